@@ -1,0 +1,58 @@
+# `./packaging/dev RECIPE` sets up everything that a recipe needs and runs it; in a shell with .venv, `just RECIPE` does too.
+
+export PATH := justfile_directory() / ".venv/bin" + ":" + env("PATH", "/usr/bin:/bin")
+
+[private]
+default:
+    @just --list --unsorted
+
+# An emulated robot with a live table of its motors and sensors; `just demo --seconds 10` ends by itself
+[group("run")]
+[no-exit-message]
+@demo *arguments:
+    exec python -m rt demo {{ arguments }}
+
+# The robot of this directory
+[group("run")]
+[no-exit-message]
+@run *arguments:
+    exec python -m rt run {{ arguments }}
+
+# Everything: checks, tests, the executable, and the system tests against it
+[group("test")]
+test: check test-source build test-binary
+
+# The tests and the examples in the documentation, from source
+[group("test")]
+test-source *arguments:
+    python -m pytest {{ arguments }}
+
+# The tests that start whole robots, against dist/rt
+[group("test")]
+test-binary *arguments:
+    RT_BINARY="$PWD/dist/rt" python -m pytest -m system tests {{ arguments }}
+
+# Style, format, types, and which way imports run
+[group("test")]
+check:
+    ruff check
+    ruff format --check
+    mypy
+    lint-imports
+
+# The figures: latencies, start-up, size; written to bench.json too
+[group("test")]
+bench *arguments:
+    python -P tests/bench/run.py {{ arguments }}
+
+# The executable dist/rt
+[group("build")]
+build:
+    PYINSTALLER_CONFIG_DIR="$PWD/build/cache" python -m PyInstaller --noconfirm --log-level ERROR --distpath dist --workpath build packaging/rt.spec
+    @ls -sh dist/rt
+
+# The source in its one format, and what can be corrected without thought
+[group("build")]
+fmt:
+    ruff format
+    ruff check --fix

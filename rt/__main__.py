@@ -1,0 +1,28 @@
+"""`python -m rt`, the command `rt` and the executable all begin here.
+
+A child of the supervisor is dispatched before the command line's own library is imported, and so is the question for the
+version: both have to be quick.
+"""
+
+import sys
+
+import rt
+
+
+def main() -> int:
+    """Run what the process's arguments ask for and return its exit status."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["_child"]:
+        from rt.cli import child
+
+        return child.main(arguments[1:])
+    if arguments == ["--version"]:
+        print(f"rt {rt.__version__}")  # noqa: T201 - the answer of a command
+        return 0
+    from rt.cli.main import run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Device updates: what the devices say, to whoever listens.
+
+Every ``interval`` seconds one datagram names every connected device with the parameters that came in since the last; once a
+second it carries all of them, so that a listener who has just come knows everything soon. A datagram that would be too long is
+sent as several.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import trio
+
+from rt import log
+from rt.buffer import BufferStore, DeviceBuffer
+from rt.errors import BufferBusyError, DeviceBufferError
+from rt.protocol import control
+
+FULL_INTERVAL = 1.0
+"""Time between two updates that carry every readable parameter (s)."""
+DATAGRAM_BYTES = 60_000
+"""Encoded bytes of one update at most; a datagram carries 65507."""
+SCAN_INTERVAL = 1.0
+"""Time between two looks for devices that are new (s)."""
+
+Update = dict[int, dict[str, Any]]
+
+
+class Publisher(Protocol):
+    """Sends datagrams; ``rt.remote.DatagramNode`` is one."""
+
+    async def send(self, peer: bytes, payload: bytes, /) -> None:
+        """Send one datagram."""
+
+
+class UpdatePublisher:
+    """Publishes the buffers of Smart Devices.
+
+    Args:
+        store: The buffers.
+        publisher: Where updates go.
+        interval: Time between two updates (s).
+
+    Attributes:
+        sent: Datagrams sent so far.
+    """
+
+    def __init__(self, store: BufferStore, publisher: Publisher, interval: float) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._interval = interval
+        self._log = log.get_logger()
+        self._last_full = -FULL_INTERVAL
+        self._last_scan = -SCAN_INTERVAL
+        self._devices: Mapping[int, DeviceBuffer] = {}
+        self.sent = 0
+        self.skipped = 0
+
+    async def run(self) -> None:
+        """Publish on absolute deadlines until cancelled; a late update is not made up for."""
+        deadline = trio.current_time()
+        while True:
+            for payload in self._payloads(self.collect()):
+                await self._publisher.send(b"", payload)
+                self.sent += 1
+            deadline = max(deadline + self._interval, trio.current_time())
+            await trio.sleep_until(deadline)
+
+    def collect(self) -> Update:
+        """The next update: UID -> parameter -> value of every connected device."""
+        now = trio.current_time()
+        full = now - self._last_full >= FULL_INTERVAL
+        if full:
+            self._last_full = now
+        update: Update = {}
+        if now - self._last_scan >= SCAN_INTERVAL:
+            self._last_scan = now
+            self._devices = self._store.devices()
+        for uid, buffer in self._devices.items():
+            if buffer.valid:
+                with contextlib.suppress(DeviceBufferError):  # it has left since
+                    update[uid] = self._values(buffer, full=full)
+        return update
+
+    def _values(self, buffer: DeviceBuffer, *, full: bool) -> dict[str, Any]:
+        try:
+            changed = buffer.get_update()
+            values = buffer.snapshot() if full else changed
+        except BufferBusyError:
+            self.skipped += 1
+            return {}
+        return {name: value for name, value in values.items() if isinstance(value, (bool, int, float))}
+
+    def _payloads(self, update: Update) -> Iterator[bytes]:
+        """The update encoded: one datagram, or as many halves of it as are short enough."""
+        payload = control.encode_devices(update)
+        if len(payload) <= DATAGRAM_BYTES or len(update) < 2:
+            yield payload
+            return
+        items = list(update.items())
+        middle = len(items) // 2
+        yield from self._payloads(dict(items[:middle]))
+        yield from self._payloads(dict(items[middle:]))

@@ -1,0 +1,89 @@
+"""A named piece of shared memory under /dev/shm.
+
+It is made complete under another name and then linked to its own, so that nobody ever maps a half-made one; its pages are
+allocated when it is made, so that a full /dev/shm is an error there and not a SIGBUS later; it is never truncated.
+"""
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rt.errors import DeviceBufferError
+
+DIRECTORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory stands on Linux
+MODE = 0o600
+
+
+def create(name: str, size: int, initialize: Callable[[mmap.mmap], None]) -> mmap.mmap | None:
+    """Make a segment of ``size`` bytes and let ``initialize`` fill it before anybody sees it.
+
+    Returns:
+        Its memory, or None if a segment of that name is there already.
+
+    Raises:
+        DeviceBufferError: /dev/shm is full or cannot be written.
+    """
+    path = DIRECTORY / name
+    draft = DIRECTORY / f"{name}~{os.getpid()}"
+    try:
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+    except FileExistsError:
+        # A killed process of our number left it.
+        draft.unlink(missing_ok=True)
+        return create(name, size, initialize)
+    except OSError as error:
+        raise DeviceBufferError(f"{path} cannot be made: {error.strerror}", segment=name) from error
+    try:
+        os.posix_fallocate(fd, 0, size)
+        memory = mmap.mmap(fd, size)
+        initialize(memory)
+        os.link(draft, path)
+    except FileExistsError:
+        return None
+    except OSError as error:
+        raise DeviceBufferError(f"{path} cannot be made: {error.strerror}", segment=name) from error
+    finally:
+        os.close(fd)
+        draft.unlink(missing_ok=True)
+    return memory
+
+
+def attach(name: str) -> mmap.mmap:
+    """Map the segment of that name.
+
+    Raises:
+        DeviceBufferError: There is none, or it is another user's.
+    """
+    path = DIRECTORY / name
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise DeviceBufferError(f"there is no buffer {name}", segment=name) from None
+    except OSError as error:
+        raise DeviceBufferError(f"{path} cannot be opened: {error.strerror}", segment=name) from error
+    try:
+        size = os.fstat(fd).st_size
+        if size == 0:
+            raise DeviceBufferError(f"{path} is empty: it is not a buffer", segment=name)
+        return mmap.mmap(fd, size)
+    finally:
+        os.close(fd)
+
+
+def unlink(name: str) -> bool:
+    """Take the segment's name away; processes that have it mapped keep their memory. False if there was none."""
+    try:
+        (DIRECTORY / name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def names(prefix: str) -> Iterator[str]:
+    """The names of the segments that begin with ``prefix``."""
+    with contextlib.suppress(OSError), os.scandir(DIRECTORY) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix) and "~" not in entry.name:
+                yield entry.name

@@ -1,0 +1,140 @@
+"""All buffers of one robot, opened when they are asked for."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Self, overload
+
+from rt.buffer import segment
+from rt.buffer.buffer import Buffer
+from rt.buffer.device import DeviceBuffer, device_type
+from rt.buffer.doorbell import Doorbell
+from rt.catalog import Catalog
+from rt.errors import DeviceBufferError
+
+Key = int | tuple[str, int]
+"""A Smart Device's UID, or the name of a peripheral's type and a number that is unique within it."""
+
+
+class BufferStore(Mapping[Key, Buffer]):
+    """Maps a peripheral's type and number to its buffer, among those that this process has opened.
+
+    Args:
+        catalog: What peripherals there are.
+        prefix: What the names of this robot's segments begin with.
+        doorbell: Given to every buffer: rung when writes become pending.
+        shared: Whether buffers stand in shared memory; otherwise they are this process's own.
+        lock_timeout: How long operations wait for a buffer's lock (s); 0 where an event loop runs.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        prefix: str,
+        *,
+        doorbell: Doorbell | None = None,
+        shared: bool = True,
+        lock_timeout: float = 0.0,
+    ) -> None:
+        self.catalog = catalog
+        self._prefix = prefix
+        self._doorbell = doorbell
+        self._shared = shared
+        self._lock_timeout = lock_timeout
+        self._buffers: dict[tuple[str, int], Buffer] = {}
+        self._types = self.make_catalog(catalog)
+        self._stack = contextlib.ExitStack()
+
+    @staticmethod
+    def make_catalog(catalog: Catalog) -> dict[str, type[Buffer]]:
+        """The buffer type of each peripheral of a catalog, by name."""
+        return {
+            name: Buffer.make_type(name, peripheral.params, peripheral=peripheral)
+            if peripheral.device_id is None
+            else device_type(peripheral)
+            for name, peripheral in catalog.items()
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget all buffers; the segments stay for others."""
+        self._buffers.clear()
+        self._stack.close()
+
+    def __getitem__(self, key: Key) -> Buffer:
+        return self._buffers[self.normalize_key(key)]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._buffers)
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    def normalize_key(self, key: Key) -> tuple[str, int]:
+        """The type and number of a key.
+
+        Raises:
+            KeyError: The catalog has no such type or device id.
+        """
+        if isinstance(key, tuple):
+            if key[0] not in self._types:
+                raise KeyError(f"the catalog has no peripheral {key[0]!r}")
+            return key
+        peripheral = self.catalog.by_device_id(key >> 72)
+        if peripheral is None:
+            raise KeyError(f"the catalog has no peripheral of device id {key >> 72}")
+        return peripheral.name, key
+
+    @overload
+    def get_or_open(self, key: int, /, *, create: bool = True) -> DeviceBuffer: ...
+    @overload
+    def get_or_open(self, key: tuple[str, int], /, *, create: bool = True) -> Buffer: ...
+
+    def get_or_open(self, key: Key, /, *, create: bool = True) -> Buffer:
+        """The buffer of a key, opened if it was not.
+
+        Raises:
+            KeyError: The catalog has no such type or device id.
+            DeviceBufferError: There is no such buffer and ``create`` is False, or it cannot be made.
+        """
+        name, number = self.normalize_key(key)
+        buffer = self._buffers.get((name, number))
+        if buffer is None:
+            kind = self._types[name]
+            if self._shared:
+                buffer = self._stack.enter_context(kind.open(self._segment(name, number), create=create))
+            elif create:
+                buffer = kind.private()
+            else:
+                raise DeviceBufferError(f"there is no buffer of {name} {number}")
+            buffer.doorbell = self._doorbell
+            buffer.lock_timeout = self._lock_timeout
+            self._buffers[name, number] = buffer
+        return buffer
+
+    def existing(self) -> list[tuple[str, int]]:
+        """The types and numbers of the buffers that the robot's processes have made so far."""
+        if not self._shared:
+            return list(self._buffers)
+        found = []
+        for name in segment.names(self._prefix):
+            kind, _, number = name.removeprefix(self._prefix).rpartition("@")
+            if kind in self._types and number.isdigit():
+                found.append((kind, int(number)))
+        return sorted(found)
+
+    def devices(self) -> dict[int, DeviceBuffer]:
+        """The buffers of all Smart Devices that have been seen, by UID; ``valid`` says which are connected."""
+        devices = {}
+        for name, number in self.existing():
+            if self.catalog[name].device_id is not None:
+                with contextlib.suppress(DeviceBufferError):
+                    devices[number] = self.get_or_open(number, create=False)
+        return devices
+
+    def _segment(self, name: str, number: int) -> str:
+        return f"{self._prefix}{name}@{number}"

@@ -1,0 +1,127 @@
+"""One type of peripheral: its parameters, and its values as they are packed on the wire.
+
+Source of the format: the Smart Device protocol. A bitmap names parameters by id (bit i is id i); the values follow in
+ascending id, little-endian, without padding.
+"""
+
+import functools
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from rt.catalog.parameter import Parameter
+from rt.errors import DeviceError, RemoteProtocolError
+
+DEFAULT_SUB_INTERVAL = 0.04
+
+
+class Peripheral(msgspec.Struct, frozen=True, kw_only=True):
+    """A type of peripheral, as the catalog describes it.
+
+    Attributes:
+        name: The catalog's name of the type.
+        device_id: The id that Smart Devices of this type carry in their UID; None for other peripherals.
+        sub_interval: Time between two reports of subscribed parameters (s).
+        write_interval: Least time between two writes to a device (s), or None for the common one.
+        heartbeat_interval: Time between two heartbeat requests that the device sends (s), or None if it sends none.
+        params: The parameters, in order of their ids.
+    """
+
+    name: str
+    device_id: int | None = None
+    sub_interval: float = DEFAULT_SUB_INTERVAL
+    write_interval: float | None = None
+    heartbeat_interval: float | None = None
+    params: tuple[Parameter, ...] = ()
+
+    def param(self, name: str) -> Parameter:
+        """The parameter of that name.
+
+        Raises:
+            DeviceError: There is none; the message names the nearest.
+        """
+        for param in self.params:
+            if param.name == name:
+                return param
+        raise unknown_parameter(self, name)
+
+    @property
+    def readable(self) -> int:
+        """The bitmap of readable parameters."""
+        return sum(1 << param.id for param in self.params if param.readable)
+
+    @property
+    def writeable(self) -> int:
+        """The bitmap of writeable parameters."""
+        return sum(1 << param.id for param in self.params if param.writeable)
+
+    @property
+    def subscribed(self) -> int:
+        """The bitmap of parameters that are subscribed to unless somebody asks for others."""
+        return sum(1 << param.id for param in self.params if param.readable and param.subscribed)
+
+    def bitmap(self, names: Iterable[str] | None = None) -> int:
+        """The bitmap of the parameters of those names, or of all.
+
+        Raises:
+            DeviceError: A name is unknown.
+        """
+        if names is None:
+            return (1 << len(self.params)) - 1
+        return functools.reduce(lambda bits, name: bits | 1 << self.param(name).id, names, 0)
+
+    def names(self, bitmap: int) -> list[str]:
+        """The names of the parameters in a bitmap, in ascending id."""
+        return [param.name for param in self.params if bitmap >> param.id & 1]
+
+    def pack(self, values: Mapping[str, Any]) -> tuple[int, bytes]:
+        """The bitmap and the bytes of some parameters' values (simple ones).
+
+        Raises:
+            DeviceError: A name is unknown.
+            TypeError: A value is of the wrong kind.
+        """
+        bitmap = self.bitmap(values)
+        try:
+            data = _format(self, bitmap).pack(*(values[name] for name in self.names(bitmap)))
+        except struct.error as error:
+            raise TypeError(f"{dict(values)!r} does not fit the parameters of {self.name}: {error}") from None
+        return bitmap, data
+
+    def unpack(self, bitmap: int, data: bytes) -> dict[str, Any]:
+        """The values by name that a bitmap and bytes carry.
+
+        Raises:
+            RemoteProtocolError: The bitmap names parameters that there are not, or the length is not what it asks for.
+        """
+        if bitmap >> len(self.params):
+            raise RemoteProtocolError(f"a {self.name} has no parameters beyond {len(self.params)}", params=bitmap)
+        layout = _format(self, bitmap)
+        if layout.size != len(data):
+            raise RemoteProtocolError(
+                f"the values of a {self.name} take {layout.size} bytes, not {len(data)}",
+                params=bitmap,
+                length=len(data),
+            )
+        return dict(zip(self.names(bitmap), layout.unpack(data), strict=True))
+
+
+def unknown_parameter(peripheral: Peripheral, name: str) -> DeviceError:
+    """The error for a parameter that a peripheral does not have, with the nearest name that it has."""
+    import difflib
+
+    names = [param.name for param in peripheral.params]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names) or 'none'}"
+    return DeviceError(f"{peripheral.name} has no parameter {name!r}: {hint}", device=peripheral.name, param=name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(formats: str) -> struct.Struct:
+    return struct.Struct("<" + formats)
+
+
+def _format(peripheral: Peripheral, bitmap: int) -> struct.Struct:
+    return _layout("".join(param.format for param in peripheral.params if bitmap >> param.id & 1))

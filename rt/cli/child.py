@@ -1,0 +1,52 @@
+"""`_child ROLE FD`: what this executable does when the root has started it as a child; not for people."""
+
+import faulthandler
+import os
+import sys
+
+from rt import log
+from rt.app import ChildSettings
+from rt.errors import RuntimeBaseException
+from rt.supervisor.lifeline import Lifeline
+
+
+def main(arguments: list[str]) -> int:
+    """Be the child of a role; the settings come on the lifeline.
+
+    Args:
+        arguments: The role and the number of the lifeline's file descriptor.
+
+    Returns:
+        The exit code.
+    """
+    role, fd = arguments
+    lifeline = Lifeline.adopt(int(fd))
+    settings = ChildSettings.decode(lifeline.read_message())
+    os.set_inheritable(settings.doorbell, False)
+    # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.
+    faulthandler.enable()
+    log.configure(level=settings.config.log_level, fmt="json", app=role)
+    try:
+        if role == "executor":
+            _restore_library_path()
+            from rt.executor import process as executor
+
+            return executor.main(settings, lifeline)
+        if role in {"device", "emulator"}:
+            from rt.smartdevice import process as smartdevice
+
+            return smartdevice.main(settings, lifeline)
+    except RuntimeBaseException as error:
+        log.get_logger().critical(error.message, **error.context)
+        return error.EXIT_CODE
+    sys.stderr.write(f"rt: there is no role {role!r}\n")
+    return 2
+
+
+def _restore_library_path() -> None:
+    """Let programs that the team's code starts find the system's libraries, not those that the executable has unpacked."""
+    if getattr(sys, "frozen", False):
+        original = os.environ.pop("LD_LIBRARY_PATH_ORIG", None)
+        os.environ.pop("LD_LIBRARY_PATH", None)
+        if original is not None:
+            os.environ["LD_LIBRARY_PATH"] = original

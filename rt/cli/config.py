@@ -1,0 +1,50 @@
+"""`rt config`: every option, its value, and where the value came from."""
+
+import json
+import os
+import sys
+
+import click
+
+from rt import config
+from rt.cli.options import click_options, text_of
+
+
+@click.command(short_help="Show the options.")
+@click.argument("names", nargs=-1, metavar="[OPTION]...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: for each option its value and origin.")
+@click_options()
+def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:
+    """Show every option (or those named), its value and where the value came from.
+
+    Defaults come before rt.toml, rt.toml before variables, variables before flags. The variable of an option is its name in
+    capitals after RT_, as RT_PORT_BASE. Beside those there are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR,
+    which rt itself sets in the processes of a robot, and RT_BINARY, the executable that the system tests start.
+
+    In an address {bind} and {port0} to {port4} stand for what follows from the options bind and port_base, and {dir} for the
+    directory of this instance.
+    """
+    chosen = [config.known(name, "rt config") for name in names] or list(config.OPTIONS.values())
+    if as_json:
+        rows = {
+            option.name: {"value": getattr(loaded.config, option.name), "origin": loaded.origins[option.name]}
+            for option in chosen
+        }
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for heading in ("option", "value", "from"):
+        table.add_column(heading, overflow="fold")
+    for option in chosen:
+        origin = loaded.origins[option.name]
+        value = getattr(loaded.config, option.name)
+        shown = "\n".join(text_of(value).split(", ")) if option.kind in {"list", "map"} else text_of(value)
+        style = "dim" if origin == "default" else "bold"
+        table.add_row(option.name, Text(f"{shown} {option.unit}".strip() or "-", style), Text(origin, style))
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    Console(width=width).print(table)

@@ -1,0 +1,59 @@
+"""`rt doctor`: checks of this machine, this configuration and the team's code."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rt.cli.options import click_options
+from rt.config import Config, Loaded
+from rt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rt.doctor import Scene
+
+_COULD_NOT_RUN = 2
+
+
+@click.command(short_help="Check this machine and the team's code.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of id, status, fact and remedy.")
+@click.option("--only", multiple=True, metavar="ID", help="Run only this check (repeatable).")
+@click.option("--list", "listing", is_flag=True, help="List the checks instead of running them.")
+@click_options("bind", "port_base", "dev_catalog", "dev_ports", "exec_module", load=False)
+def command(as_json: bool, only: tuple[str, ...], listing: bool, loaded: Callable[[], Loaded]) -> int:
+    """Check this machine, the configuration and the team's code.
+
+    Each check says what it saw and, where something is wrong, what to do. Exit status: 0 all is fine, or there are only
+    warnings; 1 a check failed; 2 the doctor itself could not run.
+    """
+    from rt import doctor
+    from rt.doctor import report
+
+    if listing:
+        for each in doctor.checks().values():
+            click.echo(f"{each.id:<12} {each.meaning}{' (on request)' if each.on_request else ''}")
+        return 0
+    try:
+        findings = doctor.examine(_scene(loaded), only)
+    except LookupError as error:
+        raise click.UsageError(f"{error.args[0]}; --list shows them all") from None
+    except OSError as error:
+        click.echo(f"rt: the doctor could not run: {error}", err=True)
+        return _COULD_NOT_RUN
+    if as_json:
+        click.echo(report.as_json(findings))
+    else:
+        report.show(findings)
+    return report.exit_status(findings)
+
+
+def _scene(loaded: Callable[[], Loaded]) -> "Scene":
+    from rt.doctor import Scene
+
+    directory = Path.cwd()
+    try:
+        found = loaded()
+    except ConfigError as error:
+        return Scene(config=Config(), problem=str(error), directory=directory)
+    return Scene(config=found.config, origins=found.origins, directory=directory)

@@ -1,0 +1,166 @@
+"""The command `rt`: its verbs, and how an error leaves it.
+
+A verb's module is imported only when the verb runs, so this table and not the modules holds the one-line help. An error that
+rt raises on purpose is one sentence on stderr and its own exit status; anything else is an internal error, exit status 70.
+"""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import click
+
+import rt
+from rt.errors import RuntimeBaseException
+
+_INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+
+class Verb(NamedTuple):
+    """A verb that is not imported yet: its module under `rt.cli` and what the list of verbs says about it."""
+
+    module: str
+    help: str
+
+
+SECTIONS: dict[str, dict[str, Verb]] = {
+    "Drive": {
+        "run": Verb("run", "Run the robot that is described here."),
+        "demo": Verb("demo", "Run an emulated robot and watch its motors and sensors."),
+        "call": Verb("call", "Call a method of the running robot, as `rt call teleop`."),
+        "devices": Verb("devices", "Watch the devices and their values."),
+    },
+    "Set up": {
+        "init": Verb("init", "Write a commented rt.toml and a first studentcode.py."),
+        "config": Verb("config", "Show every option, its value and where the value came from."),
+        "doctor": Verb("doctor", "Check this machine and the team's code."),
+    },
+    "Develop": {
+        "emulate-dev": Verb("emulate_dev", "Emulate Smart Devices that a robot can use."),
+    },
+}
+VERBS = {name: verb for verbs in SECTIONS.values() for name, verb in verbs.items()}
+
+
+class LazyGroup(click.Group):
+    """A group of which a command's module is imported when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature of click
+        """Return the verbs in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - the signature of click
+        """Import a verb's module and return its command."""
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        command: click.Command = importlib.import_module(f"rt.cli.{verb.module}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb that the arguments begin with; an unknown one is told with the nearest."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            from rt.config import nearest
+
+            raise click.UsageError(f"there is no verb {args[0]!r}{nearest(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the signature of click
+        """Write the verbs by what they are for, without importing them."""
+        width = max(map(len, VERBS))
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), verb.help) for name, verb in verbs.items()])
+
+
+_HELP = """\
+Run a robot: its processes, its Smart Devices and its team's code.
+
+\b
+New here?
+  rt demo      an emulated robot, nothing to plug in
+  rt init      files for a robot of your own
+  rt doctor    is this machine ready?
+
+`rt VERB --help` tells what a verb does and which flags it takes.
+"""
+
+
+@click.group(
+    cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(rt.__version__, prog_name="rt", message="%(prog)s %(version)s")
+@click.option("--instance", metavar="TEXT", help="Name of the robot among those on this machine. [default]")
+@click.option("--debug/--no-debug", default=None, help="Slow-step and task diagnostics, and tracebacks of errors.")
+def cli(instance: str | None, debug: bool | None) -> None:
+    """Keep what stands before the verb; the verb reads it from the context."""
+
+
+def run(arguments: Sequence[str], group: click.Group = cli) -> int:
+    """Run the verb that the arguments name and return the exit status."""
+    context_meta: dict[str, bool] = {}
+    if list(arguments[:1]) == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    try:
+        with group.make_context("rt", list(arguments) or ["--help"]) as context:
+            context_meta = context.meta
+            result = group.invoke(context)
+            return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python would complain when it flushes stdout at the end.
+        sys.stdout = None
+        return 0
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the last place that an error reaches
+        return _report(error, debug=context_meta.get("rt.debug", "--debug" in arguments))
+
+
+def _report(error: BaseException, *, debug: bool) -> int:
+    if isinstance(error, click.NoSuchOption):
+        from rt.cli.options import unknown_flag
+
+        error = unknown_flag(error)
+    if isinstance(error, click.ClickException):
+        place = (
+            f"\nrt: `{error.ctx.command_path} --help` tells more"
+            if isinstance(error, click.UsageError) and error.ctx
+            else ""
+        )
+        _say(error.format_message() + place)
+        return error.exit_code
+    causes = list(_leaves(error))
+    if all(isinstance(each, KeyboardInterrupt) for each in causes):
+        return _INTERRUPTED
+    if debug:
+        traceback.print_exception(error)
+    ours = [each for each in causes if isinstance(each, RuntimeBaseException)]
+    if ours and all(isinstance(each, RuntimeBaseException | KeyboardInterrupt) for each in causes):
+        for message in dict.fromkeys(map(str, ours)):
+            _say(message)
+        return ours[0].EXIT_CODE
+    for each in causes:
+        _say(f"internal error: {type(each).__name__}: {each}")
+    if not debug:
+        _say("`rt --debug` with the same arguments shows where it happened")
+    return _INTERNAL_ERROR
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    # Nurseries wrap what their tasks raise in groups, one for each nursery that it passes.
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _say(message: str) -> None:
+    print(f"rt: {message}", file=sys.stderr)  # noqa: T201 - the way of a command's errors

@@ -1,0 +1,160 @@
+"""Devices and their values as a table that can be drawn again and again.
+
+A value never parts from its name, numbers keep their width so that nothing jumps, and in a narrow terminal the counters go first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from rt.buffer import BufferStore, DeviceBuffer
+from rt.errors import BufferBusyError, DeviceBufferError
+
+TROUBLES = ("bad", "dropped")
+"""The counters that tell of trouble unless they are 0."""
+
+COUNTERS = {
+    "received": "frames_received",
+    "bad": "bad_frames",
+    "written": "writes_sent",
+    "dropped": "writes_dropped",
+}
+"""The columns of counters, and what of a row they show."""
+
+EMPTY = "no device has been seen yet: plug one in, or run rt emulate-dev polar-bear@1"
+STACKED = 60
+"""Columns of a terminal below which the values stand under their device."""
+_COUNTER_WIDTH = 8
+_GAP = 2
+_SHOWN_DIGITS = 3
+_NUMBER_WIDTH = 7
+
+
+def device_rows(store: BufferStore, names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """What is known of each Smart Device that has been seen: plain values, one map a device."""
+    rows = []
+    for uid, buffer in store.devices().items():
+        counters = buffer.counters
+        rows.append(
+            {
+                "uid": str(uid),
+                "name": names.get(uid, ""),
+                "type": buffer.name,
+                "connected": buffer.valid,
+                "values": _values(buffer),
+                "frames_received": counters.frames_received,
+                "frames_sent": counters.frames_sent,
+                "bad_frames": counters.bad_frames,
+                "writes_sent": counters.writes_sent,
+                "writes_dropped": counters.writes_dropped,
+                "disables": counters.disables,
+            }
+        )
+    return rows
+
+
+def _values(buffer: DeviceBuffer) -> dict[str, Any]:
+    try:
+        return buffer.snapshot()
+    except (BufferBusyError, DeviceBufferError):
+        return {}
+
+
+class _Pairs:
+    """Names with their values, packed into lines; a pair is never split."""
+
+    def __init__(self, pairs: list[Text]) -> None:
+        self._pairs = pairs
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        widths = [pair.cell_len for pair in self._pairs] or [0]
+        most = sum(widths) + _GAP * (len(widths) - 1)
+        return Measurement(min(max(widths), options.max_width), min(most, options.max_width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        line = Text()
+        for pair in self._pairs:
+            if line and line.cell_len + _GAP + pair.cell_len > options.max_width:
+                yield line
+                line = Text()
+            line = Text.assemble(line, " " * _GAP if line else "", pair)
+        yield line
+
+
+def device_table(
+    rows: list[dict[str, Any]], title: str = "", *, names: Mapping[int, str] | None = None, width: int = 80
+) -> RenderableType:
+    """Draw the rows of `device_rows`.
+
+    Args:
+        rows: The devices that have been seen.
+        title: What stands above.
+        names: The names that the team gave, by UID: those without a row were never seen.
+        width: Columns of the terminal.
+    """
+    counters = len(COUNTERS) * (_COUNTER_WIDTH + _GAP)
+    widest = max([0, *(len(line) for row in rows for line in _head(row).plain.splitlines())])
+    longest = max([20, *(pair.cell_len for row in rows for pair in _pairs(row))])
+    roomy = width >= STACKED and width - widest - counters - 4 * _GAP >= longest
+    heads = [
+        (_head(row), _state(row, troubles=not roomy), [str(row[key]) for key in COUNTERS.values()]) for row in rows
+    ]
+    seen = {int(row["uid"]) for row in rows}
+    for uid, name in (names or {}).items():
+        if uid not in seen:
+            heads.append((_title(name, str(uid)), Text("never seen", "red"), [""] * len(COUNTERS)))
+    if not heads:
+        return Group(*([Text(title)] if title else []), Text(EMPTY, "dim"))
+    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    if width < STACKED:
+        table.add_column("device")
+        for head, state, _ in heads:
+            table.add_row(Group(head, state))
+    else:
+        table.add_column("device", no_wrap=True)
+        table.add_column("values", ratio=1)
+        for heading in COUNTERS if roomy else ():
+            table.add_column(heading, justify="right", no_wrap=True, min_width=_COUNTER_WIDTH)
+        for head, state, counts in heads:
+            table.add_row(head, state, *(counts if roomy else []))
+    unnamed = [row for row in rows if not row["name"]]
+    return Group(table, Text(_hint(unnamed), "dim")) if unnamed else table
+
+
+def _hint(unnamed: list[dict[str, Any]]) -> str:
+    have = "1 device has" if len(unnamed) == 1 else f"{len(unnamed)} devices have"
+    it = "it" if len(unnamed) == 1 else "them"
+    name = f"my_{unnamed[0]['type']}".replace("-", "_")
+    return f'{have} no name; name {it} in rt.toml:\n[dev_name]\n{name} = "{unnamed[0]["uid"]}"'
+
+
+def _head(row: dict[str, Any]) -> Text:
+    return _title(row["name"], row["type"]) if row["name"] else _title(row["type"], row["uid"])
+
+
+def _title(first: str, second: str) -> Text:
+    return Text.assemble((first, "bold"), "\n", (second, "dim"))
+
+
+def _state(row: dict[str, Any], *, troubles: bool) -> RenderableType:
+    """The values, and where the counters have no column those that tell of trouble."""
+    pairs = _pairs(row) if row["connected"] else [Text("not connected", "red")]
+    if troubles:
+        pairs += [Text(f"{name} {row[COUNTERS[name]]}", "red") for name in TROUBLES if row[COUNTERS[name]]]
+    return _Pairs(pairs)
+
+
+def _pairs(row: dict[str, Any]) -> list[Text]:
+    return [Text.assemble(name, " ", (shown(value), "cyan")) for name, value in row["values"].items()]
+
+
+def shown(value: Any) -> str:
+    """A value as a person reads it, always equally wide."""
+    if isinstance(value, bool):
+        return "on " if value else "off"
+    return f"{value:{_NUMBER_WIDTH}.{_SHOWN_DIGITS}f}" if isinstance(value, float) else f"{value!s:>{_NUMBER_WIDTH}}"

@@ -1,0 +1,189 @@
+"""Where a value comes from: defaults < rt.toml < RT_* < flags.
+
+Every value is checked where it enters, so that an error can name the place. Single values replace what lies below; maps are
+laid over it entry by entry, and an entry that is given again moves to the end.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rt.config.option import OPTIONS, Option
+from rt.config.options import Config
+from rt.config.value import entry, known, nearest, pairs, single
+from rt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rt.config.toml import Document
+
+FILE_NAME = "rt.toml"
+
+_NEAR = 0.8  # all variables begin alike, so that even different ones are half alike
+
+ENVIRONMENT: Mapping[str, str] = {
+    "RT_CONFIG": "path of the rt.toml to read",
+    "RT_INSTANCE_DIR": "set by rt in each process of a robot: the instance directory",
+    "RT_BINARY": "executable that the system tests start instead of the source",
+}
+"""Variables beside those of the options, which begin with RT_ too."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration and where it came from.
+
+    Attributes:
+        config: The options.
+        origins: For each option where its value was given: "default", "rt.toml:12", "RT_PORT_BASE" or "--port-base"; for a
+            map, every place that gave entries, joined by ", ".
+        file: The rt.toml that was read, if one was.
+    """
+
+    config: Config
+    origins: dict[str, str]
+    file: Path | None = None
+
+
+def load(
+    *,
+    flags: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    file: Path | None = None,
+    cwd: Path | None = None,
+) -> Loaded:
+    """Read every source and return the options of this robot.
+
+    Args:
+        flags: Values of the command line by option name; None and () stand for a flag that was not given.
+        env: The environment; the process's own when absent.
+        file: The rt.toml to read; when absent RT_CONFIG's, else the one of `cwd` if there is one.
+        cwd: Where rt.toml is looked for; the working directory when absent.
+
+    Raises:
+        ConfigError: An unknown or bad value; the message is one sentence with its place, what is allowed and the nearest name.
+    """
+    variables = os.environ if env is None else env
+    directory = Path.cwd() if cwd is None else cwd
+    layers = _Layers()
+    document = _document(file, variables, directory)
+    if document is not None:
+        _read_document(layers, document, directory)
+    _read_environment(layers, variables)
+    for name, value in (flags or {}).items():
+        if value is None or value == ():
+            continue
+        option = known(name, f"--{name.replace('_', '-')}")
+        layers.put(option, value, f"--no-{option.flag[2:]}" if value is False else option.flag, text=True)
+    return layers.finish(document.path if document else None)
+
+
+class _Layers:
+    """The values so far; what is put lies over them."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._origins = dict.fromkeys(OPTIONS, "default")
+
+    def put(self, option: Option, raw: object, place: str, *, text: bool) -> None:
+        if option.kind == "map":
+            given = pairs(option, raw, place)
+            self.lay(option, {key: entry(option, key, each, place, text=True) for key, each in given.items()}, place)
+        else:
+            self._values[option.name] = single(option, raw, place, text=text)
+            self._origins[option.name] = place
+
+    def lay(self, option: Option, entries: Mapping[str, Any], place: str) -> None:
+        below = self._values.get(option.name, option.default)
+        self._values[option.name] = {**{key: each for key, each in below.items() if key not in entries}, **entries}
+        self._origins[option.name] = f"{self._origins[option.name]}, {place}" if below else place
+
+    def _refuse_twins(self, config: Config) -> None:
+        named: dict[int, str] = {}
+        for name, uid in config.dev_name.items():
+            other = named.setdefault(int(uid), name)
+            if other != name:
+                raise ConfigError(
+                    f"{self._origins['dev_name']}: dev_name gives {other} and {name} the same UID {uid}: remove one of them",
+                    option="dev_name",
+                )
+
+    def finish(self, file: Path | None) -> Loaded:
+        config = Config(**self._values)
+        self._refuse_twins(config)
+        try:
+            config.resolved(Path("/"))
+        except ConfigError as error:
+            raise ConfigError(f"{self._origins[error.context['option']]}: {error.message}", **error.context) from None
+        return Loaded(config, self._origins, file)
+
+
+def _document(file: Path | None, env: Mapping[str, str], cwd: Path) -> "Document | None":
+    asked = "--config" if file else "RT_CONFIG"
+    if file is None and env.get("RT_CONFIG"):
+        file = Path(env["RT_CONFIG"])
+    if file is None and not (cwd / FILE_NAME).exists():
+        return None
+    if file is not None and not (cwd / file).is_file():
+        raise ConfigError(f"{asked}: there is no file {str(file)!r}", file=str(file))
+    from rt.config import toml
+
+    return toml.read(cwd / (file or FILE_NAME), str(file or FILE_NAME))
+
+
+def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
+    for name, raw in document.values.items():
+        place = document.place(name)
+        if name == "component":
+            raise ConfigError(f"{place}: [component] tables are not supported by this version of rt", option=name)
+        if name not in OPTIONS and _like_uid(raw):
+            raise ConfigError(
+                f"{place}: unknown option {name!r}; a device's name belongs below a line [dev_name]", option=name
+            )
+        option = known(name, place)
+        if option.kind == "map" and isinstance(raw, dict):
+            places = {key: document.place(name, key) for key in raw}
+            _refuse_misplaced(option, raw, places)
+            layers.lay(option, {key: entry(option, key, raw[key], places[key], text=False) for key in raw}, place)
+        elif option.is_path and isinstance(raw, str) and _names_file(raw) and document.path.parent != cwd:
+            layers.put(option, str(document.path.parent.absolute() / raw), place, text=False)
+        else:
+            layers.put(option, raw, place, text=False)
+
+
+def _like_uid(raw: object) -> bool:
+    """Whether a value has the length of a UID whose device id is not 0."""
+    return re.fullmatch(r"[0-9]{19,27}", str(raw)) is not None if isinstance(raw, str | int) else False
+
+
+def _refuse_misplaced(option: Option, raw: Mapping[str, object], places: Mapping[str, str]) -> None:
+    """Refuse an option that was written below a table's header, and so became an entry of the table."""
+    for key in raw:
+        # A device may well be called as an option is: its UID tells it from the option.
+        if key in OPTIONS and not (option.name == "dev_name" and _like_uid(raw[key])):
+            raise ConfigError(
+                f"{places[key]}: {key} is an option, but stands below [{option.name}]: move it above the first [table]",
+                option=key,
+            )
+
+
+def _names_file(text: str) -> bool:
+    return "/" in text or text.endswith((".py", ".toml"))
+
+
+def _read_environment(layers: _Layers, env: Mapping[str, str]) -> None:
+    by_variable = {option.env: option for option in OPTIONS.values()}
+    for variable, text in env.items():
+        if not variable.startswith("RT_") or variable in ENVIRONMENT:
+            continue
+        if variable not in by_variable:
+            near = nearest(variable, [*by_variable, *ENVIRONMENT], cutoff=_NEAR)
+            hint = near or "; remove it; `rt config` lists the known ones"
+            raise ConfigError(f"{variable}: unknown variable{hint}", variable=variable)
+        option = by_variable[variable]
+        raw: object = text
+        if option.kind == "list":
+            raw = [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
+        layers.put(option, raw, variable, text=True)

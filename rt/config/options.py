@@ -1,0 +1,217 @@
+"""Every option of rt, once: its name, type, default, bounds and meaning.
+
+The struct below is the only place that knows them. Validation, the environment's and the command line's names, `rt config`
+and the commented rt.toml of `rt init` are all derived from it. A type's `Meta` holds the bounds and, under `extra`, the
+heading that the option stands under and its unit.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from rt.errors import ConfigError
+
+UID_END = 1 << 88
+"""A UID is a decimal number from 0 up to, but not including, this."""
+
+_IPC_PATH_BYTES = 107  # sockaddr_un.sun_path of Linux, less its closing zero byte
+_ROBOT, _NETWORK, _DEVICES, _CODE, _LOG, _CALLS = "Robot", "Network", "Devices", "Team code", "Log", "Calls"
+
+ZmqAddress = Annotated[str, Meta(pattern=r"^(tcp|ipc)://.+$", description="an address: tcp://HOST:PORT or ipc://PATH")]
+SocketOption = Annotated[int, Meta(ge=-1, description="a whole number")]
+Uid = Annotated[str, Meta(pattern=r"^[0-9]{1,27}\Z", description="the UID as a decimal number below 2**88")]
+TimeLimit = Annotated[float, Meta(ge=0.001, le=3600, description="seconds, 0.001 to 3600")]
+
+
+def _about(
+    group: str,
+    meaning: str,
+    *,
+    unit: str = "",
+    allowed: str = "",
+    is_path: bool = False,
+    pattern: str | None = None,
+    ge: float | None = None,
+    le: float | None = None,
+) -> Meta:
+    extra = {"group": group, "unit": unit, "allowed": allowed, "is_path": is_path}
+    if pattern is not None:
+        return Meta(description=meaning, extra=extra, pattern=pattern)
+    return Meta(description=meaning, extra=extra, ge=ge, le=le)
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """All options of one robot. Times are in seconds; an address may hold {bind}, {dir} and {port0} to {port4}."""
+
+    instance: Annotated[
+        str,
+        _about(
+            _ROBOT,
+            "name of this robot among those on one machine",
+            pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}\Z",
+            allowed="1 to 32 of A-Z a-z 0-9 _ . - without a leading dot",
+        ),
+    ] = "default"
+    debug: Annotated[bool, _about(_ROBOT, "tracebacks of errors")] = False
+    health_check_interval: Annotated[
+        float, _about(_ROBOT, "time between two health reports in the log", unit="s", ge=0.1, le=86400)
+    ] = 60.0
+
+    bind: Annotated[
+        str,
+        _about(
+            _NETWORK,
+            "host or address that the TCP and UDP listeners bind; 0.0.0.0 lets other machines in",
+            pattern=r"^[A-Za-z0-9._-]+\Z",
+            allowed="a host name or an IPv4 address, as 127.0.0.1 or 0.0.0.0",
+        ),
+    ] = "127.0.0.1"
+    port_base: Annotated[
+        int, _about(_NETWORK, "first of the five ports; moves them all at once", ge=1024, le=65531)
+    ] = 6000
+    router_frontend: Annotated[tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where clients call services")] = (
+        "tcp://{bind}:{port0}",
+        "ipc://{dir}/router-frontend.sock",
+    )
+    router_backend: Annotated[tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where services wait for calls")] = (
+        "ipc://{dir}/router-backend.sock",
+    )
+    control_addr: Annotated[
+        str,
+        _about(
+            _NETWORK, "where the driver's station sends gamepads", pattern=r"^udp://.+:.+$", allowed="udp://HOST:PORT"
+        ),
+    ] = "udp://{bind}:{port2}"
+    update_addr: Annotated[
+        str,
+        _about(
+            _NETWORK, "multicast group that device updates go to", pattern=r"^udp://.+:.+$", allowed="udp://HOST:PORT"
+        ),
+    ] = "udp://224.1.1.1:{port3}"
+    update_interval: Annotated[float, _about(_NETWORK, "time between two device updates", unit="s", ge=0.01, le=60)] = (
+        0.1
+    )
+
+    dev_catalog: Annotated[str, _about(_DEVICES, "catalog file; empty for the one built in", is_path=True)] = ""
+    dev_name: Annotated[dict[str, Uid], _about(_DEVICES, "names of devices, each with its UID")] = {}
+    dev_ports: Annotated[tuple[str, ...], _about(_DEVICES, "serial ports of Smart Devices, as glob patterns")] = (
+        "/dev/ttyACM*",
+    )
+    dev_baud_rate: Annotated[int, _about(_DEVICES, "serial speed", unit="baud", ge=50, le=4_000_000)] = 115200
+    dev_poll_interval: Annotated[
+        float, _about(_DEVICES, "least time between two writes to a device", unit="s", ge=0.001, le=1)
+    ] = 0.04
+    dev_vsd_addr: Annotated[
+        str,
+        _about(_DEVICES, "where virtual Smart Devices connect", pattern=r"^tcp://.+:.+$", allowed="tcp://HOST:PORT"),
+    ] = "tcp://{bind}:{port4}"
+
+    exec_module: Annotated[
+        str,
+        _about(
+            _CODE,
+            "module or file of the team's code",
+            pattern=r"^.+$",
+            allowed="a module's name or a path",
+            is_path=True,
+        ),
+    ] = "studentcode"
+    exec_timeout: Annotated[
+        dict[str, TimeLimit],
+        _about(
+            _CODE,
+            "time limit (of a main: the period) of each function, by a pattern of its name; the last match counts",
+        ),
+    ] = msgspec.field(default_factory=lambda: {".*_setup": 1.0, ".*_main": 0.05})
+    thread_pool_workers: Annotated[int, _about(_CODE, "threads for code that blocks", ge=1, le=64)] = 1
+
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error", "critical"], _about(_LOG, "least severity that is shown")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "pretty"], _about(_LOG, "format on stdout; auto is pretty on a terminal, else json")
+    ] = "auto"
+    log_frontend: Annotated[tuple[ZmqAddress, ...], _about(_LOG, "addresses where the log is published")] = (
+        "tcp://{bind}:{port1}",
+    )
+    log_backend: Annotated[tuple[ZmqAddress, ...], _about(_LOG, "addresses where rt's processes hand in their log")] = (
+        "ipc://{dir}/log-backend.sock",
+    )
+
+    service_workers: Annotated[int, _about(_CALLS, "concurrent calls of one service", ge=1, le=256)] = 5
+    client_option: Annotated[dict[str, SocketOption], _about(_CALLS, "ZMQ options of a client's socket")] = (
+        msgspec.field(default_factory=lambda: {"SNDTIMEO": 1000})
+    )
+    service_option: Annotated[dict[str, SocketOption], _about(_CALLS, "ZMQ options of a service's socket")] = (
+        msgspec.field(default_factory=lambda: {"SNDTIMEO": 1000})
+    )
+
+    def time_limit(self, function_name: str) -> float | None:
+        """Return the seconds that a function of the team's code may take (of a main: its period), None for no limit.
+
+        A pattern has to match the whole name; of several that do, the one given last counts.
+        """
+        for pattern, seconds in reversed(self.exec_timeout.items()):
+            if re.fullmatch(pattern, function_name):
+                return seconds
+        return None
+
+    def addresses(self) -> Iterator[tuple[str, str]]:
+        """Yield the option and the address of everything that rt binds or sends to."""
+        for option in ("router_frontend", "router_backend", "log_frontend", "log_backend"):
+            for address in getattr(self, option):
+                yield option, address
+        for option in ("control_addr", "update_addr", "dev_vsd_addr"):
+            yield option, getattr(self, option)
+
+    def resolved(self, directory: Path) -> "Config":
+        """Return the same options with every placeholder of the addresses filled in.
+
+        Args:
+            directory: The instance directory.
+
+        Raises:
+            ConfigError: A placeholder is unknown, a port out of 1..65535, or a socket's path longer than the system allows.
+        """
+        values: dict[str, str | int] = {
+            "bind": self.bind,
+            "dir": str(directory),
+            **{f"port{n}": self.port_base + n for n in range(5)},
+        }
+        filled: dict[str, list[str]] = {}
+        for option, address in self.addresses():
+            filled.setdefault(option, []).append(_fill(option, address, values))
+        changes = {
+            name: tuple(found) if isinstance(getattr(self, name), tuple) else found[0] for name, found in filled.items()
+        }
+        return msgspec.structs.replace(self, **changes)
+
+
+def _fill(option: str, template: str, values: dict[str, str | int]) -> str:
+    try:
+        address = template.format_map(values)
+    except (KeyError, ValueError, IndexError, AttributeError):
+        known = ", ".join(f"{{{name}}}" for name in values)
+        raise ConfigError(
+            f"{option}: {template!r} holds something else in braces than {known}", option=option, value=template
+        ) from None
+    scheme, _, rest = address.partition("://")
+    if scheme == "ipc":
+        if len(rest.encode()) > _IPC_PATH_BYTES:
+            raise ConfigError(
+                f"{option}: the path of {address!r} is longer than the {_IPC_PATH_BYTES} bytes that a socket may have;"
+                " choose a shorter instance name or directory",
+                option=option,
+                value=address,
+            )
+    else:
+        port = rest.rpartition(":")[2]
+        if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
+            raise ConfigError(
+                f"{option}: {address!r} does not end in a port of 1 to 65535", option=option, value=address
+            )
+    return address

@@ -1,0 +1,108 @@
+"""rt.toml: its values, and the line on which each stands.
+
+`tomllib` tells values without places, so the places are found in the text: a key's line is the one that assigns it under the
+table header that it belongs to.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rt.errors import ConfigError
+
+_MULTI_LINE = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'')
+_PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
+_DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
+_KEY = re.compile(rf"\s*({_DOTTED})\s*=")
+_INLINE_KEY = re.compile(rf"[{{,]\s*({_DOTTED})\s*=")
+_SYNTAX_PLACE = re.compile(r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+
+Keys = tuple[str, ...]
+
+
+class Document:
+    """An rt.toml that was read.
+
+    Attributes:
+        path: Where it was read from.
+        label: How messages name it.
+        values: Its content.
+    """
+
+    def __init__(self, path: Path, label: str, values: Mapping[str, Any], text: str) -> None:
+        self.path = path
+        self.label = label
+        self.values = values
+        self._lines = _places(text)
+
+    def place(self, *keys: str) -> str:
+        """Return "rt.toml:12" for the value under these keys, or for the nearest table around it."""
+        for length in range(len(keys), 0, -1):
+            line = self._lines.get(keys[:length])
+            if line is not None:
+                return f"{self.label}:{line}"
+        return self.label
+
+
+def read(path: Path, label: str) -> Document:
+    """Read an rt.toml.
+
+    Raises:
+        ConfigError: It cannot be read, is not UTF-8, or is not TOML; the message names line and column.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{label}: cannot be read: {error.strerror}", file=str(path)) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{label}:{line}: not UTF-8 text", file=str(path), line=line) from None
+    try:
+        return Document(path, label, tomllib.loads(text), text)
+    except tomllib.TOMLDecodeError as error:
+        match = _SYNTAX_PLACE.match(str(error))
+        reason = match["reason"] if match else str(error)
+        last = text.rstrip().count("\n") + 1
+        line = int(match["line"]) if match and match["line"] else last
+        column = (
+            int(match["column"]) if match and match["column"] else len(text.splitlines()[last - 1]) + 1 if text else 1
+        )
+        raise ConfigError(
+            f"{label}:{line}:{column}: {reason[:1].lower()}{reason[1:]}", file=str(path), line=line, column=column
+        ) from None
+
+
+def _places(text: str) -> dict[Keys, int]:
+    # What stands inside a string of several lines is no key.
+    blank = _MULTI_LINE.sub(lambda match: '""' + "\n" * match[0].count("\n"), text)
+    places: dict[Keys, int] = {}
+    table: Keys = ()
+    for number, line in enumerate(blank.split("\n"), start=1):
+        if header := _HEADER.match(line):
+            table = _split(header[1])
+            _note(places, table, number)
+        elif key := _KEY.match(line):
+            keys = (*table, *_split(key[1]))
+            _note(places, keys, number)
+            for inner in _INLINE_KEY.finditer(line, key.end()):
+                _note(places, (*keys, *_split(inner[1])), number)
+    return places
+
+
+def _note(places: dict[Keys, int], keys: Keys, line: int) -> None:
+    for length in range(1, len(keys) + 1):
+        places.setdefault(keys[:length], line)
+
+
+def _split(dotted: str) -> Keys:
+    # The key is valid TOML here, so tomllib itself undoes the quotes and escapes.
+    keys: list[str] = []
+    value: Any = tomllib.loads(f"{dotted} = 0")
+    while isinstance(value, dict):
+        (key,) = value
+        keys.append(key)
+        value = value[key]
+    return tuple(keys)

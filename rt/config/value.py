@@ -1,0 +1,137 @@
+"""One value, checked where it enters: a typed one of rt.toml, or the text of a variable or a flag.
+
+Every error is one sentence: the place, the option and the value, what is allowed, and the nearest word where there are words.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from rt.config.option import OPTIONS, Option
+from rt.config.options import UID_END
+from rt.errors import ConfigError
+
+# One NAME:VALUE of a list; a name may hold commas and colons, as a pattern does.
+_PAIR = re.compile(r"\s*(?P<name>.+?)\s*:\s*(?P<value>[^:,\s]+)\s*(?:[,\n]|$)")
+_SHOWN_CHARACTERS = 100
+
+
+def known(name: str, place: str) -> Option:
+    """Return the option of that name.
+
+    Raises:
+        ConfigError: There is none; the message names the nearest.
+    """
+    if name in OPTIONS:
+        return OPTIONS[name]
+    raise ConfigError(
+        f"{place}: unknown option {name!r}{nearest(name, OPTIONS) or '; `rt config` lists them all'}", option=name
+    )
+
+
+def nearest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Return "; did you mean ...?" for the most similar of `words`, or nothing when none is as similar as `cutoff` (0..1)."""
+    import difflib
+
+    by_lower = {each.lower(): each for each in words}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
+    return f"; did you mean {by_lower[found[0]]}?" if found else ""
+
+
+def single(option: Option, raw: object, place: str, *, text: bool) -> Any:
+    """Return the checked value of an option that is no map.
+
+    Args:
+        option: Which one.
+        raw: What was given; one text will do for a list of one.
+        place: Where it was given.
+        text: True if it comes as text whatever its type is, as from the environment.
+
+    Raises:
+        ConfigError: It is none of the allowed ones.
+    """
+    if option.kind == "list" and isinstance(raw, str):
+        raw = [raw]
+    return _checked(option, raw, place, option.name, text=text)
+
+
+def entry(option: Option, key: str, raw: object, place: str, *, text: bool) -> Any:
+    """Return the checked value of one entry of a map.
+
+    Raises:
+        ConfigError: The entry's name or its value is none of the allowed ones.
+    """
+    label = f"{option.name}.{key}"
+    if option.name == "dev_name" and type(raw) is int:
+        raw = str(raw)
+    value = _checked(option, raw, place, label, text=text)
+    if option.name == "dev_name" and int(value) >= UID_END:
+        raise _bad(option, raw, place, label)
+    if option.name == "exec_timeout":
+        try:
+            re.compile(key)
+        except re.error as error:
+            raise ConfigError(
+                f"{place}: exec_timeout has the pattern {key!r}, which is no regular expression: {error}",
+                option=option.name,
+            ) from None
+    return value
+
+
+def pairs(option: Option, raw: object, place: str) -> dict[str, str]:
+    """Return the entries of a map that is given as one or more texts, each NAME:VALUE or several between commas or lines.
+
+    Raises:
+        ConfigError: It is given in another form.
+    """
+    found: dict[str, str] = {}
+    for part in raw if isinstance(raw, list | tuple) else [raw]:
+        position = 0
+        while isinstance(part, str) and (match := _PAIR.match(part, position)):
+            found[match["name"]] = match["value"]
+            position = match.end()
+        if not isinstance(part, str) or part[position:].strip():
+            raise ConfigError(
+                f"{place}: {option.name} = {_shown(part)} is not NAME:VALUE, of which VALUE is {option.allowed}",
+                option=option.name,
+            )
+    return found
+
+
+def _checked(option: Option, raw: object, place: str, label: str, *, text: bool) -> Any:
+    try:
+        value = msgspec.convert(raw, option.type, strict=not text)
+    except msgspec.ValidationError:
+        raise _bad(option, raw, place, label) from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _bad(option, raw, place, label)
+    return value
+
+
+def _bad(option: Option, raw: object, place: str, label: str) -> ConfigError:
+    hint = nearest(raw, option.choices) if isinstance(raw, str) else ""
+    if option.name == "dev_name":
+        hint = "; `rt devices` shows the UIDs of devices"
+    elif _number_in_quotes(option, raw, place):
+        hint = "; write it without quotes"
+    return ConfigError(f"{place}: {label} = {_shown(raw)} is not {option.allowed}{hint}", option=option.name)
+
+
+def _number_in_quotes(option: Option, raw: object, place: str) -> bool:
+    if option.kind not in {"number", "switch"} or not isinstance(raw, str) or place.startswith(("RT_", "--")):
+        return False
+    try:
+        msgspec.convert(raw, option.type, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _shown(raw: object) -> str:
+    if isinstance(raw, bool):
+        return str(raw).lower()
+    text = repr(list(raw) if isinstance(raw, tuple) else raw)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}..."

@@ -1,0 +1,55 @@
+"""Checks of the team's code. It is compiled and never run: running it is the executor's business."""
+
+import ast
+import tokenize
+from pathlib import Path
+
+from rt.doctor.registry import Result, Scene, check, fail, ok, warn
+
+
+@check("code")
+def code(scene: Scene) -> Result:
+    """The team's code is there and compiles."""
+    name = scene.config.exec_module
+    path = find(name, scene.directory)
+    if path is None:
+        absent = f"{name!r} is not in {scene.directory}"
+        if scene.origins.get("exec_module", "default") != "default":
+            return fail(absent, "correct exec_module, or run rt in the directory of the code")
+        return warn(absent, "`rt init` writes a first studentcode.py; without it the robot stays idle")
+    try:
+        with tokenize.open(path) as file:
+            source = file.read()
+        tree = compile(source, str(path), "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        compile(source, str(path), "exec", dont_inherit=True)
+    except SyntaxError as error:
+        place = f"{path}:{error.lineno}" if error.lineno else str(path)
+        return fail(f"{place}: {error.msg}", "correct that line")
+    except (ValueError, OSError) as error:
+        return fail(f"{path}: {error}", "write the file as UTF-8 text that rt may read")
+    # A name that a conditional or an import binds counts too: the code is not run here.
+    bound = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    bound |= {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    bound |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    missing = [name for name in ("teleop_main", "autonomous_main") if name not in bound and "*" not in bound]
+    if missing:
+        return warn(f"{path} has no {' and no '.join(missing)}", "define it, or that mode does nothing after its setup")
+    return ok(f"{path} compiles, {len(source.splitlines())} lines")
+
+
+def find(name: str, directory: Path) -> Path | None:
+    """Return the file of a module, or of a path, that is meant from a directory; None if there is none.
+
+    The rule is that of `rt.executor.loader.locate`: a path names a file, not a directory.
+    """
+    if name.endswith(".py") or "/" in name:
+        candidates = [directory / name]
+    else:
+        base = directory.joinpath(*name.split("."))
+        candidates = [base.with_name(f"{base.name}.py"), base / "__init__.py"]
+    return next((each for each in candidates if each.is_file()), None)

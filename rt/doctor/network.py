@@ -1,0 +1,94 @@
+"""Checks of the addresses: nobody else holds what the robot binds, and updates can be sent to their group."""
+
+import errno
+import socket
+import struct
+from typing import NamedTuple
+
+from rt.config import Config
+from rt.doctor.registry import Result, Scene, check, fail, ok, warn
+from rt.doctor.sockets import owner_of
+
+_SENT_TO = "update_addr"
+
+
+class _Taken(NamedTuple):
+    option: str
+    address: str
+    why: str
+
+
+@check("addresses")
+def addresses(scene: Scene) -> Result:
+    """The addresses that the robot binds are free, or its own."""
+    from rt.instance import Instance
+
+    here = Instance.locate(scene.config.instance)
+    settings = scene.config.resolved(here.directory)
+    bound = [(option, address) for option, address in settings.addresses() if option != _SENT_TO]
+    taken = [_Taken(option, address, why) for option, address in bound if (why := _refusal(address))]
+    if not taken:
+        return ok(f"{len(bound)} addresses are free, ports {_ports(settings)}")
+    holder = here.holder()
+    if holder is not None:
+        return ok(f"held by our own robot, process {holder.pid}")
+    fact = "\n".join(f"{each.option} {each.address}: {each.why}" for each in taken)
+    return fail(fact, "stop that program, or move all ports of this robot with port_base, as --port-base 7000")
+
+
+@check("multicast")
+def multicast(scene: Scene) -> Result:
+    """A device update that is sent to its group arrives on this machine."""
+    address = next(
+        address for option, address in scene.config.resolved(scene.directory).addresses() if option == _SENT_TO
+    )
+    host, _, port = address.removeprefix("udp://").rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:
+        receiver.settimeout(1.0)
+        try:
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            receiver.bind((host, 0))
+            group = struct.pack("4s4s", socket.inet_aton(host), socket.inet_aton("127.0.0.1"))
+            receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+            sender.sendto(b"rt doctor", receiver.getsockname())
+            receiver.recv(64)
+        except OSError as error:
+            return warn(
+                f"a datagram to {host} does not arrive: {error.strerror or error}",
+                "allow multicast on the loopback interface: sudo ip link set lo multicast on",
+            )
+    return ok(f"datagrams to {host} arrive, updates go to port {port}")
+
+
+def _ports(settings: Config) -> str:
+    return f"{settings.port_base} to {settings.port_base + 4}"
+
+
+def _refusal(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    if scheme == "ipc":
+        return _ipc_refusal(rest)
+    host, _, port = rest.rpartition(":")
+    kind = socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=kind)[0]
+        with socket.socket(family, kind) as probe:
+            if scheme == "tcp":  # what a robot that just stopped leaves behind is no hindrance
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"held by {owner_of(scheme, int(port))}"
+        return error.strerror or str(error)
+    return ""
+
+
+def _ipc_refusal(path: str) -> str:
+    # A file without a listener is left over from a robot that was killed; the next start sweeps it.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return "" if error.errno in {errno.ENOENT, errno.ECONNREFUSED} else error.strerror or str(error)
+    return "held by another process"

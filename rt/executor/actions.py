@@ -1,0 +1,99 @@
+"""Runs the team's asynchronous actions as tasks of the event loop, beside the main functions.
+
+One action runs once at a time: starting one that is running is refused and said. When the mode ends, all are cancelled.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from rt import log
+from rt.errors import ExecutionError
+
+MAX_ACTIONS = 128
+"""The most actions that run at once; one more is refused with an error."""
+
+Action = Callable[..., Awaitable[None]]
+
+
+class AsyncExecutor:
+    """Executes coroutine functions of the team's code.
+
+    Args:
+        token: Of the event loop, so that the main thread can start actions.
+        report: Called with an error that an action raised, and the action's name.
+        max_actions: The most that run at once.
+    """
+
+    def __init__(
+        self,
+        token: trio.lowlevel.TrioToken,
+        report: Callable[[BaseException, str], None],
+        max_actions: int = MAX_ACTIONS,
+    ) -> None:
+        self._token = token
+        self._report = report
+        self._max_actions = max_actions
+        self._nursery: trio.Nursery | None = None
+        self._running: set[Action] = set()
+        self._log = log.get_logger()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the actions of one mode until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            self._running.clear()
+
+    def start(self, action: Action, *args: Any) -> None:
+        """Start an action; any thread.
+
+        Raises:
+            ExecutionError: It is no coroutine function, or too many are running.
+        """
+        name = getattr(action, "__name__", repr(action))
+        if not inspect.iscoroutinefunction(action):
+            raise ExecutionError(f"{name} is no action: write it as `async def {name}(...)`", action=name)
+        if action in self._running:
+            self._log.warning("the action is running already", action=name)
+            return
+        if len(self._running) >= self._max_actions:
+            raise ExecutionError(f"{self._max_actions} actions are running: {name} is not started", action=name)
+        self._running.add(action)
+        try:
+            self._token.run_sync_soon(self._spawn, action, args, name)
+        except trio.RunFinishedError:
+            self._running.discard(action)
+
+    def is_running(self, action: Action) -> bool:
+        """Whether an action has been started and has not ended; any thread."""
+        return action in self._running
+
+    def _spawn(self, action: Action, args: tuple[Any, ...], name: str) -> None:
+        if self._nursery is None:
+            self._running.discard(action)
+            self._log.warning("the action is not started: no mode is running", action=name)
+        else:
+            self._nursery.start_soon(self._execute, action, args, name, name=f"action {name}")
+
+    async def _execute(self, action: Action, args: tuple[Any, ...], name: str) -> None:
+        try:
+            await action(*args)
+        except (trio.Cancelled, GeneratorExit):
+            raise
+        except BaseExceptionGroup as group:
+            cancelled, rest = group.split(trio.Cancelled)
+            if rest is not None:
+                self._report(rest, name)
+            if cancelled is not None:
+                raise cancelled from None
+        except BaseException as error:  # noqa: BLE001 - whatever an action raises, SystemExit too, ends it alone
+            self._report(error, name)
+        finally:
+            self._running.discard(action)

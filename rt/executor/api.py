@@ -1,0 +1,269 @@
+"""What the team's code finds without importing it: ``Robot``, ``Gamepad``, ``Actions``, ``Field``, ``Alliance``, ``print``.
+
+Reading and writing never wait for a device: they work on shared memory. A device that is not there reads as zeros and takes no
+writes; that is said once, not at each call.
+"""
+
+import builtins
+import enum
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import trio
+
+from rt import log
+from rt.buffer import Buffer, BufferStore
+from rt.catalog import Parameter
+from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
+from rt.executor.actions import Action, AsyncExecutor
+from rt.executor.fork import is_forked
+
+GAMEPAD_TIMEOUT = 0.5
+"""Age (s) at which what a gamepad said last is no longer believed."""
+_HUGE = 1 << 70
+
+
+class Mode(enum.IntEnum):
+    """What the robot is doing."""
+
+    IDLE = 0
+    AUTO = 1
+    TELEOP = 2
+
+
+class Alliance(enum.IntEnum):
+    """The side that the robot plays for."""
+
+    UNKNOWN = 0
+    BLUE = 1
+    GOLD = 2
+
+
+class Robot:
+    """The robot's Smart Devices.
+
+    Args:
+        store: The buffers.
+        names: UIDs by the names that the team gave them (option ``dev_name``).
+    """
+
+    def __init__(self, store: BufferStore, names: Mapping[str, int]) -> None:
+        self._store = store
+        self._names = names
+        self._absent: set[int] = set()
+        self._clamped: set[tuple[int, str]] = set()
+        self._log = log.get_logger()
+
+    def get(self, device: str | int, param: str) -> Any:
+        """The newest value of a device's parameter; its default (0 or False) while the device is not connected.
+
+        Args:
+            device: A name of the option ``dev_name``, or a UID.
+            param: The parameter's name in the catalog.
+
+        Raises:
+            DeviceError: There is no such device name or type.
+            DeviceBufferError: There is no such parameter or it cannot be read.
+        """
+        uid = self._uid(device)
+        buffer = self._connected(uid, device)
+        if buffer is not None:
+            try:
+                return buffer.get(param)
+            except BufferBusyError:
+                raise
+            except DeviceBufferError:
+                if buffer.valid:
+                    raise
+                self._miss(uid, device)  # it has left just now
+        descriptor = self._store.catalog.of_uid(uid).param(param)
+        if not descriptor.readable:
+            raise DeviceBufferError(f"{device}.{param} is not readable", device=str(device), param=param)
+        return descriptor.default if descriptor.is_simple else None
+
+    def write(self, device: str | int, param: str, value: Any) -> None:
+        """Write a device's parameter; a number beyond its limits is clamped. Nothing happens while it is not connected.
+
+        Raises:
+            DeviceError: There is no such device name or type.
+            DeviceBufferError: There is no such parameter or it cannot be written.
+            TypeError: The value is of the wrong kind.
+            ValueError: The value is NaN.
+            ExecutionError: This process is one that the team's code forked.
+        """
+        if is_forked():
+            raise ExecutionError("a process that the team's code forked cannot move devices")
+        uid = self._uid(device)
+        buffer = self._connected(uid, device)
+        if buffer is not None:
+            try:
+                buffer.write(param, value)
+            except BufferBusyError:
+                raise
+            except DeviceBufferError:
+                if buffer.valid:
+                    raise
+                self._miss(uid, device)  # it has left just now
+            else:
+                descriptor = buffer.params[param]
+                if descriptor.is_simple and (
+                    not descriptor.lower <= value <= descriptor.upper
+                    or (not descriptor.is_real and descriptor.checked(value) != value)
+                ):
+                    self._say_clamped(uid, device, descriptor, value)
+                return
+        descriptor = self._store.catalog.of_uid(uid).param(param)
+        if not descriptor.writeable:
+            raise DeviceBufferError(f"{device}.{param} is not writeable", device=str(device), param=param)
+        descriptor.checked(value)
+
+    def _uid(self, device: str | int) -> int:
+        if isinstance(device, int):
+            return device
+        uid = self._names.get(device)
+        if uid is not None:
+            return uid
+        if device.isdigit():
+            return int(device)
+        import difflib
+
+        near = difflib.get_close_matches(device, self._names, n=1)
+        known = f"did you mean {near[0]!r}?" if near else f"dev_name knows {', '.join(self._names) or 'none'}"
+        raise DeviceError(f"no device is named {device!r}: {known}", device=device)
+
+    def _connected(self, uid: int, device: str | int) -> Buffer | None:
+        try:
+            buffer = self._store.get_or_open(uid, create=False)
+        except KeyError as error:
+            raise DeviceError(f"{device}: {error.args[0]}", device=str(device)) from None
+        except DeviceBufferError:
+            self._miss(uid, device)
+            return None
+        if not buffer.valid:
+            self._miss(uid, device)
+            return None
+        if uid in self._absent:
+            self._absent.discard(uid)
+            self._log.info("the device is back", device=str(device))
+        return buffer
+
+    def _say_clamped(self, uid: int, device: str | int, descriptor: Parameter, value: Any) -> None:
+        if (uid, descriptor.name) in self._clamped:
+            return
+        self._clamped.add((uid, descriptor.name))
+        written, least, most = (_short(descriptor.checked(number)) for number in (value, -_HUGE, _HUGE))
+        sentence = f"{descriptor.name} goes from {least} to {most}: {_short(value)} was written as {written}"
+        self._log.warning(sentence, device=str(device))
+
+    def _miss(self, uid: int, device: str | int) -> None:
+        if uid not in self._absent:
+            self._absent.add(uid)
+            self._log.warning("the device is not connected: it reads as zeros", device=str(device), uid=str(uid))
+
+
+class Gamepad:
+    """The drivers' gamepads; neutral in autonomous, and when the driver's station is silent."""
+
+    def __init__(self, store: BufferStore) -> None:
+        self._store = store
+        self._peripheral = store.catalog["gamepad"]
+        self.enabled = False
+
+    def get(self, param: str, gamepad: int = 0) -> Any:
+        """The newest position of a joystick axis (-1.0 to 1.0), or whether a button is pressed.
+
+        Args:
+            param: A name of the catalog, e.g. ``joystick_left_y`` or ``button_a``.
+            gamepad: The gamepad's index, from 0.
+
+        Raises:
+            DeviceError: There is no such axis or button.
+        """
+        descriptor = self._peripheral.param(param)
+        if self.enabled:
+            try:
+                buffer = self._store.get_or_open(("gamepad", gamepad), create=False)
+            except DeviceBufferError:
+                return descriptor.default
+            if buffer.valid and buffer.age <= GAMEPAD_TIMEOUT:
+                try:
+                    return buffer.get(param)
+                except BufferBusyError:
+                    raise
+                except DeviceBufferError:
+                    if buffer.valid:
+                        raise
+        return descriptor.default
+
+
+class Field:
+    """What the field says, and the time."""
+
+    def __init__(self) -> None:
+        self.mode = Mode.IDLE
+        self.alliance = Alliance.UNKNOWN
+        self._start = time.monotonic()
+
+    def clock(self) -> float:
+        """Seconds since the mode began."""
+        return time.monotonic() - self._start
+
+    def begin(self, mode: Mode) -> None:
+        """Start the clock of a mode; called by rt."""
+        self.mode = mode
+        self._start = time.monotonic()
+
+
+class Actions:
+    """The team's actions: coroutine functions that run beside main."""
+
+    def __init__(self, executor: AsyncExecutor) -> None:
+        self._executor = executor
+
+    def run(self, action: Action, *args: Any) -> None:
+        """Start an action with arguments; nothing happens if it is running.
+
+        Raises:
+            ExecutionError: It is not an ``async def`` function, or too many are running.
+        """
+        self._executor.start(action, *args)
+
+    def is_running(self, action: Action) -> bool:
+        """Whether an action is running."""
+        return self._executor.is_running(action)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let an action wait; to be awaited."""
+        await trio.sleep(seconds)
+
+
+def make_print(field: Field) -> Any:
+    """The team's ``print``: a log event that carries the mode and the time since it began."""
+    logger = log.get_logger()
+
+    def show(
+        *values: object, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
+    ) -> None:
+        if file is not None and file is not sys.stdout:
+            builtins.print(*values, sep=sep, end=end, file=file, flush=flush)
+            return
+        text = (" " if sep is None else sep).join(map(str, values)) + ("" if end in {None, "\n"} else str(end))
+        logger.info(text, source="print", mode=field.mode.name.lower(), clock=round(field.clock(), 3))
+
+    show.__name__ = "print"
+    return show
+
+
+def refuse_input(_prompt: object = "", /) -> NoReturn:
+    """The team's ``input``: nobody could answer.
+
+    Raises:
+        ExecutionError: Always.
+    """
+    raise ExecutionError("input() cannot be used: a robot's program has no keyboard, use Gamepad")
+
+
+def _short(number: Any) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number)

@@ -1,0 +1,76 @@
+"""Loads the team's code: a module or a file, fresh each time, with rt's names in it."""
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rt.errors import ExecutionError
+from rt.executor.sync import StopRun, TimeLimitError
+from rt.executor.team import is_team_file, where
+
+
+def locate(exec_module: str, directory: Path | None = None) -> Path:
+    """The file of the team's code.
+
+    Args:
+        exec_module: A module's name (``studentcode``, ``robot.drive``) or a path to a file.
+        directory: Where modules and relative paths are looked for; the working directory by default.
+
+    Raises:
+        ExecutionError: There is no such file.
+    """
+    directory = directory or Path.cwd()
+    path = directory / exec_module
+    if exec_module.endswith(".py") or "/" in exec_module:
+        candidates = [path]
+    else:
+        base = directory.joinpath(*exec_module.split("."))
+        candidates = [base.with_name(base.name + ".py"), base / "__init__.py"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    raise ExecutionError(
+        f"there is no team code at {candidates[0]}: write it there (`rt init` makes an example) or set exec_module",
+        path=str(candidates[0]),
+    )
+
+
+def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
+    """Execute the team's code anew; modules and packages beside it that it imports are loaded anew too.
+
+    Args:
+        path: The file.
+        names: Names that the code finds without importing them.
+
+    Raises:
+        ExecutionError: The code cannot be read or compiled, or raises; the message names file and line.
+    """
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    vars(module).update(names)
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    for name, loaded in list(sys.modules.items()):
+        origin = getattr(loaded, "__file__", None)
+        if isinstance(origin, str) and is_team_file(origin, folder) and not f"{name}.".startswith(("rt.", "__")):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+    sys.modules[path.stem] = module
+    try:
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        exec(code, vars(module))  # noqa: S102 - running the team's code is what this process is for
+    except SyntaxError as error:
+        place, line = error.filename or str(path), error.lineno or 1
+        raise ExecutionError(f"{place}:{line}: {error.msg}", path=place, line=line) from None
+    except (OSError, ValueError) as error:
+        raise ExecutionError(f"{path} cannot be read: {error}", path=str(path)) from error
+    except (TimeLimitError, StopRun):
+        raise
+    except BaseException as error:  # sys.exit() at import is the code's fault, and not this process's end
+        place, line = where(error, path)
+        raise ExecutionError(f"{place}:{line}: {type(error).__name__}: {error}", path=place, line=line) from error
+    return module

@@ -1,0 +1,88 @@
+"""Says in the log what the team's code raised: the first time in full, and how often the same came again.
+
+An error in main comes back at every call. A log that said each of them would hide everything else.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from rt import log
+from rt.errors import RuntimeBaseException
+from rt.executor.sync import TimeLimitError
+from rt.executor.team import trace, where
+
+INTERVAL = 5.0
+"""Time between two events about the same error (s)."""
+MAX_KNOWN = 256
+"""The most different errors that are remembered; beyond them all are forgotten, and said in full again."""
+
+
+class _Known:
+    """An error that has been said, and how often it has come since."""
+
+    def __init__(self, level: str, context: dict[str, Any]) -> None:
+        self.level = level
+        self.context = context
+        self.said = time.monotonic()
+        self.count = 0
+
+
+class Reporter:
+    """Reports errors of the team's code; any thread.
+
+    Attributes:
+        path: The file of the team's code.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path()
+        self._known: dict[tuple[object, ...], _Known] = {}
+        self._lock = threading.Lock()
+        self._log = log.get_logger()
+
+    def report(self, error: BaseException, name: str) -> None:
+        """Say what a function raised, and where, or count it."""
+        place, line = where(error, self.path)
+        context: dict[str, Any] = {"func": name, "file": place, "line": line}
+        if isinstance(error, TimeLimitError):
+            key: tuple[object, ...] = (TimeLimitError, name)
+            level, sentence = "warning", "took too long and was interrupted"
+            extra: dict[str, Any] = {"limit": error.limit}
+        else:
+            sentence = _sentence(error)
+            key = (type(error), sentence, place, line)
+            level, extra = "error", {"traceback": trace(error, self.path)}
+        with self._lock:
+            known = self._known.get(key)
+            if known is not None:
+                known.count += 1
+                if time.monotonic() - known.said >= INTERVAL:
+                    self._say(known)
+                return
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[key] = _Known(level, {**context, "error": sentence})
+        getattr(self._log, level)(sentence, **context, **extra)
+
+    def forget(self) -> None:
+        """Say what has been counted; from now on every error is a new one."""
+        with self._lock:
+            for known in self._known.values():
+                if known.count:
+                    self._say(known)
+            self._known.clear()
+
+    def _say(self, known: _Known) -> None:
+        getattr(self._log, known.level)("the same error came again", count=known.count, **known.context)
+        known.said, known.count = time.monotonic(), 0
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, RuntimeBaseException):
+        return error.message
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an error of the team's own whose text cannot be made
+        return type(error).__name__

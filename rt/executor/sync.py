@@ -1,0 +1,260 @@
+"""Runs the team's plain functions in the main thread, each under a time limit.
+
+An interval timer (SIGALRM) raises ``TimeLimitError`` inside a function that takes too long. It is raised in the team's code
+only: while rt's own code runs on its behalf, say inside ``Robot.write`` with a buffer's lock held, the alarm comes back a
+millisecond later. Periods are kept on absolute deadlines; a late call is counted and not made up for.
+"""
+
+import math
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NamedTuple
+
+from rt import log
+from rt.errors import ExecutionError
+from rt.executor.fork import is_forked
+from rt.executor.lease import LeaseKeeper
+from rt.executor.team import is_team_file
+
+GRACE = 0.03
+"""How long after its limit (s) a function may take to end before the lease on the devices runs out."""
+_RETRY = 0.001
+_REPEAT = 0.05
+_REPORT_INTERVAL = 1.0
+_MAX_TIMEOUTS = 2
+_SWITCH_INTERVAL = sys.getswitchinterval()
+
+
+class TimeLimitError(BaseException):
+    """A function of the team's code took longer than it may; not an ``Exception``, so that ``except Exception`` lets it pass.
+
+    Args:
+        limit: How long it may take (s).
+    """
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"it took longer than {limit:g} s")
+        self.limit = limit
+
+
+class StopRun(BaseException):
+    """The mode has ended; raised inside the team's code."""
+
+
+class ExecutionRequest(NamedTuple):
+    """A request to execute a function.
+
+    Args:
+        func: The function.
+        args: Its positional arguments.
+        timeout: Time limit of the call; of a periodic one the time between two calls too (s).
+        periodic: Whether it is called again and again.
+    """
+
+    func: Callable[..., Any]
+    args: Sequence[Any] = ()
+    timeout: float = 1.0
+    periodic: bool = False
+
+
+class Run:
+    """A sequence of requests that the main thread works off, and how it went.
+
+    Args:
+        requests: Executed in order; the last may be periodic.
+        keeper: Given permission to renew the lease for as long as each step may take; None for code that moves nothing.
+        hold: Whether the lease is kept after the last request, for actions that go on.
+        done: Called in the main thread when the run is over, with the error that ended it or None.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[ExecutionRequest],
+        keeper: LeaseKeeper | None,
+        *,
+        hold: bool = False,
+        done: Callable[[BaseException | None], None] = lambda _error: None,
+    ) -> None:
+        self.requests = requests
+        self.keeper = keeper
+        self.hold = hold
+        self.done = done
+        self.stopped = threading.Event()
+        self.calls = self.failures = self.overruns = 0
+
+
+class SyncExecutor:
+    """Executes runs, one after the other, in the main thread.
+
+    Args:
+        report: Called with an error that a function of the team's code raised, and the function's name.
+        team: The folder of the team's code: only what stands there is interrupted.
+    """
+
+    def __init__(self, report: Callable[[BaseException, str], None], team: str) -> None:
+        self._report = report
+        self.team = team
+        self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
+        self._current: Run | None = None
+        self._limited = False
+        self._limit = 0.0
+        self._main = threading.main_thread()
+        self._log = log.get_logger()
+
+    def execute_forever(self) -> None:
+        """Work off what is scheduled until ``stop``; only in the main thread, which handles signals."""
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        while True:
+            run = self._runs.get()
+            _leave_fork()
+            if run is None:
+                return
+            error: BaseException | None = None
+            self._current = run
+            try:
+                self._execute(run)
+            except (ExecutionError, StopRun, TimeLimitError) as reason:
+                error = None if isinstance(reason, StopRun) else reason
+            finally:
+                self._current = None
+                if run.keeper is not None and not (run.hold and error is None and not run.stopped.is_set()):
+                    run.keeper.withdraw()
+            run.done(error)
+
+    def schedule(self, run: Run) -> None:
+        """Let the main thread execute a run after those scheduled before. Any thread."""
+        self._runs.put(run)
+
+    def interrupt(self, run: Run) -> None:
+        """End a run: before its next call, and inside the one that is going on. Any thread."""
+        run.stopped.set()
+        if run.keeper is not None:
+            run.keeper.withdraw()
+        if self._current is run and self._main.ident is not None:
+            signal.pthread_kill(self._main.ident, signal.SIGALRM)
+
+    def stop(self) -> None:
+        """Let ``execute_forever`` return after the runs that are scheduled."""
+        self._runs.put(None)
+
+    def _execute(self, run: Run) -> None:
+        for request in run.requests:
+            if run.stopped.is_set():
+                return
+            if request.periodic:
+                self._repeat(run, request)
+            elif self._call(run, request) is not None:
+                raise ExecutionError(f"{_name(request)} failed: the mode ends", func=_name(request))
+        if run.hold and run.keeper is not None:
+            _grant(run, math.inf)
+
+    def _repeat(self, run: Run, request: ExecutionRequest) -> None:
+        tick = time.monotonic()
+        reported = -math.inf
+        timeouts = 0
+        trusted = True
+        while not run.stopped.is_set():
+            error = self._call(run, request, trusted=trusted)
+            sound = trusted and error is None
+            timeouts = timeouts + 1 if isinstance(error, TimeLimitError) else 0
+            if timeouts >= _MAX_TIMEOUTS and run.keeper is not None:
+                run.keeper.withdraw()
+                if trusted:
+                    self._log.error("main took too long again: its writes are dropped until a call ends in time")
+            # One time-out alone changes nothing; a failure does until a call ends well.
+            trusted = error is None or (trusted and 0 < timeouts < _MAX_TIMEOUTS)
+            tick += request.timeout
+            late = time.monotonic() - tick
+            if late > 0:
+                missed = math.ceil(late / request.timeout)
+                tick += missed * request.timeout
+                run.overruns += missed
+                if time.monotonic() - reported > _REPORT_INTERVAL:
+                    reported = time.monotonic()
+                    self._log.warning(
+                        "calls come late", func=_name(request), overruns=run.overruns, period=request.timeout
+                    )
+            if sound or (trusted and error is not None):
+                _grant(run, tick + GRACE)
+            run.stopped.wait(max(0.0, tick - time.monotonic()))
+
+    def _call(self, run: Run, request: ExecutionRequest, *, trusted: bool = True) -> BaseException | None:
+        """Call once. After a failure the next call is on trial: what it writes reaches no device until it has ended well."""
+        if trusted:
+            _grant(run, time.monotonic() + request.timeout + GRACE)
+        run.calls += 1
+        try:
+            self._invoke(request)
+        except StopRun:
+            raise
+        except TimeLimitError as error:
+            self._report(error, _name(request))
+            return error
+        except BaseException as error:  # noqa: BLE001 - whatever team code raises, SystemExit too, ends its call alone
+            run.failures += 1
+            if run.keeper is not None:
+                run.keeper.withdraw()
+            self._report(error, _name(request))
+            return error
+        return None
+
+    def _invoke(self, request: ExecutionRequest) -> None:
+        if signal.getsignal(signal.SIGALRM) != self._on_alarm:
+            signal.signal(signal.SIGALRM, self._on_alarm)
+        if sys.getswitchinterval() != _SWITCH_INTERVAL:
+            sys.setswitchinterval(_SWITCH_INTERVAL)
+        self._limit = request.timeout
+        self._limited = True
+        signal.setitimer(signal.ITIMER_REAL, request.timeout, _REPEAT)
+        try:
+            if self._current is not None and self._current.stopped.is_set():
+                raise StopRun
+            request.func(*request.args)
+        finally:
+            self._limited = False
+            _leave_fork()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
+        if not self._limited:
+            return
+        if self._in_own_code(frame):
+            signal.setitimer(signal.ITIMER_REAL, _RETRY, _REPEAT)
+            return
+        if self._current is not None and self._current.stopped.is_set():
+            raise StopRun
+        raise TimeLimitError(self._limit)
+
+    def _in_own_code(self, frame: FrameType | None) -> bool:
+        """Whether rt's code was called by the team's and is at work: then it must not be torn."""
+        while frame is not None:
+            if f"{frame.f_globals.get('__name__', '')}.".startswith("rt."):
+                return True
+            if is_team_file(frame.f_code.co_filename, self.team):
+                return False
+            frame = frame.f_back
+        return False
+
+
+def _grant(run: Run, until: float) -> None:
+    """Permit the lease, unless the run has been stopped; one that is stopped meanwhile has lost it when this returns."""
+    if run.keeper is not None and not run.stopped.is_set():
+        run.keeper.grant(until)
+        if run.stopped.is_set():
+            run.keeper.withdraw()
+
+
+def _leave_fork() -> None:
+    """End a process that the team's code forked and let return: the rest is the robot's own to do."""
+    if is_forked():
+        os._exit(0)
+
+
+def _name(request: ExecutionRequest) -> str:
+    return getattr(request.func, "__name__", repr(request.func))

@@ -1,0 +1,261 @@
+"""One robot on a computer that may run several: its name, its directory, and who holds it.
+
+The directory holds what lives as long as the robot: sockets, and the file ``pid``, on which the robot keeps a lock. The rule
+of this module: the lock alone says whether a robot runs; what the file says is only for people, and everything else that is
+found without a lock is the remains of a killed robot and is swept.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from rt.errors import ConfigError, InstanceAbsentError, InstanceBusyError
+from rt.instance import leftovers
+
+MAX_DIRECTORY = 74
+"""The longest path of a directory in bytes: a socket address has room for 107, and a socket's name takes up to 32."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}")
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The robot that holds an instance; what it wrote down itself.
+
+    Attributes:
+        pid: Its process, 0 when not known.
+        started: When it started, as ISO 8601 with a time zone, empty when not known.
+        argv: How it was called.
+        frozen_dir: Where its executable unpacked itself, or None.
+    """
+
+    pid: int = 0
+    started: str = ""
+    argv: tuple[str, ...] = ()
+    frozen_dir: str | None = None
+
+
+class Instance:
+    """A name, and the directory that belongs to it.
+
+    Attributes:
+        name: As given with ``--instance``.
+        directory: Exists while the robot runs.
+        shm_prefix: How the names of its shared memory under ``/dev/shm`` begin.
+    """
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory
+        digest = hashlib.blake2b(os.fsencode(directory), digest_size=3).hexdigest()
+        self.shm_prefix = f"rt-{name}-{digest}."
+
+    @classmethod
+    def locate(cls, name: str, env: Mapping[str, str] | None = None) -> "Instance":
+        """Find out which directory belongs to a name; makes nothing.
+
+        It is ``$XDG_RUNTIME_DIR/rt/NAME``, else ``/run/rt/NAME`` where we may write there, else ``/tmp/rt-UID/NAME``.
+
+        Raises:
+            ConfigError: The name is not allowed, or the path is too long for the sockets in it.
+        """
+        if not _NAME.fullmatch(name):
+            allowed = "1 to 32 of A-Z a-z 0-9 _ . - and no leading dot"
+            raise ConfigError(
+                f"an instance cannot be named {name!r}: allowed are {allowed}", name=name, allowed=allowed
+            )
+        directory = _base(os.environ if env is None else env) / name
+        length = len(os.fsencode(directory))
+        if length > MAX_DIRECTORY:
+            raise ConfigError(
+                f"the instance directory {directory} is {length} bytes long, and sockets in it allow {MAX_DIRECTORY}: "
+                "choose a shorter --instance name or XDG_RUNTIME_DIR",
+                directory=str(directory),
+            )
+        return cls(name, directory)
+
+    def path(self, name: str) -> Path:
+        """The path of a file of this robot."""
+        return self.directory / name
+
+    def holder(self) -> Holder | None:
+        """Who runs as this instance, or None. Takes the lock for a moment, which a starting robot waits out."""
+        try:
+            with self.path("pid").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self._read_holder()
+        except OSError:
+            return None
+        return None
+
+    def require(self) -> Holder:
+        """Who runs as this instance.
+
+        Raises:
+            InstanceAbsentError: Nobody; says how to start a robot.
+        """
+        holder = self.holder()
+        if holder is None:
+            option = "" if self.name == "default" else f" --instance {self.name}"
+            raise InstanceAbsentError(
+                f"no robot runs as {self.name!r}: start one with `rt run{option}`",
+                instance=self.name,
+                directory=str(self.directory),
+            )
+        return holder
+
+    @contextlib.contextmanager
+    def acquire(self) -> Iterator[list[str]]:
+        """Hold this instance: make the directory, take the lock, sweep what a killed robot left.
+
+        On the way out everything of the robot is removed: its directory, its shared memory, and processes that still carry its
+        mark. May wait up to `leftovers.LEAVE_TIMEOUT` for processes; use it outside of the event loop.
+
+        Yields:
+            What was swept, in sentences for the log.
+
+        Raises:
+            InstanceBusyError: Another robot holds it; says which.
+            ConfigError: The directory is not ours alone.
+        """
+        fd = self._lock()
+        try:
+            left = self._read_holder()
+            swept = self._sweep(left)
+            self._write_holder(fd)
+            try:
+                yield swept
+            finally:
+                if self._still_ours(fd):
+                    self._sweep(None)
+                    with contextlib.suppress(OSError):
+                        # The file goes while the lock is held; whoever waits for it sees that it is not the file of this name.
+                        self.path("pid").unlink(missing_ok=True)
+                        self.directory.rmdir()
+        finally:
+            os.close(fd)
+
+    def _lock(self) -> int:
+        deadline = time.monotonic() + 0.2
+        while True:
+            _make_private(self.directory)
+            try:
+                fd = os.open(self.path("pid"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except FileNotFoundError:  # the directory went with a robot that ended just now
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(fd), os.stat(self.path("pid"))):  # noqa: PTH116 - beside fstat
+                    return fd
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                # A client that asks who holds it has the lock for a moment too.
+                if time.monotonic() > deadline:
+                    os.close(fd)
+                    raise self._busy() from None
+                time.sleep(0.01)
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _still_ours(self, fd: int) -> bool:
+        # Where the directory was removed under a running robot, another one may have taken the name.
+        try:
+            return os.path.samestat(os.fstat(fd), self.path("pid").stat())
+        except OSError:
+            return True
+
+    def _busy(self) -> InstanceBusyError:
+        holder = self._read_holder()
+        who = f"process {holder.pid}" if holder.pid else "another process"
+        since = f" since {holder.started}" if holder.started else ""
+        return InstanceBusyError(
+            f"a robot runs as {self.name!r} already: {who}{since}; stop it or use --instance NAME",
+            instance=self.name,
+            pid=holder.pid,
+            started=holder.started,
+        )
+
+    def _read_holder(self) -> Holder:
+        try:
+            return msgspec.json.decode(self.path("pid").read_bytes(), type=Holder)
+        except (OSError, msgspec.MsgspecError):
+            return Holder()
+
+    def _write_holder(self, fd: int) -> None:
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = Holder(os.getpid(), started, tuple(sys.argv), getattr(sys, "_MEIPASS", None))
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, msgspec.json.encode(holder), 0)
+
+    def _sweep(self, left: Holder | None) -> list[str]:
+        timeout = leftovers.OWN_LEAVE_TIMEOUT if left is None else leftovers.LEAVE_TIMEOUT
+        swept: list[str] = []
+        if pids := leftovers.end_processes(self.directory, timeout):
+            swept.append(f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}")
+        if files := leftovers.empty(self.directory, keep="pid"):
+            swept.append(f"removed from {self.directory}: {', '.join(files)}")
+        if segments := leftovers.remove_segments(self.shm_prefix):
+            swept.append(f"removed {segments} segments of shared memory that begin with {self.shm_prefix}")
+        if left is not None and left.frozen_dir is not None and leftovers.is_stale_unpacked(Path(left.frozen_dir)):
+            shutil.rmtree(left.frozen_dir, ignore_errors=True)
+            swept.append(f"removed the unpacked files of a robot that was killed: {left.frozen_dir}")
+        return swept
+
+
+def _base(env: Mapping[str, str]) -> Path:
+    runtime = env.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and os.access(runtime, os.W_OK | os.X_OK):
+        return Path(runtime) / "rt"
+    run = Path("/run/rt")
+    if os.access(run if run.exists() else run.parent, os.W_OK | os.X_OK):
+        return run
+    return Path(f"/tmp/rt-{os.geteuid()}")  # noqa: S108 - the owner is verified; not TMPDIR, which clients may have otherwise
+
+
+def _make_private(directory: Path) -> None:
+    base = directory.parent
+    try:
+        base.mkdir(mode=0o755 if base == Path("/run/rt") else 0o700, exist_ok=True)
+        _verify(base, foreign_root=base == Path("/run/rt"))
+        if base != Path("/run/rt"):
+            base.chmod(0o700)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        _verify(directory, foreign_root=False)
+        directory.chmod(0o700)
+    except FileExistsError:
+        raise ConfigError(
+            f"{directory} or what it lies in is not a directory: remove it", directory=str(directory)
+        ) from None
+    except FileNotFoundError as error:
+        if base.is_dir():
+            return  # removed by a robot that ended just now; the caller tries again
+        raise ConfigError(f"cannot make {base}: {error.strerror}", directory=str(directory)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot use {error.filename}: {error.strerror}", directory=str(directory)) from None
+
+
+def _verify(path: Path, *, foreign_root: bool) -> None:
+    info = path.lstat()
+    if not stat.S_ISDIR(info.st_mode):
+        raise ConfigError(
+            f"{path} is a link or a file where a directory of ours should be: remove it", directory=str(path)
+        )
+    if info.st_uid != os.geteuid() and not (foreign_root and info.st_uid == 0):
+        raise ConfigError(
+            f"{path} belongs to user {info.st_uid}: remove it, or set XDG_RUNTIME_DIR to a directory of yours",
+            directory=str(path),
+        )

@@ -1,0 +1,207 @@
+"""Smart Device messages to bytes and back: COBS frames with a length and a checksum.
+
+A message is type (1 byte), payload length (1 byte), payload, checksum (1 byte, the XOR of all bytes before it), COBS-encoded
+and followed by one zero byte. Values are little-endian. The format is that of existing firmware and matched to the byte.
+
+The rule of this module: bytes from outside never do more than yield messages and errors. `FrameReader` keeps at most one
+frame's worth of bytes, whatever arrives, and finds its way back at the next delimiter.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from cobs import cobs
+
+from rt.errors import LocalProtocolError, RemoteProtocolError
+from rt.protocol.message import (
+    DevData,
+    DevDisable,
+    DevRead,
+    DevWrite,
+    Error,
+    ErrorCode,
+    HbReq,
+    HbRes,
+    Message,
+    MessageType,
+    Ping,
+    SubReq,
+    SubRes,
+)
+
+DELIMITER: Final = b"\0"
+MAX_PAYLOAD: Final = 255
+MAX_FRAME: Final = MAX_PAYLOAD + 3 + 2
+"""The longest frame without its delimiter: header, payload, checksum and the overhead of COBS, in bytes."""
+
+_U8: Final = struct.Struct("<B")
+_U16: Final = struct.Struct("<H")
+_SUB_REQ: Final = struct.Struct("<HH")
+_SUB_RES: Final = struct.Struct("<HHHBQ")
+
+
+def encode(message: Message) -> bytes:
+    """Make the bytes that travel: the frame and its delimiter.
+
+    Raises:
+        LocalProtocolError: A field does not fit its place on the wire.
+    """
+    kind, writer = _WRITERS[type(message)]
+    try:
+        payload = writer(message)
+    except struct.error as error:
+        raise LocalProtocolError(
+            f"{type(message).__name__} cannot be sent: a field does not fit its place ({error})",
+            message=repr(message),
+        ) from error
+    if len(payload) > MAX_PAYLOAD:
+        raise LocalProtocolError(
+            f"{type(message).__name__} cannot be sent: its payload has {len(payload)} bytes, at most {MAX_PAYLOAD} fit",
+            message=repr(message),
+        )
+    body = bytes((kind, len(payload))) + payload
+    encoded: bytes = cobs.encode(body + _U8.pack(_xor(body)))
+    return encoded + DELIMITER
+
+
+def decode(frame: bytes) -> Message:
+    """Read one frame, without its delimiter.
+
+    Raises:
+        RemoteProtocolError: It is not a message. The context holds `reason` and `code`, the `ErrorCode` that says so to the
+            peer.
+    """
+    try:
+        body = cobs.decode(frame)
+    except cobs.DecodeError as error:
+        raise _malformed("it is not COBS-encoded", ErrorCode.UNEXPECTED_DELIMITER) from error
+    size = len(body)
+    if size < 3 or body[1] != size - 3:
+        raise _malformed("it is not as long as it says", ErrorCode.UNEXPECTED_DELIMITER)
+    if _xor(body):
+        raise _malformed("its checksum is wrong", ErrorCode.BAD_CHECKSUM)
+    if body[0] == 0x15 and size >= 5:
+        # Nearly every frame that arrives is DEV_DATA, so it does not go through the table.
+        return DevData(body[2] | body[3] << 8, body[4:-1])
+    reader = _READERS.get(body[0])
+    if reader is None:
+        raise _malformed(f"there is no message type 0x{body[0]:02x}", ErrorCode.INVALID_TYPE)
+    try:
+        return reader(body[2:-1])
+    except struct.error as error:
+        name = MessageType(body[0]).name
+        raise _malformed(f"a payload of {size - 3} bytes is none of {name}", ErrorCode.GENERIC_ERROR) from error
+
+
+class FrameReader:
+    """Cuts a stream of bytes into messages, with bounded memory.
+
+    Bytes may be cut anywhere between two calls. An empty frame is nothing. A frame that is too long is one error as soon as
+    it is known to be, and everything up to the next delimiter goes with it.
+    """
+
+    __slots__ = ("_skipping", "_tail")
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._skipping = False
+
+    def feed(self, data: bytes) -> list[Message | RemoteProtocolError]:
+        """Take the next bytes of the stream and return, in order, what they complete. Never raises."""
+        *frames, tail = (self._tail + data).split(DELIMITER) if self._tail else data.split(DELIMITER)
+        found: list[Message | RemoteProtocolError] = []
+        for frame in frames:
+            if self._skipping:
+                self._skipping = False
+            elif frame:
+                found.append(_attempt(frame))
+        if self._skipping:
+            tail = b""
+        elif len(tail) > MAX_FRAME:
+            found.append(_attempt(tail))
+            self._skipping = True
+            tail = b""
+        self._tail = tail
+        return found
+
+
+def _attempt(frame: bytes) -> Message | RemoteProtocolError:
+    """Read a frame; an error is a value here, freed of the traceback that would keep the stream's bytes alive."""
+    if len(frame) > MAX_FRAME:
+        return _malformed(f"it is longer than {MAX_FRAME} bytes", ErrorCode.BUFFER_OVERFLOW)
+    try:
+        return decode(frame)
+    except RemoteProtocolError as error:
+        error.__cause__ = None
+        error.__context__ = None
+        return error.with_traceback(None)
+
+
+def _malformed(reason: str, code: ErrorCode) -> RemoteProtocolError:
+    return RemoteProtocolError(f"a frame from a device is malformed: {reason}", reason=reason, code=code)
+
+
+def _write_sub_res(message: SubRes) -> bytes:
+    uid = message.uid
+    year, random = uid >> 64 & 0xFF, uid & 0xFFFF_FFFF_FFFF_FFFF
+    return _SUB_RES.pack(message.params, message.interval, uid >> 72, year, random)
+
+
+_Writer: TypeAlias = Callable[[Any], bytes]
+_WRITERS: Final[dict[type[Message], tuple[MessageType, _Writer]]] = {
+    Ping: (MessageType.PING, lambda _: b""),
+    SubReq: (MessageType.SUB_REQ, lambda message: _SUB_REQ.pack(message.params, message.interval)),
+    SubRes: (MessageType.SUB_RES, _write_sub_res),
+    DevRead: (MessageType.DEV_READ, lambda message: _U16.pack(message.params)),
+    DevWrite: (MessageType.DEV_WRITE, lambda message: _U16.pack(message.params) + message.data),
+    DevData: (MessageType.DEV_DATA, lambda message: _U16.pack(message.params) + message.data),
+    DevDisable: (MessageType.DEV_DISABLE, lambda _: b""),
+    HbReq: (MessageType.HB_REQ, lambda message: _U8.pack(message.id)),
+    HbRes: (MessageType.HB_RES, lambda message: _U8.pack(message.id)),
+    Error: (MessageType.ERROR, lambda message: _U8.pack(message.code)),
+}
+
+
+def _read_sub_res(payload: bytes) -> SubRes:
+    params, interval, device_id, year, random = _SUB_RES.unpack(payload)
+    return SubRes(params, interval, device_id << 72 | year << 64 | random)
+
+
+def _read_values(kind: type[DevWrite] | type[DevData], payload: bytes) -> DevWrite | DevData:
+    (params,) = _U16.unpack(payload[:2])
+    return kind(params, payload[2:])
+
+
+def _read_empty(kind: type[Ping] | type[DevDisable], payload: bytes) -> Ping | DevDisable:
+    if payload:
+        raise struct.error
+    return kind()
+
+
+_Reader: TypeAlias = Callable[[bytes], Message]
+_READERS: Final[dict[int, _Reader]] = {
+    MessageType.PING: lambda payload: _read_empty(Ping, payload),
+    MessageType.SUB_REQ: lambda payload: SubReq(*_SUB_REQ.unpack(payload)),
+    MessageType.SUB_RES: _read_sub_res,
+    MessageType.DEV_READ: lambda payload: DevRead(*_U16.unpack(payload)),
+    MessageType.DEV_WRITE: lambda payload: _read_values(DevWrite, payload),
+    MessageType.DEV_DATA: lambda payload: _read_values(DevData, payload),
+    MessageType.DEV_DISABLE: lambda payload: _read_empty(DevDisable, payload),
+    MessageType.HB_REQ: lambda payload: HbReq(*_U8.unpack(payload)),
+    MessageType.HB_RES: lambda payload: HbRes(*_U8.unpack(payload)),
+    MessageType.ERROR: lambda payload: Error(*_U8.unpack(payload)),
+}
+
+
+def _xor(data: bytes) -> int:
+    """XOR of all bytes. A long run is folded as one integer: a loop over its bytes would take 3 us instead of 1."""
+    if len(data) < 24:
+        total = 0
+        for byte in data:
+            total ^= byte
+        return total
+    folded = int.from_bytes(data, "little")
+    for width in (2048, 1024, 512, 256, 128, 64, 32, 16, 8):
+        folded ^= folded >> width
+    return folded & 0xFF

@@ -1,0 +1,118 @@
+"""The envelope of every remote call, log event and control datagram: MessagePack-RPC.
+
+A request is `[0, id, method, params]`, a response `[1, id, error or nil, result]`, a notification `[2, method, params]`; params
+is an array, an error is `[message, context]`. One message fills one ZMQ frame or one datagram.
+
+The rule of this module: what is not exactly one of the three is refused whole with `RemoteProtocolError`, whatever the bytes
+are, so that a receiver has one thing to catch, count and go on from.
+"""
+
+from typing import Annotated, Any, NoReturn, TypeAlias
+
+import msgspec
+
+from rt.errors import LocalProtocolError, RemoteProtocolError
+
+MAX_MESSAGE = 1 << 20
+"""The longest message in bytes, both ways (1 MiB)."""
+
+ID_MAX = 0xFFFF_FFFF
+"""Identifiers are unsigned 32-bit integers and wrap around."""
+
+CallId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=ID_MAX)]
+Method: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+ErrorValue: TypeAlias = tuple[str, dict[str, Any]]
+"""What went wrong in one sentence, and plain values that name the place."""
+
+
+class Request(msgspec.Struct, array_like=True, tag=0, frozen=True, forbid_unknown_fields=True):
+    """A call that wants an answer.
+
+    Attributes:
+        id: Chosen by the caller, unique among its open calls, 0 to 2**32 - 1.
+        method: Name of the method, 1 to 128 characters.
+        params: Positional arguments: nil, bool, int (64 bits), float, str, bin, arrays and maps. UIDs are decimal strings.
+    """
+
+    id: CallId
+    method: Method
+    params: list[Any]
+
+
+class Response(msgspec.Struct, array_like=True, tag=1, frozen=True, forbid_unknown_fields=True):
+    """The answer to the request of the same `id`.
+
+    Attributes:
+        id: Of the request.
+        error: None when the call succeeded, else `(message, context)`.
+        result: What the method returned; of no meaning beside an error.
+    """
+
+    id: CallId
+    error: ErrorValue | None
+    result: Any
+
+
+class Notification(msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_unknown_fields=True):
+    """A call that wants no answer.
+
+    Attributes:
+        method: Name of the method, 1 to 128 characters.
+        params: Positional arguments, as in `Request`.
+    """
+
+    method: Method
+    params: list[Any]
+
+
+Envelope: TypeAlias = Request | Response | Notification
+
+
+def _refuse_extension(code: int, _data: memoryview) -> NoReturn:
+    raise ValueError(f"extension type {code} is not used here")
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(Envelope, ext_hook=_refuse_extension)
+
+
+def encode(message: Envelope) -> bytes:
+    """Turn a message to bytes.
+
+    Raises:
+        LocalProtocolError: A value has no form on the wire (an object, an integer beyond 64 bits, a structure that contains
+            itself), or the message is longer than `MAX_MESSAGE`.
+    """
+    try:
+        data = _encoder.encode(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise LocalProtocolError(f"a value cannot be sent: {error}", reason="value") from error
+    if len(data) > MAX_MESSAGE:
+        raise LocalProtocolError(
+            f"a message of {len(data)} bytes is longer than the {MAX_MESSAGE} that a call may carry; send it in parts",
+            reason="size",
+            size=len(data),
+        )
+    return data
+
+
+def decode(data: bytes | bytearray | memoryview) -> Envelope:
+    """Turn the bytes of one message to a value.
+
+    Maps may have keys of any hashable type, arrays as keys become tuples; every other array becomes a list.
+
+    Raises:
+        RemoteProtocolError: Anything else than one whole message of at most `MAX_MESSAGE` bytes; the context has a `reason`:
+            `size`, `envelope` (MessagePack, but none of the three) or `bytes` (no MessagePack).
+    """
+    if len(data) > MAX_MESSAGE:
+        raise RemoteProtocolError(
+            f"a message of {len(data)} bytes came, {MAX_MESSAGE} are allowed", reason="size", size=len(data)
+        )
+    try:
+        return _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise RemoteProtocolError(f"no message of the call protocol: {error}", reason="envelope") from error
+    # Depth ends in RecursionError, bad text in UnicodeDecodeError, an extension in the hook's ValueError.
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise RemoteProtocolError(f"no MessagePack: {error}", reason="bytes") from error

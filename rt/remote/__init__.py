@@ -1,0 +1,25 @@
+"""Remote calls: ZMQ sockets and datagrams for trio, clients, services, and the router between them."""
+
+from rt.remote.client import Client
+from rt.remote.counters import Counters
+from rt.remote.datagram import DatagramNode
+from rt.remote.handler import Handler, MethodInfo, route
+from rt.remote.node import Node, SocketNode
+from rt.remote.router import Router
+from rt.remote.service import Service
+from rt.remote.socket import Socket, terminate
+
+__all__ = [
+    "Client",
+    "Counters",
+    "DatagramNode",
+    "Handler",
+    "MethodInfo",
+    "Node",
+    "Router",
+    "Service",
+    "Socket",
+    "SocketNode",
+    "route",
+    "terminate",
+]

@@ -1,0 +1,224 @@
+"""A client: calls the methods of services through a node.
+
+The rule of this module: a call ends, with the service's result, with the service's error, or with an error that says who did
+not answer in how many seconds. An answer is only ever given to the call that it belongs to; one that comes too late is
+dropped and counted.
+"""
+
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import trio
+
+from rt.errors import LocalProtocolError, RemoteCallError, RemoteProtocolError
+from rt.protocol import rpc
+from rt.remote.node import Node
+
+
+class ClientCounters(msgspec.Struct):
+    """What a client has seen.
+
+    Attributes:
+        calls: Requests and notifications that were made.
+        timeouts: Requests that nobody answered in time.
+        late: Answers that belonged to no open call.
+        malformed: Payloads that were no answer.
+    """
+
+    calls: int = 0
+    timeouts: int = 0
+    late: int = 0
+    malformed: int = 0
+
+
+class _OpenCall:
+    __slots__ = ("answer", "answered", "peer")
+
+    def __init__(self, peer: bytes) -> None:
+        self.peer = peer
+        self.answered = trio.Event()
+        self.answer: rpc.Response | None = None
+
+
+class Caller:
+    """Turns attributes and items into calls: `client.call.ping("1", address="device-service")`, `client.call["ping"](...)`."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        return self[method]
+
+    def __getitem__(self, method: str) -> Callable[..., Any]:
+        async def call(
+            *args: Any,
+            address: str | None = None,
+            notification: bool = False,
+            timeout: float | None = None,  # noqa: ASYNC109 - passed on to issue_call
+        ) -> Any:
+            return await self._client.issue_call(
+                method, *args, address=address, notification=notification, timeout=timeout
+            )
+
+        return call
+
+
+class Client:
+    """Makes calls, any number at the same time; an async context manager.
+
+    >>> async def ask(node: Node) -> object:
+    ...     async with Client(node, address="device-service") as client:
+    ...         return await client.call.list_uids(timeout=2)
+
+    Args:
+        node: Through which calls go; the client opens and closes it.
+        address: The service that is called when a call names none. A node without a router needs none.
+        timeout: How long a call waits for its answer when it does not say, in s.
+    """
+
+    def __init__(self, node: Node, *, address: str | None = None, timeout: float = 1.0) -> None:
+        self.node = node
+        self.counters = ClientCounters()
+        self.call = Caller(self)
+        self._address = address
+        self._timeout = timeout
+        # Answers to an earlier client of the same identity must not be taken for ours.
+        self._next_id = secrets.randbelow(rpc.ID_MAX + 1)
+        self._calls: dict[int, _OpenCall] = {}
+        self._scope: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.node.__aenter__()
+        self._scope = trio.open_nursery()
+        self._nursery = await self._scope.__aenter__()
+        self._nursery.start_soon(self._receive)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._scope is not None
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel("the client is closed")
+        try:
+            # An error of the body stays what it is: only a cancel may have come from the nursery and belongs to it.
+            if isinstance(exc, trio.Cancelled):
+                await self._scope.__aexit__(exc_type, exc, tb)
+            else:
+                await self._scope.__aexit__(None, None, None)
+        except trio.Cancelled:
+            # The body's error is on its way out and says more; a cancel that stands is met again at the next checkpoint.
+            if exc is None or isinstance(exc, trio.Cancelled):
+                raise
+        finally:
+            await self.node.__aexit__(exc_type, exc, tb)
+
+    async def issue_call(
+        self,
+        method: str,
+        /,
+        *args: Any,
+        address: str | None = None,
+        notification: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - the error has to say who did not answer, and in how many seconds
+    ) -> Any:
+        """Call a method and return its result.
+
+        A checkpoint. A cancel before the request is sent leaves nothing sent; afterwards the service still runs the method,
+        and its answer is dropped.
+
+        Args:
+            method: Name of the method.
+            args: Its arguments: None, bool, int (64 bits), float, str, bytes, sequences and mappings.
+            address: Identity of the service, e.g. `device-service`.
+            notification: Want no answer: return None as soon as the message is on its way.
+            timeout: How long to wait, sending included, in s.
+
+        Raises:
+            RemoteCallError: The service answered with an error (its message and context), no such service is connected,
+                nobody answered in time, or there was nobody to send to.
+            LocalProtocolError: An argument cannot be sent, or no service is named.
+            trio.ClosedResourceError: The client is not open.
+        """
+        name = address or self._address or ""
+        if self.node.routed and not name:
+            raise LocalProtocolError(f"{method}: say which service to call", method=method)
+        peer = name.encode()
+        seconds = self._timeout if timeout is None else timeout
+        place = {"method": method, "address": name or self.node.where, "timeout": seconds}
+        self.counters.calls += 1
+        if notification:
+            payload = rpc.encode(rpc.Notification(method, list(args)))
+            if not await self._send(peer, payload, seconds):
+                raise self._unsent(place)
+            return None
+
+        call_id, call = self._open_call(peer)
+        try:
+            payload = rpc.encode(rpc.Request(call_id, method, list(args)))
+            start = trio.current_time()
+            if not await self._send(peer, payload, seconds):
+                raise self._unsent(place)
+            with trio.move_on_at(start + seconds):
+                await call.answered.wait()
+        finally:
+            del self._calls[call_id]
+        if call.answer is None:
+            self.counters.timeouts += 1
+            raise RemoteCallError(f"{place['address']} did not answer {method} within {seconds:g} s", **place)
+        if call.answer.error is not None:
+            message, context = call.answer.error
+            raise RemoteCallError(message, **context)
+        return call.answer.result
+
+    async def _send(self, peer: bytes, payload: bytes, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            try:
+                await self.node.send(peer, payload)
+            except trio.TooSlowError:
+                return False
+            return True
+        return False
+
+    def _unsent(self, place: dict[str, Any]) -> RemoteCallError:
+        return RemoteCallError(
+            f"{place['method']} was not sent: nothing takes calls at {self.node.where}; is the robot running?", **place
+        )
+
+    def _open_call(self, peer: bytes) -> tuple[int, _OpenCall]:
+        while self._next_id in self._calls:
+            self._next_id = (self._next_id + 1) & rpc.ID_MAX
+        call_id = self._next_id
+        self._next_id = (call_id + 1) & rpc.ID_MAX
+        call = self._calls[call_id] = _OpenCall(peer)
+        return call_id, call
+
+    async def _receive(self) -> None:
+        while True:
+            peer, payload = await self.node.recv()
+            if not payload:
+                continue
+            try:
+                message = rpc.decode(payload)
+            except RemoteProtocolError:
+                self.counters.malformed += 1
+                continue
+            if not isinstance(message, rpc.Response):
+                self.counters.malformed += 1
+                continue
+            call = self._calls.get(message.id)
+            # A router tells who answers: another service's answer is not this call's, whatever its number.
+            if call is None or call.answer is not None or (self.node.routed and peer != call.peer):
+                self.counters.late += 1
+                continue
+            call.answer = message
+            call.answered.set()

@@ -1,0 +1,206 @@
+"""Datagrams as a node: gamepads in, device updates out.
+
+The rule of this module: datagrams are news, not letters. Nothing waits for a receiver, nothing that a network answers ends
+the sender, and nothing leaves the machine unless an interface is named: multicast goes over the loopback interface.
+"""
+
+import errno
+import ipaddress
+import struct
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+import trio
+
+from rt.errors import ConfigError, LocalProtocolError
+from rt.remote.binding import bind_error
+from rt.remote.counters import Counters
+
+MAX_DATAGRAM = 65_507
+"""The most bytes that a UDP datagram carries over IPv4."""
+
+LOOPBACK = "127.0.0.1"
+
+_PAUSE = 0.05
+_IP_MULTICAST_ALL = 49  # linux/in.h; the socket module has no name for it
+
+
+class DatagramNode:
+    """A node over UDP (IPv4), unicast or multicast. Peers are written `host:port`.
+
+    Args:
+        host: Address or name; `*` is every interface when bound. A multicast address makes the node join or address a group.
+        port: 0 to 65535; 0 takes a free one when bound.
+        bind: True receives at the address (and may answer whoever sent); False sends to it.
+        interface: Address of the interface over which multicast goes, in and out.
+        ttl: How many routers multicast may cross, plus one.
+    """
+
+    def __init__(self, host: str, port: int, *, bind: bool, interface: str = LOOPBACK, ttl: int = 1) -> None:
+        self.counters = Counters()
+        self.host = host
+        self.port = port
+        self._bind = bind
+        self._interface = interface
+        self._ttl = ttl
+        self._socket: trio.socket.SocketType | None = None
+        self._target = (host, port)
+        self._unconnected = False
+
+    @classmethod
+    def from_address(cls, address: str, *, bind: bool, interface: str = LOOPBACK, ttl: int = 1) -> Self:
+        """Make a node for `udp://host:port`.
+
+        Raises:
+            ConfigError: The address has another form.
+        """
+        try:
+            parts = urlsplit(address)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = port = None
+        if host is None or port is None or parts.scheme != "udp" or ":" in host:
+            raise ConfigError(f"{address} is no datagram address; write udp://host:port (IPv4)", address=address)
+        return cls(host, port, bind=bind, interface=interface, ttl=ttl)
+
+    @property
+    def routed(self) -> bool:
+        """No router is at the other end."""
+        return False
+
+    @property
+    def where(self) -> str:
+        """The address, for a person."""
+        return f"udp://{self.host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        if self._socket is not None:
+            raise RuntimeError("a node is opened once")
+        name = self.where
+        target = await self._resolve(name)
+        sock = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+        try:
+            self._target = target
+            if ipaddress.IPv4Address(target[0]).is_multicast:
+                # A group without a route cannot be connected to; the route comes when the radio is up.
+                self._unconnected = not self._bind
+                self._prepare_multicast(sock, target[0])
+            if self._bind:
+                await sock.bind(target)
+            elif not self._unconnected:
+                await sock.connect(target)
+        except OSError as error:
+            sock.close()
+            raise bind_error(name, error.errno, error.strerror) from error
+        except BaseException:
+            sock.close()
+            raise
+        self._socket = sock
+        if self._bind:
+            self.port = sock.getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    async def send(self, peer: bytes, payload: bytes) -> None:
+        """Send one datagram: to the address of this node, or, when it is bound, to a peer that `recv` has named.
+
+        A checkpoint. A cancel leaves nothing sent. What the network reports, now or of earlier datagrams, is counted as
+        dropped and never raised.
+
+        Raises:
+            LocalProtocolError: The payload is longer than `MAX_DATAGRAM`, or the peer of a bound node is none.
+            trio.ClosedResourceError: The node is not open.
+        """
+        sock = self._open()
+        if len(payload) > MAX_DATAGRAM:
+            raise LocalProtocolError(
+                f"{len(payload)} bytes are too many for one datagram, {MAX_DATAGRAM} fit; send fewer values at once",
+                reason="size",
+                size=len(payload),
+            )
+        # The report of an earlier datagram is handed out in place of sending this one, so this one has a second try.
+        for last in (False, True):
+            try:
+                if self._bind:
+                    await sock.sendto(payload, _parse_peer(peer))
+                elif self._unconnected:
+                    await sock.sendto(payload, self._target)
+                else:
+                    await sock.send(payload)
+            except OSError as error:
+                if error.errno == errno.EBADF or sock.fileno() < 0:
+                    raise
+                if last or error.errno != errno.ECONNREFUSED:
+                    self.counters.dropped += 1
+                    return
+            else:
+                self.counters.sent += 1
+                return
+
+    async def recv(self) -> tuple[bytes, bytes]:
+        """Wait for a datagram; returns `host:port` of who sent it, and it.
+
+        A checkpoint. A cancel loses nothing. When nobody receives, the kernel keeps some hundred and drops the newest.
+
+        Raises:
+            trio.ClosedResourceError: The node is not open, or was closed meanwhile.
+        """
+        sock = self._open()
+        while True:
+            try:
+                data, (host, port) = await sock.recvfrom(MAX_DATAGRAM)
+            except OSError as error:
+                if error.errno == errno.EBADF or sock.fileno() < 0:
+                    raise
+                if error.errno != errno.ECONNREFUSED:
+                    await trio.sleep(_PAUSE)  # an error that stays may not keep the loop busy
+                continue
+            self.counters.received += 1
+            return f"{host}:{port}".encode(), data
+
+    async def _resolve(self, name: str) -> tuple[str, int]:
+        if self.host == "*":
+            return ("0.0.0.0" if self._bind else LOOPBACK), self.port  # noqa: S104 - the person wrote every interface
+        if self.host == "localhost":
+            return LOOPBACK, self.port
+        try:
+            found = await trio.socket.getaddrinfo(self.host, self.port, trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+        except OSError as error:
+            raise ConfigError(f"{name}: the name {self.host} is not known: {error.strerror}", address=name) from error
+        return str(found[0][4][0]), self.port
+
+    def _prepare_multicast(self, sock: trio.socket.SocketType, group: str) -> None:
+        interface = ipaddress.IPv4Address(self._interface).packed
+        ip = trio.socket.IPPROTO_IP
+        if self._bind:
+            # Several receivers share the port. SO_REUSEPORT would do too, but only among processes of one user.
+            sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+            membership = struct.pack("4s4s", ipaddress.IPv4Address(group).packed, interface)
+            sock.setsockopt(ip, trio.socket.IP_ADD_MEMBERSHIP, membership)
+            # Otherwise what any program of the machine joined on any interface would come in here too.
+            sock.setsockopt(ip, _IP_MULTICAST_ALL, 0)
+        else:
+            sock.setsockopt(ip, trio.socket.IP_MULTICAST_IF, interface)
+            sock.setsockopt(ip, trio.socket.IP_MULTICAST_LOOP, 1)
+            sock.setsockopt(ip, trio.socket.IP_MULTICAST_TTL, self._ttl)
+
+    def _open(self) -> trio.socket.SocketType:
+        if self._socket is None:
+            raise trio.ClosedResourceError("the node is not open yet")
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("the node is closed")
+        return self._socket
+
+
+def _parse_peer(peer: bytes) -> tuple[str, int]:
+    host, _, port = peer.decode("ascii", "replace").rpartition(":")
+    try:
+        return str(ipaddress.IPv4Address(host)), int(port)
+    except ValueError:
+        raise LocalProtocolError(f"{peer!r} is no peer; a bound node answers host:port", reason="peer") from None

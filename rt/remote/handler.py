@@ -1,0 +1,212 @@
+"""What a service can do: methods that are marked as routes, with arguments checked before they run.
+
+The rule of this module: a handler's code only ever sees arguments of the types that it has written down. Whoever sent others
+is told which argument it was, what came and what is allowed.
+"""
+
+import inspect
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, get_type_hints, overload
+
+import msgspec
+
+from rt.errors import RemoteProtocolError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_MARK = "__rt_route__"
+
+
+@overload
+def route(func: F, /) -> F: ...
+@overload
+def route(*, inline: bool = ..., urgent: bool = ...) -> Callable[[F], F]: ...
+def route(func: F | None = None, /, *, inline: bool = False, urgent: bool = False) -> F | Callable[[F], F]:
+    """Mark a method of a `Handler` as one that can be called from afar, by its name.
+
+    An `async def` is awaited. A plain `def` runs in a worker thread, because nobody knows how long it takes; with
+    `inline=True` it promises to return within microseconds, runs in the event loop as soon as its call is read, and so never
+    stands behind calls that take long.
+
+    Args:
+        func: The method, when used as a bare decorator.
+        inline: Run a plain `def` in the event loop.
+        urgent: Start a call of an `async def` however many others run, as for what stops a robot.
+
+    Raises:
+        TypeError: `inline` on an `async def`.
+    """
+
+    def mark(method: F) -> F:
+        if inline and inspect.iscoroutinefunction(method):
+            raise TypeError(f"{method.__qualname__} is async; only a plain def can be inline")
+        setattr(method, _MARK, (inline, urgent))
+        return method
+
+    return mark if func is None else mark(func)
+
+
+class ArgumentInfo(msgspec.Struct, frozen=True):
+    """One argument as `describe` tells it: its name, whether it may be left out, and its JSON schema (None: anything)."""
+
+    name: str
+    required: bool
+    schema: dict[str, Any] | None
+
+
+class MethodInfo(msgspec.Struct, frozen=True):
+    """One method as `describe` tells it.
+
+    Attributes:
+        signature: As written in Python, e.g. `ping(uids: str | list[str] | None = None) -> None`.
+        doc: Its documentation, empty when there is none.
+        arguments: In the order in which they are sent.
+        result: JSON schema of what it returns (None: anything).
+    """
+
+    signature: str
+    doc: str
+    arguments: list[ArgumentInfo]
+    result: dict[str, Any] | None
+
+
+class Route:
+    """One method that can be called: how, and with what.
+
+    Args:
+        name: By which it is called.
+        method: The bound method.
+        inline: Whether it runs in the event loop although it is a plain `def`.
+        urgent: Whether it waits for no other call.
+
+    Raises:
+        TypeError: An annotation is of a type that no argument can be checked against, or a keyword is required.
+        NameError: An annotation names what does not exist.
+    """
+
+    def __init__(self, name: str, method: Callable[..., Any], *, inline: bool, urgent: bool = False) -> None:
+        self.name = name
+        self.urgent = urgent
+        self.method = method
+        self.inline = inline
+        self.is_async = inspect.iscoroutinefunction(method)
+        hints = get_type_hints(method, include_extras=True)
+        plain = get_type_hints(method)
+        signature = inspect.signature(method)
+        self._positional: list[tuple[inspect.Parameter, Any]] = []
+        self._rest: Any = None
+        for parameter in signature.parameters.values():
+            annotation = hints.get(parameter.name, Any)
+            _check_annotation(name, parameter, annotation)
+            if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                self._positional.append((parameter, annotation))
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                self._rest = annotation
+        self._required = sum(parameter.default is parameter.empty for parameter, _ in self._positional)
+        self._result = hints.get("return", Any)
+        shown = [each.replace(annotation=plain.get(each.name, each.empty)) for each in signature.parameters.values()]
+        self.signature = name + str(
+            signature.replace(parameters=shown, return_annotation=plain.get("return", signature.empty))
+        )
+
+    def bind(self, params: Sequence[Any]) -> list[Any]:
+        """Check arguments that came and convert them to the types of the method.
+
+        Raises:
+            RemoteProtocolError: Too few or too many came, or one is of another type; the message names it.
+        """
+        if len(params) < self._required or (self._rest is None and len(params) > len(self._positional)):
+            raise RemoteProtocolError(
+                f"{self.signature} cannot be called with {len(params)} argument{'s' * (len(params) != 1)}",
+                method=self.name,
+                signature=self.signature,
+            )
+        args = [
+            self._convert(parameter.name, annotation, value)
+            for (parameter, annotation), value in zip(self._positional, params, strict=False)
+        ]
+        args += [self._convert("*args", self._rest, value) for value in params[len(self._positional) :]]
+        return args
+
+    def describe(self) -> MethodInfo:
+        """What `describe` tells of this method; takes some hundred microseconds for the schemas."""
+        arguments = [
+            ArgumentInfo(parameter.name, parameter.default is parameter.empty, _schema(annotation))
+            for parameter, annotation in self._positional
+        ]
+        return MethodInfo(self.signature, inspect.getdoc(self.method) or "", arguments, _schema(self._result))
+
+    def _convert(self, argument: str, annotation: Any, value: Any) -> Any:
+        if annotation is Any:
+            return value
+        try:
+            return msgspec.convert(value, annotation)
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(
+                f"{self.name}: argument {argument} came as {reprlib.repr(value)}: {error}",
+                method=self.name,
+                argument=argument,
+                signature=self.signature,
+            ) from error
+
+
+class Handler:
+    """Base of what a service serves: the methods marked with `route`, and `describe`.
+
+    >>> class Greeter(Handler):
+    ...     @route(inline=True)
+    ...     def greet(self, name: str) -> str:
+    ...         return f"hello {name}"
+    >>> sorted(Greeter().routes())
+    ['describe', 'greet']
+    """
+
+    def routes(self) -> dict[str, Route]:
+        """Name -> route of every marked method, inherited ones included.
+
+        Raises:
+            TypeError, NameError: The signature of one cannot be served; see `Route`.
+        """
+        found = {}
+        for name in dir(type(self)):
+            mark = getattr(inspect.getattr_static(type(self), name), _MARK, None)
+            if mark is not None:
+                inline, urgent = mark
+                found[name] = Route(name, getattr(self, name), inline=inline, urgent=urgent)
+        return found
+
+    @route
+    def describe(self) -> dict[str, MethodInfo]:
+        """Tell every method of this service with its signature, documentation, and JSON schema of arguments and result."""
+        return {name: each.describe() for name, each in self.routes().items()}
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """A sentence for a name that does not exist, with the nearest one that does."""
+    # Imported only when somebody has mistyped: start-up time counts.
+    import difflib
+
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"there is no {what} {name}; did you mean {near[0]}?"
+    return f"there is no {what} {name}" + (f"; there are {', '.join(names[:20])}" if names else "")
+
+
+def _check_annotation(name: str, parameter: inspect.Parameter, annotation: Any) -> None:
+    if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+        raise TypeError(f"{name}: {parameter.name} can only be given by name, but arguments travel by position")
+    try:
+        msgspec.convert(None, annotation)
+    except msgspec.ValidationError:
+        return  # the type is understood; None is just none of it
+
+
+def _schema(annotation: Any) -> dict[str, Any] | None:
+    if annotation is Any:
+        return None
+    try:
+        return msgspec.json.schema(annotation)
+    except (TypeError, RuntimeError):
+        return None

@@ -1,0 +1,194 @@
+"""Nodes: what clients and services speak through, whatever carries it.
+
+A node sends and receives pairs of a peer and a payload. The rule that lets one client and one service work over everything:
+a node hides what its transport needs (frames, topics, host and port), counts what it cannot use, and goes on.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+import trio
+import zmq
+
+from rt.errors import ConfigError, LocalProtocolError
+from rt.remote.counters import Counters
+from rt.remote.socket import Socket
+
+
+class Node(Protocol):
+    """One end of a conversation; an async context manager that is opened once.
+
+    Attributes:
+        counters: What passed, also after the node was closed.
+        routed: Whether a router is at the other end: peers have names, and a hello says that this end can be reached.
+    """
+
+    counters: Counters
+
+    @property
+    def routed(self) -> bool:
+        """Whether a router is at the other end."""
+
+    @property
+    def where(self) -> str:
+        """The addresses, for a person."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+    async def send(self, peer: bytes, payload: bytes) -> None:
+        """Send a payload to a peer."""
+
+    async def recv(self) -> tuple[bytes, bytes]:
+        """Wait for a payload; returns who sent it, and it."""
+
+
+class SocketNode:
+    """A node over a ZMQ socket: DEALER (peer is an identity), PUB and SUB (peer is the topic).
+
+    Args:
+        socket_type: `zmq.DEALER`, `zmq.PUB` or `zmq.SUB`.
+        identity: How a router names a DEALER, 1 to 255 bytes, e.g. `device-service`. The newest connection of an identity
+            takes it over from an older one, so two living processes may not share one; without any, the router makes one up.
+        bindings: Addresses to bind, e.g. `tcp://127.0.0.1:6001` or `ipc:///run/rt/log`.
+        connections: Addresses to connect to, now or as soon as they are bound.
+        subscriptions: Topics of a SUB, as prefixes; none means nothing is received.
+        options: ZMQ options, by number or by name (`SNDTIMEO`), over the defaults of `rt.remote.socket`.
+        context: ZMQ context; by default the one of the process.
+
+    Raises:
+        ConfigError: An option's name is unknown, or an identity is none.
+    """
+
+    def __init__(
+        self,
+        socket_type: int,
+        identity: bytes | str = b"",
+        *,
+        bindings: Iterable[str] = (),
+        connections: Iterable[str] = (),
+        subscriptions: Iterable[bytes | str] = (),
+        options: Mapping[int, int | bytes] | Mapping[str, int | bytes] | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        if socket_type not in (zmq.DEALER, zmq.PUB, zmq.SUB):
+            raise ValueError("a node is a DEALER, a PUB or a SUB")
+        self.counters = Counters()
+        self.identity = _bytes(identity)
+        self.bindings = tuple(bindings)
+        self.connections = tuple(connections)
+        self.subscriptions = tuple(_bytes(topic) for topic in subscriptions)
+        self.endpoints: tuple[str, ...] = ()
+        self._type = socket_type
+        self._context = context
+        self._options = {_option(key): value for key, value in (options or {}).items()}
+        if len(self.identity) > 255 or self.identity.startswith(b"\0"):
+            raise ConfigError(f"{self.identity[:40]!r} is no identity (1 to 255 bytes, the first not zero)")
+        self._socket: Socket | None = None
+
+    @property
+    def routed(self) -> bool:
+        """Whether a router is at the other end."""
+        return self._type == zmq.DEALER
+
+    @property
+    def where(self) -> str:
+        """The addresses, for a person."""
+        return ", ".join(self.connections + (self.endpoints or self.bindings))
+
+    async def __aenter__(self) -> Self:
+        if self._socket is not None:
+            raise RuntimeError("a node is opened once")
+        options = dict(self._options)
+        if self.routed:
+            # Only onto a connection that stands: a command that waits for a router which comes back later would be obeyed
+            # long after its caller has given up.
+            options.setdefault(zmq.IMMEDIATE, 1)
+        if self.identity:
+            options.setdefault(zmq.ROUTING_ID, self.identity)
+        socket = Socket(self._type, options=options, context=self._context)
+        try:
+            for topic in self.subscriptions:
+                socket.subscribe(topic)
+            self.endpoints = tuple([socket.bind(address) for address in self.bindings])
+            for address in self.connections:
+                socket.connect(address)
+        except BaseException:
+            socket.close()
+            raise
+        self._socket = socket
+        self.counters = socket.counters
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._open().close()
+
+    async def send(self, peer: bytes, payload: bytes) -> None:
+        """Send a payload to an identity or under a topic.
+
+        A checkpoint. A DEALER waits while it has no connection or its high-water mark is reached, SNDTIMEO at most when that
+        option is set; a PUB never waits, it drops for subscribers that do not keep up. A cancel leaves nothing sent.
+
+        Raises:
+            trio.TooSlowError: SNDTIMEO passed.
+            LocalProtocolError: A SUB only receives.
+            trio.ClosedResourceError: The node is not open.
+        """
+        if self._type == zmq.SUB:
+            raise LocalProtocolError("a SUB node only receives")
+        await self._open().send((peer, payload))
+
+    def send_nowait(self, peer: bytes, payload: bytes) -> None:
+        """Send at once or not at all; a PUB always can.
+
+        Raises:
+            trio.WouldBlock: A DEALER has no connection, or its high-water mark is reached.
+            trio.ClosedResourceError: The node is not open.
+        """
+        self._open().send_nowait((peer, payload))
+
+    async def recv(self) -> tuple[bytes, bytes]:
+        """Wait for a payload; returns the sender's identity or the topic, and it.
+
+        A checkpoint. A cancel loses nothing. A message of another number of frames than two is counted and passed over.
+        A PUB receives nothing and waits for its cancel.
+
+        Raises:
+            trio.ClosedResourceError: The node is not open.
+        """
+        socket = self._open()
+        if self._type == zmq.PUB:
+            await trio.sleep_forever()
+        while True:
+            frames = await socket.recv()
+            if len(frames) == 2:
+                return frames[0], frames[1]
+            self.counters.malformed += 1
+
+    def _open(self) -> Socket:
+        if self._socket is None:
+            raise trio.ClosedResourceError("the node is not open yet")
+        return self._socket
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _option(key: int | str) -> int:
+    if not isinstance(key, str):
+        return key
+    names = {option.name: option.value for option in zmq.SocketOption}
+    if key.upper() in names:
+        return int(names[key.upper()])
+    import difflib  # only when somebody has mistyped: start-up time counts
+
+    near = difflib.get_close_matches(key.upper(), names, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise ConfigError(f"{key} is no ZMQ option{hint}", option=key)

@@ -1,0 +1,182 @@
+"""The router: carries calls from clients to services and answers back.
+
+A peer sends `[recipient, payload]`, the recipient gets `[sender, payload]`. Clients connect to the frontend, services to the
+backend; a message may go across or stay on its side. The rules of this module: whoever asks for what cannot be delivered is
+told at once; the router looks into a payload only for that; and nothing that a peer sends or fails to read stops it for
+the others.
+"""
+
+import errno
+from collections.abc import Iterable
+
+import msgspec
+import structlog
+import trio
+import zmq
+
+from rt import log
+from rt.errors import RemoteProtocolError
+from rt.protocol import rpc
+from rt.remote.handler import unknown
+from rt.remote.socket import Socket
+
+BURST = 64
+"""Messages of one side that are carried before the other side and the rest of the process have their turn."""
+
+KNOWN_MAX = 256
+"""Names of services that are kept to say the nearest one; beyond it the oldest is forgotten, which harms no delivery."""
+
+_OPTIONS: dict[int, int | bytes] = {
+    # Say who is absent instead of dropping in silence.
+    zmq.ROUTER_MANDATORY: 1,
+    # A service that was killed and started again has its name back at once, not when its old connection is found dead.
+    zmq.ROUTER_HANDOVER: 1,
+    # A peer behind a radio that went away without a word is noticed after these ms.
+    zmq.HEARTBEAT_IVL: 2000,
+    zmq.HEARTBEAT_TIMEOUT: 6000,
+}
+
+
+class RouterCounters(msgspec.Struct):
+    """What a router has done.
+
+    Attributes:
+        routed: Messages that went to their recipient.
+        answered: Requests that were answered with an error because their recipient is absent or does not keep up.
+        hellos: Empty payloads.
+        malformed: Messages of the wrong number of frames, or for nobody and no message of the call protocol.
+        dropped: Messages that could be neither delivered nor answered.
+    """
+
+    routed: int = 0
+    answered: int = 0
+    hellos: int = 0
+    malformed: int = 0
+    dropped: int = 0
+
+
+class Router:
+    """Carries messages between the peers of two ROUTER sockets.
+
+    At the high-water mark of a recipient (1000 messages, see `rt.remote.socket`) messages to it are not kept: a request is
+    answered with an error, everything else is dropped and counted.
+
+    Args:
+        frontends: Addresses for clients, e.g. `tcp://127.0.0.1:6000`.
+        backends: Addresses for services.
+        context: ZMQ context; by default the one of the process.
+        logger: Where events go.
+    """
+
+    def __init__(
+        self,
+        frontends: Iterable[str],
+        backends: Iterable[str],
+        *,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        logger: structlog.typing.FilteringBoundLogger | None = None,
+    ) -> None:
+        self.counters = RouterCounters()
+        self.frontends = tuple(frontends)
+        self.backends = tuple(backends)
+        self._context = context
+        self._log = logger or log.get_logger()
+        self._services: dict[bytes, None] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Route until cancelled; started when every address is bound, `frontends` and `backends` being the real ones then.
+
+        Raises:
+            InstanceBusyError: An address is in use.
+            ConfigError: An address cannot be bound.
+        """
+        with (
+            Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as front,
+            Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as back,
+        ):
+            self.frontends = tuple([front.bind(address) for address in self.frontends])
+            self.backends = tuple([back.bind(address) for address in self.backends])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._carry, front, front, back)
+                nursery.start_soon(self._carry, back, front, back)
+                task_status.started()
+
+    async def _carry(self, source: Socket, front: Socket, back: Socket) -> None:
+        while True:
+            self._route(await source.recv(), source, front, back)
+            try:
+                for _ in range(BURST):
+                    self._route(source.recv_nowait(), source, front, back)
+            except trio.WouldBlock:
+                pass
+
+    def _route(self, frames: list[bytes], source: Socket, front: Socket, back: Socket) -> None:
+        if len(frames) != 3:
+            self.counters.malformed += 1
+            return
+        sender, recipient, payload = frames
+        if not payload:
+            self._greet(sender, source, back)
+            return
+        if sender == recipient:
+            self._answer(frames, source, "a message cannot go to its sender")
+            return
+        # The side where the recipient is looked for first is only a matter of speed, but for one thing: a name of a service
+        # is given to a peer of the frontend only while no service has it.
+        for target in (back, front) if recipient.endswith(b"-service") else (front, back):
+            try:
+                target.send_nowait((recipient, sender, payload))
+            except trio.WouldBlock:
+                self._answer(frames, source, f"{_text(recipient)} does not keep up with its messages")
+                return
+            except zmq.ZMQError as error:
+                if error.errno != errno.EHOSTUNREACH:
+                    raise
+            else:
+                self.counters.routed += 1
+                return
+        self._services.pop(recipient, None)
+        self._answer(frames, source, unknown("service", _text(recipient), map(_text, self._services)))
+
+    def _greet(self, sender: bytes, source: Socket, back: Socket) -> None:
+        """Answer a hello with a hello: now the peer knows that messages reach it."""
+        self.counters.hellos += 1
+        if source is back and sender not in self._services:
+            if len(self._services) >= KNOWN_MAX:
+                del self._services[next(iter(self._services))]
+            self._services[sender] = None
+        self._reply(source, (sender, b"", b""))
+
+    def _answer(self, frames: list[bytes], source: Socket, sentence: str) -> None:
+        sender, recipient, payload = frames
+        try:
+            message = rpc.decode(payload)
+        except RemoteProtocolError:
+            self.counters.malformed += 1
+            return
+        if not isinstance(message, rpc.Request):
+            self.counters.dropped += 1
+            self._log.debug(
+                "a message was not delivered", sender=_text(sender), recipient=_text(recipient), reason=sentence
+            )
+            return
+        context = {"address": _text(recipient), "method": message.method}
+        if self._reply(source, (sender, recipient, rpc.encode(rpc.Response(message.id, (sentence, context), None)))):
+            self.counters.answered += 1
+
+    def _reply(self, source: Socket, frames: tuple[bytes, bytes, bytes]) -> bool:
+        try:
+            source.send_nowait(frames)
+        except trio.WouldBlock:
+            self.counters.dropped += 1
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            self.counters.dropped += 1  # the peer has gone meanwhile
+        else:
+            return True
+        return False
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="backslashreplace")

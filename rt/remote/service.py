@@ -1,0 +1,260 @@
+"""A service: reads calls from a node, runs the handler's methods, sends the answers.
+
+The rule of this module: every request is answered once, with a result or with an error that says why not, and nothing that
+comes in (bytes that are no call, methods that do not exist, wrong arguments, too many calls at once) ends the service.
+"""
+
+import functools
+import math
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from rt import log
+from rt.errors import EmergencyStopException, LocalProtocolError, RemoteProtocolError, RuntimeBaseException
+from rt.protocol import rpc
+from rt.remote.handler import Handler, Route, unknown
+from rt.remote.node import Node
+
+BACKLOG = 128
+"""Calls that may wait for a free place; a call beyond them is answered with an error at once."""
+
+ANNOUNCE_INTERVAL = 1.0
+"""Time between two hellos to the router, in s; one that was restarted knows the service again after at most so long."""
+
+
+COMPLAINT_INTERVAL = 1.0
+"""Time between two log events about notifications that failed, in s; those between are counted."""
+
+
+class ServiceCounters(msgspec.Struct):
+    """What a service has done.
+
+    Attributes:
+        calls: Requests and notifications that named a method.
+        errors: Calls that ended in an error, whoever's fault it was.
+        refused: Calls that found `BACKLOG` others waiting.
+        malformed: Payloads that were no request or notification.
+        unanswered: Answers that could not be sent.
+    """
+
+    calls: int = 0
+    errors: int = 0
+    refused: int = 0
+    malformed: int = 0
+    unanswered: int = 0
+
+
+class Service:
+    """Serves a handler's methods over a node.
+
+    Args:
+        node: Where calls come in; the service opens and closes it.
+        handler: What can be called.
+        concurrency: Calls that run at the same time; inline routes do not count.
+        logger: Where events go.
+        threads: Limit of the worker threads for plain methods; by default one thread per concurrent call.
+
+    Raises:
+        TypeError, NameError: A route's signature cannot be served.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        handler: Handler,
+        *,
+        concurrency: int = 5,
+        logger: structlog.typing.FilteringBoundLogger | None = None,
+        threads: trio.CapacityLimiter | None = None,
+    ) -> None:
+        self.node = node
+        self.counters = ServiceCounters()
+        self._routes = handler.routes()
+        self._concurrency = concurrency
+        self._log = logger or log.get_logger()
+        self._threads = threads or trio.CapacityLimiter(concurrency)
+        self._places = trio.Semaphore(concurrency)
+        self._open = 0
+        self._urgent = 0
+        self._known = trio.Event()
+        self._said_at = -math.inf
+        self._unsaid = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; started as soon as calls can come in, with a router as soon as it has said so.
+
+        A cancel ends the running calls, which stay unanswered; a plain method in a worker thread runs to its end, unheard.
+
+        Raises:
+            EmergencyStopException: A handler raised it; its call was answered before.
+            InstanceBusyError: The node's address is in use.
+        """
+        async with self.node, trio.open_nursery() as nursery:
+            if self.node.routed:
+                nursery.start_soon(self._announce)
+            else:
+                self._known.set()
+            nursery.start_soon(self._receive, nursery)
+            await self._known.wait()
+            task_status.started()
+
+    async def _announce(self) -> None:
+        while True:
+            try:
+                await self.node.send(b"", b"")
+            except trio.TooSlowError:
+                await trio.sleep(ANNOUNCE_INTERVAL / 20)  # no router yet
+            else:
+                await trio.sleep(ANNOUNCE_INTERVAL)
+
+    async def _receive(self, nursery: trio.Nursery) -> None:
+        while True:
+            peer, payload = await self.node.recv()
+            if not payload:
+                self._known.set()
+                continue
+            try:
+                message = rpc.decode(payload)
+            except RemoteProtocolError as error:
+                self.counters.malformed += 1
+                self._log.debug("a payload was no call", peer=_text(peer), reason=error.message)
+                continue
+            if isinstance(message, rpc.Response):
+                self.counters.malformed += 1
+                self._log.debug("an answer came to a service", peer=_text(peer))
+                continue
+            self.counters.calls += 1
+            route = self._routes.get(message.method)
+            if route is None:
+                await self._refuse(peer, message, unknown("method", message.method, self._routes))
+            elif route.inline:
+                await self._serve(peer, message, route)
+            elif route.urgent and self._urgent < BACKLOG:
+                self._urgent += 1
+                nursery.start_soon(self._serve_urgently, peer, message, route)
+            elif self._open >= self._concurrency + BACKLOG:
+                self.counters.refused += 1
+                await self._refuse(peer, message, f"{message.method} was refused: {BACKLOG} calls are already waiting")
+            else:
+                self._open += 1
+                nursery.start_soon(self._serve_in_place, peer, message, route)
+
+    async def _serve_urgently(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+        try:
+            await self._serve(peer, message, route)
+        finally:
+            self._urgent -= 1
+
+    async def _serve_in_place(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+        try:
+            try:
+                # The usual case goes on at once; `async with` would give way to every other task first.
+                self._places.acquire_nowait()
+            except trio.WouldBlock:
+                await self._places.acquire()
+            try:
+                await self._serve(peer, message, route)
+            finally:
+                self._places.release()
+        finally:
+            self._open -= 1
+
+    async def _serve(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+        try:
+            args = route.bind(message.params)
+        except RemoteProtocolError as error:
+            await self._refuse(peer, message, error.message, error.context)
+            return
+        try:
+            result = await self._invoke(route, args)
+        except RuntimeBaseException as error:
+            # Whoever asked is told; a notification has nobody to tell but the log.
+            about = {"method": route.name, "peer": _text(peer), "reason": error.message, **_plain(error.context)}
+            if isinstance(message, rpc.Request):
+                self._log.debug("a call failed", **about)
+            else:
+                self._complain("a call failed", **about)
+            await self._refuse(peer, message, error.message, error.context)
+            if isinstance(error, EmergencyStopException):
+                raise
+        except Exception as error:  # a handler's bug is its caller's answer and never the service's end
+            if isinstance(message, rpc.Request):
+                self._log.error("a handler failed", method=route.name, peer=_text(peer), exc_info=error)
+            else:
+                self._complain("a handler failed", method=route.name, peer=_text(peer), exc_info=error)
+            await self._refuse(peer, message, f"{type(error).__name__}: {error}")
+            if isinstance(error, ExceptionGroup) and error.subgroup(EmergencyStopException):
+                raise
+        else:
+            if isinstance(message, rpc.Request):
+                await self._answer(peer, rpc.Response(message.id, None, result))
+
+    def _complain(self, sentence: str, **about: Any) -> None:
+        """Say that a notification failed, at most once a second: anybody can send thousands."""
+        now = trio.current_time()
+        if now - self._said_at < COMPLAINT_INTERVAL:
+            self._unsaid += 1
+            return
+        if self._unsaid:
+            about["unsaid"] = self._unsaid
+        self._said_at, self._unsaid = now, 0
+        self._log.warning(sentence, **about)
+
+    async def _invoke(self, route: Route, args: list[Any]) -> Any:
+        if route.is_async:
+            return await route.method(*args)
+        if route.inline:
+            return route.method(*args)
+        call = functools.partial(route.method, *args)
+        return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
+
+    async def _refuse(
+        self,
+        peer: bytes,
+        message: rpc.Request | rpc.Notification,
+        sentence: str,
+        context: dict[str, Any] | None = None,
+    ) -> None:
+        self.counters.errors += 1
+        if isinstance(message, rpc.Request):
+            await self._answer(peer, rpc.Response(message.id, (sentence, context or {}), None))
+        else:
+            self._log.debug("a notification was not obeyed", method=message.method, peer=_text(peer), reason=sentence)
+
+    async def _answer(self, peer: bytes, response: rpc.Response) -> None:
+        try:
+            payload = rpc.encode(response)
+        except LocalProtocolError as error:
+            payload = rpc.encode(rpc.Response(response.id, _sendable(response.error, error), None))
+        try:
+            await self.node.send(peer, payload)
+        except (trio.TooSlowError, LocalProtocolError) as error:
+            self.counters.unanswered += 1
+            self._log.debug("an answer could not be sent", peer=_text(peer), reason=str(error))
+
+
+def _sendable(error: rpc.ErrorValue | None, cause: LocalProtocolError) -> rpc.ErrorValue:
+    if error is None:
+        return f"the call was made, but its result cannot be sent: {cause.message}", {}
+    sentence, context = error
+    plain = {key: str(value)[:1000] for key, value in context.items()}
+    return _printable(sentence), {_printable(key): _printable(value) for key, value in plain.items()}
+
+
+def _printable(text: str) -> str:
+    return text[:10_000].encode(errors="replace").decode()
+
+
+def _plain(context: dict[str, Any]) -> dict[str, Any]:
+    # The context of an error may use the names that the event itself has.
+    return {
+        f"context_{key}" if key in {"event", "method", "peer", "reason"} else key: value
+        for key, value in context.items()
+    }
+
+
+def _text(peer: bytes) -> str:
+    return peer.decode(errors="backslashreplace")

@@ -1,0 +1,301 @@
+"""A ZMQ socket for trio.
+
+ZMQ's file descriptor does not say "readable"; it says "something may have changed since somebody last looked", once. Any call
+on the socket looks, so a task that sends eats the news a receiver waits for, and a receiver that waits for the descriptor
+alone may wait for ever although its message has come. The rules of this module make that impossible:
+
+1. Every operation is tried first without blocking; a task waits only after libzmq has said EAGAIN.
+2. Before a task waits, it reads EVENTS, which takes in all news; it waits only when what it needs is not there.
+3. After every call, and at every reading of EVENTS itself, whoever can go on is woken, whatever became of the descriptor.
+4. One of the waiting tasks at a time watches the descriptor; when it goes, for whatever reason, another takes over.
+
+No message is touched while a task waits, so a cancel, which only ever arrives at a wait, loses nothing and sends nothing.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self, cast
+
+import trio
+import zmq
+
+from rt.errors import ConfigError
+from rt.protocol import rpc
+from rt.remote.binding import bind_error
+from rt.remote.counters import Counters
+
+LINGER = 200
+"""How long a closed socket may still deliver what was sent, in ms. It bounds how long the end of a process can take."""
+
+HIGH_WATER_MARK = 1000
+"""Messages that wait per peer and direction, bounding memory. Beyond it a DEALER's `send` waits, a ROUTER's `send_nowait`
+raises `trio.WouldBlock`, a PUB drops for that subscriber without saying."""
+
+MAX_FRAME = rpc.MAX_MESSAGE
+"""The longest frame that is taken from a peer, in bytes; libzmq closes the connection of one that sends more."""
+
+DEFAULTS: Mapping[int, int | bytes] = {
+    zmq.LINGER: LINGER,
+    zmq.SNDHWM: HIGH_WATER_MARK,
+    zmq.RCVHWM: HIGH_WATER_MARK,
+    zmq.MAXMSGSIZE: MAX_FRAME,
+    # A child may start before the socket that it connects to is bound: the first tries follow one another fast.
+    zmq.RECONNECT_IVL: 10,
+    zmq.RECONNECT_IVL_MAX: 500,
+}
+
+# The enumerations of pyzmq cost a microsecond at each use.
+_EVENTS = int(zmq.EVENTS)
+_NOWAIT = int(zmq.DONTWAIT)
+_NOWAIT_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+
+
+class _Waiter:
+    __slots__ = ("event", "scope")
+
+    def __init__(self, event: int) -> None:
+        self.event = event
+        self.scope = trio.CancelScope()
+
+
+class Socket:
+    """A ZMQ socket whose waits are trio's.
+
+    Any number of tasks may send and receive at the same time; a message goes to one of the receivers. All calls belong to
+    the thread of the trio run in which the socket is used.
+
+    Args:
+        socket_type: DEALER, ROUTER, PUB, SUB and their like. REQ and REP are refused: one lost answer stops them for ever.
+        options: ZMQ option -> value, over `DEFAULTS`. They are set before anything is bound or connected.
+        context: Where the socket belongs; by default the one of this process, made at the first use, never before a fork.
+
+    Raises:
+        ValueError: For REQ and REP.
+        ConfigError: libzmq refuses an option's value.
+    """
+
+    def __init__(
+        self,
+        socket_type: int,
+        *,
+        options: Mapping[int, int | bytes] | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        if socket_type in (zmq.REQ, zmq.REP):
+            raise ValueError("REQ and REP stop at the first lost answer; use DEALER and ROUTER")
+        self.counters = Counters()
+        self._socket = (context or zmq.Context.instance()).socket(socket_type)
+        self._routes = socket_type == zmq.ROUTER
+        self._waiters: list[_Waiter] = []
+        self._watcher: _Waiter | None = None
+        try:
+            for option, value in {**DEFAULTS, **(options or {})}.items():
+                self._set(option, value)
+            self._fd = self._get(zmq.FD)
+            timeout = self._get(zmq.SNDTIMEO)
+        except BaseException:
+            self._socket.close(linger=0)
+            raise
+        self.send_timeout = timeout / 1000 if timeout >= 0 else float("inf")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return bool(self._socket.closed)
+
+    def close(self) -> None:
+        """Close the socket; what was sent is still delivered for `LINGER` ms. Whoever waits gets `trio.ClosedResourceError`."""
+        for waiter in self._waiters:
+            waiter.scope.cancel("the socket was closed")
+        self._socket.close()
+
+    def bind(self, address: str) -> str:
+        """Bind to an address and return the real one (`tcp://127.0.0.1:*` takes a free port).
+
+        Raises:
+            InstanceBusyError: Another program holds the address.
+            ConfigError: It is no address of this machine, or may not be used.
+        """
+        try:
+            self._socket.bind(address)
+        except zmq.ZMQError as error:
+            raise bind_error(address, error.errno, error.strerror) from error
+        finally:
+            self._settle()
+        return cast(bytes, self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+
+    def connect(self, address: str) -> None:
+        """Connect to an address, now or as soon as somebody binds it, and again whenever the connection is lost.
+
+        Raises:
+            ConfigError: It is no address.
+        """
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"{address} is no address to connect to: {error.strerror}", address=address) from error
+        finally:
+            self._settle()
+
+    def subscribe(self, topic: bytes) -> None:
+        """Receive messages whose first frame begins with `topic` (SUB only)."""
+        self._socket.setsockopt(zmq.SUBSCRIBE, topic)
+
+    def send_nowait(self, frames: Sequence[bytes]) -> None:
+        """Hand a message over at once, whole or not at all.
+
+        Raises:
+            trio.WouldBlock: The high-water mark is reached, or a DEALER has no connection.
+            zmq.ZMQError: EHOSTUNREACH when a mandatory ROUTER does not know the recipient.
+            trio.ClosedResourceError: The socket was closed.
+        """
+        if self._socket.closed:
+            raise trio.ClosedResourceError("the socket is closed")
+        if not all(isinstance(frame, bytes) for frame in frames):
+            raise TypeError("frames are bytes")  # found in the middle, it would leave half a message in the socket
+        try:
+            # Should a peer go between two frames, libzmq takes back the first, and EAGAIN is said of the whole.
+            for frame in frames[:-1]:
+                self._socket.send(frame, _NOWAIT_MORE)
+            self._socket.send(frames[-1], _NOWAIT)
+        except zmq.Again:
+            raise trio.WouldBlock from None
+        finally:
+            self._settle()
+        self.counters.sent += 1
+
+    def recv_nowait(self) -> list[bytes]:
+        """Take the next message that has already come.
+
+        Raises:
+            trio.WouldBlock: There is none.
+            trio.ClosedResourceError: The socket was closed.
+        """
+        if self._socket.closed:
+            raise trio.ClosedResourceError("the socket is closed")
+        try:
+            part = self._socket.recv(_NOWAIT, copy=False)
+            frames = [part.bytes]
+            while part.more:
+                part = self._socket.recv(_NOWAIT, copy=False)
+                frames.append(part.bytes)
+        except zmq.Again:
+            raise trio.WouldBlock from None
+        finally:
+            self._settle()
+        self.counters.received += 1
+        return frames
+
+    async def send(self, frames: Sequence[bytes]) -> None:
+        """Send a message, waiting while the high-water mark is reached or a DEALER has no connection.
+
+        A checkpoint. A cancel leaves nothing sent. The ZMQ option SNDTIMEO bounds the wait.
+
+        Raises:
+            trio.TooSlowError: SNDTIMEO passed; the message was dropped and counted.
+            trio.WouldBlock: A ROUTER's peer does not keep up. A ROUTER never waits: it would wait for the slowest of all.
+            zmq.ZMQError: EHOSTUNREACH when a mandatory ROUTER does not know the recipient.
+            trio.ClosedResourceError: The socket was closed, also while waiting.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with trio.move_on_after(self.send_timeout):
+            waited = False
+            while True:
+                try:
+                    self.send_nowait(frames)
+                except trio.WouldBlock:
+                    if self._routes:
+                        self.counters.dropped += 1
+                        raise
+                    await self._wait(zmq.POLLOUT)
+                    waited = True
+                else:
+                    if not waited:
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                    return
+        self.counters.dropped += 1
+        raise trio.TooSlowError(f"nobody took the message within {self.send_timeout:g} s")
+
+    async def recv(self) -> list[bytes]:
+        """Wait for a message and return its frames.
+
+        A checkpoint. A cancel leaves every message in the socket.
+
+        Raises:
+            trio.ClosedResourceError: The socket was closed, also while waiting.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        while True:
+            # Most of the time there is nothing yet, and to ask is cheaper than to be told by an exception.
+            if self._socket.closed or self._look() & zmq.POLLIN:
+                with contextlib.suppress(trio.WouldBlock):
+                    frames = self.recv_nowait()
+                    if not waited:
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                    return frames
+            await self._wait(zmq.POLLIN)
+            waited = True
+
+    async def _wait(self, event: int) -> None:
+        """Wait until `event` may be possible, a checkpoint; the caller tries again, and comes back when another was faster."""
+        if self._look() & event:
+            await trio.lowlevel.checkpoint()
+            return
+        waiter = _Waiter(event)
+        self._waiters.append(waiter)
+        try:
+            with waiter.scope:
+                if self._watcher is None:
+                    self._watcher = waiter
+                    await trio.lowlevel.wait_readable(self._fd)
+                else:
+                    await trio.sleep_forever()
+        finally:
+            self._waiters.remove(waiter)
+            if self._watcher is waiter:
+                self._watcher = None
+            self._settle()
+            # Also when the watch was offered to this task and it leaves with a message instead.
+            if self._watcher is None and self._waiters:
+                self._waiters[0].scope.cancel("the descriptor has no watcher")
+
+    def _settle(self) -> None:
+        """After any call that may have taken in news: let those know whom they concern."""
+        if self._waiters and not self._socket.closed:
+            self._look()
+
+    def _look(self) -> int:
+        """Read EVENTS, the only place that does: to read it takes in news too, and whoever waits for them is woken."""
+        events = self._get(_EVENTS)
+        for waiter in self._waiters:
+            if waiter.event & events:
+                waiter.scope.cancel("the socket has news")
+        return events
+
+    def _get(self, option: int) -> int:
+        return cast(int, self._socket.getsockopt(option))
+
+    def _set(self, option: int, value: int | bytes) -> None:
+        try:
+            self._socket.setsockopt(option, value)
+        except (zmq.ZMQError, TypeError) as error:
+            name = zmq.SocketOption(option).name if option in set(zmq.SocketOption) else str(option)
+            raise ConfigError(f"ZMQ option {name} cannot be {value!r}: {error}", option=name) from error
+
+
+async def terminate(context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+    """End the ZMQ context once all sockets are closed, so that their last messages are delivered.
+
+    Waits for `LINGER` ms at most, in a worker thread; a cancel is heeded afterwards.
+    """
+    await trio.to_thread.run_sync((context or zmq.Context.instance()).term)

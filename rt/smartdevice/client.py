@@ -1,0 +1,347 @@
+"""One Smart Device as seen from the robot: found, subscribed to, read, heard, disabled.
+
+A reader task takes in whatever the device says, into the device's buffer; the sender's task is the only one that sends.
+However a client ends, its device gets a last DEV_DISABLE if the line still takes it.
+"""
+
+import contextlib
+from typing import Final
+
+import trio
+
+from rt import log
+from rt.buffer import BufferStore, DeviceBuffer
+from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, RemoteProtocolError
+from rt.protocol import frames
+from rt.protocol.message import (
+    PARAMS_MAX,
+    DevData,
+    DevRead,
+    Error,
+    ErrorCode,
+    HbReq,
+    HbRes,
+    Message,
+    Ping,
+    SubReq,
+    SubRes,
+)
+from rt.smartdevice.exchange import Exchange, NoAnswerError
+from rt.smartdevice.link import Link, LinkGoneError
+from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Gate, Sender
+
+PING_INTERVAL: Final = 0.2
+DISCOVERY_TIMEOUT: Final = 10.0
+"""How long a device may take to say who it is, in s; a board needs up to 2 s after its port was opened."""
+ANSWER_TIMEOUT: Final = 1.0
+FAREWELL_TIMEOUT: Final = 0.1
+WRITE_INTERVAL: Final = 0.04
+MOST_BUFFERS: Final = 128
+"""How many different devices one run of the device process remembers: what /dev/shm is spent on."""
+
+_BUSY_TRIES: Final = 20
+
+
+class SmartDeviceClient:
+    """A Smart Device from the upstream end.
+
+    Args:
+        link: The line to the device; closed when `run` ends.
+        gate: Says whether writes may be sent.
+        write_interval: Least time between two rounds of writes in s, unless the catalog has one for the device.
+
+    Attributes:
+        link: As above.
+        uid: The device's UID, or None until it is discovered.
+        ended: Set when `run` has ended.
+    """
+
+    def __init__(self, link: Link, gate: Gate, *, write_interval: float = WRITE_INTERVAL) -> None:
+        self.link = link
+        self.uid: int | None = None
+        self.ended = trio.Event()
+        self._found: DeviceBuffer | None = None
+        self._sender = Sender(link, gate, write_interval)
+        self._greetings: Exchange[SubRes] = Exchange(link.name)
+        self._heartbeats: Exchange[float] = Exchange(link.name)
+        self._heartbeat_id = 0
+        self._scope: trio.CancelScope | None = None
+        self._dropped = False
+        self._errors: set[int] = set()
+        self._log = log.get_logger()
+
+    @property
+    def buffer(self) -> DeviceBuffer:
+        """The device's buffer; a private one without parameters until the device is admitted."""
+        return self._sender.buffer
+
+    async def run(self) -> None:
+        """Talk to the device, and return when it is gone or the link was closed.
+
+        However it ends, the buffer becomes invalid, a last DEV_DISABLE is tried (at most 0.1 s, also when cancelled), and the
+        link is closed.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                if self._dropped:
+                    nursery.cancel_scope.cancel()
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._sender.run)
+        except* (LinkGoneError, trio.ClosedResourceError):
+            pass
+        finally:
+            for exchange in (self._greetings, self._heartbeats, self._sender.disables):
+                exchange.close()
+            with trio.CancelScope(shield=True):
+                with trio.move_on_after(FAREWELL_TIMEOUT), contextlib.suppress(LinkGoneError, trio.ClosedResourceError):
+                    await self.link.send(DISABLE_FRAME)
+                    self.buffer.counters.disables += 1
+                await self._leave()
+                await self.link.aclose()
+            self.ended.set()
+
+    async def drop(self) -> None:
+        """End `run`, with its last DEV_DISABLE, and wait for that."""
+        self._dropped = True
+        if self._scope is not None:
+            self._scope.cancel()
+        await self.ended.wait()
+
+    async def discover(
+        self, store: BufferStore, *, interval: float = PING_INTERVAL, within: float = DISCOVERY_TIMEOUT
+    ) -> int:
+        """Ask the device who it is until it answers, open its buffer, and return its UID. `run` must be running.
+
+        Nothing of the device comes into the buffer before `admit`.
+
+        Args:
+            store: Where the buffer is opened.
+            interval: Time between two pings in s.
+            within: How long to try in s.
+
+        Raises:
+            DeviceError: No answer in time (`NoAnswerError`), the device is gone, or the catalog does not know it (the context
+                has `device_id`).
+        """
+        with trio.move_on_after(within):
+            while True:
+                with contextlib.suppress(NoAnswerError):
+                    return self._identify(await self.ping(within=interval), store)
+        raise NoAnswerError(
+            f"{self.link.name} did not answer a ping within {within:g} s: is it a Smart Device, and does its firmware run?",
+            port=self.link.name,
+        )
+
+    async def admit(self) -> None:
+        """Take the discovered buffer into use: what the device says comes into it, and it becomes valid.
+
+        What was written to it before is forgotten: a device that comes back does not go on with old commands. Tried again for
+        as long as another process holds the lock.
+        """
+        buffer = self._found
+        if buffer is None:
+            raise RuntimeError("a device is admitted after it was discovered")
+        before = self.buffer.counters
+        for name, *_ in before._fields_:
+            setattr(buffer.counters, name, getattr(buffer.counters, name) + getattr(before, name))
+        buffer.counters.connects += 1
+        self._sender.buffer = buffer
+        self._sender.write_interval = buffer.peripheral.write_interval or self._sender.write_interval
+        while True:
+            with contextlib.suppress(BufferBusyError):
+                buffer.discard_writes()
+                buffer.valid = True
+                return
+            await trio.sleep(BUSY_PAUSE)
+
+    async def ping(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
+        """Ask the device who it is.
+
+        Raises:
+            DeviceError: No answer in time (`NoAnswerError`), or the device is gone.
+        """
+        return await self._ask(Ping(), within)
+
+    async def subscribe(
+        self, params: list[str] | None = None, interval: float | None = None, *, within: float = ANSWER_TIMEOUT
+    ) -> SubRes:
+        """Ask for reports of parameters.
+
+        Args:
+            params: Names of parameters; those of the catalog if None.
+            interval: Time between two reports in s, the catalog's if None; 0 ends the subscription.
+            within: How long to wait for the answer in s.
+
+        Returns:
+            What the device granted.
+
+        Raises:
+            OverflowError: The interval does not fit 16 bits of milliseconds.
+            DeviceError: A name is unknown, no answer in time, or the device is gone.
+        """
+        request = self.buffer.make_sub_req(params, interval)
+        deadline = trio.current_time() + within
+        answer = await self._ask(request, within)
+        # An answer to an earlier ping says that nothing is subscribed: the one to this request is still to come.
+        while request.params and request.interval and not answer.interval:
+            answer = await self._greetings.wait(0, max(deadline - trio.current_time(), 0.0))
+        return answer
+
+    async def unsubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
+        """End the subscription; raises like `subscribe`."""
+        return await self._ask(SubReq(PARAMS_MAX, 0), within)
+
+    def read(self, params: list[str] | None = None) -> None:
+        """Ask for parameters once; the values come into the buffer.
+
+        Raises:
+            DeviceError: A name is unknown or not readable, or too many requests wait.
+        """
+        peripheral = self.buffer.peripheral
+        bitmap = peripheral.readable if params is None else peripheral.bitmap(params)
+        mute = peripheral.names(bitmap & ~peripheral.readable)
+        if mute:
+            raise DeviceError(f"{peripheral.name}.{mute[0]} is not readable", device=peripheral.name, param=mute[0])
+        self._sender.request(DevRead(bitmap))
+
+    async def heartbeat(self, heartbeat_id: int | None = None, *, within: float = ANSWER_TIMEOUT) -> float:
+        """Ask for a sign of life and return the round-trip time in s.
+
+        Args:
+            heartbeat_id: 0 to 255; the next of a running number if None.
+            within: How long to wait in s.
+
+        Raises:
+            OverflowError: The id does not fit 8 bits.
+            DeviceError: No answer in time, or the device is gone.
+        """
+        start = trio.current_time()
+        return await self._heartbeats.wait(self.send_heartbeat(heartbeat_id), within) - start
+
+    def send_heartbeat(self, heartbeat_id: int | None = None) -> int:
+        """Ask for a sign of life without waiting; returns the id. Raises like `heartbeat`."""
+        if heartbeat_id is None:
+            self._heartbeat_id = heartbeat_id = (self._heartbeat_id + 1) % 256
+        if not 0 <= heartbeat_id <= 0xFF:
+            raise OverflowError(f"a heartbeat id of {heartbeat_id} does not fit 0 to 255")
+        self._sender.request(HbReq(heartbeat_id))
+        return heartbeat_id
+
+    def request_disable(self) -> None:
+        """Have the device disabled before anything else is sent, and forget pending writes. Returns at once."""
+        self._sender.disable()
+
+    async def disable(self, *, within: float = ANSWER_TIMEOUT) -> None:
+        """Disable the device and return when DEV_DISABLE has been handed to the line.
+
+        Raises:
+            DeviceError: The line did not take it in time, or the device is gone.
+        """
+        self._sender.disable()
+        await self._sender.disables.wait(0, within)
+
+    def kick(self) -> None:
+        """Look whether the buffer holds something to send; returns at once."""
+        self._sender.kick()
+
+    async def _ask(self, message: Message, within: float) -> SubRes:
+        self._sender.request(message)
+        return await self._greetings.wait(0, within)
+
+    def _identify(self, answer: SubRes, store: BufferStore) -> int:
+        known = store.catalog.by_device_id(answer.device_id) is not None
+        if known and answer.uid not in store and len(store) >= MOST_BUFFERS:
+            raise DeviceError(
+                f"{self.link.name} is refused: {MOST_BUFFERS} devices have been seen already; restart the robot to forget them",
+                port=self.link.name,
+            )
+        try:
+            self._found = store.get_or_open(answer.uid)
+        except KeyError:
+            raise DeviceError(
+                f"{self.link.name}: the catalog has no device id {answer.device_id} (UID {answer.uid}); "
+                "add it to the catalog to use this device",
+                port=self.link.name,
+                device_id=answer.device_id,
+                uid=str(answer.uid),
+            ) from None
+        except (DeviceBufferError, OSError) as error:
+            raise DeviceError(
+                f"{self.link.name}: the device {answer.uid} gets no buffer: {error}",
+                port=self.link.name,
+                uid=str(answer.uid),
+            ) from error
+        with contextlib.suppress(BufferBusyError):  # the answer to the subscription says the same again
+            self._found.update(answer)
+        self.uid = answer.uid
+        return answer.uid
+
+    async def _read(self) -> None:
+        reader = frames.FrameReader()
+        while True:
+            items = reader.feed(await self.link.receive())
+            counters = self.buffer.counters
+            for item in items:
+                if isinstance(item, RemoteProtocolError):
+                    counters.bad_frames += 1
+                    continue
+                counters.frames_received += 1
+                if isinstance(item, DevData | SubRes):
+                    await self._update(item)
+                else:
+                    self._take(item)
+
+    async def _update(self, message: DevData | SubRes) -> None:
+        """Store what the device said. A busy buffer is tried again for some ms, then the values are counted as dropped."""
+        buffer = self.buffer
+        for _ in range(_BUSY_TRIES):
+            try:
+                if buffer is self._found:
+                    buffer.update(message)
+                break
+            except RemoteProtocolError:
+                buffer.counters.bad_frames += 1
+                return
+            except BufferBusyError:
+                await trio.sleep(BUSY_PAUSE)
+        else:
+            buffer.counters.updates_dropped += 1
+        if isinstance(message, SubRes):
+            self._greetings.answer(0, message)
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, HbReq):
+            self._sender.answer_heartbeat(message.id)
+        elif isinstance(message, HbRes):
+            self._heartbeats.answer(message.id, trio.current_time())
+        elif isinstance(message, Error):
+            if message.code == ErrorCode.BACKOFF:
+                self._sender.back_off()
+            else:
+                self._note_error(message.code)
+        else:  # what only travels to a device
+            self.buffer.counters.bad_frames += 1
+
+    def _note_error(self, code: int) -> None:
+        """Count what the device complains of; said once for each code."""
+        self.buffer.counters.errors_received += 1
+        if code not in self._errors:
+            self._errors.add(code)
+            self._log.debug("the Smart Device reports an error", port=self.link.name, uid=str(self.uid), code=int(code))
+
+    async def _leave(self) -> None:
+        if self.buffer is not self._found:
+            return  # the buffer is another link's
+        for _ in range(_BUSY_TRIES):
+            with contextlib.suppress(BufferBusyError):
+                self.buffer.valid = False
+                self.buffer.discard_writes()
+                return
+            await trio.sleep(BUSY_PAUSE)
+        self.buffer.invalidate_by_force()
+        self._log.warning(
+            "the Smart Device's buffer is marked invalid without its lock, which another process keeps",
+            port=self.link.name,
+            uid=str(self.uid),
+        )

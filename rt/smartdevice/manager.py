@@ -1,0 +1,374 @@
+"""All Smart Devices of a robot: opened, admitted, watched over, and reached by remote calls.
+
+The rule of this module: every client that exists, discovered or not, is disabled when the guard says so, and no two clients
+share a buffer.
+"""
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Annotated, Final
+
+import msgspec
+import trio
+
+from rt import log
+from rt.buffer import BufferStore, Doorbell, LeaseTable
+from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
+from rt.remote import Handler, route
+from rt.smartdevice.client import DISCOVERY_TIMEOUT, WRITE_INTERVAL, SmartDeviceClient
+from rt.smartdevice.exchange import NoAnswerError
+from rt.smartdevice.guard import SafetyGuard
+from rt.smartdevice.link import DEFAULT_BAUD_RATE, Link, LinkGoneError, SocketLink
+from rt.smartdevice.names import absent_device, resolve_uid
+from rt.smartdevice.observer import PollingObserver
+from rt.smartdevice.ports import keep_ports_open
+
+DISABLE_TIMEOUT: Final = 0.2
+"""How long all devices together may take to be disabled when the process ends, in s."""
+
+RIVAL_TIMEOUT: Final = 0.5
+"""How long the holder of a UID may take to show that it is alive when another device claims the same, in s."""
+
+SUBSCRIBE_TRIES: Final = 3
+LONGEST_INTERVAL: Final = 65.535
+MOST_DEVICES: Final = 128
+"""How many devices may be connected at the same time, those that have not said yet who they are among them."""
+_MOST_SAID: Final = 1024
+
+
+class SmartDeviceManager(Handler):
+    """Manages the life cycle and operations of Smart Devices.
+
+    Args:
+        buffers: Where the devices' buffers are opened.
+        leases: Who may move devices.
+        doorbell: Rung when there is something to write, or a lease has begun or ended.
+        names: UIDs by the names that the team gave them.
+        write_interval: Least time between two writes to a device in s, unless the catalog has one for it.
+        discovery_timeout: How long a device may take to say who it is in s.
+    """
+
+    def __init__(
+        self,
+        buffers: BufferStore,
+        leases: LeaseTable,
+        doorbell: Doorbell,
+        *,
+        names: Mapping[str, int] | None = None,
+        write_interval: float = WRITE_INTERVAL,
+        discovery_timeout: float = DISCOVERY_TIMEOUT,
+    ) -> None:
+        self.guard = SafetyGuard(leases, self._disable_now)
+        self.devices: dict[int, SmartDeviceClient] = {}
+        self._buffers = buffers
+        self._doorbell = doorbell
+        self._names = dict(names or {})
+        self._write_interval = write_interval
+        self._discovery_timeout = discovery_timeout
+        self._clients: set[SmartDeviceClient] = set()
+        self._probes: dict[SmartDeviceClient, _Probe] = {}
+        self._said: set[object] = set()
+        self._log = log.get_logger()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Guard the devices and hand on what is written to them, until cancelled."""
+        self._invalidate_leftovers()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.guard.run)
+            task_status.started()
+            while True:
+                await self._doorbell.wait()
+                # What is written goes out first: each write asks the guard itself.
+                for client in self.devices.values():
+                    client.kick()
+                self.guard.look()
+
+    async def open_serial_devices(self, observer: PollingObserver, *, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
+        """Run a device on every serial port that an observer finds, for ever."""
+        await keep_ports_open(observer.changes(), self._run_and_tell, baud_rate=baud_rate)
+
+    async def open_virtual_devices(
+        self, address: str, *, task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Listen for virtual Smart Devices and run each, for ever.
+
+        Args:
+            address: ``tcp://HOST:PORT``; ``*`` for every interface.
+            task_status: Told the listeners when they listen.
+
+        Raises:
+            InstanceBusyError: Another program holds the address.
+        """
+        host, port = split_address(address)
+        try:
+            listeners = await trio.open_tcp_listeners(port, host=None if host == "*" else host)
+        except OSError as error:
+            raise InstanceBusyError(
+                f"{address}: virtual devices cannot connect there: {error.strerror}; "
+                "is another robot running? --port-base moves all ports",
+                address=address,
+            ) from error
+        await trio.serve_listeners(self._accept, listeners, task_status=task_status)
+
+    async def run_device(self, link: Link) -> None:
+        """Run the device of a link and return when it is gone; the link is closed then.
+
+        Raises:
+            DeviceError: It did not answer, the catalog does not know it, or another device has its UID.
+        """
+        client = SmartDeviceClient(link, self.guard, write_interval=self._write_interval)
+        failure: DeviceError | None = None
+        self._clients.add(client)
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def run() -> None:
+                    await client.run()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(run)
+                try:
+                    await self._admit(client)
+                except LinkGoneError:
+                    pass
+                except DeviceError as error:
+                    failure = error
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._clients.discard(client)
+            if client.uid is not None and self.devices.get(client.uid) is client:
+                del self.devices[client.uid]
+                say = self._log.warning if self.guard.open else self._log.info
+                say("the Smart Device is gone", port=link.name, device=client.buffer.name, **self._named(client.uid))
+        if failure is not None:
+            raise failure
+
+    async def disable_all(self) -> None:
+        """Disable every device and let nothing move again: for the end of the process. Takes at most 0.2 s, also if cancelled."""
+        self.guard.shut()
+        with trio.move_on_after(DISABLE_TIMEOUT, shield=True), contextlib.suppress(DeviceError):
+            await _each(self._clients, lambda client: client.disable())
+
+    @route(inline=True)
+    def list_uids(self) -> list[str]:
+        """List the UIDs of the devices that are connected."""
+        return [str(uid) for uid in sorted(self.devices)]
+
+    @route
+    async def ping(self, uids: str | list[str] | None = None) -> None:
+        """Ask devices who they are and wait for the answers.
+
+        Args:
+            uids: A UID or a name, an array of them, or nothing for every device.
+        """
+        await _each(self._select(uids), lambda client: client.ping())
+
+    @route(urgent=True)
+    async def disable(self, uids: str | list[str] | None = None) -> None:
+        """Disable devices: they stop acting until they are written to again; `uids` as for `ping`."""
+        await _each(self._select(uids), lambda client: client.disable())
+
+    @route
+    async def subscribe(self, uid: str, params: list[str] | None = None, interval: float | None = None) -> None:
+        """Have a device report parameters.
+
+        Args:
+            uid: A UID or a name.
+            params: Names of parameters; nothing for those of the catalog.
+            interval: Time between two reports in s, nothing for the catalog's; the device makes it 0.04 to 0.25.
+        """
+        try:
+            await self._one(uid).subscribe(params, interval)
+        except (OverflowError, ValueError):  # NaN is neither
+            raise DeviceError(
+                f"interval has to be 0 to {LONGEST_INTERVAL:g} s, not {interval:g}", interval=interval
+            ) from None
+
+    @route
+    async def unsubscribe(self, uids: str | list[str] | None = None) -> None:
+        """End the reports of devices; `uids` as for `ping`."""
+        await _each(self._select(uids), lambda client: client.unsubscribe())
+
+    @route(inline=True)
+    def read(self, uid: str, params: list[str] | None = None) -> None:
+        """Ask a device for parameters (nothing: all) once; their values come with the updates."""
+        self._one(uid).read(params)
+
+    @route
+    async def heartbeat(
+        self,
+        uid: str,
+        heartbeat_id: int | None = None,
+        timeout: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0,  # noqa: ASYNC109 - the name that callers know, and its end is an error of its own
+        block: bool = True,
+    ) -> float | None:
+        """Ask a device for a sign of life and return the round-trip time in s.
+
+        Args:
+            uid: A UID or a name.
+            heartbeat_id: 0 to 255; nothing for the next of a running number.
+            timeout: How long to wait in s, at most 10.
+            block: Whether to wait at all; without, nothing is returned.
+        """
+        client = self._one(uid)
+        if block:
+            return await client.heartbeat(heartbeat_id, within=timeout)
+        client.send_heartbeat(heartbeat_id)
+        return None
+
+    async def _admit(self, client: SmartDeviceClient) -> None:
+        uid = await client.discover(self._buffers, within=self._discovery_timeout)
+        await self._outlive_rival(uid, client)
+        self.devices[uid] = client
+        await client.admit()
+        if not self.guard.open:
+            client.request_disable()
+        peripheral = client.buffer.peripheral
+        self._log.info(
+            "the Smart Device is connected", port=client.link.name, device=peripheral.name, **self._named(uid)
+        )
+        if peripheral.readable:
+            client.read()
+        if peripheral.subscribed:
+            await self._subscribe(client)
+
+    async def _subscribe(self, client: SmartDeviceClient) -> None:
+        for _ in range(SUBSCRIBE_TRIES):
+            with contextlib.suppress(NoAnswerError):
+                await client.subscribe()
+                return
+        self._log.warning("the Smart Device does not answer its subscription", port=client.link.name)
+
+    async def _outlive_rival(self, uid: int, client: SmartDeviceClient) -> None:
+        """Make sure that nobody else has this UID: one that does not answer any more is dropped, as after a lost connection."""
+        while (rival := self.devices.get(uid)) is not None:
+            if await self._is_alive(rival):
+                raise DuplicateUIDError(
+                    f"{client.link.name} is refused: its UID {uid} is that of the device on {rival.link.name}; "
+                    "give one of them another UID",
+                    uid=str(uid),
+                    port=client.link.name,
+                    other=rival.link.name,
+                )
+            self._log.warning(
+                "the Smart Device does not answer and another one has its UID: it is dropped",
+                port=rival.link.name,
+                other=client.link.name,
+                uid=str(uid),
+            )
+            await rival.drop()
+            if self.devices.get(uid) is rival:
+                del self.devices[uid]
+
+    async def _is_alive(self, client: SmartDeviceClient) -> bool:
+        """Whether a device answers; one question serves all who ask at the same time."""
+        if client.ended.is_set():
+            return False
+        probe = self._probes.get(client)
+        if probe is not None:
+            await probe.done.wait()
+            return probe.alive
+        probe = self._probes[client] = _Probe()
+        try:
+            await client.heartbeat(within=RIVAL_TIMEOUT)
+        except (NoAnswerError, LinkGoneError):
+            probe.alive = False
+        except DeviceError:
+            pass  # it could not be asked, which says nothing of it
+        finally:
+            del self._probes[client]
+            probe.done.set()
+        return probe.alive
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        """Run a device that has connected over TCP. Beyond the most that there may be, it is turned away."""
+        async with stream:
+            if len(self._clients) < MOST_DEVICES:
+                with contextlib.suppress(OSError):  # it has left already
+                    host, port, *_ = stream.socket.getpeername()
+                    await self._run_and_tell(SocketLink(stream, f"tcp://{host}:{port}"))
+
+    async def _run_and_tell(self, link: Link) -> None:
+        """Run a device; say what is wrong with it, but not again each time it comes back."""
+        try:
+            await self.run_device(link)
+        except DeviceError as error:
+            context = error.context
+            key = (type(error), context.get("device_id"), context.get("uid"), context.get("other"))
+            if key == (type(error), None, None, None):
+                key = (type(error), link.name, None, None)
+            if key not in self._said:
+                if len(self._said) >= _MOST_SAID:
+                    self._said.clear()
+                self._said.add(key)
+                self._log.warning(error.message, **context)
+
+    def _disable_now(self) -> None:
+        for client in self._clients:
+            client.request_disable()
+
+    def _invalidate_leftovers(self) -> None:
+        """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""
+        for name, number in self._buffers.existing():
+            if self._buffers.catalog[name].device_id is not None:
+                with contextlib.suppress(BufferBusyError, DeviceBufferError):
+                    buffer = self._buffers.get_or_open(number)
+                    buffer.valid = False
+                    buffer.discard_writes()
+
+    def _named(self, uid: int) -> dict[str, str]:
+        """A device for the log: its UID, and the name that the team gave it."""
+        name = next((name for name, number in self._names.items() if number == uid), None)
+        return {"uid": str(uid)} if name is None else {"uid": str(uid), "name": name}
+
+    def _one(self, uid: str) -> SmartDeviceClient:
+        number = resolve_uid(uid, self._names)
+        client = self.devices.get(number)
+        if client is None:
+            raise absent_device(number, self._names, self.devices)
+        return client
+
+    def _select(self, uids: str | list[str] | None) -> list[SmartDeviceClient]:
+        if uids is None:
+            return list(self.devices.values())
+        return [self._one(uid) for uid in ([uids] if isinstance(uids, str) else uids)]
+
+
+class _Probe:
+    """One question whether a device is alive, and its answer."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.alive = True
+
+
+class DuplicateUIDError(DeviceError):
+    """Two devices have the same UID."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``tcp://HOST:PORT``. A machine may call itself localhost without IPv6, so that name is IPv4's."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    host = host.strip("[]")
+    return "127.0.0.1" if host == "localhost" else host, int(port)
+
+
+async def _each(clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]) -> None:
+    """Do something with all devices at the same time.
+
+    Raises:
+        DeviceError: It failed for some; it was done for the others.
+    """
+    failures: list[DeviceError] = []
+
+    async def attempt(client: SmartDeviceClient) -> None:
+        try:
+            await do(client)
+        except DeviceError as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for client in clients:
+            nursery.start_soon(attempt, client)
+    if failures:
+        raise DeviceError("; ".join(error.message for error in failures), **failures[0].context)

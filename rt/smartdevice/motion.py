@@ -1,0 +1,143 @@
+"""How the sensors of emulated devices move.
+
+A model is chosen by the names of a device's parameters, as the catalog gives them, never by the name of a device: what has a
+duty cycle and an encoder behaves as a motor, whatever board it is. Models are crude on purpose. They show a person, and a test,
+that what was commanded happened.
+"""
+
+import math
+import re
+from collections.abc import MutableMapping
+from typing import Any, Final, Protocol
+
+from rt.catalog import Peripheral
+
+Values = MutableMapping[str, Any]
+
+MAX_SPEED: Final = 360.0
+"""Speed of a motor at a duty cycle of 1, in degrees per second."""
+
+TRAVEL: Final = 720.0
+"""Half the way between the two ends of travel, in degrees of the motors' mean position."""
+
+_RISE_TIME: Final = 0.1
+_STALL_CURRENT: Final = 5.0
+_CELL_FULL: Final = 4.15
+_CELL_EMPTY: Final = 3.3
+_CELL_RESISTANCE: Final = 0.15
+_CELL_LIFE: Final = 3600.0
+
+
+class World:
+    """What the emulated devices of one robot share: where its motors are, and what they draw from the battery."""
+
+    def __init__(self) -> None:
+        self._positions: dict[int, float] = {}
+        self._loads: dict[int, float] = {}
+
+    def report(self, motor: object, position: float, load: float) -> None:
+        """Take in one motor's position (degrees) and load (0 to 1)."""
+        self._positions[id(motor)] = position
+        self._loads[id(motor)] = load
+
+    @property
+    def travel(self) -> float:
+        """Mean position of all motors, in degrees."""
+        return sum(self._positions.values()) / len(self._positions) if self._positions else 0.0
+
+    @property
+    def load(self) -> float:
+        """Sum of the motors' loads, each 0 to 1."""
+        return sum(self._loads.values())
+
+
+class Motion(Protocol):
+    """A model of one thing that a device senses."""
+
+    def step(self, values: Values, seconds: float) -> None:
+        """Let time pass and change the sensed values in place."""
+
+
+class MotorMotion:
+    """A motor with an encoder: its speed follows the duty cycle with a lag."""
+
+    def __init__(self, suffix: str, names: set[str], world: World) -> None:
+        self._duty = f"duty_cycle{suffix}"
+        self._position = f"enc_pos{suffix}"
+        self._speed = f"enc_vel{suffix}" if f"enc_vel{suffix}" in names else None
+        self._current = f"motor_current{suffix}" if f"motor_current{suffix}" in names else None
+        self._world = world
+        self._velocity = 0.0
+
+    def step(self, values: Values, seconds: float) -> None:
+        """See `Motion.step`."""
+        duty = _finite(values[self._duty])
+        kept = math.exp(-seconds / _RISE_TIME)
+        self._velocity = duty * MAX_SPEED * (1 - kept) + self._velocity * kept
+        values[self._position] = _finite(values[self._position]) + self._velocity * seconds
+        if self._speed:
+            values[self._speed] = self._velocity
+        if self._current:
+            values[self._current] = _STALL_CURRENT * abs(duty)
+        self._world.report(self, values[self._position], abs(duty))
+
+
+class LimitMotion:
+    """Switches at the two ends of travel: the first at the lower end, the second at the upper."""
+
+    def __init__(self, lower: str, upper: str, world: World) -> None:
+        self._lower = lower
+        self._upper = upper
+        self._world = world
+
+    def step(self, values: Values, seconds: float) -> None:  # noqa: ARG002 - a switch has no memory
+        """See `Motion.step`."""
+        values[self._lower] = self._world.travel <= -TRAVEL
+        values[self._upper] = self._world.travel >= TRAVEL
+
+
+class BatteryMotion:
+    """Cells in series that sag under load and run down over an hour of full load."""
+
+    def __init__(self, cells: list[str], total: str, names: set[str], world: World) -> None:
+        self._cells = cells
+        self._total = total
+        self._calibrated = "calibrated" if "calibrated" in names else None
+        self._unsafe = "is_unsafe" if "is_unsafe" in names else None
+        self._world = world
+        self._charge = 1.0
+
+    def step(self, values: Values, seconds: float) -> None:
+        """See `Motion.step`."""
+        load = self._world.load
+        self._charge = max(0.0, self._charge - load * seconds / _CELL_LIFE)
+        cell = _CELL_EMPTY + (_CELL_FULL - _CELL_EMPTY) * self._charge - _CELL_RESISTANCE * load
+        for name in self._cells:
+            values[name] = cell
+        values[self._total] = cell * len(self._cells)
+        if self._calibrated:
+            values[self._calibrated] = True
+        if self._unsafe:
+            values[self._unsafe] = cell < _CELL_EMPTY
+
+
+def motions_for(peripheral: Peripheral, world: World) -> list[Motion]:
+    """The models that fit a peripheral's parameters; none if nothing of it moves."""
+    names = {param.name for param in peripheral.params}
+    sensed = {param.name for param in peripheral.params if param.readable}
+    motions: list[Motion] = []
+    for param in peripheral.params:
+        match = re.fullmatch(r"duty_cycle(.*)", param.name)
+        if match and param.writeable and f"enc_pos{match[1]}" in sensed:
+            motions.append(MotorMotion(match[1], sensed, world))
+    switches = sorted(name for name in sensed if re.fullmatch(r"switch\d+", name))
+    if len(switches) > 1:
+        motions.append(LimitMotion(switches[0], switches[1], world))
+    cells = sorted(name for name in sensed if re.fullmatch(r"v_cell\d+", name))
+    if cells and "v_batt" in sensed:
+        motions.append(BatteryMotion(cells, "v_batt", names, world))
+    return motions
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

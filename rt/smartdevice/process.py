@@ -1,0 +1,160 @@
+"""The device process, the safe one, and the process that plays virtual devices.
+
+However the device process is made to end (the root is dead, SIGTERM, an exception), every device is disabled before it does.
+Everything that this needs is imported when the process starts.
+"""
+
+import gc
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+import trio
+
+from rt import log
+from rt.app import Application, ChildSettings
+from rt.errors import RuntimeBaseException
+from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
+from rt.smartdevice.manager import SmartDeviceManager, split_address
+from rt.smartdevice.motion import World
+from rt.smartdevice.observer import PollingObserver
+from rt.smartdevice.uid_spec import parse_uid_spec
+from rt.supervisor import notify, signals
+from rt.supervisor.lifeline import Lifeline
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST_RESORT = 1
+"""Seconds after the death of the root until the kernel ends a device process that has not ended itself."""
+
+
+def main(settings: ChildSettings, lifeline: Lifeline) -> int:
+    """Be the device process, or the one of virtual devices.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        RuntimeBaseException: It cannot start: the catalog is wrong, an address is taken.
+    """
+    # Before the event loop listens for signals, and when it does no more, one of them is an end without trouble: also the second
+    # of two, which an executable that unpacks itself always gets.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
+    serve = serve_devices if settings.role == "device" else serve_emulated
+    with _plain_errors(), signals.kept(*STOP_SIGNALS) as early:
+        trio.run(serve, settings, lifeline, early)
+    return 0
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:
+    """Run all devices until the root is dead or SIGTERM or SIGINT arrives; then disable them and return."""
+    config = settings.config
+    with trio.open_signal_receiver(*STOP_SIGNALS) as received:
+        async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
+            assert app.doorbell is not None
+            manager = SmartDeviceManager(
+                app.make_buffer_manager(),
+                app.make_lease_table(),
+                app.doorbell,
+                names=app.names,
+                write_interval=config.dev_poll_interval,
+            )
+            await nursery.start(manager.run)
+            await nursery.start(manager.open_virtual_devices, config.dev_vsd_addr)
+            observer = PollingObserver(config.dev_ports)
+
+            async def open_serial_devices() -> None:
+                await manager.open_serial_devices(observer, baud_rate=config.dev_baud_rate)
+
+            async def answer_calls() -> None:
+                # A task of its own: a router that is not there yet, or no more, must not keep anybody from stopping us.
+                await app.make_service(manager)
+                app.report_health()
+                # What has been made so far lives as long as the process: collecting garbage need not look at it again.
+                gc.freeze()
+                notify.send(ready=True, status="ready")
+                await _tell(manager)
+
+            nursery.start_soon(open_serial_devices)
+            nursery.start_soon(answer_calls)
+            try:
+                reason = await _stop_reason(lifeline, received, early)
+                if reason == _ROOT_DEAD:
+                    signal.alarm(LAST_RESORT)
+                notify.send(stopping=True)
+                log.get_logger().info("the device process stops", reason=reason)
+            finally:
+                await manager.disable_all()
+            nursery.cancel_scope.cancel()
+
+
+async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:
+    """Play the virtual devices of the settings until the root is dead or SIGTERM or SIGINT arrives."""
+    lifeline.kill_group_at_eof()
+    with trio.open_signal_receiver(*STOP_SIGNALS) as received:
+        async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
+            host, port = split_address(settings.config.dev_vsd_addr)
+            world = World()
+            for spec in settings.emulated:
+                uid, values = parse_uid_spec(spec, app.catalog)
+                device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, world=world)
+                nursery.start_soon(connect_emulated, device, host, port)
+            notify.send(ready=True, status=f"{len(settings.emulated)} devices")
+            nursery.start_soon(_tell)
+            await _stop_reason(lifeline, received, early)
+            notify.send(stopping=True)
+            nursery.cancel_scope.cancel()
+
+
+_ROOT_DEAD = "the root is gone"
+
+
+async def _stop_reason(lifeline: Lifeline, received: AsyncIterator[int], early: list[int]) -> str:
+    """Wait until this process has to stop, and say why."""
+    if early:
+        return signal.Signals(early[0]).name
+    reason = ""
+
+    async def wait_for_signal(scope: trio.CancelScope) -> None:
+        nonlocal reason
+        async for number in received:
+            reason = signal.Signals(number).name
+            scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait_for_signal, nursery.cancel_scope)
+        await lifeline.closed()
+        reason = _ROOT_DEAD
+        nursery.cancel_scope.cancel()
+    return reason
+
+
+async def _tell(manager: SmartDeviceManager | None = None) -> None:
+    """Tell the supervisor, as often as it wants, that this process is alive, and how many devices there are."""
+    period = notify.watchdog_period() or 1.0
+    while True:
+        if manager is None:
+            notify.send(watchdog=True)
+        else:
+            notify.send(watchdog=True, status=f"{len(manager.devices)} devices")
+        await trio.sleep(period)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Let an error that a person is to see out of the groups that nurseries make."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if isinstance(error, RuntimeBaseException):
+            raise error from None
+        raise

@@ -1,0 +1,143 @@
+"""sd_notify as I/O: the socket on which a parent listens to one child, and the call by which a child speaks.
+
+Each child has a socket of its own, so a datagram needs no proof of who sent it; the directory is closed to other users.
+What the datagrams mean is in `rt.protocol.notify`.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import trio
+
+from rt.protocol import notify
+
+VARIABLE = "NOTIFY_SOCKET"
+
+
+class Listener:
+    """Receives what one child says. A context manager: leaving it closes and unlinks the socket.
+
+    Args:
+        path: Where the socket is made; one that is left from before is replaced.
+
+    Raises:
+        OSError: The socket cannot be made there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket, self._file = _bound(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def mend(self) -> bool:
+        """Make the socket anew if its file was removed, together with the directory; whether that was so.
+
+        A wait in `receive` goes on with the new socket only when it is begun again.
+
+        Raises:
+            OSError: The socket cannot be made there.
+        """
+        try:
+            if os.path.samestat(self.path.stat(), self._file):
+                return False
+        except OSError:
+            pass
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new, self._file = _bound(self.path)
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+        self._socket = new
+        return True
+
+    async def receive(self) -> notify.Notice:
+        """Wait for the next datagram. A checkpoint; a cancel loses nothing.
+
+        The queue is the kernel's (some ten datagrams); a child that says more than we hear waits, or loses what it says.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            if (notice := self.receive_nowait()) is not None:
+                return notice
+
+    def receive_nowait(self) -> notify.Notice | None:
+        """The next datagram that is already there, or None."""
+        try:
+            return notify.parse(self._socket.recv(notify.MAX_DATAGRAM))
+        except BlockingIOError:
+            return None
+
+    def close(self) -> None:
+        """Close the socket and remove its file; may be called twice."""
+        if self._socket.fileno() >= 0:
+            self._socket.close()
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def _bound(path: Path) -> tuple[socket.socket, os.stat_result]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        path.unlink(missing_ok=True)
+        sock.bind(os.fspath(path))
+        return sock, path.stat()
+    except BaseException:
+        sock.close()
+        raise
+
+
+def send(
+    *,
+    ready: bool = False,
+    stopping: bool = False,
+    watchdog: bool = False,
+    status: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> bool:
+    """Tell our parent (rt, systemd or anything else that set ``NOTIFY_SOCKET``) how we are. Never blocks and never raises.
+
+    Args:
+        ready: We have started up.
+        stopping: We have begun to end.
+        watchdog: We are alive.
+        status: One line for a person.
+        env: Where to look for the address instead of `os.environ`.
+
+    Returns:
+        Whether somebody took it: False when nobody asked for it, nobody listens any more, or the queue is full.
+    """
+    address = (os.environ if env is None else env).get(VARIABLE, "")
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    elif not address.startswith("/"):
+        return False
+    data = notify.format(ready=ready, stopping=stopping, watchdog=watchdog, status=status)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.sendto(data, address)
+    except (OSError, ValueError):  # no descriptor left, a null character in the address
+        return False
+    return True
+
+
+def watchdog_period(env: Mapping[str, str] | None = None) -> float | None:
+    """How often, in seconds, our parent wants to hear that we are alive: half of its patience, as sd_watchdog_enabled(3) says.
+
+    Returns:
+        The period, or None when nobody waits for it. ``WATCHDOG_PID`` is not looked at: of an executable that unpacks itself
+        it names the outer process.
+    """
+    value = (os.environ if env is None else env).get("WATCHDOG_USEC", "")
+    if not (value.isascii() and value.isdigit() and int(value)):
+        return None
+    return int(value) / 2e6

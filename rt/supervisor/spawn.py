@@ -1,0 +1,78 @@
+"""How a child's process is made, and how it is put down when nothing else can be done.
+
+The whole environment is inherited, since a frozen child then reuses the unpacked files; what in it was meant for us alone
+(our own watchdog, our own sockets) is taken out.
+"""
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+import trio
+
+from rt.instance import ENV_DIRECTORY
+from rt.supervisor import group
+from rt.supervisor.lifeline import arm, open_lifeline
+from rt.supervisor.notify import VARIABLE
+from rt.supervisor.spec import LIFELINE, ChildSpec
+
+_LAST_RESORT = 0.3
+_NOT_INHERITED = ("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+
+async def spawn(spec: ChildSpec, notify_socket: Path, stack: contextlib.ExitStack) -> trio.Process:
+    """Make the process, as leader of a session of its own, with pipes for its output.
+
+    Args:
+        spec: What it is to be.
+        notify_socket: Where its parent listens, in the directory of the instance.
+        stack: Keeps our end of its lifeline; closing it tells the child that it is not wanted any more.
+
+    Raises:
+        OSError: The process cannot be made.
+        ValueError: The command contains what no command can.
+        subprocess.SubprocessError: The process ended before it became the program.
+    """
+    ours, theirs = open_lifeline(spec.message if spec.has_lifeline else None)
+    stack.callback(ours.close)
+    with theirs:
+        fd = theirs.fileno()
+        with trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
+            process = await trio.lowlevel.open_process(
+                [argument.replace(LIFELINE, str(fd)) for argument in spec.command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(spec, notify_socket),
+                cwd=spec.cwd,
+                start_new_session=True,
+                pass_fds=(*spec.pass_fds, fd),
+            )
+        if not spec.has_lifeline:
+            with contextlib.suppress(OSError):  # it has exited already
+                arm(theirs, process.pid)
+    return process
+
+
+def environment(spec: ChildSpec, notify_socket: Path) -> dict[str, str]:
+    """The environment of a child: ours, what the spec adds, and how it speaks to its parent."""
+    env = {**os.environ, **(spec.env or {})}
+    for variable in _NOT_INHERITED:
+        env.pop(variable, None)
+    env[VARIABLE] = os.fspath(notify_socket)
+    env[ENV_DIRECTORY] = os.fspath(notify_socket.parent)
+    if spec.watchdog is not None:
+        env["WATCHDOG_USEC"] = str(round(spec.watchdog * 1e6))
+    return env
+
+
+async def put_down(process: trio.Process) -> None:
+    """Kill a process and all of its group and session, unless it was reaped before. Bounded, and cannot be cancelled."""
+    try:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # noqa: ASYNC222 - does not wait
+    except ChildProcessError:  # reaped and swept already
+        return
+    with trio.move_on_after(_LAST_RESORT, shield=True):
+        await group.sweep(process.pid)
+        await process.wait()

@@ -1,0 +1,80 @@
+import pytest
+import trio
+from trio.testing import MockClock
+
+from rt import catalog
+from rt.broker import updates
+from rt.broker.updates import UpdatePublisher
+from rt.buffer import BufferStore, DeviceUID
+from rt.protocol import control
+from rt.protocol.message import DevData
+
+SWITCH = int(DeviceUID(0, 7, 1))
+
+
+class Air:
+    """Where datagrams go: kept as decoded updates."""
+
+    def __init__(self) -> None:
+        self.updates: list[dict[int, dict[str, control.Value]]] = []
+
+    async def send(self, _peer: bytes, payload: bytes) -> None:
+        self.updates.append(control.decode_devices(payload))
+        await trio.lowlevel.checkpoint()
+
+
+def robot(count: int = 1) -> BufferStore:
+    store = BufferStore(catalog.load(), "", shared=False)
+    for number in range(count):
+        store.get_or_open(SWITCH + number).valid = True
+    return store
+
+
+async def test_what_changed_is_sent_and_a_connected_device_is_never_missing(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    store, air = robot(), Air()
+    nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
+    await trio.sleep(0.05)
+    assert air.updates == [{SWITCH: {"switch0": False, "switch1": False, "switch2": False}}]
+    store.get_or_open(SWITCH).update(DevData(0b10, b"\x01"))
+    await trio.sleep(0.2)
+    assert air.updates[1:] == [{SWITCH: {"switch1": True}}, {SWITCH: {}}]
+
+
+async def test_all_values_are_sent_once_a_second(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    store, air = robot(), Air()
+    nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
+    await trio.sleep(3.05)
+    assert 25 <= len(air.updates) <= 31
+    assert sum(len(update[SWITCH]) == 3 for update in air.updates) in {3, 4}
+
+
+async def test_a_device_that_is_gone_is_not_named(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    store, air = robot(), Air()
+    store.get_or_open(SWITCH).valid = False
+    nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
+    await trio.sleep(0.15)
+    assert air.updates == [{}, {}]
+
+
+async def test_one_datagram_names_all_devices_unless_it_would_be_too_long(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, air = robot(20), Air()
+    nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
+    await trio.sleep(0.05)
+    assert [len(update) for update in air.updates] == [20]
+    monkeypatch.setattr(updates, "DATAGRAM_BYTES", 150)
+    await trio.sleep(0.1)
+    parts = air.updates[1:]
+    assert len(parts) > 1
+    assert {uid for part in parts for uid in part} == {SWITCH + number for number in range(20)}
+
+
+async def test_a_device_that_leaves_while_it_is_read_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, air = robot(2), Air()
+    monkeypatch.setattr(
+        store.get_or_open(SWITCH), "get_update", lambda: store.get_or_open(SWITCH).invalidate_by_force()
+    )
+    assert list(UpdatePublisher(store, air, 0.1).collect()) == [SWITCH + 1]

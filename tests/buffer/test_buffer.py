@@ -1,0 +1,273 @@
+import itertools
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt import catalog
+from rt.buffer import Buffer, BufferStore, DeviceBuffer, DeviceUID, Doorbell, NullDevice, segment
+from rt.errors import BufferBusyError, DeviceBufferError, RemoteProtocolError
+from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
+
+KNOWN = catalog.load()
+MOTOR = int(DeviceUID(12, 7, 0x0123456789ABCDEF))
+SWITCH = int(DeviceUID(0, 7, 1))
+DEVICES = [device for device in KNOWN.values() if device.device_id is not None]
+
+
+def private(uid: int = MOTOR) -> DeviceBuffer:
+    buffer = BufferStore(KNOWN, "", shared=False, lock_timeout=0.01).get_or_open(uid)
+    buffer.valid = True
+    return buffer
+
+
+def test_a_write_becomes_a_message_once() -> None:
+    buffer = private()
+    assert not buffer.dirty
+    buffer.write("duty_cycle", -0.5)
+    assert buffer.dirty
+    assert buffer.emit_dev_rw() == [DevWrite(1, bytes.fromhex("000000bf"))]
+    assert not buffer.dirty
+    assert buffer.emit_dev_rw() == []
+
+
+def test_the_newest_value_wins() -> None:
+    buffer = private()
+    buffer.write("duty_cycle", 1.0)
+    buffer.write("duty_cycle", 0.25)
+    assert buffer.get_write() == {"duty_cycle": 0.25}
+    assert buffer.get_write() == {}
+
+
+def test_reads_come_before_writes() -> None:
+    buffer = private()
+    buffer.write("duty_cycle", 0.0)
+    buffer.read(["enc_pos", "enc_vel"])
+    assert buffer.emit_dev_rw() == [DevRead(0b1100 << 8), DevWrite(1, bytes(4))]
+
+
+def test_what_the_device_says_can_be_read() -> None:
+    buffer = private(SWITCH)
+    buffer.update(DevData(0b101, b"\x01\x00"))
+    assert buffer.snapshot() == {"switch0": True, "switch1": False, "switch2": False}
+    assert buffer.get("switch0") is True
+    assert buffer.get_update() == {"switch0": True, "switch2": False}
+    assert buffer.get_update() == {}
+    assert buffer.last_update > 0
+
+
+@given(st.sampled_from(DEVICES), st.data())
+def test_the_blocks_of_every_device_are_in_wire_order(device: catalog.Peripheral, data: st.DataObject) -> None:
+    bitmap = data.draw(st.integers(0, device.bitmap()))
+    size = len(device.pack(dict.fromkeys(device.names(bitmap), 0))[1])
+    payload = data.draw(st.binary(min_size=size, max_size=size))
+    buffer = NullDevice.private() if not device.params else private(int(DeviceUID(device.device_id, 1, 1)))
+    buffer.update(DevData(bitmap, payload))
+    wanted = device.unpack(bitmap & device.readable, _readable_part(device, bitmap, payload))
+    assert {name: buffer.get(name) for name in wanted} == pytest.approx(wanted, nan_ok=True)
+    assert [message.params for message in buffer.emit_dev_data()] == (
+        [bitmap & device.readable] if bitmap & device.readable else []
+    )
+
+
+def _readable_part(device: catalog.Peripheral, bitmap: int, payload: bytes) -> bytes:
+    part, position = b"", 0
+    for name in device.names(bitmap):
+        size = len(device.pack({name: 0})[1])
+        part += payload[position : position + size] if device.param(name).readable else b""
+        position += size
+    return part
+
+
+def test_a_message_that_does_not_fit_changes_nothing() -> None:
+    buffer = private(SWITCH)
+    for message in (DevData(0b1, b"\x01\x01"), DevData(0b1000, b""), DevData(0b11, b"\x01")):
+        with pytest.raises(RemoteProtocolError):
+            buffer.update(message)
+    assert buffer.get_update() == {}
+
+
+def test_values_that_do_not_fit_one_message_are_split() -> None:
+    table = ", ".join(f'{{name = "p{number}", type = "uint64[4]", writeable = true}}' for number in range(16))
+    known = catalog.parse(f"[wide]\ndevice_id = 9\nparams = [{table}]")
+    buffer = BufferStore(known, "", shared=False).get_or_open(9 << 72)
+    buffer.valid = True
+    for number in range(16):
+        buffer.write(f"p{number}", [number] * 4)
+    messages = buffer.emit_dev_rw()
+    assert all(isinstance(message, DevWrite) and len(message.data) <= 253 for message in messages)
+    assert sum(message.params for message in messages) == 0xFFFF
+    assert all(first.params < second.params for first, second in itertools.pairwise(messages))
+
+
+def test_a_subscription_is_kept_as_granted() -> None:
+    buffer = private()
+    assert buffer.make_sub_req() == SubReq(0x3C01, 40)
+    assert buffer.make_sub_req(["enc_pos"], 0.1) == SubReq(1 << 10, 100)
+    with pytest.raises(OverflowError):
+        buffer.make_sub_req(None, 65.536)
+    buffer.update(SubRes(1 << 10, 100, MOTOR))
+    assert (buffer.subscription, buffer.interval, int(buffer.uid)) == (["enc_pos"], 0.1, MOTOR)
+    assert buffer.make_sub_res() == SubRes(1 << 10, 100, MOTOR)
+
+
+def test_parameters_are_checked_by_name_and_access() -> None:
+    buffer = private()
+    with pytest.raises(DeviceBufferError, match="did you mean 'duty_cycle'"):
+        buffer.get("dutycycle")
+    with pytest.raises(DeviceBufferError, match="pid_pos_kp is not readable"):
+        buffer.get("pid_pos_kp")
+    with pytest.raises(DeviceBufferError, match="enc_vel is not writeable"):
+        buffer.write("enc_vel", 1.0)
+    buffer.write("duty_cycle", 7)
+    assert buffer.get_write() == {"duty_cycle": 1.0}
+
+
+def test_a_device_that_is_gone_gives_no_values_and_takes_none() -> None:
+    buffer = private()
+    buffer.valid = False
+    with pytest.raises(DeviceBufferError, match="not connected"):
+        buffer.get("duty_cycle")
+    with pytest.raises(DeviceBufferError, match="not connected"):
+        buffer.write("duty_cycle", 1.0)
+    with pytest.raises(DeviceBufferError), buffer.transaction():
+        pass
+    assert not buffer.dirty
+
+
+def test_discarded_writes_are_counted() -> None:
+    buffer = private()
+    buffer.write("duty_cycle", 1.0)
+    buffer.write("deadband", 0.1)
+    assert buffer.discard_writes() == 2
+    assert buffer.counters.writes_dropped == 2
+    assert buffer.emit_dev_rw() == []
+
+
+def test_arrays_are_read_and_set_whole() -> None:
+    field = BufferStore(KNOWN, "", shared=False).get_or_open(("field", 0))
+    field.valid = True
+    assert field.get("send_buf") == [0] * 4096
+    field.set("send_buf", [7] * 4096)
+    assert field.get("send_buf")[4095] == 7
+    with pytest.raises(TypeError, match="4096 elements"):
+        field.set("send_buf", [1])
+
+
+async def test_the_doorbell_rings_when_writes_begin_to_be_pending() -> None:
+    bell = Doorbell()
+    buffer = private()
+    buffer.doorbell = bell
+    buffer.write("duty_cycle", 0.1)
+    with trio.fail_after(5):
+        await bell.wait()
+    buffer.write("duty_cycle", 0.2)
+    assert not bell.clear()
+    buffer.emit_dev_rw()
+    buffer.write("duty_cycle", 0.3)
+    assert bell.clear()
+    bell.close()
+
+
+def test_two_stores_see_one_buffer(prefix: str) -> None:
+    with BufferStore(KNOWN, prefix) as device, BufferStore(KNOWN, prefix) as team:
+        with pytest.raises(DeviceBufferError, match="no buffer"):
+            team.get_or_open(MOTOR, create=False)
+        ours = device.get_or_open(MOTOR)
+        ours.valid = True
+        theirs = team.get_or_open(MOTOR, create=False)
+        theirs.write("duty_cycle", 0.5)
+        assert ours.get_write() == {"duty_cycle": 0.5}
+        assert team.existing() == [("polar-bear", MOTOR)]
+        assert list(team.devices()) == [MOTOR]
+        assert oct(Path(f"/dev/shm/{prefix}polar-bear@{MOTOR}").stat().st_mode & 0o777) == "0o600"
+
+
+def test_an_owner_that_comes_back_finds_its_buffer(prefix: str) -> None:
+    with BufferStore(KNOWN, prefix) as store:
+        store.get_or_open(SWITCH).set("switch1", True)
+    with BufferStore(KNOWN, prefix) as store:
+        buffer = store.get_or_open(SWITCH)
+        buffer.valid = True
+        assert buffer.get("switch1") is True
+
+
+def test_a_buffer_of_another_layout_is_refused_and_its_owner_replaces_it(prefix: str) -> None:
+    other = catalog.parse('[limit-switch]\ndevice_id = 0\nparams = [{name = "x", type = "int64"}]')
+    with BufferStore(other, prefix) as store:
+        store.get_or_open(SWITCH)
+    with BufferStore(KNOWN, prefix) as reader, pytest.raises(DeviceBufferError, match="another catalog entry"):
+        reader.get_or_open(SWITCH, create=False)
+    with BufferStore(KNOWN, prefix) as owner:
+        owner.get_or_open(SWITCH).valid = True
+    Path(f"/dev/shm/{prefix}battery@{4 << 72}").write_bytes(b"rubbish")
+    with BufferStore(KNOWN, prefix) as reader, pytest.raises(DeviceBufferError, match="it has 7 bytes"):
+        reader.get_or_open(4 << 72, create=False)
+
+
+def test_a_process_killed_within_a_transaction_costs_nobody_anything(prefix: str) -> None:
+    with BufferStore(KNOWN, prefix, lock_timeout=0.01) as store:
+        buffer = store.get_or_open(MOTOR)
+        buffer.valid = True
+        pid = os.fork()
+        if pid == 0:
+            with buffer.transaction():
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(pid, 0)
+        buffer.write("duty_cycle", 0.5)
+        assert buffer.get_write() == {"duty_cycle": 0.5}
+
+
+def test_a_stopped_process_that_holds_the_lock_stalls_nobody(prefix: str) -> None:
+    with BufferStore(KNOWN, prefix, lock_timeout=0) as store:
+        buffer = store.get_or_open(MOTOR)
+        buffer.valid = True
+        held, holding = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            with buffer.transaction():
+                os.write(holding, b"x")
+                signal.pause()
+        os.read(held, 1)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(BufferBusyError):
+            buffer.get("duty_cycle")
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(held)
+        os.close(holding)
+        assert buffer.get("duty_cycle") == 0.0
+
+
+def test_a_full_shared_memory_is_an_error_that_says_so(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(segment, "DIRECTORY", tmp_path / "absent")
+    with BufferStore(KNOWN, prefix) as store, pytest.raises(DeviceBufferError, match="cannot be made"):
+        store.get_or_open(MOTOR)
+
+
+def test_keys_that_name_nothing_are_key_errors() -> None:
+    store = BufferStore(KNOWN, "", shared=False)
+    for key in (("toaster", 0), 99 << 72):
+        with pytest.raises(KeyError):
+            store.get_or_open(key)
+
+
+def test_types_are_made_without_a_catalog() -> None:
+    kind = Buffer.make_type("plain", KNOWN["limit-switch"].params)
+    buffer = kind.private()
+    buffer.set("switch0", True)
+    buffer.valid = True
+    assert buffer.get("switch0") is True
+
+
+def test_the_age_of_a_buffer_is_that_of_its_last_value() -> None:
+    buffer = private()
+    assert buffer.age == float("inf")
+    buffer.set("duty_cycle", 0.5)
+    assert 0 <= buffer.age < 1

@@ -1,0 +1,194 @@
+"""What the command line says and with which exit status it leaves."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+import rt
+from rt import config
+from rt.cli import main
+from rt.cli.options import click_options, text_of
+from rt.config.template import template
+from rt.errors import EmergencyStopException, InstanceBusyError
+
+Result = subprocess.CompletedProcess[str]
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """A fresh `rt` in an empty directory, with none of our own RT_* variables."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RT_")}
+
+    def run(*arguments: str, **env: str) -> Result:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "rt", *arguments],
+            cwd=tmp_path,
+            env={**clean, "PYTHONPATH": str(Path(rt.__file__).parent.parent), "COLUMNS": "120", **env},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    return run
+
+
+class TestGroup:
+    def test_the_version_is_told(self, command: Command) -> None:
+        for arguments in (["--version"], ["--debug", "--version"]):
+            assert command(*arguments).stdout == f"rt {rt.__version__}\n"
+
+    @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+    def test_help_lists_every_verb_and_says_where_to_begin(self, command: Command, arguments: list[str]) -> None:
+        result = command(*arguments)
+        assert result.returncode == 0
+        assert "New here?\n    rt demo " in result.stdout
+        for name, verb in main.VERBS.items():
+            assert f"  {name} " in result.stdout
+            assert verb.help in result.stdout
+
+    def test_help_imports_no_verb(self) -> None:
+        code = (
+            "import sys; from rt.cli import main; main.run(['--help']);"
+            "print([m for m in sys.modules if m.startswith('rt.') and not m.startswith(('rt.cli', 'rt.errors'))])"
+        )
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert result.stdout.splitlines()[-1] == "[]"
+
+    def test_an_unknown_verb_is_told_the_nearest(self, command: Command) -> None:
+        result = command("confg")
+        assert result.returncode == 2
+        assert result.stderr.splitlines()[0] == "rt: there is no verb 'confg'; did you mean config?"
+
+    def test_an_unknown_flag_is_a_wrong_configuration(self, command: Command) -> None:
+        result = command("config", "--port-bse", "7000")
+        assert (result.returncode, result.stdout) == (78, "")
+        assert result.stderr == "rt: --port-bse: unknown flag; did you mean --port-base?\n"
+
+    def test_every_verb_that_stands_has_its_command(self) -> None:
+        for name in ("config", "init", "doctor"):
+            assert isinstance(main.cli.get_command(click.Context(main.cli), name), click.Command)
+
+
+class TestErrors:
+    @pytest.fixture
+    def failing(self) -> Callable[[BaseException, list[str]], int]:
+        def run(error: BaseException, arguments: list[str]) -> int:
+            @click.command
+            @click_options("port_base")
+            def command(**_: object) -> None:
+                raise error
+
+            group = main.LazyGroup("rt", callback=main.cli.callback, params=main.cli.params)
+            group.get_command = lambda *_: command  # type: ignore[method-assign]
+            return main.run(arguments, group)
+
+        return run
+
+    def test_ours_is_one_sentence_and_its_own_status(
+        self, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert failing(InstanceBusyError("process 7 holds it"), ["run"]) == 75
+        assert capsys.readouterr().err == "rt: process 7 holds it\n"
+
+    def test_a_nurserys_group_is_opened(self, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+        group = ExceptionGroup("in a nursery", [ExceptionGroup("in another", [EmergencyStopException()])])
+        assert failing(group, ["run"]) == 255
+        assert capsys.readouterr().err == "rt: emergency stop\n"
+
+    def test_an_unforeseen_one_is_internal_and_debug_shows_where(
+        self, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert failing(ZeroDivisionError("by zero"), ["run"]) == 70
+        err = capsys.readouterr().err
+        assert err.startswith("rt: internal error: ZeroDivisionError: by zero\n")
+        assert "Traceback" not in err
+        for arguments in (["--debug", "run"], ["run", "--debug"]):
+            assert failing(ZeroDivisionError("by zero"), arguments) == 70
+            assert "Traceback" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        "error", [KeyboardInterrupt(), BaseExceptionGroup("tasks", [KeyboardInterrupt()]), click.Abort()]
+    )
+    def test_an_interrupt_is_no_error(self, failing: Callable[..., int], error: BaseException) -> None:
+        assert failing(error, ["run"]) == 130
+
+
+class TestConfig:
+    def test_each_value_is_shown_with_where_it_came_from(self, command: Command, tmp_path: Path) -> None:
+        (tmp_path / "rt.toml").write_text("\nport_base = 7000\n[dev_name]\nleft = '5'\n")
+        result = command("config", "--log-level", "debug", RT_SERVICE_WORKERS="9")
+        lines = {words[0]: words[1:] for line in result.stdout.splitlines() if len(words := line.split()) > 2}
+        assert lines["port_base"] == ["7000", "rt.toml:2"]
+        assert lines["dev_name"] == ["left:5", "rt.toml:3"]
+        assert lines["service_workers"] == ["9", "RT_SERVICE_WORKERS"]
+        assert lines["log_level"] == ["debug", "--log-level"]
+        assert lines["update_interval"] == ["0.1", "s", "default"]
+        assert set(config.OPTIONS) <= set(lines)
+
+    def test_a_program_reads_the_same(self, command: Command) -> None:
+        shown = json.loads(command("--instance", "second", "config", "--json").stdout)
+        assert list(shown) == list(config.OPTIONS)
+        assert shown["instance"] == {"value": "second", "origin": "--instance"}
+        assert shown["exec_timeout"]["value"] == {".*_setup": 1.0, ".*_main": 0.05}
+
+    def test_named_options_are_shown_alone(self, command: Command) -> None:
+        assert set(json.loads(command("config", "--json", "bind", "debug").stdout)) == {"bind", "debug"}
+        result = command("config", "bnd")
+        assert (result.returncode, result.stderr) == (78, "rt: rt config: unknown option 'bnd'; did you mean bind?\n")
+
+    def test_a_bad_value_is_told_with_its_place(self, command: Command, tmp_path: Path) -> None:
+        (tmp_path / "rt.toml").write_text("port_base = 1\n")
+        result = command("config")
+        assert result.returncode == 78
+        assert result.stderr == "rt: rt.toml:1: port_base = 1 is not a whole number from 1024 to 65531\n"
+        assert command("config", "--port-base", "7000").returncode == 78
+
+    def test_every_option_has_a_flag(self, command: Command) -> None:
+        text = command("config", "--help").stdout
+        for option in config.OPTIONS.values():
+            assert option.flag in text
+
+    def test_values_are_written_as_a_person_would(self) -> None:
+        assert text_of({"a": 1.0, "b": 0.05}) == "a:1, b:0.05"
+        assert text_of(("x", "y")) == "x, y"
+        assert text_of(True) == "true"
+
+
+class TestInit:
+    def test_both_files_are_ready_to_use(self, command: Command, tmp_path: Path) -> None:
+        result = command("init")
+        assert result.returncode == 0
+        compile((tmp_path / "studentcode.py").read_text(), "studentcode.py", "exec")
+        assert set(json.loads(command("config", "--json").stdout)["port_base"].values()) == {6000, "default"}
+
+    def test_what_is_there_is_kept_and_what_is_missing_written(self, command: Command, tmp_path: Path) -> None:
+        (tmp_path / "studentcode.py").write_text("mine = 1\n")
+        result = command("init")
+        assert result.returncode == 0
+        assert result.stdout.splitlines()[0] == "kept studentcode.py, wrote rt.toml"
+        assert (tmp_path / "rt.toml").exists()
+        assert (tmp_path / "studentcode.py").read_text() == "mine = 1\n"
+        assert command("init", "--force").returncode == 0
+        assert "teleop_main" in (tmp_path / "studentcode.py").read_text()
+
+    def test_another_directory_may_be_named(self, command: Command, tmp_path: Path) -> None:
+        assert command("init", "robots/first").returncode == 0
+        assert {path.name for path in (tmp_path / "robots/first").iterdir()} == {"rt.toml", "studentcode.py"}
+
+    def test_the_commented_file_uncommented_says_the_defaults(self, tmp_path: Path) -> None:
+        text = template()
+        assert tomllib.loads(text) == {}
+        lines = [line for line in text.splitlines()[3:] if not line.startswith("## ")]
+        (tmp_path / "rt.toml").write_text("\n".join(line.removeprefix("# ").replace("----", "#") for line in lines))
+        loaded = config.load(env={}, cwd=tmp_path)
+        assert loaded.config == config.Config(dev_name=loaded.config.dev_name)
+        assert "default" not in {origin.rpartition(", ")[2] for origin in loaded.origins.values()}

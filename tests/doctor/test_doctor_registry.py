@@ -1,0 +1,80 @@
+"""Checks are declared once, run apart from one another, and reported to people and programs alike."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rt import doctor
+from rt.config import Config
+from rt.doctor import registry, report
+from rt.doctor.registry import Check, Finding, Result, Scene
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(config=Config(), directory=tmp_path)
+
+
+def test_every_check_has_a_meaning_of_one_line() -> None:
+    for each in doctor.checks().values():
+        assert each.meaning, each.id
+        assert each.id == each.id.lower()
+
+
+def test_a_crashed_check_is_a_failed_one(scene: Scene) -> None:
+    def crash(_: Scene) -> Result:
+        raise ZeroDivisionError("by zero")
+
+    finding = registry.run_one(Check("crash", "It crashes", crash), scene)
+    assert (finding.status, finding.fact) == ("fail", "the check itself failed: ZeroDivisionError: by zero")
+    assert finding.remedy
+
+
+def test_an_id_is_taken_once() -> None:
+    doctor.checks()
+    with pytest.raises(ValueError, match="two checks have the id 'shm'"):
+        doctor.check("shm")(lambda _: doctor.ok("twice"))
+
+
+def test_only_the_named_checks_run(scene: Scene) -> None:
+    assert [finding.id for finding in doctor.examine(scene, ["serial", "python"])] == ["python", "serial"]
+
+
+def test_a_check_on_request_runs_only_then(scene: Scene) -> None:
+    assert [finding.status for finding in doctor.examine(scene, ["stdlib"])] == ["skip"]
+
+
+def test_an_unknown_id_is_told_the_nearest(scene: Scene) -> None:
+    with pytest.raises(LookupError, match="no check 'adresses'; did you mean addresses"):
+        doctor.examine(scene, ["adresses"])
+
+
+FINDINGS = [
+    Finding("python", "ok", "3.11", ""),
+    Finding("serial", "warn", "none [there]", "plug one in"),
+    Finding("code", "skip", "none", ""),
+]
+
+
+def test_a_warning_is_no_failure() -> None:
+    assert report.exit_status(FINDINGS) == 0
+    assert report.exit_status([*FINDINGS, Finding("shm", "fail", "absent", "mount it")]) == 1
+
+
+def test_programs_get_a_list_of_objects() -> None:
+    assert json.loads(report.as_json(FINDINGS))[1] == {
+        "id": "serial",
+        "status": "warn",
+        "fact": "none [there]",
+        "remedy": "plug one in",
+    }
+
+
+def test_people_get_the_remedy_under_the_fact(capsys: pytest.CaptureFixture[str]) -> None:
+    report.show(FINDINGS)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    at = next(number for number, line in enumerate(lines) if line.startswith("serial"))
+    assert lines[at].split() == ["serial", "warn", "none", "[there]"]
+    assert lines[at + 1] == "-> plug one in"
+    assert "1 warned, 1 skipped, 1 ok" in lines

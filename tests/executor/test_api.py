@@ -1,0 +1,140 @@
+import time
+
+import pytest
+import structlog
+
+from rt import catalog
+from rt.buffer import BufferStore, DeviceBuffer, DeviceUID
+from rt.errors import DeviceBufferError, DeviceError, ExecutionError
+from rt.executor.api import GAMEPAD_TIMEOUT, Field, Gamepad, Mode, Robot, make_print, refuse_input
+
+KNOWN = catalog.load()
+MOTOR = int(DeviceUID(12, 1, 1))
+
+
+@pytest.fixture
+def store() -> BufferStore:
+    return BufferStore(KNOWN, "", shared=False, lock_timeout=0.01)
+
+
+@pytest.fixture
+def robot(store: BufferStore) -> Robot:
+    return Robot(store, {"left_motor": MOTOR})
+
+
+def plug(store: BufferStore) -> DeviceBuffer:
+    buffer = store.get_or_open(MOTOR)
+    buffer.valid = True
+    return buffer
+
+
+def test_a_device_is_read_and_written_by_name_or_uid(store: BufferStore, robot: Robot) -> None:
+    buffer = plug(store)
+    buffer.set("enc_pos", 12.5)
+    for device in ("left_motor", str(MOTOR), MOTOR):
+        assert robot.get(device, "enc_pos") == 12.5
+        robot.write(device, "duty_cycle", 0.5)
+        assert buffer.get_write() == {"duty_cycle": 0.5}
+
+
+def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(store: BufferStore, robot: Robot) -> None:
+    with structlog.testing.capture_logs() as logs:
+        assert [robot.get("left_motor", "enc_pos") for _ in range(5)] == [0.0] * 5
+        robot.write("left_motor", "duty_cycle", 1.0)
+        plug(store)
+        robot.get("left_motor", "enc_pos")
+        plug(store).valid = False
+        assert robot.get("left_motor", "enc_pos") == 0.0
+    assert [entry["event"] for entry in logs] == [
+        "the device is not connected: it reads as zeros",
+        "the device is back",
+        "the device is not connected: it reads as zeros",
+    ]
+
+
+def test_a_mistake_is_an_error_even_while_the_device_is_absent(robot: Robot) -> None:
+    with pytest.raises(DeviceError, match="did you mean 'left_motor'"):
+        robot.get("left_moter", "enc_pos")
+    with pytest.raises(DeviceError, match="did you mean 'duty_cycle'"):
+        robot.write("left_motor", "duty", 1.0)
+    with pytest.raises(DeviceBufferError, match="not writeable"):
+        robot.write("left_motor", "enc_vel", 1.0)
+    with pytest.raises(DeviceBufferError, match="not readable"):
+        robot.get("left_motor", "pid_pos_kp")
+    with pytest.raises(DeviceError, match="device id 99"):
+        robot.get(99 << 72, "x")
+    with pytest.raises(TypeError):
+        robot.write("left_motor", "duty_cycle", "fast")
+
+
+def test_the_gamepad_is_neutral_unless_it_is_enabled_and_there(store: BufferStore) -> None:
+    gamepad = Gamepad(store)
+    gamepad.enabled = True
+    assert gamepad.get("joystick_left_y") == 0.0
+    buffer = store.get_or_open(("gamepad", 0))
+    buffer.set_all({"joystick_left_y": 0.5, "button_a": True})
+    assert gamepad.get("joystick_left_y") == 0.0
+    buffer.valid = True
+    assert gamepad.get("joystick_left_y") == 0.5
+    assert gamepad.get("button_a") is True
+    gamepad.enabled = False
+    assert gamepad.get("joystick_left_y") == 0.0
+    with pytest.raises(DeviceError, match="did you mean 'button_b'"):
+        gamepad.get("button_bb")
+
+
+def test_print_is_a_log_event_with_mode_and_time(capsys: pytest.CaptureFixture[str]) -> None:
+    field = Field()
+    field.begin(Mode.TELEOP)
+    show = make_print(field)
+    with structlog.testing.capture_logs() as logs:
+        show("speed", 3, sep="=")
+        show()
+    assert [(entry["event"], entry["mode"], entry["source"]) for entry in logs] == [
+        ("speed=3", "teleop", "print"),
+        ("", "teleop", "print"),
+    ]
+    import sys
+
+    show("aside", file=sys.stderr)
+    assert capsys.readouterr().err == "aside\n"
+
+
+def test_a_value_beyond_the_limits_is_clamped_and_said_once(store: BufferStore, robot: Robot) -> None:
+    buffer = plug(store)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            robot.write("left_motor", "duty_cycle", 5)
+    assert buffer.get_write() == {"duty_cycle": 1.0}
+    said = [(entry["event"], entry["device"]) for entry in logs]
+    assert said == [("duty_cycle goes from -1 to 1: 5 was written as 1", "left_motor")]
+
+
+def test_a_device_that_leaves_between_look_and_use_reads_as_zeros(
+    store: BufferStore, robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = plug(store)
+    buffer.set("enc_pos", 12.5)
+    answers = iter([True, False, True, False])
+    buffer.valid = False
+    monkeypatch.setattr(type(buffer), "valid", property(lambda _buffer: next(answers)))
+    assert robot.get("left_motor", "enc_pos") == 0.0
+    robot.write("left_motor", "duty_cycle", 1.0)
+
+
+def test_a_gamepad_that_is_silent_reads_neutral_whatever_valid_says(store: BufferStore) -> None:
+    gamepad = Gamepad(store)
+    gamepad.enabled = True
+    buffer = store.get_or_open(("gamepad", 0))
+    buffer.set_all({"joystick_left_y": 0.5})
+    buffer.valid = True
+    assert gamepad.get("joystick_left_y") == 0.5
+    with_deadline = time.monotonic() + 10
+    while buffer.age <= GAMEPAD_TIMEOUT:
+        assert time.monotonic() < with_deadline
+    assert gamepad.get("joystick_left_y") == 0.0
+
+
+def test_input_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ExecutionError, match="use Gamepad"):
+        refuse_input("speed? ")

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from rt.errors import ExecutionError
+from rt.executor.loader import load, locate
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_code_is_found_by_module_or_by_path(tmp_path: Path) -> None:
+    flat = write(tmp_path / "studentcode.py", "")
+    nested = write(tmp_path / "robot" / "drive.py", "")
+    package = write(tmp_path / "season" / "__init__.py", "")
+    assert locate("studentcode", tmp_path) == flat
+    assert locate("robot.drive", tmp_path) == nested
+    assert locate("season", tmp_path) == package
+    assert locate("robot/drive.py", tmp_path) == nested
+    assert locate(str(flat), tmp_path) == flat
+
+
+def test_code_that_is_not_there_is_said_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ExecutionError, match=r"studentcode\.py: write it there \(`rt init`"):
+        locate("studentcode", tmp_path)
+
+
+def test_the_code_finds_names_that_it_did_not_import(tmp_path: Path) -> None:
+    path = write(tmp_path / "code_a.py", "answer = Robot + 1")
+    assert load(path, {"Robot": 41}).answer == 42
+
+
+def test_each_load_sees_the_files_as_they_are_now(tmp_path: Path) -> None:
+    path = write(tmp_path / "code_b.py", "import code_b_helper\nvalue = code_b_helper.value")
+    helper = write(tmp_path / "code_b_helper.py", "value = 1")
+    assert load(path, {}).value == 1
+    helper.write_text("value = 20")
+    assert load(path, {}).value == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def f(:\n  pass", r"bad\.py:1: invalid syntax"),
+        ("x = 1\ny = x / 0", r"bad\.py:2: ZeroDivisionError"),
+        ("\n\nimport nothing_of_this_name", r"bad\.py:3: ModuleNotFoundError"),
+        ("def f():\n    return missing\nf()", r"bad\.py:2: NameError"),
+        ("import sys\nsys.exit(3)", r"bad\.py:2: SystemExit: 3"),
+    ],
+)
+def test_code_that_cannot_be_loaded_is_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ExecutionError, match=message):
+        load(write(tmp_path / "bad.py", text), {})
+
+
+def test_code_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "noise.py"
+    path.write_bytes(b"\0\xff\0")
+    with pytest.raises(ExecutionError, match=r"noise\.py"):
+        load(path, {})
+
+
+def test_packages_beside_the_code_are_loaded_anew_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "code_c.py", "from code_c_parts.arm import value")
+    write(tmp_path / "code_c_parts" / "__init__.py", "")
+    arm = write(tmp_path / "code_c_parts" / "arm.py", "value = 1")
+    assert load(path, {}).value == 1
+    arm.write_text("value = 20")
+    assert load(path, {}).value == 20

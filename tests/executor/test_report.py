@@ -1,0 +1,33 @@
+import structlog
+
+from rt.errors import DeviceError
+from rt.executor.report import Reporter
+from rt.executor.sync import TimeLimitError
+
+
+def test_an_error_is_said_once_and_then_counted() -> None:
+    reporter = Reporter()
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(10):
+            reporter.report(ValueError("no"), "teleop_main")
+        reporter.report(ValueError("another"), "teleop_main")
+        reporter.forget()
+        reporter.report(ValueError("no"), "teleop_main")
+    assert [(entry["event"], entry.get("count")) for entry in logs] == [
+        ("ValueError: no", None),
+        ("ValueError: another", None),
+        ("the same error came again", 9),
+        ("ValueError: no", None),
+    ]
+
+
+def test_a_time_out_is_said_with_the_limit_that_it_had() -> None:
+    with structlog.testing.capture_logs() as logs:
+        Reporter().report(TimeLimitError(0.25), "teleop_main")
+    assert [(entry["log_level"], entry["limit"]) for entry in logs] == [("warning", 0.25)]
+
+
+def test_an_error_of_our_own_is_said_by_its_message() -> None:
+    with structlog.testing.capture_logs() as logs:
+        Reporter().report(DeviceError("no device is named 'x'"), "teleop_main")
+    assert logs[0]["event"] == "no device is named 'x'"

@@ -1,0 +1,342 @@
+"""The main thread's executor, in the main thread of the test."""
+
+import contextlib
+import itertools
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from rt.buffer import Doorbell, LeaseTable
+from rt.executor.lease import LeaseKeeper
+from rt.executor.sync import ExecutionRequest, Run, SyncExecutor, TimeLimitError
+
+
+class Team:
+    """A team's functions and what became of them."""
+
+    def __init__(self) -> None:
+        self.errors: list[tuple[str, type[BaseException]]] = []
+        self.executor = SyncExecutor(self.report, str(Path(__file__).parent))
+
+    def report(self, error: BaseException, name: str) -> None:
+        self.errors.append((name, type(error)))
+
+    def execute(self, run: Run) -> BaseException | None:
+        """Execute a run to its end and give the error that ended it."""
+        ended: list[BaseException | None] = []
+
+        def done(error: BaseException | None) -> None:
+            ended.append(error)
+            self.executor.stop()
+
+        run.done = done
+        self.executor.schedule(run)
+        self.executor.execute_forever()
+        return ended[0]
+
+
+@pytest.fixture
+def team() -> Team:
+    return Team()
+
+
+@pytest.fixture
+def keeper(prefix: str) -> Iterator[LeaseKeeper]:
+    bell = Doorbell()
+    with LeaseTable.open(prefix) as table:
+        keeper = LeaseKeeper(table.slot(0), bell)
+        table.beat()
+        keeper.table = table  # type: ignore[attr-defined]  # for the tests to look at
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(0.01):
+                table.beat()
+                keeper.beat()
+
+        loop = threading.Thread(target=beat)
+        keeper.beat()
+        loop.start()
+        yield keeper
+        over.set()
+        loop.join()
+    bell.close()
+
+
+def forever() -> None:
+    while True:
+        pass
+
+
+def test_functions_are_called_in_order_with_their_arguments(team: Team) -> None:
+    calls: list[Any] = []
+    requests = [ExecutionRequest(calls.append, (number,)) for number in range(3)]
+    assert team.execute(Run(requests, None)) is None
+    assert calls == [0, 1, 2]
+
+
+def test_a_function_that_takes_too_long_is_interrupted(team: Team) -> None:
+    began = time.monotonic()
+    assert team.execute(Run([ExecutionRequest(forever, timeout=0.05)], None)) is not None
+    assert time.monotonic() - began < 5
+    assert team.errors == [("forever", TimeLimitError)]
+
+
+def test_sleep_is_interrupted_too(team: Team) -> None:
+    def sleepy() -> None:
+        time.sleep(60)
+
+    began = time.monotonic()
+    team.execute(Run([ExecutionRequest(sleepy, timeout=0.05)], None))
+    assert time.monotonic() - began < 10
+
+
+def test_a_setup_that_fails_ends_the_run(team: Team) -> None:
+    called: list[int] = []
+
+    def setup() -> None:
+        raise ZeroDivisionError
+
+    error = team.execute(Run([ExecutionRequest(setup), ExecutionRequest(called.append, (1,))], None))
+    assert "setup failed" in str(error)
+    assert called == []
+    assert team.errors == [("setup", ZeroDivisionError)]
+
+
+def test_even_an_exit_ends_its_call_alone(team: Team) -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    team.execute(Run([ExecutionRequest(leave)], None))
+    assert team.errors == [("leave", SystemExit)]
+
+
+def periodic(
+    team: Team, body: Callable[[int, Run], None], keeper: LeaseKeeper | None = None, period: float = 0.01
+) -> Run:
+    """Call body(number of the call, run) at a period until it stops the run."""
+    numbers = itertools.count()
+    run: Run
+
+    def main() -> None:
+        body(next(numbers), run)
+
+    run = Run([ExecutionRequest(main, timeout=period, periodic=True)], keeper)
+    team.execute(run)
+    return run
+
+
+def test_main_is_called_at_its_period_on_absolute_deadlines(team: Team) -> None:
+    times: list[float] = []
+
+    def body(number: int, run: Run) -> None:
+        times.append(time.monotonic())
+        if number == 10:
+            run.stopped.set()
+
+    run = periodic(team, body, period=0.02)
+    # Late calls are not made up for: the times stay on the grid of the period.
+    assert times[-1] - times[0] >= 10 * 0.02 - 0.02
+    assert run.calls == 11
+
+
+def test_an_error_in_main_is_reported_and_main_goes_on(team: Team) -> None:
+    def body(number: int, run: Run) -> None:
+        if number == 4:
+            run.stopped.set()
+        raise ValueError(number)
+
+    run = periodic(team, body)
+    assert run.calls == run.failures == 5
+    assert team.errors == [("main", ValueError)] * 5
+
+
+def test_missed_calls_are_counted_and_not_made_up_for(team: Team) -> None:
+    def body(number: int, run: Run) -> None:
+        if number == 0:
+            forever()
+        run.stopped.set()
+
+    run = periodic(team, body)
+    assert run.calls == 2
+    assert run.overruns >= 1
+    assert team.errors == [("main", TimeLimitError)]
+
+
+def test_a_run_can_be_ended_within_a_call(team: Team) -> None:
+    started = threading.Event()
+
+    def endless() -> None:
+        started.set()
+        forever()
+
+    run = Run([ExecutionRequest(endless, timeout=60)], None)
+
+    def end() -> None:
+        started.wait(10)
+        team.executor.interrupt(run)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    assert team.execute(run) is None
+    thread.join()
+    assert team.errors == []
+
+
+def test_the_lease_is_held_while_main_runs_and_given_up_at_the_end(team: Team, keeper: Any) -> None:
+    held: list[bool] = []
+
+    def body(number: int, run: Run) -> None:
+        held.append(keeper.table.fresh())
+        if number == 2:
+            run.stopped.set()
+
+    periodic(team, body, keeper)
+    assert held == [True] * 3
+    assert not keeper.table.fresh()
+
+
+def test_after_an_error_a_call_has_to_end_well_before_devices_move_again(team: Team, keeper: Any) -> None:
+    held: list[bool] = []
+
+    def body(number: int, run: Run) -> None:
+        held.append(keeper.table.fresh())
+        if number == 1:
+            raise ValueError
+        if number == 3:
+            run.stopped.set()
+
+    periodic(team, body, keeper)
+    assert held == [True, True, False, True]
+
+
+def test_a_call_that_swallows_its_time_limit_loses_the_lease(team: Team, keeper: Any) -> None:
+    held: list[bool] = []
+
+    def body(_number: int, run: Run) -> None:
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            with contextlib.suppress(BaseException):  # what a hostile program does
+                forever()
+        held.append(keeper.permitted)
+        run.stopped.set()
+
+    periodic(team, body, keeper)
+    assert held == [False]
+
+
+def test_after_two_time_outs_a_call_has_to_end_in_time_before_devices_move_again(team: Team, keeper: Any) -> None:
+    held: list[bool] = []
+
+    def body(number: int, run: Run) -> None:
+        held.append(keeper.permitted)
+        if number < 3:
+            forever()
+        if number == 4:
+            run.stopped.set()
+
+    with structlog.testing.capture_logs() as logs:
+        periodic(team, body, keeper)
+    assert held == [True, True, False, False, True]
+    assert sum("too long again" in entry["event"] for entry in logs) == 1
+
+
+def test_a_permission_that_runs_out_gives_the_lease_up_at_once(prefix: str) -> None:
+    bell = Doorbell()
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        keeper = LeaseKeeper(table.slot(0), bell)
+        keeper.beat()
+        keeper.grant(time.monotonic() + 60)
+        assert table.fresh()
+        keeper.grant(time.monotonic() - 1)
+        keeper.beat()
+        assert not table.fresh()
+    bell.close()
+
+
+def test_a_lease_that_was_closed_is_not_granted_again(prefix: str) -> None:
+    bell = Doorbell()
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        keeper = LeaseKeeper(table.slot(0), bell)
+        keeper.beat()
+        keeper.close()
+        keeper.grant()
+        assert not table.fresh()
+    bell.close()
+
+
+def test_a_handler_that_the_team_took_away_is_put_back(team: Team) -> None:
+    def take() -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        sys.setswitchinterval(10)
+
+    assert team.execute(Run([ExecutionRequest(take), ExecutionRequest(forever, timeout=0.05)], None)) is not None
+    assert team.errors == [("forever", TimeLimitError)]
+    assert sys.getswitchinterval() < 1
+
+
+def test_without_an_event_loop_the_lease_is_not_held(team: Team, prefix: str) -> None:
+    """Main alone may not drive: nobody could tell it to stop."""
+    bell = Doorbell()
+    held: list[bool] = []
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+
+        def body(_number: int, run: Run) -> None:
+            held.append(table.fresh())
+            run.stopped.set()
+
+        periodic(team, body, LeaseKeeper(table.slot(0), bell))
+    bell.close()
+    assert held == [False]
+
+
+def test_actions_keep_the_lease_when_there_is_no_main(team: Team, keeper: Any) -> None:
+    def setup() -> None:
+        pass
+
+    run = Run([ExecutionRequest(setup)], keeper, hold=True)
+    team.execute(run)
+    assert keeper.permitted
+    assert keeper.table.holders()[0].expires > time.monotonic() - math.inf
+    team.executor.interrupt(run)
+    assert not keeper.permitted
+
+
+@pytest.mark.parametrize("file", ["x", str(Path(__file__).with_name("rt_pretended.py"))])
+def test_our_own_code_is_never_torn(team: Team, file: str) -> None:
+    """An alarm that comes while rt works for the team's function is put off until that has ended."""
+    from rt.executor import api
+
+    finished: list[bool] = []
+
+    class Slow:
+        def __str__(self) -> str:
+            return "text"
+
+    def busy() -> None:
+        # Code of rt, as the frame's module says, that takes longer than the limit.
+        exec(
+            compile(
+                "import time\nend = time.monotonic() + 0.1\nwhile time.monotonic() < end: pass\nfinished.append(True)",
+                file,
+                "exec",
+            ),
+            {"__name__": "rt.pretended", "finished": finished},
+        )
+        forever()
+
+    assert api is not None
+    team.execute(Run([ExecutionRequest(busy, timeout=0.02)], None))
+    assert finished == [True]
+    assert team.errors == [("busy", TimeLimitError)]

@@ -1,0 +1,17 @@
+"""An action that goes on whatever is raised in it."""
+
+
+async def stubborn():
+    while True:
+        try:
+            await Actions.sleep(0.1)
+        except BaseException:
+            pass
+
+
+def teleop_setup():
+    Actions.run(stubborn)
+
+
+def teleop_main():
+    Robot.write("motor", "duty_cycle", 0.5)

@@ -1,0 +1,126 @@
+"""Gamepads in, device values out: strict, and with errors that name the field."""
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt.errors import LocalProtocolError, RemoteProtocolError
+from rt.protocol import control, rpc
+from rt.protocol.control import NEUTRAL, GamepadState
+
+axes = st.floats(-1, 1)
+states = st.builds(GamepadState, axes, axes, axes, axes, st.integers(0, 2**control.BUTTONS - 1))
+uids = st.integers(0, control.UID_MAX)
+names = st.text(st.characters(codec="ascii"), max_size=20)
+values = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
+
+AT_REST = {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}
+
+
+@given(st.dictionaries(st.integers(0, 3), states))
+def test_gamepads_survive_the_trip(update: dict[int, GamepadState]) -> None:
+    assert control.decode_gamepads(control.encode_gamepads(update)) == update
+
+
+@given(st.dictionaries(uids, st.dictionaries(names, values, max_size=4), max_size=4))
+def test_device_values_survive_the_trip(update: dict[int, dict[str, control.Value]]) -> None:
+    assert control.decode_devices(control.encode_devices(update)) == update
+
+
+@given(st.binary(max_size=100))
+def test_random_datagrams_are_refused_with_one_error(data: bytes) -> None:
+    for decode in (control.decode_gamepads, control.decode_devices):
+        with pytest.raises(RemoteProtocolError):
+            decode(data)
+
+
+@given(states)
+def test_clamping_keeps_the_direction_and_reaches_the_circle(state: GamepadState) -> None:
+    clamped = state.clamped()
+    for x, y, cx, cy in ((state.lx, state.ly, clamped.lx, clamped.ly), (state.rx, state.ry, clamped.rx, clamped.ry)):
+        assert math.hypot(cx, cy) == pytest.approx(min(1.0, math.hypot(x, y)))
+        assert cx * y == pytest.approx(cy * x)
+    assert clamped.btn == state.btn
+
+
+def test_a_stick_inside_the_circle_is_left_as_it_is() -> None:
+    state = GamepadState(0.3, -0.4, 0.0, 1.0, 5)
+    assert state.clamped() == state
+
+
+def test_the_wire_is_what_the_specification_shows() -> None:
+    wire = msgspec.msgpack.encode([2, "update_gamepads", [{"0": {**AT_REST, "ly": 1, "btn": 3}}]])
+    assert control.decode_gamepads(wire) == {0: GamepadState(0.0, 1.0, 0.0, 0.0, 3)}
+    assert msgspec.msgpack.decode(control.encode_gamepads({2: NEUTRAL})) == [2, "update_gamepads", [{"2": AT_REST}]]
+    assert msgspec.msgpack.decode(control.encode_devices({7: {"duty_cycle": 0.5}})) == [
+        2,
+        "update",
+        [{"7": {"duty_cycle": 0.5}}],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("update", "named"),
+    [
+        ([], "map of gamepads"),
+        ({"4": AT_REST}, "no gamepad '4'"),
+        ({0: AT_REST}, "no gamepad 0"),
+        ({"0": {**AT_REST, "lx": 1.01}}, "lx"),
+        ({"0": {**AT_REST, "ly": -1.5}}, "ly"),
+        ({"0": {**AT_REST, "rx": float("nan")}}, "rx"),
+        ({"0": {**AT_REST, "ry": float("inf")}}, "ry"),
+        ({"0": {**AT_REST, "lx": "0"}}, "lx"),
+        ({"0": {**AT_REST, "lx": True}}, "lx"),
+        ({"0": {**AT_REST, "btn": -1}}, "btn"),
+        ({"0": {**AT_REST, "btn": 1 << 17}}, "btn"),
+        ({"0": {**AT_REST, "btn": 1.0}}, "btn"),
+        ({"0": {**AT_REST, "lz": 0.0}}, "lz"),
+        ({"3": {key: value for key, value in AT_REST.items() if key != "ry"}}, "gamepad 3.*ry"),
+    ],
+)
+def test_a_wrong_field_refuses_the_update_and_is_named(update: Any, named: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=named):
+        control.gamepads(update)
+
+
+def test_how_many_buttons_exist_is_the_catalogs_business() -> None:
+    state = {"0": {**AT_REST, "btn": 0b100}}
+    assert control.gamepads(state, buttons=3)[0].btn == 0b100
+    with pytest.raises(RemoteProtocolError, match="there are 2 buttons"):
+        control.gamepads(state, buttons=2)
+
+
+def test_a_state_that_was_built_wrong_here_is_not_sent() -> None:
+    with pytest.raises(LocalProtocolError, match="lx is nan"):
+        control.encode_gamepads({0: GamepadState(float("nan"), 0.0, 0.0, 0.0, 0)})
+    with pytest.raises(LocalProtocolError, match="no gamepad '4'"):
+        control.encode_gamepads({4: NEUTRAL})
+
+
+@pytest.mark.parametrize("uid", ["", "-1", "01", "1.0", "0x10", "\u0661", str(2**88), "9" * 5000, " 1"])
+def test_a_uid_that_is_no_decimal_number_of_88_bits_is_refused(uid: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="is no UID"):
+        control.devices({uid: {}})
+
+
+@pytest.mark.parametrize("value", [None, "1", b"1", [1], {}])
+def test_a_value_that_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(RemoteProtocolError):
+        control.devices({"1": {"switch": value}})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        rpc.Notification("update", [{}]),
+        rpc.Request(1, "update_gamepads", [{}]),
+        rpc.Notification("update_gamepads", []),
+    ],
+)
+def test_another_message_is_no_control_datagram(message: rpc.Envelope) -> None:
+    with pytest.raises(RemoteProtocolError, match="expected one notification"):
+        control.decode_gamepads(rpc.encode(message))

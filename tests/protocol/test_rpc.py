@@ -1,0 +1,141 @@
+"""The envelope: what it carries, and that nothing else gets through."""
+
+import contextlib
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rt.errors import LocalProtocolError, RemoteProtocolError
+from rt.protocol import rpc
+
+ids = st.integers(0, rpc.ID_MAX)
+methods = st.text(st.characters(codec="utf-8"), min_size=1, max_size=128)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8"))
+    | st.binary()
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+errors = st.none() | st.tuples(
+    st.text(st.characters(codec="utf-8")), st.dictionaries(st.text(st.characters(codec="utf-8")), values, max_size=3)
+)
+envelopes: st.SearchStrategy[rpc.Envelope] = st.one_of(
+    st.builds(rpc.Request, ids, methods, st.lists(values, max_size=4)),
+    st.builds(rpc.Response, ids, errors, values),
+    st.builds(rpc.Notification, methods, st.lists(values, max_size=4)),
+)
+
+
+@given(envelopes)
+def test_a_message_survives_the_trip(message: rpc.Envelope) -> None:
+    assert rpc.decode(rpc.encode(message)) == message
+
+
+@given(st.binary(max_size=200))
+@example(b"")
+@example(b"\x94\x00\x01\xa1m\xdd\xff\xff\xff\xff")
+@example(b"\x94\x00\x01\xa1m" + b"\x91" * 100_000)
+@example(b"\x94\x00\x01\xa1m\x91" + b"\x81" * 100_000)
+@example(b"\x94\x00\x01\xa1m\x91\x81\x91\x81\x01\x01\x01")
+@example(b"\x94\x00\x01\xa1\xff\x90")
+@example(b"\x94\x00\x01\xa1m\x91\xd4\x05\x01")
+def test_random_bytes_are_refused_with_one_error_or_are_a_message(data: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        assert isinstance(rpc.decode(data), rpc.Request | rpc.Response | rpc.Notification)
+
+
+@given(envelopes, st.data())
+def test_a_changed_byte_never_raises_anything_else(message: rpc.Envelope, data: st.DataObject) -> None:
+    raw = bytearray(rpc.encode(message))
+    raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(RemoteProtocolError):
+        rpc.decode(raw)
+
+
+@pytest.mark.parametrize(
+    ("message", "wire"),
+    [
+        (rpc.Request(7, "ping", ["1"]), [0, 7, "ping", ["1"]]),
+        (rpc.Response(7, None, 3), [1, 7, None, 3]),
+        (rpc.Response(7, ("no", {"uid": "1"}), None), [1, 7, ["no", {"uid": "1"}], None]),
+        (rpc.Notification("update", [{}]), [2, "update", [{}]]),
+    ],
+)
+def test_the_wire_is_the_array_that_the_specification_shows(message: rpc.Envelope, wire: list[Any]) -> None:
+    assert msgspec.msgpack.decode(rpc.encode(message)) == wire
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        None,
+        5,
+        [],
+        {},
+        [3, 1, "m", []],
+        [True, 1, "m", []],
+        [0, 1, "m"],
+        [0, 1, "m", [], 5],
+        [0, -1, "m", []],
+        [0, 2**32, "m", []],
+        [0, 1.0, "m", []],
+        [0, 1, "", []],
+        [0, 1, "m" * 129, []],
+        [0, 1, b"m", []],
+        [0, 1, "m", {}],
+        [1, 1, "boom", None],
+        [1, 1, ["boom"], None],
+        [1, 1, ["boom", []], None],
+        [2, "m", None],
+    ],
+)
+def test_what_is_not_one_of_the_three_is_refused_as_an_envelope(wire: Any) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        rpc.decode(msgspec.msgpack.encode(wire))
+    assert caught.value.context["reason"] == "envelope"
+
+
+def test_bytes_after_a_message_refuse_it() -> None:
+    with pytest.raises(RemoteProtocolError):
+        rpc.decode(rpc.encode(rpc.Notification("m", [])) + b"\0")
+
+
+def test_a_message_beyond_the_limit_is_neither_sent_nor_read() -> None:
+    with pytest.raises(LocalProtocolError, match="send it in parts"):
+        rpc.encode(rpc.Notification("m", [bytes(rpc.MAX_MESSAGE)]))
+    with pytest.raises(RemoteProtocolError) as caught:
+        rpc.decode(msgspec.msgpack.encode([2, "m", [bytes(rpc.MAX_MESSAGE)]]))
+    assert caught.value.context["reason"] == "size"
+
+
+def test_a_message_of_exactly_the_limit_passes() -> None:
+    room = rpc.MAX_MESSAGE - len(rpc.encode(rpc.Notification("m", [bytes(70_000)]))) + 70_000
+    data = rpc.encode(rpc.Notification("m", [bytes(room)]))
+    assert len(data) == rpc.MAX_MESSAGE
+    assert isinstance(rpc.decode(data), rpc.Notification)
+
+
+def _endless() -> list[Any]:
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+@pytest.mark.parametrize(
+    "value", [object(), 2**64, "\ud800", _endless()], ids=["object", "big", "surrogate", "endless"]
+)
+def test_a_value_without_a_form_on_the_wire_is_our_own_fault(value: Any) -> None:
+    with pytest.raises(LocalProtocolError, match="cannot be sent"):
+        rpc.encode(rpc.Notification("m", [value]))

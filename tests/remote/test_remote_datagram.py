@@ -1,0 +1,134 @@
+"""Datagrams over the loopback interface: unicast, multicast, and networks that complain."""
+
+import errno
+import socket
+
+import pytest
+import trio
+
+from rt.errors import ConfigError, InstanceBusyError, LocalProtocolError
+from rt.remote import DatagramNode
+from rt.remote.datagram import MAX_DATAGRAM
+
+GROUP = "224.1.1.1"
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_a_datagram_arrives_and_can_be_answered() -> None:
+    with trio.fail_after(10):
+        async with (
+            DatagramNode("localhost", 0, bind=True) as server,
+            DatagramNode.from_address(f"udp://127.0.0.1:{server.port}", bind=False) as client,
+        ):
+            await client.send(b"", b"question")
+            peer, payload = await server.recv()
+            assert payload == b"question"
+            await server.send(peer, b"answer")
+            assert await client.recv() == (f"127.0.0.1:{server.port}".encode(), b"answer")
+            assert (client.counters.sent, client.counters.received) == (1, 1)
+
+
+async def test_every_member_of_a_group_receives() -> None:
+    address = f"udp://{GROUP}:{free_port()}"
+    with trio.fail_after(10):
+        async with (
+            DatagramNode.from_address(address, bind=True) as first,
+            DatagramNode.from_address(address, bind=True) as second,
+            DatagramNode.from_address(address, bind=False) as sender,
+        ):
+            await sender.send(b"", b"news")
+            assert [(await first.recv())[1], (await second.recv())[1]] == [b"news", b"news"]
+
+
+async def test_multicast_goes_over_the_loopback_interface_only() -> None:
+    async with DatagramNode(GROUP, free_port(), bind=False) as sender:
+        raw = sender._open()
+        interface = raw.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, 4)
+        assert interface == socket.inet_aton("127.0.0.1")
+        assert raw.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 1
+
+
+async def test_the_largest_datagram_passes_and_a_larger_one_is_refused() -> None:
+    with trio.fail_after(10):
+        async with (
+            DatagramNode("127.0.0.1", 0, bind=True) as server,
+            DatagramNode("127.0.0.1", server.port, bind=False) as client,
+        ):
+            await client.send(b"", bytes(MAX_DATAGRAM))
+            assert len((await server.recv())[1]) == MAX_DATAGRAM
+            with pytest.raises(LocalProtocolError, match="too many for one datagram"):
+                await client.send(b"", bytes(MAX_DATAGRAM + 1))
+
+
+async def test_a_port_where_nobody_listens_never_ends_the_sender() -> None:
+    port = free_port()
+    with trio.fail_after(10):
+        async with DatagramNode("127.0.0.1", port, bind=False) as client:
+            for _ in range(20):
+                await client.send(b"", b"anybody?")
+            async with DatagramNode("127.0.0.1", port, bind=True) as server:
+                await client.send(b"", b"now")
+                assert (await server.recv())[1] == b"now"
+        assert client.counters.sent + client.counters.dropped == 21
+
+
+async def test_a_cancelled_receiver_loses_no_datagram() -> None:
+    with trio.fail_after(10):
+        async with (
+            DatagramNode("127.0.0.1", 0, bind=True) as server,
+            DatagramNode("127.0.0.1", server.port, bind=False) as client,
+        ):
+            await client.send(b"", b"kept")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await server.recv()
+            assert (await server.recv())[1] == b"kept"
+
+
+async def test_a_bound_port_belongs_to_one() -> None:
+    async with DatagramNode("127.0.0.1", 0, bind=True) as first:
+        with pytest.raises(InstanceBusyError, match=f"udp://127.0.0.1:{first.port} is in use"):
+            await DatagramNode("127.0.0.1", first.port, bind=True).__aenter__()
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:1", "udp://127.0.0.1", "udp://:1", "udp://[::1]:1", "udp://a:b", "x"]
+)
+def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="udp://host:port"):
+        DatagramNode.from_address(address, bind=False)
+
+
+async def test_a_bound_node_answers_peers_and_nothing_else() -> None:
+    async with DatagramNode("127.0.0.1", 0, bind=True) as server:
+        for peer in (b"", b"somebody", b"1.2.3.4:port"):
+            with pytest.raises(LocalProtocolError, match="is no peer"):
+                await server.send(peer, b"x")
+
+
+async def test_a_node_says_in_which_state_it_is() -> None:
+    node = DatagramNode("127.0.0.1", 0, bind=True)
+    with pytest.raises(trio.ClosedResourceError, match="not open yet"):
+        await node.recv()
+    async with node:
+        pass
+    with pytest.raises(trio.ClosedResourceError):
+        await node.recv()
+
+
+async def test_a_group_without_a_route_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def unreachable(*_args: object) -> int:
+        await trio.lowlevel.checkpoint()
+        raise OSError(errno.EINVAL, "no route")
+
+    async with DatagramNode(GROUP, free_port(), bind=False) as sender:
+        with pytest.raises(OSError, match="not connected"):
+            sender._open().getpeername()
+        monkeypatch.setattr(sender._open(), "sendto", unreachable)
+        await sender.send(b"", b"news")
+        assert sender.counters.dropped == 1

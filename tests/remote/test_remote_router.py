@@ -1,0 +1,192 @@
+"""The router: messages reach who they are for, absence is said at once, and strangers stop nothing."""
+
+import os
+import random
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import zmq
+
+import rt
+from rt.errors import InstanceBusyError, RemoteCallError
+from rt.protocol import rpc
+from rt.remote import Client, Handler, Router, Service, Socket, SocketNode, route
+
+
+class Echo(Handler):
+    """Says back what it hears."""
+
+    @route
+    async def echo(self, value: object) -> object:
+        return value
+
+
+@asynccontextmanager
+async def routing(*frontends: str, backend: str) -> AsyncIterator[tuple[Router, trio.Nursery]]:
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            router = Router(frontends, [backend])
+            await nursery.start(router.run)
+            yield router, nursery
+            nursery.cancel_scope.cancel()
+
+
+def echo_service(address: str, name: str = "echo-service") -> Service:
+    return Service(SocketNode(zmq.DEALER, name, connections=[address]), Echo())
+
+
+@pytest.mark.parametrize("kind", ["ipc", "inproc", "tcp"])
+async def test_a_call_goes_over_every_transport(kind: str, tmp_path: Path) -> None:
+    front, back = {
+        "ipc": (f"ipc://{tmp_path}/f", f"ipc://{tmp_path}/b"),
+        "inproc": (f"inproc://{tmp_path}/f", f"inproc://{tmp_path}/b"),
+        "tcp": ("tcp://127.0.0.1:*", "tcp://127.0.0.1:*"),
+    }[kind]
+    async with routing(front, backend=back) as (router, nursery):
+        await nursery.start(echo_service(router.backends[0]).run)
+        async with Client(SocketNode(zmq.DEALER, "a-client", connections=router.frontends)) as client:
+            assert await client.call.echo(["x", 1], address="echo-service") == ["x", 1]
+
+
+async def test_one_frontend_is_bound_to_several_addresses(tmp_path: Path) -> None:
+    async with routing("tcp://127.0.0.1:*", f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        await nursery.start(echo_service(router.backends[0]).run)
+        for address in router.frontends:
+            async with Client(SocketNode(zmq.DEALER, connections=[address]), address="echo-service") as client:
+                assert await client.call.echo(address) == address
+
+
+async def test_a_service_may_call_a_service_and_a_client_a_client(tmp_path: Path) -> None:
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        await nursery.start(echo_service(router.backends[0]).run)
+        await nursery.start(echo_service(router.frontends[0], "friend").run)
+        for address in (*router.backends, *router.frontends):
+            async with Client(SocketNode(zmq.DEALER, connections=[address])) as client:
+                assert await client.call.echo(1, address="echo-service") == 1
+                assert await client.call.echo(2, address="friend") == 2
+
+
+async def test_an_absent_service_is_said_at_once_with_the_nearest_that_is_there(tmp_path: Path) -> None:
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        await nursery.start(echo_service(router.backends[0]).run)
+        async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
+            # The deadline of the call is beyond that of the test: only an answer can end it.
+            with pytest.raises(RemoteCallError, match="no service ecko-service; did you mean echo-service") as caught:
+                await client.call.ping(address="ecko-service", timeout=100)
+            assert caught.value.context == {"address": "ecko-service", "method": "ping"}
+        assert router.counters.answered == 1
+
+
+async def test_a_message_to_oneself_is_refused(tmp_path: Path) -> None:
+    async with (
+        routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
+        Client(SocketNode(zmq.DEALER, "me-client", connections=router.frontends)) as client,
+    ):
+        with pytest.raises(RemoteCallError, match="cannot go to its sender"):
+            await client.call.ping(address="me-client", timeout=100)
+
+
+async def test_a_hello_is_answered_with_a_hello(tmp_path: Path) -> None:
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _):
+        async with SocketNode(zmq.DEALER, "new-service", connections=router.backends) as node:
+            await node.send(b"", b"")
+            assert await node.recv() == (b"", b"")
+        assert router.counters.hellos == 1
+
+
+async def test_random_frames_stop_nothing_and_are_counted(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        await nursery.start(echo_service(router.backends[0]).run)
+        with Socket(zmq.DEALER) as stranger:
+            for address in (*router.frontends, *router.backends):
+                stranger.connect(address)
+            names = [b"", b"echo-service", b"nobody", b"\0", b"\xff" * 300]
+            for _ in range(1000):
+                frames = [
+                    chance.choice(names) if chance.random() < 0.5 else chance.randbytes(chance.randrange(40))
+                    for _ in range(chance.randrange(1, 6))
+                ]
+                await stranger.send(frames)
+            async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
+                assert await client.call.echo("still here", address="echo-service", timeout=20) == "still here"
+        assert router.counters.malformed > 100
+
+
+async def test_a_reader_that_does_not_read_is_told_off_and_stops_nobody(tmp_path: Path) -> None:
+    small: dict[int, int | bytes] = {zmq.RCVHWM: 1, zmq.RCVBUF: 4096, zmq.ROUTING_ID: b"lazy-service"}
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        await nursery.start(echo_service(router.backends[0]).run)
+        with Socket(zmq.DEALER, options=small) as lazy:
+            lazy.connect(router.backends[0])
+            await lazy.send([b"", b""])
+            assert await lazy.recv() == [b"", b""]
+            async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
+                blob = bytes(10_000)
+                while not router.counters.dropped:
+                    await client.call.take(blob, address="lazy-service", notification=True)
+                with pytest.raises(RemoteCallError, match="lazy-service does not keep up"):
+                    await client.call.take(address="lazy-service", timeout=100)
+                assert await client.call.echo(1, address="echo-service", timeout=20) == 1
+
+
+SERVICE = """
+import sys, trio, zmq
+from rt.remote import Handler, Service, SocketNode, route
+import os
+class Who(Handler):
+    @route(inline=True)
+    def pid(self) -> int:
+        return os.getpid()
+trio.run(Service(SocketNode(zmq.DEALER, "who-service", connections=[sys.argv[1]]), Who()).run)
+"""
+
+
+async def test_a_service_that_was_killed_and_started_again_has_its_name_back(tmp_path: Path) -> None:
+    home = Path(rt.__file__).parents[1]
+    async with (
+        routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
+        Client(SocketNode(zmq.DEALER, connections=router.frontends), address="who-service") as client,
+    ):
+        for _ in range(2):
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-P", "-c", SERVICE, router.backends[0]], env={**os.environ, "PYTHONPATH": str(home)}
+            )
+            try:
+                assert await until_there(client) == process.pid
+            finally:
+                process.kill()
+                await process.wait()
+
+
+async def until_there(client: Client) -> int:
+    while True:
+        try:
+            return int(await client.call.pid())
+        except RemoteCallError:
+            continue  # the router says at once that nobody is there
+
+
+async def test_the_newest_connection_of_a_name_has_it(tmp_path: Path) -> None:
+    async with (
+        routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
+        SocketNode(zmq.DEALER, "twin-service", connections=router.backends) as old,
+        SocketNode(zmq.DEALER, connections=router.frontends) as client,
+    ):
+        await old.send(b"", b"")
+        await old.recv()
+        async with SocketNode(zmq.DEALER, "twin-service", connections=router.backends) as new:
+            await new.send(b"", b"")
+            await new.recv()
+            await client.send(b"twin-service", rpc.encode(rpc.Notification("hello", [])))
+            assert rpc.decode((await new.recv())[1]) == rpc.Notification("hello", [])
+
+
+async def test_an_address_in_use_is_said_with_its_remedy(tmp_path: Path) -> None:
+    async with routing("tcp://127.0.0.1:*", backend=f"ipc://{tmp_path}/b") as (router, _):
+        with pytest.raises(InstanceBusyError, match=f"{router.frontends[0]} is in use"):
+            await Router(router.frontends, [f"ipc://{tmp_path}/b2"]).run()

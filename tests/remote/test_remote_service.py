@@ -1,0 +1,301 @@
+"""Clients and services: arguments are checked, errors travel, nothing that comes in ends a service."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+import structlog
+import trio
+import trio.testing
+import zmq
+from trio.testing import MockClock
+
+from rt.errors import DeviceError, EmergencyStopException, LocalProtocolError, RemoteCallError
+from rt.protocol import rpc
+from rt.protocol.control import GamepadState, GamepadUpdate, encode_gamepads
+from rt.remote import Client, DatagramNode, Handler, Router, Service, SocketNode, route, service
+
+ADDRESS = "device-service"
+
+
+class Device(Handler):
+    """A handler with one method of each kind."""
+
+    def __init__(self) -> None:
+        self.gate = trio.Event()
+        self.entered = 0
+        self.gamepads: list[GamepadUpdate] = []
+        self.seen = trio.Event()
+
+    @route
+    async def ping(
+        self, uids: str | list[str] | None = None, count: Annotated[int, msgspec.Meta(ge=1)] = 1
+    ) -> list[Any]:
+        """Ask devices who they are."""
+        return [uids, count]
+
+    @route(urgent=True)
+    async def halt(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
+    @route(inline=True)
+    def quick(self) -> str:
+        return threading.current_thread().name
+
+    @route
+    def slow(self) -> str:
+        return threading.current_thread().name
+
+    @route
+    async def total(self, *values: float) -> float:
+        return sum(values)
+
+    @route
+    async def fail(self, kind: str) -> object:
+        errors: dict[str, Exception] = {
+            "ours": DeviceError("the device 7 is gone", uid="7"),
+            "odd": DeviceError("odd", thing=object(), text="\ud800"),
+            "bug": KeyError("x"),
+            "stop": EmergencyStopException("stop now", by="test"),
+        }
+        if kind == "result":
+            return object()
+        raise errors[kind]
+
+    @route
+    async def wait(self) -> None:
+        self.entered += 1
+        await self.gate.wait()
+
+    @route(inline=True)
+    def update_gamepads(self, update: GamepadUpdate) -> None:
+        self.gamepads.append(update)
+        self.seen.set()
+
+    def hidden(self) -> None:
+        raise AssertionError
+
+
+@asynccontextmanager
+async def robot(tmp_path: Path, handler: Handler, **options: Any) -> AsyncIterator[tuple[Client, Service]]:
+    front, back = f"ipc://{tmp_path}/f", f"ipc://{tmp_path}/b"
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Router([front], [back]).run)
+            serving = Service(SocketNode(zmq.DEALER, ADDRESS, connections=[back]), handler, **options)
+            await nursery.start(serving.run)
+            async with Client(SocketNode(zmq.DEALER, "test-client", connections=[front]), address=ADDRESS) as client:
+                yield client, serving
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_call_returns_what_the_method_returned(tmp_path: Path) -> None:
+    async with robot(tmp_path, Device()) as (client, _):
+        assert await client.call.ping() == [None, 1]
+        assert await client.call.ping("1", 2) == ["1", 2]
+        assert await client.call["ping"](["1", "2"], address=ADDRESS, timeout=5) == [["1", "2"], 1]
+        assert await client.call.total(1, 2.5, 3) == 6.5
+        assert await client.issue_call("total") == 0
+
+
+async def test_a_plain_method_runs_in_a_worker_thread_unless_it_is_inline(tmp_path: Path) -> None:
+    async with robot(tmp_path, Device()) as (client, _):
+        assert await client.call.quick() == threading.current_thread().name
+        assert await client.call.slow() != threading.current_thread().name
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "said"),
+    [
+        ("ping", [5], r"ping: argument uids came as 5: Expected `str \| array \| null`, got `int`"),
+        ("ping", [None, 0], r"argument count came as 0: Expected `int` >= 1"),
+        ("ping", [["1", 2]], r"argument uids came as \['1', 2\]: Expected `str`, got `int` - at `\$\[1\]`"),
+        ("ping", [1, 2, 3], r"ping\(uids: str \| list\[str\] \| None = None, .* cannot be called with 3 arguments"),
+        ("fail", [], r"fail\(kind: str\) -> object cannot be called with 0 arguments"),
+        ("total", [1, "2"], r"argument \*args came as '2': Expected `float`, got `str`"),
+        ("pong", [], "there is no method pong; did you mean ping?"),
+        ("hidden", [], "there is no method hidden"),
+        ("__init__", [], "there is no method __init__"),
+    ],
+)
+async def test_a_wrong_call_is_told_what_is_wrong_and_what_is_allowed(
+    tmp_path: Path, method: str, params: list[Any], said: str
+) -> None:
+    async with robot(tmp_path, Device()) as (client, serving):
+        with pytest.raises(RemoteCallError, match=said):
+            await client.call[method](*params)
+        assert serving.counters.errors == 1
+        assert await client.call.ping() == [None, 1]
+
+
+async def test_an_error_of_ours_keeps_its_message_and_context(tmp_path: Path) -> None:
+    async with robot(tmp_path, Device()) as (client, _):
+        with pytest.raises(RemoteCallError, match="the device 7 is gone") as caught:
+            await client.call.fail("ours")
+        assert caught.value.context == {"uid": "7"}
+
+
+async def test_an_error_whose_context_cannot_travel_still_arrives(tmp_path: Path) -> None:
+    async with robot(tmp_path, Device()) as (client, _):
+        with pytest.raises(RemoteCallError, match="odd") as caught:
+            await client.call.fail("odd")
+        assert caught.value.context["text"] == "?"
+        with pytest.raises(RemoteCallError, match="its result cannot be sent"):
+            await client.call.fail("result")
+
+
+async def test_a_bug_in_a_handler_is_an_error_for_its_caller_only(tmp_path: Path) -> None:
+    async with robot(tmp_path, Device()) as (client, _):
+        with pytest.raises(RemoteCallError, match="KeyError: 'x'"):
+            await client.call.fail("bug")
+        assert await client.call.ping() == [None, 1]
+
+
+async def test_an_emergency_stop_is_answered_and_reaches_the_owner(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with robot(tmp_path, Device()) as (client, _):
+            with pytest.raises(RemoteCallError, match="stop now"):
+                await client.call.fail("stop")
+            await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await story()
+    assert caught.value.subgroup(EmergencyStopException)
+
+
+async def test_describe_tells_signature_documentation_and_schema(tmp_path: Path) -> None:
+    async with robot(tmp_path, Device()) as (client, _):
+        methods = await client.call.describe()
+    assert set(methods) == {"describe", "fail", "halt", "ping", "quick", "slow", "total", "update_gamepads", "wait"}
+    ping = methods["ping"]
+    assert ping["doc"] == "Ask devices who they are."
+    assert ping["signature"].startswith("ping(uids: str | list[str] | None = None, count: int = 1)")
+    assert ping["arguments"][1] == {"name": "count", "required": False, "schema": {"type": "integer", "minimum": 1}}
+
+
+async def test_calls_beyond_the_backlog_are_refused_at_once_and_inline_and_urgent_routes_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "BACKLOG", 2)
+    handler = Device()
+    async with robot(tmp_path, handler, concurrency=2) as (client, serving):
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(lambda: client.issue_call("wait", timeout=10))
+            while serving._open < 4:
+                assert await client.call.quick()
+            with pytest.raises(RemoteCallError, match="2 calls are already waiting"):
+                await client.call.wait(timeout=10)
+            assert await client.call.quick()
+            assert await client.call.halt()
+            assert handler.entered == 2
+            handler.gate.set()
+        assert handler.entered == 4
+        assert serving.counters.refused == 1
+
+
+async def test_a_call_that_nobody_answers_says_who_and_how_long(tmp_path: Path) -> None:
+    handler = Device()
+    async with robot(tmp_path, handler) as (client, _):
+        with pytest.raises(RemoteCallError, match=r"device-service did not answer wait within 0\.05 s"):
+            await client.call.wait(timeout=0.05)
+        handler.gate.set()
+        # Answers of one service come in the order in which they were sent: the late one is before this one.
+        assert await client.call.ping() == [None, 1]
+        assert (client.counters.timeouts, client.counters.late) == (1, 1)
+
+
+async def test_many_calls_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
+    async with robot(tmp_path, Device()) as (client, _):
+
+        async def ask(number: int) -> None:
+            assert await client.call.total(number, timeout=10) == number
+
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(ask, number)
+
+
+async def test_without_a_robot_a_call_says_that_it_was_not_sent(tmp_path: Path) -> None:
+    async with Client(SocketNode(zmq.DEALER, connections=[f"ipc://{tmp_path}/none"])) as client:
+        with pytest.raises(RemoteCallError, match=r"idle was not sent: .*/none; is the robot running"):
+            await client.call.idle(address="executor-service", timeout=0.05)
+        with pytest.raises(LocalProtocolError, match="say which service"):
+            await client.call.idle()
+
+
+async def test_an_error_in_the_body_of_a_client_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="body"):
+        async with Client(SocketNode(zmq.DEALER, connections=[f"ipc://{tmp_path}/none"])):
+            raise KeyError("body")
+
+
+async def test_a_notification_is_obeyed_and_has_no_answer(tmp_path: Path) -> None:
+    handler = Device()
+    async with robot(tmp_path, handler) as (client, _):
+        state = {"lx": 0.0, "ly": 1.0, "rx": 0.0, "ry": 0.0, "btn": 0}
+        assert await client.call.update_gamepads({"0": state}, notification=True) is None
+        await handler.seen.wait()
+        assert handler.gamepads == [{"0": GamepadState(0.0, 1.0, 0.0, 0.0, 0)}]
+
+
+async def test_garbage_ends_no_service(tmp_path: Path) -> None:
+    async with robot(tmp_path, Device()) as (client, serving):
+        bad = [
+            b"\xff",
+            b"\x90",
+            rpc.encode(rpc.Response(1, None, 2)),
+            bytes(1000),
+            rpc.encode(rpc.Notification("nothing", [])),
+        ]
+        for payload in bad:
+            await client.node.send(ADDRESS.encode(), payload)
+        assert await client.call.ping() == [None, 1]
+        assert serving.counters.malformed == 4
+
+
+async def test_gamepad_datagrams_reach_a_service() -> None:
+    handler = Device()
+    node = DatagramNode("127.0.0.1", 0, bind=True)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Service(node, handler).run)
+            async with DatagramNode("127.0.0.1", node.port, bind=False) as sender:
+                await sender.send(b"", b"garbage")
+                await sender.send(b"", encode_gamepads({1: GamepadState(0.0, 0.5, 0.0, 0.0, 3)}))
+                await handler.seen.wait()
+            async with Client(DatagramNode("127.0.0.1", node.port, bind=False)) as client:
+                assert await client.call.total(1, 2) == 3
+            nursery.cancel_scope.cancel()
+    assert handler.gamepads == [{"1": GamepadState(0.0, 0.5, 0.0, 0.0, 3)}]
+
+
+def test_an_async_method_cannot_be_inline() -> None:
+    with pytest.raises(TypeError, match="is async"):
+
+        @route(inline=True)
+        async def method() -> None: ...
+
+
+def test_a_signature_that_cannot_be_served_is_found_before_it_is_called() -> None:
+    class Wrong(Handler):
+        @route
+        async def method(self, *, name: str) -> None: ...
+
+    with pytest.raises(TypeError, match="can only be given by name"):
+        Service(SocketNode(zmq.DEALER), Wrong())
+
+
+async def test_notifications_that_fail_are_said_once_a_second_with_their_number(autojump_clock: MockClock) -> None:
+    with structlog.testing.capture_logs() as logs:
+        serving = Service(SocketNode(zmq.DEALER, ADDRESS), Device())
+        for _ in range(100):
+            serving._complain("a call failed", reason="garbage")
+        await trio.sleep(1.5)
+        serving._complain("a call failed", reason="garbage")
+    assert [entry.get("unsaid") for entry in logs] == [None, 99]

@@ -1,0 +1,156 @@
+"""The device process as the root starts it: however it is made to end, its devices are disabled first."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+from support.device_robot import CATALOG, Board, make_board
+
+from rt.app import ChildSettings
+from rt.buffer import BufferStore, DeviceBuffer, Doorbell, LeaseTable
+from rt.config import Config
+from rt.protocol.message import DevDisable, DevWrite, SubReq
+from rt.smartdevice.emulator import connect_emulated
+from rt.supervisor.lifeline import open_lifeline
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Child:
+    """The process, its lifeline, and the side of whoever commands it."""
+
+    process: subprocess.Popen[bytes]
+    lifeline: socket.socket
+    port: int
+    doorbell: Doorbell
+    leases: LeaseTable
+    buffers: BufferStore
+
+    def buffer_of(self, board: Board) -> DeviceBuffer:
+        return self.buffers.get_or_open(board.device.uid, create=False)
+
+    async def keep_lease(self) -> None:
+        while True:
+            self.leases.beat()
+            if self.leases.slot(0).renew():
+                self.doorbell.ring()
+            await trio.sleep(0.02)
+
+    async def exit_code(self) -> int:
+        with trio.fail_after(5):
+            while (code := self.process.poll()) is None:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        return code
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def start(prefix: str, directory: Path, port: int, doorbell: Doorbell) -> Iterator[Child]:
+    config = Config(dev_vsd_addr=f"tcp://127.0.0.1:{port}", dev_ports=(f"{directory}/ttyACM*",)).resolved(directory)
+    settings = ChildSettings(
+        role="device", config=config, directory=str(directory), shm_prefix=prefix, doorbell=doorbell.fd
+    )
+    ours, theirs = open_lifeline(settings.encode())
+    command = [sys.executable, "-P", "-m", "rt", "_child", "device", str(theirs.fileno())]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (
+        LeaseTable.open(prefix) as leases,
+        BufferStore(CATALOG, prefix, doorbell=doorbell, lock_timeout=0.1) as store,
+        subprocess.Popen(command, pass_fds=(theirs.fileno(), doorbell.fd), env=environment) as process,
+    ):
+        theirs.close()
+        try:
+            yield Child(process, ours, port, doorbell, leases, store)
+        finally:
+            process.kill()
+            ours.close()
+
+
+@asynccontextmanager
+async def driving(prefix: str, directory: Path) -> AsyncIterator[tuple[Child, list[Board]]]:
+    """A device process that drives two motors."""
+    doorbell = Doorbell()
+    try:
+        with trio.fail_after(20), start(prefix, directory, free_port(), doorbell) as child:
+            boards = [make_board("polar-bear", number=number) for number in range(2)]
+            async with trio.open_nursery() as nursery:
+                for board in boards:
+                    nursery.start_soon(connect_emulated, board.device, "127.0.0.1", child.port)
+                for board in boards:
+                    await board.hears(SubReq)
+                nursery.start_soon(child.keep_lease)
+                await trio.sleep(0.05)
+                for board in boards:
+                    child.buffer_of(board).write("duty_cycle", 0.5)
+                    await board.hears(DevWrite)
+                yield child, boards
+                nursery.cancel_scope.cancel()
+    finally:
+        doorbell.close()
+
+
+async def disabled(boards: list[Board]) -> None:
+    for board in boards:
+        board.heard.clear()
+    for board in boards:
+        await board.hears(DevDisable)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_disables_devices_and_ends_with_exit_code_0(
+    prefix: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    async with driving(prefix, tmp_path) as (child, boards):
+        child.process.send_signal(number)
+        child.process.send_signal(number)
+        await disabled(boards)
+        assert await child.exit_code() == 0
+        assert all(board.device.values["duty_cycle"] == 0 for board in boards)
+
+
+async def test_the_end_of_the_root_disables_devices_and_ends_the_process(prefix: str, tmp_path: Path) -> None:
+    async with driving(prefix, tmp_path) as (child, boards):
+        child.lifeline.close()
+        start_time = trio.current_time()
+        await disabled(boards)
+        assert trio.current_time() - start_time < 0.1
+        assert await child.exit_code() == 0
+
+
+async def test_a_killed_device_process_is_followed_by_one_that_finds_all_devices_again(
+    prefix: str, tmp_path: Path
+) -> None:
+    async with driving(prefix, tmp_path) as (child, boards):
+        child.process.kill()
+        start_time = trio.current_time()
+        with start(prefix, tmp_path, child.port, child.doorbell):
+            for board in boards:
+                board.heard.clear()
+            for board in boards:
+                await board.hears(SubReq)
+            assert trio.current_time() - start_time < 2
+
+
+async def test_a_taken_address_is_one_sentence_and_exit_code_75(prefix: str, tmp_path: Path) -> None:
+    doorbell = Doorbell()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with start(prefix, tmp_path, int(taken.getsockname()[1]), doorbell) as child:
+            with trio.fail_after(20):
+                assert await child.exit_code() == 75
+    doorbell.close()

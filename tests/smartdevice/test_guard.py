@@ -1,0 +1,194 @@
+"""The guard: open only under a fresh lease, and closed within milliseconds of a holder's death."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+import trio.testing
+from structlog.testing import capture_logs
+
+from rt.buffer import LeaseTable
+from rt.buffer.lease import ROOT_TIMEOUT, TIMEOUT
+from rt.smartdevice.guard import SafetyGuard
+
+HOLDER = """
+import sys, time
+from rt.buffer import LeaseTable
+with LeaseTable.open(sys.argv[1], create=False) as table:
+    lease = table.slot(2)
+    while True:
+        lease.renew()
+        time.sleep(0.02)
+"""
+
+
+class Lapses:
+    """Counts, and lets a test wait."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.news = trio.Event()
+
+    def __call__(self) -> None:
+        self.times.append(trio.current_time())
+        self.news.set()
+
+    async def wait(self) -> float:
+        with trio.fail_after(10):
+            await self.news.wait()
+        self.news = trio.Event()
+        return self.times[-1]
+
+
+async def keep_beating(table: LeaseTable) -> None:
+    while True:
+        table.beat()
+        await trio.sleep(0.05)
+
+
+@asynccontextmanager
+async def guarding(table: LeaseTable, *, rooted: bool = True) -> AsyncIterator[tuple[SafetyGuard, Lapses]]:
+    lapses = Lapses()
+    guard = SafetyGuard(table, lapses)
+    async with trio.open_nursery() as nursery:
+        table.beat()
+        if rooted:
+            nursery.start_soon(keep_beating, table)
+        nursery.start_soon(guard.run)
+        await trio.testing.wait_all_tasks_blocked()
+        yield guard, lapses
+        nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def holder(prefix: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, prefix]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def is_open(guard: SafetyGuard) -> bool:
+    return guard.open
+
+
+async def until_open(guard: SafetyGuard) -> None:
+    with trio.fail_after(10):
+        while not guard.open:  # noqa: ASYNC110 - another process begins its lease without a bell
+            await trio.sleep(0.002)
+
+
+async def test_nothing_is_open_without_a_lease_and_nothing_lapses(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            guard.look()
+            assert not guard.open
+            assert lapses.times == []
+
+
+async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            for count in range(1, 4):
+                table.slot(0).renew()
+                assert is_open(guard)
+                table.slot(0).release()
+                assert not is_open(guard)
+                guard.look()
+                assert len(lapses.times) == count
+
+
+async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            start = trio.current_time()
+            table.slot(0).renew()
+            guard.look()
+            with capture_logs() as events:
+                assert TIMEOUT <= await lapses.wait() - start < TIMEOUT + 0.05
+            assert [event["reason"] for event in events] == ["the lease was not renewed in time"]
+            assert table.slot(0).renew(), "whoever comes back has to ring"
+
+
+async def test_a_renewed_lease_stays(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            for _ in range(20):
+                table.slot(0).renew()
+                guard.look()
+                await trio.sleep(TIMEOUT / 5)
+            assert guard.open
+            assert lapses.times == []
+
+
+async def test_death_of_the_holder_is_a_lapse_in_milliseconds(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            with holder(prefix) as process:
+                await until_open(guard)
+                await trio.testing.wait_all_tasks_blocked(0.005)
+                with capture_logs() as events:
+                    start = trio.current_time()
+                    os.kill(process.pid, signal.SIGKILL)
+                    assert await lapses.wait() - start < TIMEOUT / 2
+            assert str(process.pid) in events[0]["reason"]
+            assert not guard.open
+
+
+async def test_one_dead_holder_does_not_close_what_another_holds(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses), trio.open_nursery() as nursery:
+
+            async def renew() -> None:
+                while True:
+                    table.slot(0).renew()
+                    guard.look()
+                    await trio.sleep(0.02)
+
+            nursery.start_soon(renew)
+            with holder(prefix) as process:
+                while len(table.holders()) < 2:  # noqa: ASYNC110 - another process begins its lease without a bell
+                    await trio.sleep(0.002)
+                await trio.sleep(0.05)
+                process.kill()
+                while len(table.holders()) > 1:  # noqa: ASYNC110 - the guard takes it away
+                    await trio.sleep(0.001)
+            assert guard.open
+            assert lapses.times == []
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            table.slot(0).renew()
+            assert is_open(guard)
+            guard.shut()
+            assert len(lapses.times) == 1
+            table.slot(0).renew()
+            guard.look()
+            assert not guard.open
+
+
+async def test_nothing_moves_when_the_root_falls_silent(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table, rooted=False) as (guard, lapses), trio.open_nursery() as nursery:
+
+            async def renew() -> None:
+                while True:
+                    table.slot(0).renew()
+                    guard.look()
+                    await trio.sleep(0.02)
+
+            start = trio.current_time()
+            nursery.start_soon(renew)
+            with capture_logs() as events:
+                assert await lapses.wait() - start < ROOT_TIMEOUT + 0.05
+            assert [event["reason"] for event in events] == ["the root does not answer"]
+            assert not is_open(guard)
+            nursery.cancel_scope.cancel()

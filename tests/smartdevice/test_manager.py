@@ -1,0 +1,375 @@
+"""Devices come, are commanded, and go; and nothing moves without a lease."""
+
+import errno
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from structlog.testing import capture_logs
+from support.device_robot import Board, Robot, make_board
+
+from rt.buffer import segment
+from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError, RemoteProtocolError
+from rt.protocol import frames
+from rt.protocol.message import (
+    DevData,
+    DevDisable,
+    DevRead,
+    DevWrite,
+    Error,
+    ErrorCode,
+    HbReq,
+    HbRes,
+    Message,
+    Ping,
+    SubReq,
+)
+from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
+from rt.smartdevice.link import StreamLink
+from rt.smartdevice.process import _plain_errors
+
+
+def writes_duty(value: float) -> Callable[[Message], bool]:
+    return lambda message: message == DevWrite(1, struct.pack("<f", value))
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for what no event tells of: another task's next step."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.001)
+
+
+async def plugged(robot: Robot, name: str = "polar-bear", **options: Any) -> Board:
+    board = make_board(name, **options)
+    await robot.plug(board, f"line of {name}")
+    await until(lambda: board.device.uid in robot.manager.devices)
+    await board.hears(SubReq)
+    return board
+
+
+async def test_a_device_is_discovered_subscribed_and_read(robot: Robot) -> None:
+    board = await plugged(robot, "limit-switch", values={"switch1": True})
+    buffer = robot.buffer_of(board)
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+    assert int(buffer.uid) == board.device.uid
+    await until(lambda: buffer.valid and buffer.get("switch1"))
+    assert buffer.subscription == ["switch0", "switch1", "switch2"]
+    assert buffer.interval == 0.04
+    assert buffer.counters.connects == 1
+    assert [type(each) for each in board.heard[:3]] == [DevDisable, Ping, DevDisable]
+
+
+async def test_a_write_under_a_lease_reaches_the_device_and_newest_wins(robot: Robot) -> None:
+    board = await plugged(robot)
+    buffer = robot.buffer_of(board)
+    robot.nursery.start_soon(robot.keep_lease)
+    await until(lambda: robot.manager.guard.open)
+    buffer.write("duty_cycle", 0.25)
+    await board.hears(writes_duty(0.25))
+    for step in range(10):
+        buffer.write("duty_cycle", step / 16)
+    await board.hears(writes_duty(9 / 16))
+    await until(lambda: buffer.get("duty_cycle") == 9 / 16)
+    assert len([each for each in board.heard if isinstance(each, DevWrite)]) == 2
+    assert buffer.counters.writes_sent == 2
+
+
+async def test_writes_keep_their_distance(robot: Robot) -> None:
+    board = await plugged(robot)
+    buffer = robot.buffer_of(board)
+    robot.nursery.start_soon(robot.keep_lease)
+    await until(lambda: robot.manager.guard.open)
+    start = trio.current_time()
+    for step in range(1, 6):
+        buffer.write("duty_cycle", step / 8)
+        await board.hears(writes_duty(step / 8))
+    assert trio.current_time() - start >= 4 * 0.04
+
+
+async def test_a_device_that_asks_to_be_sent_less_is_sent_half_as_much(robot: Robot) -> None:
+    board = await plugged(robot)
+    client = robot.manager.devices[board.device.uid]
+    client._take(Error(ErrorCode.BACKOFF))
+    buffer = robot.buffer_of(board)
+    robot.nursery.start_soon(robot.keep_lease)
+    await until(lambda: robot.manager.guard.open)
+    start = trio.current_time()
+    for step in range(1, 4):
+        buffer.write("duty_cycle", step / 8)
+        await board.hears(writes_duty(step / 8))
+    assert trio.current_time() - start >= 2 * 0.08
+
+
+async def test_without_a_lease_no_write_leaves_and_it_is_said_once(robot: Robot) -> None:
+    board = await plugged(robot)
+    buffer = robot.buffer_of(board)
+    with capture_logs() as events:
+        for _ in range(5):
+            buffer.write("duty_cycle", 1.0)
+            await until(lambda: not buffer.dirty)
+    assert buffer.counters.writes_dropped == 5
+    assert not [each for each in board.heard if isinstance(each, DevWrite)]
+    assert len([event for event in events if "dropped" in event["event"]]) == 1
+
+
+async def test_a_lease_given_up_disables_at_once_and_drops_what_was_pending(robot: Robot) -> None:
+    board = await plugged(robot)
+    buffer = robot.buffer_of(board)
+    robot.hold_lease()
+    await until(lambda: robot.manager.guard.open)
+    buffer.write("duty_cycle", 0.5)
+    await board.hears(writes_duty(0.5))
+    before = len(board.heard)
+    buffer.write("duty_cycle", 0.75)  # waits for the write interval
+    robot.drop_lease()
+    await until(lambda: board.device.disabled)
+    await trio.sleep(0.1)
+    after = [each for each in board.heard[before:] if not isinstance(each, HbRes)]
+    assert after == [DevDisable()]
+    assert board.device.values["duty_cycle"] == 0
+
+
+async def test_silence_of_the_holder_disables_in_a_tenth_of_a_second(robot: Robot) -> None:
+    board = await plugged(robot)
+    buffer = robot.buffer_of(board)
+    robot.hold_lease()
+    buffer.write("duty_cycle", 0.5)
+    await board.hears(writes_duty(0.5))
+    with capture_logs() as events:
+        await until(lambda: board.device.disabled)
+    assert any("not renewed" in event.get("reason", "") for event in events)
+    robot.nursery.start_soon(robot.keep_lease)  # and back again
+    await until(lambda: robot.manager.guard.open)
+    buffer.write("duty_cycle", 0.25)
+    await board.hears(writes_duty(0.25))
+
+
+async def test_a_device_that_comes_back_does_not_go_on_with_old_commands(robot: Robot) -> None:
+    board = make_board("polar-bear")
+    robot.nursery.start_soon(robot.keep_lease)
+    unplug = await robot.plug(board)
+    await until(lambda: board.device.uid in robot.manager.devices)
+    buffer = robot.buffer_of(board)
+    buffer.write("duty_cycle", 0.5)
+    await board.hears(writes_duty(0.5))
+    buffer.write("duty_cycle", 0.75)
+    await unplug()
+    await until(lambda: not robot.manager.devices)
+    assert not buffer.valid
+    with pytest.raises(DeviceBufferError):
+        buffer.write("duty_cycle", 1.0)
+    again = make_board("polar-bear")
+    await robot.plug(again)
+    await again.hears(SubReq)
+    await trio.sleep(0.1)
+    assert not [each for each in again.heard if isinstance(each, DevWrite)]
+    assert robot.buffer_of(again) is buffer
+    assert buffer.counters.connects == 2
+
+
+async def test_garbage_ends_nothing_and_is_counted(robot: Robot) -> None:
+    board = make_board("limit-switch")
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(os.urandom(500).replace(b"\0", b"\1") + b"\0")  # before it is discovered
+    robot.nursery.start_soon(robot.manager._run_and_tell, StreamLink(ours, "line"))
+    await trio.testing.wait_all_tasks_blocked()
+    await theirs.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
+    await until(lambda: board.device.uid in robot.manager.devices)
+    garbage = [
+        b"\x01" * 300 + b"\0",
+        b"\x55" * 2**20 + b"\0",
+        b"\x02\x10\x02\x11\0",
+        frames.encode(DevData(0b1, b"\0\0\0")),
+        frames.encode(DevData(0xFFFF, b"")),
+        frames.encode(Ping()),
+    ]
+    for piece in garbage:
+        await theirs.send_all(piece)
+    await theirs.send_all(frames.encode(DevData(0b100, b"\1")))
+    buffer = robot.buffer_of(board)
+    await until(lambda: buffer.get("switch2"))
+    assert buffer.counters.bad_frames == 1 + len(garbage)
+
+
+async def test_heartbeat_requests_are_answered_also_before_discovery(robot: Robot) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    robot.nursery.start_soon(robot.manager._run_and_tell, StreamLink(ours, "line"))
+    await theirs.send_all(frames.encode(HbReq(42)))
+    reader = frames.FrameReader()
+    with trio.fail_after(10):
+        while HbRes(42) not in reader.feed(bytes(await theirs.receive_some())):
+            pass
+
+
+async def test_two_devices_of_one_uid_are_refused_with_both_ports_named(robot: Robot) -> None:
+    first = await plugged(robot)
+    with capture_logs() as events:
+        await robot.plug(make_board("polar-bear"), "second line")
+        await until(lambda: any("refused" in event["event"] for event in events))
+    (event,) = [event for event in events if "refused" in event["event"]]
+    assert "second line" in event["event"]
+    assert "line of polar-bear" in event["event"]
+    assert robot.buffer_of(first).valid
+    assert robot.manager.list_uids() == [str(first.device.uid)]
+
+
+async def test_a_device_that_lost_its_line_unnoticed_may_come_back_on_another(robot: Robot) -> None:
+    board = make_board("limit-switch")
+    ours, theirs = trio.testing.memory_stream_pair()
+    robot.nursery.start_soon(robot.manager._run_and_tell, StreamLink(ours, "dead line"))
+    await theirs.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
+    await until(lambda: board.device.uid in robot.manager.devices)
+    await robot.plug(board, "new line")
+    await until(lambda: (client := robot.manager.devices.get(board.device.uid)) and client.link.name == "new line")
+    await until(lambda: robot.buffer_of(board).valid)
+
+
+async def test_a_device_that_the_catalog_does_not_know_is_told_of_once(robot: Robot) -> None:
+    stranger = EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72)
+    with capture_logs() as events:
+        for line in ("one", "two"):
+            ours, theirs = trio.testing.memory_stream_pair()
+            await theirs.send_all(frames.encode(stranger.handle(Ping(), 0)[0]))
+            await robot.manager._run_and_tell(StreamLink(ours, line))
+    assert len([event for event in events if "no device id 99" in event["event"]]) == 1
+
+
+async def test_remote_calls_reach_devices_by_uid_and_by_name(robot: Robot) -> None:
+    board = await plugged(robot)
+    manager, uid = robot.manager, str(board.device.uid)
+    await manager.ping()
+    await manager.ping("left")
+    await manager.disable([uid])
+    assert len(await board.hears(DevDisable, 3)) == 3
+    assert 0 < (await manager.heartbeat(uid) or 0) < 1
+    assert await manager.heartbeat(uid, 200, block=False) is None
+    await board.hears(lambda message: message == HbReq(200))
+    await manager.subscribe("left", ["enc_pos"], 0.1)
+    assert robot.buffer_of(board).subscription == ["enc_pos"]
+    assert robot.buffer_of(board).interval == 0.1
+    manager.read(uid, ["enc_vel"])
+    await board.hears(lambda message: message == DevRead(1 << 11))
+    await manager.unsubscribe()
+    assert robot.buffer_of(board).subscription == []
+
+
+async def test_wrong_calls_say_what_is_wrong(robot: Robot) -> None:
+    await plugged(robot)
+    manager = robot.manager
+    with pytest.raises(DeviceError, match="not connected; connected: left"):
+        await manager.ping("5")
+    with pytest.raises(DeviceError, match="did you mean left"):
+        await manager.ping("lefd")
+    with pytest.raises(DeviceError, match=r"interval has to be 0 to 65.535 s, not 99"):
+        await manager.subscribe("left", None, 99)
+    with pytest.raises(OverflowError):
+        await manager.heartbeat("left", 256)
+    with pytest.raises(DeviceError, match="duty_cycle"):
+        await manager.subscribe("left", ["duty_cicle"])
+    with pytest.raises(DeviceError, match="not readable"):
+        manager.read("left", ["pid_pos_kp"])
+
+
+async def test_every_method_of_the_device_service_is_there(robot: Robot) -> None:
+    expected = {"list_uids", "ping", "disable", "subscribe", "unsubscribe", "read", "heartbeat", "describe"}
+    assert set(robot.manager.routes()) == expected
+
+
+async def test_a_busy_buffer_delays_one_device_and_loses_no_command(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = await plugged(robot)
+    buffer = robot.buffer_of(board)
+    robot.nursery.start_soon(robot.keep_lease)
+    await until(lambda: robot.manager.guard.open)
+
+    def busy(*_args: object) -> None:
+        raise BufferBusyError("held")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(buffer, "emit_dev_rw", busy)
+        patched.setattr(buffer, "update", busy)
+        buffer.write("duty_cycle", 0.5)
+        await until(lambda: buffer.counters.updates_dropped)
+    await board.hears(writes_duty(0.5))
+
+
+async def test_a_virtual_device_connects_over_tcp(robot: Robot) -> None:
+    (listener,) = await robot.nursery.start(robot.manager.open_virtual_devices, "tcp://localhost:0")
+    port = listener.socket.getsockname()[1]
+    with pytest.raises(InstanceBusyError, match=os.strerror(errno.EADDRINUSE)), _plain_errors():
+        await robot.manager.open_virtual_devices(f"tcp://127.0.0.1:{port}")
+    board = make_board("limit-switch")
+    robot.nursery.start_soon(connect_emulated, board.device, "127.0.0.1", port)
+    await until(lambda: board.device.uid in robot.manager.devices)
+    assert robot.manager.devices[board.device.uid].link.name.startswith("tcp://127.0.0.1:")
+
+
+async def test_the_end_of_a_client_is_a_disabled_device(robot: Robot) -> None:
+    boards = [await plugged(robot, number=number) for number in range(3)]
+    robot.nursery.start_soon(robot.keep_lease)
+    await until(lambda: robot.manager.guard.open)
+    for board in boards:
+        robot.buffer_of(board).write("duty_cycle", 0.5)
+        await board.hears(writes_duty(0.5))
+    start = trio.current_time()
+    await robot.manager.disable_all()
+    assert trio.current_time() - start < 0.2
+    await until(lambda: all(board.device.disabled for board in boards))
+    robot.hold_lease()
+    assert not robot.manager.guard.open  # for good
+
+
+def muted(board: Board) -> Board:
+    """A board that still moves, but answers neither pings nor heartbeats."""
+    answer = board.device.handle
+
+    def handle(item: Message | RemoteProtocolError, now: float) -> list[Message]:
+        answers = answer(item, now)
+        return [] if isinstance(item, HbReq | Ping) else answers
+
+    board.device.handle = handle  # type: ignore[method-assign]
+    return board
+
+
+async def test_a_device_that_loses_its_uid_is_disabled_before_its_line_is_dropped(robot: Robot) -> None:
+    first = await plugged(robot)
+    robot.hold_lease()
+    robot.nursery.start_soon(robot.keep_lease)
+    robot.buffer_of(first).write("duty_cycle", 0.5)
+    await first.hears(DevWrite)
+    muted(first)
+    first.heard.clear()
+    with capture_logs() as events:
+        await robot.plug(make_board("polar-bear"), "claimant")
+        await first.hears(DevDisable)
+        await until(lambda: any(event.get("log_level") == "warning" for event in events))
+    assert first.device.values["duty_cycle"] == 0.0
+
+
+async def test_many_claimants_do_not_evict_a_device_that_is_alive(robot: Robot) -> None:
+    first = await plugged(robot)
+    client = robot.manager.devices[first.device.uid]
+    with capture_logs() as events:
+        for number in range(100):
+            await robot.plug(make_board("polar-bear"), f"liar {number}")
+        await until(lambda: len(robot.manager._clients) == 1)
+    assert robot.manager.devices[first.device.uid] is client
+    assert any("refused" in event["event"] for event in events)
+
+
+async def test_a_full_shared_memory_is_the_error_of_one_device(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = await plugged(robot)
+    with capture_logs() as events, monkeypatch.context() as full:
+        full.setattr(segment, "DIRECTORY", tmp_path / "absent")
+        await robot.plug(make_board("limit-switch"), "second line")
+        await until(lambda: any("cannot be made" in event["event"] for event in events))
+    assert list(robot.manager.devices) == [first.device.uid]

@@ -1,0 +1,341 @@
+"""A child as a real process: it becomes ready, fails, comes back, and goes with all that it started."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, gone, is_state, keeping, program
+
+from rt.supervisor.life import Kill, Restart, Start, State, Stop
+from rt.supervisor.output import TAIL
+from rt.supervisor.spec import LIFELINE, ChildSpec
+
+
+def spec_of(body: str, **options: Any) -> ChildSpec:
+    return ChildSpec(name="kid", command=program(body), **options)
+
+
+async def test_a_child_is_ready_when_it_says_so() -> None:
+    watcher = Watcher()
+    async with keeping(spec_of("say('READY=1\\nSTATUS=two motors'); time.sleep(1000)"), watcher) as child:
+        with trio.fail_after(10):
+            status = await child.until(is_state(State.READY))
+            status = await child.until(lambda status: status.status != "")
+    assert watcher.states("kid")[:3] == [State.SPAWNING, State.STARTING, State.READY]
+    assert status.status == "two motors"
+    assert status.ready
+
+
+async def test_a_program_that_does_not_notify_is_ready_when_it_runs() -> None:
+    async with keeping(ChildSpec(name="kid", command=("sleep", "1000"), notify=False), Watcher()) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.READY))
+
+
+async def test_a_child_that_is_not_ready_in_time_is_started_again() -> None:
+    watcher = Watcher()
+    async with keeping(spec_of("time.sleep(1000)", ready_timeout=0.2), watcher) as child:
+        with trio.fail_after(10):
+            status = await child.until(lambda status: status.restarts == 1 and status.state is State.STARTING)
+    assert status.last_exit is not None
+    assert status.last_exit.reason == "ended by SIGTERM (not ready within 0.2 s)"
+
+
+async def test_a_child_that_crashes_comes_back_and_says_why() -> None:
+    body = "say('READY=1'); print('so far so good'); sys.stdout.flush(); sys.exit('out of cheese')"
+    async with keeping(spec_of(body), Watcher()) as child:
+        with trio.fail_after(10):
+            status = await child.until(lambda status: status.restarts >= 1)
+    assert status.last_exit is not None
+    assert status.last_exit.code == 1
+    assert status.last_exit.reason == "exited with code 1"
+    assert sorted(status.last_exit.tail.splitlines()) == ["out of cheese", "so far so good"]
+    assert not status.last_exit.emergency
+
+
+async def test_a_killed_child_is_ready_again_at_once() -> None:
+    async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
+        with trio.fail_after(10):
+            status = await child.until(is_state(State.READY))
+            assert status.pid is not None
+            killed = time.monotonic()
+            os.kill(status.pid, signal.SIGKILL)
+            status = await child.until(lambda status: status.restarts == 1 and status.ready)
+    assert time.monotonic() - killed < 2.0
+    assert status.last_exit is not None
+    assert status.last_exit.signal == "SIGKILL"
+
+
+async def test_an_emergency_stop_is_reported_as_such() -> None:
+    async with keeping(spec_of("sys.exit(255)", restart="temporary"), Watcher()) as child:
+        with trio.fail_after(10):
+            status = await child.until(is_state(State.FAILED))
+    assert status.last_exit is not None
+    assert status.last_exit.emergency
+    assert status.reason == "emergency stop (exit code 255)"
+
+
+async def test_a_child_that_ignores_the_polite_signal_is_killed_after_its_grace() -> None:
+    watcher = Watcher()
+    async with keeping(spec_of(STUBBORN, stop_timeout=0.2), watcher) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.READY))
+            child.feed(Stop("enough"))
+            status = await child.until(is_state(State.STOPPED))
+    assert status.reason == "ended by SIGKILL (enough)"
+    assert watcher.states("kid")[-3:] == [State.STOPPING, State.KILLING, State.STOPPED]
+
+
+async def test_a_stopped_process_hears_the_polite_signal() -> None:
+    async with keeping(spec_of(WELL_BEHAVED, stop_timeout=60.0), Watcher()) as child:
+        with trio.fail_after(10):
+            status = await child.until(is_state(State.READY))
+            assert status.pid is not None
+            os.kill(status.pid, signal.SIGSTOP)
+            child.feed(Stop("enough"))
+            status = await child.until(is_state(State.STOPPED))
+    assert status.reason == "ended by SIGTERM (enough)"
+
+
+async def test_a_silent_child_leaves_a_trace_and_comes_back() -> None:
+    body = "import faulthandler; faulthandler.enable(); say('READY=1'); time.sleep(1000)"
+    async with keeping(spec_of(body, watchdog=0.2), Watcher()) as child:
+        with trio.fail_after(10):
+            status = await child.until(lambda status: status.restarts == 1)
+    assert status.last_exit is not None
+    assert status.last_exit.reason == "ended by SIGABRT (not a sign of life for 0.2 s)"
+    assert "Fatal Python error: Aborted" in status.last_exit.tail
+
+
+async def test_a_child_that_says_that_it_lives_is_left_alone() -> None:
+    body = """
+        period = int(os.environ["WATCHDOG_USEC"]) / 2e6
+        say("READY=1")
+        for turn in range(6):
+            time.sleep(period / 2)
+            say("WATCHDOG=1")
+        print("lived 1", flush=True)
+        time.sleep(1000)
+    """
+    watcher = Watcher()
+    async with keeping(spec_of(body, watchdog=0.8), watcher) as child:
+        with trio.fail_after(10):
+            await watcher.number("lived ")
+        assert child.status.restarts == 0
+
+
+async def test_what_a_child_started_goes_with_it() -> None:
+    body = """
+        print(f"group {sleeper().pid}", flush=True)
+        print(f"session {sleeper(process_group=0).pid}", flush=True)
+        say("READY=1")
+        time.sleep(1000)
+    """
+    watcher = Watcher()
+    async with keeping(spec_of(body), watcher) as child:
+        with trio.fail_after(10):
+            group, stray = await watcher.number("group "), await watcher.number("session ")
+            await child.until(is_state(State.READY))
+            child.feed(Stop("enough"))
+            await child.until(is_state(State.STOPPED))
+            await gone(group)
+            await gone(stray)
+
+
+async def test_what_a_crashed_child_started_goes_with_it() -> None:
+    body = "print(f'group {sleeper().pid}'); print(f'session {sleeper(process_group=0).pid}'); sys.exit(3)"
+    watcher = Watcher()
+    async with keeping(spec_of(body, restart="temporary"), watcher) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.FAILED))
+            await gone(await watcher.number("group "))
+            await gone(await watcher.number("session "))
+
+
+async def test_a_process_that_holds_the_pipes_from_elsewhere_delays_nothing_for_long() -> None:
+    body = "print(f'away {sleeper(start_new_session=True).pid}', flush=True); sys.exit(3)"
+    watcher = Watcher()
+    async with keeping(spec_of(body, restart="temporary"), watcher) as child:
+        with trio.fail_after(10):
+            away = await watcher.number("away ")
+            try:
+                with trio.fail_after(3):
+                    await child.until(is_state(State.FAILED))
+            finally:
+                os.kill(away, signal.SIGKILL)
+            await gone(away)
+
+
+async def test_a_program_that_does_not_exist_is_not_tried_again() -> None:
+    spec = ChildSpec(name="kid", command=("/nonexistent/program",))
+    async with keeping(spec, Watcher()) as child:
+        with trio.fail_after(10):
+            status = await child.until(is_state(State.FAILED))
+    assert status.reason == "cannot be started: No such file or directory: /nonexistent/program"
+    assert status.restarts == 0
+
+
+async def test_a_file_that_is_no_program_is_not_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "program"
+    path.touch(mode=0o600)
+    async with keeping(ChildSpec(name="kid", command=(str(path),)), Watcher()) as child:
+        with trio.fail_after(10):
+            status = await child.until(is_state(State.FAILED))
+    assert status.reason == f"cannot be started: Permission denied: {path}"
+
+
+async def test_a_command_that_no_system_can_run_is_not_tried_again() -> None:
+    async with keeping(ChildSpec(name="kid", command=("nul\0",)), Watcher()) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.FAILED))
+
+
+async def test_a_failed_child_can_be_started_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "program"
+    async with keeping(ChildSpec(name="kid", command=(str(path),), notify=False), Watcher()) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.FAILED))
+            path.symlink_to("/bin/cat" if sys.stdin is None else "/bin/true")
+            child.feed(Start("now it is there"))
+            await child.until(lambda status: status.last_exit is not None)
+
+
+async def test_a_stop_wins_over_a_restart_that_waits() -> None:
+    watcher = Watcher()
+    async with keeping(spec_of("sys.exit(1)", backoff=60.0, backoff_cap=60.0), watcher) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.BACKOFF))
+            child.feed(Stop("enough"))
+        assert child.status.state is State.STOPPED
+        assert child.status.restarts == 0
+
+
+async def test_a_stop_wins_over_a_restart_that_was_asked_for() -> None:
+    async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.READY))
+            child.feed(Restart("new code"))
+            child.feed(Stop("enough"))
+            child.feed(Restart("newer code"))
+            status = await child.until(lambda status: status.state in (State.STOPPED, State.SPAWNING))
+    assert status.state is State.STOPPED
+
+
+async def test_a_stop_reaches_a_process_that_is_only_being_made() -> None:
+    async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.SPAWNING))
+            child.feed(Stop("changed our mind"))
+            await child.until(is_state(State.STOPPED))
+
+
+async def test_a_restart_gives_a_new_process() -> None:
+    async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
+        with trio.fail_after(10):
+            first = await child.until(is_state(State.READY))
+            child.feed(Restart("new code"))
+            second = await child.until(lambda status: status.ready and status.pid != first.pid)
+    assert second.restarts == 1
+    assert second.last_exit is not None
+    assert second.last_exit.reason == "ended by SIGTERM (new code)"
+
+
+async def test_a_flood_of_output_is_read_and_its_end_kept() -> None:
+    body = """
+        for number in range(20000):
+            print(f"line {number}")
+        sys.stderr.write("the end")
+    """
+    watcher = Watcher()
+    turns = 0
+    async with keeping(spec_of(body, restart="temporary"), watcher) as child:
+        with trio.fail_after(30):
+            await watcher.until(lambda: watcher.lines)
+            while not child.status.settled:
+                turns += 1
+                await trio.sleep(0.001)
+    assert sum(stream == "stdout" for _, stream, _ in watcher.lines) == 20000
+    assert ("kid", "stderr", "the end") in watcher.lines
+    assert child.status.last_exit is not None
+    assert len(child.status.last_exit.tail) == TAIL
+    assert turns > 20, "others had their turns meanwhile"
+
+
+async def test_a_child_gets_its_settings_our_environment_and_its_lifeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEAM", "42")
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    monkeypatch.setenv("WATCHDOG_USEC", "1")
+    body = """
+        lifeline = socket.socket(fileno=int(sys.argv[1]))
+        length = int.from_bytes(lifeline.recv(4), "little")
+        env = os.environ
+        print(lifeline.recv(length).decode(), env["TEAM"], env["MORE"], env["RT_INSTANCE_DIR"], env.get("WATCHDOG_PID"), env.get("WATCHDOG_USEC"), flush=True)
+        say("READY=1")
+        lifeline.recv(1)
+        print("alone 1", flush=True)
+    """
+    watcher = Watcher()
+    spec = ChildSpec(
+        name="kid", command=program(body, LIFELINE), message=b"hello", env={"MORE": "1"}, restart="temporary"
+    )
+    async with keeping(spec, watcher) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.READY))
+            _, _, line = await watcher.until(lambda: watcher.lines and watcher.lines[0])
+            directory = line.split()[3]
+            assert line == f"hello 42 1 {directory} None None"
+            assert await trio.Path(directory, "notify-kid.sock").is_socket()
+            child.feed(Kill("enough"))
+            await child.until(is_state(State.STOPPED))
+    assert ("kid", "stdout", "alone 1") not in watcher.lines
+
+
+async def test_a_cancelled_keeper_leaves_no_process() -> None:
+    watcher = Watcher()
+    body = "print(f'pid {os.getpid()}', flush=True); " + STUBBORN
+    with trio.fail_after(10):
+        async with keeping(spec_of(body), watcher) as child:
+            async with trio.open_nursery() as nursery:
+                pid = await watcher.number("pid ")
+                assert child._nursery is not None
+                child._nursery.cancel_scope.cancel()
+                nursery.start_soon(child.finished.wait)
+            await gone(pid)
+
+
+async def test_a_removed_directory_kills_no_child_as_silent() -> None:
+    body = """
+    say('READY=1')
+    while True:
+        time.sleep(0.1)
+        try: say('WATCHDOG=1')
+        except OSError: pass
+    """
+    async with keeping(spec_of(body, watchdog=0.4), Watcher()) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.READY))
+            (child._directory / "notify-kid.sock").unlink()
+            await trio.sleep(1.2)
+        assert child.status.restarts == 0
+        assert child.status.ready
+
+
+async def test_a_pause_of_the_parent_is_not_silence_of_the_child() -> None:
+    body = """
+    say('READY=1')
+    while True:
+        time.sleep(0.1)
+        say('WATCHDOG=1')
+    """
+    async with keeping(spec_of(body, watchdog=0.5), Watcher()) as child:
+        with trio.fail_after(10):
+            await child.until(is_state(State.READY))
+            time.sleep(0.9)  # noqa: ASYNC251 - the whole loop stands still
+            await trio.sleep(0.3)
+        assert child.status.ready
+        assert child.status.restarts == 0

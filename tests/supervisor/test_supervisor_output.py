@@ -1,0 +1,133 @@
+"""A child's output: cut into lines whatever the chunks, bounded, and handed on to the log."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt.supervisor.output import CUT, MAX_LINE, TAIL, LineCutter, Output, log_line
+
+
+@pytest.fixture
+def events() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+
+
+def cut(*chunks: bytes) -> list[str]:
+    cutter = LineCutter()
+    lines = [line for chunk in chunks for line in cutter.feed(chunk)]
+    last = cutter.finish()
+    return lines if last is None else [*lines, last]
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))), st.integers(1, 20))
+def test_lines_do_not_depend_on_the_chunks_in_which_they_come(lines: list[str], size: int) -> None:
+    data = "".join(line + "\n" for line in lines).encode()
+    assert cut(*(data[at : at + size] for at in range(0, len(data), size))) == lines
+
+
+def test_a_last_line_without_its_end_is_a_line() -> None:
+    assert cut(b"one\ntwo") == ["one", "two"]
+
+
+def test_the_line_ends_of_other_systems_are_line_ends() -> None:
+    assert cut(b"one\r\ntwo\r\n") == ["one", "two"]
+
+
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    assert cut(b"a\xffb\n") == ["a\N{REPLACEMENT CHARACTER}b"]
+
+
+@pytest.mark.parametrize("size", [1000, 100_000, 1_000_000])
+def test_a_line_that_is_too_long_is_cut_and_marked_and_the_next_one_is_whole(size: int) -> None:
+    data = b"x" * 300_000 + b"\nnext\n"
+    assert cut(*(data[at : at + size] for at in range(0, len(data), size))) == ["x" * MAX_LINE + CUT, "next"]
+
+
+def test_a_line_that_just_fits_is_whole() -> None:
+    assert cut(b"x" * MAX_LINE + b"\n") == ["x" * MAX_LINE]
+
+
+async def test_a_stream_is_read_to_its_end_and_its_tail_kept() -> None:
+    lines: list[tuple[str, str, str]] = []
+    output = Output("kid", lambda *line: lines.append(line))
+    send, receive = trio.testing.memory_stream_one_way_pair()
+    await send.send_all(b"y" * TAIL + b"\nthe end")
+    await send.aclose()
+    await output.drain(receive, "stderr")
+    assert lines == [("kid", "stderr", "y" * TAIL), ("kid", "stderr", "the end")]
+    assert output.tail == "y" * (TAIL - 8) + "\nthe end"
+
+
+async def test_a_reader_that_is_cancelled_hands_on_what_it_has() -> None:
+    lines: list[str] = []
+    output = Output("kid", lambda _child, _stream, line: lines.append(line))
+    send, receive = trio.testing.memory_stream_one_way_pair()
+    await send.send_all(b"half a li")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(output.drain, receive, "stdout")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert lines == ["half a li"]
+
+
+async def test_many_lines_at_once_leave_others_their_turn() -> None:
+    turns = 0
+    seen: list[int] = []
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    send, receive = trio.testing.memory_stream_one_way_pair()
+    await send.send_all(b"\n" * 8000)
+    await send.aclose()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await Output("kid", lambda *_line: seen.append(turns)).drain(receive, "stdout")
+        nursery.cancel_scope.cancel()
+    assert len(seen) == 8000
+    assert len(set(seen)) > 100
+
+
+def test_an_event_of_the_childs_log_keeps_its_fields(events: list[Any]) -> None:
+    line = {"event": "device found", "level": "warning", "timestamp": "2024-01-01T00:00:00Z", "uid": 5}
+    log_line("device", "stdout", json.dumps(line))
+    (event,) = events
+    assert event == {
+        "event": "device found",
+        "log_level": "warning",
+        "uid": 5,
+        "child": "device",
+        "at": "2024-01-01T00:00:00Z",
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["hello", "{not json", '{"event": "no level"}', '{"event": 5, "level": "info"}', "[1]", "{" * 5000, '{"a": 1e999}'],
+)
+def test_any_other_line_is_a_sentence(events: list[Any], line: str) -> None:
+    log_line("executor", "stderr", line)
+    assert events == [{"event": line, "log_level": "info", "child": "executor", "stream": "stderr"}]
+
+
+@pytest.mark.parametrize("field", ["self", "event_", "_event", "exc_info", "logger", "child"])
+def test_no_field_of_a_program_is_an_error(events: list[Any], field: str) -> None:
+    log_line("executor", "stdout", json.dumps({"event": "x", "level": "info", field: "y"}))
+    assert len(events) == 1
+    assert events[0]["child"] == "executor"
+
+
+def test_empty_lines_are_left_out(events: list[Any]) -> None:
+    log_line("executor", "stdout", "  ")
+    assert not events

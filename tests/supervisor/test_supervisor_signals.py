@@ -1,0 +1,54 @@
+"""The root's signals: once is in order, later again is now, and an echo is nothing."""
+
+import os
+import signal
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from rt.supervisor import signals
+from rt.supervisor.signals import Verdict, judge
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "verdict"),
+    [
+        (None, 5.0, Verdict.ORDERLY),
+        (5.0, 5.0, Verdict.ECHO),
+        (5.0, 5.99, Verdict.ECHO),
+        (5.0, 6.01, Verdict.NOW),
+        (5.0, 60.0, Verdict.NOW),
+    ],
+)
+def test_a_signal_means_what_came_before_it_says(first: float | None, now: float, verdict: Verdict) -> None:
+    assert judge(first, now) is verdict
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_doubled_signal_is_one_and_a_later_one_is_now(
+    signum: signal.Signals, autojump_clock: MockClock
+) -> None:
+    heard: list[str] = []
+    before = signal.getsignal(signum)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(signals.watch, lambda reason: heard.append(f"orderly: {reason}"), heard.append)
+        for pause in (0.0, 0.5, 1.0):
+            await trio.sleep(pause)
+            os.kill(os.getpid(), signum)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert heard == [f"orderly: received {signum.name}", f"received {signum.name} again"]
+    assert signal.getsignal(signum) is before
+
+
+async def test_under_nohup_a_hangup_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(signals.watch, pytest.fail, pytest.fail)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            nursery.cancel_scope.cancel()
+    finally:
+        signal.signal(signal.SIGHUP, before)

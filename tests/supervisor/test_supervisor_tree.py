@@ -1,0 +1,188 @@
+"""All children together: started at once, stopped in reverse order, each stop with its reason."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, assert_no_children, open_fds, place, program
+
+from rt.errors import ConfigError, RuntimeBaseException
+from rt.supervisor import ChildSpec, State, Supervisor
+
+
+def child(name: str, body: str = WELL_BEHAVED, **options: float) -> ChildSpec:
+    return ChildSpec(name=name, command=program(body), **options)  # type: ignore[arg-type]  # all of them are numbers
+
+
+@contextlib.asynccontextmanager
+async def supervising(watcher: Watcher, *specs: ChildSpec, stop_timeout: float = 5.0) -> AsyncIterator[Supervisor]:
+    """Run a supervisor until its children are ready; it ends by its own or is shut down, and leaves nothing."""
+    with place() as directory:
+        before = open_fds()
+        supervisor = Supervisor(
+            specs, directory, on_line=watcher.on_line, on_change=watcher.on_change, stop_timeout=stop_timeout
+        )
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(supervisor.run)
+                yield supervisor
+                supervisor.shutdown("the test is over")
+        assert open_fds() == before
+        assert_no_children()
+
+
+async def test_all_children_are_ready_when_the_supervisor_says_so() -> None:
+    watcher = Watcher()
+    async with supervising(watcher, child("device"), child("executor")) as supervisor:
+        assert [(status.name, status.ready) for status in supervisor.status()] == [("device", True), ("executor", True)]
+
+
+async def test_children_start_together() -> None:
+    began = time.monotonic()
+    body = "time.sleep(0.5); say('READY=1'); time.sleep(1000)"
+    async with supervising(Watcher(), *(child(f"kid{number}", body) for number in range(4))):
+        assert time.monotonic() - began < 1.8
+
+
+async def test_children_stop_in_reverse_order_one_after_another_and_quickly() -> None:
+    watcher = Watcher()
+    async with supervising(watcher, child("device"), child("executor"), child("challenge")) as supervisor:
+        began = time.monotonic()
+        supervisor.shutdown("received SIGTERM")
+    assert time.monotonic() - began < 1.0
+    stops = [(status.name, status.state) for status in watcher.statuses if status.reason.find("received SIGTERM") >= 0]
+    order = list(dict.fromkeys(stops))
+    assert order == [
+        (name, state) for name in ("challenge", "executor", "device") for state in (State.STOPPING, State.STOPPED)
+    ]
+
+
+async def test_the_reason_of_a_cancel_is_the_reason_of_every_stop() -> None:
+    watcher = Watcher()
+    with place() as directory, trio.fail_after(20):
+        supervisor = Supervisor([child("device")], directory, on_line=watcher.on_line)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            nursery.cancel_scope.cancel("the battery is empty")
+    (status,) = supervisor.status()
+    assert status.reason == "ended by SIGTERM (the battery is empty)"
+    assert_no_children()
+
+
+async def test_a_cancel_while_children_start_leaves_none() -> None:
+    for turn in range(5):
+        with place() as directory, trio.fail_after(20):
+            supervisor = Supervisor([child("device"), child("executor")], directory)
+            with trio.move_on_after(turn * 0.01):
+                await supervisor.run()
+        assert all(status.state is State.STOPPED for status in supervisor.status())
+        assert_no_children()
+
+
+async def test_a_shutdown_while_children_start_is_a_shutdown() -> None:
+    with place() as directory, trio.fail_after(20):
+        supervisor = Supervisor([child("device", "time.sleep(1000)")], directory)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.run)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            supervisor.shutdown("changed our mind")
+    assert_no_children()
+
+
+async def test_all_stubborn_children_together_get_no_more_than_the_whole_time() -> None:
+    watcher = Watcher()
+    stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=30.0) for number in range(3)]
+    async with supervising(watcher, *stubborn, stop_timeout=0.5) as supervisor:
+        began = time.monotonic()
+        supervisor.shutdown("enough")
+    assert time.monotonic() - began < 2.0
+    assert all(status.last_exit and status.last_exit.signal == "SIGKILL" for status in supervisor.status())
+
+
+async def test_a_stubborn_child_does_not_take_the_grace_of_those_after_it() -> None:
+    tidy = """
+        def leave(*_):
+            print("disabled 1", flush=True)
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, leave)
+        say("READY=1")
+        time.sleep(1000)
+    """
+    watcher = Watcher()
+    stubborn = child("executor", STUBBORN, stop_timeout=30.0)
+    async with supervising(watcher, child("device", tidy), stubborn, stop_timeout=0.2) as supervisor:
+        supervisor.shutdown("enough")
+    device, executor = supervisor.status()
+    assert device.reason == "exited with code 0 (enough)"
+    assert ("device", "stdout", "disabled 1") in watcher.lines
+    assert executor.reason.startswith("ended by SIGKILL")
+
+
+async def test_a_kill_gives_no_grace_also_during_an_orderly_stop() -> None:
+    watcher = Watcher()
+    stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=30.0) for number in range(3)]
+    async with supervising(watcher, *stubborn, stop_timeout=30.0) as supervisor:
+        supervisor.shutdown("received SIGINT")
+        await watcher.until(lambda: State.STOPPING in watcher.states("kid2"))
+        began = time.monotonic()
+        supervisor.kill("received SIGINT again")
+    assert time.monotonic() - began < 1.0
+
+
+async def test_a_child_that_dies_during_the_stop_of_others_does_not_come_back() -> None:
+    watcher = Watcher()
+    async with supervising(watcher, child("device"), child("executor", STUBBORN, stop_timeout=0.5)) as supervisor:
+        device, _ = supervisor.status()
+        supervisor.shutdown("enough")
+        await watcher.until(lambda: State.STOPPING in watcher.states("executor"))
+        assert device.pid is not None
+        os.kill(device.pid, signal.SIGKILL)
+    device, _ = supervisor.status()
+    assert device.restarts == 0
+    assert device.reason == "ended by SIGKILL"
+
+
+async def test_a_child_without_a_program_keeps_nobody_from_running() -> None:
+    lame = ChildSpec(name="lame", command=("/nonexistent/program",))
+    async with supervising(Watcher(), lame, child("device")) as supervisor:
+        assert [status.state for status in supervisor.status()] == [State.FAILED, State.READY]
+
+
+async def test_one_child_is_stopped_started_and_restarted_by_name() -> None:
+    async with supervising(Watcher(), child("device"), child("executor")) as supervisor:
+        device, first = supervisor.status()
+        second = await supervisor.restart("executor", "new code")
+        assert second.ready
+        assert second.pid != first.pid
+        stopped = await supervisor.stop("executor", "not needed")
+        assert stopped.state is State.STOPPED
+        assert stopped.reason == "ended by SIGTERM (not needed)"
+        assert (await supervisor.start("executor", "needed after all")).ready
+        assert supervisor.status()[0].pid == device.pid
+
+
+async def test_an_unknown_child_is_named_beside_the_known_ones() -> None:
+    async with supervising(Watcher(), child("device")) as supervisor:
+        with pytest.raises(RuntimeBaseException, match="there is no child 'devise': known are device"):
+            await supervisor.restart("devise", "why not")
+
+
+@pytest.mark.parametrize("name", ["", ".x", "a/b", "a" * 33, "-x", "ü"])
+def test_a_name_that_no_socket_can_bear_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="allowed are"):
+        ChildSpec(name=name, command=("true",))
+
+
+def test_two_children_of_one_name_are_refused() -> None:
+    with place() as directory, pytest.raises(ConfigError, match="two children"):
+        Supervisor([child("device"), child("device")], directory)
+
+
+def test_settings_need_a_lifeline() -> None:
+    with pytest.raises(ConfigError, match=r"no .lifeline. in its command"):
+        ChildSpec(name="device", command=("true",), message=b"hello")

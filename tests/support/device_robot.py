@@ -1,0 +1,110 @@
+"""The device side of a robot, for tests: its buffers, leases and doorbell, and boards that can be plugged into it."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+import trio.testing
+
+from rt import catalog
+from rt.buffer import BufferStore, DeviceBuffer, Doorbell, Lease, LeaseTable
+from rt.protocol.message import Message
+from rt.smartdevice.emulator import EmulatedDevice, run_emulated
+from rt.smartdevice.link import StreamLink
+from rt.smartdevice.manager import SmartDeviceManager
+
+CATALOG = catalog.load()
+
+
+@dataclass
+class Board:
+    """An emulated device and everything that it was told."""
+
+    device: EmulatedDevice
+    heard: list[Message] = field(default_factory=list)
+    news: trio.Event = field(default_factory=trio.Event)
+
+    def hear(self, message: Message) -> None:
+        self.heard.append(message)
+        self.news.set()
+
+    async def hears(self, wanted: Callable[[Message], bool] | type, count: int = 1) -> list[Message]:
+        """Wait until it has been told something of that kind so many times."""
+
+        def fits(message: Message) -> bool:
+            return isinstance(message, wanted) if isinstance(wanted, type) else wanted(message)
+
+        with trio.fail_after(10):
+            while len(found := [message for message in self.heard if fits(message)]) < count:
+                self.news = trio.Event()
+                await self.news.wait()
+        return found
+
+
+def make_board(name: str, number: int = 7, values: dict[str, Any] | None = None) -> Board:
+    peripheral = CATALOG[name]
+    assert peripheral.device_id is not None
+    board = Board(EmulatedDevice(peripheral, peripheral.device_id << 72 | number, values))
+    board.device._on_message = board.hear
+    return board
+
+
+@dataclass
+class Robot:
+    """The device side of a robot, and the lease of whoever commands it."""
+
+    manager: SmartDeviceManager
+    buffers: BufferStore
+    leases: LeaseTable
+    lease: Lease
+    doorbell: Doorbell
+    nursery: trio.Nursery
+
+    def hold_lease(self) -> None:
+        if self.lease.renew():
+            self.doorbell.ring()
+
+    def drop_lease(self) -> None:
+        if self.lease.release():
+            self.doorbell.ring()
+
+    async def keep_lease(self) -> None:
+        while True:
+            self.hold_lease()
+            await trio.sleep(0.02)
+
+    async def plug(self, board: Board, name: str = "line") -> Callable[[], Any]:
+        """Connect a board over memory; returns the coroutine function that unplugs it."""
+        ours, theirs = trio.testing.memory_stream_pair()
+        self.nursery.start_soon(self.manager._run_and_tell, StreamLink(ours, name))
+        self.nursery.start_soon(run_emulated, board.device, StreamLink(theirs, "board"))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        return theirs.aclose
+
+    def buffer_of(self, board: Board) -> DeviceBuffer:
+        return self.buffers.get_or_open(board.device.uid)
+
+
+async def keep_beating(leases: LeaseTable) -> None:
+    """Give the root's sign of life."""
+    while True:
+        leases.beat()
+        await trio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def open_robot(prefix: str) -> AsyncIterator[Robot]:
+    doorbell = Doorbell()
+    with contextlib.ExitStack() as stack:
+        stack.callback(doorbell.close)
+        leases = stack.enter_context(LeaseTable.open(prefix))
+        buffers = stack.enter_context(BufferStore(CATALOG, prefix, doorbell=doorbell))
+        manager = SmartDeviceManager(buffers, leases, doorbell, names={"left": 12 << 72 | 7})
+        async with trio.open_nursery() as nursery:
+            leases.beat()
+            nursery.start_soon(keep_beating, leases)
+            await nursery.start(manager.run)
+            yield Robot(manager, buffers, leases, leases.slot(0), doorbell, nursery)
+            nursery.cancel_scope.cancel()

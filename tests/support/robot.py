@@ -1,0 +1,307 @@
+"""Whole robots: `rt run` as a process, with devices that the test plays and a driver's station that it is.
+
+A robot runs from source, or as the executable that RT_BINARY names; then in an empty environment, without any Python on its PATH.
+"""
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from rt import catalog
+from rt.buffer import DeviceUID
+from rt.instance import ENV_DIRECTORY, Instance
+from rt.protocol import control
+from rt.protocol.control import GamepadState
+from rt.protocol.message import DevDisable, DevWrite, Message
+from rt.remote import DatagramNode
+from rt.smartdevice.emulator import EmulatedDevice, connect_emulated, serve_pty
+
+KNOWN = catalog.load()
+BINARY = os.environ.get("RT_BINARY")
+COMMAND = (str(Path(BINARY).resolve()),) if BINARY else (sys.executable, "-P", "-m", "rt")
+PATIENCE = 40.0
+"""Deadline (s) for anything that should happen soon: a loaded machine with two cores is slow, and no test measures speed."""
+
+
+def uid_of(name: str, number: int = 1) -> int:
+    device_id = KNOWN[name].device_id
+    assert device_id is not None
+    return int(DeviceUID(device_id, 7, number))
+
+
+def free_ports(count: int = 5) -> int:
+    """A base from which so many ports are free; below the range that the system gives away."""
+    while True:
+        base = 10000 + secrets.randbelow(4000) * count
+        try:
+            for port in range(base, base + count):
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    with socket.socket(socket.AF_INET, kind) as probe:
+                        probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return base
+
+
+PROGRAM = """
+def teleop_main():
+    Robot.write("motor", "duty_cycle", Gamepad.get("joystick_left_y"))
+"""
+CONFIG = """
+dev_ports = ["{folder}/tty*"]
+log_format = "json"
+[dev_name]
+motor = "{motor}"
+switch = "{switch}"
+"""
+
+
+class Device:
+    """A Smart Device that the test plays, and every message that it got."""
+
+    def __init__(self, name: str, number: int = 1) -> None:
+        self.uid = uid_of(name, number)
+        self.messages: list[Message] = []
+        self._news = trio.Event()
+        self.emulated = EmulatedDevice(KNOWN[name], self.uid, on_message=self._take)
+
+    def _take(self, message: Message) -> None:
+        self.messages.append(message)
+        self._news.set()
+        self._news = trio.Event()
+
+    async def until(self, matches: Callable[[Message], bool], since: int = 0) -> int:
+        """Wait for a message; the number of those up to it."""
+        position = since
+        with trio.fail_after(PATIENCE):
+            while True:
+                for message in self.messages[position:]:
+                    position += 1
+                    if matches(message):
+                        return position
+                await self._news.wait()
+
+    async def disabled(self, since: int = 0) -> int:
+        return await self.until(lambda message: isinstance(message, DevDisable), since)
+
+    async def written(self, since: int = 0, **values: float) -> int:
+        """Wait for a DEV_WRITE that carries these values (and perhaps others)."""
+
+        def matches(message: Message) -> bool:
+            if not isinstance(message, DevWrite):
+                return False
+            carried = self.emulated.peripheral.unpack(message.params, message.data)
+            return all(math.isclose(carried.get(name, math.nan), value, abs_tol=1e-6) for name, value in values.items())
+
+        return await self.until(matches, since)
+
+    def writes(self, since: int = 0) -> int:
+        return sum(isinstance(message, DevWrite) for message in self.messages[since:])
+
+
+class Robot:
+    """One `rt run`."""
+
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.folder = folder
+        self.name = f"t{secrets.token_hex(4)}"
+        self.port_base = free_ports()
+        self.nursery = nursery
+        self.process: trio.Process | None = None
+        self.log: list[dict[str, Any]] = []
+        self.errors = b""
+        self._news = trio.Event()
+        self.environment = {"XDG_RUNTIME_DIR": str(folder / "run"), "HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+        if not BINARY:
+            self.environment |= {"PATH": os.environ["PATH"]}
+        (folder / "run").mkdir(mode=0o700)
+        (folder / "tmp").mkdir()
+        (folder / "empty").mkdir()
+        self.instance = Instance.locate(self.name, self.environment)
+        self.write("rt.toml", CONFIG.format(folder=folder, motor=uid_of("polar-bear"), switch=uid_of("limit-switch")))
+        self.write("studentcode.py", PROGRAM)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / "empty" / name).write_text(text)
+
+    def arguments(self, verb: str, *arguments: str) -> list[str]:
+        return [*COMMAND, "--instance", self.name, verb, *arguments]
+
+    async def start(self, *flags: str, verb: str = "run") -> None:
+        """Start it and wait until it is ready."""
+        self.log.clear()
+        self.process = await trio.lowlevel.open_process(
+            self.arguments(verb, "--port-base", str(self.port_base), *flags),
+            cwd=self.folder / "empty",
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.nursery.start_soon(self._read_log, self.process)
+        self.nursery.start_soon(self._read_errors, self.process)
+        await self.said("the robot is ready")
+
+    async def _read_log(self, process: trio.Process) -> None:
+        rest = b""
+        assert process.stdout is not None
+        async for chunk in process.stdout:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    self.log.append(json.loads(line))
+            self._news.set()
+            self._news = trio.Event()
+
+    async def _read_errors(self, process: trio.Process) -> None:
+        assert process.stderr is not None
+        async for chunk in process.stderr:
+            self.errors += chunk
+
+    async def said(self, event: str, count: int = 1, **context: Any) -> dict[str, Any]:
+        """Wait until the log has had such events so many times; the last one."""
+        with trio.move_on_after(PATIENCE):
+            while True:
+                found = [entry for entry in self.log if event in entry["event"] and context.items() <= entry.items()]
+                if len(found) >= count:
+                    return found[count - 1]
+                await self._news.wait()
+        lines = "\n".join(map(str, self.log))
+        raise AssertionError(f"the robot never said {event!r} {context}:\n{lines}\n{self.errors.decode()}")
+
+    async def command(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another command of rt beside the robot."""
+        with trio.fail_after(PATIENCE):
+            done = await trio.run_process(
+                self.arguments(verb, *arguments),
+                cwd=self.folder / "empty",
+                env=self.environment,
+                stdin=b"",
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    async def call(self, method: str, *arguments: str) -> Any:
+        done = await self.command("call", method, *arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if done.stdout else None
+
+    async def devices(self) -> dict[int, dict[str, Any]]:
+        done = await self.command("devices", "--json")
+        assert done.returncode == 0, done.stderr
+        return {int(row["uid"]): row for row in json.loads(done.stdout)}
+
+    def child(self, name: str) -> int:
+        """The process of a child that is ready."""
+        ready = [entry for entry in self.log if entry["event"] == "child is ready" and entry["child"] == name]
+        return int(ready[-1]["pid"])
+
+    def root(self) -> int:
+        """The process that is the root: of the executable, which is two processes, the inner one."""
+        holder = self.instance.holder()
+        assert holder is not None
+        return int(holder.pid)
+
+    async def wait(self) -> int:
+        assert self.process is not None
+        with trio.fail_after(PATIENCE):
+            code: int = await self.process.wait()
+        return code
+
+    async def stop(self, signum: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(signum)
+        return await self.wait()
+
+    def processes(self) -> list[int]:
+        """The processes that belong to this robot, whatever their parents are."""
+        mark = f"{ENV_DIRECTORY}={self.instance.directory}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Everything of the robot that is still there."""
+        segments = [str(path) for path in Path("/dev/shm").glob(f"{self.instance.shm_prefix}*")]
+        files = [str(path) for path in self.instance.directory.glob("*")] if self.instance.directory.exists() else []
+        unpacked = [str(path) for path in (self.folder / "tmp").glob("*")]
+        return [*segments, *files, *unpacked, *map(str, self.processes())]
+
+    async def until_gone(self, *others: int) -> None:
+        """Wait until no child of the robot is left, and none of the other processes."""
+        with trio.fail_after(PATIENCE):
+            for pid in [*others, *self.processes()]:
+                with contextlib.suppress(ProcessLookupError):
+                    fd = os.pidfd_open(pid)
+                    try:
+                        await trio.lowlevel.wait_readable(fd)
+                    finally:
+                        os.close(fd)
+
+    async def plug_tcp(self, device: Device) -> trio.CancelScope:
+        """Connect a device over TCP; cancel the scope to unplug it."""
+        scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await connect_emulated(device.emulated, "127.0.0.1", self.port_base + 4)
+
+        self.nursery.start_soon(run)
+        await trio.lowlevel.checkpoint()
+        return scope
+
+    async def plug_pty(self, device: Device) -> trio.CancelScope:
+        """Connect a device on a serial line that the robot's pattern of ports matches."""
+        scope = trio.CancelScope()
+
+        async def run(task_status: trio.TaskStatus[Any]) -> None:
+            with scope:
+                await serve_pty(device.emulated, self.folder / f"tty{device.uid}", task_status=task_status)
+
+        await self.nursery.start(run)
+        return scope
+
+    async def connected(self, *devices: Device, since: int = 0) -> None:
+        for device in devices:
+            await self.said("the Smart Device is connected", uid=str(device.uid), count=since + 1)
+
+    async def drive(self, *states: GamepadState) -> None:
+        """Be the driver's station: send states, again and again, until cancelled."""
+        node = DatagramNode.from_address(f"udp://127.0.0.1:{self.port_base + 2}", bind=False)
+        async with node:
+            while True:
+                for state in states:
+                    await node.send(b"", control.encode_gamepads({0: state}))
+                    await trio.sleep(0.02)
+
+    def sweep(self) -> None:
+        """Remove everything of the robot, whatever state it is in."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for path in Path("/dev/shm").glob(f"{self.instance.shm_prefix}*"):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder)
+
+
+Plug = Callable[[Device], Awaitable[trio.CancelScope]]

@@ -1,0 +1,120 @@
+"""The main job, from the gamepad to the motor and back."""
+
+import pytest
+import trio
+from support.robot import Device, Plug, Robot
+
+from rt.protocol import control
+from rt.protocol.control import GamepadState
+from rt.remote import DatagramNode
+
+pytestmark = pytest.mark.system
+
+
+def pushed(y: float) -> GamepadState:
+    return GamepadState(0.0, y, 0.0, 0.0, 0)
+
+
+async def test_a_gamepad_moves_a_motor_and_idle_stops_it(robot: Robot, plug: Plug) -> None:
+    motor, switch = Device("polar-bear"), Device("limit-switch")
+    await robot.start()
+    await plug(motor)
+    await plug(switch)
+    await robot.connected(motor, switch)
+
+    async with trio.open_nursery() as driver:
+        driver.start_soon(robot.drive, pushed(0.5))
+        await robot.call("teleop")
+        since = await motor.written(duty_cycle=0.5)
+        driver.cancel_scope.cancel()
+    async with trio.open_nursery() as driver:
+        driver.start_soon(robot.drive, pushed(-0.25))
+        since = await motor.written(duty_cycle=-0.25, since=since)
+        await updated(robot, motor.uid, duty_cycle=-0.25)
+
+        before = len(switch.messages)
+        await robot.call("idle")
+        since = await motor.disabled(since)
+        await switch.disabled(before)
+        assert motor.writes(since) == 0
+        driver.cancel_scope.cancel()
+    assert motor.emulated.values["duty_cycle"] == 0.0
+    assert await robot.stop() == 0
+    assert robot.leftovers() == []
+
+
+async def updated(robot: Robot, uid: int, **values: float) -> None:
+    """Wait for an update datagram that carries these values, as a driver's station does."""
+    node = DatagramNode.from_address(f"udp://224.1.1.1:{robot.port_base + 3}", bind=True)
+    with trio.fail_after(20):
+        async with node:
+            while True:
+                _, payload = await node.recv()
+                if values.items() <= control.decode_devices(payload).get(uid, {}).items():
+                    return
+
+
+async def test_a_silent_station_lets_the_motor_rest(robot: Robot) -> None:
+    motor = Device("polar-bear")
+    await robot.start()
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    await robot.call("teleop")
+    async with trio.open_nursery() as driver:
+        driver.start_soon(robot.drive, pushed(0.5))
+        since = await motor.written(duty_cycle=0.5)
+        driver.cancel_scope.cancel()
+    await motor.written(duty_cycle=0.0, since=since)
+    await robot.said("the gamepad is silent")
+
+
+async def test_autonomous_runs_actions_and_sees_no_gamepad(robot: Robot) -> None:
+    robot.write(
+        "studentcode.py",
+        """
+async def sweep():
+    for step in range(1, 5):
+        Robot.write("motor", "duty_cycle", step / 10)
+        await Actions.sleep(0.1)
+
+def autonomous_setup():
+    print("stick", Gamepad.get("joystick_left_y"))
+    Actions.run(sweep)
+""",
+    )
+    motor = Device("polar-bear")
+    await robot.start()
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    async with trio.open_nursery() as driver:
+        driver.start_soon(robot.drive, pushed(0.5))
+        await robot.call("auto")
+        for step in range(1, 5):
+            await motor.written(duty_cycle=step / 10)
+        driver.cancel_scope.cancel()
+    assert (await robot.said("stick"))["event"] == "stick 0.0"
+    since = len(motor.messages)
+    await robot.call("idle")
+    await motor.disabled(since)
+
+
+async def test_functions_can_be_executed_one_by_one(robot: Robot) -> None:
+    robot.write("studentcode.py", "def add(a, b):\n    print('sum', a + b)\n")
+    await robot.start()
+    await robot.call("execute", '[{"func": "add", "args": [20, 22]}]', "true")
+    assert (await robot.said("sum"))["event"] == "sum 42"
+    assert await robot.call("mode") == "idle"
+
+
+async def test_code_that_cannot_run_is_refused_with_file_and_line(robot: Robot) -> None:
+    robot.write("studentcode.py", "def teleop_main(:\n")
+    await robot.start()
+    done = await robot.command("call", "teleop")
+    assert done.returncode == 1
+    assert "studentcode.py:1: invalid syntax" in done.stderr
+    robot.write("studentcode.py", "async def teleop_main():\n    pass\n")
+    done = await robot.command("call", "teleop")
+    assert "has to be a plain function" in done.stderr
+    robot.write("studentcode.py", "def teleop_setup():\n    pass\n")
+    await robot.call("teleop")
+    assert await robot.call("mode") == "teleop"

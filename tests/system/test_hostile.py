@@ -1,0 +1,126 @@
+"""Programs that do what they should not."""
+
+from pathlib import Path
+
+import pytest
+import trio
+from support.robot import Device, Robot
+
+from rt.protocol.message import DevWrite
+
+pytestmark = pytest.mark.system
+
+PROGRAMS = Path(__file__).parents[1] / "programs"
+
+
+async def started(robot: Robot, program: str) -> Device:
+    """A robot that runs a program of the corpus in teleop; its motor, which has been written to."""
+    robot.write("studentcode.py", (PROGRAMS / program).read_text())
+    motor = Device("polar-bear")
+    await robot.start()
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    await robot.call("teleop")
+    await motor.written(duty_cycle=0.5)
+    return motor
+
+
+async def test_main_that_swallows_its_time_limit_loses_the_motors(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await started(robot, "swallows_time_limit.py")
+    since = await motor.disabled(await motor.written(duty_cycle=0.5))
+    await robot.said("does not return")
+    assert motor.writes(since) == 0
+    # It cannot be stopped either, so its process ends, and a new one is ready and idle.
+    done = await robot.command("call", "idle")
+    assert done.returncode in {0, 1}
+    await robot.said("child is ready", child="executor", count=2)
+    assert await robot.call("mode") == "idle"
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_stray_thread_that_writes_after_idle_reaches_no_motor(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await started(robot, "stray_thread.py")
+    since = len(motor.messages)
+    await robot.call("idle")
+    since = await motor.disabled(since)
+    dropped = (await robot.devices())[motor.uid]["writes_dropped"]
+    with trio.fail_after(30):
+        while (await robot.devices())[motor.uid]["writes_dropped"] < dropped + 10:
+            pass
+    assert motor.writes(since) == 0
+    assert motor.emulated.values["duty_cycle"] == 0.0
+    said = [entry for entry in robot.log if "writes to devices are dropped" in entry["event"]]
+    assert len(said) == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_action_that_blocks_the_event_loop_loses_the_motors(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await started(robot, "blocking_action.py")
+    await motor.disabled(await motor.written(duty_cycle=0.5))
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_error_in_main_disables_and_says_where(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await started(robot, "error_after_a_while.py")
+    await motor.disabled(await motor.written(duty_cycle=0.5))
+    entry = await robot.said("ZeroDivisionError")
+    assert entry["line"] == 11
+    assert Path(entry["file"]).name == "studentcode.py"
+    nursery.cancel_scope.cancel()
+
+
+async def test_children_of_the_teams_code_end_with_the_robot(robot: Robot, nursery: trio.Nursery) -> None:
+    await started(robot, "starts_processes.py")
+    await robot.said("started processes")
+    assert await robot.stop() == 0
+    assert robot.leftovers() == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_code_that_ends_its_process_is_started_again_idle(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await started(robot, "exits.py")
+    await motor.disabled(await motor.written(duty_cycle=0.5))
+    await robot.said("child is ready", child="executor", count=2)
+    assert await robot.call("mode") == "idle"
+    nursery.cancel_scope.cancel()
+
+
+async def test_idle_wins_over_a_mode_that_is_about_to_begin(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write("studentcode.py", "import time\nprint('loading')\ntime.sleep(8)\ndef teleop_main(): pass\n")
+    await robot.start()
+    answers: list[str] = []
+
+    async def begin() -> None:
+        answers.append((await robot.command("call", "teleop")).stderr)
+
+    async with trio.open_nursery() as calls:
+        calls.start_soon(begin)
+        await robot.said("loading")
+        await robot.call("idle")
+    assert "has not begun: the robot was told to be idle" in answers[0]
+    assert not [entry for entry in robot.log if entry["event"] == "mode began"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_action_that_swallows_its_cancel_cannot_hold_the_robot(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await started(robot, "swallows_cancel.py")
+    since = len(motor.messages)
+    await robot.command("call", "idle")
+    await motor.disabled(since)
+    await robot.said("child is ready", child="executor", count=2)
+    assert await robot.call("mode") == "idle"
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_fork_of_the_teams_code_moves_no_motor(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await started(robot, "forks.py")
+    since = len(motor.messages)
+    for _ in range(20):
+        since = await motor.written(duty_cycle=0.5, since=since)
+    written = [
+        motor.emulated.peripheral.unpack(message.params, message.data)["duty_cycle"]
+        for message in motor.messages
+        if isinstance(message, DevWrite)
+    ]
+    assert min(written) > 0
+    nursery.cancel_scope.cancel()
