@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says something of the machine, not of the program.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 SHM = Path("/dev/shm")
 FDS = Path("/proc/self/fd")

@@ -1,7 +1,16 @@
 """The device catalog: what peripherals there are and how their parameters are named, typed and bounded."""
 
-from rt.catalog.load import Catalog, load, parse
+from rt.catalog.load import Catalog, from_tables, load, parse
 from rt.catalog.parameter import OutOfRangeWarning, Parameter
 from rt.catalog.peripheral import Peripheral, unknown_parameter
 
-__all__ = ["Catalog", "OutOfRangeWarning", "Parameter", "Peripheral", "load", "parse", "unknown_parameter"]
+__all__ = [
+    "Catalog",
+    "OutOfRangeWarning",
+    "Parameter",
+    "Peripheral",
+    "from_tables",
+    "load",
+    "parse",
+    "unknown_parameter",
+]

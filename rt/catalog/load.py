@@ -1,42 +1,26 @@
-"""catalog.toml -> typed peripherals. A bad catalog is refused whole, with the place and what is allowed."""
+"""catalog.toml -> typed peripherals. A bad catalog is refused whole, and all that is wrong in it is told at once."""
 
-import math
 import re
+import stat
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Final
 
-import msgspec
-
-from rt.catalog.parameter import Parameter
-from rt.catalog.peripheral import DEFAULT_SUB_INTERVAL, Peripheral
+from rt.catalog import check
+from rt.catalog.fault import Fault
+from rt.catalog.peripheral import Peripheral
+from rt.catalog.places import line_of
 from rt.errors import CatalogError, DeviceError
 
-MAX_PARAMS = 16
-"""The most parameters of a Smart Device: its bitmaps are 16 bits wide."""
-
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=65.535)]
-
-
-class _ParameterSpec(msgspec.Struct, forbid_unknown_fields=True):
-    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*$")]
-    type: str
-    lower: float = -math.inf
-    upper: float = math.inf
-    readable: bool = True
-    writeable: bool = False
-    subscribed: bool = True
-
-
-class _PeripheralSpec(msgspec.Struct, forbid_unknown_fields=True):
-    params: list[_ParameterSpec]
-    device_id: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] | None = None
-    sub_interval: Seconds = DEFAULT_SUB_INTERVAL
-    write_interval: Seconds | None = None
-    heartbeat_interval: Seconds | None = None
+LARGEST_FILE: Final = 1 << 20
+"""Bytes of a catalog file at most; the one that rt carries has 7000."""
+_MOST_FAULTS = 20
+_SYNTAX_PLACE = re.compile(
+    r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$", re.DOTALL
+)
 
 
 class Catalog(Mapping[str, Peripheral]):
@@ -75,15 +59,20 @@ class Catalog(Mapping[str, Peripheral]):
 def load(path: Path | None = None) -> Catalog:
     """Read a catalog file, or the one that rt carries.
 
+    A file of one's own says what Smart Devices there are. The peripherals that are rt's own, such as the gamepads, come from rt
+    where the file has none of that name; where it has, they need the parameters that rt uses.
+
     Raises:
         CatalogError: The file cannot be read or anything in it is wrong; nothing of it is used then.
     """
-    path = path or builtin_path()
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogError(f"{path}: the catalog cannot be read: {error}", file=str(path)) from error
-    return parse(text, str(path))
+    builtin = parse(_read(builtin_path()), str(builtin_path()))
+    if path is None:
+        return builtin
+    text = _read(path)
+    own = parse(text, str(path))
+    _refuse(check.check_own(own, builtin), str(path), text)
+    rest = {name: each for name, each in builtin.items() if each.device_id is None and name not in own}
+    return Catalog({**own, **rest}, str(path))
 
 
 def parse(text: str, source: str = "catalog") -> Catalog:
@@ -95,59 +84,43 @@ def parse(text: str, source: str = "catalog") -> Catalog:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise CatalogError(f"{source}: {error}", file=source) from None
-    peripherals: dict[str, Peripheral] = {}
-    ids: dict[int, str] = {}
-    for name, table in tables.items():
-        place = f"{source}:{_line_of_table(text, name)}: [{name}]"
-        peripheral = _peripheral(name, table, place)
-        if peripheral.device_id is not None:
-            other = ids.setdefault(peripheral.device_id, name)
-            if other != name:
-                raise CatalogError(
-                    f"{place} device_id = {peripheral.device_id} is taken by [{other}]", file=source, table=name
-                )
-        peripherals[name] = peripheral
-    return Catalog(peripherals, source)
-
-
-def _peripheral(name: str, table: object, place: str) -> Peripheral:
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        raise CatalogError(f"{place} the name of a peripheral is made of a-z, 0-9 and -", table=name)
-    try:
-        spec = msgspec.convert(table, _PeripheralSpec)
-    except msgspec.ValidationError as error:
-        raise CatalogError(f"{place} {_field(error)}", table=name) from None
-    if spec.device_id is not None and len(spec.params) > MAX_PARAMS:
+        match = _SYNTAX_PLACE.match(str(error))
+        line = int(match["line"]) if match and match["line"] else text.rstrip().count("\n") + 1
+        reason = match["reason"] if match else str(error)
         raise CatalogError(
-            f"{place} has {len(spec.params)} parameters; a Smart Device has at most {MAX_PARAMS}", table=name
-        )
-    seen: set[str] = set()
-    params = []
-    for number, param in enumerate(spec.params):
-        where = f"{place} params[{number}] {param.name!r}"
-        if param.name in seen:
-            raise CatalogError(f"{where} stands twice", table=name, param=param.name)
-        seen.add(param.name)
-        if not param.lower <= param.upper:
-            raise CatalogError(f"{where} lower = {param.lower} is greater than upper = {param.upper}", table=name)
-        try:
-            ctype = Parameter.parse_ctype(param.type)
-        except ValueError as error:
-            raise CatalogError(f"{where} type {error}", table=name, param=param.name) from None
-        params.append(
-            Parameter(
-                param.name, ctype, number, param.lower, param.upper, param.readable, param.writeable, param.subscribed
-            )
-        )
-    return Peripheral(
-        name=name,
-        device_id=spec.device_id,
-        sub_interval=spec.sub_interval,
-        write_interval=spec.write_interval,
-        heartbeat_interval=spec.heartbeat_interval,
-        params=tuple(params),
-    )
+            f"{source}:{line}: not TOML: {reason[:1].lower()}{reason[1:]}", file=source, line=line
+        ) from None
+    except (ValueError, RecursionError) as error:
+        reason = "brackets are nested too deep" if isinstance(error, RecursionError) else "a number has too many digits"
+        raise CatalogError(f"{source}: not TOML that rt can read: {reason}", file=source) from None
+    return from_tables(tables, source, text)
+
+
+def from_tables(tables: Mapping[str, object], source: str = "catalog", text: str = "") -> Catalog:
+    """The catalog that raw tables describe, in the form of catalog.toml.
+
+    Args:
+        tables: By the name of the peripheral: ``params`` (a list of ``name``, ``type`` and further arguments of ``Parameter``), and
+            for a Smart Device ``device_id``, and if wanted ``sub_interval``, ``write_interval`` and ``heartbeat_interval`` (s).
+        source: What names the catalog in errors.
+        text: What the tables were read from, to tell lines.
+
+    Raises:
+        CatalogError: Anything is wrong: one line for each fault, with its place, the value and what is allowed; the context has
+            ``file``, ``table`` and ``field`` of the first, and the sentences of all as ``faults``.
+
+    Example:
+        >>> known = from_tables({"lamp": {"device_id": 77, "params": [{"name": "lit", "type": "bool", "writeable": True}]}})
+        >>> known["lamp"].param("lit").writeable
+        True
+        >>> from_tables({"lamp": {"device_id": 77, "params": [{"name": "lit", "type": "bol"}]}})
+        Traceback (most recent call last):
+        ...
+        rt.errors.CatalogError: catalog: [lamp] params[0] 'lit' type: 'bol' is not a type: did you mean 'bool'?
+    """
+    peripherals, faults = check.check(tables)
+    _refuse(faults, source, text)
+    return Catalog(peripherals, source)
 
 
 def builtin_path() -> Path:
@@ -157,14 +130,36 @@ def builtin_path() -> Path:
     return path if path.exists() or hasattr(sys, "_MEIPASS") else Path(__file__).parents[2] / "catalog.toml"
 
 
-def _field(error: msgspec.ValidationError) -> str:
-    # msgspec says what is wrong, " - at ", and the place as a path that begins with a dollar sign.
-    what, _, where = str(error).partition(" - at ")
-    field = where.strip("`").removeprefix("$").lstrip(".")
-    return f"{field}: {what}" if field else what
+def _refuse(faults: list[Fault], source: str, text: str) -> None:
+    if not faults:
+        return
+    sentences = []
+    for fault in faults[:_MOST_FAULTS]:
+        line = line_of(text, fault.table, fault.param)
+        sentences.append(f"{source}: {fault.sentence}" if line is None else f"{source}:{line}: {fault.sentence}")
+    if len(faults) > _MOST_FAULTS:
+        sentences.append(f"{source}: and {len(faults) - _MOST_FAULTS} more")
+    first = faults[0]
+    raise CatalogError(
+        "\n".join(sentences), file=source, table=first.table, param=first.param, field=first.field, faults=sentences
+    )
 
 
-def _line_of_table(text: str, name: str) -> int:
-    pattern = re.compile(rf"^[ \t]*\[[ \t]*[\"']?{re.escape(name)}[\"']?\s*\]", re.MULTILINE)
-    match = pattern.search(text)
-    return text.count("\n", 0, match.start()) + 1 if match else 1
+def _read(path: Path) -> str:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # a FIFO would never end, and a directory has a clearer sentence than the kernel's
+            what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+            raise CatalogError(f"{path}: the catalog cannot be read: it is {what}", file=str(path))
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CatalogError(f"{path}: the catalog cannot be read: {reason}", file=str(path)) from error
+    if len(data) > LARGEST_FILE:
+        raise CatalogError(f"{path}: it has more than {LARGEST_FILE} bytes and is no catalog", file=str(path))
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise CatalogError(f"{path}:{line}: not UTF-8 text", file=str(path), line=line) from None

@@ -4,6 +4,7 @@ import ctypes
 import math
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rt.errors import DeviceBufferError
@@ -24,6 +25,10 @@ _SIMPLE: dict[str, Any] = {
 TYPE_NAMES = tuple(_SIMPLE)
 """The names of the simple types that a catalog may use."""
 
+MOST_BYTES = 1 << 16
+"""The most bytes of one value, and of all values of a peripheral: what shared memory is spent on."""
+MOST_DIMENSIONS = 8
+
 _FORMATS: dict[Any, str] = {
     ctypes.c_bool: "?",
     ctypes.c_int8: "b",
@@ -38,6 +43,8 @@ _FORMATS: dict[Any, str] = {
 }
 _SPECIFIER = re.compile(r"(?P<base>\w+)(?P<sizes>(\[[0-9]+\])*)")
 _REAL = (ctypes.c_float, ctypes.c_double)
+_FLOAT_MAX = 3.4028234663852886e38
+"""The greatest value of a 4-byte float."""
 
 
 class OutOfRangeWarning(UserWarning):
@@ -70,6 +77,9 @@ class Parameter(NamedTuple):
     def clamp(self, value: float, /) -> float:
         """The nearest value within the parameter's limits; one beyond them is warned of (``OutOfRangeWarning``).
 
+        Raises:
+            ValueError: The value is not a number (NaN).
+
         Example:
             >>> import warnings; warnings.simplefilter("ignore")
             >>> param = Parameter("param", ctypes.c_double, 0, lower=-1, upper=1)
@@ -82,6 +92,8 @@ class Parameter(NamedTuple):
         """
         if self.lower <= value <= self.upper:
             return value
+        if value != value:  # noqa: PLR0124 - the test for NaN that needs no call
+            raise ValueError(f"{self.name} takes a number, and NaN is none")
         bound = self.lower if value < self.lower else self.upper
         warnings.warn(
             f"{self.name} = {value} is out of its range {self.lower} to {self.upper}: {bound} is used",
@@ -104,14 +116,23 @@ class Parameter(NamedTuple):
         """
         match = _SPECIFIER.fullmatch(type_specifier)
         if match is None or match["base"] not in _SIMPLE:
-            raise ValueError(
-                f"{type_specifier!r} is not a type: use one of {', '.join(TYPE_NAMES)}, or an array like uint8[64]"
-            )
+            import difflib
+
+            base = type_specifier.partition("[")[0].strip()
+            near = difflib.get_close_matches(base, TYPE_NAMES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(TYPE_NAMES)}, or uint8[64]"
+            raise ValueError(f"{type_specifier[:60]!r} is not a type: {hint}")
         ctype = _SIMPLE[match["base"]]
-        for size in re.findall(r"[0-9]+", match["sizes"]):
-            if int(size) == 0:
-                raise ValueError(f"{type_specifier!r} is an array without elements")
-            ctype = ctype * int(size)
+        sizes = re.findall(r"[0-9]+", match["sizes"])
+        if len(sizes) > MOST_DIMENSIONS:
+            raise ValueError(f"{type_specifier[:60]!r} has more than {MOST_DIMENSIONS} dimensions")
+        for digits in sizes:
+            size = int(digits) if len(digits) <= len(str(MOST_BYTES)) else MOST_BYTES + 1
+            if size == 0:
+                raise ValueError(f"{type_specifier[:60]!r} is an array without elements")
+            if size * ctypes.sizeof(ctype) > MOST_BYTES:
+                raise ValueError(f"{type_specifier[:60]!r} takes more than {MOST_BYTES} bytes")
+            ctype = ctype * size
         return ctype
 
     @property
@@ -124,12 +145,28 @@ class Parameter(NamedTuple):
         Example:
             >>> Parameter("param", ctypes.c_double, 0).default
             0.0
+            >>> Parameter("param", ctypes.c_int8, 0).default
+            0
             >>> Parameter("param", ctypes.c_bool, 0).default
             False
+            >>> Parameter("param", ctypes.c_bool * 3, 0).default
+            Traceback (most recent call last):
+            ...
+            rt.errors.DeviceBufferError: vector parameters have no default
         """
         if not self.is_simple:
             raise DeviceBufferError("vector parameters have no default", param=self.name)
         return self.platform_type().value
+
+    @property
+    def initial(self) -> Any:
+        """What is there before anything is known, of arrays too: the default, or lists of it.
+
+        Example:
+            >>> Parameter("param", ctypes.c_bool * 3, 0).initial
+            [False, False, False]
+        """
+        return _zeros(self.platform_type)
 
     @property
     def platform_type(self) -> Any:
@@ -148,11 +185,23 @@ class Parameter(NamedTuple):
 
     @property
     def format(self) -> str:
-        """The letter of the ``struct`` module for a simple value as it is on the wire."""
-        return _FORMATS[self.platform_type]
+        """The value's form on the wire for the ``struct`` module: a letter, or ``64B`` for an array of 64."""
+        ctype, count = _element(self.platform_type)
+        letter = _FORMATS[ctype]
+        return letter if self.is_simple else f"{count}{letter}"
+
+    @property
+    def type_bounds(self) -> tuple[float, float]:
+        """The least and the greatest finite value that the type of a single number holds."""
+        if self.is_real:
+            return -_FLOAT_MAX, _FLOAT_MAX
+        bits = 8 * ctypes.sizeof(self.ctype)
+        return (-(1 << bits - 1), (1 << bits - 1) - 1) if self.format.islower() else (0, (1 << bits) - 1)
 
     def checked(self, value: Any, /) -> Any:
         """A value that may be stored: of the right kind, a number that is one, clamped to the limits and to the type without a word.
+
+        Of an array every element is; how many there are is looked at where it is stored.
 
         Raises:
             TypeError: The value is of another kind.
@@ -160,27 +209,36 @@ class Parameter(NamedTuple):
         """
         ctype = self.ctype
         if ctype in _REAL:
-            if not isinstance(value, (int, float)):
-                raise TypeError(f"{self.name} takes a number, not {value!r}")
-            number = float(value)
-            if number != number:  # noqa: PLR0124 - the test for NaN that needs no call
+            if value.__class__ is not float:
+                value = self._number(value)
+            # Written out, since min and max take longer than everything else here.
+            if self.lower <= value <= self.upper and -_FLOAT_MAX <= value <= _FLOAT_MAX:
+                return value
+            if value != value:  # noqa: PLR0124 - the test for NaN that needs no call
                 raise ValueError(f"{self.name} takes a number, and NaN is none")
-            return min(max(number, self.lower), self.upper)
+            return min(max(value, self.lower, -_FLOAT_MAX), self.upper, _FLOAT_MAX)
         if ctype is ctypes.c_bool:
             if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
                 return bool(value)
             raise TypeError(f"{self.name} takes True or False, not {value!r}")
         if not self.is_simple:
-            return value
+            element = self._replace(ctype=_element(ctype)[0])
+            return _each(element.checked, ctype, value)
         if not isinstance(value, int):
             raise TypeError(f"{self.name} takes an integer, not {value!r}")
         least, most = self._bounds()
         return int(min(max(value, least), most))
 
+    def _number(self, value: Any) -> float:
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"{self.name} takes a number, not {value!r}")
+        try:
+            return float(value)
+        except OverflowError:  # an integer beyond every float
+            return math.inf if value > 0 else -math.inf
+
     def _bounds(self) -> tuple[float, float]:
-        bits = 8 * ctypes.sizeof(self.ctype)
-        signed = self.format.islower()
-        least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+        least, most = self.type_bounds
         return max(self.lower, least), min(self.upper, most)
 
 
@@ -190,3 +248,25 @@ def _platform_type(ctype: Any) -> Any:
     if isinstance(ctype, type) and issubclass(ctype, ctypes.Array):
         return _platform_type(ctype._type_) * ctype._length_
     return ctype
+
+
+def _element(ctype: Any) -> tuple[Any, int]:
+    """The simple type that a type consists of, and how many of it."""
+    count = 1
+    while issubclass(ctype, ctypes.Array):
+        count *= ctype._length_
+        ctype = ctype._type_
+    return ctype, count
+
+
+def _each(do: Callable[[Any], Any], ctype: Any, value: Any) -> Any:
+    """What is done to each element of an array, in nested lists; how many there are is not looked at."""
+    if not issubclass(ctype, ctypes.Array):
+        return do(value)
+    return [_each(do, ctype._type_, item) for item in value]
+
+
+def _zeros(ctype: Any) -> Any:
+    if issubclass(ctype, ctypes.Array):
+        return [_zeros(ctype._type_) for _ in range(ctype._length_)]
+    return ctype().value

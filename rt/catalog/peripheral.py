@@ -4,9 +4,10 @@ Source of the format: the Smart Device protocol. A bitmap names parameters by id
 ascending id, little-endian, without padding.
 """
 
+import ctypes
 import functools
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -77,21 +78,22 @@ class Peripheral(msgspec.Struct, frozen=True, kw_only=True):
         return [param.name for param in self.params if bitmap >> param.id & 1]
 
     def pack(self, values: Mapping[str, Any]) -> tuple[int, bytes]:
-        """The bitmap and the bytes of some parameters' values (simple ones).
+        """The bitmap and the bytes of some parameters' values; that of an array is a sequence.
 
         Raises:
             DeviceError: A name is unknown.
-            TypeError: A value is of the wrong kind.
+            TypeError: A value is of the wrong kind, or does not fit its type.
         """
         bitmap = self.bitmap(values)
         try:
-            data = _format(self, bitmap).pack(*(values[name] for name in self.names(bitmap)))
-        except struct.error as error:
+            flat = [item for param in self._chosen(bitmap) for item in _flat(param.platform_type, values[param.name])]
+            data = _format(self, bitmap).pack(*flat)
+        except (struct.error, OverflowError, TypeError) as error:
             raise TypeError(f"{dict(values)!r} does not fit the parameters of {self.name}: {error}") from None
         return bitmap, data
 
     def unpack(self, bitmap: int, data: bytes) -> dict[str, Any]:
-        """The values by name that a bitmap and bytes carry.
+        """The values by name that a bitmap and bytes carry; that of an array is a list.
 
         Raises:
             RemoteProtocolError: The bitmap names parameters that there are not, or the length is not what it asks for.
@@ -105,7 +107,11 @@ class Peripheral(msgspec.Struct, frozen=True, kw_only=True):
                 params=bitmap,
                 length=len(data),
             )
-        return dict(zip(self.names(bitmap), layout.unpack(data), strict=True))
+        items = iter(layout.unpack(data))
+        return {param.name: _grouped(param.platform_type, items) for param in self._chosen(bitmap)}
+
+    def _chosen(self, bitmap: int) -> Iterator[Parameter]:
+        return (param for param in self.params if bitmap >> param.id & 1)
 
 
 def unknown_parameter(peripheral: Peripheral, name: str) -> DeviceError:
@@ -125,3 +131,20 @@ def _layout(formats: str) -> struct.Struct:
 
 def _format(peripheral: Peripheral, bitmap: int) -> struct.Struct:
     return _layout("".join(param.format for param in peripheral.params if bitmap >> param.id & 1))
+
+
+def _flat(ctype: Any, value: Any) -> Iterator[Any]:
+    """The single values of an array in the order of the wire, or the value itself."""
+    if not issubclass(ctype, ctypes.Array):
+        yield value
+        return
+    if len(value) != ctype._length_:
+        raise TypeError(f"an array has {len(value)} elements, not {ctype._length_}")
+    for item in value:
+        yield from _flat(ctype._type_, item)
+
+
+def _grouped(ctype: Any, items: Iterator[Any]) -> Any:
+    if not issubclass(ctype, ctypes.Array):
+        return next(items)
+    return [_grouped(ctype._type_, items) for _ in range(ctype._length_)]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rt import catalog
 from rt.catalog import OutOfRangeWarning, Parameter
-from rt.errors import CatalogError, DeviceError, RemoteProtocolError
+from rt.errors import DeviceError, RemoteProtocolError
 
 KNOWN = catalog.load()
 
@@ -72,44 +72,6 @@ def test_values_of_the_wrong_length_are_malformed() -> None:
         KNOWN["limit-switch"].unpack(0b1000, bytes(1))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            '[a]\nparams = [{name = "x", type = "flot"}]',
-            r"bad\.toml:1: \[a\] params\[0\] 'x' type 'flot' is not a type",
-        ),
-        (
-            '\n\n[a]\nparams = [{name = "x", type = "float", lower = "0"}]',
-            r"bad\.toml:3: \[a\] params\[0\]\.lower: Expected `float`",
-        ),
-        (
-            '[a]\nparams = [{name = "x", type = "float", lower = 2, upper = 1}]',
-            "lower = 2.0 is greater than upper = 1.0",
-        ),
-        ('[a]\nparams = [{name = "x", type = "bool"}, {name = "x", type = "bool"}]', "'x' stands twice"),
-        (
-            "[a]\ndevice_id = 1\nparams = []\n[b]\ndevice_id = 1\nparams = []",
-            r":4: \[b\] device_id = 1 is taken by \[a\]",
-        ),
-        ("[a]\ndevice_id = 70000\nparams = []", "device_id: Expected `int` <= 65535"),
-        ("[a]\ncolour = 1\nparams = []", "unknown field `colour`"),
-        ("[a", "end of a table declaration"),
-        ("[A]\nparams = []", "name of a peripheral"),
-    ],
-)
-def test_a_bad_catalog_is_refused_with_the_place(text: str, message: str) -> None:
-    with pytest.raises(CatalogError, match=message):
-        catalog.parse(text, "bad.toml")
-
-
-def test_a_smart_device_has_at_most_16_parameters() -> None:
-    params = ", ".join(f'{{name = "p{number}", type = "bool"}}' for number in range(17))
-    with pytest.raises(CatalogError, match="17 parameters"):
-        catalog.parse(f"[big]\ndevice_id = 1\nparams = [{params}]")
-    assert len(catalog.parse(f"[big]\nparams = [{params}]")["big"].params) == 17
-
-
 def test_a_value_beyond_its_limits_is_clamped_and_only_clamp_warns_of_it() -> None:
     duty = KNOWN["polar-bear"].param("duty_cycle")
     with pytest.warns(OutOfRangeWarning, match="duty_cycle = 1.5 is out of its range"):
@@ -126,8 +88,9 @@ def test_an_integer_beyond_its_type_does_not_wrap_around() -> None:
 
 def test_values_of_the_wrong_kind_are_refused() -> None:
     duty = KNOWN["polar-bear"].param("duty_cycle")
-    with pytest.raises(ValueError, match="NaN"):
-        duty.checked(math.nan)
+    for check in (duty.checked, duty.clamp):
+        with pytest.raises(ValueError, match="NaN"):
+            check(math.nan)
     with pytest.raises(TypeError, match="takes a number"):
         duty.checked("fast")
     with pytest.raises(TypeError, match="True or False"):
@@ -139,3 +102,40 @@ def test_values_of_the_wrong_kind_are_refused() -> None:
 def test_an_unknown_parameter_is_answered_with_the_nearest() -> None:
     with pytest.raises(DeviceError, match="did you mean 'duty_cycle'"):
         KNOWN["polar-bear"].param("duty_cycel")
+
+
+def test_a_number_without_limits_still_fits_its_type() -> None:
+    position = KNOWN["polar-bear"].param("enc_pos")
+    greatest = position.checked(math.inf)
+    assert ctypes.c_float(greatest).value == greatest
+    assert math.isfinite(greatest)
+    assert position.checked(10**400) == greatest
+    assert position.checked(-(10**400)) == -greatest
+
+
+def test_arrays_travel_flat_and_come_back_in_their_shape() -> None:
+    table = {"device_id": 9, "params": [{"name": "grid", "type": "uint8[2][3]"}, {"name": "end", "type": "bool"}]}
+    grid = catalog.from_tables({"x": table})["x"]
+    values = {"grid": [[1, 2], [3, 4], [5, 6]], "end": True}
+    assert grid.pack(values) == (0b11, bytes([1, 2, 3, 4, 5, 6, 1]))
+    assert grid.unpack(0b11, bytes([1, 2, 3, 4, 5, 6, 1])) == values
+    assert grid.param("grid").initial == [[0, 0], [0, 0], [0, 0]]
+    for wrong in ([[1, 2]], [[1], [2], [3]], 7, [[1, 2], [3, 4], [5, 256]]):
+        with pytest.raises(TypeError, match="does not fit the parameters of x"):
+            grid.pack({"grid": wrong})
+
+
+def test_a_number_beyond_a_float_is_not_packed() -> None:
+    with pytest.raises(TypeError, match="does not fit"):
+        KNOWN["polar-bear"].pack({"enc_pos": 1e39})
+
+
+def test_every_element_of_an_array_is_checked() -> None:
+    grid = Parameter("grid", Parameter.parse_ctype("uint8[2][2]"), 0)
+    assert grid.checked([[1, 300], (-1, True)]) == [[1, 255], [0, 1]]
+    with pytest.raises(TypeError, match="grid takes an integer"):
+        grid.checked([[1, 2], [3, "4"]])
+    with pytest.raises(TypeError):
+        grid.checked([1, 2])
+    with pytest.raises(ValueError, match="NaN"):
+        Parameter("path", ctypes.c_float * 2, 0).checked([1.0, math.nan])

@@ -1,0 +1,222 @@
+"""What a catalog may say: every rule that a peripheral and its parameters keep, and the sentence for each that is broken.
+
+The rule of this module: whatever the tables hold, the answer is peripherals and faults, never an exception.
+"""
+
+import ctypes
+import keyword
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from rt.catalog.fault import NO_VALUE, Fault, Say, sayer, shown, typed
+from rt.catalog.parameter import MOST_BYTES, Parameter
+from rt.catalog.peripheral import DEFAULT_SUB_INTERVAL, Peripheral
+
+MAX_PARAMS: Final = 16
+"""The most parameters of a Smart Device: its bitmaps are 16 bits wide."""
+MOST_PARAMS: Final = 64
+"""The most parameters of any peripheral: the bitmaps in its buffer are 64 bits wide."""
+MOST_MESSAGE_BYTES: Final = 253
+"""The most bytes of values in one message: a payload less its bitmap."""
+LONGEST_NAME: Final = 64
+LEAST_INTERVAL: Final = 0.001
+LONGEST_INTERVAL: Final = 65.535
+"""Intervals travel as 16 bits of milliseconds; 0 would end a subscription (s)."""
+
+_PERIPHERAL_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_PARAM_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_INTERVALS = ("sub_interval", "write_interval", "heartbeat_interval")
+
+
+class _ParameterSpec(msgspec.Struct):
+    name: str
+    type: str
+    id: int | None = None
+    lower: int | float | None = None
+    upper: int | float | None = None
+    readable: bool = True
+    writeable: bool = False
+    subscribed: bool | None = None
+
+
+class _PeripheralSpec(msgspec.Struct):
+    params: list[dict[str, Any]]
+    device_id: int | None = None
+    sub_interval: float | None = None
+    write_interval: float | None = None
+    heartbeat_interval: float | None = None
+
+
+def check(tables: Mapping[str, object]) -> tuple[dict[str, Peripheral], list[Fault]]:
+    """The peripherals that tables describe, and everything that is wrong with them."""
+    faults: list[Fault] = []
+    peripherals: dict[str, Peripheral] = {}
+    owners: dict[int, str] = {}
+    for key, table in tables.items():
+        name = str(key)
+        peripheral = _peripheral(name, table, faults)
+        if peripheral is None:
+            continue
+        device_id = peripheral.device_id
+        if device_id is not None:
+            owner = owners.setdefault(device_id, name)
+            if owner != name:
+                sayer(faults, name)("device_id", device_id, f"it is taken by [{owner}], and each type has its own")
+        peripherals[name] = peripheral
+    return peripherals, faults
+
+
+def check_own(own: Mapping[str, Peripheral], builtin: Mapping[str, Peripheral]) -> list[Fault]:
+    """What is wrong with tables that have the names of peripherals that are rt's own, such as the gamepads."""
+    faults: list[Fault] = []
+    for name, wanted in builtin.items():
+        given = own.get(name)
+        if wanted.device_id is not None or given is None:
+            continue
+        say = sayer(faults, name)
+        if given.device_id is not None:
+            say("device_id", given.device_id, f"{name} is rt's own and no Smart Device: give yours another name")
+            continue
+        kinds = {param.name: param.ctype for param in given.params}
+        changed = {param.name: param.ctype for param in wanted.params}.items() ^ kinds.items()
+        for param in sorted({param for param, _ in changed}):
+            say(
+                "params",
+                NO_VALUE,
+                f"{param!r} is not as rt needs it: leave the table out, and rt's own {name} is used",
+            )
+    return faults
+
+
+def _peripheral(name: str, table: object, faults: list[Fault]) -> Peripheral | None:
+    before = len(faults)
+    say = sayer(faults, name)
+    if not isinstance(table, Mapping):
+        say("", table, "it is no table, and a catalog consists of tables like [limit-switch]")
+        return None
+    if not _PERIPHERAL_NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        say("", NO_VALUE, f"the name of a peripheral is made of a-z, 0-9 and - between them, at most {LONGEST_NAME}")
+    spec = typed(_PeripheralSpec, table, say)
+    if spec is None:
+        return None
+    _check_head(spec, say)
+    # What has far too many parameters is not looked at one by one.
+    params = _params(name, spec, faults) if len(spec.params) <= MOST_PARAMS else []
+    if len(faults) > before:
+        return None
+    return Peripheral(
+        name=name,
+        device_id=spec.device_id,
+        sub_interval=DEFAULT_SUB_INTERVAL if spec.sub_interval is None else spec.sub_interval,
+        write_interval=spec.write_interval,
+        heartbeat_interval=spec.heartbeat_interval,
+        params=tuple(params),
+    )
+
+
+def _check_head(spec: _PeripheralSpec, say: Say) -> None:
+    smart = spec.device_id is not None
+    if spec.device_id is not None and not 0 <= spec.device_id <= 0xFFFF:
+        say("device_id", spec.device_id, "it has to be 0 to 65535 (16 bits)")
+    for key in _INTERVALS:
+        interval = getattr(spec, key)
+        if interval is None:
+            continue
+        if not LEAST_INTERVAL <= interval <= LONGEST_INTERVAL:
+            say(key, interval, f"it has to be {LEAST_INTERVAL} to {LONGEST_INTERVAL} s (16 bits of milliseconds)")
+        elif not smart:
+            say(key, interval, "only a Smart Device has intervals, and this table has no device_id")
+    most, kind = (MAX_PARAMS, "a Smart Device") if smart else (MOST_PARAMS, "a peripheral")
+    if len(spec.params) > most:
+        say("params", NO_VALUE, f"it has {len(spec.params)} parameters, and {kind} has at most {most}")
+
+
+def _params(table: str, spec: _PeripheralSpec, faults: list[Fault]) -> list[Parameter]:
+    params: list[Parameter] = []
+    names: set[str] = set()
+    ids: list[int | None] = []
+    for number, raw in enumerate(spec.params):
+        name = raw.get("name")
+        label = name if isinstance(name, str) else None
+        say = sayer(faults, table, f"params[{number}]" + (f" {shown(label)}" if label is not None else ""), label)
+        found = typed(_ParameterSpec, raw, say)
+        if found is None:
+            continue
+        if found.name in names:
+            say("name", NO_VALUE, "the name stands twice in this table")
+        names.add(found.name)
+        ids.append(found.id)
+        param = _param(found, number if found.id is None else found.id, say, smart=spec.device_id is not None)
+        if param is not None:
+            params.append(param)
+    if len(ids) == len(spec.params):
+        _check_ids(ids, sayer(faults, table))
+    if sum(ctypes.sizeof(param.platform_type) for param in params) > MOST_BYTES:
+        sayer(faults, table)("params", NO_VALUE, f"their values take more than {MOST_BYTES} bytes together")
+    return sorted(params, key=lambda param: param.id)
+
+
+def _check_ids(ids: Sequence[int | None], say: Say) -> None:
+    given = [each for each in ids if each is not None]
+    if not given:
+        return
+    if len(given) < len(ids):
+        say("params", NO_VALUE, "some have an id and some have none: give all of them one, or none for the order here")
+    elif len(set(given)) < len(given):
+        twice = next(each for each in given if given.count(each) > 1)
+        say("params", NO_VALUE, f"id {twice} stands twice, and each parameter has its own")
+    elif sorted(given) != list(range(len(given))):
+        gap = next(each for each in range(len(given)) if each not in given)
+        say("params", NO_VALUE, f"id {gap} is missing: ids go from 0 to {len(given) - 1} without gaps")
+
+
+def _param(spec: _ParameterSpec, number: int, say: Say, *, smart: bool) -> Parameter | None:
+    if not _PARAM_NAME.fullmatch(spec.name) or len(spec.name) > LONGEST_NAME:
+        say("name", spec.name, f"it has to be a-z, 0-9 and _, beginning with a letter, at most {LONGEST_NAME}")
+    elif keyword.iskeyword(spec.name):
+        say("name", spec.name, "it is a word of Python's: choose another")
+    if not spec.readable and not spec.writeable:
+        say("readable", spec.readable, "it is not writeable either, so nobody could use it")
+    if spec.subscribed and not spec.readable:
+        say("subscribed", spec.subscribed, "a parameter that is not readable cannot be subscribed to")
+    try:
+        ctype = Parameter.parse_ctype(spec.type)
+    except ValueError as error:
+        say("type", NO_VALUE, str(error))
+        return None
+    subscribed = spec.readable if spec.subscribed is None else spec.subscribed
+    param = Parameter(spec.name, ctype, number, readable=spec.readable, writeable=spec.writeable, subscribed=subscribed)
+    size = ctypes.sizeof(param.platform_type)
+    if smart and size > MOST_MESSAGE_BYTES:
+        say("type", spec.type, f"it takes {size} bytes, and a message to a Smart Device carries {MOST_MESSAGE_BYTES}")
+    lower, upper = (_limit(param, key, getattr(spec, key), say) for key in ("lower", "upper"))
+    if lower is not None and upper is not None and lower > upper:
+        say("lower", lower, f"it is greater than upper = {upper}")
+    return param._replace(
+        lower=-math.inf if lower is None else lower,
+        upper=math.inf if upper is None else upper,
+    )
+
+
+def _limit(param: Parameter, key: str, value: float | None, say: Say) -> float | None:
+    """A limit in the parameter's own kind of number, or None: there is none, or it is wrong."""
+    if value is None:
+        return None
+    if not param.is_simple or param.ctype is ctypes.c_bool:
+        say(key, value, f"only numbers have limits, and the type is {'bool' if param.is_simple else 'an array'}")
+        return None
+    if not -math.inf < value < math.inf:  # math.isfinite fails at integers beyond every float
+        say(key, value, "a limit is a finite number: leave it out for none")
+        return None
+    if not param.is_real and value != int(value):
+        say(key, value, "the limit of an integer is a whole number")
+        return None
+    least, most = param.type_bounds
+    if not least <= value <= most:
+        say(key, value, f"the type holds {least} to {most}")
+        return None
+    return float(value) if param.is_real else int(value)

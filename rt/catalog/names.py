@@ -1,0 +1,56 @@
+"""From what a person calls a Smart Device to its UID: the one place that does so, and that says what is wrong with a name."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from rt.errors import DeviceError
+
+UID_END: Final = 1 << 88
+"""One more than the greatest UID."""
+
+
+def resolve_uid(text: str, names: Mapping[str, int]) -> int:
+    """The UID that a decimal number or a name of the team's stands for.
+
+    Args:
+        text: What a person wrote.
+        names: UIDs by the names that the team gave them (option ``dev_name``).
+
+    Raises:
+        DeviceError: It is neither; the message has the nearest name.
+
+    Examples:
+        >>> resolve_uid("left_motor", {"left_motor": 7})
+        7
+        >>> resolve_uid("12", {"left_motor": 7})
+        12
+        >>> resolve_uid("left_moter", {"left_motor": 7})
+        Traceback (most recent call last):
+        rt.errors.DeviceError: there is no device 'left_moter': did you mean left_motor?
+    """
+    if text in names:
+        return names[text]
+    if text.isascii() and text.isdigit() and len(text) <= len(str(UID_END)):
+        uid = int(text)
+        if uid < UID_END:
+            return uid
+    lowered = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(text.lower(), lowered, n=1, cutoff=0.5)
+    if near:
+        hint = f"did you mean {lowered[near[0]]}?"
+    else:
+        known = f"one of {', '.join(names)}" if names else "a name that dev_name gives it (there is none yet)"
+        hint = f"use a UID in decimal below 2**88, or {known}"
+    raise DeviceError(f"there is no device {text!r}: {hint}", uid=text)
+
+
+def name_of(uid: int, names: Mapping[str, int]) -> str:
+    """What a person calls a device: the team's name for it, or else its UID."""
+    return next((name for name, number in names.items() if number == uid), str(uid))
+
+
+def absent_device(uid: int, names: Mapping[str, int], connected: Iterable[int]) -> DeviceError:
+    """The error for a device that is not connected, with those that are."""
+    others = ", ".join(name_of(number, names) for number in sorted(connected)) or "none"
+    return DeviceError(f"the device {name_of(uid, names)} is not connected; connected: {others}", uid=str(uid))

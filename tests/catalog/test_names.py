@@ -1,0 +1,54 @@
+"""A device is called by its UID or by the team's name, and a mistake is told the same way everywhere."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rt.catalog.names import UID_END, absent_device, name_of, resolve_uid
+from rt.errors import DeviceError
+
+NAMES = {"left_motor": 12 << 72 | 1, "bumper": 5, "7": 70}
+
+
+@settings(deadline=None)
+@given(st.integers(0, UID_END - 1))
+def test_a_uid_is_itself(uid: int) -> None:
+    assert resolve_uid(str(uid), {}) == uid
+
+
+def test_a_name_goes_before_a_number() -> None:
+    assert resolve_uid("bumper", NAMES) == 5
+    assert resolve_uid("7", NAMES) == 70
+    assert name_of(5, NAMES) == "bumper"
+    assert name_of(6, NAMES) == "6"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("left_moter", "did you mean left_motor?"),
+        ("LEFT_MOTOR", "did you mean left_motor?"),
+        ("claw", "use a UID in decimal below 2**88, or one of left_motor, bumper, 7"),
+        (str(UID_END), "below 2**88"),
+        ("9" * 10_000, "below 2**88"),
+        ("-1", "use a UID"),
+        ("٣", "use a UID"),
+        ("", "use a UID"),
+    ],
+)
+def test_what_is_neither_is_told_with_what_there_is(text: str, hint: str) -> None:
+    with pytest.raises(DeviceError, match="there is no device") as caught:
+        resolve_uid(text, NAMES)
+    assert hint in caught.value.message
+    assert caught.value.context == {"uid": text}
+
+
+def test_without_names_it_is_said_where_they_come_from() -> None:
+    with pytest.raises(DeviceError, match="a name that dev_name gives it"):
+        resolve_uid("claw", {})
+
+
+def test_a_device_that_is_not_connected_is_told_with_those_that_are() -> None:
+    error = absent_device(12 << 72 | 1, NAMES, [9, 5])
+    assert error.message == "the device left_motor is not connected; connected: bumper, 9"
+    assert absent_device(9, {}, []).message == "the device 9 is not connected; connected: none"
