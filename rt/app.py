@@ -17,7 +17,8 @@ import trio
 import zmq
 
 from rt import catalog, log
-from rt.buffer import BufferStore, Doorbell, LeaseTable
+from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
+from rt.buffer.bells import ROOT_SEAT
 from rt.catalog import Catalog
 from rt.config import Config
 from rt.remote import Client, DatagramNode, Handler, Router, Service, SocketNode
@@ -36,6 +37,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
         directory: The instance directory.
         shm_prefix: What the names of this robot's shared memory begin with.
         doorbell: The inherited eventfd that wakes the device process.
+        bells: The inherited eventfds that wake the processes that wait for changes, by seat.
+        seat: The child's seat among them.
         emulated: Virtual Smart Devices to run, as ``UID[:JSON]``, for the role ``emulator``.
     """
 
@@ -44,6 +47,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     shm_prefix: str
     doorbell: int
+    bells: tuple[int, ...] = ()
+    seat: int = ROOT_SEAT
     emulated: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
@@ -68,12 +73,22 @@ class Application:
         config: The options, with addresses resolved.
         shm_prefix: What the names of this robot's shared memory begin with.
         doorbell: Rung by writes to devices.
+        bells: Rung by changes of buffers; its seat is that of this process.
     """
 
-    def __init__(self, name: str, config: Config, *, shm_prefix: str = "", doorbell: Doorbell | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        *,
+        shm_prefix: str = "",
+        doorbell: Doorbell | None = None,
+        bells: Bells | None = None,
+    ) -> None:
         self.name = name
         self.config = config
         self.doorbell = doorbell
+        self.bells = bells
         self._shm_prefix = shm_prefix
         self._stack = contextlib.AsyncExitStack()
         self._nursery: trio.Nursery | None = None
@@ -83,8 +98,13 @@ class Application:
     @classmethod
     def of_child(cls, settings: ChildSettings) -> Self:
         """The application of a child, named by its role."""
-        doorbell = Doorbell(settings.doorbell)
-        return cls(settings.role, settings.config, shm_prefix=settings.shm_prefix, doorbell=doorbell)
+        return cls(
+            settings.role,
+            settings.config,
+            shm_prefix=settings.shm_prefix,
+            doorbell=Doorbell(settings.doorbell),
+            bells=Bells(settings.bells, seat=settings.seat) if settings.bells else None,
+        )
 
     async def __aenter__(self) -> Self:
         await self._stack.__aenter__()
@@ -121,7 +141,12 @@ class Application:
     def make_buffer_manager(self, *, shared: bool = True, lock_timeout: float = 0.0) -> BufferStore:
         """The robot's buffers; ``lock_timeout`` (s) stays 0 where only the event loop uses them."""
         store = BufferStore(
-            self.catalog, self._shm_prefix, doorbell=self.doorbell, shared=shared, lock_timeout=lock_timeout
+            self.catalog,
+            self._shm_prefix,
+            doorbell=self.doorbell,
+            bells=self.bells,
+            shared=shared,
+            lock_timeout=lock_timeout,
         )
         self._stack.enter_context(store)
         return store

@@ -1,7 +1,8 @@
 """Peripheral data, shared between processes.
 
 A buffer holds the newest value of every parameter of one peripheral. Every operation takes the buffer's mutex, waits for it at
-most ``lock_timeout`` seconds, and touches nothing else: a call of a microsecond, not a round trip.
+most ``lock_timeout`` seconds, and touches nothing else: a call of a microsecond, not a round trip. Whatever consists of several
+steps is a transaction: it counts as a whole or not at all, also when its process is killed in the middle.
 """
 
 import contextlib
@@ -13,24 +14,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from rt import log
 from rt.buffer import layout, mutex, segment
 from rt.buffer.arrays import filled, plain
+from rt.buffer.bells import EXECUTOR_SEAT, Bells
 from rt.buffer.doorbell import Doorbell
-from rt.buffer.transaction import Transaction, not_connected
+from rt.buffer.transaction import Journal, Lock, Transaction, not_connected
+from rt.buffer.watch import Watch
 from rt.catalog import Parameter, Peripheral, unknown_parameter
 from rt.errors import DeviceBufferError
 
 _try_lock = mutex.try_lock
 _unlock = mutex.unlock
 _monotonic_ns = time.monotonic_ns
-
-
-class BaseStructure(ctypes.Structure):
-    """A C structure that shows its fields when printed."""
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name, *_ in self._fields_)
-        return f"{type(self).__name__}({fields})"
 
 
 class Buffer:
@@ -40,14 +36,20 @@ class Buffer:
         name: The catalog's name of the peripheral.
         params: Maps parameter names to their descriptors.
         doorbell: Rung when the first of some pending writes is stored; None for nobody.
+        bells: How processes that wait for a change are woken; None for nobody.
+        seat: The seat of this process, under which it writes to devices.
     """
 
     name: ClassVar[str] = ""
     params: ClassVar[Mapping[str, Parameter]] = {}
     peripheral: ClassVar[Peripheral] = Peripheral(name="")
     doorbell: Doorbell | None = None
+    bells: Bells | None = None
+    seat: int = EXECUTOR_SEAT
 
+    _counters: ClassVar[tuple[tuple[str, Any], ...]] = ()
     _structure: ClassVar[type[ctypes.Structure]]
+    _changing: ClassVar[slice]
     _block: ClassVar[layout.Block]
     _hash: ClassVar[int] = 0
     _readable: ClassVar[frozenset[str]] = frozenset()
@@ -58,13 +60,24 @@ class Buffer:
         self._header: layout.Header = view.header
         self._updates: Any = view.update
         self._writes: Any = view.write
+        self._seats: Any = view.seats
+        self._received: Any = view.received
+        self._sent: Any = view.sent
         self._update_bytes = memoryview(view.update).cast("B")
         self._write_bytes = memoryview(view.write).cast("B")
         address = ctypes.addressof(self._header) + layout.Header.mutex.offset
-        self._mutex = mutex.RobustMutex(address, recovered=self._count_recovery)
+        self._mutex = mutex.RobustMutex(address, recovered=self._recover)
         self._address = address
-        self._lock = Transaction(self, self.name, self._mutex)
-        self._transaction = Transaction(self, self.name, self._mutex, self._header)
+        self._journal = Journal(memoryview(memory), self._header, self._changing)
+        self._lock = Lock(self, self._mutex)
+        self._steps = Transaction(self, self._mutex, self._journal)
+        self._transaction = Transaction(self, self._mutex, self._journal, self.name)
+        self._watch = Watch(self._header, self._received, self._mutex)
+
+    def __repr__(self) -> str:
+        """The type and the values, without the lock: for a person."""
+        values = ", ".join(f"{name}={plain(getattr(self._updates, name))!r}" for name in self.params)
+        return f"<{self.name} {'valid' if self.valid else 'invalid'} {values}>"
 
     @classmethod
     def make_type(
@@ -77,14 +90,24 @@ class Buffer:
             params: Its parameters in order of their ids.
             extra_fields: Names and C types of further state, placed between the header and the blocks.
             attrs: Attributes of the new class.
+
+        Examples:
+            >>> import ctypes
+            >>> from rt.catalog import Parameter
+            >>> Lamp = Buffer.make_type("lamp", [Parameter("lit", ctypes.c_bool, 0, writeable=True)])
+            >>> lamp = Lamp.private()
+            >>> lamp.valid = True
+            >>> lamp.set("lit", True)
+            >>> lamp.get("lit")
+            True
         """
-        block = layout.make_block(f"{name}-block", params)
-        fields = (("header", layout.Header), *extra_fields, ("update", block), ("write", block))
+        structure, changing = layout.make_structure(name, params, extra_fields, cls._counters)
         attrs.setdefault("peripheral", Peripheral(name=name, params=tuple(params)))
         namespace = {
             "name": name,
             "params": {param.name: param for param in params},
-            "_structure": type(f"{name}-buffer", (BaseStructure,), {"_fields_": fields}),
+            "_structure": structure,
+            "_changing": changing,
             "_block": layout.Block(params),
             "_hash": layout.catalog_hash(name, params, cls.__name__),
             "_readable": frozenset(param.name for param in params if param.readable),
@@ -100,7 +123,7 @@ class Buffer:
     @classmethod
     @contextlib.contextmanager
     def open(cls, name: str, /, *, create: bool = True) -> Iterator[Self]:
-        """Map the buffer of that name; its memory is unmapped when it is no longer used, and stays until ``unlink``.
+        """Map the buffer of that name; its memory is unmapped when it is no longer used, and its name stays until ``unlink``.
 
         Args:
             name: The name of the segment.
@@ -188,11 +211,32 @@ class Buffer:
     @valid.setter
     def valid(self, value: bool) -> None:
         with self._lock:
-            self._header.valid = value
+            if bool(self._header.valid) != value:
+                self._header.valid = value
+                self._header.presence += 1
+                self._wake()
 
     def invalidate_by_force(self) -> None:
         """Say that the peripheral is gone without the lock, one aligned word: for when another process keeps the lock."""
         self._header.valid = 0
+        self._header.presence += 1
+        if self.bells is not None:
+            self.bells.ring(self._header.watchers)
+
+    @property
+    def recoveries(self) -> int:
+        """How often the lock was taken over from an owner that had died."""
+        return int(self._header.recoveries)
+
+    @property
+    def received(self) -> dict[str, int]:
+        """How often each parameter came in since the buffer was made, by name; read without the lock."""
+        return {name: self._received[param.id] for name, param in self.params.items()}
+
+    @property
+    def sent(self) -> dict[str, int]:
+        """How often each parameter was sent to the device since the buffer was made, by name; read without the lock."""
+        return {name: self._sent[param.id] for name, param in self.params.items()}
 
     @property
     def age(self) -> float:
@@ -208,13 +252,43 @@ class Buffer:
         return bool(header.pending or header.pending_read)
 
     def transaction(self) -> contextlib.AbstractContextManager["Buffer"]:
-        """Hold the lock over several operations; reentrant, and never across an ``await``.
+        """Hold the lock over several operations, which count all or none; reentrant, and never across an ``await``.
+
+        A transaction that ends with an exception leaves everything as it was when the outermost one began.
 
         Raises:
             BufferBusyError: Another process holds the lock.
             DeviceBufferError: The buffer is not valid.
+
+        Examples:
+            >>> from rt.buffer import BufferStore
+            >>> from rt import catalog
+            >>> motor = BufferStore(catalog.load(), "", shared=False).get_or_open(12 << 72)
+            >>> motor.valid = True
+            >>> with motor.transaction():
+            ...     motor.set("enc_pos", 90.0)
+            ...     motor.set("enc_vel", 45.0)
+            >>> motor.get_update()
+            {'enc_pos': 90.0, 'enc_vel': 45.0}
         """
         return self._transaction
+
+    async def changed(self, *params: str) -> frozenset[str]:
+        """Wait until one of these parameters, or any if none is named, has come in; a checkpoint.
+
+        Nothing is missed: what came in since the calling task's last call, or since this process opened the buffer, is told at
+        once. What came in several times is told once. A cancel loses nothing.
+
+        Returns:
+            Those of the parameters that came in; none of them if instead the peripheral came or went (see ``valid``).
+
+        Raises:
+            DeviceBufferError: There is no such parameter, or this process has no bells.
+        """
+        ids = {self._descriptor(name).id: name for name in params or self.params}
+        if self.bells is None:
+            raise DeviceBufferError(f"nobody can wait for the {self.name}: this process has no bells", device=self.name)
+        return frozenset(ids[changed] for changed in await self._watch.changed(ids, self.bells))
 
     def get(self, param: str, /) -> Any:
         """The newest value of a readable parameter: a bool, int or float; of an array a list.
@@ -246,19 +320,18 @@ class Buffer:
         """
         descriptor = self._descriptor(param)
         value = self._storable(descriptor, value)
-        with self._lock:
-            setattr(self._updates, param, value)
-            self._header.updated |= 1 << descriptor.id
+        # A simple value is one store, which nobody can see half done.
+        with self._lock if descriptor.is_simple else self._steps:
+            self._store(descriptor, value)
             self._stamp_update()
 
     def set_all(self, values: Mapping[str, Any]) -> None:
         """Store several values at once, as what the peripheral said; readers see all of them or none."""
         checked = [(self._descriptor(name), value) for name, value in values.items()]
         stored = [(descriptor, self._storable(descriptor, value)) for descriptor, value in checked]
-        with self._lock:
+        with self._steps:
             for descriptor, value in stored:
-                setattr(self._updates, descriptor.name, value)
-                self._header.updated |= 1 << descriptor.id
+                self._store(descriptor, value)
             self._stamp_update()
 
     def write(self, param: str, value: Any, /) -> None:
@@ -274,13 +347,22 @@ class Buffer:
         if descriptor is None or not descriptor.writeable:
             raise self._unusable(param, "writeable")
         value = self._storable(descriptor, value)
-        header = self._header
+        if not descriptor.is_simple:
+            with self._steps:
+                self._ask(descriptor, value)
+        else:
+            self._ask(descriptor, value)
+
+    def _ask(self, descriptor: Parameter, value: Any) -> None:
+        """Make a checked value one to be sent."""
+        param, header = descriptor.name, self._header
         result = _try_lock(self._address)
         if result:
             self._mutex.resolve(result)
         try:
             if not header.valid:
                 raise not_connected(self.name)
+            self._seats[descriptor.id] = self.seat
             setattr(self._writes, param, value)
             was = header.pending
             header.pending = was | 1 << descriptor.id
@@ -296,7 +378,9 @@ class Buffer:
             DeviceBufferError: The buffer is not valid.
             BufferBusyError: Another process holds the lock.
         """
-        with self._transaction:
+        with self._lock:
+            if not self._header.valid:
+                raise not_connected(self.name)
             values = ((name, getattr(self._updates, name)) for name in self.params if name in self._readable)
             return {name: plain(value) for name, value in values}
 
@@ -310,7 +394,7 @@ class Buffer:
             header = self._header
             names = [name for name, param in self.params.items() if header.updated >> param.id & 1]
             header.updated = 0
-            return {name: getattr(self._updates, name) for name in names if name in self._readable}
+            return {name: plain(getattr(self._updates, name)) for name in names if name in self._readable}
 
     def get_write(self) -> dict[str, Any]:
         """The parameters that were asked to be written since the last call, with their values.
@@ -322,7 +406,7 @@ class Buffer:
             header = self._header
             names = [name for name, param in self.params.items() if header.pending >> param.id & 1]
             header.pending = 0
-            return {name: getattr(self._writes, name) for name in names}
+            return {name: plain(getattr(self._writes, name)) for name in names}
 
     def _descriptor(self, param: str) -> Parameter:
         descriptor = self.params.get(param)
@@ -334,12 +418,34 @@ class Buffer:
         value = descriptor.checked(value)
         return value if descriptor.is_simple else filled(descriptor, value)
 
-    def _stamp_update(self) -> None:
-        self._header.last_update = time.time()
-        self._header.update_stamp = _monotonic_ns()
+    def _store(self, descriptor: Parameter, value: Any) -> None:
+        setattr(self._updates, descriptor.name, value)
+        self._header.updated |= 1 << descriptor.id
+        self._received[descriptor.id] += 1
 
-    def _count_recovery(self) -> None:
+    def _stamp_update(self) -> None:
+        header = self._header
+        header.last_update = time.time()
+        header.update_stamp = _monotonic_ns()
+        if header.watchers:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Ring the bells of those who wait, with the lock held; without bells here they stay for who has some."""
+        seats = self._header.watchers
+        if seats and self.bells is not None:
+            self._header.watchers = 0
+            self.bells.ring(seats)
+
+    def _recover(self) -> None:
+        """Take the lock over from an owner that died."""
+        self._journal.recover()
         self._header.recoveries += 1
+        log.get_logger().warning(
+            "a process died while it held a buffer's lock: what it had not finished is taken back",
+            device=self.name,
+            recoveries=self._header.recoveries,
+        )
 
     def _unusable(self, param: str, access: str) -> DeviceBufferError:
         if param in self.params:

@@ -1,20 +1,24 @@
 """The buffer of a Smart Device: its values, what is subscribed, what is to be read and written, and what came by on its line."""
 
 import ctypes
+import functools
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from rt.buffer.buffer import BaseStructure, Buffer
+from rt.buffer.bells import SEATS
+from rt.buffer.buffer import Buffer
+from rt.buffer.layout import BaseStructure
 from rt.buffer.uid import DeviceUID
 from rt.catalog import Peripheral
-from rt.errors import RemoteProtocolError
+from rt.errors import DeviceError, RemoteProtocolError
 from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
 
 _MAX_VALUES = 255 - 2
 """Bytes of values in one message: the payload less its bitmap."""
 
 PARAM_BITS = 0xFFFF
+ALL_SEATS = (1 << SEATS) - 1
 
 
 class Counters(BaseStructure):
@@ -36,14 +40,25 @@ class Counters(BaseStructure):
     )
 
 
+class Outgoing(NamedTuple):
+    """A message that is to be sent to a device, and the bitmap of the seats whose writes it carries (0 for a read)."""
+
+    message: DevRead | DevWrite
+    seats: int
+
+
 class DeviceBuffer(Buffer):
     """A buffer that represents a Smart Device."""
+
+    _counters = (("counters", Counters),)
 
     def __init__(self, memory: Any) -> None:
         super().__init__(memory)
         view: Any = self._view
         self.counters: Counters = view.counters
         self._known = (1 << len(self.params)) - 1
+        self._received_bytes = memoryview(view.received).cast("B")
+        self._sent_bytes = memoryview(view.sent).cast("B")
 
     @property
     def uid(self) -> DeviceUID:
@@ -75,10 +90,13 @@ class DeviceBuffer(Buffer):
         """Ask for parameters to be read from the device; all readable ones if None.
 
         Raises:
-            DeviceError: A name is unknown.
+            DeviceError: A name is unknown, or one cannot be read.
             BufferBusyError: Another process holds the lock.
         """
         bitmap = self.peripheral.readable if params is None else self.peripheral.bitmap(params)
+        mute = self.peripheral.names(bitmap & ~self.peripheral.readable)
+        if mute:
+            raise DeviceError(f"{self.name}.{mute[0]} is not readable", device=self.name, param=mute[0])
         with self._lock:
             self._header.pending_read |= bitmap
         if self.doorbell is not None:
@@ -111,16 +129,41 @@ class DeviceBuffer(Buffer):
         Raises:
             BufferBusyError: Another process holds the lock; nothing is lost.
         """
+        return [outgoing.message for outgoing in self.take_dev_rw()]
+
+    def take_dev_rw(self, allowed: int = ALL_SEATS) -> list[Outgoing]:
+        """The same, with whose writes they are, and without the writes of others than those who are allowed.
+
+        Those are forgotten and counted in ``counters.writes_dropped``.
+
+        Args:
+            allowed: The bitmap of the seats whose writes are taken.
+
+        Raises:
+            BufferBusyError: Another process holds the lock; nothing is lost.
+        """
         with self._lock:
             header = self._header
             read, header.pending_read = header.pending_read, 0
             pending, header.pending = header.pending, 0
-            messages: list[DevRead | DevWrite] = [DevRead(read & PARAM_BITS)] if read else []
-            parts = self._block.split(pending, _MAX_VALUES)
-            messages += [DevWrite(part, self._collect(self._write_bytes, part)) for part in parts]
+            taken = [Outgoing(DevRead(read & PARAM_BITS), 0)] if read else []
             if pending:
+                seats = self._seats_of(pending)
+                if seats & ~allowed:
+                    permitted = sum(1 << id_ for id_, seat in enumerate(self._seats) if allowed >> seat & 1) & pending
+                    self.counters.writes_dropped += (pending & ~permitted).bit_count()
+                    pending, seats = permitted, self._seats_of(permitted)
+                parts = self._block.split(pending, _MAX_VALUES)
+                taken += [Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), seats) for part in parts]
                 header.last_write = time.time()
-        return messages
+        return taken
+
+    def count_sent(self, message: DevRead | DevWrite) -> None:
+        """Take note that a message was handed to the line; only the device process does."""
+        self.counters.frames_sent += 1
+        if isinstance(message, DevWrite):
+            self.counters.writes_sent += message.params.bit_count()
+            _count(self._sent_bytes, message.params)
 
     def emit_dev_data(self) -> list[DevData]:
         """The messages that carry the values that came in since the last call; for whoever plays a device.
@@ -146,17 +189,17 @@ class DeviceBuffer(Buffer):
 
         Args:
             params: Names of parameters; those that the catalog subscribes to if None.
-            interval: Time between two reports (s), the catalog's if None; 0 ends the subscription.
+            interval: Time between two reports (s, in whole ms and at least one), the catalog's if None; 0 ends the subscription.
 
         Raises:
             DeviceError: A name is unknown.
-            OverflowError: The interval does not fit 16 bits of milliseconds.
+            OverflowError: The interval does not fit 16 bits of milliseconds, or is not a number.
         """
         bitmap = self.peripheral.subscribed if params is None else self.peripheral.bitmap(params)
-        milliseconds = round((self.peripheral.sub_interval if interval is None else interval) * 1000)
+        milliseconds = (self.peripheral.sub_interval if interval is None else interval) * 1000
         if not 0 <= milliseconds <= PARAM_BITS:
-            raise OverflowError(f"an interval of {milliseconds} ms does not fit 0 to {PARAM_BITS}")
-        return SubReq(bitmap, milliseconds)
+            raise OverflowError(f"an interval of {milliseconds:g} ms does not fit 0 to {PARAM_BITS}")
+        return SubReq(bitmap, max(1, round(milliseconds)) if milliseconds else 0)
 
     def make_sub_res(self) -> SubRes:
         """The subscription of the device, as it would report it."""
@@ -169,6 +212,15 @@ class DeviceBuffer(Buffer):
         Raises:
             RemoteProtocolError: The message does not fit the device's parameters; nothing is changed.
             BufferBusyError: Another process holds the lock; nothing is changed.
+
+        Examples:
+            >>> from rt import catalog
+            >>> from rt.buffer import BufferStore
+            >>> switch = BufferStore(catalog.load(), "", shared=False).get_or_open(int(DeviceUID(0, 7, 1)))
+            >>> switch.valid = True
+            >>> switch.update(DevData(0b101, bytes((1, 0))))
+            >>> switch.get_update()
+            {'switch0': True, 'switch2': False}
         """
         if isinstance(message, SubRes):
             uid = DeviceUID.from_int(message.uid)
@@ -185,10 +237,11 @@ class DeviceBuffer(Buffer):
                 f"the values of a {self.name} take {length} bytes, not {len(data)}", params=bitmap, length=len(data)
             )
         block, header = self._update_bytes, self._header
-        with self._lock:
+        with self._steps:
             for start, position, size in slices:
                 block[start : start + size] = data[position : position + size]
             header.updated |= bitmap
+            _count(self._received_bytes, bitmap)
             self._stamp_update()
 
     def _data(self, bitmap: int) -> list[DevData]:
@@ -196,13 +249,32 @@ class DeviceBuffer(Buffer):
             DevData(part, self._collect(self._update_bytes, part)) for part in self._block.split(bitmap, _MAX_VALUES)
         ]
 
+    def _seats_of(self, bitmap: int) -> int:
+        """The bitmap of the seats that wrote these parameters last."""
+        seats = 0
+        for id_, seat in enumerate(self._seats):
+            if bitmap >> id_ & 1:
+                seats |= 1 << seat
+        return seats
+
     def _collect(self, block: memoryview, bitmap: int) -> bytes:
         _, slices = self._block.slices(bitmap)
         return b"".join(block[run.block : run.block + run.length] for run in slices)
 
 
+@functools.lru_cache(maxsize=1024)
+def _ones(bitmap: int) -> int:
+    """A 1 in the 64 bits of each parameter of a bitmap."""
+    return sum(1 << 64 * id_ for id_ in range(bitmap.bit_length()) if bitmap >> id_ & 1)
+
+
+def _count(counters: memoryview, bitmap: int) -> None:
+    """Add 1 to the counters of the parameters of a bitmap: all of them as one number, which is many times faster than each."""
+    total = int.from_bytes(counters, "little") + _ones(bitmap)
+    counters[:] = total.to_bytes(len(counters), "little")
+
+
 _STATE = (
-    ("counters", Counters),
     ("uid", DeviceUID),
     ("subscription", ctypes.c_uint16),
     ("interval", ctypes.c_uint16),

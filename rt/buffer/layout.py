@@ -1,31 +1,39 @@
 """How a buffer stands in memory.
 
-A segment is a header, the state of the buffer's kind, an update block (the newest values of the device) and a write block (the
-values to send to it). Both blocks are packed and in the order of the parameter ids, little-endian, exactly as values travel on
-the wire, so that a run of neighbouring parameters is one slice of a message.
+A segment is a header, the state of the buffer's kind, an update block (the newest values of the device), a write block (the
+values to send to it) and the seats that wrote them. Both blocks are packed and in the order of the parameter ids, little-endian,
+exactly as values travel on the wire, so that a run of neighbouring parameters is one slice of a message.
+
+What a transaction may change stands in one piece, from the header's ``pending`` to the end of the seats. Behind it is room for a
+copy of that piece, the shadow: a transaction first copies what is there into it, and only then changes anything, so that whoever
+takes the lock over from a dead owner can put back what was there before. Last come counters, which no transaction takes back.
 """
 
 import ctypes
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rt.buffer import mutex
 from rt.catalog import Parameter
 
 MAGIC = b"rtbuffer"
-VERSION = 2
+VERSION = 3
 
 
 class Header(ctypes.Structure):
-    """What every buffer begins with; 192 bytes.
+    """What every buffer begins with; 208 bytes.
 
     Its fields: ``magic``, ``version`` and ``size`` (bytes of the segment) and ``catalog_hash`` tell whether a reader understands
     the rest; ``generation`` counts how often an owner has opened it and ``writer`` is that owner's process; then the mutex;
-    ``valid`` says that the peripheral is there; ``recoveries`` counts owners of the lock that died; ``pending`` and ``updated``
-    are the bitmaps of parameters to be written, and of those that came in; ``last_update`` is when that was (s since the epoch),
-    and ``update_stamp`` the same on the monotonic clock (ns; 0 for never).
+    ``valid`` says that the peripheral is there; ``recoveries`` counts owners of the lock that died; ``presence`` counts how often
+    the peripheral came or went; ``watchers`` is the bitmap of the seats whose bells are to be rung at the next change; ``depth``
+    is how many transactions the lock's owner is in, and ``journal`` whether the shadow holds what was before them.
+
+    The rest is what a transaction may change: ``pending``, ``updated`` and ``pending_read`` are the bitmaps of parameters to be
+    written, of those that came in, and of those to be read; ``last_update`` is when a value came in (s since the epoch), and
+    ``update_stamp`` the same on the monotonic clock (ns; 0 for never).
     """
 
     _fields_ = (
@@ -39,18 +47,29 @@ class Header(ctypes.Structure):
         ("mutex", ctypes.c_uint8 * mutex.SIZE),
         ("valid", ctypes.c_uint32),
         ("recoveries", ctypes.c_uint32),
+        ("watchers", ctypes.c_uint64),
+        ("presence", ctypes.c_uint32),
+        ("depth", ctypes.c_uint32),
+        ("journal", ctypes.c_uint64),
         ("pending", ctypes.c_uint64),
         ("updated", ctypes.c_uint64),
         ("pending_read", ctypes.c_uint64),
         ("last_update", ctypes.c_double),
         ("last_write", ctypes.c_double),
         ("update_stamp", ctypes.c_uint64),
-        ("_spare", ctypes.c_uint8 * 8),
     )
 
 
-assert ctypes.sizeof(Header) == 192
+assert ctypes.sizeof(Header) == 208
 assert Header.mutex.offset % 8 == 0
+
+
+class BaseStructure(ctypes.Structure):
+    """A C structure that shows its fields when printed."""
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name, *_ in self._fields_)
+        return f"{type(self).__name__}({fields})"
 
 
 class Slice(NamedTuple):
@@ -65,6 +84,28 @@ def make_block(name: str, params: Sequence[Parameter]) -> type[ctypes.Structure]
     """The packed structure that holds one value of each parameter, in the order of their ids."""
     fields = tuple((param.name, param.platform_type) for param in params)
     return type(name, (ctypes.Structure,), {"_pack_": 1, "_layout_": "ms", "_fields_": fields})
+
+
+def make_structure(
+    name: str, params: Sequence[Parameter], state: Sequence[tuple[str, Any]], counters: Sequence[tuple[str, Any]]
+) -> tuple[type[ctypes.Structure], slice]:
+    """The structure of a whole segment, and the bytes of it that a transaction may change.
+
+    Args:
+        name: The catalog's name of the peripheral.
+        params: Its parameters in order of their ids.
+        state: Names and C types of further state, which transactions change and take back.
+        counters: Names and C types of what only grows.
+    """
+    block = make_block(f"{name}-block", params)
+    seats = ctypes.c_uint8 * len(params)
+    counts = ctypes.c_uint64 * len(params)
+    guarded = (("header", Header), *state, ("update", block), ("write", block), ("seats", seats))
+    inner: Any = type(f"{name}-guarded", (ctypes.Structure,), {"_fields_": guarded})
+    changing = slice(Header.pending.offset, inner.seats.offset + inner.seats.size)
+    shadow = ctypes.c_uint8 * (changing.stop - changing.start)
+    fields = (*guarded, ("shadow", shadow), ("received", counts), ("sent", counts), *counters)
+    return type(f"{name}-buffer", (BaseStructure,), {"_fields_": fields}), changing
 
 
 def catalog_hash(name: str, params: Sequence[Parameter], kind: str) -> int:

@@ -20,15 +20,15 @@ from typing import Any, Self
 import msgspec
 
 from rt.buffer import segment
+from rt.buffer.bells import SEATS
 from rt.errors import DeviceBufferError
 
 TIMEOUT = 0.1
 """Age (s) at which a lease has lapsed."""
 ROOT_TIMEOUT = 0.5
 """Age (s) of the root's sign of life at which no lease counts any more."""
-SLOTS = 16
-EXECUTOR_SLOT = 0
-"""The slot of the process that runs the team's code; the others are taken by whoever finds one free."""
+SLOTS = SEATS
+"""There is one for each seat; see `rt.buffer.bells`."""
 
 _MAGIC = b"rtlease\x03"
 _NS = 1_000_000_000
@@ -132,14 +132,18 @@ class LeaseTable:
         now = monotonic_ns()
         return now - _ROOT_TIMEOUT_NS < beat <= now
 
-    def fresh(self) -> bool:
-        """Whether anybody may move devices now."""
+    def fresh(self) -> int:
+        """The bitmap of the slots whose holders may move devices now; 0 for nobody."""
         if not self.root_alive():
-            return False
+            return 0
         stamps = self._stamps.tolist()
         now = monotonic_ns()
         oldest = now - _TIMEOUT_NS
-        return any(oldest < stamp <= now for stamp in stamps)
+        slots = 0
+        for index, stamp in enumerate(stamps):
+            if oldest < stamp <= now:
+                slots |= 1 << index
+        return slots
 
     def holders(self) -> list[Holder]:
         """Who holds a lease that counts, by slot."""

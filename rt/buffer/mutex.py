@@ -129,8 +129,9 @@ class RobustMutex:
             raise DeviceBufferError(f"the buffer's lock cannot be taken: {os.strerror(result)}", errno=result)
 
     def _recover(self) -> None:
-        _check(_consistent(self.address), "pthread_mutex_consistent")
+        # In this order: whoever is killed in between leaves the lock to the next as he found it, to be recovered again.
         self._recovered()
+        _check(_consistent(self.address), "pthread_mutex_consistent")
 
 
 def _set(attributes: Any, what: str, *value: int) -> None:

@@ -60,7 +60,7 @@ def attach(name: str) -> mmap.mmap:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        raise DeviceBufferError(f"there is no buffer {name}", segment=name) from None
+        raise DeviceBufferError(f"there is no buffer {name}", segment=name, absent=True) from None
     except OSError as error:
         raise DeviceBufferError(f"{path} cannot be opened: {error.strerror}", segment=name) from error
     try:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 from typing import Self, overload
 
 from rt.buffer import segment
+from rt.buffer.bells import EXECUTOR_SEAT, Bells
 from rt.buffer.buffer import Buffer
 from rt.buffer.device import DeviceBuffer, device_type
 from rt.buffer.doorbell import Doorbell
-from rt.catalog import Catalog
+from rt.catalog import Catalog, from_tables
 from rt.errors import DeviceBufferError
 
 Key = int | tuple[str, int]
@@ -22,8 +23,22 @@ class BufferStore(Mapping[Key, Buffer]):
         catalog: What peripherals there are.
         prefix: What the names of this robot's segments begin with.
         doorbell: Given to every buffer: rung when writes become pending.
+        bells: Given to every buffer: how processes that wait for changes are woken.
+        seat: The seat of this process, under which it writes; that of the bells if there are some.
         shared: Whether buffers stand in shared memory; otherwise they are this process's own.
         lock_timeout: How long operations wait for a buffer's lock (s); 0 where an event loop runs.
+
+    Examples:
+        >>> from rt import catalog
+        >>> with BufferStore(catalog.load(), "", shared=False) as store:
+        ...     pad = store.get_or_open(("gamepad", 0))
+        ...     motor = store.get_or_open(12 << 72)
+        ...     list(store)
+        [('gamepad', 0), ('polar-bear', 56668397794435742564352)]
+        >>> store.get_or_open(("toaster", 0))
+        Traceback (most recent call last):
+        ...
+        KeyError: "the catalog has no peripheral 'toaster'"
     """
 
     def __init__(
@@ -32,12 +47,16 @@ class BufferStore(Mapping[Key, Buffer]):
         prefix: str,
         *,
         doorbell: Doorbell | None = None,
+        bells: Bells | None = None,
+        seat: int = EXECUTOR_SEAT,
         shared: bool = True,
         lock_timeout: float = 0.0,
     ) -> None:
         self.catalog = catalog
         self._prefix = prefix
         self._doorbell = doorbell
+        self._bells = bells
+        self._seat = seat if bells is None else bells.seat
         self._shared = shared
         self._lock_timeout = lock_timeout
         self._buffers: dict[tuple[str, int], Buffer] = {}
@@ -45,8 +64,18 @@ class BufferStore(Mapping[Key, Buffer]):
         self._stack = contextlib.ExitStack()
 
     @staticmethod
-    def make_catalog(catalog: Catalog) -> dict[str, type[Buffer]]:
-        """The buffer type of each peripheral of a catalog, by name."""
+    def make_catalog(catalog: Catalog | Mapping[str, object]) -> dict[str, type[Buffer]]:
+        """The buffer type of each peripheral, by name, of a catalog or of raw tables in the form of catalog.toml.
+
+        Raises:
+            CatalogError: Anything in the raw tables is wrong.
+
+        Example:
+            >>> raw = {"lamp": {"device_id": 77, "params": [{"name": "lit", "type": "bool"}]}}
+            >>> BufferStore.make_catalog(raw)["lamp"].params["lit"].readable
+            True
+        """
+        catalog = catalog if isinstance(catalog, Catalog) else from_tables(catalog)
         return {
             name: Buffer.make_type(name, peripheral.params, peripheral=peripheral)
             if peripheral.device_id is None
@@ -78,12 +107,18 @@ class BufferStore(Mapping[Key, Buffer]):
         """The type and number of a key.
 
         Raises:
-            KeyError: The catalog has no such type or device id.
+            KeyError: The catalog has no such type or device id, or the number is none of that type.
         """
         if isinstance(key, tuple):
-            if key[0] not in self._types:
-                raise KeyError(f"the catalog has no peripheral {key[0]!r}")
+            name, number = key
+            peripheral = self.catalog.get(name)
+            if peripheral is None:
+                raise KeyError(f"the catalog has no peripheral {name!r}")
+            if number < 0 or (peripheral.device_id is not None and number >> 72 != peripheral.device_id):
+                raise KeyError(f"{number} is not the number of a {name}")
             return key
+        if not isinstance(key, int):
+            raise KeyError(f"{key!r} is neither a UID nor a type and a number")
         peripheral = self.catalog.by_device_id(key >> 72)
         if peripheral is None:
             raise KeyError(f"the catalog has no peripheral of device id {key >> 72}")
@@ -112,6 +147,8 @@ class BufferStore(Mapping[Key, Buffer]):
             else:
                 raise DeviceBufferError(f"there is no buffer of {name} {number}")
             buffer.doorbell = self._doorbell
+            buffer.bells = self._bells
+            buffer.seat = self._seat
             buffer.lock_timeout = self._lock_timeout
             self._buffers[name, number] = buffer
         return buffer
@@ -123,7 +160,7 @@ class BufferStore(Mapping[Key, Buffer]):
         found = []
         for name in segment.names(self._prefix):
             kind, _, number = name.removeprefix(self._prefix).rpartition("@")
-            if kind in self._types and number.isdigit():
+            if kind in self._types and number.isascii() and number.isdigit():
                 found.append((kind, int(number)))
         return sorted(found)
 

@@ -6,7 +6,7 @@ Source: the Smart Device protocol (device id u16 << 72 | year u8 << 64 | random 
 import ctypes
 from typing import Self
 
-from rt.buffer.buffer import BaseStructure
+from rt.buffer.layout import BaseStructure
 
 _YEAR = 64
 _DEVICE = 72
@@ -30,6 +30,8 @@ class DeviceUID(BaseStructure):
         '0xee'
         >>> hex(uid.random)
         '0xc0debeefdeadbeef'
+        >>> DeviceUID(12, 7, 1)
+        DeviceUID(device_id=12, year=7, random=1)
     """
 
     _pack_ = 1
@@ -45,6 +47,12 @@ class DeviceUID(BaseStructure):
 
         Raises:
             ValueError: The integer is negative or has more than 88 bits.
+
+        Example:
+            >>> DeviceUID.from_int(1 << 88)
+            Traceback (most recent call last):
+            ...
+            ValueError: 309485009821345068724781056 is not a UID: it has 88 bits
         """
         if not 0 <= uid < 1 << 88:
             raise ValueError(f"{uid} is not a UID: it has 88 bits")

@@ -10,6 +10,7 @@ import trio
 
 from rt import log
 from rt.app import Application
+from rt.buffer.visitor import visit
 from rt.config import Config
 from rt.errors import RemoteCallError
 from rt.instance import Instance
@@ -48,26 +49,40 @@ class Link:
 
 
 @contextlib.asynccontextmanager
-async def connect(config: Config) -> AsyncIterator[Link]:
+async def connect(config: Config, *, visiting: bool = False) -> AsyncIterator[Link]:
     """Connect to the robot of an instance.
+
+    Args:
+        config: The options; says which instance.
+        visiting: Whether to take a seat in the robot, which writing and waiting for changes need.
 
     Raises:
         InstanceAbsentError: No robot runs as that instance.
+        DeviceBufferError: There is no free seat.
     """
     instance = Instance.locate(config.instance)
     instance.require()
     resolved = config.resolved(instance.directory)
     name = f"cli-{os.getpid()}-{secrets.token_hex(3)}"
-    async with Application(name, resolved, shm_prefix=instance.shm_prefix) as app:
+    async with contextlib.AsyncExitStack() as stack:
+        visitor = await stack.enter_async_context(visit(instance.directory)) if visiting else None
+        app = Application(
+            name,
+            resolved,
+            shm_prefix=instance.shm_prefix,
+            doorbell=visitor.doorbell if visitor else None,
+            bells=visitor.bells if visitor else None,
+        )
+        await stack.enter_async_context(app)
         yield Link(app, await app.make_client(), instance)
 
 
-def run(config: Config, function: Callable[[Link], Any]) -> Any:
-    """Run an async function with a link to the robot and return its result."""
+def run(config: Config, function: Callable[[Link], Any], *, visiting: bool = False) -> Any:
+    """Run an async function with a link to the robot and return its result; `connect` tells of ``visiting``."""
     log.configure(level="error", fmt="pretty")
 
     async def main() -> Any:
-        async with connect(config) as link:
+        async with connect(config, visiting=visiting) as link:
             return await function(link)
 
     return trio.run(main)

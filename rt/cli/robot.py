@@ -17,9 +17,12 @@ import trio
 
 from rt import catalog, log
 from rt.app import Application, ChildSettings, child_command, stdout_format
-from rt.buffer import Doorbell, LeaseTable
+from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
+from rt.buffer.bells import DEVICE_SEAT, EXECUTOR_SEAT, ROOT_SEAT
+from rt.buffer.visitor import VisitorDesk
+from rt.cli.outer import outer_gone
 from rt.config import Config
-from rt.errors import ConfigError, EmergencyStopException, InstanceBusyError
+from rt.errors import BufferBusyError, ConfigError, EmergencyStopException, InstanceBusyError
 from rt.instance import Instance
 from rt.remote import Handler, route
 from rt.remote.handler import Route
@@ -40,6 +43,8 @@ BEAT_INTERVAL = 0.1
 """How often the root shows that it is alive (s); the devices are stopped when it has not for `rt.buffer.lease.ROOT_TIMEOUT`."""
 DIRECTORY_INTERVAL = 1.0
 """How often it is verified that the instance directory is still there (s)."""
+SEATS_OF = {"executor": EXECUTOR_SEAT, "device": DEVICE_SEAT}
+"""The seats of the children that read and write buffers."""
 UNUSABLE = (ConfigError.EXIT_CODE, InstanceBusyError.EXIT_CODE)
 """Exit codes of a child that will not get ready however often it is started."""
 
@@ -91,8 +96,10 @@ async def run_robot(
     with contextlib.ExitStack() as stack:
         doorbell = Doorbell()
         stack.callback(doorbell.close)
+        bells = Bells(seat=ROOT_SEAT)
+        stack.callback(bells.close)
         leases = stack.enter_context(LeaseTable.open(instance.shm_prefix))
-        root = _Root(config, instance, doorbell, leases, emulated=emulated, early=early)
+        root = _Root(config, instance, doorbell, bells, leases, emulated=emulated, early=early)
         stack.callback(root.remove_unpacked)
         return await root.run(beside, name)
 
@@ -119,6 +126,7 @@ class _Root:
         config: Config,
         instance: Instance,
         doorbell: Doorbell,
+        bells: Bells,
         leases: LeaseTable,
         *,
         emulated: Sequence[str],
@@ -129,6 +137,8 @@ class _Root:
         self._leases = leases
         self._instance = instance
         self._doorbell = doorbell
+        self._bells = bells
+        self._store: BufferStore | None = None
         self._exit_code = 0
         self._ready = False
         self._outer_gone = False
@@ -151,25 +161,37 @@ class _Root:
             directory=str(self._instance.directory),
             shm_prefix=self._instance.shm_prefix,
             doorbell=self._doorbell.fd,
+            bells=self._bells.fds,
+            seat=SEATS_OF.get(role, ROOT_SEAT),
             emulated=emulated,
         )
         return ChildSpec(
             name=role,
             command=child_command(role),
             message=settings.encode(),
-            pass_fds=(self._doorbell.fd,),
+            pass_fds=(self._doorbell.fd, *self._bells.fds),
             watchdog=watchdog,
             stop_timeout=stop_timeout,
         )
 
     def _watch(self, status: ChildStatus) -> None:
         """Stop the robot when a child ended in a way that concerns all of it."""
+        if status.name == "device" and status.pid is None:
+            self._forget_devices()
         if status.last_exit is None or self._exit_code:
             return
         if status.last_exit.emergency:
             self._stop(EmergencyStopException.EXIT_CODE, f"{status.name} raised an emergency stop")
         elif status.last_exit.code in UNUSABLE and not self._ready:
             self._stop(status.last_exit.code, f"{status.name} cannot start")
+
+    def _forget_devices(self) -> None:
+        """Without the device process nobody knows the devices' values: let nobody go on with the old ones."""
+        for buffer in self._store.devices().values() if self._store else ():
+            try:
+                buffer.valid = False
+            except BufferBusyError:
+                buffer.invalidate_by_force()
 
     def _stop(self, exit_code: int, reason: str) -> None:
         self._exit_code = exit_code
@@ -182,9 +204,10 @@ class _Root:
                 # Before the children: without it no lease counts.
                 nursery.start_soon(self._beat)
                 nursery.start_soon(self._watch_directory)
+                desk = VisitorDesk(self._instance.directory, self._doorbell, self._bells, self._leases)
+                await nursery.start(desk.run)
                 await nursery.start(self._watch_signals)
-                if getattr(sys, "frozen", False):
-                    nursery.start_soon(self._watch_outer)
+                nursery.start_soon(self._watch_outer)
                 ready = trio.Event()
                 nursery.start_soon(self._supervise, nursery, ready)
                 async with self._broker() as app:
@@ -249,9 +272,15 @@ class _Root:
         # The broker's imports are done while the children start up.
         from rt.broker import Broker, GamepadFeed, UpdatePublisher
 
-        app = Application("broker", self._config, shm_prefix=self._instance.shm_prefix, doorbell=self._doorbell)
+        app = Application(
+            "broker",
+            self._config,
+            shm_prefix=self._instance.shm_prefix,
+            doorbell=self._doorbell,
+            bells=self._bells,
+        )
         async with app:
-            store = app.make_buffer_manager()
+            store = self._store = app.make_buffer_manager()
             gamepads = GamepadFeed(store)
             handler = Broker(self._config, gamepads, lambda: msgspec.to_builtins(self.supervisor.status()))
             await app.make_router()
@@ -270,14 +299,7 @@ class _Root:
 
     async def _watch_outer(self) -> None:
         """An executable that unpacks itself has an outer process: without it nobody would remove the unpacked files."""
-        try:
-            fd = os.pidfd_open(os.getppid())
-        except OSError:
-            return
-        try:
-            await trio.lowlevel.wait_readable(fd)
-        finally:
-            os.close(fd)
+        await outer_gone()
         self._outer_gone = True
         self.supervisor.shutdown("the outer process of the executable was killed")
 

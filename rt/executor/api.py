@@ -16,6 +16,7 @@ import trio
 from rt import log
 from rt.buffer import Buffer, BufferStore
 from rt.catalog import Parameter
+from rt.catalog.names import resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.actions import Action, AsyncExecutor
 from rt.executor.fork import is_forked
@@ -81,7 +82,7 @@ class Robot:
         descriptor = self._store.catalog.of_uid(uid).param(param)
         if not descriptor.readable:
             raise DeviceBufferError(f"{device}.{param} is not readable", device=str(device), param=param)
-        return descriptor.default if descriptor.is_simple else None
+        return descriptor.initial
 
     def write(self, device: str | int, param: str, value: Any) -> None:
         """Write a device's parameter; a number beyond its limits is clamped. Nothing happens while it is not connected.
@@ -120,26 +121,16 @@ class Robot:
         descriptor.checked(value)
 
     def _uid(self, device: str | int) -> int:
-        if isinstance(device, int):
-            return device
-        uid = self._names.get(device)
-        if uid is not None:
-            return uid
-        if device.isdigit():
-            return int(device)
-        import difflib
-
-        near = difflib.get_close_matches(device, self._names, n=1)
-        known = f"did you mean {near[0]!r}?" if near else f"dev_name knows {', '.join(self._names) or 'none'}"
-        raise DeviceError(f"no device is named {device!r}: {known}", device=device)
+        return device if isinstance(device, int) else resolve_uid(device, self._names)
 
     def _connected(self, uid: int, device: str | int) -> Buffer | None:
         try:
             buffer = self._store.get_or_open(uid, create=False)
         except KeyError as error:
             raise DeviceError(f"{device}: {error.args[0]}", device=str(device)) from None
-        except DeviceBufferError:
-            self._miss(uid, device)
+        except DeviceBufferError as error:
+            # A buffer that is there and cannot be used is no device that is missing.
+            self._miss(uid, device, "" if error.context.get("absent") else error.message)
             return None
         if not buffer.valid:
             self._miss(uid, device)
@@ -157,10 +148,11 @@ class Robot:
         sentence = f"{descriptor.name} goes from {least} to {most}: {_short(value)} was written as {written}"
         self._log.warning(sentence, device=str(device))
 
-    def _miss(self, uid: int, device: str | int) -> None:
+    def _miss(self, uid: int, device: str | int, reason: str = "") -> None:
         if uid not in self._absent:
             self._absent.add(uid)
-            self._log.warning("the device is not connected: it reads as zeros", device=str(device), uid=str(uid))
+            why = {"reason": reason} if reason else {}
+            self._log.warning("the device is not connected: it reads as zeros", device=str(device), uid=str(uid), **why)
 
 
 class Gamepad:

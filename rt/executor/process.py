@@ -13,7 +13,7 @@ import trio
 
 from rt import log
 from rt.app import Application, ChildSettings
-from rt.buffer.lease import EXECUTOR_SLOT
+from rt.buffer.bells import EXECUTOR_SEAT
 from rt.executor.actions import AsyncExecutor
 from rt.executor.api import Field, Gamepad, Robot
 from rt.executor.dispatcher import Dispatcher
@@ -85,7 +85,7 @@ class ExecutorProcess:
                     reporter=self._reporter,
                     sync=self._sync,
                     actions=actions,
-                    keeper=LeaseKeeper(app.make_lease_table().slot(EXECUTOR_SLOT), app.doorbell),
+                    keeper=LeaseKeeper(app.make_lease_table().slot(EXECUTOR_SEAT), app.doorbell),
                     token=token,
                     robot=Robot(store, app.names),
                     gamepad=Gamepad(store),

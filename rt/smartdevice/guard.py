@@ -1,11 +1,12 @@
 """The safety guard: devices move only while somebody proves that he is alive.
 
 Whoever commands devices renews a lease in shared memory. The guard looks at the leases: `open` compares their stamps with the
-clock at the moment of asking, so that no write leaves on the word of a task that is late. When the last lease lapses, by release,
-by silence or by the death of its holder, the guard has every device disabled at once and says why.
+clock at the moment of asking, so that no write leaves on the word of a task that is late. When a lease ends, by release, by
+silence or by the death of its holder, the guard has the devices disabled that its holder moved, and every device when it was the
+last; at once, and it says why.
 
-While no lease is fresh the guard waits for the doorbell and costs nothing. While one is, it sleeps until the stamps that it has
-seen would expire, or the root's sign of life, and watches the holders' processes, so that a kill is answered in a millisecond and not after a time-out.
+While no lease is fresh the guard waits for the doorbell and costs nothing. While one is, it sleeps until the first of the stamps
+that it has seen would expire, or the root's sign of life, and watches the holders' processes, so that a kill is answered in a millisecond and not after a time-out.
 """
 
 import os
@@ -17,6 +18,7 @@ import trio
 
 from rt import log
 from rt.buffer import LeaseTable
+from rt.buffer.device import ALL_SEATS
 from rt.buffer.lease import SLOTS
 
 _RELEASED: Final = "the lease was given up"
@@ -28,32 +30,36 @@ _SLACK: Final = 0.0005
 
 
 class SafetyGuard:
-    """Says whether anything may move, and stops everything when nothing may.
+    """Says whether anything may move, and stops what may not.
 
     Args:
         leases: The robot's leases.
-        on_lapse: Called, in the event loop, whenever the last fresh lease has lapsed; has to disable every device and return
-            at once.
+        on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their seats, or `ALL_SEATS` if no lease
+            is left; has to disable what those seats moved, or every device, and return at once.
     """
 
-    def __init__(self, leases: LeaseTable, on_lapse: Callable[[], None]) -> None:
+    def __init__(self, leases: LeaseTable, on_lapse: Callable[[int], None]) -> None:
         self._leases = leases
         self._on_lapse = on_lapse
         self._log = log.get_logger()
         self._shut = False
-        self._armed = False
+        self._armed = 0
         self._told = False
         self._news = trio.Event()
         self._holders: dict[int, int] = {}
 
     @property
     def open(self) -> bool:
-        """Whether a write may be sent at this very moment."""
-        if self._shut or not self._leases.fresh():
-            return False
-        if not self._armed:
-            self._arm()  # nothing moves unwatched, even if the doorbell's ring has not been heard yet
-        return True
+        """Whether a write of anybody may be sent at this very moment."""
+        return self.allowed != 0
+
+    @property
+    def allowed(self) -> int:
+        """The bitmap of the seats whose writes may be sent at this very moment."""
+        fresh = 0 if self._shut else self._leases.fresh()
+        if fresh & ~self._armed:
+            self._arm(fresh)  # nothing moves unwatched, even if the doorbell's ring has not been heard yet
+        return fresh
 
     def dropped(self, port: str, count: int) -> None:
         """Take note that writes were dropped while nothing may move: said once until the next lease.
@@ -69,10 +75,10 @@ class SafetyGuard:
             )
 
     def look(self) -> None:
-        """Look at the leases now, as when the doorbell rang; disables everything if the last one has lapsed."""
-        if not self.open:
-            if self._armed:
-                self._lapse()
+        """Look at the leases now, as when the doorbell rang, and have disabled what may not move any more."""
+        ended = self._armed & ~self.allowed
+        if ended:
+            self._lapse(ended)
         elif self._present() != self._holders:
             self._news.set()
 
@@ -80,7 +86,7 @@ class SafetyGuard:
         """Let nothing move any more, whatever the leases say; for the end of this process."""
         self._shut = True
         if self._armed:
-            self._lapse(_STOPPING)
+            self._lapse(self._armed, _STOPPING)
 
     async def run(self) -> None:
         """Watch the leases until cancelled. Somebody else waits for the doorbell and calls `look`."""
@@ -93,13 +99,13 @@ class SafetyGuard:
                 await self._news.wait()
 
     async def _watch(self) -> None:
-        """Wait until there is news: the leases have lapsed, or other processes hold them."""
+        """Wait until there is news: a lease has ended or begun, or another process holds it."""
         self._holders = self._present()
         async with trio.open_nursery() as nursery:
             for pid in set(self._holders.values()):
                 nursery.start_soon(self._watch_process, pid)
             while not self._news.is_set():
-                expires = max((holder.expires for holder in self._leases.holders()), default=0.0)
+                expires = min((holder.expires for holder in self._leases.holders()), default=0.0)
                 expires = min(expires, self._leases.root_expires)
                 with trio.move_on_after(max(expires - time.monotonic(), 0.0) + _SLACK):
                     await self._news.wait()
@@ -117,31 +123,37 @@ class SafetyGuard:
         else:
             with os.fdopen(fd, "rb", buffering=0) as file:
                 await trio.lowlevel.wait_readable(file)
+        ended = 0
         for slot, holder in self._holders.items():
             if holder == pid:
                 self._leases.revoke(slot)
-        if not self.open and self._armed:
-            self._lapse(f"the process that held the lease has ended (pid {pid})")
+                ended |= 1 << slot
+        if ended & self._armed:
+            self._lapse(ended & self._armed, f"the process that held the lease has ended (pid {pid})")
         self._news.set()
 
     def _present(self) -> dict[int, int]:
         return {holder.slot: holder.pid for holder in self._leases.holders()}
 
-    def _arm(self) -> None:
-        self._armed = True
+    def _arm(self, fresh: int) -> None:
+        self._armed |= fresh
         self._told = False
         self._holders = self._present()
         self._news.set()
 
-    def _lapse(self, reason: str = "") -> None:
-        self._armed = False
+    def _lapse(self, ended: int, reason: str = "") -> None:
+        self._armed &= ~ended
         self._news.set()
-        self._on_lapse()
+        self._on_lapse(ended if self._armed else ALL_SEATS)
         # A slot that is cleared has to be begun again, and that rings the doorbell.
-        silent = [slot for slot in range(SLOTS) if self._leases.slot(slot).release()]
+        slots = [slot for slot in range(SLOTS) if not self._armed or ended >> slot & 1]
+        silent = [slot for slot in slots if self._leases.slot(slot).release()]
         reason = reason or (self._cause() if silent else _RELEASED)
         say = self._log.info if reason in {_RELEASED, _STOPPING} else self._log.warning
-        say("every device is disabled", reason=reason)
+        if self._armed:
+            say("the devices that it moved are disabled", reason=reason, seats=ended)
+        else:
+            say("every device is disabled", reason=reason)
 
     def _cause(self) -> str:
         return _SILENT if self._leases.root_alive() else _ROOTLESS

@@ -3,8 +3,8 @@
 One task sends, and it chooses what goes next: a disable before all else, then answers to heartbeats, then requests, then the
 values that were written to the buffer. Nothing stands in front of a disable but the frame that is already on its way.
 
-The rule of this module: a DEV_WRITE is sent only if the gate is open at that moment, and if the gate closed while it was on its
-way, a DEV_DISABLE follows it.
+The rule of this module: a DEV_WRITE is sent only if the gate lets pass, at that moment, those whose writes it carries, and if it
+does no more when the frame is on its way, a DEV_DISABLE follows it.
 """
 
 import collections
@@ -14,9 +14,10 @@ from typing import Final, Protocol
 import trio
 
 from rt.buffer import DeviceBuffer, NullDevice
+from rt.buffer.device import Outgoing
 from rt.errors import BufferBusyError, DeviceError
 from rt.protocol import frames
-from rt.protocol.message import DevDisable, DevRead, DevWrite, HbRes, Message
+from rt.protocol.message import DevDisable, DevWrite, HbRes, Message
 from rt.smartdevice.exchange import Exchange
 from rt.smartdevice.link import Link
 
@@ -32,11 +33,11 @@ _MOST_REQUESTS: Final = 64
 
 
 class Gate(Protocol):
-    """What says whether anything may move now."""
+    """What says who may move devices now."""
 
     @property
-    def open(self) -> bool:
-        """Whether a write may be sent at this very moment."""
+    def allowed(self) -> int:
+        """The bitmap of the seats whose writes may be sent at this very moment."""
 
     def dropped(self, port: str, count: int) -> None:
         """Take note that writes of so many parameters were dropped because the gate is closed."""
@@ -53,12 +54,14 @@ class Sender:
     Attributes:
         buffer: Where reads and writes are collected from, and whose counters count.
         write_interval: As above; may be changed.
+        drivers: The bitmap of the seats whose writes the device has been sent since its last DEV_DISABLE.
         disables: Answered with None whenever a DEV_DISABLE was handed to the line (key 0).
     """
 
     def __init__(self, link: Link, gate: Gate, write_interval: float) -> None:
         self.buffer: DeviceBuffer = NullDevice.private()
         self.write_interval = write_interval
+        self.drivers = 0
         self.disables: Exchange[None] = Exchange(link.name)
         self._link = link
         self._gate = gate
@@ -67,7 +70,7 @@ class Sender:
         self._forget = False
         self._dirty = False
         self._idle = False
-        self._values: collections.deque[DevRead | DevWrite] = collections.deque()  # at most one round of the buffer
+        self._values: collections.deque[Outgoing] = collections.deque()  # at most one round of the buffer
         self._next_write = 0.0
         self._backoff_until = 0.0
         self._answers: collections.deque[int] = collections.deque(maxlen=_MOST_ANSWERS)  # a flood loses the oldest
@@ -77,41 +80,42 @@ class Sender:
         """Have the device disabled before anything else is sent, and forget pending writes."""
         self._disable = True
         self._forget_writes()
-        for message in self._values:
-            if isinstance(message, DevWrite):
-                self._drop(message)
+        for outgoing in self._values:
+            self._drop(outgoing)
         self._values.clear()
         self._wake.set()
 
     def answer_heartbeat(self, heartbeat_id: int) -> None:
-        """Give a sign of life."""
-        self._answers.append(heartbeat_id)
-        self._wake.set()
+        """Give a sign of life, at once if the line takes it."""
+        if not self._sent_at_once(HbRes(heartbeat_id)):
+            self._answers.append(heartbeat_id)
+            self._wake.set()
 
     def request(self, message: Message) -> None:
-        """Send a message in its turn.
+        """Send a message in its turn, which is at once if nothing else is to be sent and the line takes it.
 
         Raises:
             DeviceError: Too many wait already, as with a device that takes nothing any more.
         """
         if len(self._requests) >= _MOST_REQUESTS:
             raise DeviceError(f"{self._link.name} takes no more requests: {_MOST_REQUESTS} wait", port=self._link.name)
-        self._requests.append(message)
-        self._wake.set()
+        if not self._sent_at_once(message):
+            self._requests.append(message)
+            self._wake.set()
 
     def kick(self) -> None:
         """Look whether the buffer holds something to send; what may go out at once is on the line when this returns.
 
-        Writes are forgotten at once if the gate is closed.
+        Writes are forgotten at once if nobody may move anything.
         """
         if not self.buffer.dirty:
             return
         self._dirty = True
-        if not self._gate.open:
+        if not self._gate.allowed:
             self._forget_writes()
-        elif self._idle and not self._wake.is_set() and not self._forget and self._collect() == 0:
-            while self._values and self._link.send_nowait(frames.encode(self._values[0])):
-                self._count(self._values.popleft())
+        elif self._is_idle and not self._forget and self._collect() == 0:
+            while self._values and self._link.send_nowait(frames.encode(self._values[0].message)):
+                self._count(self._values.popleft(), self.buffer)
         if self._dirty or self._values or self._disable:
             self._wake.set()
 
@@ -131,6 +135,7 @@ class Sender:
         while True:
             if self._disable:
                 self._disable = False
+                self.drivers = 0
                 await self._send(DISABLE_FRAME)
                 self.buffer.counters.disables += 1
                 self.disables.answer(0, None)
@@ -157,32 +162,46 @@ class Sender:
         if now < self._next_write:
             return self._next_write - now
         try:
-            self._values.extend(self.buffer.emit_dev_rw())
+            before = self.buffer.counters.writes_dropped
+            self._values.extend(self.buffer.take_dev_rw(self._gate.allowed))
+            dropped = self.buffer.counters.writes_dropped - before
         except BufferBusyError:
             return BUSY_PAUSE
+        if dropped:
+            self._gate.dropped(self._link.name, dropped)
         self._dirty = False
         self._next_write = now + self.write_interval * (2 if now < self._backoff_until else 1)
         return 0
 
-    async def _send_value(self, message: DevRead | DevWrite) -> None:
-        if isinstance(message, DevRead) or self._gate.open:
-            await self._link.send(frames.encode(message))
-            self._count(message)
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the sending task waits and nothing is to be sent: then, and only then, others may send."""
+        return self._idle and not self._wake.is_set()
+
+    def _sent_at_once(self, message: Message) -> bool:
+        sent = self._is_idle and not self._values and self._link.send_nowait(frames.encode(message))
+        self.buffer.counters.frames_sent += sent
+        return sent
+
+    async def _send_value(self, outgoing: Outgoing) -> None:
+        if outgoing.seats & ~self._gate.allowed:
+            self._drop(outgoing)
         else:
-            self._drop(message)
+            buffer = self.buffer  # it may be exchanged while the line takes the frame
+            await self._link.send(frames.encode(outgoing.message))
+            self._count(outgoing, buffer)
 
-    def _count(self, message: DevRead | DevWrite) -> None:
-        counters = self.buffer.counters
-        counters.frames_sent += 1
-        if isinstance(message, DevWrite):
-            counters.writes_sent += message.params.bit_count()
-            if not self._gate.open:
-                self._disable = True  # it closed while the line took the write
+    def _count(self, outgoing: Outgoing, buffer: DeviceBuffer) -> None:
+        buffer.count_sent(outgoing.message)
+        self.drivers |= outgoing.seats
+        if outgoing.seats & ~self._gate.allowed:
+            self._disable = True  # the gate closed while the line took the write
 
-    def _drop(self, message: DevWrite) -> None:
-        count = message.params.bit_count()
-        self.buffer.counters.writes_dropped += count
-        self._gate.dropped(self._link.name, count)
+    def _drop(self, outgoing: Outgoing) -> None:
+        if isinstance(outgoing.message, DevWrite):
+            count = outgoing.message.params.bit_count()
+            self.buffer.counters.writes_dropped += count
+            self._gate.dropped(self._link.name, count)
 
     async def _send(self, data: bytes) -> None:
         await self._link.send(data)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from rt.buffer import LeaseTable, lease, segment
+from rt.buffer.bells import EXECUTOR_SEAT
 from rt.errors import DeviceBufferError
 
 
@@ -17,7 +18,7 @@ def test_nobody_holds_a_lease_at_first(prefix: str) -> None:
 def test_a_lease_is_fresh_until_it_is_released(prefix: str) -> None:
     with LeaseTable.open(prefix) as ours, LeaseTable.open(prefix, create=False) as theirs:
         ours.beat()
-        slot = ours.slot(lease.EXECUTOR_SLOT)
+        slot = ours.slot(EXECUTOR_SEAT)
         assert slot.renew()
         assert not slot.renew()
         assert theirs.fresh()

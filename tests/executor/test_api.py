@@ -52,8 +52,101 @@ def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(store: BufferSt
     ]
 
 
+ABSENT = "the device is not connected: it reads as zeros"
+BACK = "the device is back"
+
+
+def said(logs: list[structlog.typing.EventDict]) -> list[tuple[str, str]]:
+    return [(entry["log_level"], entry["event"]) for entry in logs]
+
+
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_a_device_that_is_away_is_one_warning_whatever_is_called_and_how_often(
+    store: BufferStore, robot: Robot, seen_before: bool
+) -> None:
+    if seen_before:
+        plug(store).set("enc_pos", 12.5)
+        plug(store).valid = False
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(100):
+            for device in ("left_motor", str(MOTOR), MOTOR):
+                assert robot.get(device, "enc_pos") == 0.0
+                robot.write(device, "duty_cycle", 1.0)
+    assert said(logs) == [("warning", ABSENT)]
+
+
+def test_a_device_that_leaves_again_is_warned_of_again_only_after_it_was_back(store: BufferStore, robot: Robot) -> None:
+    buffer = plug(store)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            buffer.valid = False
+            for _ in range(10):
+                robot.get("left_motor", "enc_pos")
+                robot.write("left_motor", "duty_cycle", 1.0)
+            buffer.valid = True
+            for _ in range(10):
+                robot.get("left_motor", "enc_pos")
+    assert said(logs) == [("warning", ABSENT), ("info", BACK)] * 3
+
+
+def test_a_device_that_was_back_while_nobody_looked_is_no_news(store: BufferStore, robot: Robot) -> None:
+    buffer = plug(store)
+    buffer.valid = False
+    with structlog.testing.capture_logs() as logs:
+        robot.get("left_motor", "enc_pos")
+        buffer.valid = True
+        buffer.valid = False
+        robot.get("left_motor", "enc_pos")
+    assert said(logs) == [("warning", ABSENT)]
+
+
+def test_each_device_that_is_away_has_its_own_warning(store: BufferStore) -> None:
+    switch, other = int(DeviceUID(0, 1, 1)), int(DeviceUID(12, 1, 2))
+    robot = Robot(store, {"left_motor": MOTOR, "right_motor": other, "switch": switch})
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(5):
+            assert robot.get("left_motor", "enc_pos") == robot.get("right_motor", "enc_pos") == 0.0
+            assert robot.get("switch", "switch0") is False
+    assert [(entry["event"], entry["device"], entry["uid"]) for entry in logs] == [
+        (ABSENT, "left_motor", str(MOTOR)),
+        (ABSENT, "right_motor", str(other)),
+        (ABSENT, "switch", str(switch)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "param", "values"),
+    [
+        (DeviceUID(0, 1, 1), "switch0", (True, False)),
+        (DeviceUID(3, 1, 1), "rotation", (-500, 0)),
+        (DeviceUID(11, 1, 1), "id", (0xDEADBEEF, 0)),
+        (DeviceUID(12, 1, 1), "enc_pos", (12.5, 0.0)),
+    ],
+)
+def test_the_last_value_of_a_device_is_not_read_once_it_is_away(
+    store: BufferStore, robot: Robot, device: DeviceUID, param: str, values: tuple[object, object]
+) -> None:
+    uid = int(device)
+    value, default = values
+    buffer = store.get_or_open(uid)
+    buffer.valid = True
+    buffer.set(param, value)
+    assert robot.get(uid, param) == value
+    buffer.valid = False
+    found = robot.get(uid, param)
+    assert (found, type(found)) == (default, type(default))
+
+
+def test_a_write_to_a_device_that_is_away_is_not_kept_for_when_it_is_back(store: BufferStore, robot: Robot) -> None:
+    buffer = plug(store)
+    buffer.valid = False
+    robot.write("left_motor", "duty_cycle", 1.0)
+    buffer.valid = True
+    assert buffer.get_write() == {}
+
+
 def test_a_mistake_is_an_error_even_while_the_device_is_absent(robot: Robot) -> None:
-    with pytest.raises(DeviceError, match="did you mean 'left_motor'"):
+    with pytest.raises(DeviceError, match=r"did you mean left_motor\?"):
         robot.get("left_moter", "enc_pos")
     with pytest.raises(DeviceError, match="did you mean 'duty_cycle'"):
         robot.write("left_motor", "duty", 1.0)

@@ -195,7 +195,7 @@ def test_the_lease_is_held_while_main_runs_and_given_up_at_the_end(team: Team, k
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
-        held.append(keeper.table.fresh())
+        held.append(bool(keeper.table.fresh()))
         if number == 2:
             run.stopped.set()
 
@@ -208,7 +208,7 @@ def test_after_an_error_a_call_has_to_end_well_before_devices_move_again(team: T
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
-        held.append(keeper.table.fresh())
+        held.append(bool(keeper.table.fresh()))
         if number == 1:
             raise ValueError
         if number == 3:
@@ -293,7 +293,7 @@ def test_without_an_event_loop_the_lease_is_not_held(team: Team, prefix: str) ->
         table.beat()
 
         def body(_number: int, run: Run) -> None:
-            held.append(table.fresh())
+            held.append(bool(table.fresh()))
             run.stopped.set()
 
         periodic(team, body, LeaseKeeper(table.slot(0), bell))

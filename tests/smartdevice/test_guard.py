@@ -31,9 +31,11 @@ class Lapses:
 
     def __init__(self) -> None:
         self.times: list[float] = []
+        self.seats: list[int] = []
         self.news = trio.Event()
 
-    def __call__(self) -> None:
+    def __call__(self, seats: int) -> None:
+        self.seats.append(seats)
         self.times.append(trio.current_time())
         self.news.set()
 
@@ -140,7 +142,7 @@ async def test_death_of_the_holder_is_a_lapse_in_milliseconds(prefix: str) -> No
             assert not guard.open
 
 
-async def test_one_dead_holder_does_not_close_what_another_holds(prefix: str) -> None:
+async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses), trio.open_nursery() as nursery:
 
@@ -158,8 +160,8 @@ async def test_one_dead_holder_does_not_close_what_another_holds(prefix: str) ->
                 process.kill()
                 while len(table.holders()) > 1:  # noqa: ASYNC110 - the guard takes it away
                     await trio.sleep(0.001)
-            assert guard.open
-            assert lapses.times == []
+            assert guard.allowed == 1 << 0
+            assert lapses.seats == [1 << 2]
             nursery.cancel_scope.cancel()
 
 

@@ -1,0 +1,23 @@
+"""The outer process of an executable that unpacks itself.
+
+It is the one that a person sees, and that removes the unpacked files; if it is killed, the inner one has to end by itself.
+"""
+
+import os
+import sys
+
+import trio
+
+
+async def outer_gone() -> None:
+    """Wait until the outer process has ended; for ever where there is none, as from source."""
+    if not getattr(sys, "frozen", False):
+        await trio.sleep_forever()
+    try:
+        fd = os.pidfd_open(os.getppid())
+    except OSError:
+        await trio.sleep_forever()
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        os.close(fd)

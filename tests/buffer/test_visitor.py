@@ -1,0 +1,112 @@
+"""Visitors of a robot: a seat and the robot's eventfds for as long as they stay."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from rt.buffer import Bells, Doorbell, LeaseTable
+from rt.buffer.bells import FIRST_VISITOR_SEAT, ROOT_SEAT, SEATS
+from rt.buffer.visitor import VisitorDesk, visit
+from rt.errors import DeviceBufferError
+
+STRANGER = """
+import sys, time, trio
+from pathlib import Path
+from rt.buffer import LeaseTable
+from rt.buffer.visitor import visit
+
+async def main():
+    async with visit(Path(sys.argv[1])) as visitor:
+        with LeaseTable.open(sys.argv[2], create=False) as table:
+            table.slot(visitor.seat).renew()
+            visitor.doorbell.ring()
+            await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+def start_stranger(directory: Path, prefix: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", STRANGER, directory, prefix])
+
+
+class Root:
+    """What a root has for visitors."""
+
+    def __init__(self, prefix: str, directory: Path) -> None:
+        self.doorbell = Doorbell()
+        self.bells = Bells(seat=ROOT_SEAT)
+        self.directory = directory
+        self.prefix = prefix
+
+
+@asynccontextmanager
+async def receiving(prefix: str, directory: Path) -> AsyncIterator[tuple[Root, LeaseTable]]:
+    root = Root(prefix, directory)
+    with LeaseTable.open(prefix) as leases:
+        leases.beat()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(VisitorDesk(directory, root.doorbell, root.bells, leases).run)
+                yield root, leases
+                nursery.cancel_scope.cancel()
+        finally:
+            root.doorbell.close()
+            root.bells.close()
+
+
+async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(prefix: str, tmp_path: Path) -> None:
+    async with receiving(prefix, tmp_path) as (root, _), visit(tmp_path) as first, visit(tmp_path) as second:
+        assert (first.seat, second.seat) == (FIRST_VISITOR_SEAT, FIRST_VISITOR_SEAT + 1)
+        first.doorbell.ring()
+        assert root.doorbell.clear()
+        root.bells.ring(1 << second.seat)
+        with trio.fail_after(10):
+            await second.bells.wait()
+
+
+async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(prefix: str, tmp_path: Path) -> None:
+    async with receiving(prefix, tmp_path) as (root, leases):
+        with start_stranger(tmp_path, prefix) as process:
+            with trio.fail_after(30):
+                await root.doorbell.wait()
+            assert leases.slot(FIRST_VISITOR_SEAT).release()
+            leases.slot(FIRST_VISITOR_SEAT).renew()
+            os.kill(process.pid, signal.SIGKILL)
+            with trio.fail_after(10):
+                await root.doorbell.wait()
+            assert not leases.fresh()
+
+
+async def test_when_all_seats_are_taken_a_visitor_is_told_so(prefix: str, tmp_path: Path) -> None:
+    async with receiving(prefix, tmp_path), AsyncExitStack() as stack:
+        for _ in range(FIRST_VISITOR_SEAT, SEATS):
+            await stack.enter_async_context(visit(tmp_path))
+        with pytest.raises(DeviceBufferError, match="end one of them"):
+            async with visit(tmp_path):
+                pass
+        await stack.aclose()
+        with trio.fail_after(10):
+            while not await can_visit(tmp_path):  # noqa: ASYNC110 - the desk sees that they have left
+                await trio.sleep(0.001)
+
+
+async def can_visit(directory: Path) -> bool:
+    try:
+        async with visit(directory):
+            return True
+    except DeviceBufferError:
+        return False
+
+
+async def test_without_a_desk_a_visitor_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(DeviceBufferError, match="receives no visitors"):
+        async with visit(tmp_path):
+            pass

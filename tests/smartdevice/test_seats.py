@@ -1,0 +1,62 @@
+"""Several who may move devices at the same time: each device obeys those whose lease is fresh, and stops for whoever's has ended."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+from support.device_robot import CATALOG, Board, Robot, make_board
+
+from rt.buffer import BufferStore, DeviceBuffer
+from rt.protocol.message import DevDisable, DevWrite
+
+VISITOR = 9
+
+
+@contextmanager
+def seen_from(robot: Robot, prefix: str, board: Board, seat: int) -> Iterator[DeviceBuffer]:
+    """The board's buffer as the process of a seat has it."""
+    with BufferStore(CATALOG, prefix, doorbell=robot.doorbell, seat=seat) as store:
+        yield store.get_or_open(board.device.uid, create=False)
+
+
+async def hold(robot: Robot, seat: int) -> None:
+    lease = robot.leases.slot(seat)
+    while True:
+        if lease.renew():
+            robot.doorbell.ring()
+        await trio.sleep(0.02)
+
+
+async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(robot: Robot, prefix: str) -> None:
+    left, right = make_board("polar-bear", 1), make_board("polar-bear", 2)
+    await robot.plug(left, "left")
+    await robot.plug(right, "right")
+    robot.nursery.start_soon(robot.keep_lease)
+    with seen_from(robot, prefix, right, VISITOR) as buffer, trio.CancelScope() as visit:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, robot, VISITOR)
+            await trio.sleep(0.05)
+            robot.buffer_of(left).write("duty_cycle", 0.5)
+            buffer.write("duty_cycle", 0.25)
+            await left.hears(DevWrite)
+            await right.hears(DevWrite)
+            left.heard.clear()
+            right.heard.clear()
+            visit.cancel()
+    await right.hears(DevDisable)  # the lease falls silent
+    assert not any(isinstance(message, DevDisable) for message in left.heard)
+    assert robot.manager.guard.allowed == 1 << 0
+
+
+async def test_a_write_without_a_lease_of_its_own_does_not_pass_under_another_ones(robot: Robot, prefix: str) -> None:
+    board = make_board("polar-bear")
+    await robot.plug(board)
+    robot.nursery.start_soon(robot.keep_lease)
+    await trio.sleep(0.05)
+    with seen_from(robot, prefix, board, VISITOR) as stray:
+        stray.write("deadband", 0.1)
+        robot.buffer_of(board).write("duty_cycle", 0.5)
+        (write,) = await board.hears(DevWrite)
+        assert isinstance(write, DevWrite)
+        assert write.params == 1 << 0
+        assert stray.counters.writes_dropped == 1
