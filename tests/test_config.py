@@ -67,6 +67,14 @@ class TestLayers:
             assert load(tmp_path, env={option.env: joined}).config == config.Config(), option.name
             assert load(tmp_path, flags={option.name: values or None}).config == config.Config(), option.name
 
+    def test_a_list_can_be_made_empty(self, tmp_path: Path) -> None:
+        settings = load(tmp_path, "dev_usb_ids = []", env={"RT_DEV_PORTS": ""}).config
+        assert (settings.dev_usb_ids, settings.dev_ports) == ((), ())
+
+    def test_a_list_of_variables_is_between_commas(self, tmp_path: Path) -> None:
+        settings = load(tmp_path, env={"RT_DEV_USB_IDS": "2341:8037, 1A86:7523"}).config
+        assert settings.dev_usb_ids == ("2341:8037", "1A86:7523")
+
 
 class TestMaps:
     def test_a_table_names_devices(self, tmp_path: Path) -> None:
@@ -161,6 +169,10 @@ class TestRefusals:
             ("left = '56668397794435742564353'", "a device's name belongs below a line [dev_name]"),
             ("[dev_name]\na = '5'\nb = 5", "rt.toml:1: dev_name gives a and b the same UID 5"),
             ('port_base = "7000"', "write it without quotes"),
+            ('dev_usb_ids = ["2341"]', "each is VENDOR:PRODUCT of four hexadecimal digits each"),
+            ('dev_usb_ids = ["2341:803g"]', "each is VENDOR:PRODUCT"),
+            ('dev_ports = ["ttyACM*"]', "each is a glob of whole paths, as /dev/ttyACM*"),
+            ('dev_ports_denied = [""]', "each is a glob of whole paths"),
             ('bind = "[::1]"', "is not a host name or an IPv4 address"),
             ("[robot]\nx = 1", "rt.toml:1: unknown option 'robot'"),
         ],

@@ -24,6 +24,14 @@ _ROBOT, _NETWORK, _DEVICES, _CODE, _LOG, _CALLS = "Robot", "Network", "Devices",
 ZmqAddress = Annotated[str, Meta(pattern=r"^(tcp|ipc)://.+$", description="an address: tcp://HOST:PORT or ipc://PATH")]
 SocketOption = Annotated[int, Meta(ge=-1, description="a whole number")]
 Uid = Annotated[str, Meta(pattern=r"^[0-9]{1,27}\Z", description="the UID as a decimal number below 2**88")]
+PortGlob = Annotated[str, Meta(pattern=r"^/.", description="a glob of whole paths, as /dev/ttyACM*")]
+UsbId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}\Z",
+        description="VENDOR:PRODUCT of four hexadecimal digits each, as 2341:8037",
+    ),
+]
 TimeLimit = Annotated[float, Meta(ge=0.001, le=3600, description="seconds, 0.001 to 3600")]
 
 
@@ -98,9 +106,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     dev_catalog: Annotated[str, _about(_DEVICES, "catalog file; empty for the one built in", is_path=True)] = ""
     dev_name: Annotated[dict[str, Uid], _about(_DEVICES, "names of devices, each with its UID")] = {}
-    dev_ports: Annotated[tuple[str, ...], _about(_DEVICES, "serial ports of Smart Devices, as glob patterns")] = (
+    dev_ports: Annotated[tuple[PortGlob, ...], _about(_DEVICES, "serial ports of Smart Devices, by their names")] = (
         "/dev/ttyACM*",
     )
+    dev_usb_ids: Annotated[
+        tuple[UsbId, ...],
+        _about(_DEVICES, "USB devices whose serial ports are of Smart Devices too, whatever their names are"),
+    ] = ("2341:8037",)
+    dev_ports_denied: Annotated[
+        tuple[PortGlob, ...], _about(_DEVICES, "serial ports that are never opened; goes before the two above")
+    ] = ()
     dev_baud_rate: Annotated[int, _about(_DEVICES, "serial speed", unit="baud", ge=50, le=4_000_000)] = 115200
     dev_poll_interval: Annotated[
         float, _about(_DEVICES, "least time between two writes to a device", unit="s", ge=0.001, le=1)

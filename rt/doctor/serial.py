@@ -3,39 +3,55 @@
 A port is never opened here: opening it resets the board.
 """
 
-import getpass
-import glob
-import grp
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from rt.doctor.registry import Result, Scene, check, fail, ok, warn
+from rt.ports import Holder, PortFilter, access_remedy, held_remedy, holders
 
 
 @check("serial")
 def serial(scene: Scene) -> Result:
-    """The serial ports are there and may be used."""
-    patterns = scene.config.dev_ports
-    ports = sorted({port for pattern in patterns for port in glob.glob(pattern)})  # noqa: PTH207 - patterns are absolute
-    if not ports:
+    """The serial ports that count are there, may be used, and are held by nobody but rt."""
+    config = scene.config
+    ports = PortFilter(config.dev_ports, config.dev_usb_ids, config.dev_ports_denied)
+    found = ports.find()
+    names = sorted(seen.name for seen in found.values())
+    left_out = "".join(f"; {port} does not count: {reason}" for port, reason in ports.left_out(found))
+    if not names:
         return warn(
-            f"no serial port matches {', '.join(patterns)}",
-            "plug in a Smart Device, or name its port with dev_ports; virtual devices need none",
+            f"no serial port counts: none matches {_listed(config.dev_ports)}, none is of a USB device "
+            f"{_listed(config.dev_usb_ids)}{left_out}",
+            "plug in a Smart Device, or name its port with dev_ports or dev_usb_ids; virtual devices need none",
         )
-    closed = [port for port in ports if not os.access(port, os.R_OK | os.W_OK)]
+    closed = [name for name in names if not os.access(name, os.R_OK | os.W_OK)]
     if closed:
-        return fail(f"no permission to use {', '.join(closed)}", _remedy(Path(closed[0])))
-    return ok(f"{len(ports)} may be used: {', '.join(ports)}")
+        return fail(f"no permission to use {', '.join(closed)}{left_out}", access_remedy(closed[0]))
+    held = {name: holder for name in names if (holder := _holder(name)) is not None}
+    others = {name: holder for name, holder in held.items() if not _is_robot(holder)}
+    fact = f"{len(names)} may be used: {', '.join(f'{name}{_held(held.get(name))}' for name in names)}{left_out}"
+    if others:
+        name, holder = next(iter(others.items()))
+        return warn(fact, f"{name}: {held_remedy(name, holder)}")
+    return ok(fact)
 
 
-def _remedy(port: Path) -> str:
-    user = getpass.getuser()
+def _holder(port: str) -> Holder | None:
+    return next((holder for holder in holders(port) if holder is not None), None)
+
+
+def _is_robot(holder: Holder) -> bool:
+    """Whether it is the device process of a robot, which holds ports by right."""
     try:
-        group = port.group()
-    except KeyError:
-        group = "root"
-    if group == "root":
-        group = "dialout"
-    elif user in grp.getgrnam(group).gr_mem:
-        return f"user {user} is in the group {group} since the last login: log out and in again"
-    return f"run `sudo usermod -a -G {group} {user}`, then log out and in again"
+        return b"\0_child\0device\0" in Path(f"/proc/{holder.pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return False
+
+
+def _held(holder: Holder | None) -> str:
+    return "" if holder is None else f" (held by {holder})"
+
+
+def _listed(values: Iterable[str]) -> str:
+    return " or ".join(values) or "(nothing)"

@@ -1,51 +1,44 @@
 """Which serial ports there are.
 
-Found by looking again and again, which works on every system; a look reads one directory for each pattern and blocks nobody for
-longer than that.
+Found by looking again and again, which works on every system; a look reads a few directories and blocks nobody for longer than
+that. Where the system says when a port appears, `rt.smartdevice.udev` has an observer with the same interface that listens.
 """
 
-import glob
-import itertools
 from collections.abc import AsyncGenerator, Iterable
 from typing import Final
 
-import msgspec
 import trio
 
+from rt.ports import PortFilter
+from rt.smartdevice.port_book import PortBook, PortChange
+
+__all__ = ["POLL_INTERVAL", "PollingObserver", "PortChange"]
+
 POLL_INTERVAL: Final = 0.5
-
-
-class PortChange(msgspec.Struct, frozen=True):
-    """What a look at the ports found new.
-
-    Attributes:
-        appeared: Paths that were not there at the look before.
-        vanished: Paths that were.
-    """
-
-    appeared: frozenset[str]
-    vanished: frozenset[str]
+"""Time between two looks where nobody says when a port appears, in s."""
 
 
 class PollingObserver:
-    """Watches for serial ports by name.
+    """Watches for serial ports by looking again and again, which works on every system.
 
     Args:
-        patterns: Globs of paths, e.g. ``/dev/ttyACM*``.
+        patterns: Globs of paths, e.g. ``/dev/ttyACM*``, or a filter that says which ports count.
         interval: Time between two looks in s.
     """
 
-    def __init__(self, patterns: Iterable[str], interval: float = POLL_INTERVAL) -> None:
-        self._patterns = tuple(patterns)
+    def __init__(self, patterns: Iterable[str] | PortFilter, interval: float = POLL_INTERVAL) -> None:
+        self._filter = patterns if isinstance(patterns, PortFilter) else PortFilter(patterns)
         self._interval = interval
-        self._ports: frozenset[str] = frozenset()
+        self._book = PortBook()
+
+    @property
+    def ports(self) -> frozenset[str]:
+        """The paths of the ports of the last look."""
+        return self._book.ports
 
     def look(self) -> PortChange:
         """Look once and say what has changed since the last time."""
-        before = self._ports
-        paths = map(glob.glob, self._patterns)
-        self._ports = frozenset(itertools.chain.from_iterable(paths))
-        return PortChange(self._ports - before, before - self._ports)
+        return self._book.look(self._filter.find())
 
     async def changes(self) -> AsyncGenerator[PortChange, None]:
         """Yield every change from now on, the ports that are there already as the first. Never ends.
@@ -55,7 +48,7 @@ class PollingObserver:
         due = trio.current_time()
         while True:
             change = self.look()
-            if change.appeared or change.vanished:
+            if change:
                 yield change
             due = max(due + self._interval, trio.current_time())
             await trio.sleep_until(due)

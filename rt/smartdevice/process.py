@@ -4,6 +4,7 @@ However the device process is made to end (the root is dead, SIGTERM, an excepti
 Everything that this needs is imported when the process starts.
 """
 
+import functools
 import gc
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -16,10 +17,12 @@ import trio
 from rt import log
 from rt.app import Application, ChildSettings
 from rt.errors import RuntimeBaseException
+from rt.ports import PortFilter
 from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
 from rt.smartdevice.manager import SmartDeviceManager, split_address
 from rt.smartdevice.motion import World
-from rt.smartdevice.observer import PollingObserver
+from rt.smartdevice.pacer import Pacer
+from rt.smartdevice.udev import open_observer
 from rt.smartdevice.uid_spec import parse_uid_spec
 from rt.supervisor import notify, signals
 from rt.supervisor.lifeline import Lifeline
@@ -67,9 +70,10 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
             )
             await nursery.start(manager.run)
             await nursery.start(manager.open_virtual_devices, config.dev_vsd_addr)
-            observer = PollingObserver(config.dev_ports)
+            ports = PortFilter(config.dev_ports, config.dev_usb_ids, config.dev_ports_denied)
 
             async def open_serial_devices() -> None:
+                observer = open_observer(ports)
                 await manager.open_serial_devices(observer, baud_rate=config.dev_baud_rate)
 
             async def answer_calls() -> None:
@@ -100,11 +104,12 @@ async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: lis
     with trio.open_signal_receiver(*STOP_SIGNALS) as received:
         async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
             host, port = split_address(settings.config.dev_vsd_addr)
-            world = World()
+            world, pacer = World(), Pacer()
+            nursery.start_soon(pacer.run)
             for spec in settings.emulated:
                 uid, values = parse_uid_spec(spec, app.catalog)
                 device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, world=world)
-                nursery.start_soon(connect_emulated, device, host, port)
+                nursery.start_soon(functools.partial(connect_emulated, device, host, port, pacer=pacer))
             notify.send(ready=True, status=f"{len(settings.emulated)} devices")
             nursery.start_soon(_tell)
             await _stop_reason(lifeline, received, early)

@@ -118,7 +118,27 @@ class TestSerial:
 
     def test_a_port_that_may_be_used_is_listed(self, look: Look, terminal: str) -> None:
         finding = look("serial", dev_ports=(terminal,))
-        assert (finding.status, finding.fact) == ("ok", f"1 may be used: {terminal}")
+        assert finding.status == "ok"
+        assert finding.fact.startswith(f"1 may be used: {terminal}")
+
+    def test_a_port_that_another_program_holds_is_told_with_its_name(self, look: Look, terminal: str) -> None:
+        code = "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY); print(flush=True); sys.stdin.read()"
+        with subprocess.Popen(
+            [sys.executable, "-c", code, terminal], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other:
+            assert other.stdout
+            other.stdout.readline()
+            finding = look("serial", dev_ports=(terminal,))
+            assert other.stdin
+            other.stdin.close()
+        assert finding.status == "warn"
+        assert f"(process {other.pid})" in finding.fact
+        assert "close that program" in finding.remedy
+
+    def test_a_port_that_does_not_count_is_told_with_the_reason(self, look: Look, terminal: str) -> None:
+        finding = look("serial", dev_ports=(terminal,), dev_ports_denied=(terminal,))
+        assert finding.status == "warn"
+        assert f"{terminal} does not count: dev_ports_denied denies it" in finding.fact
 
     def test_no_permission_tells_the_command(self, tmp_path: Path) -> None:
         # Root may use every port, so this one is looked at as another user.
@@ -140,7 +160,7 @@ class TestSerial:
         )
         status, fact, remedy = result.stdout.strip().split("|")
         assert (status, fact) == ("fail", f"no permission to use {port}"), result.stderr
-        assert "sudo usermod -a -G " in remedy
+        assert "sudo usermod -aG dialout " in remedy
 
 
 class TestCatalog:

@@ -1,5 +1,6 @@
 """The device process as the root starts it: however it is made to end, its devices are disabled first."""
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 import trio
@@ -18,7 +20,7 @@ from rt.app import ChildSettings
 from rt.buffer import BufferStore, DeviceBuffer, Doorbell, LeaseTable
 from rt.config import Config
 from rt.protocol.message import DevDisable, DevWrite, SubReq
-from rt.smartdevice.emulator import connect_emulated
+from rt.smartdevice.emulator import connect_emulated, serve_pty
 from rt.supervisor.lifeline import open_lifeline
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +61,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def start(prefix: str, directory: Path, port: int, doorbell: Doorbell) -> Iterator[Child]:
-    config = Config(dev_vsd_addr=f"tcp://127.0.0.1:{port}", dev_ports=(f"{directory}/ttyACM*",)).resolved(directory)
+def start(
+    prefix: str, directory: Path, port: int, doorbell: Doorbell, *, log: IO[bytes] | None = None
+) -> Iterator[Child]:
+    config = Config(
+        dev_vsd_addr=f"tcp://127.0.0.1:{port}",
+        dev_ports=(f"{directory}/ttyACM*",),
+        log_level="debug",
+    ).resolved(directory)
     settings = ChildSettings(
         role="device", config=config, directory=str(directory), shm_prefix=prefix, doorbell=doorbell.fd
     )
@@ -70,7 +78,7 @@ def start(prefix: str, directory: Path, port: int, doorbell: Doorbell) -> Iterat
     with (
         LeaseTable.open(prefix) as leases,
         BufferStore(CATALOG, prefix, doorbell=doorbell, lock_timeout=0.1) as store,
-        subprocess.Popen(command, pass_fds=(theirs.fileno(), doorbell.fd), env=environment) as process,
+        subprocess.Popen(command, pass_fds=(theirs.fileno(), doorbell.fd), env=environment, stdout=log) as process,
     ):
         theirs.close()
         try:
@@ -154,3 +162,18 @@ async def test_a_taken_address_is_one_sentence_and_exit_code_75(prefix: str, tmp
             with trio.fail_after(20):
                 assert await child.exit_code() == 75
     doorbell.close()
+
+
+async def test_a_board_on_a_port_is_found_and_the_log_says_how_ports_are_observed(prefix: str, tmp_path: Path) -> None:
+    doorbell = Doorbell()
+    log = tmp_path / "log"
+    board = make_board("limit-switch")
+    with log.open("wb") as file, trio.fail_after(20), start(prefix, tmp_path, free_port(), doorbell, log=file):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_pty, board.device, tmp_path / "ttyACM0")
+            await board.hears(SubReq)
+            nursery.cancel_scope.cancel()
+    doorbell.close()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (told,) = [line for line in lines if line["event"].startswith("serial ports are")]
+    assert told["observer"] == "EventObserver" or told["reason"]
