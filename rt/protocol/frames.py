@@ -194,14 +194,13 @@ _READERS: Final[dict[int, _Reader]] = {
 }
 
 
+_FOLDS: Final = tuple(tuple(8 << step for step in reversed(range(steps))) for steps in range(10))
+"""By how many bits a run is folded, by the number of steps: the last one leaves a byte."""
+
+
 def _xor(data: bytes) -> int:
-    """XOR of all bytes. A long run is folded as one integer: a loop over its bytes would take 3 us instead of 1."""
-    if len(data) < 24:
-        total = 0
-        for byte in data:
-            total ^= byte
-        return total
+    """XOR of all bytes, at most 512; the run is folded as one integer, which is several times faster than a loop over its bytes."""
     folded = int.from_bytes(data, "little")
-    for width in (2048, 1024, 512, 256, 128, 64, 32, 16, 8):
+    for width in _FOLDS[(len(data) - 1).bit_length()]:
         folded ^= folded >> width
     return folded & 0xFF

@@ -1,9 +1,10 @@
 """One Smart Device as seen from the robot: found, subscribed to, read, heard, disabled.
 
-A reader task takes in whatever the device says, into the device's buffer; the sender's task is the only one that sends.
+Whatever the device says is taken in at once, into the device's buffer, and in order; the sender's task is the only one that sends.
 However a client ends, its device gets a last DEV_DISABLE if the line still takes it.
 """
 
+import collections
 import contextlib
 from typing import Final
 
@@ -28,6 +29,7 @@ from rt.protocol.message import (
 )
 from rt.smartdevice.exchange import Exchange, NoAnswerError
 from rt.smartdevice.link import Link, LinkGoneError
+from rt.smartdevice.receiver import Receiver
 from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Gate, Sender
 
 PING_INTERVAL: Final = 0.2
@@ -36,10 +38,13 @@ DISCOVERY_TIMEOUT: Final = 10.0
 ANSWER_TIMEOUT: Final = 1.0
 FAREWELL_TIMEOUT: Final = 0.1
 WRITE_INTERVAL: Final = 0.04
-MOST_BUFFERS: Final = 128
-"""How many different devices one run of the device process remembers: what /dev/shm is spent on."""
+MOST_BUFFERS: Final = 1024
+"""How many different devices one run of the device process remembers: a page of /dev/shm each, 4 MB in all, and a descriptor. Twice
+as many as may be connected, so that each of them may be exchanged once while the robot runs."""
 
 _BUSY_TRIES: Final = 20
+_LIFE_IDS: Final = (255, 254)
+"""Ids of the heartbeat requests that no caller asked for; the running number of the others stays below."""
 
 
 class SmartDeviceClient:
@@ -49,17 +54,28 @@ class SmartDeviceClient:
         link: The line to the device; closed when `run` ends.
         gate: Says whether writes may be sent.
         write_interval: Least time between two rounds of writes in s, unless the catalog has one for the device.
+        receiver: Receives from the link; one of its own if None.
 
     Attributes:
         link: As above.
         uid: The device's UID, or None until it is discovered.
         ended: Set when `run` has ended.
+        lost: Set when the admitted device has fallen silent, or another one answers in its place; a new event with `admit`.
+        heard: When the last intact frame was taken in, by trio's clock.
     """
 
-    def __init__(self, link: Link, gate: Gate, *, write_interval: float = WRITE_INTERVAL) -> None:
+    def __init__(
+        self, link: Link, gate: Gate, *, write_interval: float = WRITE_INTERVAL, receiver: Receiver | None = None
+    ) -> None:
         self.link = link
         self.uid: int | None = None
         self.ended = trio.Event()
+        self.lost = trio.Event()
+        self.heard = trio.current_time()
+        self._receiver = receiver or Receiver()
+        self._reader = frames.FrameReader()
+        self._backlog: collections.deque[DevData | SubRes] = collections.deque()  # at most what one piece of data held
+        self._wanted: SubReq | None = None
         self._found: DeviceBuffer | None = None
         self._sender = Sender(link, gate, write_interval)
         self._greetings: Exchange[SubRes] = Exchange(link.name)
@@ -74,6 +90,11 @@ class SmartDeviceClient:
     def buffer(self) -> DeviceBuffer:
         """The device's buffer; a private one without parameters until the device is admitted."""
         return self._sender.buffer
+
+    @property
+    def drivers(self) -> int:
+        """The bitmap of the seats whose writes the device has been sent since it was disabled last."""
+        return self._sender.drivers
 
     async def run(self) -> None:
         """Talk to the device, and return when it is gone or the link was closed.
@@ -113,6 +134,8 @@ class SmartDeviceClient:
     ) -> int:
         """Ask the device who it is until it answers, open its buffer, and return its UID. `run` must be running.
 
+        A line that takes no more questions is no answer either.
+
         Nothing of the device comes into the buffer before `admit`.
 
         Args:
@@ -126,8 +149,16 @@ class SmartDeviceClient:
         """
         with trio.move_on_after(within):
             while True:
-                with contextlib.suppress(NoAnswerError):
-                    return self._identify(await self.ping(within=interval), store)
+                try:
+                    answer = await self.ping(within=interval)
+                except NoAnswerError:
+                    continue
+                except LinkGoneError:
+                    raise
+                except DeviceError:
+                    await trio.sleep(interval)
+                else:
+                    return self._identify(answer, store)
         raise NoAnswerError(
             f"{self.link.name} did not answer a ping within {within:g} s: is it a Smart Device, and does its firmware run?",
             port=self.link.name,
@@ -142,6 +173,7 @@ class SmartDeviceClient:
         buffer = self._found
         if buffer is None:
             raise RuntimeError("a device is admitted after it was discovered")
+        self.lost = trio.Event()
         before = self.buffer.counters
         for name, *_ in before._fields_:
             setattr(buffer.counters, name, getattr(buffer.counters, name) + getattr(before, name))
@@ -154,6 +186,28 @@ class SmartDeviceClient:
                 buffer.valid = True
                 return
             await trio.sleep(BUSY_PAUSE)
+
+    async def release(self) -> None:
+        """Take the buffer out of use, as when the device has fallen silent; `discover` and `admit` make a new start.
+
+        The buffer becomes invalid, what was to be written is forgotten, and a DEV_DISABLE is sent.
+        """
+        await self._leave()
+        self._sender.disable()
+        self._sender.buffer = type(self.buffer).private()
+        self._found = None
+
+    def ask_for_life(self) -> None:
+        """Send a heartbeat request that nobody waits for, unless the line takes none; disturbs no `heartbeat`."""
+        for heartbeat_id in _LIFE_IDS:
+            if not self._heartbeats.awaited(heartbeat_id):
+                with contextlib.suppress(DeviceError):
+                    self._sender.request(HbReq(heartbeat_id))
+                return
+
+    def lose(self) -> None:
+        """Take note that the device is silent."""
+        self.lost.set()
 
     async def ping(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """Ask the device who it is.
@@ -181,16 +235,28 @@ class SmartDeviceClient:
             DeviceError: A name is unknown, no answer in time, or the device is gone.
         """
         request = self.buffer.make_sub_req(params, interval)
+        answer = await self._subscribe(request, within)
+        self._wanted = request
+        return answer
+
+    async def resubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
+        """Ask for what was asked for last, or for what the catalog says; raises like `subscribe`."""
+        return await self._subscribe(self._wanted or self.buffer.make_sub_req(), within)
+
+    async def unsubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
+        """End the subscription; raises like `subscribe`."""
+        request = SubReq(PARAMS_MAX, 0)
+        answer = await self._ask(request, within)
+        self._wanted = request
+        return answer
+
+    async def _subscribe(self, request: SubReq, within: float) -> SubRes:
         deadline = trio.current_time() + within
         answer = await self._ask(request, within)
         # An answer to an earlier ping says that nothing is subscribed: the one to this request is still to come.
         while request.params and request.interval and not answer.interval:
             answer = await self._greetings.wait(0, max(deadline - trio.current_time(), 0.0))
         return answer
-
-    async def unsubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
-        """End the subscription; raises like `subscribe`."""
-        return await self._ask(SubReq(PARAMS_MAX, 0), within)
 
     def read(self, params: list[str] | None = None) -> None:
         """Ask for parameters once; the values come into the buffer.
@@ -222,7 +288,7 @@ class SmartDeviceClient:
     def send_heartbeat(self, heartbeat_id: int | None = None) -> int:
         """Ask for a sign of life without waiting; returns the id. Raises like `heartbeat`."""
         if heartbeat_id is None:
-            self._heartbeat_id = heartbeat_id = (self._heartbeat_id + 1) % 256
+            self._heartbeat_id = heartbeat_id = (self._heartbeat_id + 1) % min(_LIFE_IDS)
         if not 0 <= heartbeat_id <= 0xFF:
             raise OverflowError(f"a heartbeat id of {heartbeat_id} does not fit 0 to 255")
         self._sender.request(HbReq(heartbeat_id))
@@ -274,41 +340,64 @@ class SmartDeviceClient:
             ) from error
         with contextlib.suppress(BufferBusyError):  # the answer to the subscription says the same again
             self._found.update(answer)
+        if answer.uid != self.uid:
+            self._wanted = None
         self.uid = answer.uid
         return answer.uid
 
     async def _read(self) -> None:
-        reader = frames.FrameReader()
         while True:
-            items = reader.feed(await self.link.receive())
-            counters = self.buffer.counters
-            for item in items:
-                if isinstance(item, RemoteProtocolError):
-                    counters.bad_frames += 1
-                    continue
-                counters.frames_received += 1
-                if isinstance(item, DevData | SubRes):
-                    await self._update(item)
-                else:
-                    self._take(item)
+            await self._receiver.feed(self.link, self._take_in)
+            await self._catch_up()
 
-    async def _update(self, message: DevData | SubRes) -> None:
-        """Store what the device said. A busy buffer is tried again for some ms, then the values are counted as dropped."""
-        buffer = self.buffer
-        for _ in range(_BUSY_TRIES):
-            try:
-                if buffer is self._found:
-                    buffer.update(message)
-                break
-            except RemoteProtocolError:
-                buffer.counters.bad_frames += 1
-                return
-            except BufferBusyError:
+    def _take_in(self, data: bytes) -> bool:
+        """Take in what the line gave; False if the buffer is busy, and `_catch_up` has to take in what is left over."""
+        for item in self._reader.feed(data):
+            counters = self._sender.buffer.counters
+            if isinstance(item, RemoteProtocolError):
+                counters.bad_frames += 1
+                continue
+            counters.frames_received += 1
+            self.heard = trio.current_time()
+            # What the device reports stays in order; its other messages need no buffer, and do not wait behind a busy one.
+            if not isinstance(item, (DevData, SubRes)):
+                self._take(item)
+            elif self._backlog or not self._update(item):
+                self._backlog.append(item)
+        return not self._backlog
+
+    async def _catch_up(self) -> None:
+        """Take in what is left over. Each message is tried for some ms, then its values are counted as dropped."""
+        while self._backlog:
+            message = self._backlog[0]
+            for _ in range(_BUSY_TRIES):
+                if self._update(message):
+                    break
                 await trio.sleep(BUSY_PAUSE)
-        else:
-            buffer.counters.updates_dropped += 1
-        if isinstance(message, SubRes):
+            else:
+                self.buffer.counters.updates_dropped += 1
+                if isinstance(message, SubRes):
+                    self._greetings.answer(0, message)
+            self._backlog.popleft()
+            self.heard = trio.current_time()
+
+    def _update(self, message: DevData | SubRes) -> bool:
+        """Store what the device said; False if the buffer is busy, and nothing was done."""
+        buffer = self._sender.buffer
+        if buffer is self._found:
+            if type(message) is SubRes and message.uid != self.uid:
+                self.lose()  # another device stands at this line: not its values in this buffer
+            else:
+                try:
+                    buffer.update(message)
+                except RemoteProtocolError:
+                    buffer.counters.bad_frames += 1
+                    return True
+                except BufferBusyError:
+                    return False
+        if type(message) is SubRes:
             self._greetings.answer(0, message)
+        return True
 
     def _take(self, message: Message) -> None:
         if isinstance(message, HbReq):

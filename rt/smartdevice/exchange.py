@@ -48,6 +48,10 @@ class Exchange(Generic[T]):
             raise self._gone()
         raise NoAnswerError(f"{self._port} did not answer within {within:g} s", port=self._port)
 
+    def awaited(self, key: int) -> bool:
+        """Whether a task waits for an answer of that key."""
+        return key in self._waiting
+
     def answer(self, key: int, value: T) -> None:
         """Give an answer to every task that waits for it."""
         for slot in self._waiting.pop(key, ()):

@@ -12,6 +12,7 @@ import os
 import select
 import struct
 import termios
+from collections.abc import Callable
 from typing import Final, Protocol, Self
 
 import trio
@@ -23,6 +24,8 @@ from rt.protocol.frames import DELIMITER
 
 DEFAULT_BAUD_RATE: Final = 115200
 RECEIVE_SIZE: Final = 4096
+PIECE_SIZE: Final = 1024
+"""The most bytes that `Link.receive_nowait` gives at once: about 1 ms of work, so that one line does not keep the others waiting."""
 _EMPTY_READ_PAUSE: Final = 0.01
 _CLOSE_LOOKS: Final = 10
 _CLOSE_PAUSE: Final = 0.005
@@ -37,7 +40,15 @@ class Link(Protocol):
 
     One task may receive while another sends. Both raise `LinkGoneError` when the peer is gone and `trio.ClosedResourceError`
     when the link was closed on this side, also if that happens while they wait.
+
+    A link that has a file descriptor may be watched from outside: when it is readable, `receive_nowait` has something to say. Who
+    watches it sets ``on_closing``, and does not receive in any other way meanwhile.
+
+    Attributes:
+        on_closing: Called once when the link is closed on this side, before its descriptor is; None for nobody.
     """
+
+    on_closing: Callable[[], None] | None
 
     @property
     def name(self) -> str:
@@ -45,6 +56,15 @@ class Link(Protocol):
 
     async def receive(self) -> bytes:
         """Return what has arrived, at least one byte. A checkpoint; a cancel loses nothing."""
+
+    def fileno(self) -> int | None:
+        """The descriptor that becomes readable when something arrives or the peer goes; None without one, or when closed."""
+
+    def receive_nowait(self) -> bytes | None:
+        """Return what has arrived, 1 to 1024 bytes, or None if nothing has.
+
+        Raises like `receive`. After None, look at the descriptor again only after a pause: it may be readable for ever.
+        """
 
     async def send(self, data: bytes, /) -> None:
         """Send whole frames. A checkpoint; after a cancel or an error the next send starts with a delimiter."""
@@ -69,6 +89,7 @@ class StreamLink:
 
     def __init__(self, stream: Stream, name: str) -> None:
         self.name = name
+        self.on_closing: Callable[[], None] | None = None
         self._stream = stream
         self._cut = False
 
@@ -81,6 +102,14 @@ class StreamLink:
         if not data:
             raise _gone(self.name, None)
         return data
+
+    def fileno(self) -> int | None:
+        """See `Link.fileno`; a stream in memory has none."""
+        return None
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Link.receive_nowait`; a stream in memory never has anything."""
+        return None
 
     async def send(self, data: bytes, /) -> None:
         """See `Link.send`."""
@@ -105,7 +134,13 @@ class StreamLink:
 
     async def aclose(self) -> None:
         """See `Link.aclose`."""
+        self._announce_closing()
         await trio.aclose_forcefully(self._stream)
+
+    def _announce_closing(self) -> None:
+        if self.on_closing is not None:
+            self.on_closing()
+            self.on_closing = None
 
     async def _receive_some(self) -> bytes:
         return bytes(await self._stream.receive_some(RECEIVE_SIZE))
@@ -123,9 +158,36 @@ class SocketLink(StreamLink):
 
     _stream: trio.SocketStream
 
+    def __init__(self, stream: trio.SocketStream, name: str) -> None:
+        super().__init__(stream, name)
+        self._fd = stream.socket.fileno()
+
+    def fileno(self) -> int | None:
+        """See `Link.fileno`."""
+        return self._fd if self._fd >= 0 else None
+
+    async def aclose(self) -> None:
+        """See `Link.aclose`."""
+        self._announce_closing()
+        self._fd = -1
+        await super().aclose()
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Link.receive_nowait`."""
+        try:
+            data = os.read(self._fd, PIECE_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._fileno()  # a closed link is no peer that is gone
+            raise _gone(self.name, error) from error
+        if not data:
+            raise _gone(self.name, None)
+        return data
+
     def send_nowait(self, data: bytes, /) -> bool:
         """See `Link.send_nowait`."""
-        self._cut = self._cut or _cuts(self._stream.socket.fileno(), data)
+        self._cut = self._cut or _cuts(self._fd, data)
         return not self._cut
 
     async def _receive_some(self) -> bytes:
@@ -152,10 +214,9 @@ class SocketLink(StreamLink):
             await trio.lowlevel.checkpoint()
 
     def _fileno(self) -> int:
-        fd = self._stream.socket.fileno()
-        if fd < 0:
+        if self._fd < 0:
             raise trio.ClosedResourceError
-        return fd
+        return self._fd
 
 
 class SerialLink(StreamLink):
@@ -202,6 +263,26 @@ class SerialLink(StreamLink):
                 raise _gone(self.name, None)
             await trio.sleep(_EMPTY_READ_PAUSE)
 
+    def fileno(self) -> int | None:
+        """See `Link.fileno`."""
+        try:
+            return self._stream.fd
+        except trio.ClosedResourceError:
+            return None
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Link.receive_nowait`."""
+        fd = self._stream.fd
+        try:
+            data = os.read(fd, PIECE_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise _gone(self.name, error) from error
+        if not data and _hung_up(fd):
+            raise _gone(self.name, None)
+        return data or None
+
     async def send(self, data: bytes, /) -> None:
         """See `Link.send`."""
         try:
@@ -223,6 +304,7 @@ class SerialLink(StreamLink):
 
         Closing a tty whose device takes no more bytes would otherwise block the whole process for up to 30 s.
         """
+        self._announce_closing()
         with contextlib.suppress(OSError, termios.error, trio.ClosedResourceError):
             fd = self._stream.fd
             for _ in range(_CLOSE_LOOKS):

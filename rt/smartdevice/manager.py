@@ -5,6 +5,8 @@ share a buffer.
 """
 
 import contextlib
+import itertools
+import resource
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Annotated, Final
 
@@ -13,15 +15,18 @@ import trio
 
 from rt import log
 from rt.buffer import BufferStore, Doorbell, LeaseTable
+from rt.buffer.device import ALL_SEATS
+from rt.catalog.names import absent_device, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
 from rt.remote import Handler, route
+from rt.smartdevice import liveness
 from rt.smartdevice.client import DISCOVERY_TIMEOUT, WRITE_INTERVAL, SmartDeviceClient
 from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.guard import SafetyGuard
 from rt.smartdevice.link import DEFAULT_BAUD_RATE, Link, LinkGoneError, SocketLink
-from rt.smartdevice.names import absent_device, resolve_uid
 from rt.smartdevice.observer import PollingObserver
 from rt.smartdevice.ports import keep_ports_open
+from rt.smartdevice.receiver import Receiver
 
 DISABLE_TIMEOUT: Final = 0.2
 """How long all devices together may take to be disabled when the process ends, in s."""
@@ -30,10 +35,13 @@ RIVAL_TIMEOUT: Final = 0.5
 """How long the holder of a UID may take to show that it is alive when another device claims the same, in s."""
 
 SUBSCRIBE_TRIES: Final = 3
+"""How often a device may leave its subscription unanswered before that is told."""
 LONGEST_INTERVAL: Final = 65.535
-MOST_DEVICES: Final = 128
-"""How many devices may be connected at the same time, those that have not said yet who they are among them."""
+MOST_DEVICES: Final = 512
+"""How many devices may be connected at the same time, those that have not said yet who they are among them: twice as many as the
+device process is measured with, and a bound on what a stranger who connects again and again may take."""
 _MOST_SAID: Final = 1024
+_MOST_DESCRIPTORS: Final = 4096
 
 
 class SmartDeviceManager(Handler):
@@ -68,13 +76,17 @@ class SmartDeviceManager(Handler):
         self._clients: set[SmartDeviceClient] = set()
         self._probes: dict[SmartDeviceClient, _Probe] = {}
         self._said: set[object] = set()
+        self._receiver = Receiver()
         self._log = log.get_logger()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Guard the devices and hand on what is written to them, until cancelled."""
+        _make_room()
         self._invalidate_leftovers()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.guard.run)
+            nursery.start_soon(liveness.watch, lambda: self.devices.copy().values())
+            await nursery.start(self._receiver.run)
             task_status.started()
             while True:
                 await self._doorbell.wait()
@@ -110,13 +122,16 @@ class SmartDeviceManager(Handler):
             ) from error
         await trio.serve_listeners(self._accept, listeners, task_status=task_status)
 
-    async def run_device(self, link: Link) -> None:
+    async def run_device(self, link: Link) -> bool:
         """Run the device of a link and return when it is gone; the link is closed then.
+
+        Returns:
+            Whether a device was there.
 
         Raises:
             DeviceError: It did not answer, the catalog does not know it, or another device has its UID.
         """
-        client = SmartDeviceClient(link, self.guard, write_interval=self._write_interval)
+        client = SmartDeviceClient(link, self.guard, write_interval=self._write_interval, receiver=self._receiver)
         failure: DeviceError | None = None
         self._clients.add(client)
         try:
@@ -129,6 +144,10 @@ class SmartDeviceManager(Handler):
                 nursery.start_soon(run)
                 try:
                     await self._admit(client)
+                    while True:
+                        await client.lost.wait()
+                        await self._lose(client)
+                        await self._admit(client)
                 except LinkGoneError:
                     pass
                 except DeviceError as error:
@@ -142,6 +161,7 @@ class SmartDeviceManager(Handler):
                 say("the Smart Device is gone", port=link.name, device=client.buffer.name, **self._named(client.uid))
         if failure is not None:
             raise failure
+        return client.uid is not None
 
     async def disable_all(self) -> None:
         """Disable every device and let nothing move again: for the end of the process. Takes at most 0.2 s, also if cancelled."""
@@ -217,27 +237,45 @@ class SmartDeviceManager(Handler):
         return None
 
     async def _admit(self, client: SmartDeviceClient) -> None:
+        before = client.uid
         uid = await client.discover(self._buffers, within=self._discovery_timeout)
         await self._outlive_rival(uid, client)
         self.devices[uid] = client
-        await client.admit()
-        if not self.guard.open:
+        # What was silent for a while may have missed that it was disabled.
+        if before is not None or not self.guard.open:
             client.request_disable()
+        await client.admit()
         peripheral = client.buffer.peripheral
-        self._log.info(
-            "the Smart Device is connected", port=client.link.name, device=peripheral.name, **self._named(uid)
-        )
+        what = "the Smart Device answers again" if uid == before else "the Smart Device is connected"
+        self._log.info(what, port=client.link.name, device=peripheral.name, **self._named(uid))
         if peripheral.readable:
             client.read()
         if peripheral.subscribed:
             await self._subscribe(client)
 
+    async def _lose(self, client: SmartDeviceClient) -> None:
+        """Take a device that has fallen silent out of use; it is then asked again who it is, on the same line."""
+        uid = client.uid
+        if uid is not None and self.devices.get(uid) is client:
+            del self.devices[uid]
+            self._log.warning(
+                "the Smart Device does not answer any more: look at its power, its cable and its firmware",
+                port=client.link.name,
+                device=client.buffer.name,
+                **self._named(uid),
+            )
+        await client.release()
+
     async def _subscribe(self, client: SmartDeviceClient) -> None:
-        for _ in range(SUBSCRIBE_TRIES):
-            with contextlib.suppress(NoAnswerError):
-                await client.subscribe()
+        """Have a device report, as long as it takes; what it fails to answer for seconds is told once."""
+        for tries in itertools.count(1):
+            if client.lost.is_set():
                 return
-        self._log.warning("the Smart Device does not answer its subscription", port=client.link.name)
+            with contextlib.suppress(NoAnswerError):
+                await client.resubscribe()
+                return
+            if tries == SUBSCRIBE_TRIES:
+                self._log.warning("the Smart Device does not answer its subscription", port=client.link.name)
 
     async def _outlive_rival(self, uid: int, client: SmartDeviceClient) -> None:
         """Make sure that nobody else has this UID: one that does not answer any more is dropped, as after a lost connection."""
@@ -288,10 +326,10 @@ class SmartDeviceManager(Handler):
                     host, port, *_ = stream.socket.getpeername()
                     await self._run_and_tell(SocketLink(stream, f"tcp://{host}:{port}"))
 
-    async def _run_and_tell(self, link: Link) -> None:
-        """Run a device; say what is wrong with it, but not again each time it comes back."""
+    async def _run_and_tell(self, link: Link) -> bool:
+        """Run a device; say what is wrong with it, but not again each time it comes back. Whether one was there."""
         try:
-            await self.run_device(link)
+            return await self.run_device(link)
         except DeviceError as error:
             context = error.context
             key = (type(error), context.get("device_id"), context.get("uid"), context.get("other"))
@@ -302,10 +340,13 @@ class SmartDeviceManager(Handler):
                     self._said.clear()
                 self._said.add(key)
                 self._log.warning(error.message, **context)
+            return False
 
-    def _disable_now(self) -> None:
+    def _disable_now(self, seats: int) -> None:
+        """Disable the devices that these seats moved; every one if no lease is left."""
         for client in self._clients:
-            client.request_disable()
+            if seats == ALL_SEATS or client.drivers & seats:
+                client.request_disable()
 
     def _invalidate_leftovers(self) -> None:
         """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""
@@ -351,6 +392,14 @@ def split_address(address: str) -> tuple[str, int]:
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     host = host.strip("[]")
     return "127.0.0.1" if host == "localhost" else host, int(port)
+
+
+def _make_room() -> None:
+    """Let this process have as many descriptors as all devices and their buffers take: the usual 1024 are not enough."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MOST_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _each(clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]) -> None:

@@ -1,15 +1,12 @@
 """Frames match the firmware to the byte, and noise costs no more than itself."""
 
-import functools
-import operator
 import random
-import tracemalloc
 from typing import cast
 
 import pytest
 from cobs import cobs
 from hypothesis import given
-from hypothesis import strategies as st
+from support.messages import frame_of, messages, read
 
 from rt.errors import LocalProtocolError, RemoteProtocolError
 from rt.protocol import frames
@@ -41,27 +38,6 @@ GOLDEN: dict[str, Message] = {
     "051801ffe6": HbRes(255),
     "04ff01fe01": Error(ErrorCode.BAD_CHECKSUM),
 }
-
-u8 = st.integers(0, 0xFF)
-u16 = st.integers(0, 0xFFFF)
-values = st.binary(max_size=frames.MAX_PAYLOAD - 2)
-messages: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Ping),
-    st.builds(SubReq, u16, u16),
-    st.builds(SubRes, u16, u16, st.integers(0, 2**88 - 1)),
-    st.builds(DevRead, u16),
-    st.builds(DevWrite, u16, values),
-    st.builds(DevData, u16, values),
-    st.builds(DevDisable),
-    st.builds(HbReq, u8),
-    st.builds(HbRes, u8),
-    st.builds(Error, u8),
-)
-
-
-def frame_of(body: bytes, checksum: int | None = None) -> bytes:
-    total = functools.reduce(operator.xor, body, 0) if checksum is None else checksum
-    return cast("bytes", cobs.encode(body + bytes([total])))
 
 
 def reason_of(frame: bytes) -> ErrorCode:
@@ -124,50 +100,12 @@ def test_an_unknown_error_code_still_arrives() -> None:
     assert frames.decode(frames.encode(Error(0x42))[:-1]) == Error(0x42)
 
 
-@given(st.lists(messages), st.randoms(use_true_random=False))
-def test_a_stream_may_be_cut_anywhere(sent: list[Message], dice: random.Random) -> None:
-    stream = b"".join(map(frames.encode, sent))
-    cuts = sorted(dice.randrange(len(stream) + 1) for _ in range(5))
-    reader = frames.FrameReader()
-    found = [item for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True) for item in reader.feed(stream[a:b])]
-    assert found == sent
-
-
-@given(st.lists(messages, min_size=1), st.integers(0), st.binary(max_size=600), st.lists(messages), st.booleans())
-def test_every_intact_frame_after_noise_is_found(
-    before: list[Message], cut: int, noise: bytes, after: list[Message], byte_by_byte: bool
-) -> None:
-    stream = b"".join(map(frames.encode, before))
-    stream = stream[: cut % (len(stream) + 1)] + noise + frames.DELIMITER + b"".join(map(frames.encode, after))
-    reader = frames.FrameReader()
-    chunks = [stream[i : i + 1] for i in range(len(stream))] if byte_by_byte else [stream]
-    found = [item for chunk in chunks for item in reader.feed(chunk)]
-    assert found[len(found) - len(after) :] == after
-
-
 def test_empty_frames_are_nothing() -> None:
-    assert frames.FrameReader().feed(b"\0\0\0" + frames.encode(Ping()) + b"\0\0") == [Ping()]
+    assert read(b"\0\0\0" + frames.encode(Ping()) + b"\0\0") == [Ping()]
 
 
 def test_a_frame_of_300_bytes_is_one_error() -> None:
-    found = frames.FrameReader().feed(b"\x01" * 300 + b"\0" + frames.encode(Ping()))
-    assert isinstance(found[0], RemoteProtocolError)
-    assert found[0].context["code"] == ErrorCode.BUFFER_OVERFLOW
-    assert found[1:] == [Ping()]
-
-
-@pytest.mark.parametrize("chunk", [1, 64, 4096, 2**20])
-def test_a_mebibyte_without_delimiter_is_one_error_in_bounded_memory(chunk: int) -> None:
-    reader = frames.FrameReader()
-    piece = b"\x55" * chunk
-    found: list[object] = []
-    tracemalloc.start()
-    for _ in range(2**20 // chunk):
-        found += reader.feed(piece)
-    assert tracemalloc.get_traced_memory()[0] < 20_000
-    tracemalloc.stop()
-    assert len(found) == 1
-    assert reader.feed(b"\0" + frames.encode(HbReq(7))) == [HbReq(7)]
+    assert read(b"\x01" * 300 + b"\0" + frames.encode(Ping())) == [ErrorCode.BUFFER_OVERFLOW, Ping()]
 
 
 def test_random_bytes_end_nothing_and_are_errors() -> None:

@@ -12,7 +12,7 @@ from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, Doorbell, Lease, LeaseTable
 from rt.protocol.message import Message
 from rt.smartdevice.emulator import EmulatedDevice, run_emulated
-from rt.smartdevice.link import StreamLink
+from rt.smartdevice.link import SocketLink, StreamLink
 from rt.smartdevice.manager import SmartDeviceManager
 
 CATALOG = catalog.load()
@@ -82,6 +82,24 @@ class Robot:
         self.nursery.start_soon(run_emulated, board.device, StreamLink(theirs, "board"))
         await trio.testing.wait_all_tasks_blocked(0.01)
         return theirs.aclose
+
+    async def listen(self) -> int:
+        """Let virtual devices connect; the port."""
+        (listener,) = await self.nursery.start(self.manager.open_virtual_devices, "tcp://127.0.0.1:0")
+        port: int = listener.socket.getsockname()[1]
+        return port
+
+    async def plug_tcp(self, board: Board, port: int) -> Callable[[], Any]:
+        """Connect a board over TCP; returns the coroutine function that unplugs it."""
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        board.device.reset()
+
+        async def run() -> None:
+            async with stream:
+                await run_emulated(board.device, SocketLink(stream, "board"))
+
+        self.nursery.start_soon(run)
+        return stream.aclose
 
     def buffer_of(self, board: Board) -> DeviceBuffer:
         return self.buffers.get_or_open(board.device.uid)

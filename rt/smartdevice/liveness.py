@@ -1,0 +1,72 @@
+"""Whether devices are alive: any intact frame is a sign of life, and a device that gives none is asked for one.
+
+One task looks at all devices, four times a second. A device that has been silent for 1 s is asked by a heartbeat request at every
+look until it says something, so that one lost frame is no verdict; one that has been silent for 2 s is lost.
+"""
+
+import enum
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import trio
+
+LOOK_INTERVAL: Final = 0.25
+ASKED_AFTER: Final = 1.0
+LOST_AFTER: Final = 2.0
+"""How long a device may be silent until it is asked for a sign of life, and until it is lost, in s."""
+
+
+class Verdict(enum.Enum):
+    """What a device's silence means."""
+
+    ALIVE = "alive"
+    ASK = "ask"
+    LOST = "lost"
+
+
+def judge(silence: float) -> Verdict:
+    """What it means that nothing intact has come from a device for so many seconds."""
+    if silence >= LOST_AFTER:
+        return Verdict.LOST
+    return Verdict.ASK if silence >= ASKED_AFTER else Verdict.ALIVE
+
+
+class Watched(Protocol):
+    """A device that has to give signs of life.
+
+    Attributes:
+        heard: When its last intact frame was taken in, by trio's clock.
+    """
+
+    heard: float
+
+    def ask_for_life(self) -> None:
+        """Ask it for a sign of life, if the line takes the question; returns at once and never raises."""
+
+    def lose(self) -> None:
+        """Take note that it is silent; returns at once."""
+
+
+async def watch(devices: Callable[[], Iterable[Watched]]) -> None:
+    """Watch over devices until cancelled.
+
+    A process that was stopped for a while has not read what came meanwhile: the time by which a look is late is nobody's silence.
+
+    Args:
+        devices: Gives those that there are; called at every look.
+    """
+    due = trio.current_time()
+    while True:
+        due += LOOK_INTERVAL
+        await trio.sleep_until(due)
+        now = trio.current_time()
+        late = now - due
+        for device in devices():
+            if late > LOOK_INTERVAL:
+                device.heard += late
+            verdict = judge(now - device.heard)
+            if verdict is Verdict.ASK:
+                device.ask_for_life()
+            elif verdict is Verdict.LOST:
+                device.lose()
+        due = max(due, now)

@@ -1,0 +1,298 @@
+"""A device that has fallen silent is lost, and found again on its line; one that says anything is alive."""
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+from support.device_robot import Board, Robot, make_board
+from trio.testing import MockClock
+
+from rt.errors import DeviceBufferError, DeviceError, RemoteProtocolError
+from rt.protocol.message import DevDisable, DevWrite, HbReq, HbRes, Message, Ping, SubReq
+from rt.smartdevice import liveness
+from rt.smartdevice.client import SmartDeviceClient
+from rt.smartdevice.link import StreamLink
+from rt.smartdevice.liveness import ASKED_AFTER, LOST_AFTER, Verdict, judge
+
+SILENT = "does not answer any more"
+
+
+class Freezer:
+    """Makes a board deaf and dumb, or mute to some messages, until it thaws."""
+
+    def __init__(self, board: Board) -> None:
+        self._device = board.device
+        self._handle, self._due = board.device.handle, board.device.due
+        self.frozen = False
+        self.mute: tuple[type[Message], ...] = ()
+        board.device.handle = self._answer  # type: ignore[method-assign]
+        board.device.due = self._speak  # type: ignore[method-assign]
+
+    def _answer(self, item: Message | RemoteProtocolError, now: float) -> list[Message]:
+        answers = self._handle(item, now)
+        return [] if self.frozen or isinstance(item, self.mute) else answers
+
+    def _speak(self, now: float) -> list[Message]:
+        said = self._due(now)
+        return [] if self.frozen else said
+
+
+async def plugged(robot: Robot, board: Board) -> SmartDeviceClient:
+    await robot.plug(board)
+    await board.hears(SubReq)
+    await trio.sleep(0.1)
+    return robot.manager.devices[board.device.uid]
+
+
+def told(events: list[Any], what: str) -> list[Any]:
+    return [event for event in events if what in event["event"]]
+
+
+async def test_a_silent_device_is_lost_once_and_comes_back_without_old_commands(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
+    board = make_board("polar-bear")
+    client = await plugged(robot, board)
+    freezer = Freezer(board)
+    buffer = robot.buffer_of(board)
+    with capture_logs() as events:
+        freezer.frozen = True
+        board.heard.clear()
+        began = trio.current_time()
+        await client.lost.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not buffer.valid
+        assert LOST_AFTER - 0.1 <= trio.current_time() - began <= LOST_AFTER + 0.5
+        await board.hears(DevDisable)
+        assert robot.manager.list_uids() == []
+        with pytest.raises(DeviceBufferError, match="not connected"):
+            buffer.write("duty_cycle", 1.0)
+        await trio.sleep(3)
+        assert len(told(events, SILENT)) == 1
+        (event,) = told(events, SILENT)
+        assert (event["port"], event["uid"]) == ("line", str(board.device.uid))
+        assert "power" in event["event"]
+        board.heard.clear()
+        freezer.frozen = False
+        await board.hears(SubReq)
+        await trio.sleep(0.1)
+        assert isinstance(next(message for message in board.heard if not isinstance(message, Ping)), DevDisable)
+        assert not [message for message in board.heard if isinstance(message, DevWrite)]
+        assert buffer.valid
+        assert robot.buffer_of(board) is buffer
+        assert robot.manager.list_uids() == [str(board.device.uid)]
+        assert len(told(events, "answers again")) == 1
+
+
+async def test_what_was_to_be_written_is_forgotten_with_the_device(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("polar-bear")
+    client = await plugged(robot, board)
+    freezer = Freezer(board)
+    buffer = robot.buffer_of(board)
+    freezer.frozen = True
+    await trio.sleep(LOST_AFTER - 0.3)
+    with buffer._lock:  # as a write that nobody has looked at yet
+        buffer._header.pending = 1
+    await client.lost.wait()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not buffer.dirty
+    freezer.frozen = False
+    await trio.sleep(1)
+    assert buffer.valid
+    assert not [message for message in board.heard if isinstance(message, DevWrite)]
+
+
+async def test_what_was_subscribed_by_a_call_is_subscribed_again(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("polar-bear")
+    await plugged(robot, board)
+    freezer = Freezer(board)
+    await robot.manager.subscribe(str(board.device.uid), ["enc_pos"], 0.1)
+    freezer.frozen = True
+    await trio.sleep(4)
+    board.device.reset()  # it has lost its power
+    freezer.frozen = False
+    await trio.sleep(1)
+    assert robot.buffer_of(board).subscription == ["enc_pos"]
+    assert robot.buffer_of(board).interval == 0.1
+
+
+async def test_an_idle_device_is_asked_about_once_a_second_and_stays(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("limit-switch")
+    await plugged(robot, board)
+    await robot.manager.unsubscribe()
+    board.heard.clear()
+    await trio.sleep(20)
+    asked = [message for message in board.heard if isinstance(message, HbReq)]
+    assert 15 <= len(asked) <= 21
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+    assert robot.buffer_of(board).counters.connects == 1
+
+
+async def test_a_device_that_reports_is_not_asked_at_all(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("limit-switch")
+    await plugged(robot, board)
+    freezer = Freezer(board)
+    freezer.mute = (HbReq,)
+    board.heard.clear()
+    await trio.sleep(20)
+    assert not [message for message in board.heard if isinstance(message, HbReq)]
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+
+
+async def test_one_lost_answer_is_no_verdict(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("limit-switch")
+    await plugged(robot, board)
+    await robot.manager.unsubscribe()
+    freezer = Freezer(board)
+    board.heard.clear()
+    for _ in range(20):
+        freezer.frozen = True
+        await trio.sleep(0.6)
+        freezer.frozen = False
+        await trio.sleep(0.55)
+    assert len([message for message in board.heard if isinstance(message, HbReq)]) > 20  # some were asked again
+    assert robot.buffer_of(board).counters.connects == 1
+
+
+async def test_a_device_that_never_comes_back_ends_its_line(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("limit-switch")
+    client = await plugged(robot, board)
+    Freezer(board).frozen = True
+    with capture_logs() as events, trio.fail_after(30):
+        await client.ended.wait()
+    assert len(told(events, SILENT)) == 1
+    await trio.testing.wait_all_tasks_blocked()
+    assert not robot.manager._clients
+
+
+async def test_another_device_on_the_same_line_is_a_new_one(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("limit-switch", values={"switch0": True})
+    client = await plugged(robot, board)
+    first, second = board.device.uid, board.device.uid + 1
+    freezer = Freezer(board)
+    freezer.frozen = True
+    await client.lost.wait()
+    await trio.sleep(1)
+    board.device.uid = second
+    with capture_logs() as events:
+        freezer.frozen = False
+        await board.hears(SubReq, 2)
+        await trio.sleep(0.1)
+    assert robot.manager.list_uids() == [str(second)]
+    assert robot.buffer_of(board).valid
+    assert robot.buffer_of(board).get("switch0")
+    assert not robot.buffers.get_or_open(first).valid
+    assert told(events, "is connected")
+
+
+async def test_a_board_that_is_exchanged_unnoticed_does_not_speak_for_the_first(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
+    board = make_board("limit-switch")
+    client = await plugged(robot, board)
+    first = robot.buffer_of(board)
+    board.device.uid += 1
+    await client.ping()  # the answer is another's: the device is lost, and the other is found
+    await board.hears(SubReq, 2)
+    await trio.sleep(0.1)
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+    assert int(first.uid) == board.device.uid - 1
+    assert not first.valid
+
+
+async def test_a_lost_device_may_come_back_on_another_line(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("limit-switch")
+    client = await plugged(robot, board)
+    Freezer(board).frozen = True
+    await client.lost.wait()
+    again = make_board("limit-switch")
+    await robot.plug(again, "another line")
+    await again.hears(SubReq)
+    await client.ended.wait()  # its first line ends, and takes nothing from the second
+    assert robot.buffer_of(again).valid
+    assert robot.manager.list_uids() == [str(again.device.uid)]
+
+
+async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("limit-switch")
+    client = await plugged(robot, board)
+    freezer = Freezer(board)
+    freezer.mute = (HbReq,)
+    board.heard.clear()
+    async with trio.open_nursery() as nursery:
+
+        async def beat() -> None:
+            with pytest.raises(DeviceError):
+                await client.heartbeat(255, within=0.5)
+
+        nursery.start_soon(beat)
+        await board.hears(HbReq)
+        client.ask_for_life()
+        await board.hears(HbReq, 2)
+        client._take(HbRes(254))
+    assert [message.id for message in board.heard if isinstance(message, HbReq)] == [255, 254]
+    numbers = {client.send_heartbeat() for _ in range(60)}
+    assert not numbers & {254, 255}
+
+
+async def test_a_line_that_takes_nothing_is_asked_without_an_error(robot: Robot, autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    stuck = trio.Event()
+    ours.send_stream.send_all_hook = stuck.wait
+    client = SmartDeviceClient(StreamLink(ours, "line"), robot.manager.guard)
+    robot.nursery.start_soon(client.run)
+    await trio.testing.wait_all_tasks_blocked()
+    for _ in range(200):
+        client.ask_for_life()
+    with pytest.raises(DeviceError, match="no more requests"):
+        client.send_heartbeat()
+    with pytest.raises(DeviceError, match="did not answer a ping"):
+        await client.discover(robot.buffers)
+    await theirs.aclose()
+    client.lose()
+    stuck.set()
+    await client.drop()
+
+
+class Silent:
+    """A device that says nothing, and what is done about it."""
+
+    def __init__(self) -> None:
+        self.heard = trio.current_time()
+        self.asked = 0
+        self.lost_at: float | None = None
+
+    def ask_for_life(self) -> None:
+        self.asked += 1
+
+    def lose(self) -> None:
+        self.lost_at = self.lost_at or trio.current_time()
+
+
+async def test_a_process_that_was_stopped_blames_no_device(mock_clock: MockClock) -> None:
+    device = Silent()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(liveness.watch, lambda: [device])
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(60)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (device.asked, device.lost_at) == (0, None)
+        for _ in range(8):
+            mock_clock.jump(0.25)
+            await trio.testing.wait_all_tasks_blocked()
+        assert device.asked == 4
+        assert device.lost_at is not None
+        nursery.cancel_scope.cancel()
+
+
+@given(st.floats(0, 100), st.floats(0, 100))
+def test_longer_silence_is_never_better(one: float, other: float) -> None:
+    order = [Verdict.ALIVE, Verdict.ASK, Verdict.LOST]
+    shorter, longer = sorted((one, other))
+    assert order.index(judge(shorter)) <= order.index(judge(longer))
+    assert (judge(one) is Verdict.ALIVE) == (one < ASKED_AFTER)
+    assert (judge(one) is Verdict.LOST) == (one >= LOST_AFTER)

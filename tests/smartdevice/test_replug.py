@@ -1,0 +1,199 @@
+"""Devices over TCP, whose lines one task receives from: they come and go without a trace, and nothing they say is lost."""
+
+import contextlib
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from structlog.testing import capture_logs
+from support.device_robot import Board, Robot, make_board
+
+from rt.errors import BufferBusyError
+from rt.protocol import frames
+from rt.protocol.message import DevData, DevWrite, Error, ErrorCode, HbReq, HbRes, Ping, SubReq
+from rt.smartdevice.emulator import EmulatedDevice
+
+TURNS = 100
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for what no event tells of: another task's next step."""
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.001)
+
+
+def resources(prefix: str) -> tuple[int, int, int]:
+    """Living tasks, open descriptors, segments."""
+    return (
+        trio.lowlevel.current_statistics().tasks_living,
+        len(list(Path("/proc/self/fd").iterdir())),
+        len(list(Path("/dev/shm").glob(f"{prefix}*"))),
+    )
+
+
+def inode_of(segment: str) -> int:
+    return Path("/dev/shm", segment).stat().st_ino
+
+
+async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_leaves_nothing(
+    robot: Robot, prefix: str
+) -> None:
+    port = await robot.listen()
+    robot.nursery.start_soon(robot.keep_lease)
+    uid = make_board("polar-bear").device.uid
+    buffer = robot.buffers.get_or_open(uid)
+    inode = inode_of(f"{prefix}polar-bear@{uid}")
+    before: tuple[int, int, int] | None = None
+    for turn in range(1, TURNS + 1):
+        board = make_board("polar-bear")
+        unplug = await robot.plug_tcp(board, port)
+        await board.hears(SubReq)
+        await until(lambda: uid in robot.manager.devices)
+        assert robot.buffer_of(board) is buffer
+        assert inode_of(f"{prefix}polar-bear@{uid}") == inode
+        await until(lambda: buffer.valid)
+        assert not [message for message in board.heard if isinstance(message, DevWrite)]  # nothing is replayed
+        buffer.write("duty_cycle", turn / 128)
+        await board.hears(DevWrite)
+        buffer.write("duty_cycle", -1.0)  # pending when it goes
+        await unplug()
+        await until(lambda: not robot.manager._clients)
+        assert not buffer.valid
+        assert not buffer.dirty
+        if turn == 3:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            before = resources(prefix)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert before is not None
+    assert all(now <= then for now, then in zip(resources(prefix), before, strict=True))
+    assert buffer.counters.connects == TURNS
+
+
+async def test_a_device_that_is_back_before_its_old_line_has_ended_takes_its_place(robot: Robot) -> None:
+    port = await robot.listen()
+    board = make_board("limit-switch")
+    stale = await trio.open_tcp_stream("127.0.0.1", port)  # a line that was cut far away: it says nothing any more
+    async with stale:
+        await stale.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
+        await until(lambda: board.device.uid in robot.manager.devices)
+        buffer = robot.buffer_of(board)
+        old = robot.manager.devices[board.device.uid]
+        await robot.plug_tcp(board, port)
+        await until(lambda: robot.manager.devices.get(board.device.uid) not in {None, old})
+        await until(lambda: buffer.valid)
+        assert robot.buffer_of(board) is buffer
+        assert old.ended.is_set()
+
+
+async def test_two_devices_of_one_uid_are_refused_with_both_ports_named(robot: Robot) -> None:
+    port = await robot.listen()
+    first = make_board("polar-bear")
+    await robot.plug_tcp(first, port)
+    await first.hears(SubReq)
+    with capture_logs() as events:
+        await robot.plug_tcp(make_board("polar-bear"), port)
+        await until(lambda: [event for event in events if "refused" in event["event"]])
+    (event,) = [event for event in events if "refused" in event["event"]]
+    assert event["event"].count("tcp://127.0.0.1:") == 2
+    assert event["port"] != event["other"]
+    assert robot.manager.list_uids() == [str(first.device.uid)]
+
+
+async def test_a_device_that_the_catalog_does_not_know_is_told_of_once_with_its_id(robot: Robot) -> None:
+    port = await robot.listen()
+    stranger = Board(EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72))
+    stranger.device._on_message = stranger.hear
+    with capture_logs() as events:
+        for turn in range(1, 4):
+            await robot.plug_tcp(stranger, port)
+            await stranger.hears(Ping, turn)
+            await until(lambda: not robot.manager._clients)
+    (event,) = [event for event in events if "catalog" in event["event"]]
+    assert event["device_id"] == 99
+
+
+@contextlib.asynccontextmanager
+async def raw_device(robot: Robot, name: str) -> Any:
+    """A device over TCP that is played by hand, admitted: its line, its buffer, and what reads a message."""
+    board = make_board(name)
+    async with await trio.open_tcp_stream("127.0.0.1", await robot.listen()) as line:
+        await line.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
+        await until(lambda: board.device.uid in robot.manager.devices and robot.buffer_of(board).valid)
+        yield line, robot.buffer_of(board)
+
+
+async def test_what_arrives_while_the_buffer_is_busy_comes_later_and_in_order(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with raw_device(robot, "limit-switch") as (line, buffer):
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        taken: list[DevData] = []
+        really_update = buffer.update
+        busy = 9
+
+        def update(message: DevData) -> None:
+            nonlocal busy
+            if busy:
+                busy -= 1
+                raise BufferBusyError("held")
+            taken.append(message)
+            really_update(message)
+
+        monkeypatch.setattr(buffer, "update", update)
+        said = [DevData(0b111, bytes((number >> 2 & 1, number >> 1 & 1, number & 1))) for number in range(8)] * 50
+        other = make_board("limit-switch", 8, {"switch2": True})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(line.send_all, b"".join(map(frames.encode, said[:200])))
+            nursery.start_soon(robot.plug, other, "another line")
+        await line.send_all(b"".join(map(frames.encode, said[200:])))
+        await until(lambda: len(taken) == len(said))
+        assert taken == said
+        assert buffer.counters.updates_dropped == 0
+        await until(lambda: robot.buffer_of(other).valid)  # nobody else waited
+
+
+async def test_heartbeats_are_answered_while_the_buffer_is_busy(robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_device(robot, "limit-switch") as (line, buffer):
+
+        def busy(_: object) -> None:
+            raise BufferBusyError("held")
+
+        monkeypatch.setattr(buffer, "update", busy)
+        await line.send_all(frames.encode(DevData(0b1, b"\1")) + frames.encode(HbReq(42)))
+        reader = frames.FrameReader()
+        with trio.fail_after(10):
+            while HbRes(42) not in reader.feed(bytes(await line.receive_some())):
+                pass
+        await until(lambda: buffer.counters.updates_dropped)
+
+
+async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_is_kept(robot: Robot) -> None:
+    port = await robot.listen()
+    board = make_board("polar-bear")
+    await robot.plug_tcp(board, port)
+    await board.hears(SubReq)
+    buffer = robot.buffer_of(board)
+    client = robot.manager.devices[board.device.uid]
+    client._take_in(frames.encode(Error(ErrorCode.BAD_CHECKSUM)) + frames.encode(Error(0x42)))
+    assert buffer.counters.errors_received == 2
+    robot.nursery.start_soon(robot.keep_lease)
+    await until(lambda: robot.manager.guard.open)
+    client._take_in(frames.encode(Error(ErrorCode.BACKOFF)))
+    start = trio.current_time()
+    for step in range(1, 4):
+        buffer.write("duty_cycle", step / 8)
+        await board.hears(lambda message, step=step: message == DevWrite(1, struct.pack("<f", step / 8)))  # type: ignore[misc]
+    assert trio.current_time() - start >= 2 * 0.08
+
+
+async def test_an_interval_that_does_not_fit_is_refused_before_anything_is_sent(robot: Robot) -> None:
+    async with raw_device(robot, "limit-switch") as (_, buffer):
+        client = robot.manager.devices[int(buffer.uid)]
+        for interval in (65.536, -0.001, 1e9):
+            with pytest.raises(OverflowError, match="65535"):
+                await client.subscribe(None, interval)
