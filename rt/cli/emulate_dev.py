@@ -1,7 +1,9 @@
 """`rt emulate-dev`: Smart Devices that are not there."""
 
 import functools
-from collections.abc import Callable
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -11,74 +13,243 @@ import trio
 
 from rt import catalog, log
 from rt.cli.options import click_options
-from rt.config import Loaded, nearest
+from rt.config import Config, Loaded
 from rt.errors import DeviceError
 from rt.instance import Instance
 
 if TYPE_CHECKING:
     from rt.smartdevice.emulator import EmulatedDevice
+    from rt.smartdevice.faults import Fault, Faults
+
+_SEED_BITS = 32
 
 HELP = """\
-Emulate Smart Devices that connect to a robot over TCP until Ctrl-C.
+Emulate Smart Devices that connect to a robot over TCP until Ctrl-C, or on serial ports.
 
-UID is a number, or NAME or NAME@N for a device of the catalog; JSON holds values to start with.
+UID is a number, a name of dev_name, or NAME, NAME@N or NAME@A..B for devices of the catalog; JSON holds values to start with. A
+sensor that is given a value keeps it.
 
 \b
-rt emulate-dev polar-bear@1 polar-bear@2 'limit-switch:{"switch0": true}'
+rt emulate-dev left_motor polar-bear@1..64 'limit-switch:{"switch0": true}'
+
+With --pty there is a line PATH NAME UID for each port on stdout. A robot opens those that dev_ports matches:
+
+\b
+rt emulate-dev --wave --pty-dir /tmp/ports potentiometer@1..8
+rt run --dev-ports '/tmp/ports/*'
+
+Faults are those of bad cables and bad boards; the same seed gives the same faults again:
+
+\b
+drop        the fraction of frames that is lost, both ways [0.1]
+corrupt     the fraction of frames of which bytes are changed, inserted or cut off, both ways [0.1]
+delay       each frame is up to so many seconds late, both ways [0.1]
+disconnect  the line ends about every so many seconds and comes back [2]
+freeze      about every so many seconds the device is deaf and mute for 3 s [5]
 """
 
 
 @click.command(help=HELP)
 @click.argument("devices", nargs=-1, required=True, metavar="UID[:JSON]...")
-@click_options("instance", "port_base", "bind", "dev_vsd_addr", "dev_catalog", "log_level")
-def command(loaded: Loaded, devices: tuple[str, ...]) -> None:
-    """Emulate Smart Devices that connect to a robot over TCP until Ctrl-C."""
-    from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
-    from rt.smartdevice.motion import World
-    from rt.smartdevice.uid_spec import parse_uid_spec
+@click.option("--wave", is_flag=True, help="Move every sensor that was given no value.")
+@click.option(
+    "--fault", "fault_texts", multiple=True, metavar="KIND[=VALUE]", help="Let something go wrong (repeatable)."
+)
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="What the faults are decided by. [random]")
+@click.option("--pty", "on_pty", is_flag=True, help="Be on serial ports, pseudo-terminals, and not on TCP.")
+@click.option(
+    "--pty-dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Put links to the ports there, named by device; with it --pty is meant.",
+)
+@click_options("instance", "port_base", "bind", "dev_vsd_addr", "dev_catalog", "dev_name", "log_level")
+def command(
+    *,
+    loaded: Loaded,
+    devices: tuple[str, ...],
+    wave: bool,
+    fault_texts: tuple[str, ...],
+    seed: int | None,
+    on_pty: bool,
+    folder: Path | None,
+) -> None:
+    """Emulate Smart Devices that connect to a robot over TCP until Ctrl-C, or on serial ports."""
+    from rt.smartdevice.faults import parse_faults
 
     config = loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
-    known = catalog.load(Path(config.dev_catalog) if config.dev_catalog else None)
     log.configure(level=config.log_level, fmt="pretty", app="emulate-dev")
-    world = World()
-    emulated: list[EmulatedDevice] = []
-    for spec in devices:
-        try:
-            uid, values = parse_uid_spec(spec, known)
-        except DeviceError as error:
-            near = nearest(spec.partition(":")[0].partition("@")[0], known, cutoff=0.7)
-            raise DeviceError(f"{str(error).removesuffix('.')}{near}", **error.context) from None
-        if any(device.uid == uid for device in emulated):
-            raise DeviceError(
-                f"{spec!r} is given twice: a robot knows a device by its UID, so use another NAME@N", spec=spec
-            )
-        emulated.append(EmulatedDevice(known.of_uid(uid), uid, values, world=world))
-    address = urlsplit(config.dev_vsd_addr)
+    emulated = _devices(devices, config, wave=wave)
+    faults = parse_faults(fault_texts)
+    seed = secrets.randbits(_SEED_BITS) if seed is None else seed
+    count = f"{len(emulated)} device{'' if len(emulated) == 1 else 's'}"
+    plans = None
+    if faults:
+        click.echo(f"{count} with {' '.join(f'--fault {fault}' for fault in faults)} --seed {seed}", err=True)
+        plans = functools.partial(_plan, faults, seed)
+    names = {int(uid): name for name, uid in config.dev_name.items()}
+    if on_pty or folder is not None:
+        play = functools.partial(_serve, emulated, plans, _paths(folder, emulated, names))
+    else:
+        play = functools.partial(_connect, emulated, plans, config.dev_vsd_addr)
+    trio.run(_until_told, play)
 
-    async def main() -> None:
+
+async def _until_told(play: Callable[[], Awaitable[None]]) -> None:
+    """Play until Ctrl-C or SIGTERM, which both leave no link to a port behind."""
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
         async with trio.open_nursery() as nursery:
-            for device in emulated:
-                connect = functools.partial(connect_emulated, on_connect=_reporter(device, config.dev_vsd_addr))
-                nursery.start_soon(connect, device, address.hostname or "127.0.0.1", address.port or 0)
-            click.echo("Ctrl-C unplugs them")
+            nursery.start_soon(play)
+            async for _ in received:
+                nursery.cancel_scope.cancel()
 
+
+def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[EmulatedDevice]":
+    """The devices that the arguments name.
+
+    Raises:
+        DeviceError: An argument names none, or one that another has named.
+    """
+    from rt.smartdevice.emulator import EmulatedDevice
+    from rt.smartdevice.motion import World
+    from rt.smartdevice.uid_spec import parse_uid_specs
+
+    known = catalog.load(Path(config.dev_catalog) if config.dev_catalog else None)
+    names = {name: int(uid) for name, uid in config.dev_name.items()}
+    world = World()
+    emulated: dict[int, EmulatedDevice] = {}
+    for spec in specs:
+        uids, values = parse_uid_specs(spec, known, names)
+        for uid in uids:
+            peripheral = known.of_uid(uid)
+            if uid in emulated:
+                raise DeviceError(
+                    f"{spec!r} gives {label(peripheral.name, uid)} twice: a robot knows a device by its UID, so use another NAME@N",
+                    spec=spec,
+                )
+            emulated[uid] = EmulatedDevice(peripheral, uid, values, world=world, wave=wave)
+    return list(emulated.values())
+
+
+def _plan(faults: "Sequence[Fault]", seed: int, uid: int) -> "Faults":
+    from rt.smartdevice.faults import Faults
+
+    return Faults(faults, seed, uid)
+
+
+def label(name: str, uid: int) -> str:
+    """What a person calls a device of the catalog: NAME@N, or with the whole UID if NAME@N does not name it."""
+    number = uid & ((1 << 72) - 1)
+    return f"{name}@{number}" if number < 1 << 64 else f"{name}-{uid}"
+
+
+def _paths(
+    folder: Path | None, emulated: "Sequence[EmulatedDevice]", names: dict[int, str]
+) -> "dict[EmulatedDevice, Path | None]":
+    """Where the links to the ports are put; the folder is made, and what is left of an emulator that was killed is removed.
+
+    Raises:
+        DeviceError: The folder cannot be made, or something else is where a link should be.
+    """
+    if folder is None:
+        return dict.fromkeys(emulated)
     try:
-        trio.run(main)
-    except KeyboardInterrupt:
-        return
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DeviceError(f"--pty-dir {folder}: {error.strerror}", path=str(folder)) from error
+    paths: dict[EmulatedDevice, Path | None] = {}
+    for device in emulated:
+        name = names.get(device.uid, label(device.peripheral.name, device.uid))
+        path = folder.absolute() / name.replace("/", "_")
+        if path.is_symlink() and not path.exists():
+            path.unlink()
+        if path.is_symlink() or path.exists() or path in paths.values():
+            raise DeviceError(
+                f"--pty-dir {folder}: {path.name} is there already; end the other emulator, or use another directory",
+                path=str(path),
+            )
+        paths[device] = path
+    return paths
 
 
-def _reporter(device: "EmulatedDevice", address: str) -> Callable[[bool], None]:
-    """What says on stdout that a device is connected or not, each time that it changes."""
+async def _connect(
+    emulated: "Sequence[EmulatedDevice]", plans: "Callable[[int], Faults] | None", vsd_address: str
+) -> None:
+    """Play devices over TCP until cancelled."""
+    from rt.smartdevice.emulator import connect_emulated
+    from rt.smartdevice.pacer import Pacer
+
+    address = urlsplit(vsd_address)
+    host = "127.0.0.1" if address.hostname in {None, "*"} else address.hostname
+    pacer = Pacer()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pacer.run)
+        for device in emulated:
+            faults = plans and plans(device.uid)
+            connect = functools.partial(
+                connect_emulated,
+                pacer=pacer,
+                faults=faults,
+                on_connect=_reporter(device, vsd_address, faults),
+            )
+            nursery.start_soon(connect, device, host, address.port or 0)
+        click.echo("Ctrl-C unplugs them")
+
+
+async def _serve(
+    emulated: "Sequence[EmulatedDevice]",
+    plans: "Callable[[int], Faults] | None",
+    paths: "dict[EmulatedDevice, Path | None]",
+) -> None:
+    """Play devices on pseudo-terminals until cancelled.
+
+    Raises:
+        DeviceError: There are no more terminals, or a link to one cannot be made.
+    """
+    from rt.smartdevice.emulator import serve_pty
+    from rt.smartdevice.pacer import Pacer
+
+    pacer = Pacer()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pacer.run)
+        for device in emulated:
+            faults = plans and plans(device.uid)
+            serve = functools.partial(serve_pty, pacer=pacer, faults=faults, on_port=_teller(device))
+            try:
+                await nursery.start(serve, device, paths[device])
+            except OSError as error:
+                raise DeviceError(
+                    f"{label(device.peripheral.name, device.uid)} gets no serial port: {error.strerror or error}",
+                    uid=str(device.uid),
+                ) from error
+        click.echo("Ctrl-C unplugs them", err=True)
+
+
+def _teller(device: "EmulatedDevice") -> Callable[[str], None]:
+    """What says on stdout where a device's port is, each time that it changes."""
+    last = ""
+
+    def tell(port: str) -> None:
+        nonlocal last
+        if port != last:
+            click.echo(f"{port} {device.peripheral.name} {device.uid}")
+        last = port
+
+    return tell
+
+
+def _reporter(device: "EmulatedDevice", address: str, faults: "Faults | None") -> Callable[[bool], None]:
+    """What says on stdout that a device is connected or not, each time that it changes; but not that a fault did as it was told."""
     last: bool | None = None
+    is_expected = faults is not None and faults.disconnects
 
     def report(connected: bool) -> None:
         nonlocal last
-        if connected != last:
-            state = (
-                "connected to" if connected else "no longer connected to" if last else "not yet connected: no robot at"
-            )
-            click.echo(f"{device.peripheral.name} {device.uid} {state} {address}")
+        if connected == last or (is_expected and last):
+            return
+        state = "connected to" if connected else "no longer connected to" if last else "not yet connected: no robot at"
+        click.echo(f"{device.peripheral.name} {device.uid} {state} {address}")
         last = connected
 
     return report

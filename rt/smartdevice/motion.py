@@ -2,15 +2,16 @@
 
 A model is chosen by the names of a device's parameters, as the catalog gives them, never by the name of a device: what has a
 duty cycle and an encoder behaves as a motor, whatever board it is. Models are crude on purpose. They show a person, and a test,
-that what was commanded happened.
+that what was commanded happened. Where there is nothing to model, `WaveMotion` moves every sensor.
 """
 
+import ctypes
 import math
 import re
 from collections.abc import MutableMapping
 from typing import Any, Final, Protocol
 
-from rt.catalog import Peripheral
+from rt.catalog import Parameter, Peripheral
 
 Values = MutableMapping[str, Any]
 
@@ -26,6 +27,16 @@ _CELL_FULL: Final = 4.15
 _CELL_EMPTY: Final = 3.3
 _CELL_RESISTANCE: Final = 0.15
 _CELL_LIFE: Final = 3600.0
+
+REAL_PERIOD: Final = 4.0
+INTEGER_PERIOD: Final = 10.0
+BOOL_PERIOD: Final = 2.0
+"""How long the waves of sensors take, in s."""
+
+_AMPLITUDE: Final = 1.0
+_RAMP: Final = 100
+_GOLDEN: Final = (math.sqrt(5) - 1) / 2
+_PHASES: Final = 1 << 20
 
 
 class World:
@@ -121,6 +132,62 @@ class BatteryMotion:
             values[self._unsafe] = cell < _CELL_EMPTY
 
 
+class Wave:
+    """A sensor's value as a function of the time: a sine for a real number, a ramp for an integer, a square wave for a bool.
+
+    Args:
+        param: The parameter, a simple one. Its limits are those of the wave; a sine without limits goes from -1 to 1, or two
+            wide beside the one limit there is, and a ramp from 0 to 100.
+        phase: Where in its period it begins, 0 to 1.
+    """
+
+    def __init__(self, param: Parameter, phase: float) -> None:
+        self._param = param
+        self._phase = phase
+        if param.is_real:
+            self._period, self._lower, self._upper = REAL_PERIOD, *_between(param.lower, param.upper)
+        elif param.ctype is ctypes.c_bool:
+            self._period, self._lower, self._upper = BOOL_PERIOD, 0.0, 1.0
+        else:
+            self._period = INTEGER_PERIOD
+            least = math.ceil(param.lower) if math.isfinite(param.lower) else min(0.0, param.upper - _RAMP)
+            most = math.floor(param.upper) if math.isfinite(param.upper) else max(least, 0) + _RAMP
+            self._lower, self._upper = param.checked(int(least)), param.checked(int(most))
+
+    def at(self, time: float) -> Any:
+        """The value after ``time`` s."""
+        turn = (time / self._period + self._phase) % 1.0
+        if self._param.is_real:
+            middle, amplitude = (self._lower + self._upper) / 2, (self._upper - self._lower) / 2
+            return middle + amplitude * math.sin(2 * math.pi * turn)
+        if self._param.ctype is ctypes.c_bool:
+            return turn < 0.5
+        return min(int(self._lower + turn * (self._upper - self._lower + 1)), int(self._upper))
+
+
+class WaveMotion:
+    """Moves every sensor of a device: what can be read and not written, each with a phase of its own.
+
+    Args:
+        peripheral: The type of device.
+        uid: Its UID: two devices of a type do not move alike.
+    """
+
+    def __init__(self, peripheral: Peripheral, uid: int) -> None:
+        self._time = 0.0
+        self._waves = [
+            (param.name, Wave(param, (_GOLDEN * (uid % _PHASES * len(peripheral.params) + param.id)) % 1.0))
+            for param in peripheral.params
+            if param.readable and not param.writeable and param.is_simple
+        ]
+
+    def step(self, values: Values, seconds: float) -> None:
+        """See `Motion.step`."""
+        self._time += seconds
+        for name, wave in self._waves:
+            values[name] = wave.at(self._time)
+
+
 def motions_for(peripheral: Peripheral, world: World) -> list[Motion]:
     """The models that fit a peripheral's parameters; none if nothing of it moves."""
     names = {param.name for param in peripheral.params}
@@ -137,6 +204,16 @@ def motions_for(peripheral: Peripheral, world: World) -> list[Motion]:
     if cells and "v_batt" in sensed:
         motions.append(BatteryMotion(cells, "v_batt", names, world))
     return motions
+
+
+def _between(lower: float, upper: float) -> tuple[float, float]:
+    if math.isfinite(lower) and math.isfinite(upper):
+        return lower, upper
+    if math.isfinite(lower):
+        return lower, lower + 2 * _AMPLITUDE
+    if math.isfinite(upper):
+        return upper - 2 * _AMPLITUDE, upper
+    return -_AMPLITUDE, _AMPLITUDE
 
 
 def _finite(value: float) -> float:

@@ -1,0 +1,186 @@
+"""What goes wrong with an emulated device, decided beforehand by a seed.
+
+Pure: frames and the time in, decisions out. The rule of this module: every decision comes from one generator of random numbers a
+device, so the same seed, UID and order of questions give the same troubles again.
+"""
+
+import enum
+import math
+import random
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from rt.config import nearest
+from rt.errors import DeviceError
+
+FREEZE_TIME: Final = 3.0
+"""How long a frozen device stays so, in s."""
+
+_JITTER: Final = 0.5
+_LONGEST_ABSENCE: Final = 0.5
+_MOST_INSERTED: Final = 8
+
+
+class FaultKind(enum.StrEnum):
+    """What can go wrong, in the words of the command line."""
+
+    DROP = "drop"
+    DELAY = "delay"
+    CORRUPT = "corrupt"
+    DISCONNECT = "disconnect"
+    FREEZE = "freeze"
+
+
+class _Limits(msgspec.Struct, frozen=True):
+    default: float
+    least: float
+    most: float
+    unit: str
+
+
+_LIMITS: Final = {
+    FaultKind.DROP: _Limits(0.1, 0.0, 1.0, "of the frames"),
+    FaultKind.DELAY: _Limits(0.1, 0.0, 10.0, "s"),
+    FaultKind.CORRUPT: _Limits(0.1, 0.0, 1.0, "of the frames"),
+    FaultKind.DISCONNECT: _Limits(2.0, 0.1, 3600.0, "s"),
+    FaultKind.FREEZE: _Limits(5.0, 0.1, 3600.0, "s"),
+}
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One kind of trouble and how much of it.
+
+    Attributes:
+        kind: What goes wrong.
+        value: The fraction of frames (0 to 1) that is dropped or corrupted, the most that a frame is late (s), or about how
+            much time passes between two disconnections or freezes (s).
+    """
+
+    kind: FaultKind
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.value:g}"
+
+
+def parse_fault(text: str) -> Fault:
+    """Read ``KIND`` or ``KIND=VALUE``.
+
+    Raises:
+        DeviceError: There is no such kind, or the value is not allowed for it.
+    """
+    word, equals, number = text.partition("=")
+    try:
+        kind = FaultKind(word.strip())
+    except ValueError:
+        kinds = ", ".join(FaultKind)
+        raise DeviceError(
+            f"--fault {text}: there is no fault {word.strip()!r}, only {kinds}{nearest(word.strip(), FaultKind)}",
+            fault=text,
+        ) from None
+    limits = _LIMITS[kind]
+    if not equals:
+        return Fault(kind, limits.default)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not limits.least <= value <= limits.most:
+        raise DeviceError(
+            f"--fault {text}: {kind} takes {limits.least:g} to {limits.most:g} {limits.unit}, not {number!r}",
+            fault=text,
+        )
+    return Fault(kind, value)
+
+
+def parse_faults(texts: Iterable[str]) -> tuple[Fault, ...]:
+    """Read several faults, one of a kind.
+
+    Raises:
+        DeviceError: One cannot be read, or a kind is given twice.
+    """
+    faults: dict[FaultKind, Fault] = {}
+    for text in texts:
+        fault = parse_fault(text)
+        if fault.kind in faults:
+            raise DeviceError(
+                f"--fault {text}: {fault.kind} is given twice; one value counts for all devices", fault=text
+            )
+        faults[fault.kind] = fault
+    return tuple(faults.values())
+
+
+class Faults:
+    """What goes wrong with one device, over all of its lines. Times are those of one clock, in s.
+
+    Args:
+        faults: The kinds that are wanted, each at most once.
+        seed: The seed of the whole emulation.
+        uid: The device's UID.
+    """
+
+    def __init__(self, faults: Iterable[Fault], seed: int, uid: int) -> None:
+        values = {fault.kind: fault.value for fault in faults}
+        self._drop = values.get(FaultKind.DROP, 0.0)
+        self._delay = values.get(FaultKind.DELAY, 0.0)
+        self._corrupt = values.get(FaultKind.CORRUPT, 0.0)
+        self._disconnect = values.get(FaultKind.DISCONNECT, math.inf)
+        self._freeze = values.get(FaultKind.FREEZE, math.inf)
+        self._random = random.Random(f"{seed}:{uid}")  # noqa: S311 - it has to be repeatable, not secret
+        self._frozen_from: float | None = None
+
+    @property
+    def disconnects(self) -> bool:
+        """Whether the line ends now and then."""
+        return self._disconnect < math.inf
+
+    def pass_on(self, frame: bytes) -> bytes:
+        """What is left of a frame with its delimiter: the same, something else, or nothing if it is lost."""
+        if self._drop and self._random.random() < self._drop:
+            return b""
+        if self._corrupt and self._random.random() < self._corrupt:
+            return self._spoil(frame)
+        return frame
+
+    def lateness(self) -> float:
+        """How late the next frame is, in s."""
+        return self._random.uniform(0.0, self._delay) if self._delay else 0.0
+
+    def lifetime(self) -> float:
+        """How long the line that begins now holds, in s; may be infinite."""
+        return self._about(self._disconnect) if self.disconnects else math.inf
+
+    def is_reset(self) -> bool:
+        """Whether the line that ends now ends with a reset and not in order."""
+        return self._random.random() < 0.5
+
+    def absence(self) -> float:
+        """How long a device whose line has ended stays away, in s."""
+        return self._random.uniform(0.0, _LONGEST_ABSENCE) if self.disconnects else 0.0
+
+    def frozen_until(self, now: float) -> float:
+        """When the device thaws, or ``now`` if it is not frozen. The first call is the beginning of its life."""
+        if self._freeze == math.inf:
+            return now
+        if self._frozen_from is None:
+            self._frozen_from = now + self._about(self._freeze)
+        while now >= self._frozen_from + FREEZE_TIME:
+            self._frozen_from += FREEZE_TIME + self._about(self._freeze)
+        return self._frozen_from + FREEZE_TIME if now >= self._frozen_from else now
+
+    def _about(self, seconds: float) -> float:
+        return seconds * self._random.uniform(1 - _JITTER, 1 + _JITTER)
+
+    def _spoil(self, frame: bytes) -> bytes:
+        position = self._random.randrange(len(frame))
+        match self._random.randrange(3):
+            case 0:
+                flipped = frame[position] ^ self._random.randrange(1, 256)
+                return frame[:position] + bytes((flipped,)) + frame[position + 1 :]
+            case 1:
+                noise = self._random.randbytes(self._random.randint(1, _MOST_INSERTED))
+                return frame[:position] + noise + frame[position:]
+            case _:
+                return frame[:position]

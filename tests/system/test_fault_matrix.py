@@ -1,0 +1,243 @@
+"""Each kind of fault on all devices of a robot that drives, and what is left of it afterwards: nothing.
+
+FAULT_SECONDS is how long each fault lasts, FAULT_SEED what it is decided by; `just soak` runs it long and prints the figures.
+"""
+
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import click
+import pytest
+import trio
+from support.robot import KNOWN, PATIENCE, Robot, uid_of
+
+from rt.buffer import BufferStore, DeviceBuffer
+
+pytestmark = pytest.mark.system
+
+SECONDS = float(os.environ.get("FAULT_SECONDS", "4"))
+SEED = os.environ.get("FAULT_SEED", "1")
+RECOVERY = 15.0
+MOTORS, SENSORS = 8, 4
+DEVICES = (f"polar-bear@1..{MOTORS}", f"potentiometer@1..{SENSORS}", f"limit-switch@1..{SENSORS}")
+LOOK_INTERVAL = 0.05
+SLOW = "the team's code does not return"
+FREEZE_CYCLE = 5.0
+LONGEST_CYCLE = 12.0
+"""How long it takes at the very most that a line ends and is back (s): a serial port that failed often is tried less often."""
+PROGRAM = Path(__file__).parents[1] / "programs" / "drives_eight.py"
+CONFIG = """
+dev_ports = ["{folder}/ports/*"]
+log_format = "json"
+log_level = "debug"
+health_check_interval = 0.2
+[dev_name]
+{names}
+"""
+
+
+def plain_uid(name: str, number: int) -> int:
+    """The UID of NAME@N."""
+    return uid_of(name) >> 72 << 72 | number
+
+
+UIDS = [
+    *(plain_uid("polar-bear", number) for number in range(1, MOTORS + 1)),
+    *(plain_uid(name, number) for name in ("potentiometer", "limit-switch") for number in range(1, SENSORS + 1)),
+]
+
+
+class Watch:
+    """The devices of a robot as its shared memory has them, looked at again and again."""
+
+    def __init__(self, robot: Robot, store: BufferStore) -> None:
+        self._robot = robot
+        self.buffers: list[DeviceBuffer] = [store.get_or_open(uid) for uid in UIDS]
+        self.looks = 0
+        self.valid_looks = dict.fromkeys(UIDS, 0)
+        self.lapses = 0
+        self.outages: list[float] = []
+        self.moved = False
+
+    def total(self, counter: str) -> int:
+        return sum(getattr(buffer.counters, counter) for buffer in self.buffers)
+
+    async def all_live(self, within: float) -> float:
+        """Wait until every device is valid and updating; how long that took (s)."""
+        started = trio.current_time()
+        with trio.move_on_after(within):
+            for buffer in self.buffers:
+                # Two updates after its connection: one may be the answer to the first read.
+                seen, updates, connects = 0.0, 0, -1
+                while not (buffer.valid and updates > 2):
+                    if buffer.counters.connects != connects:
+                        connects, updates = buffer.counters.connects, 0
+                    if buffer.last_update != seen:
+                        seen, updates = buffer.last_update, updates + 1
+                    await trio.sleep(0.01)
+            return trio.current_time() - started
+        dead = [buffer.uid for buffer in self.buffers if not buffer.valid]
+        log = "\n".join(map(str, self._robot.log[-40:]))
+        raise AssertionError(f"after {within:g} s not all devices are valid and updating, invalid: {dead}\n{log}")
+
+    async def look(self) -> None:
+        """Look until cancelled."""
+        was_valid = {int(buffer.uid): buffer.valid for buffer in self.buffers}
+        lapsed: dict[int, float] = {}
+        while True:
+            self.looks += 1
+            for uid, buffer in zip(UIDS, self.buffers, strict=True):
+                valid = buffer.valid
+                self.valid_looks[uid] += valid
+                if was_valid[uid] and not valid:
+                    self.lapses += 1
+                    lapsed[uid] = trio.current_time()
+                elif valid and uid in lapsed:
+                    self.outages.append(trio.current_time() - lapsed.pop(uid))
+                was_valid[uid] = valid
+            with contextlib.suppress(Exception):
+                self.moved = self.moved or abs(self.buffers[0].get("duty_cycle")) > 0.1
+            await trio.sleep(LOOK_INTERVAL)
+
+    @property
+    def availability(self) -> float:
+        return sum(self.valid_looks.values()) / max(self.looks * len(UIDS), 1)
+
+    def resources(self) -> tuple[int, int, int]:
+        """File descriptors and tasks of the device process, and segments of the robot."""
+        fds = len(list(Path(f"/proc/{self._robot.child('device')}/fd").iterdir()))
+        health = [entry for entry in self._robot.log if entry["event"] == "health" and entry["process"] == "device"]
+        segments = len(list(Path("/dev/shm").glob(f"{self._robot.instance.shm_prefix}*")))
+        return fds, health[-1]["tasks"], segments
+
+
+@contextlib.contextmanager
+def watching(robot: Robot) -> Iterator[Watch]:
+    with BufferStore(KNOWN, robot.instance.shm_prefix) as store:
+        yield Watch(robot, store)
+
+
+@contextlib.asynccontextmanager
+async def emulated(robot: Robot, line: str, *flags: str) -> AsyncIterator[None]:
+    """All devices, played by a process of their own."""
+    where = ["--pty-dir", str(robot.folder / "ports")] if line == "pty" else []
+    process = await trio.lowlevel.open_process(
+        robot.arguments(
+            "emulate-dev", "--port-base", str(robot.port_base), "--wave", "--seed", SEED, *where, *flags, *DEVICES
+        ),
+        env=robot.environment,
+        cwd=robot.folder / "empty",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+        assert process.returncode is None
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(PATIENCE, shield=True):
+            code = await process.wait()
+    assert code == 0
+    if line == "pty":
+        assert list((robot.folder / "ports").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("drop", "tcp"),
+        ("delay", "tcp"),
+        ("corrupt", "pty"),
+        ("disconnect", "tcp"),
+        ("disconnect", "pty"),
+        ("freeze=2", "tcp"),
+    ],
+)
+async def test_a_robot_outlives_a_fault_of_all_its_devices(
+    robot: Robot, nursery: trio.Nursery, fault: str, line: str
+) -> None:
+    kind = fault.partition("=")[0]
+    names = "\n".join(f'm{number} = "{plain_uid("polar-bear", number)}"' for number in range(1, MOTORS + 1))
+    robot.write("rt.toml", CONFIG.format(folder=robot.folder, names=names))
+    robot.write("studentcode.py", PROGRAM.read_text())
+    await robot.start()
+    with watching(robot) as watch:
+        async with emulated(robot, line):
+            await watch.all_live(PATIENCE)
+            await robot.call("teleop")
+            await robot.said("health", process="device", count=health_count(robot) + 2)
+            before = watch.resources()
+        writes, bad, connects = map(watch.total, ("writes_sent", "bad_frames", "connects"))
+        async with emulated(robot, line, "--fault", fault):
+            if kind in {"drop", "delay", "corrupt"}:
+                await watch.all_live(PATIENCE)
+            watch.moved = False
+            started, frames = time.monotonic(), watch.total("frames_received")
+            async with trio.open_nursery() as looking:
+                looking.start_soon(watch.look)
+                await trio.sleep(SECONDS + (FREEZE_CYCLE if kind == "freeze" else 0))
+                looking.cancel_scope.cancel()
+            seconds, frames = time.monotonic() - started, watch.total("frames_received") - frames
+        bad, connects = watch.total("bad_frames") - bad, watch.total("connects") - connects
+        async with emulated(robot, line):
+            recovery = await watch.all_live(RECOVERY)
+            assert await robot.call("mode") == "teleop"
+            await settled(robot, watch, before)
+        writes = watch.total("writes_sent") - writes
+    outages = watch.outages or [0.0]
+    click.echo(
+        f"\nfault matrix: {fault} over {line}, {len(UIDS)} devices, {seconds:.0f} s, seed {SEED}: {frames} frames received, {bad} bad, "
+        f"{frames / seconds / len(UIDS):.1f} frames/s a device, {connects} connects, {watch.lapses} lapses, "
+        f"back after {statistics.median(outages):.1f} s (median) to {max(outages):.1f} s, "
+        f"valid {watch.availability:.1%} of the time, sound again in {recovery:.1f} s; fds, tasks, segments {before}"
+    )
+
+    assert watch.moved
+    assert writes > MOTORS
+    assert all(watch.valid_looks.values())
+    assert bad > 0 if kind == "corrupt" else bad == 0
+    if kind in {"drop", "delay", "corrupt"}:
+        assert watch.lapses == 0
+        assert watch.availability == 1.0
+    if kind == "disconnect":
+        assert connects > len(UIDS) * (1 + SECONDS / LONGEST_CYCLE)
+        assert watch.lapses > len(UIDS) * SECONDS / LONGEST_CYCLE
+    if kind in {"disconnect", "freeze"}:
+        assert watch.lapses
+        assert watch.outages
+    unhurt(robot)
+    assert await robot.stop() == 0
+    unhurt(robot)
+    nursery.cancel_scope.cancel()
+
+
+def health_count(robot: Robot) -> int:
+    return sum(entry["event"] == "health" and entry["process"] == "device" for entry in robot.log)
+
+
+async def settled(robot: Robot, watch: Watch, before: tuple[int, int, int]) -> None:
+    """Wait until no more is open, running and shared than before."""
+    with trio.move_on_after(RECOVERY):
+        while True:
+            await robot.said("health", process="device", count=health_count(robot) + 2)
+            if all(now <= then for now, then in zip(watch.resources(), before, strict=True)):
+                return
+    raise AssertionError(f"file descriptors, tasks, segments: {watch.resources()}, before the fault {before}")
+
+
+def unhurt(robot: Robot) -> None:
+    """No process of the robot ended or was started again, and none had an error of its own."""
+    ready = [entry["child"] for entry in robot.log if entry["event"] == "child is ready"]
+    assert sorted(ready) == ["device", "executor"]
+    # A main that a loaded machine lets wait for 80 ms is told of as one that does not return, and goes on.
+    errors = [entry for entry in robot.log if entry["level"] in {"error", "critical"} and SLOW not in entry["event"]]
+    assert errors == []
+    said = "\n".join(map(str, robot.log)) + robot.errors.decode()
+    assert "Traceback" not in said
+    assert "internal error" not in said
