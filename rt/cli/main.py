@@ -5,9 +5,11 @@ rt raises on purpose is one sentence on stderr and its own exit status; anything
 """
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -32,6 +34,10 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "demo": Verb("demo", "Run an emulated robot and watch its motors and sensors."),
         "call": Verb("call", "Call a method of the running robot, as `rt call teleop`."),
         "devices": Verb("devices", "Watch the devices and their values."),
+        "read": Verb("read", "Ask a device for its values now."),
+        "write": Verb("write", "Drive a device from the command line."),
+        "subscribe": Verb("subscribe", "Print the values of a device as they arrive."),
+        "ping": Verb("ping", "Measure how fast devices answer."),
     },
     "Set up": {
         "init": Verb("init", "Write a commented rt.toml and a first studentcode.py."),
@@ -40,6 +46,8 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
     "Develop": {
         "emulate-dev": Verb("emulate_dev", "Emulate Smart Devices that a robot can use."),
+        "format-msg": Verb("format_msg", "Print Smart Device messages as hexadecimal, from JSON."),
+        "parse-msg": Verb("parse_msg", "Print Smart Device messages as JSON, from hexadecimal."),
     },
 }
 VERBS = {name: verb for verbs in SECTIONS.values() for name, verb in verbs.items()}
@@ -103,6 +111,7 @@ def cli(instance: str | None, debug: bool | None) -> None:
 
 def run(arguments: Sequence[str], group: click.Group = cli) -> int:
     """Run the verb that the arguments name and return the exit status."""
+    _open_missing_streams()
     context_meta: dict[str, bool] = {}
     if list(arguments[:1]) == ["help"]:
         arguments = [*arguments[1:2], "--help"]
@@ -115,12 +124,19 @@ def run(arguments: Sequence[str], group: click.Group = cli) -> int:
         return stop.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain when it flushes stdout at the end.
-        sys.stdout = None
-        return 0
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the last place that an error reaches
+        if all(isinstance(each, BrokenPipeError) for each in _leaves(error)):
+            # Whoever read our output has gone. Python would complain when it flushes stdout at the end.
+            sys.stdout = None
+            return 0
         return _report(error, debug=context_meta.get("rt.debug", "--debug" in arguments))
+
+
+def _open_missing_streams() -> None:
+    """Put /dev/null where a shell has closed a stream, as with ``>&-``: Python has None there, and nobody expects it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - it stays open to the end
 
 
 def _report(error: BaseException, *, debug: bool) -> int:

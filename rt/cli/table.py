@@ -3,7 +3,8 @@
 A value never parts from its name, numbers keep their width so that nothing jumps, and in a narrow terminal the counters go first.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rich import box
@@ -35,10 +36,18 @@ _SHOWN_DIGITS = 3
 _NUMBER_WIDTH = 7
 
 
-def device_rows(store: BufferStore, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """What is known of each Smart Device that has been seen: plain values, one map a device."""
+def device_rows(store: BufferStore, names: Mapping[int, str], chosen: Collection[int] = ()) -> list[dict[str, Any]]:
+    """What is known of each Smart Device that has been seen: plain values, one map a device.
+
+    Args:
+        store: The robot's buffers.
+        names: The names that the team gave, by UID.
+        chosen: The UIDs of the devices that are wanted; all if empty.
+    """
     rows = []
     for uid, buffer in store.devices().items():
+        if chosen and uid not in chosen:
+            continue
         counters = buffer.counters
         rows.append(
             {
@@ -47,12 +56,20 @@ def device_rows(store: BufferStore, names: Mapping[int, str]) -> list[dict[str, 
                 "type": buffer.name,
                 "connected": buffer.valid,
                 "values": _values(buffer),
+                "age": round(buffer.age, 3) if math.isfinite(buffer.age) else None,
+                "subscription": buffer.subscription,
+                "interval": buffer.interval,
+                "received": buffer.received,
+                "sent": buffer.sent,
                 "frames_received": counters.frames_received,
                 "frames_sent": counters.frames_sent,
                 "bad_frames": counters.bad_frames,
                 "writes_sent": counters.writes_sent,
                 "writes_dropped": counters.writes_dropped,
+                "updates_dropped": counters.updates_dropped,
+                "errors_received": counters.errors_received,
                 "disables": counters.disables,
+                "connects": counters.connects,
             }
         )
     return rows
@@ -107,7 +124,8 @@ def device_table(
     seen = {int(row["uid"]) for row in rows}
     for uid, name in (names or {}).items():
         if uid not in seen:
-            heads.append((_title(name, str(uid)), Text("never seen", "red"), [""] * len(COUNTERS)))
+            head = Text(name, "bold") if name == str(uid) else _title(name, str(uid))
+            heads.append((head, Text("never seen", "red"), [""] * len(COUNTERS)))
     if not heads:
         return Group(*([Text(title)] if title else []), Text(EMPTY, "dim"))
     table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

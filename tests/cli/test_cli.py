@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -27,11 +28,12 @@ def command(tmp_path: Path) -> Command:
     """A fresh `rt` in an empty directory, with none of our own RT_* variables."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RT_")}
 
-    def run(*arguments: str, **env: str) -> Result:
+    def run(*arguments: str, stdin: str = "", **env: str) -> Result:
         return subprocess.run(
             [sys.executable, "-P", "-m", "rt", *arguments],
             cwd=tmp_path,
             env={**clean, "PYTHONPATH": str(Path(rt.__file__).parent.parent), "COLUMNS": "120", **env},
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=30,
@@ -45,6 +47,12 @@ class TestGroup:
     def test_the_version_is_told(self, command: Command) -> None:
         for arguments in (["--version"], ["--debug", "--version"]):
             assert command(*arguments).stdout == f"rt {rt.__version__}\n"
+
+    def test_closed_streams_are_no_trouble(self) -> None:
+        python = shlex.quote(sys.executable)
+        for line in (f"{python} -P -m rt format-msg <&- >&- 2>&-", f"{python} -P -m rt config >&-"):
+            environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
+            assert subprocess.run(line, shell=True, env=environment, timeout=30, check=False).returncode == 0
 
     @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
     def test_help_lists_every_verb_and_says_where_to_begin(self, command: Command, arguments: list[str]) -> None:
@@ -72,6 +80,19 @@ class TestGroup:
         result = command("config", "--port-bse", "7000")
         assert (result.returncode, result.stdout) == (78, "")
         assert result.stderr == "rt: --port-bse: unknown flag; did you mean --port-base?\n"
+
+    @pytest.mark.parametrize("name", ["devices", "read", "subscribe", "ping", "format-msg", "parse-msg"])
+    def test_the_help_of_a_verb_is_short_and_shows_examples(self, command: Command, name: str) -> None:
+        text, _, flags = command(name, "--help").stdout.partition("Options:")
+        assert text.startswith(f"Usage: rt {name} ")
+        assert text.count(f"\n  rt {name}") >= 3
+        assert len(text.splitlines()) <= 25
+        assert flags
+
+    def test_every_verb_stands_in_the_readme(self) -> None:
+        readme = (Path(rt.__file__).parent.parent / "README.md").read_text()
+        for name in main.VERBS:
+            assert f"| `rt {name}" in readme
 
     def test_every_verb_that_stands_has_its_command(self) -> None:
         for name in ("config", "init", "doctor"):
@@ -114,6 +135,13 @@ class TestErrors:
         for arguments in (["--debug", "run"], ["run", "--debug"]):
             assert failing(ZeroDivisionError("by zero"), arguments) == 70
             assert "Traceback" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("error", [BrokenPipeError(), ExceptionGroup("tasks", [BrokenPipeError()])])
+    def test_a_reader_that_has_gone_is_no_error(
+        self, failing: Callable[..., int], error: BaseException, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sys, "stdout", sys.stdout)
+        assert failing(error, ["run"]) == 0
 
     @pytest.mark.parametrize(
         "error", [KeyboardInterrupt(), BaseExceptionGroup("tasks", [KeyboardInterrupt()]), click.Abort()]
@@ -192,3 +220,30 @@ class TestInit:
         loaded = config.load(env={}, cwd=tmp_path)
         assert loaded.config == config.Config(dev_name=loaded.config.dev_name)
         assert "default" not in {origin.rpartition(", ")[2] for origin in loaded.origins.values()}
+
+
+class TestMessages:
+    def test_each_line_of_stdin_is_a_message_and_its_number_is_told(self, command: Command) -> None:
+        result = command("format-msg", stdin='{"type": "PING"}\n\n{"type": "PIN"}\n{"type": "DEV_DISABLE"}\n')
+        assert (result.returncode, result.stdout) == (1, "02100210\n02160216\n")
+        assert result.stderr == 'rt: line 3, character 2: there is no type "PIN": did you mean PING?\n'
+
+    def test_the_lines_of_one_are_the_lines_of_the_other(self, command: Command) -> None:
+        frames = "0415070307efbeadde0132\n02100210\n"
+        parsed = command("parse-msg", "--device", "rfid", stdin=frames)
+        assert parsed.stdout.splitlines()[0] == (
+            '{"type": "DEV_DATA", "device": "rfid", "params": {"id": 3735928559, "tag_detect": 1}}'
+        )
+        assert command("format-msg", "-", stdin=parsed.stdout).stdout == frames
+
+    def test_the_teams_names_and_catalog_are_known(self, command: Command, tmp_path: Path) -> None:
+        (tmp_path / "rt.toml").write_text("dev_catalog = 'mine.toml'\n[dev_name]\nhorn = '5'\n")
+        (tmp_path / "mine.toml").write_text(
+            '[loud-horn]\ndevice_id = 0\nparams = [{ name = "on", type = "bool", writeable = true }]\n'
+        )
+        text = '{"type": "DEV_WRITE", "device": "horn", "params": {"on": true}}'
+        frame = command("format-msg", text).stdout.strip()
+        parsed = json.loads(command("parse-msg", "--device", "horn", frame).stdout)
+        assert parsed == {"type": "DEV_WRITE", "device": "loud-horn", "params": {"on": True}}
+        result = command("parse-msg", "--device", "hron", frame)
+        assert (result.returncode, result.stderr) == (1, "rt: there is no device 'hron': did you mean horn?\n")

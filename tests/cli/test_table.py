@@ -51,6 +51,10 @@ def test_a_named_device_that_was_never_seen_is_a_row() -> None:
     assert "no name" not in text
 
 
+def test_a_device_that_is_asked_for_by_its_uid_is_written_once() -> None:
+    assert drawn(80, [], names={77: "77"}).count("77") == 1
+
+
 def test_no_device_at_all_tells_what_to_do() -> None:
     assert drawn(80, []).strip() == table.EMPTY
 

@@ -1,0 +1,40 @@
+"""`rt parse-msg`: Smart Device messages from hexadecimal to JSON."""
+
+import json
+from collections.abc import Iterator
+
+import click
+
+from rt.catalog.notation import find_device
+from rt.catalog.notation_text import parse_text
+from rt.cli.format_msg import convert_all, known_devices
+from rt.cli.options import click_options
+from rt.config import Loaded
+from rt.errors import RuntimeBaseException
+
+HELP = """\
+Print the Smart Device message of each frame as one line of JSON.
+
+Each argument holds frames as hexadecimal, parted by 00; without arguments, or where one is -, each line of stdin does. Spaces and 0x may stand between bytes. Without --device parameters are ids, and their values bytes. What is wrong is told with the byte, counted from 0; the others are printed. rt format-msg is the way back.
+
+\b
+rt parse-msg 02100210
+rt parse-msg --device polar-bear 0414060101010103bfac
+rt parse-msg --device left_motor '0x04 0x14 0x06 0x01 0x01 0x01 0x01 0x03 0xbf 0xac 0x00'
+"""
+
+
+@click.command(help=HELP)
+@click.argument("frames", nargs=-1, metavar="[HEX|-]...")
+@click.option("--device", metavar="NAME|UID", help="The device: a type of the catalog, a name of dev_name, or a UID.")
+@click_options("dev_name", "dev_catalog")
+def command(loaded: Loaded, frames: tuple[str, ...], device: str | None) -> int:
+    """Print the Smart Device message of each frame as one line of JSON."""
+    known, names = known_devices(loaded.config)
+    peripheral = None if device is None else find_device(device, known, names)
+
+    def convert(text: str) -> Iterator[str | RuntimeBaseException]:
+        for item in parse_text(text, known, peripheral):
+            yield item if isinstance(item, RuntimeBaseException) else json.dumps(item)
+
+    return convert_all(frames, convert)

@@ -1,0 +1,143 @@
+"""`rt ping [UID...]`: how fast devices answer, as ping(8) tells of hosts.
+
+The time of a round trip is taken in the device process, from when the request is handed over for sending to when the answer has
+come in; what this command takes to ask for it does not count.
+"""
+
+import math
+from collections.abc import Sequence
+
+import click
+import trio
+
+from rt.cli import link
+from rt.cli.device import Device, Devices, Output, run_until_signal
+from rt.cli.options import click_options
+from rt.config import Loaded
+from rt.errors import RemoteCallError
+
+MARGIN = 2.0
+"""How much longer than its device the device service may take to answer (s)."""
+
+HELP = """\
+Send heartbeat requests to devices, all of them if none is named, and print how long each takes to answer, until Ctrl-C; then statistics of each device. The exit status is 1 if one never answered.
+
+UID is a UID, or a name that dev_name of the running robot gives it.
+
+\b
+rt ping
+rt ping left_motor right_motor --count 10
+rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
+"""
+
+
+@click.command(help=HELP)
+@click.argument("uids", nargs=-1, metavar="[UID]...")
+@click.option("--count", type=click.IntRange(1), metavar="NUMBER", help="End after so many requests to each device.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.01),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two requests to a device; the next waits for the answer or the time-out of the last.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 10, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to wait for an answer, at most 10.",
+)
+@click_options("instance")
+def command(loaded: Loaded, uids: tuple[str, ...], count: int | None, interval: float, timeout: float) -> int:
+    """Measure how fast devices answer."""
+    trips: list[RoundTrips] = []
+
+    async def show(robot: link.Link) -> None:
+        devices = await Devices.of(robot)
+        found = await devices.find(uids)
+        trips.extend(RoundTrips(device) for device in found)
+        output = Output()
+
+        async def ask_all() -> None:
+            async with trio.open_nursery() as nursery:
+                for each in trips:
+                    nursery.start_soon(each.ask, devices, output, count, interval, timeout)
+
+        await run_until_signal(ask_all)
+
+    try:
+        link.run(loaded.config, show)
+    finally:
+        for each in trips:
+            click.echo(f"\n{each.summary()}")
+    return 0 if all(each.answers for each in trips) else 1
+
+
+class RoundTrips:
+    """The round trips to one device.
+
+    Args:
+        device: Which one.
+
+    Attributes:
+        requests: How many were sent, apart from one that was cut off.
+        answers: How many came back in time.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.requests = 0
+        self.answers = 0
+        self._device = device
+        self._least = math.inf
+        self._most = 0.0
+        self._sum = 0.0
+        self._squares = 0.0
+
+    async def ask(self, devices: Devices, output: Output, count: int | None, interval: float, timeout: float) -> None:  # noqa: ASYNC109 - goes to the device process
+        """Ask again and again, on absolute deadlines, until the count is reached, if there is one."""
+        name = self._device.name
+        deadline = trio.current_time()
+        while count is None or self.requests < count:
+            await trio.sleep_until(deadline)
+            try:
+                seconds = await devices.call(
+                    "heartbeat", str(self._device.uid), None, timeout, True, timeout=timeout + MARGIN
+                )
+            except RemoteCallError as error:
+                devices.require()
+                self.add(None)
+                await output.line(f"{name}: seq={self.requests} no answer: {error}")
+            else:
+                self.add(seconds)
+                await output.line(f"{name}: seq={self.requests} time={seconds * 1000:.2f} ms")
+            deadline = max(deadline + interval, trio.current_time())
+
+    def add(self, seconds: float | None) -> None:
+        """Count a round trip of so many seconds, or one that had no answer."""
+        self.requests += 1
+        if seconds is not None:
+            self.answers += 1
+            self._least = min(self._least, seconds)
+            self._most = max(self._most, seconds)
+            self._sum += seconds
+            self._squares += seconds * seconds
+
+    def summary(self) -> str:
+        """The statistics as lines: requests, answers, loss, and of the round trips least, mean, most and deviation in ms."""
+        device = self._device
+        title = device.peripheral.name if device.name == str(device.uid) else f"{device.peripheral.name} {device.uid}"
+        loss = 100 * (self.requests - self.answers) / self.requests if self.requests else 0.0
+        lines = [
+            f"--- {device.name} ({title}) ---",
+            f"{self.requests} requests, {self.answers} answers, {loss:.4g}% loss",
+        ]
+        if self.answers:
+            lines.append(f"min/avg/max/mdev = {'/'.join(f'{each * 1000:.2f}' for each in self._statistics())} ms")
+        return "\n".join(lines)
+
+    def _statistics(self) -> Sequence[float]:
+        mean = self._sum / self.answers
+        return self._least, mean, self._most, math.sqrt(max(self._squares / self.answers - mean * mean, 0.0))

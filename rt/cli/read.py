@@ -1,0 +1,75 @@
+"""`rt read UID [PARAM...]`: ask a device for its values now."""
+
+import json
+from typing import Any
+
+import click
+import trio
+
+from rt.cli import link
+from rt.cli.device import Device, Devices, as_text
+from rt.cli.options import click_options
+from rt.config import Loaded
+from rt.errors import DeviceError
+
+HELP = """\
+Ask a device for the values of parameters, all readable ones if none is named, and print them when it has answered.
+
+UID is a UID, or a name that dev_name of the running robot gives it.
+
+\b
+rt read left_motor
+rt read left_motor duty_cycle enc_pos
+rt read left_motor enc_pos --json | jq .values.enc_pos
+"""
+
+
+@click.command(help=HELP)
+@click.argument("uid")
+@click.argument("params", nargs=-1, metavar="[PARAM]...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to wait for the values.",
+)
+@click_options("instance")
+def command(loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, timeout: float) -> None:
+    """Ask a device for its values now."""
+
+    async def show(robot: link.Link) -> None:
+        devices = await Devices.of(robot)
+        device = await devices.find_one(uid)
+        names = device.readable(params)
+        values = await _ask(devices, device, names, timeout)
+        if as_json:
+            click.echo(json.dumps(device.row(values)))
+        else:
+            width = max(map(len, names))
+            for name, value in values.items():
+                click.echo(f"{name:<{width}}  {as_text(value)}")
+
+    link.run(loaded.config, show, visiting=True)
+
+
+async def _ask(devices: Devices, device: Device, names: list[str], timeout: float) -> dict[str, Any]:  # noqa: ASYNC109 - its end is an error of its own
+    """Values that came in after the question.
+
+    Raises:
+        DeviceError: Some did not come in time, or the device has left.
+        RemoteCallError: The device service refused the question.
+    """
+    buffer = device.buffer
+    before = buffer.received
+    missing = names
+    with trio.move_on_after(timeout):
+        await devices.call("read", str(device.uid), names, timeout=timeout)
+        while missing := [name for name in names if buffer.received[name] == before[name]]:
+            if not await buffer.changed(*missing):
+                device.gone()
+        return await device.values_soon(names)
+    which = "its values" if len(missing) == len(names) else ", ".join(missing)
+    raise DeviceError(f"{device.name} did not send {which} within {timeout:g} s", uid=str(device.uid))

@@ -1,0 +1,150 @@
+"""`rt subscribe UID [PARAM...]`: print the values of a device as they arrive.
+
+The rule of this module: however it ends, the device's former subscription is put back, since a robot goes by it.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import trio
+
+from rt.cli import link
+from rt.cli.device import ASK_TIMEOUT, Device, Devices, Output, run_until_signal
+from rt.cli.options import click_options
+from rt.cli.table import shown
+from rt.config import Loaded
+from rt.errors import DeviceError, RuntimeBaseException
+
+LOOK_INTERVAL = 1.0
+"""Time without a value after which it is verified that the robot still runs (s)."""
+SUBSCRIBE_TIMEOUT = 3.0
+"""How long the device may take to grant a subscription (s)."""
+
+HELP = """\
+Subscribe to parameters of a device and print what arrives, a line each time, until Ctrl-C. Without PARAM they are those that the catalog subscribes to. In the end the device is given back the subscription that it had before.
+
+UID is a UID, or a name that dev_name of the running robot gives it.
+
+\b
+rt subscribe left_motor
+rt subscribe left_motor enc_pos enc_vel --interval 0.1
+rt subscribe bumper --json --count 10
+"""
+
+
+@click.command(help=HELP)
+@click.argument("uid")
+@click.argument("params", nargs=-1, metavar="[PARAM]...")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, 65.535, min_open=True),
+    metavar="SECONDS",
+    help="Time between two reports, 0.04 to 0.25. [the catalog's]",
+)
+@click.option("--count", type=click.IntRange(1), metavar="NUMBER", help="End after so many lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
+@click_options("instance")
+def command(  # noqa: PLR0917 - click passes them by name
+    loaded: Loaded, uid: str, params: tuple[str, ...], interval: float | None, count: int | None, as_json: bool
+) -> None:
+    """Print the values of a device as they arrive."""
+
+    async def show(robot: link.Link) -> None:
+        devices = await Devices.of(robot)
+        device = await devices.find_one(uid)
+        names = device.readable(params) if params else None
+
+        async def watch() -> None:
+            former = _Subscription(devices, device)
+            try:
+                await former.replace(names, interval)
+                await _print(devices, device, count, as_json=as_json)
+            finally:
+                await former.put_back()
+
+        await run_until_signal(watch)
+
+    link.run(loaded.config, show, visiting=True)
+
+
+async def _print(devices: Devices, device: Device, count: int | None, *, as_json: bool) -> None:
+    """Print each set of values that arrives; returns after so many, if a count is given."""
+    output = Output()
+    names = device.buffer.subscription
+    printed = 0
+    while count is None or printed < count:
+        with trio.move_on_after(LOOK_INTERVAL) as look:
+            changed = await device.buffer.changed(*names)
+        if look.cancelled_caught:
+            devices.require()  # a robot that was killed says nothing
+            continue
+        if not changed:
+            device.gone()
+        values = await device.values_soon([name for name in names if name in changed])
+        await output.line(json.dumps(device.row(values)) if as_json else _line(device, values))
+        printed += 1
+
+
+def _line(device: Device, values: dict[str, Any]) -> str:
+    stamp = device.buffer.last_update
+    clock = f"{time.strftime('%H:%M:%S', time.localtime(stamp))}.{int(stamp % 1 * 1000):03}"
+    return "  ".join([clock, *(f"{name} {shown(value)}" for name, value in values.items())]).rstrip()
+
+
+class _Subscription:
+    """The subscription that a device has, to be replaced for a while.
+
+    Args:
+        devices: The way to the device.
+        device: Which one.
+    """
+
+    def __init__(self, devices: Devices, device: Device) -> None:
+        self._devices = devices
+        self._device = device
+        self._former = self._present()
+        self._granted: tuple[list[str], float] | None = None
+
+    async def replace(self, params: Sequence[str] | None, interval: float | None) -> None:
+        """Ask for reports; what the device makes of the interval is told.
+
+        Args:
+            params: Names of parameters; those of the catalog if None.
+            interval: Time between two reports (s); the catalog's if None.
+
+        Raises:
+            DeviceError: It grants none.
+            RemoteCallError: It does not answer.
+        """
+        device = self._device
+        await self._devices.call("subscribe", str(device.uid), params, interval, timeout=SUBSCRIBE_TIMEOUT)
+        self._granted = names, granted = self._present()
+        if not granted or not names:
+            raise DeviceError(f"{device.name} grants no subscription", uid=str(device.uid))
+        if interval is not None and round(interval * 1000) != round(granted * 1000):
+            click.echo(f"rt: {device.name} reports every {granted:g} s instead of {interval:g} s", err=True)
+
+    async def put_back(self) -> None:
+        """Let the device report again what it did; takes at most 2 s, also if cancelled. A failure is told.
+
+        If somebody else has changed the subscription since, it is left alone.
+        """
+        if self._granted is not None and self._granted != self._present():
+            return
+        uid, (names, interval) = str(self._device.uid), self._former
+        with trio.CancelScope(shield=True):
+            try:
+                if names and interval:
+                    await self._devices.call("subscribe", uid, names, interval, timeout=ASK_TIMEOUT)
+                else:
+                    await self._devices.call("unsubscribe", uid, timeout=ASK_TIMEOUT)
+            except RuntimeBaseException as error:
+                # A device that has left gets the subscription of the catalog when it comes back.
+                if self._device.buffer.valid:
+                    click.echo(f"rt: {self._device.name} kept this subscription: {error}", err=True)
+
+    def _present(self) -> tuple[list[str], float]:
+        return self._device.buffer.subscription, self._device.buffer.interval

@@ -1,0 +1,196 @@
+"""`rt write UID PARAM=VALUE...`: drive a device from the command line, for as long as the command lives.
+
+The rule of this module: what it writes moves a device only under a lease of its own, which ends with the command however that
+happens; then the device process disables what it moved. A device that leaves is not driven again when it comes back.
+"""
+
+import json
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import click
+import trio
+
+from rt.buffer import Doorbell, Lease
+from rt.cli import link
+from rt.cli.device import Device, Devices, run_until_signal
+from rt.cli.options import click_options
+from rt.config import Loaded, nearest
+from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
+
+RENEW_INTERVAL: Final = 0.02
+"""Time between two renewals of the lease (s); see `rt.buffer.lease.TIMEOUT`."""
+SEND_TIMEOUT: Final = 2.0
+"""How long the device process may take to send the values, and to disable the device in the end (s)."""
+_LOOK_INTERVAL: Final = 1.0
+_PAUSE: Final = 0.01
+
+HELP = """\
+Write parameters of a device and let it act on them until Ctrl-C; then it is disabled. VALUE is a number, true or false.
+
+UID is a UID, or a name that dev_name of the running robot gives it. If the team's code writes to the same device, the newest value counts.
+
+\b
+rt write left_motor duty_cycle=0.25
+rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
+"""
+
+
+@click.command(help=HELP)
+@click.argument("uid")
+@click.argument("settings", nargs=-1, required=True, metavar="PARAM=VALUE...")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=math.inf,
+    metavar="NUMBER",
+    help="End by itself after so long.",
+)
+@click_options("instance")
+def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float) -> None:
+    """Drive a device from the command line."""
+
+    async def show(robot: link.Link) -> None:
+        devices = await Devices.of(robot)
+        device = await devices.find_one(uid)
+        values = parse_settings(device, settings)
+        bells, doorbell = robot.app.bells, robot.app.doorbell
+        assert bells is not None, "a visitor has bells"
+        assert doorbell is not None, "a visitor has the doorbell"
+        driver = _Driver(device, robot.app.make_lease_table().slot(bells.seat), doorbell)
+
+        async def drive() -> None:
+            with trio.move_on_after(seconds):
+                await driver.drive(values, lambda: _watch(devices, device))
+
+        await run_until_signal(drive)
+        if driver.disabled:
+            click.echo(f"{device.name} is disabled")
+        else:
+            raise DeviceError(
+                f"{device.name} was not seen to be disabled within {SEND_TIMEOUT:g} s: see `rt devices`",
+                uid=str(device.uid),
+            )
+
+    link.run(loaded.config, show, visiting=True)
+
+
+def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
+    """The values by parameter that ``PARAM=VALUE`` texts give.
+
+    Raises:
+        DeviceError: One is not of that form, its parameter does not exist or cannot be written, or the value does not fit it.
+    """
+    from rt.catalog.notation_value import NotationError, find_parameter, pack_value
+
+    values: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise DeviceError(f"{text!r} has to be PARAM=VALUE, as duty_cycle=0.5", setting=text)
+        try:
+            param = find_parameter(device.peripheral, name, ())
+            if not param.writeable:
+                writeable = [each.name for each in device.peripheral.params if each.writeable]
+                hint = (
+                    nearest(name, writeable) if writeable else f" (no parameter of a {device.peripheral.name} can be)"
+                )
+                raise DeviceError(f"{device.name}.{name} cannot be written, only read{hint}", setting=text)
+            values[name] = json.loads(value)
+            if isinstance(values[name], str):
+                raise DeviceError(f"{text!r}: the value has to be a number, true or false", setting=text)
+            pack_value(param, values[name], limited=True)
+        except NotationError as error:
+            raise DeviceError(f"{text!r}: {error}", setting=text) from None
+        except json.JSONDecodeError:
+            raise DeviceError(f"{text!r}: the value has to be a number, true or false", setting=text) from None
+    return values
+
+
+class _Driver:
+    """Drives one device under a lease.
+
+    Attributes:
+        disabled: Whether the device was seen to be disabled in the end.
+    """
+
+    def __init__(self, device: Device, lease: Lease, doorbell: Doorbell) -> None:
+        self.disabled = False
+        self._device = device
+        self._lease = lease
+        self._doorbell = doorbell
+
+    async def drive(self, values: dict[str, Any], watch: Callable[[], Awaitable[None]]) -> None:
+        """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled."""
+        self._renew()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_lease)
+                await self._write(values)
+                await watch()
+                nursery.cancel_scope.cancel()
+        finally:
+            before = self._device.buffer.counters.disables
+            self._lease.release()
+            self._doorbell.ring()
+            with trio.move_on_after(SEND_TIMEOUT, shield=True):
+                while self._device.buffer.valid and self._device.buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
+                    await trio.sleep(_PAUSE)
+                self.disabled = True
+
+    def _renew(self) -> None:
+        if self._lease.renew():
+            self._doorbell.ring()
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await trio.sleep(RENEW_INTERVAL)
+            self._renew()
+
+    async def _write(self, values: dict[str, Any]) -> None:
+        """Write the values and wait until they are on the line.
+
+        Raises:
+            DeviceError: The device has left, or the values were not sent in time.
+        """
+        buffer = self._device.buffer
+        before = buffer.sent
+        with trio.move_on_after(SEND_TIMEOUT):
+            for name, value in values.items():
+                while not self._written(name, value):  # noqa: ASYNC110 - a lock of another process rings no bell
+                    await trio.sleep(_PAUSE)
+            while any(buffer.sent[name] == before[name] for name in values):  # noqa: ASYNC110 - counters ring no bell
+                await trio.sleep(_PAUSE)
+            told = ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+            click.echo(f"{self._device.name}: {told} is sent; Ctrl-C disables it")
+            return
+        raise DeviceError(
+            f"{self._device.name} was not sent its values within {SEND_TIMEOUT:g} s: is the robot's log quiet?",
+            uid=str(self._device.uid),
+        )
+
+    def _written(self, name: str, value: Any) -> bool:
+        """Write a value; False if another process holds the lock."""
+        try:
+            self._device.buffer.write(name, value)
+        except BufferBusyError:
+            return False
+        except DeviceBufferError:
+            self._device.gone()
+        return True
+
+
+async def _watch(devices: Devices, device: Device) -> None:
+    """Wait for ever, as long as the robot and the device are there.
+
+    Raises:
+        DeviceError: The device has left.
+        InstanceAbsentError: The robot has ended.
+    """
+    while True:
+        with trio.move_on_after(_LOOK_INTERVAL):
+            await device.buffer.changed()
+        if not device.buffer.valid:
+            device.gone()
+        devices.require()

@@ -1,0 +1,167 @@
+"""What the verbs for one device are made of: names checked before anything is sent, values, statistics, and how they end."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import signal
+import struct
+from collections.abc import Iterator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from rt import catalog
+from rt.buffer import BufferStore
+from rt.cli import table
+from rt.cli.device import Device, Output, as_text, jsonable, run_until_signal
+from rt.cli.ping import RoundTrips
+from rt.errors import DeviceError
+from rt.protocol.message import DevData
+
+KNOWN = catalog.load()
+MOTOR = 12 << 72 | 1
+SWITCH = 5
+
+
+@pytest.fixture
+def store() -> BufferStore:
+    return BufferStore(KNOWN, "", shared=False)
+
+
+@pytest.fixture
+def motor(store: BufferStore) -> Device:
+    buffer = store.get_or_open(MOTOR)
+    buffer.valid = True
+    return Device(MOTOR, "left_motor", buffer)
+
+
+class TestDevice:
+    def test_without_names_every_readable_parameter_is_meant(self, motor: Device) -> None:
+        assert motor.readable(()) == ["duty_cycle", "enc_pos", "enc_vel", "motor_current", "deadband"]
+        assert motor.readable(("enc_vel", "enc_pos", "enc_vel")) == ["enc_vel", "enc_pos"]
+
+    def test_an_unknown_parameter_is_told_with_the_nearest(self, motor: Device) -> None:
+        with pytest.raises(DeviceError, match="did you mean 'enc_pos'"):
+            motor.readable(("enc_vel", "enc_po"))
+        with pytest.raises(DeviceError, match=r"left_motor\.pid_pos_kp cannot be read, only written"):
+            motor.readable(("pid_pos_kp",))
+
+    def test_values_have_no_more_digits_than_the_device_sent(self, motor: Device) -> None:
+        motor.buffer.set("enc_pos", 0.1)
+        motor.buffer.update(DevData(1 << 11, struct.pack("<f", math.inf)))
+        values = motor.values(["enc_pos", "enc_vel"])
+        assert values == {"enc_pos": 0.1, "enc_vel": math.inf}
+        row = motor.row(values)
+        assert row["values"] == {"enc_pos": 0.1, "enc_vel": None}
+        assert row["time"].endswith("Z")
+        json.dumps(row, allow_nan=False)
+
+    def test_a_device_that_has_left_is_told(self, motor: Device) -> None:
+        motor.buffer.valid = False
+        with pytest.raises(DeviceError, match="left_motor was disconnected"):
+            motor.values(["enc_pos"])
+
+    def test_values_are_what_a_shell_reads(self) -> None:
+        assert [as_text(value) for value in (True, False, 7, -0.5, math.nan)] == ["true", "false", "7", "-0.5", "nan"]
+        assert jsonable({"a": math.nan, "b": True, "c": 1}) == {"a": None, "b": True, "c": 1}
+
+
+class TestRows:
+    def test_only_the_chosen_devices_are_rows_and_each_parameter_is_counted(
+        self, store: BufferStore, motor: Device
+    ) -> None:
+        store.get_or_open(SWITCH)
+        motor.buffer.set("enc_pos", 1.0)
+        motor.buffer.set("enc_pos", 2.0)
+        assert {row["uid"] for row in table.device_rows(store, {})} == {str(MOTOR), str(SWITCH)}
+        (row,) = table.device_rows(store, {MOTOR: "left_motor"}, [MOTOR])
+        assert row["name"] == "left_motor"
+        assert (row["received"]["enc_pos"], row["received"]["enc_vel"], row["sent"]["enc_pos"]) == (2, 0, 0)
+        assert 0 <= row["age"] < 60
+        assert (row["subscription"], row["interval"]) == ([], 0.0)
+        (row,) = table.device_rows(store, {}, [SWITCH])
+        assert row["age"] is None
+        json.dumps(row, allow_nan=False)
+
+
+class TestRoundTrips:
+    def test_statistics_are_those_of_ping(self, motor: Device) -> None:
+        trips = RoundTrips(motor)
+        for seconds in (0.001, 0.002, None, 0.006):
+            trips.add(seconds)
+        assert trips.summary().splitlines() == [
+            f"--- left_motor (polar-bear {MOTOR}) ---",
+            "4 requests, 3 answers, 25% loss",
+            "min/avg/max/mdev = 1.00/3.00/6.00/2.16 ms",
+        ]
+
+    def test_one_that_never_answers_has_no_times(self, motor: Device) -> None:
+        trips = RoundTrips(motor._replace(name=str(MOTOR)))
+        assert trips.summary() == f"--- {MOTOR} (polar-bear) ---\n0 requests, 0 answers, 0% loss"
+        trips.add(None)
+        assert trips.summary().endswith("\n1 requests, 0 answers, 100% loss")
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Handlers of signals as they were before the test."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_it_and_another_cuts_nothing_short(handlers: None, number: int) -> None:
+    steps = []
+
+    async def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                os.kill(os.getpid(), number)
+                await trio.lowlevel.checkpoint()
+                steps.append("put back")
+
+    with trio.fail_after(10):
+        await run_until_signal(work)
+    os.kill(os.getpid(), number)
+    await trio.lowlevel.checkpoint()
+    assert steps == ["put back"]
+
+
+async def test_without_a_signal_everything_is_as_before(handlers: None) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    await run_until_signal(trio.lowlevel.checkpoint)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_a_reader_that_is_slow_does_not_keep_a_line_from_being_cancelled(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with open(read, "rb"), open(write, "w") as stdout:  # noqa: ASYNC230, PTH123 - the two ends of a pipe
+        monkeypatch.setattr("sys.stdout", stdout)
+        output = Output()
+        with trio.fail_after(10):
+            await output.line("taken at once")
+        with contextlib.suppress(BlockingIOError):
+            while os.write(write, b"x" * 4096):
+                pass
+        with trio.move_on_after(1) as scope:
+            await output.line("never taken")
+        assert scope.cancelled_caught
+
+
+async def test_what_is_no_pipe_takes_a_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stdout)
+    await Output().line("a line")
+    assert stdout.getvalue() == "a line\n"

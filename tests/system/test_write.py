@@ -1,0 +1,154 @@
+"""`rt write`: a device is driven for as long as the command lives, and not a moment longer."""
+
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from support.robot import PATIENCE, Device, Robot
+
+from rt.protocol.message import DevDisable, DevWrite
+
+pytestmark = pytest.mark.system
+
+
+class Command:
+    """A `rt write` that runs."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+
+    async def line(self) -> str:
+        assert self.process.stdout is not None
+        with trio.fail_after(PATIENCE):
+            text = b""
+            while not text.endswith(b"\n"):
+                byte = await self.process.stdout.receive_some(1)
+                assert byte, text
+                text += byte
+        return text.decode()
+
+    async def errors(self) -> str:
+        assert self.process.stderr is not None
+        return (b"".join([chunk async for chunk in self.process.stderr])).decode()
+
+
+@asynccontextmanager
+async def writing(robot: Robot, *arguments: str) -> AsyncIterator[Command]:
+    process = await trio.lowlevel.open_process(
+        robot.arguments("write", *arguments),
+        cwd=robot.folder / "empty",
+        env=robot.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield Command(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            await stream.aclose()
+
+
+@pytest.fixture
+async def motor(robot: Robot) -> Device:
+    """A motor that a running robot, which is idle, knows as ``motor``."""
+    device = Device("polar-bear")
+    await robot.start()
+    await robot.plug_tcp(device)
+    await robot.connected(device)
+    return device
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+async def test_a_motor_runs_while_the_command_lives_and_is_disabled_when_it_ends(
+    robot: Robot, motor: Device, signum: signal.Signals
+) -> None:
+    async with writing(robot, "motor", "duty_cycle=0.5") as command:
+        assert await command.line() == "motor: duty_cycle=0.5 is sent; Ctrl-C disables it\n"
+        await motor.written(duty_cycle=0.5)
+        since = len(motor.messages)
+        assert not motor.emulated.disabled
+        command.process.send_signal(signum)
+        await motor.disabled(since)
+        if signum != signal.SIGKILL:
+            assert await command.line() == "motor is disabled\n"
+            assert await command.process.wait() == 0
+    assert motor.emulated.disabled
+    assert motor.writes(since) == 0
+
+
+async def test_it_ends_by_itself_after_the_time_that_is_given(robot: Robot, motor: Device) -> None:
+    done = await robot.command("write", "motor", "duty_cycle=-1", "deadband=0.25", "--seconds", "0.2")
+    assert done.stdout.splitlines() == [
+        "motor: duty_cycle=-1, deadband=0.25 is sent; Ctrl-C disables it",
+        "motor is disabled",
+    ], done.stderr
+    await motor.written(duty_cycle=-1.0, deadband=0.25)
+    assert motor.emulated.disabled
+
+
+async def test_a_motor_that_is_unplugged_is_not_driven_again_when_it_is_back(robot: Robot) -> None:
+    motor = Device("polar-bear")
+    await robot.start()
+    unplug = await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    async with writing(robot, "motor", "duty_cycle=0.5") as command:
+        await command.line()
+        unplug.cancel()
+        assert await command.process.wait() == 1
+        assert await command.errors() == "rt: the device motor was disconnected\n"
+    since = len(motor.messages)
+    await robot.plug_tcp(motor)
+    await robot.connected(motor, since=1)
+    assert motor.writes(since) == 0
+
+
+async def test_the_end_of_the_command_stops_nothing_that_the_teams_code_drives(robot: Robot, motor: Device) -> None:
+    robot.write(
+        "studentcode.py",
+        "def autonomous_setup():\n    pass\n\ndef autonomous_main():\n    Robot.write('motor', 'duty_cycle', 0.75)\n",
+    )
+    other = Device("polar-bear", 9)
+    await robot.plug_tcp(other)
+    await robot.connected(other)
+    await robot.call("auto")
+    await motor.written(duty_cycle=0.75)
+    async with writing(robot, str(other.uid), "duty_cycle=0.5") as command:
+        await command.line()
+        mine, theirs = len(other.messages), len(motor.messages)
+        command.process.kill()
+        await other.disabled(mine)
+    await motor.until(lambda message: isinstance(message, DevWrite), len(motor.messages))
+    assert not any(isinstance(message, DevDisable) for message in motor.messages[theirs:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("motr", "duty_cycle=1"), "did you mean motor?"),
+        (("motor", "duty=1"), "did you mean duty_cycle?"),
+        (("motor", "duty_cycle"), "has to be PARAM=VALUE"),
+        (("motor", "duty_cycle=fast"), "a number, true or false"),
+        (("motor", "duty_cycle=NaN"), "has to be a number"),
+        (("motor", "duty_cycle=1.5"), "-1 to 1"),
+        (("motor", "enc_vel=1"), "cannot be written, only read"),
+        (("switch", "switch0=true"), "is not connected"),
+    ],
+)
+async def test_a_mistake_is_a_sentence_and_moves_nothing(
+    robot: Robot, motor: Device, arguments: tuple[str, ...], sentence: str
+) -> None:
+    robot.errors = b""
+    done = await robot.command("write", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert sentence in done.stderr
+    assert motor.writes() == 0

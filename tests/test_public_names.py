@@ -1,0 +1,61 @@
+"""Every name that robot programs know from the older package is in the table of ARCHITECTURE.md, and is where that says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.names import find
+
+MAP = Path(__file__).parents[1] / "ARCHITECTURE.md"
+
+OLDER: dict[str, str] = {
+    "DeviceBufferError": "",
+    "Buffer": "params get make_type open set transaction unlink write",
+    "BufferStore": "catalog buffers stack shared get_or_open make_catalog",
+    "DeviceBuffer": "emit_dev_data emit_dev_rw emit_subscription get_read get_update get_write make_sub_res read update last_update last_write",
+    "DeviceUID": "device_id year random from_int",
+    "NullDevice": "",
+    "Parameter": "name ctype id lower upper readable writeable subscribed clamp parse_ctype default platform_type",
+    "BaseStructure": "",
+    "RuntimeBaseException": "",
+    "SyncError": "",
+    "DeviceError": "",
+    "EventObserver": "devices context",
+    "PollingObserver": "patterns interval ports",
+    "SmartDeviceObserver": "",
+    "SmartDevice": "heartbeat",
+    "SmartDeviceClient": "reader writer buffer requests read_queue write_queue discover read subscribe",
+    "SmartDeviceManager": "buffers observer devices poll_interval discovery_timeout disable heartbeat open_serial_devices open_virtual_devices read run_device ping",
+}
+"""The classes and exceptions of the older package's buffers and Smart Devices, and their public members."""
+
+
+def older_names() -> list[str]:
+    return [*OLDER, *(f"{owner}.{member}" for owner, members in OLDER.items() for member in members.split())]
+
+
+def table() -> dict[str, str]:
+    """What the older package calls things -> what rt calls them, from the map."""
+    _, _, section = MAP.read_text("utf-8").partition("\n## Where the names are\n")
+    section, _, _ = section.partition("\n## ")
+    rows = re.findall(r"^\| `([^`]+)` \| `(rt\.[^`]+)` \|[^|]*\|$", section, re.MULTILINE)
+    assert len(rows) == len(dict(rows)), "a name stands twice"
+    return dict(rows)
+
+
+@pytest.mark.parametrize("name", older_names())
+def test_every_name_of_the_older_package_is_on_the_map(name: str) -> None:
+    assert name in table()
+
+
+@pytest.mark.parametrize(("name", "path"), table().items())
+def test_every_name_on_the_map_is_where_it_says(name: str, path: str) -> None:
+    assert find(path) is not None
+
+
+@pytest.mark.parametrize(
+    "path", ["rt.buffer.Bufer", "rt.bufer", "rt.buffer.Buffer.gett", "rt.buffer.BufferStore(share)"]
+)
+def test_a_name_that_is_not_there_is_not_found(path: str) -> None:
+    with pytest.raises((AttributeError, ImportError, KeyError)):
+        find(path)
