@@ -67,3 +67,10 @@ def interface_of(bind: str) -> str:
     except ValueError:
         return LOOPBACK
     return str(address) if address.version == 4 else LOOPBACK
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of ``tcp://HOST:PORT``. A machine may call itself localhost without IPv6, so that name is IPv4's."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    host = host.strip("[]")
+    return "127.0.0.1" if host == "localhost" else host, int(port)

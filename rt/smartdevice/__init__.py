@@ -7,9 +7,10 @@ from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.emulator import EmulatedDevice, connect_emulated, run_emulated, serve_pty
 from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.guard import SafetyGuard
-from rt.smartdevice.link import Link, LinkGoneError, SerialLink, StreamLink
+from rt.smartdevice.link import Link, LinkGoneError, StreamLink
 from rt.smartdevice.motion import World
 from rt.smartdevice.observer import PollingObserver, PortChange
+from rt.smartdevice.serial_link import SerialLink
 from rt.smartdevice.uid_spec import parse_uid_spec
 
 __all__ = [

@@ -4,7 +4,6 @@ Whatever the device says is taken in at once, into the device's buffer, and in o
 However a client ends, its device gets a last DEV_DISABLE if the line still takes it.
 """
 
-import collections
 import contextlib
 from typing import Final
 
@@ -12,22 +11,10 @@ import trio
 
 from rt import log
 from rt.buffer import BufferStore, DeviceBuffer
-from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, RemoteProtocolError
-from rt.protocol import frames
-from rt.protocol.message import (
-    PARAMS_MAX,
-    DevData,
-    DevRead,
-    Error,
-    ErrorCode,
-    HbReq,
-    HbRes,
-    Message,
-    Ping,
-    SubReq,
-    SubRes,
-)
-from rt.smartdevice.exchange import Exchange, NoAnswerError
+from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
+from rt.protocol.message import PARAMS_MAX, DevRead, HbReq, Message, Ping, SubReq, SubRes
+from rt.smartdevice.exchange import NoAnswerError
+from rt.smartdevice.intake import BUSY_TRIES, Intake
 from rt.smartdevice.link import Link, LinkGoneError
 from rt.smartdevice.receiver import Receiver
 from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Gate, Sender
@@ -42,7 +29,6 @@ MOST_BUFFERS: Final = 1024
 """How many different devices one run of the device process remembers: a page of /dev/shm each, 4 MB in all, and a descriptor. Twice
 as many as may be connected, so that each of them may be exchanged once while the robot runs."""
 
-_BUSY_TRIES: Final = 20
 _LIFE_IDS: Final = (255, 254)
 """Ids of the heartbeat requests that no caller asked for; the running number of the others stays below."""
 
@@ -60,8 +46,6 @@ class SmartDeviceClient:
         link: As above.
         uid: The device's UID, or None until it is discovered.
         ended: Set when `run` has ended.
-        lost: Set when the admitted device has fallen silent, or another one answers in its place; a new event with `admit`.
-        heard: When the last intact frame was taken in, by trio's clock.
     """
 
     def __init__(
@@ -70,26 +54,34 @@ class SmartDeviceClient:
         self.link = link
         self.uid: int | None = None
         self.ended = trio.Event()
-        self.lost = trio.Event()
-        self.heard = trio.current_time()
         self._receiver = receiver or Receiver()
-        self._reader = frames.FrameReader()
-        self._backlog: collections.deque[DevData | SubRes] = collections.deque()  # at most what one piece of data held
         self._wanted: SubReq | None = None
         self._found: DeviceBuffer | None = None
         self._sender = Sender(link, gate, write_interval)
-        self._greetings: Exchange[SubRes] = Exchange(link.name)
-        self._heartbeats: Exchange[float] = Exchange(link.name)
+        self._intake = Intake(link.name, self._sender)
         self._heartbeat_id = 0
         self._scope: trio.CancelScope | None = None
         self._dropped = False
-        self._errors: set[int] = set()
         self._log = log.get_logger()
 
     @property
     def buffer(self) -> DeviceBuffer:
         """The device's buffer; a private one without parameters until the device is admitted."""
         return self._sender.buffer
+
+    @property
+    def lost(self) -> trio.Event:
+        """Set when the admitted device has fallen silent, or another one answers in its place; a new event with `admit`."""
+        return self._intake.lost
+
+    @property
+    def heard(self) -> float:
+        """When the last intact frame was taken in, by trio's clock (s)."""
+        return self._intake.heard
+
+    @heard.setter
+    def heard(self, time: float) -> None:
+        self._intake.heard = time
 
     @property
     def drivers(self) -> int:
@@ -112,7 +104,7 @@ class SmartDeviceClient:
         except* (LinkGoneError, trio.ClosedResourceError):
             pass
         finally:
-            for exchange in (self._greetings, self._heartbeats, self._sender.disables):
+            for exchange in (self._intake.greetings, self._intake.heartbeats, self._sender.disables):
                 exchange.close()
             with trio.CancelScope(shield=True):
                 with trio.move_on_after(FAREWELL_TIMEOUT), contextlib.suppress(LinkGoneError, trio.ClosedResourceError):
@@ -173,12 +165,12 @@ class SmartDeviceClient:
         buffer = self._found
         if buffer is None:
             raise RuntimeError("a device is admitted after it was discovered")
-        self.lost = trio.Event()
         before = self.buffer.counters
         for name, *_ in before._fields_:
             setattr(buffer.counters, name, getattr(buffer.counters, name) + getattr(before, name))
         buffer.counters.connects += 1
         self._sender.buffer = buffer
+        self._intake.admit(self.uid)
         self._sender.write_interval = buffer.peripheral.write_interval or self._sender.write_interval
         while True:
             with contextlib.suppress(BufferBusyError):
@@ -195,19 +187,20 @@ class SmartDeviceClient:
         await self._leave()
         self._sender.disable()
         self._sender.buffer = type(self.buffer).private()
+        self._intake.admit(None)
         self._found = None
 
     def ask_for_life(self) -> None:
         """Send a heartbeat request that nobody waits for, unless the line takes none; disturbs no `heartbeat`."""
         for heartbeat_id in _LIFE_IDS:
-            if not self._heartbeats.awaited(heartbeat_id):
+            if not self._intake.heartbeats.awaited(heartbeat_id):
                 with contextlib.suppress(DeviceError):
                     self._sender.request(HbReq(heartbeat_id))
                 return
 
     def lose(self) -> None:
         """Take note that the device is silent."""
-        self.lost.set()
+        self._intake.lost.set()
 
     async def ping(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """Ask the device who it is.
@@ -255,7 +248,7 @@ class SmartDeviceClient:
         answer = await self._ask(request, within)
         # An answer to an earlier ping says that nothing is subscribed: the one to this request is still to come.
         while request.params and request.interval and not answer.interval:
-            answer = await self._greetings.wait(0, max(deadline - trio.current_time(), 0.0))
+            answer = await self._intake.greetings.wait(0, max(deadline - trio.current_time(), 0.0))
         return answer
 
     def read(self, params: list[str] | None = None) -> None:
@@ -283,7 +276,7 @@ class SmartDeviceClient:
             DeviceError: No answer in time, or the device is gone.
         """
         start = trio.current_time()
-        return await self._heartbeats.wait(self.send_heartbeat(heartbeat_id), within) - start
+        return await self._intake.heartbeats.wait(self.send_heartbeat(heartbeat_id), within) - start
 
     def send_heartbeat(self, heartbeat_id: int | None = None) -> int:
         """Ask for a sign of life without waiting; returns the id. Raises like `heartbeat`."""
@@ -313,7 +306,7 @@ class SmartDeviceClient:
 
     async def _ask(self, message: Message, within: float) -> SubRes:
         self._sender.request(message)
-        return await self._greetings.wait(0, within)
+        return await self._intake.greetings.wait(0, within)
 
     def _identify(self, answer: SubRes, store: BufferStore) -> int:
         known = store.catalog.by_device_id(answer.device_id) is not None
@@ -347,82 +340,13 @@ class SmartDeviceClient:
 
     async def _read(self) -> None:
         while True:
-            await self._receiver.feed(self.link, self._take_in)
-            await self._catch_up()
-
-    def _take_in(self, data: bytes) -> bool:
-        """Take in what the line gave; False if the buffer is busy, and `_catch_up` has to take in what is left over."""
-        for item in self._reader.feed(data):
-            counters = self._sender.buffer.counters
-            if isinstance(item, RemoteProtocolError):
-                counters.bad_frames += 1
-                continue
-            counters.frames_received += 1
-            self.heard = trio.current_time()
-            # What the device reports stays in order; its other messages need no buffer, and do not wait behind a busy one.
-            if not isinstance(item, (DevData, SubRes)):
-                self._take(item)
-            elif self._backlog or not self._update(item):
-                self._backlog.append(item)
-        return not self._backlog
-
-    async def _catch_up(self) -> None:
-        """Take in what is left over. Each message is tried for some ms, then its values are counted as dropped."""
-        while self._backlog:
-            message = self._backlog[0]
-            for _ in range(_BUSY_TRIES):
-                if self._update(message):
-                    break
-                await trio.sleep(BUSY_PAUSE)
-            else:
-                self.buffer.counters.updates_dropped += 1
-                if isinstance(message, SubRes):
-                    self._greetings.answer(0, message)
-            self._backlog.popleft()
-            self.heard = trio.current_time()
-
-    def _update(self, message: DevData | SubRes) -> bool:
-        """Store what the device said; False if the buffer is busy, and nothing was done."""
-        buffer = self._sender.buffer
-        if buffer is self._found:
-            if type(message) is SubRes and message.uid != self.uid:
-                self.lose()  # another device stands at this line: not its values in this buffer
-            else:
-                try:
-                    buffer.update(message)
-                except RemoteProtocolError:
-                    buffer.counters.bad_frames += 1
-                    return True
-                except BufferBusyError:
-                    return False
-        if type(message) is SubRes:
-            self._greetings.answer(0, message)
-        return True
-
-    def _take(self, message: Message) -> None:
-        if isinstance(message, HbReq):
-            self._sender.answer_heartbeat(message.id)
-        elif isinstance(message, HbRes):
-            self._heartbeats.answer(message.id, trio.current_time())
-        elif isinstance(message, Error):
-            if message.code == ErrorCode.BACKOFF:
-                self._sender.back_off()
-            else:
-                self._note_error(message.code)
-        else:  # what only travels to a device
-            self.buffer.counters.bad_frames += 1
-
-    def _note_error(self, code: int) -> None:
-        """Count what the device complains of; said once for each code."""
-        self.buffer.counters.errors_received += 1
-        if code not in self._errors:
-            self._errors.add(code)
-            self._log.debug("the Smart Device reports an error", port=self.link.name, uid=str(self.uid), code=int(code))
+            await self._receiver.feed(self.link, self._intake.take)
+            await self._intake.catch_up()
 
     async def _leave(self) -> None:
-        if self.buffer is not self._found:
+        if self._intake.uid is None:
             return  # the buffer is another link's
-        for _ in range(_BUSY_TRIES):
+        for _ in range(BUSY_TRIES):
             with contextlib.suppress(BufferBusyError):
                 self.buffer.valid = False
                 self.buffer.discard_writes()

@@ -20,8 +20,9 @@ from rt.protocol.message import Message
 from rt.smartdevice.faults import Faults
 from rt.smartdevice.faulty_link import FaultyLink, Line
 from rt.smartdevice.firmware import EmulatedDevice
-from rt.smartdevice.link import LinkGoneError, SocketLink, StreamLink
+from rt.smartdevice.link import LinkGoneError, StreamLink
 from rt.smartdevice.pacer import Pacer, Turn
+from rt.smartdevice.socket_link import SocketLink
 
 __all__ = ["EmulatedDevice", "connect_emulated", "run_emulated", "serve_pty"]
 

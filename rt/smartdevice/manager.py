@@ -19,20 +19,21 @@ from rt.buffer.device import ALL_SEATS
 from rt.catalog.names import absent_device, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
 from rt.remote import Handler, route
+from rt.remote.address import split_address
 from rt.smartdevice import liveness
 from rt.smartdevice.client import DISCOVERY_TIMEOUT, WRITE_INTERVAL, SmartDeviceClient
 from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.guard import SafetyGuard
-from rt.smartdevice.link import DEFAULT_BAUD_RATE, Link, LinkGoneError, SocketLink
+from rt.smartdevice.link import Link, LinkGoneError
 from rt.smartdevice.observer import PollingObserver
 from rt.smartdevice.ports import keep_ports_open
 from rt.smartdevice.receiver import Receiver
+from rt.smartdevice.rivals import Rivals
+from rt.smartdevice.serial_link import DEFAULT_BAUD_RATE
+from rt.smartdevice.socket_link import SocketLink
 
 DISABLE_TIMEOUT: Final = 0.2
 """How long all devices together may take to be disabled when the process ends, in s."""
-
-RIVAL_TIMEOUT: Final = 0.5
-"""How long the holder of a UID may take to show that it is alive when another device claims the same, in s."""
 
 SUBSCRIBE_TRIES: Final = 3
 """How often a device may leave its subscription unanswered before that is told."""
@@ -74,7 +75,7 @@ class SmartDeviceManager(Handler):
         self._write_interval = write_interval
         self._discovery_timeout = discovery_timeout
         self._clients: set[SmartDeviceClient] = set()
-        self._probes: dict[SmartDeviceClient, _Probe] = {}
+        self._rivals = Rivals(self.devices)
         self._said: set[object] = set()
         self._receiver = Receiver()
         self._log = log.get_logger()
@@ -239,7 +240,7 @@ class SmartDeviceManager(Handler):
     async def _admit(self, client: SmartDeviceClient) -> None:
         before = client.uid
         uid = await client.discover(self._buffers, within=self._discovery_timeout)
-        await self._outlive_rival(uid, client)
+        await self._rivals.outlive(uid, client)
         self.devices[uid] = client
         # What was silent for a while may have missed that it was disabled.
         if before is not None or not self.guard.open:
@@ -276,47 +277,6 @@ class SmartDeviceManager(Handler):
                 return
             if tries == SUBSCRIBE_TRIES:
                 self._log.warning("the Smart Device does not answer its subscription", port=client.link.name)
-
-    async def _outlive_rival(self, uid: int, client: SmartDeviceClient) -> None:
-        """Make sure that nobody else has this UID: one that does not answer any more is dropped, as after a lost connection."""
-        while (rival := self.devices.get(uid)) is not None:
-            if await self._is_alive(rival):
-                raise DuplicateUIDError(
-                    f"{client.link.name} is refused: its UID {uid} is that of the device on {rival.link.name}; "
-                    "give one of them another UID",
-                    uid=str(uid),
-                    port=client.link.name,
-                    other=rival.link.name,
-                )
-            self._log.warning(
-                "the Smart Device does not answer and another one has its UID: it is dropped",
-                port=rival.link.name,
-                other=client.link.name,
-                uid=str(uid),
-            )
-            await rival.drop()
-            if self.devices.get(uid) is rival:
-                del self.devices[uid]
-
-    async def _is_alive(self, client: SmartDeviceClient) -> bool:
-        """Whether a device answers; one question serves all who ask at the same time."""
-        if client.ended.is_set():
-            return False
-        probe = self._probes.get(client)
-        if probe is not None:
-            await probe.done.wait()
-            return probe.alive
-        probe = self._probes[client] = _Probe()
-        try:
-            await client.heartbeat(within=RIVAL_TIMEOUT)
-        except (NoAnswerError, LinkGoneError):
-            probe.alive = False
-        except DeviceError:
-            pass  # it could not be asked, which says nothing of it
-        finally:
-            del self._probes[client]
-            probe.done.set()
-        return probe.alive
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         """Run a device that has connected over TCP. Beyond the most that there may be, it is turned away."""
@@ -373,25 +333,6 @@ class SmartDeviceManager(Handler):
         if uids is None:
             return list(self.devices.values())
         return [self._one(uid) for uid in ([uids] if isinstance(uids, str) else uids)]
-
-
-class _Probe:
-    """One question whether a device is alive, and its answer."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.alive = True
-
-
-class DuplicateUIDError(DeviceError):
-    """Two devices have the same UID."""
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of ``tcp://HOST:PORT``. A machine may call itself localhost without IPv6, so that name is IPv4's."""
-    host, _, port = address.removeprefix("tcp://").rpartition(":")
-    host = host.strip("[]")
-    return "127.0.0.1" if host == "localhost" else host, int(port)
 
 
 def _make_room() -> None:

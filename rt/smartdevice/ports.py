@@ -11,8 +11,9 @@ import trio
 
 from rt import log
 from rt.ports import Holder, access_remedy, held_remedy, holders
-from rt.smartdevice.link import DEFAULT_BAUD_RATE, Link, SerialLink
+from rt.smartdevice.link import Link
 from rt.smartdevice.port_book import PortChange
+from rt.smartdevice.serial_link import DEFAULT_BAUD_RATE, SerialLink
 
 FIRST_RETRY: Final = 0.05
 LAST_RETRY: Final = 5.0

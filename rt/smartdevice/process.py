@@ -18,8 +18,9 @@ from rt import log
 from rt.app import Application, ChildSettings
 from rt.errors import RuntimeBaseException
 from rt.ports import PortFilter
+from rt.remote.address import split_address
 from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
-from rt.smartdevice.manager import SmartDeviceManager, split_address
+from rt.smartdevice.manager import SmartDeviceManager
 from rt.smartdevice.motion import World
 from rt.smartdevice.pacer import Pacer
 from rt.smartdevice.udev import open_observer

@@ -17,7 +17,7 @@ def test_the_program_that_holds_a_port_is_named(tmp_path: Path) -> None:
     port, link = tmp_path / "ttyACM0", tmp_path / "board"
     port.touch()
     link.symlink_to(port)
-    code = "import sys; file = open(sys.argv[1]); print(); sys.stdin.read()"
+    code = "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:

@@ -14,8 +14,10 @@ import trio
 import trio.testing
 from support.link_contract import LINES, OpenLine, check_link, serial_line, watched
 
-from rt.smartdevice.link import LinkGoneError, SerialLink, SocketLink
+from rt.smartdevice.link import LinkGoneError
 from rt.smartdevice.receiver import Receiver
+from rt.smartdevice.serial_link import SerialLink
+from rt.smartdevice.socket_link import SocketLink
 
 BOTH_WAYS = (serial_line, watched(serial_line))
 

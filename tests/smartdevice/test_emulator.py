@@ -34,9 +34,10 @@ from rt.protocol.message import (
     SubRes,
 )
 from rt.smartdevice.emulator import EmulatedDevice, run_emulated, serve_pty
-from rt.smartdevice.link import SerialLink, StreamLink
+from rt.smartdevice.link import StreamLink
 from rt.smartdevice.motion import TRAVEL, Wave, WaveMotion, World
 from rt.smartdevice.pacer import Pacer
+from rt.smartdevice.serial_link import SerialLink
 from rt.smartdevice.uid_spec import parse_uid_spec, parse_uid_specs
 
 CATALOG = catalog.load()

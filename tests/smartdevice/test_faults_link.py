@@ -16,7 +16,8 @@ from rt.protocol.message import DevData, HbReq, HbRes, Message, Ping, SubReq, Su
 from rt.smartdevice.emulator import EmulatedDevice, connect_emulated, run_emulated, serve_pty
 from rt.smartdevice.faults import FREEZE_TIME, Faults, parse_faults
 from rt.smartdevice.faulty_link import FaultyLink
-from rt.smartdevice.link import LinkGoneError, SerialLink, StreamLink
+from rt.smartdevice.link import LinkGoneError, StreamLink
+from rt.smartdevice.serial_link import SerialLink
 
 CATALOG = catalog.load()
 SENT = [frames.encode(HbReq(number)) for number in range(100)]

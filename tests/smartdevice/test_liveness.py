@@ -233,7 +233,7 @@ async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(robot: Robot, a
         await board.hears(HbReq)
         client.ask_for_life()
         await board.hears(HbReq, 2)
-        client._take(HbRes(254))
+        client._intake._hear(HbRes(254))
     assert [message.id for message in board.heard if isinstance(message, HbReq)] == [255, 254]
     numbers = {client.send_heartbeat() for _ in range(60)}
     assert not numbers & {254, 255}

@@ -95,7 +95,7 @@ async def test_writes_keep_their_distance(robot: Robot) -> None:
 async def test_a_device_that_asks_to_be_sent_less_is_sent_half_as_much(robot: Robot) -> None:
     board = await plugged(robot)
     client = robot.manager.devices[board.device.uid]
-    client._take(Error(ErrorCode.BACKOFF))
+    client._intake._hear(Error(ErrorCode.BACKOFF))
     buffer = robot.buffer_of(board)
     robot.nursery.start_soon(robot.keep_lease)
     await until(lambda: robot.manager.guard.open)

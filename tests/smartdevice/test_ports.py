@@ -18,10 +18,11 @@ from support.device_robot import Board, Robot, make_board
 from rt.buffer import DeviceBuffer
 from rt.protocol.message import DevWrite, SubReq
 from rt.smartdevice.emulator import serve_pty
-from rt.smartdevice.link import Link, SerialLink, StreamLink
+from rt.smartdevice.link import Link, StreamLink
 from rt.smartdevice.observer import PollingObserver
 from rt.smartdevice.port_book import PortChange
 from rt.smartdevice.ports import keep_ports_open
+from rt.smartdevice.serial_link import SerialLink
 
 
 async def plug(robot: Robot, board: Board, path: Path) -> trio.CancelScope:

@@ -10,8 +10,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.smartdevice.link import LinkGoneError, SocketLink, StreamLink
+from rt.smartdevice.link import LinkGoneError, StreamLink
 from rt.smartdevice.receiver import BUSY_RATE, PAUSE, Pace, Receiver
+from rt.smartdevice.socket_link import SocketLink
 
 
 @contextlib.asynccontextmanager

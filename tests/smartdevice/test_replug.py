@@ -179,11 +179,11 @@ async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_
     await board.hears(SubReq)
     buffer = robot.buffer_of(board)
     client = robot.manager.devices[board.device.uid]
-    client._take_in(frames.encode(Error(ErrorCode.BAD_CHECKSUM)) + frames.encode(Error(0x42)))
+    client._intake.take(frames.encode(Error(ErrorCode.BAD_CHECKSUM)) + frames.encode(Error(0x42)))
     assert buffer.counters.errors_received == 2
     robot.nursery.start_soon(robot.keep_lease)
     await until(lambda: robot.manager.guard.open)
-    client._take_in(frames.encode(Error(ErrorCode.BACKOFF)))
+    client._intake.take(frames.encode(Error(ErrorCode.BACKOFF)))
     start = trio.current_time()
     for step in range(1, 4):
         buffer.write("duty_cycle", step / 8)

@@ -17,10 +17,11 @@ from structlog.testing import capture_logs
 
 from rt.ports import PortFilter
 from rt.smartdevice import uevents
-from rt.smartdevice.link import Link, SerialLink
+from rt.smartdevice.link import Link
 from rt.smartdevice.observer import PollingObserver
 from rt.smartdevice.port_book import PortChange
 from rt.smartdevice.ports import keep_ports_open
+from rt.smartdevice.serial_link import SerialLink
 from rt.smartdevice.udev import EventObserver, open_observer
 from rt.smartdevice.uevents import MOST_NEWS, UdevMonitor, UdevUnavailableError, last_number
 

@@ -12,8 +12,9 @@ from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, Doorbell, Lease, LeaseTable
 from rt.protocol.message import Message
 from rt.smartdevice.emulator import EmulatedDevice, run_emulated
-from rt.smartdevice.link import SocketLink, StreamLink
+from rt.smartdevice.link import StreamLink
 from rt.smartdevice.manager import SmartDeviceManager
+from rt.smartdevice.socket_link import SocketLink
 
 CATALOG = catalog.load()
 

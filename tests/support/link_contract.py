@@ -13,8 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from rt.smartdevice.link import Link, LinkGoneError, SerialLink, SocketLink, StreamLink
+from rt.smartdevice.link import Link, LinkGoneError, StreamLink
 from rt.smartdevice.receiver import Receiver
+from rt.smartdevice.serial_link import SerialLink
+from rt.smartdevice.socket_link import SocketLink
 
 Receive = Callable[[], Awaitable[bytes]]
 

@@ -1,0 +1,130 @@
+"""Links over serial ports: the one adapter around trio-serial, with what a board and a tty need beyond it."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import struct
+import termios
+from typing import Final, Self
+
+import trio
+from trio_serial.linux import LinuxSerialStream
+
+from rt.smartdevice.link import PIECE_SIZE, StreamLink, cuts, gone
+
+DEFAULT_BAUD_RATE: Final = 115200
+_EMPTY_READ_PAUSE: Final = 0.01
+_CLOSE_LOOKS: Final = 10
+_CLOSE_PAUSE: Final = 0.005
+
+
+class SerialLink(StreamLink):
+    """A link over a serial port, raw, 8N1, held exclusively and without a say in DTR when it is closed.
+
+    Make one with `open`.
+    """
+
+    _stream: LinuxSerialStream
+
+    @classmethod
+    async def open(cls, port: str, *, baud_rate: int = DEFAULT_BAUD_RATE) -> Self:
+        """Open a port. Boards reset when that happens and need up to 2 s before they answer.
+
+        Raises:
+            OSError: It cannot be opened: ENOENT (vanished), EACCES (permission), EBUSY (another program holds it), or
+                another error number of the system.
+        """
+        stream = LinuxSerialStream(port, exclusive=True, baudrate=baud_rate)
+        # A board takes a falling DTR as a reset, so the port must not hang up when we close it.
+        await stream.set_hangup(value=False)
+        try:
+            await stream.aopen()
+        except termios.error as error:
+            raise OSError(error.args[0], f"not a serial port: {error.args[1]}", port) from error
+        except OSError as error:
+            cause = error.__cause__
+            if error.errno is None and isinstance(cause, OSError):  # flock's error, wrapped
+                raise OSError(errno.EBUSY, "another program holds it", port) from error
+            raise
+        return cls(stream, port)
+
+    async def receive(self) -> bytes:
+        """See `Link.receive`."""
+        while True:
+            try:
+                data = await self._receive_some()
+            except OSError as error:
+                raise gone(self.name, error) from error
+            if data:
+                return data
+            # A tty reads empty both when woken for nothing and after a hang-up, for ever: never spin on it.
+            if _hung_up(self._stream.fd):
+                raise gone(self.name, None)
+            await trio.sleep(_EMPTY_READ_PAUSE)
+
+    def fileno(self) -> int | None:
+        """See `Link.fileno`."""
+        try:
+            return self._stream.fd
+        except trio.ClosedResourceError:
+            return None
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Link.receive_nowait`."""
+        fd = self._stream.fd
+        try:
+            data = os.read(fd, PIECE_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise gone(self.name, error) from error
+        if not data and _hung_up(fd):
+            raise gone(self.name, None)
+        return data or None
+
+    async def send(self, data: bytes, /) -> None:
+        """See `Link.send`."""
+        try:
+            await super().send(data)
+        except OSError as error:
+            raise gone(self.name, error) from error
+
+    def send_nowait(self, data: bytes, /) -> bool:
+        """See `Link.send_nowait`."""
+        try:
+            fd = self._stream.fd
+        except trio.ClosedResourceError:
+            return False
+        self._cut = self._cut or cuts(fd, data)
+        return not self._cut
+
+    async def aclose(self) -> None:
+        """See `Link.aclose`. Waits at most 50 ms for bytes that the driver still holds, then drops them.
+
+        Closing a tty whose device takes no more bytes would otherwise block the whole process for up to 30 s.
+        """
+        self._announce_closing()
+        with contextlib.suppress(OSError, termios.error, trio.ClosedResourceError):
+            fd = self._stream.fd
+            for _ in range(_CLOSE_LOOKS):
+                if not _unsent(fd):
+                    break
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(_CLOSE_PAUSE)
+            else:
+                termios.tcflush(fd, termios.TCOFLUSH)
+        await self._stream.aclose()
+
+
+def _hung_up(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return any(events & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))
+
+
+def _unsent(fd: int) -> int:
+    """Bytes that the driver has taken and not yet sent."""
+    (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
+    return int(count)
