@@ -18,7 +18,7 @@ import trio
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bench import buffers, crowds, whole  # noqa: E402 - found by the line above
+from bench import buffers, crowds, hotplug, whole  # noqa: E402 - found by the line above
 from bench.figures import Figure  # noqa: E402
 from support.robot import Robot  # noqa: E402
 
@@ -34,7 +34,7 @@ ON_ROBOTS: dict[str, tuple[Measure, int]] = {
     "device": (whole.kill_device_process, 7),
 }
 """The measurements that are done on a robot of their own, with how often, or with how many devices."""
-NAMES = ("buffer", *ON_ROBOTS, "executable")
+NAMES = ("buffer", "hotplug", *ON_ROBOTS, "executable")
 
 
 async def measure_on_robot(name: str) -> list[Figure]:
@@ -56,6 +56,8 @@ def measure(name: str) -> list[Figure]:
     """Run one measurement; nothing if what it measures is not there."""
     if name == "buffer":
         return buffers.operations()
+    if name == "hotplug":
+        return hotplug.attempt()
     if name == "executable":
         path = ROOT / "dist" / "rt"
         return whole.executable(path, 15) if path.exists() else []

@@ -1,0 +1,65 @@
+"""How soon a port that the kernel announces is tried."""
+
+import contextlib
+import errno
+import os
+import time
+from pathlib import Path
+from unittest import mock
+
+import trio
+from bench.figures import MS, Figure
+
+from rt.smartdevice import uevents
+from rt.smartdevice.link import Link
+from rt.smartdevice.ports import keep_ports_open
+from rt.smartdevice.serial_link import SerialLink
+from rt.smartdevice.udev import EventObserver
+
+PORT = "/dev/ttyS0"
+UEVENT = Path("/sys/class/tty/ttyS0/uevent")
+RUNS = 20
+BAR = 100.0
+
+
+def announce() -> None:
+    """Have the kernel say that the first serial port is there."""
+    UEVENT.write_text("add")
+
+
+def attempt() -> list[Figure]:
+    """From a real event of the kernel to the attempt to open the port; nothing where only root could have the kernel speak."""
+    if not os.access(UEVENT, os.W_OK) or not Path(PORT).exists():
+        return []
+    with mock.patch.object(uevents, "UDEVD", Path("/nonexistent")):
+        delays = trio.run(_measure)
+    return [Figure("uevent -> attempt to open the port, worst", max(delays) * MS, "ms", BAR, RUNS)]
+
+
+async def _measure() -> list[float]:
+    tries, tried = trio.open_memory_channel[float](1000)
+
+    async def refuse(port: str, *, baud_rate: int) -> SerialLink:
+        del baud_rate
+        await tries.send(time.monotonic())
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), port)
+
+    async def run(link: Link) -> bool:
+        raise AssertionError(link)
+
+    delays = []
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(SerialLink, "open", refuse))
+        for name in ("FIRST_RETRY", "LAST_RETRY"):
+            stack.enter_context(mock.patch(f"rt.smartdevice.ports.{name}", 1000))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_ports_open, EventObserver([PORT], rescan=1000).changes(), run)
+            with trio.fail_after(60):
+                await tried.receive()
+                for _ in range(RUNS):
+                    await trio.sleep(0.1)
+                    said = time.monotonic()
+                    announce()
+                    delays.append(await tried.receive() - said)
+            nursery.cancel_scope.cancel()
+    return delays
