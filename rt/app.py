@@ -21,7 +21,8 @@ from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.bells import ROOT_SEAT
 from rt.catalog import Catalog
 from rt.config import Config
-from rt.remote import Client, DatagramNode, Handler, Router, Service, SocketNode
+from rt.keys import Keyring
+from rt.remote import Client, DatagramNode, Gate, Handler, Node, Router, Service, SocketNode, VerifyingNode
 from rt.remote.address import get_connection, interface_of
 from rt.supervisor.spec import LIFELINE
 
@@ -89,6 +90,7 @@ class Application:
         self.config = config
         self.doorbell = doorbell
         self.bells = bells
+        self.gate: Gate | None = None
         self._shm_prefix = shm_prefix
         self._stack = contextlib.AsyncExitStack()
         self._nursery: trio.Nursery | None = None
@@ -155,17 +157,27 @@ class Application:
         """The leases on the robot's devices."""
         return self._stack.enter_context(LeaseTable.open(self._shm_prefix))
 
+    async def make_gate(self) -> Gate:
+        """The gate through which what is made afterwards listens: open to the network only for stations with a key.
+
+        Raises:
+            ConfigError: The directory of the keys cannot be used.
+        """
+        self.gate = Gate(Keyring(Path(self.config.keys_dir)), insecure=self.config.insecure)
+        await self.nursery.start(self.gate.run)
+        return self.gate
+
     async def make_router(self) -> Router:
         """A router between clients and services, bound and running.
 
         Raises:
             InstanceBusyError: Somebody else holds one of its addresses.
         """
-        router = Router(self.config.router_frontend, self.config.router_backend)
+        router = Router(self.config.router_frontend, self.config.router_backend, gate=self.gate)
         await self.nursery.start(router.run)
         return router
 
-    async def make_client(self, node: SocketNode | DatagramNode | None = None) -> Client:
+    async def make_client(self, node: Node | None = None) -> Client:
         """A client for remote calls; without a node it goes over the router and is named after the application."""
         if node is None:
             node = SocketNode(
@@ -176,7 +188,7 @@ class Application:
             )
         return await self._own(Client(node))
 
-    async def make_service(self, handler: Handler, node: SocketNode | DatagramNode | None = None) -> Service:
+    async def make_service(self, handler: Handler, node: Node | None = None) -> Service:
         """A service that answers remote calls, running; without a node it goes over the router."""
         if node is None:
             node = SocketNode(
@@ -191,7 +203,11 @@ class Application:
 
     async def make_control_service(self, handler: Handler) -> Service:
         """A service that receives gamepad updates from the driver's station."""
-        return await self.make_service(handler, DatagramNode.from_address(self.config.control_addr, bind=True))
+        node = DatagramNode.from_address(self.config.control_addr, bind=True)
+        if self.gate is None:
+            return await self.make_service(handler, node)
+        required = self.gate.guards(self.config.control_addr)
+        return await self.make_service(handler, VerifyingNode(node, self.gate.keyring, required=required))
 
     async def make_control_client(self) -> Client:
         """A client that sends gamepad updates, as the driver's station does."""

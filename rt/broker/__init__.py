@@ -1,7 +1,8 @@
 """The broker: between the driver's station and the robot's other processes; tasks of the root process."""
 
+from rt.broker.access import Access
 from rt.broker.gamepads import GamepadFeed
 from rt.broker.handler import Broker
 from rt.broker.updates import UpdatePublisher
 
-__all__ = ["Broker", "GamepadFeed", "UpdatePublisher"]
+__all__ = ["Access", "Broker", "GamepadFeed", "UpdatePublisher"]

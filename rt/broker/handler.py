@@ -1,10 +1,11 @@
 """The broker's service."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
+from rt.broker.access import StationsReport
 from rt.broker.gamepads import GamepadFeed
 from rt.config import Config, nearest
 from rt.errors import ConfigError
@@ -19,12 +20,16 @@ class Broker(Handler):
         config: The options that the robot runs with.
         gamepads: Where gamepad updates go.
         status: Gives the state of the robot's processes.
+        stations: Tells of those who may connect from the network.
     """
 
-    def __init__(self, config: Config, gamepads: GamepadFeed, status: Any) -> None:
+    def __init__(
+        self, config: Config, gamepads: GamepadFeed, status: Any, stations: Callable[[], StationsReport] | None = None
+    ) -> None:
         self._options: Mapping[str, Any] = msgspec.to_builtins(config)
         self._gamepads = gamepads
         self._status = status
+        self._stations = stations
 
     @route(inline=True)
     def get_option(self, option: str | None = None) -> Any:
@@ -44,3 +49,8 @@ class Broker(Handler):
     def status(self) -> Any:
         """The state of the robot's processes."""
         return self._status()
+
+    @route(inline=True)
+    def stations(self) -> StationsReport | None:
+        """Who may connect from the network, and what was refused: connections, and control datagrams by the reason."""
+        return self._stations() if self._stations else None

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-import trio
 
 from rt.cli import link
+from rt.cli.away import Away, away_options
 from rt.cli.options import click_options
 from rt.config import Loaded, nearest
 from rt.errors import RemoteCallError
@@ -27,7 +27,6 @@ rt call read left_motor '["duty_cycle"]'
 
 _ESTOP_TIMEOUT = 2.0
 _ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
-_LOOK_INTERVAL = 0.05
 
 
 @click.command(help=HELP, context_settings={"ignore_unknown_options": True})
@@ -38,9 +37,16 @@ _LOOK_INTERVAL = 0.05
     "--timeout", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Time to wait for the answer."
 )
 @click.option("--list", "listing", is_flag=True, help="List the methods of all services, as without METHOD.")
+@away_options
 @click_options("instance")
 def command(  # noqa: PLR0917 - click passes them by name
-    loaded: Loaded, method: str, args: tuple[str, ...], service: str | None, timeout: float, listing: bool
+    loaded: Loaded,
+    away: Away | None,
+    method: str,
+    args: tuple[str, ...],
+    service: str | None,
+    timeout: float,
+    listing: bool,
 ) -> None:
     """Call a method of the running robot and print its result as JSON."""
     name, _, short = method.rpartition(".")
@@ -55,9 +61,9 @@ def command(  # noqa: PLR0917 - click passes them by name
         return await robot.client.issue_call(short, *values, address=address, timeout=timeout)
 
     if listing or not method:
-        link.run(loaded.config, _list)
+        link.run(loaded.config, _list, away=away)
         return
-    result = link.run(loaded.config, call)
+    result = link.run(loaded.config, call, away=away)
     if result is not None:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
     elif short == "estop":
@@ -85,10 +91,7 @@ async def _estop(robot: link.Link, address: str, values: list[Any]) -> None:
     try:
         await robot.client.issue_call("estop", *values, address=address, timeout=_ESTOP_TIMEOUT)
     except RemoteCallError:
-        with trio.move_on_after(_ESTOP_TIMEOUT):
-            while robot.instance.holder() is not None:  # noqa: ASYNC110 - the end of another process rings no bell
-                await trio.sleep(_LOOK_INTERVAL)
-        if robot.instance.holder() is not None:
+        if not await robot.ended(_ESTOP_TIMEOUT):
             raise
 
 

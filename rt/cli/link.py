@@ -3,21 +3,26 @@
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import trio
+import zmq
 
 from rt import log
 from rt.app import Application
 from rt.buffer.visitor import visit
+from rt.cli.away import Away
 from rt.config import Config
 from rt.errors import RemoteCallError
 from rt.instance import Instance
-from rt.remote import Client
+from rt.remote import Client, SocketNode
+from rt.remote.handshake import shake_hands
 
 SERVICES = ("broker-service", "device-service", "executor-service")
 DESCRIBE_TIMEOUT = 2.0
+_LOOK_INTERVAL = 0.05
+_LOOK_TIMEOUT = 1.0
 
 
 class Link:
@@ -26,13 +31,23 @@ class Link:
     Attributes:
         client: Makes calls.
         app: Makes buffers; closed with the link.
-        instance: The robot.
+        instance: The robot; of one on another machine, what it would be here.
     """
 
-    def __init__(self, app: Application, client: Client, instance: Instance) -> None:
+    def __init__(
+        self, app: Application, client: Client, instance: Instance, is_there: Callable[[], Awaitable[bool]]
+    ) -> None:
         self.app = app
         self.client = client
         self.instance = instance
+        self._is_there = is_there
+
+    async def ended(self, within: float) -> bool:
+        """Wait for the end of the robot, ``within`` s at most; whether it has come."""
+        with trio.move_on_after(within):
+            while await self._is_there():  # noqa: ASYNC110 - the end of another process rings no bell
+                await trio.sleep(_LOOK_INTERVAL)
+        return not await self._is_there()
 
     async def describe(self) -> dict[str, dict[str, Any]]:
         """The methods of each service that answers."""
@@ -63,26 +78,68 @@ async def connect(config: Config, *, visiting: bool = False) -> AsyncIterator[Li
     instance = Instance.locate(config.instance)
     instance.require()
     resolved = config.resolved(instance.directory)
-    name = f"cli-{os.getpid()}-{secrets.token_hex(3)}"
     async with contextlib.AsyncExitStack() as stack:
         visitor = await stack.enter_async_context(visit(instance.directory)) if visiting else None
         app = Application(
-            name,
+            _name(),
             resolved,
             shm_prefix=instance.shm_prefix,
             doorbell=visitor.doorbell if visitor else None,
             bells=visitor.bells if visitor else None,
         )
         await stack.enter_async_context(app)
-        yield Link(app, await app.make_client(), instance)
+
+        async def is_there() -> bool:
+            await trio.lowlevel.checkpoint()
+            return instance.holder() is not None
+
+        yield Link(app, await app.make_client(), instance, is_there)
 
 
-def run(config: Config, function: Callable[[Link], Any], *, visiting: bool = False) -> Any:
-    """Run an async function with a link to the robot and return its result; `connect` tells of ``visiting``."""
+@contextlib.asynccontextmanager
+async def connect_away(config: Config, away: Away) -> AsyncIterator[Link]:
+    """Connect to a robot on another machine.
+
+    Raises:
+        RemoteCallError: It is not there, or does not let us in; says why at once.
+        ConfigError: The address is none.
+    """
+    await shake_hands(away.address, away.bundle)
+    async with Application(_name(), config) as app:
+
+        async def is_there() -> bool:
+            try:
+                await shake_hands(away.address, away.bundle, timeout=_LOOK_TIMEOUT)
+            except RemoteCallError:
+                return False
+            return True
+
+        node = SocketNode(
+            zmq.DEALER,
+            f"{app.name}-client",
+            connections=[away.address],
+            options={**config.client_option, **away.options()},
+        )
+        yield Link(app, await app.make_client(node), Instance.locate(config.instance), is_there)
+
+
+def _name() -> str:
+    return f"cli-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def run(config: Config, function: Callable[[Link], Any], *, visiting: bool = False, away: Away | None = None) -> Any:
+    """Run an async function with a link to the robot and return its result.
+
+    Args:
+        config: The options; says which instance.
+        function: What to run.
+        visiting: See `connect`.
+        away: The robot of another machine instead of one of this.
+    """
     log.configure(level="error", fmt="pretty")
 
     async def main() -> Any:
-        async with connect(config, visiting=visiting) as link:
+        async with connect_away(config, away) if away else connect(config, visiting=visiting) as link:
             return await function(link)
 
     return trio.run(main)

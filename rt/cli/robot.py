@@ -21,9 +21,10 @@ from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.bells import DEVICE_SEAT, EXECUTOR_SEAT, ROOT_SEAT
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.outer import outer_gone
-from rt.config import Config
+from rt.config import Config, opened, require_keys
 from rt.errors import BufferBusyError, ConfigError, EmergencyStopException, InstanceBusyError
 from rt.instance import Instance
+from rt.keys import Keyring
 from rt.remote import Handler, route
 from rt.remote.handler import Route
 from rt.supervisor import notify, signals
@@ -270,7 +271,7 @@ class _Root:
     @contextlib.asynccontextmanager
     async def _broker(self) -> AsyncIterator[Application]:
         # The broker's imports are done while the children start up.
-        from rt.broker import Broker, GamepadFeed, UpdatePublisher
+        from rt.broker import Access, Broker, GamepadFeed, UpdatePublisher
 
         app = Application(
             "broker",
@@ -282,10 +283,15 @@ class _Root:
         async with app:
             store = self._store = app.make_buffer_manager()
             gamepads = GamepadFeed(store)
-            handler = Broker(self._config, gamepads, lambda: msgspec.to_builtins(self.supervisor.status()))
+            gate = await app.make_gate()
+            access = Access(self._config, gate)
+            access.announce()
+            handler = Broker(
+                self._config, gamepads, lambda: msgspec.to_builtins(self.supervisor.status()), access.report
+            )
             await app.make_router()
             await app.make_service(handler)
-            await app.make_control_service(_Controls(handler))
+            access.watch(await app.make_control_service(_Controls(handler)))
             app.nursery.start_soon(gamepads.run)
             app.report_health()
             updates = UpdatePublisher(store, await app.make_update_node(), self._config.update_interval)
@@ -316,6 +322,20 @@ def _is_same(directory: Path, before: os.stat_result) -> bool:
         return False
 
 
+def refuse_strangers(config: Config) -> None:
+    """Refuse to start a robot that anybody on the network could drive, unless it is meant to be.
+
+    Raises:
+        ConfigError: It is open to the network without keys; says what to do.
+    """
+    if not config.insecure and opened(config):
+        keyring = Keyring(Path(config.keys_dir))
+        keyring.refresh()
+        if keyring.problems and not keyring.stations:
+            raise ConfigError(keyring.problems[0])
+        require_keys(config, keyring.stations)
+
+
 def start(
     config: Config,
     *,
@@ -337,6 +357,7 @@ def start(
 
     Raises:
         CatalogError: The catalog is wrong.
+        ConfigError: The robot would be open to strangers.
         InstanceBusyError: The instance or an address is held by another.
     """
     instance = Instance.locate(config.instance)
@@ -344,6 +365,7 @@ def start(
     level = level or ("warning" if quiet else resolved.log_level)
     log.configure(level=level, fmt=stdout_format(resolved), stream=sys.stderr if quiet else sys.stdout, app="root")
     catalog.load(Path(resolved.dev_catalog) if resolved.dev_catalog else None)
+    refuse_strangers(resolved)
     with signals.kept(signal.SIGINT, signal.SIGTERM) as early, instance.acquire() as swept:
         for sentence in swept:
             log.get_logger().warning(sentence)

@@ -1,8 +1,22 @@
 """Every option once, typed, and where each value came from: defaults < rt.toml < RT_* < flags."""
 
+from rt.config.exposure import is_open, opened, require_keys
 from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, load
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
 from rt.config.value import known, nearest
 
-__all__ = ["ENVIRONMENT", "FILE_NAME", "OPTIONS", "Config", "Loaded", "Option", "known", "load", "nearest"]
+__all__ = [
+    "ENVIRONMENT",
+    "FILE_NAME",
+    "OPTIONS",
+    "Config",
+    "Loaded",
+    "Option",
+    "is_open",
+    "known",
+    "load",
+    "nearest",
+    "opened",
+    "require_keys",
+]

@@ -73,11 +73,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about(
             _NETWORK,
-            "host or address that the TCP and UDP listeners bind; 0.0.0.0 lets other machines in",
+            "host or address that the TCP and UDP listeners bind; 0.0.0.0 lets stations with a key in",
             pattern=r"^[A-Za-z0-9._-]+\Z",
             allowed="a host name or an IPv4 address, as 127.0.0.1 or 0.0.0.0",
         ),
     ] = "127.0.0.1"
+    keys_dir: Annotated[
+        str,
+        _about(
+            _NETWORK,
+            "directory of the keys of the robot and its driver's stations, see `rt keys`",
+            pattern=r"^.+$",
+            allowed="a path",
+            is_path=True,
+        ),
+    ] = "keys"
+    insecure: Annotated[
+        bool, _about(_NETWORK, "open to everybody, without keys; counts only where bind opens the robot")
+    ] = False
     port_base: Annotated[
         int, _about(_NETWORK, "first of the five ports; moves them all at once", ge=1024, le=65531)
     ] = 6000
@@ -123,7 +136,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     dev_vsd_addr: Annotated[
         str,
         _about(_DEVICES, "where virtual Smart Devices connect", pattern=r"^tcp://.+:.+$", allowed="tcp://HOST:PORT"),
-    ] = "tcp://{bind}:{port4}"
+    ] = "tcp://127.0.0.1:{port4}"
 
     exec_module: Annotated[
         str,

@@ -5,9 +5,10 @@ import socket
 import struct
 from typing import NamedTuple
 
-from rt.config import Config
+from rt.config import Config, opened, require_keys
 from rt.doctor.registry import Result, Scene, check, fail, ok, warn
 from rt.doctor.sockets import owner_of
+from rt.errors import ConfigError
 
 _SENT_TO = "update_addr"
 
@@ -34,6 +35,33 @@ def addresses(scene: Scene) -> Result:
         return ok(f"held by our own robot, process {holder.pid}")
     fact = "\n".join(f"{each.option} {each.address}: {each.why}" for each in taken)
     return fail(fact, "stop that program, or move all ports of this robot with port_base, as --port-base 7000")
+
+
+@check("keys")
+def keys(scene: Scene) -> Result:
+    """Other machines reach the robot with a key only."""
+    from rt.instance import Instance
+    from rt.keys import Keyring
+
+    settings = scene.config.resolved(Instance.locate(scene.config.instance).directory)
+    network = opened(settings)
+    if not network:
+        return ok("the robot listens to this machine only")
+    addresses = ", ".join(address for _, address in network)
+    if settings.insecure:
+        return warn(
+            f"whoever reaches {addresses} can drive the robot (insecure)",
+            "take `insecure` away, and give each driver's station a key with `rt keys new NAME`",
+        )
+    ring = Keyring(scene.directory / settings.keys_dir)
+    ring.refresh()
+    if ring.problems:
+        return fail("\n".join(ring.problems), "see there; `rt keys list` shows the keys that count")
+    try:
+        require_keys(settings, ring.stations)
+    except ConfigError as error:
+        return fail(error.message, "see there")
+    return ok(f"{addresses}: open to {', '.join(sorted(ring.stations))}")
 
 
 @check("multicast")

@@ -3,16 +3,19 @@
 from rt.remote.client import Client
 from rt.remote.counters import Counters
 from rt.remote.datagram import DatagramNode
+from rt.remote.gate import Gate
 from rt.remote.handler import Handler, MethodInfo, route
 from rt.remote.node import Node, SocketNode
 from rt.remote.router import Router
 from rt.remote.service import Service
+from rt.remote.signed import StationNode, VerifyingNode
 from rt.remote.socket import Socket, terminate
 
 __all__ = [
     "Client",
     "Counters",
     "DatagramNode",
+    "Gate",
     "Handler",
     "MethodInfo",
     "Node",
@@ -20,6 +23,8 @@ __all__ = [
     "Service",
     "Socket",
     "SocketNode",
+    "StationNode",
+    "VerifyingNode",
     "route",
     "terminate",
 ]

@@ -13,6 +13,7 @@ import zmq
 
 from rt.errors import ConfigError, LocalProtocolError
 from rt.remote.counters import Counters
+from rt.remote.gate import Gate
 from rt.remote.socket import Socket
 
 
@@ -59,6 +60,7 @@ class SocketNode:
         subscriptions: Topics of a SUB, as prefixes; none means nothing is received.
         options: ZMQ options, by number or by name (`SNDTIMEO`), over the defaults of `rt.remote.socket`.
         context: ZMQ context; by default the one of the process.
+        gate: Lets in who may connect to a binding on the network; without one everybody may.
 
     Raises:
         ConfigError: An option's name is unknown, or an identity is none.
@@ -74,6 +76,7 @@ class SocketNode:
         subscriptions: Iterable[bytes | str] = (),
         options: Mapping[int, int | bytes] | Mapping[str, int | bytes] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        gate: Gate | None = None,
     ) -> None:
         if socket_type not in (zmq.DEALER, zmq.PUB, zmq.SUB):
             raise ValueError("a node is a DEALER, a PUB or a SUB")
@@ -85,6 +88,7 @@ class SocketNode:
         self.endpoints: tuple[str, ...] = ()
         self._type = socket_type
         self._context = context
+        self._gate = gate
         self._options = {_option(key): value for key, value in (options or {}).items()}
         if len(self.identity) > 255 or self.identity.startswith(b"\0"):
             raise ConfigError(f"{self.identity[:40]!r} is no identity (1 to 255 bytes, the first not zero)")
@@ -114,7 +118,10 @@ class SocketNode:
         try:
             for topic in self.subscriptions:
                 socket.subscribe(topic)
-            self.endpoints = tuple([socket.bind(address) for address in self.bindings])
+            if self._gate is not None:
+                self.endpoints = self._gate.bind(socket, self.bindings)
+            else:
+                self.endpoints = tuple([socket.bind(address) for address in self.bindings])
             for address in self.connections:
                 socket.connect(address)
         except BaseException:

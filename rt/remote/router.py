@@ -17,6 +17,7 @@ import zmq
 from rt import log
 from rt.errors import RemoteProtocolError
 from rt.protocol import rpc
+from rt.remote.gate import Gate
 from rt.remote.handler import unknown
 from rt.remote.socket import Socket
 
@@ -66,6 +67,7 @@ class Router:
         backends: Addresses for services.
         context: ZMQ context; by default the one of the process.
         logger: Where events go.
+        gate: Lets in who may connect from the network to the frontend; without one everybody may.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Router:
         *,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         logger: structlog.typing.FilteringBoundLogger | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.counters = RouterCounters()
         self.frontends = tuple(frontends)
         self.backends = tuple(backends)
         self._context = context
+        self._gate = gate
         self._log = logger or log.get_logger()
         self._services: dict[bytes, None] = {}
 
@@ -94,7 +98,10 @@ class Router:
             Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as front,
             Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as back,
         ):
-            self.frontends = tuple([front.bind(address) for address in self.frontends])
+            if self._gate is not None:
+                self.frontends = self._gate.bind(front, self.frontends)
+            else:
+                self.frontends = tuple([front.bind(address) for address in self.frontends])
             self.backends = tuple([back.bind(address) for address in self.backends])
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._carry, front, front, back)

@@ -13,6 +13,7 @@ No message is touched while a task waits, so a cancel, which only ever arrives a
 """
 
 import contextlib
+import errno
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
@@ -132,6 +133,36 @@ class Socket:
         finally:
             self._settle()
         return cast(bytes, self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+
+    def unbind(self, address: str) -> None:
+        """Stop listening at an address that `bind` returned; its connections end too, once the socket is used or tended.
+
+        Closing takes a moment in libzmq's own thread, after which the address can be bound again.
+        """
+        try:
+            self._socket.unbind(address)
+        except zmq.ZMQError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        finally:
+            self._settle()
+
+    def set_option(self, option: int, value: int | bytes) -> None:
+        """Set a ZMQ option; most count for what is bound or connected afterwards.
+
+        Raises:
+            ConfigError: libzmq refuses the value.
+        """
+        self._set(option, value)
+
+    def monitor(self) -> "zmq.Socket[bytes]":
+        """A socket that tells what happens to our connections (zmq_socket_monitor); whoever asks for it closes it."""
+        return self._socket.get_monitor_socket()
+
+    def tend(self) -> None:
+        """Let libzmq do what it has put off until this socket is used; a PUB without news would never be."""
+        if not self._socket.closed:
+            self._look()
 
     def connect(self, address: str) -> None:
         """Connect to an address, now or as soon as somebody binds it, and again whenever the connection is lost.

@@ -1,0 +1,77 @@
+"""Who may reach the robot from the network: said at the start, and told to whoever asks."""
+
+import msgspec
+
+from rt import log
+from rt.config import Config, opened
+from rt.remote import Gate, Service, VerifyingNode
+from rt.remote.address import LOOPBACK, interface_of
+
+
+class StationsReport(msgspec.Struct, frozen=True):
+    """What `stations` answers.
+
+    Attributes:
+        network: The addresses that other machines can reach.
+        insecure: Whether they need no key.
+        stations: Who has a key.
+        admitted: Connections of stations since the robot started.
+        refused: Connections with a key that does not count.
+        datagrams: Signed control datagrams since the robot started, and those that lacked a signature, by what became of them.
+    """
+
+    network: list[str]
+    insecure: bool
+    stations: list[str]
+    admitted: int
+    refused: int
+    datagrams: dict[str, int]
+
+
+class Access:
+    """Tells who may reach the robot.
+
+    Args:
+        config: The options that the robot runs with, with addresses resolved.
+        gate: Through which its sockets listen.
+    """
+
+    def __init__(self, config: Config, gate: Gate) -> None:
+        self._gate = gate
+        self._insecure = config.insecure
+        self._network = [address for _, address in opened(config)]
+        self._updates = config.update_addr if interface_of(config.bind) != LOOPBACK else None
+        self._controls: VerifyingNode | None = None
+        self._log = log.get_logger()
+
+    def announce(self) -> None:
+        """Say in the log who may come in."""
+        if self._network and self._insecure:
+            self._log.warning(
+                "the robot is open to the network without keys (insecure): whoever reaches it can drive it",
+                addresses=self._network,
+            )
+        elif self._network:
+            self._log.info(
+                "the robot is open to the network for stations with a key",
+                addresses=self._network,
+                stations=sorted(self._gate.keyring.stations),
+            )
+        if self._updates:
+            self._log.info("device updates go to the network: anyone there may listen", address=self._updates)
+
+    def watch(self, controls: Service) -> None:
+        """Count from now on what a control service receives."""
+        if isinstance(controls.node, VerifyingNode):
+            self._controls = controls.node
+
+    def report(self) -> StationsReport:
+        """How it is now."""
+        return StationsReport(
+            self._network,
+            bool(self._network) and self._insecure,
+            sorted(self._gate.keyring.stations),
+            self._gate.counters.admitted,
+            self._gate.counters.refused,
+            {str(verdict): count for verdict, count in self._controls.verdicts.items()} if self._controls else {},
+        )

@@ -1,0 +1,110 @@
+"""The one file that a driver's station needs: whom to trust, and how to prove who it is."""
+
+from pathlib import Path
+
+import msgspec
+
+from rt.errors import ConfigError
+from rt.keys import files
+from rt.protocol.signed import DatagramKey
+
+Z85_BYTES = 40
+"""Length of a CURVE key as text (Z85 of 32 bytes)."""
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """What a station has.
+
+    Attributes:
+        station: Its name.
+        robot_public: The robot's public CURVE key, in Z85, as the following two.
+        public: The station's public CURVE key.
+        secret: The station's secret CURVE key.
+        datagram: What it signs control datagrams with.
+    """
+
+    station: str
+    robot_public: str
+    public: str
+    secret: str
+    datagram: DatagramKey
+
+    def write(self, path: Path) -> None:
+        """Write it to a new file, readable by its owner alone.
+
+        Raises:
+            ConfigError: The file exists or cannot be written.
+        """
+        comment = (
+            f'The key of the driver\'s station "{self.station}". Whoever has this file can drive the robot: keep it secret.\n'
+            f"`rt keys revoke {self.station}`, at the robot, makes it useless."
+        )
+        try:
+            files.write_new(path, comment, self._fields())
+        except FileExistsError:
+            raise ConfigError(f"{path} exists; choose another file with --output", path=str(path)) from None
+
+    def _fields(self) -> dict[str, str]:
+        return {
+            "station": self.station,
+            "robot_public": self.robot_public,
+            "public": self.public,
+            "secret": self.secret,
+            "datagram_id": self.datagram.id.hex(),
+            "datagram_key": self.datagram.secret.hex(),
+        }
+
+    def text(self) -> str:
+        """As in the file, without its comment."""
+        return "".join(f'{name} = "{value}"\n' for name, value in self._fields().items())
+
+    @classmethod
+    def load(cls, path: Path) -> "Bundle":
+        """Read a station's file; who may read it is the station's affair.
+
+        Raises:
+            ConfigError: There is none, or it is none.
+        """
+        try:
+            values = files.read(path, private=False)
+        except FileNotFoundError:
+            raise ConfigError(
+                f"there is no {path}: `rt keys new NAME` makes such a file, at the robot", path=str(path)
+            ) from None
+        try:
+            found = cls(
+                str(values["station"]),
+                curve_key(values["robot_public"]),
+                curve_key(values["public"]),
+                curve_key(values["secret"]),
+                datagram_key(values),
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{path} is no key of a driver's station ({error}): `rt keys new NAME` makes one, at the robot",
+                path=str(path),
+            ) from None
+        return found
+
+
+def curve_key(value: object) -> str:
+    """A CURVE key that was read.
+
+    Raises:
+        ValueError: It is none.
+    """
+    from zmq.utils import z85
+
+    if not isinstance(value, str) or len(value) != Z85_BYTES or not value.isascii():
+        raise ValueError(f"{value!r} is no key of {Z85_BYTES} characters")
+    z85.decode(value)
+    return value
+
+
+def datagram_key(values: dict[str, object]) -> DatagramKey:
+    """The datagram key among values that were read.
+
+    Raises:
+        KeyError, ValueError: It is not there, or is none.
+    """
+    return DatagramKey(bytes.fromhex(str(values["datagram_id"])), bytes.fromhex(str(values["datagram_key"])))

@@ -1,0 +1,204 @@
+"""The keys at the robot: its own pair, and what it has to know of each driver's station.
+
+The directory holds `robot.key` and one `NAME.station` for each station. The rule of this module: the files are the truth. A
+station whose file is gone is out, a file that cannot be read or is open to others lets nobody in, and no error here ends a
+robot that runs. A station's own secret is not kept at the robot.
+"""
+
+import contextlib
+import re
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from rt.errors import ConfigError
+from rt.keys import files
+from rt.keys.bundle import Bundle, curve_key, datagram_key
+from rt.protocol.signed import ID_BYTES, SECRET_BYTES, DatagramKey
+
+ROBOT_FILE = "robot.key"
+STATION_SUFFIX = ".station"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}")
+
+
+class KeyPair(msgspec.Struct, frozen=True):
+    """A CURVE key pair, both in Z85."""
+
+    public: str
+    secret: str
+
+    @classmethod
+    def new(cls) -> "KeyPair":
+        """A pair that nobody else has."""
+        import zmq
+
+        public, secret = zmq.curve_keypair()
+        return cls(public.decode(), secret.decode())
+
+
+class Station(msgspec.Struct, frozen=True):
+    """What the robot knows of a driver's station.
+
+    Attributes:
+        name: 1 to 32 of A-Z a-z 0-9 _ . -.
+        public: Its public CURVE key, in Z85.
+        datagram: What its control datagrams are verified with.
+        made: When the key was made (ISO 8601, UTC).
+    """
+
+    name: str
+    public: str
+    datagram: DatagramKey
+    made: str
+
+
+class Keyring:
+    """The stations that may connect, as the files say.
+
+    Args:
+        directory: Where the files are; need not exist.
+
+    Attributes:
+        stations: By name; those of the last `refresh`.
+        datagram_keys: By their ids.
+        problems: What is wrong with files, a sentence each.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.stations: dict[str, Station] = {}
+        self.datagram_keys: dict[bytes, DatagramKey] = {}
+        self.problems: tuple[str, ...] = ()
+        self._by_public: dict[str, str] = {}
+        self._by_datagram: dict[bytes, str] = {}
+        self._seen: dict[str, tuple[int, ...]] | None = None
+
+    def refresh(self) -> bool:
+        """Look at the directory again; whether anything has changed. Takes some 20 microseconds when not."""
+        seen = self._look()
+        if seen == self._seen:
+            return False
+        self._seen = seen
+        problems = []
+        stations = {}
+        try:
+            files.check_directory(self.directory)
+        except ConfigError as error:
+            problems.append(error.message)
+            seen = {}
+        for filename in sorted(seen):
+            if filename.endswith(STATION_SUFFIX) and not filename.startswith("."):
+                try:
+                    station = self._read_station(filename.removesuffix(STATION_SUFFIX))
+                except FileNotFoundError:
+                    continue
+                except ConfigError as error:
+                    problems.append(error.message)
+                else:
+                    stations[station.name] = station
+        self.stations = stations
+        self.problems = tuple(problems)
+        self._by_public = {each.public: each.name for each in stations.values()}
+        self._by_datagram = {each.datagram.id: each.name for each in stations.values()}
+        self.datagram_keys = {each.datagram.id: each.datagram for each in stations.values()}
+        return True
+
+    def station_of(self, public: str) -> str | None:
+        """The name of the station with a public CURVE key (Z85)."""
+        return self._by_public.get(public)
+
+    def station_of_datagram(self, key_id: bytes) -> str | None:
+        """The name of the station with the id of a datagram key."""
+        return self._by_datagram.get(key_id)
+
+    def robot(self) -> KeyPair:
+        """The robot's own pair, made at the first use.
+
+        Raises:
+            ConfigError: The file cannot be read or written, or is open to others.
+        """
+        path = self.directory / ROBOT_FILE
+        files.make_directory(self.directory)
+        if not path.exists():
+            pair = KeyPair.new()
+            with contextlib.suppress(FileExistsError):  # somebody else was faster; his counts
+                files.write_new(path, "The robot's own key. Keep it secret.", msgspec.to_builtins(pair))
+        try:
+            values = files.read(path)
+            return KeyPair(curve_key(values["public"]), curve_key(values["secret"]))
+        except (KeyError, ValueError, FileNotFoundError):
+            raise ConfigError(
+                f"{path} is no key of a robot: remove it, and give every station a new key", path=str(path)
+            ) from None
+
+    def new(self, name: str) -> Bundle:
+        """Make a key for a station; what it needs is returned and kept nowhere.
+
+        Raises:
+            ConfigError: The name is not allowed or taken, or the files cannot be written.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"a station cannot be named {name!r}: allowed are 1 to 32 of A-Z a-z 0-9 _ . - and no leading dot",
+                name=name,
+            )
+        robot = self.robot()
+        pair = KeyPair.new()
+        datagram = DatagramKey(secrets.token_bytes(ID_BYTES), secrets.token_bytes(SECRET_BYTES))
+        values = {
+            "public": pair.public,
+            "datagram_id": datagram.id.hex(),
+            "datagram_key": datagram.secret.hex(),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        try:
+            files.write_new(self._path(name), f'The driver\'s station "{name}".', values)
+        except FileExistsError:
+            raise ConfigError(
+                f"there is a key for {name} already: choose another name, or `rt keys revoke {name}` first", name=name
+            ) from None
+        return Bundle(name, robot.public, pair.public, pair.secret, datagram)
+
+    def revoke(self, name: str) -> None:
+        """Make a station's key useless, now and in a robot that runs.
+
+        Raises:
+            KeyError: There is no such station.
+            ConfigError: The file cannot be removed.
+        """
+        if not _NAME.fullmatch(name):
+            raise KeyError(name)
+        try:
+            self._path(name).unlink()
+        except FileNotFoundError:
+            raise KeyError(name) from None
+        except OSError as error:
+            raise ConfigError(f"{self._path(name)} cannot be removed: {error.strerror}", name=name) from None
+
+    def _path(self, name: str) -> Path:
+        return self.directory / f"{name}{STATION_SUFFIX}"
+
+    def _read_station(self, name: str) -> Station:
+        path = self._path(name)
+        values = files.read(path)
+        try:
+            return Station(name, curve_key(values["public"]), datagram_key(values), str(values.get("made", "")))
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is no key ({error}): `rt keys revoke {name}`, then make it anew", path=str(path)
+            ) from None
+
+    def _look(self) -> dict[str, tuple[int, ...]]:
+        """What tells whether a file was changed, by its name; of the directory under an empty name."""
+        seen: dict[str, tuple[int, ...]] = {}
+        try:
+            paths = {"": self.directory, **{path.name: path for path in self.directory.iterdir()}}
+        except OSError:
+            return seen
+        for name, path in paths.items():
+            with contextlib.suppress(OSError):  # gone meanwhile
+                info = path.stat()
+                seen[name] = (info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        return seen

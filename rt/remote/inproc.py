@@ -1,0 +1,28 @@
+"""Receiving from ZMQ sockets of this process that only libzmq itself writes to: the ZAP handler's, and monitors.
+
+They are no `rt.remote.Socket`: each has one task that makes all its calls, so that nobody else can eat the news of its
+descriptor, and the ZAP handler's has to be a REP.
+"""
+
+from typing import cast
+
+import trio
+import zmq
+
+
+async def receive(socket: "zmq.Socket[bytes]") -> list[bytes]:
+    """Wait for the next message.
+
+    A checkpoint, though not always one that gives way. A cancel loses nothing.
+
+    Raises:
+        zmq.ZMQError: The socket was closed.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    while True:
+        try:
+            return socket.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            # EVENTS takes in all news; only after that does the descriptor tell of later ones.
+            if not cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                await trio.lowlevel.wait_readable(cast(int, socket.getsockopt(zmq.FD)))

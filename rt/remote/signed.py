@@ -1,0 +1,135 @@
+"""Nodes for signed control datagrams: the robot's, which verifies, and a driver's station's, which signs.
+
+The form of the datagrams, and what is obeyed, is `rt.protocol.signed`; these are the sockets around it. The rule of this
+module: what is not obeyed is counted by its reason, and said at most once a second, whatever comes.
+"""
+
+import math
+import secrets
+from types import TracebackType
+from typing import Self, get_args
+
+import trio
+
+from rt import log
+from rt.keys import Bundle, Keyring
+from rt.protocol.signed import SESSION_BYTES, Signer, Verdict, Verifier
+from rt.remote.datagram import DatagramNode
+
+ANSWER_INTERVAL = 0.05
+"""Least time between two answers to one station, in s."""
+
+COMPLAINT_INTERVAL = 1.0
+"""Time between two log events about datagrams that were dropped, in s."""
+
+_ALWAYS_SAID = {"unsigned", "malformed", "unknown", "forged", "replayed"}
+"""What a station that means well does not send; it may be `late`, or not know the session yet."""
+
+
+class VerifyingNode:
+    """A bound node that passes on what stations with a key have signed.
+
+    Args:
+        node: Where datagrams come in; opened and closed with this node.
+        keyring: Who is obeyed; somebody else refreshes it.
+        required: Whether datagrams without a signature are dropped; one with a wrong signature always is.
+
+    Attributes:
+        counters: What passed the socket, dropped datagrams included.
+        verdicts: How many datagrams came in, by what became of them.
+    """
+
+    def __init__(self, node: DatagramNode, keyring: Keyring, *, required: bool) -> None:
+        self.verdicts: dict[Verdict, int] = dict.fromkeys(get_args(Verdict), 0)
+        self.required = required
+        self.counters = node.counters
+        self._node = node
+        self._keyring = keyring
+        self._verifier = Verifier(b"\1" + secrets.token_bytes(SESSION_BYTES - 1))
+        self._answered: dict[bytes, float] = {}
+        self._log = log.get_logger()
+        self._said_at = -math.inf
+        self._unsaid = 0
+
+    @property
+    def routed(self) -> bool:
+        """No router is at the other end."""
+        return False
+
+    @property
+    def where(self) -> str:
+        """The address, for a person."""
+        return self._node.where
+
+    async def __aenter__(self) -> Self:
+        await self._node.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._node.__aexit__(exc_type, exc, tb)
+
+    async def send(self, peer: bytes, payload: bytes) -> None:
+        """Send one datagram, without a signature; see `DatagramNode.send`."""
+        await self._node.send(peer, payload)
+
+    async def recv(self) -> tuple[bytes, bytes]:
+        """Wait for a datagram that is obeyed; returns `host:port` of who sent it, and its payload.
+
+        A checkpoint. A cancel loses nothing.
+
+        Raises:
+            trio.ClosedResourceError: The node is not open, or was closed meanwhile.
+        """
+        while True:
+            peer, datagram = await self._node.recv()
+            checked = self._verifier.check(datagram, self._keyring.datagram_keys)
+            verdict = checked.verdict
+            if verdict == "unsigned" and not self.required:
+                return peer, datagram
+            self.verdicts[verdict] += 1
+            if verdict == "obeyed":
+                return peer, checked.payload
+            if verdict in _ALWAYS_SAID:
+                station = self._keyring.station_of_datagram(checked.key_id)
+                self._complain(reason=verdict, peer=peer.decode(), station=station)
+            now = trio.current_time()
+            if checked.answer and now - self._answered.get(checked.key_id, -math.inf) >= ANSWER_INTERVAL:
+                self._answered[checked.key_id] = now
+                await self._node.send(peer, checked.answer)
+
+    def _complain(self, **about: str | None) -> None:
+        now = trio.current_time()
+        if now - self._said_at < COMPLAINT_INTERVAL:
+            self._unsaid += 1
+            return
+        self._log.warning("a control datagram was dropped", unsaid=self._unsaid, **about)
+        self._said_at, self._unsaid = now, 0
+
+
+class StationNode(DatagramNode):
+    """A driver's station's node: signs what it sends. Somebody has to be in `recv` meanwhile, as `rt.remote.Client` is.
+
+    What is sent before the robot has told its session is lost; a gamepad is sent again and again anyhow.
+
+    Args:
+        host: Of the robot.
+        port: Of its control address, `port_base` + 2.
+        bundle: The station's key.
+    """
+
+    def __init__(self, host: str, port: int, bundle: Bundle) -> None:
+        super().__init__(host, port, bind=False)
+        self._signer = Signer(bundle.datagram)
+
+    async def send(self, peer: bytes, payload: bytes) -> None:
+        """Sign and send one datagram; see `DatagramNode.send`."""
+        await super().send(peer, self._signer.sign(payload))
+
+    async def recv(self) -> tuple[bytes, bytes]:
+        """Heed the robot's answers, and wait for anything else; see `DatagramNode.recv`."""
+        while True:
+            peer, datagram = await super().recv()
+            if not self._signer.hear(datagram):
+                return peer, datagram
