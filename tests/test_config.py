@@ -219,7 +219,7 @@ class TestAddresses:
         assert settings.log_frontend == ("tcp://0.0.0.0:7001",)
         assert settings.control_addr == "udp://0.0.0.0:7002"
         assert settings.update_addr == "udp://224.1.1.1:7003"
-        assert settings.dev_vsd_addr == "tcp://0.0.0.0:7004"
+        assert settings.dev_vsd_addr == "tcp://127.0.0.1:7004"
         assert settings.resolved(Path("/elsewhere")) == settings
 
     def test_a_path_that_no_socket_can_have_is_refused(self) -> None:

@@ -32,6 +32,7 @@ COMPLAINT_INTERVAL = 1.0
 
 _REBIND_INTERVAL = 0.02
 _TRIES_BEFORE_TOLD = 50
+_TOLD_MAX = 256
 
 
 class GateCounters(msgspec.Struct):
@@ -93,6 +94,7 @@ class Gate:
         self._guarded: list[tuple[Socket, str]] = []
         self._said_at = -math.inf
         self._unsaid = 0
+        self._told: set[tuple[str, str]] = set()
         self._problems: tuple[str, ...] = ()
         self._revoked = False
         keyring.refresh()
@@ -137,7 +139,7 @@ class Gate:
         station = self.keyring.station_of(public)
         if station is not None:
             self.counters.admitted += 1
-            self._log.info("a station has connected", station=station, peer=origin)
+            self._tell_once(station, origin)
             return station
         self.counters.refused += 1
         now = trio.current_time()
@@ -147,6 +149,13 @@ class Gate:
             self._log.warning("a connection with an unknown key was refused", peer=origin, unsaid=self._unsaid)
             self._said_at, self._unsaid = now, 0
         return None
+
+    def _tell_once(self, station: str, origin: str) -> None:
+        """Say at the first time that a station connects; a command of its makes a connection or two each time."""
+        tell = self._log.debug if (station, origin) in self._told else self._log.info
+        tell("a station has connected", station=station, peer=origin)
+        if len(self._told) < _TOLD_MAX:
+            self._told.add((station, origin))
 
     def _open(self) -> None:
         if self._door is None:

@@ -18,9 +18,11 @@ from rt.remote.socket import Socket
 TIMEOUT = 5.0
 """How long to wait for a machine that says nothing at all, in s."""
 
-_TRIES = 3
-"""Connections that have to end without a word before that counts: one may end so for other reasons."""
+_TRIES = 5
+"""Connections that have to end without a word before that counts. Who wants a key, and who knows none, hangs up too, and it is a
+matter of luck whether the reason arrives before."""
 
+_WANTS_KEY = "wants a key: give the file that `rt keys new NAME` made there with --key"
 _EVENT = struct.Struct("=HI")
 _MISMATCH = 0x11000002  # zmq.h: ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 
@@ -52,6 +54,7 @@ async def shake_hands(
     bundle: Bundle | None,
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - the error has to say in how many seconds
+    socket_type: int = zmq.DEALER,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> None:
     """Make sure that a robot lets us in.
@@ -62,6 +65,7 @@ async def shake_hands(
         address: `tcp://HOST:PORT`.
         bundle: Our key, or None for a robot that needs none.
         timeout: How long to wait at most, in s.
+        socket_type: What the robot expects there: DEALER at its router, SUB at its log.
         context: ZMQ context; by default the one of the process.
 
     Raises:
@@ -76,7 +80,7 @@ async def shake_hands(
             f"{address}: the host {host} is not known: {error.strerror}; an IP address does without names",
             address=address,
         ) from None
-    with Socket(zmq.DEALER, options=curve_options(bundle) if bundle else {}, context=context) as socket:
+    with Socket(socket_type, options=curve_options(bundle) if bundle else {}, context=context) as socket:
         monitor = socket.monitor()
         try:
             with trio.move_on_after(timeout):
@@ -105,8 +109,8 @@ async def _outcome(monitor: "zmq.Socket[bytes]", address: str, bundle: Bundle | 
         silent += event in {zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL}
         if silent == _TRIES:
             if bundle is None:
-                return f"what answers at {address} is no robot: is the port right?"
-            return f"the robot at {address} is not the one that the key of {bundle.station!r} was made for"
+                return f"what answers at {address} {_WANTS_KEY}; or it is no robot"
+            return f"the robot at {address} is not the one that the key of {bundle.station!r} was made for, or takes no keys"
 
 
 def _sentence(event: int, value: int, address: str, bundle: Bundle | None) -> str:
@@ -120,6 +124,6 @@ def _sentence(event: int, value: int, address: str, bundle: Bundle | None) -> st
         )
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:
         if bundle is None:
-            return f"the robot at {address} wants a key: give the file that `rt keys new NAME` made there with --key"
+            return f"the robot at {address} {_WANTS_KEY}"
         return f"the robot at {address} takes no keys: leave --key away"
     return ""

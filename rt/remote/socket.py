@@ -14,6 +14,7 @@ No message is touched while a task waits, so a cancel, which only ever arrives a
 
 import contextlib
 import errno
+import itertools
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
@@ -45,6 +46,8 @@ DEFAULTS: Mapping[int, int | bytes] = {
     zmq.RECONNECT_IVL: 10,
     zmq.RECONNECT_IVL_MAX: 500,
 }
+
+_monitors = itertools.count()
 
 # The enumerations of pyzmq cost a microsecond at each use.
 _EVENTS = int(zmq.EVENTS)
@@ -157,7 +160,16 @@ class Socket:
 
     def monitor(self) -> "zmq.Socket[bytes]":
         """A socket that tells what happens to our connections (zmq_socket_monitor); whoever asks for it closes it."""
-        return self._socket.get_monitor_socket()
+        # pyzmq's own helper takes a name by the descriptor, which the one before may not have given back yet.
+        address = f"inproc://rt-monitor-{next(_monitors)}"
+        self._socket.monitor(address, zmq.EVENT_ALL)
+        monitor: zmq.Socket[bytes] = self._socket.context.socket(zmq.PAIR)
+        try:
+            monitor.connect(address)
+        except BaseException:
+            monitor.close(linger=0)
+            raise
+        return monitor
 
     def tend(self) -> None:
         """Let libzmq do what it has put off until this socket is used; a PUB without news would never be."""

@@ -1,0 +1,154 @@
+"""The files of the keys: who can read them, and what is wrong with others."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rt.errors import ConfigError
+from rt.keys import Bundle, Keyring
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Keyring:
+    return Keyring(tmp_path / "keys")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_files_are_readable_by_their_owner_alone_whatever_the_mask(ring: Keyring, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        ring.new("blue").write(tmp_path / "blue.rtkey")
+    finally:
+        os.umask(before)
+    assert mode(ring.directory) == 0o700
+    assert mode(ring.directory / "robot.key") == 0o600
+    assert mode(ring.directory / "blue.station") == 0o600
+    assert mode(tmp_path / "blue.rtkey") == 0o600
+    assert (ring.directory / ".gitignore").read_text() == "*\n"
+    assert not list(tmp_path.rglob(".*.*[0-9]"))
+
+
+def test_what_a_station_gets_is_what_the_robot_knows(ring: Keyring, tmp_path: Path) -> None:
+    bundle = ring.new("blue")
+    bundle.write(tmp_path / "blue.rtkey")
+    assert Bundle.load(tmp_path / "blue.rtkey") == bundle
+    assert ring.refresh()
+    assert ring.station_of(bundle.public) == "blue"
+    assert ring.station_of_datagram(bundle.datagram.id) == "blue"
+    assert ring.datagram_keys == {bundle.datagram.id: bundle.datagram}
+    assert bundle.robot_public == ring.robot().public
+
+
+def test_a_stations_secret_is_not_kept_at_the_robot(ring: Keyring) -> None:
+    bundle = ring.new("blue")
+    for path in ring.directory.iterdir():
+        assert bundle.secret not in path.read_text()
+
+
+def test_the_robots_key_is_made_once(ring: Keyring) -> None:
+    assert ring.robot() == ring.robot() == Keyring(ring.directory).robot()
+
+
+def test_a_look_finds_what_was_made_and_revoked_since(ring: Keyring) -> None:
+    assert ring.refresh()
+    assert not ring.refresh()
+    other = Keyring(ring.directory)
+    other.new("blue")
+    other.new("red")
+    assert ring.refresh()
+    assert sorted(ring.stations) == ["blue", "red"]
+    other.revoke("blue")
+    assert ring.refresh()
+    assert sorted(ring.stations) == ["red"]
+    assert not ring.refresh()
+
+
+def test_a_name_is_taken_until_it_is_revoked(ring: Keyring) -> None:
+    first = ring.new("blue")
+    with pytest.raises(ConfigError, match=r"there is a key for blue already: .*rt keys revoke blue"):
+        ring.new("blue")
+    ring.revoke("blue")
+    assert ring.new("blue").public != first.public
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "x" * 33, "ü"])
+def test_a_name_that_no_file_should_have_is_refused(ring: Keyring, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be named"):
+        ring.new(name)
+    with pytest.raises(KeyError):
+        ring.revoke(name)
+
+
+def test_a_directory_that_others_may_look_into_lets_nobody_in(ring: Keyring) -> None:
+    ring.new("blue")
+    ring.directory.chmod(0o755)
+    assert ring.refresh()
+    assert ring.stations == {}
+    assert ring.problems == (
+        f"{ring.directory} holds keys and is open to others: close it with `chmod 700 {ring.directory}`",
+    )
+    with pytest.raises(ConfigError, match="chmod 700"):
+        ring.robot()
+    ring.directory.chmod(0o700)
+    assert ring.refresh()
+    assert list(ring.stations) == ["blue"]
+    assert not ring.problems
+
+
+def test_a_file_that_others_may_read_does_not_count(ring: Keyring) -> None:
+    ring.new("blue")
+    ring.new("red")
+    path = ring.directory / "blue.station"
+    path.chmod(0o640)
+    ring.refresh()
+    assert list(ring.stations) == ["red"]
+    assert ring.problems == (f"others may read {path}: close it with `chmod 600 {path}`",)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"public = 1\n", b"public = 'x'\n", b"[", b"a" * 20_000])
+def test_a_file_that_is_no_key_does_not_count(ring: Keyring, content: bytes) -> None:
+    ring.new("blue")
+    path = ring.directory / "blue.station"
+    path.write_bytes(content)
+    ring.refresh()
+    assert ring.stations == {}
+    assert len(ring.problems) == 1
+    assert str(path) in ring.problems[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"station = 'blue'\n", b"["])
+def test_a_bundle_that_is_none_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.rtkey"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.rtkey is no"):
+        Bundle.load(path)
+    with pytest.raises(ConfigError, match="`rt keys new NAME` makes such a file"):
+        Bundle.load(tmp_path / "absent.rtkey")
+
+
+def test_a_broken_key_of_the_robot_is_told(ring: Keyring) -> None:
+    ring.robot()
+    (ring.directory / "robot.key").write_text("public = 'x'\n")
+    with pytest.raises(ConfigError, match="is no key of a robot: remove it"):
+        ring.robot()
+
+
+def test_a_bundle_does_not_overwrite(ring: Keyring, tmp_path: Path) -> None:
+    path = tmp_path / "blue.rtkey"
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match="exists"):
+        ring.new("blue").write(path)
+    assert path.read_text() == "precious"
+
+
+def test_a_file_in_the_place_of_the_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("")
+    ring = Keyring(tmp_path / "keys")
+    ring.refresh()
+    assert "should be the directory of the keys" in ring.problems[0]
+    with pytest.raises(ConfigError, match="cannot make"):
+        ring.new("blue")

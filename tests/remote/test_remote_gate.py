@@ -1,0 +1,267 @@
+"""Sockets that listen on the network: who is let in, who is thrown out, and what a stranger is told."""
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+import zmq
+
+from rt.errors import ConfigError, RemoteCallError
+from rt.keys import Bundle, Keyring
+from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
+from rt.remote.gate import curve_options
+from rt.remote.handshake import shake_hands
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class Greeter(Handler):
+    @route(inline=True)
+    def greet(self, name: str) -> str:
+        return f"hello {name}"
+
+
+class Place:
+    """A robot's router that is open to the network, and its keys."""
+
+    def __init__(self, folder: Path, context: Context) -> None:
+        self.folder = folder
+        self.context = context
+        self.keys = Keyring(folder / "keys")
+        self.gate = Gate(Keyring(folder / "keys"), context=context)
+        # As "*" it is open to the network; the test comes over the loopback interface.
+        self.router = Router(
+            ["tcp://*:*", f"ipc://{folder}/front"], [f"ipc://{folder}/back"], context=context, gate=self.gate
+        )
+        self.log = SocketNode(zmq.PUB, bindings=["tcp://*:*"], context=context, gate=self.gate)
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self.router.frontends[0].rpartition(':')[2]}"
+
+    @property
+    def log_address(self) -> str:
+        return f"tcp://127.0.0.1:{self.log.endpoints[0].rpartition(':')[2]}"
+
+    def client(self, bundle: Bundle | None, address: str | None = None) -> Client:
+        node = SocketNode(
+            zmq.DEALER,
+            connections=[address or self.address],
+            options={**(curve_options(bundle) if bundle else {}), zmq.SNDTIMEO: 500},
+            context=self.context,
+        )
+        return Client(node, address="greeter-service", timeout=10)
+
+    def listener(self, bundle: Bundle | None) -> SocketNode:
+        return SocketNode(
+            zmq.SUB,
+            connections=[self.log_address],
+            subscriptions=[b""],
+            options=curve_options(bundle) if bundle else {},
+            context=self.context,
+        )
+
+    async def publish(self) -> None:
+        while True:
+            await self.log.send(b"info", b"a line")
+            await trio.sleep(0.01)
+
+
+@pytest.fixture
+async def place(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Place]:
+    context: Context = zmq.Context()
+    place = Place(tmp_path, context)
+    async with trio.open_nursery() as inner:
+        await inner.start(place.gate.run)
+        await inner.start(place.router.run)
+        node = SocketNode(zmq.DEALER, "greeter-service", connections=[f"ipc://{tmp_path}/back"], context=context)
+        await inner.start(Service(node, Greeter()).run)
+        async with place.log:
+            inner.start_soon(place.publish)
+            yield place
+            inner.cancel_scope.cancel()
+    context.destroy(linger=0)
+
+
+async def hears(node: SocketNode) -> bool:
+    with trio.move_on_after(0.5):
+        await node.recv()
+        return True
+    return False
+
+
+async def test_a_station_with_its_key_calls_and_listens(place: Place) -> None:
+    key = place.keys.new("blue")
+    with trio.fail_after(20):
+        async with place.client(key) as client, place.listener(key) as listener:
+            assert await client.call.greet("robot") == "hello robot"
+            assert (await listener.recv())[1] == b"a line"
+    assert (place.gate.counters.admitted, place.gate.counters.refused) == (2, 0)
+
+
+async def test_a_socket_file_needs_no_key(place: Place) -> None:
+    with trio.fail_after(20):
+        async with place.client(None, f"ipc://{place.folder}/front") as client:
+            assert await client.call.greet("robot") == "hello robot"
+
+
+async def test_a_stranger_gets_nothing(place: Place, tmp_path: Path) -> None:
+    place.keys.new("blue")
+    elsewhere = Keyring(tmp_path / "elsewhere").new("blue")
+    # Whoever knows the public key of the robot, as a station that was revoked does, has no key that counts yet.
+    unknown = Bundle("x", place.keys.robot().public, elsewhere.public, elsewhere.secret, elsewhere.datagram)
+    for bundle in (None, elsewhere, unknown):
+        with trio.fail_after(20):
+            async with place.client(bundle) as client, place.listener(bundle) as listener:
+                with pytest.raises(RemoteCallError, match="was not sent"):
+                    await client.call.greet("robot")
+                assert not await hears(listener)
+    assert place.gate.counters.admitted == 0
+    assert place.gate.counters.refused >= 2
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"\x01\x00" + b"\x01\x00" * 20,  # ZMTP 1.0, which knows no security
+        b"\xff" + bytes(8) + b"\x7f\x01\x05\x00\x00",  # ZMTP 2.0, neither
+        b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48),  # ZMTP 3.0 without a mechanism
+        b"GET / HTTP/1.1\r\n\r\n" + bytes(64),
+    ],
+)
+async def test_an_older_way_in_is_shut_too(place: Place, greeting: bytes) -> None:
+    port = int(place.address.rpartition(":")[2])
+    with trio.fail_after(20):
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            await stream.send_all(greeting)
+            await hung_up(stream)
+
+
+async def test_a_key_that_is_made_while_the_robot_runs_counts_at_once(place: Place) -> None:
+    with trio.fail_after(20):
+        async with place.client(place.keys.new("late")) as client:
+            assert await client.call.greet("robot") == "hello robot"
+
+
+async def test_a_station_that_is_revoked_is_thrown_out_and_the_others_are_back(place: Place) -> None:
+    blue, red = place.keys.new("blue"), place.keys.new("red")
+    with trio.fail_after(30):
+        async with (
+            place.client(blue) as out,
+            place.client(red) as stays,
+            place.listener(blue) as deaf,
+            place.listener(red) as listener,
+        ):
+            for client in (out, stays):
+                await client.call.greet("robot")
+            await deaf.recv()
+            place.keys.revoke("blue")
+            while await outcome(out) == "hello robot":
+                pass
+            while await hears(deaf):
+                pass
+            while await outcome(stays) != "hello robot":
+                pass
+            await listener.recv()
+            assert isinstance(await outcome(out), RemoteCallError)
+
+
+async def hung_up(stream: trio.SocketStream) -> None:
+    """Go on talking until the other side hangs up."""
+    with contextlib.suppress(trio.BrokenResourceError):
+        while await stream.receive_some():
+            await stream.send_all(b"\x00\x05hello")
+
+
+async def outcome(client: Client) -> object:
+    try:
+        return await client.call.greet("robot", timeout=1)
+    except RemoteCallError as error:
+        return error
+
+
+async def test_a_revoked_name_may_be_given_again_and_the_old_key_stays_out(place: Place) -> None:
+    old = place.keys.new("blue")
+    await shake_hands(place.address, old, context=place.context)
+    place.keys.revoke("blue")
+    new = place.keys.new("blue")
+    await shake_hands(place.address, new, context=place.context)
+    with pytest.raises(RemoteCallError, match="does not know the key of 'blue', or it was revoked"):
+        await shake_hands(place.address, old, context=place.context)
+
+
+async def test_nobody_is_let_in_while_the_gate_does_not_answer(tmp_path: Path) -> None:
+    context: Context = zmq.Context()
+    keys = Keyring(tmp_path / "keys")
+    key = keys.new("blue")
+    gate = Gate(keys, context=context)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gate.run)
+        log = SocketNode(zmq.PUB, bindings=["tcp://*:*"], context=context, gate=gate)
+        async with log:
+            address = f"tcp://127.0.0.1:{log.endpoints[0].rpartition(':')[2]}"
+            await shake_hands(address, key, socket_type=zmq.SUB, context=context)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True), pytest.raises(RemoteCallError):
+                await shake_hands(address, key, timeout=1, socket_type=zmq.SUB, context=context)
+    context.destroy(linger=0)
+
+
+async def test_an_insecure_gate_is_open_and_a_key_is_told_to_be_of_no_use(tmp_path: Path) -> None:
+    context: Context = zmq.Context()
+    keys = Keyring(tmp_path / "keys")
+    gate = Gate(keys, insecure=True, context=context)
+    async with SocketNode(zmq.PUB, bindings=["tcp://*:*"], context=context, gate=gate) as log:
+        address = f"tcp://127.0.0.1:{log.endpoints[0].rpartition(':')[2]}"
+        await shake_hands(address, None, socket_type=zmq.SUB, context=context)
+        with pytest.raises(RemoteCallError, match="takes no keys"):
+            await shake_hands(address, keys.new("blue"), socket_type=zmq.SUB, context=context)
+    context.destroy(linger=0)
+
+
+async def test_who_is_not_let_in_is_told_why_at_once(place: Place, tmp_path: Path) -> None:
+    elsewhere = Keyring(tmp_path / "elsewhere").new("green")
+    with trio.fail_after(20):
+        with pytest.raises(RemoteCallError, match=r"wants a key: .*--key"):
+            await shake_hands(place.address, None, context=place.context)
+        with pytest.raises(RemoteCallError, match="is not the one that the key of 'green' was made for"):
+            await shake_hands(place.address, elsewhere, context=place.context)
+        with pytest.raises(RemoteCallError, match="nothing listens at"):
+            await shake_hands("tcp://127.0.0.1:1", elsewhere, context=place.context)
+
+
+async def test_a_machine_that_says_nothing_is_told_after_a_while(place: Place) -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        with trio.fail_after(20), pytest.raises(RemoteCallError, match=r"did not answer within 0\.3 s"):
+            await shake_hands(f"tcp://127.0.0.1:{mute.getsockname()[1]}", None, timeout=0.3, context=place.context)
+
+
+@pytest.mark.parametrize("address", ["robot:6000", "tcp://robot", "udp://robot:1", "tcp://:6000", "tcp://robot:x"])
+async def test_an_address_of_another_form_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="write tcp://HOST:PORT"):
+        await shake_hands(address, None)
+
+
+async def test_a_host_that_nobody_knows_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"the host nobody\.invalid is not known"):
+        await shake_hands("tcp://nobody.invalid:6000", None)
+
+
+async def test_wrong_files_are_told_once_and_end_nothing(place: Place) -> None:
+    with structlog.testing.capture_logs() as logs, trio.fail_after(20):
+        place.gate._log = structlog.get_logger()
+        key = place.keys.new("blue")
+        (place.keys.directory / "bad.station").write_text("?")
+        (place.keys.directory / "bad.station").chmod(0o600)
+        for _ in range(2):
+            await shake_hands(place.address, key, context=place.context)
+            (place.keys.directory / "x").touch()
+    assert len([entry for entry in logs if "bad.station" in entry["event"]]) == 1
+    assert [entry["station"] for entry in logs if entry["event"] == "a station has connected"] == ["blue", "blue"]
