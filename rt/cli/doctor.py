@@ -20,7 +20,7 @@ _COULD_NOT_RUN = 2
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of id, status, fact and remedy.")
 @click.option("--only", multiple=True, metavar="ID", help="Run only this check (repeatable).")
 @click.option("--list", "listing", is_flag=True, help="List the checks instead of running them.")
-@click_options("bind", "port_base", "dev_catalog", "dev_ports", "exec_module", load=False)
+@click_options("bind", "insecure", "keys_dir", "port_base", "dev_catalog", "dev_ports", "exec_module", load=False)
 def command(as_json: bool, only: tuple[str, ...], listing: bool, loaded: Callable[[], Loaded]) -> int:
     """Check this machine, the configuration and the team's code.
 

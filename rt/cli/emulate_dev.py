@@ -64,7 +64,7 @@ freeze      about every so many seconds the device is deaf and mute for 3 s [5]
     metavar="DIR",
     help="Put links to the ports there, named by device; with it --pty is meant.",
 )
-@click_options("instance", "port_base", "bind", "dev_vsd_addr", "dev_catalog", "dev_name", "log_level")
+@click_options("instance", "port_base", "dev_vsd_addr", "dev_catalog", "dev_name", "log_level")
 def command(
     *,
     loaded: Loaded,

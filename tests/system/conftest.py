@@ -1,5 +1,6 @@
 """A whole robot for a test, and a look at what it leaves behind."""
 
+import contextlib
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,9 +10,8 @@ import trio
 from support.robot import Plug, Robot
 
 
-@pytest.fixture
-async def robot(nursery: trio.Nursery) -> AsyncIterator[Robot]:
-    """A robot that is not started; whatever of it is left in the end is a failure."""
+@contextlib.asynccontextmanager
+async def _standing(nursery: trio.Nursery) -> AsyncIterator[Robot]:
     folder = Path(tempfile.mkdtemp(prefix="rt-"))
     robot = Robot(folder, nursery)
     try:
@@ -22,6 +22,20 @@ async def robot(nursery: trio.Nursery) -> AsyncIterator[Robot]:
     finally:
         robot.sweep()
     assert left == [], f"the robot left {left}"
+
+
+@pytest.fixture
+async def robot(nursery: trio.Nursery) -> AsyncIterator[Robot]:
+    """A robot that is not started; whatever of it is left in the end is a failure."""
+    async with _standing(nursery) as robot:
+        yield robot
+
+
+@pytest.fixture
+async def neighbour(nursery: trio.Nursery) -> AsyncIterator[Robot]:
+    """Another robot on the same machine."""
+    async with _standing(nursery) as robot:
+        yield robot
 
 
 @pytest.fixture(params=["pty", "tcp"])

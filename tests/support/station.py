@@ -1,0 +1,81 @@
+"""A driver's station, or a stranger, as a program that can be run on another machine (or in a network namespace).
+
+station.py HOST PORT_BASE drive Y [KEY]     send gamepads until killed, signed if there is a key
+station.py HOST PORT_BASE attack KEY        replay and forge what the station of that key has sent
+station.py HOST PORT_BASE listen [KEY]      tell whether a line of the log comes
+station.py HOST PORT_BASE plug              tell whether a virtual Smart Device may connect
+"""
+
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+import zmq
+
+from rt.keys import Bundle, Keyring
+from rt.protocol.control import GamepadState, encode_gamepads
+from rt.protocol.signed import Signer
+from rt.remote import DatagramNode, SocketNode, StationNode
+from rt.remote.gate import curve_options
+
+COPIES = 20
+
+
+async def drive(host: str, base: int, y: str, key: str | None = None) -> None:
+    node = StationNode(host, base + 2, Bundle.load(Path(key))) if key else DatagramNode(host, base + 2, bind=False)
+    payload = encode_gamepads({0: GamepadState(0.0, float(y), 0.0, 0.0, 0)})
+    async with node, trio.open_nursery() as nursery:
+        nursery.start_soon(node.recv)
+        while True:
+            await node.send(b"", payload)
+            await trio.sleep(0.02)
+
+
+async def attack(host: str, base: int, key: str) -> None:
+    payload = encode_gamepads({0: GamepadState(0.0, 1.0, 0.0, 0.0, 0)})
+    signer = Signer(Bundle.load(Path(key)).datagram)
+    async with DatagramNode(host, base + 2, bind=False) as air:
+        with trio.fail_after(20):
+            while True:
+                await air.send(b"", signer.sign(b""))
+                if signer.hear((await air.recv())[1]):
+                    break
+        neutral = encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)})
+        recorded = signer.sign(neutral)
+        await air.send(b"", recorded)
+        stranger = Signer(Keyring(Path("elsewhere")).new("x").datagram)
+        stranger.session = signer.session
+        for _ in range(COPIES):
+            await air.send(b"", recorded)
+            await air.send(b"", recorded[: -len(neutral) - 16] + payload + recorded[-16:])
+            await air.send(b"", stranger.sign(payload))
+            await air.send(b"", payload)
+            await trio.sleep(0.001)
+
+
+async def listen(host: str, base: int, key: str | None = None) -> None:
+    options = curve_options(Bundle.load(Path(key))) if key else {}
+    async with SocketNode(
+        zmq.SUB, connections=[f"tcp://{host}:{base + 1}"], subscriptions=[b""], options=options
+    ) as node:
+        with trio.move_on_after(20 if key else 2):
+            print(await node.recv())  # noqa: T201 - the answer
+
+
+async def plug(host: str, base: int) -> None:
+    try:
+        await (await trio.open_tcp_stream(host, base + 4)).aclose()
+    except OSError:
+        return
+    print("connected")  # noqa: T201 - the answer
+
+
+if __name__ == "__main__":
+    verbs: dict[str, Callable[..., Awaitable[None]]] = {
+        "drive": drive,
+        "attack": attack,
+        "listen": listen,
+        "plug": plug,
+    }
+    trio.run(lambda: verbs[sys.argv[3]](sys.argv[1], int(sys.argv[2]), *sys.argv[4:]))

@@ -1,0 +1,61 @@
+"""Two robots on one machine do not hear one another."""
+
+import signal
+
+import pytest
+import trio
+from support.robot import Device, Robot
+
+from rt.protocol import control
+from rt.protocol.control import GamepadState
+from rt.remote import DatagramNode
+
+pytestmark = pytest.mark.system
+
+UPDATES = 15
+
+
+async def devices_heard(robot: Robot) -> set[int]:
+    """The devices that are named in some updates of a robot."""
+    heard: set[int] = set()
+    node = DatagramNode.from_address(f"udp://224.1.1.1:{robot.port_base + 3}", bind=True)
+    with trio.fail_after(40):
+        async with node:
+            for _ in range(UPDATES):
+                heard |= control.decode_devices((await node.recv())[1]).keys()
+    return heard
+
+
+async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(robot: Robot, neighbour: Robot) -> None:
+    ours, theirs = Device("polar-bear", 1), Device("polar-bear", 2)
+    config = neighbour.folder / "empty" / "rt.toml"
+    neighbour.write("rt.toml", config.read_text().replace(str(ours.uid), str(theirs.uid)))
+    for each, motor in ((robot, ours), (neighbour, theirs)):
+        await each.start()
+        await each.plug_tcp(motor)
+        await each.connected(motor)
+
+    assert set(await robot.devices()) == await devices_heard(robot) == {ours.uid}
+    assert set(await neighbour.devices()) == await devices_heard(neighbour) == {theirs.uid}
+
+    await robot.call("teleop")
+    assert (await robot.call("mode"), await neighbour.call("mode")) == ("teleop", "idle")
+    await neighbour.call("teleop")
+    async with trio.open_nursery() as driver:
+        driver.start_soon(robot.drive, GamepadState(0.0, 0.5, 0.0, 0.0, 0))
+        await ours.written(duty_cycle=0.5)
+        driver.start_soon(neighbour.drive, GamepadState(0.0, -0.25, 0.0, 0.0, 0))
+        since = await theirs.written(duty_cycle=-0.25)
+        assert not any(each.emulated.values["duty_cycle"] not in {0.5, -0.25} for each in (ours, theirs))
+
+        # One that dies takes nothing of the other with it, and neither does the next start, which sweeps what was left.
+        assert robot.process is not None
+        robot.process.send_signal(signal.SIGKILL)
+        await robot.wait()
+        await robot.until_gone()
+        await robot.start()
+        assert await neighbour.call("mode") == "teleop"
+        assert theirs.emulated.values["duty_cycle"] == -0.25
+        driver.cancel_scope.cancel()
+    await theirs.written(duty_cycle=0.0, since=since)
+    assert await robot.call("mode") == "idle"

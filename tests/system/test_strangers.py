@@ -1,0 +1,156 @@
+"""A robot that is open to the network: stations with a key drive it from another machine, strangers get nothing."""
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import trio
+from support import station
+from support.network import Elsewhere, elsewhere
+from support.robot import PATIENCE, Device, Robot
+
+pytestmark = pytest.mark.system
+
+
+@pytest.fixture
+def away() -> Iterator[Elsewhere]:
+    with elsewhere() as machine:
+        yield machine
+
+
+async def opened(robot: Robot, *stations: str) -> Device:
+    """Start the robot for these stations, with a motor that follows the stick."""
+    motor = Device("polar-bear")
+    for name in stations:
+        done = await robot.command("keys", "new", name)
+        assert done.returncode == 0, done.stderr
+    await robot.start("--bind", "0.0.0.0")
+    await robot.said("open to the network for stations with a key", stations=sorted(stations))
+    await robot.said("device updates go to the network")
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    return motor
+
+
+async def counted(robot: Robot, verdict: str, count: int) -> dict[str, Any]:
+    """Wait until so many control datagrams met that end; what the robot says of its stations."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            report: dict[str, Any] = await robot.call("stations")
+            if report["datagrams"][verdict] >= count:
+                return report
+
+
+async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(robot: Robot, away: Elsewhere) -> None:
+    motor = await opened(robot, "blue")
+    await robot.call("teleop")
+
+    done = await away.call(robot, "mode")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "wants a key" in done.stderr
+
+    done = await robot.command("keys", "new", "blue", "--keys-dir", "other", "--output", "other.rtkey")
+    assert done.returncode == 0, done.stderr
+    done = await away.call(robot, "mode", key="other.rtkey")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is not the one that the key of 'blue' was made for" in done.stderr
+
+    for what in ("listen", "plug"):
+        done = await away.run(robot, *away.station(robot, what))
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+    async with away.driving(robot, "1.0"):
+        report = await counted(robot, "unsigned", 50)
+    assert report["datagrams"]["obeyed"] == 0
+    async with away.driving(robot, "1.0", "other.rtkey"):
+        report = await counted(robot, "unknown", 50)
+    assert report["datagrams"]["obeyed"] == 0
+    assert motor.emulated.values["duty_cycle"] == 0.0
+    await robot.said("a control datagram was dropped")
+
+
+async def test_a_station_drives_with_its_key_until_it_is_revoked(robot: Robot, away: Elsewhere) -> None:
+    motor = await opened(robot, "blue", "red")
+    root = robot.root()
+
+    done = await away.call(robot, "teleop", key="blue.rtkey")
+    assert done.returncode == 0, done.stderr
+    async with away.driving(robot, "0.5", "blue.rtkey"):
+        since = await motor.written(duty_cycle=0.5)
+        done = await robot.command("keys", "revoke", "blue")
+        assert done.returncode == 0, done.stderr
+        await robot.said("keys were revoked", stations=["blue"])
+        # It goes on sending, and is a silent one to the robot.
+        since = await motor.written(duty_cycle=0.0, since=since)
+        await counted(robot, "unknown", 20)
+    done = await away.call(robot, "mode", key="blue.rtkey")
+    assert done.returncode == 1
+    assert "does not know the key of 'blue', or it was revoked" in done.stderr
+
+    async with away.driving(robot, "0.25", "red.rtkey"):
+        await motor.written(duty_cycle=0.25, since=since)
+    done = await away.call(robot, "idle", key="red.rtkey")
+    assert done.returncode == 0, done.stderr
+    assert robot.root() == root
+
+
+async def test_replayed_and_forged_gamepads_are_dropped_and_counted(robot: Robot, away: Elsewhere) -> None:
+    motor = await opened(robot, "blue")
+    await robot.call("teleop")
+    done = await away.run(robot, *away.station(robot, "attack", "blue.rtkey"))
+    assert done.returncode == 0, done.stderr
+    for verdict in ("replayed", "forged", "unknown", "unsigned"):
+        report = await counted(robot, verdict, station.COPIES)
+    assert report["datagrams"]["obeyed"] == 1
+    assert motor.emulated.values["duty_cycle"] == 0.0
+
+
+async def test_a_station_hears_the_log(robot: Robot, away: Elsewhere) -> None:
+    await opened(robot, "blue")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", robot.port_base + 1)) != 0:
+            pytest.skip("this robot publishes no log")
+    async with away.driving(robot, "0.0", "blue.rtkey"), trio.open_nursery() as nursery:
+        nursery.start_soon(chatter, robot)
+        done = await away.run(robot, *away.station(robot, "listen", "blue.rtkey"))
+        nursery.cancel_scope.cancel()
+    assert "event" in done.stdout, done.stderr
+
+
+async def chatter(robot: Robot) -> None:
+    """Give the robot reasons to log."""
+    while True:
+        await robot.call("teleop")
+        await robot.call("idle")
+
+
+async def test_an_open_robot_without_keys_does_not_start_and_names_both_remedies(robot: Robot) -> None:
+    for flags in (["--bind", "0.0.0.0"], ["--bind", "0.0.0.0", "--dev-vsd-addr", "tcp://{bind}:{port4}"]):
+        done = await robot.command("run", "--port-base", str(robot.port_base), *flags)
+        assert done.returncode == 78
+        assert "`rt keys new NAME`" in done.stderr
+        assert "--insecure" in done.stderr
+    done = await robot.command("doctor", "--json", "--only", "keys", "--bind", "0.0.0.0")
+    (finding,) = json.loads(done.stdout)
+    assert (finding["status"], "rt keys new NAME" in finding["fact"]) == ("fail", True)
+
+
+async def test_an_insecure_robot_says_so_and_takes_everybody(robot: Robot) -> None:
+    await robot.start("--bind", "0.0.0.0", "--insecure")
+    said = await robot.said("open to the network without keys (insecure)")
+    assert said["level"] == "warning"
+    done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "mode")
+    assert (done.returncode, done.stdout) == (0, '"idle"\n'), done.stderr
+    done = await robot.command("doctor", "--json", "--only", "keys", "--bind", "0.0.0.0", "--insecure")
+    (finding,) = json.loads(done.stdout)
+    assert (finding["status"], "insecure" in finding["fact"]) == ("warn", True)
+
+
+async def test_an_emergency_stop_from_afar_is_an_answer(robot: Robot) -> None:
+    done = await robot.command("keys", "new", "blue")
+    await robot.start("--bind", "0.0.0.0")
+    done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "--key", "blue.rtkey", "estop")
+    assert done.returncode == 0, done.stderr
+    assert await robot.wait() == 255
