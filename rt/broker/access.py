@@ -1,11 +1,13 @@
 """Who may reach the robot from the network: said at the start, and told to whoever asks."""
 
+import ipaddress
+
 import msgspec
 
 from rt import log
-from rt.config import Config, opened
+from rt.config import Config, is_open, opened
 from rt.remote import Gate, Service, VerifyingNode
-from rt.remote.address import LOOPBACK, interface_of
+from rt.remote.address import interface_of
 
 
 class StationsReport(msgspec.Struct, frozen=True):
@@ -40,7 +42,7 @@ class Access:
         self._gate = gate
         self._insecure = config.insecure
         self._network = [address for _, address in opened(config)]
-        self._updates = config.update_addr if interface_of(config.bind) != LOOPBACK else None
+        self._updates = config.update_addr if _leaves(config) else None
         self._controls: VerifyingNode | None = None
         self._log = log.get_logger()
 
@@ -75,3 +77,13 @@ class Access:
             self._gate.counters.refused,
             {str(verdict): count for verdict, count in self._controls.verdicts.items()} if self._controls else {},
         )
+
+
+def _leaves(config: Config) -> bool:
+    """Whether device updates leave this machine: to a group they go over the interface that `bind` means."""
+    host = config.update_addr.removeprefix("udp://").rpartition(":")[0]
+    try:
+        group = ipaddress.ip_address(host).is_multicast
+    except ValueError:
+        group = False
+    return is_open(f"udp://{interface_of(config.bind)}:0" if group else config.update_addr)

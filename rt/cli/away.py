@@ -25,6 +25,12 @@ class Away(msgspec.Struct, frozen=True):
     address: str
     bundle: Bundle | None = None
 
+    @property
+    def log_address(self) -> str:
+        """Where it publishes its log: one port above the router's, as `port_base` lays them."""
+        host, _, port = self.address.rpartition(":")
+        return f"{host}:{int(port) + 1}"
+
     def options(self) -> dict[str, int | bytes]:
         """The ZMQ options, by name, of a socket that connects to it."""
         from rt.remote.gate import curve_options

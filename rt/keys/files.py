@@ -66,7 +66,7 @@ def read(path: Path, *, private: bool = True) -> dict[str, Any]:
         raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no file with a key: {error}", path=str(path)) from None
 
 

@@ -15,7 +15,7 @@ import zmq
 
 from rt import log
 from rt.config import is_open
-from rt.errors import InstanceBusyError
+from rt.errors import ConfigError, InstanceBusyError
 from rt.keys import Bundle, KeyPair, Keyring
 from rt.remote.inproc import receive
 from rt.remote.socket import LINGER, Socket
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rt.remote.door import Door
 
 DOMAIN = "rt"
+HANDSHAKE_TIMEOUT = 5000
+"""How long a station may take to show its key, in ms."""
+
 LOOK_INTERVAL = 0.5
 """Time between two looks at the files of the keys, in s: after at most so long a station that was revoked is out."""
 
@@ -57,6 +60,8 @@ def secure(socket: Socket, robot: KeyPair) -> None:
     socket.set_option(zmq.ZAP_DOMAIN, DOMAIN.encode())
     # Without it libzmq admits everybody who knows the robot's public key while no ZAP handler is there.
     socket.set_option(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    # Who connects and then says nothing holds a descriptor of the root for so long.
+    socket.set_option(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
 
 
 def curve_options(bundle: Bundle) -> dict[int, int | bytes]:
@@ -216,10 +221,11 @@ class Gate:
         while not socket.closed:
             try:
                 socket.bind(address)
-            except InstanceBusyError as error:
+            except (InstanceBusyError, ConfigError) as error:
+                # Closing takes libzmq a moment; beyond that somebody else was faster, or the network is down.
                 tries += 1
                 if tries == _TRIES_BEFORE_TOLD:
-                    self._log.error("after keys were revoked the robot cannot listen again", reason=error.message)
-                await trio.sleep(_REBIND_INTERVAL)
+                    self._log.error("after keys were revoked the robot cannot listen yet", reason=error.message)
+                await trio.sleep(_REBIND_INTERVAL if tries < _TRIES_BEFORE_TOLD else LOOK_INTERVAL)
             else:
                 return

@@ -14,6 +14,7 @@ import pytest
 from rt import doctor
 from rt.config import Config
 from rt.doctor import Finding, Scene, sockets
+from rt.keys import Keyring
 
 Look = Callable[..., Finding]
 
@@ -108,6 +109,30 @@ class TestAddresses:
 
     def test_a_port_that_nobody_holds_has_no_visible_owner(self, free_base: int) -> None:
         assert sockets.owner_of("tcp", free_base) == "a process of another user"
+
+
+class TestKeys:
+    def test_a_robot_of_this_machine_needs_none(self, look: Look) -> None:
+        assert (look("keys").status, look("keys").fact) == ("ok", "the robot listens to this machine only")
+
+    def test_an_open_robot_needs_one(self, look: Look, tmp_path: Path) -> None:
+        finding = look("keys", bind="0.0.0.0")
+        assert finding.status == "fail"
+        assert "`rt keys new NAME`" in finding.fact
+        Keyring(tmp_path / "keys").new("blue")
+        finding = look("keys", bind="0.0.0.0")
+        assert (finding.status, finding.fact.endswith("open to blue")) == ("ok", True)
+
+    def test_keys_that_others_may_read_fail(self, look: Look, tmp_path: Path) -> None:
+        Keyring(tmp_path / "keys").new("blue")
+        (tmp_path / "keys").chmod(0o755)
+        finding = look("keys", bind="0.0.0.0")
+        assert (finding.status, "chmod 700" in finding.fact) == ("fail", True)
+
+    def test_a_robot_that_is_open_to_everybody_is_a_warning(self, look: Look) -> None:
+        finding = look("keys", bind="0.0.0.0", insecure=True)
+        assert finding.status == "warn"
+        assert "insecure" in finding.fact
 
 
 class TestSerial:

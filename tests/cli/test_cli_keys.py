@@ -1,0 +1,85 @@
+"""`rt keys`, and the flags that reach a robot on another machine, as a person meets them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rt.cli import main
+
+Shell = pytest.MonkeyPatch
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: Shell) -> Path:
+    for name in ("RT_ROBOT", "RT_KEY", "RT_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["keys", "new", "blue"]) == 0
+    assert capsys.readouterr().out.startswith("blue.rtkey: carry it to the station")
+    assert (here / "blue.rtkey").stat().st_mode & 0o777 == 0o600
+    assert main.run(["keys", "list", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], len(row["public"])) == ("blue", 40)
+    assert main.run(["keys", "list"]) == 0
+    assert capsys.readouterr().out.startswith("blue  made 20")
+    assert main.run(["keys", "revoke", "blue"]) == 0
+    assert capsys.readouterr().out == "blue is revoked: a robot that runs throws it out within a second\n"
+    assert main.run(["keys", "list"]) == 0
+    assert "`rt keys new NAME` makes one" in capsys.readouterr().err
+
+
+def test_a_key_goes_where_it_is_wanted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["keys", "new", "blue", "--keys-dir", "secret", "--output", "-"]) == 0
+    assert capsys.readouterr().out.startswith('station = "blue"\nrobot_public = "')
+    assert (here / "secret" / "blue.station").exists()
+    assert not (here / "blue.rtkey").exists()
+
+
+def test_a_file_in_the_way_is_kept_and_no_key_is_made(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "blue.rtkey").write_text("precious")
+    assert main.run(["keys", "new", "blue"]) == 78
+    assert capsys.readouterr().err == "rt: blue.rtkey exists; choose another file with --output\n"
+    assert not (here / "keys").exists()
+
+
+def test_a_file_that_cannot_be_written_leaves_no_key(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["keys", "new", "blue", "--output", "absent/blue.rtkey"]) == 78
+    assert "cannot be written" in capsys.readouterr().err
+    assert not (here / "keys" / "blue.station").exists()
+
+
+def test_a_mistyped_station_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    main.run(["keys", "new", "blue", "--output", "-"])
+    assert main.run(["keys", "revoke", "bule"]) == 78
+    assert "no station 'bule' has a key; did you mean blue?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--key", "blue.rtkey"], "--key is of use with --robot tcp://HOST:PORT only"),
+        (["--robot", "tcp://127.0.0.1:1", "--key", "absent.rtkey"], "there is no absent.rtkey"),
+        (["--robot", "robot"], "robot is no address of a robot; write tcp://HOST:PORT"),
+        (["--robot", "tcp://127.0.0.1:1"], "nothing listens at tcp://127.0.0.1:1"),
+    ],
+)
+def test_a_robot_that_cannot_be_reached_is_told_at_once(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert main.run(["call", *arguments, "mode"]) in {1, 78}
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_environment_may_name_robot_and_key(monkeypatch: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RT_ROBOT", "tcp://127.0.0.1:1")
+    monkeypatch.setenv("RT_KEY", "absent.rtkey")
+    assert main.run(["call", "mode"]) == 78
+    assert "there is no absent.rtkey" in capsys.readouterr().err
+    monkeypatch.delenv("RT_ROBOT")
+    assert main.run(["call", "--instance", "nobody-here", "mode"]) == 1
+    assert "no robot runs as 'nobody-here'" in capsys.readouterr().err
