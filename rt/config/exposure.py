@@ -4,7 +4,6 @@ The rule of this module: an address counts as this machine's own only if it says
 interface, `localhost`, a socket file); everything else, a host name included, counts as open to the network.
 """
 
-import ipaddress
 from collections.abc import Collection
 
 from rt.config.options import Config
@@ -31,6 +30,8 @@ def is_open(address: str) -> bool:
     host = rest.rpartition(":")[0].strip("[]")
     if host == "localhost":
         return False
+    import ipaddress  # when a robot starts, not for every verb: start-up time counts
+
     try:
         return not ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -17,7 +17,10 @@ from rt.protocol.signed import SESSION_BYTES, Signer, Verdict, Verifier
 from rt.remote.datagram import DatagramNode
 
 ANSWER_INTERVAL = 0.05
-"""Least time between two answers to one station, in s."""
+"""Least time between two answers to one address, in s. Addresses are told apart so that nobody, by replaying what a station has
+sent, draws the answers that this station needs."""
+
+_ADDRESSES_MAX = 256
 
 COMPLAINT_INTERVAL = 1.0
 """Time between two log events about datagrams that were dropped, in s."""
@@ -46,7 +49,7 @@ class VerifyingNode:
         self._node = node
         self._keyring = keyring
         self._verifier = Verifier(b"\1" + secrets.token_bytes(SESSION_BYTES - 1))
-        self._answered: dict[bytes, float] = {}
+        self._answered: dict[tuple[bytes, bytes], float] = {}
         self._log = log.get_logger()
         self._said_at = -math.inf
         self._unsaid = 0
@@ -94,10 +97,17 @@ class VerifyingNode:
             if verdict in _ALWAYS_SAID:
                 station = self._keyring.station_of_datagram(checked.key_id)
                 self._complain(reason=verdict, peer=peer.decode(), station=station)
-            now = trio.current_time()
-            if checked.answer and now - self._answered.get(checked.key_id, -math.inf) >= ANSWER_INTERVAL:
-                self._answered[checked.key_id] = now
+            if checked.answer and self._may_answer(checked.key_id, peer):
                 await self._node.send(peer, checked.answer)
+
+    def _may_answer(self, key_id: bytes, peer: bytes) -> bool:
+        now = trio.current_time()
+        if now - self._answered.get((key_id, peer), -math.inf) < ANSWER_INTERVAL:
+            return False
+        if len(self._answered) >= _ADDRESSES_MAX:
+            self._answered.clear()
+        self._answered[key_id, peer] = now
+        return True
 
     def _complain(self, **about: str | None) -> None:
         now = trio.current_time()

@@ -156,18 +156,20 @@ async def test_a_station_that_is_revoked_is_thrown_out_and_the_others_are_back(p
             place.client(red) as stays,
             place.listener(blue) as deaf,
             place.listener(red) as listener,
+            place.client(None, f"ipc://{place.folder}/front") as local,
         ):
-            for client in (out, stays):
+            for client in (out, stays, local):
                 await client.call.greet("robot")
             await deaf.recv()
             place.keys.revoke("blue")
             while await outcome(out) == "hello robot":
-                pass
+                assert await outcome(local) == "hello robot"
             while await hears(deaf):
                 pass
             while await outcome(stays) != "hello robot":
                 pass
             await listener.recv()
+            assert await outcome(local) == "hello robot"
             assert isinstance(await outcome(out), RemoteCallError)
 
 
