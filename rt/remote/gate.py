@@ -6,6 +6,7 @@ the loopback interface need no keys, and a station that is revoked loses the con
 """
 
 import math
+import resource
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from rt.remote.door import Door
 
 DOMAIN = "rt"
+DESCRIPTORS = 65_536
+"""Descriptors that a process with an open gate asks the system for."""
+
 HANDSHAKE_TIMEOUT = 5000
 """How long a station may take to show its key, in ms."""
 
@@ -71,6 +75,18 @@ def curve_options(bundle: Bundle) -> dict[int, int | bytes]:
         zmq.CURVE_PUBLICKEY: bundle.public.encode(),
         zmq.CURVE_SECRETKEY: bundle.secret.encode(),
     }
+
+
+def _allow_descriptors() -> None:
+    """Let this process have as many descriptors as the system allows.
+
+    Strangers who connect and say nothing have one each until `HANDSHAKE_TIMEOUT`; the 1024 of old would soon be gone, and with
+    them the restart of a child and every local command.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(DESCRIPTORS, most)
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 class Gate:
@@ -169,6 +185,7 @@ class Gate:
 
             self._door = Door(DOMAIN, self.admits, self._context)
             self._door.start()
+            _allow_descriptors()
             self._opened.set()
 
     async def _answer(self) -> None:
