@@ -21,6 +21,10 @@ def main(arguments: list[str]) -> int:
     """
     role, fd = arguments
     lifeline = Lifeline.adopt(int(fd))
+    if role == "lint":
+        from rt.lint import child as lint
+
+        return lint.main(lifeline)
     settings = ChildSettings.decode(lifeline.read_message())
     os.set_inheritable(settings.doorbell, False)
     # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.

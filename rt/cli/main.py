@@ -43,6 +43,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "init": Verb("init", "Write a commented rt.toml and a first studentcode.py."),
         "config": Verb("config", "Show every option, its value and where the value came from."),
         "keys": Verb("keys", "Say who may drive this robot from another computer."),
+        "lint": Verb("lint", "Check the team's code without running it."),
         "doctor": Verb("doctor", "Check this machine and the team's code."),
     },
     "Develop": {

@@ -1,0 +1,51 @@
+"""`rt lint`: the team's code, checked without running it."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+import msgspec
+import trio
+
+from rt.cli.options import click_options
+from rt.config import Loaded
+
+HELP = """\
+Check the team's code, or one file of it, without running it.
+
+Prints a line for each fault, as path:line:column: severity: message [symbol]. What Python itself would say is found by
+pyflakes; what rt would say when the code runs (devices, parameters, values, actions, time limits) by rt's own checks. Modules
+of the team's directory that the program imports are checked too. A line that ends in `# noqa`, or `# noqa: RT401`, is left out.
+
+\b
+Exit status:
+  0     nothing is wrong, or there are warnings only
+  1     there are errors
+"""
+
+
+@click.command(help=HELP)
+@click.argument("path", default="", metavar="[PATH]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of records in the shape of pylint's.")
+@click.option("--list", "listing", is_flag=True, help="List rt's own checks.")
+@click_options("dev_catalog", "dev_name", "exec_module", "exec_timeout")
+def command(loaded: Loaded, path: str, as_json: bool, listing: bool) -> int:
+    """Check the team's code, or one file of it, without running it."""
+    if listing:
+        from rt.lint.check import checks
+
+        for each in checks().values():
+            click.echo(f"{each.id}  {each.type:<7}  {each.symbol:<26}  {each.meaning}")
+        return 0
+    from rt.lint.request import LintRequest
+    from rt.lint.runner import run_lint
+
+    request = LintRequest.of(loaded.config, os.fspath(Path.cwd()), path)
+    records = trio.run(run_lint, request)
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(records), indent=2, ensure_ascii=False))
+    else:
+        for record in records:
+            click.echo(record.text())
+    return int(any(record.fails for record in records))

@@ -1,0 +1,107 @@
+"""What rt gives to the team's code, as the linter sees it: names, methods, arguments; and where the code calls them.
+
+The executor's own definitions are in ``rt.executor.api``, which the linter does not import: it runs where nothing of the robot is.
+A test holds the two together.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from rt.lint.module import Module, Scope
+
+
+class Method(NamedTuple):
+    """A method of one of rt's names.
+
+    Attributes:
+        params: The names of its arguments.
+        required: How many of them have to be given.
+        rest: Whether any number more may follow.
+        is_async: Whether its call has to be awaited.
+    """
+
+    params: tuple[str, ...] = ()
+    required: int = 0
+    rest: bool = False
+    is_async: bool = False
+
+
+METHODS: Mapping[str, Mapping[str, Method]] = MappingProxyType(
+    {
+        "Robot": {
+            "get": Method(("device", "param"), 2),
+            "write": Method(("device", "param", "value"), 3),
+        },
+        "Gamepad": {"get": Method(("param", "gamepad"), 1)},
+        "Actions": {
+            "run": Method(("action",), 1, rest=True),
+            "is_running": Method(("action",), 1),
+            "sleep": Method(("seconds",), 1, is_async=True),
+        },
+        "Field": {"clock": Method()},
+    }
+)
+"""What can be called."""
+
+VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "Gamepad": ("enabled",),
+        "Field": ("mode", "alliance"),
+        "Alliance": ("UNKNOWN", "BLUE", "GOLD"),
+    }
+)
+"""What can be read."""
+
+NAMES = ("Robot", "Gamepad", "Actions", "Field", "Alliance")
+"""What the team's main module finds without an import, beside ``print`` and ``input``, which are Python's names too."""
+
+
+class Call(NamedTuple):
+    """A call of a method of rt's names.
+
+    Attributes:
+        node: The call.
+        scope: Where it stands.
+        owner: ``Robot`` and so on.
+        name: The method's name; there is such a method.
+        method: Its arguments.
+        arguments: The expressions given, by the arguments' names, as far as that is certain.
+        certain: Whether these are all: nothing is given by ``*`` or ``**``.
+    """
+
+    node: ast.Call
+    scope: Scope
+    owner: str
+    name: str
+    method: Method
+    arguments: dict[str, ast.expr]
+    certain: bool
+
+
+def owner_of(module: Module, scope: Scope, node: ast.AST) -> str | None:
+    """Which of rt's names an expression is; None if it is none, or the module has given the name to something else."""
+    if isinstance(node, ast.Name) and node.id in NAMES and module.finder(scope, node.id) is None:
+        return node.id
+    return None
+
+
+def calls_of(module: Module) -> Iterator[Call]:
+    """Every call of a method that rt's names have, in the order of the text of each scope."""
+    for node, scope in module.nodes():
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        owner = owner_of(module, scope, node.func.value)
+        method = METHODS.get(owner, {}).get(node.func.attr) if owner else None
+        if owner and method:
+            yield _call(node, scope, owner, method)
+
+
+def _call(node: ast.Call, scope: Scope, owner: str, method: Method) -> Call:
+    assert isinstance(node.func, ast.Attribute)
+    starred = next((i for i, each in enumerate(node.args) if isinstance(each, ast.Starred)), len(node.args))
+    arguments = dict(zip(method.params, node.args[:starred], strict=False))
+    arguments |= {each.arg: each.value for each in node.keywords if each.arg in method.params}
+    certain = starred == len(node.args) and all(each.arg is not None for each in node.keywords)
+    return Call(node, scope, owner, node.func.attr, method, arguments, certain)

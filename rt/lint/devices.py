@@ -1,0 +1,172 @@
+"""Checks of reads and writes: device names, parameters and values against the catalog and ``dev_name``, and gamepads.
+
+The sentences are those that the same mistake gets when the program runs; here they come before.
+"""
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+from rt.catalog import Parameter, Peripheral
+from rt.catalog.names import resolve_uid
+from rt.config import nearest
+from rt.errors import DeviceError
+from rt.lint.api import Call
+from rt.lint.check import Case, Fault, check
+from rt.lint.module import UNKNOWN
+from rt.protocol.control import GAMEPADS
+
+_HUGE = 1 << 70
+
+
+@check("RT201", "unknown-device", "error")
+def unknown_device(case: Case) -> Iterator[Fault]:
+    """A device's name is not in dev_name, or a UID is of no type in the catalog."""
+    for call in _of(case, "Robot"):
+        found = _peripheral(case, call)
+        if isinstance(found, str):
+            yield call.arguments["device"], found
+
+
+@check("RT202", "unknown-parameter", "error")
+def unknown_parameter(case: Case) -> Iterator[Fault]:
+    """A device has no parameter of that name; where the device is not certain: no device has."""
+    for call in _of(case, "Robot"):
+        name = case.text(call.scope, call.arguments.get("param"))
+        if name is None:
+            continue
+        peripheral = _peripheral(case, call)
+        if isinstance(peripheral, Peripheral):
+            try:
+                peripheral.param(name)
+            except DeviceError as error:
+                yield call.arguments["param"], error.message
+        elif peripheral is None:
+            known = {param.name for each in case.catalog.values() if each.device_id is not None for param in each.params}
+            if name not in known:
+                yield call.arguments["param"], f"no device has a parameter {name!r}{nearest(name, known)}"
+
+
+@check("RT203", "read-only-parameter", "error")
+def read_only_parameter(case: Case) -> Iterator[Fault]:
+    """A parameter is written that can only be read."""
+    for call, param in _params(case, "write"):
+        if not param.writeable:
+            yield call.arguments["param"], f"{param.name} cannot be written, only read"
+
+
+@check("RT204", "write-only-parameter", "error")
+def write_only_parameter(case: Case) -> Iterator[Fault]:
+    """A parameter is read that can only be written."""
+    for call, param in _params(case, "get"):
+        if not param.readable:
+            yield call.arguments["param"], f"{param.name} cannot be read, only written"
+
+
+@check("RT205", "wrong-value-type", "error")
+def wrong_value_type(case: Case) -> Iterator[Fault]:
+    """A value is of a kind that its parameter does not take."""
+    for call, param, value in _values(case):
+        if _checked(param, value) is UNKNOWN:
+            kind = "a list" if not param.is_simple else "a number" if param.is_real else "a whole number"
+            kind = "True or False" if param.default is False and param.is_simple else kind
+            yield call.arguments["value"], f"{param.name} takes {kind}, not {_short(value)}"
+
+
+@check("RT206", "value-out-of-range", "warning")
+def value_out_of_range(case: Case) -> Iterator[Fault]:
+    """A number is beyond its parameter's limits: another one is written."""
+    for call, param, value in _values(case):
+        written = _checked(param, value)
+        if param.is_simple and written is not UNKNOWN and written != value:
+            least, most = (_short(param.checked(number)) for number in (-_HUGE, _HUGE))
+            sentence = f"{param.name} goes from {least} to {most}: {_short(value)} is written as {_short(written)}"
+            yield call.arguments["value"], sentence
+
+
+@check("RT207", "unknown-gamepad-parameter", "error")
+def unknown_gamepad_parameter(case: Case) -> Iterator[Fault]:
+    """A gamepad has no axis or button of that name."""
+    for call in _of(case, "Gamepad"):
+        name = case.text(call.scope, call.arguments.get("param"))
+        if name is not None:
+            try:
+                case.catalog["gamepad"].param(name)
+            except DeviceError as error:
+                yield call.arguments["param"], error.message
+
+
+@check("RT208", "unknown-gamepad", "error")
+def unknown_gamepad(case: Case) -> Iterator[Fault]:
+    """There is no gamepad of that number."""
+    for call in _of(case, "Gamepad"):
+        node = call.arguments.get("gamepad")
+        value = case.constant(call.scope, node)
+        if node is not None and value is not UNKNOWN and (not isinstance(value, int) or not 0 <= value < GAMEPADS):
+            yield node, f"gamepads have the numbers 0 to {GAMEPADS - 1}, not {_short(value)}"
+
+
+def _of(case: Case, owner: str) -> Iterator[Call]:
+    return (call for call in case.calls if call.owner == owner and call.name in {"get", "write"})
+
+
+def _peripheral(case: Case, call: Call) -> Peripheral | str | None:
+    """The type of the device that a call names, or what is wrong with it, or None where that is not certain."""
+    value = case.constant(call.scope, call.arguments.get("device"))
+    if value is UNKNOWN:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return f"a device is called by its name or its UID, not {_short(value)}"
+    try:
+        uid = resolve_uid(value, case.names) if isinstance(value, str) else value
+        return case.catalog.of_uid(uid)
+    except DeviceError as error:
+        return error.message
+    except (ValueError, OverflowError):  # a number that is too long to be shown
+        return "a UID is a number below 2**88"
+
+
+def _param(case: Case, call: Call) -> Parameter | None:
+    peripheral = _peripheral(case, call)
+    name = case.text(call.scope, call.arguments.get("param"))
+    if not isinstance(peripheral, Peripheral) or name is None:
+        return None
+    return next((param for param in peripheral.params if param.name == name), None)
+
+
+def _params(case: Case, method: str) -> Iterator[tuple[Call, Parameter]]:
+    for call in _of(case, "Robot"):
+        param = _param(case, call) if call.name == method else None
+        if param is not None:
+            yield call, param
+
+
+def _values(case: Case) -> Iterator[tuple[Call, Parameter, Any]]:
+    """Writes of a value that is certain to a parameter that can be written."""
+    for call, param in _params(case, "write"):
+        value = case.constant(call.scope, call.arguments.get("value"))
+        if isinstance(call.arguments.get("value"), ast.List | ast.Tuple | ast.Dict | ast.Set) and param.is_simple:
+            value = []
+        if param.writeable and value is not UNKNOWN:
+            yield call, param, value
+
+
+def _checked(param: Parameter, value: Any) -> Any:
+    """What would be written, or ``UNKNOWN`` where that is an error."""
+    if not param.is_simple:
+        return UNKNOWN
+    try:
+        return param.checked(value)
+    except (TypeError, ValueError, OverflowError):
+        return UNKNOWN
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "a collection"
+    if isinstance(value, int) and abs(value) >= _HUGE:
+        return "a number beyond all limits"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

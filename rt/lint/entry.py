@@ -1,0 +1,97 @@
+"""Checks of the four functions that the robot calls: that they are there, plain, and can be called without arguments."""
+
+import ast
+import difflib
+from collections.abc import Iterator
+
+from rt.lint.actions import own_nodes
+from rt.lint.check import Case, Fault, check
+from rt.lint.module import Function
+
+PREFIXES = {"autonomous": "auto", "teleop": "teleop"}
+"""What the functions of a mode begin with, and the call that begins the mode."""
+
+ENTRIES = tuple(f"{prefix}_{part}" for prefix in PREFIXES for part in ("setup", "main"))
+"""The functions that the robot calls."""
+
+_SIMILAR = 0.8
+
+
+@check("RT501", "missing-main", "warning")
+def missing_main(case: Case) -> Iterator[Fault]:
+    """A mode has a setup but no main, or the program has nothing that the robot would call."""
+    if not case.is_main or not _is_certain(case):
+        return
+    bound = case.module.scope.bindings
+    misspelt = {wanted for wanted, _ in _misspelt(case)}
+    for prefix, call in PREFIXES.items():
+        setup, main = f"{prefix}_setup", f"{prefix}_main"
+        if setup in bound and main not in bound and main not in misspelt:
+            yield bound[setup][-1], f"there is no {main}: after {setup} `rt call {call}` does nothing"
+    if not misspelt and not any(name in bound for name in ENTRIES):
+        yield case.module.source.tree, "there is no teleop_main and no autonomous_main: the robot has nothing to do"
+
+
+@check("RT502", "async-entry", "error")
+def async_entry(case: Case) -> Iterator[Fault]:
+    """A setup or main is an ``async def``, which the robot refuses."""
+    for function in _entries(case):
+        if isinstance(function, ast.AsyncFunctionDef):
+            yield function, f"{function.name} has to be a plain function: write `def {function.name}():`"
+
+
+@check("RT503", "entry-with-arguments", "error")
+def entry_with_arguments(case: Case) -> Iterator[Fault]:
+    """A setup or main has to be given arguments, but the robot gives it none."""
+    for function in _entries(case):
+        arguments = function.args
+        positional = [*arguments.posonlyargs, *arguments.args]
+        required = positional[: len(positional) - len(arguments.defaults)]
+        required += [
+            each for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None
+        ]
+        if required:
+            names = ", ".join(each.arg for each in required)
+            yield function, f"{function.name} is called without arguments: leave out {names}"
+
+
+@check("RT504", "entry-is-generator", "error")
+def entry_is_generator(case: Case) -> Iterator[Fault]:
+    """A setup or main has a ``yield``, so that calling it runs nothing of it."""
+    for function in _entries(case):
+        if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function)):
+            yield function, f"{function.name} does nothing when it is called, since it has a `yield`: leave that out"
+
+
+@check("RT505", "misspelt-entry", "warning")
+def misspelt_entry(case: Case) -> Iterator[Fault]:
+    """A function is named nearly as one that the robot would call and that is not there."""
+    if case.is_main and _is_certain(case):
+        for wanted, function in _misspelt(case):
+            yield function, f"the robot does not call {function.name}: did you mean {wanted}?"
+
+
+def _is_certain(case: Case) -> bool:
+    return "*" not in case.module.scope.bindings
+
+
+def _entries(case: Case) -> Iterator[Function]:
+    if not case.is_main:
+        return
+    for name in ENTRIES:
+        nodes = case.module.scope.bindings.get(name, [])
+        if nodes and isinstance(nodes[-1], Function) and not nodes[-1].decorator_list:
+            yield nodes[-1]
+
+
+def _misspelt(case: Case) -> Iterator[tuple[str, Function]]:
+    bound = case.module.scope.bindings
+    missing = [name for name in ENTRIES if name not in bound]
+    for name, nodes in bound.items():
+        if name not in ENTRIES and isinstance(nodes[-1], ast.FunctionDef):
+            wanted = name.lower().replace("auto_", "autonomous_")
+            near = difflib.get_close_matches(wanted, missing, n=1, cutoff=_SIMILAR)
+            # autonomous_setup and autonomous_main are no misspellings of one another, nor is teleop_main2 meant to be called.
+            if near and not name.startswith(near[0]):
+                missing.remove(near[0])
+                yield near[0], nodes[-1]

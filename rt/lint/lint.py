@@ -1,0 +1,75 @@
+"""The linter: a program in, records out. Nothing of the program is run.
+
+The rule of this module: whatever the program is, the answer is a list of records.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from rt import catalog
+from rt.errors import ConfigError, ExecutionError
+from rt.lint import api, check, flakes
+from rt.lint.check import Case
+from rt.lint.module import Module
+from rt.lint.program import Program, locate
+from rt.lint.record import Record, ordered, record
+from rt.lint.request import LintRequest
+
+_SILENCED = re.compile(r"#\s*noqa(?::\s*(?P<ids>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*))?", re.IGNORECASE)
+
+
+def lint(request: LintRequest) -> list[Record]:
+    """Lint the team's code: the main module, and those of its directory that it imports.
+
+    Where the request names a file, it is linted as a module of that program if the program imports it, else as a program of
+    its own.
+
+    Raises:
+        ExecutionError: There is no such file.
+        ConfigError: The catalog is wrong, or a UID is none.
+    """
+    directory = Path(request.directory).resolve()
+    known = catalog.load(directory / request.dev_catalog if request.dev_catalog else None)
+    if not all(uid.isdecimal() for uid in request.dev_name.values()):
+        raise ConfigError("dev_name: a UID is a decimal number")
+    if not request.file:
+        return ordered(_records(Program(locate(request.exec_module, directory), directory), request, known))
+    file = locate(request.file if "/" in request.file else f"./{request.file}", directory)
+    with contextlib.suppress(ExecutionError):
+        program = Program(locate(request.exec_module, directory), directory)
+        if file in program.files:
+            return [each for each in ordered(_records(program, request, known)) if each.path == program.files[file]]
+    return ordered(_records(Program(file, directory), request, known))
+
+
+def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> Iterator[Record]:
+    handed = {name for name in api.NAMES if program.given(name)}
+    for module in program.modules.values():
+        is_main = module is program.main
+        found = [
+            *check.run(Case(program, module, request, known)),
+            *_flakes(module, {*api.NAMES} if is_main else handed, is_main=is_main),
+        ]
+        yield from (each for each in found if not _is_silenced(module, each))
+    yield from program.broken
+
+
+def _flakes(module: Module, names: set[str], *, is_main: bool) -> Iterator[Record]:
+    try:
+        yield from flakes.run(module, names, is_main=is_main)
+    except Exception as error:  # noqa: BLE001 - what pyflakes stumbles over is told, and rt's own checks count
+        sentence = f"pyflakes failed: {type(error).__name__}: {error}"
+        yield record("fatal", module.source.path, "check-failed", "RT906", sentence, module=module.name)
+
+
+def _is_silenced(module: Module, found: Record) -> bool:
+    """Whether the line ends in ``# noqa``, for everything or for this number."""
+    lines = module.source.lines
+    if found.type == "fatal" or not 1 <= found.line <= len(lines):
+        return False
+    match = _SILENCED.search(lines[found.line - 1])
+    if match is None:
+        return False
+    return match["ids"] is None or found.message_id in re.split(r"[,\s]+", match["ids"].upper())

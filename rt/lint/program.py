@@ -1,0 +1,228 @@
+"""The team's program: its main module, and the modules of the team's directory that it imports.
+
+The rule of this module: what is read is what the executor would load, and never more than ``MOST_MODULES`` files of it.
+"""
+
+import ast
+import operator
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from rt.errors import ExecutionError
+from rt.lint.module import UNKNOWN, Function, Module, Scope, assigned
+from rt.lint.record import Record
+from rt.lint.source import read
+
+MOST_MODULES = 64
+"""The most modules of a program that are looked at."""
+_LIBRARIES = frozenset({"site-packages", "dist-packages"})
+_MOST_STEPS: Final = 50
+_MOST_DIGITS: Final = 1 << 128
+
+_SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
+    {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+)
+
+
+class Program:
+    """Modules by name, the main one first.
+
+    Args:
+        main: The file that the robot runs.
+        root: What paths in records are relative to, where the files stand in it.
+
+    Attributes:
+        modules: Those that could be read.
+        broken: Records of those that could not.
+        files: The path in records of each file that was looked at.
+    """
+
+    def __init__(self, main: Path, root: Path) -> None:
+        self._folder = main.parent
+        self._root = root
+        self.modules: dict[str, Module] = {}
+        self.broken: list[Record] = []
+        self.files: dict[Path, str] = {}
+        self._load(main)
+
+    @property
+    def main(self) -> Module | None:
+        """The module that the robot runs; None if it could not be read."""
+        return self.modules.get(self._main)
+
+    def constant(self, module: Module, scope: Scope, node: ast.AST | None) -> Any:
+        """What an expression certainly is: a literal, a number calculated of such, or a name that is assigned once to one.
+
+        Returns:
+            A bool, int, float, text, bytes or None, or ``UNKNOWN``.
+        """
+        return self._constant(module, scope, node, _MOST_STEPS)
+
+    def function(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, Function] | None:
+        """The function that an expression certainly is, with its module, in whichever module it is written."""
+        if isinstance(node, ast.Name):
+            found = module.binding(scope, node.id)
+            if isinstance(found, Function):
+                return module, found
+        owner, name = self._imported(module, scope, node)
+        if owner is None:
+            return None
+        found = owner.binding(owner.scope, name)
+        return (owner, found) if isinstance(found, Function) else None
+
+    @cached_property
+    def timed(self) -> Mapping[Function, str]:
+        """The functions that run in the main thread within a time limit, each with the setup or main that leads to it.
+
+        Those are the setups and mains, and every plain function that one of them certainly calls, or such a function does.
+        """
+        found: dict[Function, str] = {}
+        if self.main is None:
+            return found
+        todo: deque[tuple[Module, Function, str]] = deque()
+        for name, nodes in self.main.scope.bindings.items():
+            if name.endswith(("_main", "_setup")) and isinstance(nodes[-1], ast.FunctionDef):
+                todo.append((self.main, nodes[-1], name))
+        while todo:
+            module, function, entry = todo.popleft()
+            if function in found:
+                continue
+            found[function] = entry
+            scope = module.inner[function]
+            for node in scope.nodes:
+                called = self.function(module, scope, node.func) if isinstance(node, ast.Call) else None
+                if called is not None and isinstance(called[1], ast.FunctionDef):
+                    todo.append((*called, entry))
+        return found
+
+    def given(self, name: str) -> bool:
+        """Whether the program itself hands one of rt's names to its other modules, say by ``arm.Robot = Robot``."""
+        return any(
+            isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
+            for module in self.modules.values()
+            for node, _ in module.nodes()
+        )
+
+    def _constant(self, module: Module, scope: Scope, node: ast.AST | None, steps: int) -> Any:
+        if steps <= 0 or node is None:
+            return UNKNOWN
+        match node:
+            case ast.Constant(value=value):
+                return UNKNOWN if value is Ellipsis else value
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+                value = self._constant(module, scope, operand, steps - 1)
+                if type(value) not in {int, float}:
+                    return UNKNOWN
+                return -value if isinstance(sign, ast.USub) else value
+            case ast.BinOp(op=op, left=left, right=right) if type(op) in _SUMS:
+                return _sum(
+                    type(op),
+                    self._constant(module, scope, left, steps // 2),
+                    self._constant(module, scope, right, steps // 2),
+                )
+            case ast.Name(id=name):
+                value_node = assigned(module.binding(scope, name))
+                if value_node is not None and module.finder(scope, name) is module.scope:
+                    return self._constant(module, module.scope, value_node, steps - 1)
+        owner, name = self._imported(module, scope, node)
+        if owner is None:
+            return UNKNOWN
+        return self._constant(owner, owner.scope, assigned(owner.binding(owner.scope, name)), steps - 1)
+
+    def _imported(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module | None, str]:
+        """The module of the team's that an expression's name comes from, and its name there."""
+        path, _, name = module.origin(scope, node).rpartition(".")
+        owner = self.modules.get(path)
+        return (owner, name) if owner is not module else (None, name)
+
+    def _load(self, main: Path) -> None:
+        todo: deque[tuple[str, Path]] = deque([(main.stem, main)])
+        self._main = main.stem
+        seen = {main}
+        while todo and len(seen) <= MOST_MODULES:
+            name, file = todo.popleft()
+            self.files[file] = self._shown(file)
+            source = read(file, name, self.files[file])
+            if isinstance(source, Record):
+                self.broken.append(source)
+                continue
+            module = self.modules[name] = Module(source)
+            package = name if file.name == "__init__.py" and file != main else name.rpartition(".")[0]
+            for wanted in _imports(module, package):
+                for found in self._files(wanted):
+                    if found[1] not in seen:
+                        seen.add(found[1])
+                        todo.append(found)
+
+    def _files(self, name: str) -> Iterator[tuple[str, Path]]:
+        """The files of a module that is imported, its packages' first, as far as they are the team's."""
+        parts = name.split(".")
+        if parts[0] in sys.builtin_module_names or not {*parts}.isdisjoint({*_LIBRARIES, ""}):
+            return
+        for count in range(1, len(parts) + 1):
+            base = self._folder.joinpath(*parts[:count])
+            for file in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+                if _is_file(file):
+                    yield ".".join(parts[:count]), file
+                    break
+
+    def _shown(self, file: Path) -> str:
+        return str(file.relative_to(self._root) if file.is_relative_to(self._root) else file)
+
+
+def locate(exec_module: str, directory: Path) -> Path:
+    """The file of the team's code; the rule is that of ``rt.executor.loader.locate``.
+
+    Raises:
+        ExecutionError: There is none.
+    """
+    if exec_module.endswith(".py") or "/" in exec_module:
+        candidates = [directory / exec_module]
+    else:
+        base = directory.joinpath(*exec_module.split("."))
+        candidates = [base.with_name(f"{base.name}.py"), base / "__init__.py"]
+    for candidate in candidates:
+        if _is_file(candidate):
+            return candidate.resolve()
+    raise ExecutionError(
+        f"there is no team code at {candidates[0]}: write it there (`rt init` makes an example) or set exec_module",
+        path=str(candidates[0]),
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name longer than any file's, or one with a null character
+        return False
+
+
+def _imports(module: Module, package: str) -> Iterator[str]:
+    """The dotted names of everything that a module imports, each perhaps no module but a name in one."""
+    for node, _ in module.nodes():
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".") if package else []
+                above = parts[: len(parts) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
+
+
+def _sum(kind: type[ast.operator], left: Any, right: Any) -> Any:
+    if type(left) not in {int, float} or type(right) not in {int, float}:
+        return UNKNOWN
+    if abs(left) > _MOST_DIGITS or abs(right) > _MOST_DIGITS:
+        return UNKNOWN
+    try:
+        return _SUMS[kind](left, right)
+    except (ArithmeticError, ValueError):
+        return UNKNOWN

@@ -1,0 +1,103 @@
+"""Starts the linter's process and bounds it: nobody waits for longer than the limit, whatever the program is.
+
+The rule of this module: the caller's event loop never waits, and no process outlives the call.
+"""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import trio
+
+from rt.app import child_command
+from rt.errors import ExecutionError
+from rt.instance import ENV_DIRECTORY
+from rt.lint.child import Answer, given_up
+from rt.lint.record import Record
+from rt.lint.request import LintRequest
+from rt.supervisor.lifeline import open_lifeline
+from rt.supervisor.spec import LIFELINE
+
+LIMIT = 5.0
+"""How long linting may take (s); the process is killed then."""
+_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_MOST_BYTES = 4 << 20
+
+
+async def run_lint(
+    request: LintRequest,
+    *,
+    limit: float = LIMIT,
+    instance_directory: Path | None = None,
+    command: Sequence[str] | None = None,
+) -> list[Record]:
+    """Lint in a process of its own.
+
+    A cancel kills the process.
+
+    Args:
+        request: What is to be linted.
+        limit: How long it may take, the process's start included (s).
+        instance_directory: The robot's that wants to know, so that the process is known as one of that robot.
+        command: What to start instead of this executable; `LIFELINE` in it becomes the number of a file descriptor.
+
+    Returns:
+        The records; a process that had to be killed, or crashed, is one record.
+
+    Raises:
+        ExecutionError: There is nothing to lint, or no process could be made.
+    """
+    with trio.move_on_after(limit):
+        code, output = await _run(command or child_command("lint"), request.encode(), instance_directory)
+        try:
+            answer = msgspec.msgpack.decode(output, type=Answer)
+        except msgspec.MsgspecError:
+            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            return [given_up(request, "lint-crashed", "RT909", f"the linter's process ended {how}")]
+        if answer.error:
+            raise ExecutionError(answer.error, **answer.context)
+        return answer.records
+    return [given_up(request, "lint-timeout", "RT908", f"linting took longer than {limit:g} s and was ended")]
+
+
+async def _run(command: Sequence[str], message: bytes, instance_directory: Path | None) -> tuple[int, bytes]:
+    """The exit code and the output of a process that is killed when this is cancelled."""
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    if instance_directory is not None:
+        env[ENV_DIRECTORY] = os.fspath(instance_directory)
+    ours, theirs = open_lifeline(message)
+    with ours:
+        with theirs, trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
+            fd = theirs.fileno()
+            try:
+                process = await trio.lowlevel.open_process(
+                    [argument.replace(LIFELINE, str(fd)) for argument in command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=env,
+                    start_new_session=True,
+                    pass_fds=(fd,),
+                )
+            except OSError as error:
+                raise ExecutionError(f"the linter's process cannot be started: {error.strerror}") from None
+        assert process.stdout is not None
+        output = bytearray()
+        try:
+            async with process.stdout:
+                async for chunk in process.stdout:
+                    output += chunk
+                    if len(output) > _MOST_BYTES:
+                        break
+            if len(output) <= _MOST_BYTES:
+                await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            with trio.CancelScope(shield=True):  # killed, so that this is soon over
+                await process.wait()
+        assert process.returncode is not None
+        return process.returncode, bytes(output)

@@ -1,0 +1,133 @@
+"""Checks of time: nothing may block main, which is called again and again, or the event loop that all actions share."""
+
+import ast
+from collections.abc import Iterator
+
+from rt.lint.check import Case, Fault, check
+from rt.lint.module import Scope
+
+_EXITS = frozenset({"sys.exit", "os._exit", "os.abort", "exit", "quit"})
+_TURNS = frozenset({"itertools.count", "itertools.cycle"})
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+
+@check("RT401", "sleep-in-main", "warning")
+def sleep_in_main(case: Case) -> Iterator[Fault]:
+    """time.sleep delays main; it has to be over before its period is."""
+    for node, scope, entry in _timed_sleeps(case):
+        if entry.endswith("_main") and not _too_long(case, node, scope, entry):
+            sentence = f"time.sleep makes {_whose(scope, entry)} late: let an action wait with `await Actions.sleep(...)`"
+            yield node, sentence
+
+
+@check("RT402", "sleep-too-long", "error")
+def sleep_too_long(case: Case) -> Iterator[Fault]:
+    """time.sleep takes as long as the time limit of a setup or main: the call is interrupted."""
+    for node, scope, entry in _timed_sleeps(case):
+        if _too_long(case, node, scope, entry):
+            limit = case.request.time_limit(entry)
+            sentence = f"time.sleep takes longer than the {limit:g} s of {_whose(scope, entry)}"
+            yield node, f"{sentence}: let an action wait with `await Actions.sleep(...)`"
+
+
+@check("RT403", "sleep-in-action", "warning")
+def sleep_in_action(case: Case) -> Iterator[Fault]:
+    """time.sleep in an action stops every other action too, and soon the motors."""
+    for node, scope in _sleeps(case):
+        if scope.is_async and not isinstance(case.module.parents.get(node), ast.Await):
+            yield node, "time.sleep stops all actions and the robot's safety lets go of the motors: write `await Actions.sleep(...)`"
+
+
+@check("RT404", "endless-loop", "error")
+def endless_loop(case: Case) -> Iterator[Fault]:
+    """A loop in main never ends, so that main is interrupted at each call."""
+    for scope in case.module.scopes:
+        entry = case.program.timed.get(scope.function) if scope.function else None
+        if entry is not None and entry.endswith("_main") and not scope.is_async:
+            for loop in _endless(case, scope):
+                yield loop, f"this loop never ends, but {_whose(scope, entry)} is called again and again: leave the loop out"
+
+
+@check("RT405", "endless-action", "error")
+def endless_action(case: Case) -> Iterator[Fault]:
+    """A loop in an action never ends and never awaits, so that nothing else runs."""
+    for scope in case.module.scopes:
+        if scope.is_async:
+            for loop in _endless(case, scope):
+                yield loop, "this loop never waits, so that nothing else runs: put `await Actions.sleep(...)` into it"
+
+
+def _sleeps(case: Case) -> Iterator[tuple[ast.Call, Scope]]:
+    for node, scope in case.module.nodes():
+        if isinstance(node, ast.Call) and case.module.origin(scope, node.func) == "time.sleep":
+            yield node, scope
+
+
+def _timed_sleeps(case: Case) -> Iterator[tuple[ast.Call, Scope, str]]:
+    """Sleeps in a setup or main, or in a function that one calls, with the name of that."""
+    for node, scope in _sleeps(case):
+        entry = case.program.timed.get(scope.function) if scope.function else None
+        if entry is not None:
+            yield node, scope, entry
+
+
+def _too_long(case: Case, node: ast.Call, scope: Scope, entry: str) -> bool:
+    limit = case.request.time_limit(entry)
+    seconds = case.constant(scope, node.args[0]) if len(node.args) == 1 else None
+    return limit is not None and isinstance(seconds, int | float) and seconds >= limit
+
+
+def _whose(scope: Scope, entry: str) -> str:
+    return entry if scope.name == entry else f"{entry}, which calls {scope.name}"
+
+
+def _endless(case: Case, scope: Scope) -> Iterator[ast.AST]:
+    """The outermost loops of a function that nothing leaves."""
+    inside: set[ast.AST] = set()
+    for node in scope.nodes:
+        around = case.module.parents.get(node)
+        if around in inside:
+            inside.add(node)
+        elif _turns_for_ever(case, scope, node) and not _is_left(case, scope, node):
+            inside.add(node)
+            yield node
+
+
+def _turns_for_ever(case: Case, scope: Scope, node: ast.AST) -> bool:
+    match node:
+        case ast.While(test=ast.Constant(value=value)):
+            return bool(value)
+        case ast.For(iter=ast.Call(func=func)):
+            return case.module.origin(scope, func) in _TURNS
+    return False
+
+
+def _is_left(case: Case, scope: Scope, loop: ast.AST) -> bool:
+    """Whether anything in a loop may end it or, in an action, waits in it."""
+    # Of the loops in it, a `break` in the body is their own; one in the `else` is not.
+    assert isinstance(loop, ast.While | ast.For)
+    todo: list[tuple[ast.AST, bool]] = [(child, True) for child in loop.body]
+    while todo:
+        node, breaks = todo.pop()
+        match node:
+            case ast.Return() | ast.Raise() | ast.Yield() | ast.YieldFrom():
+                return True
+            case ast.Await() | ast.AsyncFor() | ast.AsyncWith():
+                return True
+            case ast.Break() if breaks:
+                return True
+            case ast.Call(func=func) if _ends(case, scope, func):
+                return True
+            case ast.While() | ast.For():
+                own = set(node.body)
+                todo += [(child, breaks and child not in own) for child in ast.iter_child_nodes(node)]
+            case _ if not isinstance(node, _DEFINITIONS):
+                todo += [(child, breaks) for child in ast.iter_child_nodes(node)]
+    return False
+
+
+def _ends(case: Case, scope: Scope, func: ast.expr) -> bool:
+    name = case.module.origin(scope, func)
+    if not name and isinstance(func, ast.Name) and case.module.finder(scope, func.id) is None:
+        name = func.id
+    return name in _EXITS or name.startswith("os.exec")
