@@ -4,15 +4,20 @@ A gamepad is believed for ``SILENCE`` seconds after its last update. Then its bu
 at rest and no button pressed; it comes back by itself with the next update.
 """
 
+import ctypes
 from collections.abc import Mapping
 
 import trio
 
 from rt import log
+from rt.broker.freshness import StampBook
 from rt.buffer import Buffer, BufferStore
+from rt.catalog import Parameter
 from rt.errors import BufferBusyError, DeviceBufferError
-from rt.protocol.control import GamepadState
+from rt.protocol.control import GamepadState, Stamp
 
+MOST_BUTTONS = 32
+"""The bits of ``btn``."""
 SILENCE = 0.5
 """How long a gamepad may say nothing before it reads neutral (s)."""
 
@@ -25,6 +30,12 @@ class GamepadFeed:
 
     Args:
         store: The buffers; a gamepad's is made with its first update.
+
+    Attributes:
+        button_params: The gamepad's buttons; bit i of ``btn`` is the i-th.
+        updates: States that were stored.
+        skipped: States that were not, since a buffer was in use.
+        stamps: What is known of the stations, and how many updates were too old.
     """
 
     def __init__(self, store: BufferStore) -> None:
@@ -34,11 +45,23 @@ class GamepadFeed:
         self._told = False
         self.updates = 0
         self.skipped = 0
-        params = store.catalog["gamepad"].params
-        self.buttons = [param.name for param in params if param.default is False]
+        self.stamps = StampBook()
+        params = sorted(store.catalog["gamepad"].params, key=lambda param: param.id)
+        self.button_params: list[Parameter] = [param for param in params if param.ctype is ctypes.c_bool][:MOST_BUTTONS]
+        self.buttons = [param.name for param in self.button_params]
 
-    def feed(self, update: Mapping[int, GamepadState]) -> None:
-        """Store the states of some gamepads; each stick is brought into the unit circle."""
+    def feed(self, update: Mapping[int, GamepadState], stamp: Stamp | None = None) -> None:
+        """Store the states of some gamepads; each stick is brought into the unit circle.
+
+        Args:
+            update: The states by the gamepads' indices.
+            stamp: What the station says of its number and time, if it does.
+
+        Raises:
+            RemoteProtocolError: The update is older than one before it, or too old; nothing of it is stored.
+        """
+        if stamp is not None:
+            self.stamps.check(stamp, trio.current_time())
         for index, state in update.items():
             try:
                 self._store_state(self._store.get_or_open(("gamepad", index)), state.clamped())
@@ -76,5 +99,8 @@ class GamepadFeed:
             self._store.get_or_open(("gamepad", index)).valid = False
         except BufferBusyError:
             return
+        except DeviceBufferError as error:
+            # Its readers look at the age too; the watch over the other gamepads must not end with this one.
+            self._log.error("the gamepad cannot be marked as silent", gamepad=index, reason=error.message)
         del self._seen[index]
         self._log.warning("the gamepad is silent: it reads neutral", gamepad=index, silence=SILENCE)

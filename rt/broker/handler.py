@@ -1,15 +1,21 @@
 """The broker's service."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import msgspec
+import trio
 
 from rt.broker.access import StationsReport
 from rt.broker.gamepads import GamepadFeed
-from rt.config import Config, nearest
-from rt.errors import ConfigError
+from rt.broker.options import OptionKeeper
+from rt.catalog import Parameter
+from rt.config import Config
+from rt.errors import ExecutionError
+from rt.lint.record import Record
+from rt.lint.request import LintRequest
 from rt.protocol import control
+from rt.protocol.control import Stamp
 from rt.remote import Handler, route
 
 
@@ -21,29 +27,72 @@ class Broker(Handler):
         gamepads: Where gamepad updates go.
         status: Gives the state of the robot's processes.
         stations: Tells of those who may connect from the network.
+        state: Where options that are set from afar are kept, or None where there is no place.
+        directory: Where the team's code is looked for; the working directory by default.
+        instance_directory: The robot's, so that the linter's process is known as one of that robot.
     """
 
     def __init__(
-        self, config: Config, gamepads: GamepadFeed, status: Any, stations: Callable[[], StationsReport] | None = None
+        self,
+        config: Config,
+        gamepads: GamepadFeed,
+        status: Any,
+        stations: Callable[[], StationsReport] | None = None,
+        *,
+        state: Path | None = None,
+        directory: Path | None = None,
+        instance_directory: Path | None = None,
     ) -> None:
-        self._options: Mapping[str, Any] = msgspec.to_builtins(config)
+        self._config = config
+        self._directory = directory or Path.cwd()
+        self._instance_directory = instance_directory
+        self._options = OptionKeeper(config, state, self._directory)
         self._gamepads = gamepads
         self._status = status
         self._stations = stations
+        self._linting = trio.Lock()
+
+    @property
+    def button_params(self) -> list[Parameter]:
+        """The gamepad's buttons: bit i of an update's ``btn`` is the i-th."""
+        return self._gamepads.button_params
 
     @route(inline=True)
     def get_option(self, option: str | None = None) -> Any:
-        """The value of an option, or of all options by name."""
-        if option is None:
-            return self._options
-        if option not in self._options:
-            raise ConfigError(f"there is no option {option!r}{nearest(option, self._options)}", option=option)
-        return self._options[option]
+        """The value of an option, of one entry of a map as dev_name.left_motor, or of all options by name."""
+        return self._options.get(option)
+
+    @route
+    def set_option(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Set options for the next start, all or none; null takes one back. The result is all that is kept.
+
+        What is set goes before rt.toml, and stands back behind variables and flags of the start.
+        """
+        return self._options.set(options)
+
+    @route
+    async def lint(self) -> list[Record]:
+        """Check the team's code without running it: what is wrong, with file and line, as `rt lint --json` prints it.
+
+        Raises:
+            ExecutionError: There is no code, or it is being linted and somebody waits for that already.
+        """
+        # The process is started from here, but its limits and its answer's types stand in the linter's room.
+        from rt.lint.runner import run_lint
+
+        if self._linting.statistics().tasks_waiting:
+            raise ExecutionError("the code is being checked, and somebody waits to have it checked again: ask later")
+        async with self._linting:
+            request = LintRequest.of(self._config, str(self._directory))
+            return await run_lint(request, instance_directory=self._instance_directory)
 
     @route(inline=True)
-    def update_gamepads(self, update: dict[str, Any]) -> None:
-        """Store the state of one or more gamepads: index -> lx, ly, rx, ry (-1 to 1) and btn."""
-        self._gamepads.feed(control.gamepads(update, buttons=len(self._gamepads.buttons)))
+    def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:
+        """Store the state of one or more gamepads: index -> lx, ly, rx, ry (-1 to 1) and btn.
+
+        With a stamp (station, seq, time) an update that comes late, twice or after its successor is refused.
+        """
+        self._gamepads.feed(control.gamepads(update, buttons=len(self._gamepads.buttons)), stamp)
 
     @route(inline=True)
     def status(self) -> Any:

@@ -23,6 +23,7 @@ DATAGRAM_BYTES = 60_000
 SCAN_INTERVAL = 1.0
 """Time between two looks for devices that are new (s)."""
 
+_TOLERANCE = 1e-6
 Update = dict[int, dict[str, Any]]
 
 
@@ -50,7 +51,7 @@ class UpdatePublisher:
         self._publisher = publisher
         self._interval = interval
         self._log = log.get_logger()
-        self._last_full = -FULL_INTERVAL
+        self._last_full: dict[int, float] = {}
         self._last_scan = -SCAN_INTERVAL
         self._devices: Mapping[int, DeviceBuffer] = {}
         self.sent = 0
@@ -69,9 +70,6 @@ class UpdatePublisher:
     def collect(self) -> Update:
         """The next update: UID -> parameter -> value of every connected device."""
         now = trio.current_time()
-        full = now - self._last_full >= FULL_INTERVAL
-        if full:
-            self._last_full = now
         update: Update = {}
         if now - self._last_scan >= SCAN_INTERVAL:
             self._last_scan = now
@@ -79,16 +77,24 @@ class UpdatePublisher:
         for uid, buffer in self._devices.items():
             if buffer.valid:
                 with contextlib.suppress(DeviceBufferError):  # it has left since
-                    update[uid] = self._values(buffer, full=full)
+                    update[uid] = self._values(uid, buffer, now)
+        self._last_full = {uid: when for uid, when in self._last_full.items() if uid in update}
         return update
 
-    def _values(self, buffer: DeviceBuffer, *, full: bool) -> dict[str, Any]:
+    def _values(self, uid: int, buffer: DeviceBuffer, now: float) -> dict[str, Any]:
+        # The next update would be too late for it.
+        full = now + self._interval > self._last_full.get(uid, -FULL_INTERVAL) + FULL_INTERVAL + _TOLERANCE
         try:
-            changed = buffer.get_update()
-            values = buffer.snapshot() if full else changed
+            values = buffer.get_update()
+            if full:
+                values = buffer.snapshot()
         except BufferBusyError:
+            # What has changed may be known to nobody now: the next update says everything.
+            self._last_full.pop(uid, None)
             self.skipped += 1
             return {}
+        if full:
+            self._last_full[uid] = now
         return {name: value for name, value in values.items() if isinstance(value, (bool, int, float))}
 
     def _payloads(self, update: Update) -> Iterator[bytes]:

@@ -17,7 +17,8 @@ from rt.cli.options import click_options, text_of
 def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:
     """Show every option (or those named), its value and where the value came from.
 
-    Defaults come before rt.toml, rt.toml before variables, variables before flags. The variable of an option is its name in
+    Defaults come before rt.toml, rt.toml before what `rt call set_option` has set, that before variables, variables before
+    flags. The variable of an option is its name in
     capitals after RT_, as RT_PORT_BASE. Beside those there are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR,
     which rt itself sets in the processes of a robot, and RT_BINARY, the executable that the system tests start.
 

@@ -52,7 +52,7 @@ def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> 
                 where: dict[str, Any] = {"file": file}
                 if ignore_file:
                     env = {name: value for name, value in os.environ.items() if name != "RT_CONFIG"}
-                    where = {"env": env, "cwd": Path(os.devnull)}
+                    where = {"env": env, "cwd": Path(os.devnull), "set_from_afar": False}
                 loaded = config.load(flags={**inherited, **given}, **where)
                 context.meta[DEBUG] = loaded.config.debug
                 return loaded

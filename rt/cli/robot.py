@@ -21,10 +21,11 @@ from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.bells import DEVICE_SEAT, EXECUTOR_SEAT, ROOT_SEAT
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.outer import outer_gone
-from rt.config import Config, opened, require_keys
+from rt.config import Config, kept, opened, require_keys
 from rt.errors import BufferBusyError, ConfigError, EmergencyStopException, InstanceBusyError
 from rt.instance import Instance
 from rt.keys import Keyring
+from rt.protocol.control import Stamp
 from rt.remote import Handler, route
 from rt.remote.handler import Route
 from rt.supervisor import notify, signals
@@ -112,9 +113,9 @@ class _Controls(Handler):
         self._broker = broker
 
     @route(inline=True)
-    def update_gamepads(self, update: dict[str, Any]) -> None:
+    def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:
         """Store the state of one or more gamepads: index -> lx, ly, rx, ry (-1 to 1) and btn."""
-        self._broker.update_gamepads(update)
+        self._broker.update_gamepads(update, stamp)
 
     def routes(self) -> dict[str, Route]:
         """The one method."""
@@ -287,7 +288,12 @@ class _Root:
             access = Access(self._config, gate)
             access.announce()
             handler = Broker(
-                self._config, gamepads, lambda: msgspec.to_builtins(self.supervisor.status()), access.report
+                self._config,
+                gamepads,
+                lambda: msgspec.to_builtins(self.supervisor.status()),
+                access.report,
+                state=kept.state_directory(self._instance.name, os.environ),
+                instance_directory=self._instance.directory,
             )
             await app.make_router()
             await app.make_service(handler)

@@ -7,6 +7,7 @@ import click
 from rt.cli import robot
 from rt.cli.options import click_options
 from rt.config import Config, Loaded
+from rt.config.kept import ORIGIN
 
 HELP = """\
 Run the robot that is described here.
@@ -27,6 +28,9 @@ Exit status:
 @click_options()
 def command(loaded: Loaded) -> int:
     """Run the robot that is described here."""
+    afar = [name for name, origin in loaded.origins.items() if ORIGIN in origin.split(", ")]
+    if afar:
+        click.echo(f"rt: set from afar: {', '.join(afar)}; `rt config` shows the values", err=True)
     problem = problem_of_code(loaded.config, Path.cwd())
     if problem:
         click.echo(f"rt: {problem}", err=True)

@@ -1,7 +1,7 @@
-"""Every option once, typed, and where each value came from: defaults < rt.toml < RT_* < flags."""
+"""Every option once, typed, and where each value came from: defaults < rt.toml < set_option < RT_* < flags."""
 
 from rt.config.exposure import is_open, opened, require_keys
-from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, load
+from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, load, set_over
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
 from rt.config.value import known, nearest
@@ -19,4 +19,5 @@ __all__ = [
     "nearest",
     "opened",
     "require_keys",
+    "set_over",
 ]

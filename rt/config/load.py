@@ -1,4 +1,4 @@
-"""Where a value comes from: defaults < rt.toml < RT_* < flags.
+"""Where a value comes from: defaults < rt.toml < set_option < RT_* < flags.
 
 Every value is checked where it enters, so that an error can name the place. Single values replace what lies below; maps are
 laid over it entry by entry, and an entry that is given again moves to the end.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rt.config import kept
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
 from rt.config.value import entry, known, nearest, pairs, single
@@ -55,6 +56,7 @@ def load(
     env: Mapping[str, str] | None = None,
     file: Path | None = None,
     cwd: Path | None = None,
+    set_from_afar: bool = True,
 ) -> Loaded:
     """Read every source and return the options of this robot.
 
@@ -63,6 +65,7 @@ def load(
         env: The environment; the process's own when absent.
         file: The rt.toml to read; when absent RT_CONFIG's, else the one of `cwd` if there is one.
         cwd: Where rt.toml is looked for; the working directory when absent.
+        set_from_afar: Whether what `set_option` keeps counts; see `rt.config.kept`.
 
     Raises:
         ConfigError: An unknown or bad value; the message is one sentence with its place, what is allowed and the nearest name.
@@ -73,6 +76,8 @@ def load(
     document = _document(file, variables, directory)
     if document is not None:
         _read_document(layers, document, directory)
+    if set_from_afar:
+        _read_kept(layers, variables, flags or {})
     _read_environment(layers, variables)
     for name, value in (flags or {}).items():
         if value is None or value == ():
@@ -96,6 +101,22 @@ class _Layers:
         else:
             self._values[option.name] = single(option, raw, place, text=text)
             self._origins[option.name] = place
+
+    def begin(self, name: str, value: Any) -> None:
+        """Begin with a value that has been checked."""
+        self._values[name] = value
+
+    def value(self, name: str) -> Any:
+        """The value of an option so far."""
+        return self._values.get(name, OPTIONS[name].default)
+
+    def set_from_afar(self, option: Option, raw: object) -> None:
+        """Put a value that came in a call: of a map, a map."""
+        if option.kind == "map" and isinstance(raw, Mapping):
+            checked = {key: entry(option, str(key), each, kept.ORIGIN, text=False) for key, each in raw.items()}
+            self.lay(option, checked, kept.ORIGIN)
+        else:
+            self.put(option, raw, kept.ORIGIN, text=False)
 
     def lay(self, option: Option, entries: Mapping[str, Any], place: str) -> None:
         below = self._values.get(option.name, option.default)
@@ -153,6 +174,38 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
             layers.put(option, str(document.path.parent.absolute() / raw), place, text=False)
         else:
             layers.put(option, raw, place, text=False)
+
+
+def _read_kept(layers: "_Layers", env: Mapping[str, str], flags: Mapping[str, object]) -> None:
+    """Lay over what was set from afar for this instance, of which the name is known by now."""
+    name = flags.get("instance") or env.get("RT_INSTANCE") or layers.value("instance")
+    try:
+        single(OPTIONS["instance"], name, "instance", text=False)
+    except ConfigError:
+        return  # told where the name was given
+    directory = kept.state_directory(str(name), env)
+    values = kept.read(directory)
+    try:
+        for option, raw in values.items():
+            layers.set_from_afar(known(option, kept.ORIGIN), raw)
+    except ConfigError as error:
+        assert directory is not None
+        remedy = f"correct or remove {directory / kept.FILE_NAME}, where it is kept"
+        raise ConfigError(f"{error.message}; {remedy}", **error.context) from None
+
+
+def set_over(config: Config, values: Mapping[str, Any]) -> Config:
+    """The options that a robot has, with others set over them from afar; maps entry by entry.
+
+    Raises:
+        ConfigError: A name or a value is wrong, in the words of `load`.
+    """
+    layers = _Layers()
+    for name in OPTIONS:
+        layers.begin(name, getattr(config, name))
+    for name, raw in values.items():
+        layers.set_from_afar(known(name, kept.ORIGIN), raw)
+    return layers.finish(None).config
 
 
 def _like_uid(raw: object) -> bool:

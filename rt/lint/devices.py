@@ -42,7 +42,9 @@ def unknown_parameter(case: Case) -> Iterator[Fault]:
             except DeviceError as error:
                 yield call.arguments["param"], error.message
         elif peripheral is None:
-            known = {param.name for each in case.catalog.values() if each.device_id is not None for param in each.params}
+            known = {
+                param.name for each in case.catalog.values() if each.device_id is not None for param in each.params
+            }
             if name not in known:
                 yield call.arguments["param"], f"no device has a parameter {name!r}{nearest(name, known)}"
 

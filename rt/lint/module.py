@@ -186,13 +186,13 @@ def _note_elsewhere(scope: Scope, root: ast.AST) -> None:
         if isinstance(node, ast.Global):
             scope.elsewhere.update(node.names)
         elif isinstance(node, ast.stmt) and not isinstance(node, _SCOPES):
-            below = (ast.stmt, ast.excepthandler, ast.match_case)
+            below = (ast.stmt, ast.ExceptHandler, ast.match_case)
             todo += [child for child in ast.iter_child_nodes(node) if isinstance(child, below)]
-        elif isinstance(node, ast.excepthandler | ast.match_case):
+        elif isinstance(node, ast.ExceptHandler | ast.match_case):
             todo += node.body
 
 
-def _bind(scope: Scope, node: ast.AST) -> None:  # noqa: C901 - one line for each way of Python to bind a name
+def _bind(scope: Scope, node: ast.AST) -> None:  # noqa: C901, PLR0912 - one line for each way of Python to bind a name
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             scope.bind(node.name, node)

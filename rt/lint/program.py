@@ -115,24 +115,24 @@ class Program:
             case ast.Constant(value=value):
                 return UNKNOWN if value is Ellipsis else value
             case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
-                value = self._constant(module, scope, operand, steps - 1)
-                if type(value) not in {int, float}:
-                    return UNKNOWN
-                return -value if isinstance(sign, ast.USub) else value
+                return _signed(sign, self._constant(module, scope, operand, steps - 1))
             case ast.BinOp(op=op, left=left, right=right) if type(op) in _SUMS:
                 return _sum(
                     type(op),
                     self._constant(module, scope, left, steps // 2),
                     self._constant(module, scope, right, steps // 2),
                 )
-            case ast.Name(id=name):
-                value_node = assigned(module.binding(scope, name))
-                if value_node is not None and module.finder(scope, name) is module.scope:
-                    return self._constant(module, module.scope, value_node, steps - 1)
+        owner, value_node = self._assigned(module, scope, node)
+        return self._constant(owner, owner.scope, value_node, steps - 1)
+
+    def _assigned(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, ast.expr | None]:
+        """The value that a name of a module is assigned once, and that module; None if it is not certain."""
+        if isinstance(node, ast.Name) and module.finder(scope, node.id) is module.scope:
+            value = assigned(module.binding(scope, node.id))
+            if value is not None:
+                return module, value
         owner, name = self._imported(module, scope, node)
-        if owner is None:
-            return UNKNOWN
-        return self._constant(owner, owner.scope, assigned(owner.binding(owner.scope, name)), steps - 1)
+        return (module, None) if owner is None else (owner, assigned(owner.binding(owner.scope, name)))
 
     def _imported(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module | None, str]:
         """The module of the team's that an expression's name comes from, and its name there."""
@@ -215,6 +215,12 @@ def _imports(module: Module, package: str) -> Iterator[str]:
                 base = ".".join([*above, *([base] if base else [])])
             yield base
             yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
+
+
+def _signed(sign: ast.unaryop, value: Any) -> Any:
+    if type(value) not in {int, float}:
+        return UNKNOWN
+    return -value if isinstance(sign, ast.USub) else value
 
 
 def _sum(kind: type[ast.operator], left: Any, right: Any) -> Any:

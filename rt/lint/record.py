@@ -54,10 +54,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename={"message_id": "m
         return f"{place}: {self.type}: {self.message} [{self.symbol}]"
 
 
-def record(  # noqa: D417 - the rest is told by `Record`
-    type_: Type, path: str, symbol: str, message_id: str, message: str, *, module: str = "", obj: str = "", line: int = 1,
+def record(
+    type_: Type,
+    path: str,
+    symbol: str,
+    message_id: str,
+    message: str,
+    *,
+    module: str = "",
+    obj: str = "",
+    line: int = 1,
     column: int = 0,
-) -> Record:  # fmt: skip
+) -> Record:
     """Make a record of which every text can be sent."""
     return Record(
         type=type_,
@@ -73,11 +81,11 @@ def record(  # noqa: D417 - the rest is told by `Record`
 
 
 def clean(text: str) -> str:
-    """The text on one line, without what UTF-8 cannot carry and not longer than ``MOST_CHARACTERS``.
+    r"""The text on one line, without what UTF-8 cannot carry and not longer than ``MOST_CHARACTERS``.
 
     Examples:
         >>> clean("no device" + chr(10) + "is named" + chr(0xD800))
-        'no device is named\\\\ud800'
+        'no device is named\\ud800'
     """
     short = text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
     printable = "".join(character if character.isprintable() else _escaped(character) for character in short)

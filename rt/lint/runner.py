@@ -6,7 +6,7 @@ The rule of this module: the caller's event loop never waits, and no process out
 import contextlib
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec

@@ -16,7 +16,9 @@ def sleep_in_main(case: Case) -> Iterator[Fault]:
     """time.sleep delays main; it has to be over before its period is."""
     for node, scope, entry in _timed_sleeps(case):
         if entry.endswith("_main") and not _too_long(case, node, scope, entry):
-            sentence = f"time.sleep makes {_whose(scope, entry)} late: let an action wait with `await Actions.sleep(...)`"
+            sentence = (
+                f"time.sleep makes {_whose(scope, entry)} late: let an action wait with `await Actions.sleep(...)`"
+            )
             yield node, sentence
 
 
@@ -35,7 +37,10 @@ def sleep_in_action(case: Case) -> Iterator[Fault]:
     """time.sleep in an action stops every other action too, and soon the motors."""
     for node, scope in _sleeps(case):
         if scope.is_async and not isinstance(case.module.parents.get(node), ast.Await):
-            yield node, "time.sleep stops all actions and the robot's safety lets go of the motors: write `await Actions.sleep(...)`"
+            yield (
+                node,
+                "time.sleep stops all actions and the robot's safety lets go of the motors: write `await Actions.sleep(...)`",
+            )
 
 
 @check("RT404", "endless-loop", "error")
@@ -45,7 +50,10 @@ def endless_loop(case: Case) -> Iterator[Fault]:
         entry = case.program.timed.get(scope.function) if scope.function else None
         if entry is not None and entry.endswith("_main") and not scope.is_async:
             for loop in _endless(case, scope):
-                yield loop, f"this loop never ends, but {_whose(scope, entry)} is called again and again: leave the loop out"
+                yield (
+                    loop,
+                    f"this loop never ends, but {_whose(scope, entry)} is called again and again: leave the loop out",
+                )
 
 
 @check("RT405", "endless-action", "error")
@@ -78,7 +86,7 @@ def _too_long(case: Case, node: ast.Call, scope: Scope, entry: str) -> bool:
 
 
 def _whose(scope: Scope, entry: str) -> str:
-    return entry if scope.name == entry else f"{entry}, which calls {scope.name}"
+    return entry if scope.name == entry else f"{entry} (which calls {scope.name})"
 
 
 def _endless(case: Case, scope: Scope) -> Iterator[ast.AST]:

@@ -1,7 +1,7 @@
 """What control and update datagrams carry: gamepads towards the robot, device values away from it.
 
 Both are notifications of `rt.protocol.rpc`: `[2, "update_gamepads", [{"0": {"lx": .., "ly": .., "rx": .., "ry": .., "btn": ..}}]]`
-and `[2, "update", [{"<uid>": {"<param>": value}}]]`. The same structures are the arguments of methods of those names, so a
+(perhaps with a `Stamp` as a second argument) and `[2, "update", [{"<uid>": {"<param>": value}}]]`. The same structures are the arguments of methods of those names, so a
 handler annotates its argument with `GamepadUpdate` or `DeviceUpdate` and turns it with `gamepads` or `devices` into values
 with integer keys.
 
@@ -54,6 +54,20 @@ class GamepadState(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=
         lx, ly = _into_circle(self.lx, self.ly)
         rx, ry = _into_circle(self.rx, self.ry)
         return GamepadState(lx, ly, rx, ry, self.btn)
+
+
+class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a driver's station may say of an update beside it, as the second argument, so that a late one is known as such.
+
+    Attributes:
+        station: Which run of which station it is: chosen at random when the station starts.
+        seq: The number of the update; each is greater than the one before.
+        time: When the update was made, by the station's monotonic clock (s).
+    """
+
+    station: Annotated[str, msgspec.Meta(max_length=32)] = ""
+    seq: Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)] | None = None
+    time: Annotated[float, msgspec.Meta(ge=0, le=1e12)] | None = None
 
 
 NEUTRAL = GamepadState(0.0, 0.0, 0.0, 0.0, 0)
@@ -117,14 +131,14 @@ def devices(update: object) -> dict[int, dict[str, Value]]:
     return {_uid(key): values for key, values in checked.items()}
 
 
-def encode_gamepads(update: Mapping[int, GamepadState]) -> bytes:
-    """The datagram that says the state of one or more gamepads.
+def encode_gamepads(update: Mapping[int, GamepadState], stamp: Stamp | None = None) -> bytes:
+    """The datagram that says the state of one or more gamepads, and perhaps when.
 
     Raises:
         LocalProtocolError: An index or a field is out of range.
     """
     raw = {str(index): state for index, state in update.items()}
-    return _encode(UPDATE_GAMEPADS, raw, lambda: gamepads(raw, buttons=32))
+    return _encode(UPDATE_GAMEPADS, raw, lambda: gamepads(raw, buttons=32), *([] if stamp is None else [stamp]))
 
 
 def decode_gamepads(datagram: bytes, *, buttons: int = BUTTONS) -> dict[int, GamepadState]:
@@ -133,7 +147,7 @@ def decode_gamepads(datagram: bytes, *, buttons: int = BUTTONS) -> dict[int, Gam
     Raises:
         RemoteProtocolError: It is no such notification, or a field is wrong.
     """
-    return gamepads(_decode(UPDATE_GAMEPADS, datagram), buttons=buttons)
+    return gamepads(_decode(UPDATE_GAMEPADS, datagram, most=2), buttons=buttons)
 
 
 def encode_devices(update: Mapping[int, Mapping[str, Value]]) -> bytes:
@@ -155,18 +169,18 @@ def decode_devices(datagram: bytes) -> dict[int, dict[str, Value]]:
     return devices(_decode(UPDATE, datagram))
 
 
-def _encode(method: str, update: object, check: Callable[[], object]) -> bytes:
+def _encode(method: str, update: object, check: Callable[[], object], *more: object) -> bytes:
     # What we may not receive we may not send; the check of the receiver is the check of the sender.
     try:
         check()
     except RemoteProtocolError as error:
         raise LocalProtocolError(error.message, **error.context) from error
-    return rpc.encode(rpc.Notification(method, [update]))
+    return rpc.encode(rpc.Notification(method, [update, *more]))
 
 
-def _decode(method: str, datagram: bytes) -> Any:
+def _decode(method: str, datagram: bytes, most: int = 1) -> Any:
     message = rpc.decode(datagram)
-    if not isinstance(message, rpc.Notification) or message.method != method or len(message.params) != 1:
+    if not isinstance(message, rpc.Notification) or message.method != method or not 1 <= len(message.params) <= most:
         raise _bad(method, "expected one notification of this name with one argument", "$")
     return message.params[0]
 

@@ -1,0 +1,169 @@
+"""What may be set from afar, and what a call of set_option makes of what is kept.
+
+The rule of this module: a call changes all that it names or nothing. Who may reach the robot, and which files it opens, is
+decided at the robot only; an option that nobody has thought about cannot be set from afar.
+"""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from rt import catalog, log
+from rt.config import OPTIONS, Config, kept, known, nearest, set_over
+from rt.errors import ConfigError
+
+ALLOWED = frozenset(
+    {
+        *("debug", "health_check_interval", "update_interval", "service_workers", "thread_pool_workers"),
+        *("dev_catalog", "dev_name", "dev_usb_ids", "dev_baud_rate", "dev_poll_interval"),
+        *("exec_module", "exec_timeout", "log_level", "log_format"),
+    }
+)
+"""The options that may be set from afar."""
+
+_NETWORK = "it decides who reaches the robot"
+_FILES = "it names files of the robot's computer"
+_SOCKETS = "it could take the locks off the robot's sockets"
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "instance": "what is set is kept under this name",
+        "dev_ports": _FILES,
+        "dev_ports_denied": _FILES,
+        "client_option": _SOCKETS,
+        "service_option": _SOCKETS,
+    }
+)
+"""Why some may not."""
+
+
+class OptionKeeper:
+    """Answers get_option and set_option.
+
+    Args:
+        config: The options that the robot runs with.
+        state: Where options are kept, or None where there is no place.
+        directory: The robot's directory: files that are named from afar lie in it.
+    """
+
+    def __init__(self, config: Config, state: Path | None, directory: Path) -> None:
+        self._config = config
+        self._values: Mapping[str, Any] = msgspec.to_builtins(config)
+        self._state = state
+        self._directory = directory.resolve()
+        self._lock = threading.Lock()
+        self._log = log.get_logger()
+
+    def get(self, name: str | None = None) -> Any:
+        """The value that the robot runs with: of all options by name, of one, or of one entry of a map as ``dev_name.arm``.
+
+        Raises:
+            ConfigError: There is no such option or entry; the message names the nearest.
+        """
+        if name is None:
+            return self._values
+        if name in self._values:
+            return self._values[name]
+        option, dot, key = name.partition(".")
+        values = self._values.get(option)
+        if dot and isinstance(values, dict):
+            if key in values:
+                return values[key]
+            raise ConfigError(f"{option} has no entry {key!r}{nearest(key, values)}", option=option)
+        raise ConfigError(f"there is no option {name!r}{nearest(name, self._values)}", option=name)
+
+    def set(self, options: Mapping[str, Any]) -> kept.Kept:
+        """Keep some options for the next start, all or none; None takes one back, or one entry of a map.
+
+        Blocks for as long as the disk takes.
+
+        Returns:
+            All that is kept now.
+
+        Raises:
+            ConfigError: One is unknown, has a wrong value or may not be set from afar, or the file cannot be written.
+        """
+        with self._lock:
+            before = kept.read(self._state)
+            for name, value in options.items():
+                self._refuse(name, value)
+            now = _merged(before, options)
+            set_over(_without(self._config, options), now)
+            for name, value in options.items():
+                self._check_file(name, value)
+            if now != before:
+                kept.write(self._state, now)
+                self._log.info("options were set from afar; they count from the next start on", options=sorted(options))
+            return now
+
+    def _refuse(self, name: str, value: object) -> None:
+        option = known(name, kept.ORIGIN)
+        if option.kind == "map" and value is not None and not isinstance(value, Mapping):
+            raise ConfigError(
+                f'{kept.ORIGIN}: {name} is given as a map of those entries that are set, as {{"name": value}}',
+                option=name,
+            )
+        if value is not None and name not in ALLOWED:
+            default = _NETWORK if option.group == "Network" else "nobody has allowed it"
+            reason = REASONS.get(name, default)
+            raise ConfigError(
+                f"{kept.ORIGIN}: {name} cannot be set from afar, because {reason}: set it at the robot, in rt.toml",
+                option=name,
+            )
+
+    def _check_file(self, name: str, value: object) -> None:
+        """Refuse a file outside of the robot's directory, and a catalog with which the robot would not start."""
+        if not OPTIONS[name].is_path or not isinstance(value, str) or not value:
+            return
+        is_module = not value.endswith(".py") and "/" not in value and name == "exec_module"
+        if is_module and all(part.isidentifier() for part in value.split(".")):
+            return
+        try:
+            path = (self._directory / value).resolve()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{kept.ORIGIN}: {name} = {value!r} is no path: {error}", option=name) from None
+        if not path.is_relative_to(self._directory):
+            raise ConfigError(
+                f"{kept.ORIGIN}: {name} = {value!r} cannot be set from afar, because it lies outside of {self._directory}:"
+                " set it at the robot, in rt.toml",
+                option=name,
+            )
+        if name == "dev_catalog":
+            catalog.load(path)
+
+
+def _merged(before: kept.Kept, options: Mapping[str, Any]) -> kept.Kept:
+    """What is kept after a call: maps entry by entry, and without what was taken back."""
+    now = dict(before)
+    for name, value in options.items():
+        if value is None:
+            now.pop(name, None)
+        elif isinstance(value, Mapping):
+            below = now.get(name)
+            entries = {**(below if isinstance(below, dict) else {}), **{str(key): each for key, each in value.items()}}
+            now[name] = {key: each for key, each in entries.items() if each is not None}
+            if not now[name]:
+                del now[name]
+        else:
+            now[name] = value
+    return now
+
+
+def _without(config: Config, options: Mapping[str, Any]) -> Config:
+    """The options that the robot has, but for entries of maps that are taken back: their names and UIDs are free."""
+    changes = {
+        name: {
+            key: each
+            for key, each in getattr(config, name).items()
+            if value is not None and value.get(key, 0) is not None
+        }
+        for name, value in options.items()
+        if OPTIONS[name].kind == "map" and (value is None or isinstance(value, Mapping))
+    }
+    return msgspec.structs.replace(config, **changes)
+
+
+__all__ = ["ALLOWED", "REASONS", "OptionKeeper"]
