@@ -32,6 +32,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
     {
         "instance": "what is set is kept under this name",
         "dev_ports": _FILES,
+        "dev_vsd_addr": _NETWORK,
+        "log_frontend": _NETWORK,
+        "log_backend": _NETWORK,
         "dev_ports_denied": _FILES,
         "client_option": _SOCKETS,
         "service_option": _SOCKETS,
@@ -107,7 +110,7 @@ class OptionKeeper:
                 option=name,
             )
         if value is not None and name not in ALLOWED:
-            default = _NETWORK if option.group == "Network" else "nobody has allowed it"
+            default = _NETWORK if option.group == "Network" else "it is none of those that may"
             reason = REASONS.get(name, default)
             raise ConfigError(
                 f"{kept.ORIGIN}: {name} cannot be set from afar, because {reason}: set it at the robot, in rt.toml",

@@ -66,7 +66,7 @@ class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """
 
     station: Annotated[str, msgspec.Meta(max_length=32)] = ""
-    seq: Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)] | None = None
+    seq: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] | None = None
     time: Annotated[float, msgspec.Meta(ge=0, le=1e12)] | None = None
 
 

@@ -1,11 +1,13 @@
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
 from rt import catalog
 from rt.broker.gamepads import SILENCE, GamepadFeed
 from rt.buffer import BufferStore
-from rt.protocol.control import NEUTRAL, GamepadState
+from rt.errors import DeviceBufferError, RemoteProtocolError
+from rt.protocol.control import NEUTRAL, GamepadState, Stamp
 
 PUSHED = GamepadState(0.5, -0.25, 0.0, 1.0, 0b1000001)
 
@@ -46,3 +48,63 @@ async def test_a_silent_station_reads_neutral_until_it_speaks_again(
     feed.feed({0: NEUTRAL})
     assert buffer.valid
     assert buffer.get("joystick_left_x") == 0.0
+
+
+async def test_a_recorded_update_does_not_bring_a_silent_gamepad_back(
+    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    feed = GamepadFeed(store)
+    nursery.start_soon(feed.run)
+    recorded = Stamp(station="driver", seq=7, time=100.0)
+    feed.feed({0: PUSHED}, recorded)
+    buffer = store.get_or_open(("gamepad", 0))
+    await trio.sleep(SILENCE + 0.5)
+    assert not buffer.valid
+    for stamp in (recorded, Stamp(station="driver", seq=6), Stamp(station="driver", seq=8, time=100.1)):
+        with pytest.raises(RemoteProtocolError):
+            feed.feed({0: PUSHED}, stamp)
+    assert not buffer.valid
+    feed.feed({0: NEUTRAL}, Stamp(station="driver", seq=9, time=101.0))
+    assert buffer.valid
+    assert buffer.get("joystick_left_x") == 0.0
+
+
+async def test_a_gamepad_that_falls_silent_says_so_and_comes_back_by_itself(
+    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    feed = GamepadFeed(store)
+    nursery.start_soon(feed.run)
+    with structlog.testing.capture_logs() as events:
+        feed._log = structlog.get_logger()
+        for _ in range(2):
+            feed.feed({0: PUSHED})
+            await trio.sleep(SILENCE + 0.2)
+    assert [(event["log_level"], event["event"]) for event in events] == [
+        ("info", "the gamepad is connected"),
+        ("warning", "the gamepad is silent: it reads neutral"),
+    ] * 2
+
+
+async def test_a_buffer_that_cannot_be_marked_does_not_end_the_watch(
+    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = GamepadFeed(store)
+    nursery.start_soon(feed.run)
+    feed.feed({0: PUSHED, 1: PUSHED})
+    second = store.get_or_open(("gamepad", 1))
+    real = store.get_or_open
+
+    def broken(key: tuple[str, int]) -> object:
+        if key == ("gamepad", 0):
+            raise DeviceBufferError("there is no room")
+        return real(key)
+
+    monkeypatch.setattr(store, "get_or_open", broken)
+    await trio.sleep(SILENCE + 0.3)
+    assert not second.valid
+
+
+def test_bit_i_is_the_button_with_the_ith_id(store: BufferStore) -> None:
+    feed = GamepadFeed(store)
+    assert [param.id for param in feed.button_params] == list(range(17))
+    assert feed.buttons == [param.name for param in feed.button_params]

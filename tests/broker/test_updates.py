@@ -1,11 +1,14 @@
+import itertools
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from rt import catalog
 from rt.broker import updates
-from rt.broker.updates import UpdatePublisher
+from rt.broker.updates import FULL_INTERVAL, UpdatePublisher
 from rt.buffer import BufferStore, DeviceUID
+from rt.errors import BufferBusyError
 from rt.protocol import control
 from rt.protocol.message import DevData
 
@@ -78,3 +81,45 @@ async def test_a_device_that_leaves_while_it_is_read_is_skipped(monkeypatch: pyt
         store.get_or_open(SWITCH), "get_update", lambda: store.get_or_open(SWITCH).invalidate_by_force()
     )
     assert list(UpdatePublisher(store, air, 0.1).collect()) == [SWITCH + 1]
+
+
+@pytest.mark.parametrize("interval", [0.1, 0.3, 0.7, 1.0])
+async def test_no_device_is_without_all_its_values_for_longer_than_a_second(
+    nursery: trio.Nursery, autojump_clock: MockClock, interval: float
+) -> None:
+    store = robot(3)
+    times: dict[int, list[float]] = {}
+
+    class Watch:
+        async def send(self, _peer: bytes, payload: bytes) -> None:
+            for uid, values in control.decode_devices(payload).items():
+                if len(values) == 3:
+                    times.setdefault(uid, []).append(trio.current_time())
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(UpdatePublisher(store, Watch(), interval).run)
+    await trio.sleep(20)
+    assert len(times) == 3
+    for moments in times.values():
+        assert max(after - before for before, after in itertools.pairwise(moments)) <= FULL_INTERVAL + 1e-3
+
+
+async def test_what_could_not_be_read_is_sent_whole_with_the_next(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, air = robot(), Air()
+    publisher = UpdatePublisher(store, air, 0.1)
+    nursery.start_soon(publisher.run)
+    await trio.sleep(0.25)
+    buffer = store.get_or_open(SWITCH)
+
+    def busy() -> dict[str, object]:
+        raise BufferBusyError("somebody holds the lock")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(buffer, "get_update", busy)
+        await trio.sleep(0.1)
+    air.updates.clear()
+    await trio.sleep(0.1)
+    assert air.updates == [{SWITCH: {"switch0": False, "switch1": False, "switch2": False}}]
+    assert publisher.skipped == 1

@@ -1,0 +1,174 @@
+"""get_option and set_option: what is told, kept, and refused."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt import config
+from rt.broker.options import ALLOWED, REASONS, OptionKeeper
+from rt.config import OPTIONS, Config, kept
+from rt.errors import CatalogError, ConfigError
+
+CONFIG = Config(dev_name={"left": "5", "right": "6"}, log_level="warning")
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> OptionKeeper:
+    (tmp_path / "team").mkdir()
+    return OptionKeeper(CONFIG, tmp_path / "state", tmp_path / "team")
+
+
+def refusal(keeper: OptionKeeper, **options: object) -> str:
+    with pytest.raises(ConfigError) as raised:
+        keeper.set(options)
+    return raised.value.message
+
+
+class TestGet:
+    def test_all_options_one_and_an_entry_of_one(self, keeper: OptionKeeper) -> None:
+        assert set(keeper.get()) == set(OPTIONS)
+        assert keeper.get("log_level") == "warning"
+        assert keeper.get("dev_name") == {"left": "5", "right": "6"}
+        assert keeper.get("dev_name.left") == "5"
+        assert keeper.get("exec_timeout..*_main") == 0.05
+        assert list(keeper.get("dev_ports")) == ["/dev/ttyACM*"]
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("dev_nam", "there is no option 'dev_nam'; did you mean dev_name?"),
+            ("dev_name.lfet", "dev_name has no entry 'lfet'; did you mean left?"),
+            ("log_level.x", "there is no option 'log_level.x'; did you mean log_level?"),
+        ],
+    )
+    def test_what_is_not_there_is_told_with_the_nearest(self, keeper: OptionKeeper, name: str, said: str) -> None:
+        with pytest.raises(ConfigError) as raised:
+            keeper.get(name)
+        assert raised.value.message == said
+
+
+class TestSet:
+    def test_it_counts_at_the_next_start_and_not_before(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+        assert keeper.set({"dev_poll_interval": 0.05, "dev_name": {"arm": "7"}}) == {
+            "dev_poll_interval": 0.05,
+            "dev_name": {"arm": "7"},
+        }
+        assert keeper.get("dev_poll_interval") == 0.04
+        loaded = config.load(env={"STATE_DIRECTORY": str(tmp_path)}, cwd=tmp_path, flags={"instance": "state"})
+        assert (loaded.config.dev_poll_interval, loaded.config.dev_name) == (0.05, {"arm": "7"})
+
+    def test_later_calls_add_and_replace(self, keeper: OptionKeeper) -> None:
+        keeper.set({"log_level": "debug", "dev_name": {"arm": "7"}})
+        keeper.set({"log_level": "error", "dev_name": {"leg": "8"}})
+        assert keeper.set({}) == {"log_level": "error", "dev_name": {"arm": "7", "leg": "8"}}
+
+    def test_null_takes_an_option_or_an_entry_back(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+        keeper.set({"log_level": "debug", "dev_name": {"arm": "7", "leg": "8"}})
+        assert keeper.set({"log_level": None, "dev_name": {"arm": None}}) == {"dev_name": {"leg": "8"}}
+        assert keeper.set({"dev_name": {"leg": None, "absent": None}}) == {}
+        assert not (tmp_path / "state" / kept.FILE_NAME).exists()
+        assert keeper.set({"port_base": None}) == {}
+
+    def test_all_or_none(self, keeper: OptionKeeper) -> None:
+        keeper.set({"debug": True})
+        assert "log_level = 'loud'" in refusal(keeper, debug=False, dev_poll_interval=0.1, log_level="loud")
+        assert keeper.set({}) == {"debug": True}
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (
+                {"dev_poll_intervall": 1},
+                "set_option: unknown option 'dev_poll_intervall'; did you mean dev_poll_interval?",
+            ),
+            ({"dev_poll_intervall": None}, "set_option: unknown option"),
+            ({"dev_poll_interval": 5}, "set_option: dev_poll_interval = 5 is not a number from 0.001 to 1 (s)"),
+            ({"dev_poll_interval": "0.1"}, "; write it without quotes"),
+            ({"dev_poll_interval": float("nan")}, "dev_poll_interval = nan is not a number"),
+            ({"debug": 1}, "set_option: debug = 1 is not true or false"),
+            ({"log_level": "warn"}, "; did you mean warning?"),
+            ({"dev_name": {"arm": "x"}}, "set_option: dev_name.arm = 'x' is not the UID"),
+            (
+                {"dev_name": ["arm:7"]},
+                'set_option: dev_name is given as a map of those entries that are set, as {"name": value}',
+            ),
+            ({"exec_timeout": {"(": 1.0}}, "no regular expression"),
+            ({"dev_name": {"arm": "5"}}, "dev_name gives left and arm the same UID 5"),
+            (
+                {"instance": "x"},
+                "set_option: instance cannot be set from afar, because what is set is kept under this name",
+            ),
+            (
+                {"bind": "0.0.0.0"},
+                "bind cannot be set from afar, because it decides who reaches the robot: set it at the robot",
+            ),
+            ({"router_frontend": ["tcp://0.0.0.0:1"]}, "cannot be set from afar"),
+            ({"dev_ports": ["/dev/*"]}, "because it names files of the robot's computer"),
+            ({"service_option": {"CURVE_SERVER": 0}}, "because it could take the locks off"),
+            ({"exec_module": "../other.py"}, "because it lies outside of"),
+            ({"exec_module": "/etc/passwd"}, "because it lies outside of"),
+            ({"exec_module": ".."}, "because it lies outside of"),
+            ({"exec_module": "x\0.py"}, "is no path"),
+            ({"dev_catalog": "/etc/catalog.toml"}, "because it lies outside of"),
+        ],
+    )
+    def test_what_may_not_be_is_refused_with_the_reason(
+        self, keeper: OptionKeeper, options: dict[str, object], said: str
+    ) -> None:
+        assert said in refusal(keeper, **options)
+        assert keeper.set({}) == {}
+
+    def test_a_link_does_not_lead_out_of_the_teams_directory(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+        (tmp_path / "team" / "link").symlink_to("/etc")
+        assert "lies outside of" in refusal(keeper, exec_module="link/passwd.py")
+
+    def test_files_of_the_teams_directory_may_be_named(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+        (tmp_path / "team" / "mine.toml").write_text(
+            '[horn]\ndevice_id = 0\nparams = [{ name = "on", type = "bool" }]\n'
+        )
+        options = {"exec_module": "robots/second.py", "dev_catalog": "mine.toml"}
+        assert keeper.set(options) == options
+        assert keeper.set({"exec_module": "robots.third", "dev_catalog": ""})["exec_module"] == "robots.third"
+
+    def test_a_catalog_with_which_the_robot_would_not_start_is_refused(
+        self, keeper: OptionKeeper, tmp_path: Path
+    ) -> None:
+        (tmp_path / "team" / "mine.toml").write_text("[horn]\ndevice_id = 0\n")
+        for name in ("mine.toml", "absent.toml"):
+            with pytest.raises(CatalogError):
+                keeper.set({"dev_catalog": name})
+
+    def test_a_name_may_go_from_one_device_to_another(self, keeper: OptionKeeper) -> None:
+        OptionKeeper(CONFIG, keeper._state, keeper._directory).set({"dev_name": {"arm": "9"}})
+        assert keeper.set({"dev_name": {"arm": None, "leg": "9"}}) == {"dev_name": {"leg": "9"}}
+
+    def test_a_broken_file_is_told_and_kept(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / kept.FILE_NAME).write_text("{")
+        assert "remove it to start without them" in refusal(keeper, debug=True)
+
+    def test_every_option_is_allowed_or_refused_for_a_reason(self) -> None:
+        assert set(OPTIONS) >= ALLOWED
+        assert ALLOWED.isdisjoint(REASONS)
+        silent = [
+            option.name
+            for option in OPTIONS.values()
+            if option.name not in ALLOWED and option.name not in REASONS and option.group not in {"Network", "Log"}
+        ]
+        assert silent == []
+
+    @given(options=st.dictionaries(st.sampled_from([*OPTIONS, "x"]), st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), lambda each: st.lists(each) | st.dictionaries(st.text() | st.integers(), each))))  # fmt: skip
+    def test_whatever_comes_is_kept_whole_or_refused(
+        self, tmp_path_factory: pytest.TempPathFactory, options: dict[str, object]
+    ) -> None:
+        folder = tmp_path_factory.mktemp("robot")
+        keeper = OptionKeeper(CONFIG, folder / "state", folder)
+        try:
+            now = keeper.set(options)
+        except ConfigError:
+            assert kept.read(folder / "state") == {}
+        else:
+            assert kept.read(folder / "state") == now
+            config.load(env={"STATE_DIRECTORY": str(folder)}, cwd=folder, flags={"instance": "state"})

@@ -1,0 +1,244 @@
+"""Whole programs: good ones are left alone, modules beside the main one are seen, and bad files are one record."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from support.lint import NAMES, linted, request, uid_of, write
+
+import rt
+from rt.cli.init import STUDENT_CODE
+from rt.errors import CatalogError, ExecutionError
+from rt.lint import record as records_module
+from rt.lint import source as source_module
+from rt.lint.lint import lint
+from rt.lint.record import Record
+from rt.lint.request import LintRequest
+
+ROOT = Path(rt.__file__).parents[1]
+HOSTILE = {"blocking_action": ["sleep-in-action"], "swallows_time_limit": ["endless-loop"]}
+"""The programs of the tests that do what the linter is there to find."""
+PROGRAMS = [*(ROOT / "tests" / "programs").glob("*.py"), *(ROOT / "rt" / "cli" / "programs").glob("*.py")]
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+def symbols(records: list[Record]) -> list[str]:
+    return [each.symbol for each in records]
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_the_programs_that_rt_comes_with_are_good(path: Path) -> None:
+    assert symbols(lint(request(path.parent, path.stem))) == HOSTILE.get(path.stem, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        STUDENT_CODE,
+        STUDENT_CODE.replace("# Robot", "Robot").replace("    # if", "    if").replace("    #  ", "    "),
+        *SNIPPETS,
+    ],
+)
+def test_what_rt_gives_as_an_example_is_good(tmp_path: Path, text: str) -> None:
+    assert linted(tmp_path, text) == []
+
+
+class TestModules:
+    def test_modules_of_the_teams_directory_are_checked_too(self, tmp_path: Path) -> None:
+        found = linted(
+            tmp_path,
+            "import arm\nfrom gear import box\n\n\ndef teleop_main():\n    arm.lift()\n    box.turn()\n",
+            arm="import os\n\n\ndef lift():\n    pass\n",
+            **{"gear/__init__": "", "gear/box": "from . import axle\n\n\ndef turn():\n    axle.x(\n"},
+        )
+        assert [(each.path, each.module, each.symbol, each.line) for each in found] == [
+            ("arm.py", "arm", "UnusedImport", 1),
+            ("gear/box.py", "gear.box", "syntax-error", 5),
+        ]
+
+    def test_relative_imports_are_followed(self, tmp_path: Path) -> None:
+        found = linted(
+            tmp_path,
+            "import gear.box\n\n\ndef teleop_main():\n    gear.box.turn()\n",
+            **{
+                "gear/__init__": "",
+                "gear/box": "from .axle import spin\nfrom . import wheel\n\n\ndef turn():\n    spin(wheel)\n",
+                "gear/axle": "import os\n\n\ndef spin(each):\n    print(each)\n",
+                "gear/wheel": "import sys\n",
+            },
+        )
+        assert {each.path for each in found} == {"gear/axle.py", "gear/wheel.py"}
+
+    def test_libraries_and_modules_that_nobody_imports_are_left_alone(self, tmp_path: Path) -> None:
+        write(tmp_path, {"site-packages/__init__.py": "import os", "unused.py": "import os", "sys.py": "import os"})
+        program = "import sys\nimport json\n\nprint(sys, json)\n\n\ndef teleop_main():\n    pass\n"
+        assert linted(tmp_path, program) == []
+
+    def test_modules_that_import_one_another_are_read_once(self, tmp_path: Path) -> None:
+        program = "import arm\n\n\ndef teleop_main():\n    print(arm)\n"
+        assert linted(tmp_path, program, arm="import studentcode\nimport arm\n\nprint(studentcode, arm)\n") == []
+
+    def test_constants_are_followed_from_one_module_to_the_other(self, tmp_path: Path) -> None:
+        program = """
+            import names
+            from names import LEFT, SPEED as FAST
+
+            def teleop_main():
+                Robot.write(LEFT, "duty_cycle", FAST)
+                Robot.write(names.RIGHT, "duty_cycle", 0.5)
+        """
+        found = linted(
+            tmp_path, textwrap.dedent(program), names="LEFT = 'left_moter'\nRIGHT = 'right_motor'\nSPEED = 0.5\n"
+        )
+        assert [(each.symbol, each.line) for each in found] == [("unknown-device", 6)]
+
+    def test_a_sleep_is_found_through_modules(self, tmp_path: Path) -> None:
+        program = "from waits import rest\n\n\ndef teleop_main():\n    rest()\n"
+        found = linted(tmp_path, program, waits="import time\n\n\ndef rest():\n    time.sleep(1)\n")
+        assert [(each.path, each.symbol, each.line) for each in found] == [("waits.py", "sleep-too-long", 5)]
+        assert "teleop_main (which calls rest)" in found[0].message
+
+    def test_rts_names_are_those_of_the_main_module_only(self, tmp_path: Path) -> None:
+        program = "import arm\n\n\ndef teleop_main():\n    arm.lift()\n"
+        found = linted(tmp_path, program, arm="def lift():\n    Robot.write('arm', 'servo0', 1.0)\n")
+        assert [(each.symbol, each.path) for each in found] == [("UndefinedName", "arm.py")]
+        assert found[0].message == (
+            "undefined name 'Robot': only the robot's main module has it; hand it over as an argument"
+        )
+
+    def test_a_module_may_be_given_rts_names(self, tmp_path: Path) -> None:
+        program = "import arm\n\narm.Robot = Robot\n\n\ndef teleop_main():\n    arm.lift()\n"
+        assert linted(tmp_path, program, arm="def lift():\n    Robot.write('arm', 'servo0', 1.0)\n") == []
+
+    def test_one_file_of_the_program_can_be_asked_for(self, tmp_path: Path) -> None:
+        write(
+            tmp_path,
+            {
+                "studentcode.py": "import os\nimport arm\n\n\ndef teleop_main():\n    arm.lift()\n",
+                "arm.py": "import time\n\n\ndef lift():\n    time.sleep(1)\n",
+                "other.py": "import os\n",
+            },
+        )
+        assert symbols(lint(request(tmp_path, file="arm.py"))) == ["sleep-too-long"]
+        assert symbols(lint(request(tmp_path, file=str(tmp_path / "studentcode.py")))) == ["UnusedImport"]
+        assert symbols(lint(request(tmp_path, file="other.py"))) == ["UnusedImport", "missing-main"]
+        with pytest.raises(ExecutionError, match="there is no team code at"):
+            lint(request(tmp_path, file="absent.py"))
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("data", "line", "column"),
+        [
+            (b"def teleop_main()\n    pass\n", 1, 17),
+            (b"x = 1\n  y = 2\n", 2, 1),
+            (b"return\n", 1, 0),
+            (b"def f():\n    await g()\n", 2, 4),
+            (b"x = '\xff'\n", 1, 0),
+            (b"# coding: nonsense\n", 1, 0),
+            (b"x = 1\0\n", 1, 0),
+        ],
+    )
+    def test_a_syntax_error_is_one_record_with_its_place(
+        self, tmp_path: Path, data: bytes, line: int, column: int
+    ) -> None:
+        (tmp_path / "studentcode.py").write_bytes(data)
+        (found,) = lint(request(tmp_path))
+        assert (found.type, found.symbol, found.line, found.column) == ("error", "syntax-error", line, column)
+
+    def test_files_of_other_encodings_and_line_ends_are_read(self, tmp_path: Path) -> None:
+        text = "# coding: latin-1\r\nimport os\r\n\x0c\r\ndef teleop_main():\r\n    print('ä'); x = 1\r\n"
+        (tmp_path / "studentcode.py").write_bytes(text.encode("latin-1"))
+        assert [(each.symbol, each.line, each.column) for each in lint(request(tmp_path))] == [
+            ("UnusedImport", 2, 0),
+            ("UnusedVariable", 5, 16),
+        ]
+
+    def test_a_file_that_is_too_long_is_one_record(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(source_module, "MOST_BYTES", 100)
+        assert symbols(linted(tmp_path, "x = 1\n" * 50)) == ["too-long"]
+
+    @pytest.mark.parametrize(
+        "text", ["x = " + "(" * 250 + ")" * 250, "x = " + "-" * 100_000 + "1", "x = " + "[" * 3000, "x" + ".y" * 50_000]
+    )
+    def test_code_that_is_nested_too_deeply_is_one_record(self, tmp_path: Path, text: str) -> None:
+        (found,) = linted(tmp_path, text)
+        assert found.symbol in {"too-deep", "syntax-error"}
+
+    def test_a_long_sum_is_none_that_is_too_deep(self, tmp_path: Path) -> None:
+        assert linted(tmp_path, f"print({' + '.join(['1'] * 800)})\n\n\ndef teleop_main():\n    pass\n") == []
+
+    def test_code_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(ExecutionError, match="write it there"):
+            lint(request(tmp_path))
+
+    def test_a_wrong_catalog_is_an_error(self, tmp_path: Path) -> None:
+        write(tmp_path, {"mine.toml": "[thing]\ndevice_id = 1\n", "studentcode.py": ""})
+        with pytest.raises(CatalogError):
+            lint(LintRequest(directory=str(tmp_path), exec_module="studentcode", dev_catalog="mine.toml"))
+
+    def test_the_teams_catalog_counts(self, tmp_path: Path) -> None:
+        catalog = '[loud-horn]\ndevice_id = 0\nparams = [{ name = "on", type = "bool", writeable = true }]\n'
+        program = 'def teleop_main():\n    Robot.write("horn", "on", True)\n    Robot.write("horn", "switch0", True)\n'
+        write(tmp_path, {"mine.toml": catalog, "studentcode.py": program})
+        asked = LintRequest(
+            directory=str(tmp_path),
+            exec_module="studentcode",
+            dev_catalog="mine.toml",
+            dev_name={"horn": uid_of("limit-switch")},
+        )
+        assert [(each.symbol, each.line) for each in lint(asked)] == [("unknown-parameter", 3)]
+
+
+class TestRecords:
+    def test_the_shape_is_that_of_pylint(self, tmp_path: Path) -> None:
+        (found,) = linted(tmp_path, "import os\n\n\ndef teleop_main():\n    pass\n")
+        import msgspec
+
+        assert msgspec.to_builtins(found) == {
+            "type": "warning",
+            "module": "studentcode",
+            "obj": "",
+            "line": 1,
+            "column": 0,
+            "path": "studentcode.py",
+            "symbol": "UnusedImport",
+            "message": "'os' imported but unused",
+            "message-id": "F401",
+        }
+        assert found.text() == "studentcode.py:1:1: warning: 'os' imported but unused [UnusedImport]"
+
+    def test_a_line_may_ask_to_be_left_alone(self, tmp_path: Path) -> None:
+        program = """
+            import os  # noqa
+            import sys  # noqa: F401
+            import re  # noqa: F811, RT101
+            import json
+
+            def teleop_main():
+                pass
+        """
+        assert [(each.symbol, each.line) for each in linted(tmp_path, program)] == [
+            ("UnusedImport", 4),
+            ("UnusedImport", 5),
+        ]
+
+    def test_there_are_only_so_many_and_errors_come_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(records_module, "MOST_RECORDS", 5)
+        imports = "".join(f"import m{number}\n" for number in range(10))
+        found = linted(tmp_path, f"{imports}def teleop_main():\n    print(absent)\n")
+        assert len(found) == 6
+        assert {"UndefinedName", "too-many-records"} < set(symbols(found))
+        assert found[-1].message == "6 more records are not shown: correct these first"
+
+    def test_text_that_cannot_be_sent_is_written_otherwise(self, tmp_path: Path) -> None:
+        import msgspec
+
+        found = linted(tmp_path, 'def teleop_main():\n    Robot.get("\\ud800\\n", "duty_cycle")\n')
+        assert symbols(found) == ["unknown-device"]
+        msgspec.json.encode(found)
+        msgspec.msgpack.encode(found)
+        assert len(NAMES) > 5

@@ -1,0 +1,47 @@
+"""Programs for the linter, as text."""
+
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+
+from rt import catalog
+from rt.buffer import DeviceUID
+from rt.lint.lint import lint
+from rt.lint.record import Record
+from rt.lint.request import LintRequest
+
+KNOWN = catalog.load()
+
+
+def uid_of(name: str, number: int = 1) -> str:
+    device_id = KNOWN[name].device_id
+    assert device_id is not None
+    return str(int(DeviceUID(device_id, 7, number)))
+
+
+NAMES = {
+    **{name: uid_of("polar-bear", number) for number, name in enumerate(("motor", "left_motor", "right_motor"))},
+    **{f"m{number}": uid_of("polar-bear", 10 + number) for number in range(1, 9)},
+    "bumper": uid_of("limit-switch"),
+    "arm": uid_of("servo-motor"),
+    "flag": uid_of("team-flag"),
+    "koala": uid_of("koala-bear"),
+}
+LIMITS = {".*_setup": 1.0, ".*_main": 0.05}
+
+
+def request(folder: Path, name: str = "studentcode", file: str = "") -> LintRequest:
+    return LintRequest(directory=str(folder), exec_module=name, dev_name=NAMES, exec_timeout=LIMITS, file=file)
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text), "utf-8")
+
+
+def linted(folder: Path, program: str, **modules: str) -> list[Record]:
+    """The records of a program, and of the modules beside it."""
+    write(folder, {"studentcode.py": program, **{f"{name}.py": text for name, text in modules.items()}})
+    return lint(request(folder))

@@ -1,0 +1,211 @@
+"""For each of rt's own checks programs that it finds something in, and programs that it leaves alone."""
+
+from support.lint import uid_of
+
+MAIN = "def teleop_main():\n    "
+
+# Number of the check -> programs with the text at which the fault begins.
+HITS: dict[str, list[tuple[str, str]]] = {
+    "RT101": [
+        (MAIN + 'Robot.set("motor", "duty_cycle", 1.0)', "Robot.set"),
+        (MAIN + "print(Field.time)", "Field.time"),
+        (MAIN + "print(Field.alliance == Alliance.RED)", "Alliance.RED"),
+        (MAIN + "Gamepad.get_value('button_a')", "Gamepad.get_value"),
+    ],
+    "RT102": [
+        (MAIN + 'Robot.write("motor", "duty_cycle")', "Robot.write"),
+        (MAIN + 'Robot.get("motor", "duty_cycle", 1)', "Robot.get"),
+        (MAIN + 'Robot.get(device="motor", parameter="duty_cycle")', "Robot.get"),
+        (MAIN + 'Robot.get("motor", "duty_cycle", param="enc_pos")', "Robot.get"),
+        (MAIN + "Actions.run()", "Actions.run"),
+        (MAIN + "print(Field.clock(1))", "Field.clock"),
+    ],
+    "RT103": [(MAIN + "name = input('who? ')\n    print(name)", "input(")],
+    "RT201": [
+        (MAIN + 'Robot.write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
+        (f"MOTOR = 'mtor'\n{MAIN}Robot.get(MOTOR, 'duty_cycle')", "MOTOR, "),
+        (f"{MAIN}Robot.get({63 << 72}, 'duty_cycle')", f"{63 << 72}"),
+        (f"{MAIN}Robot.get(1.5, 'duty_cycle')", "1.5"),
+        (f"{MAIN}Robot.get(device='mtor', param='duty_cycle')", "'mtor'"),
+    ],
+    "RT202": [
+        (MAIN + 'Robot.write("motor", "duty_cycl", 1.0)', '"duty_cycl"'),
+        (MAIN + 'Robot.get("bumper", "duty_cycle")', '"duty_cycle"'),
+        (f"{MAIN}Robot.get('{uid_of('polar-bear')}', 'switch0')", "'switch0'"),
+        ('for each in ("motor", "arm"):\n    print(Robot.get(each, "duty_cycl"))', '"duty_cycl"'),
+    ],
+    "RT203": [(MAIN + 'Robot.write("motor", "enc_vel", 1.0)', '"enc_vel"')],
+    "RT204": [(MAIN + 'Robot.get("motor", "pid_pos_kp")', '"pid_pos_kp"')],
+    "RT205": [
+        (MAIN + 'Robot.write("motor", "duty_cycle", "fast")', '"fast"'),
+        (MAIN + 'Robot.write("motor", "duty_cycle", None)', "None"),
+        (MAIN + 'Robot.write("motor", "duty_cycle", [0.5])', "[0.5]"),
+        (MAIN + 'Robot.write("flag", "led1", 2)', "2"),
+        (MAIN + 'Robot.write("koala", "drive_mode_a", 1.5)', "1.5"),
+    ],
+    "RT206": [
+        (MAIN + 'Robot.write("motor", "duty_cycle", 1.5)', "1.5"),
+        (MAIN + 'Robot.write("motor", "duty_cycle", -2)', "-2"),
+        (f"FULL = 1.0\n{MAIN}Robot.write('motor', 'duty_cycle', FULL * 2)", "FULL * 2"),
+        (MAIN + 'Robot.write("koala", "drive_mode_a", 256)', "256"),
+    ],
+    "RT207": [(MAIN + 'Gamepad.get("joystick_left")', '"joystick_left"')],
+    "RT208": [(MAIN + 'Gamepad.get("button_a", 4)', "4"), (MAIN + 'Gamepad.get("button_a", gamepad=-1)', "-1")],
+    "RT301": [
+        ("async def wave():\n    pass\n" + MAIN + "wave()", "wave()"),
+        ("async def wave():\n    pass\nasync def both():\n    wave()\n" + MAIN + "Actions.run(both)", "wave()\ndef"),
+    ],
+    "RT302": [("async def wave():\n    pass\n" + MAIN + "Actions.run(wave())", "wave())")],
+    "RT303": [
+        ("def wave():\n    pass\n" + MAIN + "Actions.run(wave)", "wave)"),
+        (MAIN + 'Actions.run("wave")', '"wave"'),
+        (MAIN + "Actions.run(lambda: None)", "lambda"),
+        ("async def wave():\n    yield\n" + MAIN + "Actions.run(wave)", "wave)"),
+    ],
+    "RT304": [
+        ("async def wave():\n    Actions.sleep(1)\n" + MAIN + "Actions.run(wave)", "Actions.sleep"),
+        (MAIN + "Actions.sleep(1)", "Actions.sleep"),
+    ],
+    "RT305": [
+        ("async def wave():\n    await Robot.get('motor', 'duty_cycle')\n" + MAIN + "Actions.run(wave)", "await"),
+        ("def lift():\n    pass\nasync def wave():\n    await lift()\n" + MAIN + "Actions.run(wave)", "await"),
+        ("import time\nasync def wave():\n    await time.sleep(1)\n" + MAIN + "Actions.run(wave)", "await"),
+        ("async def wave():\n    await Actions.run(wave)\n" + MAIN + "Actions.run(wave)", "await"),
+    ],
+    "RT306": [
+        ("async def wave(angle):\n    print(angle)\n" + MAIN + "Actions.run(wave)", "Actions.run"),
+        ("async def wave():\n    pass\n" + MAIN + "Actions.run(wave, 1)", "Actions.run"),
+    ],
+    "RT307": [
+        (
+            "import asyncio\nasync def wave():\n    await asyncio.sleep(1)\n" + MAIN + "Actions.run(wave)",
+            "asyncio.sleep",
+        ),
+        ("from asyncio import sleep\nasync def wave():\n    await sleep(1)\n" + MAIN + "Actions.run(wave)", "sleep(1)"),
+    ],
+    "RT401": [
+        ("import time\n" + MAIN + "time.sleep(0.01)", "time.sleep(0"),
+        ("from time import sleep as nap\ndef rest():\n    nap(0.01)\n" + MAIN + "rest()", "nap(0"),
+        ("import time\ndef deep():\n    time.sleep(0.01)\ndef rest():\n    deep()\n" + MAIN + "rest()", "time.sleep(0"),
+    ],
+    "RT402": [
+        ("import time\n" + MAIN + "time.sleep(0.05)", "time.sleep(0"),
+        ("import time as t\nREST = 2\ndef teleop_setup():\n    t.sleep(REST)\n" + MAIN + "pass", "t.sleep(REST)"),
+    ],
+    "RT403": [("import time\nasync def wave():\n    time.sleep(0.1)\n" + MAIN + "Actions.run(wave)", "time.sleep(0")],
+    "RT404": [
+        (MAIN + "while True:\n        Robot.get('motor', 'duty_cycle')", "while"),
+        (MAIN + "while 1:\n        for each in []:\n            break", "while"),
+        ("import itertools\n" + MAIN + "for each in itertools.count():\n        print(each)", "for each"),
+        ("def drive():\n    while True:\n        pass\ndef autonomous_main():\n    drive()", "while"),
+    ],
+    "RT405": [("async def wave():\n    while True:\n        print(1)\n" + MAIN + "Actions.run(wave)", "while")],
+    "RT501": [("def teleop_setup():\n    pass", "def"), ("print(1)", "print"), ("", "")],
+    "RT502": [
+        ("async def teleop_main():\n    pass", "async"),
+        ("async def autonomous_setup():\n    pass\n" + MAIN + "pass", "async"),
+    ],
+    "RT503": [
+        ("def teleop_main(speed):\n    print(speed)", "def"),
+        ("def teleop_main(*, fast):\n    print(fast)", "def"),
+    ],
+    "RT504": [("def teleop_main():\n    print(1)\n    yield", "def")],
+    "RT505": [("def telop_main():\n    pass", "def"), ("def auto_main():\n    pass\n" + MAIN + "pass", "def")],
+}
+
+LAST = {"2", "4", "wave()"}
+"""Of these texts the last in the program is meant."""
+
+MISSES: dict[str, list[str]] = {
+    "RT101": [
+        "class Robot:\n    @staticmethod\n    def set():\n        pass\n" + MAIN + "Robot.set()",
+        MAIN + "print(Field.mode, Field.alliance == Alliance.BLUE, Alliance(1).name, Alliance.__members__)",
+    ],
+    "RT102": [
+        MAIN + 'Robot.write(device="motor", param="duty_cycle", value=1.0)',
+        MAIN + 'where = ("motor", "duty_cycle")\n    Robot.write(*where, 1.0)',
+        MAIN + 'where = {"device": "motor"}\n    Robot.get(param="duty_cycle", **where)',
+    ],
+    "RT103": ["def input(prompt):\n    return prompt\n" + MAIN + "input('x')"],
+    "RT201": [
+        MAIN + 'Robot.write("left_motor", "duty_cycle", 1.0)',
+        f"{MAIN}Robot.get({uid_of('polar-bear')}, 'duty_cycle')",
+        "MOTOR = 'no'\nMOTOR = 'motor'\n" + MAIN + "Robot.get(MOTOR, 'duty_cycle')",
+        "def drive(MOTOR):\n    Robot.get(MOTOR, 'duty_cycle')\nMOTOR = 'no'\n" + MAIN + "drive('motor')",
+        "MOTOR = 'no'\ndef teleop_setup():\n    global MOTOR\n    MOTOR = 'motor'\n"
+        + MAIN
+        + "Robot.get(MOTOR, 'enc_pos')",
+        "for MOTOR in ('motor', 'arm'):\n    print(MOTOR)\n" + MAIN + "Robot.get(MOTOR, 'duty_cycle')",
+        MAIN + "Robot.get(f'm{Field.clock():.0f}', 'duty_cycle')",
+    ],
+    "RT202": [MAIN + 'Robot.write("motor", "duty_cycle", 1.0)', 'print([Robot.get(each, "switch0") for each in "ab"])'],
+    "RT203": [MAIN + 'Robot.write("motor", "enc_pos", 1.0)'],
+    "RT204": [MAIN + 'Robot.get("motor", "enc_vel")'],
+    "RT205": [
+        MAIN + 'Robot.write("motor", "duty_cycle", 1)',
+        MAIN + 'Robot.write("motor", "duty_cycle", True)',
+        MAIN + 'Robot.write("flag", "led1", 1)',
+        MAIN + 'Robot.write("motor", "duty_cycle", Gamepad.get("joystick_left_y"))',
+    ],
+    "RT206": [
+        MAIN + 'Robot.write("motor", "duty_cycle", -1.0)',
+        MAIN + 'Robot.write("motor", "pid_pos_setpoint", -1000.5)',
+        MAIN + 'Robot.write("motor", "duty_cycle", 3 / 3)',
+        MAIN + 'Robot.write("motor", "duty_cycle", 1 / 0)',
+    ],
+    "RT207": [MAIN + 'Gamepad.get("joystick_left_x")', "def pressed(name):\n    return Gamepad.get(name)"],
+    "RT208": [MAIN + 'Gamepad.get("button_a", 3)', MAIN + 'Gamepad.get("button_a", gamepad=0)'],
+    "RT301": [
+        "async def wave():\n    await wave()\n" + MAIN + "Actions.run(wave)",
+        "def once(f):\n    return lambda: Actions.run(f)\n@once\nasync def wave():\n    pass\n" + MAIN + "wave()",
+        "async def wave():\n    pass\ndef wave():\n    pass\n" + MAIN + "wave()",
+    ],
+    "RT302": ["def pick():\n    return wave\nasync def wave():\n    pass\n" + MAIN + "Actions.run(pick())"],
+    "RT303": ["async def wave():\n    pass\n" + MAIN + "Actions.run(wave)", MAIN + "Actions.run(unknown.wave)"],
+    "RT304": ["async def wave():\n    await Actions.sleep(1)\n" + MAIN + "Actions.run(wave)"],
+    "RT305": [
+        "async def lift():\n    pass\ndef both():\n    return lift()\nasync def wave():\n    await lift()\n    await both()\n"
+        + MAIN
+        + "Actions.run(wave)",
+    ],
+    "RT306": [
+        "async def wave(angle, speed=1):\n    print(angle, speed)\n"
+        + MAIN
+        + "Actions.run(wave, 1)\n    Actions.run(wave, 1, 2)",
+        "async def wave(*angles):\n    print(angles)\n" + MAIN + "Actions.run(wave)\n    Actions.run(wave, 1, 2, 3)",
+        "async def wave(angle):\n    print(angle)\n" + MAIN + "Actions.run(wave, *[1])",
+    ],
+    "RT307": ["import trio\nasync def wave():\n    await trio.sleep(1)\n" + MAIN + "Actions.run(wave)"],
+    "RT401": [
+        "import time\ndef rest():\n    time.sleep(0.01)\n" + MAIN + "pass",
+        "import time\ndef teleop_setup():\n    time.sleep(0.1)\n" + MAIN + "pass",
+        "class time:\n    sleep = print\n" + MAIN + "time.sleep(1)",
+    ],
+    "RT402": ["import time\ndef teleop_setup():\n    time.sleep(0.5)\n" + MAIN + "pass"],
+    "RT403": ["async def wave():\n    await Actions.sleep(0.1)\n" + MAIN + "Actions.run(wave)"],
+    "RT404": [
+        MAIN + "while True:\n        if Field.clock() > 1:\n            break",
+        MAIN + "while True:\n        for each in []:\n            pass\n        else:\n            break",
+        MAIN + "while True:\n        return",
+        MAIN + "while True:\n        raise ValueError",
+        "import sys\n" + MAIN + "while True:\n        sys.exit()",
+        MAIN + "while Field.clock() < 1:\n        pass",
+        "def forever():\n    while True:\n        pass\n" + MAIN + "print(forever)",
+        "import itertools\n" + MAIN + "for each in itertools.count():\n        if each > 3:\n            return",
+    ],
+    "RT405": ["async def wave():\n    while True:\n        await Actions.sleep(1)\n" + MAIN + "Actions.run(wave)"],
+    "RT501": [
+        MAIN + "pass",
+        "from drive import *",
+        "import drive\nteleop_main = drive.main",
+        "def telop_main():\n    pass",
+    ],
+    "RT502": [MAIN + "pass", "async def arm_setup():\n    pass\n" + MAIN + "Actions.run(arm_setup)"],
+    "RT503": ["def teleop_main(speed=1, *rest, **more):\n    print(speed, rest, more)"],
+    "RT504": ["def teleop_main():\n    def numbers():\n        yield 1\n    print(list(numbers()))"],
+    "RT505": [
+        "def teleop_main2():\n    pass\n",
+        "def autonomous_main():\n    pass\ndef autonomous_setup():\n    pass\n" + MAIN + "pass",
+        "def teleoperate():\n    pass\n" + MAIN + "pass",
+    ],
+}

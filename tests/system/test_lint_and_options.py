@@ -1,0 +1,173 @@
+"""The linter and the options that are set from afar, on a whole robot and from the executable."""
+
+import json
+import signal
+import stat
+
+import pytest
+import trio
+from support.robot import Device, Robot, uid_of
+
+from rt.config import kept
+
+pytestmark = pytest.mark.system
+
+BAD = """\
+import os
+
+MOTOR = "mtor"
+
+
+async def wave():
+    Robot.write("motor", "duty_cycle", 2.0)
+
+
+def teleop_main():
+    Robot.write(MOTOR, "duty_cycle", 0.5)
+    wave()
+"""
+HOSTILE = "x = [" + "[[0] * 9, {}, lambda: (yield)]," * 15_000 + "]\n"
+
+
+class TestCommand:
+    async def test_a_good_program_is_left_alone(self, robot: Robot) -> None:
+        done = await robot.command("lint")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    async def test_a_bad_one_is_told_as_an_editor_expects(self, robot: Robot) -> None:
+        robot.write("studentcode.py", BAD)
+        done = await robot.command("lint")
+        assert done.returncode == 1
+        assert done.stdout.splitlines() == [
+            "studentcode.py:1:1: warning: 'os' imported but unused [UnusedImport]",
+            "studentcode.py:7:40: warning: duty_cycle goes from -1 to 1: 2 is written as 1 [value-out-of-range]",
+            "studentcode.py:11:17: error: there is no device 'mtor': did you mean motor? [unknown-device]",
+            "studentcode.py:12:5: error: wave() does not run the action: write Actions.run(wave) [action-not-run]",
+        ]
+        records = json.loads((await robot.command("lint", "--json", "studentcode.py")).stdout)
+        assert [(each["message-id"], each["line"], each["column"], each["obj"]) for each in records] == [
+            ("F401", 1, 0, ""),
+            ("RT206", 7, 39, "wave"),
+            ("RT201", 11, 16, "teleop_main"),
+            ("RT301", 12, 4, "teleop_main"),
+        ]
+
+    async def test_warnings_alone_are_no_failure(self, robot: Robot) -> None:
+        robot.write("studentcode.py", "import os\n\n\ndef teleop_main():\n    pass\n")
+        done = await robot.command("lint")
+        assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+
+    async def test_the_files_of_init_are_good(self, robot: Robot) -> None:
+        assert (await robot.command("init", "--force")).returncode == 0
+        done = await robot.command("lint")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    async def test_a_file_that_is_not_there_is_one_sentence(self, robot: Robot) -> None:
+        done = await robot.command("lint", "absent.py")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("rt: there is no team code at ")
+        assert len(done.stderr.splitlines()) == 1
+
+    async def test_the_checks_are_listed(self, robot: Robot) -> None:
+        done = await robot.command("lint", "--list")
+        assert "RT201  error    unknown-device" in done.stdout
+
+
+class TestCall:
+    async def test_a_running_robot_lints_its_code(self, robot: Robot) -> None:
+        await robot.start()
+        assert await robot.call("lint") == []
+        robot.write("studentcode.py", BAD)
+        assert [each["message-id"] for each in await robot.call("lint")] == ["F401", "RT206", "RT201", "RT301"]
+        robot.write("studentcode.py", "def teleop_main(:\n")
+        assert [(each["symbol"], each["line"]) for each in await robot.call("lint")] == [("syntax-error", 1)]
+
+    async def test_a_hostile_program_is_answered_while_the_robot_drives(self, robot: Robot) -> None:
+        await robot.start()
+        device = Device("polar-bear")
+        await robot.plug_tcp(device)
+        await robot.connected(device)
+        robot.write("studentcode.py", 'def teleop_main():\n    Robot.write("motor", "duty_cycle", Field.clock() % 1)\n')
+        await robot.call("teleop")
+        before = await device.until(lambda message: "Write" in type(message).__name__)
+        robot.write("studentcode.py", HOSTILE)
+        with trio.fail_after(40):
+            records = await robot.call("lint")
+        assert records
+        assert not {each["symbol"] for each in records} & {"lint-crashed", "check-failed"}
+        assert device.writes(before) > 5, "the robot stood still meanwhile"
+        assert await robot.call("mode") == "teleop"
+        await robot.call("idle")
+
+    async def test_a_robot_that_is_killed_leaves_no_linter_behind(self, robot: Robot) -> None:
+        await robot.start()
+        robot.write("studentcode.py", HOSTILE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(robot.command, "call", "lint")
+            with trio.fail_after(40):
+                while len(robot.processes()) < 3:  # noqa: ASYNC110 - a process that begins rings no bell
+                    await trio.sleep(0.02)
+            root = robot.root()
+            trio.lowlevel.current_task()
+            import os
+
+            os.kill(root, signal.SIGKILL)
+            await robot.until_gone()
+            nursery.cancel_scope.cancel()
+        await robot.wait()
+        await robot.start()
+
+
+class TestOptions:
+    async def test_what_is_set_counts_from_the_next_start_on(self, robot: Robot) -> None:
+        await robot.start()
+        uid = str(uid_of("servo-motor"))
+        options = {"dev_poll_interval": 0.05, "dev_name": {"arm": uid}}
+        assert await robot.call("set_option", json.dumps(options)) == options
+        assert await robot.call("get_option", "dev_poll_interval") == 0.04
+        await robot.stop()
+
+        path = robot.folder / ".local/state/rt" / robot.name / kept.FILE_NAME
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        shown = json.loads((await robot.command("config", "--json", "dev_poll_interval", "dev_name")).stdout)
+        assert shown["dev_poll_interval"] == {"value": 0.05, "origin": "set_option"}
+        assert shown["dev_name"]["value"]["arm"] == uid
+        assert shown["dev_name"]["origin"].endswith(", set_option")
+        assert "set_option" in (await robot.command("config", "dev_poll_interval")).stdout
+
+        await robot.start()
+        assert b"set from afar: dev_name, dev_poll_interval" in robot.errors
+        assert await robot.call("get_option", "dev_poll_interval") == 0.05
+        assert await robot.call("get_option", "dev_name.arm") == uid
+        assert await robot.call("set_option", '{"dev_poll_interval": null, "dev_name": {"arm": null}}') == {}
+        await robot.stop()
+        assert not path.exists()
+
+    async def test_a_flag_goes_before_what_is_set(self, robot: Robot) -> None:
+        await robot.start()
+        await robot.call("set_option", '{"log_level": "error"}')
+        await robot.stop()
+        await robot.start("--log-level", "info")
+        assert await robot.call("get_option", "log_level") == "info"
+
+    async def test_what_may_not_be_set_is_one_sentence(self, robot: Robot) -> None:
+        await robot.start()
+        for options, said in {
+            '{"bind": "0.0.0.0"}': "bind cannot be set from afar, because it decides who reaches the robot",
+            '{"dev_poll_interval": 9}': "dev_poll_interval = 9 is not a number from 0.001 to 1 (s)",
+            '{"dev_pol_interval": 1}': "did you mean dev_poll_interval?",
+            '{"exec_module": "/etc/passwd"}': "because it lies outside of",
+        }.items():
+            done = await robot.command("call", "set_option", options)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert said in done.stderr
+            assert len(done.stderr.splitlines()) == 1
+        assert await robot.call("set_option", "{}") == {}
+
+    async def test_a_broken_file_is_one_sentence_with_the_remedy(self, robot: Robot) -> None:
+        path = robot.folder / ".local/state/rt" / robot.name / kept.FILE_NAME
+        path.parent.mkdir(parents=True)
+        path.write_text("{")
+        done = await robot.command("run")
+        assert done.returncode == 78
+        assert "remove it to start without them" in done.stderr
