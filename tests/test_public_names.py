@@ -25,6 +25,7 @@ OLDER: dict[str, str] = {
     "SmartDeviceObserver": "",
     "SmartDevice": "heartbeat",
     "SmartDeviceClient": "reader writer buffer requests read_queue write_queue discover read subscribe",
+    "Broker": "ctx update_publisher client buffers uids get_option lint set_option button_params update_gamepads",
     "SmartDeviceManager": "buffers observer devices poll_interval discovery_timeout disable heartbeat open_serial_devices open_virtual_devices read run_device ping",
 }
 """The classes and exceptions of the older package's buffers and Smart Devices, and their public members."""

@@ -9,7 +9,7 @@ from rt.config import FILE_NAME
 from rt.errors import RuntimeBaseException
 
 STUDENT_CODE = '''\
-"""The robot's program. `rt run` in this directory runs it; `rt doctor` checks it.
+"""The robot's program. `rt run` in this directory runs it; `rt lint` checks it.
 
 Robot, Gamepad, Actions, Field and Alliance are there without an import. Name your devices in rt.toml under [dev_name].
 """

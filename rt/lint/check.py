@@ -15,12 +15,10 @@ from rt.catalog import Catalog
 from rt.lint.api import Call, calls_of
 from rt.lint.module import UNKNOWN, Function, Module, Scope
 from rt.lint.program import Program
-from rt.lint.record import Record, record
+from rt.lint.record import MOST_FAULTS, Record, record
 from rt.lint.request import LintRequest
 
 _ROOMS = ("names", "devices", "actions", "timing", "entry")
-MOST_FAULTS = 200
-"""How many faults of one kind are told of one module."""
 
 Fault = tuple[ast.AST, str]
 """Where, and what is wrong there."""

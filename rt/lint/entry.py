@@ -14,7 +14,7 @@ PREFIXES = {"autonomous": "auto", "teleop": "teleop"}
 ENTRIES = tuple(f"{prefix}_{part}" for prefix in PREFIXES for part in ("setup", "main"))
 """The functions that the robot calls."""
 
-_SIMILAR = 0.8
+_SIMILAR = 0.85
 
 
 @check("RT501", "missing-main", "warning")
@@ -87,8 +87,10 @@ def _entries(case: Case) -> Iterator[Function]:
 def _misspelt(case: Case) -> Iterator[tuple[str, Function]]:
     bound = case.module.scope.bindings
     missing = [name for name in ENTRIES if name not in bound]
+    used = {node.id for node, _ in case.module.nodes() if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     for name, nodes in bound.items():
-        if name not in ENTRIES and isinstance(nodes[-1], ast.FunctionDef):
+        # What the program itself calls is not waiting for the robot to do so.
+        if name not in ENTRIES and name not in used and isinstance(nodes[-1], ast.FunctionDef):
             wanted = name.lower().replace("auto_", "autonomous_")
             near = difflib.get_close_matches(wanted, missing, n=1, cutoff=_SIMILAR)
             # autonomous_setup and autonomous_main are no misspellings of one another, nor is teleop_main2 meant to be called.

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
@@ -10,7 +11,7 @@ from pyflakes.checker import Checker
 
 from rt.lint.api import NAMES
 from rt.lint.module import Module
-from rt.lint.record import Record, record
+from rt.lint.record import MOST_FAULTS, Record, record
 
 CODES: Mapping[str, str] = MappingProxyType(
     {
@@ -99,7 +100,13 @@ def run(module: Module, names: Collection[str], *, is_main: bool) -> Iterator[Re
         yield record("fatal", source.path, "too-deep", "RT904", sentence, module=source.name)
         return
     places = {(getattr(node, "lineno", 0), getattr(node, "col_offset", -1)): scope for node, scope in module.nodes()}
-    for message in checker.messages:
+    told: Counter[str] = Counter()
+    for message in sorted(checker.messages, key=lambda each: (each.lineno, each.col)):
+        if isinstance(message, messages.UnusedImport) and source.path.endswith("__init__.py"):
+            continue  # a package imports for others
+        told[type(message).__name__] += 1
+        if told[type(message).__name__] > MOST_FAULTS:
+            continue
         scope = places.get((message.lineno, message.col), module.scope)
         symbol = type(message).__name__
         yield record(

@@ -5,7 +5,7 @@ The rule of this module: whatever the program is, the answer is a list of record
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rt import catalog
@@ -52,7 +52,8 @@ def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> 
             *check.run(Case(program, module, request, known)),
             *_flakes(module, {*api.NAMES} if is_main else handed, is_main=is_main),
         ]
-        yield from (each for each in found if not _is_silenced(module, each))
+        silenced = _silenced(module)
+        yield from (each for each in found if not _is_silenced(silenced, each))
     yield from program.broken
 
 
@@ -64,12 +65,18 @@ def _flakes(module: Module, names: set[str], *, is_main: bool) -> Iterator[Recor
         yield record("fatal", module.source.path, "check-failed", "RT906", sentence, module=module.name)
 
 
-def _is_silenced(module: Module, found: Record) -> bool:
-    """Whether the line ends in ``# noqa``, for everything or for this number."""
-    lines = module.source.lines
-    if found.type == "fatal" or not 1 <= found.line <= len(lines):
+def _silenced(module: Module) -> dict[int, frozenset[str] | None]:
+    """The lines that end in ``# noqa``, each with the numbers that it is for; None for all."""
+    found = {}
+    for number, line in enumerate(module.source.lines, start=1):
+        match = _SILENCED.search(line)
+        if match is not None:
+            found[number] = None if match["ids"] is None else frozenset(re.split(r"[,\s]+", match["ids"].upper()))
+    return found
+
+
+def _is_silenced(silenced: Mapping[int, frozenset[str] | None], found: Record) -> bool:
+    if found.type == "fatal" or found.line not in silenced:
         return False
-    match = _SILENCED.search(lines[found.line - 1])
-    if match is None:
-        return False
-    return match["ids"] is None or found.message_id in re.split(r"[,\s]+", match["ids"].upper())
+    ids = silenced[found.line]
+    return ids is None or found.message_id in ids

@@ -11,6 +11,8 @@ import msgspec
 
 MOST_RECORDS = 500
 """How many records there are at most; one more says how many were left out."""
+MOST_FAULTS = 200
+"""How many records of one kind there are of one module at most."""
 MOST_CHARACTERS = 500
 """How long a message may be."""
 
@@ -88,6 +90,8 @@ def clean(text: str) -> str:
         'no device is named\\ud800'
     """
     short = text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
+    if short.isascii() and short.isprintable():
+        return short
     printable = "".join(character if character.isprintable() else _escaped(character) for character in short)
     return printable.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -34,7 +34,7 @@ class Source(msgspec.Struct, frozen=True):
 
     def column(self, line: int, offset: int) -> int:
         """The column in characters of an offset in bytes, which is how the parser counts."""
-        if not 1 <= line <= len(self.lines):
+        if not 1 <= line <= len(self.lines) or self.lines[line - 1].isascii():
             return offset
         return len(self.lines[line - 1].encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "ignore"))
 

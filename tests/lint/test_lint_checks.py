@@ -9,6 +9,7 @@ from support.lint_cases import HITS, LAST, MAIN, MISSES
 
 from rt.lint.check import checks
 
+
 def test_every_check_is_shown_to_find_and_to_leave_alone() -> None:
     assert sorted(HITS) == sorted(MISSES) == list(checks())
 

@@ -75,6 +75,10 @@ class TestModules:
         program = "import sys\nimport json\n\nprint(sys, json)\n\n\ndef teleop_main():\n    pass\n"
         assert linted(tmp_path, program) == []
 
+    def test_a_package_may_import_for_others(self, tmp_path: Path) -> None:
+        files = {"gear/__init__": "from gear.box import turn\n", "gear/box": "def turn():\n    pass\n"}
+        assert linted(tmp_path, "import gear\n\n\ndef teleop_main():\n    gear.turn()\n", **files) == []
+
     def test_modules_that_import_one_another_are_read_once(self, tmp_path: Path) -> None:
         program = "import arm\n\n\ndef teleop_main():\n    print(arm)\n"
         assert linted(tmp_path, program, arm="import studentcode\nimport arm\n\nprint(studentcode, arm)\n") == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rt.errors import LocalProtocolError, RemoteProtocolError
 from rt.protocol import control, rpc
-from rt.protocol.control import NEUTRAL, GamepadState
+from rt.protocol.control import NEUTRAL, GamepadState, Stamp
 
 axes = st.floats(-1, 1)
 states = st.builds(GamepadState, axes, axes, axes, axes, st.integers(0, 2**control.BUTTONS - 1))
@@ -24,6 +24,17 @@ AT_REST = {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}
 @given(st.dictionaries(st.integers(0, 3), states))
 def test_gamepads_survive_the_trip(update: dict[int, GamepadState]) -> None:
     assert control.decode_gamepads(control.encode_gamepads(update)) == update
+
+
+def test_a_stamp_goes_beside_the_gamepads() -> None:
+    stamp = Stamp(station="driver", seq=1, time=2.5)
+    datagram = control.encode_gamepads({0: NEUTRAL}, stamp)
+    message = rpc.decode(datagram)
+    assert isinstance(message, rpc.Notification)
+    assert message.params[1] == {"station": "driver", "seq": 1, "time": 2.5}
+    assert control.decode_gamepads(datagram) == {0: NEUTRAL}
+    with pytest.raises(RemoteProtocolError):
+        control.decode_gamepads(rpc.encode(rpc.Notification("update_gamepads", [{}, {}, {}])))
 
 
 @given(st.dictionaries(uids, st.dictionaries(names, values, max_size=4), max_size=4))

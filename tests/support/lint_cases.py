@@ -206,6 +206,8 @@ MISSES: dict[str, list[str]] = {
     "RT505": [
         "def teleop_main2():\n    pass\n",
         "def autonomous_main():\n    pass\ndef autonomous_setup():\n    pass\n" + MAIN + "pass",
+        "def autonomous_move():\n    pass\n" + MAIN + "pass",
+        "def telop_main():\n    pass\n\n\ntelop_main()",
         "def teleoperate():\n    pass\n" + MAIN + "pass",
     ],
 }

@@ -1,6 +1,7 @@
 """The linter and the options that are set from afar, on a whole robot and from the executable."""
 
 import json
+import os
 import signal
 import stat
 
@@ -107,11 +108,7 @@ class TestCall:
             with trio.fail_after(40):
                 while len(robot.processes()) < 3:  # noqa: ASYNC110 - a process that begins rings no bell
                     await trio.sleep(0.02)
-            root = robot.root()
-            trio.lowlevel.current_task()
-            import os
-
-            os.kill(root, signal.SIGKILL)
+            os.kill(robot.root(), signal.SIGKILL)
             await robot.until_gone()
             nursery.cancel_scope.cancel()
         await robot.wait()
