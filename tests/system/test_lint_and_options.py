@@ -10,6 +10,10 @@ import trio
 from support.robot import Device, Robot, uid_of
 
 from rt.config import kept
+from rt.protocol import control
+from rt.protocol.control import GamepadState, Stamp
+from rt.protocol.message import DevWrite
+from rt.remote import DatagramNode
 
 pytestmark = pytest.mark.system
 
@@ -168,3 +172,39 @@ class TestOptions:
         done = await robot.command("run")
         assert done.returncode == 78
         assert "remove it to start without them" in done.stderr
+
+
+class TestStamps:
+    async def test_a_recorded_datagram_does_not_move_a_robot_whose_driver_is_silent(self, robot: Robot) -> None:
+        await robot.start()
+        device = Device("polar-bear")
+        await robot.plug_tcp(device)
+        await robot.connected(device)
+        await robot.call("teleop")
+        pushed, released = GamepadState(0.0, 0.75, 0.0, 0.0, 0), GamepadState(0.0, 0.25, 0.0, 0.0, 0)
+        recorded: list[bytes] = []
+
+        async with DatagramNode.from_address(f"udp://127.0.0.1:{robot.port_base + 2}", bind=False) as node:
+
+            async def drive() -> None:
+                while True:
+                    stamp = Stamp(station="driver", seq=len(recorded), time=trio.current_time())
+                    recorded.append(control.encode_gamepads({0: pushed}, stamp))
+                    await node.send(b"", recorded[-1])
+                    await trio.sleep(0.02)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drive)
+                await device.written(duty_cycle=0.75)
+                nursery.cancel_scope.cancel()
+            await robot.said("the gamepad is silent: it reads neutral")
+            neutral = await device.written(len(device.messages) - 1, duty_cycle=0.0)
+            for datagram in recorded:
+                await node.send(b"", datagram)
+            await robot.said("a call failed", method="update_gamepads")
+            fresh = Stamp(station="driver", seq=len(recorded), time=trio.current_time())
+            await node.send(b"", control.encode_gamepads({0: released}, fresh))
+            end = await device.written(neutral, duty_cycle=0.25)
+        moved = [message for message in device.messages[neutral:end] if isinstance(message, DevWrite)]
+        carried = [device.emulated.peripheral.unpack(each.params, each.data)["duty_cycle"] for each in moved]
+        assert 0.75 not in carried
