@@ -36,7 +36,7 @@ def lint(request: LintRequest) -> list[Record]:
         raise ConfigError("dev_name: a UID is a decimal number")
     if not request.file:
         return ordered(_records(Program(locate(request.exec_module, directory), directory), request, known))
-    file = locate(request.file if "/" in request.file else f"./{request.file}", directory)
+    file = locate(request.file, directory)
     with contextlib.suppress(ExecutionError):
         program = Program(locate(request.exec_module, directory), directory)
         if file in program.files:

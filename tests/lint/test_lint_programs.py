@@ -124,7 +124,8 @@ class TestModules:
                 "other.py": "import os\n",
             },
         )
-        assert symbols(lint(request(tmp_path, file="arm.py"))) == ["sleep-too-long"]
+        for name in ("arm.py", "arm", "./arm.py"):
+            assert symbols(lint(request(tmp_path, file=name))) == ["sleep-too-long"]
         assert symbols(lint(request(tmp_path, file=str(tmp_path / "studentcode.py")))) == ["UnusedImport"]
         assert symbols(lint(request(tmp_path, file="other.py"))) == ["UnusedImport", "missing-main"]
         with pytest.raises(ExecutionError, match="there is no team code at"):
