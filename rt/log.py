@@ -7,27 +7,28 @@ The rule of this room: a line that cannot be written at once is dropped and coun
 that can. A log that blocks would stop the event loop, and with it what keeps motors safe.
 """
 
-import json
-import math
+import contextlib
 import os
-import reprlib
 import select
 import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-"""The severities, least first, with the numbers that the standard library gives them."""
+from rt.protocol import exception, logevent
+from rt.protocol.logevent import LEVELS
 
-Renderer = Callable[[Any, str, MutableMapping[str, Any]], str]
-
+Event = MutableMapping[str, Any]
+Renderer = Callable[[Event], str | bytes]
+Tap = Callable[[Mapping[str, Any]], None]
+"""Is given each event, in whatever thread it is logged; it may not wait, raise, log or change the event."""
 
 MAX_LINE = 32768
 """The longest line in bytes; of a longer one the rest is left out and the cut is marked."""
@@ -62,16 +63,16 @@ class LineWriter:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
 
-    def msg(self, line: str) -> None:
+    def msg(self, line: str | bytes) -> None:
         """Write a line, or count it as dropped when nobody takes it, the disk is full or the other end has gone."""
         with self._lock:
             if self.dropped:
                 note = {"event": "log lines were dropped", "level": "warning", "dropped": self.dropped}
-                if not self._put(json.dumps(note).encode()):
+                if not self._put(logevent.encode_line({**note, "timestamp": _now()})):
                     self.dropped += 1
                     return
                 self.dropped = 0
-            if not self._put(line.encode(errors="replace")):
+            if not self._put(line if isinstance(line, bytes) else line.encode(errors="replace")):
                 self.dropped += 1
 
     log = debug = info = warning = error = critical = fatal = exception = msg
@@ -103,83 +104,156 @@ class LineWriter:
         return written
 
 
+class _StreamWriter:
+    """Writes lines to a stream in memory, as tests use."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str | bytes) -> None:
+        self._stream.write((line.decode() if isinstance(line, bytes) else line) + "\n")
+
+    log = debug = info = warning = error = critical = fatal = exception = msg
+
+
+_taps: list[Tap] = []
+_bound: ContextVar[Mapping[str, Any] | None] = ContextVar("log context", default=None)
+_LEVEL_OF = {"warn": "warning", "exception": "error", "fatal": "critical"}
+
+
+class _Pipeline:
+    """What an event goes through: completed, given to the taps, and written if it is severe enough.
+
+    It is the one processor of structlog, and what comes from other processes takes the same way without structlog: the root
+    relays thousands of lines a second.
+    """
+
+    def __init__(self, context: Mapping[str, Any], level: int, render: Renderer, writer: Any) -> None:
+        self._context = context
+        self._level = level
+        self._render = render
+        self._writer = writer
+
+    def __call__(self, _logger: Any, name: str, event: Event) -> str | bytes:
+        level = event["level"] = _LEVEL_OF.get(name, name)
+        event["timestamp"] = _now()
+        for context in (self._context, _bound.get()):
+            if context:
+                for key, value in context.items():
+                    event.setdefault(key, value)
+        raised = event.pop("exc_info", None)
+        if raised:
+            _add_exception(event, raised)
+        for tap in _taps:
+            tap(event)
+        if LEVELS[level] < self._level:
+            raise structlog.DropEvent
+        return self._render(event)
+
+    def relay(self, event: Event) -> None:
+        if "instance" in self._context:
+            event.setdefault("instance", self._context["instance"])
+        for tap in _taps:
+            tap(event)
+        if LEVELS[event["level"]] >= self._level:
+            self._writer.msg(self._render(event))
+
+
+_pipeline: _Pipeline | None = None
+
+
 def get_logger(**context: Any) -> FilteringBoundLogger:
     """A logger whose events carry ``context``; its methods are named by level and return at once."""
     logger: FilteringBoundLogger = structlog.get_logger(**context)
     return logger
 
 
-def configure(*, level: str = "info", fmt: str = "json", stream: TextIO | None = None, **context: Any) -> None:
+@contextlib.contextmanager
+def bound(**context: Any) -> Iterator[None]:
+    """Let every event that this task, and what it starts meanwhile, logs within the block carry ``context``."""
+    token = _bound.set({**(_bound.get() or {}), **context})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+@contextlib.contextmanager
+def tapped(tap: Tap) -> Iterator[None]:
+    """Let a function see every event of this process within the block, those of ``configure``'s ``tap_level`` and above."""
+    _taps.append(tap)
+    try:
+        yield
+    finally:
+        _taps.remove(tap)
+
+
+def configure(
+    *,
+    level: str = "info",
+    fmt: str = "json",
+    stream: TextIO | None = None,
+    tap_level: str | None = None,
+    **context: Any,
+) -> None:
     """Set up how this process writes its log events; may be called again.
 
     Args:
         level: The least severity that is written, one of ``LEVELS``.
         fmt: ``json`` for one JSON object a line, ``pretty`` for a person.
         stream: Where to write; stdout by default.
+        tap_level: The least severity that taps are given; what is written by default.
         context: Values that every event of this process carries, e.g. ``app="device"``.
     """
+    global _pipeline  # noqa: PLW0603 - as structlog itself, there is one log in a process
     target = stream if stream is not None else sys.stdout
-    renderer = _pretty(colors=target.isatty()) if fmt == "pretty" else _json
+    writer = _writer(target)
+    render = pretty(colors=target.isatty()) if fmt == "pretty" else logevent.encode_line
+    _pipeline = _Pipeline(context, LEVELS[level], render, writer)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _process_context(context),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=_writer_factory(target),
+        processors=[_pipeline],
+        wrapper_class=structlog.make_filtering_bound_logger(min(LEVELS[level], LEVELS[tap_level or level])),
+        logger_factory=lambda *_args: writer,
         cache_logger_on_first_use=False,
     )
 
 
 def relay(event: Mapping[str, Any]) -> None:
-    """Write an event that another process made: its time stamp, level and context are kept."""
+    """Write an event that another process made: its time stamp, level and context are kept.
+
+    Args:
+        event: At least ``event`` and ``level``; an unknown level is taken for info.
+    """
     fields = dict(event)
-    level = fields.pop("level", "info")
-    sentence = str(fields.pop("event", ""))
-    log = getattr(get_logger(), level if level in LEVELS else "info")
-    log(sentence, **fields)
+    if fields.get("level") not in LEVELS:
+        fields["level"] = "info"
+    if not logevent.is_stamp(fields.get("timestamp")):
+        fields["timestamp"] = _now()
+    fields["event"] = str(fields.get("event", ""))
+    if _pipeline is None:
+        configure()
+    assert _pipeline is not None
+    _pipeline.relay(fields)
 
 
-def _process_context(context: Mapping[str, Any]) -> Callable[..., MutableMapping[str, Any]]:
-    def add(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        # An event that was relayed says itself who made it and when.
-        for key, value in context.items():
-            event.setdefault(key, value)
-        stamped = event.pop("at", None)
-        if stamped is not None:
-            event["timestamp"] = stamped
-        return event
-
-    return add
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _json(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> str:
-    try:
-        return json.dumps(event, default=str, ensure_ascii=False, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):
-        return json.dumps(_plain(event), ensure_ascii=False)
+def _add_exception(event: Event, raised: Any) -> None:
+    if isinstance(raised, tuple):
+        raised = raised[1]
+    elif not isinstance(raised, BaseException):
+        raised = sys.exception()
+    if raised is not None:
+        event["exception"] = exception.data(raised)
 
 
-def _plain(value: Any, depth: int = 4) -> Any:
-    """What JSON can carry of a value: NaN and the infinities, which it has no words for, become text."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if depth and isinstance(value, Mapping):
-        return {str(key): _plain(each, depth - 1) for key, each in value.items()}
-    if depth and isinstance(value, list | tuple | set | frozenset):
-        return [_plain(each, depth - 1) for each in value]
-    return reprlib.repr(value)
+_HIDDEN = ("app", "pid", "instance", "source", "mode", "clock", "process")
 
 
-_HIDDEN = ("app", "pid", "source", "clock", "process")
-
-
-def _pretty(*, colors: bool) -> Renderer:
+def pretty(*, colors: bool) -> Callable[[Event], str]:
+    """A function that makes one or more lines for a person of an event, which it uses up."""
     console = structlog.dev.ConsoleRenderer(
         colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
     )
@@ -190,17 +264,21 @@ def _pretty(*, colors: bool) -> Renderer:
             value = ", ".join(map(str, value))
         return value.replace(here, "") if isinstance(value, str) and here != "//" else value
 
-    def render(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+    def render(event: Event) -> str:
         clock = _local_time(str(event.pop("timestamp", "")))
         if event.get("source") == "print":
-            return f"{clock} print | {event.get('event', '')}"
+            mode, since = event.get("mode"), event.get("clock")
+            when = f"{mode} {since:.2f} s | " if mode and isinstance(since, int | float) else ""
+            return f"{clock} print | {when}{event.get('event', '')}"
         if event.get("child") in (event.get("app"), "root"):
             event.pop("child", None)
         for key in _HIDDEN:
             event.pop(key, None)
         if event.get("reason") == str(event.get("event", "")).rpartition(" ")[2]:
             del event["reason"]
-        return f"{clock} {console(logger, name, {key: show(value) for key, value in event.items()})}"
+        if "exception" in event:
+            event["exception"] = exception.text(event["exception"])
+        return f"{clock} {console(None, '', {key: show(value) for key, value in event.items()})}"
 
     return render
 
@@ -212,9 +290,8 @@ def _local_time(stamp: str) -> str:
         return stamp[11:23]
 
 
-def _writer_factory(target: TextIO) -> Callable[..., Any]:
+def _writer(target: TextIO) -> LineWriter | _StreamWriter:
     try:
-        writer: Any = LineWriter(target.fileno())
-    except (OSError, ValueError):  # a stream in memory, as tests use
-        writer = structlog.PrintLogger(target)
-    return lambda *_args: writer
+        return LineWriter(target.fileno())
+    except (OSError, ValueError):
+        return _StreamWriter(target)

@@ -54,14 +54,16 @@ def test_an_exception_is_data_of_its_event(tmp_path: Path) -> None:
             1 / 0  # noqa: B018 - for its error
         except ZeroDivisionError:
             log.get_logger().error("it failed", exc_info=True)
-    assert "ZeroDivisionError" in json.loads(path.read_text())["exception"]
+    raised = json.loads(path.read_text())["exception"]
+    assert (raised["type"], raised["message"]) == ("ZeroDivisionError", "division by zero")
+    assert raised["frames"][-1]["func"] == "test_an_exception_is_data_of_its_event"
 
 
 def test_an_event_of_a_child_keeps_its_level_time_and_maker(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(stream=stream, app="root")
-        log.relay({"event": "hello", "level": "warning", "app": "device", "at": "2026-01-01T00:00:00Z"})
+        log.relay({"event": "hello", "level": "warning", "app": "device", "timestamp": "2026-01-01T00:00:00Z"})
     assert json.loads(path.read_text()) == {
         "event": "hello",
         "level": "warning",

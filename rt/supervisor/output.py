@@ -4,14 +4,12 @@ The rules of this module: output is read as it comes, so that a child never wait
 loop back every few lines; and what is kept is bounded.
 """
 
-import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import msgspec
 import trio
 
 from rt import log
+from rt.protocol.logevent import decode_line
 
 MAX_LINE = 65536
 """The longest line in bytes; of a longer one the rest is left out and the cut is marked."""
@@ -101,25 +99,15 @@ class Output:
             del self._tail[:-TAIL]
 
 
-_EVENT = re.compile(r"\s*\{")
-_decoder = msgspec.json.Decoder(dict[str, Any])
-
-
 def log_line(child: str, stream: str, line: str) -> None:
     """Hand a line on to our own log.
 
     A JSON object that carries ``event`` and ``level`` is an event of the child's own log, and keeps its fields; any other line
     becomes an event with the line as its sentence. Empty lines are left out.
     """
-    if _EVENT.match(line):
-        try:
-            event = _decoder.decode(line)
-            if isinstance(event.get("event"), str) and isinstance(event.get("level"), str):
-                if "timestamp" in event:
-                    event["at"] = event.pop("timestamp")
-                log.relay({**event, "child": child})
-                return
-        except Exception:  # noqa: BLE001, S110 - whatever a program writes, it is at least a line
-            pass
-    if line.strip():
-        log.get_logger().info(line, child=child, stream=stream)
+    event = decode_line(line) if line.lstrip()[:1] == "{" else None
+    if event is not None:
+        event.setdefault("app", child)
+        log.relay({**event, "child": child})
+    elif line.strip():
+        log.relay({"event": line, "level": "info", "app": child, "child": child, "stream": stream})

@@ -1,5 +1,6 @@
 """A child's output: cut into lines whatever the chunks, bounded, and handed on to the log."""
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,13 +12,17 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rt import log
 from rt.supervisor.output import CUT, MAX_LINE, TAIL, LineCutter, Output, log_line
 
 
 @pytest.fixture
 def events() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
+    captured: list[Any] = []
+    log.configure(stream=io.StringIO(), tap_level="debug")
+    with log.tapped(lambda event: captured.append(dict(event))):
         yield captured
+    structlog.reset_defaults()
 
 
 def cut(*chunks: bytes) -> list[str]:
@@ -105,10 +110,11 @@ def test_an_event_of_the_childs_log_keeps_its_fields(events: list[Any]) -> None:
     (event,) = events
     assert event == {
         "event": "device found",
-        "log_level": "warning",
+        "level": "warning",
         "uid": 5,
+        "app": "device",
         "child": "device",
-        "at": "2024-01-01T00:00:00Z",
+        "timestamp": "2024-01-01T00:00:00Z",
     }
 
 
@@ -118,7 +124,9 @@ def test_an_event_of_the_childs_log_keeps_its_fields(events: list[Any]) -> None:
 )
 def test_any_other_line_is_a_sentence(events: list[Any], line: str) -> None:
     log_line("executor", "stderr", line)
-    assert events == [{"event": line, "log_level": "info", "child": "executor", "stream": "stderr"}]
+    (event,) = events
+    del event["timestamp"]
+    assert event == {"event": line, "level": "info", "app": "executor", "child": "executor", "stream": "stderr"}
 
 
 @pytest.mark.parametrize("field", ["self", "event_", "_event", "exc_info", "logger", "child"])
