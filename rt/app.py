@@ -8,11 +8,13 @@ import contextlib
 import functools
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 import msgspec
+import structlog
 import trio
 import zmq
 
@@ -22,8 +24,21 @@ from rt.buffer.bells import ROOT_SEAT
 from rt.catalog import Catalog
 from rt.config import Config
 from rt.keys import Keyring
-from rt.remote import Client, DatagramNode, Gate, Handler, Node, Router, Service, SocketNode, VerifyingNode
+from rt.remote import (
+    Client,
+    DatagramNode,
+    Gate,
+    Handler,
+    LogHub,
+    LogPublisher,
+    Node,
+    Router,
+    Service,
+    SocketNode,
+    VerifyingNode,
+)
 from rt.remote.address import get_connection, interface_of
+from rt.remote.loghub import QUEUE_EVENTS
 from rt.supervisor.spec import LIFELINE
 
 T = TypeVar("T")
@@ -220,6 +235,51 @@ class Application:
     async def make_update_node(self) -> DatagramNode:
         """Where device updates are sent."""
         return await self._own(self._update_node(bind=False))
+
+    async def make_log_forwarder(self, *, options: Mapping[int, int | bytes] | None = None) -> LogHub:
+        """The log hub: publishes what this process logs, and what other processes hand in; running.
+
+        Args:
+            options: ZMQ options of the socket that publishes.
+
+        Raises:
+            InstanceBusyError: Somebody else holds one of its addresses.
+        """
+        hub = LogHub(self.config.log_frontend, self.config.log_backend, options=options)
+        await self.nursery.start(hub.run)
+        return hub
+
+    async def make_log_publisher(self) -> LogPublisher:
+        """Hands what this process logs in at the robot's log hub; running.
+
+        For processes that are no children of the root, whose log it reads anyway. Waits up to 1 s for the hub; without one it goes
+        on, and what is logged until there is one is lost.
+        """
+        publisher = LogPublisher(get_connection(self.config.log_backend))
+        await self.nursery.start(publisher.run)
+        return publisher
+
+    async def make_log_subscriber(self, handler: Handler, *, level: str | None = None) -> Service:
+        """A service that is given the robot's log events, running; what is published before it has connected, it misses.
+
+        Args:
+            handler: Its methods are named by level and take an event, a dict; of a level without a method nothing comes.
+            level: The least severity that is wanted; that of the options by default.
+        """
+        least = log.LEVELS[level or self.config.log_level]
+        routes = handler.routes()
+        options: dict[int, int | bytes] = {zmq.RCVHWM: QUEUE_EVENTS}
+        node = SocketNode(
+            zmq.SUB,
+            connections=[get_connection(self.config.log_frontend)],
+            subscriptions=[name for name, severity in log.LEVELS.items() if name in routes and severity >= least],
+            options=options,
+        )
+        # Warnings only: if this process hands in its own log, a refused event would be told by one that is refused too.
+        logger = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(log.LEVELS["warning"]))
+        service = Service(node, handler, concurrency=self.config.service_workers, logger=logger, threads=self._threads)
+        await self.nursery.start(service.run)
+        return service
 
     def report_health(self) -> None:
         """Say in the log every ``health_check_interval`` how this process is."""

@@ -23,7 +23,9 @@ import structlog
 from structlog.typing import FilteringBoundLogger
 
 from rt.protocol import exception, logevent
-from rt.protocol.logevent import LEVELS
+
+LEVELS = logevent.LEVELS
+"""The severities, least first, with the numbers that the standard library gives them."""
 
 Event = MutableMapping[str, Any]
 Renderer = Callable[[Event], str | bytes]
@@ -128,9 +130,10 @@ class _Pipeline:
     relays thousands of lines a second.
     """
 
-    def __init__(self, context: Mapping[str, Any], level: int, render: Renderer, writer: Any) -> None:
+    def __init__(self, context: Mapping[str, Any], level: int, tap_level: int, render: Renderer, writer: Any) -> None:
         self._context = context
         self._level = level
+        self._tap_level = tap_level
         self._render = render
         self._writer = writer
 
@@ -144,18 +147,22 @@ class _Pipeline:
         raised = event.pop("exc_info", None)
         if raised:
             _add_exception(event, raised)
-        for tap in _taps:
-            tap(event)
-        if LEVELS[level] < self._level:
+        severity = LEVELS[level]
+        if severity >= self._tap_level:
+            for tap in _taps:
+                tap(event)
+        if severity < self._level:
             raise structlog.DropEvent
         return self._render(event)
 
     def relay(self, event: Event) -> None:
         if "instance" in self._context:
             event.setdefault("instance", self._context["instance"])
-        for tap in _taps:
-            tap(event)
-        if LEVELS[event["level"]] >= self._level:
+        severity = LEVELS[event["level"]]
+        if severity >= self._tap_level:
+            for tap in _taps:
+                tap(event)
+        if severity >= self._level:
             self._writer.msg(self._render(event))
 
 
@@ -209,10 +216,11 @@ def configure(
     target = stream if stream is not None else sys.stdout
     writer = _writer(target)
     render = pretty(colors=target.isatty()) if fmt == "pretty" else logevent.encode_line
-    _pipeline = _Pipeline(context, LEVELS[level], render, writer)
+    severity, tapped_from = LEVELS[level], LEVELS[tap_level or level]
+    _pipeline = _Pipeline(context, severity, tapped_from, render, writer)
     structlog.configure(
         processors=[_pipeline],
-        wrapper_class=structlog.make_filtering_bound_logger(min(LEVELS[level], LEVELS[tap_level or level])),
+        wrapper_class=structlog.make_filtering_bound_logger(min(severity, tapped_from)),
         logger_factory=lambda *_args: writer,
         cache_logger_on_first_use=False,
     )

@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
     os.set_inheritable(settings.doorbell, False)
     # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.
     faulthandler.enable()
-    log.configure(level=settings.config.log_level, fmt="json", app=role)
+    config = settings.config
+    log.configure(level=config.log_level, fmt="json", app=role, pid=os.getpid(), instance=config.instance)
     try:
         if role == "executor":
             _restore_library_path()

@@ -135,6 +135,7 @@ def _configured(loaded: Loaded) -> Config:
         dev_catalog="",
         dev_name={name: str(parse_uid_spec(spec, known)[0]) for name, spec in DEVICES.items()},
         dev_ports=(),
+        log_file="",
     )
 
 

@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "run": Verb("run", "Run the robot that is described here."),
         "demo": Verb("demo", "Run an emulated robot and watch its motors and sensors."),
         "call": Verb("call", "Call a method of the running robot, as `rt call teleop`."),
+        "logs": Verb("logs", "Watch what the running robot says, or what it has said."),
         "devices": Verb("devices", "Watch the devices and their values."),
         "read": Verb("read", "Ask a device for its values now."),
         "write": Verb("write", "Drive a device from the command line."),

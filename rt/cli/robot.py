@@ -20,6 +20,7 @@ from rt.app import Application, ChildSettings, child_command, stdout_format
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.bells import DEVICE_SEAT, EXECUTOR_SEAT, ROOT_SEAT
 from rt.buffer.visitor import VisitorDesk
+from rt.cli.log_keeper import LogKeeper
 from rt.cli.outer import outer_gone
 from rt.config import Config, kept, opened, require_keys
 from rt.errors import BufferBusyError, ConfigError, EmergencyStopException, InstanceBusyError
@@ -95,7 +96,12 @@ async def run_robot(
     Raises:
         InstanceBusyError: Another program holds one of its addresses.
     """
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
+        # First to come and last to go: everything else may have something to say.
+        logs = await stack.enter_async_context(Application("log", config))
+        await logs.make_log_forwarder()
+        if (keeper := LogKeeper.of(config)) is not None:
+            await logs.nursery.start(keeper.run)
         doorbell = Doorbell()
         stack.callback(doorbell.close)
         bells = Bells(seat=ROOT_SEAT)
@@ -369,7 +375,15 @@ def start(
     instance = Instance.locate(config.instance)
     resolved = config.resolved(instance.directory)
     level = level or ("warning" if quiet else resolved.log_level)
-    log.configure(level=level, fmt=stdout_format(resolved), stream=sys.stderr if quiet else sys.stdout, app="root")
+    log.configure(
+        level=level,
+        fmt=stdout_format(resolved),
+        stream=sys.stderr if quiet else sys.stdout,
+        tap_level=resolved.log_level,
+        app="root",
+        pid=os.getpid(),
+        instance=instance.name,
+    )
     catalog.load(Path(resolved.dev_catalog) if resolved.dev_catalog else None)
     refuse_strangers(resolved)
     with signals.kept(signal.SIGINT, signal.SIGTERM) as early, instance.acquire() as swept:

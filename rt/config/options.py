@@ -165,10 +165,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
     log_frontend: Annotated[tuple[ZmqAddress, ...], _about(_LOG, "addresses where the log is published")] = (
         "tcp://{bind}:{port1}",
+        "ipc://{dir}/log-frontend.sock",
     )
-    log_backend: Annotated[tuple[ZmqAddress, ...], _about(_LOG, "addresses where rt's processes hand in their log")] = (
-        "ipc://{dir}/log-backend.sock",
-    )
+    log_backend: Annotated[
+        tuple[ZmqAddress, ...], _about(_LOG, "addresses where other processes hand in their log")
+    ] = ("ipc://{dir}/log-backend.sock",)
+
+    log_file: Annotated[
+        str,
+        _about(
+            _LOG,
+            "file that keeps the log; auto is one in the state directory, empty is none",
+            is_path=True,
+            allowed="auto, a path, or nothing",
+        ),
+    ] = "auto"
+    log_file_size: Annotated[
+        int, _about(_LOG, "length at which a new log file is begun", unit="bytes", ge=100_000, le=1_000_000_000)
+    ] = 5_000_000
+    log_file_count: Annotated[int, _about(_LOG, "log files that are kept, the newest included", ge=1, le=100)] = 5
 
     service_workers: Annotated[int, _about(_CALLS, "concurrent calls of one service", ge=1, le=256)] = 5
     client_option: Annotated[dict[str, SocketOption], _about(_CALLS, "ZMQ options of a client's socket")] = (

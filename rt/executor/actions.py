@@ -84,7 +84,8 @@ class AsyncExecutor:
 
     async def _execute(self, action: Action, args: tuple[Any, ...], name: str) -> None:
         try:
-            await action(*args)
+            with log.bound(action=name):
+                await action(*args)
         except (trio.Cancelled, GeneratorExit):
             raise
         except BaseExceptionGroup as group:

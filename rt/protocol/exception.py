@@ -22,7 +22,9 @@ MAX_PARTS = 8
 def data(error: BaseException, depth: int = MAX_DEPTH) -> dict[str, Any]:
     """What there is to tell of an exception, in plain values; never fails."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
+    )
     told: dict[str, Any] = {"type": name, "message": _message(error), "frames": _frames(error)}
     if depth:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -31,7 +31,6 @@ _KEPT_FIELDS = ("timestamp", "app", "pid", "instance", "child", "source", "mode"
 _INT_END = 1 << 63
 _SHOWN = 1000
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)\Z")
-
 
 
 def _shown(value: object) -> str:
@@ -85,12 +84,15 @@ def encode(event: Mapping[str, Any]) -> tuple[bytes, bytes]:
     return level.encode(), payload
 
 
-def decode(topic: bytes, payload: bytes) -> dict[str, Any]:
-    """The event that two frames carry.
+def decode(frames: Sequence[bytes]) -> dict[str, Any]:
+    """The event that frames carry: the topic and the notification.
 
     Raises:
         RemoteProtocolError: They are no event, or one that is too long.
     """
+    if len(frames) != 2:
+        raise RemoteProtocolError(f"no log event: it has {len(frames)} frames", reason="frames")
+    topic, payload = frames
     if len(payload) > MAX_EVENT:
         raise RemoteProtocolError(f"a log event of {len(payload)} bytes came, {MAX_EVENT} are allowed", reason="size")
     message = rpc.decode(payload)
@@ -131,7 +133,7 @@ def plain(value: Any, depth: int = 6) -> Any:  # noqa: PLR0911 - one for each ki
     return plain(_shown(value))
 
 
-class Sequence:
+class Numbers:
     """Counts what a subscriber has missed, by the numbers that each level's events carry.
 
     Attributes:
@@ -157,5 +159,3 @@ class Sequence:
     def restart(self) -> None:
         """Forget the numbers: what comes next is from a robot that was started, or reached, anew."""
         self._last.clear()
-
-

@@ -5,6 +5,7 @@ from rt.remote.counters import Counters
 from rt.remote.datagram import DatagramNode
 from rt.remote.gate import Gate
 from rt.remote.handler import Handler, MethodInfo, route
+from rt.remote.loghub import LogHub, LogPublisher
 from rt.remote.node import Node, SocketNode
 from rt.remote.router import Router
 from rt.remote.service import Service
@@ -17,6 +18,8 @@ __all__ = [
     "DatagramNode",
     "Gate",
     "Handler",
+    "LogHub",
+    "LogPublisher",
     "MethodInfo",
     "Node",
     "Router",

@@ -81,26 +81,23 @@ async def shake_hands(
             address=address,
         ) from None
     with Socket(socket_type, options=curve_options(bundle) if bundle else {}, context=context) as socket:
-        monitor = socket.monitor()
-        try:
-            with trio.move_on_after(timeout):
-                socket.connect(address)
-                reason = await _outcome(monitor, address, bundle)
-                if reason:
-                    raise RemoteCallError(reason, address=address)
-                return
-        finally:
-            monitor.close(linger=0)
+        monitor = socket.monitor(zmq.EVENT_ALL)
+        with trio.move_on_after(timeout):
+            socket.connect(address)
+            reason = await _outcome(monitor, address, bundle)
+            if reason:
+                raise RemoteCallError(reason, address=address)
+            return
     raise RemoteCallError(
         f"{address} did not answer within {timeout:g} s; is it the address of a robot?", address=address
     )
 
 
-async def _outcome(monitor: "zmq.Socket[bytes]", address: str, bundle: Bundle | None) -> str:
+async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
     """Nothing when we are in, else a sentence."""
     silent = 0
     while True:
-        event, value = _EVENT.unpack((await receive(monitor))[0])
+        event, value = _EVENT.unpack((await monitor.recv())[0])
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return ""
         sentence = _sentence(event, value, address, bundle)

@@ -14,7 +14,7 @@ No message is touched while a task waits, so a cancel, which only ever arrives a
 
 import contextlib
 import errno
-import itertools
+import secrets
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
@@ -47,7 +47,6 @@ DEFAULTS: Mapping[int, int | bytes] = {
     zmq.RECONNECT_IVL_MAX: 500,
 }
 
-_monitors = itertools.count()
 
 # The enumerations of pyzmq cost a microsecond at each use.
 _EVENTS = int(zmq.EVENTS)
@@ -158,19 +157,6 @@ class Socket:
         """
         self._set(option, value)
 
-    def monitor(self) -> "zmq.Socket[bytes]":
-        """A socket that tells what happens to our connections (zmq_socket_monitor); whoever asks for it closes it."""
-        # pyzmq's own helper takes a name by the descriptor, which the one before may not have given back yet.
-        address = f"inproc://rt-monitor-{next(_monitors)}"
-        self._socket.monitor(address, zmq.EVENT_ALL)
-        monitor: zmq.Socket[bytes] = self._socket.context.socket(zmq.PAIR)
-        try:
-            monitor.connect(address)
-        except BaseException:
-            monitor.close(linger=0)
-            raise
-        return monitor
-
     def tend(self) -> None:
         """Let libzmq do what it has put off until this socket is used; a PUB without news would never be."""
         if not self._socket.closed:
@@ -188,6 +174,18 @@ class Socket:
             raise ConfigError(f"{address} is no address to connect to: {error.strerror}", address=address) from error
         finally:
             self._settle()
+
+    def monitor(self, events: int) -> "Socket":
+        """A socket on which libzmq tells what becomes of this one's connections; the caller closes it, before this one.
+
+        Args:
+            events: Which of `zmq.Event`; each comes as two frames, which `zmq.utils.monitor.parse_monitor_message` reads.
+        """
+        address = f"inproc://rt-monitor-{secrets.token_hex(8)}"
+        self._socket.monitor(address, events)
+        monitor = Socket(zmq.PAIR, context=self._socket.context)
+        monitor.connect(address)
+        return monitor
 
     def subscribe(self, topic: bytes) -> None:
         """Receive messages whose first frame begins with `topic` (SUB only)."""

@@ -1,0 +1,119 @@
+"""Log events for a person or a program: which ones are wanted, and how they look."""
+
+import re
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rt import log
+from rt.protocol.logevent import LEVELS, decode_line, encode_line
+
+_AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd])")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
+# What moves the cursor of a terminal or changes its state; a line break and a tab are harmless.
+_CONTROL = {
+    **dict.fromkeys([*range(32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}"),
+    ord("\n"): "\n",
+    ord("\t"): "\t",
+}
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """The moment that a person means.
+
+    Args:
+        text: How long ago, as 30s, 10m, 2h or 1d; or a local time, as 14:05; or a date with or without a time, ISO 8601.
+        now: The present, with a time zone.
+
+    Raises:
+        ValueError: It is none of these.
+
+    Examples:
+        >>> noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
+        >>> parse_since("10m", noon).isoformat()
+        '2026-01-02T11:50:00+00:00'
+        >>> parse_since("2026-01-01T08:00:00Z", noon).isoformat()
+        '2026-01-01T08:00:00+00:00'
+    """
+    text = text.strip()
+    if ago := _AGO.fullmatch(text):
+        try:
+            return now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
+        except OverflowError:
+            return datetime.min.replace(tzinfo=UTC)
+    if _CLOCK.fullmatch(text):
+        hour, minute, *second = map(int, text.split(":"))
+        moment = now.astimezone().replace(hour=hour, minute=minute, second=(second or [0])[0], microsecond=0)
+        return moment - timedelta(days=1) if moment > now else moment
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+def moment_of(event: dict[str, Any]) -> datetime | None:
+    """When an event was logged, or None if it does not say so."""
+    try:
+        moment = datetime.fromisoformat(event["timestamp"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def event_of(line: bytes) -> dict[str, Any]:
+    """The event of a line; a line that is none is an event with the line as its sentence, as the root has it."""
+    event = decode_line(line)
+    return event if event is not None else {"event": line.decode(errors="replace").rstrip("\r"), "level": "info"}
+
+
+class LogView:
+    """Chooses and shows events.
+
+    Args:
+        level: The least severity that is shown.
+        apps: The processes of which events are shown; of all if empty.
+        since: The moment from which on events are shown; from the first one if None.
+        as_json: Whether an event is shown as the JSON object that it is.
+        colors: Whether a terminal shows colours.
+    """
+
+    def __init__(
+        self,
+        *,
+        level: str = "debug",
+        apps: Collection[str] = (),
+        since: datetime | None = None,
+        as_json: bool = False,
+        colors: bool = False,
+    ) -> None:
+        self.levels = [name for name, severity in LEVELS.items() if severity >= LEVELS[level]]
+        self._apps = apps
+        self._since = since
+        self._as_json = as_json
+        self._pretty = log.pretty(colors=colors)
+        self._day = datetime.now(UTC).astimezone().date()
+
+    def wants(self, event: dict[str, Any]) -> bool:
+        """Whether an event is shown."""
+        if event["level"] not in self.levels and event["level"] in LEVELS:
+            return False
+        if self._apps and not {event.get("app"), event.get("child")} & set(self._apps):
+            return False
+        if self._since is None:
+            return True
+        moment = moment_of(event)
+        return moment is None or moment >= self._since
+
+    def show(self, event: dict[str, Any]) -> str:
+        """An event as one or more lines; uses the event up."""
+        if self._as_json:
+            return encode_line(event).decode()
+        moment = moment_of(event)
+        heading = ""
+        if moment is not None and (day := moment.astimezone().date()) != self._day:
+            # Lines tell the time only.
+            self._day = day
+            heading = f"--- {day.isoformat()} ---\n"
+        for key, value in event.items():
+            if isinstance(value, str):
+                event[key] = value.translate(_CONTROL)
+        return heading + self._pretty(event)

@@ -1,0 +1,160 @@
+"""The file in which a robot keeps its log: lines that are appended, in a few files of bounded size.
+
+The newest lines are in the file itself, older ones in NAME.1, NAME.2 and so on. The rules of this module: whatever the disk does
+costs lines and nothing else; a line is in the file whole or is known to be lost; and the files never take more room than they may.
+All of it may wait for the disk: it belongs into a worker thread.
+"""
+
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+
+class LogFile:
+    """Appends lines to a file and starts a new one when it has become too long.
+
+    Args:
+        path: The newest file. Its directory is made if need be.
+        max_bytes: How long a file becomes.
+        count: How many files there are at most, the newest included.
+
+    Attributes:
+        error: Why the last write did not write everything, or None.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, count: int) -> None:
+        self.path = path
+        self.error: OSError | None = None
+        self._max_bytes = max_bytes
+        self._count = count
+        self._fd = -1
+        self._size = 0
+        self._torn = False
+        self._regular = True
+        self._lock = threading.Lock()
+
+    def write(self, lines: Sequence[bytes]) -> int:
+        """Append lines, which have no ends; returns how many are in the file, the others are lost and `error` says why."""
+        with self._lock:
+            self.error = None
+            done = 0
+            try:
+                self._find()
+                while done < len(lines):
+                    data, taken = self._fitting(lines, done)
+                    if not taken:
+                        self._rotate()
+                        continue
+                    written = self._append(data)
+                    done += taken if written == len(data) else data[:written].count(b"\n")
+                    if self.error is not None:
+                        break
+            except OSError as error:
+                self.error = error
+            return done
+
+    def close(self) -> None:
+        """Close the file; a later write opens it again."""
+        with self._lock:
+            self._close()
+
+    def _fitting(self, lines: Sequence[bytes], start: int) -> tuple[bytes, int]:
+        """As many lines as the file has room for, at least one if it is empty, and how many they are."""
+        end = start
+        size = self._size
+        while end < len(lines):
+            size += len(lines[end]) + 1
+            if self._regular and size > self._max_bytes and (self._size or end > start):
+                break
+            end += 1
+        return b"".join(line + b"\n" for line in lines[start:end]), end - start
+
+    def _append(self, data: bytes) -> int:
+        """Append bytes and return how many of them are in the file."""
+        written = 0
+        if self._torn:  # a line of which only a part was taken is ended first
+            self._size += os.write(self._fd, b"\n")
+            self._torn = False
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError as error:
+            self.error = error
+        self._size += written
+        self._torn = written > 0 and data[written - 1 : written] != b"\n"
+        return written
+
+    def _find(self) -> None:
+        """Make sure that what is open is the file of that name: somebody may have removed or renamed it."""
+        if self._fd >= 0:
+            try:
+                if os.path.samestat(os.fstat(self._fd), self.path.stat()):
+                    return
+            except FileNotFoundError:
+                pass
+            self._close()
+        self._open()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+        info = os.fstat(self._fd)
+        self._regular = stat.S_ISREG(info.st_mode)
+        self._size = info.st_size if self._regular else 0
+        # The end of a robot whose power was cut.
+        self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
+        if self._regular:
+            self._remove_surplus()
+
+    def _rotate(self) -> None:
+        self._close()
+        for number in range(self._count - 1, 0, -1):
+            older, newer = numbered(self.path, number), numbered(self.path, number - 1)
+            if newer.exists():
+                newer.replace(older)
+        if self._count == 1:
+            self.path.unlink()
+        self._open()
+
+    def _remove_surplus(self) -> None:
+        """Remove the files that an earlier, larger count has left."""
+        number = self._count
+        while (path := numbered(self.path, number)).exists():
+            path.unlink()
+            number += 1
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def numbered(path: Path, number: int) -> Path:
+    """The path of an older file; 0 is the newest."""
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def paths(path: Path) -> list[Path]:
+    """The files of a log that are there, the oldest first, the file itself last."""
+    number = 0
+    while numbered(path, number + 1).exists():
+        number += 1
+    found = [numbered(path, each) for each in range(number, 0, -1)]
+    return [*found, path] if path.exists() else found
+
+
+def read(files: Iterable[Path]) -> Iterator[bytes]:
+    """The lines of files one after another, without their ends; what cannot be read is left out.
+
+    The newest may grow meanwhile: a last line that is not whole yet is left out.
+    """
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    if line.endswith(b"\n"):
+                        yield line[:-1]
+        except OSError:
+            continue

@@ -1,0 +1,36 @@
+"""Where a robot keeps what outlasts it: its log."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+AUTO = "auto"
+"""What an option says that leaves the place to rt."""
+
+
+def state_directory(env: Mapping[str, str] | None = None) -> Path:
+    """The directory for what all robots of this user keep; makes nothing.
+
+    It is ``$XDG_STATE_HOME/rt``, else ``/var/log/rt`` for root, else ``~/.local/state/rt``.
+    """
+    env = os.environ if env is None else env
+    given = env.get("XDG_STATE_HOME", "")
+    if given.startswith("/"):
+        return Path(given) / "rt"
+    if os.geteuid() == 0:
+        return Path("/var/log/rt")
+    home = env.get("HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home()) / ".local" / "state" / "rt"
+
+
+def log_path(option: str, instance: str, env: Mapping[str, str] | None = None) -> Path | None:
+    """The file that keeps the log of a robot, or None if it keeps none.
+
+    Args:
+        option: The option ``log_file``: ``auto``, a path, or nothing.
+        instance: The name of the robot.
+        env: The environment.
+    """
+    if option == AUTO:
+        return state_directory(env) / f"{instance}.log"
+    return Path(option).absolute() if option else None
