@@ -70,9 +70,7 @@ class LogFeed:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        assert self._monitor is not None
         assert self._socket is not None
-        self._monitor.close()
         self._socket.close()
 
     async def event(self) -> dict[str, Any]:

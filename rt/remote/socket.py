@@ -92,6 +92,7 @@ class Socket:
         self._routes = socket_type == zmq.ROUTER
         self._waiters: list[_Waiter] = []
         self._watcher: _Waiter | None = None
+        self._monitor: Socket | None = None
         try:
             for option, value in {**DEFAULTS, **(options or {})}.items():
                 self._set(option, value)
@@ -119,6 +120,10 @@ class Socket:
         """Close the socket; what was sent is still delivered for `LINGER` ms. Whoever waits gets `trio.ClosedResourceError`."""
         for waiter in self._waiters:
             waiter.scope.cancel("the socket was closed")
+        if self._monitor is not None and not self._monitor.closed:
+            # In this order: libzmq's own thread would wait for ever for the other end of a monitor that was just closed.
+            self._socket.disable_monitor()
+            self._monitor.close()
         self._socket.close()
 
     def bind(self, address: str) -> str:
@@ -176,16 +181,17 @@ class Socket:
             self._settle()
 
     def monitor(self, events: int) -> "Socket":
-        """A socket on which libzmq tells what becomes of this one's connections; the caller closes it, before this one.
+        """A socket on which libzmq tells what becomes of this one's connections; it is closed with this one, once made.
 
         Args:
             events: Which of `zmq.Event`; each comes as two frames, which `zmq.utils.monitor.parse_monitor_message` reads.
         """
         address = f"inproc://rt-monitor-{secrets.token_hex(8)}"
         self._socket.monitor(address, events)
-        monitor = Socket(zmq.PAIR, context=self._socket.context)
-        monitor.connect(address)
-        return monitor
+        # libzmq's own thread, which does the work of all sockets, waits for room here: there has to be some at any time.
+        self._monitor = Socket(zmq.PAIR, options={zmq.RCVHWM: 0}, context=self._socket.context)
+        self._monitor.connect(address)
+        return self._monitor
 
     def subscribe(self, topic: bytes) -> None:
         """Receive messages whose first frame begins with `topic` (SUB only)."""

@@ -124,6 +124,7 @@ class Robot:
         self.errors = b""
         self._news = trio.Event()
         self.environment = {"XDG_RUNTIME_DIR": str(folder / "run"), "HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+        self.environment |= {"XDG_STATE_HOME": str(folder / "state")}
         if not BINARY:
             self.environment |= {"PATH": os.environ["PATH"]}
         (folder / "run").mkdir(mode=0o700)
