@@ -216,7 +216,7 @@ class TestAddresses:
     def test_all_ports_move_together(self) -> None:
         settings = config.Config(port_base=7000, bind="0.0.0.0").resolved(Path("/run/rt/default"))
         assert settings.router_frontend == ("tcp://0.0.0.0:7000", "ipc:///run/rt/default/router-frontend.sock")
-        assert settings.log_frontend == ("tcp://0.0.0.0:7001",)
+        assert settings.log_frontend == ("tcp://0.0.0.0:7001", "ipc:///run/rt/default/log-frontend.sock")
         assert settings.control_addr == "udp://0.0.0.0:7002"
         assert settings.update_addr == "udp://224.1.1.1:7003"
         assert settings.dev_vsd_addr == "tcp://127.0.0.1:7004"

@@ -36,7 +36,13 @@ def parse_since(text: str, now: datetime) -> datetime:
         >>> parse_since("2026-01-01T08:00:00Z", noon).isoformat()
         '2026-01-01T08:00:00+00:00'
     """
-    text = text.strip()
+    try:
+        return _since(text.strip(), now)
+    except ValueError:
+        raise ValueError(f"{text!r} is no time: write 30s, 10m, 2h, 1d, 14:05 or 2026-01-31T14:05") from None
+
+
+def _since(text: str, now: datetime) -> datetime:
     if ago := _AGO.fullmatch(text):
         try:
             return now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])

@@ -55,8 +55,8 @@ rt logs old.log --json
 def _since(_context: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
     try:
         return None if value is None else parse_since(value, datetime.now(UTC))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no time: write 30s, 10m, 2h, 1d, 14:05 or 2026-01-31T14:05") from None
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(help=HELP)

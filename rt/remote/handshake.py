@@ -12,7 +12,6 @@ import zmq
 from rt.errors import ConfigError, RemoteCallError
 from rt.keys import Bundle
 from rt.remote.gate import curve_options
-from rt.remote.inproc import receive
 from rt.remote.socket import Socket
 
 TIMEOUT = 5.0

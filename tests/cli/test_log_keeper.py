@@ -1,0 +1,104 @@
+"""The root's log in its file: nobody waits for the disk, and what is lost is said."""
+
+import functools
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+import trio.testing
+
+from rt import log
+from rt.cli.log_keeper import LogKeeper
+from rt.config import Config
+from rt.instance.logfile import LogFile
+
+DEADLINE = 10.0
+
+
+@pytest.fixture(autouse=True)
+def said() -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    log.configure(stream=stream, app="root")
+    yield stream
+    structlog.reset_defaults()
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - a file rings no bell
+            await trio.sleep(0.01)
+
+
+async def test_every_event_is_a_line_also_the_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "robot.log"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(LogKeeper(LogFile(path, 100_000, 2)).run)
+        log.get_logger().info("first")
+        await until(path.exists)
+        for number in range(50):
+            log.get_logger().info("many", number=number)
+        log.get_logger().info("last")
+        nursery.cancel_scope.cancel()
+    assert [event["event"] for event in events(path)] == ["first", *["many"] * 50, "last"]
+
+
+async def test_trouble_is_said_once_and_its_end_with_what_is_missing(tmp_path: Path, said: io.StringIO) -> None:
+    class Disk(LogFile):
+        full = True
+
+        def write(self, lines: Sequence[bytes]) -> int:
+            if self.full:
+                self.error = OSError(28, "No space left on device")
+                return 0
+            return super().write(lines)
+
+    disk = Disk(tmp_path / "robot.log", 100_000, 2)
+    keeper = LogKeeper(disk, retry_interval=0.01)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(keeper.run)
+        for lost in range(3):
+            log.get_logger().info("lost")
+            await until(functools.partial(lambda least: keeper.lost >= least, lost + 1))
+        disk.full = False
+        log.get_logger().info("kept")
+        await until(lambda: "are missing" in said.getvalue())
+        nursery.cancel_scope.cancel()
+    assert said.getvalue().count("takes no lines") == 1
+    kept = events(disk.path)
+    assert "kept" in [event["event"] for event in kept]
+    assert kept[-1]["lost"] == keeper.lost >= 3
+
+
+async def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path) -> None:
+    release = threading.Event()
+    hangs = threading.Event()
+
+    class Disk(LogFile):
+        def write(self, lines: Sequence[bytes]) -> int:
+            hangs.set()
+            release.wait()
+            return len(lines)
+
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(LogKeeper(Disk(tmp_path / "robot.log", 100_000, 2)).run)
+            log.get_logger().info("into the depth")
+            await until(hangs.is_set)
+            for _ in range(1000):
+                log.get_logger().info("x" * 10_000)
+            nursery.cancel_scope.cancel()
+    release.set()
+
+
+def test_no_file_is_kept_if_none_is_wanted(tmp_path: Path) -> None:
+    assert LogKeeper.of(Config(log_file="")) is None
