@@ -5,6 +5,7 @@ The whole environment is inherited, since a frozen child then reuses the unpacke
 """
 
 import contextlib
+import fcntl
 import os
 import subprocess
 from pathlib import Path
@@ -16,6 +17,9 @@ from rt.supervisor import group
 from rt.supervisor.lifeline import arm, open_lifeline
 from rt.supervisor.notify import VARIABLE
 from rt.supervisor.spec import LIFELINE, ChildSpec
+
+PIPE_BYTES = 1 << 20
+"""How much of a child's output may wait for its parent (bytes): a burst of a few thousand log lines."""
 
 _LAST_RESORT = 0.3
 _NOT_INHERITED = ("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -49,6 +53,10 @@ async def spawn(spec: ChildSpec, notify_socket: Path, stack: contextlib.ExitStac
                 start_new_session=True,
                 pass_fds=(*spec.pass_fds, fd),
             )
+        for stream in (process.stdout, process.stderr):
+            if isinstance(stream, trio.lowlevel.FdStream):
+                with contextlib.suppress(OSError):  # the system allows us no more than it gives anyway
+                    fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         if not spec.has_lifeline:
             with contextlib.suppress(OSError):  # it has exited already
                 arm(theirs, process.pid)

@@ -1,0 +1,98 @@
+"""Figures of the log: what a log call takes its caller, and whether one subscriber gets everything of a robot that says a lot."""
+
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import trio
+from bench.figures import Figure, Work
+from support.robot import Robot
+
+from rt.protocol.logevent import Numbers
+from rt.remote.logfeed import LogFeed
+
+CALLS = 20_000
+RATE = 10_000
+"""Lines a second."""
+PERIOD = 0.05
+"""Of the main function that says them (s)."""
+
+CALLER = """
+import json, statistics, sys, time
+from rt import log
+
+with open(sys.argv[1], "w") as stream:
+    log.configure(stream=stream, app="executor", pid=12345, instance="default")
+    logger = log.get_logger()
+    times = []
+    for number in range({calls}):
+        began = time.perf_counter_ns()
+        logger.info("the robot drives", source="print", mode="teleop", clock=12.345)
+        times.append((time.perf_counter_ns() - began) / 1000)
+        if number % 100 == 99:
+            time.sleep(0.002)  # whoever reads gets time to do so, as between two calls of the team's code
+times.sort()
+print(json.dumps([statistics.median(times), times[int(len(times) * 0.99)]]))
+"""
+
+TALKER = """
+count = 0
+
+
+def teleop_main():
+    global count
+    for _ in range({burst}):
+        print("line", count)
+        count += 1
+"""
+
+
+def log_call() -> list[Figure]:
+    """What a log call of a child takes, whose lines another process reads."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as reader:
+        assert reader.stdin is not None
+        fd = reader.stdin.fileno()
+        done = subprocess.run(
+            [sys.executable, "-c", CALLER.format(calls=CALLS), f"/proc/self/fd/{fd}"],
+            pass_fds=(fd,),
+            capture_output=True,
+            check=True,
+        )
+        reader.stdin.close()
+    median, late = json.loads(done.stdout)
+    return [
+        Figure("log call for the caller, median", median, "us", 15.0, CALLS),
+        Figure("log call for the caller, p99", late, "us", None, CALLS),
+    ]
+
+
+async def many_lines(robot: Robot, seconds: int) -> list[Figure]:
+    """A team's code that prints 10 000 lines a second, and one subscriber that counts what it gets."""
+    robot.write("studentcode.py", TALKER.format(burst=int(RATE * PERIOD)))
+    await robot.start()
+    work = Work(robot.root())
+    numbers = Numbers()
+    seen: list[int] = []
+    began = ended = math.nan
+    with LogFeed(f"ipc://{robot.instance.directory}/log-frontend.sock", ["info", "warning"]) as feed:
+        await feed.change()
+        await robot.call("teleop")
+        with trio.move_on_after(seconds + 10):
+            while len(seen) < RATE * seconds:
+                event: dict[str, Any] = await feed.event()
+                numbers.take(event)
+                if event.get("source") == "print":
+                    began = trio.current_time() if math.isnan(began) else began
+                    ended = trio.current_time()
+                    seen.append(int(event["event"].removeprefix("line ")))
+        share = work.share()
+        await robot.call("idle")
+    await robot.stop()
+    lost_before = seen[-1] + 1 - seen[0] - len(seen) - numbers.missed
+    return [
+        Figure("log lines to one subscriber, missed", numbers.missed + lost_before, "lines", 0.0, len(seen)),
+        Figure("log lines to one subscriber", len(seen) / (ended - began), "lines/s", None, len(seen)),
+        Figure("root, while 10000 lines a second go through it", share, "cores", None, 1),
+    ]
