@@ -1,0 +1,259 @@
+"""The log of a whole robot: seen live, by others, again after a restart, and kept."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from support.robot import PATIENCE, Robot
+
+pytestmark = pytest.mark.system
+
+TALKS = """
+def teleop_main():
+    print("round", Field.clock() >= 0)
+
+
+async def wave():
+    print("waving")
+    raise ValueError("arm is stuck")
+
+
+def teleop_setup():
+    Actions.run(wave)
+"""
+DIES = """
+import os, signal
+
+
+def teleop_main():
+    for number in range(300):
+        print("last words", number)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+FLOODS = """
+def teleop_main():
+    for _ in range(100):
+        print("x" * 200)
+"""
+DEFAULT_LOG = ("state", "rt")
+
+
+class Watcher:
+    """One `rt logs` beside a robot."""
+
+    def __init__(self, robot: Robot, process: trio.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.errors = ""
+        self._news = trio.Event()
+        robot.nursery.start_soon(self._read, process.stdout, False)
+        robot.nursery.start_soon(self._read, process.stderr, True)
+
+    @classmethod
+    async def start(cls, robot: Robot, *arguments: str) -> "Watcher":
+        process = await trio.lowlevel.open_process(
+            robot.arguments("logs", *arguments),
+            cwd=robot.folder / "empty",
+            env=robot.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        return cls(robot, process)
+
+    async def _read(self, stream: Any, is_error: bool) -> None:
+        rest = b""
+        async for chunk in stream:
+            if is_error:
+                self.errors += chunk.decode()
+            else:
+                *lines, rest = (rest + chunk).split(b"\n")
+                self.lines += [line.decode() for line in lines]
+            self._news.set()
+            self._news = trio.Event()
+
+    async def until(self, condition: Callable[["Watcher"], bool]) -> None:
+        with trio.move_on_after(PATIENCE):
+            while not condition(self):
+                await self._news.wait()
+            return
+        raise AssertionError("\n".join([*self.lines[-50:], self.errors]))
+
+    async def shows(self, *parts: str) -> str:
+        await self.until(lambda self: any(all(part in line for part in parts) for line in self.lines))
+        return next(line for line in self.lines if all(part in line for part in parts))
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+    async def end(self, signum: int = signal.SIGTERM) -> int:
+        self.process.send_signal(signum)
+        with trio.fail_after(PATIENCE):
+            code: int = await self.process.wait()
+        return code
+
+
+def log_file(robot: Robot) -> Path:
+    return robot.folder.joinpath(*DEFAULT_LOG, f"{robot.name}.log")
+
+
+def kept(robot: Robot) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log_file(robot).read_text().splitlines()]
+
+
+async def test_the_teams_prints_are_seen_with_mode_and_time(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write("studentcode.py", TALKS)
+    await robot.start()
+    person, program = await Watcher.start(robot, "--since", "1h"), await Watcher.start(robot, "--since", "1h", "--json")
+    await person.shows("the robot is ready")
+    await program.shows("the robot is ready")
+    await robot.call("teleop")
+    line = await person.shows(" print | teleop ", " s | round True")
+    assert "{" not in line
+    said = json.loads(await program.shows('"waving"'))
+    assert said["source"] == "print"
+    assert (said["app"], said["mode"], said["action"], said["instance"]) == ("executor", "teleop", "wave", robot.name)
+    assert said["pid"] == robot.child("executor")
+    assert said["clock"] >= 0
+    await person.shows("arm is stuck", "studentcode.py")
+    assert await person.end(signal.SIGINT) == 0
+    assert await program.end() == 0
+    assert person.errors == program.errors == ""
+    nursery.cancel_scope.cancel()
+
+
+async def test_levels_and_processes_are_chosen(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write("studentcode.py", TALKS)
+    await robot.start()
+    bad = await Watcher.start(robot, "--since", "1h", "--level", "error", "--json")
+    ours = await Watcher.start(robot, "--since", "1h", "--app", "executor", "--json")
+    await ours.shows("child is ready")  # what is said about it is of interest too
+    await robot.call("teleop")
+    await bad.shows("arm is stuck")
+    await ours.shows("round")
+    assert {event["level"] for event in bad.events} == {"error"}
+    assert {event["app"] if event["app"] != "root" else event["child"] for event in ours.events} == {"executor"}
+    for watcher in (bad, ours):
+        assert await watcher.end() == 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_robot_that_is_restarted_is_followed_and_nothing_of_it_is_missed(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
+    await robot.start()
+    watcher = await Watcher.start(robot, "--since", "1h", "--json")
+    await watcher.shows("the robot is ready")
+    assert await robot.stop() == 0
+    await watcher.until(lambda watcher: "is gone" in watcher.errors)
+    await robot.start()
+    await watcher.until(lambda watcher: "is back" in watcher.errors)
+    await watcher.until(lambda watcher: [e["event"] for e in watcher.events].count("the robot is ready") == 2)
+    # The file is written a moment after the event is published, and in the end completely.
+    assert await robot.stop() == 0
+    await watcher.until(lambda watcher: watcher.errors.count("is gone") == 2)
+    shown = [(event["timestamp"], event["event"]) for event in watcher.events]
+    assert sorted(shown) == sorted((event["timestamp"], event["event"]) for event in kept(robot))
+    assert len(set(shown)) == len(shown)
+    assert await watcher.end() == 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_last_words_of_a_killed_executor_are_not_lost(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write("studentcode.py", DIES)
+    await robot.start()
+    watcher = await Watcher.start(robot, "--since", "1h", "--json")
+    await watcher.shows("the robot is ready")
+    await robot.call("teleop")
+    await robot.said("child is ready", child="executor", count=2)
+    await watcher.until(lambda watcher: [e["event"] for e in watcher.events].count("child is ready") == 3)
+    assert await robot.stop() == 0
+    expected = [f"last words {number}" for number in range(300)]
+    for events in (robot.log, watcher.events, kept(robot)):
+        assert [event["event"] for event in events if event.get("source") == "print"] == expected
+    await watcher.end()
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_subscriber_that_does_not_read_costs_the_robot_nothing(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write("studentcode.py", FLOODS)
+    await robot.start()
+    asleep, awake = await Watcher.start(robot, "--since", "1h"), await Watcher.start(robot, "--since", "1h", "--json")
+    await asleep.shows("the robot is ready")
+    await awake.shows("the robot is ready")
+    asleep.process.send_signal(signal.SIGSTOP)
+    await robot.call("teleop")
+    await awake.until(lambda watcher: len(watcher.lines) > 4000)
+    assert await robot.call("mode") == "teleop"
+    await robot.call("idle")
+    assert await awake.end() == 0
+    assert awake.errors == ""
+    assert not [
+        entry for entry in robot.log if entry["event"] == "every device is disabled" and "root" in entry["reason"]
+    ]
+    assert await robot.stop() == 0
+    asleep.process.send_signal(signal.SIGCONT)
+    await asleep.until(lambda watcher: "is gone" in watcher.errors)
+    assert await asleep.end() == 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_without_a_robot_it_says_at_once_what_to_do(robot: Robot, nursery: trio.Nursery) -> None:
+    done = await robot.command("logs")
+    assert done.returncode != 0
+    assert "rt run" in done.stderr
+    done = await robot.command("logs", f"tcp://127.0.0.1:{robot.port_base + 1}")
+    assert done.returncode != 0
+    assert "no robot answers" in done.stderr
+    await robot.start()
+    assert await robot.stop() == 0
+    done = await robot.command("logs", "--since", "1h")
+    assert done.returncode == 0
+    assert "stopped" in done.stdout
+    assert "no robot runs" in done.stderr
+    done = await robot.command("logs", "--no-follow", "--level", "error")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = await robot.command("logs", str(log_file(robot)), "--json")
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == [e["event"] for e in kept(robot)]
+    nursery.cancel_scope.cancel()
+
+
+async def test_it_ends_when_nobody_reads_it_any_more(robot: Robot, nursery: trio.Nursery) -> None:
+    await robot.start()
+    reading, writing = os.pipe()
+    process = await trio.lowlevel.open_process(
+        robot.arguments("logs"), cwd=robot.folder / "empty", env=robot.environment, stdout=writing, stderr=writing
+    )
+    os.close(writing)
+    os.close(reading)
+    with trio.fail_after(PATIENCE):
+        assert await process.wait() == 0
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_log_file_on_a_full_disk_is_said_once(robot: Robot, nursery: trio.Nursery) -> None:
+    await robot.start("--log-file", "/dev/full")
+    await robot.said("takes no lines")
+    assert await robot.call("mode") == "idle"
+    assert await robot.stop() == 0
+    assert len([entry for entry in robot.log if "takes no lines" in entry["event"]]) == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_another_computers_robot_is_watched_by_its_address(robot: Robot, nursery: trio.Nursery) -> None:
+    await robot.start()
+    watcher = await Watcher.start(robot, f"tcp://127.0.0.1:{robot.port_base + 1}", "--json")
+    with trio.fail_after(PATIENCE):
+        while not watcher.lines:
+            await robot.call("teleop")
+            await robot.call("idle")
+    assert watcher.events[0]["instance"] == robot.name
+    assert await watcher.end() == 0
+    nursery.cancel_scope.cancel()
