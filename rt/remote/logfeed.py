@@ -33,6 +33,10 @@ _CHANGES: dict[int, Change] = {
 }
 
 
+# Who only listens would never notice that a radio is out of reach.
+_ALIVE: Mapping[int, int | bytes] = {zmq.HEARTBEAT_IVL: 2000, zmq.HEARTBEAT_TIMEOUT: 4000}
+
+
 class LogFeed:
     """A subscription to a hub; it connects again by itself. A context manager.
 
@@ -50,7 +54,8 @@ class LogFeed:
     ) -> None:
         self._address = address
         self._levels = levels
-        self._options = {zmq.RCVHWM: QUEUE_EVENTS, zmq.MAXMSGSIZE: logevent.MAX_EVENT, **(options or {})}
+        alive = _ALIVE if address.startswith("tcp:") else {}
+        self._options = {**alive, zmq.RCVHWM: QUEUE_EVENTS, zmq.MAXMSGSIZE: logevent.MAX_EVENT, **(options or {})}
         self._socket: Socket | None = None
         self._monitor: Socket | None = None
         self.counters = Counters()

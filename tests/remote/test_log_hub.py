@@ -191,6 +191,56 @@ async def test_a_subscriber_that_does_not_read_costs_only_itself(nursery: trio.N
         assert numbers.missed > 0
 
 
+async def test_what_finds_no_room_is_said_and_a_subscriber_knows(
+    nursery: trio.Nursery, front: str, stream: io.StringIO
+) -> None:
+    hub = LogHub([front])
+    await nursery.start(hub.run)
+    with LogFeed(front, ["info"]) as feed, trio.fail_after(DEADLINE):
+        await connected(feed)
+        numbers = logevent.Numbers()
+        for _ in range(500):  # at once: the hub has no turn to send
+            log.get_logger().info("x" * 4000, more="y" * 11_000)
+        event: dict[str, Any] = {}
+        while event.get("event") != "the end":
+            log.get_logger().info("the end")
+            event = await feed.event()
+            numbers.take(event)
+    assert hub.counters.dropped > 0
+    assert numbers.missed == hub.counters.dropped
+    assert stream.getvalue().count("log events were not published") == 1
+
+
+async def test_a_robot_out_of_reach_is_noticed(nursery: trio.Nursery) -> None:
+    hub = LogHub(["tcp://127.0.0.1:*"])
+    await nursery.start(hub.run)
+    port = int(hub.endpoints[0].rpartition(":")[2])
+    reachable = True
+
+    async def pump(source: trio.SocketStream, target: trio.SocketStream) -> None:
+        async for data in source:
+            if not reachable:
+                break
+            await target.send_all(data)
+        await trio.sleep_forever()  # neither end hears of anything any more
+
+    async def radio(near: trio.SocketStream) -> None:
+        far = await trio.open_tcp_stream("127.0.0.1", port)
+        async with far, trio.open_nursery() as both:
+            both.start_soon(pump, near, far)
+            both.start_soon(pump, far, near)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, radio, listeners)
+    address = f"tcp://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+    fast: dict[int, int | bytes] = {zmq.HEARTBEAT_IVL: 100, zmq.HEARTBEAT_TIMEOUT: 300}
+    with LogFeed(address, ["info"], options=fast) as feed, trio.fail_after(DEADLINE):
+        await connected(feed)
+        reachable = False
+        while await feed.change() is not Change.LOST:
+            pass
+
+
 async def test_a_queue_that_is_full_drops_and_counts(nursery: trio.Nursery) -> None:
     queue: LogQueue[int] = LogQueue(max_bytes=100)
     assert [queue.put(number, 30) for number in range(5)] == [True, True, True, False, False]
