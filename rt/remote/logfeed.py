@@ -1,12 +1,12 @@
 """What a subscriber sees of a hub: its events, and whether it is there."""
 
 import enum
+import struct
 from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from rt.errors import RemoteProtocolError
 from rt.protocol import logevent
@@ -101,7 +101,7 @@ class LogFeed:
         """Wait until something becomes of the connection."""
         assert self._monitor is not None
         while True:
-            change = _CHANGES.get(parse_monitor_message(await self._monitor.recv())["event"])
+            change = _CHANGES.get(_event_of(await self._monitor.recv()))
             if change is not None:
                 return change
 
@@ -111,3 +111,10 @@ class LogFeed:
         except RemoteProtocolError:
             self.counters.malformed += 1
             return None
+
+
+def _event_of(frames: list[bytes]) -> int:
+    # zmq_socket_monitor(3): a number of 16 bits for the event and one of 32 for its value, then the address. What pyzmq has for
+    # that drags asyncio in.
+    event: int = struct.unpack_from("=HI", frames[0])[0]
+    return event

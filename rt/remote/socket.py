@@ -184,7 +184,7 @@ class Socket:
         """A socket on which libzmq tells what becomes of this one's connections; it is closed with this one, once made.
 
         Args:
-            events: Which of `zmq.Event`; each comes as two frames, which `zmq.utils.monitor.parse_monitor_message` reads.
+            events: Which of `zmq.Event`; each comes as two frames, see zmq_socket_monitor(3).
         """
         address = f"inproc://rt-monitor-{secrets.token_hex(8)}"
         self._socket.monitor(address, events)
