@@ -286,7 +286,7 @@ def pretty(*, colors: bool) -> Callable[[Event], str]:
             del event["reason"]
         if "exception" in event:
             event["exception"] = exception.text(event["exception"])
-        return f"{clock} {console(None, '', {key: show(value) for key, value in event.items()})}"
+        return f"{clock} {console(None, '', {key: show(value) for key, value in event.items()})}".lstrip()
 
     return render
 

@@ -5,6 +5,7 @@ connection stood; and whatever does not come is said, on stderr.
 """
 
 import itertools
+import math
 import os
 import stat
 import sys
@@ -95,7 +96,7 @@ def command(  # noqa: PLR0917 - click passes them by name
         elif "://" in source:
             await _Follower(printer, source).run()
         else:
-            await printer.lines(_file([_readable(source)]))
+            await printer.lines(_file([_readable(source)], unfinished=True))
 
     async def main() -> None:
         await run_until_signal(lambda: _until_closed(show))
@@ -181,7 +182,8 @@ class _Follower:
         self._numbers = Numbers()
         self._turn = trio.Lock()
         self._known: set[tuple[Any, ...]] = set()
-        self._last = datetime.now(UTC)
+        self._last = self._lost = datetime.now(UTC)
+        self._early: set[tuple[Any, ...]] = set()
         self._connected = False
         self._connected_before = False
         self._name = f"the robot {instance.name!r}" if instance else f"the robot at {address}"
@@ -196,7 +198,10 @@ class _Follower:
         with self._feed:
             with trio.move_on_after(ANSWER_TIMEOUT) as first:
                 while not self._connected:
-                    await self._heed(await self._feed.change())
+                    change = await self._feed.change()
+                    if change is Change.CONNECTED:
+                        first.deadline = math.inf
+                    await self._heed(change)
             if first.cancelled_caught:
                 raise InstanceAbsentError(
                     f"{self._name} does not answer: is {self._address} right, and is it reachable?"
@@ -212,8 +217,8 @@ class _Follower:
             async with self._turn:
                 await self._print(events)
 
-    async def _print(self, events: list[dict[str, Any]]) -> None:
-        """Print events that came, and with them those that have come too by now."""
+    async def _print(self, events: list[dict[str, Any]]) -> int:
+        """Print events that came, and with them those that have come too by now; how many that were."""
         while len(events) < _BATCH:
             try:
                 events.append(self._feed.event_nowait())
@@ -222,9 +227,13 @@ class _Follower:
         missed = sum(self._numbers.take(event) for event in events)
         if moments := [moment for event in events if (moment := moment_of(event))]:
             self._last = max(moments)
+        if not self._connected:  # of a robot that is back, before that was noticed
+            self._early.update(map(_key, events))
+        count = len(events)
         await self._printer.events(event for event in events if not self._known or _key(event) not in self._known)
         if missed:
             click.echo(f"rt: {missed} lines were missed: they came faster than they were read", err=True)
+        return count
 
     async def _heed(self, change: Change) -> None:
         if change is Change.CONNECTED:
@@ -236,9 +245,11 @@ class _Follower:
                     click.echo(f"rt: {self._name} is back", err=True)
                 await self._print_past(again=again)
         elif change is Change.LOST and self._connected:
-            self._connected = False
             async with self._turn:
-                await self._print([])
+                while await self._print([]):
+                    pass
+                self._connected = False
+                self._lost = self._last
                 click.echo(f"rt: {self._name} is gone; this goes on when it is back, Ctrl-C ends it", err=True)
         elif change is Change.DENIED:
             raise RuntimeBaseException(f"{self._name} does not let this command in: it asks for another key")
@@ -255,7 +266,7 @@ class _Follower:
         """Print what the file has from before the connection stood; what comes live as well is printed once."""
         if self._file is None or not (again or self._wants_past):
             return
-        since = self._last + timedelta(microseconds=1) if again else None
+        since = self._lost + timedelta(microseconds=1) if again else None
         recent = datetime.now(UTC) - RECENT
         await trio.sleep(SETTLE_TIME)
         self._known.clear()
@@ -263,25 +274,34 @@ class _Follower:
             events = [event_of(line) for line in lines]
             if since is not None:
                 events = [event for event in events if (moment := moment_of(event)) and moment >= since]
+                events = [event for event in events if _key(event) not in self._early]
             self._known.update(_key(event) for event in events if (moment := moment_of(event)) and moment >= recent)
             await self._printer.events(events)
+        self._early.clear()
 
 
 def _readable(source: str) -> Path:
+    path = Path(source)
     try:
-        with Path(source).open("rb"):
-            return Path(source)
+        path.stat()
     except OSError as error:
         raise ConfigError(f"{source} cannot be read: {error.strerror}", file=source) from None
+    if path.is_dir() or not os.access(path, os.R_OK):
+        raise ConfigError(f"{source} cannot be read: it is a directory, or not for us", file=source)
+    return path
 
 
 def _key(event: dict[str, Any]) -> tuple[Any, ...]:
     return event.get("timestamp"), event.get("app"), event.get("event")
 
 
-async def _file(paths: Iterable[Path]) -> AsyncIterator[list[bytes]]:
-    lines = logfile.read(paths)
-    while batch := await trio.to_thread.run_sync(lambda: list(itertools.islice(lines, _BATCH))):
+async def _file(paths: Iterable[Path], *, unfinished: bool = False) -> AsyncIterator[list[bytes]]:
+    lines = logfile.read(paths, unfinished=unfinished)
+
+    def some() -> list[bytes]:
+        return list(itertools.islice(lines, _BATCH))
+
+    while batch := await trio.to_thread.run_sync(some, abandon_on_cancel=True):
         yield batch
 
 

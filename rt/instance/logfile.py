@@ -145,10 +145,12 @@ def paths(path: Path) -> list[Path]:
     return [*found, path] if path.exists() else found
 
 
-def read(files: Iterable[Path]) -> Iterator[bytes]:
+def read(files: Iterable[Path], *, unfinished: bool = False) -> Iterator[bytes]:
     """The lines of files one after another, without their ends; what cannot be read is left out.
 
-    The newest may grow meanwhile: a last line that is not whole yet is left out.
+    Args:
+        files: The oldest first.
+        unfinished: Whether a last line that has no end counts; of a file that grows meanwhile it is not whole yet.
     """
     for path in files:
         try:
@@ -156,5 +158,7 @@ def read(files: Iterable[Path]) -> Iterator[bytes]:
                 for line in file:
                     if line.endswith(b"\n"):
                         yield line[:-1]
+                    elif unfinished:
+                        yield line
         except OSError:
             continue
