@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt.cli.log_view import LogView, event_of, parse_since
@@ -75,11 +75,13 @@ def test_an_exception_is_shown_as_lines() -> None:
     assert text.rstrip().endswith("ValueError: no")
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_line_can_be_shown(line: bytes) -> None:
     LogView().show(event_of(line))
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["timestamp", "app", "exception", "clock", "mode", "source"]), st.text() | st.floats()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt.instance import logfile
@@ -48,6 +48,7 @@ def test_lines_are_appended_also_by_the_next_robot(path: Path) -> None:
     assert path.read_bytes() == b"one\none\ntwo\ntwo\n"
 
 
+@settings(deadline=None)  # a disk may take its time
 @given(
     st.lists(st.binary(min_size=1, max_size=40).filter(lambda line: b"\n" not in line), max_size=60), st.integers(1, 4)
 )
