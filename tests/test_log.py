@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+import trio
 
 from rt import log
 from rt.log import LineWriter
@@ -163,3 +164,62 @@ def test_a_person_is_spared_what_only_programs_need(tmp_path: Path) -> None:
     assert "a, b" in ready
     assert not any(word in ready for word in ("pid", "app=", "reason"))
     assert said.endswith("print | hello team")
+
+
+def test_a_tap_sees_what_is_not_written_and_is_gone_after_its_block(tmp_path: Path) -> None:
+    seen: list[str] = []
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        log.configure(level="warning", tap_level="info", stream=stream, app="root")
+        with log.tapped(lambda event: seen.append(event["event"])):
+            log.get_logger().debug("nobody wants this")
+            log.get_logger().info("only the tap")
+            log.relay({"event": "of a child", "level": "info"})
+            log.relay({"event": "too little", "level": "debug"})
+            log.get_logger().error("both")
+        log.get_logger().error("only the file")
+    assert seen == ["only the tap", "of a child", "both"]
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["both", "only the file"]
+
+
+async def test_what_a_task_logs_carries_what_is_bound_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        log.configure(stream=stream)
+
+        async def act(name: str) -> None:
+            with log.bound(action=name):
+                await trio.lowlevel.checkpoint()
+                log.get_logger().info("acting", own=name)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(act, "wave")
+            nursery.start_soon(act, "turn")
+        log.get_logger().info("over")
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert all(event.get("action") == event.get("own") for event in events)
+    assert {event.get("action") for event in events} == {"wave", "turn", None}
+
+
+def test_a_relayed_event_of_no_known_level_or_time_is_one_of_now(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        log.configure(stream=stream, app="root", pid=1, instance="red")
+        log.relay({"event": 5, "level": "loud", "timestamp": "soon", "self": "no trouble"})
+    event = json.loads(path.read_text())
+    assert event.pop("timestamp") > "2026"
+    assert event == {"event": "5", "level": "info", "instance": "red", "self": "no trouble"}
+
+
+def test_a_person_reads_when_the_team_printed_and_where_an_error_came_from(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        log.configure(fmt="pretty", stream=stream)
+        log.get_logger().info("hello", source="print", mode="auto", clock=1.5)
+        try:
+            1 / 0  # noqa: B018 - for its error
+        except ZeroDivisionError:
+            log.get_logger().exception("it failed")
+    text = path.read_text()
+    assert "print | auto 1.50 s | hello" in text
+    assert "ZeroDivisionError: division by zero" in text
