@@ -8,7 +8,6 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -236,16 +235,13 @@ class Application:
         """Where device updates are sent."""
         return await self._own(self._update_node(bind=False))
 
-    async def make_log_forwarder(self, *, options: Mapping[int, int | bytes] | None = None) -> LogHub:
-        """The log hub: publishes what this process logs, and what other processes hand in; running.
-
-        Args:
-            options: ZMQ options of the socket that publishes.
+    async def make_log_forwarder(self) -> LogHub:
+        """The log hub: publishes what this process logs, and what other processes hand in; running, behind the gate if there is one.
 
         Raises:
             InstanceBusyError: Somebody else holds one of its addresses.
         """
-        hub = LogHub(self.config.log_frontend, self.config.log_backend, options=options)
+        hub = LogHub(self.config.log_frontend, self.config.log_backend, gate=self.gate)
         await self.nursery.start(hub.run)
         return hub
 

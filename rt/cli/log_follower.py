@@ -5,7 +5,7 @@ The rule of this module: nothing is told twice, and whatever was missed is said,
 
 import itertools
 import math
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ class Follower:
         instance: The robot, if it is one of this computer.
         file: Its log file.
         wants_past: Whether what the file has is printed first.
+        options: ZMQ options of the subscription, as a station's key.
     """
 
     def __init__(
@@ -83,13 +84,14 @@ class Follower:
         instance: Instance | None = None,
         file: Path | None = None,
         wants_past: bool = False,
+        options: Mapping[int, int | bytes] | None = None,
     ) -> None:
         self._printer = printer
         self._address = address
         self._instance = instance
         self._file = file
         self._wants_past = wants_past
-        self._feed = LogFeed(address, printer.view.levels)
+        self._feed = LogFeed(address, printer.view.levels, options=options)
         self._numbers = Numbers()
         self._turn = trio.Lock()
         self._known: set[tuple[Any, ...]] = set()

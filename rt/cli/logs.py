@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 import trio
+import zmq
 
 from rt import log
+from rt.cli.away import Away, away_options
 from rt.cli.device import run_until_signal
 from rt.cli.log_follower import Follower, Printer, read_file
 from rt.cli.log_view import LogView, parse_since
@@ -36,6 +38,7 @@ rt logs
 rt logs --level warning --app executor
 rt logs --since 10m             also what was said in the last ten minutes
 rt logs --since 9:30 --no-follow
+rt logs --robot tcp://robot.local:6000 --key blue.rtkey
 rt logs tcp://robot.local:6001
 rt logs old.log --json
 """
@@ -57,6 +60,7 @@ def _since(_context: click.Context, _param: click.Parameter, value: str | None) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON object.")
 @click.option("--no-follow", "past", is_flag=True, help="Print what the robot's file has, and end.")
+@away_options
 @click_options("instance")
 def command(  # noqa: PLR0917 - click passes them by name
     loaded: Loaded,
@@ -66,6 +70,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     since: datetime | None,
     as_json: bool,
     past: bool,
+    away: Away | None,
 ) -> None:
     """Watch what the running robot says, or what it has said."""
     log.configure(level="error", fmt="pretty", stream=sys.stderr)
@@ -74,7 +79,9 @@ def command(  # noqa: PLR0917 - click passes them by name
     config = loaded.config
 
     async def show() -> None:
-        if source is None:
+        if away is not None:
+            await _show_away(printer, away, source)
+        elif source is None:
             instance = Instance.locate(config.instance)
             file = log_path(config.log_file, config.instance)
             address = get_connection(config.resolved(instance.directory).log_frontend)
@@ -93,7 +100,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 
 
 async def _show_robot(
-    printer: "Printer", instance: Instance, address: str, file: Path | None, *, wants_past: bool, only_past: bool
+    printer: Printer, instance: Instance, address: str, file: Path | None, *, wants_past: bool, only_past: bool
 ) -> None:
     if only_past or (wants_past and instance.holder() is None):
         paths = logfile.paths(file) if file is not None else []
@@ -105,6 +112,16 @@ async def _show_robot(
         return
     instance.require()
     await Follower(printer, address, instance=instance, file=file, wants_past=wants_past).run()
+
+
+async def _show_away(printer: Printer, away: Away, source: str | None) -> None:
+    from rt.remote.gate import curve_options
+    from rt.remote.handshake import shake_hands
+
+    if source is not None:
+        raise ConfigError(f"--robot names the robot already: leave {source} away")
+    await shake_hands(away.log_address, away.bundle, socket_type=zmq.SUB)
+    await Follower(printer, away.log_address, options=curve_options(away.bundle) if away.bundle else None).run()
 
 
 def _readable(source: str) -> Path:

@@ -27,7 +27,7 @@ from rt.errors import BufferBusyError, ConfigError, EmergencyStopException, Inst
 from rt.instance import Instance
 from rt.keys import Keyring
 from rt.protocol.control import Stamp
-from rt.remote import Handler, route
+from rt.remote import Gate, Handler, route
 from rt.remote.handler import Route
 from rt.supervisor import notify, signals
 from rt.supervisor.spec import ChildSpec, ChildStatus
@@ -99,6 +99,7 @@ async def run_robot(
     async with contextlib.AsyncExitStack() as stack:
         # First to come and last to go: everything else may have something to say.
         logs = await stack.enter_async_context(Application("log", config))
+        gate = await logs.make_gate()
         await logs.make_log_forwarder()
         if (keeper := LogKeeper.of(config)) is not None:
             await logs.nursery.start(keeper.run)
@@ -107,7 +108,7 @@ async def run_robot(
         bells = Bells(seat=ROOT_SEAT)
         stack.callback(bells.close)
         leases = stack.enter_context(LeaseTable.open(instance.shm_prefix))
-        root = _Root(config, instance, doorbell, bells, leases, emulated=emulated, early=early)
+        root = _Root(config, instance, doorbell, bells, leases, gate=gate, emulated=emulated, early=early)
         stack.callback(root.remove_unpacked)
         return await root.run(beside, name)
 
@@ -137,6 +138,7 @@ class _Root:
         bells: Bells,
         leases: LeaseTable,
         *,
+        gate: Gate,
         emulated: Sequence[str],
         early: Sequence[int],
     ) -> None:
@@ -146,6 +148,7 @@ class _Root:
         self._instance = instance
         self._doorbell = doorbell
         self._bells = bells
+        self._gate = gate
         self._store: BufferStore | None = None
         self._exit_code = 0
         self._ready = False
@@ -290,8 +293,8 @@ class _Root:
         async with app:
             store = self._store = app.make_buffer_manager()
             gamepads = GamepadFeed(store)
-            gate = await app.make_gate()
-            access = Access(self._config, gate)
+            app.gate = self._gate
+            access = Access(self._config, self._gate)
             access.announce()
             handler = Broker(
                 self._config,

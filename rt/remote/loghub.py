@@ -16,6 +16,7 @@ import zmq
 from rt import log
 from rt.errors import RemoteProtocolError
 from rt.protocol import logevent
+from rt.remote.gate import Gate
 from rt.remote.logqueue import LogQueue
 from rt.remote.socket import Socket
 
@@ -99,21 +100,19 @@ class LogHub:
     Args:
         frontend: Addresses where events are published.
         backend: Addresses where other processes hand events in, by PUB; none means that nobody can.
-        options: ZMQ options of the socket that publishes, e.g. for its security.
+        gate: Through which it publishes: what of the frontend lies on the network is for stations with a key.
 
     Attributes:
         counters: What it has done.
         endpoints: The real addresses of the frontend, once it runs.
     """
 
-    def __init__(
-        self, frontend: Sequence[str], backend: Sequence[str] = (), *, options: Mapping[int, int | bytes] | None = None
-    ) -> None:
+    def __init__(self, frontend: Sequence[str], backend: Sequence[str] = (), *, gate: Gate | None = None) -> None:
         self.counters = LogCounters()
         self.endpoints: tuple[str, ...] = ()
         self._frontend = frontend
         self._backend = backend
-        self._options = options or {}
+        self._gate = gate
         self._log = log.get_logger()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -123,15 +122,14 @@ class LogHub:
             InstanceBusyError: Somebody else holds one of the addresses.
         """
         outlet = _Outlet(self.counters)
-        outwards: dict[int, int | bytes] = {
-            zmq.SNDHWM: SUBSCRIBER_EVENTS,
-            zmq.MAXMSGSIZE: _SUBSCRIPTION_BYTES,
-            **self._options,
-        }
+        outwards: dict[int, int | bytes] = {zmq.SNDHWM: SUBSCRIBER_EVENTS, zmq.MAXMSGSIZE: _SUBSCRIPTION_BYTES}
         inwards: dict[int, int | bytes] = {zmq.MAXMSGSIZE: logevent.MAX_EVENT}
         with Socket(zmq.PUB, options=outwards) as public, Socket(zmq.SUB, options=inwards) as inlet:
             inlet.subscribe(b"")
-            self.endpoints = tuple([public.bind(address) for address in self._frontend])
+            if self._gate is None:
+                self.endpoints = tuple([public.bind(address) for address in self._frontend])
+            else:
+                self.endpoints = self._gate.bind(public, self._frontend)
             for address in self._backend:
                 inlet.bind(address)
             async with trio.open_nursery() as nursery:

@@ -1,7 +1,7 @@
 """A robot that is open to the network: stations with a key drive it from another machine, strangers get nothing."""
 
 import json
-import socket
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,14 +109,18 @@ async def test_replayed_and_forged_gamepads_are_dropped_and_counted(robot: Robot
 
 async def test_a_station_hears_the_log(robot: Robot, away: Elsewhere) -> None:
     await opened(robot, "blue")
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", robot.port_base + 1)) != 0:
-            pytest.skip("this robot publishes no log")
     async with away.driving(robot, "0.0", "blue.rtkey"), trio.open_nursery() as nursery:
         nursery.start_soon(chatter, robot)
         done = await away.run(robot, *away.station(robot, "listen", "blue.rtkey"))
+        assert "event" in done.stdout, done.stderr
+        watching = robot.arguments("logs", "--robot", f"tcp://{away.here}:{robot.port_base}", "--key", "blue.rtkey")
+        done = await away.run(robot, "sh", "-c", f"{shlex.join(watching)} | head -n 1")
+        assert done.stdout, done.stderr
         nursery.cancel_scope.cancel()
-    assert "event" in done.stdout, done.stderr
+    await robot.command("keys", "new", "blue", "--keys-dir", "other", "--output", "other.rtkey")
+    done = await away.run(robot, *watching[:-1], "other.rtkey")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
 
 
 async def chatter(robot: Robot) -> None:
