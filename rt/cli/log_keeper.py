@@ -11,8 +11,8 @@ import trio
 
 from rt import log
 from rt.config import Config
+from rt.instance.log_place import log_path
 from rt.instance.logfile import LogFile
-from rt.instance.state import log_path
 from rt.protocol.logevent import encode_line
 from rt.remote.logqueue import LogQueue
 

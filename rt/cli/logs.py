@@ -24,7 +24,7 @@ from rt.cli.options import click_options
 from rt.config import Loaded
 from rt.errors import ConfigError
 from rt.instance import Instance, logfile
-from rt.instance.state import log_path
+from rt.instance.log_place import log_path
 from rt.protocol.logevent import LEVELS
 from rt.remote.address import get_connection
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from rt.doctor.registry import Result, Scene, check, ok, skip, warn
-from rt.instance.state import log_path
+from rt.instance.log_place import log_path
 
 _MIB = 1 << 20
 

@@ -18,7 +18,7 @@ import trio
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bench import buffers, crowds, hotplug, whole  # noqa: E402 - found by the line above
+from bench import buffers, crowds, hotplug, logs, whole  # noqa: E402 - found by the line above
 from bench.figures import Figure  # noqa: E402
 from support.robot import Robot  # noqa: E402
 
@@ -29,12 +29,13 @@ ON_ROBOTS: dict[str, tuple[Measure, int]] = {
     "data": (whole.data_to_reader, 500),
     "many": (crowds.many, crowds.REPORTING),
     "idle": (crowds.idle, crowds.IDLE),
+    "logs": (logs.many_lines, 5),
     "start": (whole.start_and_stop, 7),
     "executor": (whole.kill_executor, 20),
     "device": (whole.kill_device_process, 7),
 }
 """The measurements that are done on a robot of their own, with how often, or with how many devices."""
-NAMES = ("buffer", "hotplug", *ON_ROBOTS, "executable")
+NAMES = ("buffer", "hotplug", "log-call", *ON_ROBOTS, "executable")
 
 
 async def measure_on_robot(name: str) -> list[Figure]:
@@ -58,6 +59,8 @@ def measure(name: str) -> list[Figure]:
         return buffers.operations()
     if name == "hotplug":
         return hotplug.attempt()
+    if name == "log-call":
+        return logs.log_call()
     if name == "executable":
         path = ROOT / "dist" / "rt"
         return whole.executable(path, 15) if path.exists() else []

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt.instance import logfile
+from rt.instance.log_place import log_path, log_directory
 from rt.instance.logfile import LogFile
-from rt.instance.state import log_path, state_directory
 
 
 @pytest.fixture
@@ -168,9 +168,9 @@ def test_a_line_that_is_not_whole_yet_is_not_read(path: Path) -> None:
 
 
 def test_state_is_kept_where_the_user_says_or_the_system_has_its_place() -> None:
-    assert state_directory({"XDG_STATE_HOME": "/s"}) == Path("/s/rt")
+    assert log_directory({"XDG_STATE_HOME": "/s"}) == Path("/s/rt")
     ours = Path("/var/log/rt") if os.geteuid() == 0 else Path("/home/me/.local/state/rt")
-    assert state_directory({"HOME": "/home/me", "XDG_STATE_HOME": "relative"}) == ours
+    assert log_directory({"HOME": "/home/me", "XDG_STATE_HOME": "relative"}) == ours
 
 
 def test_each_robot_has_a_file_of_its_own() -> None:

@@ -1,4 +1,4 @@
-"""Where a robot keeps what outlasts it: its log."""
+"""Where a robot keeps its log."""
 
 import os
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ AUTO = "auto"
 """What an option says that leaves the place to rt."""
 
 
-def state_directory(env: Mapping[str, str] | None = None) -> Path:
-    """The directory for what all robots of this user keep; makes nothing.
+def log_directory(env: Mapping[str, str] | None = None) -> Path:
+    """The directory for the logs of all robots of this user; makes nothing.
 
     It is ``$XDG_STATE_HOME/rt``, else ``/var/log/rt`` for root, else ``~/.local/state/rt``.
     """
@@ -32,5 +32,5 @@ def log_path(option: str, instance: str, env: Mapping[str, str] | None = None) -
         env: The environment.
     """
     if option == AUTO:
-        return state_directory(env) / f"{instance}.log"
+        return log_directory(env) / f"{instance}.log"
     return Path(option).absolute() if option else None
