@@ -13,6 +13,9 @@ def main() -> int:
     """Run what the process's arguments ask for and return its exit status."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["_child"]:
+        from rt.cli.quick import spare_ldconfig
+
+        spare_ldconfig()
         from rt.cli import child
 
         return child.main(arguments[1:])

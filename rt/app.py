@@ -1,15 +1,17 @@
 """What one process of rt opens and closes.
 
-An Application owns the process's sockets, buffers and tasks: whatever it makes is closed when it ends, in reverse order, and an
-exception in any of its tasks ends it and reaches its owner.
+An Application owns the process's sockets, buffers and tasks. When it ends, its tasks end first, and then whatever it has made is
+closed, in reverse order. An exception in any of its tasks ends it and reaches its owner; none is only logged.
 """
 
 import contextlib
 import functools
+import signal
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self, TypeVar
 
 import msgspec
@@ -22,7 +24,9 @@ from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.bells import ROOT_SEAT
 from rt.catalog import Catalog
 from rt.config import Config
+from rt.diagnostics import LoopDelay, SlowSteps, health
 from rt.keys import Keyring
+from rt.process.call import child_command
 from rt.remote import (
     Client,
     DatagramNode,
@@ -38,7 +42,6 @@ from rt.remote import (
 )
 from rt.remote.address import get_connection, interface_of
 from rt.remote.loghub import QUEUE_EVENTS
-from rt.supervisor.spec import LIFELINE
 
 T = TypeVar("T")
 
@@ -80,58 +83,121 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.msgpack.decode(message, type=cls)
 
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
 class Application:
-    """Makes and owns what a process needs.
+    """Makes and owns what a process needs; an async context manager.
+
+    SIGINT and SIGTERM cancel what runs in its block, once: the block is left in order, and `stopped` says why. That is so where
+    the application runs in the main thread, and unless ``signals`` is off.
+
+    >>> async def main(options: Config) -> None:
+    ...     async with Application("my-app", options) as app:
+    ...         client = await app.make_client()
+    ...         await client.call.list_uids(address="device-service")
 
     Args:
         name: Unique among the robot's processes; the service of ``device`` is ``device-service``.
-        config: The options, with addresses resolved.
+        options: The options, with addresses resolved.
         shm_prefix: What the names of this robot's shared memory begin with.
         doorbell: Rung by writes to devices.
         bells: Rung by changes of buffers; its seat is that of this process.
+        signals: Whether it answers SIGINT and SIGTERM. rt's own processes do that themselves.
+
+    Attributes:
+        name: As above.
+        config: As ``options`` above.
+        logger: Where it logs; carries the name.
+        threads: The limit of the worker threads for plain functions, as many as the option `thread_pool_workers` says; for
+            `trio.to_thread.run_sync`.
+        stopped: Why `stop` was called, or None.
+        steps: Counts the steps of its event loop that were too long; only with the option `debug`.
     """
 
     def __init__(
         self,
         name: str,
-        config: Config,
+        options: Config,
         *,
         shm_prefix: str = "",
         doorbell: Doorbell | None = None,
         bells: Bells | None = None,
+        signals: bool = True,
     ) -> None:
         self.name = name
-        self.config = config
+        self.config = options
         self.doorbell = doorbell
         self.bells = bells
         self.gate: Gate | None = None
-        self._shm_prefix = shm_prefix
-        self._stack = contextlib.AsyncExitStack()
-        self._nursery: trio.Nursery | None = None
-        self._threads = trio.CapacityLimiter(config.thread_pool_workers)
+        self.threads = trio.CapacityLimiter(options.thread_pool_workers)
         self.logger = log.get_logger()
+        self.stopped: str | None = None
+        self.steps: SlowSteps | None = None
+        self._shm_prefix = shm_prefix
+        self._signals = signals
+        self._stack = contextlib.AsyncExitStack()
+        self._held = contextlib.ExitStack()
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._clients = 0
+        self._serves = False
 
     @classmethod
     def of_child(cls, settings: ChildSettings) -> Self:
-        """The application of a child, named by its role."""
+        """The application of a child, named by its role; the child answers signals itself."""
         return cls(
             settings.role,
             settings.config,
             shm_prefix=settings.shm_prefix,
             doorbell=Doorbell(settings.doorbell),
             bells=Bells(settings.bells, seat=settings.seat) if settings.bells else None,
+            signals=False,
         )
 
     async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
-        self._nursery = await self._stack.enter_async_context(trio.open_nursery())
+        async with contextlib.AsyncExitStack() as stack:
+            if self._signals and threading.current_thread() is threading.main_thread():
+                stack.enter_context(self._answering_signals())
+            if self.config.debug:
+                self.steps = stack.enter_context(SlowSteps().watching())
+            stack.enter_context(self._held)
+            stack.enter_context(self._scope)
+            self._nursery = await stack.enter_async_context(trio.open_nursery())
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        self.nursery.cancel_scope.cancel()
+        self.nursery.cancel_scope.cancel("the application is over")
         return await self._stack.__aexit__(kind, error, traceback)
+
+    def stop(self, reason: str) -> None:
+        """Cancel what runs in the application's block; only the first call counts."""
+        if self.stopped is None:
+            self.stopped = reason
+            self._scope.cancel(reason)
+
+    @contextlib.contextmanager
+    def _answering_signals(self) -> Iterator[None]:
+        # Around everything else, so that the second half of a doubled signal does not end the process in the middle of its end.
+        token = trio.lowlevel.current_trio_token()
+
+        def take(number: int, _frame: FrameType | None) -> None:
+            token.run_sync_soon(self._answer, signal.Signals(number).name, idempotent=True)
+
+        before = [(number, signal.signal(number, take)) for number in STOP_SIGNALS]
+        try:
+            yield
+        finally:
+            for number, handler in before:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _answer(self, name: str) -> None:
+        if self.stopped is None:
+            self.logger.info("the application stops", process=self.name, reason=f"received {name}")
+        self.stop(f"received {name}")
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -164,12 +230,12 @@ class Application:
             shared=shared,
             lock_timeout=lock_timeout,
         )
-        self._stack.enter_context(store)
+        self._held.enter_context(store)
         return store
 
     def make_lease_table(self) -> LeaseTable:
         """The leases on the robot's devices."""
-        return self._stack.enter_context(LeaseTable.open(self._shm_prefix))
+        return self._held.enter_context(LeaseTable.open(self._shm_prefix))
 
     async def make_gate(self) -> Gate:
         """The gate through which what is made afterwards listens: open to the network only for stations with a key.
@@ -192,31 +258,69 @@ class Application:
         return router
 
     async def make_client(self, node: Node | None = None) -> Client:
-        """A client for remote calls; without a node it goes over the router and is named after the application."""
+        """A client for remote calls, open until the application ends.
+
+        Args:
+            node: Through which it calls. By default a DEALER socket that is connected to the router's frontend and called
+                ``NAME-client``; further ones are called ``NAME-client-2`` and so on.
+        """
         if node is None:
+            self._clients += 1
+            identity = f"{self.name}-client" + (f"-{self._clients}" if self._clients > 1 else "")
             node = SocketNode(
                 zmq.DEALER,
-                f"{self.name}-client",
+                identity,
                 connections=[get_connection(self.config.router_frontend)],
                 options=self.config.client_option,
             )
         return await self._own(Client(node))
 
-    async def make_service(self, handler: Handler, node: Node | None = None) -> Service:
-        """A service that answers remote calls, running; without a node it goes over the router."""
+    async def make_service(
+        self,
+        handler: Handler,
+        node: Node | None = None,
+        logger: structlog.typing.FilteringBoundLogger | None = None,
+    ) -> Service:
+        """A service that answers remote calls, running until the application ends; returns when calls can come in.
+
+        Args:
+            handler: What can be called.
+            node: Where calls come in. By default a DEALER socket that is connected to the router's backend and called
+                ``NAME-service``.
+            logger: Where it logs; by default where the application does.
+
+        Raises:
+            RuntimeError: The application has its service at the router already.
+            InstanceBusyError: The node's address is in use.
+            TypeError, NameError: The signature of a route cannot be served.
+        """
         if node is None:
+            if self._serves:
+                raise RuntimeError(f"{self.name}-service is there already; give another service a node of its own")
+            self._serves = True
             node = SocketNode(
                 zmq.DEALER,
                 f"{self.name}-service",
                 connections=[get_connection(self.config.router_backend)],
                 options=self.config.service_option,
             )
-        service = Service(node, handler, concurrency=self.config.service_workers, threads=self._threads)
+        service = Service(
+            node,
+            handler,
+            concurrency=self.config.service_workers,
+            logger=logger or self.logger,
+            threads=self.threads,
+        )
         await self.nursery.start(service.run)
         return service
 
     async def make_control_service(self, handler: Handler) -> Service:
-        """A service that receives gamepad updates from the driver's station."""
+        """A service that receives gamepads from the driver's station, from stations with a key only where the gate says so.
+
+        Args:
+            handler: Has a route ``update_gamepads`` with one argument, ``{"0": {"lx": f, "ly": f, "rx": f, "ry": f, "btn":
+                bits}}``; see `rt.protocol.control`.
+        """
         node = DatagramNode.from_address(self.config.control_addr, bind=True)
         if self.gate is None:
             return await self.make_service(handler, node)
@@ -224,15 +328,23 @@ class Application:
         return await self.make_service(handler, VerifyingNode(node, self.gate.keyring, required=required))
 
     async def make_control_client(self) -> Client:
-        """A client that sends gamepad updates, as the driver's station does."""
+        """A client that sends gamepads, as the driver's station does, with ``notification=True``: nobody answers."""
         return await self.make_client(DatagramNode.from_address(self.config.control_addr, bind=False))
 
     async def make_update_service(self, handler: Handler) -> Service:
-        """A service that receives device updates."""
+        """A service that receives device updates.
+
+        Args:
+            handler: Has a route ``update`` with one argument, ``{"UID": {"PARAM": value, ...}, ...}``.
+        """
         return await self.make_service(handler, self._update_node(bind=True))
 
+    async def make_update_client(self) -> Client:
+        """A client that sends device updates, as the broker does, with ``notification=True``: nobody answers."""
+        return await self.make_client(self._update_node(bind=False))
+
     async def make_update_node(self) -> DatagramNode:
-        """Where device updates are sent."""
+        """Where device updates are sent, for messages that are encoded already."""
         return await self._own(self._update_node(bind=False))
 
     async def make_log_forwarder(self) -> LogHub:
@@ -273,19 +385,27 @@ class Application:
         )
         # Warnings only: if this process hands in its own log, a refused event would be told by one that is refused too.
         logger = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(log.LEVELS["warning"]))
-        service = Service(node, handler, concurrency=self.config.service_workers, logger=logger, threads=self._threads)
-        await self.nursery.start(service.run)
-        return service
+        return await self.make_service(handler, node, logger)
 
     def report_health(self) -> None:
-        """Say in the log every ``health_check_interval`` how this process is."""
-        self.nursery.start_soon(self._report_health)
+        """Say in the log every `health_check_interval` how this process is; see `rt.diagnostics`."""
+        self.nursery.start_soon(self._report_health, name=f"health of {self.name}")
 
     async def _report_health(self) -> None:
+        delay = LoopDelay()
         while True:
-            await trio.sleep(self.config.health_check_interval)
-            tasks = trio.lowlevel.current_statistics().tasks_living
-            self.logger.debug("health", process=self.name, tasks=tasks, threads=threading.active_count())
+            await delay.sample(until=trio.current_time() + self.config.health_check_interval)
+            mean, most = delay.take()
+            self.logger.debug(
+                "health",
+                process=self.name,
+                **msgspec.structs.asdict(health()),
+                delay_mean=round(mean, 6),
+                delay_max=round(most, 6),
+                **(
+                    {"slow_steps": self.steps.count, "slowest_step": round(self.steps.longest, 3)} if self.steps else {}
+                ),
+            )
 
     async def _own(self, resource: contextlib.AbstractAsyncContextManager[T]) -> T:
         """Keep something open in a task of its own, so that any task of the process may ask for it."""
@@ -301,13 +421,6 @@ class Application:
     def _update_node(self, *, bind: bool) -> DatagramNode:
         interface = interface_of(self.config.bind)
         return DatagramNode.from_address(self.config.update_addr, bind=bind, interface=interface)
-
-
-def child_command(role: str) -> tuple[str, ...]:
-    """The command that starts this executable again as a child of that role."""
-    if getattr(sys, "frozen", False):
-        return (sys.executable, "_child", role, LIFELINE)
-    return (sys.executable, "-P", "-m", "rt", "_child", role, LIFELINE)
 
 
 def stdout_format(config: Config) -> str:

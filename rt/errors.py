@@ -74,6 +74,10 @@ class ExecutionError(RuntimeBaseException):
     """The team's code cannot be run."""
 
 
+class ProcessStateError(RuntimeBaseException, ValueError):
+    """A process was asked for what it cannot do yet, or no more."""
+
+
 class EmergencyStopException(RuntimeBaseException):
     """The robot has to stop at once; the exit code of a process that raises it is 255."""
 

@@ -7,6 +7,7 @@ import sys
 from rt import log
 from rt.app import ChildSettings
 from rt.errors import RuntimeBaseException
+from rt.process.call import ROLE as CALL
 from rt.supervisor.lifeline import Lifeline
 
 
@@ -25,6 +26,12 @@ def main(arguments: list[str]) -> int:
         from rt.lint import child as lint
 
         return lint.main(lifeline)
+    if role == CALL:
+        faulthandler.enable()
+        _restore_library_path()
+        from rt.process import role as call
+
+        return call.main(lifeline)
     settings = ChildSettings.decode(lifeline.read_message())
     os.set_inheritable(settings.doorbell, False)
     # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.

@@ -86,6 +86,7 @@ async def connect(config: Config, *, visiting: bool = False) -> AsyncIterator[Li
             shm_prefix=instance.shm_prefix,
             doorbell=visitor.doorbell if visitor else None,
             bells=visitor.bells if visitor else None,
+            signals=False,
         )
         await stack.enter_async_context(app)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import click
 
 import rt
+from rt.cli.quick import spare_ldconfig
 from rt.errors import RuntimeBaseException
 
 _INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
@@ -68,6 +69,7 @@ class LazyGroup(click.Group):
         verb = VERBS.get(cmd_name)
         if verb is None:
             return None
+        spare_ldconfig()
         command: click.Command = importlib.import_module(f"rt.cli.{verb.module}").command
         return command
 

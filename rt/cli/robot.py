@@ -289,6 +289,7 @@ class _Root:
             shm_prefix=self._instance.shm_prefix,
             doorbell=self._doorbell,
             bells=self._bells,
+            signals=False,
         )
         async with app:
             store = self._store = app.make_buffer_manager()

@@ -64,7 +64,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             allowed="1 to 32 of A-Z a-z 0-9 _ . - without a leading dot",
         ),
     ] = "default"
-    debug: Annotated[bool, _about(_ROBOT, "tracebacks of errors")] = False
+    debug: Annotated[bool, _about(_ROBOT, "tracebacks of errors, and which task kept the event loop waiting")] = False
     health_check_interval: Annotated[
         float, _about(_ROBOT, "time between two health reports in the log", unit="s", ge=0.1, le=86400)
     ] = 60.0

@@ -22,7 +22,7 @@ PIPE_BYTES = 1 << 20
 """How much of a child's output may wait for its parent (bytes): a burst of a few thousand log lines."""
 
 _LAST_RESORT = 0.3
-_NOT_INHERITED = ("WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_NOT_INHERITED = (VARIABLE, "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 async def spawn(spec: ChildSpec, notify_socket: Path, stack: contextlib.ExitStack) -> trio.Process:
@@ -65,14 +65,17 @@ async def spawn(spec: ChildSpec, notify_socket: Path, stack: contextlib.ExitStac
 
 def environment(spec: ChildSpec, notify_socket: Path) -> dict[str, str]:
     """The environment of a child: ours, what the spec adds, and how it speaks to its parent."""
-    env = {**os.environ, **(spec.env or {})}
-    for variable in _NOT_INHERITED:
-        env.pop(variable, None)
+    env = {**inherited(), **(spec.env or {})}
     env[VARIABLE] = os.fspath(notify_socket)
     env[ENV_DIRECTORY] = os.fspath(notify_socket.parent)
     if spec.watchdog is not None:
         env["WATCHDOG_USEC"] = str(round(spec.watchdog * 1e6))
     return env
+
+
+def inherited() -> dict[str, str]:
+    """Our environment, without what in it was meant for us alone."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
 
 
 async def put_down(process: trio.Process) -> None:

@@ -1,0 +1,25 @@
+"""What makes a process of rt start sooner; called before the libraries that it is about are imported."""
+
+import os
+import sys
+
+
+def spare_ldconfig() -> None:
+    """Answer the one question for which the import of trio runs a program, /sbin/ldconfig, in each process of a robot.
+
+    trio names its threads through libpthread, whose file it asks `ctypes` for, and `ctypes` asks ldconfig. With glibc the answer
+    is always the same, and the dynamic loader finds the file by it, as it would by ldconfig's. It is given once.
+    """
+    if "CS_GNU_LIBC_VERSION" not in os.confstr_names or "trio" in sys.modules:
+        return
+    import ctypes.util
+
+    find = ctypes.util.find_library
+
+    def answer(name: str) -> str | None:
+        if name != "pthread":
+            return find(name)
+        ctypes.util.find_library = find
+        return "libpthread.so.0"
+
+    ctypes.util.find_library = answer

@@ -1,0 +1,151 @@
+"""`_child call FD`: the process that runs one Python function, seen from within."""
+
+import functools
+import importlib
+import inspect
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, get_type_hints
+
+import msgspec
+import trio
+
+from rt import log
+from rt.errors import EmergencyStopException, ProcessStateError, RuntimeBaseException
+from rt.process.call import CallSettings
+from rt.supervisor import signals
+from rt.supervisor.lifeline import Lifeline
+
+_REASON = "received SIGTERM"
+
+
+def main(lifeline: Lifeline) -> int:
+    """Run the function that the lifeline names; the exit code. The kernel kills the whole group when the parent is dead."""
+    settings = CallSettings.decode(lifeline.read_message())
+    lifeline.kill_group_at_eof()
+    sys.path[:] = settings.path
+    log.configure(level=settings.log_level, fmt="json", app=settings.name)
+    try:
+        function = load(settings.target)
+        args, kwargs = bind(function, settings.args, settings.kwargs)
+        call = functools.partial(function, *args, **kwargs)
+        if inspect.iscoroutinefunction(function):
+            _run_async(call)
+        else:
+            call()
+    except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
+        return _exit_code(error)
+    return 0
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Import what a path of the form ``package.module:function`` names.
+
+    Raises:
+        ProcessStateError: It names nothing that can be called.
+    """
+    module, separator, name = target.partition(":")
+    if not (module and separator and name):
+        raise ProcessStateError(f"{target!r} is no path of a function; write package.module:function", target=target)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and imports one that is not
+        raise ProcessStateError(f"{target}: there is no module {error.name}", target=target) from None
+    except AttributeError:
+        raise ProcessStateError(f"{target}: there is no {name} in {module}", target=target) from None
+    if not callable(found):
+        raise ProcessStateError(f"{target} cannot be called: it is {type(found).__name__}", target=target)
+    function: Callable[..., Any] = found
+    return function
+
+
+def bind(
+    function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Give plain values the types that a function has written down.
+
+    Raises:
+        ProcessStateError: Too few or too many, or one is of another type; the message names it.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    try:
+        signature = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True) if inspect.isroutine(function) else {}
+    except (ValueError, TypeError, NameError):  # written in C, or annotated with names that do not exist at run time
+        return tuple(args), kwargs
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ProcessStateError(f"{name}{signature}: {error}") from None
+    for argument, value in bound.arguments.items():
+        annotation = hints.get(argument, Any)
+        kind = signature.parameters[argument].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            bound.arguments[argument] = tuple(_convert(name, argument, annotation, each) for each in value)
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            bound.arguments[argument] = {key: _convert(name, key, annotation, each) for key, each in value.items()}
+        else:
+            bound.arguments[argument] = _convert(name, argument, annotation, value)
+    return bound.args, bound.kwargs
+
+
+def _convert(function: str, argument: str, annotation: Any, value: Any) -> Any:
+    try:
+        return msgspec.convert(value, annotation)
+    except msgspec.ValidationError as error:
+        raise ProcessStateError(f"{function}: argument {argument}: {error}", argument=argument) from None
+    except TypeError as error:
+        raise ProcessStateError(
+            f"{function}: argument {argument} is annotated with what no plain value becomes: {error}", argument=argument
+        ) from None
+
+
+def _run_async(call: Callable[[], Awaitable[object]]) -> None:
+    # Kept outside of the loop: a second signal is then no end in the middle of the first one's.
+    with signals.kept(signal.SIGTERM) as early:
+        trio.run(_until_asked, call, early)
+
+
+async def _until_asked(call: Callable[[], Awaitable[object]], early: list[int]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as received:
+        async with trio.open_nursery() as nursery:
+            if early:
+                nursery.cancel_scope.cancel(_REASON)
+            nursery.start_soon(_cancel_at_signal, received, nursery.cancel_scope)
+            await call()
+            nursery.cancel_scope.cancel("the function has returned")
+
+
+async def _cancel_at_signal(received: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in received:
+        scope.cancel(_REASON)
+
+
+def _exit_code(error: BaseException) -> int:
+    """What a process that ended by this error says of it, and the error in the log or on stderr."""
+    causes = list(_leaves(error))
+    emergency = next((cause for cause in causes if isinstance(cause, EmergencyStopException)), None)
+    cause = emergency or causes[0]
+    if isinstance(cause, SystemExit) and len(causes) == 1:
+        if cause.code is None or isinstance(cause.code, int):
+            return cause.code or 0
+        sys.stderr.write(f"{cause.code}\n")
+        return 1
+    if isinstance(cause, RuntimeBaseException) and (emergency or len(causes) == 1):
+        log.get_logger().critical(cause.message, **cause.context)
+        return cause.EXIT_CODE
+    log.get_logger().critical("the function failed", exc_info=error)
+    return 1
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
