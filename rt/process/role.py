@@ -24,7 +24,8 @@ def main(lifeline: Lifeline) -> int:
     """Run the function that the lifeline names; the exit code. The kernel kills the whole group when the parent is dead."""
     settings = CallSettings.decode(lifeline.read_message())
     lifeline.kill_group_at_eof()
-    sys.path[:] = settings.path
+    # Our own entries stay behind those of the parent: an executable finds its libraries by them.
+    sys.path[:] = dict.fromkeys([*settings.path, *sys.path])
     log.configure(level=settings.log_level, fmt="json", app=settings.name)
     try:
         function = load(settings.target)

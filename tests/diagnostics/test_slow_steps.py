@@ -1,0 +1,109 @@
+"""A task that keeps all others waiting is named, with the line where it was."""
+
+import threading
+import time
+
+import pytest
+import structlog
+import trio
+
+from rt.diagnostics import SlowSteps
+from rt.diagnostics import steps as module
+from rt.diagnostics.steps import place
+
+
+def dawdle(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+async def slow() -> None:
+    await trio.lowlevel.checkpoint()
+    dawdle(0.3)
+    await trio.lowlevel.checkpoint()
+
+
+async def test_a_slow_step_names_its_task_and_its_line() -> None:
+    with structlog.testing.capture_logs() as logs, SlowSteps(limit=0.2).watching() as steps:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slow, name="the slow one")
+            nursery.start_soon(trio.sleep, 0)
+    assert steps.count == 1
+    assert steps.longest >= 0.3
+    (event,) = logs
+    assert event["event"] == "a task kept all others waiting"
+    assert event["log_level"] == "warning"
+    assert event["task"] == "the slow one"
+    assert event["seconds"] >= 0.3
+    inner, outer = event["where"].split(" < ")[:2]
+    assert "test_slow_steps.py" in inner
+    assert inner.endswith("dawdle")
+    assert outer.endswith("slow")
+
+
+async def test_quick_steps_are_nobodys_business() -> None:
+    with structlog.testing.capture_logs() as logs, SlowSteps(limit=10).watching() as steps:
+        await slow()
+    assert steps.count == 0
+    assert logs == []
+
+
+async def test_the_log_is_told_once_a_second_and_the_rest_is_counted() -> None:
+    with structlog.testing.capture_logs() as logs, SlowSteps(limit=0.0).watching() as steps:
+        for _ in range(50):
+            await trio.lowlevel.checkpoint()
+        steps._said_at -= 2 * module.COMPLAINT_INTERVAL
+        await trio.lowlevel.checkpoint()
+    assert len(logs) >= 2
+    assert "unsaid" not in logs[0]
+    assert steps.count == steps._unsaid + sum(1 + entry.get("unsaid", 0) for entry in logs)
+
+
+async def test_a_step_that_does_not_end_is_told_of_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HANGING", 0.05)
+    told = threading.Event()
+
+    class Logger:
+        def warning(self, event: str, **context: object) -> None:
+            if event == "a task keeps all others waiting" and "in_the_way" in str(context["where"]):
+                told.set()
+
+    async def in_the_way() -> None:
+        assert told.wait(10)
+
+    steps = SlowSteps()
+    steps._log = Logger()  # type: ignore[assignment]
+    with steps.watching():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_the_way)
+    assert told.is_set()
+
+
+async def test_nothing_of_it_stays() -> None:
+    before = threading.active_count()
+    steps = SlowSteps()
+    with steps.watching():
+        assert threading.active_count() == before + 1
+        await trio.lowlevel.checkpoint()
+    assert threading.active_count() == before
+    with pytest.raises(KeyError):
+        trio.lowlevel.remove_instrument(steps)
+
+
+def test_it_watches_the_loop_of_a_second_thread_too() -> None:
+    async def main() -> int:
+        with SlowSteps(limit=0.05).watching() as steps:
+            dawdle(0.1)
+            await trio.lowlevel.checkpoint()
+            return steps.count
+
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(trio.run(main)))
+    thread.start()
+    thread.join(20)
+    assert len(found) == 1
+
+
+def test_no_stack_is_no_place() -> None:
+    assert place(None) is None

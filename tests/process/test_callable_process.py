@@ -1,0 +1,231 @@
+"""A Python function as a process: found by its path, given what its annotations say, and its end is an exit code."""
+
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from support import called
+from support.lines import Lines
+from support.supervised import assert_no_children, gone
+
+from rt.errors import ConfigError, ProcessStateError
+from rt.process import CallableProcess
+from rt.process.call import CallSettings, child_command, path_of
+from rt.process.role import bind, load
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
+    assert_no_children()
+
+
+async def run(target: Callable[..., Any] | str, *args: Any, **kwargs: Any) -> tuple[int, list[str]]:
+    lines = Lines()
+    process = CallableProcess(target, args, kwargs, on_line=lines)
+    with trio.fail_after(30):
+        await process.start()
+        return await process.wait(), lines.all
+
+
+def events(lines: list[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+async def test_a_function_runs_in_another_process_with_its_own_types() -> None:
+    code, lines = await run(called.tell, called.Point(1.5, 2.5), count=2)
+    assert code == 0
+    kind, x, y, pid, cwd = lines[0].split()
+    assert (kind, x, y, cwd) == ("Point", "1.5", "2.5", str(Path.cwd()))
+    assert int(pid) != os.getpid()
+    assert len(lines) == 2
+
+
+async def test_a_path_will_do() -> None:
+    assert await run("support.called:Robot.beep") == (0, ["beep"])
+    assert await run("support.called:say", "a", "b", end="!") == (0, ["a b!"])
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "code"),
+    [
+        (called.leave, (7,), 7),
+        (called.leave, (0,), 0),
+        (called.fail, (), 1),
+        (called.misconfigured, (), ConfigError.EXIT_CODE),
+        (called.stop_everything, (), 255),
+        (called.stop_everything_in_a_task, (), 255),
+    ],
+)
+async def test_its_end_is_an_exit_code(target: Callable[..., Any], args: tuple[Any, ...], code: int) -> None:
+    assert (await run(target, *args))[0] == code
+
+
+async def test_an_exception_is_in_the_log_with_its_traceback() -> None:
+    _, lines = await run(called.fail)
+    (event,) = events(lines)
+    assert event["app"] == "fail"
+    assert event["level"] == "critical"
+    assert "on purpose" in event["exception"]
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "sentence"),
+    [
+        (called.tell, ({"x": "wide"},), "tell: argument point: Expected `float`, got `str`"),
+        (called.tell, (), "missing a required argument: 'point'"),
+        (called.tell, ({"x": 1}, 2, 3), "too many positional arguments"),
+        (called.say, (1,), "say: argument words: Expected `str`, got `int`"),
+        ("support.called:nothing", (), "there is no nothing in support.called"),
+        ("support.nowhere:x", (), "there is no module support.nowhere"),
+        ("support.called", (), "write package.module:function"),
+        ("support.called:EMERGENCY_AT_SIGTERM", (), "cannot be called: it is str"),
+    ],
+)
+async def test_what_cannot_be_called_is_one_sentence_of_the_child(
+    target: Callable[..., Any] | str, args: tuple[Any, ...], sentence: str
+) -> None:
+    code, lines = await run(target, *args)
+    assert code == 1
+    (event,) = events(lines)
+    assert sentence in event["event"]
+    assert "exception" not in event
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda: None, functools.partial(called.fail), called.Robot().walk],
+    ids=["lambda", "partial", "bound"],
+)
+def test_a_function_that_another_process_would_not_find_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(ProcessStateError):
+        CallableProcess(function)
+
+
+def test_a_function_within_another_and_one_of_the_main_script_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def local() -> None: ...
+
+    with pytest.raises(ProcessStateError, match="by its name in a module"):
+        CallableProcess(local)
+    monkeypatch.setattr(called.fail, "__module__", "__main__")
+    with pytest.raises(ProcessStateError, match="the main script is none"):
+        CallableProcess(called.fail)
+
+
+def test_a_function_that_was_replaced_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = called.fail
+    monkeypatch.setattr(called, "fail", called.sleep)
+    with pytest.raises(ProcessStateError, match="is not what was given"):
+        path_of(original)
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [(object(), "pass plain values"), (2**80, "pass plain values"), (b"x" * 70_000, "more than 65536")],
+)
+def test_arguments_that_cannot_be_sent_are_refused(argument: object, sentence: str) -> None:
+    with pytest.raises(ProcessStateError, match=sentence):
+        CallableProcess(called.say, (argument,))
+
+
+async def test_an_async_function_is_cancelled_by_sigterm_and_a_second_one_changes_nothing() -> None:
+    lines = Lines()
+    process = CallableProcess(called.end_in_order, on_line=lines)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await process.start()
+            nursery.start_soon(process.wait)
+            await lines.said("begun")
+            process.terminate()
+            process.terminate()
+    assert process.returncode == 0
+    assert lines.all == ["begun", "ended in order"]
+
+
+async def test_a_plain_function_is_ended_by_sigterm_where_it_stands() -> None:
+    lines = Lines()
+    process = CallableProcess(called.sleep, on_line=lines)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await process.start()
+            nursery.start_soon(process.wait)
+            await lines.said("asleep")
+            process.terminate()
+    assert process.returncode == -signal.SIGTERM
+
+
+PARENT = """
+import sys, trio
+from support import called
+from rt.process import CallableProcess, run_process
+trio.run(run_process, CallableProcess(called.{function}, on_line=lambda *line: print(line[2], flush=True)))
+"""
+
+
+@pytest.mark.parametrize("function", ["start_another_and_stay", "fork_and_stay"])
+async def test_no_process_survives_a_parent_that_is_killed(function: str) -> None:
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-c", PARENT.format(function=function)],
+        stdout=-1,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    said = b""
+    with trio.fail_after(30):
+        while not (b"grandchild" in said and said.endswith(b"\n")):
+            said += await process.stdout.receive_some()
+        pid = int(said.split(b"grandchild")[1].split()[0])
+        child = os.getpgid(pid)
+        process.kill()
+        await process.wait()
+        await gone(child)
+        await gone(pid)
+    await process.stdout.aclose()
+
+
+@given(VALUES)
+def test_plain_values_survive_the_lifeline(value: object) -> None:
+    settings = CallSettings(name="x", target="a:b", args=[value], kwargs={"key": value})
+    assert CallSettings.decode(settings.encode()) == settings
+
+
+@given(st.lists(VALUES, max_size=4), st.dictionaries(st.text(), VALUES, max_size=3))
+def test_binding_gives_the_annotated_types_or_one_error(args: list[object], kwargs: dict[str, object]) -> None:
+    try:
+        bound, _ = bind(called.tell, args, kwargs)
+    except ProcessStateError:
+        return
+    assert isinstance(bound[0], called.Point)
+
+
+def test_what_has_no_signature_takes_what_comes() -> None:
+    assert bind(print, ["a"], {"sep": ""}) == (("a",), {"sep": ""})
+    assert load("builtins:print") is print
+
+
+def test_a_module_that_fails_to_import_another_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_more.py").write_text("import not_there_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
+        load("needs_more:main")
+
+
+def test_a_child_is_this_program_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert child_command("call")[-3:] == ("_child", "call", "{lifeline}")
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert child_command("call") == (sys.executable, "_child", "call", "{lifeline}")

@@ -1,0 +1,207 @@
+"""Whatever happens to whoever runs a process: afterwards the process has ended."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+import trio
+import trio.testing
+from support import called
+from support.lines import Lines
+from support.supervised import PRELUDE, STUBBORN, assert_no_children, gone
+from trio.testing import MockClock
+
+from rt.errors import EmergencyStopException
+from rt.process import CallableProcess, CommandProcess, run_process
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
+    assert_no_children()
+
+
+def python(body: str) -> tuple[CommandProcess, Lines]:
+    lines = Lines()
+    return CommandProcess([sys.executable, "-I", "-S", "-c", PRELUDE + body], name="child", on_line=lines), lines
+
+
+ASLEEP = "print('ready', flush=True); time.sleep(1000)"
+DEAF = STUBBORN.replace("say('READY=1'); ", "").replace("deaf", "ready")
+
+
+@pytest.mark.parametrize(("code", "event"), [(0, "process ended"), (3, "process ended with a failure")])
+async def test_it_is_started_and_waited_for_and_both_are_told(code: int, event: str) -> None:
+    process, _ = python(f"sys.exit({code})")
+    with structlog.testing.capture_logs() as logs, trio.fail_after(20):
+        assert await run_process(process) == code
+    assert [entry["event"] for entry in logs] == ["process started", event]
+    assert all(entry["process"] == "child" and entry["pid"] == process.pid for entry in logs)
+
+
+async def test_a_killed_process_is_a_negative_number() -> None:
+    process, _ = python("os.kill(os.getpid(), signal.SIGKILL)")
+    with trio.fail_after(20):
+        assert await run_process(process) == -signal.SIGKILL
+
+
+async def test_a_process_that_was_started_before_is_waited_for() -> None:
+    process, _ = python("sys.exit(6)")
+    with trio.fail_after(20):
+        await process.start()
+        assert await run_process(process) == 6
+
+
+async def test_a_process_of_trio_will_do() -> None:
+    process = await trio.lowlevel.open_process([sys.executable, "-I", "-S", "-c", "raise SystemExit(2)"])
+    with trio.fail_after(20):
+        assert await run_process(process) == 2
+
+
+async def test_a_cancel_asks_it_to_end() -> None:
+    process, lines = python(ASLEEP)
+    with trio.fail_after(20), structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_process, process)
+            await lines.said("ready")
+            nursery.cancel_scope.cancel()
+    assert process.returncode == -signal.SIGTERM
+    assert [entry["event"] for entry in logs] == ["process started", "process was stopped"]
+
+
+async def test_one_that_does_not_end_is_killed() -> None:
+    process, lines = python(DEAF)
+    with trio.fail_after(20), structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: run_process(process, terminate_timeout=0.05))
+            await lines.said("ready")
+            nursery.cancel_scope.cancel()
+    assert process.returncode == -signal.SIGKILL
+    assert "process was killed, since it did not end when it was asked to" in [entry["event"] for entry in logs]
+
+
+async def test_its_time_to_end_is_the_one_that_was_given(autojump_clock: MockClock) -> None:
+    class Deaf:
+        """A process that only a kill ends."""
+
+        pid = 1
+        returncode: int | None = None
+        asked: float
+        killed: float | None = None
+
+        def __init__(self) -> None:
+            self.end = trio.Event()
+
+        async def wait(self) -> int:
+            await self.end.wait()
+            self.returncode = -9
+            return -9
+
+        def terminate(self) -> None:
+            self.asked = trio.current_time()
+
+        def kill(self) -> None:
+            self.killed = trio.current_time()
+            self.end.set()
+
+    process = Deaf()
+    with trio.move_on_after(5):
+        await run_process(process)
+    assert process.killed is not None
+    assert process.killed - process.asked == pytest.approx(2)
+
+
+async def test_a_second_cancel_changes_nothing() -> None:
+    process, lines = python(DEAF)
+    with trio.fail_after(20), trio.CancelScope() as outer:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: run_process(process, terminate_timeout=0.2))
+            await lines.said("ready")
+            nursery.cancel_scope.cancel()
+            outer.cancel()
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_what_it_forked_ends_with_it() -> None:
+    lines = Lines()
+    process = CallableProcess(called.fork_and_stay, on_line=lines)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_process, process)
+            pid = int(await lines.said("grandchild"))
+            nursery.cancel_scope.cancel()
+        await gone(pid)
+
+
+async def test_an_emergency_stop_is_raised_again() -> None:
+    process = CallableProcess(called.stop_everything)
+    with trio.fail_after(30), pytest.raises(EmergencyStopException, match="process stop_everything raised") as caught:
+        await run_process(process)
+    assert caught.value.context == {"process": "stop_everything", "pid": process.pid}
+
+
+async def test_an_emergency_stop_goes_before_a_cancel() -> None:
+    lines = Lines()
+    process = CommandProcess([sys.executable, "-I", "-S", "-c", called.EMERGENCY_AT_SIGTERM], on_line=lines)
+    raised: list[EmergencyStopException] = []
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                try:
+                    await run_process(process)
+                except EmergencyStopException as error:
+                    raised.append(error)
+
+            nursery.start_soon(run)
+            await lines.said("armed")
+            nursery.cancel_scope.cancel()
+    assert len(raised) == 1
+
+
+async def test_an_error_while_it_is_waited_for_ends_it() -> None:
+    def refuse(*_line: str) -> None:
+        raise KeyError
+
+    process = CommandProcess([sys.executable, "-c", PRELUDE + ASLEEP], on_line=refuse)
+    with trio.fail_after(20), pytest.raises(KeyError):
+        await run_process(process)
+    assert process.returncode == -signal.SIGTERM
+
+
+async def test_a_command_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        await run_process(CommandProcess(["/nowhere/at/all"]))
+
+
+PARENT = """
+import sys, trio
+from rt.process import CommandProcess, run_process
+body = sys.argv[1]
+command = [sys.executable, "-I", "-S", "-c", body]
+trio.run(run_process, CommandProcess(command, on_line=lambda *line: print(line[2], flush=True)))
+"""
+
+
+async def test_no_command_survives_a_parent_that_is_killed() -> None:
+    body = (
+        PRELUDE
+        + "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('pids', os.getpid(), sleeper().pid, flush=True); time.sleep(1000)"
+    )
+    parent = await trio.lowlevel.open_process(
+        [sys.executable, "-c", PARENT, body], stdout=-1, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert parent.stdout is not None
+    said = b""
+    with trio.fail_after(30):
+        while not (b"pids" in said and said.endswith(b"\n")):
+            said += await parent.stdout.receive_some()
+        pids = [int(word) for word in said.split(b"pids")[1].split()[:2]]
+        parent.kill()
+        await parent.wait()
+        for pid in pids:
+            await gone(pid)
+    await parent.stdout.aclose()

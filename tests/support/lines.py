@@ -1,0 +1,25 @@
+"""What a process writes, and somebody who waits for it."""
+
+import trio
+
+
+class Lines:
+    """Takes lines as a process's ``on_line``."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self._news = trio.Event()
+
+    def __call__(self, _name: str, _stream: str, line: str) -> None:
+        self.all.append(line)
+        self._news.set()
+        self._news = trio.Event()
+
+    async def said(self, beginning: str) -> str:
+        """Wait for a line that begins so; the rest of it."""
+        with trio.fail_after(20):
+            while True:
+                for line in self.all:
+                    if line.startswith(beginning):
+                        return line.removeprefix(beginning).strip()
+                await self._news.wait()

@@ -1,0 +1,75 @@
+"""A function in a process of its own, by the executable that a robot is."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+from support.lines import Lines
+from support.robot import COMMAND, PATIENCE
+from support.supervised import assert_no_children
+
+from rt.process import CommandProcess
+from rt.process.call import CallSettings
+from rt.supervisor.spec import LIFELINE
+
+pytestmark = pytest.mark.system
+
+MODULE = """
+import os, sys, time
+import msgspec
+
+class Point(msgspec.Struct):
+    x: float
+
+def tell(point: Point) -> None:
+    print(type(point).__name__, point.x, flush=True)
+
+def stay() -> None:
+    print("staying", os.getpid(), flush=True)
+    time.sleep(1000)
+
+def stop() -> None:
+    from rt.errors import EmergencyStopException
+    raise EmergencyStopException
+"""
+
+
+def process(folder: Path, function: str, *args: object) -> tuple[CommandProcess, Lines]:
+    (folder / "points.py").write_text(MODULE)
+    settings = CallSettings(name=function, target=f"points:{function}", args=list(args), path=[str(folder)])
+    lines = Lines()
+    return CommandProcess(
+        [*COMMAND, "_child", "call", LIFELINE], message=settings.encode(), name=function, on_line=lines
+    ), lines
+
+
+async def test_it_runs_with_its_types_and_ends_with_its_code(tmp_path: Path) -> None:
+    with trio.fail_after(PATIENCE):
+        child, lines = process(tmp_path, "tell", {"x": 1.5})
+        await child.start()
+        assert await child.wait() == 0
+        assert lines.all == ["Point 1.5"]
+
+        child, lines = process(tmp_path, "stop")
+        await child.start()
+        assert await child.wait() == 255
+        assert json.loads(lines.all[0])["event"] == "emergency stop"
+
+        child, lines = process(tmp_path, "tell", {"y": 1.5})
+        await child.start()
+        assert await child.wait() == 1
+        assert "argument point" in json.loads(lines.all[0])["event"]
+    assert_no_children()
+
+
+async def test_it_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    child, lines = process(tmp_path, "stay")
+    with trio.fail_after(PATIENCE):
+        async with child, trio.open_nursery() as nursery:
+            nursery.start_soon(child.wait)
+            await lines.said("staying")
+            child.terminate()
+    assert child.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    assert_no_children()
