@@ -8,7 +8,7 @@ import pytest
 import trio
 from support.lines import Lines
 from support.robot import COMMAND, PATIENCE
-from support.supervised import assert_no_children
+from support.supervised import assert_no_children, gone
 
 from rt.process import CommandProcess
 from rt.process.call import CallSettings
@@ -29,6 +29,14 @@ def tell(point: Point) -> None:
 def stay() -> None:
     print("staying", os.getpid(), flush=True)
     time.sleep(1000)
+
+async def in_order() -> None:
+    import trio
+    try:
+        print("staying", os.getpid(), flush=True)
+        await trio.sleep_forever()
+    finally:
+        print("ended in order", flush=True)
 
 def stop() -> None:
     from rt.errors import EmergencyStopException
@@ -73,3 +81,25 @@ async def test_it_ends_when_it_is_asked_to(tmp_path: Path) -> None:
             child.terminate()
     assert child.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
     assert_no_children()
+
+
+async def test_an_async_one_ends_in_order_also_when_every_signal_comes_twice(tmp_path: Path) -> None:
+    child, lines = process(tmp_path, "in_order")
+    with trio.fail_after(PATIENCE):
+        async with child, trio.open_nursery() as nursery:
+            nursery.start_soon(child.wait)
+            await lines.said("staying")
+            child.terminate()
+    assert child.returncode == 0
+    assert lines.all[-1] == "ended in order"
+
+
+async def test_it_ends_with_its_lifeline(tmp_path: Path) -> None:
+    child, lines = process(tmp_path, "stay")
+    with trio.fail_after(PATIENCE):
+        async with child, trio.open_nursery() as nursery:
+            nursery.start_soon(child.wait)
+            pid = int(await lines.said("staying"))
+            child._stack.close()
+            await gone(pid)
+    assert child.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)

@@ -1,0 +1,34 @@
+"""With `debug` a robot says who keeps its event loops waiting."""
+
+import pytest
+import trio
+from support.robot import PATIENCE, Robot
+
+pytestmark = pytest.mark.system
+
+PROGRAM = """
+import time
+
+async def block():
+    time.sleep(0.3)
+
+def teleop_setup():
+    Actions.run(block)
+
+def teleop_main():
+    pass
+"""
+
+
+async def test_an_action_that_blocks_is_named_with_its_line(robot: Robot) -> None:
+    robot.write("studentcode.py", PROGRAM)
+    with trio.fail_after(2 * PATIENCE):
+        await robot.start("--debug")
+        await robot.call("teleop")
+        while True:
+            event = await robot.said("a task kept all others waiting", child="executor", level="warning")
+            if "studentcode.py" in str(event["where"]):
+                break
+            robot.log.remove(event)
+    assert "studentcode.py:5 block" in event["where"]
+    assert event["seconds"] >= 0.3
