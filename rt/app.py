@@ -108,7 +108,7 @@ class Application:
     Attributes:
         name: As above.
         config: As ``options`` above.
-        logger: Where it logs; carries the name.
+        logger: Where it logs.
         threads: The limit of the worker threads for plain functions, as many as the option `thread_pool_workers` says; for
             `trio.to_thread.run_sync`.
         stopped: Why `stop` was called, or None.

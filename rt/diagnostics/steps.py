@@ -37,11 +37,12 @@ _TRIO = ("/trio/_core/", "/outcome/")
 class Step:
     """A step that runs."""
 
-    __slots__ = ("began", "said", "task", "where")
+    __slots__ = ("began", "cpu", "said", "task", "where")
 
-    def __init__(self, task: trio.lowlevel.Task, began: float) -> None:
+    def __init__(self, task: trio.lowlevel.Task) -> None:
         self.task = task
-        self.began = began
+        self.began = time.monotonic()
+        self.cpu = time.thread_time()
         self.where: str | None = None
         self.said = False
 
@@ -86,27 +87,35 @@ class SlowSteps(trio.abc.Instrument):
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Called by trio."""
-        self._step = Step(task, time.monotonic())
+        self._step = Step(task)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """Called by trio."""
         step, self._step = self._step, None
-        if step is None:
+        if step is None or step.task is not task:  # the step in which the watching began
             return
         now = time.monotonic()
         took = now - step.began
         if took > self._limit:
             self.count += 1
             self.longest = max(self.longest, took)
-            self._complain(task.name, took, step.where, now)
+            self._complain(step, took, now)
 
-    def _complain(self, task: str, took: float, where: str | None, now: float) -> None:
+    def _complain(self, step: Step, took: float, now: float) -> None:
         if now - self._said_at < COMPLAINT_INTERVAL:
             self._unsaid += 1
             return
         more = {"unsaid": self._unsaid} if self._unsaid else {}
         self._said_at, self._unsaid = now, 0
-        self._log.warning("a task kept all others waiting", task=task, seconds=round(took, 3), where=where, **more)
+        self._log.warning(
+            "a task kept all others waiting",
+            task=step.task.name,
+            seconds=round(took, 3),
+            # Much less than the seconds: it waited for something, or the machine had other things to do.
+            cpu=round(time.thread_time() - step.cpu, 3),
+            where=step.where,
+            **more,
+        )
 
     def _watch(self) -> None:
         while not self._over.wait(_LOOK):

@@ -18,6 +18,8 @@ def resolve_address(address: str, *, peer: str = LOOPBACK) -> str:
     Examples:
         >>> resolve_address("tcp://*:6000")
         'tcp://127.0.0.1:6000'
+        >>> resolve_address("tcp:// *:6000")
+        'tcp:// *:6000'
         >>> resolve_address("tcp://0.0.0.0:6000", peer="robot.local")
         'tcp://robot.local:6000'
         >>> resolve_address("ipc:///run/rt/default/router.sock")

@@ -35,6 +35,7 @@ async def test_a_slow_step_names_its_task_and_its_line() -> None:
     assert event["event"] == "a task kept all others waiting"
     assert event["log_level"] == "warning"
     assert event["task"] == "the slow one"
+    assert 0 < event["cpu"] <= event["seconds"] + 0.01
     assert event["seconds"] >= 0.3
     inner, outer = event["where"].split(" < ")[:2]
     assert "test_slow_steps.py" in inner

@@ -125,6 +125,16 @@ async def test_a_second_cancel_changes_nothing() -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("after", [0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4])
+async def test_whenever_the_cancel_comes_nothing_runs_afterwards(after: float) -> None:
+    process = CallableProcess(called.sleep, on_line=Lines())
+    with trio.fail_after(30):
+        with trio.move_on_after(after) as scope:
+            await run_process(process)
+    assert scope.cancelled_caught
+    assert process.pid is None or process.returncode is not None
+
+
 async def test_what_it_forked_ends_with_it() -> None:
     lines = Lines()
     process = CallableProcess(called.fork_and_stay, on_line=lines)
