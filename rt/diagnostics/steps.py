@@ -27,11 +27,14 @@ HANGING = 2.0
 """A step that runs for so long (s) is told of while it still runs: it may never end."""
 
 COMPLAINT_INTERVAL = 1.0
-"""Least time between two log events about steps that were too long (s); those between are counted."""
+"""Least time between two log events about steps of the same task that were too long (s); those between are counted."""
+
+NAMES_MAX = 64
+"""Names of tasks that are remembered for that; beyond it all are forgotten, and a task may be told of sooner."""
 
 _LOOK = LIMIT / 4
 _DEPTH = 6
-_TRIO = ("/trio/_core/", "/outcome/")
+_TRIO = ("trio/_core/", "outcome/")  # within an executable there is nothing before it
 
 
 class Step:
@@ -65,8 +68,7 @@ class SlowSteps(trio.abc.Instrument):
         self._step: Step | None = None
         self._thread_id = threading.get_ident()
         self._over = threading.Event()
-        self._said_at = -math.inf
-        self._unsaid = 0
+        self._told: dict[str, tuple[float, int]] = {}  # when a task was last told of, and the steps since
         self._log = log.get_logger()
 
     @contextlib.contextmanager
@@ -102,19 +104,22 @@ class SlowSteps(trio.abc.Instrument):
             self._complain(step, took, now)
 
     def _complain(self, step: Step, took: float, now: float) -> None:
-        if now - self._said_at < COMPLAINT_INTERVAL:
-            self._unsaid += 1
+        name = step.task.name
+        said_at, unsaid = self._told.get(name, (-math.inf, 0))
+        if now - said_at < COMPLAINT_INTERVAL:
+            self._told[name] = said_at, unsaid + 1
             return
-        more = {"unsaid": self._unsaid} if self._unsaid else {}
-        self._said_at, self._unsaid = now, 0
+        if len(self._told) >= NAMES_MAX:
+            self._told.clear()
+        self._told[name] = now, 0
         self._log.warning(
             "a task kept all others waiting",
-            task=step.task.name,
+            task=name,
             seconds=round(took, 3),
             # Much less than the seconds: it waited for something, or the machine had other things to do.
             cpu=round(time.thread_time() - step.cpu, 3),
             where=step.where,
-            **more,
+            **({"unsaid": unsaid} if unsaid else {}),
         )
 
     def _watch(self) -> None:
