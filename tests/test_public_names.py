@@ -27,7 +27,7 @@ OLDER: dict[str, str] = {
     "SmartDeviceClient": "reader writer buffer requests read_queue write_queue discover read subscribe",
     "Broker": "ctx update_publisher client buffers uids get_option lint set_option button_params update_gamepads",
     "SmartDeviceManager": "buffers observer devices poll_interval discovery_timeout disable heartbeat open_serial_devices open_virtual_devices read run_device ping",
-    "Application": "name options stack endpoints logger configure_loop executor make_buffer_manager make_client make_control_client make_control_service make_router make_service make_update_client make_update_service report_health",
+    "Application": "name options stack endpoints logger configure_loop executor make_buffer_manager make_client make_control_client make_control_service make_log_forwarder make_log_publisher make_log_subscriber make_router make_service make_update_client make_update_service report_health",
     "AsyncProcess": "start exited",
     "AsyncProcessType": "pid returncode wait terminate kill",
     "run_process": "",

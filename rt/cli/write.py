@@ -157,9 +157,8 @@ class _Driver:
         buffer = self._device.buffer
         before = buffer.sent
         with trio.move_on_after(SEND_TIMEOUT):
-            for name, value in values.items():
-                while not self._written(name, value):  # noqa: ASYNC110 - a lock of another process rings no bell
-                    await trio.sleep(_PAUSE)
+            while not self._written(values):  # noqa: ASYNC110 - a lock of another process rings no bell
+                await trio.sleep(_PAUSE)
             while any(buffer.sent[name] == before[name] for name in values):  # noqa: ASYNC110 - counters ring no bell
                 await trio.sleep(_PAUSE)
             told = ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
@@ -170,10 +169,13 @@ class _Driver:
             uid=str(self._device.uid),
         )
 
-    def _written(self, name: str, value: Any) -> bool:
-        """Write a value; False if another process holds the lock."""
+    def _written(self, values: dict[str, Any]) -> bool:
+        """Write all values at once, so that they travel in one message; False if another process holds the lock."""
+        buffer = self._device.buffer
         try:
-            self._device.buffer.write(name, value)
+            with buffer.transaction():
+                for name, value in values.items():
+                    buffer.write(name, value)
         except BufferBusyError:
             return False
         except DeviceBufferError:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt.instance import logfile
-from rt.instance.log_place import log_path, log_directory
+from rt.instance.log_place import log_directory, log_path
 from rt.instance.logfile import LogFile
 
 
