@@ -5,6 +5,7 @@ when the last one has ended; code that does not let itself be ended within ``STO
 supervisor starts it again, idle.
 """
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -144,7 +145,7 @@ class Dispatcher(Handler):
         """The mode that the robot is in: idle, auto or teleop."""
         return self._field.mode.name.lower()
 
-    @route
+    @route(limit=math.inf)
     async def execute(self, requests: list[RequestSpec], block: bool = False, enable_gamepads: bool = True) -> None:
         """Execute functions of the team's code in order; when all have been executed, the robot is idle.
 

@@ -3,6 +3,14 @@
 A request is `[0, id, method, params]`, a response `[1, id, error or nil, result]`, a notification `[2, method, params]`; params
 is an array, an error is `[message, context]`. One message fills one ZMQ frame or one datagram.
 
+Methods whose names begin with `$` belong to the protocol itself. They travel as notifications, nobody has to send them, and
+whoever does not know one ignores it:
+
+- `[2, "$cancel", [id]]`, from a caller to a service: nobody waits for the answer to request `id` any more. The service stops
+  the method, unless that was marked as urgent, and answers the request with an error if it had no answer yet.
+- `[2, "$gone", [identity, ...]]`, from a router (whose identity is empty) to each service: these peers have gone, and with
+  them whoever waited for answers. What was said in the name of another peer is ignored.
+
 The rule of this module: what is not exactly one of the three is refused whole with `RemoteProtocolError`, whatever the bytes
 are, so that a receiver has one thing to catch, count and go on from.
 """
@@ -66,6 +74,12 @@ class Notification(msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_u
 
 
 Envelope: TypeAlias = Request | Response | Notification
+
+CANCEL = "$cancel"
+"""Says that nobody waits for the answer to a request any more; its one argument is the id."""
+
+GONE = "$gone"
+"""Says which peers of a router have gone; its arguments are their identities (bin)."""
 
 
 def _refuse_extension(code: int, _data: memoryview) -> NoReturn:

@@ -2,9 +2,10 @@
 
 The rule of this module: a call ends, with the service's result, with the service's error, or with an error that says who did
 not answer in how many seconds. An answer is only ever given to the call that it belongs to; one that comes too late is
-dropped and counted.
+dropped and counted. A service is told when its answer is not waited for any more (`rpc.CANCEL`), so that it can stop.
 """
 
+import contextlib
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -17,6 +18,9 @@ import trio
 from rt.errors import LocalProtocolError, RemoteCallError, RemoteProtocolError
 from rt.protocol import rpc
 from rt.remote.node import Node
+
+TAKE_BACK_TIME = 0.05
+"""How long a call that has ended without an answer may try to tell the service so, in s."""
 
 
 class ClientCounters(msgspec.Struct):
@@ -133,8 +137,8 @@ class Client:
     ) -> Any:
         """Call a method and return its result.
 
-        A checkpoint. A cancel before the request is sent leaves nothing sent; afterwards the service still runs the method,
-        and its answer is dropped.
+        A checkpoint. A cancel before the request is sent leaves nothing sent. After it, or when the time is over, the service
+        is told that nobody waits any more, and its answer is dropped: a service of rt stops a method that is not urgent.
 
         Args:
             method: Name of the method.
@@ -163,15 +167,19 @@ class Client:
             return None
 
         call_id, call = self._open_call(peer)
+        sent = False
         try:
             payload = rpc.encode(rpc.Request(call_id, method, list(args)))
             start = trio.current_time()
             if not await self._send(peer, payload, seconds):
                 raise self._unsent(place)
+            sent = True
             with trio.move_on_at(start + seconds):
                 await call.answered.wait()
         finally:
             del self._calls[call_id]
+            if sent and call.answer is None:
+                await self._take_back(peer, call_id)
         if call.answer is None:
             self.counters.timeouts += 1
             raise RemoteCallError(f"{place['address']} did not answer {method} within {seconds:g} s", **place)
@@ -179,6 +187,15 @@ class Client:
             message, context = call.answer.error
             raise RemoteCallError(message, **context)
         return call.answer.result
+
+    async def _take_back(self, peer: bytes, call_id: int) -> None:
+        """Say that nobody waits for an answer any more, if that can be said at once; whoever leaves is not held up."""
+        payload = rpc.encode(rpc.Notification(rpc.CANCEL, [call_id]))
+        with (
+            trio.CancelScope(deadline=trio.current_time() + TAKE_BACK_TIME, shield=True),
+            contextlib.suppress(trio.TooSlowError, trio.ClosedResourceError),
+        ):
+            await self.node.send(peer, payload)
 
     async def _send(self, peer: bytes, payload: bytes, seconds: float) -> bool:
         with trio.move_on_after(seconds):

@@ -6,6 +6,7 @@ the sender, and nothing leaves the machine unless an interface is named: multica
 
 import errno
 import ipaddress
+import socket
 import struct
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,7 @@ import trio
 from rt.errors import ConfigError, LocalProtocolError
 from rt.remote.binding import bind_error
 from rt.remote.counters import Counters
+from rt.remote.node import refuse_again
 
 MAX_DATAGRAM = 65_507
 """The most bytes that a UDP datagram carries over IPv4."""
@@ -33,11 +35,21 @@ class DatagramNode:
         host: Address or name; `*` is every interface when bound. A multicast address makes the node join or address a group.
         port: 0 to 65535; 0 takes a free one when bound.
         bind: True receives at the address (and may answer whoever sent); False sends to it.
-        interface: Address of the interface over which multicast goes, in and out.
-        ttl: How many routers multicast may cross, plus one.
+        interface: The interface over which multicast goes, in and out: its name (`wlan0`) or its address; `0.0.0.0` leaves the
+            choice to the system's routes.
+        ttl: How many routers multicast may cross, plus one; 0 to 255, and 0 stays on this machine.
+        loopback: Whether receivers on this machine hear the multicast that it sends over a network.
+
+    Raises:
+        ConfigError: `ttl` is out of range.
     """
 
-    def __init__(self, host: str, port: int, *, bind: bool, interface: str = LOOPBACK, ttl: int = 1) -> None:
+    def __init__(
+        self, host: str, port: int, *, bind: bool, interface: str = LOOPBACK, ttl: int = 1, loopback: bool = True
+    ) -> None:
+        if not 0 <= ttl <= 255:
+            raise ConfigError(f"multicast cannot live for {ttl} routers; 0 to 255 are possible", ttl=ttl)
+        self._loopback = loopback
         self.counters = Counters()
         self.host = host
         self.port = port
@@ -49,8 +61,10 @@ class DatagramNode:
         self._unconnected = False
 
     @classmethod
-    def from_address(cls, address: str, *, bind: bool, interface: str = LOOPBACK, ttl: int = 1) -> Self:
-        """Make a node for `udp://host:port`.
+    def from_address(
+        cls, address: str, *, bind: bool, interface: str = LOOPBACK, ttl: int = 1, loopback: bool = True
+    ) -> Self:
+        """Make a node for `udp://host:port`; the rest is as for the node itself.
 
         Raises:
             ConfigError: The address has another form.
@@ -62,7 +76,7 @@ class DatagramNode:
             host = port = None
         if host is None or port is None or parts.scheme != "udp" or ":" in host:
             raise ConfigError(f"{address} is no datagram address; write udp://host:port (IPv4)", address=address)
-        return cls(host, port, bind=bind, interface=interface, ttl=ttl)
+        return cls(host, port, bind=bind, interface=interface, ttl=ttl, loopback=loopback)
 
     @property
     def routed(self) -> bool:
@@ -75,8 +89,7 @@ class DatagramNode:
         return f"udp://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        if self._socket is not None:
-            raise RuntimeError("a node is opened once")
+        refuse_again(self._socket, closed=self._socket is not None and self._socket.fileno() < 0)
         name = self.where
         target = await self._resolve(name)
         sock = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
@@ -176,19 +189,32 @@ class DatagramNode:
         return str(found[0][4][0]), self.port
 
     def _prepare_multicast(self, sock: trio.socket.SocketType, group: str) -> None:
-        interface = ipaddress.IPv4Address(self._interface).packed
+        request = struct.pack("4s4si", ipaddress.IPv4Address(group).packed, *self._resolve_interface())  # ip_mreqn
         ip = trio.socket.IPPROTO_IP
         if self._bind:
             # Several receivers share the port. SO_REUSEPORT would do too, but only among processes of one user.
             sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
-            membership = struct.pack("4s4s", ipaddress.IPv4Address(group).packed, interface)
-            sock.setsockopt(ip, trio.socket.IP_ADD_MEMBERSHIP, membership)
+            sock.setsockopt(ip, trio.socket.IP_ADD_MEMBERSHIP, request)
             # Otherwise what any program of the machine joined on any interface would come in here too.
             sock.setsockopt(ip, _IP_MULTICAST_ALL, 0)
         else:
-            sock.setsockopt(ip, trio.socket.IP_MULTICAST_IF, interface)
-            sock.setsockopt(ip, trio.socket.IP_MULTICAST_LOOP, 1)
+            sock.setsockopt(ip, trio.socket.IP_MULTICAST_IF, request)
+            sock.setsockopt(ip, trio.socket.IP_MULTICAST_LOOP, self._loopback)
             sock.setsockopt(ip, trio.socket.IP_MULTICAST_TTL, self._ttl)
+
+    def _resolve_interface(self) -> tuple[bytes, int]:
+        """The address and the number of the interface, one of them zero."""
+        try:
+            return ipaddress.IPv4Address(self._interface).packed, 0
+        except ValueError:
+            pass
+        try:
+            return bytes(4), socket.if_nametoindex(self._interface)
+        except OSError:
+            names = ", ".join(name for _, name in socket.if_nameindex())
+            raise ConfigError(
+                f"there is no network interface {self._interface}; there are {names}", interface=self._interface
+            ) from None
 
     def _open(self) -> trio.socket.SocketType:
         if self._socket is None:

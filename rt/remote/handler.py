@@ -21,8 +21,10 @@ _MARK = "__rt_route__"
 @overload
 def route(func: F, /) -> F: ...
 @overload
-def route(*, inline: bool = ..., urgent: bool = ...) -> Callable[[F], F]: ...
-def route(func: F | None = None, /, *, inline: bool = False, urgent: bool = False) -> F | Callable[[F], F]:
+def route(*, inline: bool = ..., urgent: bool = ..., limit: float | None = ...) -> Callable[[F], F]: ...
+def route(
+    func: F | None = None, /, *, inline: bool = False, urgent: bool = False, limit: float | None = None
+) -> F | Callable[[F], F]:
     """Mark a method of a `Handler` as one that can be called from afar, by its name.
 
     An `async def` is awaited. A plain `def` runs in a worker thread, because nobody knows how long it takes; with
@@ -32,27 +34,43 @@ def route(func: F | None = None, /, *, inline: bool = False, urgent: bool = Fals
     Args:
         func: The method, when used as a bare decorator.
         inline: Run a plain `def` in the event loop.
-        urgent: Start a call of an `async def` however many others run, as for what stops a robot.
+        urgent: Start a call of an `async def` however many others run, and finish it although its caller has gone or does
+            not wait any more, as for what stops a robot.
+        limit: How long a call may run, in s; `math.inf` for any time. By default the service's limit holds, or none for what
+            is urgent.
 
     Raises:
         TypeError: `inline` on an `async def`.
+        ValueError: A limit that is not positive, or one for what runs in the event loop and cannot be stopped.
     """
 
     def mark(method: F) -> F:
         if inline and inspect.iscoroutinefunction(method):
             raise TypeError(f"{method.__qualname__} is async; only a plain def can be inline")
-        setattr(method, _MARK, (inline, urgent))
+        if limit is not None and (inline or not limit > 0):
+            raise ValueError(f"{method.__qualname__} cannot have the limit {limit}")
+        setattr(method, _MARK, (inline, urgent, limit))
         return method
 
     return mark if func is None else mark(func)
 
 
 class ArgumentInfo(msgspec.Struct, frozen=True):
-    """One argument as `describe` tells it: its name, whether it may be left out, and its JSON schema (None: anything)."""
+    """One argument as `describe` tells it.
+
+    Attributes:
+        name: Its name; with a star before it when any number may follow.
+        required: Whether it has to be given.
+        schema: Its JSON schema (None: anything).
+        type: Its type as written in Python, empty when there is none.
+        default: What it is when it is left out, as written in Python; empty when it is required.
+    """
 
     name: str
     required: bool
     schema: dict[str, Any] | None
+    type: str = ""
+    default: str = ""
 
 
 class MethodInfo(msgspec.Struct, frozen=True):
@@ -78,15 +96,19 @@ class Route:
         name: By which it is called.
         method: The bound method.
         inline: Whether it runs in the event loop although it is a plain `def`.
-        urgent: Whether it waits for no other call.
+        urgent: Whether it waits for no other call, and ends although its caller has gone.
+        limit: How long a call may run, in s; None leaves that to the service.
 
     Raises:
         TypeError: An annotation is of a type that no argument can be checked against, or a keyword is required.
         NameError: An annotation names what does not exist.
     """
 
-    def __init__(self, name: str, method: Callable[..., Any], *, inline: bool, urgent: bool = False) -> None:
+    def __init__(
+        self, name: str, method: Callable[..., Any], *, inline: bool, urgent: bool = False, limit: float | None = None
+    ) -> None:
         self.name = name
+        self.limit = limit
         self.urgent = urgent
         self.method = method
         self.inline = inline
@@ -96,6 +118,7 @@ class Route:
         signature = inspect.signature(method)
         self._positional: list[tuple[inspect.Parameter, Any]] = []
         self._rest: Any = None
+        self._rest_name = ""
         for parameter in signature.parameters.values():
             annotation = hints.get(parameter.name, Any)
             _check_annotation(name, parameter, annotation)
@@ -103,8 +126,10 @@ class Route:
                 self._positional.append((parameter, annotation))
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 self._rest = annotation
+                self._rest_name = f"*{parameter.name}"
         self._required = sum(parameter.default is parameter.empty for parameter, _ in self._positional)
         self._result = hints.get("return", Any)
+        self._plain = plain
         shown = [each.replace(annotation=plain.get(each.name, each.empty)) for each in signature.parameters.values()]
         self.signature = name + str(
             signature.replace(parameters=shown, return_annotation=plain.get("return", signature.empty))
@@ -126,16 +151,28 @@ class Route:
             self._convert(parameter.name, annotation, value)
             for (parameter, annotation), value in zip(self._positional, params, strict=False)
         ]
-        args += [self._convert("*args", self._rest, value) for value in params[len(self._positional) :]]
+        args += [self._convert(self._rest_name, self._rest, value) for value in params[len(self._positional) :]]
         return args
 
     def describe(self) -> MethodInfo:
         """What `describe` tells of this method; takes some hundred microseconds for the schemas."""
         arguments = [
-            ArgumentInfo(parameter.name, parameter.default is parameter.empty, _schema(annotation))
+            ArgumentInfo(
+                parameter.name,
+                parameter.default is parameter.empty,
+                _schema(annotation),
+                self._written(parameter.name),
+                "" if parameter.default is parameter.empty else repr(parameter.default),
+            )
             for parameter, annotation in self._positional
         ]
+        if self._rest_name:
+            written = self._written(self._rest_name.removeprefix("*"))
+            arguments.append(ArgumentInfo(self._rest_name, False, _schema(self._rest), written))
         return MethodInfo(self.signature, inspect.getdoc(self.method) or "", arguments, _schema(self._result))
+
+    def _written(self, argument: str) -> str:
+        return inspect.formatannotation(self._plain[argument]) if argument in self._plain else ""
 
     def _convert(self, argument: str, annotation: Any, value: Any) -> Any:
         if annotation is Any:
@@ -172,8 +209,8 @@ class Handler:
         for name in dir(type(self)):
             mark = getattr(inspect.getattr_static(type(self), name), _MARK, None)
             if mark is not None:
-                inline, urgent = mark
-                found[name] = Route(name, getattr(self, name), inline=inline, urgent=urgent)
+                inline, urgent, limit = mark
+                found[name] = Route(name, getattr(self, name), inline=inline, urgent=urgent, limit=limit)
         return found
 
     @route

@@ -48,6 +48,19 @@ class Node(Protocol):
         """Wait for a payload; returns who sent it, and it."""
 
 
+def refuse_again(socket: object, *, closed: bool) -> None:
+    """Refuse to open a node twice.
+
+    Raises:
+        trio.BusyResourceError: The node is open.
+        trio.ClosedResourceError: It was open and is closed.
+    """
+    if closed:
+        raise trio.ClosedResourceError("the node is closed; make a new one")
+    if socket is not None:
+        raise trio.BusyResourceError("the node is already open")
+
+
 class SocketNode:
     """A node over a ZMQ socket: DEALER (peer is an identity), PUB and SUB (peer is the topic).
 
@@ -62,8 +75,12 @@ class SocketNode:
         context: ZMQ context; by default the one of the process.
         gate: Lets in who may connect to a binding on the network; without one everybody may.
 
+    Attributes:
+        endpoints: The real addresses of the bindings, once the node is open (`tcp://127.0.0.1:*` takes a free port).
+
     Raises:
         ConfigError: An option's name is unknown, or an identity is none.
+        ValueError: Another type of socket, or topics for one that is no SUB.
     """
 
     def __init__(
@@ -86,10 +103,12 @@ class SocketNode:
         self.connections = tuple(connections)
         self.subscriptions = tuple(_bytes(topic) for topic in subscriptions)
         self.endpoints: tuple[str, ...] = ()
-        self._type = socket_type
+        self.socket_type = socket_type
         self._context = context
         self._gate = gate
-        self._options = {_option(key): value for key, value in (options or {}).items()}
+        self.options = {_option(key): value for key, value in (options or {}).items()}
+        if self.subscriptions and socket_type != zmq.SUB:
+            raise ValueError("only a SUB has subscriptions")
         if len(self.identity) > 255 or self.identity.startswith(b"\0"):
             raise ConfigError(f"{self.identity[:40]!r} is no identity (1 to 255 bytes, the first not zero)")
         self._socket: Socket | None = None
@@ -97,7 +116,7 @@ class SocketNode:
     @property
     def routed(self) -> bool:
         """Whether a router is at the other end."""
-        return self._type == zmq.DEALER
+        return self.socket_type == zmq.DEALER
 
     @property
     def where(self) -> str:
@@ -105,16 +124,15 @@ class SocketNode:
         return ", ".join(self.connections + (self.endpoints or self.bindings))
 
     async def __aenter__(self) -> Self:
-        if self._socket is not None:
-            raise RuntimeError("a node is opened once")
-        options = dict(self._options)
+        refuse_again(self._socket, closed=self._socket is not None and self._socket.closed)
+        options = dict(self.options)
         if self.routed:
             # Only onto a connection that stands: a command that waits for a router which comes back later would be obeyed
             # long after its caller has given up.
             options.setdefault(zmq.IMMEDIATE, 1)
         if self.identity:
             options.setdefault(zmq.ROUTING_ID, self.identity)
-        socket = Socket(self._type, options=options, context=self._context)
+        socket = Socket(self.socket_type, options=options, context=self._context)
         try:
             for topic in self.subscriptions:
                 socket.subscribe(topic)
@@ -134,7 +152,60 @@ class SocketNode:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._open().close()
+        if self._socket is not None:
+            self._socket.close()
+
+    def bind(self, address: str) -> str:
+        """Bind the open node to one more address and return the real one.
+
+        Raises:
+            InstanceBusyError: Another program holds the address.
+            ConfigError: It is no address of this machine, or may not be used.
+            trio.ClosedResourceError: The node is not open.
+        """
+        endpoint = self._open().bind(address)
+        self.bindings += (address,)
+        self.endpoints += (endpoint,)
+        return endpoint
+
+    def connect(self, address: str) -> None:
+        """Connect the open node to one more address, now or as soon as it is bound.
+
+        Raises:
+            ConfigError: It is no address.
+            trio.ClosedResourceError: The node is not open.
+        """
+        self._open().connect(address)
+        self.connections += (address,)
+
+    def subscribe(self, topic: bytes | str) -> None:
+        """Receive one more topic.
+
+        Raises:
+            LocalProtocolError: Only a SUB has subscriptions.
+            trio.ClosedResourceError: The node is not open.
+        """
+        self._subscriber().subscribe(_bytes(topic))
+        self.subscriptions += (_bytes(topic),)
+
+    def unsubscribe(self, topic: bytes | str) -> None:
+        """Receive a topic no more; what has already come is still received, and a topic that was not subscribed is no fault.
+
+        Raises:
+            LocalProtocolError: Only a SUB has subscriptions.
+            trio.ClosedResourceError: The node is not open.
+        """
+        socket = self._subscriber()
+        if _bytes(topic) in self.subscriptions:
+            socket.unsubscribe(_bytes(topic))
+            left = list(self.subscriptions)
+            left.remove(_bytes(topic))
+            self.subscriptions = tuple(left)
+
+    def _subscriber(self) -> Socket:
+        if self.socket_type != zmq.SUB:
+            raise LocalProtocolError("only a SUB node has subscriptions")
+        return self._open()
 
     async def send(self, peer: bytes, payload: bytes) -> None:
         """Send a payload to an identity or under a topic.
@@ -147,7 +218,7 @@ class SocketNode:
             LocalProtocolError: A SUB only receives.
             trio.ClosedResourceError: The node is not open.
         """
-        if self._type == zmq.SUB:
+        if self.socket_type == zmq.SUB:
             raise LocalProtocolError("a SUB node only receives")
         await self._open().send((peer, payload))
 
@@ -170,7 +241,7 @@ class SocketNode:
             trio.ClosedResourceError: The node is not open.
         """
         socket = self._open()
-        if self._type == zmq.PUB:
+        if self.socket_type == zmq.PUB:
             await trio.sleep_forever()
         while True:
             frames = await socket.recv()
@@ -181,6 +252,8 @@ class SocketNode:
     def _open(self) -> Socket:
         if self._socket is None:
             raise trio.ClosedResourceError("the node is not open yet")
+        if self._socket.closed:
+            raise trio.ClosedResourceError("the node is closed")
         return self._socket
 
 

@@ -6,8 +6,9 @@ told at once; the router looks into a payload only for that; and nothing that a 
 the others.
 """
 
+import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import structlog
@@ -17,15 +18,22 @@ import zmq
 from rt import log
 from rt.errors import RemoteProtocolError
 from rt.protocol import rpc
+from rt.remote.departures import Departures
 from rt.remote.gate import Gate
 from rt.remote.handler import unknown
-from rt.remote.socket import Socket
+from rt.remote.socket import CONNECTIONS, Socket, connection_event
 
 BURST = 64
 """Messages of one side that are carried before the other side and the rest of the process have their turn."""
 
 KNOWN_MAX = 256
 """Names of services that are kept to say the nearest one; beyond it the oldest is forgotten, which harms no delivery."""
+
+RETURN_TIME = 1.0
+"""How long a peer with a name of its own may be without a connection until it counts as gone, in s."""
+
+GONE_MAX = 1000
+"""Identities in one message about peers that have gone."""
 
 _OPTIONS: dict[int, int | bytes] = {
     # Say who is absent instead of dropping in silence.
@@ -35,6 +43,8 @@ _OPTIONS: dict[int, int | bytes] = {
     # A peer behind a radio that went away without a word is noticed after these ms.
     zmq.HEARTBEAT_IVL: 2000,
     zmq.HEARTBEAT_TIMEOUT: 6000,
+    # Whoever connects and does not say in ZMQ's words who it is is shown out after these ms.
+    zmq.HANDSHAKE_IVL: 5000,
 }
 
 
@@ -47,6 +57,7 @@ class RouterCounters(msgspec.Struct):
         hellos: Empty payloads.
         malformed: Messages of the wrong number of frames, or for nobody and no message of the call protocol.
         dropped: Messages that could be neither delivered nor answered.
+        gone: Peers that had sent a message to another one and have gone; the services were told.
     """
 
     routed: int = 0
@@ -54,13 +65,16 @@ class RouterCounters(msgspec.Struct):
     hellos: int = 0
     malformed: int = 0
     dropped: int = 0
+    gone: int = 0
 
 
 class Router:
     """Carries messages between the peers of two ROUTER sockets.
 
     At the high-water mark of a recipient (1000 messages, see `rt.remote.socket`) messages to it are not kept: a request is
-    answered with an error, everything else is dropped and counted.
+    answered with an error, everything else is dropped and counted. Of a peer the router keeps the number of its connection
+    and its identity, and both only while the connection stands. Services are told who has gone, so that they stop working
+    for nobody (`rpc.GONE`): at once, or after `RETURN_TIME` if it is a peer that has given itself a name, and may come back.
 
     Args:
         frontends: Addresses for clients, e.g. `tcp://127.0.0.1:6000`.
@@ -86,6 +100,8 @@ class Router:
         self._gate = gate
         self._log = logger or log.get_logger()
         self._services: dict[bytes, None] = {}
+        self._departures = Departures()
+        self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Route until cancelled; started when every address is bound, `frontends` and `backends` being the real ones then.
@@ -98,15 +114,62 @@ class Router:
             Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as front,
             Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as back,
         ):
+            front_events, back_events = front.monitor(CONNECTIONS), back.monitor(CONNECTIONS)
             if self._gate is not None:
                 self.frontends = self._gate.bind(front, self.frontends)
             else:
                 self.frontends = tuple([front.bind(address) for address in self.frontends])
             self.backends = tuple([back.bind(address) for address in self.backends])
-            async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as self._nursery:
+                nursery = self._nursery
                 nursery.start_soon(self._carry, front, front, back)
                 nursery.start_soon(self._carry, back, front, back)
+                nursery.start_soon(self._watch, front_events, front, back)
+                nursery.start_soon(self._watch, back_events, front, back)
                 task_status.started()
+
+    async def _watch(self, events: Socket, front: Socket, back: Socket) -> None:
+        """Note which connections are closed."""
+        while True:
+            states = dict([connection_event(await events.recv())])
+            # To the last of them: a number whose connection was closed may already be that of another peer.
+            with contextlib.suppress(trio.WouldBlock):
+                while True:
+                    states.update([connection_event(events.recv_nowait())])
+            gone = self._departures.closed(number for number, stands in states.items() if not stands)
+            if gone:
+                self._take_leave(gone, front, back)
+
+    def _take_leave(self, gone: Sequence[bytes], front: Socket, back: Socket) -> None:
+        self._tell([identity for identity in gone if identity.startswith(b"\0")], back)
+        named = [identity for identity in gone if not identity.startswith(b"\0")]
+        if named and self._nursery is not None:
+            self._nursery.start_soon(self._await_return, named, front, back)
+
+    async def _await_return(self, identities: list[bytes], front: Socket, back: Socket) -> None:
+        await trio.sleep(RETURN_TIME)
+        self._tell(
+            [each for each in identities if not (self._is_there(each, front) or self._is_there(each, back))], back
+        )
+
+    def _is_there(self, identity: bytes, side: Socket) -> bool:
+        try:
+            side.send_nowait((identity, b"", b""))
+        except trio.WouldBlock:
+            return True
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            return False
+        return True
+
+    def _tell(self, gone: Sequence[bytes], back: Socket) -> None:
+        self.counters.gone += len(gone)
+        for first in range(0, len(gone), GONE_MAX):
+            payload = rpc.encode(rpc.Notification(rpc.GONE, list(gone[first : first + GONE_MAX])))
+            for service in list(self._services):
+                if not self._reply(back, (service, b"", payload)):
+                    self._log.debug("a service was not told who has gone", service=_text(service))
 
     async def _carry(self, source: Socket, front: Socket, back: Socket) -> None:
         while True:
@@ -125,6 +188,9 @@ class Router:
         if not payload:
             self._greet(sender, source, back)
             return
+        before = self._departures.heard(source.source, sender)
+        if before is not None:
+            self._take_leave([before], front, back)
         if sender == recipient:
             self._answer(frames, source, "a message cannot go to its sender")
             return

@@ -1,6 +1,7 @@
 """A service: reads calls from a node, runs the handler's methods, sends the answers.
 
-The rule of this module: every request is answered once, with a result or with an error that says why not, and nothing that
+The rules of this module: every request is answered once, with a result or with an error that says why not, unless whoever asked
+has gone; a method runs no longer than its limit, and stops when nobody waits for its answer any more; and nothing that
 comes in (bytes that are no call, methods that do not exist, wrong arguments, too many calls at once) ends the service.
 """
 
@@ -13,13 +14,22 @@ import structlog
 import trio
 
 from rt import log
-from rt.errors import EmergencyStopException, LocalProtocolError, RemoteProtocolError, RuntimeBaseException
+from rt.errors import (
+    EmergencyStopException,
+    LocalProtocolError,
+    RemoteCallError,
+    RemoteProtocolError,
+    RuntimeBaseException,
+)
 from rt.protocol import rpc
 from rt.remote.handler import Handler, Route, unknown
 from rt.remote.node import Node
 
 BACKLOG = 128
 """Calls that may wait for a free place; a call beyond them is answered with an error at once."""
+
+TIME_LIMIT = 60.0
+"""How long a call may run when neither its route nor its service says, in s."""
 
 ANNOUNCE_INTERVAL = 1.0
 """Time between two hellos to the router, in s; one that was restarted knows the service again after at most so long."""
@@ -36,6 +46,8 @@ class ServiceCounters(msgspec.Struct):
         calls: Requests and notifications that named a method.
         errors: Calls that ended in an error, whoever's fault it was.
         refused: Calls that found `BACKLOG` others waiting.
+        overdue: Calls that were stopped because they ran longer than their limit.
+        cancelled: Calls that were stopped because their caller does not wait any more, or has gone.
         malformed: Payloads that were no request or notification.
         unanswered: Answers that could not be sent.
     """
@@ -43,8 +55,24 @@ class ServiceCounters(msgspec.Struct):
     calls: int = 0
     errors: int = 0
     refused: int = 0
+    overdue: int = 0
+    cancelled: int = 0
     malformed: int = 0
     unanswered: int = 0
+
+
+class _Running:
+    """A request that waits or runs, until it is answered."""
+
+    __slots__ = ("abandoned", "scope")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.abandoned = False
+
+    def stop(self, why: str, *, abandoned: bool) -> None:
+        self.abandoned = abandoned
+        self.scope.cancel(why)
 
 
 class Service:
@@ -56,6 +84,7 @@ class Service:
         concurrency: Calls that run at the same time; inline routes do not count.
         logger: Where events go.
         threads: Limit of the worker threads for plain methods; by default one thread per concurrent call.
+        limit: How long a call may run, in s, where its route does not say.
 
     Raises:
         TypeError, NameError: A route's signature cannot be served.
@@ -69,8 +98,11 @@ class Service:
         concurrency: int = 5,
         logger: structlog.typing.FilteringBoundLogger | None = None,
         threads: trio.CapacityLimiter | None = None,
+        limit: float = TIME_LIMIT,
     ) -> None:
         self.node = node
+        self.limit = limit
+        self._running: dict[tuple[bytes, int], _Running] = {}
         self.counters = ServiceCounters()
         self._routes = handler.routes()
         self._concurrency = concurrency
@@ -86,7 +118,8 @@ class Service:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; started as soon as calls can come in, with a router as soon as it has said so.
 
-        A cancel ends the running calls, which stay unanswered; a plain method in a worker thread runs to its end, unheard.
+        A cancel ends the running calls, which stay unanswered. A plain method in a worker thread cannot be stopped: after a
+        cancel, its time limit or its caller's leaving it runs to its end, unheard, and keeps its thread so long.
 
         Raises:
             EmergencyStopException: A handler raised it; its call was answered before.
@@ -126,6 +159,9 @@ class Service:
                 self.counters.malformed += 1
                 self._log.debug("an answer came to a service", peer=_text(peer))
                 continue
+            if message.method.startswith("$") and isinstance(message, rpc.Notification):
+                self._heed(peer, message)
+                continue
             self.counters.calls += 1
             route = self._routes.get(message.method)
             if route is None:
@@ -142,6 +178,18 @@ class Service:
                 self._open += 1
                 nursery.start_soon(self._serve_in_place, peer, message, route)
 
+    def _heed(self, peer: bytes, message: rpc.Notification) -> None:
+        """Stop what nobody waits for any more; a message of the protocol that is unknown here is ignored."""
+        if message.method == rpc.CANCEL and len(message.params) == 1 and isinstance(message.params[0], int):
+            running = self._running.get((peer, message.params[0]))
+            if running is not None:
+                running.stop("its caller does not wait any more", abandoned=False)
+        elif message.method == rpc.GONE and self.node.routed and not peer:  # of the router itself, whose name is empty
+            gone = {each for each in message.params if isinstance(each, bytes)}
+            for (caller, _), running in list(self._running.items()):
+                if caller in gone:
+                    running.stop("its caller has gone", abandoned=True)
+
     async def _serve_urgently(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
         try:
             await self._serve(peer, message, route)
@@ -150,17 +198,35 @@ class Service:
 
     async def _serve_in_place(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
         try:
+            if isinstance(message, rpc.Notification):
+                await self._serve_when_free(peer, message, route)
+                return
+            key = peer, message.id
+            running = self._running[key] = _Running()
             try:
-                # The usual case goes on at once; `async with` would give way to every other task first.
-                self._places.acquire_nowait()
-            except trio.WouldBlock:
-                await self._places.acquire()
-            try:
-                await self._serve(peer, message, route)
+                with running.scope:
+                    await self._serve_when_free(peer, message, route)
             finally:
-                self._places.release()
+                if self._running.get(key) is running:
+                    del self._running[key]
+            if running.scope.cancelled_caught:
+                self.counters.cancelled += 1
+                self._log.debug("a call was stopped: nobody waits for it", method=route.name, peer=_text(peer))
+                if not running.abandoned:
+                    await self._refuse(peer, message, f"{route.name} was stopped: its caller does not wait any more")
         finally:
             self._open -= 1
+
+    async def _serve_when_free(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+        try:
+            # The usual case goes on at once; `async with` would give way to every other task first.
+            self._places.acquire_nowait()
+        except trio.WouldBlock:
+            await self._places.acquire()
+        try:
+            await self._serve(peer, message, route)
+        finally:
+            self._places.release()
 
     async def _serve(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
         try:
@@ -204,12 +270,19 @@ class Service:
         self._log.warning(sentence, **about)
 
     async def _invoke(self, route: Route, args: list[Any]) -> Any:
-        if route.is_async:
-            return await route.method(*args)
         if route.inline:
             return route.method(*args)
-        call = functools.partial(route.method, *args)
-        return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
+        limit = route.limit or (math.inf if route.urgent else self.limit)
+        with trio.move_on_after(limit) as clock:
+            if route.is_async:
+                return await route.method(*args)
+            call = functools.partial(route.method, *args)
+            return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
+        assert clock.cancelled_caught
+        self.counters.overdue += 1
+        raise RemoteCallError(
+            f"{route.name} was stopped: it ran longer than its limit of {limit:g} s", method=route.name, limit=limit
+        )
 
     async def _refuse(
         self,

@@ -15,6 +15,7 @@ No message is touched while a task waits, so a cancel, which only ever arrives a
 import contextlib
 import errno
 import secrets
+import struct
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
@@ -48,8 +49,12 @@ DEFAULTS: Mapping[int, int | bytes] = {
 }
 
 
+CONNECTIONS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+"""What `Socket.monitor` is asked for to learn which connections come and go; `connection_event` reads it."""
+
 # The enumerations of pyzmq cost a microsecond at each use.
 _EVENTS = int(zmq.EVENTS)
+_SOURCE = int(zmq.SRCFD)
 _NOWAIT = int(zmq.DONTWAIT)
 _NOWAIT_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 
@@ -73,6 +78,11 @@ class Socket:
         options: ZMQ option -> value, over `DEFAULTS`. They are set before anything is bound or connected.
         context: Where the socket belongs; by default the one of this process, made at the first use, never before a fork.
 
+    Attributes:
+        counters: What passed.
+        source: Of a ROUTER: number of the connection that the last received message came over, or -1 if it has none. A
+            number is used again once its connection is closed.
+
     Raises:
         ValueError: For REQ and REP.
         ConfigError: libzmq refuses an option's value.
@@ -88,6 +98,8 @@ class Socket:
         if socket_type in (zmq.REQ, zmq.REP):
             raise ValueError("REQ and REP stop at the first lost answer; use DEALER and ROUTER")
         self.counters = Counters()
+        self.source = -1
+        self._context = context
         self._socket = (context or zmq.Context.instance()).socket(socket_type)
         self._routes = socket_type == zmq.ROUTER
         self._waiters: list[_Waiter] = []
@@ -197,6 +209,10 @@ class Socket:
         """Receive messages whose first frame begins with `topic` (SUB only)."""
         self._socket.setsockopt(zmq.SUBSCRIBE, topic)
 
+    def unsubscribe(self, topic: bytes) -> None:
+        """Take back one `subscribe` of `topic` (SUB only)."""
+        self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
+
     def send_nowait(self, frames: Sequence[bytes]) -> None:
         """Hand a message over at once, whole or not at all.
 
@@ -231,6 +247,8 @@ class Socket:
             raise trio.ClosedResourceError("the socket is closed")
         try:
             part = self._socket.recv(_NOWAIT, copy=False)
+            if self._routes:
+                self.source = _source(part)
             frames = [part.bytes]
             while part.more:
                 part = self._socket.recv(_NOWAIT, copy=False)
@@ -338,6 +356,19 @@ class Socket:
         except (zmq.ZMQError, TypeError) as error:
             name = zmq.SocketOption(option).name if option in set(zmq.SocketOption) else str(option)
             raise ConfigError(f"ZMQ option {name} cannot be {value!r}: {error}", option=name) from error
+
+
+def connection_event(frames: Sequence[bytes]) -> tuple[int, bool]:
+    """The number of a connection and whether it stands now, of a message of `Socket.monitor`."""
+    event, number = struct.unpack("=Hi", frames[0])
+    return number, event == zmq.EVENT_ACCEPTED
+
+
+def _source(part: zmq.Frame) -> int:
+    try:
+        return part.get(_SOURCE)
+    except zmq.ZMQError:
+        return -1  # from within this process
 
 
 async def terminate(context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:

@@ -116,9 +116,12 @@ async def test_a_node_says_in_which_state_it_is() -> None:
     with pytest.raises(trio.ClosedResourceError, match="not open yet"):
         await node.recv()
     async with node:
-        pass
-    with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(trio.BusyResourceError, match="already open"):
+            await node.__aenter__()
+    with pytest.raises(trio.ClosedResourceError, match="node is closed"):
         await node.recv()
+    with pytest.raises(trio.ClosedResourceError, match="make a new one"):
+        await node.__aenter__()
 
 
 async def test_a_group_without_a_route_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +135,33 @@ async def test_a_group_without_a_route_ends_nobody(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(sender._open(), "sendto", unreachable)
         await sender.send(b"", b"news")
         assert sender.counters.dropped == 1
+
+
+@pytest.mark.parametrize("interface", ["lo", "127.0.0.1"])
+async def test_an_interface_is_chosen_by_name_or_by_address(interface: str) -> None:
+    port = free_port()
+    with trio.fail_after(10):
+        async with (
+            DatagramNode(GROUP, port, bind=True, interface=interface) as receiver,
+            DatagramNode(GROUP, port, bind=False, interface=interface) as sender,
+        ):
+            await sender.send(b"", b"news")
+            assert (await receiver.recv())[1] == b"news"
+
+
+async def test_an_interface_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=r"no network interface wlan99; there are .*lo"):
+        await DatagramNode(GROUP, free_port(), bind=True, interface="wlan99").__aenter__()
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+async def test_ttl_and_loopback_reach_the_socket(loopback: bool) -> None:
+    async with DatagramNode.from_address(f"udp://{GROUP}:1", bind=False, ttl=7, loopback=loopback) as node:
+        raw = node._open()
+        assert raw.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 7
+        assert raw.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP) == loopback
+
+
+def test_a_ttl_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match="0 to 255"):
+        DatagramNode(GROUP, 1, bind=False, ttl=256)

@@ -117,7 +117,7 @@ async def test_a_plain_method_runs_in_a_worker_thread_unless_it_is_inline(tmp_pa
         ("ping", [["1", 2]], r"argument uids came as \['1', 2\]: Expected `str`, got `int` - at `\$\[1\]`"),
         ("ping", [1, 2, 3], r"ping\(uids: str \| list\[str\] \| None = None, .* cannot be called with 3 arguments"),
         ("fail", [], r"fail\(kind: str\) -> object cannot be called with 0 arguments"),
-        ("total", [1, "2"], r"argument \*args came as '2': Expected `float`, got `str`"),
+        ("total", [1, "2"], r"argument \*values came as '2': Expected `float`, got `str`"),
         ("pong", [], "there is no method pong; did you mean ping?"),
         ("hidden", [], "there is no method hidden"),
         ("__init__", [], "there is no method __init__"),
@@ -175,7 +175,18 @@ async def test_describe_tells_signature_documentation_and_schema(tmp_path: Path)
     ping = methods["ping"]
     assert ping["doc"] == "Ask devices who they are."
     assert ping["signature"].startswith("ping(uids: str | list[str] | None = None, count: int = 1)")
-    assert ping["arguments"][1] == {"name": "count", "required": False, "schema": {"type": "integer", "minimum": 1}}
+    schema = {"type": "integer", "minimum": 1}
+    assert ping["arguments"][1] == {
+        "name": "count",
+        "required": False,
+        "schema": schema,
+        "type": "int",
+        "default": "1",
+    }
+    assert ping["arguments"][0]["type"] == "str | list[str] | None"
+    assert methods["total"]["arguments"] == [
+        {"name": "*values", "required": False, "schema": {"type": "number"}, "type": "float", "default": ""}
+    ]
 
 
 async def test_calls_beyond_the_backlog_are_refused_at_once_and_inline_and_urgent_routes_pass(

@@ -306,10 +306,50 @@ async def test_a_node_says_in_which_state_it_is() -> None:
     node = SocketNode(zmq.SUB)
     with pytest.raises(trio.ClosedResourceError, match="not open yet"):
         await node.recv()
+    with pytest.raises(trio.ClosedResourceError, match="not open yet"):
+        node.connect("ipc:///nowhere")
     async with node:
         with pytest.raises(LocalProtocolError, match="only receives"):
             await node.send(b"", b"")
-    with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(trio.BusyResourceError, match="already open"):
+            await node.__aenter__()
+    with pytest.raises(trio.ClosedResourceError, match="node is closed"):
         await node.recv()
-    with pytest.raises(RuntimeError, match="opened once"):
+    with pytest.raises(trio.ClosedResourceError, match="make a new one"):
         await node.__aenter__()
+
+
+def test_a_node_tells_what_it_is_made_of() -> None:
+    node = SocketNode(zmq.SUB, bindings=["ipc:///a"], subscriptions=["info"], options={"RCVHWM": 5})
+    assert (node.socket_type, node.bindings, node.subscriptions) == (zmq.SUB, ("ipc:///a",), (b"info",))
+    assert node.options == {zmq.RCVHWM: 5}
+    with pytest.raises(ValueError, match="only a SUB"):
+        SocketNode(zmq.DEALER, subscriptions=["info"])
+
+
+async def test_an_open_node_takes_more_addresses_and_topics(tmp_path: Path) -> None:
+    with trio.fail_after(10):
+        async with SocketNode(zmq.PUB) as pub, SocketNode(zmq.SUB) as sub, trio.open_nursery() as nursery:
+            sub.connect(pub.bind("tcp://127.0.0.1:*"))
+            assert (sub.connections, pub.bindings) == (pub.endpoints, ("tcp://127.0.0.1:*",))
+            sub.subscribe("a")
+            sub.subscribe("b")
+            with pytest.raises(LocalProtocolError, match="only a SUB"):
+                pub.subscribe("a")
+
+            async def publish() -> None:
+                while True:
+                    for topic in (b"a", b"b", b"c"):
+                        await pub.send(topic, b"")
+
+            nursery.start_soon(publish)
+            heard: set[bytes] = set()
+            while heard != {b"a", b"b"}:
+                heard.add((await sub.recv())[0])
+            sub.unsubscribe("a")
+            sub.unsubscribe("never")
+            assert sub.subscriptions == (b"b",)
+            in_a_row = 0
+            while in_a_row < 5000:  # more than can be under way
+                in_a_row = in_a_row + 1 if (await sub.recv())[0] == b"b" else 0
+            nursery.cancel_scope.cancel()

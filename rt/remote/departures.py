@@ -1,0 +1,48 @@
+"""Who has left a router: from connections, which come and go, to identities, which calls are made by.
+
+The rule of this module: an identity counts as gone only when the last connection that it spoke over is closed. What is kept is
+one entry for each connection that stands, however many identities come and go.
+"""
+
+from collections.abc import Iterable
+
+
+class Departures:
+    """Knows which identity speaks over which connection.
+
+    >>> departures = Departures()
+    >>> departures.heard(7, b"a"), departures.heard(8, b"b"), departures.heard(9, b"b")
+    (None, None, None)
+    >>> departures.closed([7, 8])
+    [b'a']
+    >>> len(departures)
+    1
+    """
+
+    def __init__(self) -> None:
+        self._speaker: dict[int, bytes] = {}
+        self._connection: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._speaker)
+
+    def heard(self, connection: int, identity: bytes) -> bytes | None:
+        """Note that an identity has spoken; returns the one whose connection had that number before, if that is gone."""
+        before = self._speaker.get(connection)
+        if before == identity or connection < 0:
+            return None
+        gone = self._close(connection)
+        self._speaker[connection] = identity
+        self._connection[identity] = connection
+        return gone
+
+    def closed(self, connections: Iterable[int]) -> list[bytes]:
+        """Forget connections that are closed; returns the identities that are gone with them."""
+        return [identity for each in connections if (identity := self._close(each)) is not None]
+
+    def _close(self, connection: int) -> bytes | None:
+        identity = self._speaker.pop(connection, None)
+        if identity is None or self._connection.get(identity) != connection:
+            return None  # it has never spoken, or has another connection by now
+        del self._connection[identity]
+        return identity

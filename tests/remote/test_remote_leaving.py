@@ -1,0 +1,286 @@
+"""Nobody works for somebody who does not wait: time limits, cancelled calls, and callers that have gone."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from rt.errors import DeviceError, RemoteCallError
+from rt.protocol import rpc
+from rt.remote import Client, Handler, Router, Service, SocketNode, route, router
+from rt.remote.departures import Departures
+
+ADDRESS = "slow-service"
+
+
+class Slow(Handler):
+    """Methods that take their time, and say how they went."""
+
+    def __init__(self) -> None:
+        self.news: dict[str, trio.Event] = {name: trio.Event() for name in ("entered", "stopped", "finished")}
+        self.gate = trio.Event()
+        self.thread = threading.Event()
+
+    async def _wait(self) -> str:
+        self.news["entered"].set()
+        try:
+            await self.gate.wait()
+        except trio.Cancelled:
+            self.news["stopped"].set()
+            raise
+        self.news["finished"].set()
+        return "done"
+
+    @route
+    async def wait(self) -> str:
+        return await self._wait()
+
+    @route(urgent=True)
+    async def halt(self) -> str:
+        return await self._wait()
+
+    @route(limit=0.02)
+    async def short(self) -> str:
+        return await self._wait()
+
+    @route(limit=0.02)
+    def short_thread(self) -> None:
+        self.thread.wait()
+
+    @route(inline=True)
+    def quick(self) -> int:
+        return 1
+
+
+class Here:
+    """A router, a service and a client of it."""
+
+    def __init__(self, client: Client, service: Service, router: Router) -> None:
+        self.client = client
+        self.service = service
+        self.router = router
+
+    def visitor(self, name: str = "") -> Client:
+        return Client(SocketNode(zmq.DEALER, name, connections=self.router.frontends), address=ADDRESS, timeout=20)
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path, handler: Handler, **options: Any) -> AsyncIterator[Here]:
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            router = Router([f"ipc://{tmp_path}/f"], [f"ipc://{tmp_path}/b"])
+            await nursery.start(router.run)
+            service = Service(SocketNode(zmq.DEALER, ADDRESS, connections=router.backends), handler, **options)
+            await nursery.start(service.run)
+            node = SocketNode(zmq.DEALER, "test-client", connections=router.frontends)
+            async with Client(node, address=ADDRESS, timeout=10) as client:
+                yield Here(client, service, router)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_call_that_is_cancelled_stops_its_method(tmp_path: Path) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler) as here:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.client.call.wait)
+            await handler.news["entered"].wait()
+            nursery.cancel_scope.cancel()
+        await handler.news["stopped"].wait()
+        assert await here.client.call.quick() == 1
+        assert here.service.counters.cancelled == 1
+        assert not here.service._running
+
+
+async def test_a_call_that_nobody_waits_for_any_more_stops_its_method(tmp_path: Path) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler) as here:
+        with pytest.raises(RemoteCallError, match="did not answer wait within"):
+            await here.client.call.wait(timeout=0.05)
+        await handler.news["stopped"].wait()
+
+
+async def test_a_call_that_waits_for_its_turn_is_forgotten_when_it_is_cancelled(tmp_path: Path) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler, concurrency=1) as here, trio.open_nursery() as nursery:
+        nursery.start_soon(here.client.call.wait)
+        await handler.news["entered"].wait()
+        with pytest.raises(RemoteCallError):
+            await here.client.call.wait(timeout=0.02)
+        while here.service.counters.cancelled == 0:
+            await here.client.call.quick()
+        assert here.service._open == 1
+        handler.gate.set()
+
+
+async def test_what_is_urgent_ends_although_its_caller_does_not_wait(tmp_path: Path) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler, limit=0.01) as here:
+        with pytest.raises(RemoteCallError):
+            await here.client.call.halt(timeout=0.05)
+        assert await here.client.call.quick() == 1
+        handler.gate.set()
+        await handler.news["finished"].wait()
+        assert not handler.news["stopped"].is_set()
+
+
+async def test_a_service_answers_what_is_taken_back_and_ignores_what_it_does_not_know(tmp_path: Path) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler) as here:
+        node = SocketNode(zmq.DEALER, "bare", connections=here.router.frontends)
+        async with node:
+
+            async def say(message: rpc.Envelope) -> None:
+                await node.send(ADDRESS.encode(), rpc.encode(message))
+
+            await say(rpc.Request(7, "wait", []))
+            await handler.news["entered"].wait()
+            for params in ([], ["7"], [8], [7, 7], [[7]], [-1], [None]):
+                await say(rpc.Notification("$cancel", params))
+            await say(rpc.Notification("$gone", [b"bare"]))  # only a router may say so
+            await say(rpc.Notification("$trace", [1]))
+            await say(rpc.Request(8, "quick", []))
+            assert rpc.decode((await node.recv())[1]) == rpc.Response(8, None, 1)
+            await say(rpc.Notification("$cancel", [7]))
+            answer = rpc.decode((await node.recv())[1])
+            assert isinstance(answer, rpc.Response)
+            assert answer.error is not None
+            assert answer.error[0] == "wait was stopped: its caller does not wait any more"
+        assert here.service.counters.errors == 1
+
+
+async def test_nobody_can_take_back_the_call_of_another(tmp_path: Path) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler) as here, here.visitor() as stranger, trio.open_nursery() as nursery:
+        nursery.start_soon(here.client.call.wait)
+        await handler.news["entered"].wait()
+        (number,) = here.client._calls
+        await stranger.issue_call("$cancel", number, notification=True)
+        assert await stranger.call.quick() == 1
+        assert not handler.news["stopped"].is_set()
+        handler.gate.set()
+
+
+@pytest.mark.parametrize("name", ["", "named"])
+async def test_a_method_stops_when_its_caller_has_gone(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router, "RETURN_TIME", 0.05)
+    handler = Slow()
+    async with serving(tmp_path, handler) as here:
+        async with SocketNode(zmq.DEALER, name, connections=here.router.frontends) as node:
+            await node.send(ADDRESS.encode(), rpc.encode(rpc.Request(1, "wait", [])))
+            await handler.news["entered"].wait()
+        await handler.news["stopped"].wait()
+        assert await here.client.call.quick() == 1
+        assert here.router.counters.gone == 1
+        assert len(here.router._departures) == 2  # the client and the service are still there
+
+
+async def test_a_caller_that_comes_back_in_time_has_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router, "RETURN_TIME", 0.2)
+    handler = Slow()
+    async with serving(tmp_path, handler) as here:
+        async with SocketNode(zmq.DEALER, "named", connections=here.router.frontends) as node:
+            await node.send(ADDRESS.encode(), rpc.encode(rpc.Request(1, "wait", [])))
+            await handler.news["entered"].wait()
+        async with SocketNode(zmq.DEALER, "named", connections=here.router.frontends) as again:
+            assert await again.recv() == (b"", b"")  # the router asks whether it is there
+            assert not handler.news["stopped"].is_set()
+            handler.gate.set()
+            peer, payload = await again.recv()
+            assert (peer, rpc.decode(payload)) == (ADDRESS.encode(), rpc.Response(1, None, "done"))
+        assert here.router.counters.gone == 0
+
+
+@pytest.mark.parametrize("method", ["short", "short_thread"])
+async def test_a_method_that_runs_longer_than_its_limit_is_stopped_and_says_so(tmp_path: Path, method: str) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler) as here:
+        with pytest.raises(RemoteCallError, match=rf"{method} was stopped: .* its limit of 0\.02 s") as caught:
+            await here.client.call[method]()
+        assert caught.value.context == {"method": method, "limit": 0.02}
+        assert here.service.counters.overdue == 1
+        assert await here.client.call.quick() == 1
+        handler.thread.set()
+
+
+async def test_a_service_has_a_limit_for_routes_that_have_none(tmp_path: Path, autojump_clock: MockClock) -> None:
+    service = Service(SocketNode(zmq.DEALER, ADDRESS), handler := Slow(), limit=30)
+    with pytest.raises(RemoteCallError, match="limit of 30 s"):
+        await service._invoke(handler.routes()["wait"], [])
+    assert trio.current_time() >= 30
+
+
+@pytest.mark.parametrize(("inline", "limit"), [(False, 0.0), (False, -1.0), (False, float("nan")), (True, 1.0)])
+def test_a_limit_that_cannot_be_kept_is_refused(inline: bool, limit: float) -> None:
+    with pytest.raises(ValueError, match="cannot have the limit"):
+
+        @route(inline=inline, limit=limit)
+        def method() -> None: ...
+
+
+class Front(Handler):
+    """A service that asks another one."""
+
+    def __init__(self) -> None:
+        self.client: Client | None = None
+
+    @route
+    async def ask(self, method: str) -> object:
+        assert self.client is not None
+        return await self.client.issue_call(method)
+
+
+class Failing(Handler):
+    @route
+    async def fail(self) -> None:
+        raise DeviceError("the device 7 is gone: ünder", uid="7", tries=3, ports=["a", None, 1.5], last={"ok": False})
+
+
+async def test_an_error_travels_whole_through_a_service_in_between(tmp_path: Path) -> None:
+    async with serving(tmp_path, Failing()) as here:
+        front = Front()
+        front.client = here.client
+        async with trio.open_nursery() as nursery:
+            node = SocketNode(zmq.DEALER, "front-service", connections=here.router.backends)
+            await nursery.start(Service(node, front).run)
+            with pytest.raises(RemoteCallError, match=r"^the device 7 is gone: ünder$") as caught:
+                await here.client.call.ask("fail", address="front-service")
+            assert caught.value.context == {"uid": "7", "tries": 3, "ports": ["a", None, 1.5], "last": {"ok": False}}
+            with pytest.raises(RemoteCallError, match="no method fial; did you mean fail") as caught:
+                await here.client.call.ask("fial", address="front-service")
+            nursery.cancel_scope.cancel()
+
+
+events = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b", b"c"])))
+
+
+@given(events)
+def test_an_identity_is_gone_exactly_when_its_last_connection_is(story: list[tuple[int, bytes]]) -> None:
+    departures = Departures()
+    open_: dict[int, bytes] = {}
+    newest: dict[bytes, int] = {}
+    for connection, identity in story:
+        before = open_.get(connection)
+        gone = [before] if before and before != identity and newest.get(before) == connection else []
+        if identity:
+            said = departures.heard(connection, identity)
+            assert ([said] if said else []) == gone
+            if before != identity:
+                open_[connection] = identity
+                newest[identity] = connection
+        else:
+            assert departures.closed([connection]) == gone
+            open_.pop(connection, None)
+        for each in gone:
+            if newest.get(each) == connection:
+                del newest[each]
+        assert len(departures) == len(open_)
