@@ -2,24 +2,25 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from rt.cli import link
+from rt.cli import completion, link, methods
 from rt.cli.away import Away, away_options
 from rt.cli.options import click_options
-from rt.config import Loaded, nearest
+from rt.config import Loaded
 from rt.errors import RemoteCallError
 
 HELP = """\
 Call a method of the running robot and print its result as JSON.
 
-ARGS are JSON values; what is no JSON, or where a method takes text and no number, is taken as text. METHOD may carry its service, as in device-service.ping.
+ARGS are JSON values; what is no JSON, or where a method takes text and no number, is taken as text. METHOD may carry its service, as in device.ping.
 
 \b
-rt call                    lists the methods
+rt call --list             the methods of all services
+rt call read --help        one method and its arguments, from the running robot
 rt call teleop
 rt call ping left_motor
 rt call read left_motor '["duty_cycle"]'
@@ -29,61 +30,72 @@ _ESTOP_TIMEOUT = 2.0
 _ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
 
 
-@click.command(help=HELP, context_settings={"ignore_unknown_options": True})
-@click.argument("method", default="")
+@click.command(help=HELP, add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("method", default="", shell_complete=completion.methods)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("--service", metavar="NAME", help="Service to call, when several have a method of that name.")
 @click.option(
     "--timeout", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Time to wait for the answer."
 )
 @click.option("--list", "listing", is_flag=True, help="List the methods of all services, as without METHOD.")
+@click.option("-h", "--help", "helping", is_flag=True, help="Show this message, or with METHOD what that takes.")
 @away_options
-@click_options("instance")
+@click_options("instance", load=False)
 def command(  # noqa: PLR0917 - click passes them by name
-    loaded: Loaded,
+    loaded: Callable[[], Loaded],
     away: Away | None,
     method: str,
     args: tuple[str, ...],
     service: str | None,
     timeout: float,
     listing: bool,
+    helping: bool,
 ) -> None:
     """Call a method of the running robot and print its result as JSON."""
+    if helping and not method:
+        click.echo(click.get_current_context().get_help())
+        return
     name, _, short = method.rpartition(".")
-    wanted = service or name or None
+    wanted = methods.service_name(service or name) if service or name else None
+
+    async def show(robot: link.Link) -> None:
+        services = await _look(robot, wanted)
+        if helping:
+            address = methods.find(services, short, wanted)
+            lines = methods.explain(address, short, services[address][short])
+        else:
+            lines = methods.listing(services)
+        click.echo("\n".join(lines))
 
     async def call(robot: link.Link) -> Any:
-        services = await robot.describe()
-        address = _find(services, short, wanted)
-        values = _values(services[address][short], args)
+        services = await _look(robot, wanted)
+        address = methods.find(services, short, wanted)
+        values = methods.values(short, services[address][short], args)
         if short == "estop":
             return await _estop(robot, address, values)
         return await robot.client.issue_call(short, *values, address=address, timeout=timeout)
 
-    if listing or not method:
-        link.run(loaded.config, _list, away=away)
-        return
-    result = link.run(loaded.config, call, away=away)
+    if helping or listing or not method:
+        link.run(loaded().config, show, away=away)
+    else:
+        _print(short, link.run(loaded().config, call, away=away))
+
+
+async def _look(robot: link.Link, wanted: str | None) -> dict[str, dict[str, Any]]:
+    """The methods of one service, or of all that answer."""
+    if wanted is None:
+        return await robot.describe()
+    # That it is not there is said at once, and by the one who knows which are: the router.
+    return {wanted: await robot.client.issue_call("describe", address=wanted, timeout=link.DESCRIBE_TIMEOUT)}
+
+
+def _print(method: str, result: Any) -> None:
     if result is not None:
         click.echo(json.dumps(result, indent=2, ensure_ascii=False))
-    elif short == "estop":
+    elif method == "estop":
         click.echo(_ESTOPPED)
     elif sys.stdout.isatty():
         click.echo("ok")
-
-
-async def _list(robot: link.Link) -> None:
-    for service, methods in (await robot.describe()).items():
-        click.echo(service)
-        for name, info in methods.items():
-            doc = info["doc"].strip().partition("\n")[0]
-            arguments = " ".join(_metavar(argument) for argument in info["arguments"])
-            click.echo(f"  {f'{name} {arguments}'.rstrip():<28}  {doc}".rstrip())
-
-
-def _metavar(argument: dict[str, Any]) -> str:
-    name = argument["name"].upper()
-    return name if argument["required"] else f"[{name}]"
 
 
 async def _estop(robot: link.Link, address: str, values: list[Any]) -> None:
@@ -93,55 +105,3 @@ async def _estop(robot: link.Link, address: str, values: list[Any]) -> None:
     except RemoteCallError:
         if not await robot.ended(_ESTOP_TIMEOUT):
             raise
-
-
-def _find(services: dict[str, dict[str, Any]], method: str, service: str | None) -> str:
-    if service is not None and not service.endswith("-service"):
-        service = f"{service}-service"
-    if service is not None and service not in services:
-        raise RemoteCallError(f"no service {service!r} answers; there are {', '.join(services) or 'none'}")
-    having = [name for name, methods in services.items() if service in {None, name} and method in methods]
-    if len(having) == 1:
-        return having[0]
-    if having:
-        raise RemoteCallError(f"{' and '.join(having)} have a method {method!r}: choose one with --service")
-    silent = [name for name in link.SERVICES if name not in services]
-    known = {name for entries in services.values() for name in entries}
-    note = f" ({', '.join(silent)} did not answer)" if silent else ""
-    raise RemoteCallError(f"no service has a method {method!r}{nearest(method, known)}{note}")
-
-
-def _values(method: dict[str, Any], texts: Sequence[str]) -> list[Any]:
-    """The arguments as the method takes them: what may be a text and no number stays text."""
-    arguments = method.get("arguments", [])
-    schemas = [argument["schema"] for argument in arguments] + [None] * len(texts)
-    return [
-        text
-        if schema and _allows(schema, "string") and _is_number(text) and not _takes_number(schema)
-        else _value(text)
-        for text, schema in zip(texts, schemas, strict=False)
-    ]
-
-
-def _takes_number(schema: dict[str, Any]) -> bool:
-    return _allows(schema, "integer") or _allows(schema, "number")
-
-
-def _allows(schema: dict[str, Any], kind: str) -> bool:
-    named = schema.get("type")
-    if named == kind or (isinstance(named, list) and kind in named):
-        return True
-    return any(_allows(each, kind) for each in (*schema.get("anyOf", ()), *schema.get("oneOf", ())))
-
-
-def _is_number(text: str) -> bool:
-    return type(_value(text)) in {int, float} or text.lstrip("-").isdecimal()
-
-
-def _value(text: str) -> Any:
-    # A UID is a text of digits on the wire: numbers beyond what MessagePack carries stay text.
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        return text
-    return text if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64 else value

@@ -10,13 +10,16 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 import rt
 from rt.cli.quick import spare_ldconfig
 from rt.errors import RuntimeBaseException
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -46,6 +49,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "config": Verb("config", "Show every option, its value and where the value came from."),
         "keys": Verb("keys", "Say who may drive this robot from another computer."),
         "lint": Verb("lint", "Check the team's code without running it."),
+        "completion": Verb("completion", "Let the Tab key complete verbs, flags, methods and devices."),
         "doctor": Verb("doctor", "Check this machine and the team's code."),
     },
     "Develop": {
@@ -83,6 +87,13 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"there is no verb {args[0]!r}{nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[Any]]":
+        """Return the verbs and flags that begin so, without importing any verb."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=verb.help) for name, verb in VERBS.items() if name.startswith(incomplete)]
+        return found + (click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else [])
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the signature of click
         """Write the verbs by what they are for, without importing them."""
         width = max(map(len, VERBS))
@@ -117,6 +128,10 @@ def cli(instance: str | None, debug: bool | None) -> None:
 def run(arguments: Sequence[str], group: click.Group = cli) -> int:
     """Run the verb that the arguments name and return the exit status."""
     _open_missing_streams()
+    if instruction := os.environ.get("_RT_COMPLETE"):
+        from rt.cli.completion import complete
+
+        return complete(group, instruction)
     context_meta: dict[str, bool] = {}
     if list(arguments[:1]) == ["help"]:
         arguments = [*arguments[1:2], "--help"]

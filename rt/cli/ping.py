@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 import trio
 
-from rt.cli import link
+from rt.cli import completion, link
 from rt.cli.device import Device, Devices, Output, run_until_signal
 from rt.cli.options import click_options
 from rt.config import Loaded
@@ -32,7 +32,7 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
 
 
 @click.command(help=HELP)
-@click.argument("uids", nargs=-1, metavar="[UID]...")
+@click.argument("uids", nargs=-1, metavar="[UID]...", shell_complete=completion.devices)
 @click.option("--count", type=click.IntRange(1), metavar="NUMBER", help="End after so many requests to each device.")
 @click.option(
     "--interval",

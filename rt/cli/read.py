@@ -6,7 +6,7 @@ from typing import Any
 import click
 import trio
 
-from rt.cli import link
+from rt.cli import completion, link
 from rt.cli.device import Device, Devices, as_text
 from rt.cli.options import click_options
 from rt.config import Loaded
@@ -25,7 +25,7 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 
 
 @click.command(help=HELP)
-@click.argument("uid")
+@click.argument("uid", shell_complete=completion.devices)
 @click.argument("params", nargs=-1, metavar="[PARAM]...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(

@@ -13,7 +13,7 @@ import click
 import trio
 
 from rt.buffer import Doorbell, Lease
-from rt.cli import link
+from rt.cli import completion, link
 from rt.cli.device import Device, Devices, run_until_signal
 from rt.cli.options import click_options
 from rt.config import Loaded, nearest
@@ -38,7 +38,7 @@ rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
 
 
 @click.command(help=HELP)
-@click.argument("uid")
+@click.argument("uid", shell_complete=completion.devices)
 @click.argument("settings", nargs=-1, required=True, metavar="PARAM=VALUE...")
 @click.option(
     "--seconds",

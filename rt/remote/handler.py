@@ -5,6 +5,7 @@ is told which argument it was, what came and what is allowed.
 """
 
 import inspect
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, get_type_hints, overload
@@ -131,9 +132,9 @@ class Route:
         self._result = hints.get("return", Any)
         self._plain = plain
         shown = [each.replace(annotation=plain.get(each.name, each.empty)) for each in signature.parameters.values()]
-        self.signature = name + str(
-            signature.replace(parameters=shown, return_annotation=plain.get("return", signature.empty))
-        )
+        returned = plain.get("return", signature.empty)
+        whole = signature.replace(parameters=shown, return_annotation=None if returned is type(None) else returned)
+        self.signature = name + _plainly(str(whole))
 
     def bind(self, params: Sequence[Any]) -> list[Any]:
         """Check arguments that came and convert them to the types of the method.
@@ -172,7 +173,7 @@ class Route:
         return MethodInfo(self.signature, inspect.getdoc(self.method) or "", arguments, _schema(self._result))
 
     def _written(self, argument: str) -> str:
-        return inspect.formatannotation(self._plain[argument]) if argument in self._plain else ""
+        return _plainly(inspect.formatannotation(self._plain[argument])) if argument in self._plain else ""
 
     def _convert(self, argument: str, annotation: Any, value: Any) -> Any:
         if annotation is Any:
@@ -229,6 +230,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     if near:
         return f"there is no {what} {name}; did you mean {near[0]}?"
     return f"there is no {what} {name}" + (f"; there are {', '.join(names[:20])}" if names else "")
+
+
+def _plainly(text: str) -> str:
+    """Types without the modules that they come from."""
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
 
 
 def _check_annotation(name: str, parameter: inspect.Parameter, annotation: Any) -> None:

@@ -1,0 +1,35 @@
+// A client of rt in another language: MessagePack-RPC over a ZMQ DEALER. Arguments: address, then where to find the packages.
+// Prints one JSON object of what it has learned.
+import { createRequire } from "node:module";
+
+const [address, home] = process.argv.slice(2);
+const require = createRequire(home + "/");
+const zmq = require("zeromq");
+const { decode, encode } = require("@msgpack/msgpack");
+
+const socket = new zmq.Dealer({ linger: 0, receiveTimeout: 20000, sendTimeout: 20000 });
+socket.connect(address);
+let number = 0;
+
+async function call(service, method, ...params) {
+  number += 1;
+  await socket.send([service, encode([0, number, method, params])]);
+  const [sender, payload] = await socket.receive();
+  const [kind, answered, error, result] = decode(payload);
+  if (sender.toString() !== service || kind !== 1 || answered !== number) throw new Error("a wrong answer");
+  return { error, result };
+}
+
+const learned = {
+  list_uids: await call("device-service", "list_uids"),
+  describe: Object.keys((await call("executor-service", "describe")).result).sort(),
+  teleop: await call("executor-service", "teleop"),
+  mode: await call("executor-service", "mode"),
+  idle: await call("executor-service", "idle"),
+  wrong: await call("device-service", "read", 5),
+  absent: await call("nobody-service", "ping"),
+};
+await socket.send(["executor-service", encode([2, "idle", []])]);
+learned.afterNotification = await call("executor-service", "mode");
+console.log(JSON.stringify(learned));
+socket.close();

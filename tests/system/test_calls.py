@@ -1,0 +1,112 @@
+"""What a person at a shell can find out about calls, and what he is told when one is wrong."""
+
+import os
+import subprocess
+
+import pytest
+import trio
+from support.robot import BINARY, PATIENCE, Device, Robot, uid_of
+
+pytestmark = pytest.mark.system
+
+
+async def complete(robot: Robot, *words: str) -> list[str]:
+    """What the Tab key offers after these words, the last of which has just been begun; nothing else is said."""
+    with trio.fail_after(PATIENCE):
+        command = robot.arguments("")[:-3]
+        done = await trio.run_process(
+            command,
+            env={
+                **robot.environment,
+                "_RT_COMPLETE": "bash_complete",
+                "COMP_WORDS": " ".join(["rt", *words]),
+                "COMP_CWORD": str(len(words)),
+            },
+            cwd=robot.folder / "empty",
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    return [line.partition(",")[2] for line in done.stdout.decode().splitlines()]
+
+
+async def test_the_methods_of_a_running_robot_explain_themselves(robot: Robot) -> None:
+    await robot.start()
+    listed = (await robot.command("call", "--list")).stdout.splitlines()
+    assert [line for line in listed if line.endswith("-service")] == [
+        "broker-service",
+        "device-service",
+        "executor-service",
+    ]
+    assert "  teleop() -> None" in listed
+    assert "      Begin teleop: teleop_setup once, then teleop_main at its period." in listed
+    assert (await robot.command("call")).stdout.splitlines() == listed
+    only = (await robot.command("call", "--list", "--service", "device")).stdout.splitlines()
+    assert only[0] == "device-service"
+    assert "executor-service" not in only
+
+    told = (await robot.command("call", "subscribe", "--help")).stdout
+    assert told.startswith("Usage: rt call subscribe UID [PARAMS] [INTERVAL]")
+    assert "of device-service" in told
+    assert "\n  uid       str\n" in told
+    assert "[default: None]" in told
+
+
+async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) -> None:
+    done = await robot.command("call", "teleop", "--help")
+    assert done.returncode == 1
+    assert "no robot runs as" in done.stderr
+    await robot.start()
+
+    async def refused(*arguments: str) -> str:
+        # The time that the call may take is longer than the test's patience: an answer has to come at once.
+        done = await robot.command("call", "--timeout", "1000", *arguments)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.stderr
+
+    assert "there is no service devic-service; did you mean device-service?" in await refused("devic.ping")
+    assert "there is no service 7-service" in await refused("ping", "--service", "7")
+    assert "choose" not in await refused("describe")
+    assert "write broker.describe or device.describe or executor.describe, or use --service" in await refused(
+        "describe"
+    )
+    assert "device-service has no method 'pong'; did you mean ping?" in await refused("device.pong")
+    assert "no service has a method 'qqq'; `rt call --list` tells them" in await refused("qqq")
+    said = await refused("execute", "[{")
+    assert "argument requests came as [{, which is no JSON; allowed is list[" in said
+    said = await refused("execute", '[{"func": 5}]')
+    assert "argument requests came as [{'func': 5}]: Expected `str`, got `int`" in said
+    said = await refused("execute", "[]", "maybe")
+    assert "argument block came as 'maybe': Expected `bool`, got `str`" in said
+    assert "cannot be called with 3 arguments" in await refused("teleop", "1", "2", "3")
+
+
+async def test_the_tab_key_knows_verbs_flags_methods_and_devices(robot: Robot, nursery: trio.Nursery) -> None:
+    assert await complete(robot, "ca") == ["call"]
+    assert "--timeout" in await complete(robot, "call", "--t")
+    instance = ("--instance", robot.name)
+    assert await complete(robot, *instance, "call", "te") == []  # there is no robot, and nothing is said of it
+    assert await complete(robot, *instance, "read", "") == []
+    await robot.start()
+    motor, other = Device("polar-bear"), Device("servo-motor")
+    await robot.plug_tcp(motor)
+    await robot.plug_tcp(other)
+    await robot.connected(motor, other)
+    assert await complete(robot, *instance, "call", "tel") == ["teleop"]
+    assert await complete(robot, *instance, "call", "device.pi") == ["device.ping"]
+    assert await complete(robot, "call", *instance, "est") == ["estop"]
+    assert sorted(await complete(robot, *instance, "read", "")) == sorted(["motor", str(uid_of("servo-motor"))])
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(bool(BINARY), reason="the script is the same from source")
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+async def test_the_script_of_a_shell_is_printed(robot: Robot, shell: str) -> None:
+    done = await robot.command("completion", shell)
+    assert done.returncode == 0
+    assert "_RT_COMPLETE" in done.stdout
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=done.stdout.encode(), env=os.environ, check=False).returncode == 0  # noqa: ASYNC221 - a moment
+    assert "eval" in (await robot.command("completion")).stdout
