@@ -1,8 +1,10 @@
 """The socket: no wake-up is lost, no cancel loses a message, no peer stops it."""
 
 import itertools
+import os
+import random
 import select
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from trio.testing import MockClock
 from rt.errors import ConfigError, InstanceBusyError, LocalProtocolError
 from rt.remote import Socket, SocketNode
 
-MESSAGES = 5000
+MESSAGES = int(os.environ.get("WAKEUP_MESSAGES", "100000"))
+"""Messages that pass a socket on which one task sends and another waits."""
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ async def test_a_receiver_wakes_although_another_task_sends_on_its_socket(pair: 
             assert await left.recv() == [b"%d" % number]
             got += 1
 
-    with trio.fail_after(60):
+    with trio.fail_after(30 + MESSAGES / 500):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo)
             nursery.start_soon(receive)
@@ -143,6 +146,62 @@ async def test_a_cancelled_receiver_loses_no_message(pair: tuple[Socket, Socket]
                         got.append(int((await left.recv())[0]))
                 await trio.lowlevel.checkpoint()
     assert got == list(range(500))
+
+
+class Disturbed:
+    """Does steps again and again, each of which may be cancelled at any point."""
+
+    def __init__(self, seed: int, nursery: trio.Nursery) -> None:
+        self._chance = random.Random(seed)
+        self._nursery = nursery
+
+    async def do(self, step: Callable[[], Awaitable[None]], done: Callable[[], bool]) -> None:
+        while not done():
+            with trio.CancelScope() as scope:
+                kind = self._chance.randrange(4)
+                if kind == 0:
+                    scope.cancel()
+                elif kind == 1:
+                    scope.deadline = trio.current_time() + self._chance.random() * 2e-4
+                elif kind == 2:
+                    self._nursery.start_soon(self._cancel_soon, scope, self._chance.randrange(5))
+                await step()
+            await trio.lowlevel.checkpoint()
+
+    async def _cancel_soon(self, scope: trio.CancelScope, turns: int) -> None:
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        scope.cancel()
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_cancels_at_random_lose_no_message_and_break_no_socket(pair: tuple[Socket, Socket], seed: int) -> None:
+    count = 400
+    got: dict[Socket, list[int]] = {socket: [] for socket in pair}
+
+    async def send_all(socket: Socket, disturbed: Disturbed) -> None:
+        unsent = list(range(count))
+
+        async def step() -> None:
+            await socket.send([b"%d" % unsent[0]])
+            unsent.pop(0)
+
+        await disturbed.do(step, lambda: not unsent)
+
+    async def receive_all(socket: Socket, disturbed: Disturbed) -> None:
+        async def step() -> None:
+            got[socket].append(int((await socket.recv())[0]))
+
+        await disturbed.do(step, lambda: len(got[socket]) == count)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for socket in pair:
+                nursery.start_soon(send_all, socket, Disturbed(seed, nursery))
+                nursery.start_soon(receive_all, socket, Disturbed(seed + 100, nursery))
+    assert all(numbers == list(range(count)) for numbers in got.values())
+    assert all(socket.counters.sent == count for socket in pair)
+    assert not any(socket._waiters for socket in pair)
 
 
 async def test_another_receiver_takes_over_from_a_cancelled_one(

@@ -17,6 +17,7 @@ import pytest
 import trio
 import zmq
 from support.robot import Device, Robot
+from support.strangers import GREETING, frames_of, introduce
 
 from rt.protocol.control import GamepadState
 from rt.remote import Client, SocketNode
@@ -132,32 +133,19 @@ class Noise:
     def _identity(self) -> None:
         """One more peer that says who it is, and goes."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._base), 1) as stream:
-            stream.sendall(greeting(self.chance.randbytes(20)) + frames_of(b"", b"") + frames_of(b"nobody", b"\x90"))
+            stream.settimeout(1)
+            stream.sendall(GREETING)
+            introduce(stream, b"n" + self.chance.randbytes(20), frames_of(b"", b""), frames_of(b"nobody", b"\x90"))
 
     def _giant(self) -> None:
         """A message of 64 MiB, as far as it is taken."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._base), 1) as stream:
             stream.settimeout(1)
-            stream.sendall(greeting(b"giant") + struct.pack(">BQ", 0x02, BIG))
+            stream.sendall(GREETING)
+            introduce(stream, b"giant", struct.pack(">BQ", 0x02, BIG))
             for _ in range(BIG >> 16):
                 stream.sendall(bytes(1 << 16))
         self.sent["_giant"] = self.sent.get("_giant", 0) + 1
-
-
-def greeting(identity: bytes) -> bytes:
-    """What a DEALER says first in ZMTP 3.0, without security."""
-    ready = b"\x05READY" + b"".join(
-        bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
-        for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", identity))
-    )
-    hello = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
-    return hello + bytes([0x04, len(ready)]) + ready
-
-
-def frames_of(*frames: bytes) -> bytes:
-    """A message of short frames in ZMTP."""
-    last = len(frames) - 1
-    return b"".join(bytes([0x01 if at < last else 0x00, len(frame)]) + frame for at, frame in enumerate(frames))
 
 
 def resident(pid: int) -> float:

@@ -1,0 +1,192 @@
+"""Nothing that a stranger sends stops a service or a router, or makes it keep more and more."""
+
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+import trio
+import trio.testing
+import zmq
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from support.strangers import GREETING, frames_of, introduce, nested, payloads
+
+from rt.errors import DeviceError, RemoteProtocolError
+from rt.protocol import rpc
+from rt.remote import Client, Counters, Handler, Router, Service, Socket, SocketNode, route
+
+IDENTITIES = int(os.environ.get("STRANGERS", "20000"))
+AT_ONCE = 100
+
+
+class Wire:
+    """A node whose other end is the test's own."""
+
+    def __init__(self) -> None:
+        self.counters = Counters()
+        self.routed = False
+        self.where = "a test"
+        self.sent: list[tuple[bytes, bytes]] = []
+        self.put, self._get = trio.open_memory_channel[tuple[bytes, bytes]](1000)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.put.close()
+        self._get.close()
+
+    async def send(self, peer: bytes, payload: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append((peer, payload))
+
+    async def recv(self) -> tuple[bytes, bytes]:
+        return await self._get.receive()
+
+
+class Target(Handler):
+    """Something to aim at."""
+
+    @route
+    async def echo(self, value: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return value
+
+    @route(inline=True)
+    def add(self, a: int, b: int = 1) -> int:
+        return a + b
+
+    @route
+    async def fail(self, *context: Any) -> None:
+        raise DeviceError("failed", **{f"c{at}": value for at, value in enumerate(context)})
+
+
+@given(payloads())
+@example(nested(b"\x91", 1 << 20))
+@example(nested(b"\x81\x91", 1 << 19))
+def test_bytes_are_a_message_or_refused_with_one_error(payload: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        message = rpc.decode(payload)
+        assert isinstance(message, rpc.Request | rpc.Response | rpc.Notification)
+
+
+@given(st.lists(payloads(), max_size=20))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+def test_a_service_answers_each_request_once_whatever_comes(story: list[bytes]) -> None:
+    async def main() -> None:
+        wire = Wire()
+        service = Service(wire, Target())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.run)
+            for payload in story:
+                await wire.put.send((b"peer", payload))
+            await wire.put.send((b"end", rpc.encode(rpc.Request(1, "echo", ["still here"]))))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        asked = []
+        for payload in story:
+            with contextlib.suppress(RemoteProtocolError):
+                message = rpc.decode(payload)
+                asked += [message.id] if isinstance(message, rpc.Request) else []
+        answers = [rpc.decode(payload) for peer, payload in wire.sent if peer == b"peer"]
+        answered = [each.id for each in answers if isinstance(each, rpc.Response)]
+        assert sorted(answered) == sorted(asked)
+        assert (b"end", rpc.encode(rpc.Response(1, None, "still here"))) in wire.sent
+        assert not service._running
+
+    trio.run(main)
+
+
+@contextlib.asynccontextmanager
+async def routing(tmp_path: Path) -> AsyncIterator[tuple[Router, Client]]:
+    with trio.fail_after(120):
+        async with trio.open_nursery() as nursery:
+            router = Router([f"ipc://{tmp_path}/f"], [f"ipc://{tmp_path}/b"])
+            await nursery.start(router.run)
+            service = Service(SocketNode(zmq.DEALER, "target-service", connections=router.backends), Target())
+            await nursery.start(service.run)
+            node = SocketNode(zmq.DEALER, "test-client", connections=router.frontends)
+            async with Client(node, address="target-service", timeout=30) as client:
+                yield router, client
+            nursery.cancel_scope.cancel()
+
+
+def resident() -> float:
+    """The memory of this process in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def visit(path: Path, first: int) -> None:
+    """So many strangers, each with a name of its own, who say something, hear the router's hello, and go."""
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for _ in range(AT_ONCE):
+            stream = stack.enter_context(socket.socket(socket.AF_UNIX))
+            stream.settimeout(30)
+            stream.connect(str(path))
+            streams.append(stream)
+            stream.sendall(GREETING)
+        for number, stream in enumerate(streams, first):
+            request = rpc.encode(rpc.Request(1, "add", [number]))
+            message = frames_of(b"target-service", request) + frames_of(b"nobody", request) + frames_of(b"", b"")
+            introduce(stream, b"stranger %d " % number + b"x" * 150, message)
+        for stream in streams:
+            heard = b""
+            while frames_of(b"", b"") not in heard:
+                heard += stream.recv(10_000)
+
+
+async def test_tens_of_thousands_of_identities_leave_nothing_behind(tmp_path: Path) -> None:
+    async with routing(tmp_path) as (router, client):
+        middle = 0.0
+        for first in range(0, IDENTITIES, AT_ONCE):
+            await trio.to_thread.run_sync(visit, tmp_path / "f", first)
+            assert await client.call.add(1) == 2
+            if first >= IDENTITIES // 4 and not middle:
+                middle = resident()
+        assert router.counters.hellos >= IDENTITIES
+        assert len(router._departures) < 3 * AT_ONCE
+        assert len(router._services) == 1
+        assert resident() < middle + 50
+
+
+async def test_a_message_of_64_mib_costs_its_sender_the_connection_only(tmp_path: Path) -> None:
+    async with routing(tmp_path) as (_, client):
+        before = resident()
+        with Socket(zmq.DEALER) as giant:
+            giant.connect(f"ipc://{tmp_path}/f")
+            await giant.send([b"target-service", bytes(64 << 20)])
+            held = resident()
+            for _ in range(50):
+                assert await client.call.add(1) == 2
+        assert held - before < 64 + 30  # what the sender has, in this very process, and none of the receiver
+
+
+async def test_a_reader_that_does_not_read_is_given_up_and_counted(tmp_path: Path) -> None:
+    async with routing(tmp_path) as (router, client):
+        small: dict[int, int | bytes] = {zmq.RCVHWM: 1, zmq.RCVBUF: 4096, zmq.ROUTING_ID: b"lazy"}
+        with Socket(zmq.DEALER, options=small) as lazy:
+            lazy.connect(f"ipc://{tmp_path}/f")
+            request = rpc.encode(rpc.Request(1, "echo", [bytes(10_000)]))
+            while not router.counters.dropped:
+                await lazy.send([b"target-service", request])
+                await trio.lowlevel.checkpoint()
+            assert await client.call.add(1) == 2
+
+
+@pytest.mark.parametrize("count", [1, 4, 500])
+async def test_messages_of_any_number_of_frames_are_counted_and_passed_over(tmp_path: Path, count: int) -> None:
+    async with routing(tmp_path) as (router, client):
+        with Socket(zmq.DEALER) as odd:
+            odd.connect(f"ipc://{tmp_path}/f")
+            await odd.send([b"target-service"] * count)
+            while not router.counters.malformed:
+                assert await client.call.add(1) == 2
