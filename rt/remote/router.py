@@ -8,7 +8,7 @@ the others.
 
 import contextlib
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import structlog
@@ -31,6 +31,9 @@ KNOWN_MAX = 256
 
 RETURN_TIME = 1.0
 """How long a peer with a name of its own may be without a connection until it counts as gone, in s."""
+
+GATHER_TIME = 0.05
+"""Peers that go within this time are told of together, in s."""
 
 GONE_MAX = 1000
 """Identities in one message about peers that have gone."""
@@ -57,7 +60,7 @@ class RouterCounters(msgspec.Struct):
         hellos: Empty payloads.
         malformed: Messages of the wrong number of frames, or for nobody and no message of the call protocol.
         dropped: Messages that could be neither delivered nor answered.
-        gone: Peers that had sent a message to another one and have gone; the services were told.
+        gone: Peers whose messages were delivered, and who have gone; the services were told.
     """
 
     routed: int = 0
@@ -101,6 +104,7 @@ class Router:
         self._log = logger or log.get_logger()
         self._services: dict[bytes, None] = {}
         self._departures = Departures()
+        self._leaving: list[bytes] = []
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -141,16 +145,21 @@ class Router:
                 self._take_leave(gone, front, back)
 
     def _take_leave(self, gone: Sequence[bytes], front: Socket, back: Socket) -> None:
+        """Remember who has gone; however many they are, the services hear of it `1 / GATHER_TIME` times a second at most."""
+        if not self._leaving and self._nursery is not None:
+            self._nursery.start_soon(self._see_off, front, back)
+        self._leaving.extend(gone)
+
+    async def _see_off(self, front: Socket, back: Socket) -> None:
+        await trio.sleep(GATHER_TIME)
+        gone, self._leaving = self._leaving, []
         self._tell([identity for identity in gone if identity.startswith(b"\0")], back)
         named = [identity for identity in gone if not identity.startswith(b"\0")]
-        if named and self._nursery is not None:
-            self._nursery.start_soon(self._await_return, named, front, back)
-
-    async def _await_return(self, identities: list[bytes], front: Socket, back: Socket) -> None:
-        await trio.sleep(RETURN_TIME)
-        self._tell(
-            [each for each in identities if not (self._is_there(each, front) or self._is_there(each, back))], back
-        )
+        if named:
+            await trio.sleep(RETURN_TIME)
+            self._tell(
+                [each for each in named if not (self._is_there(each, front) or self._is_there(each, back))], back
+            )
 
     def _is_there(self, identity: bytes, side: Socket) -> bool:
         try:
@@ -188,11 +197,8 @@ class Router:
         if not payload:
             self._greet(sender, source, back)
             return
-        before = self._departures.heard(source.source, sender)
-        if before is not None:
-            self._take_leave([before], front, back)
         if sender == recipient:
-            self._answer(frames, source, "a message cannot go to its sender")
+            self._answer(frames, source, lambda _: "a message cannot go to its sender")
             return
         # The side where the recipient is looked for first is only a matter of speed, but for one thing: a name of a service
         # is given to a peer of the frontend only while no service has it.
@@ -200,16 +206,19 @@ class Router:
             try:
                 target.send_nowait((recipient, sender, payload))
             except trio.WouldBlock:
-                self._answer(frames, source, f"{_text(recipient)} does not keep up with its messages")
+                self._answer(frames, source, lambda name: f"{name} does not keep up with its messages")
                 return
             except zmq.ZMQError as error:
                 if error.errno != errno.EHOSTUNREACH:
                     raise
             else:
                 self.counters.routed += 1
+                before = self._departures.heard(source.source, sender)
+                if before is not None:
+                    self._take_leave([before], front, back)
                 return
         self._services.pop(recipient, None)
-        self._answer(frames, source, unknown("service", _text(recipient), map(_text, self._services)))
+        self._answer(frames, source, lambda name: unknown("service", name, map(_text, self._services)))
 
     def _greet(self, sender: bytes, source: Socket, back: Socket) -> None:
         """Answer a hello with a hello: now the peer knows that messages reach it."""
@@ -220,7 +229,8 @@ class Router:
             self._services[sender] = None
         self._reply(source, (sender, b"", b""))
 
-    def _answer(self, frames: list[bytes], source: Socket, sentence: str) -> None:
+    def _answer(self, frames: list[bytes], source: Socket, say: Callable[[str], str]) -> None:
+        """Tell whoever asked why there is no answer; the sentence is made only if somebody wants it."""
         sender, recipient, payload = frames
         try:
             message = rpc.decode(payload)
@@ -229,10 +239,8 @@ class Router:
             return
         if not isinstance(message, rpc.Request):
             self.counters.dropped += 1
-            self._log.debug(
-                "a message was not delivered", sender=_text(sender), recipient=_text(recipient), reason=sentence
-            )
             return
+        sentence = say(_text(recipient))
         context = {"address": _text(recipient), "method": message.method}
         if self._reply(source, (sender, recipient, rpc.encode(rpc.Response(message.id, (sentence, context), None)))):
             self.counters.answered += 1
