@@ -1,0 +1,97 @@
+"""Figures of calls and control: through the router of a whole robot, and from the driver's station to shared memory."""
+
+import socket
+import statistics
+import time
+
+import trio
+import zmq
+from bench.figures import MS, Figure, p99
+from support.robot import KNOWN, Robot
+
+from rt.buffer import BufferStore
+from rt.errors import DeviceBufferError
+from rt.protocol import control
+from rt.protocol.control import GamepadState
+from rt.remote import Client, SocketNode
+
+IN_FLIGHT = 64
+WARM_UP = 200
+SERVICE = "executor-service"
+METHOD = "mode"
+"""A method that does nothing, in a process of its own: what is measured is the way there and back."""
+
+
+def station(robot: Robot) -> Client:
+    """A client over TCP, as the driver's station is."""
+    node = SocketNode(zmq.DEALER, "bench-client", connections=[f"tcp://127.0.0.1:{robot.port_base}"])
+    return Client(node, address=SERVICE, timeout=20)
+
+
+async def one_at_a_time(robot: Robot, count: int) -> list[Figure]:
+    """One call after the other, through three processes: this one, the root with the router, and the executor."""
+    await robot.start()
+    times = []
+    async with station(robot) as client:
+        for number in range(WARM_UP + count):
+            began = time.perf_counter()
+            await client.issue_call(METHOD)
+            if number >= WARM_UP:
+                times.append((time.perf_counter() - began) * MS)
+            await trio.sleep(0.0005)
+    return [
+        Figure("a call through the router, median", statistics.median(times), "ms", 0.5, count),
+        Figure("a call through the router, p99", p99(times), "ms", 1.5, count),
+    ]
+
+
+async def many_at_once(robot: Robot, count: int) -> list[Figure]:
+    """As many calls as there is time for, 64 of them always under way; a rate of 5000/s is 200 us a call."""
+    await robot.start()
+    left = count
+
+    async def keep_calling(client: Client) -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await client.issue_call(METHOD)
+
+    async with station(robot) as client:
+        for _ in range(WARM_UP):
+            await client.issue_call(METHOD)
+        began = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+            for _ in range(IN_FLIGHT):
+                nursery.start_soon(keep_calling, client)
+        spent = time.perf_counter() - began
+    return [Figure(f"a call, {IN_FLIGHT} of them under way", spent / count * 1e6, "us", 200.0, count)]
+
+
+async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
+    """From a datagram of the driver's station to where the team's code reads it, the gamepad's buffer in shared memory."""
+    await robot.start()
+    times = []
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+        BufferStore(KNOWN, robot.instance.shm_prefix) as store,
+    ):
+        sender.connect(("127.0.0.1", robot.port_base + 2))
+        sender.send(control.encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)}))
+        await robot.said("the gamepad is connected")
+        # Looked at without the lock: a reader that takes it all the time is no reader that a robot has.
+        values = store.get_or_open(("gamepad", 0), create=False)._updates
+        for number in range(1, WARM_UP + count + 1):
+            wanted = number / (WARM_UP + count) / 2
+            datagram = control.encode_gamepads({0: GamepadState(0.0, wanted, 0.0, 0.0, 0)})
+            began = time.perf_counter()
+            sender.send(datagram)
+            while abs(values.joystick_left_y - wanted) > 1e-6:
+                if time.perf_counter() - began > 5:
+                    raise DeviceBufferError(f"the gamepad's update {number} never came")
+            if number > WARM_UP:
+                times.append((time.perf_counter() - began) * MS)
+            await trio.sleep(0.005)
+    return [
+        Figure("gamepad datagram -> shared memory, median", statistics.median(times), "ms", 0.4, count),
+        Figure("gamepad datagram -> shared memory, p99", p99(times), "ms", None, count),
+    ]
