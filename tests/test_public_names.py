@@ -8,7 +8,19 @@ from support.names import find
 
 MAP = Path(__file__).parents[1] / "ARCHITECTURE.md"
 
-OLDER: dict[str, str] = {
+CALLS: dict[str, str] = {
+    "remote.Client": "call issue_call",
+    "remote.DatagramNode": "from_address host options",
+    "remote.Handler": "",
+    "remote.Node": "",
+    "remote.Router": "bind",
+    "remote.Service": "concurrency",
+    "remote.SocketNode": "socket_type options bindings connections subscriptions",
+    "EmergencyStopException": "EXIT_CODE",
+}
+"""How the older package calls and is called."""
+
+OLDER: dict[str, str] = CALLS | {
     "DeviceBufferError": "",
     "Buffer": "params get make_type open set transaction unlink write",
     "BufferStore": "catalog buffers stack shared get_or_open make_catalog",
@@ -35,7 +47,7 @@ OLDER: dict[str, str] = {
     "resolve_address": "",
     "get_connection": "",
 }
-"""The names of the older package's buffers, Smart Devices and processes, and their public members."""
+"""The classes and exceptions of the older package, and their public members."""
 
 
 def older_names() -> list[str]:
