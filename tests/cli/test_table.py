@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rt.cli import call, table
+from rt.cli import table
 
 
 def drawn(width: int, rows: list[dict[str, Any]], **more: Any) -> str:
@@ -57,12 +57,3 @@ def test_a_device_that_is_asked_for_by_its_uid_is_written_once() -> None:
 
 def test_no_device_at_all_tells_what_to_do() -> None:
     assert drawn(80, []).strip() == table.EMPTY
-
-
-def test_a_call_keeps_text_where_the_method_takes_no_number() -> None:
-    uid = {"name": "uid", "required": True, "schema": {"type": "string"}}
-    either = {"name": "x", "required": False, "schema": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}
-    many = {"name": "uids", "required": False, "schema": {"anyOf": [{"type": "string"}, {"type": "array"}]}}
-    method = {"arguments": [uid, either, many]}
-    assert call._values(method, ["1", "1", '["a"]']) == ["1", 1, ["a"]]
-    assert call._values({"arguments": []}, ["1", "x"]) == [1, "x"]
