@@ -170,16 +170,18 @@ class Client:
         sent = False
         try:
             payload = rpc.encode(rpc.Request(call_id, method, list(args)))
-            start = trio.current_time()
-            if not await self._send(peer, payload, seconds):
-                raise self._unsent(place)
-            sent = True
-            with trio.move_on_at(start + seconds):
-                await call.answered.wait()
+            with trio.move_on_after(seconds):
+                with contextlib.suppress(trio.TooSlowError):
+                    await self.node.send(peer, payload)
+                    sent = True
+                if sent:
+                    await call.answered.wait()
         finally:
             del self._calls[call_id]
             if sent and call.answer is None:
                 await self._take_back(peer, call_id)
+        if not sent:
+            raise self._unsent(place)
         if call.answer is None:
             self.counters.timeouts += 1
             raise RemoteCallError(f"{place['address']} did not answer {method} within {seconds:g} s", **place)

@@ -183,11 +183,11 @@ class Router:
     async def _carry(self, source: Socket, front: Socket, back: Socket) -> None:
         while True:
             self._route(await source.recv(), source, front, back)
-            try:
+            with contextlib.suppress(trio.WouldBlock):
                 for _ in range(BURST):
+                    if not source.has_message():
+                        break
                     self._route(source.recv_nowait(), source, front, back)
-            except trio.WouldBlock:
-                pass
 
     def _route(self, frames: list[bytes], source: Socket, front: Socket, back: Socket) -> None:
         if len(frames) != 3:

@@ -54,6 +54,8 @@ CONNECTIONS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
 
 # The enumerations of pyzmq cost a microsecond at each use.
 _EVENTS = int(zmq.EVENTS)
+_POLLIN = int(zmq.POLLIN)
+_POLLOUT = int(zmq.POLLOUT)
 _SOURCE = int(zmq.SRCFD)
 _NOWAIT = int(zmq.DONTWAIT)
 _NOWAIT_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
@@ -260,6 +262,10 @@ class Socket:
         self.counters.received += 1
         return frames
 
+    def has_message(self) -> bool:
+        """Whether `recv_nowait` would return a message; cheaper than to be told by its exception."""
+        return not self._socket.closed and bool(self._look() & _POLLIN)
+
     async def send(self, frames: Sequence[bytes]) -> None:
         """Send a message, waiting while the high-water mark is reached or a DEALER has no connection.
 
@@ -272,20 +278,20 @@ class Socket:
             trio.ClosedResourceError: The socket was closed, also while waiting.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self.send_nowait(frames)
+        except trio.WouldBlock:
+            if self._routes:
+                self.counters.dropped += 1
+                raise
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         with trio.move_on_after(self.send_timeout):
-            waited = False
             while True:
-                try:
+                await self._wait(_POLLOUT)
+                with contextlib.suppress(trio.WouldBlock):
                     self.send_nowait(frames)
-                except trio.WouldBlock:
-                    if self._routes:
-                        self.counters.dropped += 1
-                        raise
-                    await self._wait(zmq.POLLOUT)
-                    waited = True
-                else:
-                    if not waited:
-                        await trio.lowlevel.cancel_shielded_checkpoint()
                     return
         self.counters.dropped += 1
         raise trio.TooSlowError(f"nobody took the message within {self.send_timeout:g} s")
@@ -302,13 +308,13 @@ class Socket:
         waited = False
         while True:
             # Most of the time there is nothing yet, and to ask is cheaper than to be told by an exception.
-            if self._socket.closed or self._look() & zmq.POLLIN:
+            if self._socket.closed or self._look() & _POLLIN:
                 with contextlib.suppress(trio.WouldBlock):
                     frames = self.recv_nowait()
                     if not waited:
                         await trio.lowlevel.cancel_shielded_checkpoint()
                     return frames
-            await self._wait(zmq.POLLIN)
+            await self._wait(_POLLIN)
             waited = True
 
     async def _wait(self, event: int) -> None:
