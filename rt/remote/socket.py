@@ -36,7 +36,11 @@ HIGH_WATER_MARK = 1000
 raises `trio.WouldBlock`, a PUB drops for that subscriber without saying."""
 
 MAX_FRAME = rpc.MAX_MESSAGE
-"""The longest frame that is taken from a peer, in bytes; libzmq closes the connection of one that sends more."""
+"""The longest frame that is taken from a peer, in bytes; libzmq closes the connection of one that sends more.
+
+libzmq knows no bound for the number of frames of one message, and keeps them until the last has come: whoever may connect can
+take memory so. A port that strangers reach therefore needs keys.
+"""
 
 DEFAULTS: Mapping[int, int | bytes] = {
     zmq.LINGER: LINGER,
