@@ -318,12 +318,13 @@ class Socket:
                     if not waited:
                         await trio.lowlevel.cancel_shielded_checkpoint()
                     return frames
-            await self._wait(_POLLIN)
+                continue
+            await self._wait(_POLLIN, looked=True)
             waited = True
 
-    async def _wait(self, event: int) -> None:
+    async def _wait(self, event: int, *, looked: bool = False) -> None:
         """Wait until `event` may be possible, a checkpoint; the caller tries again, and comes back when another was faster."""
-        if self._look() & event:
+        if not looked and self._look() & event:
             await trio.lowlevel.checkpoint()
             return
         waiter = _Waiter(event)

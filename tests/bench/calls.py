@@ -26,26 +26,35 @@ METHOD = "mode"
 """A method that does nothing, in a process of its own: what is measured is the way there and back."""
 
 
-def station(robot: Robot) -> Client:
-    """A client over TCP, as the driver's station is."""
-    node = SocketNode(zmq.DEALER, "bench-client", connections=[f"tcp://127.0.0.1:{robot.port_base}"])
+def caller(robot: Robot, *, tcp: bool = False) -> Client:
+    """A client over the socket that rt's own clients use, or over TCP, as the driver's station is."""
+    address = f"tcp://127.0.0.1:{robot.port_base}" if tcp else f"ipc://{robot.instance.directory}/router-frontend.sock"
+    node = SocketNode(zmq.DEALER, "bench-client", connections=[address])
     return Client(node, address=SERVICE, timeout=20)
 
 
 async def one_at_a_time(robot: Robot, count: int) -> list[Figure]:
     """One call after the other, through three processes: this one, the root with the router, and the executor."""
     await robot.start()
-    times = []
-    async with station(robot) as client:
-        for number in range(WARM_UP + count):
-            began = time.perf_counter()
-            await client.issue_call(METHOD)
-            if number >= WARM_UP:
-                times.append((time.perf_counter() - began) * MS)
+    times = await _times(caller(robot), count)
+    over_tcp = await _times(caller(robot, tcp=True), count)
     return [
         Figure("a call through the router, median", statistics.median(times), "ms", 0.5, count),
         Figure("a call through the router, p99", p99(times), "ms", 1.5, count),
+        Figure("the same over TCP, median", statistics.median(over_tcp), "ms", None, count),
     ]
+
+
+async def _times(client: Client, count: int) -> list[float]:
+    times = []
+    async with client:
+        for _ in range(WARM_UP):
+            await client.issue_call(METHOD)
+        for _ in range(count):
+            began = time.perf_counter()
+            await client.issue_call(METHOD)
+            times.append((time.perf_counter() - began) * MS)
+    return times
 
 
 async def many_at_once(robot: Robot, count: int) -> list[Figure]:
@@ -59,7 +68,7 @@ async def many_at_once(robot: Robot, count: int) -> list[Figure]:
             left -= 1
             await client.issue_call(METHOD)
 
-    async with station(robot) as client:
+    async with caller(robot) as client:
         for _ in range(WARM_UP):
             await client.issue_call(METHOD)
         began = time.perf_counter()
