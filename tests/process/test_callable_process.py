@@ -81,7 +81,7 @@ async def test_an_exception_is_in_the_log_with_its_traceback() -> None:
     (event,) = events(lines)
     assert event["app"] == "fail"
     assert event["level"] == "critical"
-    assert "on purpose" in event["exception"]
+    assert "on purpose" in event["exception"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class TestOptions:
         assert await robot.call("get_option", "dev_poll_interval") == 0.04
         await robot.stop()
 
-        path = robot.folder / ".local/state/rt" / robot.name / kept.FILE_NAME
+        path = robot.folder / "state/rt" / robot.name / kept.FILE_NAME
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         shown = json.loads((await robot.command("config", "--json", "dev_poll_interval", "dev_name")).stdout)
         assert shown["dev_poll_interval"] == {"value": 0.05, "origin": "set_option"}
@@ -166,7 +166,7 @@ class TestOptions:
         assert await robot.call("set_option", "{}") == {}
 
     async def test_a_broken_file_is_one_sentence_with_the_remedy(self, robot: Robot) -> None:
-        path = robot.folder / ".local/state/rt" / robot.name / kept.FILE_NAME
+        path = robot.folder / "state/rt" / robot.name / kept.FILE_NAME
         path.parent.mkdir(parents=True)
         path.write_text("{")
         done = await robot.command("run")
