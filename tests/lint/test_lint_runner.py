@@ -1,5 +1,6 @@
 """The linter's process: started, answered, and ended whatever it does."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -100,13 +101,13 @@ async def test_a_process_that_does_not_end_is_killed_at_its_limit(tmp_path: Path
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "by signal 11"),
         ("import sys; sys.exit(3)", "with exit code 3"),
         ("print('no message')", "with exit code 0"),
-        ("while True: print('x' * 100000)", "by signal 9"),
+        ("while True: print('x' * 100000)", "by signal 9|with exit code 1"),  # it may see that nobody listens any more
     ],
 )
 async def test_a_process_that_crashes_is_a_record(tmp_path: Path, code: str, how: str) -> None:
     (found,) = await run_lint(request(tmp_path), limit=PATIENCE, command=python(code))
     assert (found.type, found.symbol) == ("fatal", "lint-crashed")
-    assert found.message == f"the linter's process ended {how}"
+    assert re.fullmatch(f"the linter's process ended ({how})", found.message)
 
 
 async def test_a_command_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
