@@ -276,7 +276,12 @@ class SmartDeviceManager(Handler):
                 await client.resubscribe()
                 return
             if tries == SUBSCRIBE_TRIES:
-                self._log.warning("the Smart Device does not answer its subscription", port=client.link.name)
+                self._log.warning(
+                    "the Smart Device does not answer its subscription",
+                    port=client.link.name,
+                    device=client.buffer.name,
+                    **self._named(client.uid or 0),
+                )
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         """Run a device that has connected over TCP. Beyond the most that there may be, it is turned away."""
