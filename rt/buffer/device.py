@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from rt.buffer import mutex
 from rt.buffer.bells import SEATS
 from rt.buffer.buffer import Buffer
 from rt.buffer.layout import BaseStructure
@@ -13,6 +14,9 @@ from rt.buffer.uid import DeviceUID
 from rt.catalog import Peripheral
 from rt.errors import DeviceError, RemoteProtocolError
 from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
+
+_try_lock = mutex.try_lock
+_unlock = mutex.unlock
 
 _MAX_VALUES = 255 - 2
 """Bytes of values in one message: the payload less its bitmap."""
@@ -236,13 +240,24 @@ class DeviceBuffer(Buffer):
             raise RemoteProtocolError(
                 f"the values of a {self.name} take {length} bytes, not {len(data)}", params=bitmap, length=len(data)
             )
-        block, header = self._update_bytes, self._header
-        with self._steps:
+        block, header, journal = self._update_bytes, self._header, self._journal
+        # A transaction written out: this is what the device process does most.
+        result = _try_lock(self._address)
+        if result:
+            self._mutex.resolve(result)
+        try:
+            alone = not header.depth
+            if alone:
+                journal.begin()
             for start, position, size in slices:
                 block[start : start + size] = data[position : position + size]
             header.updated |= bitmap
-            _count(self._received_bytes, bitmap)
+            _count(self._received_bytes, bitmap)  # before the bells are rung: whoever wakes looks at the counters
             self._stamp_update()
+            if alone:
+                journal.end()
+        finally:
+            _unlock(self._address)
 
     def _data(self, bitmap: int) -> list[DevData]:
         return [
