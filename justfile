@@ -25,12 +25,12 @@ test: check test-source build test-binary
 # The tests and the examples in the documentation, from source
 [group("test")]
 test-source *arguments:
-    python -m pytest --numprocesses auto {{ arguments }}
+    python -m pytest --numprocesses 3 --dist worksteal {{ arguments }}
 
 # The tests that start whole robots, against dist/rt
 [group("test")]
 test-binary *arguments:
-    RT_BINARY="$PWD/dist/rt" python -m pytest --numprocesses auto -m system tests {{ arguments }}
+    RT_BINARY="$PWD/dist/rt" python -m pytest --numprocesses 3 --dist worksteal -m system tests {{ arguments }}
 
 # Each kind of fault on 16 devices of a robot that drives, so many seconds long, and two minutes of noise at its ports, with figures
 [group("test")]
