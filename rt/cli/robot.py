@@ -5,7 +5,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -109,7 +108,6 @@ async def run_robot(
         stack.callback(bells.close)
         leases = stack.enter_context(LeaseTable.open(instance.shm_prefix))
         root = _Root(config, instance, doorbell, bells, leases, gate=gate, emulated=emulated, early=early)
-        stack.callback(root.remove_unpacked)
         return await root.run(beside, name)
 
 
@@ -152,7 +150,6 @@ class _Root:
         self._store: BufferStore | None = None
         self._exit_code = 0
         self._ready = False
-        self._outer_gone = False
         self._children_gone = trio.Event()
         specs = [
             self._spec("device", watchdog=DEVICE_WATCHDOG),
@@ -322,13 +319,7 @@ class _Root:
     async def _watch_outer(self) -> None:
         """An executable that unpacks itself has an outer process: without it nobody would remove the unpacked files."""
         await outer_gone()
-        self._outer_gone = True
         self.supervisor.shutdown("the outer process of the executable was killed")
-
-    def remove_unpacked(self) -> None:
-        """Remove the unpacked files of the executable if its outer process cannot."""
-        if self._outer_gone:
-            shutil.rmtree(str(getattr(sys, "_MEIPASS", "")), ignore_errors=True)
 
 
 def _is_same(directory: Path, before: os.stat_result) -> bool:

@@ -21,7 +21,7 @@ from rt.buffer import BufferStore, DeviceBuffer
 
 pytestmark = pytest.mark.system
 
-SECONDS = float(os.environ.get("FAULT_SECONDS", "4"))
+SECONDS = float(os.environ.get("FAULT_SECONDS", "3"))
 SEED = os.environ.get("FAULT_SEED", "1")
 RECOVERY = 15.0
 MOTORS, SENSORS = 8, 4

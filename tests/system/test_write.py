@@ -35,8 +35,14 @@ class Command:
         return (b"".join([chunk async for chunk in self.process.stderr])).decode()
 
 
+def unpacked(robot: Robot) -> set[str]:
+    """What executables have unpacked; only from source nothing."""
+    return {path.name for path in (robot.folder / "tmp").iterdir()}
+
+
 @asynccontextmanager
 async def writing(robot: Robot, *arguments: str) -> AsyncIterator[Command]:
+    before = unpacked(robot)
     process = await trio.lowlevel.open_process(
         robot.arguments("write", *arguments),
         cwd=robot.folder / "empty",
@@ -52,6 +58,9 @@ async def writing(robot: Robot, *arguments: str) -> AsyncIterator[Command]:
             process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
+            with trio.fail_after(PATIENCE):
+                while unpacked(robot) - before:  # noqa: ASYNC110 - the inner process of an executable, which ends by itself
+                    await trio.sleep(0.01)
         for stream in (process.stdout, process.stderr):
             assert stream is not None
             await stream.aclose()
