@@ -169,7 +169,7 @@ class BufferStore(Mapping[Key, Buffer]):
         devices = {}
         for name, number in self.existing():
             if self.catalog[name].device_id is not None:
-                with contextlib.suppress(DeviceBufferError):
+                with contextlib.suppress(DeviceBufferError, KeyError):  # a name that no robot gave is no device
                     devices[number] = self.get_or_open(number, create=False)
         return devices
 

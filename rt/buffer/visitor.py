@@ -27,6 +27,7 @@ from rt.errors import DeviceBufferError
 
 NAME: Final = "visitors.sock"
 _WELCOME_SIZE: Final = 64
+_ANSWER_TIMEOUT: Final = 5.0
 _BACKLOG: Final = 16
 _INT: Final = array.array("i").itemsize
 
@@ -112,12 +113,19 @@ async def visit(directory: Path) -> AsyncIterator[Visitor]:
     """
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection, contextlib.ExitStack() as stack:
         try:
-            await connection.connect(str(directory / NAME))
-            message, ancillary, _, _ = await connection.recvmsg(_WELCOME_SIZE, socket.CMSG_SPACE((SEATS + 1) * _INT))
+            with trio.fail_after(_ANSWER_TIMEOUT):
+                await connection.connect(str(directory / NAME))
+                message, ancillary, _, _ = await connection.recvmsg(
+                    _WELCOME_SIZE, socket.CMSG_SPACE((SEATS + 1) * _INT)
+                )
             fds = _received(ancillary)
             for fd in fds:
                 stack.callback(os.close, fd)
             welcome = msgspec.msgpack.decode(message, type=Welcome)
+        except trio.TooSlowError:
+            raise DeviceBufferError(
+                f"the root of the robot in {directory} did not answer within {_ANSWER_TIMEOUT:g} s: is it stopped?"
+            ) from None
         except (OSError, msgspec.DecodeError) as error:
             raise DeviceBufferError(f"the robot in {directory} receives no visitors: {error}") from error
         if welcome.seat is None:

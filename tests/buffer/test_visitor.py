@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.bells import FIRST_VISITOR_SEAT, ROOT_SEAT, SEATS
-from rt.buffer.visitor import VisitorDesk, visit
+from rt.buffer.visitor import NAME, VisitorDesk, visit
 from rt.errors import DeviceBufferError
 
 STRANGER = """
@@ -104,6 +106,15 @@ async def can_visit(directory: Path) -> bool:
             return True
     except DeviceBufferError:
         return False
+
+
+async def test_a_root_that_is_stopped_is_not_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / NAME))
+        listener.listen()
+        with pytest.raises(DeviceBufferError, match="did not answer within 5 s"):
+            async with visit(tmp_path):
+                pass
 
 
 async def test_without_a_desk_a_visitor_is_told_so(tmp_path: Path) -> None:
