@@ -171,10 +171,12 @@ class Client:
         try:
             payload = rpc.encode(rpc.Request(call_id, method, list(args)))
             with trio.move_on_after(seconds):
-                with contextlib.suppress(trio.TooSlowError):
-                    await self.node.send(peer, payload)
+                try:
+                    await self.node.post(peer, payload)
+                except trio.TooSlowError:
+                    pass
+                else:
                     sent = True
-                if sent:
                     await call.answered.wait()
         finally:
             del self._calls[call_id]

@@ -120,6 +120,10 @@ class DatagramNode:
         if self._socket is not None:
             self._socket.close()
 
+    async def post(self, peer: bytes, payload: bytes) -> None:
+        """See `send`."""
+        await self.send(peer, payload)
+
     async def send(self, peer: bytes, payload: bytes) -> None:
         """Send one datagram: to the address of this node, or, when it is bound, to a peer that `recv` has named.
 

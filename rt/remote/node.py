@@ -44,6 +44,9 @@ class Node(Protocol):
     async def send(self, peer: bytes, payload: bytes) -> None:
         """Send a payload to a peer."""
 
+    async def post(self, peer: bytes, payload: bytes) -> None:
+        """Send a payload to a peer, for whoever comes to a checkpoint soon anyway: gives way to other tasks only to wait."""
+
     async def recv(self) -> tuple[bytes, bytes]:
         """Wait for a payload; returns who sent it, and it."""
 
@@ -221,6 +224,17 @@ class SocketNode:
         if self.socket_type == zmq.SUB:
             raise LocalProtocolError("a SUB node only receives")
         await self._open().send((peer, payload))
+
+    async def post(self, peer: bytes, payload: bytes) -> None:
+        """Send like `send`, but give way to other tasks only when it has to wait; a cancel that stands is heeded.
+
+        It saves the turn of the event loop that `send` takes after it has sent: a call would take four of them instead of three.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self.send_nowait(peer, payload)
+        except trio.WouldBlock:
+            await self.send(peer, payload)
 
     def send_nowait(self, peer: bytes, payload: bytes) -> None:
         """Send at once or not at all; a PUB always can.

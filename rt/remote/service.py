@@ -303,7 +303,7 @@ class Service:
         except LocalProtocolError as error:
             payload = rpc.encode(rpc.Response(response.id, _sendable(response.error, error), None))
         try:
-            await self.node.send(peer, payload)
+            await self.node.post(peer, payload)
         except (trio.TooSlowError, LocalProtocolError) as error:
             self.counters.unanswered += 1
             self._log.debug("an answer could not be sent", peer=_text(peer), reason=str(error))

@@ -77,6 +77,10 @@ class VerifyingNode:
         """Send one datagram, without a signature; see `DatagramNode.send`."""
         await self._node.send(peer, payload)
 
+    async def post(self, peer: bytes, payload: bytes) -> None:
+        """See `send`."""
+        await self._node.post(peer, payload)
+
     async def recv(self) -> tuple[bytes, bytes]:
         """Wait for a datagram that is obeyed; returns `host:port` of who sent it, and its payload.
 

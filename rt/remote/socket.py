@@ -66,11 +66,13 @@ _NOWAIT_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 
 
 class _Waiter:
-    __slots__ = ("event", "scope")
+    """A task that waits; the one that watches the descriptor needs no event, and a cancel scope would cost more than the wait."""
 
-    def __init__(self, event: int) -> None:
+    __slots__ = ("event", "woken")
+
+    def __init__(self, event: int, woken: trio.Event | None) -> None:
         self.event = event
-        self.scope = trio.CancelScope()
+        self.woken = woken
 
 
 class Socket:
@@ -108,6 +110,7 @@ class Socket:
         self._context = context
         self._socket = (context or zmq.Context.instance()).socket(socket_type)
         self._routes = socket_type == zmq.ROUTER
+        self._closed = False
         self._waiters: list[_Waiter] = []
         self._watcher: _Waiter | None = None
         self._monitor: Socket | None = None
@@ -132,12 +135,13 @@ class Socket:
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return bool(self._socket.closed)
+        return self._closed
 
     def close(self) -> None:
         """Close the socket; what was sent is still delivered for `LINGER` ms. Whoever waits gets `trio.ClosedResourceError`."""
+        self._closed = True
         for waiter in self._waiters:
-            waiter.scope.cancel("the socket was closed")
+            self._wake(waiter)
         if self._monitor is not None and not self._monitor.closed:
             # In this order: libzmq's own thread would wait for ever for the other end of a monitor that was just closed.
             self._socket.disable_monitor()
@@ -182,7 +186,7 @@ class Socket:
 
     def tend(self) -> None:
         """Let libzmq do what it has put off until this socket is used; a PUB without news would never be."""
-        if not self._socket.closed:
+        if not self._closed:
             self._look()
 
     def connect(self, address: str) -> None:
@@ -227,7 +231,7 @@ class Socket:
             zmq.ZMQError: EHOSTUNREACH when a mandatory ROUTER does not know the recipient.
             trio.ClosedResourceError: The socket was closed.
         """
-        if self._socket.closed:
+        if self._closed:
             raise trio.ClosedResourceError("the socket is closed")
         if not all(isinstance(frame, bytes) for frame in frames):
             raise TypeError("frames are bytes")  # found in the middle, it would leave half a message in the socket
@@ -249,7 +253,7 @@ class Socket:
             trio.WouldBlock: There is none.
             trio.ClosedResourceError: The socket was closed.
         """
-        if self._socket.closed:
+        if self._closed:
             raise trio.ClosedResourceError("the socket is closed")
         try:
             part = self._socket.recv(_NOWAIT, copy=False)
@@ -268,7 +272,7 @@ class Socket:
 
     def has_message(self) -> bool:
         """Whether `recv_nowait` would return a message; cheaper than to be told by its exception."""
-        return not self._socket.closed and bool(self._look() & _POLLIN)
+        return not self._closed and bool(self._look() & _POLLIN)
 
     async def send(self, frames: Sequence[bytes]) -> None:
         """Send a message, waiting while the high-water mark is reached or a DEALER has no connection.
@@ -309,33 +313,35 @@ class Socket:
             trio.ClosedResourceError: The socket was closed, also while waiting.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        waited = False
+        # Most of the time there is nothing yet, and to ask is cheaper than to be told by an exception.
+        if self._closed or self._look() & _POLLIN:
+            with contextlib.suppress(trio.WouldBlock):
+                frames = self.recv_nowait()
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return frames
+        looked = True
         while True:
-            # Most of the time there is nothing yet, and to ask is cheaper than to be told by an exception.
-            if self._socket.closed or self._look() & _POLLIN:
-                with contextlib.suppress(trio.WouldBlock):
-                    frames = self.recv_nowait()
-                    if not waited:
-                        await trio.lowlevel.cancel_shielded_checkpoint()
-                    return frames
-                continue
-            await self._wait(_POLLIN, looked=True)
-            waited = True
+            await self._wait(_POLLIN, looked=looked)
+            try:
+                return self.recv_nowait()
+            except trio.WouldBlock:
+                looked = False
 
     async def _wait(self, event: int, *, looked: bool = False) -> None:
         """Wait until `event` may be possible, a checkpoint; the caller tries again, and comes back when another was faster."""
         if not looked and self._look() & event:
             await trio.lowlevel.checkpoint()
             return
-        waiter = _Waiter(event)
+        waiter = _Waiter(event, None if self._watcher is None else trio.Event())
         self._waiters.append(waiter)
         try:
-            with waiter.scope:
-                if self._watcher is None:
-                    self._watcher = waiter
-                    await trio.lowlevel.wait_readable(self._fd)
-                else:
-                    await trio.sleep_forever()
+            if waiter.woken is None:
+                self._watcher = waiter
+                await trio.lowlevel.wait_readable(self._fd)
+            else:
+                await waiter.woken.wait()
+        except trio.ClosedResourceError:
+            pass  # how `_wake` calls the one that watches
         finally:
             self._waiters.remove(waiter)
             if self._watcher is waiter:
@@ -343,11 +349,17 @@ class Socket:
             self._settle()
             # Also when the watch was offered to this task and it leaves with a message instead.
             if self._watcher is None and self._waiters:
-                self._waiters[0].scope.cancel("the descriptor has no watcher")
+                self._wake(self._waiters[0])
+
+    def _wake(self, waiter: _Waiter) -> None:
+        if waiter.woken is not None:
+            waiter.woken.set()
+        else:
+            trio.lowlevel.notify_closing(self._fd)
 
     def _settle(self) -> None:
         """After any call that may have taken in news: let those know whom they concern."""
-        if self._waiters and not self._socket.closed:
+        if self._waiters and not self._closed:
             self._look()
 
     def _look(self) -> int:
@@ -355,7 +367,7 @@ class Socket:
         events = self._get(_EVENTS)
         for waiter in self._waiters:
             if waiter.event & events:
-                waiter.scope.cancel("the socket has news")
+                self._wake(waiter)
         return events
 
     def _get(self, option: int) -> int:

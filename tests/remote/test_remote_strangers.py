@@ -47,6 +47,9 @@ class Wire:
         await trio.lowlevel.checkpoint()
         self.sent.append((peer, payload))
 
+    async def post(self, peer: bytes, payload: bytes) -> None:
+        await self.send(peer, payload)
+
     async def recv(self) -> tuple[bytes, bytes]:
         return await self._get.receive()
 
