@@ -8,8 +8,9 @@ whoever does not know one ignores it:
 
 - `[2, "$cancel", [id]]`, from a caller to a service: nobody waits for the answer to request `id` any more. The service stops
   the method, unless that was marked as urgent, and answers the request with an error if it had no answer yet.
-- `[2, "$gone", [identity, ...]]`, from a router (whose identity is empty) to each service: these peers have gone, and with
-  them whoever waited for answers. What was said in the name of another peer is ignored.
+- `[2, "$gone", [identity, ...]]`, from a router (whose identity is empty): these peers have gone, and with them whoever
+  waited for answers, or should have given them. A router tells its services of every peer, and other peers of services. What
+  was said in the name of another peer is ignored.
 
 The rule of this module: what is not exactly one of the three is refused whole with `RemoteProtocolError`, whatever the bytes
 are, so that a receiver has one thing to catch, count and go on from.

@@ -40,12 +40,13 @@ class ClientCounters(msgspec.Struct):
 
 
 class _OpenCall:
-    __slots__ = ("answer", "answered", "peer")
+    __slots__ = ("answer", "answered", "deserted", "peer")
 
     def __init__(self, peer: bytes) -> None:
         self.peer = peer
         self.answered = trio.Event()
         self.answer: rpc.Response | None = None
+        self.deserted = False
 
 
 class Caller:
@@ -149,7 +150,7 @@ class Client:
 
         Raises:
             RemoteCallError: The service answered with an error (its message and context), no such service is connected,
-                nobody answered in time, or there was nobody to send to.
+                it has ended meanwhile, nobody answered in time, or there was nobody to send to.
             LocalProtocolError: An argument cannot be sent, or no service is named.
             trio.ClosedResourceError: The client is not open.
         """
@@ -180,13 +181,23 @@ class Client:
                     await call.answered.wait()
         finally:
             del self._calls[call_id]
-            if sent and call.answer is None:
+            if sent and call.answer is None and not call.deserted:
                 await self._take_back(peer, call_id)
         if not sent:
             raise self._unsent(place)
+        return self._result(call, place)
+
+    def _result(self, call: _OpenCall, place: dict[str, Any]) -> Any:
+        if call.deserted:
+            raise RemoteCallError(
+                f"{place['address']} has ended without an answer to {place['method']}; `rt logs` says why it ended",
+                **place,
+            )
         if call.answer is None:
             self.counters.timeouts += 1
-            raise RemoteCallError(f"{place['address']} did not answer {method} within {seconds:g} s", **place)
+            raise RemoteCallError(
+                f"{place['address']} did not answer {place['method']} within {place['timeout']:g} s", **place
+            )
         if call.answer.error is not None:
             message, context = call.answer.error
             raise RemoteCallError(message, **context)
@@ -233,6 +244,9 @@ class Client:
             except RemoteProtocolError:
                 self.counters.malformed += 1
                 continue
+            if isinstance(message, rpc.Notification) and message.method == rpc.GONE and self.node.routed and not peer:
+                self._desert({each for each in message.params if isinstance(each, bytes)})
+                continue
             if not isinstance(message, rpc.Response):
                 self.counters.malformed += 1
                 continue
@@ -243,3 +257,10 @@ class Client:
                 continue
             call.answer = message
             call.answered.set()
+
+    def _desert(self, gone: set[bytes]) -> None:
+        """End the calls of services that a router knows to have gone."""
+        for call in self._calls.values():
+            if call.peer in gone and call.answer is None:
+                call.deserted = True
+                call.answered.set()

@@ -4,11 +4,11 @@ The rule of this module: an identity counts as gone only when the last connectio
 one entry for each connection that stands, however many identities come and go.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class Departures:
-    """Knows which identity speaks over which connection.
+    """Knows which identity speaks over which connection; iterates over the identities that are there.
 
     >>> departures = Departures()
     >>> departures.heard(7, b"a"), departures.heard(8, b"b"), departures.heard(9, b"b")
@@ -25,6 +25,9 @@ class Departures:
 
     def __len__(self) -> int:
         return len(self._speaker)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(list(self._connection))
 
     def heard(self, connection: int, identity: bytes) -> bytes | None:
         """Note that an identity has spoken; returns the one whose connection had that number before, if that is gone."""

@@ -78,6 +78,7 @@ class Router:
     answered with an error, everything else is dropped and counted. Of a peer the router keeps the number of its connection
     and its identity, and both only while the connection stands. Services are told who has gone, so that they stop working
     for nobody (`rpc.GONE`): at once, or after `RETURN_TIME` if it is a peer that has given itself a name, and may come back.
+    When a service has gone, everybody else is told at once: it answers no call any more, even if it is started again.
 
     Args:
         frontends: Addresses for clients, e.g. `tcp://127.0.0.1:6000`.
@@ -153,11 +154,15 @@ class Router:
     async def _see_off(self, front: Socket, back: Socket) -> None:
         await trio.sleep(GATHER_TIME)
         gone, self._leaving = self._leaving, []
-        self._tell([identity for identity in gone if identity.startswith(b"\0")], back)
+        # Who called itself by a service's name at the frontend has not taken the service along.
+        services = [each for each in gone if each in self._services and not self._is_there(each, back)]
+        if services:
+            self._tell(services, list(self._departures), front, back)
+        self._dismiss([identity for identity in gone if identity.startswith(b"\0")], back)
         named = [identity for identity in gone if not identity.startswith(b"\0")]
         if named:
             await trio.sleep(RETURN_TIME)
-            self._tell(
+            self._dismiss(
                 [each for each in named if not (self._is_there(each, front) or self._is_there(each, back))], back
             )
 
@@ -172,13 +177,18 @@ class Router:
             return False
         return True
 
-    def _tell(self, gone: Sequence[bytes], back: Socket) -> None:
+    def _dismiss(self, gone: Sequence[bytes], back: Socket) -> None:
+        """Tell the services of callers who have gone."""
         self.counters.gone += len(gone)
+        self._tell(gone, list(self._services), back)
+
+    def _tell(self, gone: Sequence[bytes], peers: Sequence[bytes], *sides: Socket) -> None:
         for first in range(0, len(gone), GONE_MAX):
             payload = rpc.encode(rpc.Notification(rpc.GONE, list(gone[first : first + GONE_MAX])))
-            for service in list(self._services):
-                if not self._reply(back, (service, b"", payload)):
-                    self._log.debug("a service was not told who has gone", service=_text(service))
+            for peer in peers:
+                if not any(_offer(side, (peer, b"", payload)) for side in sides):
+                    self.counters.dropped += 1
+                    self._log.debug("a peer was not told who has gone", peer=_text(peer))
 
     async def _carry(self, source: Socket, front: Socket, back: Socket) -> None:
         while True:
@@ -223,10 +233,11 @@ class Router:
     def _greet(self, sender: bytes, source: Socket, back: Socket) -> None:
         """Answer a hello with a hello: now the peer knows that messages reach it."""
         self.counters.hellos += 1
-        if source is back and sender not in self._services:
-            if len(self._services) >= KNOWN_MAX:
+        if source is back:
+            if sender not in self._services and len(self._services) >= KNOWN_MAX:
                 del self._services[next(iter(self._services))]
             self._services[sender] = None
+            self._departures.heard(source.source, sender)
         self._reply(source, (sender, b"", b""))
 
     def _answer(self, frames: list[bytes], source: Socket, say: Callable[[str], str]) -> None:
@@ -246,17 +257,22 @@ class Router:
             self.counters.answered += 1
 
     def _reply(self, source: Socket, frames: tuple[bytes, bytes, bytes]) -> bool:
-        try:
-            source.send_nowait(frames)
-        except trio.WouldBlock:
-            self.counters.dropped += 1
-        except zmq.ZMQError as error:
-            if error.errno != errno.EHOSTUNREACH:
-                raise
-            self.counters.dropped += 1  # the peer has gone meanwhile
-        else:
-            return True
+        taken = _offer(source, frames)
+        self.counters.dropped += not taken
+        return taken
+
+
+def _offer(side: Socket, frames: tuple[bytes, bytes, bytes]) -> bool:
+    """Send, if the recipient is there and keeps up."""
+    try:
+        side.send_nowait(frames)
+    except trio.WouldBlock:
         return False
+    except zmq.ZMQError as error:
+        if error.errno != errno.EHOSTUNREACH:
+            raise
+        return False
+    return True
 
 
 def _text(name: bytes) -> str:

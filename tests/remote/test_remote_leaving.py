@@ -287,3 +287,40 @@ def test_an_identity_is_gone_exactly_when_its_last_connection_is(story: list[tup
             if newest.get(each) == connection:
                 del newest[each]
         assert len(departures) == len(open_)
+
+
+async def test_a_call_of_a_service_that_has_gone_ends_at_once_and_others_go_on(tmp_path: Path) -> None:
+    handler, mortal = Slow(), Slow()
+    async with serving(tmp_path, handler) as here, trio.open_nursery() as callers:
+
+        async def call() -> None:
+            with pytest.raises(RemoteCallError, match=r"mortal-service has ended without an answer to wait; `rt logs`"):
+                await here.client.call.wait(address="mortal-service", timeout=1000)
+
+        async with trio.open_nursery() as nursery:
+            node = SocketNode(zmq.DEALER, "mortal-service", connections=here.router.backends)
+            await nursery.start(Service(node, mortal).run)
+            callers.start_soon(here.client.call.wait)
+            callers.start_soon(call)
+            await handler.news["entered"].wait()
+            await mortal.news["entered"].wait()
+            nursery.cancel_scope.cancel()
+        while len(here.client._calls) == 2:
+            assert await here.client.call.quick() == 1
+        assert not handler.news["stopped"].is_set()
+        handler.gate.set()
+
+
+async def test_nobody_ends_the_calls_of_a_service_by_leaving_in_its_name(tmp_path: Path) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler) as here, trio.open_nursery() as callers:
+        callers.start_soon(here.client.call.wait)
+        await handler.news["entered"].wait()
+        async with SocketNode(zmq.DEALER, ADDRESS, connections=here.router.frontends) as impostor:
+            await impostor.send(b"test-client", b"?")
+        async with here.visitor() as stranger:
+            assert await stranger.call.quick() == 1
+        while here.router.counters.gone == 0:  # the stranger left after the impostor
+            assert await here.client.call.quick() == 1
+        assert len(here.client._calls) == 1
+        handler.gate.set()
