@@ -10,6 +10,8 @@ from support.robot import BINARY, PATIENCE, Device, Robot, uid_of
 
 pytestmark = pytest.mark.system
 
+LOOK_INTERVAL = 0.02
+
 
 async def test_the_demo_drives_and_ends_by_itself(robot: Robot) -> None:
     done = await robot.command("demo", "--seconds", "2")
@@ -90,9 +92,10 @@ async def test_emulated_devices_join_a_robot(robot: Robot) -> None:
         await robot.said("the Smart Device is connected", count=2)
         with trio.fail_after(PATIENCE):
             while True:
-                rows = {row["type"]: row for row in (await robot.devices()).values()}
+                rows = {row["type"]: row for row in robot.devices().values()}
                 if rows.get("limit-switch", {}).get("values", {}).get("switch1"):
                     break
+                await trio.sleep(LOOK_INTERVAL)
         assert rows["limit-switch"]["uid"] == "5"
         shown = await robot.command("devices")
         assert "limit-switch" in shown.stdout
@@ -104,13 +107,13 @@ async def test_emulated_devices_join_a_robot(robot: Robot) -> None:
 
 
 async def test_doctor_says_that_this_machine_is_fit(robot: Robot) -> None:
-    done = await robot.command("doctor", "--json")
+    done = await robot.command("doctor", "--json", "--port-base", str(robot.port_base))
     findings = {entry["id"]: entry for entry in json.loads(done.stdout)}
     assert done.returncode == 0, done.stdout
     assert {"python", "platform", "shm", "mutex", "addresses", "serial", "catalog", "code"} <= set(findings)
     assert all(entry["status"] != "fail" for entry in findings.values())
     robot.write("studentcode.py", "def teleop_main(:\n")
-    done = await robot.command("doctor")
+    done = await robot.command("doctor", "--port-base", str(robot.port_base))
     assert done.returncode == 1
     assert "studentcode.py:1" in done.stdout
 

@@ -4,7 +4,7 @@ import pytest
 import trio
 from support.robot import PATIENCE, Robot
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.both]
 
 PROGRAM = """
 import time

@@ -13,6 +13,7 @@ import pytest
 import trio
 from support.robot import PATIENCE, Device, Robot
 
+from rt.errors import RemoteCallError
 from rt.protocol import frames
 from rt.protocol.message import DevRead, HbReq, Message, SubReq
 
@@ -30,8 +31,8 @@ async def switch(robot: Robot) -> Device:
     return device
 
 
-async def subscription(robot: Robot, device: Device) -> tuple[list[str], float]:
-    row = (await robot.devices())[device.uid]
+def subscription(robot: Robot, device: Device) -> tuple[list[str], float]:
+    row = robot.devices()[device.uid]
     return row["subscription"], row["interval"]
 
 
@@ -82,13 +83,13 @@ class TestSubscribe:
     async def test_so_many_values_are_printed_and_the_former_subscription_is_back(
         self, robot: Robot, switch: Device
     ) -> None:
-        former = await subscription(robot, switch)
+        former = subscription(robot, switch)
         done = await robot.command("subscribe", "switch", "switch1", "--interval", "0.06", "--count", "3", "--json")
         assert done.returncode == 0, done.stderr
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert [row["values"] for row in rows][1:] == [{"switch1": False}] * 2
         assert SubReq(0b010, 60) in switch.messages
-        assert await subscription(robot, switch) == former == (["switch0", "switch1", "switch2"], 0.04)
+        assert subscription(robot, switch) == former == (["switch0", "switch1", "switch2"], 0.04)
 
     async def test_a_device_that_had_none_has_none_again(self, robot: Robot, switch: Device) -> None:
         await robot.call("unsubscribe", "switch")
@@ -97,13 +98,13 @@ class TestSubscribe:
             done.stdout
         )
         assert done.stderr == "rt: switch reports every 0.25 s instead of 5 s\n"
-        assert await subscription(robot, switch) == ([], 0.0)
+        assert subscription(robot, switch) == ([], 0.0)
 
     @pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "closed"])
     async def test_however_it_ends_the_former_subscription_is_back(
         self, robot: Robot, switch: Device, end: str
     ) -> None:
-        await robot.call("subscribe", "switch", '["switch0", "switch2"]', "0.1")
+        await robot.call("subscribe", "switch", ["switch0", "switch2"], 0.1)
         async with running(robot, "subscribe", "switch", "--interval", "0.2") as process:
             assert b"switch0" in await process.stdout.receive_some()
             if end == "closed":
@@ -111,17 +112,17 @@ class TestSubscribe:
             else:
                 process.send_signal(signal.Signals[end])
             assert await process.wait() == 0
-        assert await subscription(robot, switch) == (["switch0", "switch2"], 0.1)
+        assert subscription(robot, switch) == (["switch0", "switch2"], 0.1)
 
     async def test_a_subscription_that_somebody_else_has_made_since_is_left_alone(
         self, robot: Robot, switch: Device
     ) -> None:
         async with running(robot, "subscribe", "switch", "switch0", "--interval", "0.2") as process:
             await process.stdout.receive_some()
-            await robot.call("subscribe", str(switch.uid), '["switch1"]', "0.1")
+            await robot.call("subscribe", str(switch.uid), ["switch1"], 0.1)
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 0
-        assert await subscription(robot, switch) == (["switch1"], 0.1)
+        assert subscription(robot, switch) == (["switch1"], 0.1)
 
     async def test_a_device_that_leaves_ends_it(self, robot: Robot) -> None:
         device = Device("limit-switch")
@@ -194,13 +195,17 @@ class TestNames:
     async def test_a_name_is_taken_wherever_a_uid_is_and_a_mistake_is_the_same_sentence(
         self, robot: Robot, switch: Device
     ) -> None:
+        methods = ("ping", "read", "subscribe", "heartbeat", "unsubscribe", "disable")
         for name in ("switch", str(switch.uid)):
-            for method in ("ping", "read", "subscribe", "heartbeat", "unsubscribe", "disable"):
-                assert (await robot.command("call", method, name)).returncode == 0
+            for method in methods:
+                await robot.call(method, name)
             assert (await robot.command("call", "ping", f'["{name}"]')).returncode == 0
         said = set()
-        for method in ("ping", "read", "subscribe", "heartbeat", "unsubscribe", "disable"):
-            said.add(sentence(await robot.command("call", method, "swich")))
+        for method in methods:
+            with pytest.raises(RemoteCallError) as caught:
+                await robot.call(method, "swich")
+            said.add(f"rt: {caught.value}\n")
+        said.add(sentence(await robot.command("call", "read", "swich")))
         for verb in ("read", "subscribe", "ping", "devices"):
             said.add(sentence(await robot.command(verb, "swich")))
         assert said == {"rt: there is no device 'swich': did you mean switch?\n"}

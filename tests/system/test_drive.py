@@ -8,7 +8,7 @@ from rt.protocol import control
 from rt.protocol.control import GamepadState
 from rt.remote import DatagramNode
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.both]
 
 
 def pushed(y: float) -> GamepadState:
@@ -101,7 +101,7 @@ def autonomous_setup():
 async def test_functions_can_be_executed_one_by_one(robot: Robot) -> None:
     robot.write("studentcode.py", "def add(a, b):\n    print('sum', a + b)\n")
     await robot.start()
-    await robot.call("execute", '[{"func": "add", "args": [20, 22]}]', "true")
+    await robot.call("execute", [{"func": "add", "args": [20, 22]}], True)
     assert (await robot.said("sum"))["event"] == "sum 42"
     assert await robot.call("mode") == "idle"
 

@@ -124,7 +124,7 @@ class TestOptions:
         await robot.start()
         uid = str(uid_of("servo-motor"))
         options = {"dev_poll_interval": 0.05, "dev_name": {"arm": uid}}
-        assert await robot.call("set_option", json.dumps(options)) == options
+        assert await robot.call("set_option", options) == options
         assert await robot.call("get_option", "dev_poll_interval") == 0.04
         await robot.stop()
 
@@ -140,13 +140,13 @@ class TestOptions:
         assert b"set from afar: dev_name, dev_poll_interval" in robot.errors
         assert await robot.call("get_option", "dev_poll_interval") == 0.05
         assert await robot.call("get_option", "dev_name.arm") == uid
-        assert await robot.call("set_option", '{"dev_poll_interval": null, "dev_name": {"arm": null}}') == {}
+        assert await robot.call("set_option", {"dev_poll_interval": None, "dev_name": {"arm": None}}) == {}
         await robot.stop()
         assert not path.exists()
 
     async def test_a_flag_goes_before_what_is_set(self, robot: Robot) -> None:
         await robot.start()
-        await robot.call("set_option", '{"log_level": "error"}')
+        await robot.call("set_option", {"log_level": "error"})
         await robot.stop()
         await robot.start("--log-level", "info")
         assert await robot.call("get_option", "log_level") == "info"
@@ -163,7 +163,7 @@ class TestOptions:
             assert (done.returncode, done.stdout) == (1, "")
             assert said in done.stderr
             assert len(done.stderr.splitlines()) == 1
-        assert await robot.call("set_option", "{}") == {}
+        assert await robot.call("set_option", {}) == {}
 
     async def test_a_broken_file_is_one_sentence_with_the_remedy(self, robot: Robot) -> None:
         path = robot.folder / "state/rt" / robot.name / kept.FILE_NAME

@@ -35,8 +35,8 @@ async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(robot: Ro
         await each.plug_tcp(motor)
         await each.connected(motor)
 
-    assert set(await robot.devices()) == await devices_heard(robot) == {ours.uid}
-    assert set(await neighbour.devices()) == await devices_heard(neighbour) == {theirs.uid}
+    assert set(robot.devices()) == await devices_heard(robot) == {ours.uid}
+    assert set(neighbour.devices()) == await devices_heard(neighbour) == {theirs.uid}
 
     await robot.call("teleop")
     assert (await robot.call("mode"), await neighbour.call("mode")) == ("teleop", "idle")

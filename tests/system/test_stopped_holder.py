@@ -41,13 +41,13 @@ async def test_a_stopped_process_with_a_lock_stalls_no_other_device(robot: Robot
         for count in range(3):
             await motor.until(lambda message: isinstance(message, DevWrite), since + count)
         assert set(map(int, await robot.call("list_uids"))) == {motor.uid, switch.uid}
-        before = (await robot.devices())[switch.uid]
+        before = robot.devices()[switch.uid]
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it ends at once
     switch.emulated.values["switch2"] = True
     with trio.fail_after(30):
-        while (row := (await robot.devices())[switch.uid])["values"].get("switch2") is not True:  # noqa: ASYNC110 - a command has to ask
+        while (row := robot.devices()[switch.uid])["values"].get("switch2") is not True:  # noqa: ASYNC110 - shared memory rings no bell of the test
             await trio.sleep(0.05)
     assert row != before
     starts = [entry for entry in robot.log if entry["event"] == "child is ready"]

@@ -13,6 +13,8 @@ from support.robot import PATIENCE, Device, Robot
 
 pytestmark = pytest.mark.system
 
+LOOK_INTERVAL = 0.02
+
 
 @pytest.fixture
 def away() -> Iterator[Elsewhere]:
@@ -41,6 +43,7 @@ async def counted(robot: Robot, verdict: str, count: int) -> dict[str, Any]:
             report: dict[str, Any] = await robot.call("stations")
             if report["datagrams"][verdict] >= count:
                 return report
+            await trio.sleep(LOOK_INTERVAL)
 
 
 async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(robot: Robot, away: Elsewhere) -> None:
@@ -124,10 +127,11 @@ async def test_a_station_hears_the_log(robot: Robot, away: Elsewhere) -> None:
 
 
 async def chatter(robot: Robot, enough: trio.Event) -> None:
-    """Give the robot reasons to log. No call is broken off: an executable that is killed while it unpacks leaves files."""
+    """Give the robot reasons to log."""
     while not enough.is_set():
         await robot.call("teleop")
         await robot.call("idle")
+        await trio.sleep(LOOK_INTERVAL)
 
 
 async def test_an_open_robot_without_keys_does_not_start_and_names_both_remedies(robot: Robot) -> None:
