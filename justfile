@@ -18,9 +18,14 @@ default:
 @run *arguments:
     exec python -m rt run {{ arguments }}
 
-# Everything: checks, tests, the executable, and the system tests against it
+# Everything: checks, tests, the executable, and whole robots of it; of those from source, which cost as much again, the ones marked `both`
 [group("test")]
-test: check test-source build test-binary
+test: test-parts test-binary
+
+# Types and the executable are made by one process each, so that tests have the other core.
+[parallel]
+[private]
+test-parts: check build (test-source "-m" "'not system or both'")
 
 # The tests and the examples in the documentation, from source
 [group("test")]
@@ -30,7 +35,7 @@ test-source *arguments:
 # The tests that start whole robots, against dist/rt
 [group("test")]
 test-binary *arguments:
-    RT_BINARY="$PWD/dist/rt" python -m pytest --numprocesses 3 --dist worksteal -m system tests {{ arguments }}
+    RT_BINARY="$PWD/dist/rt" python -m pytest --numprocesses 3 --dist worksteal tests/system {{ arguments }}
 
 # Each kind of fault on 16 devices of a robot that drives, so many seconds long, and two minutes of noise at its ports, with figures
 [group("test")]
