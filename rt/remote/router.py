@@ -29,6 +29,9 @@ BURST = 64
 KNOWN_MAX = 256
 """Names of services that are kept to say the nearest one; beyond it the oldest is forgotten, which harms no delivery."""
 
+NAME_MAX = 255
+"""The longest name of a peer in ZMQ, in bytes."""
+
 RETURN_TIME = 1.0
 """How long a peer with a name of its own may be without a connection until it counts as gone, in s."""
 
@@ -251,8 +254,10 @@ class Router:
         if not isinstance(message, rpc.Request):
             self.counters.dropped += 1
             return
-        sentence = say(_text(recipient))
-        context = {"address": _text(recipient), "method": message.method}
+        # What is too long to be a name is not said back whole: the answer has to fit in a message.
+        name = _text(recipient[:NAME_MAX])
+        sentence = say(name)
+        context = {"address": name, "method": message.method}
         if self._reply(source, (sender, recipient, rpc.encode(rpc.Response(message.id, (sentence, context), None)))):
             self.counters.answered += 1
 

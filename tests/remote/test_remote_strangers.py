@@ -185,6 +185,23 @@ async def test_a_reader_that_does_not_read_is_given_up_and_counted(tmp_path: Pat
             assert await client.call.add(1) == 2
 
 
+@pytest.mark.parametrize("name", [b"a" * 256, b"\xff" * 300_000, b"a" * 1_000_000])
+async def test_a_recipient_of_any_length_is_answered_with_its_beginning(tmp_path: Path, name: bytes) -> None:
+    async with routing(tmp_path) as (router, client):
+        with Socket(zmq.DEALER) as odd:
+            odd.connect(f"ipc://{tmp_path}/f")
+            await odd.send([name, rpc.encode(rpc.Request(1, "echo", []))])
+            sender, payload = await odd.recv()
+        assert sender == name
+        answer = rpc.decode(payload)
+        assert isinstance(answer, rpc.Response)
+        assert answer.error is not None
+        assert answer.error[0].startswith(f"there is no service {name[:10].decode(errors='backslashreplace')}")
+        assert len(payload) < 10_000
+        assert await client.call.add(1) == 2
+        assert router.counters.answered == 1
+
+
 @pytest.mark.parametrize("count", [1, 4, 500])
 async def test_messages_of_any_number_of_frames_are_counted_and_passed_over(tmp_path: Path, count: int) -> None:
     async with routing(tmp_path) as (router, client):
