@@ -1,5 +1,6 @@
 """The one file that a driver's station needs: whom to trust, and how to prove who it is."""
 
+import struct
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,8 @@ from rt.keys import files
 from rt.protocol.signed import DatagramKey
 
 Z85_BYTES = 40
-"""Length of a CURVE key as text (Z85 of 32 bytes)."""
+"""Length of a CURVE key as text."""
+CURVE_BYTES = 32
 
 
 class Bundle(msgspec.Struct, frozen=True):
@@ -79,12 +81,17 @@ class Bundle(msgspec.Struct, frozen=True):
                 curve_key(values["secret"]),
                 datagram_key(values),
             )
-        except (KeyError, ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{path} is no key of a driver's station ({error}): `rt keys new NAME` makes one, at the robot",
-                path=str(path),
-            ) from None
+        except KeyError as error:
+            raise _none(path, f"it has no {error.args[0]}") from None
+        except ValueError as error:
+            raise _none(path, str(error)) from None
         return found
+
+
+def _none(path: Path, fault: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is no key of a driver's station ({fault}): `rt keys new NAME` makes one, at the robot", path=str(path)
+    )
 
 
 def curve_key(value: object) -> str:
@@ -95,10 +102,12 @@ def curve_key(value: object) -> str:
     """
     from zmq.utils import z85
 
-    if not isinstance(value, str) or len(value) != Z85_BYTES or not value.isascii():
-        raise ValueError(f"{value!r} is no key of {Z85_BYTES} characters")
-    z85.decode(value)
-    return value
+    try:
+        if isinstance(value, str) and len(value) == Z85_BYTES and len(z85.decode(value)) == CURVE_BYTES:
+            return value
+    except (KeyError, ValueError, struct.error):
+        pass  # a character that Z85 does not have, or five that say more than 32 bits
+    raise ValueError(f"{value!a} is no key of {Z85_BYTES} characters in Z85")
 
 
 def datagram_key(values: dict[str, object]) -> DatagramKey:

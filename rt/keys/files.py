@@ -1,7 +1,9 @@
 """Files with secrets: written whole or not at all, readable by their owner alone."""
 
 import contextlib
+import errno
 import os
+import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ from rt.errors import ConfigError
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 MAX_BYTES = 10_000
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What `link` says on a USB stick with FAT and its like."""
 
 
 def write_new(path: Path, comment: str, values: Mapping[str, str]) -> None:
@@ -23,17 +27,16 @@ def write_new(path: Path, comment: str, values: Mapping[str, str]) -> None:
     """
     text = "".join(f"# {line}\n" for line in comment.splitlines())
     text += "".join(f'{name} = "{value}"\n' for name, value in values.items())
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        _create(draft, text)
         try:
-            os.fchmod(fd, FILE_MODE)
-            os.write(fd, text.encode())
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        # Unlike a rename, a link never replaces a file that somebody else has just made.
-        os.link(draft, path)
+            # Unlike a rename, a link never replaces a file that somebody else has just made.
+            os.link(draft, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _create(path, text)
     except FileExistsError:
         raise
     except OSError as error:
@@ -43,54 +46,74 @@ def write_new(path: Path, comment: str, values: Mapping[str, str]) -> None:
             draft.unlink()
 
 
+def _create(path: Path, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            with contextlib.suppress(PermissionError):  # a USB stick knows no modes
+                os.fchmod(fd, FILE_MODE)
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+    except BaseException:
+        path.unlink()
+        raise
+
+
 def read(path: Path, *, private: bool = True) -> dict[str, Any]:
     """Read a TOML file.
 
     Args:
         path: The file.
-        private: Whether it has to be closed to everybody but its owner.
+        private: Whether it has to be closed to everybody but its owner, and a file: to read a pipe might wait for ever.
 
     Raises:
         FileNotFoundError: There is none.
-        ConfigError: It cannot be read, others may read it, or it is no TOML.
+        ConfigError: It cannot be read (the cause is the system's error), others may read it, or it is no TOML.
     """
     import tomllib  # only where there are keys: start-up time counts
 
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if private and mode & 0o077:
+        with open(path, "rb", opener=_open_at_once if private else None) as file:
+            info = os.fstat(file.fileno())
+            if private and not stat.S_ISREG(info.st_mode):
+                raise ConfigError(f"{path} should be the file of a key and is none: move it away", path=str(path))
+            if private and stat.S_IMODE(info.st_mode) & 0o077:
                 raise ConfigError(f"others may read {path}: close it with `chmod 600 {path}`", path=str(path))
             return tomllib.loads(file.read(MAX_BYTES).decode())
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from None
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no file with a key: {error}", path=str(path)) from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def make_directory(path: Path) -> None:
     """Make a directory of mode 0700 that version control leaves alone, unless there is one.
 
     Raises:
-        ConfigError: It cannot be made, or is open to others.
+        ConfigError: It cannot be made, or `check_directory` refuses it.
     """
     try:
         path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        check_directory(path)
         if not (path / ".gitignore").exists():
             # Secrets that are committed once are secrets no more.
             (path / ".gitignore").write_text("*\n")
     except OSError as error:
         raise ConfigError(f"cannot make {path} for keys: {error.strerror}", path=str(path)) from None
-    check_directory(path)
 
 
 def check_directory(path: Path) -> None:
-    """Refuse a directory of keys that others may look into; one that does not exist is fine.
+    """Refuse a directory of keys that others may look into, or we may not; one that does not exist is fine.
 
     Raises:
-        ConfigError: It is none, or is open to others.
+        ConfigError: It is none, is open to others, or is not ours to read.
     """
     try:
         info = path.stat()
@@ -102,3 +125,8 @@ def check_directory(path: Path) -> None:
         raise ConfigError(f"{path} should be the directory of the keys and is a file: move it away", path=str(path))
     if stat.S_IMODE(info.st_mode) & 0o077:
         raise ConfigError(f"{path} holds keys and is open to others: close it with `chmod 700 {path}`", path=str(path))
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise ConfigError(
+            f"{path} holds keys and belongs to another user (uid {info.st_uid}): start rt as that user, or `chown` it",
+            path=str(path),
+        )

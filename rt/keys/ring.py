@@ -3,13 +3,19 @@
 The directory holds `robot.key` and one `NAME.station` for each station. The rule of this module: the files are the truth. A
 station whose file is gone is out, a file that cannot be read or is open to others lets nobody in, and no error here ends a
 robot that runs. A station's own secret is not kept at the robot.
+
+Strangers can use up the descriptors of a robot, and must neither throw stations out by that nor keep a revoked one in: what is
+known already is looked at without opening anything.
 """
 
 import contextlib
+import errno
 import re
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -21,6 +27,9 @@ from rt.protocol.signed import ID_BYTES, SECRET_BYTES, DatagramKey
 ROBOT_FILE = "robot.key"
 STATION_SUFFIX = ".station"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}")
+_SCARCITY = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_Stamp: TypeAlias = tuple[int, ...]
+"""What differs when a file was changed."""
 
 
 class KeyPair(msgspec.Struct, frozen=True):
@@ -73,31 +82,34 @@ class Keyring:
         self.problems: tuple[str, ...] = ()
         self._by_public: dict[str, str] = {}
         self._by_datagram: dict[bytes, str] = {}
-        self._seen: dict[str, tuple[int, ...]] | None = None
+        self._seen: dict[str, _Stamp] | None = None
 
     def refresh(self) -> bool:
         """Look at the directory again; whether anything has changed. Takes some 20 microseconds when not."""
+        before = self._seen or {}
         seen = self._look()
         if seen == self._seen:
             return False
-        self._seen = seen
         problems = []
         stations = {}
         try:
             files.check_directory(self.directory)
+            names = [name for name in sorted(seen) if name.endswith(STATION_SUFFIX) and not name.startswith(".")]
         except ConfigError as error:
             problems.append(error.message)
-            seen = {}
-        for filename in sorted(seen):
-            if filename.endswith(STATION_SUFFIX) and not filename.startswith("."):
-                try:
-                    station = self._read_station(filename.removesuffix(STATION_SUFFIX))
-                except FileNotFoundError:
-                    continue
-                except ConfigError as error:
-                    problems.append(error.message)
-                else:
-                    stations[station.name] = station
+            names = []
+        for filename in names:
+            name = filename.removesuffix(STATION_SUFFIX)
+            try:
+                known = self.stations.get(name) if seen[filename] == before.get(filename) else None
+                stations[name] = known or self._read_station(name)
+            except FileNotFoundError:
+                continue
+            except ConfigError as error:
+                problems.append(error.message)
+                if isinstance(error.__cause__, OSError):
+                    del seen[filename]  # it may be readable at the next look
+        self._seen = seen
         self.stations = stations
         self.problems = tuple(problems)
         self._by_public = {each.public: each.name for each in stations.values()}
@@ -182,6 +194,11 @@ class Keyring:
 
     def _read_station(self, name: str) -> Station:
         path = self._path(name)
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{self.directory}: no station can be named as {path.name!a}; give that file another name",
+                name=ascii(name),
+            )
         values = files.read(path)
         try:
             return Station(name, curve_key(values["public"]), datagram_key(values), str(values.get("made", "")))
@@ -190,15 +207,24 @@ class Keyring:
                 f"{path} is no key ({error}): `rt keys revoke {name}`, then make it anew", path=str(path)
             ) from None
 
-    def _look(self) -> dict[str, tuple[int, ...]]:
-        """What tells whether a file was changed, by its name; of the directory under an empty name."""
-        seen: dict[str, tuple[int, ...]] = {}
+    def _look(self) -> dict[str, _Stamp]:
+        """The files there are, by their names, and the directory under an empty name."""
+        known = self._seen or {}
         try:
-            paths = {"": self.directory, **{path.name: path for path in self.directory.iterdir()}}
-        except OSError:
-            return seen
-        for name, path in paths.items():
+            paths = [self.directory, *self.directory.iterdir()]
+        except OSError as error:
+            if error.errno in _SCARCITY:
+                # What has changed counts as gone until it can be read.
+                paths = [self.directory, *(self.directory / name for name in known if name)]
+                return {name: stamp for name, stamp in self._stamps(paths).items() if stamp == known.get(name)}
+            paths = [self.directory]
+        return self._stamps(paths)
+
+    def _stamps(self, paths: Iterable[Path]) -> dict[str, _Stamp]:
+        stamps: dict[str, _Stamp] = {}
+        for path in paths:
             with contextlib.suppress(OSError):  # gone meanwhile
                 info = path.stat()
-                seen[name] = (info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-        return seen
+                name = "" if path is self.directory else path.name
+                stamps[name] = (info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        return stamps

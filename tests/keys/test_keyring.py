@@ -1,12 +1,16 @@
 """The files of the keys: who can read them, and what is wrong with others."""
 
+import contextlib
+import errno
 import os
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rt.errors import ConfigError
-from rt.keys import Bundle, Keyring
+from rt.keys import Bundle, Keyring, files
 
 
 @pytest.fixture
@@ -118,6 +122,126 @@ def test_a_file_that_is_no_key_does_not_count(ring: Keyring, content: bytes) -> 
     assert ring.stations == {}
     assert len(ring.problems) == 1
     assert str(path) in ring.problems[0]
+
+
+@pytest.mark.parametrize("key", ["~" * 40, "#" * 40, "x" * 39, "é" * 40])
+def test_a_key_that_is_not_z85_does_not_count(ring: Keyring, tmp_path: Path, key: str) -> None:
+    bundle = ring.new("blue")
+    bundle.write(tmp_path / "x.rtkey")
+    for path in (ring.directory / "blue.station", tmp_path / "x.rtkey"):
+        path.write_text(path.read_text().replace(bundle.public, key))
+    ring.refresh()
+    assert (ring.stations, len(ring.problems)) == ({}, 1)
+    with pytest.raises(ConfigError, match="is no key of 40 characters in Z85"):
+        Bundle.load(tmp_path / "x.rtkey")
+
+
+def test_what_is_no_file_is_told_and_not_waited_for(ring: Keyring) -> None:
+    ring.new("blue")
+    os.mkfifo(ring.directory / "pipe.station", 0o600)
+    (ring.directory / "directory.station").mkdir()
+    (ring.directory / "dangling.station").symlink_to("nowhere")
+    ring.refresh()
+    assert list(ring.stations) == ["blue"]
+    assert [problem.rpartition("/")[2] for problem in ring.problems] == [
+        "directory.station cannot be read: Is a directory",
+        "pipe.station should be the file of a key and is none: move it away",
+    ]
+
+
+@pytest.mark.parametrize("name", [b"a b", b"a\nb", b"\xff", b"x" * 33])
+def test_a_file_whose_name_no_station_can_have_does_not_count(ring: Keyring, name: bytes) -> None:
+    ring.new("blue")
+    content = (ring.directory / "blue.station").read_bytes()
+    path = Path(os.fsdecode(bytes(ring.directory) + b"/" + name + b".station"))
+    path.write_bytes(content)
+    path.chmod(0o600)
+    ring.refresh()
+    assert list(ring.stations) == ["blue"]
+    (problem,) = ring.problems
+    assert problem.isascii()
+    assert "no station can be named as" in problem
+
+
+@pytest.fixture
+def no_descriptors() -> Iterator[Callable[[], None]]:
+    """Uses up the descriptors that this process may have."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+
+    def use_up() -> None:
+        held.append(os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 50, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+
+    yield use_up
+    for each in held:
+        os.close(each)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_without_descriptors_stations_stay_and_a_revoked_one_is_out(
+    ring: Keyring, no_descriptors: Callable[[], None]
+) -> None:
+    for name in ("blue", "red"):
+        ring.new(name)
+    ring.refresh()
+    no_descriptors()
+    assert not ring.refresh()
+    ring.revoke("red")
+    assert ring.refresh()
+    assert list(ring.stations) == ["blue"]
+    assert not ring.problems
+
+
+def test_what_could_not_be_read_for_want_of_descriptors_is_read_later(
+    ring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring.new("blue")
+
+    def no_descriptor(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "_open_at_once", no_descriptor)
+        ring.refresh()
+        assert (ring.stations, len(ring.problems)) == ({}, 1)
+    assert ring.refresh()
+    assert (list(ring.stations), ring.problems) == (["blue"], ())
+
+
+def test_a_key_can_be_written_to_a_stick_that_knows_neither_links_nor_modes(
+    ring: Keyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    bundle = ring.new("blue")
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    bundle.write(tmp_path / "blue.rtkey")
+    assert Bundle.load(tmp_path / "blue.rtkey") == bundle
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["blue.rtkey"]
+    with pytest.raises(ConfigError, match="exists"):
+        bundle.write(tmp_path / "blue.rtkey")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_directory_of_another_user_is_told(ring: Keyring, tmp_path: Path) -> None:
+    ring.new("blue")
+    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        path.chmod(path.stat().st_mode | 0o055)
+    os.setresuid(65534, 65534, 0)
+    try:
+        ring.refresh()
+        assert ring.stations == {}
+        assert "belongs to another user (uid 0)" in ring.problems[0]
+        with pytest.raises(ConfigError, match="another user"):
+            ring.robot()
+    finally:
+        os.setresuid(0, 0, 0)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"station = 'blue'\n", b"["])
