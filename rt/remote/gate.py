@@ -6,7 +6,6 @@ the loopback interface need no keys, and a station that is revoked loses the con
 """
 
 import math
-import resource
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -16,18 +15,15 @@ import zmq
 
 from rt import log
 from rt.config import is_open
-from rt.errors import ConfigError, InstanceBusyError
 from rt.keys import Bundle, KeyPair, Keyring
 from rt.remote.inproc import receive
+from rt.remote.listener import Listener, Turnstile
 from rt.remote.socket import LINGER, Socket
 
 if TYPE_CHECKING:
     from rt.remote.door import Door
 
 DOMAIN = "rt"
-DESCRIPTORS = 65_536
-"""Descriptors that a process with an open gate asks the system for."""
-
 HANDSHAKE_TIMEOUT = 5000
 """How long a station may take to show its key, in ms."""
 
@@ -37,8 +33,7 @@ LOOK_INTERVAL = 0.5
 COMPLAINT_INTERVAL = 1.0
 """Time between two log events about strangers, in s; those between are counted."""
 
-_REBIND_INTERVAL = 0.02
-_TRIES_BEFORE_TOLD = 50
+_TEND_INTERVAL = 0.02
 _TOLD_MAX = 256
 
 
@@ -77,18 +72,6 @@ def curve_options(bundle: Bundle) -> dict[int, int | bytes]:
     }
 
 
-def _allow_descriptors() -> None:
-    """Let this process have as many descriptors as the system allows.
-
-    Strangers who connect and say nothing have one each until `HANDSHAKE_TIMEOUT`; the 1024 of old would soon be gone, and with
-    them the restart of a child and every local command.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if most == resource.RLIM_INFINITY else min(DESCRIPTORS, most)
-    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
 class Gate:
     """Binds sockets, admits stations, and throws out those whose keys are revoked. One for each ZMQ context.
 
@@ -112,7 +95,8 @@ class Gate:
         self._log = log.get_logger()
         self._door: Door | None = None
         self._opened = trio.Event()
-        self._guarded: list[tuple[Socket, str]] = []
+        self._turnstile = Turnstile()
+        self._guarded: list[tuple[Socket, str, Listener]] = []
         self._said_at = -math.inf
         self._unsaid = 0
         self._told: set[tuple[str, str]] = set()
@@ -133,15 +117,24 @@ class Gate:
             ConfigError: An address cannot be bound, or the robot's key cannot be read or made.
         """
         wanted = tuple(addresses)
-        found = {address: socket.bind(address) for address in wanted if not self.guards(address)}
+        found = {address: self._listen(socket, address) for address in wanted if not self.guards(address)}
         for address in wanted:
             if self.guards(address):
                 if address not in found:
                     self._open()
                     secure(socket, self.keyring.robot())
-                found[address] = socket.bind(address)
-                self._guarded.append((socket, found[address]))
+                found[address] = self._listen(socket, address)
         return tuple(found[address] for address in wanted)
+
+    def _listen(self, socket: Socket, address: str) -> str:
+        if not address.startswith("tcp://"):
+            return socket.bind(address)
+        listener = Listener(address)
+        self._turnstile.add(listener)
+        endpoint = listener.hand_to(socket)
+        if self.guards(address):
+            self._guarded.append((socket, endpoint, listener))
+        return endpoint
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer for the sockets that were bound, until cancelled; from then on nobody is admitted."""
@@ -149,8 +142,10 @@ class Gate:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answer)
                 nursery.start_soon(self._watch_keys)
+                nursery.start_soon(self._turnstile.run)
                 task_status.started()
         finally:
+            self._turnstile.close()
             if self._door is not None:
                 self._door.stop()
 
@@ -185,7 +180,6 @@ class Gate:
 
             self._door = Door(DOMAIN, self.admits, self._context)
             self._door.start()
-            _allow_descriptors()
             self._opened.set()
 
     async def _answer(self) -> None:
@@ -222,27 +216,16 @@ class Gate:
 
     async def _rebind(self) -> None:
         """End all connections of the network: libzmq cannot end a single one. Whoever still has a key is back at once."""
-        self._guarded = [(socket, address) for socket, address in self._guarded if not socket.closed]
-        for socket, address in self._guarded:
+        self._guarded = [each for each in self._guarded if not each[0].closed]
+        for socket, address, listener in self._guarded:
             socket.unbind(address)
-        for socket, address in self._guarded:
-            await self._bind_again(socket, address)
+            try:
+                listener.hand_to(socket)
+            except OSError as error:
+                self._revoked = True  # to be done again at the next look
+                self._log.error("after keys were revoked the robot cannot listen yet", reason=error.strerror)
         deadline = trio.current_time() + 2 * LINGER / 1000
         while trio.current_time() < deadline:
-            for socket, _ in self._guarded:
+            for socket, _, _ in self._guarded:
                 socket.tend()
-            await trio.sleep(_REBIND_INTERVAL)
-
-    async def _bind_again(self, socket: Socket, address: str) -> None:
-        tries = 0
-        while not socket.closed:
-            try:
-                socket.bind(address)
-            except (InstanceBusyError, ConfigError) as error:
-                # Closing takes libzmq a moment; beyond that somebody else was faster, or the network is down.
-                tries += 1
-                if tries == _TRIES_BEFORE_TOLD:
-                    self._log.error("after keys were revoked the robot cannot listen yet", reason=error.message)
-                await trio.sleep(_REBIND_INTERVAL if tries < _TRIES_BEFORE_TOLD else LOOK_INTERVAL)
-            else:
-                return
+            await trio.sleep(_TEND_INTERVAL)

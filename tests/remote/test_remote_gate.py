@@ -218,11 +218,14 @@ async def test_an_insecure_gate_is_open_and_a_key_is_told_to_be_of_no_use(tmp_pa
     context: Context = zmq.Context()
     keys = Keyring(tmp_path / "keys")
     gate = Gate(keys, insecure=True, context=context)
-    async with SocketNode(zmq.PUB, bindings=["tcp://*:*"], context=context, gate=gate) as log:
-        address = f"tcp://127.0.0.1:{log.endpoints[0].rpartition(':')[2]}"
-        await shake_hands(address, None, socket_type=zmq.SUB, context=context)
-        with pytest.raises(RemoteCallError, match="takes no keys"):
-            await shake_hands(address, keys.new("blue"), socket_type=zmq.SUB, context=context)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gate.run)
+        async with SocketNode(zmq.PUB, bindings=["tcp://*:*"], context=context, gate=gate) as log:
+            address = f"tcp://127.0.0.1:{log.endpoints[0].rpartition(':')[2]}"
+            await shake_hands(address, None, socket_type=zmq.SUB, context=context)
+            with pytest.raises(RemoteCallError, match="takes no keys"):
+                await shake_hands(address, keys.new("blue"), socket_type=zmq.SUB, context=context)
+        nursery.cancel_scope.cancel()
     context.destroy(linger=0)
 
 

@@ -1,0 +1,113 @@
+"""Addresses that are shut when too many connections stand: who is in stays, nobody new comes, nothing ends."""
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+import zmq
+
+from rt.errors import ConfigError, InstanceBusyError
+from rt.keys import Keyring
+from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
+from rt.remote.listener import Listener, Turnstile, descriptors
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class Greeter(Handler):
+    @route(inline=True)
+    def greet(self, name: str) -> str:
+        return f"hello {name}"
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    with contextlib.closing(Listener("tcp://127.0.0.1:*")) as listener:
+        yield listener
+
+
+def port_of(listener: Listener) -> int:
+    return int(listener._socket.getsockname()[1])
+
+
+async def lets_in(port: int) -> bool:
+    """Whether a connection stands within the time in which one over the loopback interface does by far."""
+    with trio.move_on_after(0.5):
+        await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+        return True
+    return False
+
+
+async def test_a_turnstile_shuts_and_opens_again_and_says_so_once(listener: Listener) -> None:
+    turnstile = Turnstile()
+    turnstile.add(listener)
+    with structlog.testing.capture_logs() as said:
+        for _ in range(2):
+            turnstile.most = descriptors()
+            turnstile.look()
+            turnstile.look()
+            assert not await lets_in(port_of(listener))
+            turnstile.most = 2 * descriptors()
+            turnstile.look()
+            assert await lets_in(port_of(listener))
+    assert [event["event"] for event in said] == ["too many connections: nobody new is let in"]
+
+
+async def test_who_is_in_stays_when_the_address_is_shut(listener: Listener) -> None:
+    async with await trio.open_tcp_stream("127.0.0.1", port_of(listener)) as client:
+        with listener._socket.accept()[0] as taken:
+            listener.shut()
+            await client.send_all(b"still here")
+            assert taken.recv(100) == b"still here"
+
+
+@pytest.mark.parametrize("host", ["*", "127.0.0.1", "lo", "localhost"])
+def test_an_address_is_written_as_for_zmq(host: str) -> None:
+    with contextlib.closing(Listener(f"tcp://{host}:0")) as listener:
+        assert listener._socket.getsockname()[0] == ("0.0.0.0" if host == "*" else "127.0.0.1")
+
+
+def test_an_address_that_cannot_be_bound_is_told(listener: Listener) -> None:
+    with pytest.raises(InstanceBusyError, match="--port-base"):
+        Listener(f"tcp://127.0.0.1:{port_of(listener)}")
+    for address in ("tcp://192.0.2.1:6000", "tcp://127.0.0.1:x", "tcp://127.0.0.1:99999", "tcp://no.such.invalid:1"):
+        with pytest.raises(ConfigError, match="cannot be bound"):
+            Listener(address)
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> AsyncIterator[tuple[Gate, str, str]]:
+    """A gate, and the addresses, over TCP and as a socket file, of a router behind it that needs no key."""
+    context: Context = zmq.Context()
+    gate = Gate(Keyring(tmp_path / "keys"), context=context)
+    router = Router(["tcp://127.0.0.1:*", f"ipc://{tmp_path}/f"], [f"ipc://{tmp_path}/b"], context=context, gate=gate)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(gate.run)
+        await nursery.start(router.run)
+        node = SocketNode(zmq.DEALER, "greeter-service", connections=router.backends, context=context)
+        await nursery.start(Service(node, Greeter()).run)
+        yield gate, router.frontends[0], router.frontends[1]
+        nursery.cancel_scope.cancel()
+    context.destroy(linger=0)
+
+
+async def test_silent_connections_leave_descriptors_for_everything_else(front: tuple[Gate, str, str]) -> None:
+    gate, over_tcp, over_file = front
+    gate._turnstile.most = descriptors() + 50
+    async with Client(SocketNode(zmq.DEALER, connections=[over_tcp]), address="greeter-service", timeout=20) as early:
+        await early.call.greet("robot")
+        with structlog.testing.capture_logs() as said, contextlib.ExitStack() as stack, trio.fail_after(20):
+            host, port = over_tcp.removeprefix("tcp://").split(":")
+            while not said:
+                silent = stack.enter_context(socket.socket())
+                silent.setblocking(False)
+                silent.connect_ex((host, int(port)))
+                await trio.sleep(0.001)
+            late = Client(SocketNode(zmq.DEALER, connections=[over_file]), address="greeter-service", timeout=20)
+            assert not await lets_in(int(port))
+            async with late:
+                assert await early.call.greet("robot") == await late.call.greet("robot") == "hello robot"
