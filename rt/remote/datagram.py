@@ -57,6 +57,7 @@ class DatagramNode:
         self._interface = interface
         self._ttl = ttl
         self._socket: trio.socket.SocketType | None = None
+        self._plain: socket.socket | None = None
         self._target = (host, port)
         self._unconnected = False
 
@@ -92,7 +93,8 @@ class DatagramNode:
         refuse_again(self._socket, closed=self._socket is not None and self._socket.fileno() < 0)
         name = self.where
         target = await self._resolve(name)
-        sock = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+        plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock = trio.socket.from_stdlib_socket(plain)
         try:
             self._target = target
             if ipaddress.IPv4Address(target[0]).is_multicast:
@@ -109,7 +111,7 @@ class DatagramNode:
         except BaseException:
             sock.close()
             raise
-        self._socket = sock
+        self._socket, self._plain = sock, plain
         if self._bind:
             self.port = sock.getsockname()[1]
         return self
@@ -180,6 +182,22 @@ class DatagramNode:
                 continue
             self.counters.received += 1
             return f"{host}:{port}".encode(), data
+
+    def recv_nowait(self) -> tuple[bytes, bytes]:
+        """Take a datagram that has already come, as `recv` does: for whoever has many to look through.
+
+        Raises:
+            trio.WouldBlock: There is none.
+            trio.ClosedResourceError: The node is not open.
+        """
+        self._open()
+        assert self._plain is not None
+        try:
+            data, (host, port) = self._plain.recvfrom(MAX_DATAGRAM)
+        except OSError:
+            raise trio.WouldBlock from None  # an error that stays is met again by `recv`
+        self.counters.received += 1
+        return f"{host}:{port}".encode(), data
 
     async def _resolve(self, name: str) -> tuple[str, int]:
         if self.host == "*":

@@ -138,3 +138,30 @@ async def test_answers_cannot_be_drawn_in_numbers(ring: Keyring, robot: Verifyin
         await verdict(robot, "session", 50)
         assert robot.counters.sent < 25
         nursery.cancel_scope.cancel()
+
+
+async def test_a_flood_is_looked_through_in_bursts_and_hides_no_station(ring: Keyring, robot: VerifyingNode) -> None:
+    key = ring.new("blue")
+    ring.refresh()
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    signer = Signer(key.datagram)
+    signer.session = robot._verifier._session
+    async with DatagramNode("127.0.0.1", port(robot), bind=False) as air, trio.open_nursery() as nursery:
+        for _ in range(2):
+            for _ in range(100):
+                await air.send(b"", b"junk")
+            await air.send(b"", signer.sign(b"a stick"))
+        nursery.start_soon(take_turns)
+        with trio.fail_after(10):
+            for _ in range(2):
+                assert (await robot.recv())[1] == b"a stick"
+        nursery.cancel_scope.cancel()
+    assert (robot.verdicts["unsigned"], robot.verdicts["obeyed"]) == (200, 2)
+    assert 2 <= turns < 20
