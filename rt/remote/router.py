@@ -1,9 +1,9 @@
 """The router: carries calls from clients to services and answers back.
 
 A peer sends `[recipient, payload]`, the recipient gets `[sender, payload]`. Clients connect to the frontend, services to the
-backend; a message may go across or stay on its side. The rules of this module: whoever asks for what cannot be delivered is
-told at once; the router looks into a payload only for that; and nothing that a peer sends or fails to read stops it for
-the others.
+backend; a message may go across or stay on its side, and the names of services belong to the backend. The rules of this module:
+whoever asks for what cannot be delivered is told at once; the router looks into a payload only for that; and nothing that a peer
+sends or fails to read stops it for the others.
 """
 
 import contextlib
@@ -28,6 +28,9 @@ BURST = 64
 
 KNOWN_MAX = 256
 """Names of services that are kept to say the nearest one; beyond it the oldest is forgotten, which harms no delivery."""
+
+SERVICE = b"-service"
+"""How the names of services end, which peers of the frontend may not have."""
 
 NAME_MAX = 255
 """The longest name of a peer in ZMQ, in bytes."""
@@ -210,12 +213,19 @@ class Router:
         if not payload:
             self._greet(sender, source, back)
             return
-        if sender == recipient:
-            self._answer(frames, source, lambda _: "a message cannot go to its sender")
+        # With the name of a service a client could answer as one, and had its calls while it is started again.
+        if sender == recipient or (source is front and sender.endswith(SERVICE)):
+            self._answer(
+                frames,
+                source,
+                lambda name: (
+                    "a message cannot go to its sender"
+                    if sender == recipient
+                    else f"nobody but a service, which has the backend, may write to {name} as {_text(sender)}"
+                ),
+            )
             return
-        # The side where the recipient is looked for first is only a matter of speed, but for one thing: a name of a service
-        # is given to a peer of the frontend only while no service has it.
-        for target in (back, front) if recipient.endswith(b"-service") else (front, back):
+        for target in (back,) if recipient.endswith(SERVICE) else (front, back):
             try:
                 target.send_nowait((recipient, sender, payload))
             except trio.WouldBlock:

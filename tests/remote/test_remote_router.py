@@ -70,6 +70,30 @@ async def test_a_service_may_call_a_service_and_a_client_a_client(tmp_path: Path
                 assert await client.call.echo(2, address="friend") == 2
 
 
+async def test_nobody_at_the_frontend_takes_the_name_of_a_service_or_answers_in_it(tmp_path: Path) -> None:
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        options: dict[int, int | bytes] = {zmq.ROUTING_ID: b"echo-service"}
+        with Socket(zmq.DEALER, options=options) as thief:
+            thief.connect(router.frontends[0])
+            await thief.send((b"", b""))
+            await thief.recv()
+            async with Client(SocketNode(zmq.DEALER, "a-client", connections=router.frontends)) as client:
+                with pytest.raises(RemoteCallError, match="there is no service echo-service"):
+                    await client.call.echo(1, address="echo-service", timeout=20)
+                call_id, _ = client._open_call(b"echo-service")
+                await thief.send((b"a-client", rpc.encode(rpc.Response(call_id, None, "a lie"))))
+                await thief.send((b"a-client", rpc.encode(rpc.Request(1, "x", []))))
+                answer = rpc.decode((await thief.recv())[1])
+                assert isinstance(answer, rpc.Response)
+                assert answer.error == (
+                    "nobody but a service, which has the backend, may write to a-client as echo-service",
+                    {"address": "a-client", "method": "x"},
+                )
+                assert client._calls[call_id].answer is None
+                await nursery.start(echo_service(router.backends[0]).run)
+                assert await client.call.echo(1, address="echo-service", timeout=20) == 1
+
+
 async def test_an_absent_service_is_said_at_once_with_the_nearest_that_is_there(tmp_path: Path) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
