@@ -42,6 +42,9 @@ libzmq knows no bound for the number of frames of one message, and keeps them un
 take memory so. A port that strangers reach therefore needs keys.
 """
 
+MAX_FRAMES = 64
+"""Frames of one message that are read in one go: a million of them would hold up everything else for seconds."""
+
 DEFAULTS: Mapping[int, int | bytes] = {
     zmq.LINGER: LINGER,
     zmq.SNDHWM: HIGH_WATER_MARK,
@@ -114,6 +117,7 @@ class Socket:
         self._waiters: list[_Waiter] = []
         self._watcher: _Waiter | None = None
         self._monitor: Socket | None = None
+        self._cut = False
         try:
             for option, value in {**DEFAULTS, **(options or {})}.items():
                 self._set(option, value)
@@ -247,7 +251,7 @@ class Socket:
         self.counters.sent += 1
 
     def recv_nowait(self) -> list[bytes]:
-        """Take the next message that has already come.
+        """Take the next message that has already come; one of more than `MAX_FRAMES` frames in pieces of so many empty ones.
 
         Raises:
             trio.WouldBlock: There is none.
@@ -260,7 +264,7 @@ class Socket:
             if self._routes:
                 self.source = _source(part)
             frames = [part.bytes]
-            while part.more:
+            while part.more and len(frames) < MAX_FRAMES:
                 part = self._socket.recv(_NOWAIT, copy=False)
                 frames.append(part.bytes)
         except zmq.Again:
@@ -268,6 +272,9 @@ class Socket:
         finally:
             self._settle()
         self.counters.received += 1
+        if part.more or self._cut:
+            self._cut = part.more
+            return [b""] * MAX_FRAMES  # no end of it may be taken for a message of its own
         return frames
 
     def has_message(self) -> bool:

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from rt.errors import ConfigError, InstanceBusyError, LocalProtocolError
 from rt.remote import Socket, SocketNode
+from rt.remote.socket import MAX_FRAMES
 
 MESSAGES = int(os.environ.get("WAKEUP_MESSAGES", "100000"))
 """Messages that pass a socket on which one task sends and another waits."""
@@ -301,6 +302,20 @@ async def test_a_frame_beyond_the_limit_closes_its_senders_connection_only(tmp_p
             await giant.send([bytes(2 << 20)])
             await polite.send([b"hello"])
             assert (await server.recv())[1:] == [b"hello"]
+
+
+@pytest.mark.parametrize("count", [MAX_FRAMES, MAX_FRAMES + 1, 2 * MAX_FRAMES + 2, 1000])
+async def test_a_message_of_many_frames_comes_in_pieces_of_which_none_is_a_message(
+    pair: tuple[Socket, Socket], count: int
+) -> None:
+    left, right = pair
+    await left.send([b"x"] * count)
+    await left.send([b"a", b"b"])
+    pieces = []
+    with trio.fail_after(10):
+        while (frames := await right.recv()) != [b"a", b"b"]:
+            pieces.append(len(frames))
+    assert pieces == [MAX_FRAMES] * -(-count // MAX_FRAMES)
 
 
 async def test_half_a_message_is_never_left_in_the_socket(pair: tuple[Socket, Socket]) -> None:
