@@ -175,7 +175,11 @@ class CommandProcess:
         assert self._process is not None
         self.kill()
         with trio.CancelScope(shield=True):
-            await self.wait()
+            try:
+                await self.wait()
+            except Exception:
+                await self.wait()  # whoever reads its lines has failed, and is not asked again
+                raise
 
     async def _attend(self, process: trio.Process) -> None:
         pidfd = os.pidfd_open(process.pid)

@@ -27,7 +27,12 @@ async def run_process(process: ChildProcess, *, terminate_timeout: float = 2.0) 
     Raises:
         EmergencyStopException: Its exit code says so (255); it goes before a cancel.
         OSError: It cannot be started.
+        ValueError: ``terminate_timeout`` is no time; nothing is started then.
     """
+    if not terminate_timeout >= 0:
+        raise ValueError(
+            f"terminate_timeout={terminate_timeout!r} is no time; it has to be a number of seconds from 0 on"
+        )
     name = getattr(process, "name", None) or "process"
     if process.pid is None and isinstance(process, Startable):
         await process.start()
@@ -36,9 +41,11 @@ async def run_process(process: ChildProcess, *, terminate_timeout: float = 2.0) 
     try:
         await process.wait()
     except BaseException:
-        await _end(process, terminate_timeout, logger)
-        if process.returncode == EmergencyStopException.EXIT_CODE:
-            raise _emergency(name, process.pid, logger) from None
+        try:
+            await _end(process, terminate_timeout, logger)
+        finally:
+            if process.returncode == EmergencyStopException.EXIT_CODE:
+                raise _emergency(name, process.pid, logger) from None
         raise
     returncode = process.returncode
     assert returncode is not None
@@ -52,15 +59,26 @@ async def run_process(process: ChildProcess, *, terminate_timeout: float = 2.0) 
 
 
 async def _end(process: ChildProcess, seconds: float, logger: FilteringBoundLogger) -> None:
-    process.terminate()
-    with trio.move_on_after(seconds, shield=True):
-        await process.wait()
-    if process.returncode is None:
-        process.kill()
-        logger.error("process was killed, since it did not end when it was asked to", patience=seconds)
+    deadline = trio.current_time() + seconds
     with trio.CancelScope(shield=True):
+        try:
+            process.terminate()
+            await _wait_until(deadline, process)
+        except Exception:
+            # Whoever reads its lines has failed, and is not asked again; the process has its time all the same.
+            await _wait_until(deadline, process)
+            raise
+        finally:
+            if process.returncode is None:
+                process.kill()
+                logger.error("process was killed, since it did not end when it was asked to", patience=seconds)
+            await process.wait()
+            logger.info("process was stopped", exit_code=process.returncode)
+
+
+async def _wait_until(deadline: float, process: ChildProcess) -> None:
+    with trio.move_on_at(deadline):
         await process.wait()
-    logger.info("process was stopped", exit_code=process.returncode)
 
 
 def _emergency(name: str, pid: int | None, logger: FilteringBoundLogger) -> EmergencyStopException:

@@ -132,6 +132,23 @@ async def test_an_error_of_whoever_reads_the_lines_comes_once_and_bare() -> None
         assert await process.wait() == 5
 
 
+async def test_an_error_of_whoever_reads_the_last_lines_leaves_nothing_either() -> None:
+    def refuse(_name: str, _stream: str, line: str) -> None:
+        raise KeyError(line)
+
+    before = open_fds()
+    process = CommandProcess([sys.executable, "-c", PRELUDE + SLEEPER], on_line=refuse)
+
+    async def look() -> None:
+        async with process:
+            await trio.lowlevel.wait_readable(process._streams[0][0].fileno())  # type: ignore[attr-defined]
+
+    with trio.fail_after(20), pytest.raises(KeyError, match="asleep"):
+        await look()
+    assert process.returncode == -signal.SIGKILL
+    assert open_fds() <= before
+
+
 async def test_it_inherits_our_environment_but_not_our_parents_ear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
     monkeypatch.setenv("TEAM", "7")

@@ -1,5 +1,6 @@
 """Whatever happens to whoever runs a process: afterwards the process has ended."""
 
+import math
 import os
 import signal
 import sys
@@ -180,6 +181,32 @@ async def test_an_error_while_it_is_waited_for_ends_it() -> None:
     with trio.fail_after(20), pytest.raises(KeyError):
         await run_process(process)
     assert process.returncode == -signal.SIGTERM
+
+
+async def test_an_error_while_it_is_being_ended_comes_after_its_end() -> None:
+    said = trio.Event()
+
+    def refuse(_name: str, _stream: str, line: str) -> None:
+        said.set()
+        if line == "no":
+            raise KeyError(line)
+
+    deaf = "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'no\\n')); print('yes', flush=True)"
+    process = CommandProcess([sys.executable, "-c", f"{PRELUDE}{deaf}\nwhile True: time.sleep(1000)"], on_line=refuse)
+    with trio.fail_after(20), pytest.RaisesGroup(pytest.RaisesExc(KeyError, match="no")):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: run_process(process, terminate_timeout=0.1))
+            await said.wait()
+            nursery.cancel_scope.cancel()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan])
+async def test_what_is_no_time_to_end_is_refused_before_anything_is_started(seconds: float) -> None:
+    process, _ = python(ASLEEP)
+    with pytest.raises(ValueError, match="is no time"):
+        await run_process(process, terminate_timeout=seconds)
+    assert process.pid is None
 
 
 async def test_a_command_that_is_not_there_is_an_error() -> None:
