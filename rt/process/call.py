@@ -74,9 +74,10 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
 class CallableProcess(CommandProcess):
     """A process with a Python function as its entry point.
 
-    The exit code is 0 when the function returns, N when it raises `SystemExit` with N, that of the error for rt's own errors
-    (255 for an emergency stop), and 1 for any other exception, which goes to the log with its traceback. An ``async def`` runs on
-    an event loop of its own, and SIGTERM cancels it; a plain function is ended by SIGTERM where it stands.
+    The exit code is 0 when the function returns, N when it raises `SystemExit` with an N below 256 (1 with any other number), that
+    of the error for rt's own errors (255 for an emergency stop), and 1 for any other exception, which goes to the log with its
+    traceback. An ``async def`` runs on an event loop of its own, and SIGTERM cancels it; a plain function is ended by SIGTERM where
+    it stands. What it prints comes line by line.
 
     Args:
         target: The function, or its import path as ``package.module:function``. It has to be importable by that path: a lambda, a

@@ -1,8 +1,8 @@
 """`_child call FD`: the process that runs one Python function, seen from within."""
 
-import functools
 import importlib
 import inspect
+import io
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,14 +27,16 @@ def main(lifeline: Lifeline) -> int:
     # Our own entries stay behind those of the parent: an executable finds its libraries by them.
     sys.path[:] = dict.fromkeys([*settings.path, *sys.path])
     log.configure(level=settings.log_level, fmt="json", app=settings.name)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Each line when it is printed: what waits in a buffer is lost when the function is ended where it stands.
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         function = load(settings.target)
         args, kwargs = bind(function, settings.args, settings.kwargs)
-        call = functools.partial(function, *args, **kwargs)
-        if inspect.iscoroutinefunction(function):
-            _run_async(call)
-        else:
-            call()
+        result = function(*args, **kwargs)
+        # Asked of the result: a decorator or a `__call__` hides that a function is async.
+        if inspect.iscoroutine(result):
+            _run_async(result)
     except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
         return _exit_code(error)
     return 0
@@ -47,7 +49,7 @@ def load(target: str) -> Callable[..., Any]:
         ProcessStateError: It names nothing that can be called.
     """
     module, separator, name = target.partition(":")
-    if not (module and separator and name):
+    if not (module and separator and name) or module.startswith("."):
         raise ProcessStateError(f"{target!r} is no path of a function; write package.module:function", target=target)
     try:
         found: Any = importlib.import_module(module)
@@ -76,7 +78,7 @@ def bind(
     name = getattr(function, "__qualname__", repr(function))
     try:
         signature = inspect.signature(function)
-        hints = get_type_hints(function, include_extras=True) if inspect.isroutine(function) else {}
+        hints = get_type_hints(_annotated(function), include_extras=True)
     except (ValueError, TypeError, NameError):  # written in C, or annotated with names that do not exist at run time
         return tuple(args), kwargs
     try:
@@ -95,30 +97,39 @@ def bind(
     return bound.args, bound.kwargs
 
 
+def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose annotations say what may be passed: of a class its `__init__`, of an object its `__call__`."""
+    if inspect.isroutine(function):
+        return function
+    owner, name = (function, "__init__") if isinstance(function, type) else (type(function), "__call__")
+    method: Callable[..., Any] = getattr(owner, name)
+    return method
+
+
 def _convert(function: str, argument: str, annotation: Any, value: Any) -> Any:
     try:
         return msgspec.convert(value, annotation)
     except msgspec.ValidationError as error:
         raise ProcessStateError(f"{function}: argument {argument}: {error}", argument=argument) from None
-    except TypeError as error:
+    except (TypeError, NameError) as error:
         raise ProcessStateError(
             f"{function}: argument {argument} is annotated with what no plain value becomes: {error}", argument=argument
         ) from None
 
 
-def _run_async(call: Callable[[], Awaitable[object]]) -> None:
+def _run_async(coroutine: Awaitable[object]) -> None:
     # Kept outside of the loop: a second signal is then no end in the middle of the first one's.
     with signals.kept(signal.SIGTERM) as early:
-        trio.run(_until_asked, call, early)
+        trio.run(_until_asked, coroutine, early)
 
 
-async def _until_asked(call: Callable[[], Awaitable[object]], early: list[int]) -> None:
+async def _until_asked(coroutine: Awaitable[object], early: list[int]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as received:
         async with trio.open_nursery() as nursery:
             if early:
                 nursery.cancel_scope.cancel(_REASON)
             nursery.start_soon(_cancel_at_signal, received, nursery.cancel_scope)
-            await call()
+            await coroutine
             nursery.cancel_scope.cancel("the function has returned")
 
 
@@ -134,7 +145,9 @@ def _exit_code(error: BaseException) -> int:
     cause = emergency or causes[0]
     if isinstance(cause, SystemExit) and len(causes) == 1:
         if cause.code is None or isinstance(cause.code, int):
-            return cause.code or 0
+            code = cause.code or 0
+            # The kernel would keep the last eight bits: of -1 an emergency stop, of 256 a success.
+            return code if 0 <= code < 256 else 1
         sys.stderr.write(f"{cause.code}\n")
         return 1
     if isinstance(cause, RuntimeBaseException) and (emergency or len(causes) == 1):

@@ -20,7 +20,7 @@ from support.supervised import assert_no_children, gone
 from rt.errors import ConfigError, ProcessStateError
 from rt.process import CallableProcess
 from rt.process.call import CallSettings, child_command, path_of
-from rt.process.role import bind, load
+from rt.process.role import _exit_code, bind, load
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -61,11 +61,16 @@ async def test_a_path_will_do() -> None:
     assert await run("support.called:say", "a", "b", end="!") == (0, ["a b!"])
 
 
+async def test_an_async_function_runs_although_a_decorator_hides_that_it_is_one() -> None:
+    assert await run(called.speak, 3) == (0, ["spoken 3"])
+
+
 @pytest.mark.parametrize(
     ("target", "args", "code"),
     [
         (called.leave, (7,), 7),
         (called.leave, (0,), 0),
+        (called.leave, (-1,), 1),
         (called.fail, (), 1),
         (called.misconfigured, (), ConfigError.EXIT_CODE),
         (called.stop_everything, (), 255),
@@ -94,6 +99,7 @@ async def test_an_exception_is_in_the_log_with_its_traceback() -> None:
         ("support.called:nothing", (), "there is no nothing in support.called"),
         ("support.nowhere:x", (), "there is no module support.nowhere"),
         ("support.called", (), "write package.module:function"),
+        ("..called:say", (), "write package.module:function"),
         ("support.called:EMERGENCY_AT_SIGTERM", (), "cannot be called: it is str"),
     ],
 )
@@ -169,6 +175,16 @@ async def test_a_plain_function_is_ended_by_sigterm_where_it_stands() -> None:
     assert process.returncode == -signal.SIGTERM
 
 
+async def test_what_a_function_prints_comes_line_by_line() -> None:
+    lines = Lines()
+    process = CallableProcess(called.print_and_sleep, on_line=lines)
+    with trio.fail_after(30):
+        async with process, trio.open_nursery() as nursery:
+            nursery.start_soon(process.wait)
+            await lines.said("printed")
+            process.kill()
+
+
 PARENT = """
 import sys, trio
 from support import called
@@ -211,6 +227,26 @@ def test_binding_gives_the_annotated_types_or_one_error(args: list[object], kwar
     except ProcessStateError:
         return
     assert isinstance(bound[0], called.Point)
+
+
+@pytest.mark.parametrize(("code", "told"), [(256, 1), (-1, 1), (255, 255), (None, 0), (True, 1), ("words", 1)])
+def test_an_exit_code_is_never_another_one_that_the_kernel_makes_of_it(code: object, told: int) -> None:
+    assert _exit_code(SystemExit(code)) == told
+
+
+def test_classes_and_objects_are_checked_like_functions() -> None:
+    assert bind(called.Counter, [1], {}) == ((1,), {})
+    with pytest.raises(ProcessStateError, match="Counter: argument count: Expected `int`, got `str`"):
+        bind(called.Counter, ["many"], {})
+    with pytest.raises(ProcessStateError, match="argument word: Expected `str`, got `int`"):
+        bind(called.Counter(0), [1], {})
+
+
+def test_an_annotation_that_no_plain_value_becomes_is_one_sentence() -> None:
+    def wait(event: trio.Event) -> None: ...
+
+    with pytest.raises(ProcessStateError, match="argument event is annotated with what no plain value becomes"):
+        bind(wait, [1], {})
 
 
 def test_what_has_no_signature_takes_what_comes() -> None:

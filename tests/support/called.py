@@ -1,10 +1,12 @@
 """Functions that tests run in processes of their own."""
 
+import functools
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -84,6 +86,34 @@ async def end_in_order() -> None:
         await trio.sleep_forever()
     finally:
         say("ended in order")
+
+
+def print_and_sleep() -> None:
+    print("printed")  # noqa: T201 - without a flush, as people write it
+    time.sleep(1000)
+
+
+def decorated(function: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(function)
+    def call(*args: object) -> object:
+        return function(*args)
+
+    return call
+
+
+@decorated
+async def speak(count: int) -> None:
+    await trio.lowlevel.checkpoint()
+    say("spoken", str(count))
+
+
+class Counter:
+    """What is called need not be a function."""
+
+    def __init__(self, count: int) -> None:
+        say("made", str(count))
+
+    def __call__(self, word: str) -> None: ...
 
 
 class Robot:
