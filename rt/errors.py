@@ -4,6 +4,7 @@ Each is named by the state that it reports, carries one sentence for a person, a
 what is logged, and what travels as the second element of an error over RPC.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -85,3 +86,15 @@ class EmergencyStopException(RuntimeBaseException):
 
     def __init__(self, message: str = "emergency stop", /, **context: Any) -> None:
         super().__init__(message, **context)
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors that an error is made of: those within groups, however deep they are, or itself.
+
+    Nurseries wrap what their tasks raise in groups, one for each nursery that it passes.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from leaves(each)
+    else:
+        yield error

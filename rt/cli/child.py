@@ -6,8 +6,8 @@ import sys
 
 from rt import log
 from rt.app import ChildSettings
-from rt.errors import RuntimeBaseException
 from rt.process.call import ROLE as CALL
+from rt.process.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
 
 
@@ -48,9 +48,8 @@ def main(arguments: list[str]) -> int:
             from rt.smartdevice import process as smartdevice
 
             return smartdevice.main(settings, lifeline)
-    except RuntimeBaseException as error:
-        log.get_logger().critical(error.message, **error.context)
-        return error.EXIT_CODE
+    except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
+        return exit_code(error, f"the {role} process failed")
     sys.stderr.write(f"rt: there is no role {role!r}\n")
     return 2
 

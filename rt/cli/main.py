@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ import click
 
 import rt
 from rt.cli.quick import spare_ldconfig
-from rt.errors import RuntimeBaseException
+from rt.errors import RuntimeBaseException, leaves
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -145,7 +145,7 @@ def run(arguments: Sequence[str], group: click.Group = cli) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the last place that an error reaches
-        if all(isinstance(each, BrokenPipeError) for each in _leaves(error)):
+        if all(isinstance(each, BrokenPipeError) for each in leaves(error)):
             # Whoever read our output has gone. Python would complain when it flushes stdout at the end.
             sys.stdout = None
             return 0
@@ -172,7 +172,7 @@ def _report(error: BaseException, *, debug: bool) -> int:
         )
         _say(error.format_message() + place)
         return error.exit_code
-    causes = list(_leaves(error))
+    causes = list(leaves(error))
     if all(isinstance(each, KeyboardInterrupt) for each in causes):
         return _INTERRUPTED
     if debug:
@@ -187,15 +187,6 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if not debug:
         _say("`rt --debug` with the same arguments shows where it happened")
     return _INTERNAL_ERROR
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    # Nurseries wrap what their tasks raise in groups, one for each nursery that it passes.
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error
 
 
 def _say(message: str) -> None:

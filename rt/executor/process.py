@@ -11,7 +11,6 @@ from pathlib import Path
 
 import trio
 
-from rt import log
 from rt.app import Application, ChildSettings
 from rt.buffer.bells import EXECUTOR_SEAT
 from rt.executor.actions import AsyncExecutor
@@ -20,6 +19,7 @@ from rt.executor.dispatcher import Dispatcher
 from rt.executor.lease import LeaseKeeper
 from rt.executor.report import Reporter
 from rt.executor.sync import SyncExecutor
+from rt.process.ending import exit_code
 from rt.supervisor import notify
 from rt.supervisor.lifeline import Lifeline
 
@@ -43,9 +43,8 @@ class ExecutorProcess:
         self._sync = SyncExecutor(self._reporter.report, str(self._directory))
         self._token: trio.lowlevel.TrioToken | None = None
         self._scope = trio.CancelScope()
-        self._failed = False
+        self._exit_code = 0
         self._stopping = False
-        self._log = log.get_logger()
 
     def run(self) -> int:
         """Run until the root lets go or asks to stop; the exit code."""
@@ -55,7 +54,7 @@ class ExecutorProcess:
         loop.start()
         self._sync.execute_forever()
         loop.join()
-        return 1 if self._failed else 0
+        return self._exit_code
 
     def _stop(self) -> None:
         self._stopping = True
@@ -66,9 +65,9 @@ class ExecutorProcess:
     def _run_loop(self) -> None:
         try:
             trio.run(self._serve)
-        except BaseException:  # noqa: BLE001 - the end of a thread: nobody else would hear of it
-            self._failed = True
-            self._log.critical("the executor failed", exc_info=True)
+        except BaseException as error:  # noqa: BLE001 - the end of a thread: nobody else would hear of it
+            # Said at once: the main thread may be in the team's code for long.
+            self._exit_code = exit_code(error, "the executor process failed")
         finally:
             self._sync.stop()
 

@@ -5,15 +5,16 @@ import inspect
 import io
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, get_type_hints
 
 import msgspec
 import trio
 
 from rt import log
-from rt.errors import EmergencyStopException, ProcessStateError, RuntimeBaseException
+from rt.errors import ProcessStateError
 from rt.process.call import CallSettings
+from rt.process.ending import exit_code
 from rt.supervisor import signals
 from rt.supervisor.lifeline import Lifeline
 
@@ -38,7 +39,7 @@ def main(lifeline: Lifeline) -> int:
         if inspect.iscoroutine(result):
             _run_async(result)
     except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
-        return _exit_code(error)
+        return exit_code(error, "the function failed")
     return 0
 
 
@@ -136,30 +137,3 @@ async def _until_asked(coroutine: Awaitable[object], early: list[int]) -> None:
 async def _cancel_at_signal(received: AsyncIterator[int], scope: trio.CancelScope) -> None:
     async for _ in received:
         scope.cancel(_REASON)
-
-
-def _exit_code(error: BaseException) -> int:
-    """What a process that ended by this error says of it, and the error in the log or on stderr."""
-    causes = list(_leaves(error))
-    emergency = next((cause for cause in causes if isinstance(cause, EmergencyStopException)), None)
-    cause = emergency or causes[0]
-    if isinstance(cause, SystemExit) and len(causes) == 1:
-        if cause.code is None or isinstance(cause.code, int):
-            code = cause.code or 0
-            # The kernel would keep the last eight bits: of -1 an emergency stop, of 256 a success.
-            return code if 0 <= code < 256 else 1
-        sys.stderr.write(f"{cause.code}\n")
-        return 1
-    if isinstance(cause, RuntimeBaseException) and (emergency or len(causes) == 1):
-        log.get_logger().critical(cause.message, **cause.context)
-        return cause.EXIT_CODE
-    log.get_logger().critical("the function failed", exc_info=error)
-    return 1
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error

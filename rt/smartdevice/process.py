@@ -7,8 +7,7 @@ Everything that this needs is imported when the process starts.
 import functools
 import gc
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from types import FrameType
 from typing import NoReturn
 
@@ -16,7 +15,6 @@ import trio
 
 from rt import log
 from rt.app import Application, ChildSettings
-from rt.errors import RuntimeBaseException
 from rt.ports import PortFilter
 from rt.remote.address import split_address
 from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
@@ -40,14 +38,14 @@ def main(settings: ChildSettings, lifeline: Lifeline) -> int:
         The exit code.
 
     Raises:
-        RuntimeBaseException: It cannot start: the catalog is wrong, an address is taken.
+        RuntimeBaseException: It cannot start: the catalog is wrong, an address is taken; in a group, as its nurseries make them.
     """
     # Before the event loop listens for signals, and when it does no more, one of them is an end without trouble: also the second
     # of two, which an executable that unpacks itself always gets.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     serve = serve_devices if settings.role == "device" else serve_emulated
-    with _plain_errors(), signals.kept(*STOP_SIGNALS) as early:
+    with signals.kept(*STOP_SIGNALS) as early:
         trio.run(serve, settings, lifeline, early)
     return 0
 
@@ -150,17 +148,3 @@ async def _tell(manager: SmartDeviceManager | None = None) -> None:
         else:
             notify.send(watchdog=True, status=f"{len(manager.devices)} devices")
         await trio.sleep(period)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Let an error that a person is to see out of the groups that nurseries make."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        if isinstance(error, RuntimeBaseException):
-            raise error from None
-        raise

@@ -20,7 +20,7 @@ from support.supervised import assert_no_children, gone
 from rt.errors import ConfigError, ProcessStateError
 from rt.process import CallableProcess
 from rt.process.call import CallSettings, child_command, path_of
-from rt.process.role import _exit_code, bind, load
+from rt.process.role import bind, load
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -227,11 +227,6 @@ def test_binding_gives_the_annotated_types_or_one_error(args: list[object], kwar
     except ProcessStateError:
         return
     assert isinstance(bound[0], called.Point)
-
-
-@pytest.mark.parametrize(("code", "told"), [(256, 1), (-1, 1), (255, 255), (None, 0), (True, 1), ("words", 1)])
-def test_an_exit_code_is_never_another_one_that_the_kernel_makes_of_it(code: object, told: int) -> None:
-    assert _exit_code(SystemExit(code)) == told
 
 
 def test_classes_and_objects_are_checked_like_functions() -> None:

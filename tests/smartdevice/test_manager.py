@@ -31,7 +31,6 @@ from rt.protocol.message import (
 )
 from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
 from rt.smartdevice.link import StreamLink
-from rt.smartdevice.process import _plain_errors
 
 
 def writes_duty(value: float) -> Callable[[Message], bool]:
@@ -303,7 +302,8 @@ async def test_a_busy_buffer_delays_one_device_and_loses_no_command(
 async def test_a_virtual_device_connects_over_tcp(robot: Robot) -> None:
     (listener,) = await robot.nursery.start(robot.manager.open_virtual_devices, "tcp://localhost:0")
     port = listener.socket.getsockname()[1]
-    with pytest.raises(InstanceBusyError, match=os.strerror(errno.EADDRINUSE)), _plain_errors():
+    taken = pytest.RaisesExc(InstanceBusyError, match=os.strerror(errno.EADDRINUSE))
+    with pytest.RaisesGroup(taken, flatten_subgroups=True, allow_unwrapped=True):
         await robot.manager.open_virtual_devices(f"tcp://127.0.0.1:{port}")
     board = make_board("limit-switch")
     robot.nursery.start_soon(connect_emulated, board.device, "127.0.0.1", port)

@@ -1,0 +1,35 @@
+"""What ends the executor's event loop ends its process, with the exit code that it deserves."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+
+from rt import config
+from rt.app import ChildSettings
+from rt.errors import ConfigError, EmergencyStopException
+from rt.executor.process import ExecutorProcess
+from rt.supervisor.lifeline import Lifeline
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(EmergencyStopException(), 255), (ConfigError("wrong"), 78), (ZeroDivisionError(), 1)]
+)
+def test_an_error_of_the_event_loop_is_the_exit_code_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    async def fail() -> None:
+        async with trio.open_nursery():
+            raise error
+
+    options = config.load(env={}, cwd=tmp_path).config
+    settings = ChildSettings(role="executor", config=options, directory=str(tmp_path), shm_prefix="", doorbell=-1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, structlog.testing.capture_logs() as logs:
+        process = ExecutorProcess(settings, Lifeline(theirs))
+        monkeypatch.setattr(process, "_serve", fail)
+        process._run_loop()
+    assert process._exit_code == code
+    assert [entry["log_level"] for entry in logs] == ["critical"]
