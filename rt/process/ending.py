@@ -4,7 +4,11 @@ The rule of this module: whatever ends a process is one event of its log, with e
 nurseries make hide neither an emergency stop nor the one sentence that a person is to read.
 """
 
+import contextlib
 import sys
+from collections.abc import Iterator
+
+import trio
 
 from rt import log
 from rt.errors import EmergencyStopException, RuntimeBaseException, leaves
@@ -35,6 +39,17 @@ def exit_code(error: BaseException, sentence: str) -> int:
         return cause.EXIT_CODE
     log.get_logger().critical(sentence, exc_info=error)
     return 1
+
+
+@contextlib.contextmanager
+def told(sentence: str) -> Iterator[None]:
+    """Say in the log by what a block fails, while there is a log, and let the error go on to its owner. A cancel is no failure."""
+    try:
+        yield
+    except BaseException as error:
+        if not all(isinstance(cause, trio.Cancelled) for cause in leaves(error)):
+            exit_code(error, sentence)
+        raise
 
 
 def _asked_for(stop: SystemExit) -> int:

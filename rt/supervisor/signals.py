@@ -2,11 +2,13 @@
 
 An executable that unpacks itself is two processes, and a terminal or systemd signals both: the outer one hands its signal on,
 so the inner one gets every signal twice. Therefore a second signal within a second is the first one again.
+
+The rule of this module: from `kept` on there is no moment at which one of them is lost, or ends the process where it stands.
 """
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 
 import trio
@@ -35,24 +37,32 @@ def judge(first: float | None, now: float) -> Verdict:
     return Verdict.ECHO if now - first <= ECHO else Verdict.NOW
 
 
+def stopping() -> list[signal.Signals]:
+    """The signals that ask a robot to stop: SIGINT, SIGTERM, and SIGHUP unless nohup has it ignored."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
+
+
 async def watch(
     orderly: Callable[[str], None],
     now: Callable[[str], None],
     *,
+    early: Sequence[int] = (),
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Receive SIGINT, SIGTERM and SIGHUP until cancelled; the handlers of before are then back in their place.
+    """Receive the signals of `stopping` until cancelled; the handlers of before are then back in their place.
 
     Args:
         orderly: Called once, with the reason, at the first signal.
         now: Called with the reason at each one that comes later than `ECHO` seconds after the first.
+        early: What `kept` has kept; the first of them counts as the first signal, now.
         task_status: Started when the signals are received.
     """
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asked for it to be ignored
-        signals.append(signal.SIGHUP)
     first: float | None = None
-    with trio.open_signal_receiver(*signals) as received:
+    with trio.open_signal_receiver(*stopping()) as received:
+        if early:  # looked at only now, when no more of them come
+            first = trio.current_time()
+            orderly(f"received {signal.Signals(early[0]).name}")
         task_status.started()
         async for signum in received:
             name = signal.Signals(signum).name

@@ -62,6 +62,11 @@ class Supervisor:
         """What is known of each child, in the order in which they were given."""
         return [child.status for child in self._children.values()]
 
+    @property
+    def ending(self) -> bool:
+        """Whether all children are to stop."""
+        return self._ending.is_set()
+
     async def run(self, *, task_status: trio.TaskStatus[list[ChildStatus]] = trio.TASK_STATUS_IGNORED) -> None:
         """Start all children at once, keep them, and stop them in reverse order in the end.
 

@@ -52,3 +52,33 @@ async def test_under_nohup_a_hangup_stays_ignored() -> None:
             nursery.cancel_scope.cancel()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_signal_that_came_early_is_the_first_one(autojump_clock: MockClock) -> None:
+    heard: list[str] = []
+    async with trio.open_nursery() as nursery:
+        early = [signal.SIGHUP, signal.SIGTERM]
+        await nursery.start(
+            lambda task_status: signals.watch(heard.append, heard.append, early=early, task_status=task_status)
+        )
+        assert heard == ["received SIGHUP"]
+        for pause in (0.5, 1.0):
+            await trio.sleep(pause)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert heard == ["received SIGHUP", "received SIGTERM again"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_no_signal_is_lost_before_a_loop_or_ends_the_process_after_it(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in signals.stopping()}
+    try:
+        with signals.kept(*before) as early:
+            os.kill(os.getpid(), number)
+            assert early == [number]
+        os.kill(os.getpid(), number)
+        assert early == [number]
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

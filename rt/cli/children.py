@@ -1,0 +1,63 @@
+"""Which processes a robot has beside its root, and how long each may take."""
+
+from collections.abc import Sequence
+
+from rt.app import ChildSettings, child_command
+from rt.buffer import Bells, Doorbell
+from rt.buffer.bells import DEVICE_SEAT, EXECUTOR_SEAT, ROOT_SEAT
+from rt.config import Config
+from rt.instance import Instance
+from rt.supervisor.spec import ChildSpec
+
+DEVICE_WATCHDOG = 2.0
+"""How long the device process may be silent before it is taken for dead (s)."""
+EXECUTOR_WATCHDOG = 5.0
+"""The same of the executor: the team's code shares its interpreter, and may keep it for long while it imports."""
+EXECUTOR_STOP_TIMEOUT = 1.0
+"""How long the executor may take to stop (s); it is killed then, and the device process after it has its own time."""
+SEATS_OF = {"executor": EXECUTOR_SEAT, "device": DEVICE_SEAT}
+"""The seats of the children that read and write buffers."""
+
+
+def child_specs(
+    config: Config, instance: Instance, doorbell: Doorbell, bells: Bells, *, emulated: Sequence[str] = ()
+) -> list[ChildSpec]:
+    """The children in the order of their stop reversed: the executor goes first, and the device process outlives it.
+
+    Args:
+        config: The options, with addresses resolved.
+        instance: The robot's.
+        doorbell: Inherited by all of them.
+        bells: Likewise.
+        emulated: Virtual Smart Devices to run as one more child, as ``UID[:JSON]``.
+    """
+
+    def spec(
+        role: str, *, watchdog: float | None = None, stop_timeout: float = 2.0, emulated: tuple[str, ...] = ()
+    ) -> ChildSpec:
+        settings = ChildSettings(
+            role=role,
+            config=config,
+            directory=str(instance.directory),
+            shm_prefix=instance.shm_prefix,
+            doorbell=doorbell.fd,
+            bells=bells.fds,
+            seat=SEATS_OF.get(role, ROOT_SEAT),
+            emulated=emulated,
+        )
+        return ChildSpec(
+            name=role,
+            command=child_command(role),
+            message=settings.encode(),
+            pass_fds=(doorbell.fd, *bells.fds),
+            watchdog=watchdog,
+            stop_timeout=stop_timeout,
+        )
+
+    specs = [
+        spec("device", watchdog=DEVICE_WATCHDOG),
+        spec("executor", watchdog=EXECUTOR_WATCHDOG, stop_timeout=EXECUTOR_STOP_TIMEOUT),
+    ]
+    if emulated:
+        specs.insert(0, spec("emulator", emulated=tuple(emulated)))
+    return specs

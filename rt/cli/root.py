@@ -1,0 +1,246 @@
+"""The root process of a robot: its children, what it watches over, and how all of it ends.
+
+The rule of this module: when the children are gone, nothing else goes on, and while they are there, nothing ends without them.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import trio
+
+from rt import log
+from rt.app import Application
+from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
+from rt.buffer.visitor import VisitorDesk
+from rt.cli.children import child_specs
+from rt.cli.outer import outer_gone
+from rt.config import Config
+from rt.errors import BufferBusyError, ConfigError, EmergencyStopException, InstanceBusyError, leaves
+from rt.instance import Instance
+from rt.remote import Gate
+from rt.supervisor import notify, signals
+from rt.supervisor.spec import ChildStatus
+from rt.supervisor.tree import Supervisor
+
+BEAT_INTERVAL = 0.1
+"""How often the root shows that it is alive (s); the devices are stopped when it has not for `rt.buffer.lease.ROOT_TIMEOUT`."""
+DIRECTORY_INTERVAL = 1.0
+"""How often it is verified that the instance directory is still there (s)."""
+UNUSABLE = (ConfigError.EXIT_CODE, InstanceBusyError.EXIT_CODE)
+"""Exit codes of a child that will not get ready however often it is started."""
+
+
+class Robot(NamedTuple):
+    """A robot that runs: what goes on beside it is given this.
+
+    Attributes:
+        app: Makes clients and buffers; owned by the root.
+        supervisor: The children.
+        directory: The instance directory.
+        shm_prefix: What the names of its shared memory begin with.
+    """
+
+    app: Application
+    supervisor: Supervisor
+    directory: Path
+    shm_prefix: str
+
+
+Beside = Callable[[Robot], Awaitable[None]]
+
+
+class Root:
+    """What runs in the root process beside its log.
+
+    Args:
+        config: The options, with addresses resolved.
+        instance: The instance, which is held already.
+        doorbell: Rings the device process.
+        bells: Ring those who wait for changes.
+        leases: Where the root shows that it is alive.
+        gate: Through which the broker listens.
+        emulated: Virtual Smart Devices to run as one more child.
+        early: Signals that came before this.
+
+    Attributes:
+        exit_code: 0 for an orderly stop, else that of the child that stopped the robot.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        instance: Instance,
+        doorbell: Doorbell,
+        bells: Bells,
+        leases: LeaseTable,
+        *,
+        gate: Gate,
+        emulated: Sequence[str],
+        early: Sequence[int],
+    ) -> None:
+        self._config = config
+        self._early = early
+        self._leases = leases
+        self._instance = instance
+        self._doorbell = doorbell
+        self._bells = bells
+        self._gate = gate
+        self._store: BufferStore | None = None
+        self.exit_code = 0
+        self._ready = False
+        self._children_gone = trio.Event()
+        specs = child_specs(config, instance, doorbell, bells, emulated=emulated)
+        self.supervisor = Supervisor(specs, instance.directory, on_change=self._watch)
+        self._log = log.get_logger()
+
+    def _watch(self, status: ChildStatus) -> None:
+        """Stop the robot when a child ended in a way that concerns all of it."""
+        if status.name == "device" and status.pid is None:
+            self._forget_devices()
+        if status.last_exit is None or self.exit_code:
+            return
+        if status.last_exit.emergency:
+            self._stop(EmergencyStopException.EXIT_CODE, f"{status.name} raised an emergency stop")
+        elif status.last_exit.code in UNUSABLE and not self._ready:
+            self._stop(status.last_exit.code, f"{status.name} cannot start")
+
+    def _forget_devices(self) -> None:
+        """Without the device process nobody knows the devices' values: let nobody go on with the old ones."""
+        for buffer in self._store.devices().values() if self._store else ():
+            try:
+                buffer.valid = False
+            except BufferBusyError:
+                buffer.invalidate_by_force()
+
+    def _stop(self, exit_code: int, reason: str) -> None:
+        self.exit_code = exit_code
+        self._log.critical(reason)
+        self.supervisor.shutdown(reason)
+
+    async def run(self, beside: Beside | None, name: str) -> None:
+        """Run until the children are gone. See `rt.cli.robot.run_robot`."""
+        try:
+            async with trio.open_nursery() as nursery:
+                # Before the children: without it no lease counts.
+                nursery.start_soon(self._beat)
+                nursery.start_soon(self._watch_directory)
+                desk = VisitorDesk(self._instance.directory, self._doorbell, self._bells, self._leases)
+                await nursery.start(desk.run)
+                supervisor = self.supervisor
+                watch = functools.partial(signals.watch, supervisor.shutdown, supervisor.kill, early=self._early)
+                await nursery.start(watch)
+                nursery.start_soon(self._watch_outer)
+                ready = trio.Event()
+                nursery.start_soon(self._supervise, nursery, ready)
+                async with self._broker() as app:
+                    self._log.info(
+                        f"{name} started",
+                        instance=self._instance.name,
+                        pid=os.getpid(),
+                        port_base=self._config.port_base,
+                    )
+                    await ready.wait()
+                    self._ready = True
+                    notify.send(ready=True, status="ready")
+                    self._log.info("the robot is ready", children=[status.name for status in self.supervisor.status()])
+                    if beside is None:
+                        self._log.info("the robot is idle: `rt call teleop` lets it drive, Ctrl-C ends it")
+                    else:
+                        await beside(Robot(app, self.supervisor, self._instance.directory, self._instance.shm_prefix))
+                        self.supervisor.shutdown(f"{name} is over")
+                    await self._children_gone.wait()
+        finally:
+            notify.send(stopping=True)
+        self._log.info("stopped")
+
+    async def _beat(self) -> None:
+        """Stamp the root's sign of life: nothing may move while this loop does not run."""
+        while True:
+            self._leases.beat()
+            await trio.sleep(BEAT_INTERVAL)
+
+    async def _watch_directory(self) -> None:
+        """Say once that the directory was removed, as logind does with /run/user/UID when the last session of a user ends."""
+        directory = self._instance.directory
+        before = directory.stat()
+        while True:
+            await trio.sleep(DIRECTORY_INTERVAL)
+            if not _is_same(directory, before):
+                break
+        self._log.error(
+            f"{directory} was removed while the robot runs, so that commands do not reach it: restart the robot"
+            " (`loginctl enable-linger` keeps the directory without a session)"
+        )
+
+    async def _supervise(self, nursery: trio.Nursery, ready: trio.Event) -> None:
+        """Start the children; a robot of which one could not start goes on trying, and one that is stopped meanwhile is never ready."""
+        statuses = await nursery.start(self._keep_children, nursery.cancel_scope)
+        if self.supervisor.ending:
+            return
+        missing = [status.name for status in statuses if not status.ready]
+        if missing:
+            self._log.error("the robot is incomplete", missing=missing)
+        ready.set()
+
+    async def _keep_children(
+        self, scope: trio.CancelScope, task_status: trio.TaskStatus[list[ChildStatus]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run the children; when they are gone, so is the reason for everything else."""
+        await self.supervisor.run(task_status=task_status)
+        self._children_gone.set()
+        scope.cancel()
+
+    @contextlib.asynccontextmanager
+    async def _broker(self) -> AsyncIterator[Application]:
+        # The broker's imports are done while the children start up.
+        from rt.broker import serve
+
+        app = Application(
+            "broker",
+            self._config,
+            shm_prefix=self._instance.shm_prefix,
+            doorbell=self._doorbell,
+            bells=self._bells,
+            signals=False,
+        )
+        with self._explained():
+            async with app:
+                store = self._store = app.make_buffer_manager()
+                await serve(
+                    app,
+                    store,
+                    self._gate,
+                    instance=self._instance.name,
+                    directory=self._instance.directory,
+                    status=lambda: msgspec.to_builtins(self.supervisor.status()),
+                )
+                yield app
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Give the children's stop the reason that a person understands, before the nurseries give it theirs."""
+        try:
+            yield
+        except BaseException as error:
+            failures = [each for each in leaves(error) if not isinstance(each, trio.Cancelled)]
+            if failures:
+                why = ", ".join(f"{type(each).__name__}: {each}" for each in failures)
+                self.supervisor.shutdown(f"the robot failed by {why}")
+            raise
+
+    async def _watch_outer(self) -> None:
+        """An executable that unpacks itself has an outer process: without it nobody would remove the unpacked files."""
+        await outer_gone()
+        self.supervisor.shutdown("the outer process of the executable was killed")
+
+
+def _is_same(directory: Path, before: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(directory.stat(), before)
+    except OSError:
+        return False
