@@ -15,7 +15,6 @@ from types import FrameType, TracebackType
 from typing import Self, TypeVar
 
 import msgspec
-import structlog
 import trio
 import zmq
 
@@ -279,7 +278,7 @@ class Application:
         self,
         handler: Handler,
         node: Node | None = None,
-        logger: structlog.typing.FilteringBoundLogger | None = None,
+        logger: log.Logger | None = None,
     ) -> Service:
         """A service that answers remote calls, running until the application ends; returns when calls can come in.
 
@@ -384,8 +383,7 @@ class Application:
             options=options,
         )
         # Warnings only: if this process hands in its own log, a refused event would be told by one that is refused too.
-        logger = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(log.LEVELS["warning"]))
-        return await self.make_service(handler, node, logger)
+        return await self.make_service(handler, node, log.get_logger("warning"))
 
     def report_health(self) -> None:
         """Say in the log every `health_check_interval` how this process is; see `rt.diagnostics`."""

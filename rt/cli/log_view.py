@@ -11,12 +11,6 @@ from rt.protocol.logevent import LEVELS, decode_line, encode_line
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd])")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
-# What moves the cursor of a terminal or changes its state; a line break and a tab are harmless.
-_CONTROL = {
-    **dict.fromkeys([*range(32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}"),
-    ord("\n"): "\n",
-    ord("\t"): "\t",
-}
 
 
 def parse_since(text: str, now: datetime) -> datetime:
@@ -57,12 +51,12 @@ def _since(text: str, now: datetime) -> datetime:
 
 
 def moment_of(event: dict[str, Any]) -> datetime | None:
-    """When an event was logged, or None if it does not say so."""
+    """When an event was logged, in local time, or None if it does not say so."""
     try:
         moment = datetime.fromisoformat(event["timestamp"])
-    except (KeyError, TypeError, ValueError):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone()
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def event_of(line: bytes) -> dict[str, Any]:
@@ -92,7 +86,7 @@ class LogView:
         colors: bool = False,
     ) -> None:
         self.levels = [name for name, severity in LEVELS.items() if severity >= LEVELS[level]]
-        self._apps = apps
+        self._apps = tuple(apps)
         self._since = since
         self._as_json = as_json
         self._pretty = log.pretty(colors=colors)
@@ -102,7 +96,7 @@ class LogView:
         """Whether an event is shown."""
         if event["level"] not in self.levels and event["level"] in LEVELS:
             return False
-        if self._apps and not {event.get("app"), event.get("child")} & set(self._apps):
+        if self._apps and event.get("app") not in self._apps and event.get("child") not in self._apps:
             return False
         if self._since is None:
             return True
@@ -115,11 +109,8 @@ class LogView:
             return encode_line(event).decode()
         moment = moment_of(event)
         heading = ""
-        if moment is not None and (day := moment.astimezone().date()) != self._day:
+        if moment is not None and (day := moment.date()) != self._day:
             # Lines tell the time only.
             self._day = day
             heading = f"--- {day.isoformat()} ---\n"
-        for key, value in event.items():
-            if isinstance(value, str):
-                event[key] = value.translate(_CONTROL)
         return heading + self._pretty(event)

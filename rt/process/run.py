@@ -4,7 +4,6 @@ The rule of this module: when `run_process` is left, by whatever way, the proces
 """
 
 import trio
-from structlog.typing import FilteringBoundLogger
 
 from rt import log
 from rt.errors import EmergencyStopException
@@ -58,7 +57,7 @@ async def run_process(process: ChildProcess, *, terminate_timeout: float = 2.0) 
     return returncode
 
 
-async def _end(process: ChildProcess, seconds: float, logger: FilteringBoundLogger) -> None:
+async def _end(process: ChildProcess, seconds: float, logger: log.Logger) -> None:
     deadline = trio.current_time() + seconds
     with trio.CancelScope(shield=True):
         try:
@@ -81,6 +80,6 @@ async def _wait_until(deadline: float, process: ChildProcess) -> None:
         await process.wait()
 
 
-def _emergency(name: str, pid: int | None, logger: FilteringBoundLogger) -> EmergencyStopException:
+def _emergency(name: str, pid: int | None, logger: log.Logger) -> EmergencyStopException:
     logger.critical("process raised an emergency stop")
     return EmergencyStopException(f"process {name} raised an emergency stop", process=name, pid=pid)

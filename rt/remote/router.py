@@ -11,7 +11,6 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
-import structlog
 import trio
 import zmq
 
@@ -100,7 +99,7 @@ class Router:
         backends: Iterable[str],
         *,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
-        logger: structlog.typing.FilteringBoundLogger | None = None,
+        logger: log.Logger | None = None,
         gate: Gate | None = None,
     ) -> None:
         self.counters = RouterCounters()

@@ -10,7 +10,6 @@ import math
 from typing import Any
 
 import msgspec
-import structlog
 import trio
 
 from rt import log
@@ -96,7 +95,7 @@ class Service:
         handler: Handler,
         *,
         concurrency: int = 5,
-        logger: structlog.typing.FilteringBoundLogger | None = None,
+        logger: log.Logger | None = None,
         threads: trio.CapacityLimiter | None = None,
         limit: float = TIME_LIMIT,
     ) -> None:

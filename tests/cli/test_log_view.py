@@ -32,6 +32,7 @@ def test_an_app_shows_its_own_events_and_what_is_said_about_it() -> None:
     assert view.wants(event(app="executor"))
     assert view.wants(event(app="root", child="executor"))
     assert not view.wants(event())
+    assert not view.wants(event(app=["executor"], child={"executor": 1}))
 
 
 def test_since_shows_what_is_newer_and_what_has_no_time() -> None:
@@ -39,6 +40,7 @@ def test_since_shows_what_is_newer_and_what_has_no_time() -> None:
     assert view.wants(event())
     assert not view.wants(event(timestamp="2020-01-01T00:00:00Z"))
     assert view.wants(event(timestamp="whenever"))
+    assert view.wants(event(timestamp="9999-12-31T23:59:59-01:00"))
 
 
 def test_a_print_of_the_team_tells_its_mode_and_the_time_since_its_start() -> None:
@@ -57,11 +59,6 @@ def test_another_day_is_said_once() -> None:
     assert "\n" not in view.show(event())
     assert view.show(event(**old)).startswith("--- 2020-01-0")
     assert "\n" not in view.show(event(**old))
-
-
-def test_nothing_that_is_said_moves_the_cursor() -> None:
-    text = LogView().show(event(event="\x1b[2Jgone\rover\x9b", source="print", note="\x1b]0;title\x07"))
-    assert not any(char in text for char in "\x1b\r\x9b\x07")
 
 
 def test_an_exception_is_shown_as_lines() -> None:

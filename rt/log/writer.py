@@ -1,0 +1,104 @@
+"""Where the lines of a process go: to a file descriptor that never makes anybody wait, or to a stream in memory."""
+
+import os
+import select
+import socket
+import stat
+import threading
+from typing import TextIO
+
+from rt.log.stamp import now
+from rt.protocol.logevent import encode_line
+
+MAX_LINE = 32768
+"""The longest line in bytes; of a longer one the rest is left out and the cut is marked."""
+
+_CUT = b" [line cut here]"
+_ATOMIC = 4096  # a pipe that polls as writable takes this much at once
+
+
+class LineWriter:
+    """Writes whole lines to a file descriptor without ever blocking.
+
+    Args:
+        fd: Where lines go. A file, a pipe or a terminal is opened anew, so that making it non-blocking changes nothing for others
+            that write to the same place. A socket, as the journal of systemd is, cannot be: each of its writes is told not
+            to wait.
+
+    Attributes:
+        dropped: Lines that nobody took, since the last that somebody did.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.dropped = 0
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._torn = False
+        self._socket: socket.socket | None = None
+        self._poll: select.poll | None = None
+        try:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                self._socket = socket.socket(fileno=os.dup(fd))
+                return
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            self._fd = os.open(f"/proc/self/fd/{fd}", flags)
+        except OSError:  # of another user, or no /proc: asked before each write whether it would wait
+            self._poll = select.poll()
+            self._poll.register(fd, select.POLLOUT)
+
+    def write(self, line: bytes) -> None:
+        """Write a line, or count it as dropped when nobody takes it, the disk is full or the other end has gone."""
+        with self._lock:
+            if self.dropped:
+                note = {"event": "log lines were dropped", "level": "warning", "dropped": self.dropped}
+                if not self._put(encode_line({**note, "timestamp": now()})):
+                    self.dropped += 1
+                    return
+                self.dropped = 0
+            if not self._put(line):
+                self.dropped += 1
+
+    def _put(self, line: bytes) -> bool:
+        if len(line) > MAX_LINE:
+            line = line[:MAX_LINE].decode(errors="ignore").encode() + _CUT
+        # A line of which only a part was taken is ended first, so that this one is whole.
+        data = b"\n%b\n" % line if self._torn else line + b"\n"
+        written = self._write(data)
+        if written:
+            self._torn = written < len(data)
+        return written == len(data)
+
+    def _write(self, data: bytes) -> int:
+        written = 0
+        try:
+            while written < len(data):
+                if self._socket is not None:
+                    written += self._socket.send(data[written:], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                elif self._poll is None:
+                    written += os.write(self._fd, data[written:])
+                elif self._poll.poll(0):
+                    written += os.write(self._fd, data[written : written + _ATOMIC])
+                else:
+                    break
+        except OSError:
+            pass
+        return written
+
+
+class StreamWriter:
+    """Writes lines to a stream in memory, as tests use."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        """Write a line."""
+        self._stream.write(line.decode() + "\n")
+
+
+def writer_to(target: TextIO) -> LineWriter | StreamWriter:
+    """A writer of lines to wherever a stream leads."""
+    try:
+        return LineWriter(target.fileno())
+    except (OSError, ValueError):
+        return StreamWriter(target)

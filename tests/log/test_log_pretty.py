@@ -1,0 +1,77 @@
+"""Events as a person reads them: whatever they hold, they are shown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rt import log
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = ["timestamp", "app", "child", "reason", "exception", "exc_info", "stack", "logger", "clock", "mode", "source"]
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES) | st.text(), VALUES), st.text(), st.text())
+def test_whatever_an_event_holds_it_is_shown(fields: dict[str, Any], sentence: str, level: str) -> None:
+    text = log.pretty(colors=False)({**fields, "event": sentence, "level": level})
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text if char not in "\n\t")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"note": "\x1b]0;title\x07"},
+        {"notes": ["\x1b[2J", "\x9b"]},
+        {"\x1bname": 1},
+        {"exception": {"type": "E", "message": "\x1b[2J"}},
+        {"source": "print", "mode": "\x1b[2J", "clock": 1.0},
+        {"timestamp": "yesterday, \x1b[2Jor so"},
+    ],
+)
+def test_nothing_that_is_said_moves_the_cursor(fields: dict[str, Any]) -> None:
+    text = log.pretty(colors=False)({"event": "gone\rover\x1b[2J", "level": "info", **fields})
+    assert not any(char in text for char in "\x1b\r\x9b\x07")
+
+
+def test_another_programs_stack_and_traceback_stand_below(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        log.configure(fmt="pretty", stream=stream)
+        log.relay({"event": "odd", "level": "info", "stack": 5, "exc_info": "a traceback"})
+    _said, *below = path.read_text().splitlines()
+    assert "5" in below
+    assert below[-1] == "a traceback"
+
+
+def test_an_event_that_cannot_be_shown_to_a_person_is_shown_as_it_is(tmp_path: Path) -> None:
+    class Odd:
+        def __str__(self) -> str:
+            return "odd"
+
+        __repr__ = None  # type: ignore[assignment]  # a mistake that a team may make
+
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        log.configure(fmt="pretty", stream=stream)
+        log.get_logger().info("said", what=Odd())
+    assert json.loads(path.read_text())["what"] == "odd"
+
+
+def test_a_working_directory_that_was_removed_matters_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(FileNotFoundError):
+        Path.cwd()
+    assert log.pretty(colors=False)({"event": "hello", "level": "info"}).endswith("hello")

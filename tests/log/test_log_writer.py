@@ -1,0 +1,82 @@
+"""Lines that go to a file descriptor, and never make anybody wait."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rt import log
+from rt.log import LineWriter
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    for fd in (reading, writing):
+        try:
+            os.close(fd)
+        except OSError:
+            continue
+
+
+def test_nobody_waits_for_a_reader_and_what_was_dropped_is_said(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    writer = LineWriter(writing)
+    for _ in range(200):
+        writer.write(b"x" * 1000)
+    assert writer.dropped > 0
+    dropped = writer.dropped
+    os.read(reading, 1 << 20)
+    writer.write(b"again")
+    lines = os.read(reading, 1 << 20).decode().splitlines()
+    assert json.loads(lines[-2])["dropped"] == dropped
+    assert lines[-1] == "again"
+    assert writer.dropped == 0
+
+
+def test_a_line_of_which_a_pipe_took_a_part_spoils_no_other(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    writer = LineWriter(writing)
+    # Longer than what a pipe takes at once: only a part of it fits.
+    writer.write(b"y" * 100_000)
+    os.read(reading, 1 << 20)
+    writer.write(b"whole")
+    assert os.read(reading, 1 << 20).decode().splitlines()[-1] == "whole"
+
+
+def test_a_reader_that_has_gone_ends_nobody(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.close(reading)
+    writer = LineWriter(writing)
+    writer.write(b"into the void")
+    assert writer.dropped == 1
+
+
+def test_a_socket_that_nobody_reads_makes_nobody_wait() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        writer = LineWriter(ours.fileno())
+        try:
+            for _ in range(2000):
+                writer.write(b"x" * 1000)
+            assert writer.dropped > 0
+            while theirs.recv(1 << 20, socket.MSG_DONTWAIT).endswith(b"x" * 1000):
+                continue
+        except BlockingIOError:
+            pass
+        writer.write(b"whole")
+        assert theirs.recv(1 << 20).splitlines()[-1] == b"whole"
+        assert ours.getblocking()
+        assert writer._socket is not None
+        writer._socket.close()
+
+
+def test_an_oversized_line_is_cut_and_marked(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        LineWriter(stream.fileno()).write(b"z" * 100_000)
+    assert path.read_text() == "z" * log.MAX_LINE + " [line cut here]\n"
