@@ -1,12 +1,10 @@
-"""What the team's code finds without importing it: ``Robot``, ``Gamepad``, ``Actions``, ``Field``, ``Alliance``, ``print``.
+"""What the team's code finds without importing it: ``Robot``, ``Gamepad``, ``Actions``, ``Field``, ``Alliance``.
 
 Reading and writing never wait for a device: they work on shared memory. A device that is not there reads as zeros and takes no
 writes; that is said once, not at each call.
 """
 
-import builtins
 import enum
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -229,23 +227,6 @@ class Actions:
     async def sleep(self, seconds: float) -> None:
         """Let an action wait; to be awaited."""
         await trio.sleep(seconds)
-
-
-def make_print(field: Field) -> Any:
-    """The team's ``print``: a log event that carries the mode and the time since it began."""
-    logger = log.get_logger()
-
-    def show(
-        *values: object, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
-    ) -> None:
-        if file is not None and file is not sys.stdout:
-            builtins.print(*values, sep=sep, end=end, file=file, flush=flush)
-            return
-        text = (" " if sep is None else sep).join(map(str, values)) + ("" if end in {None, "\n"} else str(end))
-        logger.info(text, source="print", mode=field.mode.name.lower(), clock=round(field.clock(), 3))
-
-    show.__name__ = "print"
-    return show
 
 
 def refuse_input(_prompt: object = "", /) -> NoReturn:

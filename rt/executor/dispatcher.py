@@ -16,9 +16,10 @@ import trio
 from rt import log
 from rt.errors import EmergencyStopException, ExecutionError
 from rt.executor.actions import AsyncExecutor
-from rt.executor.api import Actions, Alliance, Field, Gamepad, Mode, Robot, make_print, refuse_input
+from rt.executor.api import Actions, Alliance, Field, Gamepad, Mode, Robot, refuse_input
 from rt.executor.lease import LeaseKeeper
 from rt.executor.main_thread import STOP_LIMIT, MainThread, give_up
+from rt.executor.output import TeamOutput
 from rt.executor.program import Program, RequestSpec
 from rt.executor.report import Reporter
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
@@ -49,6 +50,9 @@ class Dispatcher(Handler):
         exec_module: Where the team's code is.
         directory: Where it is looked for.
         reporter: Says what the team's code raises.
+
+    Attributes:
+        output: Says what the team's code prints.
     """
 
     def __init__(
@@ -72,13 +76,14 @@ class Dispatcher(Handler):
         self._gamepad = gamepad
         self._field = field
         self._reporter = reporter
+        self.output = TeamOutput(field)
         names = {
             "Robot": robot,
             "Gamepad": gamepad,
             "Actions": Actions(actions),
             "Field": field,
             "Alliance": Alliance,
-            "print": make_print(field),
+            "print": self.output.print,
             "input": refuse_input,
         }
         self._program = Program(
@@ -225,6 +230,7 @@ class Dispatcher(Handler):
             self._mode_scope = self._run = None
             self._gamepad.enabled = False
             self._reporter.forget()
+            self.output.finish()
             self._log.info("mode ended", mode=self._field.mode.name.lower())
             self._field.begin(Mode.IDLE)
             outcome.over.set()

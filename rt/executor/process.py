@@ -93,6 +93,7 @@ class ExecutorProcess:
                     exec_module=app.config.exec_module,
                     directory=self._directory,
                 )
+                dispatcher.output.take_over()
                 await app.nursery.start(dispatcher.run)
                 await app.make_service(dispatcher)
                 app.report_health()

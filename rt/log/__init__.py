@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from rt.log.lean import FilteringBoundLogger, structlog
 from rt.log.pretty import pretty
 from rt.log.stamp import now
-from rt.log.writer import MAX_LINE, LineWriter, StreamWriter, writer_to
+from rt.log.writer import LineWriter, StreamWriter, writer_to
 from rt.protocol import exception, logevent
 
 LEVELS = logevent.LEVELS
@@ -218,7 +218,6 @@ def _add_exception(event: Event) -> None:
 
 __all__ = [
     "LEVELS",
-    "MAX_LINE",
     "LineWriter",
     "Logger",
     "Tap",

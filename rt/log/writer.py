@@ -8,17 +8,14 @@ import threading
 from typing import TextIO
 
 from rt.log.stamp import now
-from rt.protocol.logevent import encode_line
-
-MAX_LINE = 32768
-"""The longest line in bytes; of a longer one the rest is left out and the cut is marked."""
+from rt.protocol.logevent import MAX_LINE, encode_line
 
 _CUT = b" [line cut here]"
 _ATOMIC = 4096  # a pipe that polls as writable takes this much at once
 
 
 class LineWriter:
-    """Writes whole lines to a file descriptor without ever blocking.
+    """Writes whole lines to a file descriptor without ever blocking; the rest of one that is longer than `MAX_LINE` is left out.
 
     Args:
         fd: Where lines go. A file, a pipe or a terminal is opened anew, so that making it non-blocking changes nothing for others

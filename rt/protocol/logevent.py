@@ -23,10 +23,14 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 MAX_EVENT = 16384
 """The longest event that is published, in bytes; of a longer one the sentence is cut and the context left out."""
 
+MAX_LINE = 32768
+"""The longest line, in bytes without its end; an event that is longer is shortened as one that is published."""
+
 SEQUENCE = "seq"
 """The field that counts the published events of each level, so that a subscriber can tell how many it has missed."""
 
-_KEPT = 4096  # characters of the sentence of an event that is too long
+_KEPT = 4096  # bytes of the sentence of an event that is too long
+_KEPT_VALUE = 100  # characters of a text of its context: a longer one is left out
 _KEPT_FIELDS = ("timestamp", "app", "pid", "instance", "child", "source", "mode", "clock", SEQUENCE)
 _INT_END = 1 << 63
 _SHOWN = 1000
@@ -47,10 +51,15 @@ _line = msgspec.json.Decoder(dict[str, Any])
 
 
 def encode_line(event: Mapping[str, Any]) -> bytes:
-    """An event as one line of JSON without its end; never fails.
+    """An event as one line of JSON without its end, at most `MAX_LINE` bytes; never fails.
 
     What JSON has no words for, as NaN, becomes text.
     """
+    line = _encode_line(event)
+    return line if len(line) <= MAX_LINE else _encode_line(_shortened(event, len(line)))
+
+
+def _encode_line(event: Mapping[str, Any]) -> bytes:
     try:
         line = _json.encode(event)
         # A number that is none is written as null, which is rare otherwise.
@@ -59,6 +68,17 @@ def encode_line(event: Mapping[str, Any]) -> bytes:
     except (TypeError, ValueError, OverflowError, RecursionError):
         pass
     return json.dumps(plain(event), ensure_ascii=False).encode(errors="replace")
+
+
+def _shortened(event: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """What is kept of an event that is too long: the beginning of its sentence, and whose it is."""
+    sentence = str(event["event"]).encode(errors="replace")[:_KEPT].decode(errors="ignore")
+    kept = {key: value for key in _KEPT_FIELDS if _is_short(value := event.get(key))}
+    return {"event": sentence, "level": event["level"], **kept, "cut": size}
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, float | int) or (isinstance(value, str) and len(value) <= _KEPT_VALUE)
 
 
 def decode_line(line: str | bytes) -> dict[str, Any] | None:
@@ -78,9 +98,7 @@ def encode(event: Mapping[str, Any]) -> tuple[bytes, bytes]:
     except (TypeError, ValueError, OverflowError, RecursionError):
         payload = _msgpack.encode((2, level, (plain(event),)))
     if len(payload) > MAX_EVENT:
-        kept = {key: event[key] for key in _KEPT_FIELDS if key in event}
-        short = {"event": str(event["event"])[:_KEPT], "level": level, **kept, "cut": len(payload)}
-        payload = _msgpack.encode((2, level, (plain(short),)))
+        payload = _msgpack.encode((2, level, (plain(_shortened(event, len(payload))),)))
     return level.encode(), payload
 
 

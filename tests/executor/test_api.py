@@ -6,7 +6,7 @@ import structlog
 from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, DeviceUID
 from rt.errors import DeviceBufferError, DeviceError, ExecutionError
-from rt.executor.api import GAMEPAD_TIMEOUT, Field, Gamepad, Mode, Robot, make_print, refuse_input
+from rt.executor.api import GAMEPAD_TIMEOUT, Gamepad, Robot, refuse_input
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 1, 1))
@@ -174,23 +174,6 @@ def test_the_gamepad_is_neutral_unless_it_is_enabled_and_there(store: BufferStor
     assert gamepad.get("joystick_left_y") == 0.0
     with pytest.raises(DeviceError, match="did you mean 'button_b'"):
         gamepad.get("button_bb")
-
-
-def test_print_is_a_log_event_with_mode_and_time(capsys: pytest.CaptureFixture[str]) -> None:
-    field = Field()
-    field.begin(Mode.TELEOP)
-    show = make_print(field)
-    with structlog.testing.capture_logs() as logs:
-        show("speed", 3, sep="=")
-        show()
-    assert [(entry["event"], entry["mode"], entry["source"]) for entry in logs] == [
-        ("speed=3", "teleop", "print"),
-        ("", "teleop", "print"),
-    ]
-    import sys
-
-    show("aside", file=sys.stderr)
-    assert capsys.readouterr().err == "aside\n"
 
 
 def test_a_value_beyond_the_limits_is_clamped_and_said_once(store: BufferStore, robot: Robot) -> None:

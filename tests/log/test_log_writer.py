@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rt import log
 from rt.log import LineWriter
+from rt.protocol.logevent import MAX_LINE
 
 
 @pytest.fixture
@@ -79,4 +79,4 @@ def test_an_oversized_line_is_cut_and_marked(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         LineWriter(stream.fileno()).write(b"z" * 100_000)
-    assert path.read_text() == "z" * log.MAX_LINE + " [line cut here]\n"
+    assert path.read_text() == "z" * MAX_LINE + " [line cut here]\n"

@@ -65,6 +65,20 @@ def test_an_event_that_is_too_long_is_cut_and_says_so() -> None:
     assert "context" not in event
 
 
+@pytest.mark.parametrize("sentence", ["x" * 100_000, "\N{ROBOT FACE}" * 50_000, "\x00" * 50_000, "\ud800" * 50_000])
+@pytest.mark.parametrize("app", ["executor", "\x01" * 20_000, 5, None])
+def test_whatever_is_too_long_is_short_enough_for_file_and_subscriber(sentence: str, app: object) -> None:
+    event = {**EVENT, "event": sentence, "app": app, "mode": "teleop"}
+    line, (topic, payload) = logevent.encode_line(event), logevent.encode(event)
+    assert len(line) <= logevent.MAX_LINE
+    assert len(payload) <= logevent.MAX_EVENT
+    for told in (json.loads(line), logevent.decode((topic, payload))):
+        assert len(told["event"]) >= 1000
+        assert (told["timestamp"], told["mode"]) == (EVENT["timestamp"], "teleop")
+        assert told.get("app") == (app if app in {"executor", 5} else None)
+        assert told["cut"] > 40_000
+
+
 @given(st.lists(st.binary(max_size=64), max_size=4))
 def test_bytes_of_a_stranger_are_refused(frames: list[bytes]) -> None:
     with pytest.raises(RemoteProtocolError):

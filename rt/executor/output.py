@@ -1,0 +1,99 @@
+"""What the team's code says: `print`, and whatever else writes to `sys.stdout`, becomes events of the log.
+
+Each carries the mode and the time since that began. The rules of this module: one line is one event, also one that is made of
+several prints; a line that is begun in one thread is not mixed with another's; and what is said is out when `print` returns,
+but for a line that has no end yet, which is told when it has one, when it is flushed, and when the mode ends.
+"""
+
+import builtins
+import io
+import sys
+import threading
+from typing import Any
+
+from rt import log
+from rt.executor.api import Field
+
+MAX_BEGUN = 4096
+"""How long a line may become that has no end (characters); it is told then."""
+
+
+class TeamOutput(io.TextIOBase):
+    """Takes the place of `sys.stdout` where the team's code runs; any thread.
+
+    Args:
+        field: Knows the mode and the time.
+    """
+
+    def __init__(self, field: Field) -> None:
+        super().__init__()
+        self._field = field
+        self._begun: dict[int, str] = {}
+        self._log = log.get_logger()
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def take_over(self) -> None:
+        """Be `sys.stdout` from now on, for modules that the team's code imports; the real one writes each line at once."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout = self
+
+    def print(
+        self, *values: object, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
+    ) -> None:
+        """The team's ``print``: as Python's, but what one call says is not torn by another thread."""
+        if file is not None and file is not sys.stdout and file is not self:
+            builtins.print(*values, sep=sep, end=end, file=file, flush=flush)
+            return
+        text = io.StringIO()
+        builtins.print(*values, sep=sep, end=end, file=text)
+        self.write(text.getvalue())
+        if flush:
+            self.flush()
+
+    def write(self, text: str, /) -> int:
+        """Tell the lines that a text completes, and keep the rest."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        thread = threading.get_ident()
+        *lines, rest = text.split("\n")
+        if lines:
+            lines[0] = self._begun.pop(thread, "") + lines[0]
+            for line in lines:
+                self._tell(line)
+        if rest:
+            self._begun[thread] = self._begun.get(thread, "") + rest
+            if len(self._begun[thread]) > MAX_BEGUN:
+                self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Tell the line that this thread has begun."""
+        if begun := self._begun.pop(threading.get_ident(), ""):
+            self._tell(begun)
+
+    def finish(self) -> None:
+        """Tell the lines that any thread has begun."""
+        for thread in list(self._begun):
+            if begun := self._begun.pop(thread, ""):
+                self._tell(begun)
+
+    def writable(self) -> bool:
+        """Whether it can be written to: always."""
+        return True
+
+    def fileno(self) -> int:
+        """Where programs that the team's code starts write to; their lines become events without mode and time."""
+        return 1
+
+    @property
+    def buffer(self) -> Any:
+        """Takes bytes, as programs that the team's code starts do."""
+        assert sys.__stdout__ is not None
+        return sys.__stdout__.buffer.raw  # type: ignore[attr-defined]  # the file below a pipe's buffer
+
+    def _tell(self, line: str) -> None:
+        clock = round(self._field.clock(), 3)
+        self._log.info(line, source="print", mode=self._field.mode.name.lower(), clock=clock)

@@ -1,0 +1,124 @@
+"""What the team's code says becomes events, whichever way it says it."""
+
+import builtins
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from rt.executor.api import Field, Mode
+from rt.executor.output import MAX_BEGUN, TeamOutput
+
+
+@pytest.fixture
+def output() -> TeamOutput:
+    field = Field()
+    field.begin(Mode.TELEOP)
+    return TeamOutput(field)
+
+
+@pytest.fixture
+def said() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as logs:
+        yield logs
+
+
+def sentences(said: list[Any]) -> list[str]:
+    return [entry["event"] for entry in said]
+
+
+def test_print_is_an_event_with_mode_and_time(said: list[Any], output: TeamOutput) -> None:
+    output.print("speed", 3, sep="=")
+    output.print()
+    assert [(entry["event"], entry["mode"], entry["source"]) for entry in said] == [
+        ("speed=3", "teleop", "print"),
+        ("", "teleop", "print"),
+    ]
+    assert all(0 <= entry["clock"] < 60 for entry in said)
+
+
+def test_a_module_that_the_teams_code_imports_is_heard_too(
+    said: list[Any], output: TeamOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", output)
+    builtins.print("speed", 3)  # noqa: T201 - as in any module
+    sys.stdout.write("a\nb\n")
+    builtins.print("c", file=output)
+    assert sentences(said) == ["speed 3", "a", "b", "c"]
+    assert {entry["source"] for entry in said} == {"print"}
+
+
+def test_several_prints_make_one_line(said: list[Any], output: TeamOutput) -> None:
+    output.print("x =", end=" ")
+    output.print(5, end=";\n")
+    output.print("one\ntwo")
+    assert sentences(said) == ["x = 5;", "one", "two"]
+
+
+def test_a_line_without_an_end_is_told_when_it_is_flushed_and_when_the_mode_ends(
+    said: list[Any], output: TeamOutput
+) -> None:
+    output.print("working", end="", flush=True)
+    assert sentences(said) == ["working"]
+    output.print("done", end="")
+    assert sentences(said) == ["working"]
+    output.finish()
+    output.finish()
+    assert sentences(said) == ["working", "done"]
+
+
+def test_a_line_that_never_ends_is_told_in_parts(said: list[Any], output: TeamOutput) -> None:
+    for _ in range(3 * MAX_BEGUN):
+        output.print(".", end="")
+    assert len(said) == 2
+    output.finish()
+    assert "".join(sentences(said)) == "." * 3 * MAX_BEGUN
+
+
+def test_lines_of_two_threads_are_not_mixed(said: list[Any], output: TeamOutput) -> None:
+    output.print("main", end=" ")
+
+    def talk() -> None:
+        output.print("thread", end=" ")
+        output.print("over")
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    thread.join()
+    output.print("over")
+    assert sentences(said) == ["thread over", "main over"]
+
+
+def test_what_is_for_another_file_goes_there(
+    said: list[Any], output: TeamOutput, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output.print("aside", file=sys.stderr)
+    assert capsys.readouterr().err == "aside\n"
+    assert said == []
+
+
+def test_what_pythons_print_refuses_is_refused_and_nothing_is_said(said: list[Any], output: TeamOutput) -> None:
+    with pytest.raises(TypeError, match="end must be None or a string"):
+        output.print("x", end=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be str, not bytes"):
+        output.write(b"x")  # type: ignore[arg-type]
+    assert said == []
+
+
+def test_programs_and_bytes_go_to_the_process_s_own_output() -> None:
+    code = """
+import subprocess, sys
+from rt.executor.api import Field
+from rt.executor.output import TeamOutput
+TeamOutput(Field()).take_over()
+subprocess.run(["echo", "said"], stdout=sys.stdout, check=True)
+sys.stdout.buffer.write(b"bytes\\n")
+print("text", file=sys.__stdout__)
+import os; os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "said\nbytes\ntext\n"
