@@ -3,9 +3,9 @@
 The rule of this module: nothing is told twice, and whatever was missed is said, on stderr.
 """
 
-import itertools
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import click
 import trio
 
 from rt.cli.device import Output
+from rt.cli.log_past import BATCH, moved_since, read_file
 from rt.cli.log_view import LogView, event_of, moment_of
 from rt.errors import InstanceAbsentError, RuntimeBaseException
-from rt.instance import Instance, logfile
+from rt.instance import Instance
 from rt.protocol.logevent import Numbers
 from rt.remote.logfeed import Change, LogFeed
 
@@ -26,7 +27,6 @@ SETTLE_TIME = 0.2
 """How long the newest lines may take into the file (s), before the file is read up to where the live log goes on."""
 RECENT = timedelta(seconds=10)
 """What is older than this when the connection stands cannot come live any more."""
-_BATCH = 1000  # lines of a file that are read at once
 _CHUNK = 4096  # bytes that a pipe which is writable takes without waiting
 
 
@@ -58,10 +58,19 @@ class Printer:
         if chunk:
             await self._output.line("\n".join(chunk))
 
-    async def lines(self, batches: AsyncIterator[list[bytes]]) -> None:
+    async def lines(self, batches: AsyncIterator[Sequence[bytes | str]]) -> None:
         """Print the events of lines."""
         async for lines in batches:
             await self.events(event_of(line) for line in lines if line.strip())
+
+    async def past(self, path: Path, *, older: bool = True) -> AbstractContextManager[None]:
+        """A block within which the events of a log are printed, of which those before the clock was set are older than they say."""
+        return self.view.past(await moved_since(path, older=older) if self.view.dated else 0.0)
+
+    async def file(self, path: Path, *, older: bool, unfinished: bool = False) -> None:
+        """Print what stands in a log; as `read_file`."""
+        with await self.past(path, older=older):
+            await self.lines(read_file(path, older=older, unfinished=unfinished))
 
 
 class Follower:
@@ -132,7 +141,7 @@ class Follower:
 
     async def _print(self, events: list[dict[str, Any]]) -> int:
         """Print events that came, and with them those that have come too by now; how many that were."""
-        while len(events) < _BATCH:
+        while len(events) < BATCH:
             try:
                 events.append(self._feed.event_nowait())
             except trio.WouldBlock:
@@ -183,26 +192,16 @@ class Follower:
         recent = datetime.now(UTC) - RECENT
         await trio.sleep(SETTLE_TIME)
         self._known.clear()
-        async for lines in read_file(logfile.paths(self._file)):
-            events = [event_of(line) for line in lines]
-            if since is not None:
-                events = [event for event in events if (moment := moment_of(event)) and moment >= since]
-                events = [event for event in events if _key(event) not in self._early]
-            self._known.update(_key(event) for event in events if (moment := moment_of(event)) and moment >= recent)
-            await self._printer.events(events)
+        with await self._printer.past(self._file):
+            async for lines in read_file(self._file):
+                events = [event_of(line) for line in lines]
+                if since is not None:
+                    events = [event for event in events if (moment := moment_of(event)) and moment >= since]
+                    events = [event for event in events if _key(event) not in self._early]
+                self._known.update(_key(event) for event in events if (moment := moment_of(event)) and moment >= recent)
+                await self._printer.events(events)
         self._early.clear()
 
 
 def _key(event: dict[str, Any]) -> tuple[Any, ...]:
     return event.get("timestamp"), event.get("app"), event.get("event")
-
-
-async def read_file(paths: Iterable[Path], *, unfinished: bool = False) -> AsyncIterator[list[bytes]]:
-    """The lines of files, many at a time; as `rt.instance.logfile.read`, in a worker thread."""
-    lines = logfile.read(paths, unfinished=unfinished)
-
-    def some() -> list[bytes]:
-        return list(itertools.islice(lines, _BATCH))
-
-    while batch := await trio.to_thread.run_sync(some, abandon_on_cancel=True):
-        yield batch

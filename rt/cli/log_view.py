@@ -1,15 +1,17 @@
 """Log events for a person or a program: which ones are wanted, and how they look."""
 
+import contextlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rt import log
-from rt.protocol.logevent import LEVELS, decode_line, encode_line
+from rt.protocol.logevent import CLOCK_MOVED, LEVELS, decode_line, encode_line
 
 _AGO = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd])")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_AGES = 1e10  # seconds
 _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 
 
@@ -59,10 +61,19 @@ def moment_of(event: dict[str, Any]) -> datetime | None:
         return None
 
 
-def event_of(line: bytes) -> dict[str, Any]:
+def event_of(line: bytes | str) -> dict[str, Any]:
     """The event of a line; a line that is none is an event with the line as its sentence, as the root has it."""
     event = decode_line(line)
-    return event if event is not None else {"event": line.decode(errors="replace").rstrip("\r"), "level": "info"}
+    if event is not None:
+        return event
+    text = line if isinstance(line, str) else line.decode(errors="replace")
+    return {"event": text.rstrip("\r"), "level": "info"}
+
+
+def clock_moved(event: dict[str, Any]) -> float:
+    """By how much the clock was set when an event was logged (s): 0 of nearly all."""
+    moved = event.get(CLOCK_MOVED, 0.0)
+    return float(moved) if isinstance(moved, float | int) and abs(moved) < _AGES else 0.0
 
 
 class LogView:
@@ -74,6 +85,10 @@ class LogView:
         since: The moment from which on events are shown; from the first one if None.
         as_json: Whether an event is shown as the JSON object that it is.
         colors: Whether a terminal shows colours.
+
+    Attributes:
+        levels: Those that are shown.
+        dated: Whether it matters when an event was logged.
     """
 
     def __init__(
@@ -86,14 +101,18 @@ class LogView:
         colors: bool = False,
     ) -> None:
         self.levels = [name for name, severity in LEVELS.items() if severity >= LEVELS[level]]
+        self.dated = since is not None
         self._apps = tuple(apps)
-        self._since = since
+        self._since = None if since is None else since.timestamp()
+        self._behind: float | None = None
         self._as_json = as_json
         self._pretty = log.pretty(colors=colors)
         self._day = datetime.now(UTC).astimezone().date()
 
     def wants(self, event: dict[str, Any]) -> bool:
-        """Whether an event is shown."""
+        """Whether an event is shown; to be asked once of each."""
+        if self._behind is not None:
+            self._behind -= clock_moved(event)
         if event["level"] not in self.levels and event["level"] in LEVELS:
             return False
         if self._apps and event.get("app") not in self._apps and event.get("child") not in self._apps:
@@ -101,7 +120,16 @@ class LogView:
         if self._since is None:
             return True
         moment = moment_of(event)
-        return moment is None or moment >= self._since
+        return moment is None or moment.timestamp() + (self._behind or 0.0) >= self._since
+
+    @contextlib.contextmanager
+    def past(self, moved: float) -> Iterator[None]:
+        """Take what comes within the block for lines of a log during which the clock was set, altogether by so much (s)."""
+        self._behind = moved
+        try:
+            yield
+        finally:
+            self._behind = None
 
     def show(self, event: dict[str, Any]) -> str:
         """An event as one or more lines; uses the event up."""

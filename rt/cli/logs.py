@@ -18,15 +18,17 @@ import zmq
 from rt import log
 from rt.cli.away import Away, away_options
 from rt.cli.device import run_until_signal
-from rt.cli.log_follower import Follower, Printer, read_file
+from rt.cli.log_follower import Follower, Printer
 from rt.cli.log_view import LogView, parse_since
 from rt.cli.options import click_options
 from rt.config import Loaded
 from rt.errors import ConfigError
-from rt.instance import Instance, logfile
+from rt.instance import Instance
 from rt.instance.log_place import log_path
+from rt.instance.logread import MAX_LINE
 from rt.protocol.logevent import LEVELS
 from rt.remote.address import get_connection
+from rt.supervisor.output import LineCutter
 
 HELP = """\
 Watch what the running robot says, until Ctrl-C; a robot that is restarted is followed.
@@ -74,7 +76,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """Watch what the running robot says, or what it has said."""
     log.configure(level="error", fmt="pretty", stream=sys.stderr)
-    colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    colors = log.wants_colors(sys.stdout)
     printer = Printer(LogView(level=level, apps=apps, since=since, as_json=as_json, colors=colors))
     config = loaded.config
 
@@ -91,7 +93,7 @@ def command(  # noqa: PLR0917 - click passes them by name
         elif "://" in source:
             await Follower(printer, source).run()
         else:
-            await printer.lines(read_file([_readable(source)], unfinished=True))
+            await printer.file(_readable(source), older=False, unfinished=True)
 
     async def main() -> None:
         await run_until_signal(lambda: _until_closed(show))
@@ -103,10 +105,9 @@ async def _show_robot(
     printer: Printer, instance: Instance, address: str, file: Path | None, *, wants_past: bool, only_past: bool
 ) -> None:
     if only_past or (wants_past and instance.holder() is None):
-        paths = logfile.paths(file) if file is not None else []
-        if not paths:
+        if file is None or not await trio.Path(file).exists():
             raise ConfigError(f"there is no log file of {instance.name!r}: {file or 'log_file is empty'}")
-        await printer.lines(read_file(paths))
+        await printer.file(file, older=True)
         if not only_past:
             click.echo(f"rt: no robot runs as {instance.name!r}: this was its file {file}", err=True)
         return
@@ -135,12 +136,12 @@ def _readable(source: str) -> Path:
     return path
 
 
-async def _stdin() -> AsyncIterator[list[bytes]]:
-    rest = b""
+async def _stdin() -> AsyncIterator[list[str]]:
+    cutter = LineCutter(MAX_LINE)
     while data := await trio.to_thread.run_sync(os.read, 0, 65536, abandon_on_cancel=True):
-        *lines, rest = (rest + data).split(b"\n")
-        yield lines
-    yield [rest]
+        yield list(cutter.feed(data))
+    if (last := cutter.finish()) is not None:
+        yield [last]
 
 
 async def _until_closed(function: Any) -> None:

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import faulthandler
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rt.buffer.bells import ROOT_SEAT
 from rt.cli.log_keeper import LogKeeper
 from rt.cli.root import Beside, Robot, Root
 from rt.config import Config, opened, require_keys
+from rt.diagnostics import watch_clock
 from rt.errors import ConfigError
 from rt.instance import Instance
 from rt.keys import Keyring
@@ -57,6 +59,7 @@ async def run_robot(
         await logs.make_log_forwarder()
         if (keeper := LogKeeper.of(config)) is not None:
             await logs.nursery.start(keeper.run)
+        logs.nursery.start_soon(watch_clock)
         doorbell = Doorbell()
         stack.callback(doorbell.close)
         bells = Bells(seat=ROOT_SEAT)
@@ -106,6 +109,8 @@ def start(
         ConfigError: The robot would be open to strangers.
         InstanceBusyError: The instance or an address is held by another.
     """
+    # What systemd's watchdog ends with SIGABRT, or a library with SIGSEGV: where it was is then in the journal.
+    faulthandler.enable()
     instance = Instance.locate(config.instance)
     resolved = config.resolved(instance.directory)
     level = level or ("warning" if quiet else resolved.log_level)

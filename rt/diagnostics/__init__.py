@@ -1,6 +1,7 @@
-"""How a process is: its health in numbers, and which task kept the others waiting."""
+"""How a process is: its health in numbers, which task kept the others waiting, and whether the clock was set."""
 
+from rt.diagnostics.clock import watch_clock
 from rt.diagnostics.health import Health, LoopDelay, health
 from rt.diagnostics.steps import SlowSteps
 
-__all__ = ["Health", "LoopDelay", "SlowSteps", "health"]
+__all__ = ["Health", "LoopDelay", "SlowSteps", "health", "watch_clock"]

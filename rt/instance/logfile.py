@@ -8,7 +8,7 @@ All of it may wait for the disk: it belongs into a worker thread.
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -134,31 +134,3 @@ class LogFile:
 def numbered(path: Path, number: int) -> Path:
     """The path of an older file; 0 is the newest."""
     return path.with_name(f"{path.name}.{number}") if number else path
-
-
-def paths(path: Path) -> list[Path]:
-    """The files of a log that are there, the oldest first, the file itself last."""
-    number = 0
-    while numbered(path, number + 1).exists():
-        number += 1
-    found = [numbered(path, each) for each in range(number, 0, -1)]
-    return [*found, path] if path.exists() else found
-
-
-def read(files: Iterable[Path], *, unfinished: bool = False) -> Iterator[bytes]:
-    """The lines of files one after another, without their ends; what cannot be read is left out.
-
-    Args:
-        files: The oldest first.
-        unfinished: Whether a last line that has no end counts; of a file that grows meanwhile it is not whole yet.
-    """
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                for line in file:
-                    if line.endswith(b"\n"):
-                        yield line[:-1]
-                    elif unfinished:
-                        yield line
-        except OSError:
-            continue

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import Any, TextIO
 
 from rt.log.lean import FilteringBoundLogger, structlog
-from rt.log.pretty import pretty
+from rt.log.pretty import pretty, wants_colors
 from rt.log.stamp import now
 from rt.log.writer import LineWriter, StreamWriter, writer_to
 from rt.protocol import exception, logevent
@@ -180,7 +180,7 @@ def configure(
     """
     global _pipeline  # noqa: PLW0603 - as structlog itself, there is one log in a process
     target = stream if stream is not None else sys.stdout
-    render = pretty(colors=target.isatty()) if fmt == "pretty" else None
+    render = pretty(colors=wants_colors(target)) if fmt == "pretty" else None
     _pipeline = _Pipeline(context, LEVELS[level], LEVELS[tap_level or level], render, writer_to(target))
     # Levels are looked at in the pipeline, so that loggers which are there already heed a new one.
     structlog.configure(
@@ -227,4 +227,5 @@ __all__ = [
     "pretty",
     "relay",
     "tapped",
+    "wants_colors",
 ]

@@ -7,7 +7,7 @@ what the terminal does.
 import os
 from collections.abc import Callable, MutableMapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 from rt.log.lean import structlog
 from rt.protocol import exception
@@ -19,6 +19,11 @@ _CONTROL = {
     ord("\n"): "\n",
     ord("\t"): "\t",
 }
+
+
+def wants_colors(stream: TextIO) -> bool:
+    """Whether colours are shown on a stream: on a terminal that has them, unless somebody does not want any (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def pretty(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:

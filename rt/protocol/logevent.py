@@ -29,6 +29,9 @@ MAX_LINE = 32768
 SEQUENCE = "seq"
 """The field that counts the published events of each level, so that a subscriber can tell how many it has missed."""
 
+CLOCK_MOVED = "clock_moved"
+"""The field of the event that tells by how much the clock was set (s); what was logged before it has time stamps of another clock."""
+
 _KEPT = 4096  # bytes of the sentence of an event that is too long
 _KEPT_VALUE = 100  # characters of a text of its context: a longer one is left out
 _KEPT_FIELDS = ("timestamp", "app", "pid", "instance", "child", "source", "mode", "clock", SEQUENCE)

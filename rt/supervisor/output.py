@@ -28,9 +28,14 @@ OnLine = Callable[[str, str, str], None]
 
 
 class LineCutter:
-    """Cuts a stream of bytes into lines of text; invalid UTF-8 is replaced."""
+    """Cuts a stream of bytes into lines of text; invalid UTF-8 is replaced.
 
-    def __init__(self) -> None:
+    Args:
+        most: The longest line in bytes.
+    """
+
+    def __init__(self, most: int = MAX_LINE) -> None:
+        self._most = most
         self._line = bytearray()
         self._overlong = False
 
@@ -47,7 +52,7 @@ class LineCutter:
         return self._take() if self._line else None
 
     def _append(self, part: bytes | bytearray) -> None:
-        room = MAX_LINE - len(self._line)
+        room = self._most - len(self._line)
         self._line += part[:room]
         self._overlong |= len(part) > room
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt.cli.log_view import LogView, event_of, parse_since
+from rt.cli.log_view import LogView, clock_moved, event_of, parse_since
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -41,6 +41,29 @@ def test_since_shows_what_is_newer_and_what_has_no_time() -> None:
     assert not view.wants(event(timestamp="2020-01-01T00:00:00Z"))
     assert view.wants(event(timestamp="whenever"))
     assert view.wants(event(timestamp="9999-12-31T23:59:59-01:00"))
+
+
+def test_since_counts_from_now_where_the_clock_was_set_meanwhile() -> None:
+    now = datetime.now(UTC)
+    year = timedelta(days=365)
+    log = [
+        ("last year", now - timedelta(hours=2) - year, 0.0),
+        ("a minute ago", now - timedelta(minutes=1) - year, 0.0),
+        ("set too far", now + year, (2 * year).total_seconds()),
+        ("a moment ago", now - timedelta(seconds=5) + year, 0.0),
+        ("set right", now, -year.total_seconds()),
+        ("now", now, 0.0),
+    ]
+    events = [event(event=name, timestamp=moment.isoformat(), clock_moved=moved) for name, moment, moved in log]
+    view = LogView(since=now - timedelta(minutes=10))
+    with view.past(sum(map(clock_moved, events))):
+        assert [each["event"] for each in events if view.wants(each)] == [name for name, *_ in log[1:]]
+    assert not view.wants(events[1])
+
+
+@pytest.mark.parametrize("moved", ["soon", None, [1], 1e300, float("nan")])
+def test_a_clock_that_moved_by_no_time_has_not_moved(moved: object) -> None:
+    assert clock_moved(event(clock_moved=moved)) == 0.0
 
 
 def test_a_print_of_the_team_tells_its_mode_and_the_time_since_its_start() -> None:

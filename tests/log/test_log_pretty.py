@@ -1,6 +1,8 @@
 """Events as a person reads them: whatever they hold, they are shown."""
 
+import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +77,20 @@ def test_a_working_directory_that_was_removed_matters_to_nobody(
     with pytest.raises(FileNotFoundError):
         Path.cwd()
     assert log.pretty(colors=False)({"event": "hello", "level": "info"}).endswith("hello")
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colours_are_for_terminals_that_have_them(
+    environment: dict[str, str], wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    theirs, ours = os.openpty()
+    with open(theirs, "rb"), open(ours, "w") as terminal:  # noqa: PTH123 - they are descriptors
+        assert log.wants_colors(terminal) is wanted
+    assert not log.wants_colors(io.StringIO())
