@@ -53,12 +53,12 @@ def _since(text: str, now: datetime) -> datetime:
 
 
 def moment_of(event: dict[str, Any]) -> datetime | None:
-    """When an event was logged, in local time, or None if it does not say so."""
+    """When an event was logged, or None if it does not say so."""
     try:
         moment = datetime.fromisoformat(event["timestamp"])
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone()
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError):
         return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def event_of(line: bytes | str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class LogView:
 
     def wants(self, event: dict[str, Any]) -> bool:
         """Whether an event is shown; to be asked once of each."""
-        if self._behind is not None:
+        if self._behind is not None and CLOCK_MOVED in event:
             self._behind -= clock_moved(event)
         if event["level"] not in self.levels and event["level"] in LEVELS:
             return False
@@ -135,10 +135,16 @@ class LogView:
         """An event as one or more lines; uses the event up."""
         if self._as_json:
             return encode_line(event).decode()
+        return self._heading(event) + self._pretty(event)
+
+    def _heading(self, event: dict[str, Any]) -> str:
+        """The day, where it is another than that of the last event: lines tell the time only."""
         moment = moment_of(event)
-        heading = ""
-        if moment is not None and (day := moment.date()) != self._day:
-            # Lines tell the time only.
-            self._day = day
-            heading = f"--- {day.isoformat()} ---\n"
-        return heading + self._pretty(event)
+        try:
+            day = self._day if moment is None else moment.astimezone().date()
+        except OverflowError:  # the end of all days
+            return ""
+        if day == self._day:
+            return ""
+        self._day = day
+        return f"--- {day.isoformat()} ---\n"

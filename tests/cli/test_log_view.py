@@ -84,6 +84,11 @@ def test_another_day_is_said_once() -> None:
     assert "\n" not in view.show(event(**old))
 
 
+@pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "0001-01-01", "2026"])
+def test_any_time_can_be_shown(stamp: str) -> None:
+    assert "hello" in LogView().show(event(timestamp=stamp))
+
+
 def test_an_exception_is_shown_as_lines() -> None:
     raised = {
         "type": "ValueError",
