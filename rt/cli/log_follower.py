@@ -174,7 +174,9 @@ class Follower:
                 self._lost = self._last
                 click.echo(f"rt: {self._name} is gone; this goes on when it is back, Ctrl-C ends it", err=True)
         elif change is Change.DENIED:
-            raise RuntimeBaseException(f"{self._name} does not let this command in: it asks for another key")
+            raise RuntimeBaseException(
+                f"{self._name} does not let this command in: `rt logs --robot tcp://HOST:PORT --key FILE` shows it a key"
+            )
         elif change is Change.REFUSED and not self._connected_before:
             if self._instance is not None:
                 self._instance.require()  # a robot that is just starting is waited for

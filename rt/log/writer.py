@@ -5,6 +5,7 @@ import select
 import socket
 import stat
 import threading
+import weakref
 from typing import TextIO
 
 from rt.log.stamp import now
@@ -12,6 +13,17 @@ from rt.protocol.logevent import MAX_LINE, encode_line
 
 _CUT = b" [line cut here]"
 _ATOMIC = 4096  # a pipe that polls as writable takes this much at once
+
+
+_writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
+
+
+def _unlock_all() -> None:
+    for writer in _writers:
+        writer.unlock()
+
+
+os.register_at_fork(after_in_child=_unlock_all)
 
 
 class LineWriter:
@@ -33,6 +45,7 @@ class LineWriter:
         self._torn = False
         self._socket: socket.socket | None = None
         self._poll: select.poll | None = None
+        _writers.add(self)
         try:
             if stat.S_ISSOCK(os.fstat(fd).st_mode):
                 self._socket = socket.socket(fileno=os.dup(fd))
@@ -42,6 +55,10 @@ class LineWriter:
         except OSError:  # of another user, or no /proc: asked before each write whether it would wait
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
+
+    def unlock(self) -> None:
+        """Forget who is writing: a process that was forked meanwhile has no such thread."""
+        self._lock = threading.Lock()
 
     def write(self, line: bytes) -> None:
         """Write a line, or count it as dropped when nobody takes it, the disk is full or the other end has gone."""

@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +82,20 @@ def test_an_oversized_line_is_cut_and_marked(tmp_path: Path) -> None:
     with path.open("w") as stream:
         LineWriter(stream.fileno()).write(b"z" * 100_000)
     assert path.read_text() == "z" * MAX_LINE + " [line cut here]\n"
+
+
+def test_a_process_that_is_forked_while_a_thread_writes_can_write_too(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    code = f"""
+import os, sys, threading
+from rt.log import LineWriter
+writer = LineWriter({writing})
+with writer._lock:
+    pid = os.fork()
+    if not pid:
+        writer.write(b"from the copy")
+        os._exit(0)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, pass_fds=[writing], timeout=40)
+    assert os.read(reading, 100) == b"from the copy\n"
