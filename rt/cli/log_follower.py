@@ -103,9 +103,9 @@ class Follower:
         self._feed = LogFeed(address, printer.view.levels, options=options)
         self._numbers = Numbers()
         self._turn = trio.Lock()
-        self._known: set[tuple[Any, ...]] = set()
+        self._known: set[tuple[str, ...]] = set()
         self._last = self._lost = datetime.now(UTC)
-        self._early: set[tuple[Any, ...]] = set()
+        self._early: set[tuple[str, ...]] = set()
         self._connected = False
         self._connected_before = False
         self._name = f"the robot {instance.name!r}" if instance else f"the robot at {address}"
@@ -205,5 +205,5 @@ class Follower:
         self._early.clear()
 
 
-def _key(event: dict[str, Any]) -> tuple[Any, ...]:
-    return event.get("timestamp"), event.get("app"), event.get("event")
+def _key(event: dict[str, Any]) -> tuple[str, ...]:
+    return str(event.get("timestamp")), str(event.get("app")), str(event.get("event"))
