@@ -24,12 +24,13 @@ def action_not_run(case: Case) -> Iterator[Fault]:
             continue
         action = _action(case, scope, node.value.func)
         if action is not None:
-            beside = f"Actions.run({action.name}{', ...' if _takes(action)[1] else ''})"
+            name = ast.unparse(node.value.func)
+            beside = f"Actions.run({name}{', ...' if _takes(case, action)[1] else ''})"
             yield (
                 node.value,
-                f"{action.name}() alone does not run the action: write `await {action.name}(...)`, or {beside} to go on at once"
+                f"{name}() alone does not run the action: write `await {name}(...)`, or {beside} to go on at once"
                 if scope.is_async
-                else f"{action.name}() does not run the action: write {beside}",
+                else f"{name}() does not run the action: write {beside}",
             )
 
 
@@ -41,7 +42,8 @@ def action_already_called(case: Case) -> Iterator[Fault]:
             action = _action(case, scope, node.func)
             if action is not None:
                 rest = ", ..." if node.args or node.keywords else ""
-                yield node, f"Actions.run takes the action itself: write Actions.run({action.name}{rest})"
+                name = ast.unparse(node.func)
+                yield node, f"Actions.run takes the action itself: write Actions.run({name}{rest})"
 
 
 @check("RT303", "not-an-action", "error")
@@ -99,7 +101,7 @@ def wrong_action_arguments(case: Case) -> Iterator[Fault]:
         action = _action(case, call.scope, call.arguments["action"])
         given = len(call.node.args) - 1
         if action is not None:
-            least, most = _takes(action)
+            least, most = _takes(case, action)
             if given < least or (most is not None and given > most):
                 takes = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
                 yield call.node, f"{action.name} takes {takes} arguments, and Actions.run gives it {given}"
@@ -130,10 +132,10 @@ def _action(case: Case, scope: Scope, node: ast.AST) -> ast.AsyncFunctionDef | N
     return None
 
 
-def _takes(function: Function) -> tuple[int, int | None]:
-    """The least and the most positional arguments of a function; None for any number."""
+def _takes(case: Case, function: Function) -> tuple[int, int | None]:
+    """The least and the most positional arguments of a function, of a method without the instance; None for any number."""
     arguments = function.args
-    most = len(arguments.posonlyargs) + len(arguments.args)
+    most = len(arguments.posonlyargs) + len(arguments.args) - case.is_method(function)
     least = most - len(arguments.defaults)
     return least, None if arguments.vararg else most
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from rt.lint.module import Module, Scope
+from rt.lint.module import Module, Scope, assigned
 
 
 class Method(NamedTuple):
@@ -57,6 +57,14 @@ VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 NAMES = ("Robot", "Gamepad", "Actions", "Field", "Alliance")
 """What the team's main module finds without an import, beside ``print`` and ``input``, which are Python's names too."""
 
+PREFIXES: Mapping[str, str] = MappingProxyType({"autonomous": "auto", "teleop": "teleop"})
+"""What the functions of a mode begin with, and the call that begins the mode."""
+
+ENTRIES = tuple(f"{prefix}_{part}" for prefix in PREFIXES for part in ("setup", "main"))
+"""The functions that the robot calls."""
+
+_MOST_ALIASES = 8
+
 
 class Call(NamedTuple):
     """A call of a method of rt's names.
@@ -81,27 +89,39 @@ class Call(NamedTuple):
 
 
 def owner_of(module: Module, scope: Scope, node: ast.AST) -> str | None:
-    """Which of rt's names an expression is; None if it is none, or the module has given the name to something else."""
-    if isinstance(node, ast.Name) and node.id in NAMES and module.finder(scope, node.id) is None:
-        return node.id
+    """Which of rt's names an expression is, perhaps by another name (``r = Robot``); None if it certainly is none of them."""
+    value, at = _behind(module, scope, node)
+    if isinstance(value, ast.Name) and value.id in NAMES and module.finder(at, value.id) is None:
+        return value.id
     return None
 
 
 def calls_of(module: Module) -> Iterator[Call]:
     """Every call of a method that rt's names have, in the order of the text of each scope."""
     for node, scope in module.nodes():
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        if not isinstance(node, ast.Call):
             continue
-        owner = owner_of(module, scope, node.func.value)
-        method = METHODS.get(owner, {}).get(node.func.attr) if owner else None
-        if owner and method:
-            yield _call(node, scope, owner, method)
+        func, at = _behind(module, scope, node.func)
+        owner = owner_of(module, at, func.value) if isinstance(func, ast.Attribute) else None
+        if owner and isinstance(func, ast.Attribute) and func.attr in METHODS.get(owner, {}):
+            yield _call(node, scope, owner, func.attr)
 
 
-def _call(node: ast.Call, scope: Scope, owner: str, method: Method) -> Call:
-    assert isinstance(node.func, ast.Attribute)
+def _behind(module: Module, scope: Scope, node: ast.AST) -> tuple[ast.AST, Scope]:
+    """What a name is assigned once, and where that stands; the node itself where there is nothing behind it."""
+    for _ in range(_MOST_ALIASES):
+        found = module.finder(scope, node.id) if isinstance(node, ast.Name) else None
+        value = assigned(module.binding(scope, node.id)) if found is not None and isinstance(node, ast.Name) else None
+        if found is None or value is None:
+            break
+        node, scope = value, found
+    return node, scope
+
+
+def _call(node: ast.Call, scope: Scope, owner: str, name: str) -> Call:
+    method = METHODS[owner][name]
     starred = next((i for i, each in enumerate(node.args) if isinstance(each, ast.Starred)), len(node.args))
     arguments = dict(zip(method.params, node.args[:starred], strict=False))
     arguments |= {each.arg: each.value for each in node.keywords if each.arg in method.params}
     certain = starred == len(node.args) and all(each.arg is not None for each in node.keywords)
-    return Call(node, scope, owner, node.func.attr, method, arguments, certain)
+    return Call(node, scope, owner, name, method, arguments, certain)

@@ -83,6 +83,10 @@ class Case:
         found = self.program.function(self.module, scope, node)
         return found[1] if found else None
 
+    def is_method(self, function: Function) -> bool:
+        """Whether a function of the program is written in a class, so that its first argument is the instance."""
+        return function in self.program.methods
+
 
 _registered: dict[str, Check] = {}
 

@@ -5,14 +5,9 @@ import difflib
 from collections.abc import Iterator
 
 from rt.lint.actions import own_nodes
+from rt.lint.api import ENTRIES, PREFIXES
 from rt.lint.check import Case, Fault, check
 from rt.lint.module import Function
-
-PREFIXES = {"autonomous": "auto", "teleop": "teleop"}
-"""What the functions of a mode begin with, and the call that begins the mode."""
-
-ENTRIES = tuple(f"{prefix}_{part}" for prefix in PREFIXES for part in ("setup", "main"))
-"""The functions that the robot calls."""
 
 _SIMILAR = 0.85
 
@@ -24,12 +19,16 @@ def missing_main(case: Case) -> Iterator[Fault]:
         return
     bound = case.module.scope.bindings
     misspelt = {wanted for wanted, _ in _misspelt(case)}
+    # A setup that starts actions may leave everything to them.
+    timed = case.program.timed
+    starters = {timed.get(call.scope.function) for call in case.calls if call.name == "run" and call.scope.function}
     for prefix, call in PREFIXES.items():
         setup, main = f"{prefix}_setup", f"{prefix}_main"
-        if setup in bound and main not in bound and main not in misspelt:
+        if setup in bound and main not in bound and main not in misspelt and setup not in starters:
             yield bound[setup][-1], f"there is no {main}: after {setup} `rt call {call}` does nothing"
-    if not misspelt and not any(name in bound for name in ENTRIES):
-        yield case.module.source.tree, "there is no teleop_main and no autonomous_main: the robot has nothing to do"
+    if not misspelt and case.program.is_robots and not any(name in bound for name in ENTRIES):
+        sentence = "the robot has nothing to do: write `def teleop_main():` or `def autonomous_main():`"
+        yield case.module.source.tree, sentence
 
 
 @check("RT502", "async-entry", "error")

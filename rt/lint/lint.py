@@ -41,7 +41,7 @@ def lint(request: LintRequest) -> list[Record]:
         program = Program(locate(request.exec_module, directory), directory)
         if file in program.files:
             return [each for each in ordered(_records(program, request, known)) if each.path == program.files[file]]
-    return ordered(_records(Program(file, directory), request, known))
+    return ordered(_records(Program(file, directory, is_robots=False), request, known))
 
 
 def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> Iterator[Record]:

@@ -115,6 +115,15 @@ class Module:
         found = self.binding(scope, name)
         return found if isinstance(found, Function) else None
 
+    def class_of_self(self, argument: ast.arg) -> ast.ClassDef | None:
+        """The class of a method of which this is the first argument, or None."""
+        function = self.parents.get(self.parents.get(argument, argument))
+        if not isinstance(function, Function) or function.decorator_list:
+            return None
+        first = [*function.args.posonlyargs, *function.args.args][:1]
+        cls = self.scope_of(function).node
+        return cls if first == [argument] and isinstance(cls, ast.ClassDef) else None
+
     def origin(self, scope: Scope, node: ast.AST) -> str:
         """The dotted name that an expression was imported as, e.g. ``time.sleep``; empty when it was not."""
         names: list[str] = []

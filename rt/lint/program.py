@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from rt.errors import ExecutionError
+from rt.lint.api import ENTRIES
+from rt.lint.methods import method
 from rt.lint.module import UNKNOWN, Function, Module, Scope, assigned
 from rt.lint.record import Record
 from rt.lint.source import read
@@ -21,6 +23,8 @@ from rt.lint.source import read
 MOST_MODULES = 64
 """The most modules of a program that are looked at."""
 _LIBRARIES = frozenset({"site-packages", "dist-packages"})
+_WRITERS = frozenset({"exec", "globals", "vars", "setattr"})
+"""Names of Python's by which a program may assign to its names unseen."""
 _MOST_STEPS: Final = 50
 _MOST_DIGITS: Final = 1 << 128
 
@@ -35,6 +39,7 @@ class Program:
     Args:
         main: The file that the robot runs.
         root: What paths in records are relative to, where the files stand in it.
+        is_robots: Whether it is what the robot runs; else it is a file that is looked at by itself.
 
     Attributes:
         modules: Those that could be read.
@@ -42,7 +47,8 @@ class Program:
         files: The path in records of each file that was looked at.
     """
 
-    def __init__(self, main: Path, root: Path) -> None:
+    def __init__(self, main: Path, root: Path, *, is_robots: bool = True) -> None:
+        self.is_robots = is_robots
         self._folder = main.parent
         self._root = root
         self.modules: dict[str, Module] = {}
@@ -64,29 +70,37 @@ class Program:
         return self._constant(module, scope, node, _MOST_STEPS)
 
     def function(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, Function] | None:
-        """The function that an expression certainly is, with its module, in whichever module it is written."""
+        """The function or method that an expression certainly is, with its module, in whichever module it is written."""
+        found = self.definition(module, scope, node)
+        if found is None:
+            return method(self, module, scope, node) if isinstance(node, ast.Attribute) else None
+        owner, function = found
+        return (owner, function) if isinstance(function, Function) else None
+
+    def definition(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, ast.AST] | None:
+        """The one node that binds what an expression names, with its module, in whichever module it is written."""
         if isinstance(node, ast.Name):
             found = module.binding(scope, node.id)
-            if isinstance(found, Function):
+            if found is not None and not isinstance(found, ast.Import | ast.ImportFrom):
                 return module, found
         owner, name = self._imported(module, scope, node)
-        if owner is None:
-            return None
-        found = owner.binding(owner.scope, name)
-        return (owner, found) if isinstance(found, Function) else None
+        found = owner.binding(owner.scope, name) if owner is not None else None
+        return None if owner is None or found is None else (owner, found)
 
     @cached_property
     def timed(self) -> Mapping[Function, str]:
         """The functions that run in the main thread within a time limit, each with the setup or main that leads to it.
 
-        Those are the setups and mains, and every plain function that one of them certainly calls, or such a function does.
+        Those are the setups and mains, and every plain function that one of them certainly calls, or such a function does. A
+        function of a name like `arm_main` is one unless the program uses it itself, say as that of a thread.
         """
         found: dict[Function, str] = {}
         if self.main is None:
             return found
         todo: deque[tuple[Module, Function, str]] = deque()
         for name, nodes in self.main.scope.bindings.items():
-            if name.endswith(("_main", "_setup")) and isinstance(nodes[-1], ast.FunctionDef):
+            is_entry = name in ENTRIES or (name.endswith(("_main", "_setup")) and name not in self._used)
+            if is_entry and isinstance(nodes[-1], ast.FunctionDef):
                 todo.append((self.main, nodes[-1], name))
         while todo:
             module, function, entry = todo.popleft()
@@ -102,11 +116,50 @@ class Program:
 
     def given(self, name: str) -> bool:
         """Whether the program itself hands one of rt's names to its other modules, say by ``arm.Robot = Robot``."""
-        return any(
-            isinstance(node, ast.Attribute) and node.attr == name and isinstance(node.ctx, ast.Store)
+        return name in self.stored
+
+    @cached_property
+    def stored(self) -> Mapping[str, frozenset[str]]:
+        """The attributes that are assigned anywhere, each with the modules whose names they are then, as in ``arm.SPEED = 1``."""
+        found: dict[str, set[str]] = {}
+        for module in self.modules.values():
+            for node, scope in module.nodes():
+                if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                    found.setdefault(node.attr, set()).add(module.origin(scope, node.value))
+        return {name: frozenset(owners) for name, owners in found.items()}
+
+    @cached_property
+    def methods(self) -> frozenset[Function]:
+        """The functions that are written in classes."""
+        scopes = (scope for module in self.modules.values() for scope in module.scopes)
+        return frozenset(
+            scope.function
+            for scope in scopes
+            if scope.function and scope.parent and isinstance(scope.parent.node, ast.ClassDef)
+        )
+
+    @cached_property
+    def bases(self) -> frozenset[str]:
+        """The names of all classes that others inherit from."""
+        classes = (
+            node for module in self.modules.values() for node, _ in module.nodes() if isinstance(node, ast.ClassDef)
+        )
+        names = (getattr(base, "id", getattr(base, "attr", "")) for each in classes for base in each.bases)
+        return frozenset(names)
+
+    @cached_property
+    def _used(self) -> frozenset[str]:
+        """Every name that is read anywhere."""
+        return frozenset(
+            node.id
             for module in self.modules.values()
             for node, _ in module.nodes()
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         )
+
+    def _is_assigned_unseen(self, owner: Module, name: str) -> bool:
+        """Whether a module's name may get another value than by its one assignment there."""
+        return owner.name in self.stored.get(name, ()) or not _WRITERS.isdisjoint(self._used)
 
     def _constant(self, module: Module, scope: Scope, node: ast.AST | None, steps: int) -> Any:
         if steps <= 0 or node is None:
@@ -127,12 +180,14 @@ class Program:
 
     def _assigned(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, ast.expr | None]:
         """The value that a name of a module is assigned once, and that module; None if it is not certain."""
-        if isinstance(node, ast.Name) and module.finder(scope, node.id) is module.scope:
-            value = assigned(module.binding(scope, node.id))
-            if value is not None:
-                return module, value
-        owner, name = self._imported(module, scope, node)
-        return (module, None) if owner is None else (owner, assigned(owner.binding(owner.scope, name)))
+        owner, name = module, node.id if isinstance(node, ast.Name) else ""
+        value = assigned(module.binding(scope, name)) if module.finder(scope, name) is module.scope else None
+        if value is None:
+            imported, name = self._imported(module, scope, node)
+            if imported is None:
+                return module, None
+            owner, value = imported, assigned(imported.binding(imported.scope, name))
+        return owner, None if self._is_assigned_unseen(owner, name) else value
 
     def _imported(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module | None, str]:
         """The module of the team's that an expression's name comes from, and its name there."""

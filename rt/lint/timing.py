@@ -96,7 +96,7 @@ def _endless(case: Case, scope: Scope) -> Iterator[ast.AST]:
         around = case.module.parents.get(node)
         if around in inside:
             inside.add(node)
-        elif _turns_for_ever(case, scope, node) and not _is_left(case, scope, node):
+        elif _turns_for_ever(case, scope, node) and not _is_left(case, scope, node) and not _is_tried(case, node):
             inside.add(node)
             yield node
 
@@ -131,6 +131,16 @@ def _is_left(case: Case, scope: Scope, loop: ast.AST) -> bool:
                 todo += [(child, breaks and child not in own) for child in ast.iter_child_nodes(node)]
             case _ if not isinstance(node, _DEFINITIONS):
                 todo += [(child, breaks) for child in ast.iter_child_nodes(node)]
+    return False
+
+
+def _is_tried(case: Case, loop: ast.AST) -> bool:
+    """Whether an exception may be what ends a loop, as ``queue.Empty`` does: something around it in its function catches some."""
+    node, around = loop, case.module.parents.get(loop)
+    while around is not None and not isinstance(around, _DEFINITIONS):
+        if isinstance(around, ast.Try | ast.TryStar) and around.handlers and node in around.body:
+            return True
+        node, around = around, case.module.parents.get(around)
     return False
 
 

@@ -97,6 +97,17 @@ class TestModules:
         )
         assert [(each.symbol, each.line) for each in found] == [("unknown-device", 6)]
 
+    def test_what_another_module_assigns_is_not_certain(self, tmp_path: Path) -> None:
+        program = (
+            "import names\n\nnames.LEFT = 'motor'\n\n\ndef teleop_main():\n    Robot.get(names.LEFT, 'duty_cycle')\n"
+        )
+        assert linted(tmp_path, program, names="LEFT = 'no'\n") == []
+
+    def test_a_method_is_followed_from_one_module_to_the_other(self, tmp_path: Path) -> None:
+        program = "import arms\n\narm = arms.Arm()\n\n\ndef teleop_main():\n    arm.wave()\n"
+        (found,) = linted(tmp_path, program, arms="class Arm:\n    async def wave(self):\n        pass\n")
+        assert found.message == "arm.wave() does not run the action: write Actions.run(arm.wave)"
+
     def test_a_sleep_is_found_through_modules(self, tmp_path: Path) -> None:
         program = "from waits import rest\n\n\ndef teleop_main():\n    rest()\n"
         found = linted(tmp_path, program, waits="import time\n\n\ndef rest():\n    time.sleep(1)\n")
@@ -127,7 +138,9 @@ class TestModules:
         for name in ("arm.py", "arm", "./arm.py"):
             assert symbols(lint(request(tmp_path, file=name))) == ["sleep-too-long"]
         assert symbols(lint(request(tmp_path, file=str(tmp_path / "studentcode.py")))) == ["UnusedImport"]
-        assert symbols(lint(request(tmp_path, file="other.py"))) == ["UnusedImport", "missing-main"]
+        assert symbols(lint(request(tmp_path, file="other.py"))) == ["UnusedImport"]
+        write(tmp_path, {"studentcode.py": "speed = 1\n"})
+        assert symbols(lint(request(tmp_path, file="studentcode.py"))) == ["missing-main"]
         with pytest.raises(ExecutionError, match="there is no team code at"):
             lint(request(tmp_path, file="absent.py"))
 

@@ -3,6 +3,7 @@
 from support.lint import uid_of
 
 MAIN = "def teleop_main():\n    "
+ARM = "class Arm:\n    async def wave(self):\n        pass\n    def rest(self):\n        time.sleep(0.01)\n"
 
 # Number of the check -> programs with the text at which the fault begins.
 HITS: dict[str, list[tuple[str, str]]] = {
@@ -23,6 +24,7 @@ HITS: dict[str, list[tuple[str, str]]] = {
     "RT103": [(MAIN + "name = input('who? ')\n    print(name)", "input(")],
     "RT201": [
         (MAIN + 'Robot.write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
+        ("r = Robot\nwrite = r.write\n" + MAIN + 'write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
         (f"MOTOR = 'mtor'\n{MAIN}Robot.get(MOTOR, 'duty_cycle')", "MOTOR, "),
         (f"{MAIN}Robot.get({63 << 72}, 'duty_cycle')", f"{63 << 72}"),
         (f"{MAIN}Robot.get(1.5, 'duty_cycle')", "1.5"),
@@ -54,8 +56,13 @@ HITS: dict[str, list[tuple[str, str]]] = {
     "RT301": [
         ("async def wave():\n    pass\n" + MAIN + "wave()", "wave()"),
         ("async def wave():\n    pass\nasync def both():\n    wave()\n" + MAIN + "Actions.run(both)", "wave()\ndef"),
+        (ARM + "    def both(self):\n        self.wave()\n" + MAIN + "Arm().both()", "self.wave()"),
+        ("from dataclasses import dataclass\n@dataclass\n" + ARM + "arm = Arm()\n" + MAIN + "arm.wave()", "arm.wave()"),
     ],
-    "RT302": [("async def wave():\n    pass\n" + MAIN + "Actions.run(wave())", "wave())")],
+    "RT302": [
+        ("async def wave():\n    pass\n" + MAIN + "Actions.run(wave())", "wave())"),
+        (ARM + "arm = Arm()\n" + MAIN + "Actions.run(arm.wave())", "arm.wave())"),
+    ],
     "RT303": [
         ("def wave():\n    pass\n" + MAIN + "Actions.run(wave)", "wave)"),
         (MAIN + 'Actions.run("wave")', '"wave"'),
@@ -75,6 +82,7 @@ HITS: dict[str, list[tuple[str, str]]] = {
     "RT306": [
         ("async def wave(angle):\n    print(angle)\n" + MAIN + "Actions.run(wave)", "Actions.run"),
         ("async def wave():\n    pass\n" + MAIN + "Actions.run(wave, 1)", "Actions.run"),
+        (ARM + "arm = Arm()\n" + MAIN + "Actions.run(arm.wave, 1)", "Actions.run"),
     ],
     "RT307": [
         (
@@ -86,6 +94,7 @@ HITS: dict[str, list[tuple[str, str]]] = {
     "RT401": [
         ("import time\n" + MAIN + "time.sleep(0.01)", "time.sleep(0"),
         ("from time import sleep as nap\ndef rest():\n    nap(0.01)\n" + MAIN + "rest()", "nap(0"),
+        (f"import time\n{ARM}arm = Arm()\n{MAIN}arm.rest()", "time.sleep(0"),
         ("import time\ndef deep():\n    time.sleep(0.01)\ndef rest():\n    deep()\n" + MAIN + "rest()", "time.sleep(0"),
     ],
     "RT402": [
@@ -137,6 +146,9 @@ MISSES: dict[str, list[str]] = {
         + "Robot.get(MOTOR, 'enc_pos')",
         "for MOTOR in ('motor', 'arm'):\n    print(MOTOR)\n" + MAIN + "Robot.get(MOTOR, 'duty_cycle')",
         MAIN + "Robot.get(f'm{Field.clock():.0f}', 'duty_cycle')",
+        "MOTOR = 'no'\nglobals()['MOTOR'] = 'motor'\n" + MAIN + "Robot.get(MOTOR, 'duty_cycle')",
+        "MOTOR = 'no'\nexec('MOTOR = \"motor\"')\n" + MAIN + "Robot.get(MOTOR, 'duty_cycle')",
+        "r = Robot\nr = Field\n" + MAIN + "r.get('no', 'duty_cycle')",
     ],
     "RT202": [MAIN + 'Robot.write("motor", "duty_cycle", 1.0)', 'print([Robot.get(each, "switch0") for each in "ab"])'],
     "RT203": [MAIN + 'Robot.write("motor", "enc_pos", 1.0)'],
@@ -159,6 +171,11 @@ MISSES: dict[str, list[str]] = {
         "async def wave():\n    await wave()\n" + MAIN + "Actions.run(wave)",
         "def once(f):\n    return lambda: Actions.run(f)\n@once\nasync def wave():\n    pass\n" + MAIN + "wave()",
         "async def wave():\n    pass\ndef wave():\n    pass\n" + MAIN + "wave()",
+        ARM + "class Other(Arm):\n    def wave(self):\n        pass\narm = Arm()\n" + MAIN + "arm.wave()",
+        ARM + "arm = Arm()\narm.wave = print\n" + MAIN + "arm.wave()",
+        ARM.replace("class Arm", "class Arm(Base)") + "arm = Arm()\n" + MAIN + "arm.wave()",
+        "@register\n" + ARM + "arm = Arm()\n" + MAIN + "arm.wave()",
+        ARM + "    @staticmethod\n    def both(self):\n        self.wave()\n" + MAIN + "Arm.both(Arm())",
     ],
     "RT302": ["def pick():\n    return wave\nasync def wave():\n    pass\n" + MAIN + "Actions.run(pick())"],
     "RT303": ["async def wave():\n    pass\n" + MAIN + "Actions.run(wave)", MAIN + "Actions.run(unknown.wave)"],
@@ -192,12 +209,16 @@ MISSES: dict[str, list[str]] = {
         MAIN + "while Field.clock() < 1:\n        pass",
         "def forever():\n    while True:\n        pass\n" + MAIN + "print(forever)",
         "import itertools\n" + MAIN + "for each in itertools.count():\n        if each > 3:\n            return",
+        MAIN + "try:\n        while True:\n            print(waiting.pop())\n    except IndexError:\n        pass",
+        "import threading\ndef camera_main():\n    while True:\n        print(1)\n"
+        "threading.Thread(target=camera_main).start()\n" + MAIN + "pass",
     ],
     "RT405": ["async def wave():\n    while True:\n        await Actions.sleep(1)\n" + MAIN + "Actions.run(wave)"],
     "RT501": [
         MAIN + "pass",
         "from drive import *",
         "import drive\nteleop_main = drive.main",
+        "async def drive():\n    pass\ndef start():\n    Actions.run(drive)\ndef teleop_setup():\n    start()",
         "def telop_main():\n    pass",
     ],
     "RT502": [MAIN + "pass", "async def arm_setup():\n    pass\n" + MAIN + "Actions.run(arm_setup)"],
