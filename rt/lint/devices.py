@@ -81,8 +81,7 @@ def value_out_of_range(case: Case) -> Iterator[Fault]:
     for call, param, value in _values(case):
         written = _checked(param, value)
         if param.is_simple and written is not UNKNOWN and written != value:
-            least, most = (_short(param.checked(number)) for number in (-_HUGE, _HUGE))
-            sentence = f"{param.name} goes from {least} to {most}: {_short(value)} is written as {_short(written)}"
+            sentence = f"{param.name} {_range(param)}: {_short(value)} is written as {_short(written)}"
             yield call.arguments["value"], sentence
 
 
@@ -161,6 +160,13 @@ def _checked(param: Parameter, value: Any) -> Any:
         return param.checked(value)
     except (TypeError, ValueError, OverflowError):
         return UNKNOWN
+
+
+def _range(param: Parameter) -> str:
+    least, most = (param.checked(number) for number in (-_HUGE, _HUGE))
+    if abs(most) >= _HUGE:
+        return f"is at least {_short(least)}"
+    return f"is at most {_short(most)}" if abs(least) >= _HUGE else f"goes from {_short(least)} to {_short(most)}"
 
 
 def _short(value: Any) -> str:

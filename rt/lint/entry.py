@@ -25,7 +25,7 @@ def missing_main(case: Case) -> Iterator[Fault]:
     for prefix, call in PREFIXES.items():
         setup, main = f"{prefix}_setup", f"{prefix}_main"
         if setup in bound and main not in bound and main not in misspelt and setup not in starters:
-            yield bound[setup][-1], f"there is no {main}: after {setup} `rt call {call}` does nothing"
+            yield bound[setup][-1], f"after {setup} `rt call {call}` does nothing: write `def {main}():` too"
     if not misspelt and case.program.is_robots and not any(name in bound for name in ENTRIES):
         sentence = "the robot has nothing to do: write `def teleop_main():` or `def autonomous_main():`"
         yield case.module.source.tree, sentence

@@ -1,5 +1,6 @@
 """pyflakes over a module, as records: unused and undefined names, and what else can be seen without running the code."""
 
+import ast
 import contextlib
 import sys
 from collections import Counter
@@ -9,7 +10,9 @@ from types import MappingProxyType
 from pyflakes import messages
 from pyflakes.checker import Checker
 
+from rt.lint import wording
 from rt.lint.api import NAMES
+from rt.lint.check import Case
 from rt.lint.module import Module
 from rt.lint.record import MOST_FAULTS, Record, record
 
@@ -83,15 +86,14 @@ _ERRORS = frozenset(
 """What fails when it runs; the rest is a warning."""
 
 
-def run(module: Module, names: Collection[str], *, is_main: bool) -> Iterator[Record]:
+def run(case: Case, names: Collection[str]) -> Iterator[Record]:
     """Run pyflakes over a module.
 
     Args:
-        module: The module; pyflakes does not change its tree.
+        case: The module; pyflakes does not change its tree.
         names: What it finds without an import, beside Python's own names.
-        is_main: Whether rt puts its names into it.
     """
-    source = module.source
+    module, source = case.module, case.module.source
     try:
         with _deep_recursion():
             checker = Checker(source.tree, filename=source.path, builtins=set(names), withDoctest=False)
@@ -100,26 +102,58 @@ def run(module: Module, names: Collection[str], *, is_main: bool) -> Iterator[Re
         yield record("fatal", source.path, "too-deep", "RT904", sentence, module=source.name)
         return
     places = {(getattr(node, "lineno", 0), getattr(node, "col_offset", -1)): scope for node, scope in module.nodes()}
+    named = {(node.lineno, node.col_offset): node for node, _ in module.nodes() if isinstance(node, ast.Name)}
     told: Counter[str] = Counter()
     for message in sorted(checker.messages, key=lambda each: (each.lineno, each.col)):
-        if isinstance(message, messages.UnusedImport) and source.path.endswith("__init__.py"):
-            continue  # a package imports for others
-        told[type(message).__name__] += 1
-        if told[type(message).__name__] > MOST_FAULTS:
+        place = (message.lineno, message.col)
+        if _is_harmless(case, message, named.get(place)):
             continue
-        scope = places.get((message.lineno, message.col), module.scope)
-        symbol = type(message).__name__
+        symbol = "UndefinedName" if isinstance(message, messages.ImportStarUsage) else type(message).__name__
+        told[symbol] += 1
+        if told[symbol] > MOST_FAULTS:
+            continue
+        scope = places.get(place, module.scope)
         yield record(
             "error" if symbol in _ERRORS else "warning",
             source.path,
             symbol,
             CODES.get(symbol, _OTHER),
-            _sentence(message, is_main=is_main),
+            wording.of_flake(case, message, scope, named.get(place)),
             module=source.name,
             obj=scope.name,
             line=message.lineno,
             column=source.column(message.lineno, message.col),
         )
+
+
+def _is_harmless(case: Case, message: messages.Message, node: ast.Name | None) -> bool:
+    """Whether something is certainly no fault, or not certainly one."""
+    if isinstance(message, messages.UnusedImport):
+        return case.module.source.path.endswith("__init__.py")  # a package imports for others
+    if isinstance(message, messages.ImportStarUsage):
+        return not _lack(case, *message.message_args)
+    if isinstance(message, messages.UndefinedName) and node is not None:
+        return message.message_args[0] in NAMES and _is_unevaluated(case.module, node)
+    return False
+
+
+def _lack(case: Case, name: str, modules: str) -> bool:
+    """Whether none of the modules of which all is imported has a name, as far as they are the team's."""
+    found = [case.program.modules.get(each) for each in modules.split(", ")]
+    return all(each is not None and not {name, "*"} & each.scope.bindings.keys() for each in found)
+
+
+def _is_unevaluated(module: Module, node: ast.AST) -> bool:
+    """Whether a name stands in an annotation that Python never looks at: a local variable's, or any by a future import."""
+    around = module.parents.get(node)
+    while around is not None and not isinstance(around, ast.stmt | ast.arg):
+        node, around = around, module.parents.get(around)
+    if around is None or node not in {getattr(around, "annotation", None), getattr(around, "returns", None)}:
+        return False
+    future = module.binding(module.scope, "annotations")
+    return (isinstance(future, ast.ImportFrom) and future.module == "__future__") or (
+        isinstance(around, ast.AnnAssign) and module.scope_of(around).function is not None
+    )
 
 
 @contextlib.contextmanager
@@ -131,13 +165,3 @@ def _deep_recursion() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
-
-
-def _sentence(message: messages.Message, *, is_main: bool) -> str:
-    try:
-        text = message.message % message.message_args
-    except (TypeError, ValueError):
-        text = message.message
-    if isinstance(message, messages.UndefinedName) and message.message_args[0] in NAMES and not is_main:
-        return f"{text}: only the robot's main module has it; hand it over as an argument"
-    return str(text)

@@ -47,22 +47,19 @@ def lint(request: LintRequest) -> list[Record]:
 def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> Iterator[Record]:
     handed = {name for name in api.NAMES if program.given(name)}
     for module in program.modules.values():
-        is_main = module is program.main
-        found = [
-            *check.run(Case(program, module, request, known)),
-            *_flakes(module, {*api.NAMES} if is_main else handed, is_main=is_main),
-        ]
+        case = Case(program, module, request, known)
+        found = [*check.run(case), *_flakes(case, {*api.NAMES} if case.is_main else handed)]
         silenced = _silenced(module)
         yield from (each for each in found if not _is_silenced(silenced, each))
     yield from program.broken
 
 
-def _flakes(module: Module, names: set[str], *, is_main: bool) -> Iterator[Record]:
+def _flakes(case: Case, names: set[str]) -> Iterator[Record]:
     try:
-        yield from flakes.run(module, names, is_main=is_main)
+        yield from flakes.run(case, names)
     except Exception as error:  # noqa: BLE001 - what pyflakes stumbles over is told, and rt's own checks count
         sentence = f"pyflakes failed: {type(error).__name__}: {error}"
-        yield record("fatal", module.source.path, "check-failed", "RT906", sentence, module=module.name)
+        yield record("fatal", case.module.source.path, "check-failed", "RT906", sentence, module=case.module.name)
 
 
 def _silenced(module: Module) -> dict[int, frozenset[str] | None]:

@@ -7,6 +7,9 @@ from rt.config import nearest
 from rt.lint.api import METHODS, VALUES, Method, owner_of
 from rt.lint.check import Case, Fault, check
 
+_OLDER = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
+"""What methods are called in other robots' programs."""
+
 
 @check("RT101", "unknown-method", "error")
 def unknown_method(case: Case) -> Iterator[Fault]:
@@ -18,10 +21,10 @@ def unknown_method(case: Case) -> Iterator[Fault]:
         if owner is None or node.attr.startswith("_"):
             continue
         there = (*METHODS.get(owner, {}), *VALUES.get(owner, ()))
-        if node.attr in there or (owner == "Alliance" and not node.attr.isupper()):
+        # Alliance is an enumeration, which has more than its members.
+        if node.attr in there or (owner == "Alliance" and node.attr.upper() not in there and not node.attr.isupper()):
             continue
-        hint = nearest(node.attr, there) or f"; it has {', '.join(there)}"
-        yield node, f"{owner} has no {node.attr}{hint}"
+        yield node, f"{owner} has no {node.attr}{_instead(owner, node.attr, there)}"
 
 
 @check("RT102", "wrong-arguments", "error")
@@ -57,6 +60,52 @@ def input_call(case: Case) -> Iterator[Fault]:
             and case.module.finder(scope, "input") is None
         ):
             yield node, "input() cannot be used: a robot's program has no keyboard, use Gamepad"
+
+
+@check("RT104", "method-not-called", "error")
+def method_not_called(case: Case) -> Iterator[Fault]:
+    """A method of rt's is named where only its call makes sense."""
+    for node, scope in case.module.nodes():
+        if isinstance(node, ast.Attribute) and _is_used_as_value(case.module.parents.get(node), node):
+            owner = owner_of(case.module, scope, node.value)
+            method = METHODS.get(owner, {}).get(node.attr) if owner else None
+            if method:
+                yield node, f"{owner}.{node.attr} is not called: write {_signature(f'{owner}.{node.attr}', method)}"
+
+
+@check("RT105", "compared-with-text", "error")
+def compared_with_text(case: Case) -> Iterator[Fault]:
+    """Field.mode or Field.alliance is compared with a text, which neither is ever equal to."""
+    for node, scope in case.module.nodes():
+        if not isinstance(node, ast.Compare) or not all(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
+            continue
+        sides = [node.left, *node.comparators]
+        if any(case.text(scope, each) is not None for each in sides):
+            for each in sides:
+                if isinstance(each, ast.Attribute) and owner_of(case.module, scope, each.value) == "Field":
+                    instead = {"alliance": "Alliance.BLUE or Alliance.GOLD", "mode": "a text by `Field.mode.name`"}
+                    if each.attr in instead:
+                        yield node, f"Field.{each.attr} is no text: compare it with {instead[each.attr]}"
+
+
+def _is_used_as_value(around: ast.AST | None, node: ast.Attribute) -> bool:
+    match around:
+        case ast.Expr() | ast.Compare() | ast.BinOp() | ast.BoolOp() | ast.UnaryOp() | ast.FormattedValue():
+            return True
+        case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
+            return test is node
+    return False
+
+
+def _instead(owner: str, name: str, there: tuple[str, ...]) -> str:
+    """What to write for a name that is not there, as the rest of a sentence."""
+    older = _OLDER.get(name)
+    if older in there:
+        return f": write {_signature(f'{owner}.{older}', METHODS[owner][older])}"
+    others = [each for each in METHODS if name in METHODS[each]]
+    if others:
+        return f": write {_signature(f'{others[0]}.{name}', METHODS[others[0]][name])}"
+    return nearest(name, there) or f"; it has {', '.join(there)}"
 
 
 def _signature(name: str, method: Method) -> str:

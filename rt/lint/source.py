@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from rt.lint import syntax
 from rt.lint.record import Record, record
 
 MOST_BYTES = 512 * 1024
@@ -72,24 +73,39 @@ def parse(data: bytes, name: str, path: str) -> Source | Record:
         except (RecursionError, MemoryError):
             sentence = "this is nested too deeply for Python to read: write it as several statements"
             return _unread("too-deep", "RT904", sentence, name, path)
-        except (ValueError, LookupError) as error:  # bytes that are no text, null characters, an unknown encoding
-            return _syntax(SyntaxError(f"the file is no text that Python can read: {error}"), name, path)
         except Exception as error:  # noqa: BLE001 - the compiler of another Python may know more of them
             return _syntax(SyntaxError(f"{type(error).__name__}: {error}"), name, path)
     return Source(name, path, text.split("\n"), tree)
 
 
 def _decoded(data: bytes) -> str:
-    encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+    except SyntaxError as error:
+        if not error.msg.startswith("invalid or missing encoding declaration"):
+            raise
+        encoding = "utf-8"  # which it is not: decoding tells where
+    try:
+        text = data.decode(encoding)
+        end = text.find("\0")
+    except UnicodeDecodeError as error:
+        text, end = data[: error.start].decode("latin-1"), error.start
+    if end >= 0:
+        raise SyntaxError(syntax.NO_TEXT, (None, _plain_ends(text[:end]).count("\n") + 1, 1, None))
+    return _plain_ends(text)
+
+
+def _plain_ends(text: str) -> str:
     # Lines end as they do for the parser, which knows no others: `splitlines` would count form feeds too.
-    return data.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _syntax(error: SyntaxError, name: str, path: str) -> Record:
     # The offset of a syntax error is in characters, from 1; 0 where it is not known.
     line, column = error.lineno or 1, max((error.offset or 1) - 1, 0)
-    message = str(error.msg).partition(" (")[0] if error.lineno is None else str(error.msg)
-    return record("error", path, "syntax-error", "RT901", message, module=name, line=line, column=column)
+    return record(
+        "error", path, "syntax-error", "RT901", syntax.sentence(error.msg), module=name, line=line, column=column
+    )
 
 
 def _unread(symbol: str, message_id: str, message: str, name: str, path: str) -> Record:

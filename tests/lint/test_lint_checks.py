@@ -52,11 +52,17 @@ def test_what_is_right_or_not_certain_is_left_alone(tmp_path: Path, number: str,
         ('Robot.wirte("motor", "duty_cycle", 1)', "Robot has no wirte; did you mean write?"),
         ('Robot.write("motor", "duty_cycle")', "Robot.write(device, param, value) is called without value"),
         ('Gamepad.get("button_a", 9)', "gamepads have the numbers 0 to 3, not 9"),
+        ('Robot.write("motor", "pid_pos_kp", -1)', "pid_pos_kp is at least 0: -1 is written as 0"),
+        ('Robot.set_value("motor", 1)', "Robot has no set_value: write Robot.write(device, param, value)"),
+        ("Robot.run(wave)", "Robot has no run: write Actions.run(action, ...)"),
+        ("print(Field.clock > 1)", "Field.clock is not called: write Field.clock()"),
+        ("print(Field.mode == 'auto')", "Field.mode is no text: compare it with a text by `Field.mode.name`"),
         ("while True: pass", "this loop never ends, but teleop_main is called again and again: leave the loop out"),
     ],
 )
 def test_a_sentence_says_what_is_wrong_and_what_to_do(tmp_path: Path, program: str, sentence: str) -> None:
-    assert [each.message for each in linted(tmp_path, MAIN + program)] == [sentence]
+    program = f"async def wave():\n    pass\n{MAIN}{program}"
+    assert [each.message for each in linted(tmp_path, program)] == [sentence]
 
 
 def test_a_record_names_the_function_that_it_is_in(tmp_path: Path) -> None:

@@ -155,7 +155,9 @@ class TestFiles:
             (b"def f():\n    await g()\n", 2, 4),
             (b"x = '\xff'\n", 1, 0),
             (b"# coding: nonsense\n", 1, 0),
-            (b"x = 1\0\n", 1, 0),
+            (b"x = 1\r\n\r\ny = 1\0\n", 3, 0),
+            (b"x = 1\ny = '\xe9'\n", 2, 0),
+            ("x = 1\n".encode("utf-16"), 1, 0),
         ],
     )
     def test_a_syntax_error_is_one_record_with_its_place(
@@ -222,10 +224,12 @@ class TestRecords:
             "column": 0,
             "path": "studentcode.py",
             "symbol": "UnusedImport",
-            "message": "'os' imported but unused",
+            "message": "'os' imported but unused: leave the import out",
             "message-id": "F401",
         }
-        assert found.text() == "studentcode.py:1:1: warning: 'os' imported but unused [UnusedImport]"
+        assert (
+            found.text() == "studentcode.py:1:1: warning: 'os' imported but unused: leave the import out [UnusedImport]"
+        )
 
     def test_a_line_may_ask_to_be_left_alone(self, tmp_path: Path) -> None:
         program = """

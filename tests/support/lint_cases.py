@@ -12,6 +12,7 @@ HITS: dict[str, list[tuple[str, str]]] = {
         (MAIN + "print(Field.time)", "Field.time"),
         (MAIN + "print(Field.alliance == Alliance.RED)", "Alliance.RED"),
         (MAIN + "Gamepad.get_value('button_a')", "Gamepad.get_value"),
+        (MAIN + "print(Alliance.blue)", "Alliance.blue"),
     ],
     "RT102": [
         (MAIN + 'Robot.write("motor", "duty_cycle")', "Robot.write"),
@@ -22,6 +23,16 @@ HITS: dict[str, list[tuple[str, str]]] = {
         (MAIN + "print(Field.clock(1))", "Field.clock"),
     ],
     "RT103": [(MAIN + "name = input('who? ')\n    print(name)", "input(")],
+    "RT104": [
+        (MAIN + "if Field.clock > 3:\n        pass", "Field.clock"),
+        (MAIN + "while Gamepad.get:\n        break", "Gamepad.get"),
+        (MAIN + "Robot.get", "Robot.get"),
+        (MAIN + "print(f'{Field.clock} s')", "Field.clock"),
+    ],
+    "RT105": [
+        (MAIN + "print(Field.alliance == 'BLUE')", "Field.alliance"),
+        ("AUTO = 'auto'\n" + MAIN + "print(AUTO != Field.mode)", "AUTO !="),
+    ],
     "RT201": [
         (MAIN + 'Robot.write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
         ("r = Robot\nwrite = r.write\n" + MAIN + 'write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
@@ -136,6 +147,14 @@ MISSES: dict[str, list[str]] = {
         MAIN + 'where = {"device": "motor"}\n    Robot.get(param="duty_cycle", **where)',
     ],
     "RT103": ["def input(prompt):\n    return prompt\n" + MAIN + "input('x')"],
+    "RT104": [
+        MAIN + "read = Robot.get\n    print(read('motor', 'duty_cycle'), Robot.get if Field.clock() else Robot.write)",
+        MAIN + "print(sorted('ab', key=Gamepad.get), Field.mode, f'{Field.alliance}')",
+    ],
+    "RT105": [
+        MAIN + "print(Field.alliance == Alliance.BLUE, Field.mode.name == 'AUTO', Field.mode in ('x',))",
+        "class Field:\n    mode = 'x'\n" + MAIN + "print(Field.mode == 'x')",
+    ],
     "RT201": [
         MAIN + 'Robot.write("left_motor", "duty_cycle", 1.0)',
         f"{MAIN}Robot.get({uid_of('polar-bear')}, 'duty_cycle')",

@@ -44,7 +44,7 @@ class TestCommand:
         done = await robot.command("lint")
         assert done.returncode == 1
         assert done.stdout.splitlines() == [
-            "studentcode.py:1:1: warning: 'os' imported but unused [UnusedImport]",
+            "studentcode.py:1:1: warning: 'os' imported but unused: leave the import out [UnusedImport]",
             "studentcode.py:7:40: warning: duty_cycle goes from -1 to 1: 2 is written as 1 [value-out-of-range]",
             "studentcode.py:11:17: error: there is no device 'mtor': did you mean motor? [unknown-device]",
             "studentcode.py:12:5: error: wave() does not run the action: write Actions.run(wave) [action-not-run]",
