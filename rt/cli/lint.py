@@ -12,7 +12,7 @@ from rt.cli.options import click_options
 from rt.config import Loaded
 
 HELP = """\
-Check the team's code, or one file of it, without running it.
+Check the team's code, or some files of it, without running it.
 
 Prints a line for each fault, as path:line:column: severity: message [symbol]. What Python itself would say is found by
 pyflakes; what rt would say when the code runs (devices, parameters, values, actions, time limits) by rt's own checks. Modules
@@ -26,12 +26,12 @@ Exit status:
 
 
 @click.command(help=HELP)
-@click.argument("path", default="", metavar="[PATH]")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of records in the shape of pylint's.")
 @click.option("--list", "listing", is_flag=True, help="List rt's own checks.")
 @click_options("dev_catalog", "dev_name", "exec_module", "exec_timeout")
-def command(loaded: Loaded, path: str, as_json: bool, listing: bool) -> int:
-    """Check the team's code, or one file of it, without running it."""
+def command(loaded: Loaded, paths: tuple[str, ...], as_json: bool, listing: bool) -> int:
+    """Check the team's code, or some files of it, without running it."""
     if listing:
         from rt.lint.check import checks
 
@@ -41,7 +41,7 @@ def command(loaded: Loaded, path: str, as_json: bool, listing: bool) -> int:
     from rt.lint.request import LintRequest
     from rt.lint.runner import run_lint
 
-    request = LintRequest.of(loaded.config, os.fspath(Path.cwd()), path)
+    request = LintRequest.of(loaded.config, os.fspath(Path.cwd()), paths)
     records = trio.run(run_lint, request)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(records), indent=2, ensure_ascii=False))

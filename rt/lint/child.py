@@ -20,6 +20,7 @@ MOST_MEMORY = 768 << 20
 """Bytes of address space: a file of the largest size takes a third of it."""
 _FIRST_TO_GO = b"1000"
 _NICE = 5
+_TOO_LARGE = "the program needs too much memory to be looked at: split it into smaller files"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -63,7 +64,7 @@ def answer(request: LintRequest) -> Answer:
     except RuntimeBaseException as error:
         return Answer(error=error.message, context={key: str(value) for key, value in error.context.items()})
     except MemoryError:
-        return Answer([given_up(request, "too-large", "RT907", "the program needs too much memory to be looked at")])
+        return Answer([given_up(request, "too-large", "RT907", _TOO_LARGE)])
     except Exception as error:  # noqa: BLE001 - a fault of ours is told as one
         sentence = f"the linter failed, which is a fault of rt: {type(error).__name__}: {error}"
         return Answer([given_up(request, "check-failed", "RT906", sentence)])
@@ -71,7 +72,9 @@ def answer(request: LintRequest) -> Answer:
 
 def given_up(request: LintRequest, symbol: str, message_id: str, sentence: str) -> Record:
     """The record of a program that could not be looked at to the end."""
-    return record("fatal", request.file or request.exec_module, symbol, message_id, sentence)
+    path = next(iter(request.files), request.exec_module)
+    is_path = path.endswith(".py") or "/" in path
+    return record("fatal", path if is_path else f"{path.replace('.', '/')}.py", symbol, message_id, sentence)
 
 
 def _be_modest() -> None:

@@ -107,6 +107,14 @@ def unknown_gamepad(case: Case) -> Iterator[Fault]:
             yield node, f"gamepads have the numbers 0 to {GAMEPADS - 1}, not {_short(value)}"
 
 
+@check("RT209", "gamepad-read-once", "warning")
+def gamepad_read_once(case: Case) -> Iterator[Fault]:
+    """A gamepad is read outside of all functions: once, before anybody drives."""
+    for call in _of(case, "Gamepad"):
+        if call.scope is case.module.scope:
+            yield call.node, "this reads the gamepad once, before anybody drives: read it in teleop_main"
+
+
 def _of(case: Case, owner: str) -> Iterator[Call]:
     return (call for call in case.calls if call.owner == owner and call.name in {"get", "write"})
 

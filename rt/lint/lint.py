@@ -5,7 +5,7 @@ The rule of this module: whatever the program is, the answer is a list of record
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rt import catalog
@@ -23,8 +23,8 @@ _SILENCED = re.compile(r"#\s*noqa(?::\s*(?P<ids>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]
 def lint(request: LintRequest) -> list[Record]:
     """Lint the team's code: the main module, and those of its directory that it imports.
 
-    Where the request names a file, it is linted as a module of that program if the program imports it, else as a program of
-    its own.
+    Where the request names files, each is linted as a module of that program if the program imports it, else as a program of its
+    own.
 
     Raises:
         ExecutionError: There is no such file.
@@ -34,14 +34,38 @@ def lint(request: LintRequest) -> list[Record]:
     known = catalog.load(directory / request.dev_catalog if request.dev_catalog else None)
     if not all(uid.isdecimal() for uid in request.dev_name.values()):
         raise ConfigError("dev_name: a UID is a decimal number")
-    if not request.file:
+    if not request.files:
         return ordered(_records(Program(locate(request.exec_module, directory), directory), request, known))
-    file = locate(request.file, directory)
+    files = [_named(name, directory) for name in request.files]
+    return ordered(_records_of(files, directory, request, known))
+
+
+def _named(name: str, directory: Path) -> Path:
+    """The file that somebody names, by its path or as a module."""
+    path = directory / name
+    if path.is_dir() and not (path / "__init__.py").is_file():
+        raise ExecutionError(f"{name} is a directory: name a file in it", path=name)
+    try:
+        return locate(name, directory)
+    except ExecutionError:
+        raise ExecutionError(f"there is no file {name}", path=name) from None
+
+
+def _records_of(
+    files: Sequence[Path], directory: Path, request: LintRequest, known: catalog.Catalog
+) -> Iterator[Record]:
+    """The records of some files, those that the robot's program imports as its modules."""
+    found: list[Record] = []
+    program = None
     with contextlib.suppress(ExecutionError):
         program = Program(locate(request.exec_module, directory), directory)
-        if file in program.files:
-            return [each for each in ordered(_records(program, request, known)) if each.path == program.files[file]]
-    return ordered(_records(Program(file, directory, is_robots=False), request, known))
+        if not program.files.keys().isdisjoint(files):
+            found = list(_records(program, request, known))
+    for file in files:
+        if program is not None and file in program.files:
+            yield from (each for each in found if each.path == program.files[file])
+        else:
+            yield from _records(Program(file, directory, is_robots=False), request, known)
 
 
 def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> Iterator[Record]:

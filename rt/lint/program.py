@@ -27,6 +27,7 @@ _WRITERS = frozenset({"exec", "globals", "vars", "setattr"})
 """Names of Python's by which a program may assign to its names unseen."""
 _MOST_STEPS: Final = 50
 _MOST_DIGITS: Final = 1 << 128
+_MOST_CHARACTERS: Final = 200
 
 _SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
     {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -62,7 +63,7 @@ class Program:
         return self.modules.get(self._main)
 
     def constant(self, module: Module, scope: Scope, node: ast.AST | None) -> Any:
-        """What an expression certainly is: a literal, a number calculated of such, or a name that is assigned once to one.
+        """What an expression certainly is: a literal, a number or text calculated of such, or a name that is assigned once to one.
 
         Returns:
             A bool, int, float, text, bytes or None, or ``UNKNOWN``.
@@ -279,6 +280,13 @@ def _signed(sign: ast.unaryop, value: Any) -> Any:
 
 
 def _sum(kind: type[ast.operator], left: Any, right: Any) -> Any:
+    if (
+        isinstance(left, str)
+        and isinstance(right, str)
+        and kind is ast.Add
+        and len(left) + len(right) <= _MOST_CHARACTERS
+    ):
+        return left + right
     if type(left) not in {int, float} or type(right) not in {int, float}:
         return UNKNOWN
     if abs(left) > _MOST_DIGITS or abs(right) > _MOST_DIGITS:

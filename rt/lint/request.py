@@ -17,7 +17,7 @@ class LintRequest(msgspec.Struct, frozen=True, kw_only=True):
         dev_name: UIDs in decimal by the names that the team gave them.
         dev_catalog: The catalog's file; empty for the one built in.
         exec_timeout: Time limits by patterns of functions' names (s).
-        file: The file that records are wanted of; empty for all of the program.
+        files: The files that records are wanted of; empty for all of the program.
     """
 
     directory: str
@@ -25,14 +25,14 @@ class LintRequest(msgspec.Struct, frozen=True, kw_only=True):
     dev_name: dict[str, str] = {}
     dev_catalog: str = ""
     exec_timeout: dict[str, float] = {}
-    file: str = ""
+    files: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, config: Config, directory: str, file: str = "") -> Self:
-        """The request for a robot's code, or for one file."""
+    def of(cls, config: Config, directory: str, files: tuple[str, ...] = ()) -> Self:
+        """The request for a robot's code, or for some files."""
         return cls(
             directory=directory,
-            file=file,
+            files=files,
             exec_module=config.exec_module,
             dev_name=config.dev_name,
             dev_catalog=config.dev_catalog,
@@ -44,8 +44,16 @@ class LintRequest(msgspec.Struct, frozen=True, kw_only=True):
         return Config(exec_timeout=self.exec_timeout).time_limit(function)
 
     def encode(self) -> bytes:
-        """The message (MessagePack)."""
-        return msgspec.msgpack.encode(self)
+        """The message (MessagePack).
+
+        Raises:
+            ConfigError: A path holds bytes that are no text.
+        """
+        try:
+            return msgspec.msgpack.encode(self)
+        except UnicodeEncodeError as error:
+            path = ascii(error.object)
+            raise ConfigError(f"{path} is a path with bytes that are no text: rename it", path=path) from None
 
     @classmethod
     def decode(cls, message: bytes) -> Self:

@@ -25,6 +25,8 @@ LIMIT = 5.0
 """How long linting may take (s); the process is killed then."""
 _NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 _MOST_BYTES = 4 << 20
+_LATER = "the code is very long, or the computer is busy; try again, or split the file"
+_AGAIN = "try again; if it happens each time, it is a fault of rt"
 
 
 async def run_lint(
@@ -56,11 +58,11 @@ async def run_lint(
             answer = msgspec.msgpack.decode(output, type=Answer)
         except msgspec.MsgspecError:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            return [given_up(request, "lint-crashed", "RT909", f"the linter's process ended {how}")]
+            return [given_up(request, "lint-crashed", "RT909", f"the linter's process ended {how}: {_AGAIN}")]
         if answer.error:
             raise ExecutionError(answer.error, **answer.context)
         return answer.records
-    return [given_up(request, "lint-timeout", "RT908", f"linting took longer than {limit:g} s and was ended")]
+    return [given_up(request, "lint-timeout", "RT908", f"linting took longer than {limit:g} s and was ended: {_LATER}")]
 
 
 async def _run(command: Sequence[str], message: bytes, instance_directory: Path | None) -> tuple[int, bytes]:

@@ -104,7 +104,14 @@ def _syntax(error: SyntaxError, name: str, path: str) -> Record:
     # The offset of a syntax error is in characters, from 1; 0 where it is not known.
     line, column = error.lineno or 1, max((error.offset or 1) - 1, 0)
     return record(
-        "error", path, "syntax-error", "RT901", syntax.sentence(error.msg), module=name, line=line, column=column
+        "error",
+        path,
+        "syntax-error",
+        "RT901",
+        syntax.sentence(error.msg, error.text or ""),
+        module=name,
+        line=line,
+        column=column,
     )
 
 

@@ -3,6 +3,8 @@
 The rule of this module is that of ``wording``: what is not in here is clear as it is.
 """
 
+import re
+
 NO_TEXT = "there are bytes here that are no text: save the file with the encoding UTF-8"
 """The sentence for bytes of another encoding, and for null characters."""
 
@@ -17,24 +19,44 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("unknown encoding", "leave out the line with `coding`, and save the file with the encoding UTF-8"),
     ("encoding problem", "leave out the line with `coding`, and save the file with the encoding UTF-8"),
 )
+_FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"&&"), "write `and` instead of `&&`"),
+    (re.compile(r"\|\|"), "write `or` instead of `||`"),
+    (re.compile(r"\belse\s*if\b"), "write `elif` instead of `else if`"),
+    (re.compile(r"\w\+\+"), "write `+= 1` instead of `++`"),
+    (re.compile(r"\w--"), "write `-= 1` instead of `--`"),
+    (re.compile(r"!(?!=)"), "write `not` instead of `!`"),
+    (re.compile(r"^\s*(var|let|const|int|float|double|bool)\s+\w+\s*="), "leave out the word before the name"),
+    (re.compile(r"^\s*function\b"), "write `def` instead of `function`"),
+)
+"""What other languages write."""
 _QUOTES = frozenset("\u201c\u201d\u201e\u2018\u2019\u201a\xab\xbb\xb4")
 """What word processors write for quotes."""
 
 
-def sentence(said: str) -> str:
+def sentence(said: str, line: str = "") -> str:
     """Python's sentence about a syntax error, with the remedy where it has none.
+
+    Args:
+        said: The sentence.
+        line: The line that it is about.
 
     Examples:
         >>> sentence("unexpected indent")
         'unexpected indent: begin the line exactly below the one above'
         >>> sentence("expected ':'")
         "expected ':'"
+        >>> sentence("invalid syntax", "if x && y:")
+        'invalid syntax: write `and` instead of `&&`'
     """
     if said.startswith("invalid character"):
         is_quote = said.partition("'")[2][:1] in _QUOTES
         remedy = "write straight quotes, \" or '" if is_quote else "type it anew on the keyboard"
-        return f"{said}: {remedy}"
-    if ". " in said or "?" in said:
-        return said  # Python has a guess of its own, as "Perhaps you forgot a comma?"
-    remedy = next((each for start, each in _REMEDIES if said.startswith(start)), "")
+    elif ". " in said or "?" in said:
+        remedy = ""  # Python has a guess of its own, as "Perhaps you forgot a comma?"
+    else:
+        foreign = _FOREIGN if said in {"invalid syntax", "expected ':'"} else ()
+        remedies = [each for pattern, each in foreign if pattern.search(line)]
+        remedies += [each for start, each in _REMEDIES if said.startswith(start)]
+        remedy = next(iter(remedies), "")
     return f"{said}: {remedy}" if remedy else said

@@ -9,7 +9,7 @@ from support.lint import NAMES, linted, request, uid_of, write
 
 import rt
 from rt.cli.init import STUDENT_CODE
-from rt.errors import CatalogError, ExecutionError
+from rt.errors import CatalogError, ConfigError, ExecutionError
 from rt.lint import record as records_module
 from rt.lint import source as source_module
 from rt.lint.lint import lint
@@ -136,13 +136,30 @@ class TestModules:
             },
         )
         for name in ("arm.py", "arm", "./arm.py"):
-            assert symbols(lint(request(tmp_path, file=name))) == ["sleep-too-long"]
-        assert symbols(lint(request(tmp_path, file=str(tmp_path / "studentcode.py")))) == ["UnusedImport"]
-        assert symbols(lint(request(tmp_path, file="other.py"))) == ["UnusedImport"]
+            assert symbols(lint(request(tmp_path, "studentcode", name))) == ["sleep-too-long"]
+        assert symbols(lint(request(tmp_path, "studentcode", str(tmp_path / "studentcode.py")))) == ["UnusedImport"]
+        assert symbols(lint(request(tmp_path, "studentcode", "other.py"))) == ["UnusedImport"]
         write(tmp_path, {"studentcode.py": "speed = 1\n"})
-        assert symbols(lint(request(tmp_path, file="studentcode.py"))) == ["missing-main"]
-        with pytest.raises(ExecutionError, match="there is no team code at"):
-            lint(request(tmp_path, file="absent.py"))
+        assert symbols(lint(request(tmp_path, "studentcode", "studentcode.py"))) == ["missing-main"]
+
+    def test_several_files_can_be_asked_for(self, tmp_path: Path) -> None:
+        texts = {"studentcode": "import arm\nimport os\n\n\ndef teleop_main():\n    print(arm)\n", "arm": "import re\n"}
+        write(tmp_path, {**{f"{name}.py": text for name, text in texts.items()}, "other.py": "import sys\n"})
+        found = lint(request(tmp_path, "studentcode", "other.py", "arm.py", "./other.py"))
+        assert [each.path for each in found] == ["other.py", "arm.py"]
+
+    def test_a_name_of_no_file_is_told(self, tmp_path: Path) -> None:
+        write(tmp_path, {"studentcode.py": "", "parts/arm.py": ""})
+        for name, said in {
+            "absent.py": "there is no file absent.py",
+            "parts": "parts is a directory: name a file in it",
+        }.items():
+            with pytest.raises(ExecutionError, match=said):
+                lint(request(tmp_path, "studentcode", name))
+
+    def test_a_path_that_is_no_text_is_told(self) -> None:
+        with pytest.raises(ConfigError, match=r"'a\\udcff\.py' is a path with bytes that are no text: rename it"):
+            LintRequest(directory="/", exec_module="studentcode", files=("a\udcff.py",)).encode()
 
 
 class TestFiles:

@@ -92,6 +92,10 @@ def test_an_annotation_that_is_never_looked_at_needs_no_name(tmp_path: Path) -> 
             "if 1:\n\tx = 1\n        y = 1",
             "inconsistent use of tabs and spaces in indentation: indent every line with spaces, 4 for each level",
         ),
+        ("if x || y: pass", "invalid syntax: write `or` instead of `||`"),
+        ("if x:\n    pass\nelse if y:\n    pass", "expected ':': write `elif` instead of `else if`"),
+        ("x = 1\nx++", "invalid syntax: write `+= 1` instead of `++`"),
+        ("var x = 1", "invalid syntax: leave out the word before the name"),
         ("print 'x'", "Missing parentheses in call to 'print'. Did you mean print(...)?"),
         (
             "x = = 1",

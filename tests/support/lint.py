@@ -30,8 +30,8 @@ NAMES = {
 LIMITS = {".*_setup": 1.0, ".*_main": 0.05}
 
 
-def request(folder: Path, name: str = "studentcode", file: str = "") -> LintRequest:
-    return LintRequest(directory=str(folder), exec_module=name, dev_name=NAMES, exec_timeout=LIMITS, file=file)
+def request(folder: Path, name: str = "studentcode", *files: str) -> LintRequest:
+    return LintRequest(directory=str(folder), exec_module=name, dev_name=NAMES, exec_timeout=LIMITS, files=files)
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:

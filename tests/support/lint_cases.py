@@ -44,6 +44,7 @@ HITS: dict[str, list[tuple[str, str]]] = {
     "RT202": [
         (MAIN + 'Robot.write("motor", "duty_cycl", 1.0)', '"duty_cycl"'),
         (MAIN + 'Robot.get("bumper", "duty_cycle")', '"duty_cycle"'),
+        ("SIDE = '_c'\n" + MAIN + "Robot.get('koala', 'duty_cycle' + SIDE)", "'duty_cycle' + SIDE"),
         (f"{MAIN}Robot.get('{uid_of('polar-bear')}', 'switch0')", "'switch0'"),
         ('for each in ("motor", "arm"):\n    print(Robot.get(each, "duty_cycl"))', '"duty_cycl"'),
     ],
@@ -64,6 +65,7 @@ HITS: dict[str, list[tuple[str, str]]] = {
     ],
     "RT207": [(MAIN + 'Gamepad.get("joystick_left")', '"joystick_left"')],
     "RT208": [(MAIN + 'Gamepad.get("button_a", 4)', "4"), (MAIN + 'Gamepad.get("button_a", gamepad=-1)', "-1")],
+    "RT209": [("speed = -Gamepad.get('joystick_left_y')\n" + MAIN + "print(speed)", "Gamepad.get")],
     "RT301": [
         ("async def wave():\n    pass\n" + MAIN + "wave()", "wave()"),
         ("async def wave():\n    pass\nasync def both():\n    wave()\n" + MAIN + "Actions.run(both)", "wave()\ndef"),
@@ -186,6 +188,7 @@ MISSES: dict[str, list[str]] = {
     ],
     "RT207": [MAIN + 'Gamepad.get("joystick_left_x")', "def pressed(name):\n    return Gamepad.get(name)"],
     "RT208": [MAIN + 'Gamepad.get("button_a", 3)', MAIN + 'Gamepad.get("button_a", gamepad=0)'],
+    "RT209": ["speed = lambda: Gamepad.get('joystick_left_y')\n" + MAIN + "print(speed())"],
     "RT301": [
         "async def wave():\n    await wave()\n" + MAIN + "Actions.run(wave)",
         "def once(f):\n    return lambda: Actions.run(f)\n@once\nasync def wave():\n    pass\n" + MAIN + "wave()",
