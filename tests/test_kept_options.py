@@ -136,5 +136,5 @@ class TestPrecedence:
             load(tmp_path)
         assert raised.value.message == (
             "set_option: dev_poll_interval = 5 is not a number from 0.001 to 1 (s);"
-            f" correct or remove {directory / kept.FILE_NAME}, where it is kept"
+            f" correct or remove {directory / kept.FILE_NAME}, where it is kept, or take it back by `rt config unset`"
         )

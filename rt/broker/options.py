@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from rt import catalog, log
-from rt.config import OPTIONS, Config, kept, known, nearest, set_over
+from rt.config import OPTIONS, Config, change, kept, known, nearest
 from rt.errors import ConfigError
 
 ALLOWED = frozenset(
@@ -25,6 +25,7 @@ ALLOWED = frozenset(
 )
 """The options that may be set from afar."""
 
+_AT_THE_ROBOT = "set it at the robot, in rt.toml or by `rt config set`"
 _NETWORK = "it decides who reaches the robot"
 _FILES = "it names files of the robot's computer"
 _SOCKETS = "it could take the locks off the robot's sockets"
@@ -90,17 +91,14 @@ class OptionKeeper:
             ConfigError: One is unknown, has a wrong value or may not be set from afar, or the file cannot be written.
         """
         with self._lock:
-            before = kept.read(self._state)
             for name, value in options.items():
                 self._refuse(name, value)
-            now = _merged(before, options)
-            set_over(_without(self._config, options), now)
-            for name, value in options.items():
-                self._check_file(name, value)
-            if now != before:
-                kept.write(self._state, now)
-                self._log.info("options were set from afar; they count from the next start on", options=sorted(options))
-            return now
+            now = change(
+                self._state, _without(self._config, options), options, check=lambda: self._check_files(options)
+            )
+        if options:
+            self._log.info("options were set from afar; they count from the next start on", options=sorted(options))
+        return now
 
     def _refuse(self, name: str, value: object) -> None:
         option = known(name, kept.ORIGIN)
@@ -109,13 +107,17 @@ class OptionKeeper:
                 f'{kept.ORIGIN}: {name} is given as a map of those entries that are set, as {{"name": value}}',
                 option=name,
             )
-        if value is not None and name not in ALLOWED:
+        if name not in ALLOWED:  # nor taken back: what was set at the robot stays
             default = _NETWORK if option.group == "Network" else "it is none of those that may"
             reason = REASONS.get(name, default)
             raise ConfigError(
-                f"{kept.ORIGIN}: {name} cannot be set from afar, because {reason}: set it at the robot, in rt.toml",
+                f"{kept.ORIGIN}: {name} cannot be set from afar, because {reason}: {_AT_THE_ROBOT}",
                 option=name,
             )
+
+    def _check_files(self, options: Mapping[str, Any]) -> None:
+        for name, value in options.items():
+            self._check_file(name, value)
 
     def _check_file(self, name: str, value: object) -> None:
         """Refuse a file outside of the robot's directory, and a catalog with which the robot would not start."""
@@ -131,28 +133,11 @@ class OptionKeeper:
         if not path.is_relative_to(self._directory):
             raise ConfigError(
                 f"{kept.ORIGIN}: {name} = {value!r} cannot be set from afar, because it lies outside of {self._directory}:"
-                " set it at the robot, in rt.toml",
+                f" {_AT_THE_ROBOT}",
                 option=name,
             )
         if name == "dev_catalog":
             catalog.load(path)
-
-
-def _merged(before: kept.Kept, options: Mapping[str, Any]) -> kept.Kept:
-    """What is kept after a call: maps entry by entry, and without what was taken back."""
-    now = dict(before)
-    for name, value in options.items():
-        if value is None:
-            now.pop(name, None)
-        elif isinstance(value, Mapping):
-            below = now.get(name)
-            entries = {**(below if isinstance(below, dict) else {}), **{str(key): each for key, each in value.items()}}
-            now[name] = {key: each for key, each in entries.items() if each is not None}
-            if not now[name]:
-                del now[name]
-        else:
-            now[name] = value
-    return now
 
 
 def _without(config: Config, options: Mapping[str, Any]) -> Config:

@@ -1,8 +1,9 @@
-"""`rt config`: every option, its value, and where the value came from."""
+"""`rt config`: every option, its value, and where the value came from; and the words after which options are set."""
 
 import json
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -10,17 +11,36 @@ from rt import config
 from rt.cli.options import click_options, text_of
 
 
-@click.command(short_help="Show the options.")
+class _Config(click.Command):
+    """A command of which two words are commands of their own: no option is called so."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Return the context of `set` or `unset` where one of them comes first."""
+        if args[:1] in (["set"], ["unset"]):
+            from rt.cli.config_set import set_command, unset_command
+
+            command = set_command if args[0] == "set" else unset_command
+            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+@click.command(cls=_Config, short_help="Show the options, or set one.")
 @click.argument("names", nargs=-1, metavar="[OPTION]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: for each option its value and origin.")
 @click_options()
 def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:
-    """Show every option (or those named), its value and where the value came from.
+    r"""Show every option (or those named), its value and where the value came from.
 
-    Defaults come before rt.toml, rt.toml before what `rt call set_option` has set, that before variables, variables before
-    flags. The variable of an option is its name in
-    capitals after RT_, as RT_PORT_BASE. Beside those there are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR,
-    which rt itself sets in the processes of a robot, and RT_BINARY, the executable that the system tests start.
+    \b
+    rt config set NAME VALUE...     sets an option for the next start
+    rt config unset NAME...         takes that back
+
+    Defaults come before rt.toml, rt.toml before what `rt config set` or, from afar, `rt call set_option` has set, that before
+    variables, variables before flags. The variable of an option is its name in capitals after RT_, as RT_PORT_BASE. Beside those
+    there are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR, which rt itself sets in the processes of a robot, and
+    RT_BINARY, the executable that the system tests start.
 
     In an address {bind} and {port0} to {port4} stand for what follows from the options bind and port_base, and {dir} for the
     directory of this instance.

@@ -46,7 +46,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
     },
     "Set up": {
         "init": Verb("init", "Write a commented rt.toml and a first studentcode.py."),
-        "config": Verb("config", "Show every option, its value and where the value came from."),
+        "config": Verb("config", "Show every option and where its value came from, or set one."),
         "keys": Verb("keys", "Say who may drive this robot from another computer."),
         "lint": Verb("lint", "Check the team's code without running it."),
         "completion": Verb("completion", "Let the Tab key complete verbs, flags, methods and devices."),

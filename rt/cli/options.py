@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 
@@ -23,6 +23,13 @@ _METAVARS = {"switch": None, "number": "NUMBER", "text": "TEXT", "choice": None,
 Function = Callable[..., Any]
 
 
+class Loader(Protocol):
+    """Loads the configuration when it is called."""
+
+    def __call__(self, *, set_from_afar: bool = True) -> config.Loaded:
+        """Load it, perhaps without what is kept of options that were set."""
+
+
 def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> Callable[[Function], Function]:
     """Give a verb `--config` and the flags of some options, and hand it the loaded configuration.
 
@@ -31,7 +38,8 @@ def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> 
     Args:
         names: The options that the verb heeds, all of them when none is named; `instance` and `debug` are always there.
         ignore_file: Whether rt.toml is left alone: only variables and flags count, and there is no `--config`.
-        load: False to hand over `loaded` as a function that loads when it is called.
+        load: False to hand over `loaded` as a function that loads when it is called, with `set_from_afar=False` without what is
+            kept.
     """
     chosen = [name for name in config.OPTIONS if not names or name in {*names, *_EVERY_VERB}]
     unknown = set(names) - set(chosen)
@@ -45,11 +53,11 @@ def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> 
             file = arguments.pop("config_file", None)
             flags = {name: arguments.pop(name) for name in chosen}
 
-            def loader() -> config.Loaded:
+            def loader(*, set_from_afar: bool = True) -> config.Loaded:
                 root = context.find_root()
                 inherited = {name: value for name, value in root.params.items() if name in config.OPTIONS}
                 given = {name: value for name, value in flags.items() if value not in {None, ()}}
-                where: dict[str, Any] = {"file": file}
+                where: dict[str, Any] = {"file": file, "set_from_afar": set_from_afar}
                 if ignore_file:
                     env = {name: value for name, value in os.environ.items() if name != "RT_CONFIG"}
                     where = {"env": env, "cwd": Path(os.devnull), "set_from_afar": False}

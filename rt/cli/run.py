@@ -30,7 +30,10 @@ def command(loaded: Loaded) -> int:
     """Run the robot that is described here."""
     afar = [name for name, origin in loaded.origins.items() if ORIGIN in origin.split(", ")]
     if afar:
-        click.echo(f"rt: set from afar: {', '.join(afar)}; `rt config` shows the values", err=True)
+        click.echo(
+            f"rt: set over rt.toml: {', '.join(afar)}; `rt config` shows the values, `rt config unset` takes them back",
+            err=True,
+        )
     problem = problem_of_code(loaded.config, Path.cwd())
     if problem:
         click.echo(f"rt: {problem}", err=True)

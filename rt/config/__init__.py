@@ -1,5 +1,6 @@
 """Every option once, typed, and where each value came from: defaults < rt.toml < set_option < RT_* < flags."""
 
+from rt.config.change import change
 from rt.config.exposure import is_open, opened, require_keys
 from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, load, set_over
 from rt.config.option import OPTIONS, Option
@@ -13,6 +14,7 @@ __all__ = [
     "Config",
     "Loaded",
     "Option",
+    "change",
     "is_open",
     "known",
     "load",

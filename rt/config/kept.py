@@ -1,4 +1,4 @@
-"""Options that were set from afar: kept in a file of the instance, and laid over rt.toml at the next start.
+"""Options that were set from afar, or by `rt config set`: kept in a file of the instance, and laid over rt.toml at the next start.
 
 The file lies between rt.toml and the variables. It goes before rt.toml, which says how the robot is built, because it is the
 later word of whoever drives it. It stands back behind variables and flags, because those are given by somebody at the machine
@@ -21,7 +21,8 @@ from rt.errors import ConfigError
 ORIGIN = "set_option"
 """What `rt config` shows as the origin of such a value."""
 FILE_NAME = "options.json"
-_MOST_BYTES = 1 << 20
+MOST_BYTES = 256 << 10
+"""How long the file may be: some thousand names of devices."""
 
 Kept = dict[str, Any]
 """Values by option, of a map those of some of its entries; as in rt.toml."""
@@ -65,7 +66,7 @@ def read(directory: Path | None) -> Kept:
     path = directory / FILE_NAME
     try:
         with path.open("rb") as file:
-            data = file.read(_MOST_BYTES)
+            data = file.read(MOST_BYTES + 1)
         return msgspec.json.decode(data, type=Kept)
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -79,10 +80,14 @@ def write(directory: Path | None, kept: Kept) -> None:
     """Keep these options instead of what was kept before; none at all removes the file.
 
     Raises:
-        ConfigError: There is no place for the file, or it cannot be written; what was kept before stays.
+        ConfigError: There is no place for the file, it would be too long, or it cannot be written; what was kept before stays.
     """
     if directory is None:
         raise ConfigError("there is no place where options could be kept: set HOME or XDG_STATE_HOME for the robot")
+    data = msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n"
+    if len(data) > MOST_BYTES:
+        # What is longer would not be read at the next start, and the robot would not start.
+        raise ConfigError(f"{ORIGIN}: all that is set would be longer than {MOST_BYTES >> 10} KiB: set it in rt.toml")
     path = directory / FILE_NAME
     fresh = directory / f".{FILE_NAME}.{secrets.token_hex(4)}"
     try:
@@ -93,7 +98,7 @@ def write(directory: Path | None, kept: Kept) -> None:
         try:
             fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor that was opened for us alone
-                file.write(msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n")
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(path)
@@ -102,7 +107,13 @@ def write(directory: Path | None, kept: Kept) -> None:
                 fresh.unlink()
         _sync(directory)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; nothing was changed", file=str(path)) from None
+        raise unwritten(directory, error) from None
+
+
+def unwritten(directory: Path, error: OSError) -> ConfigError:
+    """The error of a file that cannot be written."""
+    path = directory / FILE_NAME
+    return ConfigError(f"{path} cannot be written: {error.strerror}; nothing was changed", file=str(path))
 
 
 def _sync(directory: Path) -> None:
@@ -117,6 +128,7 @@ def _sync(directory: Path) -> None:
 
 def _bad(path: Path, fault: str) -> ConfigError:
     return ConfigError(
-        f"{path}, where options that were set from afar are kept, {fault}: remove it to start without them",
+        f"{path}, where options are kept that were set from afar or by `rt config set`, {fault}: remove it to start without"
+        " them, as by `rt config unset --all`",
         file=str(path),
     )

@@ -103,8 +103,9 @@ class _Layers:
             self._origins[option.name] = place
 
     def begin(self, name: str, value: Any) -> None:
-        """Begin with a value that has been checked."""
+        """Begin with a value that has been checked, wherever it came from."""
         self._values[name] = value
+        self._origins[name] = kept.ORIGIN
 
     def value(self, name: str) -> Any:
         """The value of an option so far."""
@@ -121,7 +122,8 @@ class _Layers:
     def lay(self, option: Option, entries: Mapping[str, Any], place: str) -> None:
         below = self._values.get(option.name, option.default)
         self._values[option.name] = {**{key: each for key, each in below.items() if key not in entries}, **entries}
-        self._origins[option.name] = f"{self._origins[option.name]}, {place}" if below else place
+        origin = self._origins[option.name]
+        self._origins[option.name] = f"{origin}, {place}" if below and origin != place else place
 
     def _refuse_twins(self, config: Config) -> None:
         named: dict[int, str] = {}
@@ -190,7 +192,9 @@ def _read_kept(layers: "_Layers", env: Mapping[str, str], flags: Mapping[str, ob
             layers.set_from_afar(known(option, kept.ORIGIN), raw)
     except ConfigError as error:
         assert directory is not None
-        remedy = f"correct or remove {directory / kept.FILE_NAME}, where it is kept"
+        remedy = (
+            f"correct or remove {directory / kept.FILE_NAME}, where it is kept, or take it back by `rt config unset`"
+        )
         raise ConfigError(f"{error.message}; {remedy}", **error.context) from None
 
 

@@ -17,6 +17,7 @@ from rt.errors import ConfigError
 # One NAME:VALUE of a list; a name may hold commas and colons, as a pattern does.
 _PAIR = re.compile(r"\s*(?P<name>.+?)\s*:\s*(?P<value>[^:,\s]+)\s*(?:[,\n]|$)")
 _SHOWN_CHARACTERS = 100
+_NEAR = 0.6
 
 
 def known(name: str, place: str) -> Option:
@@ -28,7 +29,8 @@ def known(name: str, place: str) -> Option:
     if name in OPTIONS:
         return OPTIONS[name]
     raise ConfigError(
-        f"{place}: unknown option {name!r}{nearest(name, OPTIONS) or '; `rt config` lists them all'}", option=name
+        f"{place}: unknown option {name!r}{nearest(name, OPTIONS, cutoff=_NEAR) or '; `rt config` lists them all'}",
+        option=name,
     )
 
 
@@ -65,8 +67,13 @@ def entry(option: Option, key: str, raw: object, place: str, *, text: bool) -> A
         ConfigError: The entry's name or its value is none of the allowed ones.
     """
     label = f"{option.name}.{key}"
-    if option.name == "dev_name" and type(raw) is int:
-        raw = str(raw)
+    if option.name == "dev_name":
+        if not key or key != key.strip() or not key.isprintable() or key.isdecimal():
+            raise ConfigError(
+                f"{place}: {key!r} is no name for a device: it is a text without blanks at its ends, and no number",
+                option=option.name,
+            )
+        raw = str(raw) if type(raw) is int else raw
     value = _checked(option, raw, place, label, text=text)
     if option.name == "dev_name" and int(value) >= UID_END:
         raise _bad(option, raw, place, label)

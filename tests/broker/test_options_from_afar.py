@@ -69,7 +69,6 @@ class TestSet:
         assert keeper.set({"log_level": None, "dev_name": {"arm": None}}) == {"dev_name": {"leg": "8"}}
         assert keeper.set({"dev_name": {"leg": None, "absent": None}}) == {}
         assert not (tmp_path / "state" / kept.FILE_NAME).exists()
-        assert keeper.set({"port_base": None}) == {}
 
     def test_all_or_none(self, keeper: OptionKeeper) -> None:
         keeper.set({"debug": True})
@@ -95,7 +94,7 @@ class TestSet:
                 'set_option: dev_name is given as a map of those entries that are set, as {"name": value}',
             ),
             ({"exec_timeout": {"(": 1.0}}, "no regular expression"),
-            ({"dev_name": {"arm": "5"}}, "dev_name gives left and arm the same UID 5"),
+            ({"dev_name": {"arm": "5"}}, "set_option: dev_name gives left and arm the same UID 5"),
             (
                 {"instance": "x"},
                 "set_option: instance cannot be set from afar, because what is set is kept under this name",
@@ -107,6 +106,9 @@ class TestSet:
             ({"router_frontend": ["tcp://0.0.0.0:1"]}, "cannot be set from afar"),
             ({"dev_ports": ["/dev/*"]}, "because it names files of the robot's computer"),
             ({"service_option": {"CURVE_SERVER": 0}}, "because it could take the locks off"),
+            ({"bind": None}, "bind cannot be set from afar"),
+            ({"dev_name": {" ": "7"}}, "set_option: ' ' is no name for a device"),
+            ({"dev_name": {"arm": "7", "leg": "7"}}, "set_option: dev_name gives arm and leg the same UID 7"),
             ({"exec_module": "../other.py"}, "because it lies outside of"),
             ({"exec_module": "/etc/passwd"}, "because it lies outside of"),
             ({"exec_module": ".."}, "because it lies outside of"),
@@ -143,6 +145,16 @@ class TestSet:
     def test_a_name_may_go_from_one_device_to_another(self, keeper: OptionKeeper) -> None:
         OptionKeeper(CONFIG, keeper._state, keeper._directory).set({"dev_name": {"arm": "9"}})
         assert keeper.set({"dev_name": {"arm": None, "leg": "9"}}) == {"dev_name": {"leg": "9"}}
+
+    def test_what_was_set_at_the_robot_is_not_taken_back_from_afar(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+        kept.write(tmp_path / "state", {"insecure": False, "debug": True})
+        assert "insecure cannot be set from afar" in refusal(keeper, insecure=None)
+        assert keeper.set({"debug": None}) == {"insecure": False}
+
+    def test_no_more_is_kept_than_is_read_at_the_next_start(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+        keeper.set({"debug": True})
+        assert "would be longer than 256 KiB" in refusal(keeper, exec_module="x" * kept.MOST_BYTES)
+        assert kept.read(tmp_path / "state") == {"debug": True}
 
     def test_a_broken_file_is_told_and_kept(self, keeper: OptionKeeper, tmp_path: Path) -> None:
         (tmp_path / "state").mkdir()

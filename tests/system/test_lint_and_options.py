@@ -70,7 +70,7 @@ class TestCommand:
     async def test_a_file_that_is_not_there_is_one_sentence(self, robot: Robot) -> None:
         done = await robot.command("lint", "absent.py")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("rt: there is no team code at ")
+        assert done.stderr.startswith("rt: there is no file absent.py")
         assert len(done.stderr.splitlines()) == 1
 
     async def test_the_checks_are_listed(self, robot: Robot) -> None:
@@ -137,7 +137,7 @@ class TestOptions:
         assert "set_option" in (await robot.command("config", "dev_poll_interval")).stdout
 
         await robot.start()
-        assert b"set from afar: dev_name, dev_poll_interval" in robot.errors
+        assert b"set over rt.toml: dev_name, dev_poll_interval" in robot.errors
         assert await robot.call("get_option", "dev_poll_interval") == 0.05
         assert await robot.call("get_option", "dev_name.arm") == uid
         assert await robot.call("set_option", {"dev_poll_interval": None, "dev_name": {"arm": None}}) == {}

@@ -1,0 +1,96 @@
+"""`rt config set` and `rt config unset`: options that this robot keeps beside rt.toml, changed at the robot."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rt.cli.options import Loader, click_options, text_of
+from rt.config import OPTIONS, Loaded, Option, change, kept, known
+from rt.config.value import entry, pairs, single
+from rt.errors import ConfigError
+
+_SET, _UNSET = "rt config set", "rt config unset"
+
+
+@click.command("set", short_help="Set an option for the next start.")
+@click.argument("name")
+@click.argument("values", nargs=-1, required=True, metavar="VALUE...")
+@click_options("instance", load=False)
+def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
+    """Set the option NAME for each start from the next one on, as `rt call set_option` does from afar.
+
+    What is set is kept for this robot, outside of rt.toml, and goes before it. A list takes several values; of a map, entries
+    are set, as `rt config set dev_name arm:47252153627919119984829` or `rt config set dev_name.arm 47252153627919119984829`.
+    """
+    name, _, key = name.partition(".")
+    option = known(name, _SET)
+    if name == "instance":
+        raise ConfigError(
+            f"{_SET}: what is set is kept under this name: set instance in rt.toml, or by --instance", option=name
+        )
+    if key and option.kind != "map":
+        raise ConfigError(f"{_SET}: {name} has no entries", option=name)
+    changes = {name: _value(option, key, values)}
+    _change(loaded, changes)
+    _tell(loaded(), [name])
+
+
+@click.command("unset", short_help="Take back what was set.")
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option("--all", "everything", is_flag=True, help="Take back all that is kept, whatever it is.")
+@click_options("instance", load=False)
+def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> None:
+    """Take back what `rt config set`, or `rt call set_option` from afar, has set: rt.toml counts again, or the default.
+
+    A NAME is an option, or an entry of a map as dev_name.arm.
+    """
+    if everything == bool(names):
+        raise click.UsageError("name the options to take back, or --all", click.get_current_context())
+    directory = _directory(loaded(set_from_afar=False))
+    if everything:
+        kept.write(directory, {})
+        click.echo("nothing is kept any more")
+        return
+    before = kept.read(directory)
+    changes: dict[str, Any] = {}
+    for each in names:
+        name, _, key = each.partition(".")
+        if name not in before:
+            known(name, _UNSET)  # an unknown name may have been kept by another version of rt
+        if key and isinstance(changes.setdefault(name, {}), dict):
+            changes[name][key] = None
+        elif not key:
+            changes[name] = None
+    _change(loaded, changes)
+    _tell(loaded(), list(dict.fromkeys(name for name in changes if name in OPTIONS)))
+
+
+def _value(option: Option, key: str, values: Sequence[str]) -> Any:
+    """What is kept of some words: typed, as in rt.toml."""
+    if option.kind == "map":
+        given = {key: " ".join(values)} if key else pairs(option, values, _SET)
+        return {name: entry(option, name, each, _SET, text=True) for name, each in given.items()}
+    if option.kind == "list":
+        return list(single(option, values, _SET, text=True))
+    if len(values) > 1:
+        raise ConfigError(f"{_SET}: {option.name} takes one value: put quotes around it", option=option.name)
+    return single(option, values[0], _SET, text=True)
+
+
+def _change(loaded: Loader, changes: dict[str, Any]) -> None:
+    base = loaded(set_from_afar=False)
+    change(_directory(base), base.config, changes)
+
+
+def _directory(base: Loaded) -> Path | None:
+    return kept.state_directory(base.config.instance, os.environ)
+
+
+def _tell(now: Loaded, names: Sequence[str]) -> None:
+    for name in names:
+        option, origin = OPTIONS[name], now.origins[name]
+        value = f"{text_of(getattr(now.config, name))} {option.unit}".strip() or "empty"
+        click.echo(f"{name}: {value} (from {origin}), from the next start on")

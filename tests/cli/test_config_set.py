@@ -1,0 +1,144 @@
+"""`rt config set` and `unset`: options that the robot keeps beside rt.toml, changed at the robot."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from rt.cli import main
+from rt.config import kept
+
+
+class Done(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Rt = Callable[..., Done]
+
+
+@pytest.fixture
+def rt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Rt]:
+    """The command in an empty directory, with a state directory of its own."""
+    for name in [name for name in os.environ if name.startswith("RT_") or name == "STATE_DIRECTORY"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Done:
+        status = main.run(arguments)
+        return Done(status, *capsys.readouterr())
+
+    return run  # type: ignore[return-value]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "rt" / "default"
+
+
+def shown(rt: Rt, name: str) -> Any:
+    return json.loads(rt("config", "--json", name).out)[name]
+
+
+class TestSet:
+    def test_a_value_counts_from_the_next_start_on_and_goes_before_rt_toml(self, rt: Rt, tmp_path: Path) -> None:
+        (tmp_path / "rt.toml").write_text("dev_poll_interval = 0.1\n")
+        done = rt("config", "set", "dev_poll_interval", "0.05")
+        assert done == (0, "dev_poll_interval: 0.05 s (from set_option), from the next start on\n", "")
+        assert shown(rt, "dev_poll_interval") == {"value": 0.05, "origin": "set_option"}
+
+    def test_a_variable_that_goes_before_it_is_told(self, rt: Rt, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RT_LOG_LEVEL", "error")
+        assert "log_level: error (from RT_LOG_LEVEL)" in rt("config", "set", "log_level", "debug").out
+
+    @pytest.mark.parametrize(
+        ("words", "value"),
+        [
+            (["debug", "true"], True),
+            (["bind", "0.0.0.0"], "0.0.0.0"),
+            (["dev_ports", "/dev/ttyACM*", "/dev/ttyUSB0"], ["/dev/ttyACM*", "/dev/ttyUSB0"]),
+            (["dev_name", "arm:7", "leg:8"], {"arm": "7", "leg": "8"}),
+            (["dev_name.arm", "7"], {"arm": "7"}),
+            (["exec_timeout..*_main", "0.1"], {".*_setup": 1.0, ".*_main": 0.1}),
+        ],
+    )
+    def test_values_are_typed_and_those_that_may_not_be_set_from_afar_may_be_here(
+        self, rt: Rt, words: list[str], value: Any
+    ) -> None:
+        assert rt("config", "set", *words).status == 0
+        assert shown(rt, words[0].partition(".")[0])["value"] == value
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (["log_levle", "info"], "rt config set: unknown option 'log_levle'; did you mean log_level?"),
+            (["log_level", "warn"], "is not one of debug, info, warning, error, critical; did you mean warning?"),
+            (["log_level", "info", "error"], "log_level takes one value"),
+            (["log_level.x", "info"], "log_level has no entries"),
+            (["instance", "second"], "set instance in rt.toml, or by --instance"),
+            (["dev_name.12", "7"], "'12' is no name for a device"),
+            (["dev_name", "arm"], "is not NAME:VALUE"),
+            (["dev_name", "arm:7", "leg:7"], "set_option: dev_name gives arm and leg the same UID 7"),
+            (["update_addr", "udp://x:{port9}"], "holds something else in braces"),
+        ],
+    )
+    def test_what_is_wrong_is_told_and_changes_nothing(self, rt: Rt, state: Path, words: list[str], said: str) -> None:
+        done = rt("config", "set", *words)
+        assert done.status == 78
+        assert said in done.err
+        assert kept.read(state) == {}
+
+    def test_each_instance_has_its_own(self, rt: Rt) -> None:
+        rt("--instance", "second", "config", "set", "debug", "true")
+        assert shown(rt, "debug")["value"] is False
+        assert "true" in rt("--instance", "second", "config", "debug").out
+
+    def test_nobody_else_changes_anything_meanwhile(self, rt: Rt, state: Path) -> None:
+        state.mkdir(parents=True)
+        fd = os.open(state, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            assert "somebody else is changing the options" in rt("config", "set", "debug", "true").err
+        finally:
+            os.close(fd)
+        assert rt("config", "set", "debug", "true").status == 0
+
+
+class TestUnset:
+    def test_an_option_or_an_entry_is_taken_back(self, rt: Rt, state: Path) -> None:
+        rt("config", "set", "dev_name", "arm:7", "leg:8")
+        rt("config", "set", "update_interval", "0.5")
+        done = rt("config", "unset", "update_interval", "dev_name.arm")
+        assert done.out.splitlines()[0] == "update_interval: 0.1 s (from default), from the next start on"
+        assert kept.read(state) == {"dev_name": {"leg": "8"}}
+        assert rt("config", "unset", "--all").out == "nothing is kept any more\n"
+        assert kept.read(state) == {}
+
+    def test_what_was_not_set_is_no_trouble_but_an_unknown_name_is(self, rt: Rt) -> None:
+        assert rt("config", "unset", "debug").status == 0
+        assert "unknown option 'debgu'; did you mean debug?" in rt("config", "unset", "debgu").err
+        assert rt("config", "unset").status == rt("config", "unset", "--all", "debug").status == 2
+
+    @pytest.mark.parametrize("data", [b"{", b'{"of_another_version": 1, "debug": true}'])
+    def test_a_file_with_which_no_robot_starts_is_mended(self, rt: Rt, state: Path, data: bytes) -> None:
+        state.mkdir(parents=True)
+        (state / kept.FILE_NAME).write_bytes(data)
+        assert rt("config").status == 78
+        if b"of_another" in data:
+            assert rt("config", "unset", "of_another_version").status == 0
+            assert shown(rt, "debug")["value"] is True
+        else:
+            assert rt("config", "unset", "--all").status == 0
+            assert rt("config").status == 0
+
+
+def test_help_is_there_for_each(rt: Rt) -> None:
+    assert "rt config set NAME VALUE" in rt("config", "--help").out
+    assert "Usage: rt config set [OPTIONS] NAME VALUE..." in rt("config", "set", "--help").out
+    assert "Usage: rt config unset [OPTIONS] NAME..." in rt("config", "unset", "--help").out
