@@ -4,6 +4,9 @@ A network may deliver a datagram late, twice, or after its successor, and a reco
 module: of one station only what is newer than all before it counts, and only while it is young. Clocks need not agree: an
 update's age is told by how much longer it took than the quickest of its station.
 
+An update without a stamp is always news, and so is a recording of it. Unsigned ones come over the loopback interface, or to a
+robot that is ``insecure``, and there whoever can send may drive anyhow; a signed one counts once (``rt.protocol.signed``).
+
 It is pure: the caller brings the time.
 """
 

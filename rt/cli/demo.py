@@ -1,7 +1,9 @@
 """`rt demo`: the whole of `rt run` on an emulated drive robot, driven by an emulated driver."""
 
+import itertools
 import math
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -17,7 +19,7 @@ from rt.cli.options import click_options
 from rt.config import Config, Loaded
 from rt.errors import RuntimeBaseException
 from rt.instance import Instance
-from rt.protocol.control import DeviceUpdate
+from rt.protocol.control import DeviceUpdate, Stamp
 from rt.remote import Handler, route
 
 PROGRAM = Path(__file__).parent / "programs" / "drive.py"
@@ -204,7 +206,8 @@ class _Driver:
     async def _move_sticks(self, app: Any) -> None:
         control = await app.make_control_client()
         start = trio.current_time()
-        while True:
+        station = secrets.token_hex(8)
+        for number in itertools.count():
             phase = trio.current_time() - start
             sticks = {
                 "lx": 0.4 * math.sin(phase),
@@ -214,7 +217,8 @@ class _Driver:
                 "btn": 0,
             }
             self._sticks = (sticks["lx"], sticks["ly"])
-            await control.issue_call("update_gamepads", {"0": sticks}, notification=True)
+            stamp = Stamp(station, number, phase)
+            await control.issue_call("update_gamepads", {"0": sticks}, stamp, notification=True)
             self._tally.gamepads += 1
             await trio.sleep(STICK_INTERVAL)
 

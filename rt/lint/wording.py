@@ -8,6 +8,7 @@ import builtins
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 
 from pyflakes import messages
@@ -32,6 +33,8 @@ _REMEDIES: Mapping[str, str] = MappingProxyType(
 
 _UNKNOWN = ": give it a value first, or correct its spelling"
 _CUTOFF = 0.75
+_MOST_NAMES = 1000
+"""Of so many names the nearest is looked for: there may be as many undefined ones as a hostile file likes."""
 
 
 def of_flake(case: Case, message: messages.Message, scope: Scope, node: ast.Name | None) -> str:
@@ -74,7 +77,8 @@ def _meant(case: Case, name: str, scope: Scope, node: ast.Name | None) -> str:
         return f": write `def {scope.function.name}(self):`, with what else it takes"
     if name in _texts(case) and node and isinstance(case.module.parents.get(node), ast.Call):
         return f": a device's or parameter's name is a text, write it in quotes: {name!r}"
-    return _imported(case, name, node) or nearest(name, {*_names(case, scope)} - {name}, cutoff=_CUTOFF) or _UNKNOWN
+    others = (each for each in islice(_names(case, scope), _MOST_NAMES) if each != name)
+    return _imported(case, name, node) or nearest(name, others, cutoff=_CUTOFF) or _UNKNOWN
 
 
 def _imported(case: Case, name: str, node: ast.Name | None) -> str:
@@ -99,8 +103,7 @@ def _texts(case: Case) -> set[str]:
 
 
 def _names(case: Case, scope: Scope) -> Iterator[str]:
-    if case.is_main:
-        yield from NAMES
+    yield from NAMES if case.is_main else ()
     yield from dir(builtins)
     looked: Scope | None = scope
     while looked is not None:
