@@ -19,7 +19,7 @@ _HARMLESS = frozenset({"dataclasses.dataclass"})
 def method(program: "Program", module: Module, scope: Scope, node: ast.Attribute) -> tuple[Module, Function] | None:
     """The method that an attribute of an instance certainly is, with its module, or None."""
     found = _class_of(program, module, scope, node.value)
-    if found is None or node.attr in program.stored:
+    if found is None or node.attr in program.stored or program.writes_unseen:
         return None
     owner, cls = found
     bound = owner.inner[cls].bindings.get(node.attr, [])

@@ -90,7 +90,9 @@ def compared_with_text(case: Case) -> Iterator[Fault]:
 
 def _is_used_as_value(around: ast.AST | None, node: ast.Attribute) -> bool:
     match around:
-        case ast.Expr() | ast.Compare() | ast.BinOp() | ast.BoolOp() | ast.UnaryOp() | ast.FormattedValue():
+        case ast.Compare(ops=ops):
+            return not any(isinstance(op, ast.Is | ast.IsNot | ast.In | ast.NotIn) for op in ops)
+        case ast.Expr() | ast.BinOp() | ast.BoolOp() | ast.UnaryOp() | ast.FormattedValue():
             return True
         case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
             return test is node

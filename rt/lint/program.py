@@ -158,9 +158,14 @@ class Program:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         )
 
+    @cached_property
+    def writes_unseen(self) -> bool:
+        """Whether the program may assign to names or attributes that it does not write out."""
+        return not _WRITERS.isdisjoint(self._used)
+
     def _is_assigned_unseen(self, owner: Module, name: str) -> bool:
         """Whether a module's name may get another value than by its one assignment there."""
-        return owner.name in self.stored.get(name, ()) or not _WRITERS.isdisjoint(self._used)
+        return self.writes_unseen or owner.name in self.stored.get(name, ())
 
     def _constant(self, module: Module, scope: Scope, node: ast.AST | None, steps: int) -> Any:
         if steps <= 0 or node is None:

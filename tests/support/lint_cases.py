@@ -151,6 +151,7 @@ MISSES: dict[str, list[str]] = {
     "RT103": ["def input(prompt):\n    return prompt\n" + MAIN + "input('x')"],
     "RT104": [
         MAIN + "read = Robot.get\n    print(read('motor', 'duty_cycle'), Robot.get if Field.clock() else Robot.write)",
+        MAIN + "print(print is Robot.get, Robot.get in [print])",
         MAIN + "print(sorted('ab', key=Gamepad.get), Field.mode, f'{Field.alliance}')",
     ],
     "RT105": [
@@ -195,6 +196,7 @@ MISSES: dict[str, list[str]] = {
         "async def wave():\n    pass\ndef wave():\n    pass\n" + MAIN + "wave()",
         ARM + "class Other(Arm):\n    def wave(self):\n        pass\narm = Arm()\n" + MAIN + "arm.wave()",
         ARM + "arm = Arm()\narm.wave = print\n" + MAIN + "arm.wave()",
+        ARM + "arm = Arm()\nsetattr(arm, 'wave', print)\n" + MAIN + "arm.wave()",
         ARM.replace("class Arm", "class Arm(Base)") + "arm = Arm()\n" + MAIN + "arm.wave()",
         "@register\n" + ARM + "arm = Arm()\n" + MAIN + "arm.wave()",
         ARM + "    @staticmethod\n    def both(self):\n        self.wave()\n" + MAIN + "Arm.both(Arm())",
