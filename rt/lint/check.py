@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from rt.catalog import Catalog
 from rt.lint.api import Call, calls_of
+from rt.lint.constant import constant
 from rt.lint.module import UNKNOWN, Function, Module, Scope
 from rt.lint.program import Program
 from rt.lint.record import MOST_FAULTS, Record, record
@@ -71,7 +72,7 @@ class Case:
 
     def constant(self, scope: Scope, node: ast.AST | None) -> Any:
         """What an expression certainly is, or ``UNKNOWN``."""
-        return self.program.constant(self.module, scope, node)
+        return constant(self.program, self.module, scope, node)
 
     def text(self, scope: Scope, node: ast.AST | None) -> str | None:
         """The text that an expression certainly is, or None."""

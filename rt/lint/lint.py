@@ -12,8 +12,9 @@ from rt import catalog
 from rt.errors import ConfigError, ExecutionError
 from rt.lint import api, check, flakes
 from rt.lint.check import Case
+from rt.lint.files import locate
 from rt.lint.module import Module
-from rt.lint.program import Program, locate
+from rt.lint.program import Program
 from rt.lint.record import Record, ordered, record
 from rt.lint.request import LintRequest
 

@@ -111,5 +111,6 @@ def _instead(owner: str, name: str, there: tuple[str, ...]) -> str:
 
 
 def _signature(name: str, method: Method) -> str:
+    name = f"await {name}" if method.is_async else name
     shown = [each if place < method.required else f"[{each}]" for place, each in enumerate(method.params)]
     return f"{name}({', '.join([*shown, *(['...'] if method.rest else [])])})"

@@ -4,34 +4,22 @@ The rule of this module: what is read is what the executor would load, and never
 """
 
 import ast
-import operator
-import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
 
-from rt.errors import ExecutionError
 from rt.lint.api import ENTRIES
+from rt.lint.files import files_of, imports
 from rt.lint.methods import method
-from rt.lint.module import UNKNOWN, Function, Module, Scope, assigned
+from rt.lint.module import Function, Module, Scope, assigned
 from rt.lint.record import Record
 from rt.lint.source import read
 
 MOST_MODULES = 64
 """The most modules of a program that are looked at."""
-_LIBRARIES = frozenset({"site-packages", "dist-packages"})
 _WRITERS = frozenset({"exec", "globals", "vars", "setattr"})
 """Names of Python's by which a program may assign to its names unseen."""
-_MOST_STEPS: Final = 50
-_MOST_DIGITS: Final = 1 << 128
-_MOST_CHARACTERS: Final = 200
-
-_SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
-    {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-)
 
 
 class Program:
@@ -62,14 +50,6 @@ class Program:
         """The module that the robot runs; None if it could not be read."""
         return self.modules.get(self._main)
 
-    def constant(self, module: Module, scope: Scope, node: ast.AST | None) -> Any:
-        """What an expression certainly is: a literal, a number or text calculated of such, or a name that is assigned once to one.
-
-        Returns:
-            A bool, int, float, text, bytes or None, or ``UNKNOWN``.
-        """
-        return self._constant(module, scope, node, _MOST_STEPS)
-
     def function(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, Function] | None:
         """The function or method that an expression certainly is, with its module, in whichever module it is written."""
         found = self.definition(module, scope, node)
@@ -87,6 +67,17 @@ class Program:
         owner, name = self._imported(module, scope, node)
         found = owner.binding(owner.scope, name) if owner is not None else None
         return None if owner is None or found is None else (owner, found)
+
+    def assigned(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, ast.expr | None]:
+        """The value that a name of a module is assigned once, and that module; None if it is not certain."""
+        owner, name = module, node.id if isinstance(node, ast.Name) else ""
+        value = assigned(module.binding(scope, name)) if module.finder(scope, name) is module.scope else None
+        if value is None:
+            imported, name = self._imported(module, scope, node)
+            if imported is None:
+                return module, None
+            owner, value = imported, assigned(imported.binding(imported.scope, name))
+        return owner, None if self._is_assigned_unseen(owner, name) else value
 
     @cached_property
     def timed(self) -> Mapping[Function, str]:
@@ -167,34 +158,6 @@ class Program:
         """Whether a module's name may get another value than by its one assignment there."""
         return self.writes_unseen or owner.name in self.stored.get(name, ())
 
-    def _constant(self, module: Module, scope: Scope, node: ast.AST | None, steps: int) -> Any:
-        if steps <= 0 or node is None:
-            return UNKNOWN
-        match node:
-            case ast.Constant(value=value):
-                return UNKNOWN if value is Ellipsis else value
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
-                return _signed(sign, self._constant(module, scope, operand, steps - 1))
-            case ast.BinOp(op=op, left=left, right=right) if type(op) in _SUMS:
-                return _sum(
-                    type(op),
-                    self._constant(module, scope, left, steps // 2),
-                    self._constant(module, scope, right, steps // 2),
-                )
-        owner, value_node = self._assigned(module, scope, node)
-        return self._constant(owner, owner.scope, value_node, steps - 1)
-
-    def _assigned(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, ast.expr | None]:
-        """The value that a name of a module is assigned once, and that module; None if it is not certain."""
-        owner, name = module, node.id if isinstance(node, ast.Name) else ""
-        value = assigned(module.binding(scope, name)) if module.finder(scope, name) is module.scope else None
-        if value is None:
-            imported, name = self._imported(module, scope, node)
-            if imported is None:
-                return module, None
-            owner, value = imported, assigned(imported.binding(imported.scope, name))
-        return owner, None if self._is_assigned_unseen(owner, name) else value
-
     def _imported(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module | None, str]:
         """The module of the team's that an expression's name comes from, and its name there."""
         path, _, name = module.origin(scope, node).rpartition(".")
@@ -214,89 +177,11 @@ class Program:
                 continue
             module = self.modules[name] = Module(source)
             package = name if file.name == "__init__.py" and file != main else name.rpartition(".")[0]
-            for wanted in _imports(module, package):
-                for found in self._files(wanted):
+            for wanted in imports(module, package):
+                for found in files_of(wanted, self._folder):
                     if found[1] not in seen:
                         seen.add(found[1])
                         todo.append(found)
 
-    def _files(self, name: str) -> Iterator[tuple[str, Path]]:
-        """The files of a module that is imported, its packages' first, as far as they are the team's."""
-        parts = name.split(".")
-        if parts[0] in sys.builtin_module_names or not {*parts}.isdisjoint({*_LIBRARIES, ""}):
-            return
-        for count in range(1, len(parts) + 1):
-            base = self._folder.joinpath(*parts[:count])
-            for file in (base / "__init__.py", base.with_name(f"{base.name}.py")):
-                if _is_file(file):
-                    yield ".".join(parts[:count]), file
-                    break
-
     def _shown(self, file: Path) -> str:
         return str(file.relative_to(self._root) if file.is_relative_to(self._root) else file)
-
-
-def locate(exec_module: str, directory: Path) -> Path:
-    """The file of the team's code; the rule is that of ``rt.executor.loader.locate``.
-
-    Raises:
-        ExecutionError: There is none.
-    """
-    if exec_module.endswith(".py") or "/" in exec_module:
-        candidates = [directory / exec_module]
-    else:
-        base = directory.joinpath(*exec_module.split("."))
-        candidates = [base.with_name(f"{base.name}.py"), base / "__init__.py"]
-    for candidate in candidates:
-        if _is_file(candidate):
-            return candidate.resolve()
-    raise ExecutionError(
-        f"there is no team code at {candidates[0]}: write it there (`rt init` makes an example) or set exec_module",
-        path=str(candidates[0]),
-    )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name longer than any file's, or one with a null character
-        return False
-
-
-def _imports(module: Module, package: str) -> Iterator[str]:
-    """The dotted names of everything that a module imports, each perhaps no module but a name in one."""
-    for node, _ in module.nodes():
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = package.split(".") if package else []
-                above = parts[: len(parts) - node.level + 1]
-                base = ".".join([*above, *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
-
-
-def _signed(sign: ast.unaryop, value: Any) -> Any:
-    if type(value) not in {int, float}:
-        return UNKNOWN
-    return -value if isinstance(sign, ast.USub) else value
-
-
-def _sum(kind: type[ast.operator], left: Any, right: Any) -> Any:
-    if (
-        isinstance(left, str)
-        and isinstance(right, str)
-        and kind is ast.Add
-        and len(left) + len(right) <= _MOST_CHARACTERS
-    ):
-        return left + right
-    if type(left) not in {int, float} or type(right) not in {int, float}:
-        return UNKNOWN
-    if abs(left) > _MOST_DIGITS or abs(right) > _MOST_DIGITS:
-        return UNKNOWN
-    try:
-        return _SUMS[kind](left, right)
-    except (ArithmeticError, ValueError):
-        return UNKNOWN

@@ -1,0 +1,69 @@
+"""Constants: what an expression certainly is, as far as that can be told without running the program.
+
+The rule of this module: it takes a bounded number of steps, whatever the expression is.
+"""
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from rt.lint.module import UNKNOWN, Module, Scope
+
+if TYPE_CHECKING:
+    from rt.lint.program import Program
+
+_MOST_STEPS: Final = 50
+_MOST_DIGITS: Final = 1 << 128
+_MOST_CHARACTERS: Final = 200
+
+_SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
+    {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+)
+
+
+def constant(program: "Program", module: Module, scope: Scope, node: ast.AST | None, steps: int = _MOST_STEPS) -> Any:
+    """What an expression certainly is: a literal, a number or text calculated of such, or a name that is assigned once to one.
+
+    Args:
+        program: Where names of other modules are looked for.
+        module: Where the expression stands.
+        scope: Where in it.
+        node: The expression.
+        steps: How many are left.
+
+    Returns:
+        A bool, int, float, text, bytes or None, or ``UNKNOWN``.
+    """
+    if steps <= 0 or node is None:
+        return UNKNOWN
+    match node:
+        case ast.Constant(value=value):
+            return UNKNOWN if value is Ellipsis else value
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            return _signed(sign, constant(program, module, scope, operand, steps - 1))
+        case ast.BinOp(op=op, left=left, right=right) if type(op) in _SUMS:
+            sides = (constant(program, module, scope, side, steps // 2) for side in (left, right))
+            return _sum(type(op), *sides)
+    owner, value_node = program.assigned(module, scope, node)
+    return constant(program, owner, owner.scope, value_node, steps - 1)
+
+
+def _signed(sign: ast.unaryop, value: Any) -> Any:
+    if type(value) not in {int, float}:
+        return UNKNOWN
+    return -value if isinstance(sign, ast.USub) else value
+
+
+def _sum(kind: type[ast.operator], left: Any, right: Any) -> Any:
+    if kind is ast.Add and isinstance(left, str) and isinstance(right, str):
+        return left + right if len(left) + len(right) <= _MOST_CHARACTERS else UNKNOWN
+    if type(left) not in {int, float} or type(right) not in {int, float}:
+        return UNKNOWN
+    if abs(left) > _MOST_DIGITS or abs(right) > _MOST_DIGITS:
+        return UNKNOWN
+    try:
+        return _SUMS[kind](left, right)
+    except (ArithmeticError, ValueError):
+        return UNKNOWN

@@ -1,0 +1,69 @@
+"""Files of the team's code: which one a name means, and which a module imports.
+
+The rule of this module: a file is the team's if it lies in the directory of the main one, and in no library's.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rt.errors import ExecutionError
+from rt.lint.module import Module
+
+_LIBRARIES = frozenset({"site-packages", "dist-packages"})
+
+
+def locate(exec_module: str, directory: Path) -> Path:
+    """The file of the team's code; the rule is that of ``rt.executor.loader.locate``.
+
+    Raises:
+        ExecutionError: There is none.
+    """
+    if exec_module.endswith(".py") or "/" in exec_module:
+        candidates = [directory / exec_module]
+    else:
+        base = directory.joinpath(*exec_module.split("."))
+        candidates = [base.with_name(f"{base.name}.py"), base / "__init__.py"]
+    for candidate in candidates:
+        if _is_file(candidate):
+            return candidate.resolve()
+    raise ExecutionError(
+        f"there is no team code at {candidates[0]}: write it there (`rt init` makes an example) or set exec_module",
+        path=str(candidates[0]),
+    )
+
+
+def files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a module that is imported, its packages' first, each with its name, as far as they are the team's."""
+    parts = name.split(".")
+    if parts[0] in sys.builtin_module_names or not {*parts}.isdisjoint({*_LIBRARIES, ""}):
+        return
+    for count in range(1, len(parts) + 1):
+        base = folder.joinpath(*parts[:count])
+        for file in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+            if _is_file(file):
+                yield ".".join(parts[:count]), file
+                break
+
+
+def imports(module: Module, package: str) -> Iterator[str]:
+    """The dotted names of everything that a module imports, each perhaps no module but a name in one."""
+    for node, _ in module.nodes():
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = package.split(".") if package else []
+                above = parts[: len(parts) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name longer than any file's, or one with a null character
+        return False
