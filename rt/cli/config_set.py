@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rt import catalog
 from rt.cli.options import Loader, click_options, text_of
 from rt.config import OPTIONS, Loaded, Option, change, kept, known
 from rt.config.value import entry, pairs, single
@@ -33,8 +34,10 @@ def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
         )
     if key and option.kind != "map":
         raise ConfigError(f"{_SET}: {name} has no entries", option=name)
-    changes = {name: _value(option, key, values)}
-    _change(loaded, changes)
+    value = _value(option, key, values)
+    if name == "dev_catalog" and value:
+        catalog.load(Path(value))  # with a wrong one the robot would not start
+    _change(loaded, {name: value})
     _tell(loaded(), [name])
 
 

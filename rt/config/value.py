@@ -70,7 +70,7 @@ def entry(option: Option, key: str, raw: object, place: str, *, text: bool) -> A
     if option.name == "dev_name":
         if not key or key != key.strip() or not key.isprintable() or key.isdecimal():
             raise ConfigError(
-                f"{place}: {key!r} is no name for a device: it is a text without blanks at its ends, and no number",
+                f"{place}: {key!r} is no name for a device: it is a text of letters and signs without blanks at its ends, and no number",
                 option=option.name,
             )
         raw = str(raw) if type(raw) is int else raw

@@ -94,6 +94,10 @@ class TestSet:
         assert said in done.err
         assert kept.read(state) == {}
 
+    def test_a_catalog_with_which_no_robot_starts_is_refused(self, rt: Rt, state: Path) -> None:
+        assert "absent.toml: the catalog cannot be read" in rt("config", "set", "dev_catalog", "absent.toml").err
+        assert kept.read(state) == {}
+
     def test_each_instance_has_its_own(self, rt: Rt) -> None:
         rt("--instance", "second", "config", "set", "debug", "true")
         assert shown(rt, "debug")["value"] is False
