@@ -10,6 +10,7 @@ import click
 from rt.cli import completion, link, methods
 from rt.cli.away import Away, away_options
 from rt.cli.options import click_options
+from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import RemoteCallError
 
@@ -35,7 +36,12 @@ _ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("--service", metavar="NAME", help="Service to call, when several have a method of that name.")
 @click.option(
-    "--timeout", type=float, default=10.0, show_default=True, metavar="SECONDS", help="Time to wait for the answer."
+    "--timeout",
+    type=Number(above=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to wait for the answer.",
 )
 @click.option("--list", "listing", is_flag=True, help="List the methods of all services, as without METHOD.")
 @click.option("-h", "--help", "helping", is_flag=True, help="Show this message, or with METHOD what that takes.")

@@ -16,6 +16,7 @@ import trio
 
 from rt.cli import robot, table
 from rt.cli.options import click_options
+from rt.cli.usage import Number
 from rt.config import Config, Loaded
 from rt.errors import RuntimeBaseException
 from rt.instance import Instance
@@ -75,7 +76,10 @@ def _plural(number: int, noun: str) -> str:
 
 @click.command()
 @click.option(
-    "--seconds", type=click.FloatRange(min=0.5), metavar="N", help="End after N seconds of driving. [until Ctrl-C]"
+    "--seconds",
+    type=Number(0.5),
+    metavar="SECONDS",
+    help="End after so long a drive, at least 0.5. [until Ctrl-C]",
 )
 @click_options("instance", "port_base", "log_level", ignore_file=True)
 def command(loaded: Loaded, seconds: float | None) -> None:

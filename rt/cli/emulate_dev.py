@@ -13,6 +13,7 @@ import trio
 
 from rt import catalog, log
 from rt.cli.options import click_options
+from rt.cli.usage import Number
 from rt.config import Config, Loaded
 from rt.errors import DeviceError
 from rt.instance import Instance
@@ -55,7 +56,7 @@ freeze      about every so many seconds the device is deaf and mute for 3 s [5]
 @click.option(
     "--fault", "fault_texts", multiple=True, metavar="KIND[=VALUE]", help="Let something go wrong (repeatable)."
 )
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="What the faults are decided by. [random]")
+@click.option("--seed", type=Number(0, whole=True), metavar="N", help="What the faults are decided by. [random]")
 @click.option("--pty", "on_pty", is_flag=True, help="Be on serial ports, pseudo-terminals, and not on TCP.")
 @click.option(
     "--pty-dir",

@@ -116,7 +116,10 @@ New here?
 
 
 @click.group(
-    cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=LazyGroup,
+    help=_HELP,
+    subcommand_metavar="VERB ...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(rt.__version__, prog_name="rt", message="%(prog)s %(version)s")
 @click.option("--instance", metavar="TEXT", help="Name of the robot among those on this machine. [default]")
@@ -160,18 +163,8 @@ def _open_missing_streams() -> None:
 
 
 def _report(error: BaseException, *, debug: bool) -> int:
-    if isinstance(error, click.NoSuchOption):
-        from rt.cli.options import unknown_flag
-
-        error = unknown_flag(error)
     if isinstance(error, click.ClickException):
-        place = (
-            f"\nrt: `{error.ctx.command_path} --help` tells more"
-            if isinstance(error, click.UsageError) and error.ctx
-            else ""
-        )
-        _say(error.format_message() + place)
-        return error.exit_code
+        return _report_usage(error)
     causes = list(leaves(error))
     if all(isinstance(each, KeyboardInterrupt) for each in causes):
         return _INTERRUPTED
@@ -187,6 +180,23 @@ def _report(error: BaseException, *, debug: bool) -> int:
     if not debug:
         _say("`rt --debug` with the same arguments shows where it happened")
     return _INTERNAL_ERROR
+
+
+def _report_usage(error: click.ClickException) -> int:
+    from rt.cli import usage
+
+    match error:
+        case click.exceptions.NoArgsIsHelpError(ctx=context):
+            click.echo(context.get_help())
+            return 0
+        case click.NoSuchOption():
+            unknown = usage.unknown_flag(error)
+            _say(str(unknown))
+            return unknown.EXIT_CODE
+    _say(usage.sentence(error))
+    if isinstance(error, click.UsageError) and error.ctx:
+        _say(f"`{error.ctx.command_path} --help` tells more")
+    return error.exit_code
 
 
 def _say(message: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import click
 
 from rt import config
-from rt.errors import ConfigError
 
 DEBUG = "rt.debug"
 """Where the context keeps whether tracebacks are wanted."""
@@ -115,12 +114,3 @@ def text_of(value: object) -> str:
             return f"{value:g}"
         case _:
             return str(value)
-
-
-def unknown_flag(error: click.NoSuchOption) -> ConfigError:
-    """Return the error of a flag that no option has, in the words of `rt.config`."""
-    similar = [each for each in error.possibilities or [] if each.startswith("--")]
-    hint = f"; did you mean {similar[0]}?" if similar else "; the verb's --help lists its flags"
-    if error.option_name in {"-v", "-V"}:
-        hint = "; `rt --version` tells the version, --log-level debug logs more"
-    return ConfigError(f"{error.option_name}: unknown flag{hint}", flag=error.option_name)

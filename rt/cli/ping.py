@@ -13,6 +13,7 @@ import trio
 from rt.cli import completion, link
 from rt.cli.device import Device, Devices, Output, run_until_signal
 from rt.cli.options import click_options
+from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import RemoteCallError
 
@@ -33,18 +34,20 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
 
 @click.command(help=HELP)
 @click.argument("uids", nargs=-1, metavar="[UID]...", shell_complete=completion.devices)
-@click.option("--count", type=click.IntRange(1), metavar="NUMBER", help="End after so many requests to each device.")
+@click.option(
+    "--count", type=Number(1, whole=True), metavar="NUMBER", help="End after so many requests to each device."
+)
 @click.option(
     "--interval",
-    type=click.FloatRange(0.01),
+    type=Number(0.01),
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time between two requests to a device; the next waits for the answer or the time-out of the last.",
+    help="Time between two requests to a device, at least 0.01; the next waits for the answer or the time-out of the last.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, 10, min_open=True),
+    type=Number(above=0, most=10),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

@@ -9,6 +9,7 @@ import trio
 from rt.cli import completion, link
 from rt.cli.device import Device, Devices, as_text
 from rt.cli.options import click_options
+from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import DeviceError
 
@@ -30,7 +31,7 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(above=0),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

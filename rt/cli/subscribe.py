@@ -15,6 +15,7 @@ from rt.cli import completion, link
 from rt.cli.device import ASK_TIMEOUT, Device, Devices, Output, run_until_signal
 from rt.cli.options import click_options
 from rt.cli.table import shown
+from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import DeviceError, RuntimeBaseException
 
@@ -40,11 +41,11 @@ rt subscribe bumper --json --count 10
 @click.argument("params", nargs=-1, metavar="[PARAM]...")
 @click.option(
     "--interval",
-    type=click.FloatRange(0, 65.535, min_open=True),
+    type=Number(above=0, most=65.535),
     metavar="SECONDS",
     help="Time between two reports, 0.04 to 0.25. [the catalog's]",
 )
-@click.option("--count", type=click.IntRange(1), metavar="NUMBER", help="End after so many lines.")
+@click.option("--count", type=Number(1, whole=True), metavar="NUMBER", help="End after so many lines.")
 @click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
 @click_options("instance")
 def command(  # noqa: PLR0917 - click passes them by name

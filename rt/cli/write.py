@@ -16,6 +16,7 @@ from rt.buffer import Doorbell, Lease
 from rt.cli import completion, link
 from rt.cli.device import Device, Devices, run_until_signal
 from rt.cli.options import click_options
+from rt.cli.usage import Number
 from rt.config import Loaded, nearest
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
 
@@ -42,10 +43,10 @@ rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
 @click.argument("settings", nargs=-1, required=True, metavar="PARAM=VALUE...")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(above=0),
     default=math.inf,
-    metavar="NUMBER",
-    help="End by itself after so long.",
+    metavar="SECONDS",
+    help="End by itself after so long. [until Ctrl-C]",
 )
 @click_options("instance")
 def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float) -> None:

@@ -1,0 +1,62 @@
+"""A verb that is called in a wrong way says in one sentence where, what came, and what is allowed."""
+
+import math
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt.cli import main
+from rt.cli.usage import Number
+
+WRONG = {
+    ("read",): "UID is missing",
+    ("write", "motor"): "PARAM=VALUE is missing",
+    ("read", "motor", "--timeout", "soon"): "--timeout: 'soon' is not a number above 0",
+    ("call", "mode", "--timeout", "-1"): "--timeout: '-1' is not a number above 0",
+    ("call", "mode", "--timeout", "nan"): "--timeout: 'nan' is not a number above 0",
+    ("ping", "--timeout", "nan"): "--timeout: 'nan' is not a number above 0 and at most 10",
+    ("ping", "--count", "1.5"): "--count: '1.5' is not a whole number of at least 1",
+    ("write", "motor", "x=1", "--seconds", "nan"): "--seconds: 'nan' is not a number above 0",
+    ("demo", "--seconds", "0"): "--seconds: '0' is not a number of at least 0.5",
+    ("logs", "--level", "warn"): (
+        "--level: 'warn' is not one of debug, info, warning, error, critical; did you mean warning?"
+    ),
+    ("completion", "tcsh"): "SHELL: 'tcsh' is not one of bash, zsh, fish; did you mean zsh?",
+    ("init", "here", "there"): "got unexpected extra argument (there)",
+    ("keys", "revok"): "rt keys has no verb 'revok'; did you mean revoke?",
+    ("keys", "zzz"): "rt keys has no verb 'zzz'; there are list, new, revoke",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_a_wrong_call_is_one_sentence_and_where_to_read_more(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(arguments) == 2
+    verb = " ".join(arguments[:1])
+    assert capsys.readouterr().err == f"rt: {WRONG[arguments]}\nrt: `rt {verb} --help` tells more\n"
+
+
+def test_a_flag_without_its_value_or_with_one_too_many_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["read", "motor", "--timeout"]) == main.run(["read", "motor", "--json=1"]) == 2
+    assert capsys.readouterr().err == "rt: --timeout requires an argument\nrt: --json does not take a value\n"
+
+
+def test_a_verb_with_verbs_of_its_own_explains_itself_if_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["keys"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("Usage: rt keys ")
+    assert not err
+
+
+@given(st.floats(), st.floats(-5, 5), st.floats(0, 5))
+def test_a_number_is_between_its_limits_or_refused(value: float, least: float, span: float) -> None:
+    kind = Number(least, least + span)
+    if least <= value <= least + span:
+        assert kind.convert(repr(value), None, None) == value
+    else:
+        with pytest.raises(click.BadParameter, match="is not a number from"):
+            kind.convert(repr(value), None, None)
+    assert not math.isnan(least)
