@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from rt.errors import ConfigError, InstanceAbsentError, InstanceBusyError
-from rt.instance import ENV_DIRECTORY, MAX_DIRECTORY, Holder, Instance, directory, leftovers
+from rt.instance import ENV_DIRECTORY, MAX_DIRECTORY, Holder, Instance, directory, leftovers, running
 
 ROOT = Path(__file__).parents[1]
 
@@ -212,12 +212,30 @@ def test_a_pid_file_that_says_nothing_is_no_obstacle(instance: Instance, content
         assert instance.require().pid == os.getpid()
 
 
-def test_a_robot_that_is_not_there_is_said_with_how_to_start_it(instance: Instance, runtime: Path) -> None:
+def test_a_robot_that_is_not_there_is_said_with_how_to_start_it(
+    instance: Instance, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "_RUN", tmp_path)  # where a robot of this machine may run
     with pytest.raises(InstanceAbsentError, match="no robot runs as 'default': start one with `rt run`"):
         instance.require()
     other = Instance.locate("b", {"XDG_RUNTIME_DIR": str(runtime)})
     with pytest.raises(InstanceAbsentError, match="`rt run --instance b`"):
         other.require()
+
+
+def test_a_name_that_no_robot_has_is_answered_with_those_that_run(holder: object, runtime: Path) -> None:
+    with pytest.raises(InstanceAbsentError, match="as 'other', but as 'default': use --instance default"):
+        Instance.locate("other", {"XDG_RUNTIME_DIR": str(runtime)}).require()
+    assert running(runtime / "rt") == ["default"]
+
+
+def test_a_robot_of_the_service_is_said_to_a_user_who_has_none(
+    instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "_RUN", tmp_path)
+    (tmp_path / "default").mkdir()
+    with pytest.raises(InstanceAbsentError, match=f"but one may in {tmp_path}: `sudo env -u XDG_RUNTIME_DIR rt"):
+        instance.require()
 
 
 def test_a_link_in_place_of_the_directory_is_refused(instance: Instance, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rt.cli import completion, link, methods
+from rt.cli import candidates, link, methods
 from rt.cli.away import Away, away_options
 from rt.cli.options import click_options
 from rt.cli.usage import Number
@@ -32,7 +32,7 @@ _ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
 
 
 @click.command(help=HELP, add_help_option=False, context_settings={"ignore_unknown_options": True})
-@click.argument("method", default="", shell_complete=completion.methods)
+@click.argument("method", default="", shell_complete=candidates.methods)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("--service", metavar="NAME", help="Service to call, when several have a method of that name.")
 @click.option(

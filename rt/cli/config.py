@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rt import config
+from rt.cli import candidates
 from rt.cli.options import click_options, text_of
 
 
@@ -27,7 +28,7 @@ class _Config(click.Command):
 
 
 @click.command(cls=_Config, short_help="Show the options, or set one.")
-@click.argument("names", nargs=-1, metavar="[OPTION]...")
+@click.argument("names", nargs=-1, metavar="[OPTION]...", shell_complete=candidates.options)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: for each option its value and origin.")
 @click_options()
 def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:

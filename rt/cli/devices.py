@@ -7,7 +7,7 @@ import click
 import trio
 
 from rt.catalog.names import resolve_uid
-from rt.cli import completion, link, table
+from rt.cli import candidates, link, table
 from rt.cli.device import Devices, jsonable
 from rt.cli.options import click_options
 from rt.config import Loaded
@@ -33,7 +33,7 @@ rt devices left_motor --json | jq '.[0].values'
 
 
 @click.command(help=HELP)
-@click.argument("wanted", nargs=-1, metavar="[UID]...", shell_complete=completion.devices)
+@click.argument("wanted", nargs=-1, metavar="[UID]...", shell_complete=candidates.devices)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list and end.")
 @click.option("--watch/--once", default=None, help="Go on until Ctrl-C, or print once. [watch on a terminal]")
 @click_options("instance", "dev_name", "dev_catalog")

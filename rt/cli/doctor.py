@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rt.cli import candidates
 from rt.cli.options import click_options
 from rt.config import Config, Loaded
 from rt.errors import ConfigError
@@ -18,7 +19,9 @@ _COULD_NOT_RUN = 2
 
 @click.command(short_help="Check this machine and the team's code.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of id, status, fact and remedy.")
-@click.option("--only", multiple=True, metavar="ID", help="Run only this check (repeatable).")
+@click.option(
+    "--only", multiple=True, metavar="ID", shell_complete=candidates.checks, help="Run only this check (repeatable)."
+)
 @click.option("--list", "listing", is_flag=True, help="List the checks instead of running them.")
 @click_options("bind", "insecure", "keys_dir", "port_base", "dev_catalog", "dev_ports", "exec_module", load=False)
 def command(as_json: bool, only: tuple[str, ...], listing: bool, loaded: Callable[[], Loaded]) -> int:

@@ -12,6 +12,7 @@ import click
 import trio
 
 from rt import catalog, log
+from rt.cli import candidates
 from rt.cli.options import click_options
 from rt.cli.usage import Number
 from rt.config import Config, Loaded
@@ -51,7 +52,7 @@ freeze      about every so many seconds the device is deaf and mute for 3 s [5]
 
 
 @click.command(help=HELP)
-@click.argument("devices", nargs=-1, required=True, metavar="UID[:JSON]...")
+@click.argument("devices", nargs=-1, required=True, metavar="UID[:JSON]...", shell_complete=candidates.kinds)
 @click.option("--wave", is_flag=True, help="Move every sensor that was given no value.")
 @click.option(
     "--fault", "fault_texts", multiple=True, metavar="KIND[=VALUE]", help="Let something go wrong (repeatable)."

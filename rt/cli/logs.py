@@ -54,7 +54,7 @@ def _since(_context: click.Context, _param: click.Parameter, value: str | None) 
 
 
 @click.command(help=HELP)
-@click.argument("source", required=False, metavar="[SOURCE]")
+@click.argument("source", required=False, metavar="[SOURCE]", type=click.Path())
 @click.option("--level", type=click.Choice(list(LEVELS)), default="debug", help="Least severity. [all that there is]")
 @click.option("--app", "apps", multiple=True, metavar="NAME", help="Only of this process, as executor (repeatable).")
 @click.option(

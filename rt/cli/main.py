@@ -49,7 +49,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "config": Verb("config", "Show every option and where its value came from, or set one."),
         "keys": Verb("keys", "Say who may drive this robot from another computer."),
         "lint": Verb("lint", "Check the team's code without running it."),
-        "completion": Verb("completion", "Let the Tab key complete verbs, flags, methods and devices."),
+        "completion": Verb("completion", "Let the Tab key complete verbs, flags, methods, devices and parameters."),
         "doctor": Verb("doctor", "Check this machine and the team's code."),
     },
     "Develop": {
@@ -115,6 +115,12 @@ New here?
 """
 
 
+def _instances(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[Any]]":
+    from rt.cli import candidates
+
+    return candidates.instances(context, parameter, incomplete)
+
+
 @click.group(
     cls=LazyGroup,
     help=_HELP,
@@ -122,7 +128,12 @@ New here?
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(rt.__version__, prog_name="rt", message="%(prog)s %(version)s")
-@click.option("--instance", metavar="TEXT", help="Name of the robot among those on this machine. [default]")
+@click.option(
+    "--instance",
+    metavar="TEXT",
+    shell_complete=_instances,
+    help="Name of the robot among those on this machine. [default]",
+)
 @click.option("--debug/--no-debug", default=None, help="Slow-step and task diagnostics, and tracebacks of errors.")
 def cli(instance: str | None, debug: bool | None) -> None:
     """Keep what stands before the verb; the verb reads it from the context."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import click
 
 from rt import config
+from rt.cli import candidates
 
 DEBUG = "rt.debug"
 """Where the context keeps whether tracebacks are wanted."""
@@ -92,6 +93,7 @@ def _flag(option: config.Option) -> Callable[[Function], Function]:
         option.name,
         multiple=repeatable,
         default=None,
+        shell_complete=candidates.choices(option),
         metavar="NAME:UID" if option.name == "dev_name" else "|".join(option.choices) or _METAVARS[option.kind],
         help=f"{text}{' (repeatable)' if repeatable else ''}. [{f'{_default(option)} {option.unit}'.strip()}]",
     )

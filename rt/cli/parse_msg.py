@@ -7,6 +7,7 @@ import click
 
 from rt.catalog.notation import find_device
 from rt.catalog.notation_text import parse_text
+from rt.cli import candidates
 from rt.cli.format_msg import convert_all, known_devices
 from rt.cli.options import click_options
 from rt.config import Loaded
@@ -26,7 +27,12 @@ rt parse-msg --device left_motor '0x04 0x14 0x06 0x01 0x01 0x01 0x01 0x03 0xbf 0
 
 @click.command(help=HELP)
 @click.argument("frames", nargs=-1, metavar="[HEX|-]...")
-@click.option("--device", metavar="NAME|UID", help="The device: a type of the catalog, a name of dev_name, or a UID.")
+@click.option(
+    "--device",
+    metavar="NAME|UID",
+    shell_complete=candidates.kinds,
+    help="The device: a type of the catalog, a name of dev_name, or a UID.",
+)
 @click_options("dev_name", "dev_catalog")
 def command(loaded: Loaded, frames: tuple[str, ...], device: str | None) -> int:
     """Print the Smart Device message of each frame as one line of JSON."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 import trio
 
-from rt.cli import completion, link
+from rt.cli import candidates, link
 from rt.cli.device import Device, Devices, Output, run_until_signal
 from rt.cli.options import click_options
 from rt.cli.usage import Number
@@ -33,7 +33,7 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
 
 
 @click.command(help=HELP)
-@click.argument("uids", nargs=-1, metavar="[UID]...", shell_complete=completion.devices)
+@click.argument("uids", nargs=-1, metavar="[UID]...", shell_complete=candidates.devices)
 @click.option(
     "--count", type=Number(1, whole=True), metavar="NUMBER", help="End after so many requests to each device."
 )

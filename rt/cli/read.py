@@ -6,7 +6,7 @@ from typing import Any
 import click
 import trio
 
-from rt.cli import completion, link
+from rt.cli import candidates, link
 from rt.cli.device import Device, Devices, as_text
 from rt.cli.options import click_options
 from rt.cli.usage import Number
@@ -26,8 +26,8 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 
 
 @click.command(help=HELP)
-@click.argument("uid", shell_complete=completion.devices)
-@click.argument("params", nargs=-1, metavar="[PARAM]...")
+@click.argument("uid", shell_complete=candidates.devices)
+@click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=candidates.readable)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--timeout",

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import trio
 
-from rt.cli import completion, link
+from rt.cli import candidates, link
 from rt.cli.device import ASK_TIMEOUT, Device, Devices, Output, run_until_signal
 from rt.cli.options import click_options
 from rt.cli.table import shown
@@ -37,8 +37,8 @@ rt subscribe bumper --json --count 10
 
 
 @click.command(help=HELP)
-@click.argument("uid", shell_complete=completion.devices)
-@click.argument("params", nargs=-1, metavar="[PARAM]...")
+@click.argument("uid", shell_complete=candidates.devices)
+@click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=candidates.readable)
 @click.option(
     "--interval",
     type=Number(above=0, most=65.535),

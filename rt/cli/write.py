@@ -13,7 +13,7 @@ import click
 import trio
 
 from rt.buffer import Doorbell, Lease
-from rt.cli import completion, link
+from rt.cli import candidates, link
 from rt.cli.device import Device, Devices, run_until_signal
 from rt.cli.options import click_options
 from rt.cli.usage import Number
@@ -39,8 +39,8 @@ rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
 
 
 @click.command(help=HELP)
-@click.argument("uid", shell_complete=completion.devices)
-@click.argument("settings", nargs=-1, required=True, metavar="PARAM=VALUE...")
+@click.argument("uid", shell_complete=candidates.devices)
+@click.argument("settings", nargs=-1, required=True, metavar="PARAM=VALUE...", shell_complete=candidates.writeable)
 @click.option(
     "--seconds",
     type=Number(above=0),

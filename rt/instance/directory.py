@@ -26,6 +26,8 @@ from rt.instance import leftovers
 MAX_DIRECTORY = 74
 """The longest path of a directory in bytes: a socket address has room for 107, and a socket's name takes up to 32."""
 
+_RUN = Path("/run/rt")
+"""Where robots are that are started by root, as a service."""
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}")
 
 
@@ -107,13 +109,23 @@ class Instance:
         """
         holder = self.holder()
         if holder is None:
-            option = "" if self.name == "default" else f" --instance {self.name}"
             raise InstanceAbsentError(
-                f"no robot runs as {self.name!r}: start one with `rt run{option}`",
-                instance=self.name,
-                directory=str(self.directory),
+                f"no robot runs as {self.name!r}{self._elsewhere()}", instance=self.name, directory=str(self.directory)
             )
         return holder
+
+    def _elsewhere(self) -> str:
+        """Where a robot is that may have been meant, or how to start one: the end of a sentence."""
+        service = _RUN / self.name
+        if service != self.directory and service.is_dir():
+            return (
+                f" in {self.directory.parent}, but one may in {_RUN}: `sudo env -u XDG_RUNTIME_DIR rt ...` reaches it"
+            )
+        others = running(self.directory.parent)
+        if others:
+            name = others[0] if len(others) == 1 else "NAME"
+            return f", but as {' and '.join(map(repr, others))}: use --instance {name}"
+        return f": start one with `rt run{'' if self.name == 'default' else f' --instance {self.name}'}`"
 
     @contextlib.contextmanager
     def acquire(self) -> Iterator[list[str]]:
@@ -216,22 +228,27 @@ class Instance:
         return swept
 
 
+def running(base: Path | None = None) -> list[str]:
+    """The names of our robots that run, sorted; ``base`` is where their directories are, if elsewhere than usual."""
+    pids = (_base(os.environ) if base is None else base).glob("*/pid")
+    return sorted(pid.parent.name for pid in pids if Instance(pid.parent.name, pid.parent).holder())
+
+
 def _base(env: Mapping[str, str]) -> Path:
     runtime = env.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/") and os.access(runtime, os.W_OK | os.X_OK):
         return Path(runtime) / "rt"
-    run = Path("/run/rt")
-    if os.access(run if run.exists() else run.parent, os.W_OK | os.X_OK):
-        return run
+    if os.access(_RUN if _RUN.exists() else _RUN.parent, os.W_OK | os.X_OK):
+        return _RUN
     return Path(f"/tmp/rt-{os.geteuid()}")  # noqa: S108 - the owner is verified; not TMPDIR, which clients may have otherwise
 
 
 def _make_private(directory: Path) -> None:
     base = directory.parent
     try:
-        base.mkdir(mode=0o755 if base == Path("/run/rt") else 0o700, exist_ok=True)
-        _verify(base, foreign_root=base == Path("/run/rt"))
-        if base != Path("/run/rt"):
+        base.mkdir(mode=0o755 if base == _RUN else 0o700, exist_ok=True)
+        _verify(base, foreign_root=base == _RUN)
+        if base != _RUN:
             base.chmod(0o700)
         directory.mkdir(mode=0o700, exist_ok=True)
         _verify(directory, foreign_root=False)

@@ -4,12 +4,11 @@ import contextlib
 import json
 from typing import Any
 
-import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.cli import completion, main, methods
+from rt.cli import methods
 from rt.errors import RemoteCallError
 
 
@@ -82,21 +81,3 @@ def test_the_list_has_the_first_line_of_the_documentation_only() -> None:
     text = "\n".join(methods.listing(SERVICES))
     assert "Ask who is there." in text
     assert "All of them." not in text
-
-
-@pytest.mark.parametrize("function", [completion.methods, completion.devices])
-def test_without_a_robot_nothing_is_completed_and_nothing_is_said(
-    function: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    command = main.cli.commands.get("call", click.Command("call"))
-    context = click.Context(command)
-    for name in ("nobody-is-here", "../not/allowed", "x" * 500):
-        monkeypatch.setenv("RT_INSTANCE", name)
-        assert function(context, None, "") == []
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("instruction", ["bash_complete", "cmd_complete", "zsh_source", "", "_", "bash"])
-def test_a_shell_that_asks_in_vain_is_told_nothing(instruction: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert completion.complete(main.cli, instruction) == 0
-    assert capfd.readouterr() == ("", "")

@@ -83,7 +83,9 @@ async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) 
     assert "cannot be called with 3 arguments" in await refused("teleop", "1", "2", "3")
 
 
-async def test_the_tab_key_knows_verbs_flags_methods_and_devices(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_the_tab_key_knows_verbs_flags_methods_devices_and_parameters(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     assert await complete(robot, "ca") == ["call"]
     assert "--timeout" in await complete(robot, "call", "--t")
     instance = ("--instance", robot.name)
@@ -98,6 +100,9 @@ async def test_the_tab_key_knows_verbs_flags_methods_and_devices(robot: Robot, n
     assert await complete(robot, *instance, "call", "device.pi") == ["device.ping"]
     assert await complete(robot, "call", *instance, "est") == ["estop"]
     assert sorted(await complete(robot, *instance, "read", "")) == sorted(["motor", str(uid_of("servo-motor"))])
+    assert await complete(robot, *instance, "read", "motor", "enc_pos", "enc") == ["enc_vel"]
+    assert await complete(robot, *instance, "write", "motor", "duty") == ["duty_cycle="]
+    assert robot.name in await complete(robot, "--instance", "")
     nursery.cancel_scope.cancel()
 
 
