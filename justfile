@@ -1,4 +1,5 @@
 # `./packaging/dev RECIPE` sets up everything that a recipe needs and runs it; in a shell with .venv, `just RECIPE` does too.
+# `./packaging/dev demo` and `run` are `.venv/bin/rt demo` and `run` themselves: a robot wants no process between it and its terminal.
 
 export PATH := justfile_directory() / ".venv/bin" + ":" + env("PATH", "/usr/bin:/bin")
 

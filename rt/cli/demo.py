@@ -190,8 +190,9 @@ class _Driver:
         store = app.make_buffer_manager()
         with trio.move_on_after(CONNECT_TIMEOUT):
             await self._tally.complete.wait()
+        # As long as the robot: a driver who lets go before it is idle is told of in the log.
+        app.nursery.start_soon(self._move_sticks, app)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._move_sticks, app)
             nursery.start_soon(self._show, store, running)
             await self._call(client, "teleop")
             start = trio.current_time()

@@ -1,0 +1,53 @@
+"""The driver's station of the demo."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import trio
+from rich.console import Console
+
+from rt.buffer import BufferStore
+from rt.catalog import Catalog
+from rt.cli import demo
+from rt.config import Config
+
+
+class Client:
+    """Takes calls, as the robot would."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def issue_call(self, method: str, *_: Any, **__: Any) -> None:
+        """Note a call."""
+        await trio.lowlevel.checkpoint()
+        self.calls.append(method)
+
+
+async def test_the_sticks_move_until_the_robot_ends_not_only_while_it_drives(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    robot, station = Client(), Client()
+    tally = demo.Tally()
+
+    async def give(client: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return client
+
+    async with trio.open_nursery() as nursery:
+        app = SimpleNamespace(
+            nursery=nursery,
+            make_client=lambda: give(robot),
+            make_control_client=lambda: give(station),
+            make_update_service=give,
+            make_buffer_manager=lambda: BufferStore(Catalog({}), "rt-test-demo.", shared=False),
+        )
+        running: Any = SimpleNamespace(app=app, supervisor=SimpleNamespace(status=list))
+        driver = demo._Driver(Console(quiet=True), tally, Config(), 1.0)
+        await driver.drive(running)
+        assert robot.calls == ["teleop", "idle"]
+        driven = tally.gamepads
+        await trio.sleep(1)
+        assert tally.gamepads > driven
+        nursery.cancel_scope.cancel()
+    assert set(station.calls) == {"update_gamepads"}
