@@ -4,7 +4,8 @@ A value never parts from its name, numbers keep their width so that nothing jump
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 from rich import box
@@ -34,6 +35,7 @@ _COUNTER_WIDTH = 8
 _GAP = 2
 _SHOWN_DIGITS = 3
 _NUMBER_WIDTH = 7
+_MOST_HINTS = 8
 
 
 def device_rows(store: BufferStore, names: Mapping[int, str], chosen: Collection[int] = ()) -> list[dict[str, Any]]:
@@ -141,14 +143,27 @@ def device_table(
         for head, state, counts in heads:
             table.add_row(head, state, *(counts if roomy else []))
     unnamed = [row for row in rows if not row["name"]]
-    return Group(table, Text(_hint(unnamed), "dim")) if unnamed else table
+    return Group(table, Text(_hint(unnamed, {row["name"] for row in rows}), "dim")) if unnamed else table
 
 
-def _hint(unnamed: list[dict[str, Any]]) -> str:
+def _hint(unnamed: list[dict[str, Any]], taken: Collection[str]) -> str:
+    """Lines for rt.toml that give devices names, ready to be copied."""
     have = "1 device has" if len(unnamed) == 1 else f"{len(unnamed)} devices have"
     it = "it" if len(unnamed) == 1 else "them"
-    name = f"my_{unnamed[0]['type']}".replace("-", "_")
-    return f'{have} no name; name {it} in rt.toml:\n[dev_name]\n{name} = "{unnamed[0]["uid"]}"'
+    lines = [f"{have} no name; name {it} in rt.toml, under [dev_name], as you like:"]
+    used = set(taken)
+    for row in unnamed[:_MOST_HINTS]:
+        base = f"my_{row['type']}".replace("-", "_")
+        name = next(each for each in _numbered(base) if each not in used)
+        used.add(name)
+        lines.append(f'{name} = "{row["uid"]}"')
+    return "\n".join(lines)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    for number in count(2):
+        yield f"{name}_{number}"
 
 
 def _head(row: dict[str, Any]) -> Text:

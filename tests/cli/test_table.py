@@ -44,6 +44,14 @@ def test_bad_frames_and_dropped_writes_are_seen_at_every_width(width: int) -> No
     assert "dropped" not in sound
 
 
+def test_devices_without_names_are_told_with_lines_that_can_be_copied() -> None:
+    motors = [row(uid=str(number), type="polar-bear") for number in range(20)]
+    text = drawn(120, [row(uid="77", type="rfid", name="my_polar_bear_2"), *motors])
+    assert "20 devices have no name; name them in rt.toml, under [dev_name]" in text
+    assert 'my_polar_bear = "0"\nmy_polar_bear_3 = "1"\n' in "\n".join(map(str.rstrip, text.splitlines()))
+    assert text.count("my_polar_bear_") <= 10
+
+
 def test_a_named_device_that_was_never_seen_is_a_row() -> None:
     text = drawn(80, [row(name="left [b]")], names={5: "arm", 56668397794435742564353: "left [b]"})
     assert "never seen" in text
