@@ -7,14 +7,14 @@ version: both have to be quick.
 import sys
 
 import rt
+from rt.cli.quick import die_quietly, heed_interrupts, spare_ldconfig
 
 
 def main() -> int:
     """Run what the process's arguments ask for and return its exit status."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["_child"]:
-        from rt.cli.quick import spare_ldconfig
-
+        heed_interrupts()
         spare_ldconfig()
         from rt.cli import child
 
@@ -22,6 +22,7 @@ def main() -> int:
     if arguments == ["--version"]:
         print(f"rt {rt.__version__}")  # noqa: T201 - the answer of a command
         return 0
+    die_quietly()
     from rt.cli.main import run
 
     return run(arguments)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import rt
-from rt.cli.quick import spare_ldconfig
+from rt.cli.quick import heed_interrupts, spare_ldconfig
 from rt.errors import RuntimeBaseException, leaves
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def run(arguments: Sequence[str], group: click.Group = cli) -> int:
     if list(arguments[:1]) == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     try:
+        heed_interrupts()
         with group.make_context("rt", list(arguments) or ["--help"]) as context:
             context_meta = context.meta
             result = group.invoke(context)

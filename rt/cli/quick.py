@@ -1,6 +1,10 @@
-"""What makes a process of rt start sooner; called before the libraries that it is about are imported."""
+"""How a process of rt starts: soon, and quietly if it is ended before it has begun.
+
+Called before the libraries that it is about are imported.
+"""
 
 import os
+import signal
 import sys
 
 
@@ -23,3 +27,15 @@ def spare_ldconfig() -> None:
         return "libpthread.so.0"
 
     ctypes.util.find_library = answer
+
+
+def die_quietly() -> None:
+    """Let Ctrl-C end this process without a word, as long as it only imports; until `heed_interrupts`."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def heed_interrupts() -> None:
+    """Let Ctrl-C be a `KeyboardInterrupt` again: from now on somebody catches it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,9 +1,12 @@
-"""What is done so that a process of rt starts soon changes nothing but that."""
+"""A process of rt starts soon, and who ends it before it has begun is told nothing."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import rt
 
@@ -25,6 +28,27 @@ async def main():
 trio.run(main)
 print("thread", names[0])
 """
+
+
+INTERRUPTED = """
+import os, signal, sys
+import rt.__main__
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+module, sys.argv = sys.argv[1], ["rt", "config", "port_base"]
+sys.meta_path.insert(0, Interrupt())
+sys.exit(rt.__main__.main())
+"""
+
+
+@pytest.mark.parametrize(("module", "status"), [("rt.cli.main", -signal.SIGINT), ("rt.cli.config", 130)])
+def test_an_interrupt_while_modules_are_imported_ends_quietly(module: str, status: int) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
+    command = [sys.executable, "-P", "-c", INTERRUPTED, module]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
 def run(program: str) -> str:
