@@ -4,26 +4,19 @@ Names and catalog are those that the robot itself goes by, so that they are righ
 """
 
 import contextlib
-import json
-import math
-import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
-import click
 import msgspec
 import trio
 
-from rt.buffer import BufferStore, DeviceBuffer
+from rt.buffer import BufferStore, DeviceBuffer, DeviceUID
 from rt.catalog import Peripheral, unknown_parameter
 from rt.catalog.names import absent_device, name_of, resolve_uid
-from rt.catalog.notation_value import short_float
 from rt.cli.link import Link
-from rt.cli.outer import outer_gone
+from rt.cli.output import jsonable, short
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceAbsentError, RemoteCallError
 
 ASK_TIMEOUT = 2.0
@@ -31,6 +24,9 @@ ASK_TIMEOUT = 2.0
 LOCK_TIMEOUT = 0.01
 """How long a buffer's lock may be waited for (s); a verb's event loop has little else to do."""
 SERVICE = "device-service"
+
+UID_HELP = """UID is a UID, a name that dev_name of the running robot gives it, or a type, as polar-bear, if one device of it is connected."""
+"""What a verb's help says of the devices that it takes."""
 
 
 class Device(NamedTuple):
@@ -138,14 +134,28 @@ class Devices:
         except InstanceAbsentError:
             raise InstanceAbsentError(f"the robot {self._robot.instance.name!r} has ended") from None
 
+    def of_type(self, text: str, uids: Iterable[int]) -> list[int] | None:
+        """Those of some devices that are of a type; None if the text is no type, or a name that the team gave.
+
+        Raises:
+            DeviceError: There is none.
+        """
+        kind = None if text in self.names else self.store.catalog.get(text)
+        if kind is None or kind.device_id is None:
+            return None
+        alike = [uid for uid in uids if DeviceUID.from_int(uid).device_id == kind.device_id]
+        if not alike:
+            raise DeviceError(f"no device of type {text} is connected; `rt devices` shows those that are", uid=text)
+        return alike
+
     async def find(self, texts: Sequence[str]) -> list[Device]:
-        """The connected devices that a person means by UIDs or names; all if none is given.
+        """The connected devices that a person means by UIDs, names or types; all if none is given.
 
         Raises:
             DeviceError: A name is unknown, with the nearest that is known, or a device is not connected, with those that are.
         """
-        wanted = list(dict.fromkeys(resolve_uid(text, self.names) for text in texts))
         connected = [int(uid) for uid in await self.call("list_uids")]
+        wanted = list(dict.fromkeys(self._resolve(text, connected) for text in texts))
         for uid in wanted:
             if uid not in connected:
                 raise absent_device(uid, self.names, connected)
@@ -156,6 +166,15 @@ class Devices:
     async def find_one(self, text: str) -> Device:
         """The connected device that a person means; raises like `find`."""
         return (await self.find([text]))[0]
+
+    def _resolve(self, text: str, connected: Sequence[int]) -> int:
+        alike = self.of_type(text, connected)
+        if alike is None:
+            return resolve_uid(text, self.names)
+        if len(alike) > 1:
+            which = " or ".join(name_of(uid, self.names) for uid in alike)
+            raise DeviceError(f"{len(alike)} devices of type {text} are connected: name one, {which}", uid=text)
+        return alike[0]
 
     def _device(self, uid: int) -> Device:
         try:
@@ -177,78 +196,3 @@ def _from_there(robot: Link, catalog: str) -> str:
     """A path as the robot means it: a relative one from the robot's working directory."""
     holder: Any = robot.instance.holder() if catalog else None
     return catalog if holder is None else str(Path(f"/proc/{holder.pid}/cwd") / catalog)
-
-
-async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
-    """Run a function until it returns or a signal asks for the end; then it is cancelled, and further signals change nothing.
-
-    The signals are those of Ctrl-C, of a stop, and of a terminal that is closed, unless somebody had them ignored; that the
-    outer process of an executable was killed is the same as a signal. For the end
-    of a command: after such a signal the others stay without effect, since an executable that unpacks itself gets each twice.
-    """
-    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _ignore) for number in heeded}
-    stopped = False
-    try:
-        with trio.open_signal_receiver(*heeded) as received:
-            async with trio.open_nursery() as nursery:
-
-                async def listen() -> None:
-                    nonlocal stopped
-                    async for _ in received:
-                        stopped = True
-                        nursery.cancel_scope.cancel()
-
-                async def end_with_outer() -> None:
-                    await outer_gone()
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(listen)
-                nursery.start_soon(end_with_outer)
-                await function()
-                nursery.cancel_scope.cancel()
-    finally:
-        if not stopped:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """Be a handler that does nothing: other than with SIG_IGN, processes that are started do not inherit it."""
-
-
-class Output:
-    """Lines on stdout that do not keep the event loop waiting for whoever reads them."""
-
-    def __init__(self) -> None:
-        self._lock = trio.Lock()
-
-    async def line(self, text: str) -> None:
-        """Print a line as soon as it is taken; a cancel before that prints nothing.
-
-        Raises:
-            BrokenPipeError: Nobody reads any more.
-        """
-        async with self._lock:
-            # What cannot be waited for, as a file, takes it at once; and there is none if it was closed from the start.
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                await trio.lowlevel.wait_writable(sys.stdout.fileno())
-            click.echo(text)
-
-
-def short(value: Any) -> Any:
-    """A value with no more decimals than a device's number of 4 bytes has."""
-    return short_float(value) if isinstance(value, float) else value
-
-
-def jsonable(values: dict[str, Any]) -> dict[str, Any]:
-    """Values as JSON can have them: what is no number becomes null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-
-
-def as_text(value: Any) -> str:
-    """A value as a shell's tools read it: true, false or a number."""
-    return str(value) if isinstance(value, float) else json.dumps(value)

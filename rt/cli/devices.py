@@ -8,14 +8,15 @@ import trio
 
 from rt.catalog.names import resolve_uid
 from rt.cli import candidates, link, table
-from rt.cli.device import Devices, jsonable
+from rt.cli.device import Devices
 from rt.cli.options import click_options
+from rt.cli.output import jsonable
 from rt.config import Loaded
 
 REFRESH_INTERVAL = 0.1
 
 HELP = """\
-Show the Smart Devices of the running robot and their values: those that are named, by name or UID, or all.
+Show the Smart Devices of the running robot and their values: all, or those that are named by name, UID or type.
 
 A device without a name is shown with its UID, which is what rt.toml names it by. --json tells more: how often each parameter came in and was sent, the age of the values, and the subscription. What came by on each line is counted:
 
@@ -47,7 +48,10 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
     async def show(robot: link.Link) -> None:
         devices = await Devices.of(robot)
         names = {uid: name for name, uid in devices.names.items()}
-        chosen = {resolve_uid(text, devices.names): text for text in wanted}
+        chosen: dict[int, str] = {}
+        for text in wanted:
+            alike = devices.of_type(text, devices.store.devices())
+            chosen |= {resolve_uid(text, devices.names): text} if alike is None else {uid: str(uid) for uid in alike}
         expected = {uid: names.get(uid, text) for uid, text in chosen.items()} if chosen else names
 
         def rows() -> list[dict[str, Any]]:

@@ -2,8 +2,7 @@
 
 import functools
 import secrets
-import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ import trio
 
 from rt import catalog, log
 from rt.cli import candidates
+from rt.cli.ending import run_until_signal
 from rt.cli.options import click_options
 from rt.cli.usage import Number
 from rt.config import Config, Loaded
@@ -95,16 +95,8 @@ def command(
         play = functools.partial(_serve, emulated, plans, _paths(folder, emulated, names))
     else:
         play = functools.partial(_connect, emulated, plans, config.dev_vsd_addr)
-    trio.run(_until_told, play)
-
-
-async def _until_told(play: Callable[[], Awaitable[None]]) -> None:
-    """Play until Ctrl-C or SIGTERM, which both leave no link to a port behind."""
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(play)
-            async for _ in received:
-                nursery.cancel_scope.cancel()
+    # Told to end or not, no link to a port stays behind.
+    trio.run(run_until_signal, play)
 
 
 def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[EmulatedDevice]":

@@ -13,9 +13,9 @@ from typing import Any
 import click
 import trio
 
-from rt.cli.device import Output
 from rt.cli.log_past import BATCH, moved_since, read_file
 from rt.cli.log_view import LogView, event_of, moment_of
+from rt.cli.output import Output
 from rt.errors import InstanceAbsentError, RuntimeBaseException
 from rt.instance import Instance
 from rt.protocol.logevent import Numbers

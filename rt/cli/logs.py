@@ -17,7 +17,7 @@ import zmq
 
 from rt import log
 from rt.cli.away import Away, away_options
-from rt.cli.device import run_until_signal
+from rt.cli.ending import run_until_signal
 from rt.cli.log_follower import Follower, Printer
 from rt.cli.log_view import LogView, parse_since
 from rt.cli.options import click_options

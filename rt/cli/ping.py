@@ -11,8 +11,10 @@ import click
 import trio
 
 from rt.cli import candidates, link
-from rt.cli.device import Device, Devices, Output, run_until_signal
+from rt.cli.device import UID_HELP, Device, Devices
+from rt.cli.ending import run_until_signal
 from rt.cli.options import click_options
+from rt.cli.output import Output
 from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import RemoteCallError
@@ -20,10 +22,10 @@ from rt.errors import RemoteCallError
 MARGIN = 2.0
 """How much longer than its device the device service may take to answer (s)."""
 
-HELP = """\
+HELP = f"""\
 Send heartbeat requests to devices, all of them if none is named, and print how long each takes to answer, until Ctrl-C; then statistics of each device. The exit status is 1 if one never answered.
 
-UID is a UID, or a name that dev_name of the running robot gives it.
+{UID_HELP}
 
 \b
 rt ping

@@ -7,16 +7,17 @@ import click
 import trio
 
 from rt.cli import candidates, link
-from rt.cli.device import Device, Devices, as_text
+from rt.cli.device import UID_HELP, Device, Devices
 from rt.cli.options import click_options
+from rt.cli.output import as_text
 from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import DeviceError
 
-HELP = """\
+HELP = f"""\
 Ask a device for the values of parameters, all readable ones if none is named, and print them when it has answered.
 
-UID is a UID, or a name that dev_name of the running robot gives it.
+{UID_HELP}
 
 \b
 rt read left_motor

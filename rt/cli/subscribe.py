@@ -12,8 +12,10 @@ import click
 import trio
 
 from rt.cli import candidates, link
-from rt.cli.device import ASK_TIMEOUT, Device, Devices, Output, run_until_signal
+from rt.cli.device import ASK_TIMEOUT, UID_HELP, Device, Devices
+from rt.cli.ending import run_until_signal
 from rt.cli.options import click_options
+from rt.cli.output import Output
 from rt.cli.table import shown
 from rt.cli.usage import Number
 from rt.config import Loaded
@@ -24,10 +26,10 @@ LOOK_INTERVAL = 1.0
 SUBSCRIBE_TIMEOUT = 3.0
 """How long the device may take to grant a subscription (s)."""
 
-HELP = """\
+HELP = f"""\
 Subscribe to parameters of a device and print what arrives, a line each time, until Ctrl-C. Without PARAM they are those that the catalog subscribes to. In the end the device is given back the subscription that it had before.
 
-UID is a UID, or a name that dev_name of the running robot gives it.
+{UID_HELP}
 
 \b
 rt subscribe left_motor

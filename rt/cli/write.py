@@ -14,7 +14,8 @@ import trio
 
 from rt.buffer import Doorbell, Lease
 from rt.cli import candidates, link
-from rt.cli.device import Device, Devices, run_until_signal
+from rt.cli.device import UID_HELP, Device, Devices
+from rt.cli.ending import run_until_signal
 from rt.cli.options import click_options
 from rt.cli.usage import Number
 from rt.config import Loaded, nearest
@@ -27,10 +28,10 @@ SEND_TIMEOUT: Final = 2.0
 _LOOK_INTERVAL: Final = 1.0
 _PAUSE: Final = 0.01
 
-HELP = """\
+HELP = f"""\
 Write parameters of a device and let it act on them until Ctrl-C; then it is disabled. VALUE is a number, true or false.
 
-UID is a UID, or a name that dev_name of the running robot gives it. If the team's code writes to the same device, the newest value counts.
+{UID_HELP} If the team's code writes to the same device, the newest value counts.
 
 \b
 rt write left_motor duty_cycle=0.25

@@ -8,6 +8,8 @@ import os
 import signal
 import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -16,7 +18,9 @@ from trio.testing import MockClock
 from rt import catalog
 from rt.buffer import BufferStore
 from rt.cli import table
-from rt.cli.device import Device, Output, as_text, jsonable, run_until_signal
+from rt.cli.device import Device, Devices
+from rt.cli.ending import run_until_signal
+from rt.cli.output import Output, as_text, jsonable
 from rt.cli.ping import RoundTrips
 from rt.errors import DeviceError
 from rt.protocol.message import DevData
@@ -67,6 +71,33 @@ class TestDevice:
     def test_values_are_what_a_shell_reads(self) -> None:
         assert [as_text(value) for value in (True, False, 7, -0.5, math.nan)] == ["true", "false", "7", "-0.5", "nan"]
         assert jsonable({"a": math.nan, "b": True, "c": 1}) == {"a": None, "b": True, "c": 1}
+
+
+class TestTypes:
+    @pytest.fixture
+    def devices(self, store: BufferStore) -> Devices:
+        async def issue_call(*_: object, **__: object) -> list[str]:
+            await trio.lowlevel.checkpoint()
+            return [str(MOTOR), str(SWITCH), str(SWITCH + 1)]
+
+        for uid in (MOTOR, SWITCH, SWITCH + 1):
+            store.get_or_open(uid).valid = True
+        app = SimpleNamespace(names={"left_motor": MOTOR, "servo-motor": SWITCH}, make_buffer_manager=lambda **_: store)
+        link: Any = SimpleNamespace(app=app, client=SimpleNamespace(issue_call=issue_call))
+        return Devices(link)
+
+    async def test_a_type_names_its_only_device(self, devices: Devices) -> None:
+        assert [each.uid for each in await devices.find(["polar-bear", "left_motor"])] == [MOTOR]
+        assert (await devices.find_one("servo-motor")).uid == SWITCH  # what the team calls so goes before
+
+    async def test_several_of_a_type_or_none_are_told(self, devices: Devices) -> None:
+        with pytest.raises(
+            DeviceError, match="2 devices of type limit-switch are connected: name one, servo-motor or 6"
+        ):
+            await devices.find_one("limit-switch")
+        with pytest.raises(DeviceError, match="no device of type rfid is connected; `rt devices`"):
+            await devices.find_one("rfid")
+        assert devices.of_type("limit-switch", [MOTOR, SWITCH]) == [SWITCH]
 
 
 class TestRows:
