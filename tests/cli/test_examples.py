@@ -1,0 +1,47 @@
+"""Every command that the README or a verb's help shows is one that rt takes as it stands."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import rt
+from rt.cli import main
+
+README = (Path(rt.__file__).parents[1] / "README.md").read_text("utf-8")
+COMMAND = re.compile(r"^ *(rt [^|\n]*?)(?:   .*| *\||$)", re.MULTILINE)
+
+
+def shown() -> Iterator[str]:
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
+        yield from (line for line in block.splitlines() if line.startswith("rt "))
+    context = click.Context(main.cli)
+    for name in main.VERBS:
+        command = main.cli.get_command(context, name)
+        assert command is not None
+        _, _, examples = (command.help or "").partition("\b\n")
+        yield from COMMAND.findall(examples)
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(shown()))
+def test_an_example_is_a_command_that_rt_takes(line: str) -> None:
+    program, *words = shlex.split(line.partition(" <")[0], comments=True)
+    assert program == "rt"
+    context = main.cli.make_context("rt", words)
+    command: click.Command = main.cli
+    while isinstance(command, click.Group):
+        name, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert found is not None
+        try:
+            context, command = found.make_context(name, words, parent=context), found
+        except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
+            return  # it shows its help
+
+
+def test_there_are_examples() -> None:
+    lines = list(shown())
+    assert len(lines) > 40
+    assert "rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2" in lines
