@@ -21,6 +21,7 @@ from rt.errors import RuntimeBaseException, leaves
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+_NO_INPUT = 66  # sysexits EX_NOINPUT
 _INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
@@ -187,6 +188,9 @@ def _report(error: BaseException, *, debug: bool) -> int:
         for message in dict.fromkeys(map(str, ours)):
             _say(message)
         return ours[0].EXIT_CODE
+    if any(isinstance(each, FileNotFoundError) for each in causes) and not _has_directory():
+        _say("the directory that this shell is in has been removed: change to another one")
+        return _NO_INPUT
     for each in causes:
         _say(f"internal error: {type(each).__name__}: {each}")
     if not debug:
@@ -209,6 +213,14 @@ def _report_usage(error: click.ClickException) -> int:
     if isinstance(error, click.UsageError) and error.ctx:
         _say(f"`{error.ctx.command_path} --help` tells more")
     return error.exit_code
+
+
+def _has_directory() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _say(message: str) -> None:

@@ -136,6 +136,17 @@ class TestErrors:
             assert failing(ZeroDivisionError("by zero"), arguments) == 70
             assert "Traceback" in capsys.readouterr().err
 
+    def test_a_directory_that_was_removed_under_the_shell_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        assert main.run(["config", "port_base"]) == 66
+        message = "rt: the directory that this shell is in has been removed: change to another one\n"
+        assert capsys.readouterr().err == message
+
     @pytest.mark.parametrize("error", [BrokenPipeError(), ExceptionGroup("tasks", [BrokenPipeError()])])
     def test_a_reader_that_has_gone_is_no_error(
         self, failing: Callable[..., int], error: BaseException, monkeypatch: pytest.MonkeyPatch
