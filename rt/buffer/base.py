@@ -26,7 +26,7 @@ class BaseBuffer:
         params: Maps parameter names to their descriptors.
         doorbell: Rung when the first of some pending writes is stored; None for nobody.
         bells: How processes that wait for a change are woken; None for nobody.
-        seat: The seat of this process, under which it writes to devices.
+        mark: One byte, what this process's writes to devices carry: that of its lease (see `rt.buffer.lease`).
     """
 
     name: ClassVar[str] = ""
@@ -34,7 +34,7 @@ class BaseBuffer:
     peripheral: ClassVar[Peripheral] = Peripheral(name="")
     doorbell: Doorbell | None = None
     bells: Bells | None = None
-    seat: int = EXECUTOR_SEAT
+    mark: memoryview | bytes = bytes((EXECUTOR_SEAT,))
 
     _counters: ClassVar[tuple[tuple[str, Any], ...]] = ()
     _structure: ClassVar[type[ctypes.Structure]]
@@ -49,7 +49,7 @@ class BaseBuffer:
         self._header: layout.Header = view.header
         self._updates: Any = view.update
         self._writes: Any = view.write
-        self._seats: Any = view.seats
+        self._marks: Any = view.marks
         self._received: Any = view.received
         self._sent: Any = view.sent
         self._update_bytes = memoryview(view.update).cast("B")

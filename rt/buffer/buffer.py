@@ -15,13 +15,13 @@ from typing import Any
 from rt.buffer import mutex
 from rt.buffer.arrays import filled, plain
 from rt.buffer.base import BaseBuffer
+from rt.buffer.clock import boottime_ns
 from rt.buffer.transaction import not_connected
 from rt.catalog import Parameter, unknown_parameter
 from rt.errors import DeviceBufferError
 
 _try_lock = mutex.try_lock
 _unlock = mutex.unlock
-_monotonic_ns = time.monotonic_ns
 
 
 class Buffer(BaseBuffer):
@@ -29,9 +29,9 @@ class Buffer(BaseBuffer):
 
     @property
     def age(self) -> float:
-        """How long ago the last value came in, by the monotonic clock (s); infinite if none ever did."""
+        """How long ago the last value came in, by a clock that goes on while the machine is suspended (s); infinite if none ever did."""
         stamp = self._header.update_stamp
-        now = _monotonic_ns()
+        now = boottime_ns()
         return (now - stamp) / 1e9 if 0 < stamp <= now else math.inf
 
     @property
@@ -135,12 +135,13 @@ class Buffer(BaseBuffer):
         descriptor = self.params.get(param)
         if descriptor is None or not descriptor.writeable:
             raise self._unusable(param, "writeable")
-        value = self._storable(descriptor, value)
-        if not descriptor.is_simple:
+        value = descriptor.checked(value)
+        if descriptor.is_simple:
+            self._ask(descriptor, value)
+        else:
+            value = filled(descriptor, value)
             with self._steps:
                 self._ask(descriptor, value)
-        else:
-            self._ask(descriptor, value)
 
     def _ask(self, descriptor: Parameter, value: Any) -> None:
         """Make a checked value one to be sent."""
@@ -151,7 +152,7 @@ class Buffer(BaseBuffer):
         try:
             if not header.valid:
                 raise not_connected(self.name)
-            self._seats[descriptor.id] = self.seat
+            self._marks[descriptor.id] = self.mark[0]
             setattr(self._writes, param, value)
             was = header.pending
             header.pending = was | 1 << descriptor.id
@@ -215,7 +216,7 @@ class Buffer(BaseBuffer):
     def _stamp_update(self) -> None:
         header = self._header
         header.last_update = time.time()
-        header.update_stamp = _monotonic_ns()
+        header.update_stamp = boottime_ns()
         if header.watchers:
             self._wake()
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from rt.buffer import mutex
-from rt.buffer.bells import SEATS
 from rt.buffer.buffer import Buffer
+from rt.buffer.clock import boottime_ns
 from rt.buffer.layout import BaseStructure
+from rt.buffer.lease import ALL_MARKS
 from rt.buffer.uid import DeviceUID
 from rt.catalog import Peripheral
 from rt.errors import DeviceError, RemoteProtocolError
@@ -17,12 +18,12 @@ from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
 
 _try_lock = mutex.try_lock
 _unlock = mutex.unlock
+_time = time.time
 
 _MAX_VALUES = 255 - 2
 """Bytes of values in one message: the payload less its bitmap."""
 
 PARAM_BITS = 0xFFFF
-ALL_SEATS = (1 << SEATS) - 1
 
 
 class Counters(BaseStructure):
@@ -45,10 +46,10 @@ class Counters(BaseStructure):
 
 
 class Outgoing(NamedTuple):
-    """A message that is to be sent to a device, and the bitmap of the seats whose writes it carries (0 for a read)."""
+    """A message that is to be sent to a device, and the bitmap of the marks of the writes that it carries (0 for a read)."""
 
     message: DevRead | DevWrite
-    seats: int
+    marks: int
 
 
 class DeviceBuffer(Buffer):
@@ -112,8 +113,11 @@ class DeviceBuffer(Buffer):
             bitmap, self._header.pending_read = self._header.pending_read, 0
         return self.peripheral.names(bitmap)
 
-    def discard_writes(self) -> int:
+    def discard_writes(self, marks: int = ALL_MARKS) -> int:
         """Forget the writes that were asked for and not sent.
+
+        Args:
+            marks: The bitmap of the marks of those that are forgotten; the others stay.
 
         Returns:
             How many parameters they were; they are counted in ``counters.writes_dropped``.
@@ -122,8 +126,9 @@ class DeviceBuffer(Buffer):
             BufferBusyError: Another process holds the lock.
         """
         with self._lock:
-            dropped = int(self._header.pending).bit_count()
-            self._header.pending = 0
+            forgotten = self._header.pending & self._marked(marks)
+            self._header.pending &= ~forgotten
+        dropped = int(forgotten).bit_count()
         self.counters.writes_dropped += dropped
         return dropped
 
@@ -135,13 +140,13 @@ class DeviceBuffer(Buffer):
         """
         return [outgoing.message for outgoing in self.take_dev_rw()]
 
-    def take_dev_rw(self, allowed: int = ALL_SEATS) -> list[Outgoing]:
-        """The same, with whose writes they are, and without the writes of others than those who are allowed.
+    def take_dev_rw(self, allowed: int = ALL_MARKS) -> list[Outgoing]:
+        """The same, with the marks of the writes, and without those writes whose marks are not allowed.
 
         Those are forgotten and counted in ``counters.writes_dropped``.
 
         Args:
-            allowed: The bitmap of the seats whose writes are taken.
+            allowed: The bitmap of the marks whose writes are taken.
 
         Raises:
             BufferBusyError: Another process holds the lock; nothing is lost.
@@ -152,14 +157,14 @@ class DeviceBuffer(Buffer):
             pending, header.pending = header.pending, 0
             taken = [Outgoing(DevRead(read & PARAM_BITS), 0)] if read else []
             if pending:
-                seats = self._seats_of(pending)
-                if seats & ~allowed:
-                    permitted = sum(1 << id_ for id_, seat in enumerate(self._seats) if allowed >> seat & 1) & pending
+                marks = self._marks_of(pending)
+                if marks & ~allowed:
+                    permitted = pending & self._marked(allowed)
                     self.counters.writes_dropped += (pending & ~permitted).bit_count()
-                    pending, seats = permitted, self._seats_of(permitted)
+                    pending, marks = permitted, self._marks_of(permitted)
                 parts = self._block.split(pending, _MAX_VALUES)
-                taken += [Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), seats) for part in parts]
-                header.last_write = time.time()
+                taken += [Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), marks) for part in parts]
+                header.last_write = _time()
         return taken
 
     def count_sent(self, message: DevRead | DevWrite) -> None:
@@ -253,7 +258,10 @@ class DeviceBuffer(Buffer):
                 block[start : start + size] = data[position : position + size]
             header.updated |= bitmap
             _count(self._received_bytes, bitmap)  # before the bells are rung: whoever wakes looks at the counters
-            self._stamp_update()
+            header.last_update = _time()
+            header.update_stamp = boottime_ns()
+            if header.watchers:
+                self._wake()
             if alone:
                 journal.end()
         finally:
@@ -264,13 +272,17 @@ class DeviceBuffer(Buffer):
             DevData(part, self._collect(self._update_bytes, part)) for part in self._block.split(bitmap, _MAX_VALUES)
         ]
 
-    def _seats_of(self, bitmap: int) -> int:
-        """The bitmap of the seats that wrote these parameters last."""
-        seats = 0
-        for id_, seat in enumerate(self._seats):
+    def _marks_of(self, bitmap: int) -> int:
+        """The bitmap of the marks under which these parameters were written last."""
+        marks = 0
+        for id_, mark in enumerate(self._marks):
             if bitmap >> id_ & 1:
-                seats |= 1 << seat
-        return seats
+                marks |= 1 << mark
+        return marks
+
+    def _marked(self, marks: int) -> int:
+        """The bitmap of the parameters that were written last under one of these marks."""
+        return sum(1 << id_ for id_, mark in enumerate(self._marks) if marks >> mark & 1)
 
     def _collect(self, block: memoryview, bitmap: int) -> bytes:
         _, slices = self._block.slices(bitmap)

@@ -1,10 +1,10 @@
 """How a buffer stands in memory.
 
 A segment is a header, the state of the buffer's kind, an update block (the newest values of the device), a write block (the
-values to send to it) and the seats that wrote them. Both blocks are packed and in the order of the parameter ids, little-endian,
+values to send to it) and the marks of the leases under which they were written (`rt.buffer.lease`). Both blocks are packed and in the order of the parameter ids, little-endian,
 exactly as values travel on the wire, so that a run of neighbouring parameters is one slice of a message.
 
-What a transaction may change stands in one piece, from the header's ``pending`` to the end of the seats. Behind it is room for a
+What a transaction may change stands in one piece, from the header's ``pending`` to the end of the marks. Behind it is room for a
 copy of that piece, the shadow: a transaction first copies what is there into it, and only then changes anything, so that whoever
 takes the lock over from a dead owner can put back what was there before. Last come counters, which no transaction takes back.
 """
@@ -19,7 +19,7 @@ from rt.buffer import mutex
 from rt.catalog import Parameter
 
 MAGIC = b"rtbuffer"
-VERSION = 3
+VERSION = 4
 
 
 class Header(ctypes.Structure):
@@ -33,7 +33,7 @@ class Header(ctypes.Structure):
 
     The rest is what a transaction may change: ``pending``, ``updated`` and ``pending_read`` are the bitmaps of parameters to be
     written, of those that came in, and of those to be read; ``last_update`` is when a value came in (s since the epoch), and
-    ``update_stamp`` the same on the monotonic clock (ns; 0 for never).
+    ``update_stamp`` the same by `rt.buffer.clock` (ns; 0 for never).
     """
 
     _fields_ = (
@@ -98,11 +98,11 @@ def make_structure(
         counters: Names and C types of what only grows.
     """
     block = make_block(f"{name}-block", params)
-    seats = ctypes.c_uint8 * len(params)
+    marks = ctypes.c_uint8 * len(params)
     counts = ctypes.c_uint64 * len(params)
-    guarded = (("header", Header), *state, ("update", block), ("write", block), ("seats", seats))
+    guarded = (("header", Header), *state, ("update", block), ("write", block), ("marks", marks))
     inner: Any = type(f"{name}-guarded", (ctypes.Structure,), {"_fields_": guarded})
-    changing = slice(Header.pending.offset, inner.seats.offset + inner.seats.size)
+    changing = slice(Header.pending.offset, inner.marks.offset + inner.marks.size)
     shadow = ctypes.c_uint8 * (changing.stop - changing.start)
     fields = (*guarded, ("shadow", shadow), ("received", counts), ("sent", counts), *counters)
     return type(f"{name}-buffer", (BaseStructure,), {"_fields_": fields}), changing

@@ -9,6 +9,7 @@ from rt.buffer.bells import EXECUTOR_SEAT, Bells
 from rt.buffer.buffer import Buffer
 from rt.buffer.device import DeviceBuffer, device_type
 from rt.buffer.doorbell import Doorbell
+from rt.buffer.lease import LeaseTable
 from rt.catalog import Catalog, from_tables
 from rt.errors import DeviceBufferError
 
@@ -24,7 +25,7 @@ class BufferStore(Mapping[Key, Buffer]):
         prefix: What the names of this robot's segments begin with.
         doorbell: Given to every buffer: rung when writes become pending.
         bells: Given to every buffer: how processes that wait for changes are woken.
-        seat: The seat of this process, under which it writes; that of the bells if there are some.
+        seat: The seat of this process, under whose lease it writes; that of the bells if there are some.
         shared: Whether buffers stand in shared memory; otherwise they are this process's own.
         lock_timeout: How long operations wait for a buffer's lock (s); 0 where an event loop runs.
 
@@ -62,6 +63,7 @@ class BufferStore(Mapping[Key, Buffer]):
         self._buffers: dict[tuple[str, int], Buffer] = {}
         self._types = self.make_catalog(catalog)
         self._stack = contextlib.ExitStack()
+        self._own_mark: memoryview | None = None
 
     @staticmethod
     def make_catalog(catalog: Catalog | Mapping[str, object]) -> dict[str, type[Buffer]]:
@@ -148,7 +150,7 @@ class BufferStore(Mapping[Key, Buffer]):
                 raise DeviceBufferError(f"there is no buffer of {name} {number}")
             buffer.doorbell = self._doorbell
             buffer.bells = self._bells
-            buffer.seat = self._seat
+            buffer.mark = self._mark()
             buffer.lock_timeout = self._lock_timeout
             self._buffers[name, number] = buffer
         return buffer
@@ -172,6 +174,14 @@ class BufferStore(Mapping[Key, Buffer]):
                 with contextlib.suppress(DeviceBufferError, KeyError):  # a name that no robot gave is no device
                     devices[number] = self.get_or_open(number, create=False)
         return devices
+
+    def _mark(self) -> memoryview | bytes:
+        """What this process's writes carry; without a lease table there is nobody who obeys them."""
+        if self._own_mark is None and self._shared:
+            with contextlib.suppress(DeviceBufferError):
+                leases = self._stack.enter_context(LeaseTable.open(self._prefix, create=False))
+                self._own_mark = leases.mark_of(self._seat)
+        return bytes((self._seat,)) if self._own_mark is None else self._own_mark
 
     def _segment(self, name: str, number: int) -> str:
         return f"{self._prefix}{name}@{number}"

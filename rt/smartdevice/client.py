@@ -11,6 +11,7 @@ import trio
 
 from rt import log
 from rt.buffer import BufferStore, DeviceBuffer
+from rt.buffer.lease import ALL_MARKS
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
 from rt.protocol.message import PARAMS_MAX, DevRead, HbReq, Message, Ping, SubReq, SubRes
 from rt.smartdevice.exchange import NoAnswerError
@@ -85,7 +86,7 @@ class SmartDeviceClient:
 
     @property
     def drivers(self) -> int:
-        """The bitmap of the seats whose writes the device has been sent since it was disabled last."""
+        """The bitmap of the marks of the writes that the device has been sent since it was disabled last."""
         return self._sender.drivers
 
     async def run(self) -> None:
@@ -287,9 +288,9 @@ class SmartDeviceClient:
         self._sender.request(HbReq(heartbeat_id))
         return heartbeat_id
 
-    def request_disable(self) -> None:
-        """Have the device disabled before anything else is sent, and forget pending writes. Returns at once."""
-        self._sender.disable()
+    def request_disable(self, marks: int = ALL_MARKS) -> None:
+        """Have the device disabled before anything else is sent, and forget the pending writes of these marks. Returns at once."""
+        self._sender.disable(marks)
 
     async def disable(self, *, within: float = ANSWER_TIMEOUT) -> None:
         """Disable the device and return when DEV_DISABLE has been handed to the line.

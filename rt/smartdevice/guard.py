@@ -3,14 +3,14 @@
 Whoever commands devices renews a lease in shared memory. The guard looks at the leases: `open` compares their stamps with the
 clock at the moment of asking, so that no write leaves on the word of a task that is late. When a lease ends, by release, by
 silence or by the death of its holder, the guard has the devices disabled that its holder moved, and every device when it was the
-last; at once, and it says why.
+last; at once, and it says why. A lease that gave way to another of the same seat has ended like any other, however soon.
 
 While no lease is fresh the guard waits for the doorbell and costs nothing. While one is, it sleeps until the first of the stamps
-that it has seen would expire, or the root's sign of life, and watches the holders' processes, so that a kill is answered in a millisecond and not after a time-out.
+that it has seen would expire, or the root's sign of life, and watches the holders' processes, so that a kill is answered in a
+millisecond and not after a time-out.
 """
 
 import os
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -18,10 +18,10 @@ import trio
 
 from rt import log
 from rt.buffer import LeaseTable
-from rt.buffer.device import ALL_SEATS
-from rt.buffer.lease import SLOTS
+from rt.buffer.lease import ALL_MARKS, SLOTS, Holder, seats_of
 
 _RELEASED: Final = "the lease was given up"
+_REPLACED: Final = "another lease began"
 _SILENT: Final = "the lease was not renewed in time"
 _ROOTLESS: Final = "the root does not answer"
 _STOPPING: Final = "this process stops"
@@ -34,8 +34,8 @@ class SafetyGuard:
 
     Args:
         leases: The robot's leases.
-        on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their seats, or `ALL_SEATS` if no lease
-            is left; has to disable what those seats moved, or every device, and return at once.
+        on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their marks (see `rt.buffer.lease`), or
+            `ALL_MARKS` if no lease is left; has to disable what was moved under them, or every device, and return at once.
     """
 
     def __init__(self, leases: LeaseTable, on_lapse: Callable[[int], None]) -> None:
@@ -46,7 +46,7 @@ class SafetyGuard:
         self._armed = 0
         self._told = False
         self._news = trio.Event()
-        self._holders: dict[int, int] = {}
+        self._holders: list[Holder] = []
 
     @property
     def open(self) -> bool:
@@ -55,14 +55,14 @@ class SafetyGuard:
 
     @property
     def allowed(self) -> int:
-        """The bitmap of the seats whose writes may be sent at this very moment."""
+        """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
         fresh = 0 if self._shut else self._leases.fresh()
         if fresh & ~self._armed:
             self._arm(fresh)  # nothing moves unwatched, even if the doorbell's ring has not been heard yet
         return fresh
 
     def dropped(self, port: str, count: int) -> None:
-        """Take note that writes were dropped while nothing may move: said once until the next lease.
+        """Take note that writes were dropped for want of a lease: said once until the next one.
 
         Args:
             port: The line of the device that they were for.
@@ -70,16 +70,15 @@ class SafetyGuard:
         """
         if not self._told and not self._shut:
             self._told = True
-            self._log.warning(
-                "writes to devices are dropped: no mode is running that may move them", port=port, params=count
-            )
+            why = "who wrote may not move them, or no more" if self._armed else "no mode is running that may move them"
+            self._log.warning(f"writes to devices are dropped: {why}", port=port, params=count)
 
     def look(self) -> None:
         """Look at the leases now, as when the doorbell rang, and have disabled what may not move any more."""
         ended = self._armed & ~self.allowed
         if ended:
             self._lapse(ended)
-        elif self._present() != self._holders:
+        elif self._leases.holders() != self._holders:
             self._news.set()
 
     def shut(self) -> None:
@@ -100,19 +99,17 @@ class SafetyGuard:
 
     async def _watch(self) -> None:
         """Wait until there is news: a lease has ended or begun, or another process holds it."""
-        self._holders = self._present()
+        self._holders = holders = self._leases.holders()
         async with trio.open_nursery() as nursery:
-            for pid in set(self._holders.values()):
-                nursery.start_soon(self._watch_process, pid)
+            for pid in {holder.pid for holder in holders}:
+                nursery.start_soon(self._watch_process, pid, [holder for holder in holders if holder.pid == pid])
             while not self._news.is_set():
-                expires = min((holder.expires for holder in self._leases.holders()), default=0.0)
-                expires = min(expires, self._leases.root_expires)
-                with trio.move_on_after(max(expires - time.monotonic(), 0.0) + _SLACK):
+                with trio.move_on_after(self._leases.remaining() + _SLACK):
                     await self._news.wait()
                 self.look()
             nursery.cancel_scope.cancel()
 
-    async def _watch_process(self, pid: int) -> None:
+    async def _watch_process(self, pid: int, leases: list[Holder]) -> None:
         """Wait for a holder's process to end, and take its leases away."""
         try:
             fd = os.pidfd_open(pid)
@@ -123,37 +120,35 @@ class SafetyGuard:
         else:
             with os.fdopen(fd, "rb", buffering=0) as file:
                 await trio.lowlevel.wait_readable(file)
-        ended = 0
-        for slot, holder in self._holders.items():
-            if holder == pid:
-                self._leases.revoke(slot)
-                ended |= 1 << slot
+        ended = sum(1 << lease.mark for lease in leases if self._leases.revoke(lease))
         if ended & self._armed:
             self._lapse(ended & self._armed, f"the process that held the lease has ended (pid {pid})")
         self._news.set()
 
-    def _present(self) -> dict[int, int]:
-        return {holder.slot: holder.pid for holder in self._leases.holders()}
-
     def _arm(self, fresh: int) -> None:
         self._armed |= fresh
         self._told = False
-        self._holders = self._present()
+        self._holders = self._leases.holders()
         self._news.set()
 
     def _lapse(self, ended: int, reason: str = "") -> None:
         self._armed &= ~ended
         self._news.set()
-        self._on_lapse(ended if self._armed else ALL_SEATS)
-        # A slot that is cleared has to be begun again, and that rings the doorbell.
-        slots = [slot for slot in range(SLOTS) if not self._armed or ended >> slot & 1]
-        silent = [slot for slot in slots if self._leases.slot(slot).release()]
-        reason = reason or (self._cause() if silent else _RELEASED)
-        say = self._log.info if reason in {_RELEASED, _STOPPING} else self._log.warning
+        self._on_lapse(ended if self._armed else ALL_MARKS)
+        last = sum(1 << self._leases.slot(index).mark for index in range(SLOTS))
+        silent = self._clear(ended)
+        reason = reason or (self._cause() if silent else _RELEASED if ended & last else _REPLACED)
+        say = self._log.info if reason in {_RELEASED, _REPLACED, _STOPPING} else self._log.warning
         if self._armed:
-            say("the devices that it moved are disabled", reason=reason, seats=ended)
+            say("the devices that it moved are disabled", reason=reason, seats=seats_of(ended))
         else:
             say("every device is disabled", reason=reason)
+
+    def _clear(self, ended: int) -> bool:
+        """Take back what is left of leases, or of all when none is armed: they have to be begun again, which rings the doorbell."""
+        slots = [self._leases.slot(index) for index in range(SLOTS)]
+        held = [slot.release() for slot in slots if not self._armed or ended >> slot.mark & 1]
+        return True in held
 
     def _cause(self) -> str:
         return _SILENT if self._leases.root_alive() else _ROOTLESS

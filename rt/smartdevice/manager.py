@@ -15,7 +15,7 @@ import trio
 
 from rt import log
 from rt.buffer import BufferStore, Doorbell, LeaseTable
-from rt.buffer.device import ALL_SEATS
+from rt.buffer.lease import ALL_MARKS
 from rt.catalog.names import absent_device, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
 from rt.remote import Handler, route
@@ -307,11 +307,11 @@ class SmartDeviceManager(Handler):
                 self._log.warning(error.message, **context)
             return False
 
-    def _disable_now(self, seats: int) -> None:
-        """Disable the devices that these seats moved; every one if no lease is left."""
+    def _disable_now(self, ended: int) -> None:
+        """Disable the devices that were moved under these leases; every one if no lease is left."""
         for client in self._clients:
-            if seats == ALL_SEATS or client.drivers & seats:
-                client.request_disable()
+            if ended == ALL_MARKS or client.drivers & ended:
+                client.request_disable(ended)
 
     def _invalidate_leftovers(self) -> None:
         """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""

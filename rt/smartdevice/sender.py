@@ -3,8 +3,9 @@
 One task sends, and it chooses what goes next: a disable before all else, then answers to heartbeats, then requests, then the
 values that were written to the buffer. Nothing stands in front of a disable but the frame that is already on its way.
 
-The rule of this module: a DEV_WRITE is sent only if the gate lets pass, at that moment, those whose writes it carries, and if it
-does no more when the frame is on its way, a DEV_DISABLE follows it.
+The rule of this module: a DEV_WRITE is sent only if the gate lets pass, at that moment, the leases under which its values were
+written, and if it does no more when the frame is on its way, a DEV_DISABLE follows it. What was moved under a lease that has ended
+is disabled before anything is written under another.
 """
 
 import collections
@@ -15,6 +16,7 @@ import trio
 
 from rt.buffer import DeviceBuffer, NullDevice
 from rt.buffer.device import Outgoing
+from rt.buffer.lease import ALL_MARKS
 from rt.errors import BufferBusyError, DeviceError
 from rt.protocol import frames
 from rt.protocol.message import DevDisable, DevWrite, HbRes, Message
@@ -37,7 +39,7 @@ class Gate(Protocol):
 
     @property
     def allowed(self) -> int:
-        """The bitmap of the seats whose writes may be sent at this very moment."""
+        """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
 
     def dropped(self, port: str, count: int) -> None:
         """Take note that writes of so many parameters were dropped because the gate is closed."""
@@ -54,7 +56,7 @@ class Sender:
     Attributes:
         buffer: Where reads and writes are collected from, and whose counters count.
         write_interval: As above; may be changed.
-        drivers: The bitmap of the seats whose writes the device has been sent since its last DEV_DISABLE.
+        drivers: The bitmap of the marks of the writes that the device has been sent since its last DEV_DISABLE.
         disables: Answered with None whenever a DEV_DISABLE was handed to the line (key 0).
     """
 
@@ -67,7 +69,7 @@ class Sender:
         self._gate = gate
         self._wake = trio.Event()
         self._disable = False
-        self._forget = False
+        self._forget = 0
         self._dirty = False
         self._idle = False
         self._values: collections.deque[Outgoing] = collections.deque()  # at most one round of the buffer
@@ -76,13 +78,15 @@ class Sender:
         self._answers: collections.deque[int] = collections.deque(maxlen=_MOST_ANSWERS)  # a flood loses the oldest
         self._requests: collections.deque[Message] = collections.deque()
 
-    def disable(self) -> None:
-        """Have the device disabled before anything else is sent, and forget pending writes."""
+    def disable(self, marks: int = ALL_MARKS) -> None:
+        """Have the device disabled before anything else is sent, and forget the pending writes of these marks."""
         self._disable = True
-        self._forget_writes()
+        self._forget_writes(marks)
+        kept = [outgoing for outgoing in self._values if not outgoing.marks & marks]
         for outgoing in self._values:
-            self._drop(outgoing)
-        self._values.clear()
+            if outgoing.marks & marks:
+                self._drop(outgoing)
+        self._values = collections.deque(kept)
         self._wake.set()
 
     def answer_heartbeat(self, heartbeat_id: int) -> None:
@@ -111,8 +115,11 @@ class Sender:
         if not self.buffer.dirty:
             return
         self._dirty = True
-        if not self._gate.allowed:
-            self._forget_writes()
+        allowed = self._gate.allowed
+        if not allowed:
+            self._forget_writes(ALL_MARKS)
+        elif self.drivers & ~allowed:
+            self._disable = True
         elif self._is_idle and not self._forget and self._collect() == 0:
             while self._values and self._link.send_nowait(frames.encode(self._values[0].message)):
                 self._count(self._values.popleft(), self.buffer)
@@ -144,7 +151,7 @@ class Sender:
             elif self._requests:
                 await self._send(frames.encode(self._requests.popleft()))
             elif self._values:
-                await self._send_value(self._values.popleft())
+                await self._send_value()
             else:
                 delay = self._look()
                 if delay > 0:
@@ -153,7 +160,7 @@ class Sender:
     def _look(self) -> float:
         """Look after the buffer when nothing else is to be sent; the time after which to look again (s)."""
         if self._forget:
-            return 0 if self._forget_writes() else BUSY_PAUSE
+            return 0 if self._forget_writes(self._forget) else BUSY_PAUSE
         return self._collect() if self._dirty else math.inf
 
     def _collect(self) -> float:
@@ -183,8 +190,13 @@ class Sender:
         self.buffer.counters.frames_sent += sent
         return sent
 
-    async def _send_value(self, outgoing: Outgoing) -> None:
-        if outgoing.seats & ~self._gate.allowed:
+    async def _send_value(self) -> None:
+        allowed = self._gate.allowed
+        if self.drivers & ~allowed:
+            self._disable = True
+            return
+        outgoing = self._values.popleft()
+        if outgoing.marks & ~allowed:
             self._drop(outgoing)
         else:
             buffer = self.buffer  # it may be exchanged while the line takes the frame
@@ -193,8 +205,8 @@ class Sender:
 
     def _count(self, outgoing: Outgoing, buffer: DeviceBuffer) -> None:
         buffer.count_sent(outgoing.message)
-        self.drivers |= outgoing.seats
-        if outgoing.seats & ~self._gate.allowed:
+        self.drivers |= outgoing.marks
+        if outgoing.marks & ~self._gate.allowed:
             self._disable = True  # the gate closed while the line took the write
 
     def _drop(self, outgoing: Outgoing) -> None:
@@ -217,13 +229,13 @@ class Sender:
             self._idle = False
         self._wake = trio.Event()
 
-    def _forget_writes(self) -> bool:
+    def _forget_writes(self, marks: int) -> bool:
         try:
-            count = self.buffer.discard_writes()
+            count = self.buffer.discard_writes(marks)
         except BufferBusyError:
-            self._forget = True  # the sending task tries again, before it sends any value
+            self._forget |= marks  # the sending task tries again, before it sends any value
             return False
-        self._forget = False
+        self._forget = 0
         if count:
             self._gate.dropped(self._link.name, count)
         return True

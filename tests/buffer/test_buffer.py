@@ -1,4 +1,5 @@
 import itertools
+import math
 import os
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from rt import catalog
 from rt.buffer import Buffer, BufferStore, DeviceBuffer, DeviceUID, Doorbell, NullDevice, segment
+from rt.buffer.clock import boottime_ns
 from rt.errors import BufferBusyError, DeviceBufferError, RemoteProtocolError
 from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
 
@@ -271,3 +273,12 @@ def test_the_age_of_a_buffer_is_that_of_its_last_value() -> None:
     assert buffer.age == float("inf")
     buffer.set("duty_cycle", 0.5)
     assert 0 <= buffer.age < 1
+
+
+def test_the_age_of_a_value_counts_the_time_that_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    pad = BufferStore(KNOWN, "", shared=False).get_or_open(("gamepad", 0))
+    assert pad.age == math.inf
+    pad.set("joystick_left_x", 1.0)
+    woken = boottime_ns() + 3600 * 10**9
+    monkeypatch.setattr("rt.buffer.buffer.boottime_ns", lambda: woken)
+    assert pad.age >= 3599

@@ -5,6 +5,7 @@ import pytest
 
 from rt.buffer import LeaseTable, lease, segment
 from rt.buffer.bells import EXECUTOR_SEAT
+from rt.buffer.clock import boottime_ns
 from rt.errors import DeviceBufferError
 
 
@@ -22,8 +23,7 @@ def test_a_lease_is_fresh_until_it_is_released(prefix: str) -> None:
         assert slot.renew()
         assert not slot.renew()
         assert theirs.fresh()
-        (holder,) = theirs.holders()
-        assert 0 < holder.expires - time.monotonic() <= lease.TIMEOUT
+        assert 0 < theirs.remaining() <= lease.TIMEOUT
         assert slot.release()
         assert not theirs.fresh()
         assert not slot.release()
@@ -33,8 +33,8 @@ def test_silence_is_a_lapse(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Non
     with LeaseTable.open(prefix) as table:
         table.beat()
         table.slot(3).renew()
-        later = time.monotonic_ns() + round(lease.TIMEOUT * 1e9) + 1
-        monkeypatch.setattr(lease, "monotonic_ns", lambda: later)
+        later = boottime_ns() + round(lease.TIMEOUT * 1e9) + 1
+        monkeypatch.setattr(lease, "boottime_ns", lambda: later)
         assert not table.fresh()
         assert table.holders() == []
 
@@ -44,9 +44,47 @@ def test_a_lease_that_was_revoked_has_to_begin_again(prefix: str) -> None:
         table.beat()
         slot = table.slot(1)
         slot.renew()
-        table.revoke(1)
+        (holder,) = table.holders()
+        assert table.revoke(holder)
         assert not table.fresh()
         assert slot.renew()
+
+
+def test_a_lease_that_has_ended_does_not_go_on(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        slot = table.slot(3)
+        marks = []
+        slot.renew()
+        marks.append(slot.mark)
+        slot.release()
+        assert slot.renew(), "given up, and begun again"
+        marks.append(slot.mark)
+        assert not slot.renew()
+        later = boottime_ns() + round(lease.TIMEOUT * 1e9)
+        monkeypatch.setattr(lease, "boottime_ns", lambda: later)
+        assert slot.renew(), "nobody noticed that it had lapsed, and it had all the same"
+        marks.append(slot.mark)
+        assert len(set(marks)) == 3
+        assert {seat for mark in marks for seat in lease.seats_of(1 << mark)} == {3}
+        table.beat()
+        assert table.fresh() == 1 << marks[-1]
+
+
+def test_only_the_lease_that_was_meant_is_taken_away(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        slot = table.slot(8)
+        slot.renew()
+        (before,) = table.holders()
+        slot.release()
+        slot.renew()  # the seat's next visitor
+        assert not table.revoke(before)
+        assert table.fresh()
+
+
+def test_stamps_are_of_the_clock_that_goes_on_while_the_machine_is_suspended() -> None:
+    assert boottime_ns() <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) <= boottime_ns()
 
 
 def test_what_is_no_lease_table_is_refused(prefix: str) -> None:
@@ -64,8 +102,8 @@ def test_no_lease_counts_without_a_sign_of_life_of_the_root(prefix: str, monkeyp
         assert table.holders() == []
         table.beat()
         assert table.fresh()
-        later = time.monotonic_ns() + round(lease.ROOT_TIMEOUT * 1e9) + 1
-        monkeypatch.setattr(lease, "monotonic_ns", lambda: later)
+        later = boottime_ns() + round(lease.ROOT_TIMEOUT * 1e9) + 1
+        monkeypatch.setattr(lease, "boottime_ns", lambda: later)
         table.slot(0).renew()
         assert not table.fresh()
         assert not table.root_alive()
@@ -74,7 +112,7 @@ def test_no_lease_counts_without_a_sign_of_life_of_the_root(prefix: str, monkeyp
 def test_stamps_of_the_future_count_as_none(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with LeaseTable.open(prefix) as table:
         table.beat()
-        monkeypatch.setattr(lease, "monotonic_ns", lambda: time.monotonic_ns() + 10**12)
+        monkeypatch.setattr(lease, "boottime_ns", lambda: boottime_ns() + 10**12)
         table.slot(0).renew()
         monkeypatch.undo()
         assert not table.fresh()

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import math
 import signal
 import sys
 import threading
@@ -308,7 +307,7 @@ def test_actions_keep_the_lease_when_there_is_no_main(team: Team, keeper: Any) -
     run = Run([ExecutionRequest(setup)], keeper, hold=True)
     team.execute(run)
     assert keeper.permitted
-    assert keeper.table.holders()[0].expires > time.monotonic() - math.inf
+    assert keeper.table.holders()
     team.executor.interrupt(run)
     assert not keeper.permitted
 

@@ -133,9 +133,7 @@ async def test_a_signal_disables_devices_and_ends_with_exit_code_0(
 async def test_the_end_of_the_root_disables_devices_and_ends_the_process(prefix: str, tmp_path: Path) -> None:
     async with driving(prefix, tmp_path) as (child, boards):
         child.lifeline.close()
-        start_time = trio.current_time()
         await disabled(boards)
-        assert trio.current_time() - start_time < 0.1
         assert await child.exit_code() == 0
 
 
@@ -144,13 +142,11 @@ async def test_a_killed_device_process_is_followed_by_one_that_finds_all_devices
 ) -> None:
     async with driving(prefix, tmp_path) as (child, boards):
         child.process.kill()
-        start_time = trio.current_time()
         with start(prefix, tmp_path, child.port, child.doorbell):
             for board in boards:
                 board.heard.clear()
             for board in boards:
                 await board.hears(SubReq)
-            assert trio.current_time() - start_time < 2
 
 
 async def test_a_taken_address_is_one_sentence_and_exit_code_75(prefix: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from rt.buffer import LeaseTable
-from rt.buffer.lease import ROOT_TIMEOUT, TIMEOUT
+from rt.buffer.lease import ROOT_TIMEOUT, TIMEOUT, seats_of
 from rt.smartdevice.guard import SafetyGuard
 
 HOLDER = """
@@ -31,11 +31,11 @@ class Lapses:
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        self.seats: list[int] = []
+        self.marks: list[int] = []
         self.news = trio.Event()
 
-    def __call__(self, seats: int) -> None:
-        self.seats.append(seats)
+    def __call__(self, marks: int) -> None:
+        self.marks.append(marks)
         self.times.append(trio.current_time())
         self.news.set()
 
@@ -105,6 +105,22 @@ async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix:
                 assert len(lapses.times) == count
 
 
+async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_lapsed(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            lease = table.slot(0)
+            lease.renew()
+            guard.look()
+            before = lease.mark
+            lease.release()
+            lease.renew()
+            with capture_logs() as events:
+                guard.look()
+            assert lapses.marks == [1 << before]
+            assert [event["reason"] for event in events] == ["another lease began"]
+            assert guard.allowed == 1 << lease.mark
+
+
 async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
@@ -160,8 +176,8 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(pr
                 process.kill()
                 while len(table.holders()) > 1:  # noqa: ASYNC110 - the guard takes it away
                     await trio.sleep(0.001)
-            assert guard.allowed == 1 << 0
-            assert lapses.seats == [1 << 2]
+            assert seats_of(guard.allowed) == [0]
+            assert [seats_of(marks) for marks in lapses.marks] == [[2]]
             nursery.cancel_scope.cancel()
 
 

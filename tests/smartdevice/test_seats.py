@@ -45,7 +45,7 @@ async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(r
             visit.cancel()
     await right.hears(DevDisable)  # the lease falls silent
     assert not any(isinstance(message, DevDisable) for message in left.heard)
-    assert robot.manager.guard.allowed == 1 << 0
+    assert robot.manager.guard.allowed == 1 << robot.lease.mark
 
 
 async def test_a_write_without_a_lease_of_its_own_does_not_pass_under_another_ones(robot: Robot, prefix: str) -> None:
@@ -60,3 +60,26 @@ async def test_a_write_without_a_lease_of_its_own_does_not_pass_under_another_on
         assert isinstance(write, DevWrite)
         assert write.params == 1 << 0
         assert stray.counters.writes_dropped == 1
+
+
+async def test_a_lease_that_gives_way_to_another_unseen_stops_what_it_moved(robot: Robot) -> None:
+    board = make_board("polar-bear")
+    await robot.plug(board)
+    buffer = robot.buffer_of(board)
+    robot.hold_lease()
+    buffer.write("duty_cycle", 0.5)
+    await board.hears(DevWrite)
+    buffer.write("duty_cycle", 1.0)  # this one waits for the write interval
+    robot.lease.release()
+    robot.lease.renew()  # the next mode, before the device process has looked
+    robot.nursery.start_soon(robot.keep_lease)
+    buffer.write("deadband", 0.125)  # which writes this in its setup, and once
+    board.heard.clear()
+    robot.doorbell.ring()
+    await board.hears(lambda message: isinstance(message, DevWrite) and message.params == 1 << 13)
+    said = [message for message in board.heard if isinstance(message, DevWrite | DevDisable)]
+    assert isinstance(said[0], DevDisable)
+    assert len(said) == 2, "and nothing of what the mode before had asked for"
+    assert board.device.values["duty_cycle"] == 0
+    assert buffer.counters.writes_dropped == 1
+    assert robot.manager.guard.allowed == 1 << robot.lease.mark
