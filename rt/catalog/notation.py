@@ -36,37 +36,15 @@ from rt.catalog.notation_value import (
 from rt.catalog.peripheral import Peripheral
 from rt.errors import DeviceError, LocalProtocolError, RemoteProtocolError
 from rt.protocol import frames
-from rt.protocol.message import (
-    DevData,
-    DevDisable,
-    DevRead,
-    DevWrite,
-    Error,
-    ErrorCode,
-    HbReq,
-    HbRes,
-    Message,
-    MessageType,
-    Ping,
-    SubReq,
-    SubRes,
-)
+from rt.protocol.message import MESSAGES, DevData, DevWrite, Error, ErrorCode, Message, SubRes
 
-FIELDS: Final[dict[type[Message], tuple[str, ...]]] = {
-    Ping: (),
-    SubReq: ("device", "params", "interval"),
-    SubRes: ("device", "params", "interval", "uid"),
-    DevRead: ("device", "params"),
-    DevWrite: ("device", "params", "data"),
-    DevData: ("device", "params", "data"),
-    DevDisable: (),
-    HbReq: ("id",),
-    HbRes: ("id",),
-    Error: ("code",),
+FIELDS: Final = {
+    kind: (("device",) if "params" in kind.__struct_fields__ else ()) + kind.__struct_fields__
+    for kind in MESSAGES.values()
 }
 """The fields of each message beside its type."""
 
-TYPES: Final = dict(zip((kind.name for kind in MessageType), FIELDS, strict=True))
+TYPES: Final = {number.name: kind for number, kind in MESSAGES.items()}
 """The messages by the names of their types."""
 
 _NAMES: Final = {kind: name for name, kind in TYPES.items()}

@@ -9,12 +9,13 @@ frame's worth of bytes, whatever arrives, and finds its way back at the next del
 
 import struct
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from cobs import cobs
 
 from rt.errors import LocalProtocolError, RemoteProtocolError
 from rt.protocol.message import (
+    MESSAGES,
     DevData,
     DevDisable,
     DevRead,
@@ -148,24 +149,13 @@ def _write_sub_res(message: SubRes) -> bytes:
     return _SUB_RES.pack(message.params, message.interval, uid >> 72, year, random)
 
 
-_Writer: TypeAlias = Callable[[Any], bytes]
-_WRITERS: Final[dict[type[Message], tuple[MessageType, _Writer]]] = {
-    Ping: (MessageType.PING, lambda _: b""),
-    SubReq: (MessageType.SUB_REQ, lambda message: _SUB_REQ.pack(message.params, message.interval)),
-    SubRes: (MessageType.SUB_RES, _write_sub_res),
-    DevRead: (MessageType.DEV_READ, lambda message: _U16.pack(message.params)),
-    DevWrite: (MessageType.DEV_WRITE, lambda message: _U16.pack(message.params) + message.data),
-    DevData: (MessageType.DEV_DATA, lambda message: _U16.pack(message.params) + message.data),
-    DevDisable: (MessageType.DEV_DISABLE, lambda _: b""),
-    HbReq: (MessageType.HB_REQ, lambda message: _U8.pack(message.id)),
-    HbRes: (MessageType.HB_RES, lambda message: _U8.pack(message.id)),
-    Error: (MessageType.ERROR, lambda message: _U8.pack(message.code)),
-}
-
-
 def _read_sub_res(payload: bytes) -> SubRes:
     params, interval, device_id, year, random = _SUB_RES.unpack(payload)
     return SubRes(params, interval, device_id << 72 | year << 64 | random)
+
+
+def _write_values(message: DevWrite | DevData) -> bytes:
+    return _U16.pack(message.params) + message.data
 
 
 def _read_values(kind: type[DevWrite] | type[DevData], payload: bytes) -> DevWrite | DevData:
@@ -179,19 +169,25 @@ def _read_empty(kind: type[Ping] | type[DevDisable], payload: bytes) -> Ping | D
     return kind()
 
 
-_Reader: TypeAlias = Callable[[bytes], Message]
-_READERS: Final[dict[int, _Reader]] = {
-    MessageType.PING: lambda payload: _read_empty(Ping, payload),
-    MessageType.SUB_REQ: lambda payload: SubReq(*_SUB_REQ.unpack(payload)),
-    MessageType.SUB_RES: _read_sub_res,
-    MessageType.DEV_READ: lambda payload: DevRead(*_U16.unpack(payload)),
-    MessageType.DEV_WRITE: lambda payload: _read_values(DevWrite, payload),
-    MessageType.DEV_DATA: lambda payload: _read_values(DevData, payload),
-    MessageType.DEV_DISABLE: lambda payload: _read_empty(DevDisable, payload),
-    MessageType.HB_REQ: lambda payload: HbReq(*_U8.unpack(payload)),
-    MessageType.HB_RES: lambda payload: HbRes(*_U8.unpack(payload)),
-    MessageType.ERROR: lambda payload: Error(*_U8.unpack(payload)),
+_PAYLOADS: Final[dict[type[Message], tuple[Callable[[Any], bytes], Callable[[bytes], Message]]]] = {
+    Ping: (lambda _: b"", lambda payload: _read_empty(Ping, payload)),
+    SubReq: (
+        lambda message: _SUB_REQ.pack(message.params, message.interval),
+        lambda payload: SubReq(*_SUB_REQ.unpack(payload)),
+    ),
+    SubRes: (_write_sub_res, _read_sub_res),
+    DevRead: (lambda message: _U16.pack(message.params), lambda payload: DevRead(*_U16.unpack(payload))),
+    DevWrite: (_write_values, lambda payload: _read_values(DevWrite, payload)),
+    DevData: (_write_values, lambda payload: _read_values(DevData, payload)),
+    DevDisable: (lambda _: b"", lambda payload: _read_empty(DevDisable, payload)),
+    HbReq: (lambda message: _U8.pack(message.id), lambda payload: HbReq(*_U8.unpack(payload))),
+    HbRes: (lambda message: _U8.pack(message.id), lambda payload: HbRes(*_U8.unpack(payload))),
+    Error: (lambda message: _U8.pack(message.code), lambda payload: Error(*_U8.unpack(payload))),
 }
+"""How the payload of each message is written, and read."""
+
+_WRITERS: Final = {kind: (number, _PAYLOADS[kind][0]) for number, kind in MESSAGES.items()}
+_READERS: Final = {int(number): _PAYLOADS[kind][1] for number, kind in MESSAGES.items()}
 
 
 _FOLDS: Final = tuple(tuple(8 << step for step in reversed(range(steps))) for steps in range(10))

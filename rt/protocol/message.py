@@ -6,7 +6,7 @@ One frozen struct a message, with the fields that travel and nothing else. A bit
 """
 
 import enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -127,3 +127,17 @@ class Error(msgspec.Struct, frozen=True, gc=False):
 
 
 Message: TypeAlias = Ping | SubReq | SubRes | DevRead | DevWrite | DevData | DevDisable | HbReq | HbRes | Error
+
+MESSAGES: Final[dict[MessageType, type[Message]]] = {
+    MessageType.PING: Ping,
+    MessageType.SUB_REQ: SubReq,
+    MessageType.SUB_RES: SubRes,
+    MessageType.DEV_READ: DevRead,
+    MessageType.DEV_WRITE: DevWrite,
+    MessageType.DEV_DATA: DevData,
+    MessageType.DEV_DISABLE: DevDisable,
+    MessageType.HB_REQ: HbReq,
+    MessageType.HB_RES: HbRes,
+    MessageType.ERROR: Error,
+}
+"""Every message by its first byte."""
