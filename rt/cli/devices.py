@@ -1,5 +1,6 @@
 """`rt devices`: the devices of the running robot and their values."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -12,13 +13,14 @@ from rt.cli.device import Devices
 from rt.cli.options import click_options
 from rt.cli.output import jsonable
 from rt.config import Loaded
+from rt.errors import RemoteCallError
 
 REFRESH_INTERVAL = 0.1
 
 HELP = """\
 Show the Smart Devices of the running robot and their values: all, or those that are named by name, UID or type.
 
-A device without a name is shown with its UID, which is what rt.toml names it by. --json tells more: how often each parameter came in and was sent, the age of the values, and the subscription. What came by on each line is counted:
+A device without a name is shown with its UID, which is what rt.toml names it by. --json tells more: the port of each device, how often each parameter came in and was sent, the age of the values, and the subscription. What came by on each line is counted:
 
 \b
 received   frames from the device
@@ -61,7 +63,9 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
             return table.device_table(rows(), names=expected, width=console.width)
 
         if as_json:
-            click.echo(json.dumps([row | {"values": jsonable(row["values"])} for row in rows()], indent=2))
+            ports = await _ports(devices)
+            told = [row | {"port": ports.get(row["uid"]), "values": jsonable(row["values"])} for row in rows()]
+            click.echo(json.dumps(told, indent=2))
         elif not live:
             console.print(draw())
         else:
@@ -71,6 +75,13 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         link.run(loaded.config, show)
     except KeyboardInterrupt:
         return
+
+
+async def _ports(devices: Devices) -> dict[str, str]:
+    """The ports of the connected devices by UID; empty while the device process cannot be asked."""
+    with contextlib.suppress(RemoteCallError):
+        return {uid: port for port, uid in (await devices.call("ports")).items() if uid is not None}
+    return {}
 
 
 async def _watch(console: Any, devices: Devices, draw: Any) -> None:

@@ -12,24 +12,17 @@ import trio
 from rt import log
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.buffer.lease import ALL_MARKS
-from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
+from rt.errors import BufferBusyError, DeviceError
 from rt.protocol.message import PARAMS_MAX, DevRead, HbReq, Message, Ping, SubReq, SubRes
-from rt.smartdevice.exchange import NoAnswerError
+from rt.smartdevice.discovery import DISCOVERY_TIMEOUT, PING_INTERVAL, greeting, open_buffer
 from rt.smartdevice.intake import BUSY_TRIES, Intake
 from rt.smartdevice.link import Link, LinkGoneError
 from rt.smartdevice.receiver import Receiver
 from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Gate, Sender
 
-PING_INTERVAL: Final = 0.2
-DISCOVERY_TIMEOUT: Final = 10.0
-"""How long a device may take to say who it is, in s; a board needs up to 2 s after its port was opened."""
 ANSWER_TIMEOUT: Final = 1.0
 FAREWELL_TIMEOUT: Final = 0.1
 WRITE_INTERVAL: Final = 0.04
-MOST_BUFFERS: Final = 1024
-"""How many different devices one run of the device process remembers: a page of /dev/shm each, 4 MB in all, and a descriptor. Twice
-as many as may be connected, so that each of them may be exchanged once while the robot runs."""
-
 _LIFE_IDS: Final = (255, 254)
 """Ids of the heartbeat requests that no caller asked for; the running number of the others stays below."""
 
@@ -57,7 +50,7 @@ class SmartDeviceClient:
         self.ended = trio.Event()
         self._receiver = receiver or Receiver()
         self._wanted: SubReq | None = None
-        self._found: DeviceBuffer | None = None
+        self._found: tuple[DeviceBuffer, SubRes] | None = None
         self._sender = Sender(link, gate, write_interval)
         self._intake = Intake(link.name, self._sender)
         self._heartbeat_id = 0
@@ -127,8 +120,6 @@ class SmartDeviceClient:
     ) -> int:
         """Ask the device who it is until it answers, open its buffer, and return its UID. `run` must be running.
 
-        A line that takes no more questions is no answer either.
-
         Nothing of the device comes into the buffer before `admit`.
 
         Args:
@@ -140,22 +131,14 @@ class SmartDeviceClient:
             DeviceError: No answer in time (`NoAnswerError`), the device is gone, or the catalog does not know it (the context
                 has `device_id`).
         """
-        with trio.move_on_after(within):
-            while True:
-                try:
-                    answer = await self.ping(within=interval)
-                except NoAnswerError:
-                    continue
-                except LinkGoneError:
-                    raise
-                except DeviceError:
-                    await trio.sleep(interval)
-                else:
-                    return self._identify(answer, store)
-        raise NoAnswerError(
-            f"{self.link.name} did not answer a ping within {within:g} s: is it a Smart Device, and does its firmware run?",
-            port=self.link.name,
+        answer = await greeting(
+            lambda within: self.ping(within=within), self.link.name, interval=interval, within=within
         )
+        self._found = open_buffer(store, answer, self.link.name), answer
+        if answer.uid != self.uid:
+            self._wanted = None
+        self.uid = answer.uid
+        return answer.uid
 
     async def admit(self) -> None:
         """Take the discovered buffer into use: what the device says comes into it, and it becomes valid.
@@ -163,9 +146,9 @@ class SmartDeviceClient:
         What was written to it before is forgotten: a device that comes back does not go on with old commands. Tried again for
         as long as another process holds the lock.
         """
-        buffer = self._found
-        if buffer is None:
+        if self._found is None:
             raise RuntimeError("a device is admitted after it was discovered")
+        buffer, answer = self._found
         before = self.buffer.counters
         for name, *_ in before._fields_:
             setattr(buffer.counters, name, getattr(buffer.counters, name) + getattr(before, name))
@@ -176,6 +159,7 @@ class SmartDeviceClient:
         while True:
             with contextlib.suppress(BufferBusyError):
                 buffer.discard_writes()
+                buffer.update(answer)
                 buffer.valid = True
                 return
             await trio.sleep(BUSY_PAUSE)
@@ -308,36 +292,6 @@ class SmartDeviceClient:
     async def _ask(self, message: Message, within: float) -> SubRes:
         self._sender.request(message)
         return await self._intake.greetings.wait(0, within)
-
-    def _identify(self, answer: SubRes, store: BufferStore) -> int:
-        known = store.catalog.by_device_id(answer.device_id) is not None
-        if known and answer.uid not in store and len(store) >= MOST_BUFFERS:
-            raise DeviceError(
-                f"{self.link.name} is refused: {MOST_BUFFERS} devices have been seen already; restart the robot to forget them",
-                port=self.link.name,
-            )
-        try:
-            self._found = store.get_or_open(answer.uid)
-        except KeyError:
-            raise DeviceError(
-                f"{self.link.name}: the catalog has no device id {answer.device_id} (UID {answer.uid}); "
-                "add it to the catalog to use this device",
-                port=self.link.name,
-                device_id=answer.device_id,
-                uid=str(answer.uid),
-            ) from None
-        except (DeviceBufferError, OSError) as error:
-            raise DeviceError(
-                f"{self.link.name}: the device {answer.uid} gets no buffer: {error}",
-                port=self.link.name,
-                uid=str(answer.uid),
-            ) from error
-        with contextlib.suppress(BufferBusyError):  # the answer to the subscription says the same again
-            self._found.update(answer)
-        if answer.uid != self.uid:
-            self._wanted = None
-        self.uid = answer.uid
-        return answer.uid
 
     async def _read(self) -> None:
         while True:

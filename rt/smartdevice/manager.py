@@ -1,4 +1,4 @@
-"""All Smart Devices of a robot: opened, admitted, watched over, and reached by remote calls.
+"""All Smart Devices of a robot: opened, admitted, watched over and disabled; `DeviceHandler` is what remote calls reach of it.
 
 The rule of this module: every client that exists, discovered or not, is disabled when the guard says so, and no two clients
 share a buffer.
@@ -7,23 +7,22 @@ share a buffer.
 import contextlib
 import itertools
 import resource
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Final
 
-import msgspec
 import trio
 
 from rt import log
 from rt.buffer import BufferStore, Doorbell, LeaseTable
 from rt.buffer.lease import ALL_MARKS
-from rt.catalog.names import absent_device, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
-from rt.remote import Handler, route
 from rt.remote.address import split_address
 from rt.smartdevice import liveness
-from rt.smartdevice.client import DISCOVERY_TIMEOUT, WRITE_INTERVAL, SmartDeviceClient
+from rt.smartdevice.client import ANSWER_TIMEOUT, WRITE_INTERVAL, SmartDeviceClient
+from rt.smartdevice.discovery import DISCOVERY_TIMEOUT
 from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.guard import SafetyGuard
+from rt.smartdevice.handler import DeviceHandler, each
 from rt.smartdevice.link import Link, LinkGoneError
 from rt.smartdevice.observer import PollingObserver
 from rt.smartdevice.ports import keep_ports_open
@@ -37,7 +36,8 @@ DISABLE_TIMEOUT: Final = 0.2
 
 SUBSCRIBE_TRIES: Final = 3
 """How often a device may leave its subscription unanswered before that is told."""
-LONGEST_INTERVAL: Final = 65.535
+MOST_PATIENCE: Final = 5
+"""How many times as long as at first it is waited for that answer in the end: what is slow must not be asked faster than it answers."""
 MOST_DEVICES: Final = 512
 """How many devices may be connected at the same time, those that have not said yet who they are among them: twice as many as the
 device process is measured with, and a bound on what a stranger who connects again and again may take."""
@@ -45,7 +45,7 @@ _MOST_SAID: Final = 1024
 _MOST_DESCRIPTORS: Final = 4096
 
 
-class SmartDeviceManager(Handler):
+class SmartDeviceManager(DeviceHandler):
     """Manages the life cycle and operations of Smart Devices.
 
     Args:
@@ -67,14 +67,12 @@ class SmartDeviceManager(Handler):
         write_interval: float = WRITE_INTERVAL,
         discovery_timeout: float = DISCOVERY_TIMEOUT,
     ) -> None:
+        super().__init__(names or {})
         self.guard = SafetyGuard(leases, self._disable_now)
-        self.devices: dict[int, SmartDeviceClient] = {}
         self._buffers = buffers
         self._doorbell = doorbell
-        self._names = dict(names or {})
         self._write_interval = write_interval
         self._discovery_timeout = discovery_timeout
-        self._clients: set[SmartDeviceClient] = set()
         self._rivals = Rivals(self.devices)
         self._said: set[object] = set()
         self._receiver = Receiver()
@@ -168,74 +166,7 @@ class SmartDeviceManager(Handler):
         """Disable every device and let nothing move again: for the end of the process. Takes at most 0.2 s, also if cancelled."""
         self.guard.shut()
         with trio.move_on_after(DISABLE_TIMEOUT, shield=True), contextlib.suppress(DeviceError):
-            await _each(self._clients, lambda client: client.disable())
-
-    @route(inline=True)
-    def list_uids(self) -> list[str]:
-        """List the UIDs of the devices that are connected."""
-        return [str(uid) for uid in sorted(self.devices)]
-
-    @route
-    async def ping(self, uids: str | list[str] | None = None) -> None:
-        """Ask devices who they are and wait for the answers.
-
-        Args:
-            uids: A UID or a name, an array of them, or nothing for every device.
-        """
-        await _each(self._select(uids), lambda client: client.ping())
-
-    @route(urgent=True)
-    async def disable(self, uids: str | list[str] | None = None) -> None:
-        """Disable devices: they stop acting until they are written to again; `uids` as for `ping`."""
-        await _each(self._select(uids), lambda client: client.disable())
-
-    @route
-    async def subscribe(self, uid: str, params: list[str] | None = None, interval: float | None = None) -> None:
-        """Have a device report parameters.
-
-        Args:
-            uid: A UID or a name.
-            params: Names of parameters; nothing for those of the catalog.
-            interval: Time between two reports in s, nothing for the catalog's; the device makes it 0.04 to 0.25.
-        """
-        try:
-            await self._one(uid).subscribe(params, interval)
-        except (OverflowError, ValueError):  # NaN is neither
-            raise DeviceError(
-                f"interval has to be 0 to {LONGEST_INTERVAL:g} s, not {interval:g}", interval=interval
-            ) from None
-
-    @route
-    async def unsubscribe(self, uids: str | list[str] | None = None) -> None:
-        """End the reports of devices; `uids` as for `ping`."""
-        await _each(self._select(uids), lambda client: client.unsubscribe())
-
-    @route(inline=True)
-    def read(self, uid: str, params: list[str] | None = None) -> None:
-        """Ask a device for parameters (nothing: all) once; their values come with the updates."""
-        self._one(uid).read(params)
-
-    @route
-    async def heartbeat(
-        self,
-        uid: str,
-        heartbeat_id: int | None = None,
-        timeout: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0,  # noqa: ASYNC109 - the name that callers know, and its end is an error of its own
-        block: bool = True,
-    ) -> float | None:
-        """Ask a device for a sign of life and return the round-trip time in s.
-
-        Args:
-            uid: A UID or a name.
-            heartbeat_id: 0 to 255; nothing for the next of a running number.
-            timeout: How long to wait in s, at most 10.
-            block: Whether to wait at all; without, nothing is returned.
-        """
-        client = self._one(uid)
-        if block:
-            return await client.heartbeat(heartbeat_id, within=timeout)
-        client.send_heartbeat(heartbeat_id)
-        return None
+            await each(self._clients, lambda client: client.disable())
 
     async def _admit(self, client: SmartDeviceClient) -> None:
         before = client.uid
@@ -273,7 +204,7 @@ class SmartDeviceManager(Handler):
             if client.lost.is_set():
                 return
             with contextlib.suppress(NoAnswerError):
-                await client.resubscribe()
+                await client.resubscribe(within=ANSWER_TIMEOUT * min(tries, MOST_PATIENCE))
                 return
             if tries == SUBSCRIBE_TRIES:
                 self._log.warning(
@@ -327,18 +258,6 @@ class SmartDeviceManager(Handler):
         name = next((name for name, number in self._names.items() if number == uid), None)
         return {"uid": str(uid)} if name is None else {"uid": str(uid), "name": name}
 
-    def _one(self, uid: str) -> SmartDeviceClient:
-        number = resolve_uid(uid, self._names)
-        client = self.devices.get(number)
-        if client is None:
-            raise absent_device(number, self._names, self.devices)
-        return client
-
-    def _select(self, uids: str | list[str] | None) -> list[SmartDeviceClient]:
-        if uids is None:
-            return list(self.devices.values())
-        return [self._one(uid) for uid in ([uids] if isinstance(uids, str) else uids)]
-
 
 def _make_room() -> None:
     """Let this process have as many descriptors as all devices and their buffers take: the usual 1024 are not enough."""
@@ -346,24 +265,3 @@ def _make_room() -> None:
     wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MOST_DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _each(clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]) -> None:
-    """Do something with all devices at the same time.
-
-    Raises:
-        DeviceError: It failed for some; it was done for the others.
-    """
-    failures: list[DeviceError] = []
-
-    async def attempt(client: SmartDeviceClient) -> None:
-        try:
-            await do(client)
-        except DeviceError as error:
-            failures.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for client in clients:
-            nursery.start_soon(attempt, client)
-    if failures:
-        raise DeviceError("; ".join(error.message for error in failures), **failures[0].context)

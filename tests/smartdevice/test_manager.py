@@ -29,7 +29,7 @@ from rt.protocol.message import (
     Ping,
     SubReq,
 )
-from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
+from rt.smartdevice.emulator import connect_emulated
 from rt.smartdevice.link import StreamLink
 
 
@@ -206,18 +206,6 @@ async def test_heartbeat_requests_are_answered_also_before_discovery(robot: Robo
             pass
 
 
-async def test_two_devices_of_one_uid_are_refused_with_both_ports_named(robot: Robot) -> None:
-    first = await plugged(robot)
-    with capture_logs() as events:
-        await robot.plug(make_board("polar-bear"), "second line")
-        await until(lambda: any("refused" in event["event"] for event in events))
-    (event,) = [event for event in events if "refused" in event["event"]]
-    assert "second line" in event["event"]
-    assert "line of polar-bear" in event["event"]
-    assert robot.buffer_of(first).valid
-    assert robot.manager.list_uids() == [str(first.device.uid)]
-
-
 async def test_a_device_that_lost_its_line_unnoticed_may_come_back_on_another(robot: Robot) -> None:
     board = make_board("limit-switch")
     ours, theirs = trio.testing.memory_stream_pair()
@@ -227,16 +215,6 @@ async def test_a_device_that_lost_its_line_unnoticed_may_come_back_on_another(ro
     await robot.plug(board, "new line")
     await until(lambda: (client := robot.manager.devices.get(board.device.uid)) and client.link.name == "new line")
     await until(lambda: robot.buffer_of(board).valid)
-
-
-async def test_a_device_that_the_catalog_does_not_know_is_told_of_once(robot: Robot) -> None:
-    stranger = EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72)
-    with capture_logs() as events:
-        for line in ("one", "two"):
-            ours, theirs = trio.testing.memory_stream_pair()
-            await theirs.send_all(frames.encode(stranger.handle(Ping(), 0)[0]))
-            await robot.manager._run_and_tell(StreamLink(ours, line))
-    assert len([event for event in events if "no device id 99" in event["event"]]) == 1
 
 
 async def test_remote_calls_reach_devices_by_uid_and_by_name(robot: Robot) -> None:
@@ -258,6 +236,14 @@ async def test_remote_calls_reach_devices_by_uid_and_by_name(robot: Robot) -> No
     assert robot.buffer_of(board).subscription == []
 
 
+async def test_ports_tell_where_each_device_is_and_where_none_has_answered(robot: Robot) -> None:
+    board = await plugged(robot)
+    ours, _theirs = trio.testing.memory_stream_pair()
+    robot.nursery.start_soon(robot.manager.run_device, StreamLink(ours, "mute line"))
+    await until(lambda: len(robot.manager.ports()) == 2)
+    assert robot.manager.ports() == {"line of polar-bear": str(board.device.uid), "mute line": None}
+
+
 async def test_wrong_calls_say_what_is_wrong(robot: Robot) -> None:
     await plugged(robot)
     manager = robot.manager
@@ -276,7 +262,7 @@ async def test_wrong_calls_say_what_is_wrong(robot: Robot) -> None:
 
 
 async def test_every_method_of_the_device_service_is_there(robot: Robot) -> None:
-    expected = {"list_uids", "ping", "disable", "subscribe", "unsubscribe", "read", "heartbeat", "describe"}
+    expected = {"list_uids", "ping", "disable", "subscribe", "unsubscribe", "read", "heartbeat", "ports", "describe"}
     assert set(robot.manager.routes()) == expected
 
 
@@ -292,7 +278,7 @@ async def test_a_busy_buffer_delays_one_device_and_loses_no_command(
         raise BufferBusyError("held")
 
     with monkeypatch.context() as patched:
-        patched.setattr(buffer, "emit_dev_rw", busy)
+        patched.setattr(buffer, "take_dev_rw", busy)
         patched.setattr(buffer, "update", busy)
         buffer.write("duty_cycle", 0.5)
         await until(lambda: buffer.counters.updates_dropped)

@@ -94,13 +94,15 @@ async def test_two_devices_of_one_uid_are_refused_with_both_ports_named(robot: R
     port = await robot.listen()
     first = make_board("polar-bear")
     await robot.plug_tcp(first, port)
-    await first.hears(SubReq)
+    await until(lambda: first.device.uid in robot.manager.devices and robot.buffer_of(first).subscription)
     with capture_logs() as events:
         await robot.plug_tcp(make_board("polar-bear"), port)
         await until(lambda: [event for event in events if "refused" in event["event"]])
     (event,) = [event for event in events if "refused" in event["event"]]
     assert event["event"].count("tcp://127.0.0.1:") == 2
     assert event["port"] != event["other"]
+    assert robot.buffer_of(first).valid
+    assert robot.buffer_of(first).subscription, "what the second says of itself is not said of the first"
     assert robot.manager.list_uids() == [str(first.device.uid)]
 
 

@@ -21,10 +21,12 @@ def find(path: str) -> Any:
 
 
 def attribute(owner: Any, name: str) -> Any:
-    """An attribute of a module or a class, also one that the class makes in ``__init__``."""
+    """An attribute of a module or a class, also one that the class, or one that it derives from, makes in ``__init__``."""
     try:
         return getattr(owner, name)
     except AttributeError:
-        if inspect.isclass(owner) and re.search(rf"\bself\.{name}\b[^=\n]*=", inspect.getsource(owner.__init__)):
-            return owner.__init__
+        for kind in inspect.getmro(owner) if inspect.isclass(owner) else ():
+            made = vars(kind).get("__init__")
+            if inspect.isfunction(made) and re.search(rf"\bself\.{name}\b[^=\n]*=", inspect.getsource(made)):
+                return made
         raise

@@ -181,6 +181,7 @@ class TestDevices:
         await robot.connected(motor)
         await switch.until(lambda message: isinstance(message, SubReq))
         (row,) = json.loads((await robot.command("devices", "switch", "--json")).stdout)
+        assert row["port"].startswith("tcp://127.0.0.1:")
         assert row["uid"] == str(switch.uid)
         assert set(row["received"]) == set(row["sent"]) == {"switch0", "switch1", "switch2"}
         assert row["received"]["switch0"] > 0

@@ -1,0 +1,80 @@
+"""Who stands at the end of a line: asked until it answers, and given the buffer of its UID.
+
+The rule of this module: what a device says of itself opens a buffer and changes nothing in it. Whether the UID is this device's, and
+not also that of another one which is there already, is decided later (`rt.smartdevice.rivals`).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from rt.buffer import BufferStore, DeviceBuffer
+from rt.errors import DeviceBufferError, DeviceError
+from rt.protocol.message import SubRes
+from rt.smartdevice.exchange import NoAnswerError
+from rt.smartdevice.link import LinkGoneError
+
+PING_INTERVAL: Final = 0.2
+DISCOVERY_TIMEOUT: Final = 10.0
+"""How long a device may take to say who it is, in s; a board needs up to 2 s after its port was opened."""
+
+MOST_BUFFERS: Final = 1024
+"""How many different devices one run of the device process remembers: a page of /dev/shm each, 4 MB in all, and a descriptor. Twice
+as many as may be connected, so that each of them may be exchanged once while the robot runs."""
+
+
+async def greeting(ping: Callable[[float], Awaitable[SubRes]], port: str, *, interval: float, within: float) -> SubRes:
+    """Ask a device who it is until it answers.
+
+    A line that takes no more questions is no answer either.
+
+    Args:
+        ping: Asks once and waits for the answer so many seconds.
+        port: The name of the line, for errors.
+        interval: Time between two pings in s.
+        within: How long to try in s.
+
+    Raises:
+        NoAnswerError: No answer in time.
+        LinkGoneError: The device is gone.
+    """
+    with trio.move_on_after(within):
+        while True:
+            try:
+                return await ping(interval)
+            except NoAnswerError:
+                continue
+            except LinkGoneError:
+                raise
+            except DeviceError:
+                await trio.sleep(interval)
+    raise NoAnswerError(
+        f"{port} did not answer a ping within {within:g} s: is it a Smart Device, and does its firmware run?", port=port
+    )
+
+
+def open_buffer(store: BufferStore, greeting: SubRes, port: str) -> DeviceBuffer:
+    """The buffer of the device that has said who it is.
+
+    Raises:
+        DeviceError: The catalog does not know it (the context has ``device_id``), or there is no room for its buffer.
+    """
+    uid, device_id = greeting.uid, greeting.device_id
+    known = store.catalog.by_device_id(device_id) is not None
+    if known and uid not in store and len(store) >= MOST_BUFFERS:
+        raise DeviceError(
+            f"{port} is refused: {MOST_BUFFERS} devices have been seen already; restart the robot to forget them",
+            port=port,
+        )
+    try:
+        return store.get_or_open(uid)
+    except KeyError:
+        raise DeviceError(
+            f"{port}: the catalog has no device id {device_id} (UID {uid}); add it to the catalog to use this device",
+            port=port,
+            device_id=device_id,
+            uid=str(uid),
+        ) from None
+    except (DeviceBufferError, OSError) as error:
+        raise DeviceError(f"{port}: the device {uid} gets no buffer: {error}", port=port, uid=str(uid)) from error

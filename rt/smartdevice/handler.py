@@ -1,0 +1,140 @@
+"""What can be asked of the device process: the remote methods of the device service.
+
+Devices are named by UID or by the names that the team gave them. The rule of this module: a method says what the caller may know,
+and leaves everything else to the devices' clients.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Annotated, Final
+
+import msgspec
+import trio
+
+from rt.catalog.names import absent_device, resolve_uid
+from rt.errors import DeviceError
+from rt.remote import Handler, route
+from rt.smartdevice.client import SmartDeviceClient
+
+LONGEST_INTERVAL: Final = 65.535
+
+
+class DeviceHandler(Handler):
+    """The devices that are connected, as a caller reaches them.
+
+    Args:
+        names: UIDs by the names that the team gave them.
+
+    Attributes:
+        devices: The clients of the devices that are connected, by UID.
+    """
+
+    def __init__(self, names: Mapping[str, int]) -> None:
+        self.devices: dict[int, SmartDeviceClient] = {}
+        self._clients: set[SmartDeviceClient] = set()  # of every line, whether its device has been discovered or not
+        self._names = dict(names)
+
+    @route(inline=True)
+    def list_uids(self) -> list[str]:
+        """List the UIDs of the devices that are connected."""
+        return [str(uid) for uid in sorted(self.devices)]
+
+    @route(inline=True)
+    def ports(self) -> dict[str, str | None]:
+        """List the lines that are open, by port or by the peer's address: the UID of the device that is connected there, or null."""
+        ports: dict[str, str | None] = dict.fromkeys(sorted(client.link.name for client in self._clients))
+        return ports | {client.link.name: str(uid) for uid, client in self.devices.items()}
+
+    @route
+    async def ping(self, uids: str | list[str] | None = None) -> None:
+        """Ask devices who they are and wait for the answers.
+
+        Args:
+            uids: A UID or a name, an array of them, or nothing for every device.
+        """
+        await each(self._select(uids), lambda client: client.ping())
+
+    @route(urgent=True)
+    async def disable(self, uids: str | list[str] | None = None) -> None:
+        """Disable devices: they stop acting until they are written to again; `uids` as for `ping`."""
+        await each(self._select(uids), lambda client: client.disable())
+
+    @route
+    async def subscribe(self, uid: str, params: list[str] | None = None, interval: float | None = None) -> None:
+        """Have a device report parameters.
+
+        Args:
+            uid: A UID or a name.
+            params: Names of parameters; nothing for those of the catalog.
+            interval: Time between two reports in s, nothing for the catalog's; the device makes it 0.04 to 0.25.
+        """
+        try:
+            await self._one(uid).subscribe(params, interval)
+        except (OverflowError, ValueError):  # NaN is neither
+            raise DeviceError(
+                f"interval has to be 0 to {LONGEST_INTERVAL:g} s, not {interval:g}", interval=interval
+            ) from None
+
+    @route
+    async def unsubscribe(self, uids: str | list[str] | None = None) -> None:
+        """End the reports of devices; `uids` as for `ping`."""
+        await each(self._select(uids), lambda client: client.unsubscribe())
+
+    @route(inline=True)
+    def read(self, uid: str, params: list[str] | None = None) -> None:
+        """Ask a device for parameters (nothing: all) once; their values come with the updates."""
+        self._one(uid).read(params)
+
+    @route
+    async def heartbeat(
+        self,
+        uid: str,
+        heartbeat_id: int | None = None,
+        timeout: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0,  # noqa: ASYNC109 - the name that callers know, and its end is an error of its own
+        block: bool = True,
+    ) -> float | None:
+        """Ask a device for a sign of life and return the round-trip time in s.
+
+        Args:
+            uid: A UID or a name.
+            heartbeat_id: 0 to 255; nothing for the next of a running number.
+            timeout: How long to wait in s, at most 10.
+            block: Whether to wait at all; without, nothing is returned.
+        """
+        client = self._one(uid)
+        if block:
+            return await client.heartbeat(heartbeat_id, within=timeout)
+        client.send_heartbeat(heartbeat_id)
+        return None
+
+    def _one(self, uid: str) -> SmartDeviceClient:
+        number = resolve_uid(uid, self._names)
+        client = self.devices.get(number)
+        if client is None:
+            raise absent_device(number, self._names, self.devices)
+        return client
+
+    def _select(self, uids: str | list[str] | None) -> list[SmartDeviceClient]:
+        if uids is None:
+            return list(self.devices.values())
+        return [self._one(uid) for uid in ([uids] if isinstance(uids, str) else uids)]
+
+
+async def each(clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]) -> None:
+    """Do something with all devices at the same time.
+
+    Raises:
+        DeviceError: It failed for some; it was done for the others.
+    """
+    failures: list[DeviceError] = []
+
+    async def attempt(client: SmartDeviceClient) -> None:
+        try:
+            await do(client)
+        except DeviceError as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for client in clients:
+            nursery.start_soon(attempt, client)
+    if failures:
+        raise DeviceError("; ".join(error.message for error in failures), **failures[0].context)
