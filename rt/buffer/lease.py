@@ -52,6 +52,7 @@ class _Table(ctypes.Structure):
         ("stamps", ctypes.c_uint64 * SLOTS),
         ("pids", ctypes.c_uint64 * SLOTS),
         ("root", ctypes.c_uint64),
+        ("visits", ctypes.c_uint64 * SLOTS),
         ("marks", ctypes.c_uint8 * SLOTS),
     )
 
@@ -109,6 +110,7 @@ class LeaseTable:
         self._pids = _part(view, _Table.pids).cast("Q")
         self._root = _part(view, _Table.root).cast("Q")
         self._marks = _part(view, _Table.marks)
+        self._visits = _part(view, _Table.visits).cast("Q")
 
     @classmethod
     @contextlib.contextmanager
@@ -136,6 +138,22 @@ class LeaseTable:
     def mark_of(self, index: int) -> memoryview:
         """The one byte that is the mark of a slot's present lease, for whoever writes under it."""
         return self._marks[index : index + 1]
+
+    def visit_of(self, index: int) -> int:
+        """The number of the visit that goes on in a slot: no other one, of any slot, had it or will have it (`rt.buffer.visitor`)."""
+        return self._visits[index] * SLOTS + index
+
+    def end_visit(self, index: int) -> None:
+        """Say that the visitor of a slot has left; only the root does."""
+        self._visits[index] += 1
+
+    def is_over(self, visit: int) -> bool:
+        """Whether a visit has ended."""
+        return visit != self.visit_of(visit % SLOTS)
+
+    def visits(self) -> list[int]:
+        """Counts of visits by slot, which differ after any visit has ended."""
+        return self._visits.tolist()
 
     def beat(self) -> None:
         """Stamp the root's sign of life; its event loop does so every 0.1 s."""

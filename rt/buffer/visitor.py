@@ -2,7 +2,8 @@
 
 The root keeps a desk, a Unix socket in the instance directory, which only the robot's user can reach. A visitor that connects is
 given a free seat and the robot's eventfds, and has them for as long as the connection lives. When it ends, however that
-happens, the seat's lease is taken away, so that what the visitor moved is disabled.
+happens, the seat's lease is taken away, so that what the visitor moved is disabled, and the visit is over: what was done for as
+long as it lasts is undone by whoever did it, as a subscription is by the device process.
 
 The format: one SOCK_SEQPACKET message from the desk, MessagePack of `Welcome`, with the doorbell and the bells of all seats as its
 SCM_RIGHTS file descriptors (unix(7)). Nothing is ever sent to the desk.
@@ -100,6 +101,7 @@ class VisitorDesk:
                 await connection.recv(1)  # ends when the visitor does
             finally:
                 self._leases.slot(seat).release()
+                self._leases.end_visit(seat)
                 self._doorbell.ring()
                 self._free.add(seat)
 

@@ -1,8 +1,10 @@
 """`rt subscribe UID [PARAM...]`: print the values of a device as they arrive.
 
-The rule of this module: however it ends, the device's former subscription is put back, since a robot goes by it.
+The rule of this module: however it ends, the device's former subscription counts again, since a robot goes by it. The device process
+sees to that, as it knows when a visit is over; a command that was killed could not.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -60,13 +62,17 @@ def command(  # noqa: PLR0917 - click passes them by name
         device = await devices.find_one(uid)
         names = device.readable(params) if params else None
 
+        assert robot.app.bells is not None, "a visitor has bells"
+        visit = robot.app.make_lease_table().visit_of(robot.app.bells.seat)
+
         async def watch() -> None:
-            former = _Subscription(devices, device)
             try:
-                await former.replace(names, interval)
+                await _subscribe(devices, device, names, interval, visit)
                 await _print(devices, device, count, as_json=as_json)
             finally:
-                await former.put_back()
+                # It would be so without this, but whoever looks after the end of the command should find it done.
+                with trio.CancelScope(shield=True), contextlib.suppress(RuntimeBaseException):
+                    await devices.call("unsubscribe", str(device.uid), visit, timeout=ASK_TIMEOUT)
 
         await run_until_signal(watch)
 
@@ -97,57 +103,25 @@ def _line(device: Device, values: dict[str, Any]) -> str:
     return "  ".join([clock, *(f"{name} {shown(value)}" for name, value in values.items())]).rstrip()
 
 
-class _Subscription:
-    """The subscription that a device has, to be replaced for a while.
+async def _subscribe(
+    devices: Devices, device: Device, params: Sequence[str] | None, interval: float | None, visit: int
+) -> None:
+    """Ask for reports as long as a visit lasts; what the device makes of the interval is told.
 
     Args:
         devices: The way to the device.
         device: Which one.
+        params: Names of parameters; those of the catalog if None.
+        interval: Time between two reports (s); the catalog's if None.
+        visit: The visit.
+
+    Raises:
+        DeviceError: It grants none.
+        RemoteCallError: It does not answer.
     """
-
-    def __init__(self, devices: Devices, device: Device) -> None:
-        self._devices = devices
-        self._device = device
-        self._former = self._present()
-        self._granted: tuple[list[str], float] | None = None
-
-    async def replace(self, params: Sequence[str] | None, interval: float | None) -> None:
-        """Ask for reports; what the device makes of the interval is told.
-
-        Args:
-            params: Names of parameters; those of the catalog if None.
-            interval: Time between two reports (s); the catalog's if None.
-
-        Raises:
-            DeviceError: It grants none.
-            RemoteCallError: It does not answer.
-        """
-        device = self._device
-        await self._devices.call("subscribe", str(device.uid), params, interval, timeout=SUBSCRIBE_TIMEOUT)
-        self._granted = names, granted = self._present()
-        if not granted or not names:
-            raise DeviceError(f"{device.name} grants no subscription", uid=str(device.uid))
-        if interval is not None and round(interval * 1000) != round(granted * 1000):
-            click.echo(f"rt: {device.name} reports every {granted:g} s instead of {interval:g} s", err=True)
-
-    async def put_back(self) -> None:
-        """Let the device report again what it did; takes at most 2 s, also if cancelled. A failure is told.
-
-        If somebody else has changed the subscription since, it is left alone.
-        """
-        if self._granted is not None and self._granted != self._present():
-            return
-        uid, (names, interval) = str(self._device.uid), self._former
-        with trio.CancelScope(shield=True):
-            try:
-                if names and interval:
-                    await self._devices.call("subscribe", uid, names, interval, timeout=ASK_TIMEOUT)
-                else:
-                    await self._devices.call("unsubscribe", uid, timeout=ASK_TIMEOUT)
-            except RuntimeBaseException as error:
-                # A device that has left gets the subscription of the catalog when it comes back.
-                if self._device.buffer.valid:
-                    click.echo(f"rt: {self._device.name} kept this subscription: {error}", err=True)
-
-    def _present(self) -> tuple[list[str], float]:
-        return self._device.buffer.subscription, self._device.buffer.interval
+    await devices.call("subscribe", str(device.uid), params, interval, visit, timeout=SUBSCRIBE_TIMEOUT)
+    granted = device.buffer.interval
+    if not granted or not device.buffer.subscription:
+        raise DeviceError(f"{device.name} grants no subscription", uid=str(device.uid))
+    if interval is not None and round(interval * 1000) != round(granted * 1000):
+        click.echo(f"rt: {device.name} reports every {granted:g} s instead of {interval:g} s", err=True)

@@ -5,6 +5,7 @@ However a client ends, its device gets a last DEV_DISABLE if the line still take
 """
 
 import contextlib
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -19,6 +20,7 @@ from rt.smartdevice.intake import BUSY_TRIES, Intake
 from rt.smartdevice.link import Link, LinkGoneError
 from rt.smartdevice.receiver import Receiver
 from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Gate, Sender
+from rt.smartdevice.subscriptions import Subscriptions
 
 ANSWER_TIMEOUT: Final = 1.0
 FAREWELL_TIMEOUT: Final = 0.1
@@ -49,7 +51,7 @@ class SmartDeviceClient:
         self.uid: int | None = None
         self.ended = trio.Event()
         self._receiver = receiver or Receiver()
-        self._wanted: SubReq | None = None
+        self._subscriptions = Subscriptions()
         self._found: tuple[DeviceBuffer, SubRes] | None = None
         self._sender = Sender(link, gate, write_interval)
         self._intake = Intake(link.name, self._sender)
@@ -136,7 +138,7 @@ class SmartDeviceClient:
         )
         self._found = open_buffer(store, answer, self.link.name), answer
         if answer.uid != self.uid:
-            self._wanted = None
+            self._subscriptions.clear()
         self.uid = answer.uid
         return answer.uid
 
@@ -196,13 +198,19 @@ class SmartDeviceClient:
         return await self._ask(Ping(), within)
 
     async def subscribe(
-        self, params: list[str] | None = None, interval: float | None = None, *, within: float = ANSWER_TIMEOUT
+        self,
+        params: list[str] | None = None,
+        interval: float | None = None,
+        *,
+        visit: int | None = None,
+        within: float = ANSWER_TIMEOUT,
     ) -> SubRes:
         """Ask for reports of parameters.
 
         Args:
             params: Names of parameters; those of the catalog if None.
             interval: Time between two reports in s, the catalog's if None; 0 ends the subscription.
+            visit: The visit that this is for, see `end_visits`; None for good.
             within: How long to wait for the answer in s.
 
         Returns:
@@ -213,20 +221,27 @@ class SmartDeviceClient:
             DeviceError: A name is unknown, no answer in time, or the device is gone.
         """
         request = self.buffer.make_sub_req(params, interval)
+        if visit is not None:
+            self._subscriptions.add(request, visit)  # also if the answer is lost: the device may have heard it
         answer = await self._subscribe(request, within)
-        self._wanted = request
+        if visit is None:
+            self._subscriptions.add(request)
         return answer
 
     async def resubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
-        """Ask for what was asked for last, or for what the catalog says; raises like `subscribe`."""
-        return await self._subscribe(self._wanted or self.buffer.make_sub_req(), within)
+        """Ask for what counts now, which is what was asked for last, or what the catalog says; raises like `subscribe`."""
+        return await self._subscribe(self._subscriptions.present or self.buffer.make_sub_req(), within)
 
     async def unsubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """End the subscription; raises like `subscribe`."""
         request = SubReq(PARAMS_MAX, 0)
         answer = await self._ask(request, within)
-        self._wanted = request
+        self._subscriptions.add(request)
         return answer
+
+    def end_visits(self, is_over: Callable[[int], bool]) -> bool:
+        """Forget the subscriptions of visits that are over; True if another one counts now, for `resubscribe`."""
+        return self._subscriptions.end(is_over)
 
     async def _subscribe(self, request: SubReq, within: float) -> SubRes:
         deadline = trio.current_time() + within

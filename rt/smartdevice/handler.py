@@ -23,15 +23,17 @@ class DeviceHandler(Handler):
 
     Args:
         names: UIDs by the names that the team gave them.
+        is_over: Whether a visit has ended.
 
     Attributes:
         devices: The clients of the devices that are connected, by UID.
     """
 
-    def __init__(self, names: Mapping[str, int]) -> None:
+    def __init__(self, names: Mapping[str, int], is_over: Callable[[int], bool]) -> None:
         self.devices: dict[int, SmartDeviceClient] = {}
         self._clients: set[SmartDeviceClient] = set()  # of every line, whether its device has been discovered or not
         self._names = dict(names)
+        self._is_over = is_over
 
     @route(inline=True)
     def list_uids(self) -> list[str]:
@@ -59,25 +61,38 @@ class DeviceHandler(Handler):
         await each(self._select(uids), lambda client: client.disable())
 
     @route
-    async def subscribe(self, uid: str, params: list[str] | None = None, interval: float | None = None) -> None:
+    async def subscribe(
+        self, uid: str, params: list[str] | None = None, interval: float | None = None, visit: int | None = None
+    ) -> None:
         """Have a device report parameters.
 
         Args:
             uid: A UID or a name.
             params: Names of parameters; nothing for those of the catalog.
             interval: Time between two reports in s, nothing for the catalog's; the device makes it 0.04 to 0.25.
+            visit: For rt's own commands: the visit with which it ends, and the subscription of before counts again.
         """
+        client = self._one(uid)
         try:
-            await self._one(uid).subscribe(params, interval)
+            await client.subscribe(params, interval, visit=visit)
         except (OverflowError, ValueError):  # NaN is neither
             raise DeviceError(
                 f"interval has to be 0 to {LONGEST_INTERVAL:g} s, not {interval:g}", interval=interval
             ) from None
+        if visit is not None and client.end_visits(self._is_over):  # it ended before the device had answered
+            await client.resubscribe()
 
     @route
-    async def unsubscribe(self, uids: str | list[str] | None = None) -> None:
-        """End the reports of devices; `uids` as for `ping`."""
-        await each(self._select(uids), lambda client: client.unsubscribe())
+    async def unsubscribe(self, uids: str | list[str] | None = None, visit: int | None = None) -> None:
+        """End the reports of devices; `uids` as for `ping`. With a visit, end what it has subscribed to, as when it is over."""
+
+        async def unsubscribe(client: SmartDeviceClient) -> None:
+            if visit is None:
+                await client.unsubscribe()
+            elif client.end_visits(lambda one: one == visit):
+                await client.resubscribe()
+
+        await each(self._select(uids), unsubscribe)
 
     @route(inline=True)
     def read(self, uid: str, params: list[str] | None = None) -> None:

@@ -67,9 +67,10 @@ class SmartDeviceManager(DeviceHandler):
         write_interval: float = WRITE_INTERVAL,
         discovery_timeout: float = DISCOVERY_TIMEOUT,
     ) -> None:
-        super().__init__(names or {})
+        super().__init__(names or {}, leases.is_over)
         self.guard = SafetyGuard(leases, self._disable_now)
         self._buffers = buffers
+        self._leases = leases
         self._doorbell = doorbell
         self._write_interval = write_interval
         self._discovery_timeout = discovery_timeout
@@ -87,12 +88,17 @@ class SmartDeviceManager(DeviceHandler):
             nursery.start_soon(liveness.watch, lambda: self.devices.copy().values())
             await nursery.start(self._receiver.run)
             task_status.started()
+            visits = self._leases.visits()
             while True:
                 await self._doorbell.wait()
                 # What is written goes out first: each write asks the guard itself.
                 for client in self.devices.values():
                     client.kick()
                 self.guard.look()
+                if visits != (visits := self._leases.visits()):
+                    for client in self.devices.values():
+                        if client.end_visits(self._leases.is_over):
+                            nursery.start_soon(self._resubscribe, client)
 
     async def open_serial_devices(self, observer: PollingObserver, *, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
         """Run a device on every serial port that an observer finds, for ever."""
@@ -213,6 +219,11 @@ class SmartDeviceManager(DeviceHandler):
                     device=client.buffer.name,
                     **self._named(client.uid or 0),
                 )
+
+    async def _resubscribe(self, client: SmartDeviceClient) -> None:
+        """Have a device report again what it did before a visit; one that has left is asked when it comes back."""
+        with contextlib.suppress(DeviceError):
+            await self._subscribe(client)
 
     async def _accept(self, stream: trio.SocketStream) -> None:
         """Run a device that has connected over TCP. Beyond the most that there may be, it is turned away."""
