@@ -13,7 +13,7 @@ from rt.buffer.layout import BaseStructure
 from rt.buffer.lease import ALL_MARKS
 from rt.buffer.uid import DeviceUID
 from rt.catalog import Peripheral
-from rt.errors import DeviceError, RemoteProtocolError
+from rt.errors import RemoteProtocolError
 from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
 
 _try_lock = mutex.try_lock
@@ -98,10 +98,7 @@ class DeviceBuffer(Buffer):
             DeviceError: A name is unknown, or one cannot be read.
             BufferBusyError: Another process holds the lock.
         """
-        bitmap = self.peripheral.readable if params is None else self.peripheral.bitmap(params)
-        mute = self.peripheral.names(bitmap & ~self.peripheral.readable)
-        if mute:
-            raise DeviceError(f"{self.name}.{mute[0]} is not readable", device=self.name, param=mute[0])
+        bitmap = self.peripheral.read_bitmap(params)
         with self._lock:
             self._header.pending_read |= bitmap
         if self.doorbell is not None:

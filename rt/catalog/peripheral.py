@@ -73,6 +73,18 @@ class Peripheral(msgspec.Struct, frozen=True, kw_only=True):
             return (1 << len(self.params)) - 1
         return functools.reduce(lambda bits, name: bits | 1 << self.param(name).id, names, 0)
 
+    def read_bitmap(self, names: Iterable[str] | None = None) -> int:
+        """The bitmap of parameters that are to be read, of all readable ones if None.
+
+        Raises:
+            DeviceError: A name is unknown, or one cannot be read.
+        """
+        bitmap = self.readable if names is None else self.bitmap(names)
+        mute = self.names(bitmap & ~self.readable)
+        if mute:
+            raise DeviceError(f"{self.name}.{mute[0]} is not readable", device=self.name, param=mute[0])
+        return bitmap
+
     def names(self, bitmap: int) -> list[str]:
         """The names of the parameters in a bitmap, in ascending id."""
         return [param.name for param in self.params if bitmap >> param.id & 1]

@@ -53,6 +53,7 @@ class SmartDeviceClient:
         self._receiver = receiver or Receiver()
         self._subscriptions = Subscriptions()
         self._found: tuple[DeviceBuffer, SubRes] | None = None
+        self._write_interval = write_interval
         self._sender = Sender(link, gate, write_interval)
         self._intake = Intake(link.name, self._sender)
         self._heartbeat_id = 0
@@ -157,7 +158,7 @@ class SmartDeviceClient:
         buffer.counters.connects += 1
         self._sender.buffer = buffer
         self._intake.admit(self.uid)
-        self._sender.write_interval = buffer.peripheral.write_interval or self._sender.write_interval
+        self._sender.write_interval = buffer.peripheral.write_interval or self._write_interval
         while True:
             with contextlib.suppress(BufferBusyError):
                 buffer.discard_writes()
@@ -257,12 +258,7 @@ class SmartDeviceClient:
         Raises:
             DeviceError: A name is unknown or not readable, or too many requests wait.
         """
-        peripheral = self.buffer.peripheral
-        bitmap = peripheral.readable if params is None else peripheral.bitmap(params)
-        mute = peripheral.names(bitmap & ~peripheral.readable)
-        if mute:
-            raise DeviceError(f"{peripheral.name}.{mute[0]} is not readable", device=peripheral.name, param=mute[0])
-        self._sender.request(DevRead(bitmap))
+        self._sender.request(DevRead(self.buffer.peripheral.read_bitmap(params)))
 
     async def heartbeat(self, heartbeat_id: int | None = None, *, within: float = ANSWER_TIMEOUT) -> float:
         """Ask for a sign of life and return the round-trip time in s.

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import trio
 
+from rt import log
 from rt.buffer import DeviceBuffer, NullDevice
 from rt.buffer.device import Outgoing
 from rt.buffer.lease import ALL_MARKS
@@ -21,13 +22,17 @@ from rt.errors import BufferBusyError, DeviceError
 from rt.protocol import frames
 from rt.protocol.message import DevDisable, DevWrite, HbRes, Message
 from rt.smartdevice.exchange import Exchange
-from rt.smartdevice.link import Link
+from rt.smartdevice.link import Link, LinkGoneError
 
 BACKOFF_TIME: Final = 1.0
 """How long the write interval stays doubled after a device asked to be sent less, in s."""
 
 BUSY_PAUSE: Final = 0.001
 """Time until a buffer's lock is tried again, in s."""
+
+STUCK_AFTER: Final = 2.0
+"""How long a line may leave a frame waiting until it is given up, in s. What stands behind it cannot be disabled over it; a board is
+reset when its port is opened anew."""
 
 DISABLE_FRAME: Final = frames.encode(DevDisable())
 _MOST_ANSWERS: Final = 16
@@ -134,10 +139,10 @@ class Sender:
         """Send until cancelled.
 
         Raises:
-            LinkGoneError: The device is gone.
+            LinkGoneError: The device is gone, or the line takes nothing any more.
         """
         # A process that was killed here before may have left half a frame on the line, and a device that acts.
-        await self._link.send(frames.DELIMITER)
+        await self._hand_over(frames.DELIMITER)
         self._disable = True
         while True:
             if self._disable:
@@ -200,7 +205,7 @@ class Sender:
             self._drop(outgoing)
         else:
             buffer = self.buffer  # it may be exchanged while the line takes the frame
-            await self._link.send(frames.encode(outgoing.message))
+            await self._hand_over(frames.encode(outgoing.message))
             self._count(outgoing, buffer)
 
     def _count(self, outgoing: Outgoing, buffer: DeviceBuffer) -> None:
@@ -216,8 +221,15 @@ class Sender:
             self._gate.dropped(self._link.name, count)
 
     async def _send(self, data: bytes) -> None:
-        await self._link.send(data)
+        await self._hand_over(data)
         self.buffer.counters.frames_sent += 1
+
+    async def _hand_over(self, data: bytes) -> None:
+        with trio.move_on_after(STUCK_AFTER):
+            await self._link.send(data)
+            return
+        log.get_logger().warning("the Smart Device takes nothing any more: its line is closed", port=self._link.name)
+        raise LinkGoneError(f"{self._link.name} takes nothing any more", port=self._link.name)
 
     async def _wait(self, seconds: float) -> None:
         """Wait until there may be something new to do."""
