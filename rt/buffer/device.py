@@ -14,16 +14,11 @@ from rt.buffer.lease import ALL_MARKS
 from rt.buffer.uid import DeviceUID
 from rt.catalog import Peripheral
 from rt.errors import RemoteProtocolError
-from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
+from rt.protocol.message import INTERVAL_MAX, PARAMS_MAX, VALUES_MAX, DevData, DevRead, DevWrite, SubReq, SubRes
 
 _try_lock = mutex.try_lock
 _unlock = mutex.unlock
 _time = time.time
-
-_MAX_VALUES = 255 - 2
-"""Bytes of values in one message: the payload less its bitmap."""
-
-PARAM_BITS = 0xFFFF
 
 
 class Counters(BaseStructure):
@@ -152,14 +147,14 @@ class DeviceBuffer(Buffer):
             header = self._header
             read, header.pending_read = header.pending_read, 0
             pending, header.pending = header.pending, 0
-            taken = [Outgoing(DevRead(read & PARAM_BITS), 0)] if read else []
+            taken = [Outgoing(DevRead(read & PARAMS_MAX), 0)] if read else []
             if pending:
                 marks = self._marks_of(pending)
                 if marks & ~allowed:
                     permitted = pending & self._marked(allowed)
                     self.counters.writes_dropped += (pending & ~permitted).bit_count()
                     pending, marks = permitted, self._marks_of(permitted)
-                parts = self._block.split(pending, _MAX_VALUES)
+                parts = self._block.split(pending, VALUES_MAX)
                 taken += [Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), marks) for part in parts]
                 header.last_write = _time()
         return taken
@@ -203,8 +198,8 @@ class DeviceBuffer(Buffer):
         """
         bitmap = self.peripheral.subscribed if params is None else self.peripheral.bitmap(params)
         milliseconds = (self.peripheral.sub_interval if interval is None else interval) * 1000
-        if not 0 <= milliseconds <= PARAM_BITS:
-            raise OverflowError(f"an interval of {milliseconds:g} ms does not fit 0 to {PARAM_BITS}")
+        if not 0 <= milliseconds <= INTERVAL_MAX:
+            raise OverflowError(f"an interval of {milliseconds:g} ms does not fit 0 to {INTERVAL_MAX}")
         return SubReq(bitmap, max(1, round(milliseconds)) if milliseconds else 0)
 
     def make_sub_res(self) -> SubRes:
@@ -266,7 +261,7 @@ class DeviceBuffer(Buffer):
 
     def _data(self, bitmap: int) -> list[DevData]:
         return [
-            DevData(part, self._collect(self._update_bytes, part)) for part in self._block.split(bitmap, _MAX_VALUES)
+            DevData(part, self._collect(self._update_bytes, part)) for part in self._block.split(bitmap, VALUES_MAX)
         ]
 
     def _marks_of(self, bitmap: int) -> int:

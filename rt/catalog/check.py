@@ -15,16 +15,15 @@ import msgspec
 from rt.catalog.fault import NO_VALUE, Fault, Say, sayer, shown, typed
 from rt.catalog.parameter import MOST_BYTES, Parameter
 from rt.catalog.peripheral import DEFAULT_SUB_INTERVAL, Peripheral
+from rt.protocol.message import INTERVAL_MAX, VALUES_MAX
 
 MAX_PARAMS: Final = 16
 """The most parameters of a Smart Device: its bitmaps are 16 bits wide."""
 MOST_PARAMS: Final = 64
 """The most parameters of any peripheral: the bitmaps in its buffer are 64 bits wide."""
-MOST_MESSAGE_BYTES: Final = 253
-"""The most bytes of values in one message: a payload less its bitmap."""
 LONGEST_NAME: Final = 64
 LEAST_INTERVAL: Final = 0.001
-LONGEST_INTERVAL: Final = 65.535
+LONGEST_INTERVAL: Final = INTERVAL_MAX / 1000
 """Intervals travel as 16 bits of milliseconds; 0 would end a subscription (s)."""
 
 _PERIPHERAL_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -191,8 +190,8 @@ def _param(spec: _ParameterSpec, number: int, say: Say, *, smart: bool) -> Param
     subscribed = spec.readable if spec.subscribed is None else spec.subscribed
     param = Parameter(spec.name, ctype, number, readable=spec.readable, writeable=spec.writeable, subscribed=subscribed)
     size = ctypes.sizeof(param.platform_type)
-    if smart and size > MOST_MESSAGE_BYTES:
-        say("type", spec.type, f"it takes {size} bytes, and a message to a Smart Device carries {MOST_MESSAGE_BYTES}")
+    if smart and size > VALUES_MAX:
+        say("type", spec.type, f"it takes {size} bytes, and a message to a Smart Device carries {VALUES_MAX}")
     lower, upper = (_limit(param, key, getattr(spec, key), say) for key in ("lower", "upper"))
     if lower is not None and upper is not None and lower > upper:
         say("lower", lower, f"it is greater than upper = {upper}")

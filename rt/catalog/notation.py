@@ -36,7 +36,7 @@ from rt.catalog.notation_value import (
 from rt.catalog.peripheral import Peripheral
 from rt.errors import DeviceError, LocalProtocolError, RemoteProtocolError
 from rt.protocol import frames
-from rt.protocol.message import MESSAGES, DevData, DevWrite, Error, ErrorCode, Message, SubRes
+from rt.protocol.message import INTERVAL_MAX, MESSAGES, DevData, DevWrite, Error, ErrorCode, Message, SubRes
 
 FIELDS: Final = {
     kind: (("device",) if "params" in kind.__struct_fields__ else ()) + kind.__struct_fields__
@@ -155,7 +155,7 @@ class _Writer:
             raise wrong(("device",), error.message) from None
 
     def _interval(self) -> int:
-        return self._whole("interval", 0xFFFF, "a whole number of ms, 0 to 65535")
+        return self._whole("interval", INTERVAL_MAX, f"a whole number of ms, 0 to {INTERVAL_MAX}")
 
     def _id(self) -> int:
         return self._whole("id", 0xFF, "a whole number, 0 to 255")

@@ -22,6 +22,7 @@ from rt.cli.table import shown
 from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import DeviceError, RuntimeBaseException
+from rt.protocol.message import INTERVAL_MAX
 
 LOOK_INTERVAL = 1.0
 """Time without a value after which it is verified that the robot still runs (s)."""
@@ -45,7 +46,7 @@ rt subscribe bumper --json --count 10
 @click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=candidates.readable)
 @click.option(
     "--interval",
-    type=Number(above=0, most=65.535),
+    type=Number(above=0, most=INTERVAL_MAX / 1000),
     metavar="SECONDS",
     help="Time between two reports, 0.04 to 0.25. [the catalog's]",
 )

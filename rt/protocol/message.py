@@ -16,6 +16,9 @@ PARAMS_MAX = 0xFFFF
 INTERVAL_MAX = 0xFFFF
 """The longest subscription interval that fits its field, in milliseconds."""
 
+VALUES_MAX = 253
+"""The most bytes of values in one message: the longest payload less its bitmap."""
+
 
 class MessageType(enum.IntEnum):
     """The first byte of a message."""
@@ -90,7 +93,7 @@ class DevWrite(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         params: Bitmap of the parameters that follow.
-        data: Their values, packed without padding in ascending parameter id, at most 253 bytes.
+        data: Their values, packed without padding in ascending parameter id, at most `VALUES_MAX` bytes.
     """
 
     params: int

@@ -5,17 +5,16 @@ and leaves everything else to the devices' clients.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 import trio
 
 from rt.catalog.names import absent_device, resolve_uid
 from rt.errors import DeviceError
+from rt.protocol.message import INTERVAL_MAX
 from rt.remote import Handler, route
 from rt.smartdevice.client import SmartDeviceClient
-
-LONGEST_INTERVAL: Final = 65.535
 
 
 class DeviceHandler(Handler):
@@ -77,7 +76,7 @@ class DeviceHandler(Handler):
             await client.subscribe(params, interval, visit=visit)
         except (OverflowError, ValueError):  # NaN is neither
             raise DeviceError(
-                f"interval has to be 0 to {LONGEST_INTERVAL:g} s, not {interval:g}", interval=interval
+                f"interval has to be 0 to {INTERVAL_MAX / 1000:g} s, not {interval:g}", interval=interval
             ) from None
         if visit is not None and client.end_visits(self._is_over):  # it ended before the device had answered
             await client.resubscribe()

@@ -7,13 +7,11 @@ without padding. The rule of this module: what is needed for a bitmap is worked 
 import ctypes
 import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from rt.catalog import Parameter, Peripheral
 from rt.errors import DeviceError, RemoteProtocolError
-
-MAX_VALUES: Final = 253
-"""How many bytes of values fit one message, beside the bitmap."""
+from rt.protocol.message import VALUES_MAX
 
 
 class Packer:
@@ -67,7 +65,7 @@ class Packer:
         for param in self._peripheral.params:
             if bitmap >> param.id & 1:
                 width = ctypes.sizeof(param.platform_type)
-                if part and size + width > MAX_VALUES:
+                if part and size + width > VALUES_MAX:
                     parts.append(part)
                     part, size = 0, 0
                 part |= 1 << param.id

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rt import catalog
 from rt.catalog import Parameter, Peripheral
 from rt.errors import RemoteProtocolError
-from rt.smartdevice.payload import MAX_VALUES, Packer, checked, initial
+from rt.protocol.message import VALUES_MAX
+from rt.smartdevice.payload import Packer, checked, initial
 
 CATALOG = catalog.load()
 DEVICES = [peripheral for peripheral in CATALOG.values() if peripheral.device_id is not None]
@@ -34,7 +35,7 @@ def test_values_come_back_as_they_were(peripheral: Peripheral, bitmap: int, data
     assert peripheral.unpack(bitmap, payload) == wanted
 
 
-@given(st.sampled_from([*DEVICES, WIDE]), st.integers(0, 0xFFFF), st.binary(max_size=MAX_VALUES))
+@given(st.sampled_from([*DEVICES, WIDE]), st.integers(0, 0xFFFF), st.binary(max_size=VALUES_MAX))
 def test_any_bytes_are_values_or_an_error(peripheral: Peripheral, bitmap: int, payload: bytes) -> None:
     packer = Packer(peripheral)
     try:
@@ -47,7 +48,7 @@ def test_any_bytes_are_values_or_an_error(peripheral: Peripheral, bitmap: int, p
 @given(st.integers(0, 0xFFFF))
 def test_no_payload_is_too_long_and_none_is_missing(bitmap: int) -> None:
     payloads = Packer(WIDE).pack(bitmap, {param.name: initial(param) for param in WIDE.params})
-    assert all(len(payload) <= MAX_VALUES for _, payload in payloads)
+    assert all(len(payload) <= VALUES_MAX for _, payload in payloads)
     assert sum(part for part, _ in payloads) == bitmap
     ids = [number for part, _ in payloads for number in range(16) if part >> number & 1]
     assert ids == sorted(ids)
