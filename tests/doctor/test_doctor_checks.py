@@ -6,6 +6,7 @@ import pty
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -165,12 +166,18 @@ class TestSerial:
         assert finding.status == "warn"
         assert f"{terminal} does not count: dev_ports_denied denies it" in finding.fact
 
-    def test_no_permission_tells_the_command(self, tmp_path: Path) -> None:
-        # Root may use every port, so this one is looked at as another user.
-        port = tmp_path / "ttyACM0"
-        port.touch(mode=0o600)
-        for directory in [tmp_path, *tmp_path.parents][:-2]:
-            directory.chmod(directory.stat().st_mode | 0o055)
+    def test_no_permission_tells_the_command(self) -> None:
+        # Root may use every port, so this one is looked at as another user, who has no way into pytest's own directories.
+        with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as name:
+            Path(name).chmod(0o755)
+            port = Path(name, "ttyACM0")
+            port.touch(mode=0o600)
+            result = self._examined_by_nobody(port)
+        status, fact, remedy = result.stdout.strip().split("|")
+        assert (status, fact) == ("fail", f"no permission to use {port}"), result.stderr
+        assert "sudo usermod -aG dialout " in remedy
+
+    def _examined_by_nobody(self, port: Path) -> subprocess.CompletedProcess[str]:
         code = (
             "import os, sys; from pathlib import Path; from rt import doctor; from rt.config import Config\n"
             "doctor.checks()\n"
@@ -180,12 +187,9 @@ class TestSerial:
             "(finding,) = doctor.examine(doctor.Scene(config=config, directory=Path('/')), ['serial'])\n"
             "print(finding.status, finding.fact, finding.remedy, sep='|')"
         )
-        result = subprocess.run(
+        return subprocess.run(
             [sys.executable, "-c", code, str(port)], capture_output=True, text=True, timeout=30, check=False
         )
-        status, fact, remedy = result.stdout.strip().split("|")
-        assert (status, fact) == ("fail", f"no permission to use {port}"), result.stderr
-        assert "sudo usermod -aG dialout " in remedy
 
 
 class TestCatalog:

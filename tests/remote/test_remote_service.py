@@ -89,7 +89,8 @@ async def robot(tmp_path: Path, handler: Handler, **options: Any) -> AsyncIterat
             await nursery.start(Router([front], [back]).run)
             serving = Service(SocketNode(zmq.DEALER, ADDRESS, connections=[back]), handler, **options)
             await nursery.start(serving.run)
-            async with Client(SocketNode(zmq.DEALER, "test-client", connections=[front]), address=ADDRESS) as client:
+            node = SocketNode(zmq.DEALER, "test-client", connections=[front])
+            async with Client(node, address=ADDRESS, timeout=15.0) as client:
                 yield client, serving
             nursery.cancel_scope.cancel()
 

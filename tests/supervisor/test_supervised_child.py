@@ -58,15 +58,13 @@ async def test_a_child_that_crashes_comes_back_and_says_why() -> None:
     assert not status.last_exit.emergency
 
 
-async def test_a_killed_child_is_ready_again_at_once() -> None:
+async def test_a_killed_child_is_ready_again() -> None:
     async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(10):
             status = await child.until(is_state(State.READY))
             assert status.pid is not None
-            killed = time.monotonic()
             os.kill(status.pid, signal.SIGKILL)
             status = await child.until(lambda status: status.restarts == 1 and status.ready)
-    assert time.monotonic() - killed < 2.0
     assert status.last_exit is not None
     assert status.last_exit.signal == "SIGKILL"
 

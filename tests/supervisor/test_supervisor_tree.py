@@ -3,8 +3,8 @@
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -13,6 +13,10 @@ from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, assert_no_childr
 
 from rt.errors import ConfigError, RuntimeBaseException
 from rt.supervisor import ChildSpec, State, Supervisor
+
+PATIENCE = 30.0
+GRACE = 10 * PATIENCE
+"""So long a grace that a test which waits for it runs out of patience."""
 
 
 def child(name: str, body: str = WELL_BEHAVED, **options: float) -> ChildSpec:
@@ -27,7 +31,7 @@ async def supervising(watcher: Watcher, *specs: ChildSpec, stop_timeout: float =
         supervisor = Supervisor(
             specs, directory, on_line=watcher.on_line, on_change=watcher.on_change, stop_timeout=stop_timeout
         )
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 await nursery.start(supervisor.run)
                 yield supervisor
@@ -42,19 +46,24 @@ async def test_all_children_are_ready_when_the_supervisor_says_so() -> None:
         assert [(status.name, status.ready) for status in supervisor.status()] == [("device", True), ("executor", True)]
 
 
-async def test_children_start_together() -> None:
-    began = time.monotonic()
-    body = "time.sleep(0.5); say('READY=1'); time.sleep(1000)"
-    async with supervising(Watcher(), *(child(f"kid{number}", body) for number in range(4))):
-        assert time.monotonic() - began < 1.8
+async def test_children_start_together(tmp_path: Path) -> None:
+    # Each is ready when it has seen all of them.
+    body = f"""
+        open(r"{tmp_path}/" + str(os.getpid()), "w").close()
+        while len(os.listdir(r"{tmp_path}")) < 4:
+            time.sleep(0.01)
+        say("READY=1")
+        time.sleep(1000)
+    """
+    async with supervising(Watcher(), *(child(f"kid{number}", body) for number in range(4))) as supervisor:
+        assert all(status.ready for status in supervisor.status())
 
 
-async def test_children_stop_in_reverse_order_one_after_another_and_quickly() -> None:
+async def test_children_stop_in_reverse_order_one_after_another_and_nobody_waits_for_a_grace() -> None:
     watcher = Watcher()
-    async with supervising(watcher, child("device"), child("executor"), child("challenge")) as supervisor:
-        began = time.monotonic()
+    kids = [child(name, stop_timeout=GRACE) for name in ("device", "executor", "challenge")]
+    async with supervising(watcher, *kids, stop_timeout=GRACE) as supervisor:
         supervisor.shutdown("received SIGTERM")
-    assert time.monotonic() - began < 1.0
     stops = [(status.name, status.state) for status in watcher.statuses if status.reason.find("received SIGTERM") >= 0]
     order = list(dict.fromkeys(stops))
     assert order == [
@@ -96,11 +105,9 @@ async def test_a_shutdown_while_children_start_is_a_shutdown() -> None:
 
 async def test_all_stubborn_children_together_get_no_more_than_the_whole_time() -> None:
     watcher = Watcher()
-    stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=30.0) for number in range(3)]
+    stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=GRACE) for number in range(3)]
     async with supervising(watcher, *stubborn, stop_timeout=0.5) as supervisor:
-        began = time.monotonic()
         supervisor.shutdown("enough")
-    assert time.monotonic() - began < 2.0
     assert all(status.last_exit and status.last_exit.signal == "SIGKILL" for status in supervisor.status())
 
 
@@ -125,13 +132,11 @@ async def test_a_stubborn_child_does_not_take_the_grace_of_those_after_it() -> N
 
 async def test_a_kill_gives_no_grace_also_during_an_orderly_stop() -> None:
     watcher = Watcher()
-    stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=30.0) for number in range(3)]
-    async with supervising(watcher, *stubborn, stop_timeout=30.0) as supervisor:
+    stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=GRACE) for number in range(3)]
+    async with supervising(watcher, *stubborn, stop_timeout=GRACE) as supervisor:
         supervisor.shutdown("received SIGINT")
         await watcher.until(lambda: State.STOPPING in watcher.states("kid2"))
-        began = time.monotonic()
         supervisor.kill("received SIGINT again")
-    assert time.monotonic() - began < 1.0
 
 
 async def test_a_child_that_dies_during_the_stop_of_others_does_not_come_back() -> None:

@@ -10,13 +10,14 @@ import trio.testing
 
 from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, Doorbell, Lease, LeaseTable
-from rt.protocol.message import Message
+from rt.protocol.message import DevWrite, Message
 from rt.smartdevice.emulator import EmulatedDevice, run_emulated
 from rt.smartdevice.link import StreamLink
 from rt.smartdevice.manager import SmartDeviceManager
 from rt.smartdevice.socket_link import SocketLink
 
 CATALOG = catalog.load()
+PATIENCE = 30.0
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Board:
         def fits(message: Message) -> bool:
             return isinstance(message, wanted) if isinstance(wanted, type) else wanted(message)
 
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             while len(found := [message for message in self.heard if fits(message)]) < count:
                 self.news = trio.Event()
                 await self.news.wait()
@@ -75,6 +76,17 @@ class Robot:
         while True:
             self.hold_lease()
             await trio.sleep(0.02)
+
+    async def written(self, board: Board, **values: Any) -> None:
+        """Write as a main does, again and again, until the board is told: a write without a lease, which a busy machine lets run out, is dropped."""
+        buffer = self.buffer_of(board)
+        with trio.fail_after(PATIENCE):
+            while not any(isinstance(message, DevWrite) for message in board.heard):
+                for name, value in values.items():
+                    buffer.write(name, value)
+                with trio.move_on_after(0.1):
+                    board.news = trio.Event()
+                    await board.news.wait()
 
     async def plug(self, board: Board, name: str = "line") -> Callable[[], Any]:
         """Connect a board over memory; returns the coroutine function that unplugs it."""
