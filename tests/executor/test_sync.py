@@ -48,7 +48,11 @@ def team() -> Team:
 
 
 @pytest.fixture
-def keeper(prefix: str) -> Iterator[LeaseKeeper]:
+def keeper(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseKeeper]:
+    """A keeper whose lease ends by what it is told, and not because a busy machine lets the thread that beats wait."""
+    monkeypatch.setattr("rt.executor.lease.TIMEOUT", 600.0)
+    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
+    monkeypatch.setattr("rt.buffer.lease._ROOT_TIMEOUT_NS", 600 * 10**9)
     bell = Doorbell()
     with LeaseTable.open(prefix) as table:
         keeper = LeaseKeeper(table.slot(0), bell)
@@ -135,7 +139,7 @@ class Flag(threading.Event):
 
 
 def periodic(
-    team: Team, body: Callable[[int, Run], None], keeper: LeaseKeeper | None = None, period: float = 0.01
+    team: Team, body: Callable[[int, Run], None], keeper: LeaseKeeper | None = None, period: float = 0.2
 ) -> Run:
     """Call body(number of the call, run) at a period until it stops the run."""
     numbers = itertools.count()
@@ -155,13 +159,13 @@ def test_main_is_called_at_its_period_on_absolute_deadlines(team: Team) -> None:
 
     def body(number: int, run: Run) -> None:
         times.append(time.monotonic())
-        if number == 10:
+        if number >= 5:
             run.stopped.set()
 
-    run = periodic(team, body, period=0.02)
+    run = periodic(team, body, period=0.1)
     # Late calls are not made up for: the times stay on the grid of the period.
-    assert times[-1] - times[0] >= 10 * 0.02 - 0.02
-    assert run.calls == 11
+    assert times[-1] - times[0] >= 5 * 0.1 - 0.1
+    assert run.calls == 6
 
 
 def test_an_error_in_main_is_reported_and_main_goes_on(team: Team) -> None:
@@ -211,23 +215,23 @@ def test_the_lease_is_held_while_main_runs_and_given_up_at_the_end(team: Team, k
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
-        held.append(bool(keeper.table.fresh()))
-        if number == 2:
+        held.append(bool(keeper.table.holders()))
+        if number >= 2:
             run.stopped.set()
 
     periodic(team, body, keeper)
     assert held == [True] * 3
-    assert not keeper.table.fresh()
+    assert not keeper.table.holders()
 
 
 def test_after_an_error_a_call_has_to_end_well_before_devices_move_again(team: Team, keeper: Any) -> None:
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
-        held.append(bool(keeper.table.fresh()))
+        held.append(bool(keeper.table.holders()))
         if number == 1:
             raise ValueError
-        if number == 3:
+        if number >= 3:
             run.stopped.set()
 
     periodic(team, body, keeper)
@@ -272,10 +276,10 @@ def test_a_permission_that_runs_out_gives_the_lease_up_at_once(prefix: str) -> N
         keeper = LeaseKeeper(table.slot(0), bell)
         keeper.beat()
         keeper.grant(time.monotonic() + 60)
-        assert table.fresh()
+        assert table.holders()
         keeper.grant(time.monotonic() - 1)
         keeper.beat()
-        assert not table.fresh()
+        assert not table.holders()
     bell.close()
 
 
@@ -287,7 +291,7 @@ def test_a_lease_that_was_closed_is_not_granted_again(prefix: str) -> None:
         keeper.beat()
         keeper.close()
         keeper.grant()
-        assert not table.fresh()
+        assert not table.holders()
     bell.close()
 
 
@@ -309,7 +313,7 @@ def test_without_an_event_loop_the_lease_is_not_held(team: Team, prefix: str) ->
         table.beat()
 
         def body(_number: int, run: Run) -> None:
-            held.append(bool(table.fresh()))
+            held.append(bool(table.holders()))
             run.stopped.set()
 
         periodic(team, body, LeaseKeeper(table.slot(0), bell))
@@ -327,6 +331,7 @@ def test_actions_keep_the_lease_when_there_is_no_main(team: Team, keeper: Any) -
     assert keeper.table.holders()
     team.executor.interrupt(run)
     assert not keeper.permitted
+    assert not keeper.table.holders()
 
 
 @pytest.mark.parametrize("file", ["x", str(Path(__file__).with_name("rt_pretended.py"))])
