@@ -16,7 +16,7 @@ import msgspec
 import pytest
 import trio
 import zmq
-from support.robot import Device, Robot
+from support.robot import PATIENCE, Device, Robot
 from support.strangers import GREETING, frames_of, introduce
 
 from rt.protocol.control import GamepadState
@@ -25,6 +25,7 @@ from rt.remote import Client, SocketNode
 pytestmark = pytest.mark.system
 
 SECONDS = float(os.environ.get("NOISE_SECONDS", "5"))
+ENOUGH = 10 * SECONDS
 GROWTH = 100
 """How much memory a process may take beyond what it had after the first second of noise, in MiB."""
 SERVICES = (b"broker-service", b"device-service", b"executor-service")
@@ -177,7 +178,11 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
             began = time.monotonic()
             before: dict[str, float] = {}
             try:
-                while (passed := time.monotonic() - began) < SECONDS:
+                # On a busy machine it goes on until there was noise enough.
+                while (
+                    (passed := time.monotonic() - began) < SECONDS or not before or noise.sent.get("_zmq", 0) < ENOUGH
+                ):
+                    assert passed < SECONDS + PATIENCE, noise.sent
                     since = time.monotonic()
                     assert await station.call.list_uids(address="device-service") == [str(motor.uid)]
                     assert await station.call.mode(address="executor-service") == "teleop"
@@ -194,7 +199,6 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
     print(f"\n{SECONDS:g} s of noise: {noise.sent}")  # noqa: T201 - figures for whoever asks with -s
     print(f"{3 * len(times)} calls, median {times[len(times) // 2] * 1e3:.2f} ms, worst {times[-1] * 1e3:.1f} ms")  # noqa: T201
     print("MiB:", {name: f"{before[name]:.0f} -> {after[name]:.0f}" for name in processes})  # noqa: T201
-    assert noise.sent["_zmq"] > 50 * SECONDS / 5
     ended = [entry for entry in robot.log if entry["event"] == "child is ready"]
     assert len({entry["child"] for entry in ended}) == len(ended), "a child was started again"
     assert {name: robot.child(name) for name in ("device", "executor")} == {
