@@ -61,7 +61,7 @@ async def test_the_report_counts_datagrams(tmp_path: Path) -> None:
     node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), access._gate.keyring, required=True)
     service = Service(node, Handler())
     access.watch(service)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(service.run)
             async with DatagramNode("127.0.0.1", node._node.port, bind=False) as air:

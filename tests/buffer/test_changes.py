@@ -44,7 +44,7 @@ def sides(prefix: str) -> Iterator[Sides]:
 
 
 async def told(buffer: Buffer, *params: str) -> frozenset[str]:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         return await buffer.changed(*params)
 
 
@@ -127,7 +127,7 @@ async def test_a_buffer_that_is_locked_by_another_process_is_waited_for_too(side
         with theirs.transaction():
             signal.pause()
     try:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while is_free(theirs):  # noqa: ASYNC110 - another process takes a lock without a bell
                 await trio.sleep(0.001)
         assert await is_waiting(ours)

@@ -160,7 +160,7 @@ async def test_a_signal_ends_it_and_another_cuts_nothing_short(handlers: None, n
                 await trio.lowlevel.checkpoint()
                 steps.append("put back")
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await run_until_signal(work)
     os.kill(os.getpid(), number)
     await trio.lowlevel.checkpoint()
@@ -181,7 +181,7 @@ async def test_a_reader_that_is_slow_does_not_keep_a_line_from_being_cancelled(
     with open(read, "rb"), open(write, "w") as stdout:  # noqa: ASYNC230, PTH123 - the two ends of a pipe
         monkeypatch.setattr("sys.stdout", stdout)
         output = Output()
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await output.line("taken at once")
         with contextlib.suppress(BlockingIOError):
             while os.write(write, b"x" * 4096):

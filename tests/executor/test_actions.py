@@ -26,7 +26,7 @@ async def test_an_action_that_exits_ends_alone(nursery: trio.Nursery) -> None:
 
     executor.start(wait)
     executor.start(leave)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await reported.wait()
     assert errors == [("leave", SystemExit)]
     assert executor.is_running(wait)

@@ -287,7 +287,7 @@ async def test_a_device_on_a_link_answers_and_sends_on_its_own() -> None:
         nursery.start_soon(run_emulated, make("limit-switch"), StreamLink(theirs, "device"))
         await ours.send_all(b"\x01\0" + frames.encode(SubReq(1, 40)) + frames.encode(HbReq(3)))
         found: list[object] = []
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while len(found) < 6:
                 found += reader.feed(bytes(await ours.receive_some()))
         assert found[:3] == [Error(ErrorCode.UNEXPECTED_DELIMITER), SubRes(1, 40, 7), HbRes(3)]
@@ -296,7 +296,7 @@ async def test_a_device_on_a_link_answers_and_sends_on_its_own() -> None:
 
 
 async def test_a_device_on_a_pty_is_a_serial_port_until_it_is_unplugged(tmp_path: Path) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             port = await nursery.start(serve_pty, make("limit-switch"), tmp_path / "ttyACM0")
             for _ in range(2):  # it outlives who opens it

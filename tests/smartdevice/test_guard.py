@@ -41,7 +41,7 @@ class Lapses:
         self.news.set()
 
     async def wait(self) -> float:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await self.news.wait()
         self.news = trio.Event()
         return self.times[-1]
@@ -93,7 +93,7 @@ def is_open(guard: SafetyGuard) -> bool:
 
 
 async def until_open(guard: SafetyGuard) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while not guard.open:  # noqa: ASYNC110 - another process begins its lease without a bell
             await trio.sleep(0.002)
 
@@ -183,7 +183,7 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(pr
                     await trio.sleep(0.02)
 
             nursery.start_soon(renew)
-            with holder(prefix) as process:
+            with holder(prefix) as process, trio.fail_after(30):
                 while len(table.holders()) < 2:  # noqa: ASYNC110 - another process begins its lease without a bell
                     await trio.sleep(0.002)
                 await trio.sleep(0.05)

@@ -39,7 +39,7 @@ def writes_duty(value: float) -> Callable[[Message], bool]:
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for what no event tells of: another task's next step."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.001)
 
@@ -201,7 +201,7 @@ async def test_heartbeat_requests_are_answered_also_before_discovery(robot: Robo
     robot.nursery.start_soon(robot.manager._run_and_tell, StreamLink(ours, "line"))
     await theirs.send_all(frames.encode(HbReq(42)))
     reader = frames.FrameReader()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while HbRes(42) not in reader.feed(bytes(await theirs.receive_some())):
             pass
 

@@ -56,7 +56,7 @@ def said(events: Sequence[MutableMapping[str, Any]], words: str) -> list[Mutable
 
 
 async def gone(robot: Robot) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while robot.manager.devices:  # noqa: ASYNC110
             await trio.sleep(0.002)
 
@@ -102,7 +102,7 @@ async def test_a_board_is_unplugged_and_plugged_in_again_a_hundred_times_without
         await gone(robot)
         if turn % 2:  # it is back before anybody has seen that it was away
             continue
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while tasks() > without_a_board:  # noqa: ASYNC110
                 await trio.sleep(0.002)
         before = before or (open_files(), segments(prefix))
@@ -134,7 +134,7 @@ async def test_a_port_that_another_program_holds_is_told_of_once_with_its_name(r
         assert other.stdout
         other.stdout.readline()
         robot.nursery.start_soon(robot.manager.open_serial_devices, PollingObserver([str(port)], interval=0.02))
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not said(events, "cannot be opened"):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         other.stdin.close()

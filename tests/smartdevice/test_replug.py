@@ -22,7 +22,7 @@ TURNS = 100
 
 async def until(condition: Callable[[], Any]) -> None:
     """Wait for what no event tells of: another task's next step."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.001)
 
@@ -167,7 +167,7 @@ async def test_heartbeats_are_answered_while_the_buffer_is_busy(robot: Robot, mo
         monkeypatch.setattr(buffer, "update", busy)
         await line.send_all(frames.encode(DevData(0b1, b"\1")) + frames.encode(HbReq(42)))
         reader = frames.FrameReader()
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while HbRes(42) not in reader.feed(bytes(await line.receive_some())):
                 pass
         await until(lambda: buffer.counters.updates_dropped)

@@ -16,7 +16,7 @@ from rt.supervisor.notify import VARIABLE, Listener
 async def test_what_is_sent_is_heard() -> None:
     with place() as directory, Listener(directory / "n.sock") as listener:
         assert send(ready=True, status="all well", env={VARIABLE: str(listener.path)})
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             assert await listener.receive() == Notice(ready=True, status="all well")
         assert listener.receive_nowait() is None
 
@@ -26,7 +26,7 @@ async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
         with trio.move_on_after(0.01):
             await listener.receive()
         send(watchdog=True, env={VARIABLE: str(listener.path)})
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             assert (await listener.receive()).watchdog
 
 
@@ -80,7 +80,7 @@ async def test_a_removed_directory_is_made_again_with_its_socket(tmp_path: Path)
         listener.path.unlink()
         assert listener.mend()
         assert send(ready=True, env={VARIABLE: str(listener.path)})
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             assert (await listener.receive()).ready
 
 

@@ -174,7 +174,7 @@ async def check_link(open_line: OpenLine) -> None:
     """See that a kind of link keeps every clause, each on a new line."""
     for clause in CLAUSES:
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(30):
                 async with open_line() as line:
                     await clause(line)
         except BaseException as error:

@@ -97,7 +97,7 @@ async def keeping(spec: ChildSpec, watcher: Watcher) -> AsyncIterator[Child]:
             try:
                 yield child
             finally:
-                with trio.fail_after(10, shield=True):
+                with trio.fail_after(30, shield=True):
                     child.feed(Kill("the test is over", final=True))
                     await child.finished.wait()
         left = open_fds() - before
