@@ -41,8 +41,8 @@ test-binary *arguments:
 # Each kind of fault on 16 devices of a robot that drives, so many seconds long, and two minutes of noise at its ports, with figures
 [group("test")]
 soak seconds="60":
-    FAULT_SECONDS={{ seconds }} python -m pytest -m system tests/system/test_fault_matrix.py -s
-    NOISE_SECONDS=120 python -m pytest -m system tests/system/test_noise.py -s
+    FAULT_SECONDS={{ seconds }} python -m pytest -o faulthandler_timeout=0 -m system tests/system/test_fault_matrix.py -s
+    NOISE_SECONDS=120 python -m pytest -o faulthandler_timeout=0 -m system tests/system/test_noise.py -s
 
 # Style, format, types, and which way imports run
 [group("test")]
