@@ -54,6 +54,7 @@ async def test_the_methods_of_a_running_robot_explain_themselves(robot: Robot) -
 
 
 async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) -> None:
+    # One of each who refuses: the command, the router, the service; the sentences are in cli/test_methods.py.
     done = await robot.command("call", "teleop", "--help")
     assert done.returncode == 1
     assert "no robot runs as" in done.stderr
@@ -67,19 +68,9 @@ async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) 
         return done.stderr
 
     assert "there is no service devic-service; did you mean device-service?" in await refused("devic.ping")
-    assert "there is no service 7-service" in await refused("ping", "--service", "7")
-    assert "choose" not in await refused("describe")
-    assert "write broker.describe or device.describe or executor.describe, or use --service" in await refused(
-        "describe"
-    )
-    assert "device-service has no method 'pong'; did you mean ping?" in await refused("device.pong")
-    assert "no service has a method 'qqq'; `rt call --list` tells them" in await refused("qqq")
-    said = await refused("execute", "[{")
-    assert "argument requests came as [{, which is no JSON; allowed is list[" in said
+    assert "device-service has no method 'pong'; did you mean ping?" in await refused("pong", "--service", "device")
     said = await refused("execute", '[{"func": 5}]')
     assert "argument requests came as [{'func': 5}]: Expected `str`, got `int`" in said
-    said = await refused("execute", "[]", "maybe")
-    assert "argument block came as 'maybe': Expected `bool`, got `str`" in said
     assert "cannot be called with 3 arguments" in await refused("teleop", "1", "2", "3")
 
 
