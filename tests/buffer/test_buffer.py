@@ -211,15 +211,21 @@ def test_a_buffer_of_another_layout_is_refused_and_its_owner_replaces_it(prefix:
         reader.get_or_open(4 << 72, create=False)
 
 
-def test_a_process_killed_within_a_transaction_costs_nobody_anything(prefix: str) -> None:
+def test_what_a_process_that_was_killed_within_a_transaction_had_done_is_taken_back(prefix: str) -> None:
     with BufferStore(KNOWN, prefix, lock_timeout=0.01) as store:
         buffer = store.get_or_open(MOTOR)
         buffer.valid = True
+        buffer.set("enc_pos", 1.0)
         pid = os.fork()
         if pid == 0:
             with buffer.transaction():
+                buffer.set("enc_pos", 7.0)
+                buffer.write("deadband", 0.25)
                 os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(pid, 0)
+        assert buffer.get("enc_pos") == 1.0
+        assert buffer.recoveries == 1
+        assert buffer.get_write() == {}
         buffer.write("duty_cycle", 0.5)
         assert buffer.get_write() == {"duty_cycle": 0.5}
 
