@@ -16,7 +16,7 @@ KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))
 TELLING = ("enc_pos", "enc_vel", "motor_current")
 """Parameters that every writer gives the same value."""
-KILLS = int(os.environ.get("RT_HAMMER_KILLS", "300"))
+KILLS = int(os.environ.get("RT_HAMMER_KILLS", "150"))
 BROKEN = 3
 
 
@@ -32,7 +32,9 @@ class GiveUpError(Exception):
     """A writer changes its mind in the middle."""
 
 
-def give_up_sometimes(chance: random.Random) -> None:
+def dwell(chance: random.Random) -> None:
+    """Take the time between two steps in which a process can be killed, and now and then give up."""
+    select.select([], [], [], chance.uniform(0, 0.001))
     if chance.random() < 0.05:
         raise GiveUpError
 
@@ -45,7 +47,7 @@ def change_by_steps(buffer: DeviceBuffer, chance: random.Random) -> None:
         value = float(chance.randrange(1 << 20))
         for name in TELLING:
             buffer.set(name, value)
-            give_up_sometimes(chance)
+            dwell(chance)
 
 
 def change_by_message(buffer: DeviceBuffer, chance: random.Random) -> None:
