@@ -30,7 +30,7 @@ def parse_robot(address: str) -> tuple[str, int]:
     """Host and port of the address of a robot.
 
     Raises:
-        ConfigError: It has another form than `tcp://HOST:PORT`.
+        ConfigError: It has another form than `tcp://HOST:PORT`, or the host is an IPv6 address.
 
     Examples:
         >>> parse_robot("tcp://robot.local:6000")
@@ -41,6 +41,8 @@ def parse_robot(address: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError:
         host = port = None
+    if host and ":" in host:
+        raise ConfigError(f"{address}: robots are reached by IPv4; write such an address, or a name", address=address)
     if parts.scheme != "tcp" or not host or not port or parts.path:
         raise ConfigError(
             f"{address} is no address of a robot; write tcp://HOST:PORT, as tcp://robot.local:6000", address=address
@@ -73,7 +75,8 @@ async def shake_hands(
     """
     host, port = parse_robot(address)
     try:
-        await trio.socket.getaddrinfo(host, port)
+        # libzmq looks for an IPv4 address only, and would try for ever if there is none.
+        await trio.socket.getaddrinfo(host, port, trio.socket.AF_INET)
     except OSError as error:
         raise ConfigError(
             f"{address}: the host {host} is not known: {error.strerror}; an IP address does without names",
@@ -106,7 +109,10 @@ async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
         if silent == _TRIES:
             if bundle is None:
                 return f"what answers at {address} {_WANTS_KEY}; or it is no robot"
-            return f"the robot at {address} is not the one that the key of {bundle.station!r} was made for, or takes no keys"
+            return (
+                f"the robot at {address} is not the one that the key of {bundle.station!r} was made for, takes no keys,"
+                " or has another port"
+            )
 
 
 def _sentence(event: int, value: int, address: str, bundle: Bundle | None) -> str:

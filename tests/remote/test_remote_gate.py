@@ -254,6 +254,21 @@ async def test_an_address_of_another_form_is_refused(address: str) -> None:
         await shake_hands(address, None)
 
 
+async def test_a_host_without_an_ipv4_address_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="reached by IPv4"):
+        await shake_hands("tcp://[::1]:6000", None)
+
+    async def find(_host: str, _port: int, family: int = 0) -> list[object]:
+        await trio.lowlevel.checkpoint()
+        if family == socket.AF_INET:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return []
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", find)
+    with pytest.raises(ConfigError, match=r"the host robot\.local is not known"):
+        await shake_hands("tcp://robot.local:6000", None)
+
+
 async def test_a_host_that_nobody_knows_is_told() -> None:
     with pytest.raises(ConfigError, match=r"the host nobody\.invalid is not known"):
         await shake_hands("tcp://nobody.invalid:6000", None)
