@@ -1,6 +1,7 @@
 """`rt keys`: who may drive this robot from another computer."""
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -41,7 +42,7 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
     """
     ring = Keyring(Path(loaded.config.keys_dir))
     path = Path(output or f"{name}{SUFFIX}")
-    if output != "-" and path.exists():
+    if output != "-" and os.path.lexists(path):  # unlike `Path.exists`, it bears any name
         raise ConfigError(f"{path} exists; choose another file with --output", path=str(path))
     bundle = ring.new(name)
     if output == "-":
@@ -70,7 +71,7 @@ def list_keys(loaded: Loaded, as_json: bool) -> None:
         width = max(map(len, ring.stations), default=0)
         for each in ring.stations.values():
             click.echo(f"{each.name:<{width}}  made {each.made}  public key {each.public}")
-        if not ring.stations:
+        if not ring.stations and not ring.problems:
             click.echo(f"no station has a key in {ring.directory}: `rt keys new NAME` makes one", err=True)
     for problem in ring.problems:
         click.echo(f"rt: {problem}", err=True)
@@ -85,9 +86,8 @@ def revoke(loaded: Loaded, name: str) -> None:
     try:
         ring.revoke(name)
     except KeyError:
-        raise ConfigError(
-            f"no station {name!r} has a key{nearest(name, ring.stations)}; `rt keys list` shows them", name=name
-        ) from None
+        hint = nearest(name, ring.stations) or "; `rt keys list` shows them"
+        raise ConfigError(f"no station {name!r} has a key{hint}", name=name) from None
     click.echo(f"{name} is revoked: a robot that runs throws it out within a second")
 
 

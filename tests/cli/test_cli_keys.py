@@ -47,10 +47,22 @@ def test_a_file_in_the_way_is_kept_and_no_key_is_made(here: Path, capsys: pytest
     assert not (here / "keys").exists()
 
 
-def test_a_file_that_cannot_be_written_leaves_no_key(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["keys", "new", "blue", "--output", "absent/blue.rtkey"]) == 78
+@pytest.mark.parametrize("output", ["absent/blue.rtkey", "x" * 300])
+def test_a_file_that_cannot_be_written_leaves_no_key(
+    here: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    assert main.run(["keys", "new", "blue", "--output", output]) == 78
     assert "cannot be written" in capsys.readouterr().err
     assert not (here / "keys" / "blue.station").exists()
+
+
+def test_a_directory_that_is_open_to_others_is_said_and_nothing_else(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "keys").mkdir(mode=0o755)
+    assert main.run(["keys", "list"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is open to others: close it with `chmod 700" in line
 
 
 def test_a_mistyped_station_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
