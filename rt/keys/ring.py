@@ -202,10 +202,11 @@ class Keyring:
         values = files.read(path)
         try:
             return Station(name, curve_key(values["public"]), datagram_key(values), str(values.get("made", "")))
-        except (KeyError, ValueError) as error:
-            raise ConfigError(
-                f"{path} is no key ({error}): `rt keys revoke {name}`, then make it anew", path=str(path)
-            ) from None
+        except KeyError as error:
+            fault = f"it has no {error.args[0]}"
+        except ValueError as error:
+            fault = str(error)
+        raise ConfigError(f"{path} is no key ({fault}): `rt keys revoke {name}`, then make it anew", path=str(path))
 
     def _look(self) -> dict[str, _Stamp]:
         """The files there are, by their names, and the directory under an empty name."""
