@@ -7,13 +7,13 @@ have descriptors.
 """
 
 import ctypes
-import errno
 import fcntl
 import math
 import os
 import resource
 import socket
 import struct
+from collections.abc import Callable
 
 import trio
 import zmq
@@ -138,27 +138,32 @@ class Turnstile:
         used = descriptors()
         if used >= self.most and not self._shut:
             self._shut = True
-            for each in self._listeners:
-                each.shut()
-            self._tell(used)
+            self._tell(used, self._each(Listener.shut))
         elif used < self.most * 3 // 4 and self._shut:
             self._shut = False
-            for each in self._listeners:
-                each.reopen()
+            self._each(Listener.reopen)
 
-    def _tell(self, used: int) -> None:
+    def _each(self, change: Callable[[Listener], None]) -> str:
+        """Shut or reopen all; why that is not possible, which is no reason to end a robot."""
+        try:
+            for each in self._listeners:
+                change(each)
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
+
+    def _tell(self, used: int, trouble: str) -> None:
         if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
             self._said_at = trio.current_time()
-            self._log.warning("too many connections: nobody new is let in", descriptors=used, most=self.most)
+            about = {"descriptors": used, "most": self.most} | ({"trouble": trouble} if trouble else {})
+            self._log.warning("too many connections: nobody new is let in", **about)
 
 
 def descriptors() -> int:
     """About how many descriptors are in use: the system gives the lowest that is free."""
     try:
         lowest = os.eventfd(0)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
+    except OSError:
         return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     os.close(lowest)
     return lowest

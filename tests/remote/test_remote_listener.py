@@ -1,6 +1,7 @@
 """Addresses that are shut when too many connections stand: who is in stays, nobody new comes, nothing ends."""
 
 import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -55,6 +56,21 @@ async def test_a_turnstile_shuts_and_opens_again_and_says_so_once(listener: List
             turnstile.look()
             assert await lets_in(port_of(listener))
     assert [event["event"] for event in said] == ["too many connections: nobody new is let in"]
+
+
+async def test_a_kernel_that_cannot_shut_an_address_ends_nothing(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Listener) -> None:
+        raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+
+    monkeypatch.setattr(Listener, "shut", refuse)
+    turnstile = Turnstile()
+    turnstile.add(listener)
+    turnstile.most = 0
+    with structlog.testing.capture_logs() as said:
+        turnstile.look()
+    assert said[0]["trouble"] == "Protocol not available"
 
 
 async def test_who_is_in_stays_when_the_address_is_shut(listener: Listener) -> None:
