@@ -12,7 +12,7 @@ import contextlib
 import errno
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -86,29 +86,10 @@ class Keyring:
 
     def refresh(self) -> bool:
         """Look at the directory again; whether anything has changed. Takes some 10 microseconds for each file."""
-        before = self._seen or {}
         seen = self._look()
         if seen == self._seen:
             return False
-        problems = []
-        stations = {}
-        try:
-            files.check_directory(self.directory)
-            names = [name for name in sorted(seen) if name.endswith(STATION_SUFFIX) and not name.startswith(".")]
-        except ConfigError as error:
-            problems.append(error.message)
-            names = []
-        for filename in names:
-            name = filename.removesuffix(STATION_SUFFIX)
-            try:
-                known = self.stations.get(name) if seen[filename] == before.get(filename) else None
-                stations[name] = known or self._read_station(name)
-            except FileNotFoundError:
-                continue
-            except ConfigError as error:
-                problems.append(error.message)
-                if isinstance(error.__cause__, OSError):
-                    del seen[filename]  # it may be readable at the next look
+        stations, problems = self._read_stations(seen, self._seen or {})
         self._seen = seen
         self.stations = stations
         self.problems = tuple(problems)
@@ -191,6 +172,31 @@ class Keyring:
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}{STATION_SUFFIX}"
+
+    def _read_stations(
+        self, seen: dict[str, _Stamp], before: Mapping[str, _Stamp]
+    ) -> tuple[dict[str, Station], list[str]]:
+        """The stations whose files were seen, and what is wrong with the others; only what has changed is opened."""
+        try:
+            files.check_directory(self.directory)
+        except ConfigError as error:
+            return {}, [error.message]
+        stations = {}
+        problems = []
+        for filename in sorted(seen):
+            if not filename.endswith(STATION_SUFFIX) or filename.startswith("."):
+                continue
+            name = filename.removesuffix(STATION_SUFFIX)
+            try:
+                known = self.stations.get(name) if seen[filename] == before.get(filename) else None
+                stations[name] = known or self._read_station(name)
+            except FileNotFoundError:
+                continue
+            except ConfigError as error:
+                problems.append(error.message)
+                if isinstance(error.__cause__, OSError):
+                    del seen[filename]  # it may be readable at the next look
+        return stations, problems
 
     def _read_station(self, name: str) -> Station:
         path = self._path(name)
