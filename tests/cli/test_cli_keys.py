@@ -1,9 +1,11 @@
 """`rt keys`, and the flags that reach a robot on another machine, as a person meets them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from rt.cli import main
 
@@ -11,11 +13,12 @@ Shell = pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: Shell) -> Path:
+def here(tmp_path: Path, monkeypatch: Shell) -> Iterator[Path]:
     for name in ("RT_ROBOT", "RT_KEY", "RT_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    structlog.reset_defaults()
 
 
 def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
