@@ -4,11 +4,14 @@ The rule of this module: an identity counts as gone only when the last connectio
 one entry for each connection that stands, however many identities come and go.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 
 class Departures:
     """Knows which identity speaks over which connection; iterates over the identities that are there.
+
+    Args:
+        on_takeover: Told of an identity that speaks over another connection although its own still stands.
 
     >>> departures = Departures()
     >>> departures.heard(7, b"a"), departures.heard(8, b"b"), departures.heard(9, b"b")
@@ -19,7 +22,8 @@ class Departures:
     1
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_takeover: Callable[[bytes], None] | None = None) -> None:
+        self._on_takeover = on_takeover
         self._speaker: dict[int, bytes] = {}
         self._connection: dict[bytes, int] = {}
 
@@ -36,6 +40,8 @@ class Departures:
             return None
         gone = self._close(connection)
         self._speaker[connection] = identity
+        if identity in self._connection and self._on_takeover is not None:
+            self._on_takeover(identity)
         self._connection[identity] = connection
         return gone
 

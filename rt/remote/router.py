@@ -8,6 +8,7 @@ sends or fails to read stops it for the others.
 
 import contextlib
 import errno
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -40,6 +41,9 @@ RETURN_TIME = 1.0
 GATHER_TIME = 0.05
 """Peers that go within this time are told of together, in s."""
 
+COMPLAINT_INTERVAL = 1.0
+"""Time between two log events about names that are used twice, in s."""
+
 GONE_MAX = 1000
 """Identities in one message about peers that have gone."""
 
@@ -66,6 +70,7 @@ class RouterCounters(msgspec.Struct):
         malformed: Messages of the wrong number of frames, or for nobody and no message of the call protocol.
         dropped: Messages that could be neither delivered nor answered.
         gone: Peers whose messages were delivered, and who have gone; the services were told.
+        takeovers: Names that were taken by a newer connection while the older one stood.
     """
 
     routed: int = 0
@@ -74,6 +79,7 @@ class RouterCounters(msgspec.Struct):
     malformed: int = 0
     dropped: int = 0
     gone: int = 0
+    takeovers: int = 0
 
 
 class Router:
@@ -109,7 +115,8 @@ class Router:
         self._gate = gate
         self._log = logger or log.get_logger()
         self._services: dict[bytes, None] = {}
-        self._departures = Departures()
+        self._departures = Departures(self._tell_takeover)
+        self._said_at = -math.inf
         self._leaving: list[bytes] = []
         self._nursery: trio.Nursery | None = None
 
@@ -186,6 +193,13 @@ class Router:
         """Tell the services of callers who have gone."""
         self.counters.gone += len(gone)
         self._tell(gone, list(self._services), back)
+
+    def _tell_takeover(self, identity: bytes) -> None:
+        """Say that a name has a newer connection: libzmq never hands on what comes over the older one, nor tells its end."""
+        self.counters.takeovers += 1
+        if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
+            self._said_at = trio.current_time()
+            self._log.warning("a name was connected twice: only its newest connection is served", name=_text(identity))
 
     def _tell(self, gone: Sequence[bytes], peers: Sequence[bytes], *sides: Socket) -> None:
         for first in range(0, len(gone), GONE_MAX):

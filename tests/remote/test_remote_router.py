@@ -1,13 +1,14 @@
 """The router: messages reach who they are for, absence is said at once, and strangers stop nothing."""
 
+import contextlib
 import os
 import random
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 import zmq
 
@@ -25,7 +26,7 @@ class Echo(Handler):
         return value
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def routing(*frontends: str, backend: str) -> AsyncIterator[tuple[Router, trio.Nursery]]:
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
@@ -208,6 +209,23 @@ async def test_the_newest_connection_of_a_name_has_it(tmp_path: Path) -> None:
             await new.recv()
             await client.send(b"twin-service", rpc.encode(rpc.Notification("hello", [])))
             assert rpc.decode((await new.recv())[1]) == rpc.Notification("hello", [])
+
+
+async def test_a_name_that_two_clients_have_is_said_once(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as said:
+        async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+            router._log = structlog.get_logger()
+            await nursery.start(echo_service(router.backends[0]).run)
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(3):
+                    node = SocketNode(zmq.DEALER, "dashboard-client", connections=router.frontends)
+                    client = await stack.enter_async_context(Client(node, address="echo-service", timeout=20))
+                    for _ in range(2):
+                        assert await client.call.echo(1) == 1
+            assert router.counters.takeovers == 2
+    assert [(entry["event"], entry["name"]) for entry in said if entry["log_level"] == "warning"] == [
+        ("a name was connected twice: only its newest connection is served", "dashboard-client")
+    ]
 
 
 async def test_an_address_in_use_is_said_with_its_remedy(tmp_path: Path) -> None:
