@@ -137,7 +137,7 @@ class Gate:
         return endpoint
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer for the sockets that were bound, until cancelled; from then on nobody is admitted."""
+        """Answer for the sockets that were bound, until cancelled; then nobody is admitted, and the addresses are given up."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._answer)
