@@ -23,7 +23,7 @@ from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.bells import ROOT_SEAT
 from rt.catalog import Catalog
 from rt.config import Config
-from rt.diagnostics import LoopDelay, SlowSteps, health
+from rt.diagnostics import LoopDelay, SlowSteps, health, watched
 from rt.keys import Keyring
 from rt.process.call import child_command
 from rt.remote import (
@@ -159,7 +159,7 @@ class Application:
             if self._signals and threading.current_thread() is threading.main_thread():
                 stack.enter_context(self._answering_signals())
             if self.config.debug:
-                self.steps = stack.enter_context(SlowSteps().watching())
+                self.steps = stack.enter_context(watched())
             stack.enter_context(self._held)
             stack.enter_context(self._scope)
             self._nursery = await stack.enter_async_context(trio.open_nursery())

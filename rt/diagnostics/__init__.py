@@ -2,6 +2,6 @@
 
 from rt.diagnostics.clock import watch_clock
 from rt.diagnostics.health import Health, LoopDelay, health
-from rt.diagnostics.steps import SlowSteps
+from rt.diagnostics.steps import SlowSteps, watched
 
-__all__ = ["Health", "LoopDelay", "SlowSteps", "health", "watch_clock"]
+__all__ = ["Health", "LoopDelay", "SlowSteps", "health", "watch_clock", "watched"]

@@ -20,36 +20,46 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         tasks: Tasks of the event loop.
         threads: Threads that Python knows of.
-        rss: Memory that is in the machine's, in bytes; shared memory counts too.
-        fds: Open descriptors.
+        rss: Memory that is in the machine's, in bytes; shared memory counts too. None if there is no descriptor left to look by.
+        fds: Open descriptors, or None likewise.
         gc_collections: Runs of the garbage collector since the start, of the youngest to the oldest generation.
         gc_objects: Objects that it has made but not looked at yet, likewise.
     """
 
     tasks: int
     threads: int
-    rss: int
-    fds: int
+    rss: int | None
+    fds: int | None
     gc_collections: tuple[int, ...]
     gc_objects: tuple[int, ...]
 
 
 def health() -> Health:
-    """Look at this process; within an event loop. Takes some 100 us."""
+    """Look at this process; within an event loop. Takes some 100 us, and never fails."""
     return Health(
         tasks=trio.lowlevel.current_statistics().tasks_living,
         threads=threading.active_count(),
         rss=_resident(),
-        # Less the one that the look itself opens.
-        fds=len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - only their number is wanted
+        fds=_descriptors(),
         gc_collections=tuple(generation["collections"] for generation in gc.get_stats()),
         gc_objects=gc.get_count(),
     )
 
 
-def _resident() -> int:
+def _resident() -> int | None:
     # proc(5): size, resident, ... in pages
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+    except OSError:
+        return None
+
+
+def _descriptors() -> int | None:
+    try:
+        # Less the one that the look itself opens.
+        return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - only their number is wanted
+    except OSError:
+        return None
 
 
 class LoopDelay:

@@ -140,6 +140,24 @@ class SlowSteps(trio.abc.Instrument):
                 )
 
 
+_WATCHER: trio.lowlevel.RunVar[SlowSteps | None] = trio.lowlevel.RunVar("who watches this loop", None)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[SlowSteps]:
+    """Watch the event loop of this thread, or let whoever does already go on, so that a step is told of once; until he ends."""
+    watcher = _WATCHER.get()
+    if watcher is not None:
+        yield watcher
+        return
+    with SlowSteps().watching() as steps:
+        _WATCHER.set(steps)
+        try:
+            yield steps
+        finally:
+            _WATCHER.set(None)
+
+
 def place(frame: FrameType | None) -> str | None:
     """The innermost lines of a stack, inside first, up to where trio called the task: ``a.py:12 read < b.py:3 main``."""
     found: list[str] = []

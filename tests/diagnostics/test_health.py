@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import time
 
 import pytest
@@ -20,6 +21,7 @@ async def test_open_descriptors_and_tasks_are_counted() -> None:
         nursery.cancel_scope.cancel()
     for end in ends:
         os.close(end)
+    assert before.fds
     assert after.fds == before.fds + 2
     assert after.tasks == before.tasks + 1
     assert health().fds == before.fds
@@ -30,6 +32,8 @@ async def test_memory_and_threads_and_garbage_are_there() -> None:
     gc.collect()
     ballast = b"x" * 50_000_000
     after = health()
+    assert before.rss
+    assert after.rss
     assert after.rss - before.rss > 40_000_000, len(ballast)
     assert after.threads >= 1
     assert after.gc_collections[2] == before.gc_collections[2] + 1
@@ -55,3 +59,15 @@ async def test_it_is_looked_at_each_second(autojump_clock: MockClock) -> None:
     delay = LoopDelay()
     await delay.sample(until=trio.current_time() + 10)
     assert delay._samples == 10
+
+
+async def test_a_process_without_a_descriptor_left_is_looked_at_all_the_same() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        found = health()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found.fds is None
+    assert found.rss is None
+    assert found.tasks

@@ -7,7 +7,7 @@ import pytest
 import structlog
 import trio
 
-from rt.diagnostics import SlowSteps
+from rt.diagnostics import SlowSteps, watched
 from rt.diagnostics import steps as module
 from rt.diagnostics.steps import place
 
@@ -101,6 +101,21 @@ async def test_nothing_of_it_stays() -> None:
     assert threading.active_count() == before
     with pytest.raises(KeyError):
         trio.lowlevel.remove_instrument(steps)
+
+
+async def test_two_watchers_of_one_loop_are_one() -> None:
+    before = threading.active_count()
+    with structlog.testing.capture_logs() as logs, watched() as first:
+        with watched() as second:
+            assert second is first
+            assert threading.active_count() == before + 1
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(slow, name="the slow one")
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
+    assert [entry["task"] for entry in logs].count("the slow one") == 1
+    with watched() as third:
+        assert third is not first
 
 
 def test_it_watches_the_loop_of_a_second_thread_too() -> None:
