@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from rt import catalog, log
-from rt.app import Application, stdout_format
+from rt.app import Application
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.bells import ROOT_SEAT
 from rt.cli.log_keeper import LogKeeper
@@ -83,6 +83,13 @@ def refuse_strangers(config: Config) -> None:
         if keyring.problems and not keyring.stations:
             raise ConfigError(keyring.problems[0])
         require_keys(config, keyring.stations)
+
+
+def stdout_format(config: Config) -> str:
+    """The log format on stdout: what the option says, or pretty on a terminal and JSON elsewhere."""
+    if config.log_format != "auto":
+        return config.log_format
+    return "pretty" if sys.stdout.isatty() else "json"
 
 
 def start(

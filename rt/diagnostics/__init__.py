@@ -2,6 +2,7 @@
 
 from rt.diagnostics.clock import watch_clock
 from rt.diagnostics.health import Health, LoopDelay, health
+from rt.diagnostics.report import report_health
 from rt.diagnostics.steps import SlowSteps, watched
 
-__all__ = ["Health", "LoopDelay", "SlowSteps", "health", "watch_clock", "watched"]
+__all__ = ["Health", "LoopDelay", "SlowSteps", "health", "report_health", "watch_clock", "watched"]

@@ -1,4 +1,4 @@
-"""What one process of rt opens and closes.
+"""The Application: what one process of rt opens and closes.
 
 An Application owns the process's sockets, buffers and tasks. When it ends, its tasks end first, and then whatever it has made is
 closed, in reverse order. An exception in any of its tasks ends it and reaches its owner; none is only logged.
@@ -6,26 +6,22 @@ closed, in reverse order. An exception in any of its tasks ends it and reaches i
 
 import contextlib
 import functools
-import signal
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self, TypeVar
 
-import msgspec
 import trio
-import zmq
 
 from rt import catalog, log
+from rt.app import nodes
+from rt.app.settings import ChildSettings
+from rt.app.signals import answered
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
-from rt.buffer.bells import ROOT_SEAT
 from rt.catalog import Catalog
 from rt.config import Config
-from rt.diagnostics import LoopDelay, SlowSteps, health, watched
+from rt.diagnostics import SlowSteps, report_health, watched
 from rt.keys import Keyring
-from rt.process.call import child_command
 from rt.remote import (
     Client,
     DatagramNode,
@@ -36,53 +32,11 @@ from rt.remote import (
     Node,
     Router,
     Service,
-    SocketNode,
     VerifyingNode,
 )
-from rt.remote.address import get_connection, interface_of
-from rt.remote.loghub import QUEUE_EVENTS
+from rt.remote.address import get_connection
 
 T = TypeVar("T")
-
-
-class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child needs to know; the one message on its lifeline.
-
-    Attributes:
-        role: What it does: ``device``, ``executor`` or ``emulator``.
-        config: The options, with addresses resolved.
-        directory: The instance directory.
-        shm_prefix: What the names of this robot's shared memory begin with.
-        doorbell: The inherited eventfd that wakes the device process.
-        bells: The inherited eventfds that wake the processes that wait for changes, by seat.
-        seat: The child's seat among them.
-        emulated: Virtual Smart Devices to run, as ``UID[:JSON]``, for the role ``emulator``.
-    """
-
-    role: str
-    config: Config
-    directory: str
-    shm_prefix: str
-    doorbell: int
-    bells: tuple[int, ...] = ()
-    seat: int = ROOT_SEAT
-    emulated: tuple[str, ...] = ()
-
-    def encode(self) -> bytes:
-        """The message for the lifeline (MessagePack)."""
-        return msgspec.msgpack.encode(self)
-
-    @classmethod
-    def decode(cls, message: bytes) -> Self:
-        """The settings that a message carries.
-
-        Raises:
-            msgspec.ValidationError: It is no such message.
-        """
-        return msgspec.msgpack.decode(message, type=cls)
-
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Application:
@@ -157,7 +111,7 @@ class Application:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             if self._signals and threading.current_thread() is threading.main_thread():
-                stack.enter_context(self._answering_signals())
+                stack.enter_context(answered(self._answer))
             if self.config.debug:
                 self.steps = stack.enter_context(watched())
             stack.enter_context(self._held)
@@ -177,21 +131,6 @@ class Application:
         if self.stopped is None:
             self.stopped = reason
             self._scope.cancel(reason)
-
-    @contextlib.contextmanager
-    def _answering_signals(self) -> Iterator[None]:
-        # Around everything else, so that the second half of a doubled signal does not end the process in the middle of its end.
-        token = trio.lowlevel.current_trio_token()
-
-        def take(number: int, _frame: FrameType | None) -> None:
-            token.run_sync_soon(self._answer, signal.Signals(number).name, idempotent=True)
-
-        before = [(number, signal.signal(number, take)) for number in STOP_SIGNALS]
-        try:
-            yield
-        finally:
-            for number, handler in before:
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _answer(self, name: str) -> None:
         if self.stopped is None:
@@ -266,12 +205,7 @@ class Application:
         if node is None:
             self._clients += 1
             identity = f"{self.name}-client" + (f"-{self._clients}" if self._clients > 1 else "")
-            node = SocketNode(
-                zmq.DEALER,
-                identity,
-                connections=[get_connection(self.config.router_frontend)],
-                options=self.config.client_option,
-            )
+            node = nodes.client_node(self.config, identity)
         return await self._own(Client(node))
 
     async def make_service(
@@ -297,12 +231,7 @@ class Application:
             if self._serves:
                 raise RuntimeError(f"{self.name}-service is there already; give another service a node of its own")
             self._serves = True
-            node = SocketNode(
-                zmq.DEALER,
-                f"{self.name}-service",
-                connections=[get_connection(self.config.router_backend)],
-                options=self.config.service_option,
-            )
+            node = nodes.service_node(self.config, f"{self.name}-service")
         service = Service(
             node,
             handler,
@@ -320,7 +249,7 @@ class Application:
             handler: Has a route ``update_gamepads`` with one argument, ``{"0": {"lx": f, "ly": f, "rx": f, "ry": f, "btn":
                 bits}}``; see `rt.protocol.control`.
         """
-        node = DatagramNode.from_address(self.config.control_addr, bind=True)
+        node = nodes.control_node(self.config, bind=True)
         if self.gate is None:
             return await self.make_service(handler, node)
         required = self.gate.guards(self.config.control_addr)
@@ -328,7 +257,7 @@ class Application:
 
     async def make_control_client(self) -> Client:
         """A client that sends gamepads, as the driver's station does, with ``notification=True``: nobody answers."""
-        return await self.make_client(DatagramNode.from_address(self.config.control_addr, bind=False))
+        return await self.make_client(nodes.control_node(self.config, bind=False))
 
     async def make_update_service(self, handler: Handler) -> Service:
         """A service that receives device updates.
@@ -336,15 +265,15 @@ class Application:
         Args:
             handler: Has a route ``update`` with one argument, ``{"UID": {"PARAM": value, ...}, ...}``.
         """
-        return await self.make_service(handler, self._update_node(bind=True))
+        return await self.make_service(handler, nodes.update_node(self.config, bind=True))
 
     async def make_update_client(self) -> Client:
         """A client that sends device updates, as the broker does, with ``notification=True``: nobody answers."""
-        return await self.make_client(self._update_node(bind=False))
+        return await self.make_client(nodes.update_node(self.config, bind=False))
 
     async def make_update_node(self) -> DatagramNode:
         """Where device updates are sent, for messages that are encoded already."""
-        return await self._own(self._update_node(bind=False))
+        return await self._own(nodes.update_node(self.config, bind=False))
 
     async def make_log_forwarder(self) -> LogHub:
         """The log hub: publishes what this process logs, and what other processes hand in; running, behind the gate if there is one.
@@ -373,37 +302,14 @@ class Application:
             handler: Its methods are named by level and take an event, a dict; of a level without a method nothing comes.
             level: The least severity that is wanted; that of the options by default.
         """
-        least = log.LEVELS[level or self.config.log_level]
-        routes = handler.routes()
-        options: dict[int, int | bytes] = {zmq.RCVHWM: QUEUE_EVENTS}
-        node = SocketNode(
-            zmq.SUB,
-            connections=[get_connection(self.config.log_frontend)],
-            subscriptions=[name for name, severity in log.LEVELS.items() if name in routes and severity >= least],
-            options=options,
-        )
+        node = nodes.log_node(self.config, handler.routes(), level or self.config.log_level)
         # Warnings only: if this process hands in its own log, a refused event would be told by one that is refused too.
         return await self.make_service(handler, node, log.get_logger("warning"))
 
     def report_health(self) -> None:
         """Say in the log every `health_check_interval` how this process is; see `rt.diagnostics`."""
-        self.nursery.start_soon(self._report_health, name=f"health of {self.name}")
-
-    async def _report_health(self) -> None:
-        delay = LoopDelay()
-        while True:
-            await delay.sample(until=trio.current_time() + self.config.health_check_interval)
-            mean, most = delay.take()
-            self.logger.debug(
-                "health",
-                process=self.name,
-                **msgspec.structs.asdict(health()),
-                delay_mean=round(mean, 6),
-                delay_max=round(most, 6),
-                **(
-                    {"slow_steps": self.steps.count, "slowest_step": round(self.steps.longest, 3)} if self.steps else {}
-                ),
-            )
+        report = functools.partial(report_health, self.name, self.config.health_check_interval, self.steps)
+        self.nursery.start_soon(report, name=f"health of {self.name}")
 
     async def _own(self, resource: contextlib.AbstractAsyncContextManager[T]) -> T:
         """Keep something open in a task of its own, so that any task of the process may ask for it."""
@@ -415,17 +321,3 @@ class Application:
 
         opened: T = await self.nursery.start(hold)
         return opened
-
-    def _update_node(self, *, bind: bool) -> DatagramNode:
-        interface = interface_of(self.config.bind)
-        return DatagramNode.from_address(self.config.update_addr, bind=bind, interface=interface)
-
-
-def stdout_format(config: Config) -> str:
-    """The log format on stdout: what the option says, or pretty on a terminal and JSON elsewhere."""
-    if config.log_format != "auto":
-        return config.log_format
-    return "pretty" if sys.stdout.isatty() else "json"
-
-
-__all__ = ["Application", "ChildSettings", "child_command", "stdout_format"]

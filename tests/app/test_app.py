@@ -8,7 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from rt import config
-from rt.app import Application, ChildSettings, child_command, stdout_format
+from rt.app import Application, ChildSettings, child_command
+from rt.cli.robot import stdout_format
 from rt.config import Config
 from rt.errors import CatalogError, RemoteCallError
 from rt.remote import Handler, route

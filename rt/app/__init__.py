@@ -1,0 +1,7 @@
+"""One process of rt: what it opens and closes, and what a child is told when it is started."""
+
+from rt.app.application import Application
+from rt.app.settings import ChildSettings
+from rt.process.call import child_command
+
+__all__ = ["Application", "ChildSettings", "child_command"]

@@ -1,0 +1,45 @@
+"""What the root tells a child that it starts."""
+
+from typing import Self
+
+import msgspec
+
+from rt.buffer.bells import ROOT_SEAT
+from rt.config import Config
+
+
+class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child needs to know; the one message on its lifeline.
+
+    Attributes:
+        role: What it does: ``device``, ``executor`` or ``emulator``.
+        config: The options, with addresses resolved.
+        directory: The instance directory.
+        shm_prefix: What the names of this robot's shared memory begin with.
+        doorbell: The inherited eventfd that wakes the device process.
+        bells: The inherited eventfds that wake the processes that wait for changes, by seat.
+        seat: The child's seat among them.
+        emulated: Virtual Smart Devices to run, as ``UID[:JSON]``, for the role ``emulator``.
+    """
+
+    role: str
+    config: Config
+    directory: str
+    shm_prefix: str
+    doorbell: int
+    bells: tuple[int, ...] = ()
+    seat: int = ROOT_SEAT
+    emulated: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """The message for the lifeline (MessagePack)."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, message: bytes) -> Self:
+        """The settings that a message carries.
+
+        Raises:
+            msgspec.ValidationError: It is no such message.
+        """
+        return msgspec.msgpack.decode(message, type=cls)
