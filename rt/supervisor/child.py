@@ -50,9 +50,6 @@ from rt.supervisor.table import AT_REST
 LINGER = 0.5
 """Seconds for which the output of a child that has exited is still read: somebody else may hold its pipes open."""
 
-MEND_INTERVAL = 0.5
-"""Seconds of silence after which it is verified that the child can still reach us."""
-
 _LEVELS = {State.READY: "info", State.STOPPING: "info", State.STOPPED: "info"}
 _LEVELS |= {State.KILLING: "warning", State.BACKOFF: "warning", State.FAILED: "error"}
 
@@ -193,11 +190,12 @@ class Child:
     async def _one_life(self, stack: contextlib.ExitStack) -> SpawnFailed | Exited:
         self._said = ""
         began = trio.current_time()
+        path = self._directory / f"notify-{self.spec.name}.sock"
         try:
-            listener = stack.enter_context(self._open_listener())
+            listener = stack.enter_context(Listener(path))
         except OSError as error:
             # Not the command's fault: another try may find the directory usable again.
-            return SpawnFailed(errno.EAGAIN, f"{error.strerror or error}: {self._notify_path}")
+            return SpawnFailed(errno.EAGAIN, f"{error.strerror or error}: {path}")
         try:
             process = await spawn(self.spec, listener.path, stack)
         except OSError as error:
@@ -229,17 +227,6 @@ class Child:
         )
         return exited
 
-    @property
-    def _notify_path(self) -> Path:
-        return self._directory / f"notify-{self.spec.name}.sock"
-
-    def _open_listener(self) -> Listener:
-        try:
-            return Listener(self._notify_path)
-        except FileNotFoundError:  # the directory was removed under the running robot
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return Listener(self._notify_path)
-
     def _hear_all(self, timer: Timer) -> None:
         """Take in what the child has said before its silence is judged: it may be we who did not listen for a while."""
         listener = self._listener
@@ -247,23 +234,17 @@ class Child:
             return
         while (notice := listener.receive_nowait()) is not None:
             self._heed(notice)
-        if timer in self._timers and self._mended(listener):
+        if timer in self._timers and listener.unreachable():
             # It could not reach us, so its silence says nothing: its time begins anew.
             seconds = self.spec.ready_timeout if timer is Timer.READY else self.spec.watchdog
             self._timers[timer] = trio.current_time() + (seconds or 0.0)
-
-    def _mended(self, listener: Listener) -> bool:
-        try:
-            return listener.mend()
-        except OSError:
-            return True
 
     async def _attend(self, process: trio.Process, listener: Listener, output: Output) -> int:
         pidfd = os.pidfd_open(process.pid)
         self._listener = listener
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, listener)
+                nursery.start_soon(listener.hear, self._heed)
                 drained = trio.Event()
                 nursery.start_soon(_drain, process, output, drained)
                 await trio.lowlevel.wait_readable(pidfd)
@@ -283,13 +264,6 @@ class Child:
             os.close(pidfd)
         return returncode
 
-    async def _listen(self, listener: Listener) -> None:
-        while True:
-            with trio.move_on_after(MEND_INTERVAL):
-                self._heed(await _receive(listener))
-                continue
-            self._mended(listener)
-
     def _heed(self, notice: Notice) -> None:
         if notice.status is not None and notice.status != self._said:
             self._said = notice.status
@@ -300,14 +274,6 @@ class Child:
             self.feed(Alive())
         if notice.trouble:
             self.feed(Trouble())
-
-
-async def _receive(listener: Listener) -> Notice:
-    while True:
-        # The socket is another one when it was mended meanwhile.
-        with contextlib.suppress(trio.ClosedResourceError):
-            return await listener.receive()
-        await trio.lowlevel.checkpoint()
 
 
 async def _drain(process: trio.Process, output: Output, drained: trio.Event) -> None:

@@ -7,9 +7,9 @@ What the datagrams mean is in `rt.protocol.notify`.
 import contextlib
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 import trio
 
@@ -17,12 +17,15 @@ from rt.protocol import notify
 
 VARIABLE = "NOTIFY_SOCKET"
 
+MEND_INTERVAL = 0.5
+"""Seconds of silence after which it is verified that the child can still reach us."""
+
 
 class Listener:
     """Receives what one child says. A context manager: leaving it closes and unlinks the socket.
 
     Args:
-        path: Where the socket is made; one that is left from before is replaced.
+        path: Where the socket is made; one that is left from before is replaced, a directory that was removed made again.
 
     Raises:
         OSError: The socket cannot be made there.
@@ -51,12 +54,30 @@ class Listener:
                 return False
         except OSError:
             pass
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new, self._file = _bound(self.path)
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
         self._socket = new
         return True
+
+    def unreachable(self) -> bool:
+        """Whether the child could not reach us until now; mends that if it can be mended."""
+        try:
+            return self.mend()
+        except OSError:
+            return True
+
+    async def hear(self, heed: Callable[[notify.Notice], None]) -> NoReturn:
+        """Give each datagram to a function until a cancel, whatever becomes of the socket's file meanwhile."""
+        while True:
+            with trio.move_on_after(MEND_INTERVAL) as patience:
+                # Closed: it was mended by another task, and the socket is another one.
+                with contextlib.suppress(trio.ClosedResourceError):
+                    heed(await self.receive())
+                    continue
+                await trio.lowlevel.checkpoint()
+            if patience.cancelled_caught:
+                self.unreachable()
 
     async def receive(self) -> notify.Notice:
         """Wait for the next datagram. A checkpoint; a cancel loses nothing.
@@ -87,6 +108,7 @@ def _bound(path: Path) -> tuple[socket.socket, os.stat_result]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         sock.bind(os.fspath(path))
         return sock, path.stat()
