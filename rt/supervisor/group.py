@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 
 import trio
 
+from rt import log
+
 SWEEP_TIMEOUT = 1.0
 """How long a killed straggler may take to be gone, in seconds."""
 
@@ -53,23 +55,28 @@ def members(session: int) -> Iterator[int | None]:
 async def sweep(leader: int) -> int:
     """Kill what is left of the group and the session of a process that has exited but has not been reaped.
 
-    A checkpoint after every few dozen processes of the system. A cancel leaves the rest of them unswept.
+    The group needs no descriptor of ours. Where none is left, the rest of the session is not found, and the log says so: nobody's
+    end is a reason for ours. A checkpoint after every few dozen processes of the system. A cancel leaves the rest of them unswept.
 
     Returns:
         How many processes outside of the group were killed.
     """
     killed = 0
     signal_group(leader, signal.SIGKILL)
-    for _ in range(_ROUNDS):
-        found: list[int] = []
-        for index, pid in enumerate(members(leader)):
-            if pid is not None and pid != leader:
-                found.append(pid)
-            if index % 32 == 31:
-                await trio.lowlevel.checkpoint()
-        if not found:
-            break
-        killed += await _kill(found, leader)
+    try:
+        for _ in range(_ROUNDS):
+            found: list[int] = []
+            for index, pid in enumerate(members(leader)):
+                if pid is not None and pid != leader:
+                    found.append(pid)
+                if index % 32 == 31:
+                    await trio.lowlevel.checkpoint()
+            if not found:
+                break
+            killed += await _kill(found, leader)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        log.get_logger().warning("cannot look for what a process has left behind", leader=leader, reason=reason)
     return killed
 
 

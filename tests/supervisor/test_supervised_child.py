@@ -1,6 +1,8 @@
 """A child as a real process: it becomes ready, fails, comes back, and goes with all that it started."""
 
+import errno
 import os
+import resource
 import signal
 import sys
 import time
@@ -153,6 +155,23 @@ async def test_what_a_crashed_child_started_goes_with_it() -> None:
             await child.until(is_state(State.FAILED))
             await gone(await watcher.number("group "))
             await gone(await watcher.number("session "))
+
+
+async def test_a_child_that_ends_while_we_have_no_descriptor_left_comes_back() -> None:
+    watcher = Watcher()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with keeping(spec_of(WELL_BEHAVED, backoff=0.05), watcher) as child:
+        with trio.fail_after(20):
+            pid = (await child.until(is_state(State.READY))).pid
+            assert pid is not None
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            try:
+                os.kill(pid, signal.SIGKILL)
+                status = await child.until(lambda status: "cannot be started" in status.reason)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert os.strerror(errno.EMFILE) in status.reason
+            assert (await child.until(is_state(State.READY))).restarts >= 1
 
 
 async def test_a_process_that_holds_the_pipes_from_elsewhere_delays_nothing_for_long() -> None:
