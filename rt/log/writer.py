@@ -1,5 +1,6 @@
 """Where the lines of a process go: to a file descriptor that never makes anybody wait, or to a stream in memory."""
 
+import fcntl
 import os
 import select
 import socket
@@ -31,8 +32,8 @@ class LineWriter:
 
     Args:
         fd: Where lines go. A file, a pipe or a terminal is opened anew, so that making it non-blocking changes nothing for others
-            that write to the same place. A socket, as the journal of systemd is, cannot be: each of its writes is told not
-            to wait.
+            that write to the same place, but that what they write to a file comes at its end, too. A socket, as the journal
+            of systemd is, cannot be: each of its writes is told not to wait.
 
     Attributes:
         dropped: Lines that nobody took, since the last that somebody did.
@@ -47,9 +48,13 @@ class LineWriter:
         self._poll: select.poll | None = None
         _writers.add(self)
         try:
-            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            kind = os.fstat(fd).st_mode
+            if stat.S_ISSOCK(kind):
                 self._socket = socket.socket(fileno=os.dup(fd))
                 return
+            if stat.S_ISREG(kind):
+                # Else whoever writes there beside us, as an error of `rt run > FILE 2>&1`, would write over our lines.
+                fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
             flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             self._fd = os.open(f"/proc/self/fd/{fd}", flags)
         except OSError:  # of another user, or no /proc: asked before each write whether it would wait

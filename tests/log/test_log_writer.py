@@ -58,6 +58,14 @@ def test_a_reader_that_has_gone_ends_nobody(pipe: tuple[int, int]) -> None:
     assert writer.dropped == 1
 
 
+def test_what_others_write_to_the_same_file_comes_after_our_lines(tmp_path: Path) -> None:
+    with (tmp_path / "all.txt").open("wb", buffering=0) as file:
+        file.write(b"before\n")
+        LineWriter(file.fileno()).write(b"a line")
+        file.write(b"after\n")
+    assert (tmp_path / "all.txt").read_text() == "before\na line\nafter\n"
+
+
 def test_a_socket_that_nobody_reads_makes_nobody_wait() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
