@@ -1,7 +1,8 @@
 """The Application: what one process of rt opens and closes.
 
 An Application owns the process's sockets, buffers and tasks. When it ends, its tasks end first, and then whatever it has made is
-closed, in reverse order. An exception in any of its tasks ends it and reaches its owner; none is only logged.
+closed, in reverse order. An exception in any of its tasks ends it and reaches its owner, in a group as every nursery makes it; none
+is only logged.
 """
 
 import contextlib
@@ -227,20 +228,16 @@ class Application:
             InstanceBusyError: The node's address is in use.
             TypeError, NameError: The signature of a route cannot be served.
         """
-        if node is None:
-            if self._serves:
-                raise RuntimeError(f"{self.name}-service is there already; give another service a node of its own")
-            self._serves = True
-            node = nodes.service_node(self.config, f"{self.name}-service")
-        service = Service(
-            node,
-            handler,
-            concurrency=self.config.service_workers,
-            logger=logger or self.logger,
-            threads=self.threads,
-        )
-        await self.nursery.start(service.run)
-        return service
+        if node is not None:
+            return await self._serve(handler, node, logger)
+        if self._serves:
+            raise RuntimeError(f"{self.name}-service is there already; give another service a node of its own")
+        self._serves = True
+        try:
+            return await self._serve(handler, nodes.service_node(self.config, f"{self.name}-service"), logger)
+        except BaseException:
+            self._serves = False  # it is not there: it may be asked for again
+            raise
 
     async def make_control_service(self, handler: Handler) -> Service:
         """A service that receives gamepads from the driver's station, from stations with a key only where the gate says so.
@@ -310,6 +307,19 @@ class Application:
         """Say in the log every `health_check_interval` how this process is; see `rt.diagnostics`."""
         report = functools.partial(report_health, self.name, self.config.health_check_interval, self.steps)
         self.nursery.start_soon(report, name=f"health of {self.name}")
+
+    async def _serve(
+        self, handler: Handler, node: Node, logger: structlog.typing.FilteringBoundLogger | None
+    ) -> Service:
+        service = Service(
+            node,
+            handler,
+            concurrency=self.config.service_workers,
+            logger=logger or self.logger,
+            threads=self.threads,
+        )
+        await self.nursery.start(service.run)
+        return service
 
     async def _own(self, resource: contextlib.AbstractAsyncContextManager[T]) -> T:
         """Keep something open in a task of its own, so that any task of the process may ask for it."""

@@ -4,6 +4,7 @@ The rule of this module: a call that is late is counted and never made up for. T
 nothing drifts, and those that have passed are left out.
 """
 
+import inspect
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
@@ -73,15 +74,19 @@ async def spin(func: Callable[..., Awaitable[Any]], /, *args: Any, interval: flo
 
     Raises:
         ValueError: The interval is none.
+        TypeError: The function is not async; known when it has been called once.
     """
+    name = getattr(func, "__qualname__", repr(func))
     schedule = Schedule(trio.current_time(), interval)
     say_at = 1
     while True:
-        await func(*args, **kwargs)
+        call = func(*args, **kwargs)
+        if not inspect.isawaitable(call):
+            raise TypeError(f"{name} cannot be called at an interval: it is not async")
+        await call
         deadline = schedule.next(trio.current_time())
         if schedule.overruns >= say_at:
             say_at = 2 * schedule.overruns
-            name = getattr(func, "__qualname__", repr(func))
             log.get_logger().warning(
                 "a periodic call does not keep its interval",
                 function=name,

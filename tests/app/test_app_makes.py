@@ -103,6 +103,24 @@ async def test_a_second_service_of_the_same_name_is_refused(tmp_path: Path) -> N
                 await app.make_service(Ear())
 
 
+async def test_a_service_that_did_not_come_about_may_be_asked_for_again(tmp_path: Path) -> None:
+    class Wrong(Handler):
+        @route
+        def method(self, value: "NotThere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with trio.fail_after(20):
+        async with Application("again", options(tmp_path)) as app:
+            with pytest.raises(NameError):
+                await app.make_service(Wrong())
+            with trio.move_on_after(0.05) as impatient:  # there is no router yet
+                await app.make_service(Ear())
+            assert impatient.cancelled_caught
+            await app.make_router()
+            await app.make_service(Ear())
+            client = await app.make_client()
+            assert "describe" in await client.call.describe(address="again-service")
+
+
 async def test_a_service_logs_where_it_is_told_to(tmp_path: Path) -> None:
     with trio.fail_after(20), structlog.testing.capture_logs() as logs:
         async with Application("talker", options(tmp_path)) as app:

@@ -78,6 +78,21 @@ async def test_what_is_no_interval_is_refused(interval: float) -> None:
         await spin(trio.sleep, 0, interval=interval)
 
 
+async def test_an_error_of_a_call_ends_it_and_is_the_callers() -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await spin(fail)
+
+
+async def test_a_function_that_is_not_async_is_an_error_that_says_so() -> None:
+    def tick() -> None: ...
+
+    with pytest.raises(TypeError, match="tick cannot be called at an interval: it is not async"):
+        await spin(tick)  # type: ignore[arg-type]
+
+
 @given(
     start=st.floats(-1e6, 1e6),
     interval=st.floats(1e-3, 1e3),

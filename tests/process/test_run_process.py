@@ -73,6 +73,17 @@ async def test_a_cancel_asks_it_to_end() -> None:
     assert [entry["event"] for entry in logs] == ["process started", "process was stopped"]
 
 
+async def test_one_that_is_stopped_hears_the_request() -> None:
+    process, lines = python(ASLEEP)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: run_process(process, terminate_timeout=math.inf))
+            await lines.said("ready")
+            process.send_signal(signal.SIGSTOP)
+            nursery.cancel_scope.cancel()
+    assert process.returncode == -signal.SIGTERM
+
+
 async def test_one_that_does_not_end_is_killed() -> None:
     process, lines = python(DEAF)
     with trio.fail_after(20), structlog.testing.capture_logs() as logs:
