@@ -4,11 +4,16 @@ import faulthandler
 import os
 import sys
 
+import msgspec
+
 from rt import log
 from rt.app import ChildSettings
+from rt.errors import RemoteProtocolError
 from rt.process.call import ROLE as CALL
 from rt.process.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
+
+_USAGE = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -20,38 +25,57 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code.
     """
-    role, fd = arguments
-    lifeline = Lifeline.adopt(int(fd))
+    match arguments:
+        case [role, fd] if fd.isdecimal():
+            pass
+        case _:
+            sys.stderr.write(
+                "rt: _child is how rt starts its own processes; `rt --help` tells what people may ask for\n"
+            )
+            return _USAGE
     if role == "lint":
         from rt.lint import child as lint
 
-        return lint.main(lifeline)
+        return lint.main(Lifeline.adopt(int(fd)))
+    # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.
+    faulthandler.enable()
+    log.configure(fmt="json", app=role, pid=os.getpid())
+    try:
+        return _be(role, Lifeline.adopt(int(fd)))
+    except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
+        return exit_code(error, f"the {role} process failed")
+
+
+def _be(role: str, lifeline: Lifeline) -> int:
     if role == CALL:
-        faulthandler.enable()
         _restore_library_path()
         from rt.process import role as call
 
         return call.main(lifeline)
-    settings = ChildSettings.decode(lifeline.read_message())
+    settings = _settings(lifeline.read_message())
     os.set_inheritable(settings.doorbell, False)
-    # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.
-    faulthandler.enable()
     config = settings.config
     log.configure(level=config.log_level, fmt="json", app=role, pid=os.getpid(), instance=config.instance)
-    try:
-        if role == "executor":
-            _restore_library_path()
-            from rt.executor import process as executor
+    if role == "executor":
+        _restore_library_path()
+        from rt.executor import process as executor
 
-            return executor.main(settings, lifeline)
-        if role in {"device", "emulator"}:
-            from rt.smartdevice import process as smartdevice
+        return executor.main(settings, lifeline)
+    if role in {"device", "emulator"}:
+        from rt.smartdevice import process as smartdevice
 
-            return smartdevice.main(settings, lifeline)
-    except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
-        return exit_code(error, f"the {role} process failed")
+        return smartdevice.main(settings, lifeline)
     sys.stderr.write(f"rt: there is no role {role!r}\n")
-    return 2
+    return _USAGE
+
+
+def _settings(message: bytes) -> ChildSettings:
+    try:
+        return ChildSettings.decode(message)
+    except msgspec.DecodeError as error:
+        raise RemoteProtocolError(
+            f"the root's settings cannot be read ({error}); if rt was replaced while the robot ran, restart the robot"
+        ) from None
 
 
 def _restore_library_path() -> None:
