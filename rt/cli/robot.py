@@ -23,7 +23,7 @@ from rt.diagnostics import watch_clock
 from rt.errors import ConfigError
 from rt.instance import Instance
 from rt.keys import Keyring
-from rt.process.ending import told
+from rt.process.ending import Told
 from rt.supervisor import signals
 
 
@@ -52,22 +52,24 @@ async def run_robot(
     Raises:
         InstanceBusyError: Another program holds one of its addresses.
     """
-    async with contextlib.AsyncExitStack() as stack:
-        # First to come and last to go: everything else may have something to say.
-        logs = await stack.enter_async_context(Application("log", config, signals=False))
-        gate = await logs.make_gate()
-        await logs.make_log_forwarder()
-        if (keeper := LogKeeper.of(config)) is not None:
-            await logs.nursery.start(keeper.run)
-        logs.nursery.start_soon(watch_clock)
-        doorbell = Doorbell()
-        stack.callback(doorbell.close)
-        bells = Bells(seat=ROOT_SEAT)
-        stack.callback(bells.close)
-        leases = stack.enter_context(LeaseTable.open(instance.shm_prefix))
-        root = Root(config, instance, doorbell, bells, leases, gate=gate, emulated=emulated, early=early)
-        with told("the robot failed"):
-            await root.run(beside, name)
+    told = Told("the robot failed")
+    with told:
+        async with contextlib.AsyncExitStack() as stack:
+            # First to come and last to go: everything else may have something to say.
+            logs = await stack.enter_async_context(Application("log", config, signals=False))
+            gate = await logs.make_gate()
+            await logs.make_log_forwarder()
+            if (keeper := LogKeeper.of(config)) is not None:
+                await logs.nursery.start(keeper.run)
+            logs.nursery.start_soon(watch_clock)
+            doorbell = Doorbell()
+            stack.callback(doorbell.close)
+            bells = Bells(seat=ROOT_SEAT)
+            stack.callback(bells.close)
+            leases = stack.enter_context(LeaseTable.open(instance.shm_prefix))
+            root = Root(config, instance, doorbell, bells, leases, gate=gate, emulated=emulated, early=early)
+            with told:
+                await root.run(beside, name)
     return root.exit_code
 
 

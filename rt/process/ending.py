@@ -4,9 +4,8 @@ The rule of this module: whatever ends a process is one event of its log, with e
 nurseries make hide neither an emergency stop nor the one sentence that a person is to read.
 """
 
-import contextlib
 import sys
-from collections.abc import Iterator
+from typing import Self
 
 import trio
 
@@ -41,15 +40,28 @@ def exit_code(error: BaseException, sentence: str) -> int:
     return 1
 
 
-@contextlib.contextmanager
-def told(sentence: str) -> Iterator[None]:
-    """Say in the log by what a block fails, while there is a log, and let the error go on to its owner. A cancel is no failure."""
-    try:
-        yield
-    except BaseException as error:
-        if not all(isinstance(cause, trio.Cancelled) for cause in leaves(error)):
-            exit_code(error, sentence)
-        raise
+class Told:
+    """Says in the log by what a block fails, and lets the error go on to its owner; a cancel is no failure.
+
+    A context manager that may be entered again within itself: the innermost block that fails is told of, while most of the log is
+    still there, and the others are not.
+
+    Args:
+        sentence: As for `exit_code`.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        self._sentence = sentence
+        self._said = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None or self._said or all(isinstance(cause, trio.Cancelled) for cause in leaves(error)):
+            return
+        self._said = True
+        exit_code(error, self._sentence)
 
 
 def _asked_for(stop: SystemExit) -> int:

@@ -91,6 +91,34 @@ async def test_an_error_of_a_task_of_the_broker_does_so_too(
     assert len(told(logs, "the robot failed")) == 1
 
 
+async def test_an_error_of_the_log_itself_stops_the_robot_and_is_told_once(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_hub = Application.make_log_forwarder
+    ready = trio.Event()
+
+    async def failing(app: Application) -> LogHub:
+        async def stumble() -> None:
+            await ready.wait()
+            raise ZeroDivisionError("on purpose")
+
+        app.nursery.start_soon(stumble)
+        return await open_hub(app)
+
+    async def stay(_robot: Robot) -> None:
+        ready.set()
+        await trio.sleep_forever()
+
+    children(monkeypatch, WELL_BEHAVED)
+    monkeypatch.setattr(Application, "make_log_forwarder", failing)
+    raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
+    with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
+        await run_robot(options, instance, beside=stay)
+    assert len(told(logs, "stopping all children")) == 1
+    (event,) = told(logs, "the robot failed")
+    assert event["exc_info"].subgroup(ZeroDivisionError)
+
+
 async def test_a_robot_that_is_stopped_while_it_starts_is_neither_ready_nor_incomplete(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
