@@ -4,6 +4,7 @@ The rule of this module: nothing is told twice, and whatever was missed is said,
 """
 
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -25,8 +26,8 @@ ANSWER_TIMEOUT = 5.0
 """How long a robot at an address may take to answer (s)."""
 SETTLE_TIME = 0.2
 """How long the newest lines may take into the file (s), before the file is read up to where the live log goes on."""
-RECENT = timedelta(seconds=10)
-"""What is older than this when the connection stands cannot come live any more."""
+RECENT = 10_000
+"""So many lines from the end of the file may come live as well: more than wait anywhere. Their stamps do not tell, clocks are set."""
 _CHUNK = 4096  # bytes that a pipe which is writable takes without waiting
 
 
@@ -191,17 +192,17 @@ class Follower:
         if self._file is None or not (again or self._wants_past):
             return
         since = self._lost + timedelta(microseconds=1) if again else None
-        recent = datetime.now(UTC) - RECENT
+        recent: deque[tuple[str, ...]] = deque(maxlen=RECENT)
         await trio.sleep(SETTLE_TIME)
-        self._known.clear()
         with await self._printer.past(self._file):
             async for lines in read_file(self._file):
                 events = [event_of(line) for line in lines]
                 if since is not None:
                     events = [event for event in events if (moment := moment_of(event)) and moment >= since]
                     events = [event for event in events if _key(event) not in self._early]
-                self._known.update(_key(event) for event in events if (moment := moment_of(event)) and moment >= recent)
+                recent.extend(map(_key, events))
                 await self._printer.events(events)
+        self._known = set(recent)
         self._early.clear()
 
 

@@ -13,10 +13,17 @@ from rt.cli.log_follower import Follower, Printer
 from rt.cli.log_keeper import LogKeeper
 from rt.cli.log_view import LogView
 from rt.instance.logfile import LogFile
+from rt.log.stamp import now
 from rt.protocol.logevent import encode_line
 from rt.remote.loghub import LogHub
 
-ODD = {"event": "odd", "level": "info", "app": {"a": [1]}, "child": [2], "timestamp": "2026-01-01T00:00:00Z"}
+ODD = {"event": "odd", "level": "info", "app": {"a": [1]}, "child": [2]}
+OLD = {
+    "event": "old",
+    "level": "info",
+    "app": "device",
+    "timestamp": "2020-01-01T00:00:00Z",
+}  # before the clock was set
 
 
 async def test_what_is_in_the_file_and_comes_live_is_printed_once(
@@ -25,7 +32,8 @@ async def test_what_is_in_the_file_and_comes_live_is_printed_once(
     log.configure(stream=io.StringIO(), app="root")
     path, address = tmp_path / "robot.log", f"ipc://{tmp_path}/hub"
     # Of a program of another kind, in the file already.
-    path.write_bytes(encode_line(ODD) + b"\nno event\n")
+    odd = {**ODD, "timestamp": now()}
+    path.write_bytes(encode_line(odd) + b"\nno event\n")
     follower = Follower(Printer(LogView(as_json=True)), address, file=path, wants_past=True)
 
     told: list[str] = []
@@ -35,7 +43,7 @@ async def test_what_is_in_the_file_and_comes_live_is_printed_once(
             await nursery.start(LogHub([address]).run)
             await nursery.start(LogKeeper(LogFile(path, 1 << 20, 2)).run)
             log.get_logger().info("before")
-            log.relay(ODD)
+            log.relay(OLD)
             nursery.start_soon(follower.run)
             number = 0
             with trio.fail_after(40):
@@ -47,5 +55,5 @@ async def test_what_is_in_the_file_and_comes_live_is_printed_once(
             nursery.cancel_scope.cancel()
     finally:
         structlog.reset_defaults()
-    assert told[:4] == ["odd", "no event", "before", "odd"]
+    assert told[:4] == ["odd", "no event", "before", "old"]
     assert told[4:] == [f"said {each}" for each in range(len(told) - 4)]
