@@ -77,8 +77,14 @@ class _Pipeline:
         self._spread(event, severity)
 
     def relay(self, fields: Mapping[str, Any]) -> None:
-        """Take a complete event of another process."""
-        self._spread({**self._instance, **fields}, LEVELS[fields["level"]])
+        """Take an event of another process."""
+        event = {**self._instance, **fields}
+        if event.get("level") not in LEVELS:
+            event["level"] = "info"
+        if not logevent.is_stamp(event.get("timestamp")):
+            event["timestamp"] = now()
+        event["event"] = str(event.get("event", ""))
+        self._spread(event, LEVELS[event["level"]])
 
     def _spread(self, event: Event, severity: int) -> None:
         if severity >= self._tap_level:
@@ -197,13 +203,7 @@ def relay(event: Mapping[str, Any]) -> None:
     Args:
         event: At least ``event`` and ``level``; an unknown level is taken for info.
     """
-    fields = dict(event)
-    if fields.get("level") not in LEVELS:
-        fields["level"] = "info"
-    if not logevent.is_stamp(fields.get("timestamp")):
-        fields["timestamp"] = now()
-    fields["event"] = str(fields.get("event", ""))
-    _current().relay(fields)
+    _current().relay(event)
 
 
 def _add_exception(event: Event) -> None:

@@ -113,6 +113,7 @@ def log_line(child: str, stream: str, line: str) -> None:
     event = decode_line(line) if line.lstrip()[:1] == "{" else None
     if event is not None:
         event.setdefault("app", child)
-        log.relay({**event, "child": child})
+        event["child"] = child
+        log.relay(event)
     elif line.strip():
         log.relay({"event": line, "level": "info", "app": child, "child": child, "stream": stream})
