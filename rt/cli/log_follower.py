@@ -6,7 +6,7 @@ The rule of this module: nothing is told twice, and whatever was missed is said,
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,8 @@ class Follower:
         since = self._lost + timedelta(microseconds=1) if again else None
         recent: deque[tuple[str, ...]] = deque(maxlen=RECENT)
         await trio.sleep(SETTLE_TIME)
-        with await self._printer.past(self._file):
+        # What was missed since it was gone is after --since in any case.
+        with nullcontext() if again else await self._printer.past(self._file):
             async for lines in read_file(self._file):
                 events = [event_of(line) for line in lines]
                 if since is not None:

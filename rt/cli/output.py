@@ -10,6 +10,7 @@ import click
 import trio
 
 from rt.catalog.notation_value import short_float
+from rt.errors import RuntimeBaseException
 
 
 class Output:
@@ -23,12 +24,19 @@ class Output:
 
         Raises:
             BrokenPipeError: Nobody reads any more.
+            RuntimeBaseException: It cannot be written, as on a full disk.
         """
         async with self._lock:
             # What cannot be waited for, as a file, takes it at once; and there is none if it was closed from the start.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 await trio.lowlevel.wait_writable(sys.stdout.fileno())
-            click.echo(text)
+            try:
+                click.echo(text)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                sys.stdout = None  # Python would complain once more when it flushes stdout at the end
+                raise RuntimeBaseException(f"what is printed cannot be written: {error.strerror}") from None
 
 
 def short(value: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from rt.log.lean import FilteringBoundLogger, structlog
 from rt.log.pretty import pretty, wants_colors
 from rt.log.stamp import now
-from rt.log.writer import LineWriter, StreamWriter, writer_to
+from rt.log.writer import LineWriter, dropped_lines, writer_to
 from rt.protocol import exception, logevent
 
 LEVELS = logevent.LEVELS
@@ -44,7 +44,7 @@ class _Pipeline:
         level: The least severity that is written.
         tap_level: The least severity that taps are given.
         render: Makes lines for a person; None for JSON.
-        writer: Where lines go.
+        target: Where lines go.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class _Pipeline:
         level: int,
         tap_level: int,
         render: Renderer | None,
-        writer: LineWriter | StreamWriter,
+        target: TextIO,
     ) -> None:
         self._context = context
         self._instance = {"instance": context["instance"]} if "instance" in context else {}
@@ -61,7 +61,7 @@ class _Pipeline:
         self._tap_level = tap_level
         self._least = min(level, tap_level)
         self._render = render
-        self._writer = writer
+        self._writer = writer_to(target, lambda count: self._line({**context, **dropped_lines(count)}))
 
     def log(self, level: str, fields: Event) -> None:
         """Take an event of this process."""
@@ -187,7 +187,7 @@ def configure(
     global _pipeline  # noqa: PLW0603 - as structlog itself, there is one log in a process
     target = stream if stream is not None else sys.stdout
     render = pretty(colors=wants_colors(target)) if fmt == "pretty" else None
-    _pipeline = _Pipeline(context, LEVELS[level], LEVELS[tap_level or level], render, writer_to(target))
+    _pipeline = _Pipeline(context, LEVELS[level], LEVELS[tap_level or level], render, target)
     # Levels are looked at in the pipeline, so that loggers which are there already heed a new one.
     structlog.configure(
         processors=[],

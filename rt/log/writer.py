@@ -7,15 +7,17 @@ import socket
 import stat
 import threading
 import weakref
-from typing import TextIO
+from collections.abc import Callable
+from typing import Any, TextIO
 
 from rt.log.stamp import now
 from rt.protocol.logevent import MAX_LINE, encode_line
 
+Note = Callable[[int], bytes]
+"""Makes the line that says how many lines were dropped."""
+
 _CUT = b" [line cut here]"
 _ATOMIC = 4096  # a pipe that polls as writable takes this much at once
-
-
 _writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
 
 
@@ -27,6 +29,15 @@ def _unlock_all() -> None:
 os.register_at_fork(after_in_child=_unlock_all)
 
 
+def dropped_lines(count: int) -> dict[str, Any]:
+    """The event that says how many lines were dropped."""
+    return {"event": "log lines were dropped", "level": "warning", "dropped": count, "timestamp": now()}
+
+
+def _note(count: int) -> bytes:
+    return encode_line(dropped_lines(count))
+
+
 class LineWriter:
     """Writes whole lines to a file descriptor without ever blocking; the rest of one that is longer than `MAX_LINE` is left out.
 
@@ -34,14 +45,16 @@ class LineWriter:
         fd: Where lines go. A file, a pipe or a terminal is opened anew, so that making it non-blocking changes nothing for others
             that write to the same place, but that what they write to a file comes at its end, too. A socket, as the journal
             of systemd is, cannot be: each of its writes is told not to wait.
+        note: Makes the line that says how many lines were dropped.
 
     Attributes:
         dropped: Lines that nobody took, since the last that somebody did.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, note: Note = _note) -> None:
         self.dropped = 0
         self._fd = fd
+        self._note = note
         self._lock = threading.Lock()
         self._torn = False
         self._socket: socket.socket | None = None
@@ -69,8 +82,7 @@ class LineWriter:
         """Write a line, or count it as dropped when nobody takes it, the disk is full or the other end has gone."""
         with self._lock:
             if self.dropped:
-                note = {"event": "log lines were dropped", "level": "warning", "dropped": self.dropped}
-                if not self._put(encode_line({**note, "timestamp": now()})):
+                if not self._put(self._note(self.dropped)):
                     self.dropped += 1
                     return
                 self.dropped = 0
@@ -115,9 +127,9 @@ class StreamWriter:
         self._stream.write(line.decode() + "\n")
 
 
-def writer_to(target: TextIO) -> LineWriter | StreamWriter:
-    """A writer of lines to wherever a stream leads."""
+def writer_to(target: TextIO, note: Note) -> LineWriter | StreamWriter:
+    """A writer of lines to wherever a stream leads; ``note`` is that of `LineWriter`."""
     try:
-        return LineWriter(target.fileno())
+        return LineWriter(target.fileno(), note)
     except (OSError, ValueError):
         return StreamWriter(target)

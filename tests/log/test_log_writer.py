@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rt import log
 from rt.log import LineWriter
 from rt.protocol.logevent import MAX_LINE
 
@@ -38,6 +39,19 @@ def test_nobody_waits_for_a_reader_and_what_was_dropped_is_said(pipe: tuple[int,
     assert json.loads(lines[-2])["dropped"] == dropped
     assert lines[-1] == "again"
     assert writer.dropped == 0
+
+
+def test_what_was_dropped_is_said_as_everything_else_is(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    with open(writing, "w", closefd=False) as stream:
+        log.configure(stream=stream, fmt="pretty", app="root")
+        for _ in range(2000):
+            log.get_logger().info("x" * 1000)
+        os.read(reading, 1 << 20)
+        log.get_logger().info("again")
+    note, again = os.read(reading, 1 << 20).decode().splitlines()[-2:]
+    assert "[warning  ] log lines were dropped dropped=" in note
+    assert again.endswith("again")
 
 
 def test_a_line_of_which_a_pipe_took_a_part_spoils_no_other(pipe: tuple[int, int]) -> None:
@@ -96,6 +110,7 @@ def test_a_process_that_is_forked_while_a_thread_writes_can_write_too(pipe: tupl
     reading, writing = pipe
     code = f"""
 import os, sys, threading
+from rt import log
 from rt.log import LineWriter
 writer = LineWriter({writing})
 with writer._lock:
