@@ -32,10 +32,12 @@ class LogKeeper:
         retry_interval: Time after a write that failed until the next (s).
 
     Attributes:
+        path: The newest file.
         lost: Lines that were lost so far.
     """
 
     def __init__(self, file: LogFile, retry_interval: float = RETRY_INTERVAL) -> None:
+        self.path = file.path
         self.lost = 0
         self._file = file
         self._retry_interval = retry_interval
@@ -79,9 +81,9 @@ class LogKeeper:
         if error is not None and not self._failing:
             self._failing = True
             self._log.warning(
-                f"the log file takes no lines, the robot goes on without: {error.strerror}", file=str(self._file.path)
+                f"the log file takes no lines, the robot goes on without: {error.strerror}", file=str(self.path)
             )
         elif error is None and self._unsaid:
             self._failing = False
-            self._log.warning("lines are missing in the log file", file=str(self._file.path), lost=self._unsaid)
+            self._log.warning("lines are missing in the log file", file=str(self.path), lost=self._unsaid)
             self._unsaid = 0

@@ -24,7 +24,7 @@ from rt.cli.options import click_options
 from rt.config import Loaded
 from rt.errors import ConfigError
 from rt.instance import Instance
-from rt.instance.log_place import log_path
+from rt.instance.log_place import log_path, marked
 from rt.instance.logread import MAX_LINE
 from rt.protocol.logevent import LEVELS
 from rt.remote.address import get_connection
@@ -85,7 +85,8 @@ def command(  # noqa: PLR0917 - click passes them by name
             await _show_away(printer, away, source)
         elif source is None:
             instance = Instance.locate(config.instance)
-            file = log_path(config.log_file, config.instance)
+            # A robot goes by its own options, which need not be those that are found here.
+            file = marked(instance.directory) or log_path(config.log_file, config.instance)
             address = get_connection(config.resolved(instance.directory).log_frontend)
             await _show_robot(printer, instance, address, file, wants_past=since is not None, only_past=past)
         elif source == "-":

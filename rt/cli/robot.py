@@ -21,7 +21,7 @@ from rt.cli.root import Beside, Robot, Root
 from rt.config import Config, opened, require_keys
 from rt.diagnostics import watch_clock
 from rt.errors import ConfigError
-from rt.instance import Instance
+from rt.instance import Instance, log_place
 from rt.keys import Keyring
 from rt.process.ending import Told
 from rt.supervisor import signals
@@ -61,6 +61,7 @@ async def run_robot(
             await logs.make_log_forwarder()
             if (keeper := LogKeeper.of(config)) is not None:
                 await logs.nursery.start(keeper.run)
+                log_place.mark(instance.directory, keeper.path)
             logs.nursery.start_soon(watch_clock)
             doorbell = Doorbell()
             stack.callback(doorbell.close)

@@ -1,11 +1,13 @@
 """Where a robot keeps its log."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 AUTO = "auto"
 """What an option says that leaves the place to rt."""
+_MARK = "log"
 
 
 def log_directory(env: Mapping[str, str] | None = None) -> Path:
@@ -34,3 +36,22 @@ def log_path(option: str, instance: str, env: Mapping[str, str] | None = None) -
     if option == AUTO:
         return log_directory(env) / f"{instance}.log"
     return Path(option).absolute() if option else None
+
+
+def mark(directory: Path, file: Path) -> None:
+    """Let commands find the file of a robot that runs, whatever options they have themselves.
+
+    Args:
+        directory: The instance directory.
+        file: The newest file.
+    """
+    with contextlib.suppress(FileExistsError):
+        (directory / _MARK).symlink_to(file)
+
+
+def marked(directory: Path) -> Path | None:
+    """The file that the robot of an instance directory keeps its log in, or None if it keeps none."""
+    try:
+        return (directory / _MARK).readlink()
+    except OSError:
+        return None

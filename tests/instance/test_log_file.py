@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rt.instance import logread
-from rt.instance.log_place import log_directory, log_path
+from rt.instance.log_place import log_directory, log_path, mark, marked
 from rt.instance.logfile import LogFile
 
 
@@ -179,3 +179,9 @@ def test_each_robot_has_a_file_of_its_own() -> None:
     assert log_path("auto", "blue", env) == Path("/s/rt/blue.log")
     assert log_path("/elsewhere/x.log", "red", env) == Path("/elsewhere/x.log")
     assert log_path("", "red", env) is None
+
+
+def test_the_file_of_a_robot_that_runs_is_found_by_its_directory(tmp_path: Path) -> None:
+    assert marked(tmp_path) is None
+    mark(tmp_path, Path("/elsewhere/x.log"))
+    assert marked(tmp_path) == Path("/elsewhere/x.log")
