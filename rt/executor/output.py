@@ -44,8 +44,9 @@ class TeamOutput(io.TextIOBase):
         self, *values: object, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
     ) -> None:
         """The team's ``print``: as Python's, but what one call says is not torn by another thread."""
-        if file is not None and file is not sys.stdout and file is not self:
-            builtins.print(*values, sep=sep, end=end, file=file, flush=flush)
+        target = sys.stdout if file is None else file
+        if target is not self:  # also where the team's code has put a stdout of its own
+            builtins.print(*values, sep=sep, end=end, file=target, flush=flush)
             return
         text = io.StringIO()
         builtins.print(*values, sep=sep, end=end, file=text)

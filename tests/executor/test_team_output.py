@@ -1,6 +1,8 @@
 """What the team's code says becomes events, whichever way it says it."""
 
 import builtins
+import contextlib
+import io
 import subprocess
 import sys
 import threading
@@ -27,13 +29,19 @@ def said() -> Iterator[list[Any]]:
         yield logs
 
 
+def say(output: TeamOutput, *values: object, **options: Any) -> None:
+    """What the team's print does in the process that runs its code."""
+    with contextlib.redirect_stdout(output):
+        output.print(*values, **options)
+
+
 def sentences(said: list[Any]) -> list[str]:
     return [entry["event"] for entry in said]
 
 
 def test_print_is_an_event_with_mode_and_time(said: list[Any], output: TeamOutput) -> None:
-    output.print("speed", 3, sep="=")
-    output.print()
+    say(output, "speed", 3, sep="=")
+    say(output)
     assert [(entry["event"], entry["mode"], entry["source"]) for entry in said] == [
         ("speed=3", "teleop", "print"),
         ("", "teleop", "print"),
@@ -53,18 +61,18 @@ def test_a_module_that_the_teams_code_imports_is_heard_too(
 
 
 def test_several_prints_make_one_line(said: list[Any], output: TeamOutput) -> None:
-    output.print("x =", end=" ")
-    output.print(5, end=";\n")
-    output.print("one\ntwo")
+    say(output, "x =", end=" ")
+    say(output, 5, end=";\n")
+    say(output, "one\ntwo")
     assert sentences(said) == ["x = 5;", "one", "two"]
 
 
 def test_a_line_without_an_end_is_told_when_it_is_flushed_and_when_the_mode_ends(
     said: list[Any], output: TeamOutput
 ) -> None:
-    output.print("working", end="", flush=True)
+    say(output, "working", end="", flush=True)
     assert sentences(said) == ["working"]
-    output.print("done", end="")
+    say(output, "done", end="")
     assert sentences(said) == ["working"]
     output.finish()
     output.finish()
@@ -73,37 +81,40 @@ def test_a_line_without_an_end_is_told_when_it_is_flushed_and_when_the_mode_ends
 
 def test_a_line_that_never_ends_is_told_in_parts(said: list[Any], output: TeamOutput) -> None:
     for _ in range(3 * MAX_BEGUN):
-        output.print(".", end="")
+        say(output, ".", end="")
     assert len(said) == 2
     output.finish()
     assert "".join(sentences(said)) == "." * 3 * MAX_BEGUN
 
 
 def test_lines_of_two_threads_are_not_mixed(said: list[Any], output: TeamOutput) -> None:
-    output.print("main", end=" ")
+    say(output, "main", end=" ")
 
     def talk() -> None:
-        output.print("thread", end=" ")
-        output.print("over")
+        say(output, "thread", end=" ")
+        say(output, "over")
 
     thread = threading.Thread(target=talk)
     thread.start()
     thread.join()
-    output.print("over")
+    say(output, "over")
     assert sentences(said) == ["thread over", "main over"]
 
 
 def test_what_is_for_another_file_goes_there(
     said: list[Any], output: TeamOutput, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output.print("aside", file=sys.stderr)
+    say(output, "aside", file=sys.stderr)
     assert capsys.readouterr().err == "aside\n"
+    with contextlib.redirect_stdout(io.StringIO()) as own:
+        output.print("kept")
+    assert own.getvalue() == "kept\n"
     assert said == []
 
 
 def test_what_pythons_print_refuses_is_refused_and_nothing_is_said(said: list[Any], output: TeamOutput) -> None:
     with pytest.raises(TypeError, match="end must be None or a string"):
-        output.print("x", end=5)  # type: ignore[arg-type]
+        say(output, "x", end=5)
     with pytest.raises(TypeError, match="must be str, not bytes"):
         output.write(b"x")  # type: ignore[arg-type]
     assert said == []
