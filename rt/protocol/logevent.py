@@ -75,7 +75,7 @@ def _encode_line(event: Mapping[str, Any]) -> bytes:
 
 def _shortened(event: Mapping[str, Any], size: int) -> dict[str, Any]:
     """What is kept of an event that is too long: the beginning of its sentence, and whose it is."""
-    sentence = str(event["event"]).encode(errors="replace")[:_KEPT].decode(errors="ignore")
+    sentence = str(event["event"])[:_KEPT].encode(errors="replace")[:_KEPT].decode(errors="ignore")
     kept = {key: value for key in _KEPT_FIELDS if _is_short(value := event.get(key))}
     return {"event": sentence, "level": event["level"], **kept, "cut": size}
 
