@@ -20,7 +20,8 @@ MOST_AGE = 0.5
 MOST_STATIONS = 16
 """How many stations are remembered; one more, and the one that was silent for longest is forgotten."""
 RESET_TIME = 1.0
-"""For how long (s) updates may be late by the same time until it is the station's clock that has been set back."""
+"""For how long (s) updates may be late by the same time until it is the station's clock that has been set back; and after how
+long without an update that counted a station without a name is taken for another one."""
 _DRIFT = 1e-3
 _EQUAL = 0.1
 
@@ -28,7 +29,8 @@ _EQUAL = 0.1
 class _Station:
     """What is known of one station: its last number, the quickest trip so far and since when updates are late."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        self.heard = now
         self.seq = -1
         self.least: float | None = None
         self.at = 0.0
@@ -56,20 +58,23 @@ class StampBook:
         Raises:
             RemoteProtocolError: It is not newer than the last of its station, or too old; nothing of it may count.
         """
-        station = self._stations.setdefault(stamp.station, _Station())
+        station = self._stations.setdefault(stamp.station, _Station(now))
+        if not stamp.station and now - station.heard > RESET_TIME:
+            # A station without a name cannot take another one when it is started anew and counts from 0 again.
+            station.seq = -1
         self._stations.move_to_end(stamp.station)
         if len(self._stations) > MOST_STATIONS:
             self._stations.popitem(last=False)
         if stamp.seq is not None:
             if stamp.seq <= station.seq:
-                self._refuse(
-                    "sequence", f"number {stamp.seq} comes after {station.seq}: it was sent twice or overtaken"
-                )
+                fault = f"number {stamp.seq} comes after {station.seq}: it was sent twice or overtaken"
+                self._refuse("sequence", f"{fault}, or its station was started anew and needs another name")
             station.seq = stamp.seq
         if stamp.time is not None:
             age = _age(station, stamp.time, now)
             if age > MOST_AGE:
                 self._refuse("age", f"it was {age:.1f} s on its way")
+        station.heard = now
 
     def _refuse(self, reason: str, fault: str) -> None:
         self.refused += 1

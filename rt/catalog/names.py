@@ -40,8 +40,8 @@ def resolve_uid(text: str, names: Mapping[str, int]) -> int:
     if near:
         hint = f"did you mean {lowered[near[0]]}?"
     else:
-        known = f"one of {', '.join(names)}" if names else "a name that dev_name gives it (there is none yet)"
-        hint = f"use a UID in decimal below 2**88, or {known}"
+        known = f"one of {', '.join(names)}" if names else "a name"
+        hint = f"use a UID in decimal below 2**88, or {known}; devices are named in rt.toml, below [dev_name]"
     raise DeviceError(f"there is no device {text!r}: {hint}", uid=text)
 
 

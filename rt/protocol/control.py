@@ -60,7 +60,8 @@ class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """What a driver's station may say of an update beside it, as the second argument, so that a late one is known as such.
 
     Attributes:
-        station: Which run of which station it is: chosen at random when the station starts.
+        station: Which run of which station it is: chosen at random when the station starts. Without one a station that starts
+            anew is heard after a second only, and of what it sends a recording may be taken for news.
         seq: The number of the update; each is greater than the one before.
         time: When the update was made, by the station's monotonic clock (s).
     """

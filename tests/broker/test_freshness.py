@@ -52,6 +52,15 @@ def test_a_recorded_update_counts_neither_in_silence_nor_after_other_stations() 
     assert not taken(book, recorded, 2000.0)
 
 
+def test_a_station_without_a_name_may_be_started_anew() -> None:
+    book = StampBook()
+    assert taken(book, Stamp(seq=500), 0.0)
+    assert [taken(book, Stamp(seq=number), 0.5 + number / 10) for number in range(10)] == [False] * 6 + [True] * 4
+    assert not taken(book, Stamp(seq=3), 1.5)
+    assert taken(book, Stamp(station="a", seq=500), 0.0)
+    assert not taken(book, Stamp(station="a", seq=0), 1000.0)
+
+
 def test_what_a_network_has_held_up_does_not_count_until_it_has_caught_up() -> None:
     book = StampBook()
     sent = [number * 0.02 for number in range(200)]

@@ -28,7 +28,7 @@ def test_a_name_goes_before_a_number() -> None:
     [
         ("left_moter", "did you mean left_motor?"),
         ("LEFT_MOTOR", "did you mean left_motor?"),
-        ("claw", "use a UID in decimal below 2**88, or one of left_motor, bumper, 7"),
+        ("claw", "or one of left_motor, bumper, 7; devices are named in rt.toml, below [dev_name]"),
         (str(UID_END), "below 2**88"),
         ("9" * 10_000, "below 2**88"),
         ("-1", "use a UID"),
@@ -44,7 +44,7 @@ def test_what_is_neither_is_told_with_what_there_is(text: str, hint: str) -> Non
 
 
 def test_without_names_it_is_said_where_they_come_from() -> None:
-    with pytest.raises(DeviceError, match="a name that dev_name gives it"):
+    with pytest.raises(DeviceError, match=r"or a name; devices are named in rt\.toml, below \[dev_name\]"):
         resolve_uid("claw", {})
 
 
