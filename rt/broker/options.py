@@ -28,6 +28,7 @@ ALLOWED = frozenset(
 _AT_THE_ROBOT = "set it at the robot, in rt.toml or by `rt config set`"
 _NETWORK = "it decides who reaches the robot"
 _FILES = "it names files of the robot's computer"
+_DISK = "it decides how much of the disk is used"
 _SOCKETS = "it could take the locks off the robot's sockets"
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -36,6 +37,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "dev_vsd_addr": _NETWORK,
         "log_frontend": _NETWORK,
         "log_backend": _NETWORK,
+        "log_file": _FILES,
+        "log_file_size": _DISK,
+        "log_file_count": _DISK,
         "dev_ports_denied": _FILES,
         "client_option": _SOCKETS,
         "service_option": _SOCKETS,

@@ -63,10 +63,13 @@ def _turn(directory: Path | None) -> Iterator[None]:
     except OSError as error:
         raise kept.unwritten(directory, error) from None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"somebody else is changing the options in {directory} right now: try again") from None
+        except OSError as error:
+            raise kept.unwritten(directory, error) from None
         yield
-    except BlockingIOError:
-        raise ConfigError(f"somebody else is changing the options in {directory} right now: try again") from None
     finally:
         os.close(fd)
 

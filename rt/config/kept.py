@@ -84,7 +84,10 @@ def write(directory: Path | None, kept: Kept) -> None:
     """
     if directory is None:
         raise ConfigError("there is no place where options could be kept: set HOME or XDG_STATE_HOME for the robot")
-    data = msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n"
+    try:
+        data = msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n"
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{ORIGIN}: {error.object!a} holds bytes that are no text: write it otherwise") from None
     if len(data) > MOST_BYTES:
         # What is longer would not be read at the next start, and the robot would not start.
         raise ConfigError(f"{ORIGIN}: all that is set would be longer than {MOST_BYTES >> 10} KiB: set it in rt.toml")

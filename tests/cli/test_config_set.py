@@ -84,6 +84,7 @@ class TestSet:
             (["instance", "second"], "set instance in rt.toml, or by --instance"),
             (["dev_name.12", "7"], "'12' is no name for a device"),
             (["dev_name", "arm"], "is not NAME:VALUE"),
+            (["exec_module", "a\udcff.py"], "'a\\udcff.py' holds bytes that are no text"),
             (["dev_name", "arm:7", "leg:7"], "set_option: dev_name gives arm and leg the same UID 7"),
             (["update_addr", "udp://x:{port9}"], "holds something else in braces"),
         ],
