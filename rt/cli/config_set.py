@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rt import catalog
+from rt.cli import candidates
 from rt.cli.options import Loader, click_options, text_of
 from rt.config import OPTIONS, Loaded, Option, change, kept, known
 from rt.config.value import entry, pairs, single
@@ -16,9 +17,15 @@ from rt.errors import ConfigError
 _SET, _UNSET = "rt config set", "rt config unset"
 
 
+def _complete_values(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    option = OPTIONS.get(context.params.get("name") or "")
+    choices = ("true", "false") if option and option.kind == "switch" else option.choices if option else ()
+    return [each for each in choices if each.startswith(incomplete)]
+
+
 @click.command("set", short_help="Set an option for the next start.")
-@click.argument("name")
-@click.argument("values", nargs=-1, required=True, metavar="VALUE...")
+@click.argument("name", shell_complete=candidates.options)
+@click.argument("values", nargs=-1, required=True, metavar="VALUE...", shell_complete=_complete_values)
 @click_options("instance", load=False)
 def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
     """Set the option NAME for each start from the next one on, as `rt call set_option` does from afar.
@@ -42,7 +49,7 @@ def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
 
 
 @click.command("unset", short_help="Take back what was set.")
-@click.argument("names", nargs=-1, metavar="NAME...")
+@click.argument("names", nargs=-1, metavar="NAME...", shell_complete=candidates.options)
 @click.option("--all", "everything", is_flag=True, help="Take back all that is kept, whatever it is.")
 @click_options("instance", load=False)
 def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> None:

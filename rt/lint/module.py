@@ -120,7 +120,7 @@ class Module:
         function = self.parents.get(self.parents.get(argument, argument))
         if not isinstance(function, Function) or function.decorator_list:
             return None
-        first = [*function.args.posonlyargs, *function.args.args][:1]
+        first = (function.args.posonlyargs or function.args.args)[:1]
         cls = self.scope_of(function).node
         return cls if first == [argument] and isinstance(cls, ast.ClassDef) else None
 

@@ -143,6 +143,25 @@ class TestUnset:
             assert rt("config").status == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("rt config log_l", ["log_level"]),
+        ("rt config set log_l", ["log_level"]),
+        ("rt config set log_level w", ["warning"]),
+        ("rt config set debug t", ["true"]),
+        ("rt config unset dev_n", ["dev_name"]),
+    ],
+)
+def test_the_tab_key_knows_options_and_their_words(
+    rt: Rt, monkeypatch: pytest.MonkeyPatch, words: str, found: list[str]
+) -> None:
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    monkeypatch.setenv("_RT_COMPLETE", "bash_complete")
+    assert [line.partition(",")[2] for line in rt().out.splitlines()] == found
+
+
 def test_help_is_there_for_each(rt: Rt) -> None:
     assert "rt config set NAME VALUE" in rt("config", "--help").out
     assert "Usage: rt config set [OPTIONS] NAME VALUE..." in rt("config", "set", "--help").out
