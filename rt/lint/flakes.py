@@ -11,7 +11,7 @@ from pyflakes import messages
 from pyflakes.checker import Checker
 
 from rt.lint import wording
-from rt.lint.api import NAMES
+from rt.lint.api import ENTRIES, NAMES
 from rt.lint.check import Case
 from rt.lint.module import Module
 from rt.lint.record import MOST_FAULTS, Record, record
@@ -129,7 +129,9 @@ def run(case: Case, names: Collection[str]) -> Iterator[Record]:
 def _is_harmless(case: Case, message: messages.Message, node: ast.Name | None) -> bool:
     """Whether something is certainly no fault, or not certainly one."""
     if isinstance(message, messages.UnusedImport):
-        return case.module.source.path.endswith("__init__.py")  # a package imports for others
+        name = str(message.message_args[0]).rpartition(" as ")[2].rpartition(".")[2]
+        # A package imports for others, and the main module for the robot; of a star import another message tells.
+        return case.module.source.path.endswith("__init__.py") or name == "*" or (case.is_main and name in ENTRIES)
     if isinstance(message, messages.ImportStarUsage):
         return not _lack(case, *message.message_args)
     if isinstance(message, messages.UndefinedName) and node is not None:

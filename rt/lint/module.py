@@ -5,6 +5,7 @@ and no check says anything about that. Nothing recurses along the code, so that 
 """
 
 import ast
+import builtins
 from collections.abc import Iterator
 from typing import Final
 
@@ -132,16 +133,23 @@ class Module:
             node = node.value
         if not isinstance(node, ast.Name):
             return ""
-        bound = self.binding(scope, node.id)
+        bound = self.binding(scope, node.id) or self._star(scope, node.id)
         if isinstance(bound, ast.Import):
             alias = next(each for each in bound.names if (each.asname or each.name.partition(".")[0]) == node.id)
             names.append(alias.name if alias.asname else node.id)
         elif isinstance(bound, ast.ImportFrom) and bound.module and not bound.level:
-            alias = next(each for each in bound.names if (each.asname or each.name) == node.id)
-            names.append(f"{bound.module}.{alias.name}")
+            own = {each.asname or each.name: each.name for each in bound.names}
+            names.append(f"{bound.module}.{own.get(node.id, node.id)}")
         else:
             return ""
         return ".".join(reversed(names))
+
+    def _star(self, scope: Scope, name: str) -> ast.AST | None:
+        """The only ``from x import *`` that can have brought a name which nothing else binds, or None."""
+        stars = self.scope.bindings.get("*", [])
+        return (
+            stars[0] if len(stars) == 1 and self.finder(scope, name) is None and not hasattr(builtins, name) else None
+        )
 
     def _build(self) -> None:
         todo: list[tuple[ast.AST, Scope]] = [(child, self.scope) for child in _reversed(self.source.tree)]

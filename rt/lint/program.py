@@ -44,6 +44,8 @@ class Program:
         self.broken: list[Record] = []
         self.files: dict[Path, str] = {}
         self._load(main)
+        for module in reversed(list(self.modules.values())):
+            self._open_stars(module)
 
     @property
     def main(self) -> Module | None:
@@ -90,10 +92,11 @@ class Program:
         if self.main is None:
             return found
         todo: deque[tuple[Module, Function, str]] = deque()
-        for name, nodes in self.main.scope.bindings.items():
-            is_entry = name in ENTRIES or (name.endswith(("_main", "_setup")) and name not in self._used)
-            if is_entry and isinstance(nodes[-1], ast.FunctionDef):
-                todo.append((self.main, nodes[-1], name))
+        for name in self.main.scope.bindings:
+            if name in ENTRIES or (name.endswith(("_main", "_setup")) and name not in self._used):
+                begin = self._last(self.main, name)
+                if begin is not None and isinstance(begin[1], ast.FunctionDef):
+                    todo.append((*begin, name))
         while todo:
             module, function, entry = todo.popleft()
             if function in found:
@@ -105,6 +108,15 @@ class Program:
                 if called is not None and isinstance(called[1], ast.FunctionDef):
                     todo.append((*called, entry))
         return found
+
+    def _last(self, module: Module, name: str) -> tuple[Module, Function] | None:
+        """The function that a module's name stands for at the end, be it imported."""
+        last = module.scope.bindings[name][-1]
+        return (
+            (module, last)
+            if isinstance(last, Function)
+            else self.function(module, module.scope, ast.Name(name, ast.Load()))
+        )
 
     def given(self, name: str) -> bool:
         """Whether the program itself hands one of rt's names to its other modules, say by ``arm.Robot = Robot``."""
@@ -182,6 +194,21 @@ class Program:
                     if found[1] not in seen:
                         seen.add(found[1])
                         todo.append(found)
+
+    def _open_stars(self, module: Module) -> None:
+        """Bind what ``from arm import *`` brings, where the team's own module tells that."""
+        bindings = module.scope.bindings
+        closed = []
+        for node in bindings.pop("*", []):
+            owner = self.modules.get(str(getattr(node, "module", ""))) if not getattr(node, "level", 0) else None
+            brought = owner.scope.bindings if owner is not None and owner is not module else {"*": []}
+            for name in brought:
+                if not name.startswith(("_", "*")):
+                    module.scope.bind(name, node)
+            if "*" in brought:
+                closed.append(node)
+        if closed:
+            bindings["*"] = closed
 
     def _shown(self, file: Path) -> str:
         return str(file.relative_to(self._root) if file.is_relative_to(self._root) else file)

@@ -97,6 +97,28 @@ class TestModules:
         )
         assert [(each.symbol, each.line) for each in found] == [("unknown-device", 6)]
 
+    def test_what_a_star_import_brings_is_followed_too(self, tmp_path: Path) -> None:
+        program = "from names import *\nfrom time import *\n\n\ndef teleop_main():\n    Robot.get(LEFT, 'enc_pos')\n    sleep(1)\n"
+        found = linted(tmp_path, program, names="LEFT = 'no'\n")
+        assert [(each.symbol, each.line) for each in found][2:] == [("unknown-device", 6), ("sleep-too-long", 7)]
+
+    def test_a_star_import_may_bring_other_things_of_rts_names(self, tmp_path: Path) -> None:
+        program = "from names import *\n\n\ndef drive():\n    Robot.spin()\n\n\nteleop_setup = drive\n"
+        found = linted(tmp_path, program, names="class Robot:\n    def spin(): ...\n\n\ndef teleop_main(): ...\n")
+        assert symbols(found) == ["ImportStarUsed"]
+        found = linted(tmp_path, program, names="def sleep(): ...\n")
+        assert symbols(found) == ["ImportStarUsed", "unknown-method", "missing-main"]
+
+    @pytest.mark.parametrize(
+        "line", ["from drive import teleop_main", "from drive import run as teleop_main", "from drive import *"]
+    )
+    def test_a_main_may_be_imported(self, tmp_path: Path, line: str) -> None:
+        drive = "import time\n\n\ndef run():\n    time.sleep(1)\n\n\ndef teleop_main():\n    time.sleep(1)\n"
+        found = [each for each in linted(tmp_path, f"{line}\n", drive=drive) if each.symbol != "ImportStarUsed"]
+        assert [(each.path, each.symbol, each.line) for each in found] == [
+            ("drive.py", "sleep-too-long", 5 if " as " in line else 9)
+        ]
+
     def test_what_another_module_assigns_is_not_certain(self, tmp_path: Path) -> None:
         program = (
             "import names\n\nnames.LEFT = 'motor'\n\n\ndef teleop_main():\n    Robot.get(names.LEFT, 'duty_cycle')\n"
