@@ -135,7 +135,8 @@ def _is_harmless(case: Case, message: messages.Message, node: ast.Name | None) -
     if isinstance(message, messages.ImportStarUsage):
         return not _lack(case, *message.message_args)
     if isinstance(message, messages.UndefinedName) and node is not None:
-        return message.message_args[0] in NAMES and _is_unevaluated(case.module, node)
+        is_handed = message.message_args[0] in NAMES and _is_unevaluated(case.module, node)
+        return is_handed or case.module.makes_names
     return False
 
 

@@ -7,6 +7,7 @@ and no check says anything about that. Nothing recurses along the code, so that 
 import ast
 import builtins
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Final
 
 from rt.lint.source import Source
@@ -81,6 +82,12 @@ class Module:
     def name(self) -> str:
         """As it is imported."""
         return self.source.name
+
+    @cached_property
+    def makes_names(self) -> bool:
+        """Whether it may have names that nobody sees it make, by ``exec`` or ``globals``."""
+        read = {node.id for node, _ in self.nodes() if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        return not read.isdisjoint({"exec", "globals"})
 
     def nodes(self) -> Iterator[tuple[ast.AST, Scope]]:
         """Every node with the scope that it stands in, scope by scope."""

@@ -34,6 +34,11 @@ def test_an_undefined_name_is_told_with_what_may_have_been_meant(tmp_path: Path,
     assert said(tmp_path, MAIN + line) == [remedy]
 
 
+def test_a_name_that_exec_or_globals_may_make_is_no_fault(tmp_path: Path) -> None:
+    assert said(tmp_path, f"for side in 'lr':\n    exec(f'{{side}}_speed = 0'){MAIN}print(l_speed)") == []
+    assert said(tmp_path, f"globals().update(speed=1){MAIN}print(speed)") == []
+
+
 def test_a_method_without_self_is_told(tmp_path: Path) -> None:
     program = f"class Arm:\n    def lift():\n        print(self.angle){MAIN}Arm.lift()"
     assert said(tmp_path, program) == ["undefined name 'self': write `def lift(self):`, with what else it takes"]
