@@ -9,8 +9,8 @@ import click
 
 from rt.cli import candidates, link, methods
 from rt.cli.away import Away, away_options
+from rt.cli.number import Number
 from rt.cli.options import click_options
-from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import RemoteCallError
 

@@ -15,8 +15,8 @@ import msgspec
 import trio
 
 from rt.cli import robot, table
+from rt.cli.number import Number
 from rt.cli.options import click_options
-from rt.cli.usage import Number
 from rt.config import Config, Loaded
 from rt.errors import RuntimeBaseException
 from rt.instance import Instance

@@ -13,8 +13,8 @@ import trio
 from rt import catalog, log
 from rt.cli import candidates
 from rt.cli.ending import run_until_signal
+from rt.cli.number import Number
 from rt.cli.options import click_options
-from rt.cli.usage import Number
 from rt.config import Config, Loaded
 from rt.errors import DeviceError
 from rt.instance import Instance

@@ -1,13 +1,11 @@
-"""The command `rt`: its verbs, and how an error leaves it.
+"""The command `rt` and the table of its verbs.
 
-A verb's module is imported only when the verb runs, so this table and not the modules holds the one-line help. An error that
-rt raises on purpose is one sentence on stderr and its own exit status; anything else is an internal error, exit status 70.
+A verb's module is imported only when the verb runs, so this table and not the modules holds the one-line help.
 """
 
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,14 +14,9 @@ import click
 
 import rt
 from rt.cli.quick import heed_interrupts, spare_ldconfig
-from rt.errors import RuntimeBaseException, leaves
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-_NO_INPUT = 66  # sysexits EX_NOINPUT
-_INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
-_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 
 
 class Verb(NamedTuple):
@@ -156,16 +149,10 @@ def run(arguments: Sequence[str], group: click.Group = cli) -> int:
             context_meta = context.meta
             result = group.invoke(context)
             return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        return _INTERRUPTED
-    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the last place that an error reaches
-        if all(isinstance(each, BrokenPipeError) for each in leaves(error)):
-            # Whoever read our output has gone. Python would complain when it flushes stdout at the end.
-            sys.stdout = None
-            return 0
-        return _report(error, debug=context_meta.get("rt.debug", "--debug" in arguments))
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that an error reaches
+        from rt.cli import failure
+
+        return failure.report(error, debug=context_meta.get("rt.debug", "--debug" in arguments))
 
 
 def _open_missing_streams() -> None:
@@ -173,55 +160,3 @@ def _open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - it stays open to the end
-
-
-def _report(error: BaseException, *, debug: bool) -> int:
-    if isinstance(error, click.ClickException):
-        return _report_usage(error)
-    causes = list(leaves(error))
-    if all(isinstance(each, KeyboardInterrupt) for each in causes):
-        return _INTERRUPTED
-    if debug:
-        traceback.print_exception(error)
-    ours = [each for each in causes if isinstance(each, RuntimeBaseException)]
-    if ours and all(isinstance(each, RuntimeBaseException | KeyboardInterrupt) for each in causes):
-        for message in dict.fromkeys(map(str, ours)):
-            _say(message)
-        return ours[0].EXIT_CODE
-    if any(isinstance(each, FileNotFoundError) for each in causes) and not _has_directory():
-        _say("the directory that this shell is in has been removed: change to another one")
-        return _NO_INPUT
-    for each in causes:
-        _say(f"internal error: {type(each).__name__}: {each}")
-    if not debug:
-        _say("`rt --debug` with the same arguments shows where it happened")
-    return _INTERNAL_ERROR
-
-
-def _report_usage(error: click.ClickException) -> int:
-    from rt.cli import usage
-
-    match error:
-        case click.exceptions.NoArgsIsHelpError(ctx=context):
-            click.echo(context.get_help())
-            return 0
-        case click.NoSuchOption():
-            unknown = usage.unknown_flag(error)
-            _say(str(unknown))
-            return unknown.EXIT_CODE
-    _say(usage.sentence(error))
-    if isinstance(error, click.UsageError) and error.ctx:
-        _say(f"`{error.ctx.command_path} --help` tells more")
-    return error.exit_code
-
-
-def _has_directory() -> bool:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _say(message: str) -> None:
-    print(f"rt: {message}", file=sys.stderr)  # noqa: T201 - the way of a command's errors

@@ -8,9 +8,9 @@ import trio
 
 from rt.cli import candidates, link
 from rt.cli.device import UID_HELP, Device, Devices
+from rt.cli.number import Number
 from rt.cli.options import click_options
 from rt.cli.output import as_text
-from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import DeviceError
 

@@ -16,10 +16,10 @@ import trio
 from rt.cli import candidates, link
 from rt.cli.device import ASK_TIMEOUT, UID_HELP, Device, Devices
 from rt.cli.ending import run_until_signal
+from rt.cli.number import Number
 from rt.cli.options import click_options
 from rt.cli.output import Output
 from rt.cli.table import shown
-from rt.cli.usage import Number
 from rt.config import Loaded
 from rt.errors import DeviceError, RuntimeBaseException
 from rt.protocol.message import INTERVAL_MAX

@@ -16,8 +16,8 @@ from rt.buffer import Doorbell, Lease
 from rt.cli import candidates, link
 from rt.cli.device import UID_HELP, Device, Devices
 from rt.cli.ending import run_until_signal
+from rt.cli.number import Number
 from rt.cli.options import click_options
-from rt.cli.usage import Number
 from rt.config import Loaded, nearest
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
 

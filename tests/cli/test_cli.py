@@ -54,6 +54,18 @@ class TestGroup:
             environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
             assert subprocess.run(line, shell=True, env=environment, timeout=30, check=False).returncode == 0
 
+    def test_output_that_finds_no_room_is_told(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-P", "-m", "rt", "config", "bind"]
+            done = subprocess.run(
+                command, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=30, check=False
+            )
+        assert (done.returncode, done.stderr) == (
+            74,
+            b"rt: what this prints cannot be written: No space left on device\n",
+        )
+
     @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
     def test_help_lists_every_verb_and_says_where_to_begin(self, command: Command, arguments: list[str]) -> None:
         result = command(*arguments)

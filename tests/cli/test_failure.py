@@ -1,14 +1,8 @@
 """A verb that is called in a wrong way says in one sentence where, what came, and what is allowed."""
 
-import math
-
-import click
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rt.cli import main
-from rt.cli.usage import Number
 
 WRONG = {
     ("read",): "UID is missing",
@@ -49,14 +43,3 @@ def test_a_verb_with_verbs_of_its_own_explains_itself_if_none_is_named(capsys: p
     out, err = capsys.readouterr()
     assert out.startswith("Usage: rt keys ")
     assert not err
-
-
-@given(st.floats(), st.floats(-5, 5), st.floats(0, 5))
-def test_a_number_is_between_its_limits_or_refused(value: float, least: float, span: float) -> None:
-    kind = Number(least, least + span)
-    if least <= value <= least + span:
-        assert kind.convert(repr(value), None, None) == value
-    else:
-        with pytest.raises(click.BadParameter, match="is not a number from"):
-            kind.convert(repr(value), None, None)
-    assert not math.isnan(least)

@@ -1,0 +1,146 @@
+"""How an error leaves the command `rt`: as one sentence on stderr, and as an exit status.
+
+An error that rt raises on purpose has its own status. What click finds wrong in the arguments is told in rt's words: the place,
+what came, and what is allowed. Anything else is an internal error, exit status 70.
+"""
+
+import errno
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from rt.errors import ConfigError, RuntimeBaseException, leaves
+
+_NO_INPUT = 66  # sysexits EX_NOINPUT
+_INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
+_OUTPUT_ERROR = 74  # sysexits EX_IOERR
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_QUOTE = "'"
+_QUOTES = "'\""
+
+
+def report(error: BaseException, *, debug: bool) -> int:
+    """Tell a person of an error, and return the exit status.
+
+    Args:
+        error: What the verb raised; groups are opened.
+        debug: Whether to print the traceback too.
+    """
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        return _report_usage(error)
+    causes = list(leaves(error))
+    if all(isinstance(each, KeyboardInterrupt | click.Abort) for each in causes):
+        return _INTERRUPTED
+    if all(isinstance(each, BrokenPipeError) for each in causes):
+        # Whoever read our output has gone. Python would complain when it flushes stdout at the end.
+        sys.stdout = None
+        return 0
+    if debug:
+        traceback.print_exception(error)
+    ours = [each for each in causes if isinstance(each, RuntimeBaseException)]
+    if ours and all(isinstance(each, RuntimeBaseException | KeyboardInterrupt) for each in causes):
+        for message in dict.fromkeys(map(str, ours)):
+            _say(message)
+        return ours[0].EXIT_CODE
+    return _report_surroundings(causes) or _report_internal(causes, debug=debug)
+
+
+def _report_usage(error: click.ClickException) -> int:
+    match error:
+        case click.exceptions.NoArgsIsHelpError(ctx=context):
+            click.echo(context.get_help())
+            return 0
+        case click.NoSuchOption():
+            unknown = _unknown_flag(error)
+            _say(str(unknown))
+            return unknown.EXIT_CODE
+    _say(_sentence(error))
+    if isinstance(error, click.UsageError) and error.ctx:
+        _say(f"`{error.ctx.command_path} --help` tells more")
+    return error.exit_code
+
+
+def _report_surroundings(causes: list[BaseException]) -> int | None:
+    """Tell of what is wrong with the place that rt was called in, or return None."""
+    for each in causes:
+        if isinstance(each, OSError) and each.errno in _FULL:
+            if each.filename is None:
+                sys.stdout = None
+            _say(f"{each.filename or 'what this prints'} cannot be written: {each.strerror}")
+            return _OUTPUT_ERROR
+        if isinstance(each, FileNotFoundError) and not _has_directory():
+            _say("the directory that this shell is in has been removed: change to another one")
+            return _NO_INPUT
+    return None
+
+
+def _report_internal(causes: list[BaseException], *, debug: bool) -> int:
+    for each in causes:
+        _say(f"internal error: {type(each).__name__}: {each}")
+    if not debug:
+        _say("`rt --debug` with the same arguments shows where it happened")
+    return _INTERNAL_ERROR
+
+
+def _has_directory() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _say(message: str) -> None:
+    print(f"rt: {message}", file=sys.stderr)  # noqa: T201 - the way of a command's errors
+
+
+def _sentence(error: click.ClickException) -> str:
+    """Return what is told of an error that click has found."""
+    match error:
+        case click.MissingParameter():
+            return f"{_place(error)} is missing"
+        case click.BadParameter(param=click.Parameter(type=click.Choice() as choice)):
+            from rt.config import nearest
+
+            came = error.message.partition(" is not ")[0]
+            words = [str(each) for each in choice.choices]
+            return f"{_place(error)}: {came} is not one of {', '.join(words)}{nearest(came.strip(_QUOTES), words)}"
+        case click.BadParameter():
+            return f"{_place(error)}: {_plain(error.message)}"
+        case click.BadOptionUsage():
+            return f"{error.option_name} {_plain(error.message).rpartition(f'{error.option_name}{_QUOTE} ')[2]}"
+        case click.NoSuchCommand(ctx=click.Context(command=click.Group() as group) as context):
+            from rt.config import nearest
+
+            known = group.list_commands(context)
+            hint = nearest(error.command_name, known) or f"; there are {', '.join(known)}"
+            return f"{context.command_path} has no verb {error.command_name!r}{hint}"
+    return _plain(error.format_message())
+
+
+def _place(error: click.BadParameter) -> str:
+    match error.param:
+        case click.Option(opts=names):
+            return max(names, key=len)
+        case click.Parameter() as argument:
+            return argument.human_readable_name.strip("[].")
+    return "an argument"
+
+
+def _plain(message: str) -> str:
+    """What click writes as a sentence, as the second half of one."""
+    return f"{message[:1].lower()}{message[1:]}".removesuffix(".")
+
+
+def _unknown_flag(error: click.NoSuchOption) -> ConfigError:
+    """Return the error of a flag that no option has, in the words of `rt.config`."""
+    similar = [each for each in error.possibilities or [] if each.startswith("--")]
+    hint = f"; did you mean {similar[0]}?" if similar else "; the verb's --help lists its flags"
+    if error.option_name in {"-v", "-V"}:
+        hint = "; `rt --version` tells the version, --log-level debug logs more"
+    return ConfigError(f"{error.option_name}: unknown flag{hint}", flag=error.option_name)

@@ -1,0 +1,48 @@
+"""A number as a flag takes it."""
+
+import math
+from typing import Any
+
+import click
+
+
+class Number(click.ParamType[float]):
+    """A number between two limits, both allowed; never NaN, which is between none.
+
+    Args:
+        least: The smallest one.
+        most: The greatest one.
+        above: One that it has to be greater than, instead of `least`.
+        whole: Whether it has to be an integer.
+    """
+
+    name = "number"
+
+    def __init__(
+        self, least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf, whole: bool = False
+    ) -> None:
+        self._least = least
+        self._most = most
+        self._above = above
+        self._whole = whole
+
+    @property
+    def allowed(self) -> str:
+        """What may be given, in words as those of `rt.config`."""
+        sort = "a whole number" if self._whole else "a number"
+        if math.isfinite(self._above):
+            upper = f" and at most {self._most:g}" if math.isfinite(self._most) else ""
+            return f"{sort} above {self._above:g}{upper}"
+        if math.isfinite(self._least) and math.isfinite(self._most):
+            return f"{sort} from {self._least:g} to {self._most:g}"
+        return f"{sort} of at least {self._least:g}" if math.isfinite(self._least) else sort
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, an int if it has to be whole."""
+        try:
+            number = int(value) if self._whole else float(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is not {self.allowed}", param, ctx)
+        if not (self._least <= number <= self._most and number > self._above):
+            self.fail(f"{value!r} is not {self.allowed}", param, ctx)
+        return number
