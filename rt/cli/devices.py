@@ -10,12 +10,16 @@ import trio
 from rt.catalog.names import resolve_uid
 from rt.cli import candidates, link, table
 from rt.cli.device import Devices
+from rt.cli.ending import run_until_signal
 from rt.cli.options import click_options
 from rt.cli.output import jsonable
 from rt.config import Loaded
 from rt.errors import RemoteCallError
 
 REFRESH_INTERVAL = 0.1
+"""Time between two looks at the devices on a terminal (s)."""
+PRINT_INTERVAL = 1.0
+"""The same where the table is printed below the last (s)."""
 
 HELP = """\
 Show the Smart Devices of the running robot and their values: all, or those that are named by name, UID or type.
@@ -69,12 +73,9 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         elif not live:
             console.print(draw())
         else:
-            await _watch(console, devices, draw)
+            await run_until_signal(lambda: _watch(console, devices, draw))
 
-    try:
-        link.run(loaded.config, show)
-    except KeyboardInterrupt:
-        return
+    link.run(loaded.config, show)
 
 
 async def _ports(devices: Devices) -> dict[str, str]:
@@ -87,6 +88,11 @@ async def _ports(devices: Devices) -> dict[str, str]:
 async def _watch(console: Any, devices: Devices, draw: Any) -> None:
     from rich.live import Live
 
+    if not console.is_terminal:  # what cannot be drawn over is printed again
+        while True:
+            devices.require()
+            console.print(draw())
+            await trio.sleep(PRINT_INTERVAL)
     with Live(console=console, auto_refresh=False) as screen:
         while True:
             devices.require()

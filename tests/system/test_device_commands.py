@@ -178,7 +178,9 @@ class TestPing:
 
 
 class TestDevices:
-    async def test_some_are_shown_by_name_with_a_count_for_each_parameter(self, robot: Robot, switch: Device) -> None:
+    async def test_some_are_shown_by_name_or_type_with_a_count_for_each_parameter(
+        self, robot: Robot, switch: Device
+    ) -> None:
         motor = Device("polar-bear")
         await robot.plug_tcp(motor)
         await robot.connected(motor)
@@ -193,6 +195,13 @@ class TestDevices:
         assert "polar-bear" in shown
         assert "limit-switch" not in shown
         assert "did you mean motor?" in sentence(await robot.command("devices", "moter"))
+        shown = (await robot.command("devices", "limit-switch")).stdout
+        assert "switch0" in shown
+        assert "polar-bear" not in shown
+        async with running(robot, "devices", "--watch") as process:
+            await process.stdout.receive_some()
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0  # as every verb that goes on until Ctrl-C
 
 
 class TestNames:
