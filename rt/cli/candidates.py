@@ -85,7 +85,7 @@ def instances(_context: click.Context, _parameter: click.Parameter, incomplete: 
 def kinds(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """The types of the catalog, and the names that ./rt.toml gives."""
     with contextlib.suppress(RuntimeBaseException):
-        from rt.cli.format_msg import known_devices
+        from rt.cli.known import known_devices
 
         known, names = known_devices(config.load().config)
         return _items(

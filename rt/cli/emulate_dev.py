@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 import click
 import trio
 
-from rt import catalog, log
+from rt import log
 from rt.cli import candidates
 from rt.cli.ending import run_until_signal
+from rt.cli.known import known_devices
 from rt.cli.number import Number
 from rt.cli.options import click_options
 from rt.config import Config, Loaded
@@ -109,8 +110,7 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
     from rt.smartdevice.motion import World
     from rt.smartdevice.uid_spec import parse_uid_specs
 
-    known = catalog.load(Path(config.dev_catalog) if config.dev_catalog else None)
-    names = {name: int(uid) for name, uid in config.dev_name.items()}
+    known, names = known_devices(config)
     world = World()
     emulated: dict[int, EmulatedDevice] = {}
     for spec in specs:

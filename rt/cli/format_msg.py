@@ -1,17 +1,14 @@
 """`rt format-msg`: Smart Device messages from JSON to hexadecimal."""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import click
 
-from rt import catalog
-from rt.catalog import Catalog
 from rt.catalog.notation_text import format_text
+from rt.cli.known import known_devices
+from rt.cli.messages import convert_all
 from rt.cli.options import click_options
-from rt.config import Config, Loaded
-from rt.errors import RuntimeBaseException
+from rt.config import Loaded
 
 HELP = """\
 Print the frame of each Smart Device message as hexadecimal, COBS-encoded.
@@ -39,49 +36,3 @@ def command(loaded: Loaded, messages: tuple[str, ...], delimiter: bool) -> int:
         yield (format_text(text, known, names) + end).hex()
 
     return convert_all(messages, convert)
-
-
-def known_devices(config: Config) -> tuple[Catalog, dict[str, int]]:
-    """The catalog of the options, and UIDs by the names that the team gave them.
-
-    Raises:
-        CatalogError: The catalog is wrong.
-    """
-    known = catalog.load(Path(config.dev_catalog) if config.dev_catalog else None)
-    return known, {name: int(uid) for name, uid in config.dev_name.items()}
-
-
-def convert_all(arguments: Sequence[str], convert: Callable[[str], Iterator[str | RuntimeBaseException]]) -> int:
-    """Print what each argument becomes, or each line of stdin; what is wrong with one is told with its place.
-
-    Returns:
-        The exit status: 1 if anything was wrong.
-    """
-    failed = 0
-    for place, text in _texts(arguments):
-        try:
-            for item in convert(text):
-                if isinstance(item, RuntimeBaseException):
-                    failed = _tell(place, item)
-                else:
-                    click.echo(item)
-        except RuntimeBaseException as error:
-            failed = _tell(place, error)
-    return failed
-
-
-def _tell(place: str, error: RuntimeBaseException) -> int:
-    click.echo(f"rt: {place}, {error}", err=True)
-    return 1
-
-
-def _texts(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for number, argument in enumerate(arguments or ["-"], 1):
-        if argument != "-":
-            yield f"argument {number}", argument
-            continue
-        for line, data in enumerate(sys.stdin.buffer if sys.stdin else (), 1):
-            # Bytes that are no text are told as the wrong characters that they become.
-            text = data.decode(errors="replace").rstrip("\r\n")
-            if text.strip():
-                yield f"line {line}", text

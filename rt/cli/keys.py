@@ -26,7 +26,7 @@ rt keys revoke blue                               the station is out
 SUFFIX = ".rtkey"
 
 
-@click.group(help=HELP)
+@click.group(help=HELP, subcommand_metavar="VERB ...")
 def command() -> None:
     """Say who may drive this robot from another computer."""
 

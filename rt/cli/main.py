@@ -124,7 +124,7 @@ def _instances(context: click.Context, parameter: click.Parameter, incomplete: s
 @click.version_option(rt.__version__, prog_name="rt", message="%(prog)s %(version)s")
 @click.option(
     "--instance",
-    metavar="TEXT",
+    metavar="NAME",
     shell_complete=_instances,
     help="Name of the robot among those on this machine. [default]",
 )

@@ -18,6 +18,7 @@ DEBUG = "rt.debug"
 """Where the context keeps whether tracebacks are wanted."""
 
 _EVERY_VERB = ("instance", "debug")
+_NAMED = {"dev_name": "NAME:UID", "instance": "NAME"}
 _METAVARS = {"switch": None, "number": "NUMBER", "text": "TEXT", "choice": None, "list": "TEXT", "map": "NAME:VALUE"}
 
 Function = Callable[..., Any]
@@ -94,7 +95,7 @@ def _flag(option: config.Option) -> Callable[[Function], Function]:
         multiple=repeatable,
         default=None,
         shell_complete=candidates.choices(option),
-        metavar="NAME:UID" if option.name == "dev_name" else "|".join(option.choices) or _METAVARS[option.kind],
+        metavar=_NAMED.get(option.name) or "|".join(option.choices) or _METAVARS[option.kind],
         help=f"{text}{' (repeatable)' if repeatable else ''}. [{f'{_default(option)} {option.unit}'.strip()}]",
     )
 

@@ -8,7 +8,8 @@ import click
 from rt.catalog.notation import find_device
 from rt.catalog.notation_text import parse_text
 from rt.cli import candidates
-from rt.cli.format_msg import convert_all, known_devices
+from rt.cli.known import known_devices
+from rt.cli.messages import convert_all
 from rt.cli.options import click_options
 from rt.config import Loaded
 from rt.errors import RuntimeBaseException
