@@ -1,4 +1,4 @@
-"""The driver's station of the demo."""
+"""The demo: what it leaves alone, and its driver's station."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +9,8 @@ from rich.console import Console
 from rt.buffer import BufferStore
 from rt.catalog import Catalog
 from rt.cli import demo
-from rt.config import Config
+from rt.cli.demo_driver import Driver, Tally
+from rt.config import Config, load
 
 
 class Client:
@@ -28,7 +29,7 @@ async def test_the_sticks_move_until_the_robot_ends_not_only_while_it_drives(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     robot, station = Client(), Client()
-    tally = demo.Tally()
+    tally = Tally(5)
 
     async def give(client: Any) -> Any:
         await trio.lowlevel.checkpoint()
@@ -43,7 +44,7 @@ async def test_the_sticks_move_until_the_robot_ends_not_only_while_it_drives(
             make_buffer_manager=lambda: BufferStore(Catalog({}), "rt-test-demo.", shared=False),
         )
         running: Any = SimpleNamespace(app=app, supervisor=SimpleNamespace(status=list))
-        driver = demo._Driver(Console(quiet=True), tally, Config(), 1.0)
+        driver = Driver(Console(quiet=True), tally, Config(), 1.0)
         await driver.drive(running)
         assert robot.calls == ["teleop", "idle"]
         driven = tally.gamepads
@@ -51,3 +52,9 @@ async def test_the_sticks_move_until_the_robot_ends_not_only_while_it_drives(
         assert tally.gamepads > driven
         nursery.cancel_scope.cancel()
     assert set(station.calls) == {"update_gamepads"}
+
+
+def test_boards_that_are_plugged_in_are_left_alone() -> None:
+    config = demo._configured(load(env={}))
+    assert config.dev_ports == config.dev_usb_ids == ()
+    assert set(config.dev_name) == set(demo.DEVICES)
