@@ -107,7 +107,8 @@ async def _show_robot(
 ) -> None:
     if only_past or (wants_past and instance.holder() is None):
         if file is None or not await trio.Path(file).exists():
-            raise ConfigError(f"there is no log file of {instance.name!r}: {file or 'log_file is empty'}")
+            why = f"{file} does not exist; `rt run` writes it" if file else "the option log_file is empty"
+            raise ConfigError(f"there is no log file of {instance.name!r}: {why}")
         await printer.file(file, older=True)
         if not only_past:
             click.echo(f"rt: no robot runs as {instance.name!r}: this was its file {file}", err=True)

@@ -214,6 +214,14 @@ class TestConfig:
         assert text_of(True) == "true"
 
 
+class TestLogs:
+    def test_a_file_that_nobody_has_written_is_told_with_who_writes_it(self, command: Command, tmp_path: Path) -> None:
+        file = tmp_path / "robot.log"
+        result = command("logs", "--no-follow", RT_LOG_FILE=str(file))
+        message = f"rt: there is no log file of 'default': {file} does not exist; `rt run` writes it\n"
+        assert (result.returncode, result.stderr) == (78, message)
+
+
 class TestInit:
     def test_both_files_are_ready_to_use(self, command: Command, tmp_path: Path) -> None:
         result = command("init")
