@@ -1,14 +1,13 @@
 """`rt config`: every option, its value, and where the value came from; and the words after which options are set."""
 
 import json
-import os
-import sys
 from typing import Any
 
 import click
 
 from rt import config
 from rt.cli import candidates
+from rt.cli.console import console
 from rt.cli.options import click_options, text_of
 
 
@@ -55,7 +54,6 @@ def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> Non
         click.echo(json.dumps(rows, indent=2))
         return
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -68,5 +66,4 @@ def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> Non
         shown = "\n".join(text_of(value).split(", ")) if option.kind in {"list", "map"} else text_of(value)
         style = "dim" if origin == "default" else "bold"
         table.add_row(option.name, Text(f"{shown} {option.unit}".strip() or "-", style), Text(origin, style))
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    Console(width=width).print(table)
+    console().print(table)

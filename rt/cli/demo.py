@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from rt.cli import robot
+from rt.cli.console import console
 from rt.cli.demo_driver import Driver, Tally
 from rt.cli.number import Number
 from rt.cli.options import click_options
@@ -46,13 +47,11 @@ def command(loaded: Loaded, seconds: float | None) -> None:
     Nothing is plugged in, and no rt.toml is read: two motors, a limit switch, a battery and a servo are emulated, and a built-in program follows a
     gamepad that this command moves. Everything else is what `rt run` runs.
     """
-    from rich.console import Console
-
-    console = Console()
+    screen = console()
     tally = Tally(len(DEVICES))
     config = _configured(loaded)
-    driver = Driver(console, tally, config, seconds)
-    console.print("starting an emulated robot ...")
+    driver = Driver(screen, tally, config, seconds)
+    screen.print("starting an emulated robot ...")
     code = robot.start(
         config,
         emulated=tuple(DEVICES.values()),
@@ -66,9 +65,9 @@ def command(loaded: Loaded, seconds: float | None) -> None:
         raise SystemExit(_INTERRUPTED)
     if code == 0 and not tally.moved and tally.seconds >= _TIME_TO_MOVE:
         raise RuntimeBaseException(f"the emulated motors did not move: {tally.summary()}")
-    console.print(f"the robot drove for {tally.seconds:.0f} s: {tally.summary()}", soft_wrap=True, highlight=False)
+    screen.print(f"the robot drove for {tally.seconds:.0f} s: {tally.summary()}", soft_wrap=True, highlight=False)
     started = how_started()
-    console.print(f"next: `{started} init` writes files for a robot of your own", soft_wrap=True, highlight=False)
+    screen.print(f"next: `{started} init` writes files for a robot of your own", soft_wrap=True, highlight=False)
     raise SystemExit(code)
 
 

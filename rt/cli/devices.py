@@ -2,19 +2,23 @@
 
 import contextlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
 from rt.catalog.names import resolve_uid
 from rt.cli import candidates, link, table
+from rt.cli.console import console
 from rt.cli.device import Devices
 from rt.cli.ending import run_until_signal
 from rt.cli.options import click_options
 from rt.cli.output import jsonable
 from rt.config import Loaded
 from rt.errors import RemoteCallError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 REFRESH_INTERVAL = 0.1
 """Time between two looks at the devices on a terminal (s)."""
@@ -46,10 +50,8 @@ rt devices left_motor --json | jq '.[0].values'
 @click_options("instance", "dev_name", "dev_catalog")
 def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool | None) -> None:
     """Show the Smart Devices of the running robot and their values."""
-    from rich.console import Console
-
-    console = Console()
-    live = not as_json and (console.is_terminal if watch is None else watch)
+    screen = console()
+    live = not as_json and (screen.is_terminal if watch is None else watch)
 
     async def show(robot: link.Link) -> None:
         devices = await Devices.of(robot)
@@ -64,16 +66,16 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
             return table.device_rows(devices.store, names, chosen)
 
         def draw() -> Any:
-            return table.device_table(rows(), names=expected, width=console.width)
+            return table.device_table(rows(), names=expected, width=screen.width)
 
         if as_json:
             ports = await _ports(devices)
             told = [row | {"port": ports.get(row["uid"]), "values": jsonable(row["values"])} for row in rows()]
             click.echo(json.dumps(told, indent=2))
         elif not live:
-            console.print(draw())
+            screen.print(draw())
         else:
-            await run_until_signal(lambda: _watch(console, devices, draw))
+            await run_until_signal(lambda: _watch(screen, devices, draw))
 
     link.run(loaded.config, show)
 
@@ -85,16 +87,16 @@ async def _ports(devices: Devices) -> dict[str, str]:
     return {}
 
 
-async def _watch(console: Any, devices: Devices, draw: Any) -> None:
+async def _watch(screen: "Console", devices: Devices, draw: Any) -> None:
     from rich.live import Live
 
-    if not console.is_terminal:  # what cannot be drawn over is printed again
+    if not screen.is_terminal:  # what cannot be drawn over is printed again
         while True:
             devices.require()
-            console.print(draw())
+            screen.print(draw())
             await trio.sleep(PRINT_INTERVAL)
-    with Live(console=console, auto_refresh=False) as screen:
+    with Live(console=screen, auto_refresh=False) as view:
         while True:
             devices.require()
-            screen.update(draw(), refresh=True)
+            view.update(draw(), refresh=True)
             await trio.sleep(REFRESH_INTERVAL)
