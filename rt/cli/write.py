@@ -13,6 +13,7 @@ import click
 import trio
 
 from rt.buffer import Doorbell, Lease
+from rt.buffer.lease import TIMEOUT
 from rt.cli import candidates, link
 from rt.cli.device import UID_HELP, Device, Devices
 from rt.cli.ending import run_until_signal
@@ -22,7 +23,7 @@ from rt.config import Loaded, nearest
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
 
 RENEW_INTERVAL: Final = 0.02
-"""Time between two renewals of the lease (s); see `rt.buffer.lease.TIMEOUT`."""
+"""Time between two renewals of the lease (s)."""
 SEND_TIMEOUT: Final = 2.0
 """How long the device process may take to send the values, and to disable the device in the end (s)."""
 _LOOK_INTERVAL: Final = 1.0
@@ -125,7 +126,8 @@ class _Driver:
 
     async def drive(self, values: dict[str, Any], watch: Callable[[], Awaitable[None]]) -> None:
         """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled."""
-        self._renew()
+        self._lease.renew()
+        self._doorbell.ring()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_lease)
@@ -141,14 +143,19 @@ class _Driver:
                     await trio.sleep(_PAUSE)
                 self.disabled = True
 
-    def _renew(self) -> None:
-        if self._lease.renew():
-            self._doorbell.ring()
-
     async def _keep_lease(self) -> None:
+        """Renew the lease, for ever.
+
+        Raises:
+            DeviceError: It had lapsed, so that the device was disabled; it does not start again by itself.
+        """
         while True:
             await trio.sleep(RENEW_INTERVAL)
-            self._renew()
+            if self._lease.renew():
+                raise DeviceError(
+                    f"{self._device.name} was disabled: this command did not run for {TIMEOUT:g} s; start it again to go on",
+                    uid=str(self._device.uid),
+                )
 
     async def _write(self, values: dict[str, Any]) -> None:
         """Write the values and wait until they are on the line.

@@ -1,0 +1,39 @@
+"""`rt write` drives under a lease, and ends when that has lapsed."""
+
+import pytest
+import trio
+from support.device_robot import CATALOG, make_board, open_robot
+
+from rt.buffer import BufferStore
+from rt.cli.device import Device
+from rt.cli.write import _Driver
+from rt.errors import DeviceError
+from rt.protocol.message import DevDisable, DevWrite, SubReq
+
+SEAT = 8
+
+
+async def test_a_command_that_was_kept_from_running_says_that_the_device_was_disabled(prefix: str) -> None:
+    async with open_robot(prefix) as robot:
+        board = make_board("polar-bear")
+        await robot.plug(board)
+        await board.hears(SubReq)
+        with BufferStore(CATALOG, prefix, doorbell=robot.doorbell, seat=SEAT) as store:
+            buffer = store.get_or_open(board.device.uid, create=False)
+            lease = robot.leases.slot(SEAT)
+            driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.doorbell)
+
+            async def watch() -> None:
+                await board.hears(DevWrite)
+                board.heard.clear()
+                lease.release()  # as the device process does with a lease that has fallen silent
+                robot.doorbell.ring()
+                await trio.sleep_forever()
+
+            with pytest.raises(ExceptionGroup) as caught:
+                await driver.drive({"duty_cycle": 0.5}, watch)
+        (error,) = caught.value.exceptions
+        assert isinstance(error, DeviceError)
+        assert error.message.startswith("left was disabled: this command did not run for 0.1 s")
+        await board.hears(DevDisable)
+        assert board.device.values["duty_cycle"] == 0
