@@ -1,7 +1,6 @@
 """The buffer of a Smart Device: its values, what is subscribed, what is to be read and written, and what came by on its line."""
 
 import ctypes
-import functools
 import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from rt.buffer import mutex
 from rt.buffer.buffer import Buffer
 from rt.buffer.clock import boottime_ns
-from rt.buffer.layout import BaseStructure
+from rt.buffer.counters import Counters, count
 from rt.buffer.lease import ALL_MARKS
 from rt.buffer.uid import DeviceUID
 from rt.catalog import Peripheral
@@ -19,25 +18,6 @@ from rt.protocol.message import INTERVAL_MAX, PARAMS_MAX, VALUES_MAX, DevData, D
 _try_lock = mutex.try_lock
 _unlock = mutex.unlock
 _time = time.time
-
-
-class Counters(BaseStructure):
-    """What came by on a device's line since its buffer was made.
-
-    Only the device process writes them, and a torn read of one number costs nothing: no lock is taken.
-    """
-
-    _fields_ = (
-        ("frames_received", ctypes.c_uint64),
-        ("frames_sent", ctypes.c_uint64),
-        ("bad_frames", ctypes.c_uint64),
-        ("writes_sent", ctypes.c_uint64),
-        ("writes_dropped", ctypes.c_uint64),
-        ("updates_dropped", ctypes.c_uint64),
-        ("disables", ctypes.c_uint64),
-        ("connects", ctypes.c_uint64),
-        ("errors_received", ctypes.c_uint64),
-    )
 
 
 class Outgoing(NamedTuple):
@@ -164,7 +144,7 @@ class DeviceBuffer(Buffer):
         self.counters.frames_sent += 1
         if isinstance(message, DevWrite):
             self.counters.writes_sent += message.params.bit_count()
-            _count(self._sent_bytes, message.params)
+            count(self._sent_bytes, message.params)
 
     def emit_dev_data(self) -> list[DevData]:
         """The messages that carry the values that came in since the last call; for whoever plays a device.
@@ -249,7 +229,7 @@ class DeviceBuffer(Buffer):
             for start, position, size in slices:
                 block[start : start + size] = data[position : position + size]
             header.updated |= bitmap
-            _count(self._received_bytes, bitmap)  # before the bells are rung: whoever wakes looks at the counters
+            count(self._received_bytes, bitmap)  # before the bells are rung: whoever wakes looks at the counters
             header.last_update = _time()
             header.update_stamp = boottime_ns()
             if header.watchers:
@@ -279,18 +259,6 @@ class DeviceBuffer(Buffer):
     def _collect(self, block: memoryview, bitmap: int) -> bytes:
         _, slices = self._block.slices(bitmap)
         return b"".join(block[run.block : run.block + run.length] for run in slices)
-
-
-@functools.lru_cache(maxsize=1024)
-def _ones(bitmap: int) -> int:
-    """A 1 in the 64 bits of each parameter of a bitmap."""
-    return sum(1 << 64 * id_ for id_ in range(bitmap.bit_length()) if bitmap >> id_ & 1)
-
-
-def _count(counters: memoryview, bitmap: int) -> None:
-    """Add 1 to the counters of the parameters of a bitmap: all of them as one number, which is many times faster than each."""
-    total = int.from_bytes(counters, "little") + _ones(bitmap)
-    counters[:] = total.to_bytes(len(counters), "little")
 
 
 _STATE = (
