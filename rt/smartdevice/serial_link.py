@@ -7,6 +7,7 @@ import os
 import select
 import struct
 import termios
+import threading
 from typing import Final, Self
 
 import trio
@@ -39,6 +40,7 @@ class SerialLink(StreamLink):
         stream = LinuxSerialStream(port, exclusive=True, baudrate=baud_rate)
         # A board takes a falling DTR as a reset, so the port must not hang up when we close it.
         await stream.set_hangup(value=False)
+        first = await _open_first(port)
         try:
             await stream.aopen()
         except termios.error as error:
@@ -48,6 +50,8 @@ class SerialLink(StreamLink):
             if error.errno is None and isinstance(cause, OSError):  # flock's error, wrapped
                 raise OSError(errno.EBUSY, "another program holds it", port) from error
             raise
+        finally:
+            os.close(first)
         return cls(stream, port)
 
     async def receive(self) -> bytes:
@@ -116,6 +120,38 @@ class SerialLink(StreamLink):
             else:
                 termios.tcflush(fd, termios.TCOFLUSH)
         await self._stream.aclose()
+
+
+async def _open_first(port: str) -> int:
+    """A descriptor of a port that nobody had open, so that the next one to open it does not wait.
+
+    The kernel asks a USB board to get ready when its port is opened first, and waits for seconds for one that hangs. It does so in a
+    worker thread here: the event loop is the one that disables the devices. A cancel leaves the thread alone, which closes the port
+    when it has got it.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    lock = threading.Lock()
+    opened: list[int] = []
+    abandoned = False
+
+    def open_port() -> None:
+        fd = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with lock:
+            opened.append(fd)
+            if abandoned:
+                os.close(fd)
+
+    try:
+        await trio.to_thread.run_sync(open_port, abandon_on_cancel=True)
+    except trio.Cancelled:
+        with lock:
+            abandoned = True
+            for fd in opened:
+                os.close(fd)
+        raise
+    return opened[0]
 
 
 def _hung_up(fd: int) -> bool:

@@ -5,9 +5,11 @@ import os
 import socket
 import struct
 import termios
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -127,3 +129,76 @@ async def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
     plain.touch()
     with pytest.raises(OSError, match="not a serial port"):
         await SerialLink.open(str(plain))
+
+
+class HangingBoard:
+    """A port that the kernel takes long to open, as that of a USB board that hangs, until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.master, self.slave = os.openpty()
+        self.port = os.ttyname(self.slave)
+        self.go = threading.Event()
+        self.opened: list[int] = []
+        self._really_open = os.open
+        monkeypatch.setattr(os, "open", self._open)
+
+    def _open(self, path: str, *args: Any, **options: Any) -> int:
+        hangs = path == self.port and not self.go.is_set()
+        assert not hangs or threading.current_thread() is not threading.main_thread(), (
+            "the event loop would stand still"
+        )
+        if hangs:
+            assert self.go.wait(10)
+        fd = self._really_open(path, *args, **options)
+        if path == self.port:
+            self.opened.append(fd)
+        return fd
+
+    def close(self) -> None:
+        self.go.set()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingBoard]:
+    hanging = HangingBoard(monkeypatch)
+    yield hanging
+    hanging.close()
+
+
+async def test_the_event_loop_goes_on_while_a_port_is_opened_that_hangs(board: HangingBoard) -> None:
+    links = []
+    async with trio.open_nursery() as nursery:
+
+        async def open_port() -> None:
+            links.append(await SerialLink.open(board.port))
+
+        nursery.start_soon(open_port)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not links
+        board.go.set()
+    (link,) = links
+    assert len(board.opened) == 2
+    assert [is_open(fd) for fd in board.opened] == [False, True], "only the link's own is left"
+    await link.aclose()
+
+
+async def test_a_port_that_hangs_keeps_nobody_from_stopping_and_is_closed_in_the_end(board: HangingBoard) -> None:
+    with trio.move_on_after(0.01) as scope:
+        await SerialLink.open(board.port)
+    assert scope.cancelled_caught
+    assert not board.opened
+    board.go.set()
+    with trio.fail_after(10):
+        while not board.opened or is_open(board.opened[0]):  # noqa: ASYNC110 - a thread that nobody waits for
+            await trio.sleep(0.001)
+    assert len(board.opened) == 1
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
