@@ -5,23 +5,20 @@ closed, in reverse order. An exception in any of its tasks ends it and reaches i
 is only logged.
 """
 
-import contextlib
 import functools
-import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import trio
 
 from rt import catalog, log
 from rt.app import nodes
+from rt.app.owner import TaskOwner
 from rt.app.settings import ChildSettings
-from rt.app.signals import answered
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.catalog import Catalog
 from rt.config import Config
-from rt.diagnostics import SlowSteps, report_health, watched
+from rt.diagnostics import report_health
 from rt.keys import Keyring
 from rt.remote import (
     Client,
@@ -37,10 +34,8 @@ from rt.remote import (
 )
 from rt.remote.address import get_connection
 
-T = TypeVar("T")
 
-
-class Application:
+class Application(TaskOwner):
     """Makes and owns what a process needs; an async context manager.
 
     SIGINT and SIGTERM cancel what runs in its block, once: the block is left in order, and `stopped` says why. That is so where
@@ -79,21 +74,13 @@ class Application:
         bells: Bells | None = None,
         signals: bool = True,
     ) -> None:
-        self.name = name
+        super().__init__(name, signals=signals, debug=options.debug)
         self.config = options
         self.doorbell = doorbell
         self.bells = bells
         self.gate: Gate | None = None
         self.threads = trio.CapacityLimiter(options.thread_pool_workers)
-        self.logger = log.get_logger()
-        self.stopped: str | None = None
-        self.steps: SlowSteps | None = None
         self._shm_prefix = shm_prefix
-        self._signals = signals
-        self._stack = contextlib.AsyncExitStack()
-        self._held = contextlib.ExitStack()
-        self._scope = trio.CancelScope()
-        self._nursery: trio.Nursery | None = None
         self._clients = 0
         self._serves = False
 
@@ -108,42 +95,6 @@ class Application:
             bells=Bells(settings.bells, seat=settings.seat) if settings.bells else None,
             signals=False,
         )
-
-    async def __aenter__(self) -> Self:
-        async with contextlib.AsyncExitStack() as stack:
-            if self._signals and threading.current_thread() is threading.main_thread():
-                stack.enter_context(answered(self._answer))
-            if self.config.debug:
-                self.steps = stack.enter_context(watched())
-            stack.enter_context(self._held)
-            stack.enter_context(self._scope)
-            self._nursery = await stack.enter_async_context(trio.open_nursery())
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        self.nursery.cancel_scope.cancel("the application is over")
-        return await self._stack.__aexit__(kind, error, traceback)
-
-    def stop(self, reason: str) -> None:
-        """Cancel what runs in the application's block; only the first call counts."""
-        if self.stopped is None:
-            self.stopped = reason
-            self._scope.cancel(reason)
-
-    def _answer(self, name: str) -> None:
-        if self.stopped is None:
-            self.logger.info("the application stops", process=self.name, reason=f"received {name}")
-        self.stop(f"received {name}")
-
-    @property
-    def nursery(self) -> trio.Nursery:
-        """The owner of this process's tasks."""
-        if self._nursery is None:
-            raise RuntimeError("an Application is used within `async with`")
-        return self._nursery
 
     @functools.cached_property
     def catalog(self) -> Catalog:
@@ -320,14 +271,3 @@ class Application:
         )
         await self.nursery.start(service.run)
         return service
-
-    async def _own(self, resource: contextlib.AbstractAsyncContextManager[T]) -> T:
-        """Keep something open in a task of its own, so that any task of the process may ask for it."""
-
-        async def hold(task_status: trio.TaskStatus[T]) -> None:
-            async with resource as opened:
-                task_status.started(opened)
-                await trio.sleep_forever()
-
-        opened: T = await self.nursery.start(hold)
-        return opened
