@@ -1,0 +1,107 @@
+"""What one device is sent when the gate closes at the worst moment: between what is collected and what is on the line."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import trio
+import trio.testing
+from support.device_robot import CATALOG
+
+from rt.buffer import BufferStore, DeviceBuffer
+from rt.protocol import frames
+from rt.protocol.message import DevDisable, DevRead, DevWrite, Message
+from rt.smartdevice.link import StreamLink
+from rt.smartdevice.sender import Sender
+
+MOTOR = 12 << 72 | 7
+
+
+class Line(StreamLink):
+    """A line that takes what is sent when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__(trio.testing.memory_stream_pair()[0], "line")
+        self.sent: list[Message] = []
+        self._frames = frames.FrameReader()
+        self._room = trio.Event()
+        self._room.set()
+
+    def hold(self) -> None:
+        self._room = trio.Event()
+
+    def release(self) -> None:
+        self._room.set()
+
+    async def send(self, data: bytes, /) -> None:
+        await self._room.wait()
+        self._take(data)
+
+    def send_nowait(self, data: bytes, /) -> bool:
+        if self._room.is_set():
+            self._take(data)
+        return self._room.is_set()
+
+    def _take(self, data: bytes) -> None:
+        self.sent += [item for item in self._frames.feed(data) if isinstance(item, Message)]
+
+
+class Gate:
+    """Lets pass what the test says."""
+
+    def __init__(self) -> None:
+        self.allowed = 1
+        self.drops: list[int] = []
+
+    def dropped(self, _port: str, count: int) -> None:
+        self.drops.append(count)
+
+
+@pytest.fixture
+def buffer() -> Iterator[DeviceBuffer]:
+    with BufferStore(CATALOG, "", shared=False) as store:
+        buffer = store.get_or_open(MOTOR)
+        buffer.valid = True
+        yield buffer
+
+
+async def sent_while_the_gate_closes(
+    nursery: trio.Nursery, gate: Gate, buffer: DeviceBuffer, ask: Callable[[], None]
+) -> list[Message]:
+    """What goes out of what ``ask`` put into the buffer, if the gate closes while the first of it waits for the line."""
+    line = Line()
+    sender = Sender(line, gate, 0.0)
+    sender.buffer = buffer
+    nursery.start_soon(sender.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert line.sent == [DevDisable()]
+    line.hold()
+    ask()
+    sender.kick()
+    await trio.testing.wait_all_tasks_blocked()
+    gate.allowed = 0
+    line.release()
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.cancel_scope.cancel()
+    return line.sent[1:]
+
+
+async def test_a_write_that_was_collected_is_dropped_if_the_gate_has_closed_since(
+    nursery: trio.Nursery, buffer: DeviceBuffer
+) -> None:
+    def ask() -> None:
+        buffer.read(["enc_pos"])
+        buffer.write("duty_cycle", 0.5)
+
+    gate = Gate()
+    (only,) = await sent_while_the_gate_closes(nursery, gate, buffer, ask)
+    assert isinstance(only, DevRead)
+    assert gate.drops == [1]
+    assert buffer.counters.writes_dropped == 1
+
+
+async def test_a_write_that_is_on_its_way_when_the_gate_closes_is_followed_by_a_disable(
+    nursery: trio.Nursery, buffer: DeviceBuffer
+) -> None:
+    first, last = await sent_while_the_gate_closes(nursery, Gate(), buffer, lambda: buffer.write("duty_cycle", 0.5))
+    assert isinstance(first, DevWrite)
+    assert last == DevDisable()
