@@ -13,7 +13,8 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 
-LEFT_OUT = frozenset({"ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtle", "turtledemo"})
+# nis is gone from Python 3.13, and would bring the libraries of Sun RPC and Kerberos: 2 MB to unpack at each start.
+LEFT_OUT = frozenset({"ensurepip", "idlelib", "lib2to3", "nis", "test", "tkinter", "turtle", "turtledemo"})
 
 # Importing these acts: a browser opens, a poem is printed. They are carried but not tried.
 ACTS_ON_IMPORT = frozenset({"antigravity", "this"})
