@@ -7,7 +7,7 @@ version: both have to be quick.
 import sys
 
 import rt
-from rt.cli.quick import die_quietly, heed_interrupts, spare_ldconfig
+from rt.cli.quick import die_quietly, heed_interrupts, importing
 
 
 def main() -> int:
@@ -15,8 +15,8 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments[:1] == ["_child"]:
         heed_interrupts()
-        spare_ldconfig()
-        from rt.cli import child
+        with importing():
+            from rt.cli import child
 
         return child.main(arguments[1:])
     if arguments == ["--version"]:

@@ -2,6 +2,5 @@
 
 from rt.app.application import Application
 from rt.app.settings import ChildSettings
-from rt.process.call import child_command
 
-__all__ = ["Application", "ChildSettings", "child_command"]
+__all__ = ["Application", "ChildSettings"]

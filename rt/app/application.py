@@ -259,9 +259,7 @@ class Application(TaskOwner):
         report = functools.partial(report_health, self.name, self.config.health_check_interval, self.steps)
         self.nursery.start_soon(report, name=f"health of {self.name}")
 
-    async def _serve(
-        self, handler: Handler, node: Node, logger: structlog.typing.FilteringBoundLogger | None
-    ) -> Service:
+    async def _serve(self, handler: Handler, node: Node, logger: log.Logger | None) -> Service:
         service = Service(
             node,
             handler,

@@ -8,9 +8,8 @@ import msgspec
 
 from rt import log
 from rt.app import ChildSettings
+from rt.app.ending import exit_code
 from rt.errors import RemoteProtocolError
-from rt.process.call import ROLE as CALL
-from rt.process.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
 
 _USAGE = 2
@@ -47,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _be(role: str, lifeline: Lifeline) -> int:
-    if role == CALL:
+    if role == "call":  # rt.process.call.ROLE: that room is for parents
         _restore_library_path()
         from rt.process import role as call
 

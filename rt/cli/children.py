@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from rt.app import ChildSettings, child_command
+from rt.app import ChildSettings
 from rt.buffer import Bells, Doorbell
 from rt.buffer.bells import DEVICE_SEAT, EXECUTOR_SEAT, ROOT_SEAT
 from rt.config import Config
 from rt.instance import Instance
+from rt.process.call import child_command
 from rt.supervisor.spec import ChildSpec
 
 DEVICE_WATCHDOG = 2.0

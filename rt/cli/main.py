@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import rt
-from rt.cli.quick import heed_interrupts, spare_ldconfig
+from rt.cli.quick import heed_interrupts, importing
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -67,8 +67,8 @@ class LazyGroup(click.Group):
         verb = VERBS.get(cmd_name)
         if verb is None:
             return None
-        spare_ldconfig()
-        command: click.Command = importlib.import_module(f"rt.cli.{verb.module}").command
+        with importing():
+            command: click.Command = importlib.import_module(f"rt.cli.{verb.module}").command
         return command
 
     def resolve_command(

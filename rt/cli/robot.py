@@ -14,6 +14,7 @@ import trio
 
 from rt import catalog, log
 from rt.app import Application
+from rt.app.ending import Told
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.bells import ROOT_SEAT
 from rt.cli.log_keeper import LogKeeper
@@ -23,7 +24,6 @@ from rt.diagnostics import watch_clock
 from rt.errors import ConfigError
 from rt.instance import Instance, log_place
 from rt.keys import Keyring
-from rt.process.ending import Told
 from rt.supervisor import signals
 
 

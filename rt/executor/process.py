@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from rt.app import Application, ChildSettings
+from rt.app.ending import exit_code
 from rt.buffer.bells import EXECUTOR_SEAT
 from rt.executor.actions import AsyncExecutor
 from rt.executor.api import Field, Gamepad, Robot
@@ -19,7 +20,6 @@ from rt.executor.dispatcher import Dispatcher
 from rt.executor.lease import LeaseKeeper
 from rt.executor.report import Reporter
 from rt.executor.sync import SyncExecutor
-from rt.process.ending import exit_code
 from rt.supervisor import notify
 from rt.supervisor.lifeline import Lifeline
 

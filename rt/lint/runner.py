@@ -12,12 +12,12 @@ from pathlib import Path
 import msgspec
 import trio
 
-from rt.app import child_command
 from rt.errors import ExecutionError
 from rt.instance import ENV_DIRECTORY
 from rt.lint.child import Answer, given_up
 from rt.lint.record import Record
 from rt.lint.request import LintRequest
+from rt.process.call import child_command
 from rt.supervisor.lifeline import open_lifeline
 from rt.supervisor.spec import LIFELINE
 

@@ -38,7 +38,7 @@ class CommandProcess:
     context manager starts it and, whatever happens, leaves nothing of it: what still runs at the end of the block is killed.
 
     Args:
-        command: The program and its arguments. `rt.supervisor.LIFELINE` in an argument becomes the number of the descriptor of
+        command: The program and its arguments. `rt.supervisor.spec.LIFELINE` in an argument becomes the number of the descriptor of
             its lifeline; a command without it is killed by the kernel when we die, as long as it leaves open a descriptor that
             it does not know of.
         name: What it is called in the log; by default the name of the program.

@@ -1,7 +1,7 @@
 """The device process, the safe one, and the process that plays virtual devices.
 
 However the device process is made to end (the root is dead, SIGTERM, an exception), every device is disabled before it does.
-Everything that this needs is imported when the process starts.
+Everything that this needs is imported when the process starts, and nothing of the devices that are only played.
 """
 
 import functools
@@ -17,12 +17,8 @@ from rt import log
 from rt.app import Application, ChildSettings
 from rt.ports import PortFilter
 from rt.remote.address import split_address
-from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
 from rt.smartdevice.manager import SmartDeviceManager
-from rt.smartdevice.motion import World
-from rt.smartdevice.pacer import Pacer
 from rt.smartdevice.udev import open_observer
-from rt.smartdevice.uid_spec import parse_uid_spec
 from rt.supervisor import notify, signals
 from rt.supervisor.lifeline import Lifeline
 
@@ -99,6 +95,11 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
 
 async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:
     """Play the virtual devices of the settings until the root is dead or SIGTERM or SIGINT arrives."""
+    from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
+    from rt.smartdevice.motion import World
+    from rt.smartdevice.pacer import Pacer
+    from rt.smartdevice.uid_spec import parse_uid_spec
+
     lifeline.kill_group_at_eof()
     with trio.open_signal_receiver(*STOP_SIGNALS) as received:
         async with Application.of_child(settings) as app, trio.open_nursery() as nursery:

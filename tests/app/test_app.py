@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from rt import config
-from rt.app import Application, ChildSettings, child_command
+from rt.app import Application, ChildSettings
 from rt.cli.robot import stdout_format
 from rt.config import Config
 from rt.errors import CatalogError, RemoteCallError
@@ -92,12 +92,6 @@ def test_settings_survive_the_lifeline(tmp_path: Path) -> None:
     assert ChildSettings.decode(settings.encode()) == settings
     with pytest.raises(msgspec.ValidationError):
         ChildSettings.decode(msgspec.msgpack.encode(json.loads("{}")))
-
-
-def test_a_child_is_this_program_again() -> None:
-    command = child_command("device")
-    assert command[-3:] == ("_child", "device", "{lifeline}")
-    assert "-P" in command
 
 
 def test_the_log_is_json_unless_a_person_reads_it(tmp_path: Path) -> None:

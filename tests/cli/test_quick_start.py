@@ -29,6 +29,24 @@ trio.run(main)
 print("thread", names[0])
 """
 
+CHILD = """
+import sys
+from rt.cli.quick import importing
+with importing():
+    import rt.cli.child
+import rt.{room}.process
+print(*sys.modules)
+"""
+COLLECTIONS = """
+import gc
+from rt.cli.quick import importing
+collections = []
+gc.callbacks.append(lambda phase, info: collections.append(phase))
+with importing():
+    import trio
+print(len(collections), gc.isenabled(), gc.get_freeze_count() > 10_000)
+"""
+
 
 INTERRUPTED = """
 import os, signal, sys
@@ -63,3 +81,30 @@ def test_no_program_is_run_to_import_trio_and_threads_still_have_names() -> None
     assert "subprocess.Popen" not in before
     assert "thread a name" in after
     assert "found libpthread.so.0 ctypes.util" in after
+
+
+@pytest.mark.parametrize("role", ["device", "executor"])
+def test_a_child_imports_nothing_of_parents_commands_and_other_children(role: str) -> None:
+    others = {
+        "device": ["rt.executor", "rt.smartdevice.emulator", "rt.smartdevice.firmware", "rt.smartdevice.uid_spec"],
+        "executor": ["rt.smartdevice", "trio_serial", "pyudev", "cobs"],
+    }
+    of_parents = ["rt.process", "rt.supervisor.spawn", "rt.supervisor.tree", "rt.instance"]
+    of_the_root = [
+        "rt.broker",
+        "rt.lint",
+        "rt.doctor",
+        "rt.cli.main",
+        "rt.cli.robot",
+        "rt.remote.door",
+        "zmq.auth",
+        "zmq.utils.z85",
+    ]
+    of_commands = ["click", "pyflakes", "rt.cli.options", "rt.cli.link", "rt.cli.table"]
+    imported = set(run(CHILD.format(room={"device": "smartdevice", "executor": "executor"}[role])).split())
+    assert {"trio", "zmq", "rt.app", "rt.remote.service"} <= imported
+    assert imported.isdisjoint([*others[role], *of_parents, *of_the_root, *of_commands])
+
+
+def test_no_garbage_is_looked_for_while_libraries_are_imported_and_never_among_what_they_made() -> None:
+    assert run(COLLECTIONS).split() == ["0", "True", "True"]

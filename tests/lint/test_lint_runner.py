@@ -8,11 +8,11 @@ import pytest
 import trio
 from support.lint import request, write
 
-from rt.app import child_command
 from rt.errors import ExecutionError
 from rt.instance import ENV_DIRECTORY
 from rt.lint.child import Answer, answer
 from rt.lint.runner import run_lint
+from rt.process.call import child_command
 from rt.supervisor.spec import LIFELINE
 
 PATIENCE = 60.0

@@ -258,5 +258,6 @@ def test_a_module_that_fails_to_import_another_says_which(tmp_path: Path, monkey
 
 def test_a_child_is_this_program_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert child_command("call")[-3:] == ("_child", "call", "{lifeline}")
+    assert "-P" in child_command("call")
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     assert child_command("call") == (sys.executable, "_child", "call", "{lifeline}")

@@ -9,8 +9,7 @@ import trio
 from support.supervised import place
 
 from rt.protocol.notify import Notice
-from rt.supervisor import send, watchdog_period
-from rt.supervisor.notify import VARIABLE, Listener
+from rt.supervisor.notify import VARIABLE, Listener, send, watchdog_period
 
 
 async def test_what_is_sent_is_heard() -> None:

@@ -12,7 +12,9 @@ import trio.testing
 from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, assert_no_children, open_fds, place, program
 
 from rt.errors import ConfigError, RuntimeBaseException
-from rt.supervisor import ChildSpec, State, Supervisor
+from rt.supervisor.life import State
+from rt.supervisor.spec import ChildSpec
+from rt.supervisor.tree import Supervisor
 
 PATIENCE = 30.0
 GRACE = 10 * PATIENCE
