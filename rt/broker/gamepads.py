@@ -21,7 +21,8 @@ MOST_BUTTONS = 32
 SILENCE = 0.5
 """How long a gamepad may say nothing before it reads neutral (s)."""
 
-_CHECK_INTERVAL = 0.1
+_RETRY_INTERVAL = 0.01
+"""Least time (s) between two looks at who is silent: a buffer that somebody else has is tried again."""
 _AXES = ("joystick_left_x", "joystick_left_y", "joystick_right_x", "joystick_right_y")
 
 
@@ -41,6 +42,7 @@ class GamepadFeed:
     def __init__(self, store: BufferStore) -> None:
         self._store = store
         self._seen: dict[int, float] = {}
+        self._connected = trio.Event()
         self._log = log.get_logger()
         self._told = False
         self.updates = 0
@@ -76,6 +78,7 @@ class GamepadFeed:
                 continue
             if index not in self._seen:
                 self._log.info("the gamepad is connected", gamepad=index)
+                self._connected.set()
             self._seen[index] = trio.current_time()
             self.updates += 1
 
@@ -87,11 +90,15 @@ class GamepadFeed:
             buffer.valid = True
 
     async def run(self) -> None:
-        """Watch for silence until cancelled."""
+        """Watch for silence until cancelled; without a gamepad there is nothing to do until one comes."""
         while True:
-            await trio.sleep(_CHECK_INTERVAL)
+            if not self._seen:
+                self._connected = trio.Event()
+                await self._connected.wait()
+            silent = min(self._seen.values()) + SILENCE
+            await trio.sleep_until(max(silent, trio.current_time() + _RETRY_INTERVAL))
             for index, seen in list(self._seen.items()):
-                if trio.current_time() - seen > SILENCE:
+                if trio.current_time() >= seen + SILENCE:
                     self._release(index)
 
     def _release(self, index: int) -> None:

@@ -58,8 +58,12 @@ class UpdatePublisher:
         self.skipped = 0
 
     async def run(self) -> None:
-        """Publish on absolute deadlines until cancelled; a late update is not made up for."""
-        deadline = trio.current_time()
+        """Publish on absolute deadlines until cancelled; a late update is not made up for.
+
+        They are multiples of the interval, as those of the root's sign of life are, so that the process wakes once for both.
+        """
+        now = trio.current_time()
+        deadline = now - now % self._interval
         while True:
             for payload in self._payloads(self.collect()):
                 await self._publisher.send(b"", payload)

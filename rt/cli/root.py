@@ -162,14 +162,14 @@ class Root:
         """Stamp the root's sign of life: nothing may move while this loop does not run."""
         while True:
             self._leases.beat()
-            await trio.sleep(BEAT_INTERVAL)
+            await _next(BEAT_INTERVAL)
 
     async def _watch_directory(self) -> None:
         """Say once that the directory was removed, as logind does with /run/user/UID when the last session of a user ends."""
         directory = self._instance.directory
         before = directory.stat()
         while True:
-            await trio.sleep(DIRECTORY_INTERVAL)
+            await _next(DIRECTORY_INTERVAL)
             if not _is_same(directory, before):
                 break
         self._log.error(
@@ -237,6 +237,11 @@ class Root:
         """An executable that unpacks itself has an outer process: without it nobody would remove the unpacked files."""
         await outer_gone()
         self.supervisor.shutdown("the outer process of the executable was killed")
+
+
+async def _next(interval: float) -> None:
+    """Sleep until trio's clock is a multiple of an interval (s), so that the process wakes once for all that is due then."""
+    await trio.sleep(interval - trio.current_time() % interval)
 
 
 def _is_same(directory: Path, before: os.stat_result) -> bool:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import structlog
 import trio
@@ -6,7 +8,7 @@ from trio.testing import MockClock
 from rt import catalog
 from rt.broker.gamepads import SILENCE, GamepadFeed
 from rt.buffer import BufferStore
-from rt.errors import DeviceBufferError, RemoteProtocolError
+from rt.errors import BufferBusyError, DeviceBufferError, RemoteProtocolError
 from rt.protocol.control import NEUTRAL, GamepadState, Stamp
 
 PUSHED = GamepadState(0.5, -0.25, 0.0, 1.0, 0b1000001)
@@ -83,6 +85,45 @@ async def test_a_gamepad_that_falls_silent_says_so_and_comes_back_by_itself(
         ("info", "the gamepad is connected"),
         ("warning", "the gamepad is silent: it reads neutral"),
     ] * 2
+
+
+async def test_without_a_gamepad_nothing_wakes_the_process(
+    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    def next_deadline() -> float:
+        return trio.lowlevel.current_statistics().seconds_to_next_deadline
+
+    feed = GamepadFeed(store)
+    nursery.start_soon(feed.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert next_deadline() == math.inf
+    feed.feed({0: PUSHED, 1: PUSHED})
+    await trio.testing.wait_all_tasks_blocked()
+    assert next_deadline() == pytest.approx(SILENCE)
+    await trio.sleep(SILENCE)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not store.get_or_open(("gamepad", 0)).valid
+    assert not store.get_or_open(("gamepad", 1)).valid
+    assert next_deadline() == math.inf
+
+
+async def test_a_gamepad_whose_buffer_somebody_has_is_silent_as_soon_as_it_is_free(
+    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = GamepadFeed(store)
+    nursery.start_soon(feed.run)
+    feed.feed({0: PUSHED})
+    buffer = store.get_or_open(("gamepad", 0))
+
+    def busy(_key: tuple[str, int]) -> object:
+        raise BufferBusyError("somebody holds the lock")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "get_or_open", busy)
+        await trio.sleep(SILENCE + 0.2)
+        assert buffer.valid
+    await trio.sleep(0.05)
+    assert not buffer.valid
 
 
 async def test_a_buffer_that_cannot_be_marked_does_not_end_the_watch(

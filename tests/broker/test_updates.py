@@ -45,6 +45,22 @@ async def test_what_changed_is_sent_and_a_connected_device_is_never_missing(
     assert air.updates[1:] == [{SWITCH: {"switch1": True}}, {SWITCH: {}}]
 
 
+async def test_updates_are_sent_at_multiples_of_the_interval_and_one_at_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    times: list[float] = []
+
+    class Watch:
+        async def send(self, _peer: bytes, _payload: bytes) -> None:
+            times.append(trio.current_time())
+            await trio.lowlevel.checkpoint()
+
+    autojump_clock.jump(0.13)
+    nursery.start_soon(UpdatePublisher(robot(), Watch(), 0.1).run)
+    await trio.sleep(0.3)
+    assert times == pytest.approx([0.13, 0.2, 0.3, 0.4])
+
+
 async def test_all_values_are_sent_once_a_second(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     store, air = robot(), Air()
     nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
