@@ -8,8 +8,8 @@ import msgspec
 
 from rt import log
 from rt.app import ChildSettings
-from rt.app.ending import exit_code
 from rt.errors import RemoteProtocolError
+from rt.supervisor.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
 
 _USAGE = 2

@@ -14,7 +14,6 @@ import trio
 
 from rt import catalog, log
 from rt.app import Application
-from rt.app.ending import Told
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.bells import ROOT_SEAT
 from rt.cli.log_keeper import LogKeeper
@@ -25,6 +24,7 @@ from rt.errors import ConfigError
 from rt.instance import Instance, log_place
 from rt.keys import Keyring
 from rt.supervisor import signals
+from rt.supervisor.ending import Told
 
 
 async def run_robot(

@@ -12,7 +12,6 @@ from pathlib import Path
 import trio
 
 from rt.app import Application, ChildSettings
-from rt.app.ending import exit_code
 from rt.buffer.bells import EXECUTOR_SEAT
 from rt.executor.actions import AsyncExecutor
 from rt.executor.api import Field, Gamepad, Robot
@@ -21,6 +20,7 @@ from rt.executor.lease import LeaseKeeper
 from rt.executor.report import Reporter
 from rt.executor.sync import SyncExecutor
 from rt.supervisor import notify
+from rt.supervisor.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
 
 LOCK_TIMEOUT = 0.01

@@ -12,10 +12,10 @@ import msgspec
 import trio
 
 from rt import log
-from rt.app.ending import exit_code
 from rt.errors import ProcessStateError
 from rt.process.call import CallSettings
 from rt.supervisor import signals
+from rt.supervisor.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
 
 _REASON = "received SIGTERM"

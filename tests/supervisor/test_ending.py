@@ -3,8 +3,8 @@
 import pytest
 import structlog
 
-from rt.app.ending import exit_code
 from rt.errors import ConfigError, EmergencyStopException
+from rt.supervisor.ending import exit_code
 
 
 @pytest.mark.parametrize(("code", "told"), [(256, 1), (-1, 1), (255, 255), (3, 3), (None, 0), (True, 1), ("words", 1)])
