@@ -20,6 +20,7 @@ import zmq
 
 from rt import log
 from rt.errors import ConfigError
+from rt.limits import allow_descriptors
 from rt.remote.binding import bind_error
 from rt.remote.socket import Socket
 
@@ -27,8 +28,10 @@ CONNECTIONS = 2000
 """Descriptors in use from which on the addresses are shut; a quarter of those that the process may have, if that is less."""
 DESCRIPTORS = 65_536
 """Descriptors that a process that listens asks the system for: from `CONNECTIONS` on there have to be plenty."""
-LOOK_INTERVAL = 0.05
-"""Time between two counts of the descriptors, in s; libzmq takes some hundred connections in it."""
+LOOK_INTERVAL = 0.5
+"""Time between two counts of the descriptors, in s; libzmq takes some thousand connections in it at most."""
+SHORT_INTERVAL = 0.05
+"""The same where so many would be too many, in s."""
 
 COMPLAINT_INTERVAL = 10.0
 """Time between two log events about too many connections, in s."""
@@ -99,10 +102,12 @@ class Turnstile:
 
     Attributes:
         most: Descriptors in use from which on.
+        interval: Time between two counts, in s.
     """
 
     def __init__(self) -> None:
         self.most = CONNECTIONS
+        self.interval = LOOK_INTERVAL
         self._listeners: list[Listener] = []
         self._shut = False
         self._said_at = -math.inf
@@ -111,7 +116,9 @@ class Turnstile:
     def add(self, listener: Listener) -> None:
         """Shut this one too. With the first, this process gets as many descriptors as the system allows."""
         if not self._listeners:
-            self._allow_descriptors()
+            allowed = allow_descriptors(DESCRIPTORS)
+            self.most = min(CONNECTIONS, allowed // 4)
+            self.interval = LOOK_INTERVAL if allowed >= DESCRIPTORS // 2 else SHORT_INTERVAL
         self._listeners.append(listener)
 
     def close(self) -> None:
@@ -120,18 +127,11 @@ class Turnstile:
             each.close()
         self._listeners.clear()
 
-    def _allow_descriptors(self) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        self.most = min(CONNECTIONS, wanted // 4)
-
     async def run(self) -> None:
         """Count until cancelled."""
         while True:
             self.look()
-            await trio.sleep(LOOK_INTERVAL)
+            await trio.sleep(self.interval)
 
     def look(self) -> None:
         """Count once."""

@@ -6,7 +6,6 @@ share a buffer.
 
 import contextlib
 import itertools
-import resource
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,6 +15,7 @@ from rt import log
 from rt.buffer import BufferStore, Doorbell, LeaseTable
 from rt.buffer.lease import ALL_MARKS
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
+from rt.limits import allow_descriptors
 from rt.remote.address import split_address
 from rt.smartdevice import liveness
 from rt.smartdevice.client import ANSWER_TIMEOUT, WRITE_INTERVAL, SmartDeviceClient
@@ -81,7 +81,7 @@ class SmartDeviceManager(DeviceHandler):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Guard the devices and hand on what is written to them, until cancelled."""
-        _make_room()
+        allow_descriptors(_MOST_DESCRIPTORS)
         self._invalidate_leftovers()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.guard.run)
@@ -268,11 +268,3 @@ class SmartDeviceManager(DeviceHandler):
         """A device for the log: its UID, and the name that the team gave it."""
         name = next((name for name, number in self._names.items() if number == uid), None)
         return {"uid": str(uid)} if name is None else {"uid": str(uid), "name": name}
-
-
-def _make_room() -> None:
-    """Let this process have as many descriptors as all devices and their buffers take: the usual 1024 are not enough."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_MOST_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -14,7 +14,15 @@ import zmq
 from rt.errors import ConfigError, InstanceBusyError
 from rt.keys import Keyring
 from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
-from rt.remote.listener import Listener, Turnstile, descriptors
+from rt.remote.listener import (
+    CONNECTIONS,
+    DESCRIPTORS,
+    LOOK_INTERVAL,
+    SHORT_INTERVAL,
+    Listener,
+    Turnstile,
+    descriptors,
+)
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -71,6 +79,19 @@ async def test_a_kernel_that_cannot_shut_an_address_ends_nothing(
     with structlog.testing.capture_logs() as said:
         turnstile.look()
     assert said[0]["trouble"] == "Protocol not available"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "most", "interval"),
+    [(1024, 256, SHORT_INTERVAL), (DESCRIPTORS, CONNECTIONS, LOOK_INTERVAL)],
+)
+def test_the_fewer_descriptors_there_are_the_sooner_and_the_more_often_it_looks(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, allowed: int, most: int, interval: float
+) -> None:
+    monkeypatch.setattr("rt.remote.listener.allow_descriptors", lambda _: allowed)
+    turnstile = Turnstile()
+    turnstile.add(listener)
+    assert (turnstile.most, turnstile.interval) == (most, interval)
 
 
 async def test_who_is_in_stays_when_the_address_is_shut(listener: Listener) -> None:
