@@ -70,7 +70,7 @@ def _encode_line(event: Mapping[str, Any]) -> bytes:
             return line
     except (TypeError, ValueError, OverflowError, RecursionError):
         pass
-    return json.dumps(plain(event), ensure_ascii=False).encode(errors="replace")
+    return json.dumps(plain(event), ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def _shortened(event: Mapping[str, Any], size: int) -> dict[str, Any]:
