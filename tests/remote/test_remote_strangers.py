@@ -80,6 +80,27 @@ def test_bytes_are_a_message_or_refused_with_one_error(payload: bytes) -> None:
         assert isinstance(message, rpc.Request | rpc.Response | rpc.Notification)
 
 
+async def test_an_answer_counts_only_if_it_is_of_whoever_was_asked() -> None:
+    wire = Wire()
+    wire.routed = True
+    answers: list[Any] = []
+
+    async def call(client: Client) -> None:
+        answers.append(await client.issue_call("ask", address="right-service", timeout=30))
+
+    async with Client(wire) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(call, client)
+        await trio.testing.wait_all_tasks_blocked()
+        ((peer, payload),) = wire.sent
+        request = rpc.decode(payload)
+        assert isinstance(request, rpc.Request)
+        wire.put.send_nowait((b"wrong-service", rpc.encode(rpc.Response(request.id, None, "forged"))))
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.counters.late == 1
+        wire.put.send_nowait((peer, rpc.encode(rpc.Response(request.id, None, "true"))))
+    assert answers == ["true"]
+
+
 @given(st.lists(payloads(), max_size=20))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_a_service_answers_each_request_once_whatever_comes(story: list[bytes]) -> None:
