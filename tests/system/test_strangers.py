@@ -131,7 +131,7 @@ async def chatter(robot: Robot, enough: trio.Event) -> None:
     while not enough.is_set():
         await robot.call("teleop")
         await robot.call("idle")
-        await trio.sleep(LOOK_INTERVAL)
+        await trio.sleep(10 * LOOK_INTERVAL)
 
 
 async def test_an_open_robot_without_keys_does_not_start_and_names_both_remedies(robot: Robot) -> None:
