@@ -91,7 +91,7 @@ async def test_a_process_that_does_not_end_is_killed_at_its_limit(tmp_path: Path
     assert (found.type, found.symbol) == ("fatal", "lint-timeout")
     assert found.message.startswith("linting took longer than 2 s and was ended: ")
     assert found.path == "studentcode.py"
-    assert beats > 10, "the loop stood still"
+    assert beats > 3, "the loop stood still"
     if marker.exists():
         assert not is_there(marker)
 
@@ -102,7 +102,8 @@ async def test_a_process_that_does_not_end_is_killed_at_its_limit(tmp_path: Path
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "by signal 11"),
         ("import sys; sys.exit(3)", "with exit code 3"),
         ("print('no message')", "with exit code 0"),
-        ("while True: print('x' * 100000)", "by signal 9|with exit code 1"),  # it may see that nobody listens any more
+        # It may see that nobody listens any more, when it prints or when it ends.
+        ("while True: print('x' * 100000)", "by signal 9|with exit code (1|120)"),
     ],
 )
 async def test_a_process_that_crashes_is_a_record(tmp_path: Path, code: str, how: str) -> None:
