@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,12 @@ def nothing_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[Instance]:
-    found = Instance.locate("test", {"XDG_RUNTIME_DIR": str(tmp_path)})
-    with found.acquire():
-        yield found
+def instance() -> Iterator[Instance]:
+    # Sockets allow shorter paths than pytest makes.
+    with tempfile.TemporaryDirectory(prefix="rt-") as directory:
+        found = Instance.locate("test", {"XDG_RUNTIME_DIR": directory})
+        with found.acquire():
+            yield found
 
 
 @pytest.fixture

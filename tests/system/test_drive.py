@@ -29,13 +29,13 @@ async def test_a_gamepad_moves_a_motor_and_idle_stops_it(robot: Robot, plug: Plu
         driver.cancel_scope.cancel()
     async with trio.open_nursery() as driver:
         driver.start_soon(robot.drive, pushed(-0.25))
-        since = await motor.written(duty_cycle=-0.25, since=since)
+        await motor.written(duty_cycle=-0.25, since=since)
         await updated(robot, motor.uid, duty_cycle=-0.25)
 
-        before = len(switch.messages)
+        before = len(motor.messages), len(switch.messages)
         await robot.call("idle")
-        since = await motor.disabled(since)
-        await switch.disabled(before)
+        since = await motor.disabled(before[0])
+        await switch.disabled(before[1])
         assert motor.writes(since) == 0
         driver.cancel_scope.cancel()
     assert motor.emulated.values["duty_cycle"] == 0.0
