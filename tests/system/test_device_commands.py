@@ -28,6 +28,9 @@ async def switch(robot: Robot) -> Device:
     await robot.plug_tcp(device)
     await robot.connected(device)
     await device.until(lambda message: isinstance(message, SubReq))
+    with trio.fail_after(PATIENCE):
+        while not subscription(robot, device)[0]:  # its answer is still on the way
+            await trio.sleep(0.01)
     return device
 
 
