@@ -29,7 +29,7 @@ async def switch(robot: Robot) -> Device:
     await robot.connected(device)
     await device.until(lambda message: isinstance(message, SubReq))
     with trio.fail_after(PATIENCE):
-        while not subscription(robot, device)[0]:  # its answer is still on the way
+        while not subscription(robot, device)[0]:  # noqa: ASYNC110 - its answer is on the way to shared memory
             await trio.sleep(0.01)
     return device
 
