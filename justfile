@@ -19,14 +19,14 @@ default:
 @run *arguments:
     exec python -m rt run {{ arguments }}
 
-# Everything: checks, tests, the executable, and whole robots of it; of those from source, which cost as much again, the ones marked `both`
+# Everything: checks, tests, the executable, and the system tests against it
 [group("test")]
 test: test-parts test-binary
 
 # Types and the executable are made by one process each, so that tests have the other core.
 [parallel]
 [private]
-test-parts: check build (test-source "-m" "'not system or both'")
+test-parts: check build test-source
 
 # The tests and the examples in the documentation, from source
 [group("test")]

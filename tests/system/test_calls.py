@@ -97,7 +97,6 @@ async def test_the_tab_key_knows_verbs_flags_methods_devices_and_parameters(
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.both
 @pytest.mark.skipif(bool(BINARY), reason="the script is the same from source")
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 async def test_the_script_of_a_shell_is_printed(robot: Robot, shell: str) -> None:

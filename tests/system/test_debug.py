@@ -4,7 +4,7 @@ import pytest
 import trio
 from support.robot import PATIENCE, Robot
 
-pytestmark = [pytest.mark.system, pytest.mark.both]
+pytestmark = pytest.mark.system
 
 PROGRAM = """
 import time

@@ -8,7 +8,7 @@ from rt.protocol import control
 from rt.protocol.control import GamepadState
 from rt.remote import DatagramNode
 
-pytestmark = [pytest.mark.system, pytest.mark.both]
+pytestmark = pytest.mark.system
 
 
 def pushed(y: float) -> GamepadState:

@@ -12,7 +12,7 @@ from rt.protocol import frames
 from rt.protocol.control import GamepadState
 from rt.protocol.message import Ping
 
-pytestmark = [pytest.mark.system, pytest.mark.both]
+pytestmark = pytest.mark.system
 
 FORWARD = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
 

@@ -76,7 +76,6 @@ async def motor(robot: Robot) -> Device:
     return device
 
 
-@pytest.mark.both
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_a_motor_runs_while_the_command_lives_and_is_disabled_when_it_ends(
     robot: Robot, motor: Device, signum: signal.Signals
