@@ -20,7 +20,12 @@ def main() -> int:
 
         return child.main(arguments[1:])
     if arguments == ["--version"]:
-        print(f"rt {rt.__version__}")  # noqa: T201 - the answer of a command
+        try:
+            print(f"rt {rt.__version__}", flush=True)  # noqa: T201 - the answer of a command
+        except OSError as error:
+            from rt.cli import failure
+
+            return failure.report(error, debug=False)
         return 0
     die_quietly()
     from rt.cli.main import run

@@ -101,7 +101,9 @@ class Program:
         for name in missing:
             if name.endswith("_main"):
                 prefix = name.removesuffix("_main")
-                self._log.warning(f"{path.name} has no {name}: {prefix} does nothing after {prefix}_setup")
+                self._log.warning(
+                    f"{path.name} has no {name}: after {prefix}_setup only the actions that it started go on"
+                )
         return [self._request(module, spec) for spec in present]
 
     def _request(self, module: ModuleType, spec: RequestSpec) -> ExecutionRequest:

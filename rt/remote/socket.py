@@ -162,7 +162,7 @@ class Socket:
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
-            raise bind_error(address, error.errno, error.strerror) from error
+            raise bind_error(address, error.errno, zmq.strerror(error.errno)) from error
         finally:
             self._settle()
         return cast(bytes, self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
@@ -202,7 +202,10 @@ class Socket:
         try:
             self._socket.connect(address)
         except zmq.ZMQError as error:
-            raise ConfigError(f"{address} is no address to connect to: {error.strerror}", address=address) from error
+            raise ConfigError(
+                f"{address} is no address to connect to: {zmq.strerror(error.errno)}; write tcp://HOST:PORT",
+                address=address,
+            ) from error
         finally:
             self._settle()
 

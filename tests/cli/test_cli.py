@@ -54,10 +54,11 @@ class TestGroup:
             environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
             assert subprocess.run(line, shell=True, env=environment, timeout=30, check=False).returncode == 0
 
-    def test_output_that_finds_no_room_is_told(self) -> None:
+    @pytest.mark.parametrize("arguments", [["config", "bind"], ["--version"]])
+    def test_output_that_finds_no_room_is_told(self, arguments: list[str]) -> None:
         environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
         with Path("/dev/full").open("w") as full:
-            command = [sys.executable, "-P", "-m", "rt", "config", "bind"]
+            command = [sys.executable, "-P", "-m", "rt", *arguments]
             done = subprocess.run(
                 command, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=30, check=False
             )

@@ -337,8 +337,17 @@ async def test_an_address_in_use_is_named_with_its_remedy() -> None:
 
 @pytest.mark.parametrize("address", ["tcp://203.0.113.1:1", "nonsense", "tcp://127.0.0.1:x", "ipc:///" + "x" * 200])
 async def test_an_address_that_is_none_is_a_matter_of_configuration(address: str) -> None:
-    with Socket(zmq.PUB) as socket, pytest.raises(ConfigError):
+    with Socket(zmq.PUB) as socket, pytest.raises(ConfigError) as caught:
         socket.bind(address)
+    assert "addr=" not in caught.value.message  # as pyzmq says it again
+
+
+def test_what_is_no_address_to_connect_to_is_told_with_the_form_of_one() -> None:
+    with (
+        Socket(zmq.DEALER) as socket,
+        pytest.raises(ConfigError, match=r"^tcp://x is no address to connect to: .*; write tcp://HOST:PORT$"),
+    ):
+        socket.connect("tcp://x")
 
 
 def test_an_option_that_does_not_exist_is_named_with_the_nearest_one() -> None:
