@@ -40,9 +40,8 @@ class SerialLink(StreamLink):
         stream = LinuxSerialStream(port, exclusive=True, baudrate=baud_rate)
         # A board takes a falling DTR as a reset, so the port must not hang up when we close it.
         await stream.set_hangup(value=False)
-        first = await _open_first(port)
         try:
-            await stream.aopen()
+            await _open_in_thread(stream)
         except termios.error as error:
             raise OSError(error.args[0], f"not a serial port: {error.args[1]}", port) from error
         except OSError as error:
@@ -50,8 +49,6 @@ class SerialLink(StreamLink):
             if error.errno is None and isinstance(cause, OSError):  # flock's error, wrapped
                 raise OSError(errno.EBUSY, "another program holds it", port) from error
             raise
-        finally:
-            os.close(first)
         return cls(stream, port)
 
     async def receive(self) -> bytes:
@@ -122,36 +119,34 @@ class SerialLink(StreamLink):
         await self._stream.aclose()
 
 
-async def _open_first(port: str) -> int:
-    """A descriptor of a port that nobody had open, so that the next one to open it does not wait.
+async def _open_in_thread(stream: LinuxSerialStream) -> None:
+    """Open a port and set its speed without keeping the event loop waiting, which is the one that disables the devices.
 
-    The kernel asks a USB board to get ready when its port is opened first, and waits for seconds for one that hangs. It does so in a
-    worker thread here: the event loop is the one that disables the devices. A cancel leaves the thread alone, which closes the port
-    when it has got it.
+    The kernel asks a USB board to get ready when its port is opened, and again when its speed is set, and waits for seconds each time
+    for one that hangs. A cancel leaves the thread alone, which closes the port when it has got it.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError, termios.error: It cannot be opened.
     """
     lock = threading.Lock()
-    opened: list[int] = []
-    abandoned = False
+    opened = abandoned = False
 
     def open_port() -> None:
-        fd = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        nonlocal opened
+        trio.run(stream.aopen)  # which waits for nothing but the kernel
         with lock:
-            opened.append(fd)
+            opened = True
             if abandoned:
-                os.close(fd)
+                trio.run(stream.aclose)
 
     try:
         await trio.to_thread.run_sync(open_port, abandon_on_cancel=True)
     except trio.Cancelled:
         with lock:
             abandoned = True
-            for fd in opened:
-                os.close(fd)
+            if opened:  # else the thread is at work on it
+                await stream.aclose()
         raise
-    return opened[0]
 
 
 def _hung_up(fd: int) -> bool:
