@@ -2,7 +2,7 @@
 
 import ctypes
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from rt.buffer import mutex
@@ -112,13 +112,14 @@ class DeviceBuffer(Buffer):
         """
         return [outgoing.message for outgoing in self.take_dev_rw()]
 
-    def take_dev_rw(self, allowed: int = ALL_MARKS) -> list[Outgoing]:
+    def take_dev_rw(self, allowed: Callable[[], int] = lambda: ALL_MARKS) -> list[Outgoing]:
         """The same, with the marks of the writes, and without those writes whose marks are not allowed.
 
         Those are forgotten and counted in ``counters.writes_dropped``.
 
         Args:
-            allowed: The bitmap of the marks whose writes are taken.
+            allowed: Gives the bitmap of the marks whose writes are taken. It is asked with the lock held: whoever has written here
+                has begun its lease before, so that none is taken for one without a lease because it began just now.
 
         Raises:
             BufferBusyError: Another process holds the lock; nothing is lost.
@@ -129,9 +130,9 @@ class DeviceBuffer(Buffer):
             pending, header.pending = header.pending, 0
             taken = [Outgoing(DevRead(read & PARAMS_MAX), 0)] if read else []
             if pending:
-                marks = self._marks_of(pending)
-                if marks & ~allowed:
-                    permitted = pending & self._marked(allowed)
+                marks, passing = self._marks_of(pending), allowed()
+                if marks & ~passing:
+                    permitted = pending & self._marked(passing)
                     self.counters.writes_dropped += (pending & ~permitted).bit_count()
                     pending, marks = permitted, self._marks_of(permitted)
                 parts = self._block.split(pending, VALUES_MAX)

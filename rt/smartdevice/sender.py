@@ -113,17 +113,11 @@ class Sender:
             self._wake.set()
 
     def kick(self) -> None:
-        """Look whether the buffer holds something to send; what may go out at once is on the line when this returns.
-
-        Writes are forgotten at once if nobody may move anything.
-        """
+        """Look whether the buffer holds something to send; what may go out at once is on the line when this returns."""
         if not self.buffer.dirty:
             return
         self._dirty = True
-        allowed = self._gate.allowed
-        if not allowed:
-            self._forget_writes(ALL_MARKS)
-        elif self.drivers & ~allowed:
+        if self.drivers & ~self._gate.allowed:
             self._disable = True
         elif self._is_idle and not self._forget and self._collect() == 0:
             while self._values and self._link.send_nowait(frames.encode(self._values[0].message)):
@@ -175,7 +169,7 @@ class Sender:
             return self._next_write - now
         try:
             before = self.buffer.counters.writes_dropped
-            self._values.extend(self.buffer.take_dev_rw(self._gate.allowed))
+            self._values.extend(self.buffer.take_dev_rw(lambda: self._gate.allowed))
             dropped = self.buffer.counters.writes_dropped - before
         except BufferBusyError:
             return BUSY_PAUSE

@@ -195,7 +195,7 @@ def test_only_the_writes_of_those_who_may_are_taken(sides: Sides) -> None:
     theirs, ours = sides.pair(MOTOR)
     theirs.write("duty_cycle", 0.5)  # under the device process's seat
     ours.write("deadband", 0.0)  # under the root's
-    (taken,) = theirs.take_dev_rw(1 << ROOT_SEAT)
+    (taken,) = theirs.take_dev_rw(lambda: 1 << ROOT_SEAT)
     assert (taken.message, taken.marks) == (DevWrite(1 << 13, bytes(4)), 1 << ROOT_SEAT)
     assert theirs.counters.writes_dropped == 1
     assert theirs.take_dev_rw() == []

@@ -1,6 +1,8 @@
 """What one device is sent when the gate closes at the worst moment: between what is collected and what is on the line."""
 
+import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trio
@@ -8,12 +10,15 @@ import trio.testing
 from support.device_robot import CATALOG
 
 from rt.buffer import BufferStore, DeviceBuffer
+from rt.errors import BufferBusyError
 from rt.protocol import frames
 from rt.protocol.message import DevDisable, DevRead, DevWrite, Message
 from rt.smartdevice.link import StreamLink
 from rt.smartdevice.sender import Sender
 
 MOTOR = 12 << 72 | 7
+NEXT = 0x10
+"""The mark of a lease that begins."""
 
 
 class Line(StreamLink):
@@ -105,3 +110,57 @@ async def test_a_write_that_is_on_its_way_when_the_gate_closes_is_followed_by_a_
     first, last = await sent_while_the_gate_closes(nursery, Gate(), buffer, lambda: buffer.write("duty_cycle", 0.5))
     assert isinstance(first, DevWrite)
     assert last == DevDisable()
+
+
+class Turning(Gate):
+    """A gate at which another lease begins, and writes at once, right after it has been asked so many times."""
+
+    def __init__(self, buffer: DeviceBuffer, allowed: int, after: int) -> None:
+        super().__init__()
+        self.written = False
+        self._buffer = buffer
+        self._now = allowed
+        self._after = after
+
+    @property
+    def allowed(self) -> int:
+        answer, self._after = self._now, self._after - 1
+        if not self._after:
+            self._now |= 1 << NEXT
+            with ThreadPoolExecutor(1) as another_process:
+                another_process.submit(self.write).result()
+        return answer
+
+    @allowed.setter
+    def allowed(self, marks: int) -> None:
+        self._now = marks
+
+    def write(self) -> None:
+        """Write as the holder of the lease that has begun does, which waits if the buffer is busy."""
+        if not self.written:
+            with contextlib.suppress(BufferBusyError):
+                self._buffer.mark = bytes((NEXT,))
+                self._buffer.write("duty_cycle", 0.5)
+                self.written = True
+
+
+@pytest.mark.parametrize(("allowed", "after"), [(0, 1), (0, 2), (1, 1), (1, 2)])
+async def test_a_write_of_a_lease_that_begins_while_the_gate_is_asked_is_sent(
+    nursery: trio.Nursery, buffer: DeviceBuffer, allowed: int, after: int
+) -> None:
+    line = Line()
+    gate = Turning(buffer, allowed, after)
+    sender = Sender(line, gate, 0.0)
+    sender.buffer = buffer
+    nursery.start_soon(sender.run)
+    await trio.testing.wait_all_tasks_blocked()
+    buffer.write("deadband", 0.125)  # of whoever is there already
+    sender.kick()
+    await trio.testing.wait_all_tasks_blocked()
+    gate.write()
+    sender.kick()
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.cancel_scope.cancel()
+    sent = [message.params for message in line.sent if isinstance(message, DevWrite)]
+    assert sum(sent) == 1 << 0 | allowed << 13
+    assert gate.drops == ([] if allowed else [1])
