@@ -34,11 +34,12 @@ class SafetyGuard:
 
     Args:
         leases: The robot's leases.
-        on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their marks (see `rt.buffer.lease`), or
-            `ALL_MARKS` if no lease is left; has to disable what was moved under them, or every device, and return at once.
+        on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their marks (see `rt.buffer.lease`), whose
+            pending writes it has to forget, and with that of the marks whose devices it has to disable: the same, or `ALL_MARKS`
+            for every device if no lease is left; has to return at once.
     """
 
-    def __init__(self, leases: LeaseTable, on_lapse: Callable[[int], None]) -> None:
+    def __init__(self, leases: LeaseTable, on_lapse: Callable[[int, int], None]) -> None:
         self._leases = leases
         self._on_lapse = on_lapse
         self._log = log.get_logger()
@@ -134,7 +135,7 @@ class SafetyGuard:
     def _lapse(self, ended: int, reason: str = "") -> None:
         self._armed &= ~ended
         self._news.set()
-        self._on_lapse(ended if self._armed else ALL_MARKS)
+        self._on_lapse(ended, ended if self._armed else ALL_MARKS)
         last = sum(1 << self._leases.slot(index).mark for index in range(SLOTS))
         silent = self._clear(ended)
         reason = reason or (self._cause() if silent else _RELEASED if ended & last else _REPLACED)
@@ -145,9 +146,12 @@ class SafetyGuard:
             say("every device is disabled", reason=reason)
 
     def _clear(self, ended: int) -> bool:
-        """Take back what is left of leases, or of all when none is armed: they have to be begun again, which rings the doorbell."""
+        """Take back what is left of the leases that have ended: they have to be begun again, which rings the doorbell.
+
+        A lease that began since this look is left alone: who has just been given it would lose his first writes.
+        """
         slots = [self._leases.slot(index) for index in range(SLOTS)]
-        held = [slot.release() for slot in slots if not self._armed or ended >> slot.mark & 1]
+        held = [slot.release() for slot in slots if ended >> slot.mark & 1]
         return True in held
 
     def _cause(self) -> str:

@@ -249,10 +249,10 @@ class SmartDeviceManager(DeviceHandler):
                 self._log.warning(error.message, **context)
             return False
 
-    def _disable_now(self, ended: int) -> None:
-        """Disable the devices that were moved under these leases; every one if no lease is left."""
+    def _disable_now(self, ended: int, moved: int) -> None:
+        """Disable the devices that were moved under these marks, or every one; what was written under ``ended`` is forgotten."""
         for client in self._clients:
-            if ended == ALL_MARKS or client.drivers & ended:
+            if moved == ALL_MARKS or client.drivers & moved:
                 client.request_disable(ended)
 
     def _invalidate_leftovers(self) -> None:

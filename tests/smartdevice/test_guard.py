@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
@@ -34,9 +34,11 @@ class Lapses:
         self.times: list[float] = []
         self.marks: list[int] = []
         self.news = trio.Event()
+        self.meanwhile: Callable[[], object] = lambda: None
 
-    def __call__(self, marks: int) -> None:
+    def __call__(self, marks: int, _moved: int) -> None:
         self.marks.append(marks)
+        self.meanwhile()
         self.times.append(trio.current_time())
         self.news.set()
 
@@ -132,6 +134,26 @@ async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_l
             assert lapses.marks == [1 << before]
             assert [event["reason"] for event in events] == ["another lease began"]
             assert guard.allowed == 1 << lease.mark
+
+
+@pytest.mark.parametrize("seat", [0, 9])
+async def test_a_lease_that_begins_while_the_last_one_lapses_is_not_taken_away(
+    prefix: str, seat: int, patient: None
+) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, lapses):
+            first, next_one = table.slot(0), table.slot(seat)
+            first.renew()
+            guard.look()
+            ended = first.mark
+            first.release()
+            lapses.meanwhile = next_one.renew
+            with capture_logs() as events:
+                guard.look()
+            assert lapses.marks == [1 << ended], "what the next one has written is not forgotten"
+            assert guard.allowed == 1 << next_one.mark
+            assert not next_one.renew(), "it goes on"
+            assert len(events) == 1
 
 
 async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:

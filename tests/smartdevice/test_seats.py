@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import trio
 from support.device_robot import CATALOG, Board, Robot, make_board
 
@@ -83,3 +84,27 @@ async def test_a_lease_that_gives_way_to_another_unseen_stops_what_it_moved(robo
     assert board.device.values["duty_cycle"] == 0
     assert buffer.counters.writes_dropped == 1
     assert robot.manager.guard.allowed == 1 << robot.lease.mark
+
+
+async def test_the_last_lease_that_ends_takes_nothing_from_one_that_begins_just_then(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = make_board("polar-bear")
+    await robot.plug(board)
+    buffer = robot.buffer_of(board)
+    robot.hold_lease()
+    robot.manager.guard.look()
+    really_disable = robot.manager._disable_now
+
+    def disable(ended: int, moved: int) -> None:
+        robot.nursery.start_soon(robot.keep_lease)
+        robot.hold_lease()
+        buffer.write("deadband", 0.125)  # once, as in a setup
+        really_disable(ended, moved)
+
+    monkeypatch.setattr(robot.manager.guard, "_on_lapse", disable)
+    robot.drop_lease()
+    (write,) = await board.hears(DevWrite)
+    assert isinstance(write, DevWrite)
+    assert write.params == 1 << 13
+    assert buffer.counters.writes_dropped == 0
