@@ -52,6 +52,7 @@ class SmartDeviceClient:
         self.ended = trio.Event()
         self._receiver = receiver or Receiver()
         self._subscriptions = Subscriptions()
+        self._outdated = False
         self._found: tuple[DeviceBuffer, SubRes] | None = None
         self._write_interval = write_interval
         self._sender = Sender(link, gate, write_interval)
@@ -84,6 +85,11 @@ class SmartDeviceClient:
     def drivers(self) -> int:
         """The bitmap of the marks of the writes that the device has been sent since it was disabled last."""
         return self._sender.drivers
+
+    @property
+    def wished(self) -> bool:
+        """Whether somebody has asked for reports beside the catalog."""
+        return self._subscriptions.present is not None
 
     async def run(self) -> None:
         """Talk to the device, and return when it is gone or the link was closed.
@@ -222,27 +228,26 @@ class SmartDeviceClient:
             DeviceError: A name is unknown, no answer in time, or the device is gone.
         """
         request = self.buffer.make_sub_req(params, interval)
-        if visit is not None:
-            self._subscriptions.add(request, visit)  # also if the answer is lost: the device may have heard it
-        answer = await self._subscribe(request, within)
-        if visit is None:
-            self._subscriptions.add(request)
-        return answer
+        # In the order in which the device is asked, and also if the answer is lost: it may have heard it.
+        self._subscriptions.add(request, visit)
+        return await self._subscribe(request, within)
 
     async def resubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """Ask for what counts now, which is what was asked for last, or what the catalog says; raises like `subscribe`."""
-        return await self._subscribe(self._subscriptions.present or self.buffer.make_sub_req(), within)
+        answer = await self._subscribe(self._subscriptions.present or self.buffer.make_sub_req(), within)
+        self._outdated = False
+        return answer
 
     async def unsubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """End the subscription; raises like `subscribe`."""
         request = SubReq(PARAMS_MAX, 0)
-        answer = await self._ask(request, within)
         self._subscriptions.add(request)
-        return answer
+        return await self._ask(request, within)
 
     def end_visits(self, is_over: Callable[[int], bool]) -> bool:
-        """Forget the subscriptions of visits that are over; True if another one counts now, for `resubscribe`."""
-        return self._subscriptions.end(is_over)
+        """Forget the subscriptions of visits that are over; True if another one counts now, until `resubscribe` was answered."""
+        self._outdated |= self._subscriptions.end(is_over)
+        return self._outdated
 
     async def _subscribe(self, request: SubReq, within: float) -> SubRes:
         deadline = trio.current_time() + within

@@ -72,14 +72,14 @@ class DeviceHandler(Handler):
             visit: For rt's own commands: the visit with which it ends, and the subscription of before counts again.
         """
         client = self._one(uid)
+        if visit is not None and self._is_over(visit):
+            return  # nobody would end it: the visitor had left before this call came
         try:
             await client.subscribe(params, interval, visit=visit)
         except (OverflowError, ValueError):  # NaN is neither
             raise DeviceError(
                 f"interval has to be 0 to {INTERVAL_MAX / 1000:g} s, not {interval:g}", interval=interval
             ) from None
-        if visit is not None and client.end_visits(self._is_over):  # it ended before the device had answered
-            await client.resubscribe()
 
     @route
     async def unsubscribe(self, uids: str | list[str] | None = None, visit: int | None = None) -> None:

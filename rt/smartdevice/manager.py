@@ -96,8 +96,9 @@ class SmartDeviceManager(DeviceHandler):
                     client.kick()
                 self.guard.look()
                 if visits != (visits := self._leases.visits()):
-                    for client in self.devices.values():
-                        if client.end_visits(self._leases.is_over):
+                    # Also of devices that are silent just now: these must not come back to it.
+                    for client in self._clients:
+                        if client.end_visits(self._leases.is_over) and client in self.devices.values():
                             nursery.start_soon(self._resubscribe, client)
 
     async def open_serial_devices(self, observer: PollingObserver, *, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
@@ -188,7 +189,7 @@ class SmartDeviceManager(DeviceHandler):
         self._log.info(what, port=client.link.name, device=peripheral.name, **self._named(uid))
         if peripheral.readable:
             client.read()
-        if peripheral.subscribed:
+        if peripheral.subscribed or client.wished:
             await self._subscribe(client)
 
     async def _lose(self, client: SmartDeviceClient) -> None:
