@@ -61,7 +61,7 @@ class Sender:
     Attributes:
         buffer: Where reads and writes are collected from, and whose counters count.
         write_interval: As above; may be changed.
-        drivers: The bitmap of the marks of the writes that the device has been sent since its last DEV_DISABLE.
+        drivers: The bitmap of the marks of the writes that the device may have been sent since its last DEV_DISABLE.
         disables: Answered with None whenever a DEV_DISABLE was handed to the line (key 0).
     """
 
@@ -120,7 +120,7 @@ class Sender:
         if self.drivers & ~self._gate.allowed:
             self._disable = True
         elif self._is_idle and not self._forget and self._collect() == 0:
-            while self._values and self._link.send_nowait(frames.encode(self._values[0].message)):
+            while self._values and self._starts(self._values[0]):
                 self._count(self._values.popleft(), self.buffer)
         if self._dirty or self._values or self._disable:
             self._wake.set()
@@ -189,6 +189,12 @@ class Sender:
         self.buffer.counters.frames_sent += sent
         return sent
 
+    def _starts(self, outgoing: Outgoing) -> bool:
+        """Send a value if the line takes it at this moment."""
+        # Also if it does not: it may have taken all but the last delimiter, which comes with whatever is sent next.
+        self.drivers |= outgoing.marks
+        return self._link.send_nowait(frames.encode(outgoing.message))
+
     async def _send_value(self) -> None:
         allowed = self._gate.allowed
         if self.drivers & ~allowed:
@@ -199,12 +205,12 @@ class Sender:
             self._drop(outgoing)
         else:
             buffer = self.buffer  # it may be exchanged while the line takes the frame
+            self.drivers |= outgoing.marks
             await self._hand_over(frames.encode(outgoing.message))
             self._count(outgoing, buffer)
 
     def _count(self, outgoing: Outgoing, buffer: DeviceBuffer) -> None:
         buffer.count_sent(outgoing.message)
-        self.drivers |= outgoing.marks
         if outgoing.marks & ~self._gate.allowed:
             self._disable = True  # the gate closed while the line took the write
 

@@ -12,7 +12,7 @@ from support.device_robot import CATALOG
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import BufferBusyError
 from rt.protocol import frames
-from rt.protocol.message import DevDisable, DevRead, DevWrite, Message
+from rt.protocol.message import DevDisable, DevRead, DevWrite, HbRes, Message
 from rt.smartdevice.link import StreamLink
 from rt.smartdevice.sender import Sender
 
@@ -48,6 +48,20 @@ class Line(StreamLink):
 
     def _take(self, data: bytes) -> None:
         self.sent += [item for item in self._frames.feed(data) if isinstance(item, Message)]
+
+
+class CuttingLine(Line):
+    """A line that at first takes all of a frame but its delimiter, as one that is full does."""
+
+    def send_nowait(self, data: bytes, /) -> bool:
+        if not self._cut:
+            self._cut = True
+            self._take(data[:-1])
+        return False
+
+    async def send(self, data: bytes, /) -> None:
+        await super().send(frames.DELIMITER + data if self._cut else data)
+        self._cut = False
 
 
 class Gate:
@@ -110,6 +124,26 @@ async def test_a_write_that_is_on_its_way_when_the_gate_closes_is_followed_by_a_
     first, last = await sent_while_the_gate_closes(nursery, Gate(), buffer, lambda: buffer.write("duty_cycle", 0.5))
     assert isinstance(first, DevWrite)
     assert last == DevDisable()
+
+
+async def test_a_write_that_the_line_took_but_for_its_delimiter_is_followed_by_a_disable_when_its_lease_has_ended(
+    nursery: trio.Nursery, buffer: DeviceBuffer
+) -> None:
+    line, gate = CuttingLine(), Gate()
+    gate.allowed = 1 | 1 << NEXT
+    sender = Sender(line, gate, 0.0)
+    sender.buffer = buffer
+    nursery.start_soon(sender.run)
+    await trio.testing.wait_all_tasks_blocked()
+    line.sent.clear()
+    buffer.write("duty_cycle", 0.5)
+    sender.kick()
+    gate.allowed = 1 << NEXT  # somebody else may go on
+    await trio.testing.wait_all_tasks_blocked()
+    sender.answer_heartbeat(1)
+    await trio.testing.wait_all_tasks_blocked()
+    nursery.cancel_scope.cancel()
+    assert [type(message) for message in line.sent if not isinstance(message, HbRes)] == [DevWrite, DevDisable]
 
 
 class Turning(Gate):
