@@ -130,13 +130,15 @@ class DeviceBuffer(Buffer):
             pending, header.pending = header.pending, 0
             taken = [Outgoing(DevRead(read & PARAMS_MAX), 0)] if read else []
             if pending:
-                marks, passing = self._marks_of(pending), allowed()
-                if marks & ~passing:
-                    permitted = pending & self._marked(passing)
-                    self.counters.writes_dropped += (pending & ~permitted).bit_count()
-                    pending, marks = permitted, self._marks_of(permitted)
-                parts = self._block.split(pending, VALUES_MAX)
-                taken += [Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), marks) for part in parts]
+                passing = allowed()
+                for mark, asked in self._by_mark(pending).items():
+                    if not passing >> mark & 1:
+                        self.counters.writes_dropped += asked.bit_count()
+                        continue
+                    parts = self._block.split(asked, VALUES_MAX)
+                    taken += [
+                        Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), 1 << mark) for part in parts
+                    ]
                 header.last_write = _time()
         return taken
 
@@ -245,13 +247,13 @@ class DeviceBuffer(Buffer):
             DevData(part, self._collect(self._update_bytes, part)) for part in self._block.split(bitmap, VALUES_MAX)
         ]
 
-    def _marks_of(self, bitmap: int) -> int:
-        """The bitmap of the marks under which these parameters were written last."""
-        marks = 0
+    def _by_mark(self, bitmap: int) -> dict[int, int]:
+        """These parameters, by the mark under which they were written last."""
+        parts: dict[int, int] = {}
         for id_, mark in enumerate(self._marks):
             if bitmap >> id_ & 1:
-                marks |= 1 << mark
-        return marks
+                parts[mark] = parts.get(mark, 0) | 1 << id_
+        return parts
 
     def _marked(self, marks: int) -> int:
         """The bitmap of the parameters that were written last under one of these marks."""

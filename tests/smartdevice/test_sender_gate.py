@@ -84,9 +84,13 @@ def buffer() -> Iterator[DeviceBuffer]:
 
 
 async def sent_while_the_gate_closes(
-    nursery: trio.Nursery, gate: Gate, buffer: DeviceBuffer, ask: Callable[[], None]
+    nursery: trio.Nursery, gate: Gate, buffer: DeviceBuffer, ask: Callable[[], None], allowed: int = 0
 ) -> list[Message]:
-    """What goes out of what ``ask`` put into the buffer, if the gate closes while the first of it waits for the line."""
+    """What goes out of what ``ask`` put into the buffer, if the gate closes while the first of it waits for the line.
+
+    Args:
+        allowed: For whom it stays open.
+    """
     line = Line()
     sender = Sender(line, gate, 0.0)
     sender.buffer = buffer
@@ -97,7 +101,7 @@ async def sent_while_the_gate_closes(
     ask()
     sender.kick()
     await trio.testing.wait_all_tasks_blocked()
-    gate.allowed = 0
+    gate.allowed = allowed
     line.release()
     await trio.testing.wait_all_tasks_blocked()
     nursery.cancel_scope.cancel()
@@ -116,6 +120,24 @@ async def test_a_write_that_was_collected_is_dropped_if_the_gate_has_closed_sinc
     assert isinstance(only, DevRead)
     assert gate.drops == [1]
     assert buffer.counters.writes_dropped == 1
+
+
+async def test_a_write_that_was_collected_is_not_dropped_with_that_of_another_whose_lease_has_ended(
+    nursery: trio.Nursery, buffer: DeviceBuffer
+) -> None:
+    def ask() -> None:
+        buffer.read(["enc_pos"])
+        buffer.write("duty_cycle", 0.5)
+        buffer.mark = bytes((NEXT,))
+        buffer.write("deadband", 0.125)
+
+    gate = Gate()
+    gate.allowed = 1 | 1 << NEXT
+    read, write = await sent_while_the_gate_closes(nursery, gate, buffer, ask, 1 << NEXT)
+    assert isinstance(read, DevRead)
+    assert isinstance(write, DevWrite)
+    assert write.params == 1 << 13
+    assert gate.drops == [1]
 
 
 async def test_a_write_that_is_on_its_way_when_the_gate_closes_is_followed_by_a_disable(
