@@ -8,7 +8,8 @@ is older than ``ROOT_TIMEOUT``, nobody can stop a mode any more, and no lease co
 What has ended does not go on: a slot that is stamped after its lease was released, or lapsed, begins another lease, and each has
 a mark of its own. A mark is one byte, the seat and a running number, and whatever is written to a device carries the one of that
 moment. So the device process tells an order of the lease that is from one of the lease that was, also if it was busy, or stopped,
-when the one gave way to the other. The number begins again after 16 leases; orders do not wait for so long.
+when the one gave way to the other. The number begins again after 16 leases; orders do not wait for so long, since a device process that
+stands still for 2 s is ended by the supervisor.
 
 A slot has one writer, its holder; the device process may take a lease away (``revoke``). Stamps are aligned 8 byte words, which
 the machine reads and writes whole, so that the table needs no lock that a dead process could hold.

@@ -31,8 +31,8 @@ BUSY_PAUSE: Final = 0.001
 """Time until a buffer's lock is tried again, in s."""
 
 STUCK_AFTER: Final = 2.0
-"""How long a line may leave a frame waiting until it is given up, in s. What stands behind it cannot be disabled over it; a board is
-reset when its port is opened anew."""
+"""How long a line may leave a frame waiting until it is given up, in s. What stands behind it cannot be disabled over it; a line that
+is opened anew begins with a DEV_DISABLE. It resets no board: DTR stays up, since letting it fall waits for a board that hangs."""
 
 DISABLE_FRAME: Final = frames.encode(DevDisable())
 _MOST_ANSWERS: Final = 16
