@@ -112,6 +112,7 @@ class Devices:
         self.names = robot.app.names
         self.store: BufferStore = robot.app.make_buffer_manager(lock_timeout=LOCK_TIMEOUT)
         self._robot = robot
+        self._holder = robot.instance.holder()
 
     @classmethod
     async def of(cls, robot: Link) -> "Devices":
@@ -124,15 +125,14 @@ class Devices:
         return await self._robot.client.issue_call(method, *args, address=SERVICE, timeout=timeout)
 
     def require(self) -> None:
-        """Make sure that the robot still runs.
+        """Make sure that the robot still runs, and that it is the same: another one has shared memory of its own.
 
         Raises:
             InstanceAbsentError: It has ended.
         """
-        try:
-            self._robot.instance.require()
-        except InstanceAbsentError:
-            raise InstanceAbsentError(f"the robot {self._robot.instance.name!r} has ended") from None
+        holder = self._robot.instance.holder()
+        if holder is None or holder != self._holder:
+            raise InstanceAbsentError(f"the robot {self._robot.instance.name!r} has ended")
 
     def of_type(self, text: str, uids: Iterable[int]) -> list[int] | None:
         """Those of some devices that are of a type; None if the text is no type, or a name that the team gave.

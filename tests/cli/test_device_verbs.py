@@ -22,7 +22,8 @@ from rt.cli.device import Device, Devices
 from rt.cli.ending import run_until_signal
 from rt.cli.output import Output, as_text, jsonable
 from rt.cli.ping import RoundTrips
-from rt.errors import DeviceError
+from rt.errors import DeviceError, InstanceAbsentError
+from rt.instance import Holder
 from rt.protocol.message import DevData
 
 KNOWN = catalog.load()
@@ -73,6 +74,30 @@ class TestDevice:
         assert jsonable({"a": math.nan, "b": True, "c": 1}) == {"a": None, "b": True, "c": 1}
 
 
+class Held:
+    """An instance that these robots hold, one after the other; the last one stays."""
+
+    name = "arm"
+
+    def __init__(self, holders: list[Holder | None]) -> None:
+        self._holders = holders
+
+    def holder(self) -> Holder | None:
+        return self._holders.pop(0) if len(self._holders) > 1 else self._holders[0]
+
+
+@pytest.mark.parametrize("then", [None, Holder(2, "later")])
+def test_a_robot_that_has_ended_is_missed_also_if_another_one_is_there_already(
+    store: BufferStore, then: Holder | None
+) -> None:
+    app = SimpleNamespace(names={}, make_buffer_manager=lambda **_: store)
+    link: Any = SimpleNamespace(app=app, instance=Held([Holder(1), Holder(1), then]))
+    devices = Devices(link)
+    devices.require()
+    with pytest.raises(InstanceAbsentError, match="'arm' has ended"):
+        devices.require()
+
+
 class TestTypes:
     @pytest.fixture
     def devices(self, store: BufferStore) -> Devices:
@@ -83,7 +108,7 @@ class TestTypes:
         for uid in (MOTOR, SWITCH, SWITCH + 1):
             store.get_or_open(uid).valid = True
         app = SimpleNamespace(names={"left_motor": MOTOR, "servo-motor": SWITCH}, make_buffer_manager=lambda **_: store)
-        link: Any = SimpleNamespace(app=app, client=SimpleNamespace(issue_call=issue_call))
+        link: Any = SimpleNamespace(app=app, client=SimpleNamespace(issue_call=issue_call), instance=Held([Holder(1)]))
         return Devices(link)
 
     async def test_a_type_names_its_only_device(self, devices: Devices) -> None:
