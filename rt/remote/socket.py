@@ -162,7 +162,7 @@ class Socket:
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
-            raise bind_error(address, error.errno, zmq.strerror(error.errno)) from error
+            raise bind_error(address, error.errno, zmq.strerror(error.errno or 0)) from error
         finally:
             self._settle()
         return cast(bytes, self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
@@ -203,7 +203,7 @@ class Socket:
             self._socket.connect(address)
         except zmq.ZMQError as error:
             raise ConfigError(
-                f"{address} is no address to connect to: {zmq.strerror(error.errno)}; write tcp://HOST:PORT",
+                f"{address} is no address to connect to: {zmq.strerror(error.errno or 0)}; write tcp://HOST:PORT",
                 address=address,
             ) from error
         finally:
