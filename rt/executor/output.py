@@ -89,11 +89,16 @@ class TeamOutput(io.TextIOBase):
         """Where programs that the team's code starts write to; their lines become events without mode and time."""
         return 1
 
+    def reconfigure(self, **_settings: Any) -> None:
+        """Change nothing: each line is out at once, in UTF-8, which is what programs ask of a real stdout by this."""
+
     @property
-    def buffer(self) -> Any:
-        """Takes bytes, as programs that the team's code starts do."""
-        assert sys.__stdout__ is not None
-        return sys.__stdout__.buffer.raw  # type: ignore[attr-defined]  # the file below a pipe's buffer
+    def buffer(self) -> io.FileIO:
+        """Takes bytes, with the fate of those that programs write which the team's code starts; a new one each time.
+
+        Whoever closes it, as a wrapper does that is thrown away, leaves the process its stdout.
+        """
+        return io.FileIO(self.fileno(), "w", closefd=False)
 
     def _tell(self, line: str) -> None:
         clock = round(self._field.clock(), 3)

@@ -120,16 +120,28 @@ def test_what_pythons_print_refuses_is_refused_and_nothing_is_said(said: list[An
     assert said == []
 
 
-def test_programs_and_bytes_go_to_the_process_s_own_output() -> None:
+def test_what_programs_ask_of_a_real_stdout_is_no_error(said: list[Any], output: TeamOutput) -> None:
+    output.reconfigure(encoding="utf-8", line_buffering=True)
+    say(output, "ü")
+    assert sentences(said) == ["ü"]
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_programs_and_bytes_go_to_the_process_s_own_output(unbuffered: bool) -> None:
     code = """
-import subprocess, sys
+import io, subprocess, sys
 from rt.executor.api import Field
 from rt.executor.output import TeamOutput
 TeamOutput(Field()).take_over()
 subprocess.run(["echo", "said"], stdout=sys.stdout, check=True)
 sys.stdout.buffer.write(b"bytes\\n")
+wrapper = io.TextIOWrapper(sys.stdout.buffer)
+wrapper.write("wrapped\\n")
+del wrapper  # closes what it wraps
+sys.stdout.buffer.write(b"more\\n")
 print("text", file=sys.__stdout__)
 import os; os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "said\nbytes\ntext\n"
+    flags = ["-u"] if unbuffered else []
+    done = subprocess.run([sys.executable, "-P", *flags, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "said\nbytes\nwrapped\nmore\ntext\n"
