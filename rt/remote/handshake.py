@@ -3,7 +3,6 @@
 libzmq tries for ever and tells a monitor what happens; what of that is final is decided here.
 """
 
-import struct
 from urllib.parse import urlsplit
 
 import trio
@@ -12,6 +11,7 @@ import zmq
 from rt.errors import ConfigError, RemoteCallError
 from rt.keys import Bundle
 from rt.remote.gate import curve_options
+from rt.remote.monitor import event_of
 from rt.remote.socket import Socket
 
 TIMEOUT = 5.0
@@ -22,7 +22,6 @@ _TRIES = 5
 matter of luck whether the reason arrives before."""
 
 _WANTS_KEY = "wants a key: give the file that `rt keys new NAME` made there with --key"
-_EVENT = struct.Struct("=HI")
 _MISMATCH = 0x11000002  # zmq.h: ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 
 
@@ -99,7 +98,7 @@ async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
     """Nothing when we are in, else a sentence."""
     silent = 0
     while True:
-        event, value = _EVENT.unpack((await monitor.recv())[0])
+        event, value = event_of(await monitor.recv())
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return ""
         sentence = _sentence(event, value, address, bundle)

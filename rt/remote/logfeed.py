@@ -1,7 +1,6 @@
 """What a subscriber sees of a hub: its events, and whether it is there."""
 
 import enum
-import struct
 from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +11,7 @@ from rt.errors import RemoteProtocolError
 from rt.protocol import logevent
 from rt.remote.counters import Counters
 from rt.remote.loghub import QUEUE_EVENTS
+from rt.remote.monitor import event_of
 from rt.remote.socket import Socket
 
 
@@ -101,7 +101,7 @@ class LogFeed:
         """Wait until something becomes of the connection."""
         assert self._monitor is not None
         while True:
-            change = _CHANGES.get(_event_of(await self._monitor.recv()))
+            change = _CHANGES.get(event_of(await self._monitor.recv())[0])
             if change is not None:
                 return change
 
@@ -111,10 +111,3 @@ class LogFeed:
         except RemoteProtocolError:
             self.counters.malformed += 1
             return None
-
-
-def _event_of(frames: list[bytes]) -> int:
-    # zmq_socket_monitor(3): a number of 16 bits for the event and one of 32 for its value, then the address. What pyzmq has for
-    # that drags asyncio in.
-    event: int = struct.unpack_from("=HI", frames[0])[0]
-    return event

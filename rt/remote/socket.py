@@ -15,7 +15,6 @@ No message is touched while a task waits, so a cancel, which only ever arrives a
 import contextlib
 import errno
 import secrets
-import struct
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self, cast
@@ -54,10 +53,6 @@ DEFAULTS: Mapping[int, int | bytes] = {
     zmq.RECONNECT_IVL: 10,
     zmq.RECONNECT_IVL_MAX: 500,
 }
-
-
-CONNECTIONS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-"""What `Socket.monitor` is asked for to learn which connections come and go; `connection_event` reads it."""
 
 # The enumerations of pyzmq cost a microsecond at each use.
 _EVENTS = int(zmq.EVENTS)
@@ -143,6 +138,8 @@ class Socket:
 
     def close(self) -> None:
         """Close the socket; what was sent is still delivered for `LINGER` ms. Whoever waits gets `trio.ClosedResourceError`."""
+        if self._closed:  # its descriptor may be another's by now, who is not to be woken
+            return
         self._closed = True
         for waiter in self._waiters:
             self._wake(waiter)
@@ -213,7 +210,7 @@ class Socket:
         """A socket on which libzmq tells what becomes of this one's connections; it is closed with this one, once made.
 
         Args:
-            events: Which of `zmq.Event`; each comes as two frames, see zmq_socket_monitor(3).
+            events: Which of `zmq.Event`; `rt.remote.monitor` reads what comes.
         """
         address = f"inproc://rt-monitor-{secrets.token_hex(8)}"
         self._socket.monitor(address, events)
@@ -389,12 +386,6 @@ class Socket:
         except (zmq.ZMQError, TypeError) as error:
             name = zmq.SocketOption(option).name if option in set(zmq.SocketOption) else str(option)
             raise ConfigError(f"ZMQ option {name} cannot be {value!r}: {error}", option=name) from error
-
-
-def connection_event(frames: Sequence[bytes]) -> tuple[int, bool]:
-    """The number of a connection and whether it stands now, of a message of `Socket.monitor`."""
-    event, number = struct.unpack("=Hi", frames[0])
-    return number, event == zmq.EVENT_ACCEPTED
 
 
 def _source(part: zmq.Frame) -> int:

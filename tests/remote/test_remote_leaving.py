@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from rt.errors import DeviceError, RemoteCallError
+from rt.log import get_logger
 from rt.protocol import rpc
-from rt.remote import Client, Handler, Router, Service, SocketNode, route, router
+from rt.remote import Client, Handler, Router, Service, Socket, SocketNode, farewell, route
+from rt.remote.counters import RouterCounters
 from rt.remote.departures import Departures
 
 ADDRESS = "slow-service"
@@ -172,7 +174,7 @@ async def test_nobody_can_take_back_the_call_of_another(tmp_path: Path) -> None:
 async def test_a_method_stops_when_its_caller_has_gone(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(router, "RETURN_TIME", 0.05)
+    monkeypatch.setattr(farewell, "RETURN_TIME", 0.05)
     handler = Slow()
     async with serving(tmp_path, handler) as here:
         async with SocketNode(zmq.DEALER, name, connections=here.router.frontends) as node:
@@ -181,11 +183,12 @@ async def test_a_method_stops_when_its_caller_has_gone(
         await handler.news["stopped"].wait()
         assert await here.client.call.quick() == 1
         assert here.router.counters.gone == 1
-        assert len(here.router._departures) == 2  # the client and the service are still there
+        assert here.router._farewell is not None
+        assert len(here.router._farewell) == 2  # the client and the service are still there
 
 
 async def test_a_caller_that_comes_back_in_time_has_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router, "RETURN_TIME", 0.2)
+    monkeypatch.setattr(farewell, "RETURN_TIME", 0.2)
     handler = Slow()
     async with serving(tmp_path, handler) as here:
         async with SocketNode(zmq.DEALER, "named", connections=here.router.frontends) as node:
@@ -194,7 +197,7 @@ async def test_a_caller_that_comes_back_in_time_has_not_gone(tmp_path: Path, mon
         async with SocketNode(zmq.DEALER, "named", connections=here.router.frontends) as again:
             await again.send(b"", b"")
             assert await again.recv() == (b"", b"")  # it is there; the router may ask so too
-            await trio.sleep(2 * router.RETURN_TIME)
+            await trio.sleep(2 * farewell.RETURN_TIME)
             assert not handler.news["stopped"].is_set()
             handler.gate.set()
             while not (answer := await again.recv())[1]:
@@ -261,6 +264,24 @@ async def test_an_error_travels_whole_through_a_service_in_between(tmp_path: Pat
             with pytest.raises(RemoteCallError, match="no method fial; did you mean fail") as caught:
                 await here.client.call.ask("fial", address="front-service")
             nursery.cancel_scope.cancel()
+
+
+async def test_a_number_of_one_side_is_not_that_of_the_other(tmp_path: Path) -> None:
+    # The system gives the number of a connection that was closed to the next one, before the router has heard of either.
+    with Socket(zmq.ROUTER) as front, Socket(zmq.ROUTER) as back:
+        leaving = farewell.Farewell(front, back, {}, RouterCounters(), get_logger())
+        assert leaving.departures_of(back).heard(7, b"device-service") is None
+        assert leaving.departures_of(front).heard(7, b"caller") is None
+        assert leaving.departures_of(back).closed([7]) == [b"device-service"]
+        assert len(leaving) == 1
+
+
+async def test_whose_number_a_new_service_has_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bytes] = []
+    monkeypatch.setattr(farewell.Farewell, "take_leave", lambda _self, gone: told.extend(gone))
+    monkeypatch.setattr(Departures, "heard", lambda _self, _connection, identity: b"before " + identity)
+    async with serving(tmp_path, Slow()):
+        assert told == [b"before " + ADDRESS.encode()]
 
 
 events = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b", b"c"])))

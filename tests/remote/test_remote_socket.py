@@ -293,6 +293,23 @@ async def test_closing_wakes_whoever_waits(pair: tuple[Socket, Socket]) -> None:
             call([b"x"])
 
 
+async def test_closing_again_touches_no_descriptor_that_another_may_have_by_now(
+    pair: tuple[Socket, Socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dealer, _ = pair
+    async with trio.open_nursery() as nursery:
+
+        async def receive() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await dealer.recv()
+
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        dealer.close()
+        monkeypatch.setattr(trio.lowlevel, "notify_closing", lambda _fd: pytest.fail("the descriptor is another's"))
+        dealer.close()
+
+
 async def test_a_frame_beyond_the_limit_closes_its_senders_connection_only(tmp_path: Path) -> None:
     with Socket(zmq.ROUTER) as server, Socket(zmq.DEALER) as giant, Socket(zmq.DEALER) as polite:
         address = server.bind(f"ipc://{tmp_path}/s")

@@ -177,7 +177,8 @@ async def test_tens_of_thousands_of_identities_leave_nothing_behind(tmp_path: Pa
             if first >= IDENTITIES // 4 and not middle:
                 middle = resident()
         assert router.counters.hellos >= IDENTITIES
-        assert len(router._departures) < 3 * AT_ONCE
+        assert router._farewell is not None
+        assert len(router._farewell) < 3 * AT_ONCE
         assert len(router._services) == 1
         assert resident() < middle + 50
 
