@@ -10,7 +10,7 @@ import click
 from rt import catalog
 from rt.cli import candidates
 from rt.cli.options import Loader, click_options, text_of
-from rt.config import OPTIONS, Loaded, Option, change, kept, known
+from rt.config import OPTIONS, Loaded, Option, change, forget, kept, known
 from rt.config.value import entry, pairs, single
 from rt.errors import ConfigError
 
@@ -61,7 +61,7 @@ def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> N
         raise click.UsageError("name the options to take back, or --all", click.get_current_context())
     directory = _directory(loaded(set_from_afar=False))
     if everything:
-        kept.write(directory, {})
+        forget(directory)
         click.echo("nothing is kept any more")
         return
     before = kept.read(directory)

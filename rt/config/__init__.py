@@ -1,6 +1,6 @@
 """Every option once, typed, and where each value came from: defaults < rt.toml < set_option < RT_* < flags."""
 
-from rt.config.change import change
+from rt.config.change import change, forget
 from rt.config.exposure import is_open, opened, require_keys
 from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, load, set_over
 from rt.config.option import OPTIONS, Option
@@ -15,6 +15,7 @@ __all__ = [
     "Loaded",
     "Option",
     "change",
+    "forget",
     "is_open",
     "known",
     "load",

@@ -51,6 +51,17 @@ def change(
         return now
 
 
+def forget(directory: Path | None) -> None:
+    """Keep nothing any more, whatever the file holds.
+
+    Raises:
+        ConfigError: Somebody else is changing options right now, or the file cannot be removed; nothing was changed.
+    """
+    there = directory is not None and directory.is_dir()
+    with _turn(directory if there else None):
+        kept.write(directory, {})
+
+
 @contextlib.contextmanager
 def _turn(directory: Path | None) -> Iterator[None]:
     """Be the only process that changes what a directory keeps."""

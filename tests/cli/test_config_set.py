@@ -109,7 +109,8 @@ class TestSet:
         fd = os.open(state, os.O_RDONLY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            assert "somebody else is changing the options" in rt("config", "set", "debug", "true").err
+            for words in (["set", "debug", "true"], ["unset", "debug"], ["unset", "--all"]):
+                assert "somebody else is changing the options" in rt("config", *words).err
         finally:
             os.close(fd)
         assert rt("config", "set", "debug", "true").status == 0
