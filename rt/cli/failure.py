@@ -17,7 +17,7 @@ _NO_INPUT = 66  # sysexits EX_NOINPUT
 _INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
 _OUTPUT_ERROR = 74  # sysexits EX_IOERR
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _QUOTE = "'"
 _QUOTES = "'\""
 
@@ -68,9 +68,7 @@ def _report_usage(error: click.ClickException) -> int:
 def _report_surroundings(causes: list[BaseException]) -> int | None:
     """Tell of what is wrong with the place that rt was called in, or return None."""
     for each in causes:
-        if isinstance(each, OSError) and each.errno in _FULL:
-            if each.filename is None:
-                sys.stdout = None
+        if isinstance(each, OSError) and each.errno in _UNWRITTEN and (each.filename or _is_output_lost()):
             _say(f"{each.filename or 'what this prints'} cannot be written: {each.strerror}")
             return _OUTPUT_ERROR
         if isinstance(each, FileNotFoundError) and not _has_directory():
@@ -85,6 +83,17 @@ def _report_internal(causes: list[BaseException], *, debug: bool) -> int:
     if not debug:
         _say("`rt --debug` with the same arguments shows where it happened")
     return _INTERNAL_ERROR
+
+
+def _is_output_lost() -> bool:
+    """Whether what was printed finds no room; it is given up then: Python would complain when it flushes stdout at the end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        sys.stdout = None
+        return True
+    return False
 
 
 def _has_directory() -> bool:

@@ -10,7 +10,6 @@ import click
 import trio
 
 from rt.catalog.notation_value import short_float
-from rt.errors import RuntimeBaseException
 
 
 class Output:
@@ -24,19 +23,13 @@ class Output:
 
         Raises:
             BrokenPipeError: Nobody reads any more.
-            RuntimeBaseException: It cannot be written, as on a full disk.
+            OSError: It cannot be written, as on a full disk; `rt.cli.failure` has the words for it.
         """
         async with self._lock:
             # What cannot be waited for, as a file, takes it at once; and there is none if it was closed from the start.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 await trio.lowlevel.wait_writable(sys.stdout.fileno())
-            try:
-                click.echo(text)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                sys.stdout = None  # Python would complain once more when it flushes stdout at the end
-                raise RuntimeBaseException(f"what is printed cannot be written: {error.strerror}") from None
+            click.echo(text)
 
 
 def short(value: Any) -> Any:

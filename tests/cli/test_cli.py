@@ -54,13 +54,14 @@ class TestGroup:
             environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
             assert subprocess.run(line, shell=True, env=environment, timeout=30, check=False).returncode == 0
 
-    @pytest.mark.parametrize("arguments", [["config", "bind"], ["--version"]])
-    def test_output_that_finds_no_room_is_told(self, arguments: list[str]) -> None:
+    @pytest.mark.parametrize("arguments", [["config", "bind"], ["logs", "robot.log"], ["--version"]], ids=" ".join)
+    def test_output_that_finds_no_room_is_told(self, arguments: list[str], tmp_path: Path) -> None:
+        (tmp_path / "robot.log").write_bytes(b"said\n")
         environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
         with Path("/dev/full").open("w") as full:
             command = [sys.executable, "-P", "-m", "rt", *arguments]
             done = subprocess.run(
-                command, stdout=full, stderr=subprocess.PIPE, env=environment, timeout=30, check=False
+                command, stdout=full, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, timeout=30, check=False
             )
         assert (done.returncode, done.stderr) == (
             74,

@@ -1,8 +1,11 @@
 """A verb that is called in a wrong way says in one sentence where, what came, and what is allowed."""
 
+import errno
+import os
+
 import pytest
 
-from rt.cli import main
+from rt.cli import failure, main
 
 WRONG = {
     ("read",): "UID is missing",
@@ -43,3 +46,13 @@ def test_a_verb_with_verbs_of_its_own_explains_itself_if_none_is_named(capsys: p
     out, err = capsys.readouterr()
     assert out.startswith("Usage: rt keys ")
     assert not err
+
+
+def test_room_that_is_missing_elsewhere_is_not_said_of_the_output(capsys: pytest.CaptureFixture[str]) -> None:
+    def status(*where: str) -> int:
+        return failure.report(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *where), debug=False)
+
+    assert status() == 70  # the limit of inotify, say
+    assert "internal error: OSError" in capsys.readouterr().err
+    assert status("/dev/shm/rt") == 74
+    assert capsys.readouterr().err == "rt: /dev/shm/rt cannot be written: No space left on device\n"
