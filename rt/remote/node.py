@@ -139,10 +139,7 @@ class SocketNode:
         try:
             for topic in self.subscriptions:
                 socket.subscribe(topic)
-            if self._gate is not None:
-                self.endpoints = self._gate.bind(socket, self.bindings)
-            else:
-                self.endpoints = tuple([socket.bind(address) for address in self.bindings])
+            self.endpoints = self._bound(socket, self.bindings)
             for address in self.connections:
                 socket.connect(address)
         except BaseException:
@@ -161,12 +158,14 @@ class SocketNode:
     def bind(self, address: str) -> str:
         """Bind the open node to one more address and return the real one.
 
+        One that is bound after an address on the network is for those with a key too, wherever it lies: see `Gate.bind`.
+
         Raises:
             InstanceBusyError: Another program holds the address.
             ConfigError: It is no address of this machine, or may not be used.
             trio.ClosedResourceError: The node is not open.
         """
-        endpoint = self._open().bind(address)
+        (endpoint,) = self._bound(self._open(), (address,))
         self.bindings += (address,)
         self.endpoints += (endpoint,)
         return endpoint
@@ -262,6 +261,11 @@ class SocketNode:
             if len(frames) == 2:
                 return frames[0], frames[1]
             self.counters.malformed += 1
+
+    def _bound(self, socket: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        if self._gate is not None:
+            return self._gate.bind(socket, addresses)
+        return tuple([socket.bind(address) for address in addresses])
 
     def _open(self) -> Socket:
         if self._socket is None:

@@ -124,6 +124,21 @@ async def test_a_stranger_gets_nothing(place: Place, tmp_path: Path) -> None:
     assert place.gate.counters.refused >= 2
 
 
+async def test_an_address_that_is_bound_later_is_behind_the_gate_too(place: Place) -> None:
+    key = place.keys.new("blue")
+    async with SocketNode(zmq.PUB, bindings=["tcp://127.0.0.1:*"], context=place.context, gate=place.gate) as node:
+        before, place.log = place.log, node
+        later = f"tcp://127.0.0.1:{node.bind('tcp://*:*').rpartition(':')[2]}"
+        for bundle in (None, key):
+            options = curve_options(bundle) if bundle else {}
+            listener = SocketNode(
+                zmq.SUB, connections=[later], subscriptions=[b""], options=options, context=place.context
+            )
+            async with listener:
+                assert await hears(listener) == (bundle is key)
+        place.log = before  # somebody publishes on it
+
+
 @pytest.mark.parametrize(
     "greeting",
     [
