@@ -109,6 +109,13 @@ def choices(option: config.Option) -> "Candidates | None":
     return lambda _context, _parameter, incomplete: _items(dict.fromkeys(option.choices, ""), incomplete)
 
 
+def values(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """What the option that was named before may be set to, if there is a choice."""
+    option = config.OPTIONS.get(context.params.get("name") or "")
+    words = ("true", "false") if option and option.kind == "switch" else option.choices if option else ()
+    return _items(dict.fromkeys(words, ""), incomplete)
+
+
 def checks(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """The checks of the doctor."""
     from rt import doctor

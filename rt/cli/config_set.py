@@ -17,15 +17,9 @@ from rt.errors import ConfigError
 _SET, _UNSET = "rt config set", "rt config unset"
 
 
-def _complete_values(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    option = OPTIONS.get(context.params.get("name") or "")
-    choices = ("true", "false") if option and option.kind == "switch" else option.choices if option else ()
-    return [each for each in choices if each.startswith(incomplete)]
-
-
 @click.command("set", short_help="Set an option for the next start.")
 @click.argument("name", shell_complete=candidates.options)
-@click.argument("values", nargs=-1, required=True, metavar="VALUE...", shell_complete=_complete_values)
+@click.argument("values", nargs=-1, required=True, metavar="VALUE...", shell_complete=candidates.values)
 @click_options("instance", load=False)
 def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
     """Set the option NAME for each start from the next one on, as `rt call set_option` does from afar.

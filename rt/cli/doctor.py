@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rt.cli import candidates
+from rt.cli.console import console
 from rt.cli.options import click_options
 from rt.config import Config, Loaded
 from rt.errors import ConfigError
@@ -47,7 +48,7 @@ def command(as_json: bool, only: tuple[str, ...], listing: bool, loaded: Callabl
     if as_json:
         click.echo(report.as_json(findings))
     else:
-        report.show(findings)
+        report.show(findings, console())
     return report.exit_status(findings)
 
 

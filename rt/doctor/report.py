@@ -3,10 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from rt.doctor.registry import Finding, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _STYLES: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
@@ -28,10 +32,9 @@ def summary(findings: Sequence[Finding]) -> str:
     return ", ".join(f"{count[status]} {word}" for status, word in words.items() if count[status])
 
 
-def show(findings: Sequence[Finding]) -> None:
-    """Print the findings as a table on stdout, remedies under their facts, and a summary."""
+def show(findings: Sequence[Finding], console: "Console") -> None:
+    """Print the findings as a table, remedies under their facts, and a summary."""
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -44,6 +47,5 @@ def show(findings: Sequence[Finding]) -> None:
         if finding.remedy:
             seen.append(f"\n-> {finding.remedy}", style)
         table.add_row(finding.id, Text(finding.status, style), seen)
-    console = Console()
     console.print(table)
     console.print(summary(findings), highlight=False)

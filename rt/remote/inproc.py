@@ -1,7 +1,7 @@
-"""Receiving from ZMQ sockets of this process that only libzmq itself writes to: the ZAP handler's, and monitors.
+"""Receiving from the ZMQ socket by which libzmq itself asks the ZAP handler.
 
-They are no `rt.remote.Socket`: each has one task that makes all its calls, so that nobody else can eat the news of its
-descriptor, and the ZAP handler's has to be a REP.
+It is no `rt.remote.Socket`, since it has to be a REP; one task makes all its calls, so that nobody else can eat the news of its
+descriptor.
 """
 
 from typing import cast

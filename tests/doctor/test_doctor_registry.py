@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rt import doctor
+from rt.cli.console import console
 from rt.config import Config
 from rt.doctor import registry, report
 from rt.doctor.registry import Check, Finding, Result, Scene
@@ -72,7 +73,7 @@ def test_programs_get_a_list_of_objects() -> None:
 
 
 def test_people_get_the_remedy_under_the_fact(capsys: pytest.CaptureFixture[str]) -> None:
-    report.show(FINDINGS)
+    report.show(FINDINGS, console())
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     at = next(number for number, line in enumerate(lines) if line.startswith("serial"))
     assert lines[at].split() == ["serial", "warn", "none", "[there]"]
