@@ -1,4 +1,4 @@
-"""`rt config set` and `rt config unset`: options that this robot keeps beside rt.toml, changed at the robot."""
+"""`rt config set` and `rt config unset`: options that this robot keeps outside of rt.toml, changed at the robot."""
 
 import os
 from collections.abc import Sequence

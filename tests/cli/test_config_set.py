@@ -1,4 +1,4 @@
-"""`rt config set` and `unset`: options that the robot keeps beside rt.toml, changed at the robot."""
+"""`rt config set` and `unset`: options that the robot keeps outside of rt.toml, changed at the robot."""
 
 import fcntl
 import json
