@@ -12,31 +12,15 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-import msgspec
 import trio
 
 from rt.errors import LocalProtocolError, RemoteCallError, RemoteProtocolError
 from rt.protocol import rpc
+from rt.remote.counters import ClientCounters
 from rt.remote.node import Node
 
 TAKE_BACK_TIME = 0.05
 """How long a call that has ended without an answer may try to tell the service so, in s."""
-
-
-class ClientCounters(msgspec.Struct):
-    """What a client has seen.
-
-    Attributes:
-        calls: Requests and notifications that were made.
-        timeouts: Requests that nobody answered in time.
-        late: Answers that belonged to no open call.
-        malformed: Payloads that were no answer.
-    """
-
-    calls: int = 0
-    timeouts: int = 0
-    late: int = 0
-    malformed: int = 0
 
 
 class _OpenCall:

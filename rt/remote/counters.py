@@ -1,4 +1,4 @@
-"""What nodes and routers count. Nothing that is lost on the way is lost without a number."""
+"""What nodes, routers, services and clients count. Nothing that is lost on the way is lost without a number."""
 
 import msgspec
 
@@ -39,3 +39,41 @@ class RouterCounters(msgspec.Struct):
     dropped: int = 0
     gone: int = 0
     takeovers: int = 0
+
+
+class ClientCounters(msgspec.Struct):
+    """What a client has seen.
+
+    Attributes:
+        calls: Requests and notifications that were made.
+        timeouts: Requests that nobody answered in time.
+        late: Answers that belonged to no open call.
+        malformed: Payloads that were no answer.
+    """
+
+    calls: int = 0
+    timeouts: int = 0
+    late: int = 0
+    malformed: int = 0
+
+
+class ServiceCounters(msgspec.Struct):
+    """What a service has done.
+
+    Attributes:
+        calls: Requests and notifications that named a method.
+        errors: Calls that ended in an error, whoever's fault it was.
+        refused: Calls that found `BACKLOG` others waiting.
+        overdue: Calls that were stopped because they ran longer than their limit.
+        cancelled: Calls that were stopped because their caller does not wait any more, or has gone.
+        malformed: Payloads that were no request or notification.
+        unanswered: Answers that could not be sent.
+    """
+
+    calls: int = 0
+    errors: int = 0
+    refused: int = 0
+    overdue: int = 0
+    cancelled: int = 0
+    malformed: int = 0
+    unanswered: int = 0

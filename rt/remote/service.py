@@ -9,7 +9,6 @@ import functools
 import math
 from typing import Any
 
-import msgspec
 import trio
 
 from rt import log
@@ -21,6 +20,7 @@ from rt.errors import (
     RuntimeBaseException,
 )
 from rt.protocol import rpc
+from rt.remote.counters import ServiceCounters
 from rt.remote.handler import Handler, Route, unknown
 from rt.remote.node import Node
 
@@ -33,31 +33,8 @@ TIME_LIMIT = 60.0
 ANNOUNCE_INTERVAL = 1.0
 """Time between two hellos to the router, in s; one that was restarted knows the service again after at most so long."""
 
-
 COMPLAINT_INTERVAL = 1.0
 """Time between two log events about notifications that failed, in s; those between are counted."""
-
-
-class ServiceCounters(msgspec.Struct):
-    """What a service has done.
-
-    Attributes:
-        calls: Requests and notifications that named a method.
-        errors: Calls that ended in an error, whoever's fault it was.
-        refused: Calls that found `BACKLOG` others waiting.
-        overdue: Calls that were stopped because they ran longer than their limit.
-        cancelled: Calls that were stopped because their caller does not wait any more, or has gone.
-        malformed: Payloads that were no request or notification.
-        unanswered: Answers that could not be sent.
-    """
-
-    calls: int = 0
-    errors: int = 0
-    refused: int = 0
-    overdue: int = 0
-    cancelled: int = 0
-    malformed: int = 0
-    unanswered: int = 0
 
 
 class _Running:
