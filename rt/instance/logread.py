@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rt.instance.logfile import numbered
+from rt.protocol.logevent import CUT
 
 MAX_LINE = 1 << 20
 """The longest line in bytes; of a longer one the rest is left out and the cut is marked."""
-
-_CUT = b" [line cut here]"
 
 
 def read(path: Path, *, older: bool = True, unfinished: bool = False) -> Iterator[bytes]:
@@ -58,7 +57,7 @@ def _lines(file: BinaryIO, *, unfinished: bool) -> Iterator[bytes]:
         if line.endswith(b"\n"):
             yield line[:-1]
         elif len(line) == MAX_LINE:
-            yield line + _CUT
+            yield line + CUT.encode()
             while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                 pass
         elif unfinished:

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from rt.log.stamp import now
-from rt.protocol.logevent import MAX_LINE, encode_line
+from rt.protocol.logevent import CUT, MAX_LINE, encode_line
 
 Note = Callable[[int], bytes]
 """Makes the line that says how many lines were dropped."""
 
-_CUT = b" [line cut here]"
 _ATOMIC = 4096  # a pipe that polls as writable takes this much at once
 _writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
 
@@ -91,7 +90,7 @@ class LineWriter:
 
     def _put(self, line: bytes) -> bool:
         if len(line) > MAX_LINE:
-            line = line[:MAX_LINE].decode(errors="ignore").encode() + _CUT
+            line = line[:MAX_LINE].decode(errors="ignore").encode() + CUT.encode()
         # A line of which only a part was taken is ended first, so that this one is whole.
         data = b"\n%b\n" % line if self._torn else line + b"\n"
         written = self._write(data)

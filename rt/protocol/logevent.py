@@ -26,6 +26,9 @@ MAX_EVENT = 16384
 MAX_LINE = 32768
 """The longest line, in bytes without its end; an event that is longer is shortened as one that is published."""
 
+CUT = " [line cut here]"
+"""What stands at the end of a line of which the rest was left out."""
+
 SEQUENCE = "seq"
 """The field that counts the published events of each level, so that a subscriber can tell how many it has missed."""
 

@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator
 import trio
 
 from rt import log
-from rt.protocol.logevent import decode_line
+from rt.protocol.logevent import CUT, decode_line
 
 MAX_LINE = 65536
 """The longest line in bytes; of a longer one the rest is left out and the cut is marked."""
 
 TAIL = 16384
 """How much of the end is kept, in bytes, stdout and stderr together in the order in which they were read."""
-
-CUT = " [line cut here]"
 
 _CHUNK = 8192
 _BREATH = 32

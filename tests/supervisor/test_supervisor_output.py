@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import log
-from rt.supervisor.output import CUT, MAX_LINE, TAIL, LineCutter, Output, log_line
+from rt.protocol.logevent import CUT
+from rt.supervisor.output import MAX_LINE, TAIL, LineCutter, Output, log_line
 
 
 @pytest.fixture
