@@ -8,6 +8,7 @@ from rt.cli import robot
 from rt.cli.options import click_options
 from rt.config import Config, Loaded
 from rt.config.kept import ORIGIN
+from rt.config.team_code import find
 
 HELP = """\
 Run the robot that is described here.
@@ -42,8 +43,6 @@ def command(loaded: Loaded) -> int:
 
 def problem_of_code(config: Config, directory: Path) -> str:
     """Why the robot will stay idle, in one sentence; empty when the team's code is there and compiles."""
-    from rt.doctor.code import find
-
     path = find(config.exec_module, directory)
     if path is None:
         name = config.exec_module if config.exec_module.endswith(".py") else f"{config.exec_module}.py"

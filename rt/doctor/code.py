@@ -2,8 +2,8 @@
 
 import ast
 import tokenize
-from pathlib import Path
 
+from rt.config.team_code import find
 from rt.doctor.registry import Result, Scene, check, fail, ok, warn
 
 
@@ -40,16 +40,3 @@ def code(scene: Scene) -> Result:
     if missing:
         return warn(f"{path} has no {' and no '.join(missing)}", "define it, or that mode does nothing after its setup")
     return ok(f"{path} compiles, {len(source.splitlines())} lines")
-
-
-def find(name: str, directory: Path) -> Path | None:
-    """Return the file of a module, or of a path, that is meant from a directory; None if there is none.
-
-    The rule is that of `rt.executor.loader.locate`: a path names a file, not a directory.
-    """
-    if name.endswith(".py") or "/" in name:
-        candidates = [directory / name]
-    else:
-        base = directory.joinpath(*name.split("."))
-        candidates = [base.with_name(f"{base.name}.py"), base / "__init__.py"]
-    return next((each for each in candidates if each.is_file()), None)

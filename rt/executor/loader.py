@@ -12,32 +12,6 @@ from rt.executor.sync import StopRun, TimeLimitError
 from rt.executor.team import is_team_file, where
 
 
-def locate(exec_module: str, directory: Path | None = None) -> Path:
-    """The file of the team's code.
-
-    Args:
-        exec_module: A module's name (``studentcode``, ``robot.drive``) or a path to a file.
-        directory: Where modules and relative paths are looked for; the working directory by default.
-
-    Raises:
-        ExecutionError: There is no such file.
-    """
-    directory = directory or Path.cwd()
-    path = directory / exec_module
-    if exec_module.endswith(".py") or "/" in exec_module:
-        candidates = [path]
-    else:
-        base = directory.joinpath(*exec_module.split("."))
-        candidates = [base.with_name(base.name + ".py"), base / "__init__.py"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate.resolve()
-    raise ExecutionError(
-        f"there is no team code at {candidates[0]}: write it there (`rt init` makes an example) or set exec_module",
-        path=str(candidates[0]),
-    )
-
-
 def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
     """Execute the team's code anew; modules and packages beside it that it imports are loaded anew too.
 

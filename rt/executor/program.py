@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import msgspec
 
 from rt import log
+from rt.config.team_code import locate
 from rt.errors import ExecutionError
-from rt.executor.loader import load, locate
+from rt.executor.loader import load
 from rt.executor.main_thread import MainThread
 from rt.executor.report import Reporter
 from rt.executor.sync import ExecutionRequest, Run

@@ -1,4 +1,4 @@
-"""Files of the team's code: which one a name means, and which a module imports.
+"""Files of the team's code: those that a module imports.
 
 The rule of this module: a file is the team's if it lies in the directory of the main one, and in no library's.
 """
@@ -8,30 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rt.errors import ExecutionError
+from rt.config.team_code import is_file
 from rt.lint.module import Module
 
 _LIBRARIES = frozenset({"site-packages", "dist-packages"})
-
-
-def locate(exec_module: str, directory: Path) -> Path:
-    """The file of the team's code; the rule is that of ``rt.executor.loader.locate``.
-
-    Raises:
-        ExecutionError: There is none.
-    """
-    if exec_module.endswith(".py") or "/" in exec_module:
-        candidates = [directory / exec_module]
-    else:
-        base = directory.joinpath(*exec_module.split("."))
-        candidates = [base.with_name(f"{base.name}.py"), base / "__init__.py"]
-    for candidate in candidates:
-        if _is_file(candidate):
-            return candidate.resolve()
-    raise ExecutionError(
-        f"there is no team code at {candidates[0]}: write it there (`rt init` makes an example) or set exec_module",
-        path=str(candidates[0]),
-    )
 
 
 def files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -42,7 +22,7 @@ def files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
     for count in range(1, len(parts) + 1):
         base = folder.joinpath(*parts[:count])
         for file in (base / "__init__.py", base.with_name(f"{base.name}.py")):
-            if _is_file(file):
+            if is_file(file):
                 yield ".".join(parts[:count]), file
                 break
 
@@ -60,10 +40,3 @@ def imports(module: Module, package: str) -> Iterator[str]:
                 base = ".".join([*above, *([base] if base else [])])
             yield base
             yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name longer than any file's, or one with a null character
-        return False

@@ -4,15 +4,16 @@ The rule of this module: whatever the program is, the answer is a list of record
 """
 
 import contextlib
+import os.path
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rt import catalog
+from rt.config.team_code import is_file, locate
 from rt.errors import ConfigError, ExecutionError
 from rt.lint import api, check, flakes
 from rt.lint.check import Case
-from rt.lint.files import locate
 from rt.lint.module import Module
 from rt.lint.program import Program
 from rt.lint.record import Record, ordered, record
@@ -44,7 +45,7 @@ def lint(request: LintRequest) -> list[Record]:
 def _named(name: str, directory: Path) -> Path:
     """The file that somebody names, by its path or as a module."""
     path = directory / name
-    if path.is_dir() and not (path / "__init__.py").is_file():
+    if os.path.isdir(path) and not is_file(path / "__init__.py"):  # noqa: PTH112 - it bears every name
         raise ExecutionError(f"{name} is a directory: name a file in it", path=name)
     try:
         return locate(name, directory)

@@ -3,29 +3,13 @@ from pathlib import Path
 import pytest
 
 from rt.errors import ExecutionError
-from rt.executor.loader import load, locate
+from rt.executor.loader import load
 
 
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
-
-
-def test_code_is_found_by_module_or_by_path(tmp_path: Path) -> None:
-    flat = write(tmp_path / "studentcode.py", "")
-    nested = write(tmp_path / "robot" / "drive.py", "")
-    package = write(tmp_path / "season" / "__init__.py", "")
-    assert locate("studentcode", tmp_path) == flat
-    assert locate("robot.drive", tmp_path) == nested
-    assert locate("season", tmp_path) == package
-    assert locate("robot/drive.py", tmp_path) == nested
-    assert locate(str(flat), tmp_path) == flat
-
-
-def test_code_that_is_not_there_is_said_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ExecutionError, match=r"studentcode\.py: write it there \(`rt init`"):
-        locate("studentcode", tmp_path)
 
 
 def test_the_code_finds_names_that_it_did_not_import(tmp_path: Path) -> None:
