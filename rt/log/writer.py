@@ -54,7 +54,7 @@ class LineWriter:
         self.dropped = 0
         self._fd = fd
         self._note = note
-        self._lock = threading.Lock()
+        self.unlock()
         self._torn = False
         self._socket: socket.socket | None = None
         self._poll: select.poll | None = None
@@ -75,7 +75,8 @@ class LineWriter:
 
     def unlock(self) -> None:
         """Forget who is writing: a process that was forked meanwhile has no such thread."""
-        self._lock = threading.Lock()
+        # The thread that holds it may come again: a finalizer that logs runs wherever garbage is looked for.
+        self._lock = threading.RLock()
 
     def write(self, line: bytes) -> None:
         """Write a line, or count it as dropped when nobody takes it, the disk is full or the other end has gone."""

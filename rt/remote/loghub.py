@@ -56,7 +56,8 @@ class _Outlet:
         self._counters = counters
         self._queue: LogQueue[tuple[bytes, bytes]] = LogQueue()
         self._numbers = dict.fromkeys(logevent.LEVELS, 0)
-        self._lock = threading.Lock()
+        # The thread that holds it may come again: a finalizer may log, and so may an object that is asked for its text.
+        self._lock = threading.RLock()
 
     def tap(self, event: Mapping[str, Any]) -> None:
         """Take an event, in any thread."""

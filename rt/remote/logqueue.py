@@ -31,7 +31,7 @@ class LogQueue(Generic[T]):
         self._max_bytes = max_bytes
         self._things: deque[tuple[T, int]] = deque()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer that logs comes again wherever garbage is looked for
         self._news = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
@@ -56,10 +56,9 @@ class LogQueue(Generic[T]):
     def take_nowait(self) -> list[T]:
         """Everything that is there, in the order in which it came."""
         with self._lock:
-            things = [thing for thing, _size in self._things]
-            self._things.clear()
+            things, self._things = self._things, deque()
             self._bytes = 0
-        return things
+        return [thing for thing, _size in things]
 
     async def take(self) -> list[T]:
         """Wait until there is something, and take it all. A checkpoint; a cancel leaves everything in the queue."""

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,27 @@ def test_nobody_waits_for_a_reader_and_what_was_dropped_is_said(pipe: tuple[int,
     assert json.loads(lines[-2])["dropped"] == dropped
     assert lines[-1] == "again"
     assert writer.dropped == 0
+
+
+def test_a_finalizer_that_logs_while_its_own_thread_writes_does_not_wait_for_itself(pipe: tuple[int, int]) -> None:
+    garbage = [b"a motor is gone"]
+
+    def note(_count: int) -> bytes:
+        while garbage:  # is looked for wherever something is made
+            writer.write(garbage.pop())
+        return b"some are missing"
+
+    writer = LineWriter(pipe[1], note)
+
+    def talk() -> None:
+        for _ in range(100):
+            writer.write(b"x" * 1000)
+
+    thread = threading.Thread(target=talk, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert writer.dropped
 
 
 def test_what_was_dropped_is_said_as_everything_else_is(pipe: tuple[int, int]) -> None:

@@ -16,7 +16,7 @@ from rt import log
 from rt.app import Application
 from rt.config import Config
 from rt.protocol import logevent
-from rt.remote import Handler, LogHub, LogPublisher, Socket, route
+from rt.remote import Handler, LogHub, LogPublisher, Socket, loghub, route
 from rt.remote.logfeed import Change, LogFeed
 from rt.remote.logqueue import LogQueue
 
@@ -239,6 +239,21 @@ async def test_a_robot_out_of_reach_is_noticed(nursery: trio.Nursery) -> None:
         reachable = False
         while await feed.change() is not Change.LOST:
             pass
+
+
+async def test_an_object_that_logs_when_it_is_asked_for_its_text_stops_nobody(nursery: trio.Nursery) -> None:
+    outlet = loghub._Outlet(loghub.LogCounters())
+
+    class Odd:
+        def __repr__(self) -> str:
+            outlet.tap({"event": "asked", "level": "info"})
+            return "odd"
+
+    thread = threading.Thread(target=outlet.tap, args=[{"event": "said", "level": "info", "it": Odd()}], daemon=True)
+    thread.start()
+    await trio.to_thread.run_sync(thread.join, 30)
+    assert not thread.is_alive()
+    assert [logevent.decode(frames)["event"] for frames in outlet._queue.take_nowait()] == ["asked", "said"]
 
 
 async def test_a_queue_that_is_full_drops_and_counts(nursery: trio.Nursery) -> None:
