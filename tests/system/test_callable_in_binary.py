@@ -48,9 +48,10 @@ def process(folder: Path, function: str, *args: object) -> tuple[CommandProcess,
     (folder / "points.py").write_text(MODULE)
     settings = CallSettings(name=function, target=f"points:{function}", args=list(args), path=[str(folder)])
     lines = Lines()
-    return CommandProcess(
-        [*COMMAND, "_child", "call", LIFELINE], message=settings.encode(), name=function, on_line=lines
-    ), lines
+    command = [*COMMAND, "_child", "call", LIFELINE]
+    # An executable that is killed leaves behind what it has unpacked.
+    env = {"TMPDIR": str(folder)}
+    return CommandProcess(command, message=settings.encode(), name=function, env=env, on_line=lines), lines
 
 
 async def test_it_runs_with_its_types_and_ends_with_its_code(tmp_path: Path) -> None:
