@@ -1,12 +1,12 @@
 """What control and update datagrams carry: gamepads towards the robot, device values away from it.
 
 Both are notifications of `rt.protocol.rpc`: `[2, "update_gamepads", [{"0": {"lx": .., "ly": .., "rx": .., "ry": .., "btn": ..}}]]`
-(perhaps with a `Stamp` as a second argument) and `[2, "update", [{"<uid>": {"<param>": value}}]]`. The same structures are the arguments of methods of those names, so a
-handler annotates its argument with `GamepadUpdate` or `DeviceUpdate` and turns it with `gamepads` or `devices` into values
-with integer keys.
+(perhaps with a `Stamp` as a second argument) and `[2, "update", [{"<uid>": {"<param>": value}}]]`. The same structures are the
+arguments of methods of those names, so a handler annotates its argument with `GamepadUpdate` or `DeviceUpdate` and turns it with
+`gamepads` or `devices` into values with integer keys.
 
 The rule of this module: a gamepad moves motors, so a field that is not exactly what it must be refuses the whole update with
-an error that names the field. Nothing is guessed and nothing is silently brought into range.
+an error that names the field. Nothing is guessed, and nothing is silently brought into range but a stick's overshoot.
 """
 
 import math
@@ -29,7 +29,10 @@ BUTTONS = 17
 
 UID_MAX = (1 << 88) - 1
 
-Axis: TypeAlias = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
+AXIS_MOST = 1.1
+"""How far a stick may be said to stand: some gamepads overshoot 1 by their calibration, and `clamped` takes that back."""
+
+Axis: TypeAlias = Annotated[float, msgspec.Meta(ge=-AXIS_MOST, le=AXIS_MOST)]
 
 
 class GamepadState(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -194,7 +197,7 @@ def _checked(index: str, state: GamepadState, buttons: int) -> GamepadState:
     # A state that was built here has passed no decoder, so the ranges are looked at again; NaN fails every comparison.
     for name in ("lx", "ly", "rx", "ry"):
         value = getattr(state, name)
-        if not -1.0 <= value <= 1.0:
+        if not -AXIS_MOST <= value <= AXIS_MOST:
             raise _bad(UPDATE_GAMEPADS, f"gamepad {index}: {name} is {value}, allowed is -1 to 1", f"{index}.{name}")
     if not 0 <= state.btn < 1 << buttons:
         fault = f"gamepad {index}: btn is {state.btn:#x}, there are {buttons} buttons"

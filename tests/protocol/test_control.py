@@ -63,6 +63,11 @@ def test_a_stick_inside_the_circle_is_left_as_it_is() -> None:
     assert state.clamped() == state
 
 
+def test_a_stick_that_overshoots_is_heard_and_stands_at_its_end() -> None:
+    (state,) = control.gamepads({"0": {**AT_REST, "lx": 1.004, "ry": -1.004}}).values()
+    assert state.clamped() == GamepadState(1.0, 0.0, 0.0, -1.0, 0)
+
+
 def test_the_wire_is_what_the_specification_shows() -> None:
     wire = msgspec.msgpack.encode([2, "update_gamepads", [{"0": {**AT_REST, "ly": 1, "btn": 3}}]])
     assert control.decode_gamepads(wire) == {0: GamepadState(0.0, 1.0, 0.0, 0.0, 3)}
@@ -80,7 +85,7 @@ def test_the_wire_is_what_the_specification_shows() -> None:
         ([], "map of gamepads"),
         ({"4": AT_REST}, "no gamepad '4'"),
         ({0: AT_REST}, "no gamepad 0"),
-        ({"0": {**AT_REST, "lx": 1.01}}, "lx"),
+        ({"0": {**AT_REST, "lx": 1.11}}, "lx"),
         ({"0": {**AT_REST, "ly": -1.5}}, "ly"),
         ({"0": {**AT_REST, "rx": float("nan")}}, "rx"),
         ({"0": {**AT_REST, "ry": float("inf")}}, "ry"),
