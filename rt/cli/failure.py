@@ -87,13 +87,19 @@ def _report_internal(causes: list[BaseException], *, debug: bool) -> int:
 
 def _is_output_lost() -> bool:
     """Whether what was printed finds no room; it is given up then: Python would complain when it flushes stdout at the end."""
+    stdout = sys.stdout
+    if stdout is None:
+        return False
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        stdout.flush()
     except OSError:
+        lost = True
+    else:
+        # What is not buffered, as PYTHONUNBUFFERED asks for, has said so already to whoever printed it.
+        lost = getattr(stdout, "write_through", False)
+    if lost:
         sys.stdout = None
-        return True
-    return False
+    return lost
 
 
 def _has_directory() -> bool:

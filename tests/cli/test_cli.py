@@ -54,10 +54,12 @@ class TestGroup:
             environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
             assert subprocess.run(line, shell=True, env=environment, timeout=30, check=False).returncode == 0
 
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
     @pytest.mark.parametrize("arguments", [["config", "bind"], ["logs", "robot.log"], ["--version"]], ids=" ".join)
-    def test_output_that_finds_no_room_is_told(self, arguments: list[str], tmp_path: Path) -> None:
+    def test_output_that_finds_no_room_is_told(self, arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
         (tmp_path / "robot.log").write_bytes(b"said\n")
-        environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
+        source = str(Path(rt.__file__).parent.parent)
+        environment = {**os.environ, "PYTHONPATH": source, "PYTHONUNBUFFERED": unbuffered}
         with Path("/dev/full").open("w") as full:
             command = [sys.executable, "-P", "-m", "rt", *arguments]
             done = subprocess.run(
