@@ -95,8 +95,8 @@ def _is_output_lost() -> bool:
     except OSError:
         lost = True
     else:
-        # What is not buffered, as PYTHONUNBUFFERED asks for, has said so already to whoever printed it.
-        lost = getattr(stdout, "write_through", False)
+        # Where nothing is buffered, as PYTHONUNBUFFERED asks for, whoever printed it has got that error already.
+        lost = stdout is sys.__stdout__ and getattr(stdout, "write_through", False)
     if lost:
         sys.stdout = None
     return lost
