@@ -1,22 +1,28 @@
 """The right to move devices, as time stamps in shared memory.
 
-Whoever commands devices holds a lease: a slot of this table, in which it stamps the time (`rt.buffer.clock`) again and again for
-as long as it is sure of what it does. The device process looks at the stamps right before it writes anything to a device. A stamp
-that is older than ``TIMEOUT`` is no lease: silence is a stop. The root gives a sign of life in the same table (``beat``): when that
-is older than ``ROOT_TIMEOUT``, nobody can stop a mode any more, and no lease counts. A stamp of the future counts as none.
+A process that commands devices holds a lease: a slot of this table, in which it stamps the time (`rt.buffer.clock`) again and
+again while it is sure of what it does. The device process checks the stamps right before it writes anything to a device. A lease
+whose stamp is older than ``TIMEOUT`` has lapsed: silence stops motion. The root gives a sign of life in the same table (``beat``);
+while that is older than ``ROOT_TIMEOUT``, no command to stop would be heard, and no lease counts. A stamp of zero or of the future
+never counts.
 
-What has ended does not go on: a slot that is stamped after its lease was released, or lapsed, begins another lease, and each has
-a mark of its own. A mark is one byte, the seat and a running number, and whatever is written to a device carries the one of that
-moment. So the device process tells an order of the lease that is from one of the lease that was, also if it was busy, or stopped,
-when the one gave way to the other. The number begins again after 16 leases; orders do not wait for so long, since a device process that
-stands still for 2 s is ended by the supervisor.
+A lease that has ended does not continue. A holder begins a lease explicitly (`Lease.begin`), which gives it a serial number, and
+then renews it; a lease that lapsed or was revoked cannot be renewed, so its holder has to decide to begin another. The root revokes
+leases (``idle``) and bars slots (emergency stop, a silent driver): no lease counts in a slot that is barred.
 
-A slot has one writer, its holder; the device process may take a lease away (``revoke``). Stamps are aligned 8 byte words, which
-the machine reads and writes whole, so that the table needs no lock that a dead process could hold.
+The last bits of the serial number, with the slot, are the mark of a lease: one byte, which every write to a device carries. So the
+device process tells a write of the present lease from one of an earlier lease, also if it was busy or stopped when the one
+followed the other. Marks repeat after 16 leases of a slot; writes do not wait for so long, since a device process that stands
+still is killed long before.
+
+Invariant: every word has one writer. The holder writes stamp, process and serial number of its slot, the root what it revokes and
+bars, the device process which leases it saw lapse. Words are aligned 8 byte integers, which the machine reads and writes whole, so
+that the table needs no lock that a dead process could hold.
 """
 
 import contextlib
 import ctypes
+import enum
 import mmap
 import os
 from collections.abc import Iterator
@@ -38,13 +44,24 @@ SLOTS = SEATS
 ALL_MARKS: Final = (1 << 256) - 1
 """The bitmap of every mark that there can be."""
 
-_MAGIC = b"rtlease\x04"
+_MAGIC = b"rtlease\x05"
 _SEAT = 0x0F
-_NUMBER = 0x10
-"""The bits of the seat in a mark, and the step from one running number to the next."""
+_NUMBER_SHIFT = 4
 _NS = 1_000_000_000
 _TIMEOUT_NS = round(TIMEOUT * _NS)
 _ROOT_TIMEOUT_NS = round(ROOT_TIMEOUT * _NS)
+
+
+class Bar(enum.IntEnum):
+    """Why the root lets no lease of a slot count."""
+
+    NONE = 0
+    IDLE = 1
+    """No mode is running that may move devices."""
+    DRIVER = 2
+    """The mode needs a driver, and the driver's station is silent."""
+    ESTOP = 3
+    """Emergency stop; final."""
 
 
 class _Table(ctypes.Structure):
@@ -52,6 +69,10 @@ class _Table(ctypes.Structure):
         ("magic", ctypes.c_char * 8),
         ("stamps", ctypes.c_uint64 * SLOTS),
         ("pids", ctypes.c_uint64 * SLOTS),
+        ("serials", ctypes.c_uint64 * SLOTS),
+        ("revoked", ctypes.c_uint64 * SLOTS),
+        ("lapsed", ctypes.c_uint64 * SLOTS),
+        ("bars", ctypes.c_uint64 * SLOTS),
         ("root", ctypes.c_uint64),
         ("visits", ctypes.c_uint64 * SLOTS),
         ("marks", ctypes.c_uint8 * SLOTS),
@@ -59,46 +80,83 @@ class _Table(ctypes.Structure):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a lease: the slot, the lease's mark, and the process."""
+    """Who holds a lease: the slot, the lease's serial number, and the process."""
 
     slot: int
-    mark: int
+    serial: int
     pid: int
+
+    @property
+    def mark(self) -> int:
+        """The mark that writes under this lease carry."""
+        return _mark(self.slot, self.serial)
 
 
 class Lease:
     """One slot of the table, as its holder sees it."""
 
-    __slots__ = ("_index", "_marks", "_pid", "_pids", "_stamps")
-
-    def __init__(self, stamps: memoryview, pids: memoryview, marks: memoryview, index: int) -> None:
-        self._stamps = stamps
-        self._pids = pids
-        self._marks = marks
+    def __init__(self, table: "LeaseTable", index: int) -> None:
+        self._table = table
         self._index = index
         self._pid = os.getpid()
 
     @property
     def mark(self) -> int:
         """The mark of the present lease, or of the last one."""
-        return int(self._marks[self._index])
+        return self._table.mark(self._index)
+
+    @property
+    def bar(self) -> Bar:
+        """Why no lease of this slot counts now; `Bar.NONE` if one would."""
+        return self._table.bar_of(self._index)
+
+    @property
+    def revoked(self) -> bool:
+        """Whether the root ended the last lease of this slot, or bars it."""
+        index = self._index
+        return self._table.was_revoked(Holder(index, self._table.serials[index], self._pid))
+
+    @property
+    def held(self) -> bool:
+        """Whether this process holds a lease that could be renewed now."""
+        table, index = self._table, self._index
+        stamp = table.stamps[index]
+        return bool(
+            stamp
+            and boottime_ns() - stamp < _TIMEOUT_NS
+            and table.pids[index] == self._pid
+            and not table.is_ended(index)
+        )
+
+    def begin(self) -> bool:
+        """Begin another lease, from any thread; the device process is to be rung then. False while the slot is barred."""
+        table, index = self._table, self._index
+        if table.bars[index]:
+            return False
+        table.stamps[index] = 0
+        table.pids[index] = self._pid
+        serial = table.serials[index] + 1
+        table.marks[index] = _mark(index, serial)
+        table.serials[index] = serial
+        table.stamps[index] = boottime_ns()
+        return True
 
     def renew(self) -> bool:
-        """Stamp the time, from any thread; True if that began another lease, so that the device process is to be rung."""
-        index = self._index
-        stamp, now = self._stamps[index], boottime_ns()
-        began = stamp == 0 or now - stamp >= _TIMEOUT_NS or self._pids[index] != self._pid
-        if began:
-            self._stamps[index] = 0
-            self._pids[index] = self._pid
-            self._marks[index] = index | (self._marks[index] + _NUMBER & ~_SEAT & 0xFF)
-        self._stamps[index] = now
-        return began
+        """Stamp the time, from any thread. False if the lease has ended: it lapsed, was revoked or barred, or never began."""
+        held = self.held
+        if held:
+            self._table.stamps[self._index] = boottime_ns()
+        return held
+
+    def keep(self) -> bool:
+        """Renew the lease, or begin another; True if that began another, so that the device process is to be rung."""
+        return not self.renew() and self.begin()
 
     def release(self) -> bool:
         """Give the lease up: from now on nothing that is written reaches a device. True if it was held."""
-        held = self._stamps[self._index] != 0
-        self._stamps[self._index] = 0
+        stamps = self._table.stamps
+        held = stamps[self._index] != 0
+        stamps[self._index] = 0
         return held
 
 
@@ -107,10 +165,14 @@ class LeaseTable:
 
     def __init__(self, memory: mmap.mmap) -> None:
         view = memoryview(memory)
-        self._stamps = _part(view, _Table.stamps).cast("Q")
-        self._pids = _part(view, _Table.pids).cast("Q")
+        self.stamps = _part(view, _Table.stamps).cast("Q")
+        self.pids = _part(view, _Table.pids).cast("Q")
+        self.serials = _part(view, _Table.serials).cast("Q")
+        self.bars = _part(view, _Table.bars).cast("Q")
+        self.marks = _part(view, _Table.marks)
+        self._revoked = _part(view, _Table.revoked).cast("Q")
+        self._lapsed = _part(view, _Table.lapsed).cast("Q")
         self._root = _part(view, _Table.root).cast("Q")
-        self._marks = _part(view, _Table.marks)
         self._visits = _part(view, _Table.visits).cast("Q")
 
     @classmethod
@@ -134,11 +196,15 @@ class LeaseTable:
 
     def slot(self, index: int) -> Lease:
         """The lease of a slot, for its holder."""
-        return Lease(self._stamps, self._pids, self._marks, index)
+        return Lease(self, index)
+
+    def mark(self, index: int) -> int:
+        """The mark of a slot's present lease, or of its last one."""
+        return int(self.marks[index])
 
     def mark_of(self, index: int) -> memoryview:
-        """The one byte that is the mark of a slot's present lease, for whoever writes under it."""
-        return self._marks[index : index + 1]
+        """The one byte that is the mark of a slot's present lease, for the process that writes under it."""
+        return self.marks[index : index + 1]
 
     def visit_of(self, index: int) -> int:
         """The number of the visit that goes on in a slot: no other one, of any slot, had it or will have it (`rt.buffer.visitor`)."""
@@ -164,51 +230,95 @@ class LeaseTable:
         """Whether the root has given a sign of life lately."""
         beat = self._root[0]
         now = boottime_ns()
-        return bool(now - _ROOT_TIMEOUT_NS < beat <= now)
+        return bool(beat and now - _ROOT_TIMEOUT_NS < beat <= now)
+
+    def revoke_all(self) -> None:
+        """End every lease, as for ``idle``: each holder has to begin another. Only the root does."""
+        for index in range(SLOTS):
+            self.revoke_slot(index)
+
+    def revoke_slot(self, index: int) -> None:
+        """End the present lease of a slot. Only the root does."""
+        self._revoked[index] = self.serials[index]
+
+    def bar(self, index: int, bar: Bar) -> None:
+        """Let no lease of a slot count until `unbar`, and end the present one. Only the root does; an emergency stop stays."""
+        if self.bars[index] != Bar.ESTOP:
+            self.bars[index] = bar
+        self.revoke_slot(index)
+
+    def bar_all(self, bar: Bar) -> None:
+        """Bar every slot."""
+        for index in range(SLOTS):
+            self.bar(index, bar)
+
+    def unbar(self, index: int) -> None:
+        """Let leases of a slot count again, unless there was an emergency stop. Only the root does."""
+        if self.bars[index] != Bar.ESTOP:
+            self.bars[index] = Bar.NONE
+
+    def bar_of(self, index: int) -> Bar:
+        """Why no lease of a slot counts now; `Bar.NONE` if one would."""
+        return Bar(self.bars[index])
+
+    def is_ended(self, index: int) -> bool:
+        """Whether the present lease of a slot was ended by the root or by the device process."""
+        serial = self.serials[index]
+        return bool(serial <= self._revoked[index] or serial <= self._lapsed[index] or self.bars[index])
 
     def fresh(self) -> int:
-        """The bitmap of the marks of the leases whose holders may move devices now; 0 for nobody."""
+        """The bitmap of the marks of the leases whose holders may move devices now; 0 for none."""
         if not self.root_alive():
             return 0
-        stamps = self._stamps.tolist()
-        now = boottime_ns()
-        oldest = now - _TIMEOUT_NS
         marks = 0
-        for index, stamp in enumerate(stamps):  # written out: it is asked before each write
-            if oldest < stamp <= now:
-                marks |= 1 << self._marks[index]
+        for index in self._fresh_slots():
+            marks |= 1 << self.marks[index]
         return marks
 
     def holders(self) -> list[Holder]:
         """Who holds a lease that counts, by slot."""
         if not self.root_alive():
             return []
-        return [Holder(index, self._marks[index], self._pids[index]) for index in self._fresh_slots()]
+        return [Holder(index, self.serials[index], self.pids[index]) for index in self._fresh_slots()]
 
     def remaining(self) -> float:
-        """How long (s) the leases that count now do so if nobody stamps, the shortest of them; 0 if none counts."""
+        """How long (s) the leases that count now do so if none is renewed, the shortest of them; 0 if none counts."""
         now = boottime_ns()
-        ends = [self._stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
+        ends = [self.stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
         return max(min(*ends, self._root[0] + _ROOT_TIMEOUT_NS) - now, 0) / _NS if ends else 0.0
 
-    def revoke(self, holder: Holder) -> bool:
-        """Take a lease away, as from a process that is dead; False if that lease has ended already."""
+    def lapse(self, holder: Holder) -> bool:
+        """End a lease, as of a process that is dead or silent; False if it has ended already. Only the device process does."""
         index = holder.slot
-        if self._stamps[index] == 0 or (self._marks[index], self._pids[index]) != (holder.mark, holder.pid):
+        if self.serials[index] != holder.serial or self.stamps[index] == 0 or holder.serial <= self._lapsed[index]:
             return False
-        self._stamps[index] = 0
+        self._lapsed[index] = holder.serial
         return True
 
+    def was_revoked(self, holder: Holder) -> bool:
+        """Whether the root ended a lease, or barred its slot."""
+        return bool(holder.serial <= self._revoked[holder.slot] or self.bars[holder.slot])
+
+    def current(self) -> list[Holder]:
+        """The present or last lease of each slot, whether it counts or not."""
+        return [Holder(index, self.serials[index], self.pids[index]) for index in range(SLOTS)]
+
     def _fresh_slots(self) -> list[int]:
-        stamps = self._stamps.tolist()
+        stamps = self.stamps.tolist()
         now = boottime_ns()
         oldest = now - _TIMEOUT_NS
-        return [index for index, stamp in enumerate(stamps) if oldest < stamp <= now]
+        return [
+            index for index, stamp in enumerate(stamps) if stamp and oldest < stamp <= now and not self.is_ended(index)
+        ]
 
 
 def seats_of(marks: int) -> list[int]:
     """The seats of a bitmap of marks."""
     return sorted({mark & _SEAT for mark in range(marks.bit_length()) if marks >> mark & 1})
+
+
+def _mark(index: int, serial: int) -> int:
+    return index | (serial << _NUMBER_SHIFT & ~_SEAT & 0xFF)
 
 
 def _initialize(memory: mmap.mmap) -> None:

@@ -100,7 +100,7 @@ class VisitorDesk:
                 await connection.sendmsg([msgspec.msgpack.encode(Welcome(seat))], rights)
                 await connection.recv(1)  # ends when the visitor does
             finally:
-                self._leases.slot(seat).release()
+                self._leases.revoke_slot(seat)
                 self._leases.end_visit(seat)
                 self._doorbell.ring()
                 self._free.add(seat)

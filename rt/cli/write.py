@@ -126,7 +126,8 @@ class _Driver:
 
     async def drive(self, values: dict[str, Any], watch: Callable[[], Awaitable[None]]) -> None:
         """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled."""
-        self._lease.renew()
+        if not self._lease.begin():
+            raise DeviceError("the robot was stopped by an emergency stop: nothing moves until it is started again")
         self._doorbell.ring()
         try:
             async with trio.open_nursery() as nursery:
@@ -147,15 +148,17 @@ class _Driver:
         """Renew the lease, for ever.
 
         Raises:
-            DeviceError: It had lapsed, so that the device was disabled; it does not start again by itself.
+            DeviceError: It has ended, so that the device is disabled; it does not start again by itself.
         """
         while True:
             await trio.sleep(RENEW_INTERVAL)
-            if self._lease.renew():
-                raise DeviceError(
-                    f"{self._device.name} was disabled: this command did not run for {TIMEOUT:g} s; start it again to go on",
-                    uid=str(self._device.uid),
+            if not self._lease.renew():
+                why = (
+                    "the robot was told to stop"
+                    if self._lease.revoked
+                    else f"this command did not run for {TIMEOUT:g} s; start it again to continue"
                 )
+                raise DeviceError(f"{self._device.name} was disabled: {why}", uid=str(self._device.uid))
 
     async def _write(self, values: dict[str, Any]) -> None:
         """Write the values and wait until they are on the line.

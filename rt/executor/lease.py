@@ -99,5 +99,5 @@ class LeaseKeeper:
             self._doorbell.ring()
 
     def _renew(self) -> None:
-        if self._lease.renew():
+        if self._lease.keep():
             self._doorbell.ring()

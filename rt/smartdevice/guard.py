@@ -18,13 +18,20 @@ import trio
 
 from rt import log
 from rt.buffer import LeaseTable
-from rt.buffer.lease import ALL_MARKS, SLOTS, Holder, seats_of
+from rt.buffer.lease import ALL_MARKS, Bar, Holder, seats_of
 
 _RELEASED: Final = "the lease was given up"
 _REPLACED: Final = "another lease began"
+_REVOKED: Final = "the root ended the lease"
+_BARRED: Final = {
+    Bar.IDLE: "the mode has ended",
+    Bar.DRIVER: "the driver's station is silent",
+    Bar.ESTOP: "emergency stop",
+}
 _SILENT: Final = "the lease was not renewed in time"
 _ROOTLESS: Final = "the root does not answer"
 _STOPPING: Final = "this process stops"
+_ORDERLY: Final = frozenset({_RELEASED, _REPLACED, _REVOKED, _STOPPING, _BARRED[Bar.IDLE]})
 _SLACK: Final = 0.0005
 """How much later than a stamp's expiry the guard looks, in s: a look that comes too early has to be repeated."""
 
@@ -121,7 +128,7 @@ class SafetyGuard:
         else:
             with os.fdopen(fd, "rb", buffering=0) as file:
                 await trio.lowlevel.wait_readable(file)
-        ended = sum(1 << lease.mark for lease in leases if self._leases.revoke(lease))
+        ended = sum(1 << lease.mark for lease in leases if self._leases.lapse(lease))
         if ended & self._armed:
             self._lapse(ended & self._armed, f"the process that held the lease has ended (pid {pid})")
         self._news.set()
@@ -136,23 +143,26 @@ class SafetyGuard:
         self._armed &= ~ended
         self._news.set()
         self._on_lapse(ended, ended if self._armed else ALL_MARKS)
-        last = sum(1 << self._leases.slot(index).mark for index in range(SLOTS))
-        silent = self._clear(ended)
-        reason = reason or (self._cause() if silent else _RELEASED if ended & last else _REPLACED)
-        say = self._log.info if reason in {_RELEASED, _REPLACED, _STOPPING} else self._log.warning
+        reason = reason or self._reason(ended)
+        say = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:
             say("the devices that it moved are disabled", reason=reason, seats=seats_of(ended))
         else:
             say("every device is disabled", reason=reason)
 
-    def _clear(self, ended: int) -> bool:
-        """Take back what is left of the leases that have ended: they have to be begun again, which rings the doorbell.
+    def _reason(self, ended: int) -> str:
+        """End what is left of these leases, whose holders have to begin others, and say why they ended.
 
-        A lease that began since this look is left alone: who has just been given it would lose his first writes.
+        A lease that began since they were seen to end is left alone: its first writes would be lost.
         """
-        slots = [self._leases.slot(index) for index in range(SLOTS)]
-        held = [slot.release() for slot in slots if ended >> slot.mark & 1]
-        return True in held
+        last = [holder for holder in self._leases.current() if ended >> holder.mark & 1]
+        revoked = [holder for holder in last if self._leases.was_revoked(holder)]
+        silent = [holder for holder in last if self._leases.lapse(holder)]
+        if revoked:
+            return _BARRED.get(self._leases.bar_of(revoked[0].slot), _REVOKED)
+        if silent:
+            return self._cause()
+        return _RELEASED if last else _REPLACED
 
     def _cause(self) -> str:
         return _SILENT if self._leases.root_alive() else _ROOTLESS

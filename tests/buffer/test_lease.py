@@ -20,34 +20,94 @@ def test_a_lease_is_fresh_until_it_is_released(prefix: str) -> None:
     with LeaseTable.open(prefix) as ours, LeaseTable.open(prefix, create=False) as theirs:
         ours.beat()
         slot = ours.slot(EXECUTOR_SEAT)
+        assert not slot.renew(), "it has not begun"
+        assert slot.begin()
         assert slot.renew()
-        assert not slot.renew()
         assert theirs.fresh()
         assert 0 < theirs.remaining() <= lease.TIMEOUT
         assert slot.release()
         assert not theirs.fresh()
         assert not slot.release()
+        assert not slot.renew()
 
 
 def test_silence_is_a_lapse(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with LeaseTable.open(prefix) as table:
         table.beat()
-        table.slot(3).renew()
+        table.slot(3).begin()
         later = boottime_ns() + round(lease.TIMEOUT * 1e9) + 1
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
         assert not table.fresh()
         assert table.holders() == []
+        assert not table.slot(3).renew(), "a holder that was silent has to begin again"
 
 
-def test_a_lease_that_was_revoked_has_to_begin_again(prefix: str) -> None:
+def test_ended_lease_has_to_begin_again(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.beat()
         slot = table.slot(1)
-        slot.renew()
+        slot.begin()
         (holder,) = table.holders()
-        assert table.revoke(holder)
+        assert table.lapse(holder)
+        assert not table.lapse(holder), "it has ended already"
         assert not table.fresh()
-        assert slot.renew()
+        assert not slot.renew()
+        assert slot.begin()
+        assert table.fresh()
+
+
+def test_root_revokes_every_lease(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        slots = [table.slot(index) for index in (0, 8, 15)]
+        for slot in slots:
+            slot.begin()
+        table.revoke_all()
+        assert not table.fresh()
+        assert table.holders() == []
+        for slot in slots:
+            assert slot.revoked
+            assert not slot.renew()
+            assert slot.begin()
+            assert not slot.revoked
+        assert len(table.holders()) == 3
+
+
+def test_lease_that_began_before_a_revocation_is_not_brought_back_by_a_late_stamp(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        table.slot(4).begin()
+        table.revoke_all()
+        table.stamps[4] = boottime_ns()  # its holder had looked before, and stamps after
+        assert not table.fresh()
+
+
+@pytest.mark.parametrize("bar", [lease.Bar.IDLE, lease.Bar.DRIVER, lease.Bar.ESTOP])
+def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        slot, other = table.slot(0), table.slot(1)
+        slot.begin()
+        other.begin()
+        table.bar(0, bar)
+        assert slot.bar is bar
+        assert not slot.renew()
+        assert not slot.begin()
+        assert table.fresh() == 1 << other.mark
+        table.unbar(0)
+        assert not slot.renew(), "what the bar ended does not continue"
+        assert slot.begin() == (bar is not lease.Bar.ESTOP)
+
+
+def test_emergency_stop_bars_every_slot_for_good(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        table.bar_all(lease.Bar.ESTOP)
+        for index in range(lease.SLOTS):
+            table.bar(index, lease.Bar.IDLE)
+            table.unbar(index)
+            assert not table.slot(index).begin()
+        assert not table.fresh()
 
 
 def test_a_lease_that_has_ended_does_not_go_on(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,15 +115,15 @@ def test_a_lease_that_has_ended_does_not_go_on(prefix: str, monkeypatch: pytest.
         table.beat()
         slot = table.slot(3)
         marks = []
-        slot.renew()
+        assert slot.keep()
         marks.append(slot.mark)
         slot.release()
-        assert slot.renew(), "given up, and begun again"
+        assert slot.keep(), "given up, and begun again"
         marks.append(slot.mark)
-        assert not slot.renew()
+        assert not slot.keep()
         later = boottime_ns() + round(lease.TIMEOUT * 1e9)
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
-        assert slot.renew(), "nobody noticed that it had lapsed, and it had all the same"
+        assert slot.keep(), "nobody noticed that it had lapsed, and it had all the same"
         marks.append(slot.mark)
         assert len(set(marks)) == 3
         assert {seat for mark in marks for seat in lease.seats_of(1 << mark)} == {3}
@@ -71,16 +131,43 @@ def test_a_lease_that_has_ended_does_not_go_on(prefix: str, monkeypatch: pytest.
         assert table.fresh() == 1 << marks[-1]
 
 
+def test_marks_name_their_slot_after_any_number_of_leases(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        table.beat()
+        slot = table.slot(9)
+        marks = set()
+        for _ in range(300):
+            slot.begin()
+            marks.add(slot.mark)
+            (holder,) = table.holders()
+            assert holder.mark == slot.mark
+        assert len(marks) == 16
+        assert {seat for mark in marks for seat in lease.seats_of(1 << mark)} == {9}
+
+
 def test_only_the_lease_that_was_meant_is_taken_away(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.beat()
         slot = table.slot(8)
-        slot.renew()
+        slot.begin()
         (before,) = table.holders()
         slot.release()
-        slot.renew()  # the seat's next visitor
-        assert not table.revoke(before)
+        slot.begin()  # the seat's next visitor
+        assert not table.lapse(before)
         assert table.fresh()
+
+
+@pytest.mark.parametrize("uptime", [0.0, 5.0, 1000.0])
+def test_stamp_of_zero_is_never_a_lease(prefix: str, monkeypatch: pytest.MonkeyPatch, uptime: float) -> None:
+    monkeypatch.setattr(lease, "_TIMEOUT_NS", 600 * 10**9)
+    monkeypatch.setattr(lease, "_ROOT_TIMEOUT_NS", 600 * 10**9)
+    monkeypatch.setattr(lease, "boottime_ns", lambda: round(uptime * 1e9))
+    with LeaseTable.open(prefix) as table:
+        assert not table.root_alive()
+        table._root[0] = 1
+        assert not table.fresh()
+        assert table.holders() == []
+        assert not table.slot(0).renew()
 
 
 def test_stamps_are_of_the_clock_that_goes_on_while_the_machine_is_suspended() -> None:
@@ -97,14 +184,14 @@ def test_what_is_no_lease_table_is_refused(prefix: str) -> None:
 
 def test_no_lease_counts_without_a_sign_of_life_of_the_root(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with LeaseTable.open(prefix) as table:
-        table.slot(0).renew()
+        table.slot(0).begin()
         assert not table.fresh()
         assert table.holders() == []
         table.beat()
         assert table.fresh()
         later = boottime_ns() + round(lease.ROOT_TIMEOUT * 1e9) + 1
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
-        table.slot(0).renew()
+        table.slot(0).begin()
         assert not table.fresh()
         assert not table.root_alive()
 
@@ -113,7 +200,7 @@ def test_stamps_of_the_future_count_as_none(prefix: str, monkeypatch: pytest.Mon
     with LeaseTable.open(prefix) as table:
         table.beat()
         monkeypatch.setattr(lease, "boottime_ns", lambda: boottime_ns() + 10**12)
-        table.slot(0).renew()
+        table.slot(0).begin()
         monkeypatch.undo()
         assert not table.fresh()
         assert table.holders() == []

@@ -27,7 +27,7 @@ from rt.buffer.visitor import visit
 async def main():
     async with visit(Path(sys.argv[1])) as visitor:
         with LeaseTable.open(sys.argv[2], create=False) as table:
-            table.slot(visitor.seat).renew()
+            table.slot(visitor.seat).keep()
             visitor.doorbell.ring()
             await trio.sleep_forever()
 
@@ -80,7 +80,7 @@ async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(prefi
             with trio.fail_after(30):
                 await root.doorbell.wait()
             assert leases.slot(FIRST_VISITOR_SEAT).release()
-            leases.slot(FIRST_VISITOR_SEAT).renew()
+            leases.slot(FIRST_VISITOR_SEAT).keep()
             os.kill(process.pid, signal.SIGKILL)
             with trio.fail_after(30):
                 await root.doorbell.wait()

@@ -44,7 +44,7 @@ class Child:
     async def keep_lease(self) -> None:
         while True:
             self.leases.beat()
-            if self.leases.slot(0).renew():
+            if self.leases.slot(0).keep():
                 self.doorbell.ring()
             await trio.sleep(0.02)
 

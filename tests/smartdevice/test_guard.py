@@ -22,7 +22,7 @@ from rt.buffer import LeaseTable
 with LeaseTable.open(sys.argv[1], create=False) as table:
     lease = table.slot(2)
     while True:
-        lease.renew()
+        lease.keep()
         time.sleep(0.02)
 """
 
@@ -112,7 +112,7 @@ async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             for count in range(1, 4):
-                table.slot(0).renew()
+                table.slot(0).keep()
                 assert is_open(guard)
                 table.slot(0).release()
                 assert not is_open(guard)
@@ -124,11 +124,11 @@ async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_l
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             lease = table.slot(0)
-            lease.renew()
+            lease.keep()
             guard.look()
             before = lease.mark
             lease.release()
-            lease.renew()
+            lease.keep()
             with capture_logs() as events:
                 guard.look()
             assert lapses.marks == [1 << before]
@@ -143,16 +143,16 @@ async def test_a_lease_that_begins_while_the_last_one_lapses_is_not_taken_away(
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             first, next_one = table.slot(0), table.slot(seat)
-            first.renew()
+            first.keep()
             guard.look()
             ended = first.mark
             first.release()
-            lapses.meanwhile = next_one.renew
+            lapses.meanwhile = next_one.keep
             with capture_logs() as events:
                 guard.look()
             assert lapses.marks == [1 << ended], "what the next one has written is not forgotten"
             assert guard.allowed == 1 << next_one.mark
-            assert not next_one.renew(), "it goes on"
+            assert not next_one.keep(), "it goes on"
             assert len(events) == 1
 
 
@@ -160,12 +160,12 @@ async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             start = trio.current_time()
-            table.slot(0).renew()
+            table.slot(0).keep()
             guard.look()
             with capture_logs() as events:
                 assert await lapses.wait() - start >= TIMEOUT
             assert [event["reason"] for event in events] == ["the lease was not renewed in time"]
-            assert table.slot(0).renew(), "whoever comes back has to ring"
+            assert table.slot(0).keep(), "whoever comes back has to ring"
 
 
 async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatc
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             for _ in range(4):
-                table.slot(0).renew()
+                table.slot(0).keep()
                 guard.look()
                 await trio.sleep(long / 3)
             assert guard.open
@@ -200,7 +200,7 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(pr
 
             async def renew() -> None:
                 while True:
-                    table.slot(0).renew()
+                    table.slot(0).keep()
                     guard.look()
                     await trio.sleep(0.02)
 
@@ -220,11 +220,11 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(pr
 async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
-            table.slot(0).renew()
+            table.slot(0).keep()
             assert is_open(guard)
             guard.shut()
             assert len(lapses.times) == 1
-            table.slot(0).renew()
+            table.slot(0).keep()
             guard.look()
             assert not guard.open
 
@@ -235,7 +235,7 @@ async def test_nothing_moves_when_the_root_falls_silent(prefix: str, patient: No
 
             async def renew() -> None:
                 while True:
-                    table.slot(0).renew()
+                    table.slot(0).keep()
                     guard.look()
                     await trio.sleep(0.02)
 

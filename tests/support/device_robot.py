@@ -65,7 +65,7 @@ class Robot:
     nursery: trio.Nursery
 
     def hold_lease(self) -> None:
-        if self.lease.renew():
+        if self.lease.keep():
             self.doorbell.ring()
 
     def drop_lease(self) -> None:
