@@ -86,8 +86,8 @@ class SafetyGuard:
         ended = self._armed & ~self.allowed
         if ended:
             self._lapse(ended)
-        elif self._leases.holders() != self._holders:
-            self._news.set()
+        else:
+            self._note_holders()
 
     def shut(self) -> None:
         """Let nothing move any more, whatever the leases say; for the end of this process."""
@@ -133,6 +133,13 @@ class SafetyGuard:
             self._lapse(ended & self._armed, f"the process that held the lease has ended (pid {pid})")
         self._news.set()
 
+    def _note_holders(self) -> None:
+        """Wake the watching task if the holders have changed. Each change counts once: a change that stays must not wake it again."""
+        holders = self._leases.holders()
+        if holders != self._holders:
+            self._holders = holders
+            self._news.set()
+
     def _arm(self, fresh: int) -> None:
         self._armed |= fresh
         self._told = False
@@ -144,6 +151,7 @@ class SafetyGuard:
         self._news.set()
         self._on_lapse(ended, ended if self._armed else ALL_MARKS)
         reason = reason or self._reason(ended)
+        self._holders = self._leases.holders()
         say = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:
             say("the devices that it moved are disabled", reason=reason, seats=seats_of(ended))

@@ -13,7 +13,7 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from rt.buffer import LeaseTable, lease
-from rt.buffer.lease import TIMEOUT, seats_of
+from rt.buffer.lease import TIMEOUT, Bar, seats_of
 from rt.smartdevice.guard import SafetyGuard
 
 HOLDER = """
@@ -245,3 +245,48 @@ async def test_nothing_moves_when_the_root_falls_silent(prefix: str, patient: No
             assert [event["reason"] for event in events] == ["the root does not answer"]
             assert not is_open(guard)
             nursery.cancel_scope.cancel()
+
+
+async def rounds(guard: SafetyGuard, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often the guard's task looks while nothing happens; the looks of the caller do not count."""
+    looks = 0
+    original = guard.look
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        original()
+
+    monkeypatch.setattr(guard, "look", look)
+    for _ in range(50):
+        await trio.lowlevel.checkpoint()
+    monkeypatch.setattr(guard, "look", original)
+    return looks
+
+
+@pytest.mark.parametrize("how", ["released", "lapsed", "revoked", "barred", "shut"])
+async def test_guard_sleeps_after_a_lease_has_ended(
+    prefix: str, how: str, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LeaseTable.open(prefix) as table:
+        async with guarding(table) as (guard, _):
+            lease = table.slot(0)
+            lease.keep()
+            guard.look()
+            await trio.testing.wait_all_tasks_blocked()
+            match how:
+                case "released":
+                    lease.release()
+                case "lapsed":
+                    set_timeout(monkeypatch, 0.0)
+                case "revoked":
+                    table.revoke_all()
+                case "barred":
+                    table.bar_all(Bar.IDLE)
+                case "shut":
+                    guard.shut()
+                    lease.keep()
+            guard.look()
+            assert not guard.open
+            await trio.lowlevel.checkpoint()
+            assert await rounds(guard, monkeypatch) <= 2
