@@ -16,6 +16,8 @@ EXECUTOR_WATCHDOG = 5.0
 """The same of the executor: the team's code shares its interpreter, and may keep it for long while it imports."""
 EXECUTOR_STOP_TIMEOUT = 1.0
 """How long the executor may take to stop (s); it is killed then, and the device process after it has its own time."""
+FAST_RESTARTS = 3
+"""How often in a row the processes that keep motors safe are started again at once."""
 SEATS_OF = {"executor": EXECUTOR_SEAT, "device": DEVICE_SEAT}
 """The seats of the children that read and write buffers."""
 
@@ -34,7 +36,12 @@ def child_specs(
     """
 
     def spec(
-        role: str, *, watchdog: float | None = None, stop_timeout: float = 2.0, emulated: tuple[str, ...] = ()
+        role: str,
+        *,
+        watchdog: float | None = None,
+        stop_timeout: float = 2.0,
+        fast_restarts: int = 0,
+        emulated: tuple[str, ...] = (),
     ) -> ChildSpec:
         settings = ChildSettings(
             role=role,
@@ -53,10 +60,11 @@ def child_specs(
             pass_fds=(doorbell.fd, *bells.fds),
             watchdog=watchdog,
             stop_timeout=stop_timeout,
+            fast_restarts=fast_restarts,
         )
 
     specs = [
-        spec("device", watchdog=DEVICE_WATCHDOG),
+        spec("device", watchdog=DEVICE_WATCHDOG, fast_restarts=FAST_RESTARTS),
         spec("executor", watchdog=EXECUTOR_WATCHDOG, stop_timeout=EXECUTOR_STOP_TIMEOUT),
     ]
     if emulated:

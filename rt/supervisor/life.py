@@ -49,9 +49,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         stop_timeout: Seconds between the polite signal and SIGKILL.
         watchdog: Seconds within which a ready child has to say that it is alive, or None.
         restart: ``permanent``: always; ``transient``: unless it exits with code 0; ``temporary``: never.
-        backoff: Seconds before the first restart; each further one doubles it. Jitter takes off up to half.
+        fast_restarts: How many restarts in a row follow at once, before any back-off.
+        backoff: Seconds before the first restart after these; each further one doubles it. Jitter takes off up to half.
         backoff_cap: The longest back-off in seconds.
-        healthy_after: Seconds of being ready after which the back-off begins anew.
+        healthy_after: Seconds of being ready after which fast restarts and the back-off begin anew.
         max_restarts: The restart intensity: more unexpected ends than this ...
         restart_window: ... within so many seconds, and the child has failed.
     """
@@ -60,6 +61,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout: float = 2.0
     watchdog: float | None = None
     restart: Literal["permanent", "transient", "temporary"] = "permanent"
+    fast_restarts: int = 0
     backoff: float = 0.1
     backoff_cap: float = 5.0
     healthy_after: float = 2.0

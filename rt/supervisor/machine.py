@@ -218,9 +218,13 @@ class Machine:
             case Timer.GRACE:
                 return policy.stop_timeout
             case Timer.BACKOFF:
-                full = min(policy.backoff_cap, policy.backoff * 2.0 ** min(self._attempts, 30))
+                slow = self._attempts - policy.fast_restarts
                 self._attempts += 1
-                return full * (1 - jitter / 2)
+                return (
+                    0.0
+                    if slow < 0
+                    else min(policy.backoff_cap, policy.backoff * 2.0 ** min(slow, 30)) * (1 - jitter / 2)
+                )
 
     def _perform(self, act: Act) -> list[Effect]:
         match act:

@@ -109,6 +109,41 @@ def test_the_back_off_doubles_up_to_its_cap_and_jitter_takes_off_up_to_half() ->
     assert backoff_of(machine.handle(Exited(code=1), 0.0, jitter=1.0)) == 2.5
 
 
+@given(fast=st.integers(0, 5), ends=st.integers(1, 12), jitter=st.floats(0, 1))
+def test_fast_restarts_come_before_the_back_off(fast: int, ends: int, jitter: float) -> None:
+    machine = Machine(Policy(fast_restarts=fast, max_restarts=30))
+    plain = Machine(Policy(max_restarts=30))
+    delays: list[list[float]] = []
+    for each in (machine, plain):
+        each.handle(Start(), 0.0)
+        delays.append([])
+        for _ in range(ends):
+            each.handle(Spawned(), 0.0)
+            delays[-1].append(backoff_of(each.handle(Exited(signal="SIGKILL"), 0.0, jitter)))
+            each.handle(TimerOver(Timer.BACKOFF), 0.0)
+    assert delays[0] == ([0.0] * fast + delays[1])[:ends]
+
+
+def test_fast_restarts_count_against_the_restart_intensity() -> None:
+    machine = Machine(Policy(fast_restarts=100, max_restarts=3))
+    live(machine, Start())
+    for _ in range(3):
+        live(machine, Spawned(), Exited(code=1), TimerOver(Timer.BACKOFF))
+    live(machine, Spawned(), Exited(code=1))
+    assert machine.state is State.FAILED
+
+
+def test_a_healthy_time_grants_fast_restarts_again() -> None:
+    machine = Machine(Policy(fast_restarts=1))
+    live(machine, Start())
+    for _ in range(2):
+        live(machine, Spawned(), Exited(code=1), TimerOver(Timer.BACKOFF))
+    live(machine, Spawned(), Ready(), TimerOver(Timer.HEALTHY))
+    assert backoff_of(live(machine, Exited(code=1))) == 0.0
+    live(machine, TimerOver(Timer.BACKOFF), Spawned())
+    assert backoff_of(live(machine, Exited(code=1))) == 0.1
+
+
 def test_a_healthy_time_makes_the_back_off_begin_anew() -> None:
     machine = Machine(POLICY)
     live(machine, Start())
