@@ -7,6 +7,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from rt.text import closest
+
 NO_VALUE: Final = object()
 """Stands for the value where none has to be shown."""
 _SHOWN = 60
@@ -84,11 +86,9 @@ def _expected(error: msgspec.ValidationError) -> str:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    import difflib
-
     known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f": did you mean {near[0]!r}?" if near else f": use one of {', '.join(known)}"
+    near = closest(word, known, cutoff=0.6)
+    return f": use one of {', '.join(known)}" if near is None else f": did you mean {near!r}?"
 
 
 def sayer(faults: list[Fault], table: str, where: str = "", param: str | None = None) -> Say:

@@ -1,10 +1,10 @@
 """From what a person calls a Smart Device to its UID: the one place that does so, and that says what is wrong with a name."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from rt.errors import DeviceError
+from rt.text import clip, closest, listed, quote
 
 UID_END: Final = 1 << 88
 """One more than the greatest UID."""
@@ -35,14 +35,13 @@ def resolve_uid(text: str, names: Mapping[str, int]) -> int:
         uid = int(text)
         if uid < UID_END:
             return uid
-    lowered = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(text.lower(), lowered, n=1, cutoff=0.5)
-    if near:
-        hint = f"did you mean {lowered[near[0]]}?"
+    near = closest(text, names)
+    if near is not None:
+        hint = f"did you mean {near}?"
     else:
-        known = f"one of {', '.join(names)}" if names else "a name"
+        known = f"one of {listed(names)}" if names else "a name"
         hint = f"use a UID in decimal below 2**88, or {known}; devices are named in rt.toml, below [dev_name]"
-    raise DeviceError(f"there is no device {text!r}: {hint}", uid=text)
+    raise DeviceError(f"there is no device {quote(text)}: {hint}", uid=clip(text))
 
 
 def name_of(uid: int, names: Mapping[str, int]) -> str:
@@ -52,5 +51,6 @@ def name_of(uid: int, names: Mapping[str, int]) -> str:
 
 def absent_device(uid: int, names: Mapping[str, int], connected: Iterable[int]) -> DeviceError:
     """The error for a device that is not connected, with those that are."""
-    others = ", ".join(name_of(number, names) for number in sorted(connected)) or "none"
+    called = {number: name for name, number in reversed(list(names.items()))}
+    others = listed(called.get(number, str(number)) for number in sorted(connected)) or "none"
     return DeviceError(f"the device {name_of(uid, names)} is not connected; connected: {others}", uid=str(uid))

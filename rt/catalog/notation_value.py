@@ -5,7 +5,6 @@ beyond the limits of what may be written) is a text of its bytes in hexadecimal.
 """
 
 import ctypes
-import difflib
 import json
 import math
 import re
@@ -16,6 +15,7 @@ from typing import Any, Final
 from rt.catalog.parameter import Parameter
 from rt.catalog.peripheral import Peripheral
 from rt.errors import RuntimeBaseException
+from rt.text import closest
 
 HEX: Final = re.compile(r"([0-9A-Fa-f]{2})*")
 """Bytes in hexadecimal."""
@@ -153,6 +153,5 @@ def short(value: object) -> str:
 def hint(word: object, words: Iterable[str]) -> str:
     """The end of a sentence about an unknown word: the nearest that there is, or all."""
     known: Sequence[str] = list(words)
-    by_lower = {each.lower(): each for each in known}
-    near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.5)
-    return f": did you mean {by_lower[near[0]]}?" if near else f" (known: {', '.join(known) or 'none'})"
+    near = closest(str(word), known)
+    return f" (known: {', '.join(known) or 'none'})" if near is None else f": did you mean {near}?"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rt.errors import DeviceBufferError
+from rt.text import closest
 
 _SIMPLE: dict[str, Any] = {
     "bool": ctypes.c_bool,
@@ -116,11 +117,10 @@ class Parameter(NamedTuple):
         """
         match = _SPECIFIER.fullmatch(type_specifier)
         if match is None or match["base"] not in _SIMPLE:
-            import difflib
-
             base = type_specifier.partition("[")[0].strip()
-            near = difflib.get_close_matches(base, TYPE_NAMES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(TYPE_NAMES)}, or uint8[64]"
+            near = closest(base, TYPE_NAMES, cutoff=0.6)
+            known = f"use one of {', '.join(TYPE_NAMES)}, or uint8[64]"
+            hint = known if near is None else f"did you mean {near!r}?"
             raise ValueError(f"{type_specifier[:60]!r} is not a type: {hint}")
         ctype = _SIMPLE[match["base"]]
         sizes = re.findall(r"[0-9]+", match["sizes"])

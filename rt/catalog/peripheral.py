@@ -14,6 +14,7 @@ import msgspec
 
 from rt.catalog.parameter import Parameter
 from rt.errors import DeviceError, RemoteProtocolError
+from rt.text import clip, closest, quote
 
 DEFAULT_SUB_INTERVAL = 0.04
 
@@ -128,12 +129,11 @@ class Peripheral(msgspec.Struct, frozen=True, kw_only=True):
 
 def unknown_parameter(peripheral: Peripheral, name: str) -> DeviceError:
     """The error for a parameter that a peripheral does not have, with the nearest name that it has."""
-    import difflib
-
     names = [param.name for param in peripheral.params]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names) or 'none'}"
-    return DeviceError(f"{peripheral.name} has no parameter {name!r}: {hint}", device=peripheral.name, param=name)
+    near = closest(name, names)
+    hint = f"it has {', '.join(names) or 'none'}" if near is None else f"did you mean {near!r}?"
+    sentence = f"{peripheral.name} has no parameter {quote(name)}: {hint}"
+    return DeviceError(sentence, device=peripheral.name, param=clip(name))
 
 
 @functools.lru_cache(maxsize=1024)

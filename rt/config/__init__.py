@@ -5,7 +5,8 @@ from rt.config.exposure import is_open, opened, require_keys
 from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, load, set_over
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
-from rt.config.value import known, nearest
+from rt.config.value import known
+from rt.text import nearest
 
 __all__ = [
     "ENVIRONMENT",

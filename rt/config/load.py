@@ -15,8 +15,9 @@ import msgspec
 from rt.config import kept
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
-from rt.config.value import entry, known, nearest, pairs, single
+from rt.config.value import entry, known, pairs, single
 from rt.errors import ConfigError
+from rt.text import nearest
 
 if TYPE_CHECKING:
     from rt.config.toml import Document

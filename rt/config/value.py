@@ -5,7 +5,6 @@ Every error is one sentence: the place, the option and the value, what is allowe
 
 import math
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from rt.config.option import OPTIONS, Option
 from rt.config.options import UID_END
 from rt.errors import ConfigError
+from rt.text import nearest, quote
 
 # One NAME:VALUE of a list; a name may hold commas and colons, as a pattern does.
 _PAIR = re.compile(r"\s*(?P<name>.+?)\s*:\s*(?P<value>[^:,\s]+)\s*(?:[,\n]|$)")
@@ -29,18 +29,9 @@ def known(name: str, place: str) -> Option:
     if name in OPTIONS:
         return OPTIONS[name]
     raise ConfigError(
-        f"{place}: unknown option {name!r}{nearest(name, OPTIONS, cutoff=_NEAR) or '; `rt config` lists them all'}",
+        f"{place}: unknown option {quote(name)}{nearest(name, OPTIONS, cutoff=_NEAR) or '; `rt config` lists them all'}",
         option=name,
     )
-
-
-def nearest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """Return "; did you mean ...?" for the most similar of `words`, or nothing when none is as similar as `cutoff` (0..1)."""
-    import difflib
-
-    by_lower = {each.lower(): each for each in words}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
-    return f"; did you mean {by_lower[found[0]]}?" if found else ""
 
 
 def single(option: Option, raw: object, place: str, *, text: bool) -> Any:

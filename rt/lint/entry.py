@@ -1,13 +1,13 @@
 """Checks of the four functions that the robot calls: that they are there, plain, and can be called without arguments."""
 
 import ast
-import difflib
 from collections.abc import Iterator
 
 from rt.lint.actions import own_nodes
 from rt.lint.api import ENTRIES, PREFIXES
 from rt.lint.check import Case, Fault, check
 from rt.lint.module import Function
+from rt.text import closest
 
 _SIMILAR = 0.85
 
@@ -91,8 +91,8 @@ def _misspelt(case: Case) -> Iterator[tuple[str, Function]]:
         # What the program itself calls is not waiting for the robot to do so.
         if name not in ENTRIES and name not in used and isinstance(nodes[-1], ast.FunctionDef):
             wanted = name.lower().replace("auto_", "autonomous_")
-            near = difflib.get_close_matches(wanted, missing, n=1, cutoff=_SIMILAR)
+            near = closest(wanted, missing, cutoff=_SIMILAR)
             # autonomous_setup and autonomous_main are no misspellings of one another, nor is teleop_main2 meant to be called.
-            if near and not name.startswith(near[0]):
-                missing.remove(near[0])
-                yield near[0], nodes[-1]
+            if near is not None and not name.startswith(near):
+                missing.remove(near)
+                yield near, nodes[-1]

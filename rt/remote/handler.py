@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_type_hints, overload
 import msgspec
 
 from rt.errors import RemoteProtocolError
+from rt.text import clip, closest, listed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -222,14 +223,11 @@ class Handler:
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """A sentence for a name that does not exist, with the nearest one that does."""
-    # Imported only when somebody has mistyped: start-up time counts.
-    import difflib
-
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"there is no {what} {name}; did you mean {near[0]}?"
-    return f"there is no {what} {name}" + (f"; there are {', '.join(names[:20])}" if names else "")
+    near = closest(name, names, cutoff=0.6)
+    if near is not None:
+        return f"there is no {what} {clip(name)}; did you mean {near}?"
+    return f"there is no {what} {clip(name)}" + (f"; there are {listed(names)}" if names else "")
 
 
 def _plainly(text: str) -> str:

@@ -15,6 +15,7 @@ from rt.errors import ConfigError, LocalProtocolError
 from rt.remote.counters import Counters
 from rt.remote.gate import Gate
 from rt.remote.socket import Socket
+from rt.text import nearest
 
 
 class Node(Protocol):
@@ -285,8 +286,4 @@ def _option(key: int | str) -> int:
     names = {option.name: option.value for option in zmq.SocketOption}
     if key.upper() in names:
         return int(names[key.upper()])
-    import difflib  # only when somebody has mistyped: start-up time counts
-
-    near = difflib.get_close_matches(key.upper(), names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ConfigError(f"{key} is no ZMQ option{hint}", option=key)
+    raise ConfigError(f"{key} is no ZMQ option{nearest(key, names, cutoff=0.6)}", option=key)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rt.catalog.names import UID_END, absent_device, name_of, resolve_uid
 from rt.errors import DeviceError
+from rt.text import clip
 
 NAMES = {"left_motor": 12 << 72 | 1, "bumper": 5, "7": 70}
 
@@ -40,7 +41,7 @@ def test_what_is_neither_is_told_with_what_there_is(text: str, hint: str) -> Non
     with pytest.raises(DeviceError, match="there is no device") as caught:
         resolve_uid(text, NAMES)
     assert hint in caught.value.message
-    assert caught.value.context == {"uid": text}
+    assert caught.value.context == {"uid": clip(text)}
 
 
 def test_without_names_it_is_said_where_they_come_from() -> None:

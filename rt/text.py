@@ -1,0 +1,99 @@
+"""Bounded text for messages: the known name nearest to a wrong one, and a short printable form of what a caller sent.
+
+Invariant: the cost is bounded however long a name is and however many names are known, because callers choose the names.
+"""
+
+import heapq
+import itertools
+import reprlib
+from collections.abc import Iterable
+
+WORD_MAX = 64
+"""Characters of a name that a message quotes."""
+
+COMPARED_MAX = 40
+"""Characters of a name that are compared."""
+
+WORDS_MAX = 256
+"""Known names of a similar length that are compared; the others are never suggested."""
+
+LISTED_MAX = 20
+"""Known names that a message lists."""
+
+_LOOKED_AT = 2048
+_FINALISTS = 4
+
+_reprs = reprlib.Repr()
+_reprs.maxstring = _reprs.maxother = WORD_MAX
+
+
+def closest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the most similar of `words`, or None if no similarity reaches `cutoff` (0..1); upper and lower case are equal.
+
+    >>> closest("left_moter", ["left_motor", "arm"])
+    'left_motor'
+    """
+    import difflib  # only a wrong name needs it, and start-up time counts
+
+    compared = word[:COMPARED_MAX].lower()
+    matcher = difflib.SequenceMatcher(b=compared)
+    near: list[tuple[float, str]] = []
+    similar = (each for each in itertools.islice(words, _LOOKED_AT) if _ceiling(len(compared), len(each)) >= cutoff)
+    for each in itertools.islice(similar, WORDS_MAX):
+        matcher.set_seq1(each[:COMPARED_MAX].lower())
+        if (ratio := matcher.quick_ratio()) >= cutoff:
+            near.append((ratio, each))
+    best: tuple[float, str] | None = None
+    for _, each in heapq.nlargest(_FINALISTS, near):
+        matcher.set_seq1(each[:COMPARED_MAX].lower())
+        if (ratio := matcher.ratio()) >= cutoff and (best is None or ratio > best[0]):
+            best = ratio, each
+    return best and best[1]
+
+
+def nearest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Return "; did you mean ...?" for the most similar of `words`, or nothing when no similarity reaches `cutoff` (0..1)."""
+    found = closest(word, words, cutoff=cutoff)
+    return f"; did you mean {found}?" if found is not None else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    """Return the first names of a list, separated by commas, and how many more there are.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    """
+    names = list(words)
+    more = f" and {len(names) - LISTED_MAX} more" if len(names) > LISTED_MAX else ""
+    return ", ".join(names[:LISTED_MAX]) + more
+
+
+def clip(text: str, most: int = WORD_MAX) -> str:
+    r"""Return a text without quotes, at most `most` characters of it, with the unprintable ones escaped.
+
+    >>> clip("pong"), clip("a" * 100, 5), clip("a\x1b[2J")
+    ('pong', 'aaaaa...', 'a\\x1b[2J')
+    """
+    kept = text[:most]
+    if not kept.isprintable():
+        kept = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in kept)
+    return kept if len(text) <= most else f"{kept}..."
+
+
+def quote(value: object) -> str:
+    """Return a short printable form of any plain value, as Python writes it.
+
+    >>> quote("a" * 100)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    """
+    if isinstance(value, str):
+        value = value[: 2 * WORD_MAX]
+    elif isinstance(value, bytes):
+        value = value[:WORD_MAX]
+    return clip(_reprs.repr(value), 4 * WORD_MAX)
+
+
+def _ceiling(one: int, other: int) -> float:
+    """The similarity that two texts of these lengths cannot exceed."""
+    other = min(other, COMPARED_MAX)
+    return 2 * min(one, other) / (one + other) if one + other else 1.0
