@@ -17,12 +17,13 @@ from rt.app.owner import TaskOwner
 from rt.app.settings import ChildSettings
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.catalog import Catalog
-from rt.config import Config
+from rt.config import Config, is_open
 from rt.diagnostics import report_health
 from rt.keys import Keyring
 from rt.remote import (
     Client,
     DatagramNode,
+    DatagramPeers,
     Gate,
     Handler,
     LogHub,
@@ -191,7 +192,10 @@ class Application(TaskOwner):
             raise
 
     async def make_control_service(self, handler: Handler) -> Service:
-        """A service that receives gamepads from the driver's station, from stations with a key only where the gate says so.
+        """A service that receives gamepads from the driver's station.
+
+        Behind a gate, an address on the network takes signed datagrams only, and one of the loopback interface takes unsigned
+        ones of this user and root only.
 
         Args:
             handler: Has a route ``update_gamepads`` with one argument, ``{"0": {"lx": f, "ly": f, "rx": f, "ry": f, "btn":
@@ -200,8 +204,10 @@ class Application(TaskOwner):
         node = nodes.control_node(self.config, bind=True)
         if self.gate is None:
             return await self.make_service(handler, node)
-        required = self.gate.guards(self.config.control_addr)
-        return await self.make_service(handler, VerifyingNode(node, self.gate.keyring, required=required))
+        address = self.config.control_addr
+        peers = None if is_open(address) else DatagramPeers()
+        verifying = VerifyingNode(node, self.gate.keyring, required=self.gate.guards(address), peers=peers)
+        return await self.make_service(handler, verifying)
 
     async def make_control_client(self) -> Client:
         """A client that sends gamepads, as the driver's station does, with ``notification=True``: nobody answers."""

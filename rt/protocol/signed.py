@@ -50,8 +50,10 @@ WINDOW = 64
 
 _HEAD = struct.Struct(">4s8s8sQ")
 
-Verdict: TypeAlias = Literal["obeyed", "unsigned", "malformed", "unknown", "forged", "session", "late", "replayed"]
-"""`obeyed`; or why not: `unsigned` (another form), `malformed` (too short), `unknown` (no such key, or revoked), `forged` (wrong
+Verdict: TypeAlias = Literal[
+    "obeyed", "unsigned", "stranger", "malformed", "unknown", "forged", "session", "late", "replayed"
+]
+"""`obeyed`; or why not: `unsigned` (another form), `stranger` (unsigned, from another user of this computer), `malformed` (too short), `unknown` (no such key, or revoked), `forged` (wrong
 tag), `session` (of an earlier start of the robot, or not known yet), `late` (a newer one was faster), `replayed` (it was here)."""
 
 

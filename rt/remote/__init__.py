@@ -7,6 +7,7 @@ from rt.remote.gate import Gate
 from rt.remote.handler import Handler, MethodInfo, route
 from rt.remote.loghub import LogHub, LogPublisher
 from rt.remote.node import Node, SocketNode
+from rt.remote.peer import DatagramPeers
 from rt.remote.router import Router
 from rt.remote.service import Service
 from rt.remote.signed import StationNode, VerifyingNode
@@ -16,6 +17,7 @@ __all__ = [
     "Client",
     "Counters",
     "DatagramNode",
+    "DatagramPeers",
     "Gate",
     "Handler",
     "LogHub",

@@ -16,6 +16,7 @@ from rt import log
 from rt.keys import Bundle, Keyring
 from rt.protocol.signed import SESSION_BYTES, Checked, Signer, Verdict, Verifier
 from rt.remote.datagram import DatagramNode
+from rt.remote.peer import DatagramPeers
 
 ANSWER_INTERVAL = 0.05
 """Least time between two answers to one address, in s. Addresses are told apart so that nobody, by replaying what a station has
@@ -29,7 +30,7 @@ BURST = 64
 COMPLAINT_INTERVAL = 1.0
 """Time between two log events about datagrams that were dropped, in s."""
 
-_ALWAYS_SAID = {"unsigned", "malformed", "unknown", "forged", "replayed"}
+_ALWAYS_SAID = {"unsigned", "stranger", "malformed", "unknown", "forged", "replayed"}
 """What a station that means well does not send; it may be `late`, or not know the session yet."""
 
 
@@ -40,18 +41,22 @@ class VerifyingNode:
         node: Where datagrams come in; opened and closed with this node.
         keyring: Who is obeyed; somebody else refreshes it.
         required: Whether datagrams without a signature are dropped; one with a wrong signature always is.
+        peers: Decides whose datagrams are obeyed without a signature, where none is required; by default everybody's.
 
     Attributes:
         counters: What passed the socket, dropped datagrams included.
         verdicts: How many datagrams came in, by what became of them.
     """
 
-    def __init__(self, node: DatagramNode, keyring: Keyring, *, required: bool) -> None:
+    def __init__(
+        self, node: DatagramNode, keyring: Keyring, *, required: bool, peers: DatagramPeers | None = None
+    ) -> None:
         self.verdicts: dict[Verdict, int] = dict.fromkeys(get_args(Verdict), 0)
         self.required = required
         self.counters = node.counters
         self._node = node
         self._keyring = keyring
+        self._peers = peers
         self._verifier = Verifier(b"\1" + secrets.token_bytes(SESSION_BYTES - 1))
         self._answered: dict[tuple[bytes, bytes], float] = {}
         self._log = log.get_logger()
@@ -75,6 +80,8 @@ class VerifyingNode:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        if self._peers is not None:
+            self._peers.close()
         await self._node.__aexit__(exc_type, exc, tb)
 
     async def send(self, peer: bytes, payload: bytes) -> None:
@@ -101,7 +108,9 @@ class VerifyingNode:
             peer, datagram = taken or await self._node.recv()
             checked = self._verifier.check(datagram, self._keyring.datagram_keys)
             if checked.verdict == "unsigned" and not self.required:
-                return peer, datagram
+                if self._peers is None or self._peers.admits(peer):
+                    return peer, datagram
+                checked = Checked("stranger")
             self.verdicts[checked.verdict] += 1
             if checked.verdict == "obeyed":
                 return peer, checked.payload

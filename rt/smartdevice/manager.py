@@ -5,6 +5,7 @@ share a buffer.
 """
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Final
@@ -14,9 +15,12 @@ import trio
 from rt import log
 from rt.buffer import BufferStore, Doorbell, LeaseTable
 from rt.buffer.lease import ALL_MARKS
+from rt.config import is_open
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
 from rt.limits import allow_descriptors
 from rt.remote.address import split_address
+from rt.remote.peer import PeerTable
+from rt.remote.refusals import Refusals
 from rt.smartdevice import liveness
 from rt.smartdevice.client import ANSWER_TIMEOUT, WRITE_INTERVAL, SmartDeviceClient
 from rt.smartdevice.discovery import DISCOVERY_TIMEOUT
@@ -77,6 +81,7 @@ class SmartDeviceManager(DeviceHandler):
         self._rivals = Rivals(self.devices)
         self._said: set[object] = set()
         self._receiver = Receiver()
+        self._refusals = Refusals("a virtual Smart Device was refused")
         self._log = log.get_logger()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -110,6 +115,8 @@ class SmartDeviceManager(DeviceHandler):
     ) -> None:
         """Listen for virtual Smart Devices and run each, for ever.
 
+        On the loopback interface only programs of root and of this user are admitted: a device may claim any UID.
+
         Args:
             address: ``tcp://HOST:PORT``; ``*`` for every interface.
             task_status: Told the listeners when they listen.
@@ -126,7 +133,9 @@ class SmartDeviceManager(DeviceHandler):
                 "is another robot running? --port-base moves all ports",
                 address=address,
             ) from error
-        await trio.serve_listeners(self._accept, listeners, task_status=task_status)
+        with PeerTable() as peers:
+            accept = functools.partial(self._accept, peers=None if is_open(address) else peers)
+            await trio.serve_listeners(accept, listeners, task_status=task_status)
 
     async def run_device(self, link: Link) -> bool:
         """Run the device of a link and return when it is gone; the link is closed then.
@@ -226,12 +235,15 @@ class SmartDeviceManager(DeviceHandler):
         with contextlib.suppress(DeviceError):
             await self._subscribe(client)
 
-    async def _accept(self, stream: trio.SocketStream) -> None:
+    async def _accept(self, stream: trio.SocketStream, *, peers: PeerTable | None) -> None:
         """Run a device that has connected over TCP. Beyond the most that there may be, it is turned away."""
         async with stream:
             if len(self._clients) < MOST_DEVICES:
                 with contextlib.suppress(OSError):  # it has left already
                     host, port, *_ = stream.socket.getpeername()
+                    if peers is not None and not (peer := peers.peer_of(stream.socket)).trusted:
+                        self._refusals.add("it belongs to another user of this computer", **peer.described)
+                        return
                     await self._run_and_tell(SocketLink(stream, f"tcp://{host}:{port}"))
 
     async def _run_and_tell(self, link: Link) -> bool:

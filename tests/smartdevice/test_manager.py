@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import trio
 import trio.testing
 from structlog.testing import capture_logs
 from support.device_robot import Board, Robot, make_board
+from support.stranger import UID, require_another_user, run_stranger
 
 from rt.buffer import segment
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError, RemoteProtocolError
@@ -295,6 +297,29 @@ async def test_a_virtual_device_connects_over_tcp(robot: Robot) -> None:
     robot.nursery.start_soon(connect_emulated, board.device, "127.0.0.1", port)
     await until(lambda: board.device.uid in robot.manager.devices)
     assert robot.manager.devices[board.device.uid].link.name.startswith("tcp://127.0.0.1:")
+
+
+CLAIM = """
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as line:
+    line.settimeout(30)
+    print(line.recv(100))
+"""
+
+
+async def test_virtual_device_of_another_user_is_refused(robot: Robot) -> None:
+    require_another_user()
+    (listener,) = await robot.nursery.start(robot.manager.open_virtual_devices, "tcp://127.0.0.1:0")
+    port = listener.socket.getsockname()[1]
+    with capture_logs() as logs:
+        robot.manager._refusals._log = structlog.get_logger()
+        for _ in range(2):
+            # Not even a PING is sent: whoever answers it would take the UID of a motor.
+            assert await trio.to_thread.run_sync(run_stranger, CLAIM, str(port)) == "b''"
+    assert next(entry["uid"] for entry in logs if entry["event"] == "a virtual Smart Device was refused") == UID
+    assert robot.manager._refusals.counts == {"it belongs to another user of this computer": 2}
+    board = make_board("limit-switch")
+    robot.nursery.start_soon(connect_emulated, board.device, "127.0.0.1", port)
+    await until(lambda: board.device.uid in robot.manager.devices)
 
 
 async def test_the_end_of_a_client_is_a_disabled_device(robot: Robot) -> None:

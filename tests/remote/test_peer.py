@@ -1,0 +1,264 @@
+"""Whose socket is at the other end: this user's, root's, another user's, or no user's any more."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from support.stranger import UID, require_another_user, run_stranger, start_stranger
+
+from rt.keys import Keyring
+from rt.remote import DatagramNode, VerifyingNode
+from rt.remote.peer import CHECKS, MOST_PORTS, REFUSED_FOR, DatagramPeers, PeerTable
+
+CONNECT = """
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):
+    print("connected", flush=True)
+    sys.stdin.read()
+"""
+SEND = """
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    if len(sys.argv) > 2:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sender.bind((sys.argv[2], int(sys.argv[3])))
+    sender.sendto(b"stranger", ("127.0.0.1", int(sys.argv[1])))
+    print("sent", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.fixture
+def table() -> Iterator[PeerTable]:
+    with PeerTable() as table:
+        yield table
+
+
+@pytest.fixture(params=["sock_diag", "/proc/net"])
+def either(request: pytest.FixtureRequest, table: PeerTable, monkeypatch: pytest.MonkeyPatch) -> PeerTable:
+    """A table that asks the kernel in either way."""
+
+    def refuse(_flags: int, _body: bytes) -> bytes:
+        raise OSError("protocol not supported")
+
+    if request.param == "/proc/net":
+        monkeypatch.setattr(table, "_ask", refuse)
+    return table
+
+
+def test_own_connection_is_trusted(server: socket.socket, either: PeerTable) -> None:
+    with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
+        peer = either.peer_of(accepted)
+    assert (peer.host, peer.uid, peer.trusted) == ("127.0.0.1", os.geteuid(), True)
+
+
+def test_mapped_ipv6_connection_is_trusted(server: socket.socket, either: PeerTable) -> None:
+    with socket.socket(socket.AF_INET6) as client:
+        try:
+            client.connect(("::ffff:127.0.0.1", server.getsockname()[1]))
+        except OSError as error:
+            pytest.skip(f"no IPv6: {error.strerror}")
+        with server.accept()[0] as accepted:
+            assert either.peer_of(accepted).trusted
+
+
+def test_ipv6_loopback_connection_is_trusted(either: PeerTable) -> None:
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError as error:
+        pytest.skip(f"no IPv6: {error.strerror}")
+    with server, socket.create_connection(server.getsockname()[:2]), server.accept()[0] as accepted:
+        peer = either.peer_of(accepted)
+    assert (peer.uid, peer.trusted) == (os.geteuid(), True)
+
+
+def test_closed_peer_is_a_stranger(server: socket.socket, either: PeerTable) -> None:
+    # The kernel counts a socket without a program as root's.
+    client = socket.create_connection(server.getsockname())
+    with server.accept()[0] as accepted:
+        client.sendall(b"a command")
+        client.close()
+        peer = either.peer_of(accepted)
+    assert (peer.uid, peer.trusted) == (None, False)
+
+
+def test_half_closed_peer_is_still_trusted(server: socket.socket, either: PeerTable) -> None:
+    with socket.create_connection(server.getsockname()) as client, server.accept()[0] as accepted:
+        client.shutdown(socket.SHUT_WR)
+        assert either.peer_of(accepted).trusted
+
+
+def test_other_users_connection_is_not_trusted(server: socket.socket, either: PeerTable) -> None:
+    require_another_user()
+    with start_stranger(CONNECT, str(server.getsockname()[1])) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == "connected\n"
+        with server.accept()[0] as accepted:
+            peer = either.peer_of(accepted)
+        process.stdin.close()
+    assert (peer.uid, peer.trusted) == (UID, False)
+
+
+def test_peer_without_lookup_is_a_stranger(
+    server: socket.socket, table: PeerTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError("not permitted")
+
+    monkeypatch.setattr(table, "_ask", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
+        assert not table.peer_of(accepted).trusted
+    assert table.datagram_owners(server.getsockname()[1]) == set()
+
+
+def test_unmapped_user_is_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rt.remote.peer._unmapped_uid", lambda: 65534)
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    with PeerTable() as table:
+        assert [table.trusts(uid) for uid in (65534, 0, 1000, None)] == [False, True, False, False]
+
+
+def test_ordinary_user_trusts_itself_and_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with PeerTable() as table:
+        assert [table.trusts(uid) for uid in (1000, 0, 1001, None)] == [True, True, False, False]
+
+
+def test_datagram_owners_of_a_port(either: PeerTable) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+        sender.bind(("127.0.0.1", 0))
+        port = sender.getsockname()[1]
+        assert either.datagram_owners(port) == {os.geteuid()}
+    assert either.datagram_owners(port) == set()
+
+
+class Inbox:
+    """A control socket without keys, and what it passes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.node = VerifyingNode(
+            DatagramNode("127.0.0.1", 0, bind=True), Keyring(folder / "keys"), required=False, peers=DatagramPeers()
+        )
+
+    @property
+    def port(self) -> int:
+        return self.node._node.port
+
+    async def until_counted(self, count: int) -> None:
+        """Receive until so many datagrams of strangers were dropped; fails at one that is passed on."""
+        while self.node.verdicts["stranger"] < count:
+            with trio.move_on_after(0.01):
+                passed = await self.node.recv()
+                pytest.fail(f"a stranger's datagram was passed on: {passed}")
+
+
+async def test_own_datagrams_pass(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path)
+    async with inbox.node, DatagramNode("127.0.0.1", inbox.port, bind=False) as air:
+        with trio.fail_after(30):
+            for number in range(10):
+                await air.send(b"", b"%d" % number)
+                assert (await inbox.node.recv())[1] == b"%d" % number
+    assert inbox.node.verdicts["stranger"] == 0
+
+
+async def test_other_users_datagrams_are_dropped_and_counted(tmp_path: Path) -> None:
+    require_another_user()
+    inbox = Inbox(tmp_path)
+    async with inbox.node:
+        with trio.fail_after(60):
+            await trio.to_thread.run_sync(
+                run_stranger, "sys.stdin.close()\n" + SEND.replace("    sys.stdin.read()\n", ""), str(inbox.port)
+            )
+            await inbox.until_counted(1)
+
+
+async def test_sender_that_is_gone_is_a_stranger(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path)
+    async with inbox.node:
+        with socket.socket(type=socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"late", ("127.0.0.1", inbox.port))
+        with trio.fail_after(30):
+            await inbox.until_counted(1)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+async def test_port_shared_with_another_user_is_not_trusted(tmp_path: Path, address: str) -> None:
+    # A socket can name any local address as its datagrams' source, but not another port.
+    require_another_user()
+    inbox = Inbox(tmp_path)
+    with socket.socket(type=socket.SOCK_DGRAM) as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        own.bind(("127.0.0.1", 0))
+        async with inbox.node:
+            with start_stranger(SEND, str(inbox.port), address, str(own.getsockname()[1])) as process:
+                assert process.stdout is not None
+                assert process.stdin is not None
+                assert await trio.to_thread.run_sync(process.stdout.readline) == "sent\n"
+                with trio.fail_after(30):
+                    await inbox.until_counted(1)
+                process.stdin.close()
+
+
+class Owners(PeerTable):
+    """Knows the owners of ports by heart, and counts who asks."""
+
+    def __init__(self, owners: dict[int, set[int]]) -> None:
+        super().__init__()
+        self.owners = owners
+        self.asked = 0
+
+    def datagram_owners(self, port: int) -> set[int]:
+        self.asked += 1
+        return self.owners.get(port, set())
+
+
+OWN = {os.geteuid()}
+
+
+async def test_port_that_changes_hands_is_refused_at_once() -> None:
+    owners = {5000: OWN}
+    peers = DatagramPeers(Owners(owners))
+    assert peers.admits(b"127.0.0.1:5000")
+    owners[5000] = {4711}
+    assert not peers.admits(b"127.0.0.1:5000")
+
+
+async def test_refused_port_is_looked_up_again_after_a_second(autojump_clock: trio.testing.MockClock) -> None:
+    owners = {5000: {4711}}
+    table = Owners(owners)
+    peers = DatagramPeers(table)
+    assert not peers.admits(b"127.0.0.1:5000")
+    owners[5000] = OWN
+    assert not peers.admits(b"127.0.0.1:5000")
+    assert table.asked == 1
+    await trio.sleep(REFUSED_FOR)
+    assert peers.admits(b"127.0.0.1:5000")
+
+
+async def test_flood_costs_few_lookups_and_stops_no_trusted_port(autojump_clock: trio.testing.MockClock) -> None:
+    table = Owners({60000: OWN})
+    peers = DatagramPeers(table)
+    assert peers.admits(b"127.0.0.1:60000")
+    for port in range(1, 50_000):
+        assert not peers.admits(b"127.0.0.1:%d" % port)
+    assert table.asked <= CHECKS + 1
+    assert peers.admits(b"127.0.0.1:60000")
+    assert len(peers._refused) <= MOST_PORTS
+    await trio.sleep(1)
+    table.owners[60001] = OWN
+    assert peers.admits(b"127.0.0.1:60001")
+
+
+async def test_datagram_of_another_address_is_not_trusted() -> None:
+    assert not DatagramPeers(Owners({5000: OWN})).admits(b"10.0.0.7:5000")

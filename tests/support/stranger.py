@@ -1,0 +1,50 @@
+"""Another user of this computer: programs that run as `nobody`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UID = 65534
+"""The user `nobody`."""
+_PRELUDE = f"""\
+import json, os, socket, struct, sys, time
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+import trio, zmq
+from support import strangers
+"".encode("idna")  # imported before the files are out of reach
+os.setgroups([])
+os.setgid({UID})
+os.setuid({UID})
+"""
+
+
+def require_another_user() -> None:
+    """Skip the test unless this process may start programs of another user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root starts programs of another user")
+
+
+def start_stranger(program: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a Python program that changes to another user first, with pipes for its standard streams."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _PRELUDE + program, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_stranger(program: str, *arguments: str, within: float = 60) -> str:
+    """Run such a program to its end; returns what it prints."""
+    with start_stranger(program, *arguments) as process:
+        try:
+            out, errors = process.communicate(timeout=within)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+    return out.strip()
