@@ -2,29 +2,33 @@
 
 import gc
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rt.buffer.arena import Arena
+
 # How long an example takes says something of the machine, not of the program.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
-SHM = Path("/dev/shm")
 FDS = Path("/proc/self/fd")
 FEW = 20
 
 
 @pytest.fixture
-def prefix() -> Iterator[str]:
-    """A prefix of shared memory that nobody else uses; whatever is left under it is a failure, and removed."""
-    name = f"rt-test-{os.getpid()}-{secrets.token_hex(4)}."
-    yield name
-    for path in SHM.glob(f"{name}*"):
-        path.unlink()
+def arena() -> Iterator[Arena]:
+    """The shared memory of a robot."""
+    with Arena("test") as arena:
+        yield arena
+
+
+@pytest.fixture
+def prefix(arena: Arena) -> str:
+    """What the names of the shared memory begin with, in this process and in others."""
+    return arena.public_prefix
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from rt import log
-from rt.buffer import layout, mutex, segment
+from rt.buffer import arena, layout, mutex, segment
 from rt.buffer.arrays import plain
 from rt.buffer.bells import EXECUTOR_SEAT, Bells
 from rt.buffer.doorbell import Doorbell
@@ -57,6 +57,7 @@ class BaseBuffer:
         address = ctypes.addressof(self._header) + layout.Header.mutex.offset
         self._mutex = mutex.RobustMutex(address, recovered=self._recover)
         self._address = address
+        arena.use_lock(memory, address)
         self._journal = Journal(memoryview(memory), self._header, self._changing)
         self._lock = Lock(self, self._mutex)
         self._steps = Transaction(self, self._mutex, self._journal)
@@ -154,7 +155,7 @@ class BaseBuffer:
         segment.unlink(name)
 
     @classmethod
-    def _initialize(cls, memory: mmap.mmap) -> None:
+    def _initialize(cls, memory: mmap.mmap | memoryview) -> None:
         header = layout.Header.from_buffer(memory)
         header.version = layout.VERSION
         header.size = cls.size()
@@ -163,7 +164,7 @@ class BaseBuffer:
         header.magic = layout.MAGIC
 
     @classmethod
-    def _fault(cls, memory: mmap.mmap) -> str:
+    def _fault(cls, memory: memoryview) -> str:
         if len(memory) < ctypes.sizeof(layout.Header):
             return f"it has {len(memory)} bytes"
         header = layout.Header.from_buffer(memory)

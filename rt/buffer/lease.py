@@ -23,7 +23,6 @@ that the table needs no lock that a dead process could hold.
 import contextlib
 import ctypes
 import enum
-import mmap
 import os
 from collections.abc import Iterator
 from typing import Any, Final, Self
@@ -163,7 +162,7 @@ class Lease:
 class LeaseTable:
     """All leases of one robot."""
 
-    def __init__(self, memory: mmap.mmap) -> None:
+    def __init__(self, memory: memoryview) -> None:
         view = memoryview(memory)
         self.stamps = _part(view, _Table.stamps).cast("Q")
         self.pids = _part(view, _Table.pids).cast("Q")
@@ -191,7 +190,7 @@ class LeaseTable:
                 raise
             memory = segment.create(name, ctypes.sizeof(_Table), _initialize) or segment.attach(name)
         if len(memory) != ctypes.sizeof(_Table) or memory[:8] != _MAGIC:
-            raise DeviceBufferError(f"{segment.DIRECTORY / name} is not a lease table of this version", segment=name)
+            raise DeviceBufferError(f"the segment {name} is not a lease table of this version", segment=name)
         yield cls(memory)
 
     def slot(self, index: int) -> Lease:
@@ -321,7 +320,7 @@ def _mark(index: int, serial: int) -> int:
     return index | (serial << _NUMBER_SHIFT & ~_SEAT & 0xFF)
 
 
-def _initialize(memory: mmap.mmap) -> None:
+def _initialize(memory: memoryview) -> None:
     table = _Table.from_buffer(memory)
     table.magic = _MAGIC
     table.marks[:] = range(SLOTS)

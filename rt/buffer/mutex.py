@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rt.errors import BufferBusyError, DeviceBufferError
+from rt.errors import BufferBusyError, DeviceBufferError, ExecutionError
 
 SIZE = 64
 """Bytes that a mutex is given: pthread_mutex_t is 40 bytes on x86_64 and 48 on aarch64."""
@@ -60,6 +60,16 @@ def initialize(address: int) -> None:
     _set(attributes, "setprotocol", _PTHREAD_PRIO_INHERIT)
     _check(_init(address, ctypes.addressof(attributes)), "pthread_mutex_init")
     _set(attributes, "destroy")
+
+
+def forbid(address: int) -> None:
+    """Make the ``SIZE`` bytes at ``address`` a mutex that cannot be taken, for a process that was forked."""
+    ctypes.memset(address, 0xFF, SIZE)
+    _Process.forked = True
+
+
+class _Process:
+    forked = False
 
 
 class RobustMutex:
@@ -114,6 +124,7 @@ class RobustMutex:
         Raises:
             BufferBusyError: Another owner kept the lock for the whole time.
             DeviceBufferError: The memory holds no usable mutex.
+            ExecutionError: This process was forked from the one that opened the buffer.
         """
         if result == errno.EBUSY and self.timeout > 0:
             deadline = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + round(self.timeout * 1e9)
@@ -125,6 +136,8 @@ class RobustMutex:
             self._recover()
         elif result in {errno.EBUSY, errno.ETIMEDOUT}:
             raise BufferBusyError(f"another process has held the buffer's lock for {self.timeout * 1000:g} ms")
+        elif _Process.forked:
+            raise ExecutionError("a process that the team's code forked cannot use devices and gamepads")
         else:
             raise DeviceBufferError(f"the buffer's lock cannot be taken: {os.strerror(result)}", errno=result)
 

@@ -1,7 +1,9 @@
-"""A named piece of shared memory under /dev/shm.
+"""A named piece of shared memory.
 
-It is made complete under another name and then linked to its own, so that nobody ever maps a half-made one; its pages are
-allocated when it is made, so that a full /dev/shm is an error there and not a SIGBUS later; it is never truncated.
+A robot's segments are in its arena (`rt.buffer.arena`): their names begin with the location of the arena and a slash. A name without a
+slash is a file under /dev/shm, for programs that share buffers without a robot. Such a file is made complete under another name and
+then linked to its own, so that no process ever maps a half-made one; its pages are allocated when it is made, so that a full
+/dev/shm is an error there and not a SIGBUS later; it is never truncated.
 """
 
 import contextlib
@@ -10,21 +12,26 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rt.buffer import arena
 from rt.errors import DeviceBufferError
 
 DIRECTORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory stands on Linux
 MODE = 0o600
 
 
-def create(name: str, size: int, initialize: Callable[[mmap.mmap], None]) -> mmap.mmap | None:
-    """Make a segment of ``size`` bytes and let ``initialize`` fill it before anybody sees it.
+def create(name: str, size: int, initialize: Callable[[memoryview], None]) -> memoryview | None:
+    """Make a segment of ``size`` bytes and let ``initialize`` fill it before any process sees it.
 
     Returns:
         Its memory, or None if a segment of that name is there already.
 
     Raises:
-        DeviceBufferError: /dev/shm is full or cannot be written.
+        DeviceBufferError: There is no memory for it, or /dev/shm cannot be written.
     """
+    location, _, entry = name.rpartition("/")
+    if location:
+        with arena.reach(location) as (mapping, fd):
+            return mapping.create(fd, entry, size, initialize)
     path = DIRECTORY / name
     draft = DIRECTORY / f"{name}~{os.getpid()}"
     try:
@@ -37,7 +44,7 @@ def create(name: str, size: int, initialize: Callable[[mmap.mmap], None]) -> mma
         raise DeviceBufferError(f"{path} cannot be made: {error.strerror}", segment=name) from error
     try:
         os.posix_fallocate(fd, 0, size)
-        memory = mmap.mmap(fd, size)
+        memory = memoryview(mmap.mmap(fd, size))
         initialize(memory)
         os.link(draft, path)
     except FileExistsError:
@@ -50,12 +57,16 @@ def create(name: str, size: int, initialize: Callable[[mmap.mmap], None]) -> mma
     return memory
 
 
-def attach(name: str) -> mmap.mmap:
+def attach(name: str) -> memoryview:
     """Map the segment of that name.
 
     Raises:
         DeviceBufferError: There is none, or it is another user's.
     """
+    location, _, entry = name.rpartition("/")
+    if location:
+        with arena.reach(location) as (mapping, _):
+            return mapping.attach(entry)
     path = DIRECTORY / name
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -67,13 +78,17 @@ def attach(name: str) -> mmap.mmap:
         size = os.fstat(fd).st_size
         if size == 0:
             raise DeviceBufferError(f"{path} is empty: it is not a buffer", segment=name)
-        return mmap.mmap(fd, size)
+        return memoryview(mmap.mmap(fd, size))
     finally:
         os.close(fd)
 
 
 def unlink(name: str) -> bool:
     """Take the segment's name away; processes that have it mapped keep their memory. False if there was none."""
+    location, _, entry = name.rpartition("/")
+    if location:
+        with arena.reach(location) as (mapping, _):
+            return mapping.unlink(entry)
     try:
         (DIRECTORY / name).unlink()
     except FileNotFoundError:
@@ -83,6 +98,11 @@ def unlink(name: str) -> bool:
 
 def names(prefix: str) -> Iterator[str]:
     """The names of the segments that begin with ``prefix``."""
+    location, slash, start = prefix.rpartition("/")
+    if location:
+        with contextlib.suppress(DeviceBufferError), arena.reach(location) as (mapping, _):
+            yield from (location + slash + name for name in mapping.names() if name.startswith(start))
+        return
     with contextlib.suppress(OSError), os.scandir(DIRECTORY) as entries:
         for entry in entries:
             if entry.name.startswith(prefix) and "~" not in entry.name:

@@ -1,12 +1,13 @@
 """Visitors: processes that the root did not start and that take part in the robot for a while, as a command of a person does.
 
 The root keeps a desk, a Unix socket in the instance directory, which only the robot's user can reach. A visitor that connects is
-given a free seat and the robot's eventfds, and has them for as long as the connection lives. When it ends, however that
-happens, the seat's lease is taken away, so that what the visitor moved is disabled, and the visit is over: what was done for as
-long as it lasts is undone by whoever did it, as a subscription is by the device process.
+given the robot's shared memory, a free seat and the robot's eventfds, and has the seat for as long as the connection lives. When it
+ends, however that happens, the seat's lease is taken away, so that what the visitor moved is disabled, and the visit is over: what
+was done for as long as it lasts is undone by whoever did it, as a subscription is by the device process. A process that only reads
+buffers asks for no seat.
 
-The format: one SOCK_SEQPACKET message from the desk, MessagePack of `Welcome`, with the doorbell and the bells of all seats as its
-SCM_RIGHTS file descriptors (unix(7)). Nothing is ever sent to the desk.
+The format: one SOCK_SEQPACKET message to the desk, MessagePack of `Request`, and one from it, MessagePack of `Welcome`, with the arena,
+the doorbell and the bells of all seats as its SCM_RIGHTS file descriptors (unix(7)).
 """
 
 import array
@@ -21,20 +22,27 @@ import msgspec
 import trio
 
 from rt import log
+from rt.buffer.arena import Arena
 from rt.buffer.bells import FIRST_VISITOR_SEAT, SEATS, Bells
 from rt.buffer.doorbell import Doorbell
 from rt.buffer.lease import LeaseTable
 from rt.errors import DeviceBufferError
 
 NAME: Final = "visitors.sock"
-_WELCOME_SIZE: Final = 64
+_MESSAGE_SIZE: Final = 64
 _ANSWER_TIMEOUT: Final = 5.0
 _BACKLOG: Final = 16
 _INT: Final = array.array("i").itemsize
 
 
+class Request(msgspec.Struct, frozen=True):
+    """What a visitor asks for: whether it needs a seat, to write and to wait for changes."""
+
+    seated: bool
+
+
 class Welcome(msgspec.Struct, frozen=True):
-    """What a visitor is told: its seat, or None if all are taken."""
+    """The seat of a visitor; None if it asked for none, or all are taken."""
 
     seat: int | None
 
@@ -43,11 +51,13 @@ class Visitor(msgspec.Struct, frozen=True):
     """What a visitor has while it stays.
 
     Attributes:
+        prefix: What the names of the robot's shared memory begin with, until the visit ends.
         seat: Its seat, under which it may hold a lease and write.
         doorbell: Wakes the device process.
         bells: Wake this process, and others.
     """
 
+    prefix: str
     seat: int
     doorbell: Doorbell
     bells: Bells
@@ -58,13 +68,15 @@ class VisitorDesk:
 
     Args:
         directory: The instance directory.
+        arena: Handed to visitors.
         doorbell: Handed to visitors.
         bells: Handed to visitors.
         leases: Where a visitor's lease is taken away when it leaves.
     """
 
-    def __init__(self, directory: Path, doorbell: Doorbell, bells: Bells, leases: LeaseTable) -> None:
+    def __init__(self, directory: Path, arena: Arena, doorbell: Doorbell, bells: Bells, leases: LeaseTable) -> None:
         self._path = directory / NAME
+        self._arena = arena
         self._doorbell = doorbell
         self._bells = bells
         self._leases = leases
@@ -88,22 +100,29 @@ class VisitorDesk:
                     nursery.start_soon(self._receive, connection)
 
     async def _receive(self, connection: trio.socket.SocketType) -> None:
-        with connection, contextlib.suppress(OSError):
+        with connection, contextlib.suppress(OSError, msgspec.DecodeError, trio.TooSlowError):
+            with trio.fail_after(_ANSWER_TIMEOUT):
+                request = msgspec.msgpack.decode(await connection.recv(_MESSAGE_SIZE), type=Request)
+            if not request.seated:
+                await self._welcome(connection, None, self._arena.fd)
+                return
             if not self._free:
-                await connection.send(msgspec.msgpack.encode(Welcome(None)))
+                await self._welcome(connection, None)
                 return
             seat = min(self._free)
             self._free.remove(seat)
             try:
-                fds = array.array("i", [self._doorbell.fd, *self._bells.fds])
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
-                await connection.sendmsg([msgspec.msgpack.encode(Welcome(seat))], rights)
+                await self._welcome(connection, seat, self._arena.fd, self._doorbell.fd, *self._bells.fds)
                 await connection.recv(1)  # ends when the visitor does
             finally:
                 self._leases.revoke_slot(seat)
                 self._leases.end_visit(seat)
                 self._doorbell.ring()
                 self._free.add(seat)
+
+    async def _welcome(self, connection: trio.socket.SocketType, seat: int | None, *fds: int) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        await connection.sendmsg([msgspec.msgpack.encode(Welcome(seat))], rights)
 
 
 @contextlib.asynccontextmanager
@@ -113,12 +132,39 @@ async def visit(directory: Path) -> AsyncIterator[Visitor]:
     Raises:
         DeviceBufferError: Its root does not answer, or all seats are taken.
     """
+    async with _asked(directory, Request(seated=True)) as (welcome, fds):
+        if welcome.seat is None and not fds:
+            count = SEATS - FIRST_VISITOR_SEAT
+            raise DeviceBufferError(f"{count} commands take part in this robot already: end one of them")
+        if welcome.seat is None or len(fds) != SEATS + 2:
+            raise _other_version(directory)
+        arena, doorbell, *bells = fds
+        yield Visitor(_prefix(arena), welcome.seat, Doorbell(doorbell), Bells(bells, seat=welcome.seat))
+
+
+@contextlib.asynccontextmanager
+async def read(directory: Path) -> AsyncIterator[str]:
+    """What the names of the shared memory of the robot of an instance directory begin with, until the end of the block.
+
+    Raises:
+        DeviceBufferError: Its root does not answer.
+    """
+    async with _asked(directory, Request(seated=False)) as (_, fds):
+        if len(fds) != 1:
+            raise _other_version(directory)
+        yield _prefix(fds[0])
+
+
+@contextlib.asynccontextmanager
+async def _asked(directory: Path, request: Request) -> AsyncIterator[tuple[Welcome, list[int]]]:
+    """The answer of the desk and the descriptors that came with it, which are closed in the end, as the connection is."""
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection, contextlib.ExitStack() as stack:
         try:
             with trio.fail_after(_ANSWER_TIMEOUT):
                 await connection.connect(str(directory / NAME))
+                await connection.send(msgspec.msgpack.encode(request))
                 message, ancillary, _, _ = await connection.recvmsg(
-                    _WELCOME_SIZE, socket.CMSG_SPACE((SEATS + 1) * _INT)
+                    _MESSAGE_SIZE, socket.CMSG_SPACE((SEATS + 2) * _INT)
                 )
             fds = _received(ancillary)
             for fd in fds:
@@ -130,12 +176,15 @@ async def visit(directory: Path) -> AsyncIterator[Visitor]:
             ) from None
         except (OSError, msgspec.DecodeError) as error:
             raise DeviceBufferError(f"the robot in {directory} receives no visitors: {error}") from error
-        if welcome.seat is None:
-            count = SEATS - FIRST_VISITOR_SEAT
-            raise DeviceBufferError(f"{count} commands take part in this robot already: end one of them")
-        if len(fds) != SEATS + 1:
-            raise DeviceBufferError(f"the robot in {directory} is of another version of rt")
-        yield Visitor(welcome.seat, Doorbell(fds[0]), Bells(fds[1:], seat=welcome.seat))
+        yield welcome, fds
+
+
+def _prefix(arena: int) -> str:
+    return f"fd:{arena}/"
+
+
+def _other_version(directory: Path) -> DeviceBufferError:
+    return DeviceBufferError(f"the robot in {directory} is of another version of rt")
 
 
 def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rt.app import ChildSettings
 from rt.buffer import Bells, Doorbell
+from rt.buffer.arena import Arena
 from rt.buffer.bells import DEVICE_SEAT, EXECUTOR_SEAT, ROOT_SEAT
 from rt.config import Config
 from rt.instance import Instance
@@ -23,13 +24,14 @@ SEATS_OF = {"executor": EXECUTOR_SEAT, "device": DEVICE_SEAT}
 
 
 def child_specs(
-    config: Config, instance: Instance, doorbell: Doorbell, bells: Bells, *, emulated: Sequence[str] = ()
+    config: Config, instance: Instance, arena: Arena, doorbell: Doorbell, bells: Bells, *, emulated: Sequence[str] = ()
 ) -> list[ChildSpec]:
     """The children in the order of their stop reversed: the executor goes first, and the device process outlives it.
 
     Args:
         config: The options, with addresses resolved.
         instance: The robot's.
+        arena: The robot's shared memory, inherited by all of them.
         doorbell: Inherited by all of them.
         bells: Likewise.
         emulated: Virtual Smart Devices to run as one more child, as ``UID[:JSON]``.
@@ -47,7 +49,7 @@ def child_specs(
             role=role,
             config=config,
             directory=str(instance.directory),
-            shm_prefix=instance.shm_prefix,
+            shm_prefix=arena.prefix,
             doorbell=doorbell.fd,
             bells=bells.fds,
             seat=SEATS_OF.get(role, ROOT_SEAT),
@@ -57,7 +59,7 @@ def child_specs(
             name=role,
             command=child_command(role),
             message=settings.encode(),
-            pass_fds=(doorbell.fd, *bells.fds),
+            pass_fds=(arena.fd, doorbell.fd, *bells.fds),
             watchdog=watchdog,
             stop_timeout=stop_timeout,
             fast_restarts=fast_restarts,

@@ -77,7 +77,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         else:
             await run_until_signal(lambda: _watch(screen, devices, draw))
 
-    link.run(loaded.config, show)
+    link.run(loaded.config, show, part=link.Part.READER)
 
 
 async def _ports(devices: Devices) -> dict[str, str]:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from enum import Enum, auto
 from typing import Any
 
 import trio
@@ -11,7 +12,7 @@ import zmq
 
 from rt import log
 from rt.app import Application
-from rt.buffer.visitor import visit
+from rt.buffer import visitor
 from rt.cli.away import Away
 from rt.config import Config
 from rt.errors import RemoteCallError
@@ -23,6 +24,17 @@ SERVICES = ("broker-service", "device-service", "executor-service")
 DESCRIBE_TIMEOUT = 2.0
 _LOOK_INTERVAL = 0.05
 _LOOK_TIMEOUT = 1.0
+
+
+class Part(Enum):
+    """What a verb needs of the robot."""
+
+    CALLER = auto()
+    """Calls."""
+    READER = auto()
+    """Calls, and the values of buffers."""
+    VISITOR = auto()
+    """All that, and a seat, which writing and waiting for changes need."""
 
 
 class Link:
@@ -64,12 +76,12 @@ class Link:
 
 
 @contextlib.asynccontextmanager
-async def connect(config: Config, *, visiting: bool = False) -> AsyncIterator[Link]:
+async def connect(config: Config, *, part: Part = Part.CALLER) -> AsyncIterator[Link]:
     """Connect to the robot of an instance.
 
     Args:
         config: The options; says which instance.
-        visiting: Whether to take a seat in the robot, which writing and waiting for changes need.
+        part: What of the robot is needed.
 
     Raises:
         InstanceAbsentError: No robot runs as that instance.
@@ -79,15 +91,13 @@ async def connect(config: Config, *, visiting: bool = False) -> AsyncIterator[Li
     instance.require()
     resolved = config.resolved(instance.directory)
     async with contextlib.AsyncExitStack() as stack:
-        visitor = await stack.enter_async_context(visit(instance.directory)) if visiting else None
-        app = Application(
-            _name(),
-            resolved,
-            shm_prefix=instance.shm_prefix,
-            doorbell=visitor.doorbell if visitor else None,
-            bells=visitor.bells if visitor else None,
-            signals=False,
-        )
+        prefix, doorbell, bells = "", None, None
+        if part is Part.READER:
+            prefix = await stack.enter_async_context(visitor.read(instance.directory))
+        elif part is Part.VISITOR:
+            visit = await stack.enter_async_context(visitor.visit(instance.directory))
+            prefix, doorbell, bells = visit.prefix, visit.doorbell, visit.bells
+        app = Application(_name(), resolved, shm_prefix=prefix, doorbell=doorbell, bells=bells, signals=False)
         await stack.enter_async_context(app)
 
         async def is_there() -> bool:
@@ -128,19 +138,19 @@ def _name() -> str:
     return f"cli-{os.getpid()}-{secrets.token_hex(3)}"
 
 
-def run(config: Config, function: Callable[[Link], Any], *, visiting: bool = False, away: Away | None = None) -> Any:
+def run(config: Config, function: Callable[[Link], Any], *, part: Part = Part.CALLER, away: Away | None = None) -> Any:
     """Run an async function with a link to the robot and return its result.
 
     Args:
         config: The options; says which instance.
         function: What to run.
-        visiting: See `connect`.
+        part: See `connect`.
         away: The robot of another machine instead of one of this.
     """
     log.configure(level="error", fmt="pretty")
 
     async def main() -> Any:
-        async with connect_away(config, away) if away else connect(config, visiting=visiting) as link:
+        async with connect_away(config, away) if away else connect(config, part=part) as link:
             return await function(link)
 
     return trio.run(main)

@@ -74,7 +74,7 @@ def command(loaded: Loaded, uids: tuple[str, ...], count: int | None, interval: 
         await run_until_signal(ask_all)
 
     try:
-        link.run(loaded.config, show)
+        link.run(loaded.config, show, part=link.Part.READER)
     finally:
         for each in trips:
             click.echo(f"\n{each.summary()}")

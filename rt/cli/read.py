@@ -54,7 +54,7 @@ def command(loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, ti
             for name, value in values.items():
                 click.echo(f"{name:<{width}}  {as_text(value)}")
 
-    link.run(loaded.config, show, visiting=True)
+    link.run(loaded.config, show, part=link.Part.VISITOR)
 
 
 async def _ask(devices: Devices, device: Device, names: list[str], timeout: float) -> dict[str, Any]:  # noqa: ASYNC109 - its end is an error of its own

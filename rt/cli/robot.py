@@ -15,6 +15,7 @@ import trio
 from rt import catalog, log
 from rt.app import Application
 from rt.buffer import Bells, Doorbell, LeaseTable
+from rt.buffer.arena import Arena
 from rt.buffer.bells import ROOT_SEAT
 from rt.cli.log_keeper import LogKeeper
 from rt.cli.root import Beside, Robot, Root
@@ -67,8 +68,11 @@ async def run_robot(
             stack.callback(doorbell.close)
             bells = Bells(seat=ROOT_SEAT)
             stack.callback(bells.close)
-            leases = stack.enter_context(LeaseTable.open(instance.shm_prefix))
-            root = Root(config, instance, doorbell, bells, leases, gate=gate, emulated=emulated, early=early)
+            arena = stack.enter_context(Arena(instance.name))
+            leases = stack.enter_context(LeaseTable.open(arena.prefix))
+            root = Root(
+                config, instance, doorbell, bells, leases, arena=arena, gate=gate, emulated=emulated, early=early
+            )
             with told:
                 await root.run(beside, name)
     return root.exit_code

@@ -16,6 +16,7 @@ import trio
 from rt import log
 from rt.app import Application
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
+from rt.buffer.arena import Arena
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.children import child_specs
 from rt.cli.outer import outer_gone
@@ -63,6 +64,7 @@ class Root:
         doorbell: Rings the device process.
         bells: Ring those who wait for changes.
         leases: Where the root shows that it is alive.
+        arena: The robot's shared memory.
         gate: Through which the broker listens.
         emulated: Virtual Smart Devices to run as one more child.
         early: Signals that came before this.
@@ -79,6 +81,7 @@ class Root:
         bells: Bells,
         leases: LeaseTable,
         *,
+        arena: Arena,
         gate: Gate,
         emulated: Sequence[str],
         early: Sequence[int],
@@ -87,6 +90,7 @@ class Root:
         self._early = early
         self._leases = leases
         self._instance = instance
+        self._arena = arena
         self._doorbell = doorbell
         self._bells = bells
         self._gate = gate
@@ -94,7 +98,7 @@ class Root:
         self.exit_code = 0
         self._ready = False
         self._children_gone = trio.Event()
-        specs = child_specs(config, instance, doorbell, bells, emulated=emulated)
+        specs = child_specs(config, instance, arena, doorbell, bells, emulated=emulated)
         self.supervisor = Supervisor(specs, instance.directory, on_change=self._watch)
         self._log = log.get_logger()
 
@@ -129,7 +133,7 @@ class Root:
                 # Before the children: without it no lease counts.
                 nursery.start_soon(self._beat)
                 nursery.start_soon(self._watch_directory)
-                desk = VisitorDesk(self._instance.directory, self._doorbell, self._bells, self._leases)
+                desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
                 await nursery.start(desk.run)
                 supervisor = self.supervisor
                 watch = functools.partial(signals.watch, supervisor.shutdown, supervisor.kill, early=self._early)
@@ -151,7 +155,7 @@ class Root:
                     if beside is None:
                         self._log.info("the robot is idle: `rt call teleop` lets it drive, Ctrl-C ends it")
                     else:
-                        await beside(Robot(app, self.supervisor, self._instance.directory, self._instance.shm_prefix))
+                        await beside(Robot(app, self.supervisor, self._instance.directory, self._arena.prefix))
                         self.supervisor.shutdown(f"{name} is over")
                     await self._children_gone.wait()
         finally:
@@ -203,7 +207,7 @@ class Root:
         app = Application(
             "broker",
             self._config,
-            shm_prefix=self._instance.shm_prefix,
+            shm_prefix=self._arena.prefix,
             doorbell=self._doorbell,
             bells=self._bells,
             signals=False,

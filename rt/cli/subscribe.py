@@ -77,7 +77,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 
         await run_until_signal(watch)
 
-    link.run(loaded.config, show, visiting=True)
+    link.run(loaded.config, show, part=link.Part.VISITOR)
 
 
 async def _print(devices: Devices, device: Device, count: int | None, *, as_json: bool) -> None:

@@ -76,7 +76,7 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
                 uid=str(device.uid),
             )
 
-    link.run(loaded.config, show, visiting=True)
+    link.run(loaded.config, show, part=link.Part.VISITOR)
 
 
 def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:

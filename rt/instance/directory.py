@@ -7,7 +7,6 @@ found without a lock is the remains of a killed robot and is swept.
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -53,14 +52,11 @@ class Instance:
     Attributes:
         name: As given with ``--instance``.
         directory: Exists while the robot runs.
-        shm_prefix: How the names of its shared memory under ``/dev/shm`` begin.
     """
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.directory = directory
-        digest = hashlib.blake2b(os.fsencode(directory), digest_size=3).hexdigest()
-        self.shm_prefix = f"rt-{name}-{digest}."
 
     @classmethod
     def locate(cls, name: str, env: Mapping[str, str] | None = None) -> "Instance":
@@ -131,7 +127,7 @@ class Instance:
     def acquire(self) -> Iterator[list[str]]:
         """Hold this instance: make the directory, take the lock, sweep what a killed robot left.
 
-        On the way out everything of the robot is removed: its directory, its shared memory, and processes that still carry its
+        On the way out everything of the robot is removed: its directory, and processes that still carry its
         mark. May wait up to `leftovers.LEAVE_TIMEOUT` for processes; use it outside of the event loop.
 
         Yields:
@@ -220,8 +216,6 @@ class Instance:
             swept.append(f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}")
         if files := leftovers.empty(self.directory, keep="pid"):
             swept.append(f"removed from {self.directory}: {', '.join(files)}")
-        if segments := leftovers.remove_segments(self.shm_prefix):
-            swept.append(f"removed {segments} segments of shared memory that begin with {self.shm_prefix}")
         if left is not None and left.frozen_dir is not None and leftovers.is_stale_unpacked(Path(left.frozen_dir)):
             shutil.rmtree(left.frozen_dir, ignore_errors=True)
             swept.append(f"removed the unpacked files of a robot that was killed: {left.frozen_dir}")

@@ -29,8 +29,6 @@ OWN_LEAVE_TIMEOUT = 0.1
 ROUNDS = 5
 """How often it is looked for processes again."""
 
-_SHM = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
-
 
 def empty(directory: Path, keep: str) -> list[str]:
     """Remove everything in a directory but the file ``keep``; gives the names of what was removed."""
@@ -49,17 +47,6 @@ def empty(directory: Path, keep: str) -> list[str]:
                 path.unlink()
             removed.append(path.name)
     return removed
-
-
-def remove_segments(prefix: str) -> int:
-    """Remove the shared memory of ours whose names begin with ``prefix``; gives how many there were."""
-    count = 0
-    for path in _SHM.iterdir():
-        with contextlib.suppress(OSError):
-            if path.name.startswith(prefix) and path.lstat().st_uid == os.geteuid():
-                path.unlink()
-                count += 1
-    return count
 
 
 def is_stale_unpacked(path: Path) -> bool:

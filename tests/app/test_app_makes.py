@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from rt import config
 from rt.app import Application
+from rt.buffer import segment
 from rt.config import Config
 from rt.remote import Handler, route
 
@@ -56,8 +57,8 @@ class Ear(Handler):
         return self.heard[0]
 
 
-def shared(prefix: str) -> list[Path]:
-    return list(Path("/dev/shm").glob(f"{prefix}*"))
+def shared(prefix: str) -> list[str]:
+    return list(segment.names(prefix))
 
 
 def options(tmp_path: Path, **changes: object) -> Config:

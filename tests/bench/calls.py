@@ -85,7 +85,7 @@ async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
     times = []
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-        BufferStore(KNOWN, robot.instance.shm_prefix) as store,
+        BufferStore(KNOWN, robot.shm_prefix()) as store,
     ):
         sender.connect(("127.0.0.1", robot.port_base + 2))
         sender.send(control.encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)}))

@@ -55,7 +55,7 @@ async def crowd_of(robot: Robot, count: int) -> AsyncIterator[Crowd]:
             str(Path(__file__).with_name("crowd.py")),
             str(robot.port_base + 4),
             str(count),
-            robot.instance.shm_prefix,
+            robot.shm_prefix(),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -136,7 +136,7 @@ async def _data_to_reader(robot: Robot, count: int, interval: float) -> list[flo
     motor = HandDevice(robot)
     await motor.connect()
     latencies = []
-    with BufferStore(KNOWN, robot.instance.shm_prefix, lock_timeout=0.01) as store:
+    with BufferStore(KNOWN, robot.shm_prefix(), lock_timeout=0.01) as store:
         buffer = store.get_or_open(uid_of("polar-bear"), create=False)
         values = buffer._updates
         for number in range(1, count + 1):

@@ -24,6 +24,7 @@ class Sides:
     """Two processes that share a robot's buffers, played by two stores."""
 
     def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
         self.bells = Bells(seat=DEVICE_SEAT)
         self.device = BufferStore(KNOWN, prefix, bells=self.bells)
         self.reader = BufferStore(KNOWN, prefix, bells=Bells(self.bells.fds, seat=ROOT_SEAT))
@@ -32,6 +33,10 @@ class Sides:
         theirs = self.device.get_or_open(uid)
         theirs.valid = True
         return theirs, self.reader.get_or_open(uid, create=False)
+
+    def in_fork(self, uid: int) -> DeviceBuffer:
+        """The device's buffer in a process that was forked, which has to open it anew."""
+        return BufferStore(KNOWN, self.prefix, bells=self.bells).get_or_open(uid, create=False)
 
 
 @pytest.fixture
@@ -67,14 +72,14 @@ async def test_what_came_in_is_told_once_and_only_what_was_asked_for(sides: Side
 
 
 async def test_a_waiting_task_is_woken_by_another_process(sides: Sides) -> None:
-    theirs, ours = sides.pair(SWITCH)
+    _, ours = sides.pair(SWITCH)
     async with trio.open_nursery() as nursery:
         for _ in range(3):  # all tasks of a process share its bell, and each is told
             nursery.start_soon(told, ours)
         await trio.testing.wait_all_tasks_blocked(0.01)
         pid = os.fork()
         if pid == 0:
-            theirs.update(DevData(0b1, b"\x01"))
+            sides.in_fork(SWITCH).update(DevData(0b1, b"\x01"))
             os._exit(0)
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it ends at once
     assert ours.received == {"switch0": 1, "switch1": 0, "switch2": 0}
@@ -124,7 +129,7 @@ async def test_a_buffer_that_is_locked_by_another_process_is_waited_for_too(side
     theirs, ours = sides.pair(SWITCH)
     pid = os.fork()
     if pid == 0:
-        with theirs.transaction():
+        with sides.in_fork(SWITCH).transaction():
             signal.pause()
     try:
         with trio.fail_after(30):

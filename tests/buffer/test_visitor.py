@@ -14,6 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from rt.buffer import Bells, Doorbell, LeaseTable
+from rt.buffer.arena import Arena
 from rt.buffer.bells import FIRST_VISITOR_SEAT, ROOT_SEAT, SEATS
 from rt.buffer.visitor import NAME, VisitorDesk, visit
 from rt.errors import DeviceBufferError
@@ -26,7 +27,7 @@ from rt.buffer.visitor import visit
 
 async def main():
     async with visit(Path(sys.argv[1])) as visitor:
-        with LeaseTable.open(sys.argv[2], create=False) as table:
+        with LeaseTable.open(visitor.prefix, create=False) as table:
             table.slot(visitor.seat).keep()
             visitor.doorbell.ring()
             await trio.sleep_forever()
@@ -35,28 +36,27 @@ trio.run(main)
 """
 
 
-def start_stranger(directory: Path, prefix: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", STRANGER, directory, prefix])
+def start_stranger(directory: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", STRANGER, directory])
 
 
 class Root:
     """What a root has for visitors."""
 
-    def __init__(self, prefix: str, directory: Path) -> None:
+    def __init__(self, directory: Path) -> None:
         self.doorbell = Doorbell()
         self.bells = Bells(seat=ROOT_SEAT)
         self.directory = directory
-        self.prefix = prefix
 
 
 @asynccontextmanager
-async def receiving(prefix: str, directory: Path) -> AsyncIterator[tuple[Root, LeaseTable]]:
-    root = Root(prefix, directory)
-    with LeaseTable.open(prefix) as leases:
+async def receiving(arena: Arena, directory: Path) -> AsyncIterator[tuple[Root, LeaseTable]]:
+    root = Root(directory)
+    with LeaseTable.open(arena.prefix) as leases:
         leases.beat()
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(VisitorDesk(directory, root.doorbell, root.bells, leases).run)
+                await nursery.start(VisitorDesk(directory, arena, root.doorbell, root.bells, leases).run)
                 yield root, leases
                 nursery.cancel_scope.cancel()
         finally:
@@ -64,8 +64,8 @@ async def receiving(prefix: str, directory: Path) -> AsyncIterator[tuple[Root, L
             root.bells.close()
 
 
-async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(prefix: str, tmp_path: Path) -> None:
-    async with receiving(prefix, tmp_path) as (root, _), visit(tmp_path) as first, visit(tmp_path) as second:
+async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(arena: Arena, tmp_path: Path) -> None:
+    async with receiving(arena, tmp_path) as (root, _), visit(tmp_path) as first, visit(tmp_path) as second:
         assert (first.seat, second.seat) == (FIRST_VISITOR_SEAT, FIRST_VISITOR_SEAT + 1)
         first.doorbell.ring()
         assert root.doorbell.clear()
@@ -74,9 +74,9 @@ async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(prefix: str,
             await second.bells.wait()
 
 
-async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(prefix: str, tmp_path: Path) -> None:
-    async with receiving(prefix, tmp_path) as (root, leases):
-        with start_stranger(tmp_path, prefix) as process:
+async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(arena: Arena, tmp_path: Path) -> None:
+    async with receiving(arena, tmp_path) as (root, leases):
+        with start_stranger(tmp_path) as process:
             with trio.fail_after(30):
                 await root.doorbell.wait()
             assert leases.slot(FIRST_VISITOR_SEAT).release()
@@ -87,8 +87,8 @@ async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(prefi
             assert not leases.fresh()
 
 
-async def test_when_all_seats_are_taken_a_visitor_is_told_so(prefix: str, tmp_path: Path) -> None:
-    async with receiving(prefix, tmp_path), AsyncExitStack() as stack:
+async def test_when_all_seats_are_taken_a_visitor_is_told_so(arena: Arena, tmp_path: Path) -> None:
+    async with receiving(arena, tmp_path), AsyncExitStack() as stack:
         for _ in range(FIRST_VISITOR_SEAT, SEATS):
             await stack.enter_async_context(visit(tmp_path))
         with pytest.raises(DeviceBufferError, match="end one of them"):

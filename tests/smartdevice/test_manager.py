@@ -4,7 +4,6 @@ import errno
 import os
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -374,11 +373,11 @@ async def test_many_claimants_do_not_evict_a_device_that_is_alive(robot: Robot) 
 
 
 async def test_a_full_shared_memory_is_the_error_of_one_device(
-    robot: Robot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    robot: Robot, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
     first = await plugged(robot)
     with capture_logs() as events, monkeypatch.context() as full:
-        full.setattr(segment, "DIRECTORY", tmp_path / "absent")
+        full.setattr("rt.buffer.arena.CAPACITY", len(list(segment.names(prefix))))
         await robot.plug(make_board("limit-switch"), "second line")
-        await until(lambda: any("cannot be made" in event["event"] for event in events))
+        await until(lambda: any("no room for the buffer" in event["event"] for event in events))
     assert list(robot.manager.devices) == [first.device.uid]

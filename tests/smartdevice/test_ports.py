@@ -15,7 +15,7 @@ import trio.testing
 from structlog.testing import capture_logs
 from support.device_robot import Board, Robot, make_board
 
-from rt.buffer import DeviceBuffer
+from rt.buffer import DeviceBuffer, segment
 from rt.protocol.message import DevWrite, SubReq
 from rt.smartdevice.emulator import serve_pty
 from rt.smartdevice.link import Link, StreamLink
@@ -44,7 +44,7 @@ def open_files() -> int:
 
 
 def segments(prefix: str) -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob(f"{prefix}*")}
+    return set(segment.names(prefix))
 
 
 def tasks() -> int:

@@ -1,6 +1,7 @@
 """Devices over TCP, whose lines one task receives from: they come and go without a trace, and nothing they say is lost."""
 
 import contextlib
+import ctypes
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import trio.testing
 from structlog.testing import capture_logs
 from support.device_robot import Board, Robot, make_board
 
+from rt.buffer import segment
 from rt.errors import BufferBusyError
 from rt.protocol import frames
 from rt.protocol.message import DevData, DevWrite, Error, ErrorCode, HbReq, HbRes, Ping, SubReq
@@ -32,12 +34,13 @@ def resources(prefix: str) -> tuple[int, int, int]:
     return (
         trio.lowlevel.current_statistics().tasks_living,
         len(list(Path("/proc/self/fd").iterdir())),
-        len(list(Path("/dev/shm").glob(f"{prefix}*"))),
+        len(list(segment.names(prefix))),
     )
 
 
-def inode_of(segment: str) -> int:
-    return Path("/dev/shm", segment).stat().st_ino
+def place_of(name: str) -> int:
+    """Where a segment is mapped in this process."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(segment.attach(name)))
 
 
 async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_leaves_nothing(
@@ -47,7 +50,7 @@ async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_l
     robot.nursery.start_soon(robot.keep_lease)
     uid = make_board("polar-bear").device.uid
     buffer = robot.buffers.get_or_open(uid)
-    inode = inode_of(f"{prefix}polar-bear@{uid}")
+    place = place_of(f"{prefix}polar-bear@{uid}")
     before: tuple[int, int, int] | None = None
     for turn in range(1, TURNS + 1):
         board = make_board("polar-bear")
@@ -55,7 +58,7 @@ async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_l
         await board.hears(SubReq)
         await until(lambda: uid in robot.manager.devices)
         assert robot.buffer_of(board) is buffer
-        assert inode_of(f"{prefix}polar-bear@{uid}") == inode
+        assert place_of(f"{prefix}polar-bear@{uid}") == place
         await until(lambda: buffer.valid)
         assert not [message for message in board.heard if isinstance(message, DevWrite)]  # nothing is replayed
         await robot.written(board, duty_cycle=turn / 128)

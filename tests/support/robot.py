@@ -220,8 +220,16 @@ class Robot:
 
     def devices(self) -> dict[int, dict[str, Any]]:
         """What `rt devices --json` tells of each device, by UID."""
-        with BufferStore(KNOWN, self.instance.shm_prefix, lock_timeout=LOCK_TIMEOUT) as store:
+        with BufferStore(KNOWN, self.shm_prefix(), lock_timeout=LOCK_TIMEOUT) as store:
             return {int(row["uid"]): row for row in table.device_rows(store, {})}
+
+    def shm_prefix(self) -> str:
+        """What the names of its shared memory begin with, for this process, while the root lives."""
+        for path in Path(f"/proc/{self.root()}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(path.readlink()).startswith("/memfd:rt-"):
+                    return f"{path}/"
+        raise AssertionError("the root has no shared memory")
 
     def child(self, name: str) -> int:
         """The process of a child that is ready."""
@@ -258,10 +266,9 @@ class Robot:
 
     def leftovers(self) -> list[str]:
         """Everything of the robot that is still there."""
-        segments = [str(path) for path in Path("/dev/shm").glob(f"{self.instance.shm_prefix}*")]
         files = [str(path) for path in self.instance.directory.glob("*")] if self.instance.directory.exists() else []
         unpacked = [str(path) for path in (self.folder / "tmp").glob("*")]
-        return [*segments, *files, *unpacked, *map(str, self.processes())]
+        return [*files, *unpacked, *map(str, self.processes())]
 
     async def until_gone(self, *others: int) -> None:
         """Wait until no child of the robot is left, and none of the other processes."""
@@ -317,8 +324,6 @@ class Robot:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for path in Path("/dev/shm").glob(f"{self.instance.shm_prefix}*"):
-            path.unlink(missing_ok=True)
         shutil.rmtree(self.folder)
 
 

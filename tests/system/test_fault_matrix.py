@@ -18,7 +18,7 @@ import pytest
 import trio
 from support.robot import KNOWN, PATIENCE, Robot, uid_of
 
-from rt.buffer import BufferStore, DeviceBuffer
+from rt.buffer import BufferStore, DeviceBuffer, segment
 
 pytestmark = pytest.mark.system
 
@@ -120,7 +120,7 @@ class Watch:
         """File descriptors and tasks of the device process, and segments of the robot."""
         fds = len(list(Path(f"/proc/{self._robot.child('device')}/fd").iterdir()))
         health = [entry for entry in self._robot.log if entry["event"] == "health" and entry["process"] == "device"]
-        segments = len(list(Path("/dev/shm").glob(f"{self._robot.instance.shm_prefix}*")))
+        segments = len(list(segment.names(self._robot.shm_prefix())))
         return fds, health[-1]["tasks"], segments
 
 
@@ -133,7 +133,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 @contextlib.contextmanager
 def watching(robot: Robot) -> Iterator[Watch]:
-    with BufferStore(KNOWN, robot.instance.shm_prefix) as store:
+    with BufferStore(KNOWN, robot.shm_prefix()) as store:
         yield Watch(robot, store)
 
 

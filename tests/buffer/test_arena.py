@@ -1,0 +1,230 @@
+"""The shared memory of a robot, which does not depend on names and cannot be truncated."""
+
+import contextlib
+import errno
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rt import catalog
+from rt.buffer import BufferStore, DeviceBufferError, DeviceUID, LeaseTable, segment
+from rt.buffer.arena import SIZE, Arena, Mapping, reach
+from rt.errors import ConfigError, ExecutionError
+
+KNOWN = catalog.load()
+MOTOR = int(DeviceUID(12, 7, 1))
+
+
+def make(name: str, size: int = 8) -> memoryview | None:
+    return segment.create(name, size, lambda memory: memory.__setitem__(0, 7))
+
+
+@pytest.mark.parametrize("size", [0, 1, SIZE - 1, SIZE + mmap.PAGESIZE])
+def test_arena_cannot_be_truncated_or_extended(arena: Arena, size: int) -> None:
+    assert make(f"{arena.prefix}one") is not None
+    for path in (arena.fd, f"/proc/self/fd/{arena.fd}"):
+        with pytest.raises(PermissionError):
+            os.truncate(path, size)
+    with open(arena.public_prefix.rstrip("/"), "r+b") as file, pytest.raises(PermissionError):  # noqa: PTH123
+        file.truncate(size)
+    assert segment.attach(f"{arena.prefix}one")[0] == 7
+
+
+def test_arena_has_no_name(arena: Arena) -> None:
+    before = set(Path("/dev/shm").iterdir())
+    assert make(f"{arena.prefix}one") is not None
+    assert not [path for path in set(Path("/dev/shm").iterdir()) - before if "one" in path.name]
+
+
+def test_segments_are_found_by_name_through_either_prefix(arena: Arena) -> None:
+    with pytest.raises(DeviceBufferError, match="no buffer one"):
+        segment.attach(f"{arena.prefix}one")
+    assert make(f"{arena.prefix}one") is not None
+    assert make(f"{arena.public_prefix}one") is None, "it is there already"
+    assert make(f"{arena.prefix}two", 5000) is not None
+    assert bytes(segment.attach(f"{arena.public_prefix}two")) == b"\7" + bytes(4999)
+    assert list(segment.names(f"{arena.prefix}t")) == [f"{arena.prefix}two"]
+    assert segment.unlink(f"{arena.prefix}one")
+    assert not segment.unlink(f"{arena.prefix}one")
+    assert list(segment.names(arena.prefix)) == [f"{arena.prefix}two"]
+    assert make(f"{arena.prefix}one") is not None
+    assert sorted(segment.names(arena.prefix)) == [f"{arena.prefix}one", f"{arena.prefix}two"]
+
+
+def test_two_arenas_share_nothing(arena: Arena) -> None:
+    with Arena("other") as other:
+        assert make(f"{arena.prefix}one") is not None
+        with pytest.raises(DeviceBufferError, match="no buffer"):
+            segment.attach(f"{other.prefix}one")
+
+
+def test_arena_is_mapped_once(arena: Arena) -> None:
+    with reach(arena.prefix[:-1]) as (one, _), reach(arena.public_prefix[:-1]) as (two, _):
+        assert one is two is arena.mapping
+
+
+def test_full_arena_is_one_clear_error(arena: Arena) -> None:
+    size = SIZE
+    while (size := size // 2) >= 64:
+        with contextlib.suppress(DeviceBufferError):
+            make(f"{arena.prefix}{size}", size)
+            make(f"{arena.prefix}again-{size}", size)
+    with pytest.raises(DeviceBufferError, match="restart the robot"):
+        make(f"{arena.prefix}one", 64)
+    with pytest.raises(DeviceBufferError, match="no room"):
+        BufferStore(KNOWN, arena.prefix).get_or_open(MOTOR)
+
+
+def test_full_directory_is_one_clear_error(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rt.buffer.arena.CAPACITY", 3)
+    for number in range(3):
+        assert make(f"{arena.prefix}{number}") is not None
+    with pytest.raises(DeviceBufferError, match="no room"):
+        make(f"{arena.prefix}3")
+    assert len(list(segment.names(arena.prefix))) == 3
+
+
+@pytest.mark.parametrize("name", ["", "x" * 113, "ü" * 57])
+def test_name_that_does_not_fit_is_refused(arena: Arena, name: str) -> None:
+    with pytest.raises(DeviceBufferError, match="1 to 112 bytes"):
+        make(f"{arena.prefix}{name}")
+
+
+def test_segment_that_cannot_be_filled_is_not_there(arena: Arena) -> None:
+    def fail(_: memoryview) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    with pytest.raises(DeviceBufferError, match=r"no memory .* Cannot allocate memory"):
+        segment.create(f"{arena.prefix}one", 8, fail)
+    assert not list(segment.names(arena.prefix))
+    assert make(f"{arena.prefix}one") is not None
+
+
+def test_process_killed_while_it_creates_a_segment_blocks_no_other(arena: Arena) -> None:
+    pid = os.fork()
+    if pid == 0:
+        segment.create(f"{arena.public_prefix}one", 8, lambda _: os.kill(os.getpid(), 9))
+    os.waitpid(pid, 0)
+    assert make(f"{arena.prefix}one") is not None
+    assert bytes(segment.attach(f"{arena.prefix}one")) == b"\7" + bytes(7)
+
+
+def test_closed_or_replaced_descriptor_loses_no_open_memory(arena: Arena, tmp_path: Path) -> None:
+    make(f"{arena.prefix}one")
+    with BufferStore(KNOWN, arena.prefix) as store:
+        store.get_or_open(MOTOR).valid = True
+        fd, other = os.dup(arena.fd), os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+        os.dup2(other, arena.fd)
+        try:
+            with BufferStore(KNOWN, arena.prefix) as second:
+                assert second.get_or_open(MOTOR, create=False).valid
+            with pytest.raises(DeviceBufferError, match="no memory"):
+                make(f"{arena.prefix}new")
+        finally:
+            os.dup2(fd, arena.fd)
+            os.close(fd)
+            os.close(other)
+        assert make(f"{arena.prefix}new") is not None
+
+
+@pytest.mark.parametrize("location", ["fd:9999", "fd:x", "fd:-1", "/proc/self/fd/9999", "/dev/null", "/dev/zero"])
+def test_location_without_arena_is_a_clear_error(location: str) -> None:
+    with pytest.raises(DeviceBufferError, match="the shared memory of the robot cannot be used"):
+        segment.attach(f"{location}/lease")
+    assert list(segment.names(f"{location}/")) == []
+
+
+def test_memory_without_seals_is_refused() -> None:
+    fd = os.memfd_create("rt-test")
+    try:
+        os.ftruncate(fd, SIZE)
+        with pytest.raises(DeviceBufferError, match="is not the shared memory"):
+            Mapping.of(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.ENOMEM, "no memory left"),
+        (errno.ENOSYS, "Function not implemented"),
+    ],
+)
+def test_system_without_such_memory_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
+    def refuse(*_args: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(ConfigError, match=f"cannot create shared memory: .*{words}"):
+        Arena("test")
+
+
+LIMITED = """
+import resource
+from rt.buffer.arena import Arena
+resource.setrlimit(resource.RLIMIT_{0}, ({1}, {1}))
+Arena("test")
+"""
+
+
+@pytest.mark.parametrize(("limit", "value"), [("FSIZE", 4096), ("NOFILE", 3)])
+def test_limit_of_the_process_is_named(limit: str, value: int) -> None:
+    program = LIMITED.format(limit, value)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr.splitlines()[-1].startswith("rt.errors.ConfigError: cannot create"), done.stderr
+    assert "ulimit" in done.stderr
+
+
+def test_fork_reaches_no_buffer_that_it_inherited(arena: Arena) -> None:
+    with BufferStore(KNOWN, arena.prefix) as store, LeaseTable.open(arena.prefix) as leases:
+        motor = store.get_or_open(MOTOR)
+        pad = store.get_or_open(("gamepad", 0))
+        motor.valid = pad.valid = True
+        motor.set("enc_pos", 3.0)
+        leases.beat()
+        pid = os.fork()
+        if pid == 0:
+            refused = 0
+            for use in (
+                lambda: motor.write("duty_cycle", 1.0),
+                lambda: motor.get("enc_pos"),
+                lambda: motor.set("enc_pos", 1.0),
+                motor.snapshot,
+                motor.read,
+                pad.get_update,
+                motor.transaction().__enter__,
+                lambda: setattr(pad, "valid", False),
+            ):
+                try:
+                    use()
+                except ExecutionError:
+                    refused += 1
+            leases.slot(0).begin()
+            os._exit(100 + refused + (50 if motor.valid or motor.dirty else 0))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 108
+        assert not leases.fresh()
+        assert motor.get("enc_pos") == 3.0
+        assert not motor.dirty
+        assert pad.valid
+
+
+def test_fork_without_python_has_no_mapping(arena: Arena) -> None:
+    flags = _flags_of(arena.mapping.address)
+    assert "dc" in flags, "the mapping survives a fork"
+
+
+def _flags_of(address: int) -> list[str]:
+    """The VmFlags of a mapping, from proc_pid_smaps(5)."""
+    found = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        found = found or line.startswith(f"{address:x}-")
+        if found and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise AssertionError("it is not mapped")
