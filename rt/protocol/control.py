@@ -1,7 +1,8 @@
 """What control and update datagrams carry: gamepads towards the robot, device values away from it.
 
 Both are notifications of `rt.protocol.rpc`: `[2, "update_gamepads", [{"0": {"lx": .., "ly": .., "rx": .., "ry": .., "btn": ..}}]]`
-(perhaps with a `Stamp` as a second argument) and `[2, "update", [{"<uid>": {"<param>": value}}]]`. The same structures are the
+(perhaps with a `Stamp` as a second argument) and `[2, "update", [{"<uid>": {"<param>": value}}]]`. A station whose gamepads are
+refused gets `[2, "refused", [by, you]]` back: the name of the station in control, and its own for `take_control`. The same structures are the
 arguments of methods of those names, so a handler annotates its argument with `GamepadUpdate` or `DeviceUpdate` and turns it with
 `gamepads` or `devices` into values with integer keys.
 
@@ -20,6 +21,7 @@ from rt.protocol import rpc
 
 UPDATE_GAMEPADS = "update_gamepads"
 UPDATE = "update"
+REFUSED = "refused"
 
 GAMEPADS = 4
 """Gamepads have the indices 0 to 3."""
@@ -74,6 +76,18 @@ class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     time: Annotated[float, msgspec.Meta(ge=0, le=1e12)] | None = None
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """What a station is told whose gamepads are refused since another one has control.
+
+    Attributes:
+        by: The name of the station in control; shortened where the whole does not fit.
+        you: The name of the refused station, for `take_control`; empty where it does not fit.
+    """
+
+    by: str
+    you: str = ""
+
+
 NEUTRAL = GamepadState(0.0, 0.0, 0.0, 0.0, 0)
 """A gamepad that nobody touches."""
 
@@ -86,6 +100,7 @@ GamepadUpdate: TypeAlias = dict[Literal["0", "1", "2", "3"], GamepadState]
 DeviceUpdate: TypeAlias = dict[str, dict[str, Value]]
 """As it travels: UID in decimal -> parameter -> value; a parameter that is absent has not changed."""
 
+_Names: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=1, max_length=2)]
 _INDICES = {str(index): index for index in range(GAMEPADS)}
 
 
@@ -152,6 +167,39 @@ def decode_gamepads(datagram: bytes, *, buttons: int = BUTTONS) -> dict[int, Gam
         RemoteProtocolError: It is no such notification, or a field is wrong.
     """
     return gamepads(_decode(UPDATE_GAMEPADS, datagram, most=2), buttons=buttons)
+
+
+def encode_refused(refused: Refused, most: int) -> bytes:
+    """The datagram that tells a station that its gamepads are refused.
+
+    Args:
+        refused: What to tell.
+        most: Length (bytes) of the datagram at most. Names are left out or shortened to fit; without any room for one, the
+            result is empty.
+    """
+    payload = rpc.encode(rpc.Notification(REFUSED, [refused.by, refused.you]))
+    if len(payload) <= most:
+        return payload
+    for length in range(len(refused.by), 0, -1):
+        payload = rpc.encode(rpc.Notification(REFUSED, [refused.by[:length]]))
+        if len(payload) <= most:
+            return payload
+    return b""
+
+
+def decode_refused(datagram: bytes) -> Refused:
+    """What a datagram says that tells a station that its gamepads are refused.
+
+    Raises:
+        RemoteProtocolError: The datagram is of another form.
+    """
+    message = rpc.decode(datagram)
+    if not isinstance(message, rpc.Notification) or message.method != REFUSED:
+        raise _bad(REFUSED, "expected one notification of this name", "$")
+    try:
+        return Refused(*msgspec.convert(message.params, _Names))
+    except msgspec.ValidationError as error:
+        raise _bad(REFUSED, f"expected one or two names: {error}", "$") from error
 
 
 def encode_devices(update: Mapping[int, Mapping[str, Value]]) -> bytes:

@@ -19,6 +19,16 @@ A station that names another session than the robot's, or a sequence that the ro
     20      8       the greatest sequence that the robot has obeyed in this session, 0 for none
     28      16      tag, made as above
 
+What the robot has to tell a station about a datagram that it obeyed goes back to where that came from, never longer than it:
+
+    offset  length  what
+    0       4       "rtn1"
+    4       8       id of the station's datagram key
+    12      8       session of the robot
+    20      8       sequence of the datagram that this is about
+    28      n       payload: a notification, see `rt.protocol.control`
+    28+n    16      tag, made as above
+
 So a station sends with session 0 and sequence 1, takes session and sequence from the answer (if its tag is right), and goes on
 counting from there; whenever the robot was restarted, it hears the new session. Neither side needs a clock or a file.
 
@@ -39,6 +49,7 @@ from rt.errors import LocalProtocolError
 
 REQUEST = b"rtc1"
 ANSWER = b"rta1"
+NOTICE = b"rtn1"
 ID_BYTES = 8
 SECRET_BYTES = 32
 SESSION_BYTES = 8
@@ -49,6 +60,8 @@ WINDOW = 64
 """Sequences of a station that are remembered, to tell a datagram that came again from one that came late."""
 
 _HEAD = struct.Struct(">4s8s8sQ")
+OVERHEAD = _HEAD.size + TAG_BYTES
+"""Bytes by which a signed datagram or notice is longer than its payload."""
 
 Verdict: TypeAlias = Literal[
     "obeyed", "unsigned", "stranger", "malformed", "unknown", "forged", "session", "late", "replayed"
@@ -81,12 +94,14 @@ class Checked(msgspec.Struct, frozen=True):
         key_id: Whose it is, empty unless the tag was right.
         payload: What to obey, empty unless the verdict is `obeyed`.
         answer: What to send back to where it came from, empty for nothing.
+        sequence: Of an obeyed datagram.
     """
 
     verdict: Verdict
     key_id: bytes = b""
     payload: bytes = b""
     answer: bytes = b""
+    sequence: int = 0
 
 
 class ReplayWindow:
@@ -154,9 +169,19 @@ class Verifier:
         window = self._windows.setdefault(key.id, ReplayWindow())
         verdict: Verdict = window.take(sequence) if session == self._session else "session"
         if verdict == "obeyed":
-            return Checked("obeyed", key.id, datagram[_HEAD.size : -TAG_BYTES])
+            return Checked("obeyed", key.id, datagram[_HEAD.size : -TAG_BYTES], sequence=sequence)
         answer = _HEAD.pack(ANSWER, key.id, self._session, window.newest)
         return Checked(verdict, key.id, answer=_tagged(answer, key))
+
+    def notice(self, key: DatagramKey, sequence: int, payload: bytes) -> bytes:
+        """A notice to a station about a datagram that was obeyed.
+
+        Args:
+            key: The station's.
+            sequence: The datagram's.
+            payload: What to say.
+        """
+        return _tagged(_HEAD.pack(NOTICE, key.id, self._session, sequence) + payload, key)
 
 
 class Signer:
@@ -170,6 +195,7 @@ class Signer:
         self.session = NO_SESSION
         self.sequence = 0
         self._key = key
+        self._noticed = 0
 
     def sign(self, payload: bytes) -> bytes:
         """The datagram that carries a payload; each one has the next sequence.
@@ -190,10 +216,22 @@ class Signer:
         if key_id != self._key.id or not _is_tagged(datagram, self._key):
             return False
         if session != self.session:
-            self.session, self.sequence = session, newest
+            self.session, self.sequence, self._noticed = session, newest, 0
         # An old answer of this session may come again: the sequence only grows.
         self.sequence = max(self.sequence, newest)
         return True
+
+    def read_notice(self, datagram: bytes) -> bytes | None:
+        """The payload of a notice about a datagram of this session that is newer than the one of the last notice, or None."""
+        if len(datagram) < _HEAD.size + TAG_BYTES or not datagram.startswith(NOTICE):
+            return None
+        _, key_id, session, sequence = _HEAD.unpack_from(datagram)
+        if key_id != self._key.id or session != self.session or not _is_tagged(datagram, self._key):
+            return None
+        if not self._noticed < sequence <= self.sequence:
+            return None
+        self._noticed = sequence
+        return datagram[_HEAD.size : -TAG_BYTES]
 
 
 def _tagged(body: bytes, key: DatagramKey) -> bytes:

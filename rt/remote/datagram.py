@@ -162,6 +162,22 @@ class DatagramNode:
                 self.counters.sent += 1
                 return
 
+    def send_nowait(self, peer: bytes, payload: bytes) -> None:
+        """Send one datagram to a peer that `recv` has named, or drop and count it where the socket has no room.
+
+        Raises:
+            LocalProtocolError: The peer is none.
+            trio.ClosedResourceError: The node is not open.
+        """
+        self._open()
+        assert self._plain is not None
+        try:
+            self._plain.sendto(payload, socket.MSG_DONTWAIT, _parse_peer(peer))
+        except OSError:
+            self.counters.dropped += 1
+        else:
+            self.counters.sent += 1
+
     async def recv(self) -> tuple[bytes, bytes]:
         """Wait for a datagram; returns `host:port` of who sent it, and it.
 

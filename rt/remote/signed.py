@@ -13,8 +13,11 @@ from typing import Self, get_args
 import trio
 
 from rt import log
+from rt.errors import RemoteProtocolError
 from rt.keys import Bundle, Keyring
-from rt.protocol.signed import SESSION_BYTES, Checked, Signer, Verdict, Verifier
+from rt.protocol.control import Refused, decode_refused, encode_refused
+from rt.protocol.signed import NO_SESSION, OVERHEAD, SESSION_BYTES, Checked, Signer, Verdict, Verifier
+from rt.remote.caller import SourceAddress
 from rt.remote.datagram import DatagramNode
 from rt.remote.peer import DatagramPeers
 
@@ -29,6 +32,9 @@ BURST = 64
 
 COMPLAINT_INTERVAL = 1.0
 """Time between two log events about datagrams that were dropped, in s."""
+
+REFUSAL_LIFE = 2.0
+"""Time (s) for which a refusal holds at the station; the robot repeats it every second while it refuses."""
 
 _ALWAYS_SAID = {"unsigned", "stranger", "malformed", "unknown", "forged", "replayed"}
 """What a station that means well does not send; it may be `late`, or not know the session yet."""
@@ -92,8 +98,29 @@ class VerifyingNode:
         """See `send`."""
         await self._node.post(peer, payload)
 
+    def tell_refused(self, source: bytes, refused: Refused) -> None:
+        """Tell the source of a datagram that its gamepads are refused, signed if the datagram was; never at greater length.
+
+        Does not wait: what finds no room in the socket is dropped.
+
+        Args:
+            source: As `recv` returned it.
+            refused: Who has control.
+        """
+        if not isinstance(source, SourceAddress):
+            return
+        if not source.station:
+            payload = encode_refused(refused, source.size)
+        else:
+            key = self._keyring.datagram_keys.get(source.key_id)
+            payload = encode_refused(refused, source.size - OVERHEAD)
+            if key is not None and payload:
+                payload = self._verifier.notice(key, source.sequence, payload)
+        if payload:
+            self._node.send_nowait(source, payload)
+
     async def recv(self) -> tuple[bytes, bytes]:
-        """Wait for a datagram that is obeyed; returns `host:port` of who sent it, and its payload.
+        """Wait for a datagram that is obeyed; returns a `SourceAddress`, `host:port` of who sent it, and its payload.
 
         A checkpoint. A cancel loses nothing.
 
@@ -109,15 +136,23 @@ class VerifyingNode:
             checked = self._verifier.check(datagram, self._keyring.datagram_keys)
             if checked.verdict == "unsigned" and not self.required:
                 if self._peers is None or self._peers.admits(peer):
-                    return peer, datagram
+                    return self._source(peer, datagram, checked), datagram
                 checked = Checked("stranger")
             self.verdicts[checked.verdict] += 1
             if checked.verdict == "obeyed":
-                return peer, checked.payload
+                return self._source(peer, datagram, checked), checked.payload
             if checked.verdict in _ALWAYS_SAID:
                 self._complain(checked, peer)
             if checked.answer and self._may_answer(checked.key_id, peer):
                 await self._node.send(peer, checked.answer)
+
+    def _source(self, peer: bytes, datagram: bytes, checked: Checked) -> SourceAddress:
+        source = SourceAddress(peer)
+        source.size = len(datagram)
+        if checked.verdict == "obeyed":
+            source.station = self._keyring.station_of_datagram(checked.key_id) or ""
+            source.key_id, source.sequence = checked.key_id, checked.sequence
+        return source
 
     def _another(self) -> tuple[bytes, bytes] | None:
         with contextlib.suppress(trio.WouldBlock):
@@ -156,20 +191,52 @@ class StationNode(DatagramNode):
     Args:
         host: Of the robot.
         port: Of its control address, `port_base` + 2.
-        bundle: The station's key.
+        bundle: The station's key; None for a robot that wants none.
     """
 
-    def __init__(self, host: str, port: int, bundle: Bundle) -> None:
+    def __init__(self, host: str, port: int, bundle: Bundle | None) -> None:
         super().__init__(host, port, bind=False)
-        self._signer = Signer(bundle.datagram)
+        self._signer = Signer(bundle.datagram) if bundle else None
+        self._refused: Refused | None = None
+        self._refused_at = -math.inf
+        self._log = log.get_logger()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the robot obeys what is sent: it has told its session, or no key is used."""
+        return self._signer is None or self._signer.session != NO_SESSION
+
+    @property
+    def refused(self) -> Refused | None:
+        """Which station has control while the robot refuses the gamepads of this one; None while it does not.
+
+        `take_control` of broker-service takes control over. What the robot says is known up to `REFUSAL_LIFE` s late.
+        """
+        return self._refused if trio.current_time() < self._refused_at + REFUSAL_LIFE else None
 
     async def send(self, peer: bytes, payload: bytes) -> None:
         """Sign and send one datagram; see `DatagramNode.send`."""
-        await super().send(peer, self._signer.sign(payload))
+        await super().send(peer, self._signer.sign(payload) if self._signer else payload)
 
     async def recv(self) -> tuple[bytes, bytes]:
-        """Heed the robot's answers, and wait for anything else; see `DatagramNode.recv`."""
+        """Handle the robot's answers and notices, and wait for anything else; see `DatagramNode.recv`."""
         while True:
             peer, datagram = await super().recv()
-            if not self._signer.hear(datagram):
+            if self._signer is not None and self._signer.hear(datagram):
+                continue
+            notice = self._signer.read_notice(datagram) if self._signer else datagram
+            if notice is None or not self._note(notice):
                 return peer, datagram
+
+    def _note(self, notice: bytes) -> bool:
+        """Note that the robot refuses this station's gamepads; False for any other notice."""
+        try:
+            refused = decode_refused(notice)
+        except RemoteProtocolError:
+            return False
+        if self.refused is None:
+            self._log.warning(
+                "gamepads refused: another station has control", commander=refused.by, station=refused.you
+            )
+        self._refused, self._refused_at = refused, trio.current_time()
+        return True

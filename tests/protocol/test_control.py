@@ -140,3 +140,40 @@ def test_a_value_that_is_no_number_is_refused(value: Any) -> None:
 def test_another_message_is_no_control_datagram(message: rpc.Envelope) -> None:
     with pytest.raises(RemoteProtocolError, match="expected one notification"):
         control.decode_gamepads(rpc.encode(message))
+
+
+@given(st.text(max_size=80), st.text(max_size=80), st.integers(0, 300))
+def test_a_refusal_survives_the_trip_and_is_no_longer_than_allowed(by: str, you: str, most: int) -> None:
+    datagram = control.encode_refused(control.Refused(by, you), most)
+    assert len(datagram) <= most
+    if not datagram:
+        assert most < 20
+        return
+    refused = control.decode_refused(datagram)
+    assert by.startswith(refused.by)
+    assert refused.you in {you, ""}
+    if most == 300 and max(len(by), len(you)) < 20:
+        assert refused == control.Refused(by, you)
+
+
+def test_a_refusal_fits_into_the_shortest_gamepad_update() -> None:
+    request = control.encode_gamepads({0: NEUTRAL})
+    whole = control.Refused("0123456789abcdef@10.0.0.1", "fedcba9876543210@10.0.0.2")
+    assert control.decode_refused(control.encode_refused(whole, len(request))) == whole
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        b"",
+        b"\xff",
+        rpc.encode(rpc.Notification("update", ["a"])),
+        rpc.encode(rpc.Notification("refused", [])),
+        rpc.encode(rpc.Notification("refused", [1])),
+        rpc.encode(rpc.Notification("refused", ["a", "b", "c"])),
+        rpc.encode(rpc.Request(1, "refused", ["a"])),
+    ],
+)
+def test_what_is_no_refusal_is_refused(datagram: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        control.decode_refused(datagram)

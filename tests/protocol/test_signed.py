@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rt.errors import LocalProtocolError
 from rt.protocol import rpc
-from rt.protocol.signed import NO_SESSION, SEQUENCE_MAX, DatagramKey, ReplayWindow, Signer, Verifier
+from rt.protocol.signed import NO_SESSION, OVERHEAD, SEQUENCE_MAX, DatagramKey, ReplayWindow, Signer, Verifier
 
 BLUE = DatagramKey(b"blue-key", bytes(range(32)))
 RED = DatagramKey(b"red--key", bytes(32))
@@ -166,3 +166,30 @@ def test_keys_and_sessions_have_their_lengths() -> None:
     for session in (NO_SESSION, b"short"):
         with pytest.raises(ValueError, match="not all zero"):
             Verifier(session)
+
+
+def test_a_notice_has_the_form_that_is_written_down() -> None:
+    signer, verifier = met()
+    checked = verifier.check(signer.sign(b"x"), KEYS)
+    head = b"rtn1" + BLUE.id + SESSION + checked.sequence.to_bytes(8, "big") + b"why"
+    notice = verifier.notice(BLUE, checked.sequence, b"why")
+    assert notice == head + blake2b(head, key=BLUE.secret, digest_size=16).digest()
+    assert len(notice) == len(b"why") + OVERHEAD
+    assert not signer.hear(notice)
+    assert signer.read_notice(notice) == b"why"
+
+
+def test_a_notice_counts_once_and_only_from_the_robot_of_this_session() -> None:
+    signer, verifier = met()
+    first, second = (verifier.check(signer.sign(b"x"), KEYS).sequence for _ in range(2))
+    old, new = verifier.notice(BLUE, first, b"old"), verifier.notice(BLUE, second, b"new")
+    wrong = (
+        *(b"", b"rtn1", new[:-1], new[:-1] + bytes([new[-1] ^ 1]), new.replace(b"new", b"bad")),
+        verifier.notice(RED, second, b"of another station"),
+        Verifier(b"session2").notice(BLUE, second, b"of another start"),
+        verifier.notice(BLUE, second + 10, b"about what was never sent"),
+        signer.sign(b"a request"),
+    )
+    assert [signer.read_notice(each) for each in wrong] == [None] * len(wrong)
+    assert signer.read_notice(new) == b"new"
+    assert [signer.read_notice(each) for each in (new, old)] == [None, None]
