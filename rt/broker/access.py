@@ -20,6 +20,7 @@ class StationsReport(msgspec.Struct, frozen=True):
         admitted: Connections of stations since the robot started.
         refused: Connections with a key that does not count.
         datagrams: Signed control datagrams since the robot started, and those that lacked a signature, by what became of them.
+        commander: The station in control of the gamepads, keyed or not; null while control is free.
     """
 
     network: list[str]
@@ -28,6 +29,7 @@ class StationsReport(msgspec.Struct, frozen=True):
     admitted: int
     refused: int
     datagrams: dict[str, int]
+    commander: str | None = None
 
 
 class Access:

@@ -45,24 +45,25 @@ class StampBook:
     """
 
     def __init__(self) -> None:
-        self._stations: OrderedDict[str, _Station] = OrderedDict()
+        self._stations: OrderedDict[tuple[str, str], _Station] = OrderedDict()
         self.refused = 0
 
-    def check(self, stamp: Stamp, now: float) -> None:
+    def check(self, stamp: Stamp, now: float, place: str = "") -> None:
         """Note an update that has come in.
 
         Args:
             stamp: What it carries.
             now: When it came (s, of a clock that is never set).
+            place: Where the station is; stations of the same name at different places are different ones.
 
         Raises:
             RemoteProtocolError: It is not newer than the last of its station, or too old; nothing of it may count.
         """
-        station = self._stations.setdefault(stamp.station, _Station(now))
+        station = self._stations.setdefault((place, stamp.station), _Station(now))
         if not stamp.station and now - station.heard > RESET_TIME:
             # A station without a name cannot take another one when it is started anew and counts from 0 again.
             station.seq = -1
-        self._stations.move_to_end(stamp.station)
+        self._stations.move_to_end((place, stamp.station))
         if len(self._stations) > MOST_STATIONS:
             self._stations.popitem(last=False)
         if stamp.seq is not None:

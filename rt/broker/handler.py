@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 
 from rt.broker.access import StationsReport
+from rt.broker.driving import CommanderReport, Driving, sender_of
 from rt.broker.gamepads import GamepadFeed
 from rt.broker.options import OptionKeeper
 from rt.catalog import Parameter
@@ -17,6 +19,7 @@ from rt.lint.request import LintRequest
 from rt.protocol import control
 from rt.protocol.control import Stamp
 from rt.remote import Handler, route
+from rt.remote.caller import caller
 
 
 class Broker(Handler):
@@ -51,6 +54,11 @@ class Broker(Handler):
         self._status = status
         self._stations = stations
         self._linting = trio.Lock()
+
+    @property
+    def driving(self) -> Driving:
+        """Who is in control of the robot."""
+        return self._gamepads.driving
 
     @property
     def button_params(self) -> list[Parameter]:
@@ -90,9 +98,31 @@ class Broker(Handler):
     def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:
         """Store the state of one or more gamepads: index -> lx, ly, rx, ry (-1 to 1) and btn.
 
-        With a stamp (station, seq, time) an update that comes late, twice or after its successor is refused.
+        With a stamp (station, seq, time) an update that comes late, twice or after its successor is refused. While another
+        station has control, every update is refused; take_control takes it over.
         """
-        self._gamepads.feed(control.gamepads(update, buttons=len(self._gamepads.buttons)), stamp)
+        states = control.gamepads(update, buttons=len(self._gamepads.buttons))
+        self._gamepads.feed(states, stamp, sender_of(caller(), stamp.station if stamp else ""))
+
+    @route(inline=True)
+    def take_control(self, station: str | None = None) -> CommanderReport:
+        """Take control of the robot's gamepads over from another station; its sticks have to be at rest once before they count.
+
+        Without a name: for the station that calls, or else for the one that is being refused.
+        """
+        self.driving.take_control(caller(), station)
+        return self.driving.report()
+
+    @route(inline=True)
+    def release_control(self) -> CommanderReport:
+        """Free control of the robot's gamepads for the next station that sends."""
+        self.driving.release_control(caller())
+        return self.driving.report()
+
+    @route(inline=True)
+    def commander(self) -> CommanderReport:
+        """Which station has control of the robot's gamepads, since when, whether it is live, and which ones are refused."""
+        return self.driving.report()
 
     @route(inline=True)
     def status(self) -> Any:
@@ -101,5 +131,7 @@ class Broker(Handler):
 
     @route(inline=True)
     def stations(self) -> StationsReport | None:
-        """Who may connect from the network, and what was refused: connections, and control datagrams by the reason."""
-        return self._stations() if self._stations else None
+        """Who may connect from the network, who has control, and what was refused: connections, and control datagrams by the reason."""
+        if self._stations is None:
+            return None
+        return msgspec.structs.replace(self._stations(), commander=self.driving.report().commander)

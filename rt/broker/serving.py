@@ -1,36 +1,72 @@
 """The broker's tasks together: router, gamepads in, device updates out, and the methods of the robot itself."""
 
+import math
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from rt.app import Application
 from rt.broker.access import Access
+from rt.broker.commander import Refusal
+from rt.broker.driving import ControlRefusedError, Driving
 from rt.broker.gamepads import GamepadFeed
 from rt.broker.handler import Broker
 from rt.broker.updates import UpdatePublisher
 from rt.buffer import BufferStore
 from rt.config import kept
-from rt.protocol.control import Stamp
-from rt.remote import Gate, Handler, route
+from rt.protocol.control import Refused, Stamp
+from rt.remote import Gate, Handler, Node, VerifyingNode, route
+from rt.remote.caller import caller
 from rt.remote.handler import Route
 
+NOTICE_INTERVAL = 1.0
+"""Least time (s) between two datagrams that tell a source that its gamepads are refused."""
+_SOURCES_MAX = 256
 
-class _Controls(Handler):
-    """What the driver's station may call by datagram, which anybody on its network can send: gamepads and nothing else."""
+
+class Controls(Handler):
+    """What the driver's station may call by datagram, which anybody on its network can send: gamepads and nothing else.
+
+    Invariant: a datagram draws at most one datagram, never a longer one, and a source at most one a second.
+
+    Args:
+        broker: Takes the gamepads.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._node: VerifyingNode | None = None
+        self._told: OrderedDict[bytes, float] = OrderedDict()
+
+    def answer_through(self, node: Node) -> None:
+        """Send notices through the node of the service of this handler."""
+        self._node = node if isinstance(node, VerifyingNode) else None
 
     @route(inline=True)
     def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:
         """Store the state of one or more gamepads: index -> lx, ly, rx, ry (-1 to 1) and btn."""
-        self._broker.update_gamepads(update, stamp)
+        try:
+            self._broker.update_gamepads(update, stamp)
+        except ControlRefusedError as error:
+            self._tell(caller().peer, error.refusal)
 
     def routes(self) -> dict[str, Route]:
         """The one method."""
         return {"update_gamepads": super().routes()["update_gamepads"]}
+
+    def _tell(self, source: bytes, refusal: Refusal) -> None:
+        now = trio.current_time()
+        if self._node is None or now < self._told.get(source, -math.inf) + NOTICE_INTERVAL:
+            return
+        self._told[source] = now
+        self._told.move_to_end(source)
+        if len(self._told) > _SOURCES_MAX:
+            self._told.popitem(last=False)
+        self._node.tell_refused(source, Refused(refusal.by, refusal.you))
 
 
 async def serve(
@@ -41,6 +77,7 @@ async def serve(
     instance: str,
     directory: Path,
     status: Callable[[], list[dict[str, Any]]],
+    driving: Driving | None = None,
 ) -> None:
     """Let the broker serve as tasks of an application, which end with it; returns when calls can come in.
 
@@ -51,11 +88,12 @@ async def serve(
         instance: The name of the robot's instance.
         directory: The instance directory.
         status: Says how the robot's children are, in plain values.
+        driving: Who is in control; by default a new one, which only the broker knows.
 
     Raises:
         InstanceBusyError: Another program holds one of its addresses.
     """
-    gamepads = GamepadFeed(store)
+    gamepads = GamepadFeed(store, driving)
     app.gate = gate
     access = Access(app.config, gate)
     access.announce()
@@ -69,7 +107,10 @@ async def serve(
     )
     await app.make_router()
     await app.make_service(handler)
-    access.watch(await app.make_control_service(_Controls(handler)))
+    controls = Controls(handler)
+    control_service = await app.make_control_service(controls)
+    controls.answer_through(control_service.node)
+    access.watch(control_service)
     app.nursery.start_soon(gamepads.run)
     app.report_health()
     updates = UpdatePublisher(store, await app.make_update_node(), app.config.update_interval)

@@ -155,6 +155,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "time limit (of a main: the period) of each function, by a pattern of its name; the last match counts",
         ),
     ] = msgspec.field(default_factory=lambda: {".*_setup": 1.0, ".*_main": 0.05})
+    teleop_needs_gamepad: Annotated[
+        bool,
+        _about(_CODE, "in teleop nothing moves while the gamepads are silent, or before their sticks were at rest"),
+    ] = True
     thread_pool_workers: Annotated[int, _about(_CODE, "threads for code that blocks", ge=1, le=64)] = 1
 
     log_level: Annotated[

@@ -20,6 +20,7 @@ from rt.errors import (
     RuntimeBaseException,
 )
 from rt.protocol import rpc
+from rt.remote.caller import Caller, set_caller
 from rt.remote.counters import ServiceCounters
 from rt.remote.handler import Handler, Route, unknown
 from rt.remote.node import Node
@@ -210,6 +211,7 @@ class Service:
         except RemoteProtocolError as error:
             await self._refuse(peer, message, error.message, error.context)
             return
+        set_caller(Caller(peer, self.node.routed))
         try:
             result = await self._invoke(route, args)
         except RuntimeBaseException as error:

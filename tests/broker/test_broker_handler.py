@@ -37,6 +37,7 @@ def test_the_buttons_are_the_bool_parameters_in_their_order(broker: Broker) -> N
 def test_the_methods_are_described_with_their_types(broker: Broker) -> None:
     described = broker.describe()
     methods = {"get_option", "set_option", "lint", "update_gamepads", "stations", "status", "describe"}
+    methods |= {"take_control", "release_control", "commander"}
     assert methods == set(described)
     assert described["lint"].result is not None
     assert [each.name for each in described["update_gamepads"].arguments] == ["update", "stamp"]

@@ -92,7 +92,7 @@ def autonomous_setup():
         for step in range(1, 5):
             await motor.written(duty_cycle=step / 10)
         driver.cancel_scope.cancel()
-    assert (await robot.said("stick"))["event"] == "stick 0.0"
+    assert (await robot.said("stick "))["event"] == "stick 0.0"
     since = len(motor.messages)
     await robot.call("idle")
     await motor.disabled(since)

@@ -1,0 +1,331 @@
+"""The driver of the robot: which station is in control, whether it is live, and who may call what moves the robot.
+
+`Driving` joins two pure state machines, `rt.broker.commander` and `rt.broker.driver`, with the log and the clock. It has no
+task and no timer of its own: `rt.broker.gamepads` calls `tick` at `deadline`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import trio
+
+from rt import log
+from rt.broker.commander import HANDOVER, Arbiter, Refusal, Sender
+from rt.broker.driver import SILENCE, Driver, State
+from rt.errors import RemoteCallError
+from rt.protocol.control import GamepadState
+from rt.remote.caller import Caller
+
+Listener = Callable[[bool, str], None]
+"""Called with whether the driver is live, and with the reason."""
+
+COMPLAINT_INTERVAL = 1.0
+"""Least time (s) between two log events about refused stations."""
+REPEAT_INTERVAL = 60.0
+"""Time (s) after which a station that is still refused is logged again."""
+
+_REASONS = {
+    State.ABSENT: "no driver has control",
+    State.WAITING: "the sticks have not been at rest since the driver took control",
+    State.LIVE: "the driver is live",
+    State.SILENT: "the driver is silent",
+}
+_HINTS = {
+    State.ABSENT: "no gamepad is connected: nothing moves until one is connected and its sticks have been at rest",
+    State.WAITING: "a stick or a button of the gamepad is held: nothing moves until all are released once",
+    State.SILENT: "the gamepad is silent: nothing moves until it sends again and its sticks have been at rest",
+}
+
+
+class RefusedStation(msgspec.Struct, frozen=True):
+    """A station whose gamepads are refused.
+
+    Attributes:
+        station: Its name, for `take_control`.
+        updates: Its refused updates.
+        seconds: Time since the newest.
+    """
+
+    station: str
+    updates: int
+    seconds: float
+
+
+class CommanderReport(msgspec.Struct, frozen=True):
+    """What `commander` answers.
+
+    Attributes:
+        commander: The station in control; null while control is free.
+        since: When it took control (ISO 8601, UTC).
+        driver: absent, waiting (until the sticks have been at rest), live or silent.
+        refused: The stations that were refused within the last seconds, newest last.
+    """
+
+    commander: str | None
+    since: str | None
+    driver: str
+    refused: list[RefusedStation]
+
+
+class ControlRefusedError(RemoteCallError):
+    """Another station is in control."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.sentence, commander=refusal.by, station=refusal.you)
+        self.refusal = refusal
+
+
+class Driving:
+    """Knows the driver.
+
+    Attributes:
+        driver: The state machine of the driver; to be read only.
+        arbiter: Who is in control; to be read only.
+    """
+
+    def __init__(self) -> None:
+        self.driver = Driver()
+        self.arbiter = Arbiter()
+        self._listeners: list[Listener] = []
+        self._forgetters: list[Callable[[], None]] = []
+        self._log = log.get_logger()
+        self._was_silent = False
+        self._logged: dict[str, float] = {}
+        self._logged_at = -math.inf
+        self._suppressed = 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what the driver sends may move the robot."""
+        return self.driver.is_live
+
+    @property
+    def is_present(self) -> bool:
+        """Whether a gamepad sends updates."""
+        return self.driver.is_present
+
+    @property
+    def reason(self) -> str:
+        """Why the driver is live or not, for the log."""
+        return _REASONS[self.driver.state]
+
+    @property
+    def hint(self) -> str | None:
+        """What a person has to do before teleop moves anything; None for nothing."""
+        return _HINTS.get(self.driver.state)
+
+    @property
+    def deadline(self) -> float:
+        """When `tick` is due."""
+        return self.driver.deadline
+
+    def listen(self, listener: Listener) -> None:
+        """Call a function whenever the driver becomes live or ceases to be; it may neither wait nor raise."""
+        self._listeners.append(listener)
+
+    def listen_handover(self, forget: Callable[[], None]) -> None:
+        """Call a function whenever control ends or changes hands, before a value of the next driver is stored."""
+        self._forgetters.append(forget)
+
+    def begin(self) -> str | None:
+        """Begin a mode that the driver commands.
+
+        Returns:
+            `hint`: sticks that are deflected now have to be at rest once before they count.
+        """
+        before = self.driver.state
+        self.driver.begin(trio.current_time())
+        if before is self.driver.state is State.WAITING:
+            self._log_waiting()  # a person who begins the mode has to know
+        self._settle(before)
+        return self.hint
+
+    def may_command(self, caller: Caller) -> str | None:
+        """Decide on a call that moves the robot.
+
+        Stopping is never refused, nor is a call of the robot's own user. Without keys, calls from the network cannot be told
+        from those of that user.
+
+        Returns:
+            None, or a sentence that says who has control and what to do.
+        """
+        commander = self.arbiter.commander(trio.current_time())
+        if not caller.station or commander is None or commander.key == caller.station:
+            return None
+        return Refusal(commander.name, caller.station).sentence
+
+    def judge(self, sender: Sender) -> None:
+        """Refuse an update of a sender that is not in control.
+
+        Raises:
+            ControlRefusedError: Another sender is in control; the refusal is counted and logged.
+        """
+        refusal = self.arbiter.judge(sender, trio.current_time())
+        if refusal is not None:
+            self._log_refusal(refusal)
+            raise ControlRefusedError(refusal)
+
+    def admit(self, sender: Sender) -> None:
+        """Note the sender of an update that nothing has refused, before the update is stored; control may change hands."""
+        before = self.driver.state
+        if self.arbiter.accept(sender, trio.current_time()):
+            self._log.info("control taken", station=sender.name)
+            self._leave(before)
+
+    def update(self, states: Mapping[int, GamepadState]) -> None:
+        """Take in an admitted update that is stored."""
+        before = self.driver.state
+        self.driver.update(states, trio.current_time())
+        self._settle(before)
+
+    def tick(self) -> None:
+        """Let time pass."""
+        before = self.driver.state
+        self.driver.tick(trio.current_time())
+        self._settle(before)
+
+    def take_control(self, caller: Caller, name: str | None = None) -> None:
+        """Give control to a station.
+
+        Args:
+            caller: Who asks. A station with a key may take control for itself only.
+            name: The station; by default the one that calls, or else the only one that is being refused.
+
+        Raises:
+            RemoteCallError: The station is unknown, or it is not clear which one is meant.
+        """
+        now = trio.current_time()
+        sender = self._wanted(caller, name, now)
+        before = self.driver.state
+        former = self.arbiter.commander(now)
+        if former is not None and former.is_same(sender):
+            return
+        self.arbiter.take(sender, now)
+        self._log.warning(
+            "control taken over", station=sender.name, former=former.name if former else None, by=_text(caller.peer)
+        )
+        self._leave(before)
+
+    def release_control(self, caller: Caller) -> None:
+        """Free control for the next station that sends.
+
+        Raises:
+            RemoteCallError: The caller is a station that does not have control.
+        """
+        now = trio.current_time()
+        commander = self.arbiter.commander(now)
+        if caller.station and commander is not None and commander.key != caller.station:
+            raise RemoteCallError(
+                f"{commander.name} has control, not {caller.station}; only the station in control can release it"
+            )
+        before = self.driver.state
+        former = self.arbiter.release(now)
+        if former is not None:
+            self._log.warning("control released", station=former.name, by=_text(caller.peer))
+        self._leave(before)
+
+    def report(self) -> CommanderReport:
+        """The state, as `commander` answers it."""
+        now = trio.current_time()
+        commander = self.arbiter.commander(now)
+        since = datetime.now(UTC) - timedelta(seconds=now - self.arbiter.since)
+        return CommanderReport(
+            commander.name if commander else None,
+            since.isoformat(timespec="seconds") if commander else None,
+            str(self.driver.state),
+            [
+                RefusedStation(name, each.refused, round(now - each.heard, 1))
+                for name, each in self.arbiter.contenders.items()
+                if now < each.heard + REPEAT_INTERVAL
+            ],
+        )
+
+    def _wanted(self, caller: Caller, name: str | None, now: float) -> Sender:
+        if caller.station:
+            if name not in {None, caller.station}:
+                raise RemoteCallError(f"station {caller.station} can take control for itself only, not for {name!r}")
+            return self.arbiter.find(caller.station) or Sender(key=caller.station)
+        waiting = [each.sender for each in self.arbiter.waiting(now)]
+        if name is not None:
+            found = self.arbiter.find(name)
+            if found is None:
+                raise RemoteCallError(f"no station {name!r} sends gamepads; {_names(waiting)}")
+            return found
+        own = [each for each in waiting if each.line == _text(caller.peer)]
+        candidates = own or waiting
+        if len(candidates) != 1:
+            raise RemoteCallError(f"name the station that takes control; {_names(waiting)}")
+        return candidates[0]
+
+    def _leave(self, before: State) -> None:
+        """End the control of a driver: what its gamepads said last must not be read any more."""
+        self.driver.leave()
+        self._settle(before)
+        for forget in self._forgetters:
+            forget()
+
+    def _settle(self, before: State) -> None:
+        """Log a change of the driver's state, and tell the listeners when it concerns them."""
+        state = self.driver.state
+        if state is before:
+            return
+        name = self._name()
+        if state is State.SILENT:
+            self._was_silent = True
+            self._log.warning("driver silent", station=name, silence=SILENCE)
+        elif state is State.WAITING:
+            self._log_waiting()
+        elif state is State.LIVE:
+            self._log.info("driver live again" if self._was_silent else "driver live", station=name)
+            self._was_silent = False
+        if (state is State.LIVE) != (before is State.LIVE):
+            for listener in self._listeners:
+                listener(state is State.LIVE, self.reason)
+
+    def _log_waiting(self) -> None:
+        self._log.info("waiting for the sticks to be at rest", station=self._name())
+
+    def _name(self) -> str | None:
+        commander = self.arbiter.commander(trio.current_time())
+        return commander.name if commander else None
+
+    def _log_refusal(self, refusal: Refusal) -> None:
+        now = trio.current_time()
+        if now < self._logged.get(refusal.you, -math.inf) + REPEAT_INTERVAL:
+            return
+        if now < self._logged_at + COMPLAINT_INTERVAL:
+            self._suppressed += 1
+            return
+        self._logged = {name: when for name, when in self._logged.items() if now < when + REPEAT_INTERVAL}
+        self._logged[refusal.you] = self._logged_at = now
+        self._log.warning(
+            "gamepad update refused", station=refusal.you, commander=refusal.by, suppressed=self._suppressed
+        )
+        self._suppressed = 0
+
+
+def sender_of(caller: Caller, run: str = "") -> Sender:
+    """The sender of an update that a call carries.
+
+    Args:
+        caller: Who calls.
+        run: The `station` of the update's stamp.
+    """
+    line = _text(caller.peer)
+    host = "" if caller.is_routed else line.rpartition(":")[0]
+    return Sender(caller.station, host, line, run)
+
+
+def _names(waiting: list[Sender]) -> str:
+    if not waiting:
+        return f"no station was refused within the last {HANDOVER:g} s"
+    return f"refused were {', '.join(each.name for each in waiting)}"
+
+
+def _text(peer: bytes) -> str:
+    return peer.decode(errors="backslashreplace")
+
+
+__all__ = ["CommanderReport", "ControlRefusedError", "Driving", "RefusedStation", "sender_of"]

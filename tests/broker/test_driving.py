@@ -1,0 +1,302 @@
+"""The broker's side of driving: what counts as a sign of life, who is refused and told, and whom the root hears of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from trio.testing import MockClock
+
+from rt import catalog
+from rt.broker.commander import HANDOVER, Sender
+from rt.broker.driver import SILENCE, State
+from rt.broker.driving import COMPLAINT_INTERVAL, ControlRefusedError, sender_of
+from rt.broker.gamepads import GamepadFeed
+from rt.buffer import BufferStore
+from rt.errors import RemoteCallError, RemoteProtocolError
+from rt.protocol.control import NEUTRAL, GamepadState, Stamp
+from rt.remote.caller import LOCAL, Caller, SourceAddress
+
+PUSHED = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
+PULLED = GamepadState(0.0, -0.5, 0.0, 0.0, 0)
+FIRST = Sender(host="10.0.0.1", line="10.0.0.1:5000")
+SECOND = Sender(host="10.0.0.2", line="10.0.0.2:5000")
+
+
+def station(name: str) -> Caller:
+    address = SourceAddress(b"10.0.0.7:5000")
+    address.station = name
+    return Caller(address)
+
+
+@pytest.fixture
+def feed() -> GamepadFeed:
+    return GamepadFeed(BufferStore(catalog.load(), "", shared=False))
+
+
+@pytest.fixture
+def heard(feed: GamepadFeed) -> list[tuple[bool, str]]:
+    """What a listener is told."""
+    told: list[tuple[bool, str]] = []
+    feed.driving.listen(lambda live, reason: told.append((live, reason)))
+    return told
+
+
+def stick(feed: GamepadFeed, index: int = 0) -> float:
+    buffer = feed._store.get_or_open(("gamepad", index))
+    return float(buffer.get("joystick_left_y")) if buffer.valid else 0.0
+
+
+async def test_a_driver_that_falls_silent_is_reported_after_the_silence_and_not_before(
+    feed: GamepadFeed, heard: list[tuple[bool, str]], nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(feed.run)
+    for state in (NEUTRAL, PUSHED, PUSHED):
+        feed.feed({0: state})
+        await trio.sleep(0.02)
+    begun = trio.current_time() - 0.02
+    assert heard == [(True, "the driver is live")]
+    await trio.sleep_until(begun + SILENCE - 0.001)
+    assert feed.driving.is_live
+    await trio.sleep_until(begun + SILENCE + 0.001)
+    assert heard[1:] == [(False, "the driver is silent")]
+    feed.feed({0: PUSHED})
+    assert feed.driving.driver.state is State.WAITING
+    feed.feed({0: NEUTRAL})
+    assert [live for live, _ in heard] == [True, False, True]
+
+
+async def test_repeated_gaps_below_the_silence_raise_no_alarm(
+    feed: GamepadFeed, heard: list[tuple[bool, str]], nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(feed.run)
+    feed.feed({0: NEUTRAL})
+    for _ in range(50):
+        await trio.sleep(0.45)
+        feed.feed({0: PUSHED})
+    assert heard == [(True, "the driver is live")]
+
+
+REFUSED_SIGNS: dict[str, Callable[[GamepadFeed], None]] = {
+    "repeated": lambda feed: feed.feed({0: PUSHED}, Stamp("run", 1, 100.0), FIRST),
+    "late": lambda feed: feed.feed({0: PUSHED}, Stamp("run", 9, 1.0), FIRST),
+    "of another station": lambda feed: feed.feed({0: PUSHED}, Stamp("other", 1), SECOND),
+    "empty": lambda feed: feed.feed({}, Stamp("run", 9), FIRST),
+}
+
+
+@pytest.mark.parametrize("sign", REFUSED_SIGNS)
+async def test_what_is_refused_is_no_sign_of_life(
+    feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock, sign: str
+) -> None:
+    nursery.start_soon(feed.run)
+    feed.feed({0: NEUTRAL}, Stamp("run", 1, 100.0), FIRST)
+    for _ in range(20):
+        await trio.sleep(0.05)
+        try:
+            REFUSED_SIGNS[sign](feed)
+        except (RemoteProtocolError, ControlRefusedError):
+            continue
+        assert sign == "empty" or trio.current_time() < SILENCE
+    assert feed.driving.driver.state is State.SILENT
+    assert not feed._store.get_or_open(("gamepad", 0)).valid
+
+
+async def test_a_stamped_station_is_heard_whatever_its_clock_says(
+    feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(feed.run)
+    for number in range(100):
+        feed.feed({0: PUSHED if number else NEUTRAL}, Stamp("run", number, 1e9 + number * 0.0201), FIRST)
+        await trio.sleep(0.02)
+        assert feed.driving.is_live
+
+
+async def test_two_stations_at_once_do_not_mix(
+    feed: GamepadFeed, heard: list[tuple[bool, str]], nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(feed.run)
+    feed.feed({0: NEUTRAL}, sender=FIRST)
+    for _ in range(100):
+        feed.feed({0: PUSHED}, sender=FIRST)
+        with pytest.raises(ControlRefusedError, match=r"10\.0\.0\.1:5000 has control of the robot"):
+            feed.feed({0: PULLED, 1: PULLED}, sender=SECOND)
+        assert (stick(feed), stick(feed, 1)) == (0.5, 0.0)
+        await trio.sleep(0.02)
+    assert heard == [(True, "the driver is live")]
+    assert feed.driving.report().refused[0].updates == 100
+
+
+async def test_after_a_take_over_the_sticks_have_to_be_at_rest_and_the_former_ones_read_neutral(
+    feed: GamepadFeed, heard: list[tuple[bool, str]], autojump_clock: MockClock
+) -> None:
+    feed.feed({0: NEUTRAL, 1: NEUTRAL}, sender=FIRST)
+    feed.feed({0: PUSHED, 1: PUSHED}, sender=FIRST)
+    with pytest.raises(ControlRefusedError):
+        feed.feed({0: PULLED}, sender=SECOND)
+    feed.driving.take_control(LOCAL)
+    assert heard[-1] == (False, "no driver has control")
+    with pytest.raises(ControlRefusedError):
+        feed.feed({0: PUSHED, 1: PUSHED}, sender=FIRST)
+    feed.feed({0: PULLED}, sender=SECOND)
+    assert not feed.driving.is_live
+    assert stick(feed, 1) == 0.0
+    feed.feed({0: NEUTRAL}, sender=SECOND)
+    assert feed.driving.is_live
+
+
+async def test_control_passes_on_after_a_long_silence(
+    feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(feed.run)
+    feed.feed({0: NEUTRAL}, sender=FIRST)
+    refused = 0
+    while feed.driving.report().commander != SECOND.name:
+        try:
+            feed.feed({0: PUSHED}, sender=SECOND)
+        except ControlRefusedError:
+            refused += 1
+            await trio.sleep(0.1)
+    assert trio.current_time() == pytest.approx(HANDOVER, abs=0.2)
+    assert refused == pytest.approx(50, abs=3)
+    assert not feed.driving.is_live
+
+
+async def test_a_restarted_station_drives_again_after_its_silence(
+    feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(feed.run)
+    for number in range(3):
+        feed.feed({0: NEUTRAL}, Stamp("one", number, number * 0.02), Sender("blue", "10.0.0.1", "10.0.0.1:1", "one"))
+        await trio.sleep(0.02)
+    await trio.sleep(2.0)
+    feed.feed({0: NEUTRAL}, Stamp("two", 0, 0.0), Sender("blue", "10.0.0.1", "10.0.0.1:2", "two"))
+    assert feed.driving.is_live
+
+
+async def test_a_mode_begins_with_a_hint_of_what_is_missing(feed: GamepadFeed, autojump_clock: MockClock) -> None:
+    assert "no gamepad is connected" in str(feed.driving.begin())
+    feed.feed({0: PUSHED})
+    assert "is held" in str(feed.driving.begin())
+    feed.feed({0: NEUTRAL})
+    assert feed.driving.begin() is None
+    feed.feed({0: PUSHED})
+    assert feed.driving.is_live
+    assert "is held" in str(feed.driving.begin())
+    assert not feed.driving.is_live
+    await trio.sleep(SILENCE)
+    assert "is silent" in str(feed.driving.begin())
+
+
+async def test_the_log_names_what_happens_to_the_driver(
+    feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(feed.run)
+    with structlog.testing.capture_logs() as events:
+        feed.driving._log = structlog.get_logger()
+        feed.feed({0: PUSHED}, sender=FIRST)
+        feed.feed({0: NEUTRAL}, sender=FIRST)
+        await trio.sleep(SILENCE + 0.1)
+        feed.feed({0: PUSHED}, sender=FIRST)
+        feed.driving.begin()
+        feed.feed({0: NEUTRAL}, sender=FIRST)
+    said = [event["event"] for event in events if "gamepad" not in event["event"]]
+    assert said == [
+        "control taken",
+        "waiting for the sticks to be at rest",
+        "driver live",
+        "driver silent",
+        "waiting for the sticks to be at rest",
+        "waiting for the sticks to be at rest",
+        "driver live again",
+    ]
+
+
+async def test_a_refused_station_is_logged_once_and_many_are_logged_slowly(
+    feed: GamepadFeed, autojump_clock: MockClock
+) -> None:
+    def refuse(number: int) -> None:
+        with pytest.raises(ControlRefusedError):
+            feed.feed({0: PULLED}, sender=Sender(host=str(number), line=f"{number}:1"))
+
+    with structlog.testing.capture_logs() as events:
+        feed.driving._log = structlog.get_logger()
+        for _ in range(40):
+            feed.feed({0: PUSHED}, sender=FIRST)
+            refuse(1)
+            await trio.sleep(0.1)
+        for number in range(2, 30):
+            refuse(number)
+        await trio.sleep(COMPLAINT_INTERVAL)
+        refuse(30)
+    warnings = [event for event in events if event["event"] == "gamepad update refused"]
+    assert [event["station"] for event in warnings] == ["1:1", "2:1", "30:1"]
+    assert warnings[-1]["suppressed"] == 27
+
+
+async def test_only_the_one_in_control_and_the_robots_user_may_command(
+    feed: GamepadFeed, autojump_clock: MockClock
+) -> None:
+    driving = feed.driving
+    assert driving.may_command(station("red")) is None
+    feed.feed({0: NEUTRAL}, sender=sender_of(station("blue")))
+    assert driving.may_command(station("blue")) is None
+    assert driving.may_command(Caller(b"cli-1-client", is_routed=True)) is None
+    sentence = driving.may_command(station("red"))
+    assert sentence == "blue has control of the robot, not red; `rt call take_control red` takes it over"
+    driving.take_control(station("red"))
+    assert driving.may_command(station("red")) is None
+    assert driving.may_command(station("blue")) is not None
+    await trio.sleep(HANDOVER)
+    assert driving.may_command(station("blue")) is None
+
+
+async def test_who_may_take_and_release_control(feed: GamepadFeed, autojump_clock: MockClock) -> None:
+    driving = feed.driving
+    with pytest.raises(RemoteCallError, match="name the station"):
+        driving.take_control(LOCAL)
+    with pytest.raises(RemoteCallError, match="no station 'x' sends gamepads; no station was refused"):
+        driving.take_control(LOCAL, "x")
+    with pytest.raises(RemoteCallError, match="for itself only"):
+        driving.take_control(station("red"), "blue")
+    feed.feed({0: NEUTRAL}, sender=sender_of(station("blue")))
+    with pytest.raises(RemoteCallError, match="only the station in control can release it"):
+        driving.release_control(station("red"))
+    for sender in (FIRST, SECOND):
+        with pytest.raises(ControlRefusedError):
+            feed.feed({0: NEUTRAL}, sender=sender)
+    with pytest.raises(RemoteCallError, match=r"name the station .*10\.0\.0\.1:5000, 10\.0\.0\.2:5000"):
+        driving.take_control(LOCAL)
+    driving.take_control(LOCAL, SECOND.name)
+    assert driving.report().commander == SECOND.name
+    driving.release_control(LOCAL)
+    assert driving.report().commander is None
+    driving.take_control(LOCAL, SECOND.name)
+    feed.feed({0: NEUTRAL}, sender=SECOND)
+    assert driving.is_live
+
+
+async def test_the_report_holds_plain_values(feed: GamepadFeed, autojump_clock: MockClock) -> None:
+    import msgspec
+
+    empty: dict[str, Any] = msgspec.to_builtins(feed.driving.report())
+    assert empty == {"commander": None, "since": None, "driver": "absent", "refused": []}
+    feed.feed({0: NEUTRAL}, sender=FIRST)
+    with pytest.raises(ControlRefusedError):
+        feed.feed({0: NEUTRAL}, sender=SECOND)
+    full = msgspec.to_builtins(feed.driving.report())
+    assert (full["commander"], full["driver"]) == (FIRST.name, "live")
+    assert full["refused"] == [{"station": SECOND.name, "updates": 1, "seconds": 0.0}]
+
+
+async def test_many_stations_do_not_push_out_the_stamps_of_the_one_in_control(
+    feed: GamepadFeed, autojump_clock: MockClock
+) -> None:
+    recorded = Stamp("run", 5)
+    feed.feed({0: NEUTRAL}, recorded, FIRST)
+    for number in range(100):
+        with pytest.raises(ControlRefusedError):
+            feed.feed({0: PULLED}, Stamp(str(number), 1), Sender(host="10.0.0.2", line="x", run=str(number)))
+    with pytest.raises(RemoteProtocolError, match="sent twice"):
+        feed.feed({0: PUSHED}, recorded, FIRST)
