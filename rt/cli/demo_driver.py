@@ -67,6 +67,7 @@ class Driver:
         self._names = {int(uid): name for name, uid in config.dev_name.items()}
         self._seconds = math.inf if seconds is None else seconds
         self._sticks = (0.0, 0.0)
+        self._begun = math.inf
 
     async def drive(self, running: robot.Robot) -> None:
         """Let the robot drive in teleop for the time that was asked for, then let it be idle."""
@@ -78,11 +79,12 @@ class Driver:
         with trio.move_on_after(CONNECT_TIMEOUT):
             await self._tally.complete.wait()
         # As long as the robot: a driver who lets go before it is idle is told of in the log.
-        app.nursery.start_soon(self._move_sticks, app)
+        await app.nursery.start(self._move_sticks, app)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._show, store, running)
             await self._call(client, "teleop")
-            start = trio.current_time()
+            # The sticks rest until then: a stick that is deflected when teleop begins moves nothing.
+            start = self._begun = trio.current_time()
             try:
                 await trio.sleep(self._seconds)
             finally:
@@ -95,23 +97,26 @@ class Driver:
         await client.issue_call(method, address="executor-service", timeout=15.0)
         self._tally.calls += 1
 
-    async def _move_sticks(self, app: Any) -> None:
+    async def _move_sticks(self, app: Any, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Send gamepads until cancelled; started when the robot has one whose sticks are at rest."""
         control = await app.make_control_client()
-        start = trio.current_time()
         station = secrets.token_hex(8)
         for number in itertools.count():
-            phase = trio.current_time() - start
+            now = trio.current_time()
+            phase = max(0.0, now - self._begun)
             sticks = {
                 "lx": 0.4 * math.sin(phase),
-                "ly": 0.8 * math.sin(0.7 * phase + 0.5),
+                "ly": 0.8 * math.sin(0.7 * phase),
                 "rx": 0.0,
                 "ry": 0.0,
                 "btn": 0,
             }
             self._sticks = (sticks["lx"], sticks["ly"])
-            stamp = Stamp(station, number, phase)
+            stamp = Stamp(station, number, now)
             await control.issue_call("update_gamepads", {"0": sticks}, stamp, notification=True)
             self._tally.gamepads += 1
+            if number == 0:
+                task_status.started()
             await trio.sleep(STICK_INTERVAL)
 
     async def _show(self, store: Any, running: robot.Robot) -> None:

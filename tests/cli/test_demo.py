@@ -16,19 +16,24 @@ from rt.config import Config, load
 class Client:
     """Takes calls, as the robot would."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
         self.calls: list[str] = []
+        self.arguments: list[tuple[Any, ...]] = []
+        self.answered: list[float] = []
+        self._seconds = seconds
 
-    async def issue_call(self, method: str, *_: Any, **__: Any) -> None:
-        """Note a call."""
-        await trio.lowlevel.checkpoint()
+    async def issue_call(self, method: str, *arguments: Any, **_: Any) -> None:
+        """Note a call, and answer it later."""
         self.calls.append(method)
+        self.arguments.append(arguments)
+        await trio.sleep(self._seconds)
+        self.answered.append(trio.current_time())
 
 
 async def test_the_sticks_move_until_the_robot_ends_not_only_while_it_drives(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    robot, station = Client(), Client()
+    robot, station = Client(2.0), Client()
     tally = Tally(5)
 
     async def give(client: Any) -> Any:
@@ -47,6 +52,11 @@ async def test_the_sticks_move_until_the_robot_ends_not_only_while_it_drives(
         driver = Driver(Console(quiet=True), tally, Config(), 1.0)
         await driver.drive(running)
         assert robot.calls == ["teleop", "idle"]
+        # A stick that is deflected when teleop begins would move nothing.
+        before = [at for at, when in enumerate(station.answered) if when <= robot.answered[0]]
+        assert len(before) > 50
+        assert {station.arguments[at][0]["0"]["ly"] for at in before} == {0.0}
+        assert any(update["0"]["ly"] > 0.3 for update, _ in station.arguments)
         driven = tally.gamepads
         await trio.sleep(1)
         assert tally.gamepads > driven
