@@ -26,7 +26,7 @@ from rt.cli import table
 from rt.cli.device import LOCK_TIMEOUT
 from rt.instance import ENV_DIRECTORY, Instance
 from rt.protocol import control
-from rt.protocol.control import GamepadState
+from rt.protocol.control import NEUTRAL, GamepadState
 from rt.protocol.message import DevDisable, DevWrite, Message
 from rt.remote import Client, DatagramNode, SocketNode
 from rt.smartdevice.emulator import EmulatedDevice, connect_emulated, serve_pty
@@ -38,8 +38,11 @@ PATIENCE = 40.0
 """Deadline (s) for anything that should happen soon: a loaded machine with two cores is slow, and no test measures speed."""
 
 
+WAITING = "waiting for the sticks to be at rest"
+"""The event of a robot that moves nothing until its driver lets go of the sticks."""
+
 METHODS = {
-    "broker-service": {"get_option", "set_option", "lint", "stations"},
+    "broker-service": {"get_option", "set_option", "lint", "stations", "commander", "take_control", "release_control"},
     "device-service": {"list_uids", "ping", "read", "subscribe", "unsubscribe", "heartbeat", "disable"},
     "executor-service": {"auto", "teleop", "idle", "mode", "estop", "execute"},
 }
@@ -132,6 +135,7 @@ class Robot:
         self.nursery = nursery
         self.process: trio.Process | None = None
         self.log: list[dict[str, Any]] = []
+        self.rests = 0
         self.errors = b""
         self._news = trio.Event()
         self.environment = {"XDG_RUNTIME_DIR": str(folder / "run"), "HOME": str(folder), "TMPDIR": str(folder / "tmp")}
@@ -174,6 +178,7 @@ class Robot:
             for line in lines:
                 with contextlib.suppress(ValueError):
                     self.log.append(json.loads(line))
+                    self.rests += self.log[-1]["event"] == WAITING
             self._news.set()
             self._news = trio.Event()
 
@@ -309,12 +314,17 @@ class Robot:
             await self.said("the Smart Device is connected", uid=str(device.uid), count=since + 1)
 
     async def drive(self, *states: GamepadState) -> None:
-        """Be the driver's station: send states, again and again, until cancelled."""
+        """Be the driver's station: send states, again and again, until cancelled.
+
+        As a driver does, it lets go of the sticks at first, and whenever the robot waits for them to be at rest.
+        """
         node = DatagramNode.from_address(f"udp://127.0.0.1:{self.port_base + 2}", bind=False)
         async with node:
+            answered = -1
             while True:
                 for state in states:
-                    await node.send(b"", control.encode_gamepads({0: state}))
+                    resting, answered = answered != self.rests, self.rests
+                    await node.send(b"", control.encode_gamepads({0: NEUTRAL if resting else state}))
                     await trio.sleep(0.02)
 
     def sweep(self) -> None:

@@ -1,11 +1,12 @@
 """A driver's station, or a stranger, as a program that can be run on another machine (or in a network namespace).
 
-station.py HOST PORT_BASE drive Y [KEY]     send gamepads until killed, signed if there is a key
+station.py HOST PORT_BASE drive Y [KEY]     send gamepads until killed, at rest at first, signed if there is a key
 station.py HOST PORT_BASE attack KEY        replay and forge what the station of that key has sent
 station.py HOST PORT_BASE listen [KEY]      tell whether a line of the log comes
 station.py HOST PORT_BASE plug              tell whether a virtual Smart Device may connect
 """
 
+import itertools
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,22 +15,38 @@ import trio
 import zmq
 
 from rt.keys import Bundle, Keyring
-from rt.protocol.control import GamepadState, encode_gamepads
+from rt.protocol.control import NEUTRAL, GamepadState, encode_gamepads
 from rt.protocol.signed import Signer
 from rt.remote import DatagramNode, SocketNode, StationNode
 from rt.remote.gate import curve_options
 
 COPIES = 20
+RESTS = 10
+"""Updates at rest before the sticks move; a few may be lost."""
+PUSHES_AFTER = 50
+"""Updates after which a station that the robot does not obey moves its sticks."""
+REST = encode_gamepads({0: NEUTRAL})
 
 
 async def drive(host: str, base: int, y: str, key: str | None = None) -> None:
-    node = StationNode(host, base + 2, Bundle.load(Path(key))) if key else DatagramNode(host, base + 2, bind=False)
+    node = StationNode(host, base + 2, Bundle.load(Path(key)) if key else None)
     payload = encode_gamepads({0: GamepadState(0.0, float(y), 0.0, 0.0, 0)})
     async with node, trio.open_nursery() as nursery:
-        nursery.start_soon(node.recv)
-        while True:
-            await node.send(b"", payload)
+        nursery.start_soon(receive, node)
+        rests = 0
+        for number in itertools.count():
+            # The robot moves nothing before the sticks were at rest, and it gets nothing before the station knows its session.
+            # A stranger never does, and pushes nevertheless.
+            is_heard = node.is_ready and node.refused is None
+            at_rest = rests < RESTS if is_heard else number < PUSHES_AFTER
+            rests = rests + 1 if is_heard else 0
+            await node.send(b"", REST if at_rest else payload)
             await trio.sleep(0.02)
+
+
+async def receive(node: StationNode) -> None:
+    while True:
+        await node.recv()
 
 
 async def attack(host: str, base: int, key: str) -> None:
