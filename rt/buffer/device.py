@@ -2,7 +2,7 @@
 
 import ctypes
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from rt.buffer import mutex
@@ -55,6 +55,18 @@ class DeviceBuffer(Buffer):
     def interval(self) -> float:
         """The time between two reports, as granted (s); 0 without a subscription."""
         return float(self._view.interval) / 1000
+
+    @property
+    def granted(self) -> tuple[int, int]:
+        """The bitmap of the parameters that the device reports, and the time between two reports in ms, as its last answer gave them."""
+        view: Any = self._view
+        return view.subscription, view.interval
+
+    @property
+    def arrivals(self) -> Sequence[int]:
+        """How often a value of each parameter came in, by id; counts on while it is kept."""
+        counts: Sequence[int] = self._received
+        return counts
 
     @property
     def last_update(self) -> float:

@@ -5,6 +5,8 @@ However a client ends, its device gets a last DEV_DISABLE if the line still take
 """
 
 import contextlib
+import itertools
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -14,17 +16,30 @@ from rt import log
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.buffer.lease import ALL_MARKS
 from rt.errors import BufferBusyError, DeviceError
-from rt.protocol.message import PARAMS_MAX, DevRead, HbReq, Message, Ping, SubReq, SubRes
+from rt.log.throttle import Throttle
+from rt.protocol.message import PARAMS_MAX, DevRead, HbReq, Ping, SubReq, SubRes
 from rt.smartdevice.discovery import DISCOVERY_TIMEOUT, PING_INTERVAL, greeting, open_buffer
-from rt.smartdevice.intake import BUSY_TRIES, Intake
+from rt.smartdevice.exchange import NoAnswerError
+from rt.smartdevice.intake import BUSY_TRIES, Intake, Loss
 from rt.smartdevice.link import Link, LinkGoneError
 from rt.smartdevice.receiver import Receiver
+from rt.smartdevice.reports import LOST_AFTER, Reports, Verdict
 from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Gate, Sender
 from rt.smartdevice.subscriptions import Subscriptions
 
 ANSWER_TIMEOUT: Final = 1.0
 FAREWELL_TIMEOUT: Final = 0.1
 WRITE_INTERVAL: Final = 0.04
+SETTLE_TIME: Final = 1.0
+"""Time after a request for reports in which answers to earlier questions may still come, in s."""
+WHO_INTERVAL: Final = 5.0
+"""Time between two pings of a device that reports nothing, in s: another one may have taken its place."""
+RENEW_INTERVAL: Final = 0.5
+"""Least time between two renewals of a subscription, in s."""
+TOLD_AFTER: Final = 2.0
+"""Silence of a subscription that is logged when it is over, in s."""
+MOST_PATIENCE: Final = 5
+"""How many times as long as at first an answer is waited for in the end: what is slow must not be asked faster than it answers."""
 _LIFE_IDS: Final = (255, 254)
 """Ids of the heartbeat requests that no caller asked for; the running number of the others stays below."""
 
@@ -37,22 +52,40 @@ class SmartDeviceClient:
         gate: Says whether writes may be sent.
         write_interval: Least time between two rounds of writes in s, unless the catalog has one for the device.
         receiver: Receives from the link; one of its own if None.
+        throttle: Limits what is logged about the device; one of its own if None.
 
     Attributes:
         link: As above.
         uid: The device's UID, or None until it is discovered.
         ended: Set when `run` has ended.
+        missing: The bitmap of the subscribed parameters that the device stopped to report, if it was lost for that.
     """
 
     def __init__(
-        self, link: Link, gate: Gate, *, write_interval: float = WRITE_INTERVAL, receiver: Receiver | None = None
+        self,
+        link: Link,
+        gate: Gate,
+        *,
+        write_interval: float = WRITE_INTERVAL,
+        receiver: Receiver | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         self.link = link
         self.uid: int | None = None
         self.ended = trio.Event()
         self._receiver = receiver or Receiver()
+        self.missing = 0
         self._subscriptions = Subscriptions()
         self._outdated = False
+        self._reports = Reports()
+        self._catalog_request = SubReq(0, 0)
+        self._readable = 0
+        self._granted: tuple[int, int] | None = None
+        self._subscribing = 0
+        self._unanswered: int | None = None
+        self._asked = self._asked_who = -math.inf
+        self._longest = 0.0
+        self._throttle = throttle or Throttle("port", clock=trio.current_time)
         self._found: tuple[DeviceBuffer, SubRes] | None = None
         self._write_interval = write_interval
         self._sender = Sender(link, gate, write_interval)
@@ -69,8 +102,13 @@ class SmartDeviceClient:
 
     @property
     def lost(self) -> trio.Event:
-        """Set when the admitted device has fallen silent, or another one answers in its place; a new event with `admit`."""
+        """Set when the admitted device is lost, see `loss`; a new event with `admit`."""
         return self._intake.lost
+
+    @property
+    def loss(self) -> Loss:
+        """Why the device is lost."""
+        return self._intake.loss
 
     @property
     def heard(self) -> float:
@@ -85,6 +123,11 @@ class SmartDeviceClient:
     def drivers(self) -> int:
         """The bitmap of the marks of the writes that the device has been sent since it was disabled last."""
         return self._sender.drivers
+
+    @property
+    def wanted(self) -> int:
+        """The bitmap of the parameters that the admitted device should report."""
+        return self._wanted.params & self._readable if self._wanted.interval else 0
 
     @property
     def wished(self) -> bool:
@@ -146,6 +189,7 @@ class SmartDeviceClient:
         self._found = open_buffer(store, answer, self.link.name), answer
         if answer.uid != self.uid:
             self._subscriptions.clear()
+            self.missing = 0
         self.uid = answer.uid
         return answer.uid
 
@@ -158,6 +202,11 @@ class SmartDeviceClient:
         if self._found is None:
             raise RuntimeError("a device is admitted after it was discovered")
         buffer, answer = self._found
+        self.missing = 0
+        self._granted = self._unanswered = None
+        self._readable = buffer.peripheral.readable
+        self._catalog_request = buffer.make_sub_req()
+        self._reports = Reports()
         before = self.buffer.counters
         for name, *_ in before._fields_:
             setattr(buffer.counters, name, getattr(buffer.counters, name) + getattr(before, name))
@@ -192,9 +241,140 @@ class SmartDeviceClient:
                     self._sender.request(HbReq(heartbeat_id))
                 return
 
-    def lose(self) -> None:
-        """Take note that the device is silent."""
-        self._intake.lost.set()
+    def lose(self, loss: Loss = Loss.SILENT) -> None:
+        """Take note that the device is lost."""
+        self._intake.lose(loss)
+
+    def excuse(self, seconds: float) -> None:
+        """Do not count so many seconds as silence: this process did not read what came meanwhile."""
+        self.heard += seconds
+        self._reports.excuse(seconds)
+
+    def check_reports(self, now: float) -> None:
+        """Check whether the device reports what it granted; renew the subscription, or take note that the device is lost.
+
+        Returns at once and never raises.
+
+        Args:
+            now: The present time by trio's clock, in s.
+        """
+        if self._intake.uid is None or self.lost.is_set() or self._subscribing:
+            return
+        if self._unanswered is not None and self._unanswered == self._intake.statements:
+            # What it reports is not known: the answer to the last request was lost.
+            if now - self._asked >= LOST_AFTER + ANSWER_TIMEOUT:
+                self.lose_reports(self.wanted)
+            self._ask_who(now)
+        elif not self.wanted:
+            self._granted = None
+            self._reports.expect(0, 0.0, (), now)
+            if now - self._asked_who >= WHO_INTERVAL:
+                self._ask_who(now)
+        elif not self._compare(now):
+            self._intake.lose(Loss.RESTARTED)
+        else:
+            self._judge(now)
+
+    def lose_reports(self, params: int) -> None:
+        """Take note that the device is lost because it does not report the parameters of a bitmap."""
+        self.missing = params
+        self._intake.lose(Loss.MUTE)
+
+    def _judge(self, now: float) -> None:
+        """Do what the silence of the subscribed parameters asks for."""
+        match self._reports.look(self.buffer.arrivals, now):
+            case Verdict.LOST:
+                self.lose_reports(self._reports.silent)
+            case Verdict.RENEW:
+                self._renew(now)
+            case Verdict.ASK:
+                self._ask_who(now)
+            case Verdict.REPORTING if self._longest >= TOLD_AFTER:
+                self._throttle.log(
+                    self._log.warning,
+                    "the Smart Device reports again after its subscription was renewed",
+                    port=self.link.name,
+                    uid=str(self.uid),
+                    silence=round(self._longest, 2),
+                )
+        self._longest = self._reports.silence if self._reports.silent else 0.0
+
+    def _compare(self, now: float) -> bool:
+        """Compare what the device said last about its subscription with what it granted; False if it has forgotten it."""
+        params, interval = self.buffer.granted
+        params &= self._readable
+        stated = (params, interval) if params and interval else None
+        granted = self._granted
+        is_settled = now - self._asked >= SETTLE_TIME
+        if stated is None:
+            if granted is not None:
+                return not is_settled
+            self._reports.expect(self.wanted, self._wanted.interval / 1000, self.buffer.arrivals, now)
+            self._renew(now)
+        elif granted is None or (not is_settled and not granted[0] & ~params):
+            if stated != granted:
+                self._granted = stated
+                self._reports.expect(params, interval / 1000, self.buffer.arrivals, now)
+        elif stated != granted and is_settled:
+            self._throttle.log(
+                self._log.warning,
+                "the Smart Device has changed its subscription by itself: it is renewed",
+                port=self.link.name,
+                uid=str(self.uid),
+                params=self.buffer.peripheral.names(params),
+                interval=interval / 1000,
+            )
+            self._renew(now)
+        return True
+
+    @property
+    def _wanted(self) -> SubReq:
+        """The subscription that the device should have."""
+        return self._subscriptions.present or self._catalog_request
+
+    def _renew(self, now: float) -> None:
+        """Send the subscription again, without waiting for the answer."""
+        if now - self._asked >= RENEW_INTERVAL:
+            self._asked = now
+            with contextlib.suppress(DeviceError):
+                self._sender.request(self._wanted)
+
+    def _ask_who(self, now: float) -> None:
+        """Send a ping, whose answer tells the UID and the subscription, unless an answer is waited for already."""
+        self._asked_who = now
+        if not self._intake.greetings.awaited(0):
+            with contextlib.suppress(DeviceError):
+                self._sender.request(Ping())
+
+    async def reporting(self) -> bool:
+        """Wait until a discovered device reports the parameters that it stopped to report, as long as it answers.
+
+        Returns:
+            Whether it reports them; otherwise it has to be asked again who it is.
+
+        Raises:
+            DeviceError: The line takes nothing, or the device is gone.
+        """
+        if self._found is None:
+            raise RuntimeError("a device reports after it was discovered")
+        buffer, _ = self._found
+        readable = buffer.peripheral.readable
+        for tries in itertools.count(1):
+            request = self._subscriptions.present or buffer.make_sub_req()
+            missing = self.missing & request.params & readable if request.interval else 0
+            if not missing:
+                return True
+            patience = ANSWER_TIMEOUT * min(tries, MOST_PATIENCE)
+            try:
+                answer = await self._subscribe(request, patience)
+            except NoAnswerError:
+                return False
+            if answer.uid != self.uid:
+                return False
+            with trio.move_on_after(patience + 2 * answer.interval / 1000):
+                await self._intake.reported(answer.params & readable | missing)
+                return True
+        raise AssertionError
 
     async def ping(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """Ask the device who it is.
@@ -202,7 +382,8 @@ class SmartDeviceClient:
         Raises:
             DeviceError: No answer in time (`NoAnswerError`), or the device is gone.
         """
-        return await self._ask(Ping(), within)
+        self._sender.request(Ping())
+        return await self._intake.greetings.wait(0, within)
 
     async def subscribe(
         self,
@@ -234,7 +415,7 @@ class SmartDeviceClient:
 
     async def resubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """Ask for what counts now, which is what was asked for last, or what the catalog says; raises like `subscribe`."""
-        answer = await self._subscribe(self._subscriptions.present or self.buffer.make_sub_req(), within)
+        answer = await self._subscribe(self._wanted, within)
         self._outdated = False
         return answer
 
@@ -242,7 +423,7 @@ class SmartDeviceClient:
         """End the subscription; raises like `subscribe`."""
         request = SubReq(PARAMS_MAX, 0)
         self._subscriptions.add(request)
-        return await self._ask(request, within)
+        return await self._subscribe(request, within)
 
     def end_visits(self, is_over: Callable[[int], bool]) -> bool:
         """Forget the subscriptions of visits that are over; True if another one counts now, until `resubscribe` was answered."""
@@ -250,12 +431,18 @@ class SmartDeviceClient:
         return self._outdated
 
     async def _subscribe(self, request: SubReq, within: float) -> SubRes:
-        deadline = trio.current_time() + within
-        answer = await self._ask(request, within)
-        # An answer to an earlier ping says that nothing is subscribed: the one to this request is still to come.
-        while request.params and request.interval and not answer.interval:
-            answer = await self._intake.greetings.wait(0, max(deadline - trio.current_time(), 0.0))
-        return answer
+        self._asked = trio.current_time()
+        self._subscribing += 1
+        self._granted = None
+        self._unanswered = self._intake.statements
+        try:
+            self._sender.request(request)
+            # An answer to an earlier ping says that nothing is subscribed: the one to this request is still to come.
+            return await self._intake.greetings.wait(
+                0, within, lambda answer: bool(answer.interval or not (request.params and request.interval))
+            )
+        finally:
+            self._subscribing -= 1
 
     def read(self, params: list[str] | None = None) -> None:
         """Ask for parameters once; the values come into the buffer.
@@ -304,10 +491,6 @@ class SmartDeviceClient:
     def kick(self) -> None:
         """Look whether the buffer holds something to send; returns at once."""
         self._sender.kick()
-
-    async def _ask(self, message: Message, within: float) -> SubRes:
-        self._sender.request(message)
-        return await self._intake.greetings.wait(0, within)
 
     async def _read(self) -> None:
         while True:

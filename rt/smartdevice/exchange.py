@@ -1,5 +1,6 @@
 """Waiting for what a device answers."""
 
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import trio
@@ -22,8 +23,13 @@ class Exchange(Generic[T]):
         self._waiting: dict[int, list[_Slot[T]]] = {}
         self._closed = False
 
-    async def wait(self, key: int, within: float) -> T:
+    async def wait(self, key: int, within: float, accept: Callable[[T], bool] = lambda _answer: True) -> T:
         """Wait at most ``within`` s for the next answer of that key. A cancel leaves nothing behind.
+
+        Args:
+            key: The key.
+            within: How long to wait in s.
+            accept: Whether an answer is the one; it is asked for each answer of the key, and may not raise.
 
         Raises:
             NoAnswerError: No answer in time.
@@ -31,7 +37,7 @@ class Exchange(Generic[T]):
         """
         if self._closed:
             raise self._gone()
-        slot: _Slot[T] = _Slot()
+        slot: _Slot[T] = _Slot(accept)
         self._waiting.setdefault(key, []).append(slot)
         try:
             with trio.move_on_after(within):
@@ -53,10 +59,16 @@ class Exchange(Generic[T]):
         return key in self._waiting
 
     def answer(self, key: int, value: T) -> None:
-        """Give an answer to every task that waits for it."""
+        """Give an answer to every task that waits for it; the others keep waiting."""
+        others = []
         for slot in self._waiting.pop(key, ()):
-            slot.answers.append(value)
-            slot.event.set()
+            if slot.accept(value):
+                slot.answers.append(value)
+                slot.event.set()
+            else:
+                others.append(slot)
+        if others:
+            self._waiting[key] = others
 
     def close(self) -> None:
         """Let every task that waits, now or later, know that the device is gone."""
@@ -76,8 +88,9 @@ class NoAnswerError(DeviceError):
 class _Slot(Generic[T]):
     """One waiting task; at most one answer."""
 
-    __slots__ = ("answers", "event")
+    __slots__ = ("accept", "answers", "event")
 
-    def __init__(self) -> None:
+    def __init__(self, accept: Callable[[T], bool]) -> None:
+        self.accept = accept
         self.event = trio.Event()
         self.answers: list[T] = []

@@ -5,6 +5,7 @@ here, never the event loop; what needs no buffer does not wait behind them.
 """
 
 import collections
+import enum
 from typing import Final
 
 import trio
@@ -20,6 +21,15 @@ BUSY_TRIES: Final = 20
 """How often a busy buffer is tried, a millisecond apart, before that is given up."""
 
 
+class Loss(enum.Enum):
+    """Why an admitted device is taken out of use."""
+
+    SILENT = "silent"
+    MUTE = "mute"
+    RESTARTED = "restarted"
+    REPLACED = "replaced"
+
+
 class Intake:
     """Takes in what the device of one line says.
 
@@ -30,7 +40,9 @@ class Intake:
     Attributes:
         uid: The UID of the device whose reports are stored; None to store none.
         heard: When the last intact frame was taken in, by trio's clock (s).
-        lost: Set when another device than that answers; a new event with `admit`.
+        lost: Set when the admitted device is lost; a new event with `admit`.
+        loss: Why it is.
+        statements: How often the admitted device has said who it is and what it reports.
         greetings: The answers to pings and subscriptions (key 0).
         heartbeats: When heartbeats were answered, by trio's clock (s); the keys are their ids.
     """
@@ -39,6 +51,8 @@ class Intake:
         self.uid: int | None = None
         self.heard = trio.current_time()
         self.lost = trio.Event()
+        self.loss = Loss.SILENT
+        self.statements = 0
         self.greetings: Exchange[SubRes] = Exchange(port)
         self.heartbeats: Exchange[float] = Exchange(port)
         self._port = port
@@ -46,12 +60,29 @@ class Intake:
         self._reader = frames.FrameReader()
         self._backlog: collections.deque[DevData | SubRes] = collections.deque()  # at most what one piece of data held
         self._errors: set[int] = set()
+        self._expected = 0
+        self._reported = trio.Event()
 
     def admit(self, uid: int | None) -> None:
         """Store the reports of this device from now on; of none if None."""
         if uid is not None:
             self.lost = trio.Event()
         self.uid = uid
+
+    def lose(self, loss: Loss) -> None:
+        """Take note that the admitted device is lost; only the first reason counts."""
+        if not self.lost.is_set():
+            self.loss = loss
+            self.lost.set()
+
+    async def reported(self, params: int) -> None:
+        """Wait until a device that is not admitted has reported each parameter of a bitmap; its values are not stored."""
+        self._expected = params
+        self._reported = trio.Event()
+        try:
+            await self._reported.wait()
+        finally:
+            self._expected = 0
 
     def take(self, data: bytes) -> bool:
         """Take in what the line gave; False if the buffer is busy, and `catch_up` has to take in what is left over."""
@@ -88,7 +119,7 @@ class Intake:
         buffer = self._sender.buffer
         if self.uid is not None:
             if type(message) is SubRes and message.uid != self.uid:
-                self.lost.set()  # another device stands at this line: not its values in this buffer
+                self.lose(Loss.REPLACED)  # another device stands at this line: not its values in this buffer
             else:
                 try:
                     buffer.update(message)
@@ -97,6 +128,11 @@ class Intake:
                     return True
                 except BufferBusyError:
                     return False
+                self.statements += type(message) is SubRes
+        elif self._expected and type(message) is DevData:
+            self._expected &= ~message.params
+            if not self._expected:
+                self._reported.set()
         if type(message) is SubRes:
             self.greetings.answer(0, message)
         return True

@@ -1,7 +1,8 @@
 """Whether devices are alive: any intact frame is a sign of life, and a device that gives none is asked for one.
 
 One task looks at all devices, four times a second. A device that has been silent for 1 s is asked by a heartbeat request at every
-look until it says something, so that one lost frame is no verdict; one that has been silent for 2 s is lost.
+look until it says something, so that one lost frame is no verdict; one that has been silent for 2 s is lost. A device that answers
+but does not report what it was subscribed to is judged at the same looks (`rt.smartdevice.reports`).
 """
 
 import enum
@@ -46,14 +47,21 @@ class Watched(Protocol):
     def lose(self) -> None:
         """Take note that it is silent; returns at once."""
 
+    def excuse(self, seconds: float) -> None:
+        """Do not count so many seconds as silence; returns at once."""
 
-async def watch(devices: Callable[[], Iterable[Watched]]) -> None:
+    def check_reports(self, now: float) -> None:
+        """Check whether it reports what it was subscribed to; returns at once and never raises."""
+
+
+async def watch(devices: Callable[[], Iterable[Watched]], flush: Callable[[], object] = lambda: None) -> None:
     """Watch over devices until cancelled.
 
     A process that was stopped for a while has not read what came meanwhile: the time by which a look is late is nobody's silence.
 
     Args:
         devices: Gives those that there are; called at every look.
+        flush: Called after every look.
     """
     due = trio.current_time()
     while True:
@@ -63,10 +71,12 @@ async def watch(devices: Callable[[], Iterable[Watched]]) -> None:
         late = now - due
         for device in devices():
             if late > LOOK_INTERVAL:
-                device.heard += late
+                device.excuse(late)
             verdict = judge(now - device.heard)
             if verdict is Verdict.ASK:
                 device.ask_for_life()
             elif verdict is Verdict.LOST:
                 device.lose()
+            device.check_reports(now)
+        flush()
         due = max(due, now)

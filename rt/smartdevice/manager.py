@@ -8,7 +8,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, NoReturn
 
 import trio
 
@@ -18,15 +18,17 @@ from rt.buffer.lease import ALL_MARKS
 from rt.config import is_open
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
 from rt.limits import allow_descriptors
+from rt.log.throttle import Throttle, Write
 from rt.remote.address import split_address
 from rt.remote.peer import PeerTable
 from rt.remote.refusals import Refusals
 from rt.smartdevice import liveness
-from rt.smartdevice.client import ANSWER_TIMEOUT, WRITE_INTERVAL, SmartDeviceClient
+from rt.smartdevice.client import ANSWER_TIMEOUT, MOST_PATIENCE, WRITE_INTERVAL, SmartDeviceClient
 from rt.smartdevice.discovery import DISCOVERY_TIMEOUT
 from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.guard import SafetyGuard
 from rt.smartdevice.handler import DeviceHandler, each
+from rt.smartdevice.intake import Loss
 from rt.smartdevice.link import Link, LinkGoneError
 from rt.smartdevice.observer import PollingObserver
 from rt.smartdevice.ports import keep_ports_open
@@ -39,12 +41,23 @@ DISABLE_TIMEOUT: Final = 0.2
 """How long all devices together may take to be disabled when the process ends, in s."""
 
 SUBSCRIBE_TRIES: Final = 3
-"""How often a device may leave its subscription unanswered before that is told."""
-MOST_PATIENCE: Final = 5
-"""How many times as long as at first it is waited for that answer in the end: what is slow must not be asked faster than it answers."""
+"""How often a device may leave its subscription unanswered until it counts as lost."""
+FIRST_PAUSE: Final = 0.05
+LAST_PAUSE: Final = 5.0
+"""Shortest and longest time for which a device that changes its UID or restarts again and again is left alone, in s."""
+STEADY: Final = 10.0
+"""Time after which a device that was lost does not count as one that is lost again and again, in s."""
 MOST_DEVICES: Final = 512
 """How many devices may be connected at the same time, those that have not said yet who they are among them: twice as many as the
 device process is measured with, and a bound on what a stranger who connects again and again may take."""
+_LOST: Final = {
+    Loss.SILENT: "the Smart Device does not answer any more: look at its power, its cable and its firmware",
+    Loss.MUTE: "the Smart Device answers but does not report its values: it counts as not connected until it does; "
+    "look at its firmware",
+    Loss.RESTARTED: "the Smart Device has restarted: it is disabled, and what was written to it before, such as gains and limits, "
+    "is lost",
+    Loss.REPLACED: "another Smart Device answers on this line: the one before counts as not connected",
+}
 _MOST_SAID: Final = 1024
 _MOST_DESCRIPTORS: Final = 4096
 
@@ -78,7 +91,9 @@ class SmartDeviceManager(DeviceHandler):
         self._doorbell = doorbell
         self._write_interval = write_interval
         self._discovery_timeout = discovery_timeout
-        self._rivals = Rivals(self.devices)
+        self._throttle = Throttle("port", "uid", clock=trio.current_time)
+        self._refused = Throttle(burst=16, interval=2.0, clock=trio.current_time)
+        self._rivals = Rivals(self.devices, self._throttle)
         self._said: set[object] = set()
         self._receiver = Receiver()
         self._refusals = Refusals("a virtual Smart Device was refused")
@@ -90,7 +105,7 @@ class SmartDeviceManager(DeviceHandler):
         self._invalidate_leftovers()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.guard.run)
-            nursery.start_soon(liveness.watch, lambda: self.devices.copy().values())
+            nursery.start_soon(liveness.watch, lambda: self.devices.copy().values(), self._flush_log)
             await nursery.start(self._receiver.run)
             task_status.started()
             visits = self._leases.visits()
@@ -146,7 +161,13 @@ class SmartDeviceManager(DeviceHandler):
         Raises:
             DeviceError: It did not answer, the catalog does not know it, or another device has its UID.
         """
-        client = SmartDeviceClient(link, self.guard, write_interval=self._write_interval, receiver=self._receiver)
+        client = SmartDeviceClient(
+            link,
+            self.guard,
+            write_interval=self._write_interval,
+            receiver=self._receiver,
+            throttle=self._throttle,
+        )
         failure: DeviceError | None = None
         self._clients.add(client)
         try:
@@ -159,10 +180,7 @@ class SmartDeviceManager(DeviceHandler):
                 nursery.start_soon(run)
                 try:
                     await self._admit(client)
-                    while True:
-                        await client.lost.wait()
-                        await self._lose(client)
-                        await self._admit(client)
+                    await self._admit_again(client)
                 except LinkGoneError:
                     pass
                 except DeviceError as error:
@@ -173,7 +191,7 @@ class SmartDeviceManager(DeviceHandler):
             if client.uid is not None and self.devices.get(client.uid) is client:
                 del self.devices[client.uid]
                 say = self._log.warning if self.guard.open else self._log.info
-                say("the Smart Device is gone", port=link.name, device=client.buffer.name, **self._named(client.uid))
+                self._say(say, "the Smart Device is gone", client)
         if failure is not None:
             raise failure
         return client.uid is not None
@@ -184,9 +202,28 @@ class SmartDeviceManager(DeviceHandler):
         with trio.move_on_after(DISABLE_TIMEOUT, shield=True), contextlib.suppress(DeviceError):
             await each(self._clients, lambda client: client.disable())
 
+    async def _admit_again(self, client: SmartDeviceClient) -> NoReturn:
+        """Admit a device each time that it was lost, until it is gone."""
+        pause = 0.0
+        while True:
+            admitted = trio.current_time()
+            await client.lost.wait()
+            await self._lose(client)
+            if client.loss in {Loss.REPLACED, Loss.RESTARTED}:
+                if trio.current_time() - admitted >= STEADY:
+                    pause = 0.0
+                await trio.sleep(pause)
+                pause = min(max(FIRST_PAUSE, 2 * pause), LAST_PAUSE)
+            await self._admit(client)
+
     async def _admit(self, client: SmartDeviceClient) -> None:
         before = client.uid
         uid = await client.discover(self._buffers, within=self._discovery_timeout)
+        while client.missing:
+            is_reporting = await client.reporting()
+            uid = await client.discover(self._buffers, within=self._discovery_timeout)
+            if is_reporting:
+                break
         await self._rivals.outlive(uid, client)
         self.devices[uid] = client
         # What was silent for a while may have missed that it was disabled.
@@ -195,27 +232,23 @@ class SmartDeviceManager(DeviceHandler):
         await client.admit()
         peripheral = client.buffer.peripheral
         what = "the Smart Device answers again" if uid == before else "the Smart Device is connected"
-        self._log.info(what, port=client.link.name, device=peripheral.name, **self._named(uid))
+        self._say(self._log.info, what, client)
         if peripheral.readable:
             client.read()
         if peripheral.subscribed or client.wished:
             await self._subscribe(client)
 
     async def _lose(self, client: SmartDeviceClient) -> None:
-        """Take a device that has fallen silent out of use; it is then asked again who it is, on the same line."""
+        """Take a device that was lost out of use; it is then asked again who it is, on the same line."""
         uid = client.uid
         if uid is not None and self.devices.get(uid) is client:
             del self.devices[uid]
-            self._log.warning(
-                "the Smart Device does not answer any more: look at its power, its cable and its firmware",
-                port=client.link.name,
-                device=client.buffer.name,
-                **self._named(uid),
-            )
+            missing = client.buffer.peripheral.names(client.missing)
+            self._say(self._log.warning, _LOST[client.loss], client, **({"params": missing} if missing else {}))
         await client.release()
 
     async def _subscribe(self, client: SmartDeviceClient) -> None:
-        """Have a device report, as long as it takes; what it fails to answer for seconds is told once."""
+        """Have a device report; one that fails to answer for seconds is lost."""
         for tries in itertools.count(1):
             if client.lost.is_set():
                 return
@@ -223,12 +256,7 @@ class SmartDeviceManager(DeviceHandler):
                 await client.resubscribe(within=ANSWER_TIMEOUT * min(tries, MOST_PATIENCE))
                 return
             if tries == SUBSCRIBE_TRIES:
-                self._log.warning(
-                    "the Smart Device does not answer its subscription",
-                    port=client.link.name,
-                    device=client.buffer.name,
-                    **self._named(client.uid or 0),
-                )
+                client.lose_reports(client.wanted)
 
     async def _resubscribe(self, client: SmartDeviceClient) -> None:
         """Have a device report again what it did before a visit; one that has left is asked when it comes back."""
@@ -259,8 +287,17 @@ class SmartDeviceManager(DeviceHandler):
                 if len(self._said) >= _MOST_SAID:
                     self._said.clear()
                 self._said.add(key)
-                self._log.warning(error.message, **context)
+                self._refused.log(self._log.warning, error.message, "refused", **context)
             return False
+
+    def _flush_log(self) -> None:
+        self._throttle.flush()
+        self._refused.flush()
+
+    def _say(self, write: Write, event: str, client: SmartDeviceClient, **context: Any) -> None:
+        """Log an event of a device, within the rate."""
+        about = self._named(client.uid or 0)
+        self._throttle.log(write, event, port=client.link.name, device=client.buffer.name, **about, **context)
 
     def _disable_now(self, ended: int, moved: int) -> None:
         """Disable the devices that were moved under these marks, or every one; what was written under ``ended`` is forgotten."""

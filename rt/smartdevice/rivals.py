@@ -7,6 +7,7 @@ import trio
 
 from rt import log
 from rt.errors import DeviceError
+from rt.log.throttle import Throttle
 from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.link import LinkGoneError
@@ -24,9 +25,11 @@ class Rivals:
 
     Args:
         devices: The devices that have theirs; one that is dropped is taken out.
+        throttle: Limits what is logged.
     """
 
-    def __init__(self, devices: MutableMapping[int, SmartDeviceClient]) -> None:
+    def __init__(self, devices: MutableMapping[int, SmartDeviceClient], throttle: Throttle | None = None) -> None:
+        self._throttle = throttle or Throttle("port", "uid", clock=trio.current_time)
         self._devices = devices
         self._probes: dict[SmartDeviceClient, _Probe] = {}
         self._log = log.get_logger()
@@ -46,7 +49,8 @@ class Rivals:
                     port=client.link.name,
                     other=rival.link.name,
                 )
-            self._log.warning(
+            self._throttle.log(
+                self._log.warning,
                 "the Smart Device does not answer and another one has its UID: it is dropped",
                 port=rival.link.name,
                 other=client.link.name,

@@ -1,0 +1,350 @@
+"""A device that no longer reports what it was subscribed to is asked, subscribed again, and otherwise not connected."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+from support.device_robot import Board, Robot, make_board
+from trio.testing import MockClock
+
+from rt.errors import DeviceBufferError
+from rt.protocol.message import DevData, DevDisable, DevWrite, Message, SubReq, SubRes
+from rt.smartdevice.reports import ASK_AFTER, LOST_AFTER, RENEW_AFTER, Reports, Verdict, judge
+
+LOOK = 0.25
+
+
+class Censor:
+    """Takes parameters out of what a board reports on its own."""
+
+    def __init__(self, board: Board) -> None:
+        self._due = board.device.due
+        self._packer = board.device._packer
+        self.hidden = 0
+        board.device.due = self._speak  # type: ignore[method-assign]
+
+    def _speak(self, now: float) -> list[Message]:
+        said: list[Message] = []
+        for message in self._due(now):
+            if not isinstance(message, DevData):
+                said.append(message)
+            elif kept := message.params & ~self.hidden:
+                values = self._packer.unpack(message.params, message.data)
+                said += [DevData(*payload) for payload in self._packer.pack(kept, values)]
+        return said
+
+
+async def connected(robot: Robot, name: str, **values: Any) -> Board:
+    board = make_board(name, values=values)
+    await robot.plug(board)
+    await trio.sleep(2)
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+    board.heard.clear()
+    return board
+
+
+def say(board: Board, *messages: Message) -> None:
+    """Let a board say something at its next report."""
+    due = board.device.due
+
+    def speak(now: float) -> list[Message]:
+        board.device.due = due  # type: ignore[method-assign]
+        return [*messages, *due(now)]
+
+    board.device.due = speak  # type: ignore[method-assign]
+
+
+def told(events: list[Any], what: str) -> list[Any]:
+    return [event for event in events if what in event["event"]]
+
+
+async def test_forgotten_subscription_is_renewed_within_two_seconds(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "potentiometer", pot0=0.25)
+    buffer = robot.buffer_of(board)
+    with capture_logs() as events:
+        board.device.reset()
+        board.device.values["pot0"] = board.device._fixed["pot0"] = 0.75
+        began = trio.current_time()
+        await board.hears(SubReq)
+        assert trio.current_time() - began <= 2
+        await trio.sleep(0.1)
+    assert buffer.get("pot0") == 0.75
+    assert buffer.valid
+    (event,) = told(events, "has restarted")
+    assert (event["port"], event["uid"], event["log_level"]) == ("line", str(board.device.uid), "warning")
+
+
+async def test_restarted_motor_is_disabled_and_not_moved_again(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "polar-bear")
+    robot.nursery.start_soon(robot.keep_lease)
+    await trio.sleep(0.1)
+    robot.buffer_of(board).write("pid_pos_kp", 2.0)
+    robot.buffer_of(board).write("duty_cycle", 0.5)
+    await board.hears(DevWrite)
+    board.heard.clear()
+    with capture_logs() as events:
+        board.device.reset()
+        await board.hears(SubReq)
+        await trio.sleep(1)
+    assert [message for message in board.heard if isinstance(message, DevDisable)]
+    assert not [message for message in board.heard if isinstance(message, DevWrite)]
+    assert robot.buffer_of(board).valid
+    (event,) = told(events, "has restarted")
+    assert "gains" in event["event"]
+
+
+async def test_board_that_says_its_subscription_is_gone_is_believed(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "limit-switch")
+    say(board, SubRes(0, 0, board.device.uid))
+    began = trio.current_time()
+    await board.hears(SubReq)
+    assert trio.current_time() - began <= 2 * LOOK
+    await trio.sleep(0.5)
+    assert robot.buffer_of(board).valid
+
+
+@pytest.mark.parametrize(("params", "interval"), [(0b001, 40), (0b111, 250)])
+async def test_subscription_that_changed_by_itself_is_renewed(
+    robot: Robot, autojump_clock: MockClock, params: int, interval: int
+) -> None:
+    board = await connected(robot, "limit-switch")
+    with capture_logs() as events:
+        board.device._subscribe(params, interval, trio.current_time())
+        say(board, SubRes(params, interval, board.device.uid))
+        began = trio.current_time()
+        await board.hears(SubReq)
+        assert trio.current_time() - began <= 0.25 + 2 * LOOK
+        await trio.sleep(3)
+    assert len(told(events, "has changed its subscription by itself")) == 1
+    assert robot.buffer_of(board).interval == 0.04
+    assert robot.buffer_of(board).subscription == ["switch0", "switch1", "switch2"]
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+    assert not told(events, "not connected")
+
+
+async def test_board_that_does_not_report_is_not_connected_until_it_does(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
+    board = await connected(robot, "limit-switch", switch0=True)
+    censor = Censor(board)
+    buffer = robot.buffer_of(board)
+    with capture_logs() as events:
+        censor.hidden = 0xFFFF
+        began = trio.current_time()
+        await board.hears(SubReq)
+        assert trio.current_time() - began <= 2
+        await board.hears(DevDisable)
+        assert trio.current_time() - began <= LOST_AFTER + 2 * LOOK
+        assert not buffer.valid
+        with pytest.raises(DeviceBufferError):
+            buffer.get("switch0")
+        assert robot.manager.list_uids() == []
+        await trio.sleep(60)
+        assert not buffer.valid
+        assert robot.manager.list_uids() == []
+        censor.hidden = 0
+        await trio.sleep(6)
+        assert buffer.get("switch0")
+        assert robot.manager.list_uids() == [str(board.device.uid)]
+    (event,) = told(events, "does not report its values")
+    assert event["params"] == ["switch0", "switch1", "switch2"]
+    assert len(told(events, "answers again")) == 1
+
+
+async def test_one_parameter_that_stops_arriving_is_noticed(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "polar-bear")
+    censor = Censor(board)
+    censor.hidden = 1 << board.device.peripheral.param("enc_pos").id
+    with capture_logs() as events:
+        await trio.sleep(4)
+        assert robot.manager.list_uids() == []
+        (event,) = told(events, "does not report its values")
+        assert event["params"] == ["enc_pos"]
+        censor.hidden = 0
+        await trio.sleep(6)
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+
+
+async def test_renewal_that_helps_is_logged_once(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "limit-switch")
+    censor = Censor(board)
+    with capture_logs() as events:
+        censor.hidden = 0xFFFF
+        await trio.sleep(2.4)
+        censor.hidden = 0
+        await trio.sleep(5)
+    (event,) = told(events, "reports again")
+    assert 2 <= event["silence"] <= 2.5
+    assert not told(events, "not connected")
+
+
+async def test_board_that_answers_no_subscription_is_not_connected(robot: Robot, autojump_clock: MockClock) -> None:
+    board = make_board("limit-switch")
+    handle = board.device.handle
+    board.device.handle = lambda item, now: [] if isinstance(item, SubReq) else handle(item, now)  # type: ignore[method-assign]
+    with capture_logs() as events:
+        await robot.plug(board)
+        await trio.sleep(20)
+        assert robot.manager.list_uids() == []
+        board.device.handle = handle  # type: ignore[method-assign]
+        await trio.sleep(10)
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+    assert len(told(events, "does not report its values")) == 1
+
+
+async def test_mute_board_that_dies_ends_its_line(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "limit-switch")
+    client = robot.manager.devices[board.device.uid]
+    Censor(board).hidden = 0xFFFF
+    await trio.sleep(10)
+    board.device.handle = lambda item, now: []  # type: ignore[method-assign]  # noqa: ARG005
+    with trio.fail_after(60):
+        await client.ended.wait()
+
+
+async def test_mute_board_that_is_exchanged_is_replaced(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "limit-switch")
+    censor = Censor(board)
+    censor.hidden = 0xFFFF
+    await trio.sleep(10)
+    board.device.uid += 1
+    censor.hidden = 0
+    await trio.sleep(10)
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+
+
+@pytest.mark.parametrize("name", ["limit-switch", "servo-motor", "team-flag", "polar-bear", "rfid"])
+async def test_healthy_board_is_never_blamed(robot: Robot, autojump_clock: MockClock, name: str) -> None:
+    board = await connected(robot, name)
+    with capture_logs() as events:
+        await trio.sleep(60)
+        await robot.manager.subscribe(str(board.device.uid), None, 0.25)
+        await trio.sleep(60)
+        await robot.manager.subscribe(str(board.device.uid), [next(iter(board.device.values))], 0.1)
+        await trio.sleep(60)
+        await robot.manager.unsubscribe()
+        await trio.sleep(60)
+        await robot.manager.subscribe(str(board.device.uid))
+        await trio.sleep(60)
+    assert events == []
+    assert len([message for message in board.heard if isinstance(message, SubReq)]) == 4
+
+
+async def test_reports_slower_than_granted_are_no_fault(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "limit-switch")
+    censor = Censor(board)
+    with capture_logs() as events:
+        for _ in range(30):
+            censor.hidden = 0xFFFF
+            await trio.sleep(1.6)
+            censor.hidden = 0
+            await trio.sleep(0.06)
+    assert events == []
+    assert robot.buffer_of(board).counters.connects == 1
+
+
+async def test_lost_frames_of_a_subscription_are_no_restart(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "limit-switch")
+    handle = board.device.handle
+    lost: list[Message] = []
+
+    def deaf_once(item: Any, now: float) -> list[Message]:
+        answers = handle(item, now)
+        if isinstance(item, SubReq) and not lost:
+            lost.append(item)
+            return []
+        return answers
+
+    board.device.handle = deaf_once  # type: ignore[method-assign]
+    with capture_logs() as events:
+        robot.nursery.start_soon(subscribe_anyhow, robot, str(board.device.uid))
+        await trio.sleep(10)
+    assert lost
+    assert robot.buffer_of(board).counters.connects == 1
+    assert robot.buffer_of(board).subscription == ["switch1"]
+    assert not told(events, "restarted")
+
+
+async def subscribe_anyhow(robot: Robot, uid: str) -> None:
+    with pytest.raises(Exception, match="did not answer"):
+        await robot.manager.subscribe(uid, ["switch1"], 0.1)
+
+
+async def test_changing_uid_is_logged_and_followed_at_a_bounded_rate(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "limit-switch")
+    before = len(robot.buffers)
+    due = board.device.due
+
+    def change(now: float) -> list[Message]:
+        board.device.uid += 1
+        return [SubRes(0b111, 40, board.device.uid), *due(now)]
+
+    board.device.due = change  # type: ignore[method-assign]
+    with capture_logs() as events:
+        await trio.sleep(60)
+    assert len(events) <= 60
+    assert told(events, "another Smart Device answers")
+    assert len(robot.buffers) - before <= 40
+
+
+@pytest.mark.parametrize("restart", [lambda board: board.device.reset()])
+async def test_restarting_again_and_again_is_logged_at_a_bounded_rate(
+    robot: Robot, autojump_clock: MockClock, restart: Callable[[Board], None]
+) -> None:
+    board = await connected(robot, "limit-switch")
+    with capture_logs() as events:
+        for _ in range(600):
+            restart(board)
+            say(board, SubRes(0, 0, board.device.uid))
+            await trio.sleep(0.1)
+    assert len(events) <= 60
+    await trio.sleep(20)
+    assert robot.buffer_of(board).valid
+
+
+async def test_exchanged_idle_motor_is_noticed(robot: Robot, autojump_clock: MockClock) -> None:
+    board = await connected(robot, "polar-bear")
+    await robot.manager.unsubscribe()
+    first = robot.buffer_of(board)
+    board.device.uid += 1
+    await trio.sleep(7)
+    assert not first.valid
+    assert robot.manager.list_uids() == [str(board.device.uid)]
+
+
+@given(st.floats(0, 100), st.floats(0, 100))
+def test_longer_silence_is_never_better(one: float, other: float) -> None:
+    shorter, longer = sorted((one, other))
+    assert judge(shorter) <= judge(longer)
+    assert ASK_AFTER < RENEW_AFTER <= 2 - LOOK < LOST_AFTER
+
+
+@given(
+    params=st.integers(1, 0xFFFF),
+    interval=st.floats(0.001, 65),
+    steps=st.lists(st.tuples(st.floats(0.01, 1), st.integers(0, 0xFFFF)), max_size=40),
+)
+def test_verdict_follows_the_longest_silence(params: int, interval: float, steps: list[tuple[float, int]]) -> None:
+    reports = Reports()
+    counts = [5] * 16
+    now = 100.0
+    reports.expect(params, interval, counts, now)
+    came = dict.fromkeys([id_ for id_ in range(16) if params >> id_ & 1], now)
+    scale = max(1.0, interval / 0.4)
+    for pause, bitmap in steps:
+        now += pause
+        for id_ in range(16):
+            if bitmap >> id_ & 1:
+                counts[id_] += 1
+                if id_ in came:
+                    came[id_] = now
+        verdict = reports.look(counts, now)
+        silence = max(now - time for time in came.values()) / scale
+        assert verdict == judge(silence) or min(abs(silence - limit) for limit in (1, 1.75, 2.75)) < 1e-6
+        assert (verdict is Verdict.REPORTING) == (reports.silent == 0)
+        assert reports.silent & ~params == 0
