@@ -1,13 +1,14 @@
 """An instance: one robot holds it, everybody can learn who, and a killed one leaves nothing for long."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -278,3 +279,53 @@ def test_clients_that_ask_do_not_keep_a_robot_from_starting(instance: Instance) 
 def test_a_holder_of_a_newer_rt_is_understood() -> None:
     assert msgspec.json.decode(b'{"pid": 5, "colour": "blue"}', type=Holder) == Holder(pid=5)
     assert directory.MAX_DIRECTORY + 1 + 32 <= 107
+
+
+def remove_directory(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def remove_lock(directory: Path) -> None:
+    (directory / "pid").unlink()
+
+
+def replace_lock(directory: Path) -> None:
+    (directory / "pid").unlink()
+    (directory / "pid").touch()
+
+
+@pytest.mark.parametrize("act", [remove_directory, remove_lock, replace_lock])
+def test_removed_directory_is_made_again_with_its_lock(instance: Instance, act: Callable[[Path], None]) -> None:
+    with instance.acquire():
+        before = instance.holder()
+        assert not instance.mend()
+        act(instance.directory)
+        assert instance.holder() is None
+        assert instance.mend()
+        assert not instance.mend()
+        assert instance.holder() == before
+        with pytest.raises(InstanceBusyError), Instance("default", instance.directory).acquire():
+            pass
+    assert not instance.directory.exists()
+
+
+def test_directory_that_another_robot_took_meanwhile_stays_that_robots(instance: Instance) -> None:
+    other = Instance("default", instance.directory)
+    with instance.acquire():
+        shutil.rmtree(instance.directory)
+        with other.acquire():
+            with pytest.raises(InstanceBusyError, match="runs as 'default' already"):
+                instance.mend()
+            assert other.holder() is not None
+            assert not other.mend()
+    assert not instance.directory.exists()
+
+
+def test_directory_that_cannot_be_made_again_is_a_clear_error(instance: Instance) -> None:
+    with instance.acquire():
+        shutil.rmtree(instance.directory)
+        instance.directory.symlink_to("/tmp")
+        with pytest.raises(ConfigError, match="remove it"):
+            instance.mend()
+        instance.directory.unlink()
+        assert instance.mend()

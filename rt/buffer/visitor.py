@@ -27,6 +27,7 @@ from rt.buffer.bells import FIRST_VISITOR_SEAT, SEATS, Bells
 from rt.buffer.doorbell import Doorbell
 from rt.buffer.lease import LeaseTable
 from rt.errors import DeviceBufferError
+from rt.instance import is_file
 
 NAME: Final = "visitors.sock"
 _MESSAGE_SIZE: Final = 64
@@ -81,23 +82,50 @@ class VisitorDesk:
         self._bells = bells
         self._leases = leases
         self._free = set(range(FIRST_VISITOR_SEAT, SEATS))
+        self._nursery: trio.Nursery | None = None
+        self._listening = trio.CancelScope()
+        self._file: os.stat_result | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Receive visitors until cancelled."""
-        self._path.unlink(missing_ok=True)
-        with trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            await listener.bind(str(self._path))
-            listener.listen(_BACKLOG)
-            task_status.started()
-            async with trio.open_nursery() as nursery:
-                while True:
-                    try:
-                        connection, _ = await listener.accept()
-                    except OSError as error:  # out of file descriptors, or it left already
-                        log.get_logger().warning("a visitor cannot be received", reason=str(error))
-                        await trio.sleep(1)
-                        continue
-                    nursery.start_soon(self._receive, connection)
+        """Receive visitors until cancelled.
+
+        Raises:
+            OSError: The socket cannot be made.
+        """
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self.mend()
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def mend(self) -> bool:
+        """Listen at a new socket if the file of the old one is not there, while `run` does; whether that was so.
+
+        Raises:
+            OSError: The socket cannot be made.
+        """
+        if self._nursery is None or (self._file is not None and is_file(self._path, self._file)):
+            return False
+        listener = trio.socket.from_stdlib_socket(_bound(self._path))
+        self._file = self._path.lstat()
+        self._listening.cancel("the socket was removed")
+        self._listening = trio.CancelScope()
+        self._nursery.start_soon(self._listen, listener, self._listening)
+        return True
+
+    async def _listen(self, listener: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+        assert self._nursery is not None
+        with listener, scope:
+            while True:
+                try:
+                    connection, _ = await listener.accept()
+                except OSError as error:  # out of file descriptors, or it left already
+                    log.get_logger().warning("a visitor cannot be received", reason=str(error))
+                    await trio.sleep(1)
+                    continue
+                self._nursery.start_soon(self._receive, connection)
 
     async def _receive(self, connection: trio.socket.SocketType) -> None:
         with connection, contextlib.suppress(OSError, msgspec.DecodeError, trio.TooSlowError):
@@ -185,6 +213,18 @@ def _prefix(arena: int) -> str:
 
 def _other_version(directory: Path) -> DeviceBufferError:
     return DeviceBufferError(f"the robot in {directory} is of another version of rt")
+
+
+def _bound(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

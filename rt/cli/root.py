@@ -17,13 +17,22 @@ from rt import log
 from rt.app import Application
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
+from rt.buffer.visitor import NAME as VISITORS
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.children import child_specs
 from rt.cli.outer import outer_gone
 from rt.config import Config
-from rt.errors import BufferBusyError, ConfigError, EmergencyStopException, InstanceBusyError, leaves
-from rt.instance import Instance
+from rt.errors import (
+    BufferBusyError,
+    ConfigError,
+    EmergencyStopException,
+    InstanceBusyError,
+    RuntimeBaseException,
+    leaves,
+)
+from rt.instance import Instance, log_place
 from rt.remote import Gate
+from rt.remote.socket import mend_files
 from rt.supervisor import notify, signals
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.tree import Supervisor
@@ -31,7 +40,7 @@ from rt.supervisor.tree import Supervisor
 BEAT_INTERVAL = 0.1
 """How often the root shows that it is alive (s); the devices are stopped when it has not for `rt.buffer.lease.ROOT_TIMEOUT`."""
 DIRECTORY_INTERVAL = 1.0
-"""How often it is verified that the instance directory is still there (s)."""
+"""How often it is verified that the instance directory and its sockets are there (s)."""
 UNUSABLE = (ConfigError.EXIT_CODE, InstanceBusyError.EXIT_CODE)
 """Exit codes of a child that will not get ready however often it is started."""
 
@@ -68,6 +77,7 @@ class Root:
         gate: Through which the broker listens.
         emulated: Virtual Smart Devices to run as one more child.
         early: Signals that came before this.
+        log_file: Where the robot keeps its log, if it does.
 
     Attributes:
         exit_code: 0 for an orderly stop, else that of the child that stopped the robot.
@@ -85,9 +95,11 @@ class Root:
         gate: Gate,
         emulated: Sequence[str],
         early: Sequence[int],
+        log_file: Path | None = None,
     ) -> None:
         self._config = config
         self._early = early
+        self._log_file = log_file
         self._leases = leases
         self._instance = instance
         self._arena = arena
@@ -132,9 +144,9 @@ class Root:
             async with trio.open_nursery() as nursery:
                 # Before the children: without it no lease counts.
                 nursery.start_soon(self._beat)
-                nursery.start_soon(self._watch_directory)
                 desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
                 await nursery.start(desk.run)
+                nursery.start_soon(self._watch_directory, desk)
                 supervisor = self.supervisor
                 watch = functools.partial(signals.watch, supervisor.shutdown, supervisor.kill, early=self._early)
                 await nursery.start(watch)
@@ -168,18 +180,38 @@ class Root:
             self._leases.beat()
             await _next(BEAT_INTERVAL)
 
-    async def _watch_directory(self) -> None:
-        """Say once that the directory was removed, as logind does with /run/user/UID when the last session of a user ends."""
-        directory = self._instance.directory
-        before = directory.stat()
+    async def _watch_directory(self, desk: VisitorDesk) -> None:
+        """Make the instance directory and the sockets in it again when they are removed.
+
+        logind removes /run/user/UID when the last session of a user ends. The children do not notice; without the sockets no
+        command reaches the robot, and no child that is restarted.
+        """
+        said = ""
         while True:
             await _next(DIRECTORY_INTERVAL)
-            if not _is_same(directory, before):
-                break
-        self._log.error(
-            f"{directory} was removed while the robot runs, so that commands do not reach it: restart the robot"
-            " (`loginctl enable-linger` keeps the directory without a session)"
-        )
+            try:
+                mended = self._mend(desk)
+            except (RuntimeBaseException, OSError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    self._log.error(
+                        f"commands and restarted processes do not reach the robot: {error}",
+                        directory=str(self._instance.directory),
+                        remedy="restart the robot; `loginctl enable-linger` keeps /run/user without a session",
+                    )
+                continue
+            said = ""
+            if mended:
+                self._log.warning("files of the robot were removed and are made again", files=mended)
+
+    def _mend(self, desk: VisitorDesk) -> list[str]:
+        """What was missing in the instance directory, and is there again."""
+        mended = [str(self._instance.directory)] if self._instance.mend() else []
+        mended += [VISITORS] if desk.mend() else []
+        mended += [Path(address).name for address in mend_files()]
+        if self._log_file is not None:
+            log_place.mark(self._instance.directory, self._log_file)
+        return mended
 
     async def _supervise(self, nursery: trio.Nursery, ready: trio.Event) -> None:
         """Start the children; a robot of which one could not start goes on trying, and one that is stopped meanwhile is never ready."""
@@ -246,10 +278,3 @@ class Root:
 async def _next(interval: float) -> None:
     """Sleep until trio's clock is a multiple of an interval (s), so that the process wakes once for all that is due then."""
     await trio.sleep(interval - trio.current_time() % interval)
-
-
-def _is_same(directory: Path, before: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(directory.stat(), before)
-    except OSError:
-        return False

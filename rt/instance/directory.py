@@ -57,6 +57,8 @@ class Instance:
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.directory = directory
+        self._held = -1
+        self._holder = Holder()
 
     @classmethod
     def locate(cls, name: str, env: Mapping[str, str] | None = None) -> "Instance":
@@ -137,25 +139,45 @@ class Instance:
             InstanceBusyError: Another robot holds it; says which.
             ConfigError: The directory is not ours alone.
         """
-        fd = self._lock()
+        self._held = self._lock()
         try:
             left = self._read_holder()
             swept = self._sweep(left)
-            self._write_holder(fd)
+            started = datetime.now(UTC).isoformat(timespec="seconds")
+            self._holder = Holder(os.getpid(), started, tuple(sys.argv), getattr(sys, "_MEIPASS", None))
+            self._write_holder(self._held)
             try:
                 yield swept
             finally:
-                if self._still_ours(fd):
+                if self._still_ours():
                     self._sweep(None)
                     with contextlib.suppress(OSError):
                         # The file goes while the lock is held; whoever waits for it sees that it is not the file of this name.
                         self.path("pid").unlink(missing_ok=True)
                         self.directory.rmdir()
         finally:
-            os.close(fd)
+            os.close(self._held)
+            self._held = -1
 
-    def _lock(self) -> int:
-        deadline = time.monotonic() + 0.2
+    def mend(self) -> bool:
+        """Make the directory and its lock again if they were removed or replaced while this robot holds them; whether that was so.
+
+        What else was in the directory is for its owners to make again.
+
+        Raises:
+            InstanceBusyError: Another robot has taken the name meanwhile.
+            ConfigError: The directory cannot be made, or is not ours alone.
+        """
+        if self._is_file(self._held):
+            return False
+        fd = self._lock(patience=0.0)
+        self._write_holder(fd)
+        os.close(self._held)
+        self._held = fd
+        return True
+
+    def _lock(self, patience: float = 0.2) -> int:
+        deadline = time.monotonic() + patience
         while True:
             _make_private(self.directory)
             try:
@@ -179,12 +201,16 @@ class Instance:
                 raise
             os.close(fd)
 
-    def _still_ours(self, fd: int) -> bool:
+    def _still_ours(self) -> bool:
         # Where the directory was removed under a running robot, another one may have taken the name.
+        return self._is_file(self._held) or not self.path("pid").exists()
+
+    def _is_file(self, fd: int) -> bool:
+        """Whether a descriptor is of the file that has the lock's name now."""
         try:
-            return os.path.samestat(os.fstat(fd), self.path("pid").stat())
+            return os.path.samestat(os.fstat(fd), self.path("pid").lstat())
         except OSError:
-            return True
+            return False
 
     def _busy(self) -> InstanceBusyError:
         holder = self._read_holder()
@@ -204,10 +230,8 @@ class Instance:
             return Holder()
 
     def _write_holder(self, fd: int) -> None:
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = Holder(os.getpid(), started, tuple(sys.argv), getattr(sys, "_MEIPASS", None))
         os.ftruncate(fd, 0)
-        os.pwrite(fd, msgspec.json.encode(holder), 0)
+        os.pwrite(fd, msgspec.json.encode(self._holder), 0)
 
     def _sweep(self, left: Holder | None) -> list[str]:
         timeout = leftovers.OWN_LEAVE_TIMEOUT if left is None else leftovers.LEAVE_TIMEOUT
@@ -226,6 +250,14 @@ def running(base: Path | None = None) -> list[str]:
     """The names of our robots that run, sorted; ``base`` is where their directories are, if elsewhere than usual."""
     pids = (_base(os.environ) if base is None else base).glob("*/pid")
     return sorted(pid.parent.name for pid in pids if Instance(pid.parent.name, pid.parent).holder())
+
+
+def is_file(path: Path, before: os.stat_result) -> bool:
+    """Whether a path still leads to the file that it led to before."""
+    try:
+        return os.path.samestat(path.lstat(), before)
+    except OSError:
+        return False
 
 
 def _base(env: Mapping[str, str]) -> Path:

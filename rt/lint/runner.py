@@ -23,7 +23,15 @@ from rt.supervisor.spec import LIFELINE
 
 LIMIT = 5.0
 """How long linting may take (s); the process is killed then."""
-_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_NOT_INHERITED = (
+    "NOTIFY_SOCKET",
+    "RT_NOTIFY",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+)
 _MOST_BYTES = 4 << 20
 _LATER = "the code is very long, or the computer is busy; try again, or split the file"
 _AGAIN = "try again; if it happens each time, it is a fault of rt"

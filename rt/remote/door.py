@@ -9,6 +9,8 @@ from collections.abc import Callable
 import zmq
 from zmq.auth.base import Authenticator
 
+from rt.remote.socket import FILE_DOMAIN
+
 
 class Door(Authenticator):
     """Answers requests about CURVE keys in one domain.
@@ -30,6 +32,9 @@ class Door(Authenticator):
 
     async def handle_zap_message(self, msg: list[bytes]) -> None:
         """Answer one request; needs nothing that would have to be awaited."""
+        if msg[2:3] == [FILE_DOMAIN] and msg[5:6] == [b"NULL"]:
+            self._send_zap_reply(msg[1], b"200", b"OK", "")
+            return
         self._origin = msg[3].decode(errors="replace") if len(msg) > 3 else ""
         await super().handle_zap_message(msg)
 

@@ -14,8 +14,11 @@ No message is touched while a task waits, so a cancel, which only ever arrives a
 
 import contextlib
 import errno
+import os
 import secrets
+import weakref
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
 
@@ -23,6 +26,7 @@ import trio
 import zmq
 
 from rt.errors import ConfigError
+from rt.instance import is_file
 from rt.protocol import rpc
 from rt.remote.binding import bind_error
 from rt.remote.counters import Counters
@@ -61,6 +65,11 @@ _POLLOUT = int(zmq.POLLOUT)
 _SOURCE = int(zmq.SRCFD)
 _NOWAIT = int(zmq.DONTWAIT)
 _NOWAIT_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+
+
+_FILE = "ipc://"
+FILE_DOMAIN = b"file"
+"""The ZAP domain of socket files that are bound after CURVE was turned on: libzmq knows no way back to none. They need no key."""
 
 
 class _Waiter:
@@ -107,6 +116,7 @@ class Socket:
         self.source = -1
         self._context = context
         self._socket = (context or zmq.Context.instance()).socket(socket_type)
+        self._files: dict[str, os.stat_result] = {}
         self._routes = socket_type == zmq.ROUTER
         self._closed = False
         self._waiters: list[_Waiter] = []
@@ -162,7 +172,35 @@ class Socket:
             raise bind_error(address, error.errno, zmq.strerror(error.errno or 0)) from error
         finally:
             self._settle()
-        return cast(bytes, self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        endpoint = cast(bytes, self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        if endpoint.startswith(f"{_FILE}/"):
+            with contextlib.suppress(OSError):  # removed already: to be mended
+                self._files[endpoint] = Path(endpoint.removeprefix(_FILE)).lstat()
+                _bound.add(self)
+        return endpoint
+
+    def mend(self) -> list[str]:
+        """Bind the socket files again that were removed or replaced; their addresses.
+
+        Connections that stand stay. A socket file needs no key, whatever was set since it was bound first.
+
+        Raises:
+            InstanceBusyError, ConfigError: An address cannot be bound.
+        """
+        missing = [each for each, file in self._files.items() if not is_file(Path(each.removeprefix(_FILE)), file)]
+        if missing and not self._closed:
+            secured = {option: self._socket.getsockopt(option) for option in (zmq.CURVE_SERVER, zmq.ZAP_DOMAIN)}
+            try:
+                if secured[zmq.CURVE_SERVER]:
+                    self._set(zmq.CURVE_SERVER, 0)
+                    self._set(zmq.ZAP_DOMAIN, FILE_DOMAIN)
+                for address in missing:
+                    self.bind(address)
+            finally:
+                if secured[zmq.CURVE_SERVER]:
+                    self._set(zmq.CURVE_SERVER, 1)
+                    self._set(zmq.ZAP_DOMAIN, bytes(secured[zmq.ZAP_DOMAIN]).rstrip(b"\0"))
+        return missing
 
     def unbind(self, address: str) -> None:
         """Stop listening at an address that `bind` returned; its connections end too, once the socket is used or tended.
@@ -401,3 +439,15 @@ async def terminate(context: zmq.Context[zmq.Socket[bytes]] | None = None) -> No
     Waits for `LINGER` ms at most, in a worker thread; a cancel is heeded afterwards.
     """
     await trio.to_thread.run_sync((context or zmq.Context.instance()).term)
+
+
+_bound: weakref.WeakSet[Socket] = weakref.WeakSet()
+
+
+def mend_files() -> list[str]:
+    """Bind the socket files of all sockets of this process again that were removed or replaced; their addresses.
+
+    Raises:
+        InstanceBusyError, ConfigError: An address cannot be bound.
+    """
+    return [address for each in list(_bound) if not each.closed for address in each.mend()]

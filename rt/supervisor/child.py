@@ -41,7 +41,7 @@ from rt.supervisor.life import (
     Trouble,
 )
 from rt.supervisor.machine import Machine
-from rt.supervisor.notify import Listener
+from rt.supervisor.notify import Channel, Listener
 from rt.supervisor.output import OnLine, Output, log_line
 from rt.supervisor.spawn import put_down, spawn
 from rt.supervisor.spec import ChildSpec, ChildStatus, ExitReport
@@ -62,7 +62,7 @@ class Child:
 
     Args:
         spec: What it is to be.
-        directory: Where its notify socket is made.
+        directory: That of the instance, where the notify socket of a program that is not rt's own is made.
         on_line: Called for each line that it writes.
         on_change: Called when its status has changed.
         jitter: Gives a number between 0 and 1 for each back-off.
@@ -89,7 +89,7 @@ class Child:
         self._poke = trio.Event()
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._listener: Listener | None = None
+        self._listener: Channel | Listener | None = None
         self._pid: int | None = None
         self._leader: int | None = None  # the pid while it may be signalled: not exited and therefore not reaped
         self._since = time.time()
@@ -192,12 +192,13 @@ class Child:
         began = trio.current_time()
         path = self._directory / f"notify-{self.spec.name}.sock"
         try:
-            listener = stack.enter_context(Listener(path))
+            listener: Channel | Listener = Channel() if self.spec.has_lifeline else Listener(path)
+            stack.enter_context(listener)
         except OSError as error:
             # Not the command's fault: another try may find the directory usable again.
             return SpawnFailed(errno.EAGAIN, f"{error.strerror or error}: {path}")
         try:
-            process = await spawn(self.spec, listener.path, stack)
+            process = await spawn(self.spec, self._directory, listener, stack)
         except OSError as error:
             return SpawnFailed(error.errno or 0, f"{error.strerror or error}: {error.filename or self.spec.command[0]}")
         except (ValueError, subprocess.SubprocessError) as error:
@@ -239,7 +240,7 @@ class Child:
             seconds = self.spec.ready_timeout if timer is Timer.READY else self.spec.watchdog
             self._timers[timer] = trio.current_time() + (seconds or 0.0)
 
-    async def _attend(self, process: trio.Process, listener: Listener, output: Output) -> int:
+    async def _attend(self, process: trio.Process, listener: Channel | Listener, output: Output) -> int:
         pidfd = os.pidfd_open(process.pid)
         self._listener = listener
         try:

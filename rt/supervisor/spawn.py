@@ -15,22 +15,25 @@ import trio
 from rt.instance import ENV_DIRECTORY
 from rt.supervisor import group
 from rt.supervisor.lifeline import arm, open_lifeline
-from rt.supervisor.notify import VARIABLE
+from rt.supervisor.notify import FD_VARIABLE, VARIABLE, Channel, Listener
 from rt.supervisor.spec import LIFELINE, ChildSpec
 
 PIPE_BYTES = 1 << 20
 """How much of a child's output may wait for its parent (bytes): a burst of a few thousand log lines."""
 
 _LAST_RESORT = 0.3
-_NOT_INHERITED = (VARIABLE, "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_NOT_INHERITED = (VARIABLE, FD_VARIABLE, "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
-async def spawn(spec: ChildSpec, notify_socket: Path, stack: contextlib.ExitStack) -> trio.Process:
+async def spawn(
+    spec: ChildSpec, directory: Path, listener: Channel | Listener, stack: contextlib.ExitStack
+) -> trio.Process:
     """Make the process, as leader of a session of its own, with pipes for its output.
 
     Args:
         spec: What it is to be.
-        notify_socket: Where its parent listens, in the directory of the instance.
+        directory: That of the instance.
+        listener: Where its parent listens.
         stack: Keeps our end of its lifeline; closing it tells the child that it is not wanted any more.
 
     Raises:
@@ -48,11 +51,12 @@ async def spawn(spec: ChildSpec, notify_socket: Path, stack: contextlib.ExitStac
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=environment(spec, notify_socket),
+                env=environment(spec, directory) | listener.environment(),
                 cwd=spec.cwd,
                 start_new_session=True,
-                pass_fds=(*spec.pass_fds, fd),
+                pass_fds=(*spec.pass_fds, *listener.fds, fd),
             )
+        listener.started()
         for stream in (process.stdout, process.stderr):
             if isinstance(stream, trio.lowlevel.FdStream):
                 with contextlib.suppress(OSError):  # the system allows us no more than it gives anyway
@@ -63,11 +67,10 @@ async def spawn(spec: ChildSpec, notify_socket: Path, stack: contextlib.ExitStac
     return process
 
 
-def environment(spec: ChildSpec, notify_socket: Path) -> dict[str, str]:
-    """The environment of a child: ours, what the spec adds, and how it speaks to its parent."""
+def environment(spec: ChildSpec, directory: Path) -> dict[str, str]:
+    """The environment of a child: ours, what the spec adds, its robot, and how often it has to say that it is alive."""
     env = {**inherited(), **(spec.env or {})}
-    env[VARIABLE] = os.fspath(notify_socket)
-    env[ENV_DIRECTORY] = os.fspath(notify_socket.parent)
+    env[ENV_DIRECTORY] = os.fspath(directory)
     if spec.watchdog is not None:
         env["WATCHDOG_USEC"] = str(round(spec.watchdog * 1e6))
     return env

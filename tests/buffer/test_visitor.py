@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.bells import FIRST_VISITOR_SEAT, ROOT_SEAT, SEATS
-from rt.buffer.visitor import NAME, VisitorDesk, visit
+from rt.buffer.visitor import NAME, VisitorDesk, read, visit
 from rt.errors import DeviceBufferError
 
 STRANGER = """
@@ -121,3 +121,44 @@ async def test_without_a_desk_a_visitor_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(DeviceBufferError, match="receives no visitors"):
         async with visit(tmp_path):
             pass
+
+
+async def test_reader_gets_the_memory_and_no_seat(arena: Arena, tmp_path: Path) -> None:
+    async with receiving(arena, tmp_path) as (_, leases), AsyncExitStack() as stack:
+        for _ in range(FIRST_VISITOR_SEAT, SEATS):
+            await stack.enter_async_context(visit(tmp_path))
+        visits = leases.visits()
+        async with read(tmp_path) as prefix:
+            with LeaseTable.open(prefix, create=False) as table:
+                assert table.root_alive()
+        assert leases.visits() == visits, "it was no visit"
+
+
+@pytest.mark.parametrize("message", [b"", b"\xc1", b"\x80" * 100])
+async def test_desk_survives_a_peer_that_talks_nonsense(arena: Arena, tmp_path: Path, message: bytes) -> None:
+    async with receiving(arena, tmp_path):
+        with trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer, trio.fail_after(30):
+            await peer.connect(str(tmp_path / NAME))
+            await peer.send(message)
+            assert await peer.recv(1) == b"", "it is refused"
+        assert await can_visit(tmp_path)
+
+
+async def test_removed_desk_is_made_again_and_visits_go_on(arena: Arena, tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    with LeaseTable.open(arena.prefix) as leases:
+        leases.beat()
+        desk = VisitorDesk(tmp_path, arena, root.doorbell, root.bells, leases)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(desk.run)
+            async with visit(tmp_path) as visitor:
+                assert not desk.mend()
+                (tmp_path / NAME).unlink()
+                assert desk.mend()
+                assert not desk.mend()
+                assert leases.visits()[visitor.seat] == 0
+                async with visit(tmp_path) as second:
+                    assert second.seat != visitor.seat
+            nursery.cancel_scope.cancel()
+    root.doorbell.close()
+    root.bells.close()

@@ -15,6 +15,7 @@ from rt.keys import Bundle, Keyring
 from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
 from rt.remote.gate import curve_options
 from rt.remote.handshake import shake_hands
+from rt.remote.socket import mend_files
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -300,3 +301,27 @@ async def test_wrong_files_are_told_once_and_end_nothing(place: Place) -> None:
             (place.keys.directory / "x").touch()
     assert len([entry for entry in logs if "bad.station" in entry["event"]]) == 1
     assert [entry["station"] for entry in logs if entry["event"] == "a station has connected"] == ["blue", "blue"]
+
+
+async def test_removed_socket_file_needs_no_key_and_the_network_does(place: Place) -> None:
+    place.keys.new("blue")
+    file = place.folder / "front"
+    file.unlink()
+    assert f"ipc://{file}" in mend_files()
+    with trio.fail_after(20):
+        async with place.client(None, f"ipc://{file}") as client:
+            assert await client.call.greet("robot") == "hello robot"
+        async with place.client(None) as client:
+            with pytest.raises(RemoteCallError, match="was not sent"):
+                await client.call.greet("robot")
+    place.keys.revoke("blue")
+    key = place.keys.new("red")
+    with trio.fail_after(20):
+        async with place.client(key) as client:
+            while True:  # the address is bound anew after a key was revoked
+                with contextlib.suppress(RemoteCallError):
+                    assert await client.call.greet("robot") == "hello robot"
+                    break
+        async with place.client(None) as client:
+            with pytest.raises(RemoteCallError, match="was not sent"):
+                await client.call.greet("robot")

@@ -1,6 +1,7 @@
 """sd_notify over a real socket, to ourselves, to nobody, and to somebody who does not listen."""
 
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import trio
 from support.supervised import place
 
 from rt.protocol.notify import Notice
-from rt.supervisor.notify import VARIABLE, Listener, send, watchdog_period
+from rt.supervisor.notify import FD_VARIABLE, VARIABLE, Channel, Listener, send, watchdog_period
 
 
 async def test_what_is_sent_is_heard() -> None:
@@ -85,3 +86,44 @@ async def test_a_removed_directory_is_made_again_with_its_socket(tmp_path: Path)
 
 def test_an_address_that_is_none_is_no_error() -> None:
     assert not send(ready=True, env={VARIABLE: "/a\0b"})
+
+
+async def test_own_child_is_heard_without_a_file() -> None:
+    with Channel() as channel:
+        env = channel.environment()
+        assert send(ready=True, env=env | {VARIABLE: "/nowhere"})
+        with trio.fail_after(30):
+            assert await channel.receive() == Notice(ready=True)
+        channel.started()
+        assert not send(ready=True, env=env), "the descriptor is closed"
+
+
+def test_full_channel_does_not_block_the_child() -> None:
+    with Channel() as channel:
+        answers = [send(watchdog=True, env=channel.environment()) for _ in range(5000)]
+    assert answers[0]
+    assert not answers[-1]
+
+
+def test_child_is_heard_when_no_descriptor_is_left() -> None:
+    with Channel() as channel:
+        env = channel.environment()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            assert send(watchdog=True, env=env)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert channel.receive_nowait() == Notice(watchdog=True)
+
+
+@pytest.mark.parametrize("value", ["", "x", "1", "1:", "1:0", "9999:1", "-1:1", "99999999999999999999:1", ":", "²:1"])
+def test_channel_of_another_process_is_not_used(value: str) -> None:
+    assert not send(ready=True, env={FD_VARIABLE: value})
+
+
+def test_descriptor_of_another_file_is_not_written(tmp_path: Path) -> None:
+    with Channel() as channel, (tmp_path / "file").open("wb") as file:
+        inode = channel.environment()[FD_VARIABLE].partition(":")[2]
+        assert not send(ready=True, env={FD_VARIABLE: f"{file.fileno()}:{inode}"})
+    assert not (tmp_path / "file").read_bytes()

@@ -1,0 +1,135 @@
+"""What the machine does to the ground that a robot stands on: its shared memory, directory and sockets."""
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+from support.robot import Device, Robot
+
+from rt.protocol.control import GamepadState
+
+pytestmark = pytest.mark.system
+
+FORWARD = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
+MENDED = "files of the robot were removed and are made again"
+
+
+async def driving(robot: Robot) -> Device:
+    """A robot whose motor turns."""
+    motor = Device("polar-bear")
+    await robot.start()
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    robot.nursery.start_soon(robot.drive, FORWARD)
+    await robot.call("teleop")
+    await motor.written(duty_cycle=0.5)
+    return motor
+
+
+async def until_called(robot: Robot, method: str) -> object:
+    """Call a method of a child that has just been started: its service is there a moment after its process."""
+    with trio.fail_after(30):
+        while True:
+            with contextlib.suppress(Exception):
+                return await robot.call(method)
+            await trio.sleep(0.05)
+
+
+def remove(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def remove_parent(directory: Path) -> None:
+    shutil.rmtree(directory.parent)
+
+
+def replace(directory: Path) -> None:
+    directory.rename(directory.with_name("elsewhere"))
+    directory.mkdir(mode=0o700)
+
+
+def remove_sockets(directory: Path) -> None:
+    for path in directory.glob("*.sock"):
+        path.unlink()
+
+
+def replace_sockets(directory: Path) -> None:
+    for path in directory.glob("*.sock"):
+        path.unlink()
+        path.touch()
+
+
+def remove_lock(directory: Path) -> None:
+    (directory / "pid").unlink()
+
+
+@pytest.mark.parametrize("act", [remove, remove_parent, replace, remove_sockets, replace_sockets, remove_lock])
+async def test_robot_outlives_its_directory(robot: Robot, nursery: trio.Nursery, act: Callable[[Path], None]) -> None:
+    motor = await driving(robot)
+    children = robot.child("device"), robot.child("executor")
+    holder = robot.instance.holder()
+    act(robot.instance.directory)
+    await robot.said(MENDED)
+    assert robot.instance.holder() == holder
+    await motor.written(duty_cycle=0.5, since=len(motor.messages))
+    assert await robot.call("mode") == "teleop"
+    assert (await robot.command("devices", "--once")).returncode == 0
+    assert (robot.child("device"), robot.child("executor")) == children
+    for count, child in enumerate(("executor", "device"), start=1):
+        os.kill(robot.child(child), signal.SIGKILL)
+        await robot.said("child is ready", child=child, count=2)
+        await robot.connected(motor, since=count - 1)
+        await until_called(robot, "teleop")
+        await motor.written(duty_cycle=0.5, since=len(motor.messages))
+    assert await robot.stop() == 0
+    shutil.rmtree(robot.instance.directory.with_name("elsewhere"), ignore_errors=True)
+    assert robot.leftovers() == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_directory_that_cannot_be_made_again_costs_no_process(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await driving(robot)
+    runtime = robot.instance.directory.parents[1]
+    shutil.rmtree(runtime)
+    runtime.write_text("a file where XDG_RUNTIME_DIR was")
+    await robot.said("commands and restarted processes do not reach the robot")
+    await motor.written(duty_cycle=0.5, since=len(motor.messages))
+    runtime.unlink()
+    runtime.mkdir(mode=0o700)
+    await robot.said(MENDED)
+    assert await robot.call("mode") == "teleop"
+    assert not [entry for entry in robot.log if entry["event"] in {"child is backoff", "child is killing"}]
+    assert await robot.stop() == 0
+    assert robot.leftovers() == []
+    nursery.cancel_scope.cancel()
+
+
+def named_memory(robot: Robot) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"*{robot.name}*"))
+
+
+async def test_shared_memory_survives_restarts_without_any_name(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await driving(robot)
+    assert not named_memory(robot)
+    for child in ("executor", "device"):
+        os.kill(robot.child(child), signal.SIGKILL)
+        await robot.said("child is ready", child=child, count=2)
+        await until_called(robot, "teleop")
+        await motor.written(duty_cycle=0.5, since=len(motor.messages))
+    assert robot.devices()[motor.uid]["connected"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_shared_memory_of_a_running_robot_cannot_be_truncated(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await driving(robot)
+    memory = robot.shm_prefix().rstrip("/")
+    for size in (0, 4096):
+        with pytest.raises(PermissionError):
+            os.truncate(memory, size)
+    await motor.written(duty_cycle=0.5, since=len(motor.messages))
+    nursery.cancel_scope.cancel()
