@@ -18,8 +18,11 @@ from rt.lint.record import Record
 from rt.lint.request import LintRequest
 from rt.protocol import control
 from rt.protocol.control import Stamp
-from rt.remote import Handler, route
+from rt.remote import Bounds, Handler, route
 from rt.remote.caller import caller
+
+UPDATE_BOUNDS = Bounds(message=4096, text=64, items=16, depth=3)
+"""What an update of gamepads may be at most: four gamepads of five fields, and a stamp."""
 
 
 class Broker(Handler):
@@ -65,12 +68,14 @@ class Broker(Handler):
         """The gamepad's buttons: bit i of an update's ``btn`` is the i-th."""
         return self._gamepads.button_params
 
+    bounds = Bounds(message=1 << 14)
+
     @route(inline=True)
     def get_option(self, option: str | None = None) -> Any:
         """The value of an option, of one entry of a map as dev_name.left_motor, or of all options by name."""
         return self._options.get(option)
 
-    @route
+    @route(bounds=Bounds(text=4096))
     def set_option(self, options: dict[str, Any]) -> dict[str, Any]:
         """Set options for the next start, all or none; null takes one back. The result is all that is kept.
 
@@ -94,7 +99,7 @@ class Broker(Handler):
             request = LintRequest.of(self._config, str(self._directory))
             return await run_lint(request, instance_directory=self._instance_directory)
 
-    @route(inline=True)
+    @route(inline=True, bounds=UPDATE_BOUNDS)
     def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:
         """Store the state of one or more gamepads: index -> lx, ly, rx, ry (-1 to 1) and btn.
 

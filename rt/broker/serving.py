@@ -14,7 +14,7 @@ from rt.broker.access import Access
 from rt.broker.commander import Refusal
 from rt.broker.driving import ControlRefusedError, Driving
 from rt.broker.gamepads import GamepadFeed
-from rt.broker.handler import Broker
+from rt.broker.handler import UPDATE_BOUNDS, Broker
 from rt.broker.updates import UpdatePublisher
 from rt.buffer import BufferStore
 from rt.config import kept
@@ -45,6 +45,8 @@ class Controls(Handler):
     def answer_through(self, node: Node) -> None:
         """Send notices through the node of the service of this handler."""
         self._node = node if isinstance(node, VerifyingNode) else None
+
+    bounds = UPDATE_BOUNDS
 
     @route(inline=True)
     def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from rt.errors import LocalProtocolError, RemoteProtocolError
 from rt.protocol import rpc
+from rt.text import clip, quote
 
 UPDATE_GAMEPADS = "update_gamepads"
 UPDATE = "update"
@@ -121,12 +122,12 @@ def gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, GamepadStat
         raise _bad(UPDATE_GAMEPADS, "expected a map of gamepads", "$")
     states = {}
     for key, raw in update.items():
-        if key not in _INDICES:
-            raise _bad(UPDATE_GAMEPADS, f"there is no gamepad {key!r}, only '0' to '{GAMEPADS - 1}'", "$")
+        if not isinstance(key, str) or key not in _INDICES:
+            raise _bad(UPDATE_GAMEPADS, f"there is no gamepad {quote(key)}, only '0' to '{GAMEPADS - 1}'", "$")
         try:
             state = msgspec.convert(raw, GamepadState)
         except msgspec.ValidationError as error:
-            raise _bad(UPDATE_GAMEPADS, f"gamepad {key}: {error}", key) from error
+            raise _bad(UPDATE_GAMEPADS, f"gamepad {key}: {clip(str(error), 200)}", key) from error
         states[_INDICES[key]] = _checked(key, state, buttons)
     return states
 
@@ -146,7 +147,7 @@ def devices(update: object) -> dict[int, dict[str, Value]]:
     try:
         checked = msgspec.convert(update, DeviceUpdate)
     except msgspec.ValidationError as error:
-        raise _bad(UPDATE, str(error), "$") from error
+        raise _bad(UPDATE, clip(str(error), 200), "$") from error
     return {_uid(key): values for key, values in checked.items()}
 
 

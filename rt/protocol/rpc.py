@@ -16,6 +16,7 @@ The rule of this module: what is not exactly one of the three is refused whole w
 are, so that a receiver has one thing to catch, count and go on from.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn, TypeAlias
 
 import msgspec
@@ -28,8 +29,14 @@ MAX_MESSAGE = 1 << 20
 ID_MAX = 0xFFFF_FFFF
 """Identifiers are unsigned 32-bit integers and wrap around."""
 
+METHOD_MAX = 128
+"""The longest name of a method in characters."""
+
+HEAD_MAX = 4 * METHOD_MAX + 32
+"""All that comes before the arguments of a call lies within so many bytes."""
+
 CallId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=ID_MAX)]
-Method: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Method: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=METHOD_MAX)]
 ErrorValue: TypeAlias = tuple[str, dict[str, Any]]
 """What went wrong in one sentence, and plain values that name the place."""
 
@@ -109,6 +116,51 @@ def encode(message: Envelope) -> bytes:
             size=len(data),
         )
     return data
+
+
+def peek(data: bytes) -> Request | Notification | None:
+    """Return a request or notification without its arguments, or None for anything else; the cost does not depend on them.
+
+    It serves to refuse a message that is too long to be decoded, and tells nothing of the bytes behind the method's name.
+    """
+    head = data[:HEAD_MAX]
+    try:
+        length, at = _read_length(head, 0, 0x90, 0x0F, _ARRAYS)
+        kind, at = _read_uint(head, at)
+        if (kind, length) not in {(0, 4), (2, 3)}:
+            return None
+        call_id = 0
+        if kind == 0:
+            call_id, at = _read_uint(head, at)
+        size, at = _read_length(head, at, 0xA0, 0x1F, _TEXTS)
+        method = head[at : at + size].decode() if len(head) >= at + size else ""
+    except (IndexError, KeyError, ValueError):
+        return None
+    if not 1 <= len(method) <= METHOD_MAX or call_id > ID_MAX:
+        return None
+    return Request(call_id, method, []) if kind == 0 else Notification(method, [])
+
+
+_UINTS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
+_ARRAYS = {0xDC: 2, 0xDD: 4}
+_TEXTS = {0xD9: 1, 0xDA: 2, 0xDB: 4}
+
+
+def _read_uint(head: bytes, at: int) -> tuple[int, int]:
+    first = head[at]
+    return (first, at + 1) if first < 0x80 else _read_sized(head, at + 1, _UINTS[first])
+
+
+def _read_length(head: bytes, at: int, fixed: int, mask: int, sizes: Mapping[int, int]) -> tuple[int, int]:
+    first = head[at]
+    return (first & mask, at + 1) if first & ~mask == fixed else _read_sized(head, at + 1, sizes[first])
+
+
+def _read_sized(head: bytes, at: int, width: int) -> tuple[int, int]:
+    raw = head[at : at + width]
+    if len(raw) < width:
+        raise IndexError
+    return int.from_bytes(raw, "big"), at + width
 
 
 def decode(data: bytes | bytearray | memoryview) -> Envelope:

@@ -1,5 +1,6 @@
 """Remote calls: ZMQ sockets and datagrams for trio, clients, services, and the router between them."""
 
+from rt.remote.bounds import Bounds
 from rt.remote.client import Client
 from rt.remote.counters import Counters
 from rt.remote.datagram import DatagramNode
@@ -14,6 +15,7 @@ from rt.remote.signed import StationNode, VerifyingNode
 from rt.remote.socket import Socket, terminate
 
 __all__ = [
+    "Bounds",
     "Client",
     "Counters",
     "DatagramNode",

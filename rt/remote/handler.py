@@ -1,31 +1,48 @@
 """What a service can do: methods that are marked as routes, with arguments checked before they run.
 
-The rule of this module: a handler's code only ever sees arguments of the types that it has written down. Whoever sent others
-is told which argument it was, what came and what is allowed.
+The rule of this module: a handler's code only ever sees arguments of the types that it has written down, and no larger than
+their bounds (`rt.remote.bounds`). Whoever sent others is told which argument it was, what came and what is allowed.
 """
 
 import inspect
 import re
-import reprlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar, get_type_hints, overload
+from typing import Any, ClassVar, TypeVar, get_type_hints, overload
 
 import msgspec
 
 from rt.errors import RemoteProtocolError
-from rt.text import clip, closest, listed
+from rt.remote.bounds import DEFAULT, Bounds, bounded, check, is_open
+from rt.text import clip, closest, listed, quote
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "__rt_route__"
 
+_FAULT_MAX = 200
+"""Characters of what msgspec says of a wrong argument; some of its sentences quote the argument."""
+
 
 @overload
 def route(func: F, /) -> F: ...
 @overload
-def route(*, inline: bool = ..., urgent: bool = ..., limit: float | None = ...) -> Callable[[F], F]: ...
 def route(
-    func: F | None = None, /, *, inline: bool = False, urgent: bool = False, limit: float | None = None
+    *,
+    inline: bool = ...,
+    urgent: bool = ...,
+    starts: bool = ...,
+    limit: float | None = ...,
+    bounds: Bounds | None = ...,
+) -> Callable[[F], F]: ...
+def route(
+    func: F | None = None,
+    /,
+    *,
+    inline: bool = False,
+    urgent: bool = False,
+    starts: bool = False,
+    limit: float | None = None,
+    bounds: Bounds | None = None,
 ) -> F | Callable[[F], F]:
     """Mark a method of a `Handler` as one that can be called from afar, by its name.
 
@@ -36,10 +53,12 @@ def route(
     Args:
         func: The method, when used as a bare decorator.
         inline: Run a plain `def` in the event loop.
-        urgent: Start a call of an `async def` however many others run, and finish it although its caller has gone or does
-            not wait any more, as for what stops a robot.
+        urgent: Start a call before those that wait, however many others run, and finish it although its caller has gone or
+            does not wait any more, as for what stops a robot.
+        starts: The method starts what an urgent one stops: an urgent call that overtakes a waiting call refuses it.
         limit: How long a call may run, in s; `math.inf` for any time. By default the service's limit holds, or none for what
             is urgent.
+        bounds: What the arguments may be at most; by default what the handler says.
 
     Raises:
         TypeError: `inline` on an `async def`.
@@ -51,7 +70,7 @@ def route(
             raise TypeError(f"{method.__qualname__} is async; only a plain def can be inline")
         if limit is not None and (inline or not limit > 0):
             raise ValueError(f"{method.__qualname__} cannot have the limit {limit}")
-        setattr(method, _MARK, (inline, urgent, limit))
+        setattr(method, _MARK, {"inline": inline, "urgent": urgent, "starts": starts, "limit": limit, "bounds": bounds})
         return method
 
     return mark if func is None else mark(func)
@@ -99,7 +118,9 @@ class Route:
         method: The bound method.
         inline: Whether it runs in the event loop although it is a plain `def`.
         urgent: Whether it waits for no other call, and ends although its caller has gone.
+        starts: Whether an urgent call that overtakes it refuses it.
         limit: How long a call may run, in s; None leaves that to the service.
+        bounds: What its arguments may be at most; None leaves that to the service.
 
     Raises:
         TypeError: An annotation is of a type that no argument can be checked against, or a keyword is required.
@@ -107,11 +128,22 @@ class Route:
     """
 
     def __init__(
-        self, name: str, method: Callable[..., Any], *, inline: bool, urgent: bool = False, limit: float | None = None
+        self,
+        name: str,
+        method: Callable[..., Any],
+        *,
+        inline: bool,
+        urgent: bool = False,
+        starts: bool = False,
+        limit: float | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.name = name
         self.limit = limit
         self.urgent = urgent
+        self.starts = starts
+        self.bounds = bounds or DEFAULT
+        self._leaves_bounds = bounds is None
         self.method = method
         self.inline = inline
         self.is_async = inspect.iscoroutinefunction(method)
@@ -121,6 +153,7 @@ class Route:
         self._positional: list[tuple[inspect.Parameter, Any]] = []
         self._rest: Any = None
         self._rest_name = ""
+        self._hints = hints
         for parameter in signature.parameters.values():
             annotation = hints.get(parameter.name, Any)
             _check_annotation(name, parameter, annotation)
@@ -129,6 +162,7 @@ class Route:
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 self._rest = annotation
                 self._rest_name = f"*{parameter.name}"
+        self._bound()
         self._required = sum(parameter.default is parameter.empty for parameter, _ in self._positional)
         self._result = hints.get("return", Any)
         self._plain = plain
@@ -137,13 +171,31 @@ class Route:
         whole = signature.replace(parameters=shown, return_annotation=None if returned is type(None) else returned)
         self.signature = name + _plainly(str(whole))
 
+    def leave_bounds_to(self, bounds: Bounds) -> None:
+        """Take over the bounds of a service where neither the route nor its handler has any."""
+        if self._leaves_bounds and bounds != self.bounds:
+            self.bounds = bounds
+            self._bound()
+
+    def _bound(self) -> None:
+        types = {name: bounded(annotation, self.bounds) for name, annotation in self._hints.items()}
+        self._positional = [(each, types.get(each.name, Any)) for each, _ in self._positional]
+        if self._rest_name:
+            self._rest = types.get(self._rest_name.removeprefix("*"), Any)
+        self._open = {
+            name
+            for name in [*(each.name for each, _ in self._positional), self._rest_name.removeprefix("*")]
+            if is_open(self._hints.get(name, Any))
+        }
+
     def bind(self, params: Sequence[Any]) -> list[Any]:
         """Check arguments that came and convert them to the types of the method.
 
         Raises:
             RemoteProtocolError: Too few or too many came, or one is of another type; the message names it.
         """
-        if len(params) < self._required or (self._rest is None and len(params) > len(self._positional)):
+        most = self.bounds.items if self._rest_name else len(self._positional)
+        if not self._required <= len(params) <= most:
             raise RemoteProtocolError(
                 f"{self.signature} cannot be called with {len(params)} argument{'s' * (len(params) != 1)}",
                 method=self.name,
@@ -177,13 +229,13 @@ class Route:
         return _plainly(inspect.formatannotation(self._plain[argument])) if argument in self._plain else ""
 
     def _convert(self, argument: str, annotation: Any, value: Any) -> Any:
-        if annotation is Any:
-            return value
         try:
-            return msgspec.convert(value, annotation)
-        except msgspec.ValidationError as error:
+            if argument.removeprefix("*") in self._open:
+                check(value, self.bounds)
+            return value if annotation is Any else msgspec.convert(value, annotation)
+        except (msgspec.ValidationError, RemoteProtocolError) as error:
             raise RemoteProtocolError(
-                f"{self.name}: argument {argument} came as {reprlib.repr(value)}: {error}",
+                f"{self.name}: argument {argument} came as {quote(value)}: {clip(str(error), _FAULT_MAX)}",
                 method=self.name,
                 argument=argument,
                 signature=self.signature,
@@ -199,7 +251,12 @@ class Handler:
     ...         return f"hello {name}"
     >>> sorted(Greeter().routes())
     ['describe', 'greet']
+
+    Attributes:
+        bounds: What the arguments of its routes may be at most, where a route does not say; None leaves that to the service.
     """
+
+    bounds: ClassVar[Bounds | None] = None
 
     def routes(self) -> dict[str, Route]:
         """Name -> route of every marked method, inherited ones included.
@@ -211,8 +268,7 @@ class Handler:
         for name in dir(type(self)):
             mark = getattr(inspect.getattr_static(type(self), name), _MARK, None)
             if mark is not None:
-                inline, urgent, limit = mark
-                found[name] = Route(name, getattr(self, name), inline=inline, urgent=urgent, limit=limit)
+                found[name] = Route(name, getattr(self, name), **{**mark, "bounds": mark["bounds"] or self.bounds})
         return found
 
     @route

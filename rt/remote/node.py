@@ -263,6 +263,21 @@ class SocketNode:
                 return frames[0], frames[1]
             self.counters.malformed += 1
 
+    def recv_nowait(self) -> tuple[bytes, bytes]:
+        """Take a payload that has already come; see `recv`.
+
+        Raises:
+            trio.WouldBlock: No payload has come.
+            trio.ClosedResourceError: The node is not open.
+        """
+        socket = self._open()
+        while socket.has_message():
+            frames = socket.recv_nowait()
+            if len(frames) == 2:
+                return frames[0], frames[1]
+            self.counters.malformed += 1
+        raise trio.WouldBlock
+
     def _bound(self, socket: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
         if self._gate is not None:
             return self._gate.bind(socket, addresses)

@@ -20,10 +20,12 @@ from rt.errors import (
     RuntimeBaseException,
 )
 from rt.protocol import rpc
+from rt.remote.bounds import DEFAULT, NEWS, Bounds
 from rt.remote.caller import Caller, set_caller
 from rt.remote.counters import ServiceCounters
 from rt.remote.handler import Handler, Route, unknown
-from rt.remote.node import Node
+from rt.remote.inbox import Call, Inbox
+from rt.remote.node import Node, SocketNode
 
 BACKLOG = 128
 """Calls that may wait for a free place; a call beyond them is answered with an error at once."""
@@ -34,21 +36,32 @@ TIME_LIMIT = 60.0
 ANNOUNCE_INTERVAL = 1.0
 """Time between two hellos to the router, in s; one that was restarted knows the service again after at most so long."""
 
+SHORT = 1024
+"""Bytes of a message that is decoded whatever it says; of a longer one the name of the method is read first."""
+
 COMPLAINT_INTERVAL = 1.0
 """Time between two log events about notifications that failed, in s; those between are counted."""
+
+
+BURST = 64
+"""Messages that are read in a row before the rest of the process has its turn."""
+
+_UNWANTED = "its caller does not wait any more"
 
 
 class _Running:
     """A request that waits or runs, until it is answered."""
 
-    __slots__ = ("abandoned", "scope")
+    __slots__ = ("abandoned", "scope", "why")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.abandoned = False
+        self.why = ""
 
     def stop(self, why: str, *, abandoned: bool) -> None:
         self.abandoned = abandoned
+        self.why = why
         self.scope.cancel(why)
 
 
@@ -62,6 +75,8 @@ class Service:
         logger: Where events go.
         threads: Limit of the worker threads for plain methods; by default one thread per concurrent call.
         limit: How long a call may run, in s, where its route does not say.
+        bounds: What arguments may be at most, where neither a route nor the handler says; by default `bounds.DEFAULT` behind a
+            router and `bounds.NEWS` without one.
 
     Raises:
         TypeError, NameError: A route's signature cannot be served.
@@ -76,16 +91,21 @@ class Service:
         logger: log.Logger | None = None,
         threads: trio.CapacityLimiter | None = None,
         limit: float = TIME_LIMIT,
+        bounds: Bounds | None = None,
     ) -> None:
         self.node = node
         self.limit = limit
         self._running: dict[tuple[bytes, int], _Running] = {}
         self.counters = ServiceCounters()
         self._routes = handler.routes()
+        for each in self._routes.values():
+            each.leave_bounds_to(bounds or (DEFAULT if node.routed else NEWS))
         self._concurrency = concurrency
         self._log = logger or log.get_logger()
         self._threads = threads or trio.CapacityLimiter(concurrency)
         self._places = trio.Semaphore(concurrency)
+        self._inbox = Inbox()
+        self._starting: set[_Running] = set()
         self._open = 0
         self._urgent = 0
         self._known = trio.Event()
@@ -121,51 +141,130 @@ class Service:
                 await trio.sleep(ANNOUNCE_INTERVAL)
 
     async def _receive(self, nursery: trio.Nursery) -> None:
+        """Read all that has come before the next call begins, so that an urgent call stands behind no other."""
         while True:
-            peer, payload = await self.node.recv()
-            if not payload:
-                self._known.set()
-                continue
-            try:
-                message = rpc.decode(payload)
-            except RemoteProtocolError as error:
-                self.counters.malformed += 1
-                self._log.debug("a payload was no call", peer=_text(peer), reason=error.message)
-                continue
-            if isinstance(message, rpc.Response):
-                self.counters.malformed += 1
-                self._log.debug("an answer came to a service", peer=_text(peer))
-                continue
-            if message.method.startswith("$") and isinstance(message, rpc.Notification):
-                self._heed(peer, message)
-                continue
-            self.counters.calls += 1
-            route = self._routes.get(message.method)
-            if route is None:
-                await self._refuse(peer, message, unknown("method", message.method, self._routes))
-            elif route.inline:
-                await self._serve(peer, message, route)
-            elif route.urgent and self._urgent < BACKLOG:
-                self._urgent += 1
-                nursery.start_soon(self._serve_urgently, peer, message, route)
-            elif self._open >= self._concurrency + BACKLOG:
-                self.counters.refused += 1
-                await self._refuse(peer, message, f"{message.method} was refused: {BACKLOG} calls are already waiting")
-            else:
-                self._open += 1
-                nursery.start_soon(self._serve_in_place, peer, message, route)
+            if not self._inbox:
+                await self._read(nursery, *await self.node.recv())
+            if isinstance(self.node, SocketNode):
+                for _ in range(BURST):
+                    try:
+                        peer, payload = self.node.recv_nowait()
+                    except trio.WouldBlock:
+                        break
+                    await self._read(nursery, peer, payload)
+            if self._inbox:
+                await self._begin(nursery, self._inbox.take())
+                if self._inbox:
+                    await trio.lowlevel.checkpoint()
 
-    def _heed(self, peer: bytes, message: rpc.Notification) -> None:
+    async def _read(self, nursery: trio.Nursery, peer: bytes, payload: bytes) -> None:
+        """Put a call among those that wait, or begin it if it is urgent; the arguments of a long one are not decoded yet."""
+        if not payload:
+            self._known.set()
+            return
+        is_long = len(payload) > SHORT
+        message = rpc.peek(payload) if is_long else self._decode(peer, payload)
+        if message is None:
+            if is_long:
+                self.counters.malformed += 1
+                self._log.debug("a payload was no call", peer=_text(peer), size=len(payload))
+            return
+        if message.method.startswith("$") and isinstance(message, rpc.Notification):
+            # A router tells of up to a thousand peers at once; nothing else that is for the protocol itself is long.
+            whole = self._decode(peer, payload) if is_long and not peer else message
+            if isinstance(whole, rpc.Notification):
+                await self._heed(peer, whole)
+            return
+        await self._sort(nursery, peer, message, payload if is_long else b"")
+
+    async def _sort(
+        self, nursery: trio.Nursery, peer: bytes, message: rpc.Request | rpc.Notification, payload: bytes
+    ) -> None:
+        self.counters.calls += 1
+        route = self._routes.get(message.method)
+        if route is None:
+            await self._refuse(peer, message, unknown("method", message.method, self._routes))
+        elif len(payload) > route.bounds.message:
+            await self._refuse(peer, message, _too_long(route, len(payload)))
+        else:
+            call = Call(peer, message, route, payload)
+            if route.urgent:
+                await self._overtake(route)
+            if route.urgent and (route.inline or self._urgent < BACKLOG):
+                await self._begin(nursery, call)
+            elif not self._inbox.put(call):
+                self.counters.refused += 1
+                await self._refuse(peer, message, f"{route.name} was refused: too many calls are already waiting")
+
+    async def _begin(self, nursery: trio.Nursery, call: Call) -> None:
+        peer, message, route, payload = call
+        if payload:
+            whole = self._decode(peer, payload)
+            if whole is None:
+                await self._refuse(peer, message, f"{route.name} was refused: its arguments are no MessagePack")
+                return
+            message = whole
+        if route.inline:
+            await self._serve(peer, message, route)
+        elif route.urgent and self._urgent < BACKLOG:
+            self._urgent += 1
+            nursery.start_soon(self._serve_urgently, peer, message, route)
+        elif self._open >= self._concurrency + BACKLOG:
+            self.counters.refused += 1
+            await self._refuse(peer, message, f"{route.name} was refused: {BACKLOG} calls are already waiting")
+        else:
+            self._open += 1
+            nursery.start_soon(self._serve_in_place, peer, message, route)
+
+    async def _overtake(self, urgent: Route) -> None:
+        """Refuse what would start, after an urgent call, what that call stops."""
+        overtaken = [call for call in self._inbox if call.route.starts]
+        self._inbox.remove(overtaken)
+        for call in overtaken:
+            self.counters.refused += 1
+            await self._refuse(call.peer, call.message, f"{call.route.name} was refused: {urgent.name} came after it")
+        for waiting in list(self._starting):
+            waiting.stop(f"{urgent.name} came after it", abandoned=False)
+
+    def _decode(self, peer: bytes, payload: bytes) -> rpc.Request | rpc.Notification | None:
+        try:
+            message = rpc.decode(payload)
+        except RemoteProtocolError as error:
+            self.counters.malformed += 1
+            self._log.debug("a payload was no call", peer=_text(peer), reason=error.message)
+            return None
+        if isinstance(message, rpc.Response):
+            self.counters.malformed += 1
+            self._log.debug("an answer came to a service", peer=_text(peer))
+            return None
+        return message
+
+    async def _heed(self, peer: bytes, message: rpc.Notification) -> None:
         """Stop what nobody waits for any more; a message of the protocol that is unknown here is ignored."""
         if message.method == rpc.CANCEL and len(message.params) == 1 and isinstance(message.params[0], int):
-            running = self._running.get((peer, message.params[0]))
+            call_id = message.params[0]
+            running = self._running.get((peer, call_id))
             if running is not None:
-                running.stop("its caller does not wait any more", abandoned=False)
+                running.stop(_UNWANTED, abandoned=False)
+            elif self._inbox:
+                await self._forget(peer, call_id)
         elif message.method == rpc.GONE and self.node.routed and not peer:  # of the router itself, whose name is empty
             gone = {each for each in message.params if isinstance(each, bytes)}
             for (caller, _), running in list(self._running.items()):
                 if caller in gone:
                     running.stop("its caller has gone", abandoned=True)
+            left = [call for call in self._inbox if call.peer in gone and isinstance(call.message, rpc.Request)]
+            self._inbox.remove(left)
+            self.counters.cancelled += len(left)
+
+    async def _forget(self, peer: bytes, call_id: int) -> None:
+        """Answer a call that has not begun, and that its caller has taken back."""
+        for call in self._inbox:
+            if call.peer == peer and isinstance(call.message, rpc.Request) and call.message.id == call_id:
+                self._inbox.remove([call])
+                self.counters.cancelled += 1
+                await self._refuse(peer, call.message, f"{call.route.name} was stopped: {_UNWANTED}")
+                return
 
     async def _serve_urgently(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
         try:
@@ -174,32 +273,35 @@ class Service:
             self._urgent -= 1
 
     async def _serve_in_place(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+        running = _Running()
+        key = (peer, message.id) if isinstance(message, rpc.Request) else None
+        if key is not None:
+            self._running[key] = running
+        if route.starts:
+            self._starting.add(running)
         try:
-            if isinstance(message, rpc.Notification):
-                await self._serve_when_free(peer, message, route)
-                return
-            key = peer, message.id
-            running = self._running[key] = _Running()
-            try:
-                with running.scope:
-                    await self._serve_when_free(peer, message, route)
-            finally:
-                if self._running.get(key) is running:
-                    del self._running[key]
-            if running.scope.cancelled_caught:
-                self.counters.cancelled += 1
-                self._log.debug("a call was stopped: nobody waits for it", method=route.name, peer=_text(peer))
-                if not running.abandoned:
-                    await self._refuse(peer, message, f"{route.name} was stopped: its caller does not wait any more")
+            with running.scope:
+                await self._serve_when_free(peer, message, route, running)
         finally:
             self._open -= 1
+            self._starting.discard(running)
+            if key is not None and self._running.get(key) is running:
+                del self._running[key]
+        if running.scope.cancelled_caught:
+            self.counters.cancelled += 1
+            self._log.debug("a call was stopped", method=route.name, peer=_text(peer), reason=running.why)
+            if not running.abandoned:
+                await self._refuse(peer, message, f"{route.name} was stopped: {running.why}")
 
-    async def _serve_when_free(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+    async def _serve_when_free(
+        self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route, running: _Running
+    ) -> None:
         try:
             # The usual case goes on at once; `async with` would give way to every other task first.
             self._places.acquire_nowait()
         except trio.WouldBlock:
             await self._places.acquire()
+        self._starting.discard(running)
         try:
             await self._serve(peer, message, route)
         finally:
@@ -305,6 +407,10 @@ def _plain(context: dict[str, Any]) -> dict[str, Any]:
         f"context_{key}" if key in {"event", "method", "peer", "reason"} else key: value
         for key, value in context.items()
     }
+
+
+def _too_long(route: Route, size: int) -> str:
+    return f"a call of {route.name} may take {route.bounds.message} bytes; this one takes {size}, send less at once"
 
 
 def _text(peer: bytes) -> str:

@@ -13,12 +13,17 @@ import trio
 from rt.catalog.names import absent_device, resolve_uid
 from rt.errors import DeviceError
 from rt.protocol.message import INTERVAL_MAX
-from rt.remote import Handler, route
+from rt.remote import Bounds, Handler, route
 from rt.smartdevice.client import SmartDeviceClient
+
+DEVICES_MAX = 128
+"""Devices that one call may name."""
 
 
 class DeviceHandler(Handler):
     """The devices that are connected, as a caller reaches them.
+
+    Invariant: no call occupies the event loop for more than 1 ms, whatever its arguments are; devices wait meanwhile.
 
     Args:
         names: UIDs by the names that the team gave them.
@@ -27,6 +32,8 @@ class DeviceHandler(Handler):
     Attributes:
         devices: The clients of the devices that are connected, by UID.
     """
+
+    bounds = Bounds(message=8192, items=DEVICES_MAX)
 
     def __init__(self, names: Mapping[str, int], is_over: Callable[[int], bool]) -> None:
         self.devices: dict[int, SmartDeviceClient] = {}
@@ -130,7 +137,8 @@ class DeviceHandler(Handler):
     def _select(self, uids: str | list[str] | None) -> list[SmartDeviceClient]:
         if uids is None:
             return list(self.devices.values())
-        return [self._one(uid) for uid in ([uids] if isinstance(uids, str) else uids)]
+        chosen = [self._one(uid) for uid in dict.fromkeys([uids] if isinstance(uids, str) else uids)]
+        return list(dict.fromkeys(chosen))  # a device may be given by its name and by its UID
 
 
 async def each(clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]) -> None:

@@ -139,3 +139,44 @@ def _endless() -> list[Any]:
 def test_a_value_without_a_form_on_the_wire_is_our_own_fault(value: Any) -> None:
     with pytest.raises(LocalProtocolError, match="cannot be sent"):
         rpc.encode(rpc.Notification("m", [value]))
+
+
+@given(envelopes)
+def test_the_head_of_a_call_is_the_call_without_its_arguments(message: rpc.Envelope) -> None:
+    if isinstance(message, rpc.Response):
+        assert rpc.peek(rpc.encode(message)) is None
+    else:
+        assert rpc.peek(rpc.encode(message)) == msgspec.structs.replace(message, params=[])
+
+
+@given(ids, methods)
+def test_the_head_is_read_from_its_first_bytes_whatever_follows(call_id: int, method: str) -> None:
+    whole = rpc.encode(rpc.Request(call_id, method, []))
+    assert rpc.peek(whole[:-1] + b"\xc1" * 100) == rpc.Request(call_id, method, [])
+    assert len(whole) <= rpc.HEAD_MAX
+
+
+@pytest.mark.parametrize(
+    ("head", "call_id"),
+    [
+        (b"\x94\x00\x07\xa4ping", 7),
+        (b"\xdc\x00\x04\x00\xcc\x07\xd9\x04ping", 7),
+        (b"\xdd\x00\x00\x00\x04\xcc\x00\xcd\x00\x07\xda\x00\x04ping", 7),
+        (b"\x94\xcd\x00\x00\xce\xff\xff\xff\xff\xdb\x00\x00\x00\x04ping", rpc.ID_MAX),
+        (b"\x94\x00\xcf\x00\x00\x00\x00\x00\x00\x00\x07\xa4ping", 7),
+    ],
+)
+def test_a_head_in_any_form_of_messagepack_is_read(head: bytes, call_id: int) -> None:
+    assert rpc.decode(head + b"\x90") == rpc.peek(head) == rpc.Request(call_id, "ping", [])
+
+
+@given(st.binary(max_size=40))
+@example(b"\x94\x00\x07\xdb\xff\xff\xff\xffping")
+@example(b"\x94\x00\xcf\xff\xff\xff\xff\xff\xff\xff\xff\xa4ping")
+@example(b"\x94\x00\x07\xd9\x81" + b"m" * 129)
+@example(b"\x93\x02\xa0\x90")
+@example(b"\x93\x02\xa1\xff\x90")
+@example(b"\x94\x00\xff\xa1m\x90")
+def test_no_bytes_make_reading_a_head_fail(data: bytes) -> None:
+    head = rpc.peek(data)
+    assert head is None or 1 <= len(head.method) <= rpc.METHOD_MAX

@@ -1,8 +1,6 @@
 """Clients and services: arguments are checked, errors travel, nothing that comes in ends a service."""
 
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +10,13 @@ import structlog
 import trio
 import trio.testing
 import zmq
+from support.serving import ADDRESS, robot
 from trio.testing import MockClock
 
 from rt.errors import DeviceError, EmergencyStopException, LocalProtocolError, RemoteCallError
 from rt.protocol import rpc
 from rt.protocol.control import GamepadState, GamepadUpdate, encode_gamepads
-from rt.remote import Client, DatagramNode, Handler, Router, Service, SocketNode, route, service
-
-ADDRESS = "device-service"
+from rt.remote import Client, DatagramNode, Handler, Service, SocketNode, route, service
 
 
 class Device(Handler):
@@ -79,20 +76,6 @@ class Device(Handler):
 
     def hidden(self) -> None:
         raise AssertionError
-
-
-@asynccontextmanager
-async def robot(tmp_path: Path, handler: Handler, **options: Any) -> AsyncIterator[tuple[Client, Service]]:
-    front, back = f"ipc://{tmp_path}/f", f"ipc://{tmp_path}/b"
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(Router([front], [back]).run)
-            serving = Service(SocketNode(zmq.DEALER, ADDRESS, connections=[back]), handler, **options)
-            await nursery.start(serving.run)
-            node = SocketNode(zmq.DEALER, "test-client", connections=[front])
-            async with Client(node, address=ADDRESS, timeout=15.0) as client:
-                yield client, serving
-            nursery.cancel_scope.cancel()
 
 
 async def test_a_call_returns_what_the_method_returned(tmp_path: Path) -> None:

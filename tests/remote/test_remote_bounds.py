@@ -1,0 +1,373 @@
+"""What a caller sends is bounded before any work is done with it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pytest
+import trio
+import trio.lowlevel
+import zmq
+from hypothesis import given
+from hypothesis import strategies as st
+from support.serving import ADDRESS, robot
+
+from rt.errors import RemoteCallError, RemoteProtocolError
+from rt.protocol import rpc
+from rt.remote import Bounds, Client, Handler, SocketNode, bounds, inbox, route, service
+from rt.remote.handler import Route
+from rt.remote.inbox import Call, Inbox
+
+SMALL = Bounds(message=2000, text=10, items=4, depth=3, values=12)
+
+
+class Spec(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(max_length=5)]
+    args: list[Any] = []
+
+
+class Bounded(Handler):
+    """Routes with arguments of every form."""
+
+    bounds = SMALL
+
+    def __init__(self) -> None:
+        self.gate = trio.Event()
+        self.order: list[str] = []
+
+    @route(inline=True)
+    def text(self, value: str | None) -> int:
+        return len(value or "")
+
+    @route(inline=True)
+    def long_text(self, value: Annotated[str, msgspec.Meta(max_length=100)]) -> int:
+        return len(value)
+
+    @route(inline=True)
+    def rows(self, value: str | list[list[str]] | None = None) -> int:
+        return len(value or "")
+
+    @route(inline=True)
+    def table(self, value: Mapping[str, int], more: Sequence[int] = ()) -> int:
+        return len(value) + len(more)
+
+    @route(inline=True)
+    def pair(self, value: tuple[str, Literal["a", "b"]]) -> int:
+        return len(value)
+
+    @route(inline=True)
+    def anything(self, value: Any) -> bool:
+        return bool(value)
+
+    @route(inline=True)
+    def bare(self, value: dict, more: list | None = None) -> int:  # type: ignore[type-arg]
+        return len(value) + len(more or ())
+
+    @route(inline=True)
+    def specs(self, value: list[Spec]) -> int:
+        return len(value)
+
+    @route(inline=True)
+    def many(self, *values: str) -> int:
+        return len(values)
+
+    @route(inline=True, bounds=Bounds(message=50_000, text=40_000))
+    def large(self, value: str) -> int:
+        return len(value)
+
+    @route
+    async def wait(self, name: str) -> None:
+        self.order.append(name)
+        await self.gate.wait()
+
+    @route(starts=True)
+    async def begin(self, name: str) -> None:
+        self.order.append(name)
+        await trio.lowlevel.checkpoint()
+
+    @route(urgent=True)
+    async def halt(self) -> None:
+        self.order.append("halt")
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "said"),
+    [
+        ("text", ["x" * 11], "text: argument value came as 'xxxxxxxxxxx': Expected `str` of length <= 10"),
+        ("long_text", ["x" * 101], "Expected `str` of length <= 100"),
+        ("rows", [[[]] * 5], "Expected `array` of length <= 4"),
+        ("rows", [[["x"] * 5]], r"Expected `array` of length <= 4 - at `\$\[0\]`"),
+        ("rows", [[["x" * 11]]], r"Expected `str` of length <= 10 - at `\$\[0\]\[0\]`"),
+        ("rows", ["x" * 11], "Expected `str` of length <= 10"),
+        ("table", [{str(n): n for n in range(5)}], "Expected `object` of length <= 4"),
+        ("table", [{"x" * 11: 1}], "Expected `str` of length <= 10"),
+        ("table", [{}, [1] * 5], "argument more .*Expected `array` of length <= 4"),
+        ("pair", [["x" * 11, "a"]], "Expected `str` of length <= 10"),
+        ("pair", [["x", "\x1b" * 500]], "Invalid enum value"),
+        ("anything", ["x" * 11], "a text of 11 characters; at most 10 are accepted"),
+        ("anything", [[1] * 5], "an array or map of 5; at most 4 are accepted"),
+        ("anything", [{str(n): n for n in range(5)}], "an array or map of 5; at most 4 are accepted"),
+        ("anything", [{"x" * 11: 1}], "a text of 11 characters"),
+        ("anything", [[[[[]]]]], "nested more than 3 deep"),
+        ("anything", [{"a": {"b": {"c": {}}}}], "nested more than 3 deep"),
+        ("anything", [[[1] * 4] * 4], "too many values; at most 12"),
+        ("bare", [{"a": [[[1]]]}], "nested more than 3 deep"),
+        ("bare", [{}, [1] * 5], "argument more .*at most 4"),
+        ("specs", [[{"name": "abcdef"}]], "Expected `str` of length <= 5"),
+        ("specs", [[{"name": "a", "args": ["x" * 11]}]], "a text of 11 characters"),
+        ("specs", [[{"name": "a", "args": [[[[1]]]]}]], "nested more than 3 deep"),
+        ("many", ["x"] * 5, r"many\(\*values: str\) -> int cannot be called with 5 arguments"),
+        ("many", ["x" * 11], "Expected `str` of length <= 10"),
+        ("text", ["x" * 3000], r"a call of text may take 2000 bytes; this one takes 30\d\d, send less at once"),
+        ("large", ["x" * 40_001], "Expected `str` of length <= 40000"),
+        ("large", ["x" * 50_001], "a call of large may take 50000 bytes"),
+        ("x" * 128, ["x" * 3000], "there is no method x{64}\\.\\.\\."),
+        ("\x1b[2J", [], r"there is no method \\x1b\[2J"),
+    ],
+)
+async def test_arguments_beyond_their_bounds_are_refused(
+    tmp_path: Path, method: str, params: list[Any], said: str
+) -> None:
+    async with robot(tmp_path, Bounded()) as (client, _):
+        with pytest.raises(RemoteCallError, match=said) as caught:
+            await client.call[method](*params)
+        assert len(caught.value.message) < 600
+        assert caught.value.message.isprintable()
+        assert await client.call.text("x" * 10) == 10
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("text", ["x" * 10]),
+        ("long_text", ["x" * 100]),
+        ("rows", [[["x" * 10] * 4] * 4]),
+        ("table", [{str(n): n for n in range(4)}, [1] * 4]),
+        ("pair", [["x" * 10, "b"]]),
+        ("anything", [{"a": {"b": {"c": 1}}}]),
+        ("anything", [[1.5, None, b"x" * 1000, True]]),
+        ("specs", [[{"name": "abcde", "args": [1, "x" * 10]}]]),
+        ("many", ["x" * 10] * 4),
+        ("large", ["x" * 40_000]),
+    ],
+)
+async def test_arguments_within_their_bounds_arrive(tmp_path: Path, method: str, params: list[Any]) -> None:
+    async with robot(tmp_path, Bounded()) as (client, _):
+        assert await client.call[method](*params)
+
+
+@pytest.mark.parametrize("method", ["text", "nothing", "describe"])
+async def test_a_message_that_is_too_long_is_answered_and_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    lengths: list[int] = []
+    decode = rpc.decode
+
+    def watched(data: bytes) -> rpc.Envelope:
+        lengths.append(len(data))
+        return decode(data)
+
+    async with robot(tmp_path, Bounded()) as (client, _):
+        monkeypatch.setattr(rpc, "decode", watched)
+        hostile: list[Any]
+        for hostile in (["m1"] * 250_000, [[]] * 900_000, ["x" * 900_000]):
+            with pytest.raises(RemoteCallError, match=r"may take 2000 bytes|there is no method nothing"):
+                await client.call[method](*hostile)
+        assert max(lengths) < service.SHORT
+        # What is no call, or for the protocol itself, is dropped.
+        for payload in (b"\xc1" * 9000, rpc.encode(rpc.Notification("$gone", [b"x" * 9000]))):
+            await client.node.send(ADDRESS.encode(), payload)
+        assert await client.call.text("x") == 1
+        assert max(lengths) < service.SHORT
+
+
+async def test_long_bytes_behind_the_head_of_a_call_are_answered_too(tmp_path: Path) -> None:
+    async with robot(tmp_path, Bounded()) as (client, serving):
+        whole = rpc.encode(rpc.Request(1, "large", ["x"]))
+        await client.node.send(ADDRESS.encode(), whole + b"\xc1" * 2000)
+        assert await client.call.text("x") == 1
+        assert (serving.counters.malformed, serving.counters.errors) == (1, 1)
+
+
+async def test_describe_tells_the_bounds(tmp_path: Path) -> None:
+    async with robot(tmp_path, Bounded()) as (client, _):
+        # Longer than a call may be, which an answer need not heed.
+        methods = await client.call.describe()
+    assert methods["text"]["arguments"][0]["schema"] == {
+        "anyOf": [{"type": "string", "maxLength": 10}, {"type": "null"}]
+    }
+    assert methods["rows"]["signature"] == "rows(value: str | list[list[str]] | None = None) -> int"
+
+
+def test_a_service_without_a_router_takes_all_that_a_message_can_carry() -> None:
+    class News(Handler):
+        @route(inline=True)
+        def info(self, event: dict[str, Any], text: str) -> None: ...
+
+    found = News().routes()["info"]
+    with pytest.raises(RemoteProtocolError):
+        found.bind([{}, "x" * 300_000])
+    found.leave_bounds_to(bounds.NEWS)
+    assert found.bind([{"event": "x" * 300_000, "list": [1] * 9000}, "x" * 300_000])
+
+
+values = st.recursive(
+    st.none() | st.integers() | st.text(max_size=14) | st.binary(max_size=20),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=12), inner, max_size=6),
+    max_leaves=20,
+)
+
+
+def _measure(value: object, depth: int = 0) -> tuple[int, int, int, int]:
+    """Longest text, most items, depth and number of inner values."""
+    if isinstance(value, str):
+        return len(value), 0, depth, 0
+    if not isinstance(value, list | dict):
+        return 0, 0, depth, 0
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    parts = [_measure(each, depth + 1) for each in inner]
+    # A scalar is not a level of its own.
+    deepest = max(
+        [depth + 1, *(part[2] for part, each in zip(parts, inner, strict=True) if isinstance(each, list | dict))]
+    )
+    return (
+        max([0, *(part[0] for part in parts)]),
+        max([len(value), *(part[1] for part in parts)]),
+        deepest,
+        len(inner) + sum(part[3] for part in parts),
+    )
+
+
+@given(values)
+def test_a_value_passes_exactly_if_it_is_within_all_bounds(value: object) -> None:
+    text, items, depth, count = _measure(value)
+    fits = text <= SMALL.text and items <= SMALL.items and depth <= SMALL.depth and count <= SMALL.values
+    try:
+        bounds.check(value, SMALL)
+    except RemoteProtocolError:
+        assert not fits
+    else:
+        assert fits
+
+
+def _call(peer: bytes, number: int) -> Call:
+    return Call(peer, rpc.Request(number, "wait", []), Route("wait", lambda: None, inline=True))
+
+
+@given(st.lists(st.sampled_from([b"a", b"b", b"c", None]), max_size=60))
+def test_peers_take_turns_and_each_is_served_in_order(steps: list[bytes | None]) -> None:
+    box, model, number = Inbox(), dict[bytes, list[int]](), 0
+    for peer in steps:
+        if peer is not None:
+            assert box.put(_call(peer, number))
+            model.setdefault(peer, []).append(number)
+            number += 1
+        elif len(box):
+            call = box.take()
+            assert isinstance(call.message, rpc.Request)
+            assert call.message.id == model[call.peer].pop(0)
+            if not model[call.peer]:
+                del model[call.peer]
+            # All other peers have their turn before this one has its next.
+            turns = [box.take().peer for _ in range(len(model))]
+            assert set(turns) == set(model)
+            for each in turns:
+                model[each].pop(0)
+            model = {each: left for each, left in model.items() if left}
+        assert len(box) == sum(map(len, model.values())) == len(list(box))
+
+
+def test_one_peer_cannot_fill_the_inbox() -> None:
+    box = Inbox()
+    taken = [box.put(_call(b"flood", number)) for number in range(inbox.PEER_MAX + 5)]
+    assert taken == [True] * inbox.PEER_MAX + [False] * 5
+    assert box.put(_call(b"other", 1))
+    assert [box.take().peer for _ in range(2)] == [b"flood", b"other"]
+
+
+def test_removed_calls_are_not_taken() -> None:
+    box = Inbox()
+    for number in range(4):
+        assert box.put(_call(b"a" if number % 2 else b"b", number))
+    box.remove([call for call in box if call.peer == b"a"])
+    assert len(box) == 2
+    assert [box.take().peer for _ in range(2)] == [b"b", b"b"]
+
+
+async def _flood(client: Client, *calls: tuple[str, list[Any]], requests: bool = False) -> None:
+    """Send calls in one go, faster than a service could read any of them."""
+    assert isinstance(client.node, SocketNode)
+    await client.call.text("x")  # the connection stands
+    for number, (method, params) in enumerate(calls):
+        message = rpc.Request(number, method, params) if requests else rpc.Notification(method, params)
+        client.node.send_nowait(ADDRESS.encode(), rpc.encode(message))
+
+
+async def test_an_urgent_call_overtakes_those_that_wait_and_refuses_what_would_start(tmp_path: Path) -> None:
+    handler = Bounded()
+    async with robot(tmp_path, handler, concurrency=1) as (client, serving):
+        waiting = [("wait", [f"w{number}"]) for number in range(9)]
+        await _flood(client, *waiting, ("begin", ["b1"]), ("halt", []), ("begin", ["b2"]), requests=True)
+        while serving.counters.calls < 13:
+            await trio.lowlevel.checkpoint()
+        handler.gate.set()
+        await client.call.text("x")
+        while len(handler.order) < 11:
+            await trio.lowlevel.checkpoint()
+    assert handler.order.index("halt") <= 3
+    assert "b1" not in handler.order
+    assert handler.order[-1] == "b2"
+    assert [name for name in handler.order if name[0] == "w"] == [f"w{number}" for number in range(9)]
+
+
+async def test_a_start_that_waits_for_a_place_is_refused_by_an_urgent_call(tmp_path: Path) -> None:
+    handler = Bounded()
+    async with robot(tmp_path, handler, concurrency=1) as (client, serving), trio.open_nursery() as nursery:
+        refused = trio.Event()
+
+        async def start() -> None:
+            with pytest.raises(RemoteCallError, match="begin was stopped: halt came after it"):
+                await client.call.begin("b1")
+            refused.set()
+
+        nursery.start_soon(lambda: client.issue_call("wait", "w"))
+        while not handler.order:
+            await trio.lowlevel.checkpoint()
+        nursery.start_soon(start)
+        while not serving._starting:
+            await trio.lowlevel.checkpoint()
+        await client.call.halt()
+        await refused.wait()
+        handler.gate.set()
+    assert handler.order == ["w", "halt"]
+
+
+async def test_a_call_that_its_caller_has_taken_back_while_it_waits_is_not_begun(tmp_path: Path) -> None:
+    handler = Bounded()
+    async with robot(tmp_path, handler) as (client, serving):
+        calls: list[tuple[str, list[Any]]] = [("wait", ["a"]), ("wait", ["b"])]
+        await _flood(client, *calls, requests=True)
+        assert isinstance(client.node, SocketNode)
+        client.node.send_nowait(ADDRESS.encode(), rpc.encode(rpc.Notification(rpc.CANCEL, [1])))
+        while serving.counters.cancelled < 1:
+            await trio.lowlevel.checkpoint()
+        handler.gate.set()
+        assert await client.call.text("x") == 1
+    assert handler.order in (["a"], ["a", "b"])  # the second may have begun before it was taken back
+
+
+async def test_a_flood_of_one_peer_delays_no_other(tmp_path: Path) -> None:
+    handler = Bounded()
+    async with robot(tmp_path, handler, concurrency=1) as (client, serving):
+        front = f"ipc://{tmp_path}/f"
+        async with Client(SocketNode(zmq.DEALER, "other", connections=[front]), address=ADDRESS, timeout=20) as other:
+            assert await other.call.text("x") == 1
+            await _flood(client, *[("wait", ["w"])] * 900)
+            assert await other.call.text("xy") == 2
+            await other.call.halt()
+            # Beyond the places of the service and its own room, what the peer sends is refused.
+            while serving.counters.refused < 900 - 2 * inbox.PEER_MAX - 1:
+                await trio.lowlevel.checkpoint()
+            handler.gate.set()
