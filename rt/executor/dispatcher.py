@@ -20,7 +20,7 @@ from rt.executor.api import Actions, Alliance, Field, Gamepad, Mode, Robot, refu
 from rt.executor.lease import LeaseKeeper
 from rt.executor.main_thread import STOP_LIMIT, MainThread, give_up
 from rt.executor.output import TeamOutput
-from rt.executor.program import Program, RequestSpec
+from rt.executor.program import EXECUTE_BOUNDS, Program, Requests, RequestSpec
 from rt.executor.report import Reporter
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
 from rt.remote import Handler, route
@@ -112,12 +112,12 @@ class Dispatcher(Handler):
         finally:
             self._keeper.withdraw()
 
-    @route
+    @route(starts=True)
     async def auto(self) -> None:
         """Begin autonomous: autonomous_setup once, then autonomous_main at its period; gamepads read neutral."""
         await self._begin_standard(Mode.AUTO, "autonomous", enable_gamepads=False)
 
-    @route
+    @route(starts=True)
     async def teleop(self) -> None:
         """Begin teleop: teleop_setup once, then teleop_main at its period."""
         await self._begin_standard(Mode.TELEOP, "teleop", enable_gamepads=True)
@@ -133,7 +133,7 @@ class Dispatcher(Handler):
         async with self._changing:
             await self._end()
 
-    @route(inline=True)
+    @route(inline=True, urgent=True)
     def estop(self) -> None:
         """Emergency stop: every device is disabled and the robot stops running."""
         self._keeper.close()
@@ -150,8 +150,8 @@ class Dispatcher(Handler):
         """The mode that the robot is in: idle, auto or teleop."""
         return self._field.mode.name.lower()
 
-    @route(limit=math.inf)
-    async def execute(self, requests: list[RequestSpec], block: bool = False, enable_gamepads: bool = True) -> None:
+    @route(starts=True, limit=math.inf, bounds=EXECUTE_BOUNDS)
+    async def execute(self, requests: Requests, block: bool = False, enable_gamepads: bool = True) -> None:
         """Execute functions of the team's code in order; when all have been executed, the robot is idle.
 
         Args:

@@ -1,34 +1,44 @@
 """The team's program: loaded anew for each mode, and asked for the functions that the mode executes."""
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
 from rt import log
 from rt.config.team_code import locate
 from rt.errors import ExecutionError
+from rt.executor import calling
 from rt.executor.loader import load
 from rt.executor.main_thread import MainThread
 from rt.executor.report import Reporter
 from rt.executor.sync import ExecutionRequest, Run
+from rt.remote import Bounds
+from rt.text import clip, closest
 
 LOAD_LIMIT = 10.0
 """How long the team's code may take to be imported (s)."""
 DEFAULT_TIMEOUT = 1.0
+_SHOWN_MAX = 3
 
 
 class RequestSpec(msgspec.Struct, forbid_unknown_fields=True):
     """A request to execute a function of the team's code, as it travels."""
 
-    func: str
-    args: list[Any] = []
+    func: Annotated[str, msgspec.Meta(max_length=128)]
+    args: Annotated[list[Any], msgspec.Meta(max_length=64)] = []
     timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] | None = None
     periodic: bool = False
+
+
+Requests: TypeAlias = Annotated[list[RequestSpec], msgspec.Meta(max_length=64)]
+"""What one call may ask to be executed."""
+
+EXECUTE_BOUNDS = Bounds(text=4096)
+"""What the arguments of requests may be at most."""
 
 
 class Program:
@@ -94,30 +104,40 @@ class Program:
         module = outcome[0]
         if isinstance(module, ExecutionError):
             raise module
-        present = [spec for spec in specs if hasattr(module, spec.func)]
-        missing = [spec.func for spec in specs if spec not in present]
+        names = vars(module)
+        present = [spec for spec in specs if spec.func in names]
+        missing = [spec.func for spec in specs if spec.func not in names]
         if missing and not (partial and present):
-            sentence = f"{path} has no function {' and no '.join(missing)}{_suggestion(module, missing)}"
-            raise ExecutionError(sentence, path=str(path), wanted=[spec.func for spec in specs])
+            shown = [clip(name) for name in dict.fromkeys(missing)][:_SHOWN_MAX]
+            sentence = f"{path} has no function {' and no '.join(shown)}{self._suggestion(module, shown)}"
+            raise ExecutionError(sentence, path=str(path), wanted=shown)
         for name in missing:
             if name.endswith("_main"):
                 prefix = name.removesuffix("_main")
                 self._log.warning(
                     f"{path.name} has no {name}: after {prefix}_setup only the actions that it started go on"
                 )
-        return [self._request(module, spec) for spec in present]
+        return [self._mode_request(module, spec) if partial else self._request(module, spec) for spec in present]
 
     def _request(self, module: ModuleType, spec: RequestSpec) -> ExecutionRequest:
-        path, func = str(self.path), getattr(module, spec.func)
+        """A request of a caller, who may call only what the team has defined."""
+        func = calling.function(vars(module), spec.func, str(self.path.parent))
+        return self._timed(func, calling.arguments(func, spec.func, spec.args), spec)
+
+    def _mode_request(self, module: ModuleType, spec: RequestSpec) -> ExecutionRequest:
+        """A request of a mode, whose function has a name that the team has given it for that."""
+        path, func = str(self.path), vars(module)[spec.func]
         if not callable(func) or inspect.iscoroutinefunction(func):
             raise ExecutionError(
                 f"{path}: {spec.func} has to be a plain function, `def {spec.func}():`", path=path, func=spec.func
             )
+        return self._timed(func, tuple(spec.args), spec)
+
+    def _timed(self, func: Callable[..., Any], args: tuple[Any, ...], spec: RequestSpec) -> ExecutionRequest:
         timeout = spec.timeout or self._time_limit(spec.func) or DEFAULT_TIMEOUT
-        return ExecutionRequest(func, tuple(spec.args), timeout, spec.periodic)
+        return ExecutionRequest(func, args, timeout, spec.periodic)
 
-
-def _suggestion(module: ModuleType, missing: Sequence[str]) -> str:
-    functions = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-    near = {name: None for wanted in missing for name in difflib.get_close_matches(wanted, functions, n=1)}
-    return f": did you mean {' and '.join(near)}?" if near else ""
+    def _suggestion(self, module: ModuleType, missing: Sequence[str]) -> str:
+        known = calling.functions(vars(module), str(self.path.parent))
+        near = dict.fromkeys(found for wanted in missing if (found := closest(wanted, known, cutoff=0.6)) is not None)
+        return f": did you mean {' and '.join(near)}?" if near else ""

@@ -1,5 +1,8 @@
 """The main job, from the gamepad to the motor and back."""
 
+import json
+import textwrap
+
 import pytest
 import trio
 from support.robot import Device, Plug, Robot
@@ -104,6 +107,33 @@ async def test_functions_can_be_executed_one_by_one(robot: Robot) -> None:
     await robot.call("execute", [{"func": "add", "args": [20, 22]}], True)
     assert (await robot.said("sum"))["event"] == "sum 42"
     assert await robot.call("mode") == "idle"
+
+
+async def test_a_caller_executes_functions_of_the_team_and_nothing_else(robot: Robot) -> None:
+    code = """
+        from os import system
+        from subprocess import run
+        def lift(height: int, name: str = "arm"):
+            print("lifted", name, height)
+        class Arm: pass
+        run_it = exec
+        """
+    robot.write("studentcode.py", textwrap.dedent(code))
+    await robot.start()
+    marks = [robot.folder / f"called{number}" for number in range(3)]
+    hostile = [("system", [f"touch {marks[0]}"]), ("run", [["touch", str(marks[1])]])]
+    hostile += [("run_it", [f"open({str(marks[2])!r}, 'w')"]), ("Arm", []), ("print", ["x"]), ("__import__", ["os"])]
+    for name, args in hostile:
+        done = await robot.command("call", "execute", json.dumps([{"func": name, "args": args}]), "true")
+        assert done.returncode == 1
+        assert f"{name} cannot be executed" in done.stderr or f"has no function {name}" in done.stderr
+    for args, said in (([], "cannot be called with 0"), (["1"], "argument height came as '1'"), ([1, 2], "argument name")):
+        done = await robot.command("call", "execute", json.dumps([{"func": "lift", "args": args}]), "true")
+        assert done.returncode == 1
+        assert said in done.stderr
+    await robot.call("execute", [{"func": "lift", "args": [3]}], True)
+    assert (await robot.said("lifted"))["event"] == "lifted arm 3"
+    assert not any(mark.exists() for mark in marks)
 
 
 async def test_code_that_cannot_run_is_refused_with_file_and_line(robot: Robot) -> None:

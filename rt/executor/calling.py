@@ -1,0 +1,129 @@
+"""What a remote call may execute of team code: functions that the team has defined, with arguments of the annotated types.
+
+Invariant: a name that team code imported, a class, an object or a method is never called on behalf of a caller, and a
+function is called only with plain values that its signature and its annotations allow.
+"""
+
+import collections.abc
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from rt.errors import ExecutionError
+from rt.executor.team import is_team_file
+from rt.text import clip, quote
+
+_SCALARS = (None, type(None), bool, int, float, str, bytes)
+_COLLECTIONS = (
+    *(list, tuple, set, frozenset, dict),
+    *(collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Collection),
+    *(collections.abc.Mapping, collections.abc.MutableMapping),
+)
+_FAULT_MAX = 200
+
+
+def function(names: Mapping[str, Any], name: str, folder: str) -> Callable[..., Any]:
+    """Return the function of that name.
+
+    Args:
+        names: The names of the module of the team.
+        name: A key of `names`.
+        folder: The folder of the team's files.
+
+    Raises:
+        ExecutionError: It is not a plain function that is defined in the team's files; the message says what it is.
+    """
+    found = names[name]
+    fault = _fault(name, found, folder)
+    if fault:
+        raise ExecutionError(
+            f"{clip(name)} cannot be executed: {fault}; it has to be a plain function of your own files, `def NAME():`",
+            func=clip(name),
+        )
+    return found  # type: ignore[no-any-return] # a function, as `_fault` has found
+
+
+def functions(names: Mapping[str, Any], folder: str) -> list[str]:
+    """The names that `function` accepts."""
+    return [name for name, value in names.items() if not _fault(name, value, folder)]
+
+
+def arguments(func: Callable[..., Any], name: str, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Check arguments against the signature and the annotations of a function, and convert them (an int to a float, say).
+
+    Raises:
+        ExecutionError: Their number is wrong, one has another type than annotated, or an annotation is not a plain type.
+    """
+    try:
+        signature = inspect.signature(func)
+        hints = get_type_hints(func, include_extras=True) if values else {}
+    except Exception as error:  # noqa: BLE001 - annotations are code of the team, which may raise anything
+        raise ExecutionError(
+            f"{name}: its annotations cannot be read: {type(error).__name__}: {clip(str(error), _FAULT_MAX)}", func=name
+        ) from None
+    try:
+        bound = signature.bind(*values)
+    except TypeError:
+        shown = clip(f"{name}{signature}", _FAULT_MAX)
+        raise ExecutionError(
+            f"{shown} cannot be called with {len(values)} argument{'s' * (len(values) != 1)}", func=name
+        ) from None
+    taken: list[Any] = []
+    for parameter, value in bound.arguments.items():
+        many = signature.parameters[parameter].kind is inspect.Parameter.VAR_POSITIONAL
+        hint = hints.get(parameter, Any)
+        taken += [_converted(name, parameter, each, hint) for each in (value if many else [value])]
+    return tuple(taken)
+
+
+def _fault(name: str, found: object, folder: str) -> str:
+    if name.startswith("_"):
+        return "its name begins with an underscore"
+    if type(found) is not types.FunctionType:
+        return f"it is a {type(found).__name__}"
+    if not is_team_file(found.__code__.co_filename, folder):
+        return "it is imported from a library"
+    return (
+        "it is a lambda" if found.__code__.co_name == "<lambda>" else _FAULTS.get(found.__code__.co_flags & _LAZY, "")
+    )
+
+
+_LAZY = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_FAULTS = {
+    inspect.CO_COROUTINE: "it is async",
+    inspect.CO_GENERATOR: "it is a generator",
+    inspect.CO_ASYNC_GENERATOR: "it is a generator",
+}
+
+
+def _converted(name: str, parameter: str, value: Any, hint: Any) -> Any:
+    place = {"func": name, "argument": parameter}
+    if not _is_plain(hint):
+        raise ExecutionError(
+            f"{name}: argument {parameter} is annotated as {clip(inspect.formatannotation(hint))}, which a call cannot carry; "
+            "use bool, int, float, str, list, dict or a union of them",
+            **place,
+        )
+    try:
+        return value if hint in (Any, object) else msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        raise ExecutionError(
+            f"{name}: argument {parameter} came as {quote(value)}: {clip(str(error), _FAULT_MAX)}", **place
+        ) from None
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether values of a type are built without code of the team."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is None:
+        return hint in (Any, object, *_SCALARS, *_COLLECTIONS)
+    if origin is Annotated:
+        return _is_plain(args[0]) and all(isinstance(each, msgspec.Meta) for each in args[1:])
+    if origin is Literal:
+        return all(isinstance(each, str | int | None) for each in args)
+    if origin in (Union, types.UnionType) or origin in _COLLECTIONS:
+        return all(each is ... or _is_plain(each) for each in args)
+    return False
