@@ -37,6 +37,8 @@ class Controls(Handler):
         broker: Takes the gamepads.
     """
 
+    bounds = UPDATE_BOUNDS
+
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._node: VerifyingNode | None = None
@@ -45,8 +47,6 @@ class Controls(Handler):
     def answer_through(self, node: Node) -> None:
         """Send notices through the node of the service of this handler."""
         self._node = node if isinstance(node, VerifyingNode) else None
-
-    bounds = UPDATE_BOUNDS
 
     @route(inline=True)
     def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:

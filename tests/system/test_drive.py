@@ -127,7 +127,11 @@ async def test_a_caller_executes_functions_of_the_team_and_nothing_else(robot: R
         done = await robot.command("call", "execute", json.dumps([{"func": name, "args": args}]), "true")
         assert done.returncode == 1
         assert f"{name} cannot be executed" in done.stderr or f"has no function {name}" in done.stderr
-    for args, said in (([], "cannot be called with 0"), (["1"], "argument height came as '1'"), ([1, 2], "argument name")):
+    for args, said in (
+        ([], "cannot be called with 0"),
+        (["1"], "argument height came as '1'"),
+        ([1, 2], "argument name"),
+    ):
         done = await robot.command("call", "execute", json.dumps([{"func": "lift", "args": args}]), "true")
         assert done.returncode == 1
         assert said in done.stderr
