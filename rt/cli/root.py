@@ -33,7 +33,7 @@ from rt.errors import (
 from rt.instance import Instance, log_place
 from rt.remote import Gate
 from rt.remote.socket import mend_files
-from rt.supervisor import notify, signals
+from rt.supervisor import notify, orphans, signals
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.tree import Supervisor
 
@@ -147,6 +147,8 @@ class Root:
                 desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
                 await nursery.start(desk.run)
                 nursery.start_soon(self._watch_directory, desk)
+                orphans.adopt()
+                nursery.start_soon(orphans.reap)
                 supervisor = self.supervisor
                 watch = functools.partial(signals.watch, supervisor.shutdown, supervisor.kill, early=self._early)
                 await nursery.start(watch)

@@ -19,6 +19,7 @@ from rt.lint.record import Record
 from rt.lint.request import LintRequest
 from rt.process.call import child_command
 from rt.supervisor.lifeline import open_lifeline
+from rt.supervisor.orphans import open_process
 from rt.supervisor.spec import LIFELINE
 
 LIMIT = 5.0
@@ -83,7 +84,7 @@ async def _run(command: Sequence[str], message: bytes, instance_directory: Path 
         with theirs, trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
             fd = theirs.fileno()
             try:
-                process = await trio.lowlevel.open_process(
+                process = await open_process(
                     [argument.replace(LIFELINE, str(fd)) for argument in command],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,

@@ -19,6 +19,7 @@ from rt import log
 from rt.errors import ProcessStateError
 from rt.supervisor import group
 from rt.supervisor.lifeline import arm, open_lifeline
+from rt.supervisor.orphans import open_process
 from rt.supervisor.output import LineCutter, OnLine, log_line
 from rt.supervisor.spawn import inherited
 from rt.supervisor.spec import LIFELINE
@@ -112,7 +113,7 @@ class CommandProcess:
             stack.callback(ours.close)
             fd = theirs.fileno()
             with trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
-                self._process = process = await trio.lowlevel.open_process(
+                self._process = process = await open_process(
                     [argument.replace(LIFELINE, str(fd)) for argument in self._command],
                     stdin=subprocess.DEVNULL,
                     stdout=pipe,

@@ -1,4 +1,4 @@
-"""The processes behind a child: its group, and everything else of its session.
+"""The processes behind a child: its group, everything else of its session, and orphans (`rt.supervisor.orphans`).
 
 A child is started as leader of a session, so its pid is also the number of its group and of its session. The rule of this
 module: signals go to these numbers only while the leader has not been reaped, since until then the kernel gives them to
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import trio
 
 from rt import log
+from rt.supervisor import orphans
 
 SWEEP_TIMEOUT = 1.0
 """How long a killed straggler may take to be gone, in seconds."""
@@ -53,7 +54,7 @@ def members(session: int) -> Iterator[int | None]:
 
 
 async def sweep(leader: int) -> int:
-    """Kill what is left of the group and the session of a process that has exited but has not been reaped.
+    """Kill what is left of the group and the session of a process that has exited but has not been reaped, and all orphans.
 
     The group needs no descriptor of ours. Where none is left, the rest of the session is not found, and the log says so: nobody's
     end is a reason for ours. A checkpoint after every few dozen processes of the system. A cancel leaves the rest of them unswept.
@@ -74,6 +75,7 @@ async def sweep(leader: int) -> int:
             if not found:
                 break
             killed += await _kill(found, leader)
+        killed += await orphans.kill()
     except OSError as error:
         reason = error.strerror or str(error)
         log.get_logger().warning("cannot look for what a process has left behind", leader=leader, reason=reason)

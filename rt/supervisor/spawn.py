@@ -16,6 +16,7 @@ from rt.instance import ENV_DIRECTORY
 from rt.supervisor import group
 from rt.supervisor.lifeline import arm, open_lifeline
 from rt.supervisor.notify import FD_VARIABLE, VARIABLE, Channel, Listener
+from rt.supervisor.orphans import open_process
 from rt.supervisor.spec import LIFELINE, ChildSpec
 
 PIPE_BYTES = 1 << 20
@@ -46,7 +47,7 @@ async def spawn(
     with theirs:
         fd = theirs.fileno()
         with trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
-            process = await trio.lowlevel.open_process(
+            process = await open_process(
                 [argument.replace(LIFELINE, str(fd)) for argument in spec.command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from support.robot import Device, Robot
+from support.robot import BINARY, Device, Robot
 
 from rt.protocol.control import GamepadState
 
@@ -132,4 +132,44 @@ async def test_shared_memory_of_a_running_robot_cannot_be_truncated(robot: Robot
         with pytest.raises(PermissionError):
             os.truncate(memory, size)
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
+    nursery.cancel_scope.cancel()
+
+
+async def helpers(robot: Robot) -> list[int]:
+    """The processes that the team's code has started."""
+    program = Path(__file__).parents[1] / "programs" / "leaves_processes.py"
+    robot.write("studentcode.py", program.read_text())
+    await driving(robot)
+    await robot.said("helper", count=5)
+    found = [int(entry["event"].split()[1]) for entry in robot.log if entry["event"].startswith("helper ")]
+    for pid in found:
+        os.kill(pid, 0)
+    return found
+
+
+async def gone(pids: list[int]) -> None:
+    """Wait for the end of processes that are not ours."""
+    with trio.fail_after(30):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                fd = os.pidfd_open(pid)
+                try:
+                    await trio.lowlevel.wait_readable(fd)
+                finally:
+                    os.close(fd)
+
+
+@pytest.mark.skipif(BINARY is not None, reason="the team's code of this test starts a Python of its own")
+@pytest.mark.parametrize("way", ["stop", "estop", "kill executor", "hang"])
+async def test_no_process_of_team_code_outlives_its_executor(robot: Robot, nursery: trio.Nursery, way: str) -> None:
+    pids = await helpers(robot)
+    if way == "stop":
+        assert await robot.stop() == 0
+    elif way == "estop":
+        await robot.call("estop")
+        assert await robot.wait() == 255
+    else:
+        os.kill(robot.child("executor"), signal.SIGKILL if way == "kill executor" else signal.SIGSTOP)
+        await robot.said("child is ready", child="executor", count=2)
+    await gone(pids)
     nursery.cancel_scope.cancel()

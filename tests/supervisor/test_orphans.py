@@ -1,0 +1,155 @@
+"""Processes that leave their session, group, parent and environment; in a process of their own, since it adopts."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PRELUDE = r"""
+import os, signal, subprocess, sys, time
+import trio
+from rt.supervisor import orphans
+
+SLEEP = "import time; time.sleep(100)"
+
+def sleeper():
+    return [sys.executable, "-I", "-S", "-c", SLEEP]
+
+def program(body):
+    return [sys.executable, "-I", "-S", "-c", "import os, subprocess, sys, time\n" + body]
+
+def daemon(depth=1, stay=False):
+    # A program that forks, leaves the session and tells the number of its last process.
+    return program(f'''
+def split(depth):
+    if os.fork():
+        if {stay} and depth < {depth}:
+            time.sleep(100)
+        os._exit(0)
+    os.setsid()
+    if depth:
+        split(depth - 1)
+    else:
+        print(os.getpid(), flush=True)
+        os.close(1)
+        os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", {SLEEP!r}], {{}})
+split({depth})
+''')
+
+async def start(command):
+    process = await orphans.open_process(command, stdout=subprocess.PIPE)
+    line = b""
+    while not line.endswith(b"\n"):
+        line += await process.stdout.receive_some()
+    await process.stdout.aclose()
+    return process, int(line)
+
+def lives(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+async def main():
+    with trio.fail_after(30):
+        await test()
+    print("passed")
+"""
+
+
+def run(body: str) -> None:
+    program = PRELUDE + "async def test():\n" + textwrap.indent(textwrap.dedent(body), "    ") + "\ntrio.run(main)\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "passed\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_daemon_is_killed_whatever_it_left(depth: int) -> None:
+    run(f"""
+        orphans.adopt()
+        process, pid = await start(daemon({depth}))
+        await process.wait()
+        assert lives(pid)
+        assert await orphans.kill() == 1
+        assert not lives(pid)
+        assert await orphans.kill() == 0
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        raise AssertionError("an orphan was not waited for")
+    """)
+
+
+def test_descendants_of_an_orphan_are_killed_too() -> None:
+    run("""
+        orphans.adopt()
+        process, pid = await start(daemon(4, stay=True))
+        await process.wait()
+        assert await orphans.kill() >= 3
+        assert not lives(pid)
+    """)
+
+
+def test_own_children_are_no_orphans() -> None:
+    run("""
+        before = subprocess.Popen(sleeper())
+        orphans.adopt()
+        own = await orphans.open_process(sleeper())
+        assert await orphans.kill() == 0
+        assert lives(before.pid) and lives(own.pid)
+        for process in (before, own):
+            process.kill()
+        await own.wait()
+        assert own.returncode == -9
+        assert before.wait() == -9
+    """)
+
+
+def test_child_that_is_just_being_started_is_no_orphan() -> None:
+    run("""
+        orphans.adopt()
+        started = []
+        async def starter():
+            for _ in range(20):
+                started.append(await orphans.open_process(sleeper()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(starter)
+            while len(started) < 20:
+                assert await orphans.kill() == 0
+        assert all(lives(each.pid) for each in started)
+        for each in started:
+            each.kill()
+            assert await each.wait() == -9
+    """)
+
+
+def test_orphan_that_ends_is_waited_for_and_no_status_is_stolen() -> None:
+    run(
+        """
+        orphans.adopt()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(orphans.reap)
+            await trio.testing.wait_all_tasks_blocked()
+            process, pid = await start(daemon(0))
+            assert await process.wait() == 0
+            os.kill(pid, signal.SIGTERM)
+            while os.path.exists(f"/proc/{pid}"):
+                await trio.sleep(0.01)
+            own = await orphans.open_process(program("sys.exit(7)"))
+            await trio.sleep(1.2)
+            assert await own.wait() == 7
+            nursery.cancel_scope.cancel()
+    """.replace("trio.testing.wait_all_tasks_blocked()", "trio.lowlevel.checkpoint()")
+    )
+
+
+def test_process_that_does_not_adopt_kills_nothing() -> None:
+    run("""
+        process, pid = await start(daemon(0))
+        await process.wait()
+        assert await orphans.kill() == 0
+        assert lives(pid)
+        os.kill(pid, signal.SIGKILL)
+    """)
