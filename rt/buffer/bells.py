@@ -20,6 +20,8 @@ EXECUTOR_SEAT: Final = 0
 """The process that runs the team's code."""
 ROOT_SEAT: Final = 1
 DEVICE_SEAT: Final = 2
+STANDBY_SEAT: Final = 3
+"""The process that runs the team's code next, while another one runs a mode."""
 FIRST_VISITOR_SEAT: Final = 8
 """From here on seats are for processes that come and go; the others are for rt's own and for components."""
 

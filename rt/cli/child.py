@@ -13,19 +13,21 @@ from rt.supervisor.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
 
 _USAGE = 2
+_FDS = {"executor": 2}
+"""How many file descriptors a child is given, where that is not its lifeline alone."""
 
 
 def main(arguments: list[str]) -> int:
     """Be the child of a role; the settings come on the lifeline.
 
     Args:
-        arguments: The role and the number of the lifeline's file descriptor.
+        arguments: The role and the number of the lifeline's file descriptor, of the executor that of its channel too.
 
     Returns:
         The exit code.
     """
     match arguments:
-        case [role, fd] if fd.isdecimal():
+        case [role, *fds] if len(fds) == _FDS.get(role, 1) and all(fd.isdecimal() for fd in fds):
             pass
         case _:
             sys.stderr.write(
@@ -35,17 +37,17 @@ def main(arguments: list[str]) -> int:
     if role == "lint":
         from rt.lint import child as lint
 
-        return lint.main(Lifeline.adopt(int(fd)))
+        return lint.main(Lifeline.adopt(int(fds[0])))
     # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.
     faulthandler.enable()
     log.configure(fmt="json", app=role, pid=os.getpid())
     try:
-        return _be(role, Lifeline.adopt(int(fd)))
+        return _be(role, Lifeline.adopt(int(fds[0])), *map(int, fds[1:]))
     except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
         return exit_code(error, f"the {role} process failed")
 
 
-def _be(role: str, lifeline: Lifeline) -> int:
+def _be(role: str, lifeline: Lifeline, channel: int = -1) -> int:
     if role == "call":  # rt.process.call.ROLE: that room is for parents
         _restore_library_path()
         from rt.process import role as call
@@ -59,7 +61,8 @@ def _be(role: str, lifeline: Lifeline) -> int:
         _restore_library_path()
         from rt.executor import process as executor
 
-        return executor.main(settings, lifeline)
+        os.set_inheritable(channel, False)
+        return executor.main(settings, lifeline, channel)
     if role in {"device", "emulator"}:
         from rt.smartdevice import process as smartdevice
 

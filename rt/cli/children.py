@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from rt.app import ChildSettings
 from rt.buffer import Bells, Doorbell
 from rt.buffer.arena import Arena
-from rt.buffer.bells import DEVICE_SEAT, EXECUTOR_SEAT, ROOT_SEAT
+from rt.buffer.bells import DEVICE_SEAT, ROOT_SEAT
 from rt.config import Config
+from rt.executor.pool import EXECUTOR, SEATS, STANDBY
 from rt.instance import Instance
 from rt.process.call import child_command
-from rt.supervisor.spec import ChildSpec
+from rt.supervisor.spec import CHANNEL, ChildSpec
 
 DEVICE_WATCHDOG = 2.0
 """How long the device process may be silent before it is taken for dead (s)."""
@@ -19,7 +20,7 @@ EXECUTOR_STOP_TIMEOUT = 1.0
 """How long the executor may take to stop (s); it is killed then, and the device process after it has its own time."""
 FAST_RESTARTS = 3
 """How often in a row the processes that keep motors safe are started again at once."""
-SEATS_OF = {"executor": EXECUTOR_SEAT, "device": DEVICE_SEAT}
+SEATS_OF = {**SEATS, "device": DEVICE_SEAT}
 """The seats of the children that read and write buffers."""
 
 
@@ -40,6 +41,9 @@ def child_specs(
     def spec(
         role: str,
         *,
+        name: str = "",
+        command: tuple[str, ...] = (),
+        autostart: bool = True,
         watchdog: float | None = None,
         stop_timeout: float = 2.0,
         fast_restarts: int = 0,
@@ -52,22 +56,34 @@ def child_specs(
             shm_prefix=arena.prefix,
             doorbell=doorbell.fd,
             bells=bells.fds,
-            seat=SEATS_OF.get(role, ROOT_SEAT),
+            seat=SEATS_OF.get(name or role, ROOT_SEAT),
             emulated=emulated,
         )
         return ChildSpec(
-            name=role,
-            command=child_command(role),
+            name=name or role,
+            command=command or child_command(role),
             message=settings.encode(),
             pass_fds=(arena.fd, doorbell.fd, *bells.fds),
             watchdog=watchdog,
             stop_timeout=stop_timeout,
             fast_restarts=fast_restarts,
+            autostart=autostart,
+        )
+
+    def executor(name: str) -> ChildSpec:
+        return spec(
+            "executor",
+            name=name,
+            command=(*child_command("executor"), CHANNEL),
+            watchdog=EXECUTOR_WATCHDOG,
+            stop_timeout=EXECUTOR_STOP_TIMEOUT,
+            autostart=name == EXECUTOR,
         )
 
     specs = [
         spec("device", watchdog=DEVICE_WATCHDOG, fast_restarts=FAST_RESTARTS),
-        spec("executor", watchdog=EXECUTOR_WATCHDOG, stop_timeout=EXECUTOR_STOP_TIMEOUT),
+        executor(EXECUTOR),
+        executor(STANDBY),
     ]
     if emulated:
         specs.insert(0, spec("emulator", emulated=tuple(emulated)))

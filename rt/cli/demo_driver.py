@@ -131,7 +131,7 @@ class Driver:
             return table.device_table(table.device_rows(store, self._names), title, width=self._console.width)
 
         def is_whole() -> bool:
-            return all(status.ready for status in running.supervisor.status())
+            return all(status.ready or status.on_demand for status in running.supervisor.status())
 
         last = draw()
         if not self._console.is_terminal:

@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from rt import log
-from rt.app import Application
+from rt.app import Application, nodes
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.visitor import NAME as VISITORS
@@ -30,6 +30,8 @@ from rt.errors import (
     RuntimeBaseException,
     leaves,
 )
+from rt.executor.dispatcher import Dispatcher
+from rt.executor.pool import ExecutorPool
 from rt.instance import Instance, log_place
 from rt.remote import Gate
 from rt.remote.socket import mend_files
@@ -112,10 +114,19 @@ class Root:
         self._children_gone = trio.Event()
         specs = child_specs(config, instance, arena, doorbell, bells, emulated=emulated)
         self.supervisor = Supervisor(specs, instance.directory, on_change=self._watch)
+        self._pool = ExecutorPool(self.supervisor)
+        self._dispatcher = Dispatcher(
+            self._pool,
+            leases,
+            doorbell,
+            needs_driver=config.teleop_needs_gamepad,
+            on_estop=functools.partial(self._stop, EmergencyStopException.EXIT_CODE, "emergency stop"),
+        )
         self._log = log.get_logger()
 
     def _watch(self, status: ChildStatus) -> None:
         """Stop the robot when a child ended in a way that concerns all of it."""
+        self._pool.changed(status)
         if status.name == "device" and status.pid is None:
             self._forget_devices()
         if status.last_exit is None or self.exit_code:
@@ -165,7 +176,10 @@ class Root:
                     await ready.wait()
                     self._ready = True
                     notify.send(ready=True, status="ready")
-                    self._log.info("the robot is ready", children=[status.name for status in self.supervisor.status()])
+                    self._log.info(
+                        "the robot is ready",
+                        children=[status.name for status in self.supervisor.status() if not status.on_demand],
+                    )
                     if beside is None:
                         self._log.info("the robot is idle: `rt call teleop` lets it drive, Ctrl-C ends it")
                     else:
@@ -220,7 +234,7 @@ class Root:
         statuses = await nursery.start(self._keep_children, nursery.cancel_scope)
         if self.supervisor.ending:
             return
-        missing = [status.name for status in statuses if not status.ready]
+        missing = [status.name for status in statuses if not (status.ready or status.on_demand)]
         if missing:
             self._log.error("the robot is incomplete", missing=missing)
         ready.set()
@@ -237,7 +251,11 @@ class Root:
     async def _broker(self) -> AsyncIterator[Application]:
         # The broker's imports are done while the children start up.
         from rt.broker import serve
+        from rt.broker.driving import Driving
 
+        driving = Driving()
+        self._dispatcher.driver = driving
+        driving.listen(lambda _live, _reason: self._dispatcher.driver_changed())
         app = Application(
             "broker",
             self._config,
@@ -256,7 +274,10 @@ class Root:
                     instance=self._instance.name,
                     directory=self._instance.directory,
                     status=lambda: msgspec.to_builtins(self.supervisor.status()),
+                    driving=driving,
                 )
+                await app.nursery.start(self._dispatcher.run)
+                await app.make_service(self._dispatcher, nodes.service_node(self._config, "executor-service"))
                 yield app
 
     @contextlib.contextmanager

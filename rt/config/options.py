@@ -155,6 +155,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "time limit (of a main: the period) of each function, by a pattern of its name; the last match counts",
         ),
     ] = msgspec.field(default_factory=lambda: {".*_setup": 1.0, ".*_main": 0.05})
+    exec_cutoffs: Annotated[
+        int,
+        _about(
+            _CODE,
+            "how often within 10 s code that is late may be cut off from the devices until its mode ends",
+            ge=1,
+            le=1000,
+        ),
+    ] = 5
     teleop_needs_gamepad: Annotated[
         bool,
         _about(_CODE, "in teleop nothing moves while the gamepads are silent, or before their sticks were at rest"),

@@ -25,6 +25,9 @@ class AsyncExecutor:
         token: Of the event loop, so that the main thread can start actions.
         report: Called with an error that an action raised, and the action's name.
         max_actions: The most that run at once.
+
+    Attributes:
+        on_error: Called when an action has ended with an error: what it moved has to be stopped.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class AsyncExecutor:
         self._token = token
         self._report = report
         self._max_actions = max_actions
+        self.on_error: Callable[[], None] = lambda: None
+        self._ended = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._running: set[Action] = set()
         self._log = log.get_logger()
@@ -50,6 +55,12 @@ class AsyncExecutor:
         finally:
             self._nursery = None
             self._running.clear()
+
+    async def all_ended(self) -> None:
+        """Wait until no action runs; a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._running:
+            await self._ended.wait()
 
     def start(self, action: Action, *args: Any) -> None:
         """Start an action; any thread.
@@ -82,6 +93,10 @@ class AsyncExecutor:
         else:
             self._nursery.start_soon(self._execute, action, args, name, name=f"action {name}")
 
+    def _fail(self, error: BaseException, name: str) -> None:
+        self.on_error()
+        self._report(error, name)
+
     async def _execute(self, action: Action, args: tuple[Any, ...], name: str) -> None:
         try:
             with log.bound(action=name):
@@ -91,10 +106,12 @@ class AsyncExecutor:
         except BaseExceptionGroup as group:
             cancelled, rest = group.split(trio.Cancelled)
             if rest is not None:
-                self._report(rest, name)
+                self._fail(rest, name)
             if cancelled is not None:
                 raise cancelled from None
         except BaseException as error:  # noqa: BLE001 - whatever an action raises, SystemExit too, ends it alone
-            self._report(error, name)
+            self._fail(error, name)
         finally:
             self._running.discard(action)
+            self._ended.set()
+            self._ended = trio.Event()

@@ -5,8 +5,8 @@ writes; that is said once, not at each call.
 """
 
 import enum
-import time
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, NoReturn
 
 import trio
@@ -17,19 +17,12 @@ from rt.catalog import Parameter
 from rt.catalog.names import resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.actions import Action, AsyncExecutor
+from rt.executor.commands import Mode
 from rt.executor.fork import is_forked
 
 GAMEPAD_TIMEOUT = 0.5
 """Age (s) at which what a gamepad said last is no longer believed."""
 _HUGE = 1 << 70
-
-
-class Mode(enum.IntEnum):
-    """What the robot is doing."""
-
-    IDLE = 0
-    AUTO = 1
-    TELEOP = 2
 
 
 class Alliance(enum.IntEnum):
@@ -38,6 +31,32 @@ class Alliance(enum.IntEnum):
     UNKNOWN = 0
     BLUE = 1
     GOLD = 2
+
+
+class RunState:
+    """The run of a mode, as rt knows it and team code reads it.
+
+    Attributes:
+        mode: What the robot is doing.
+        alliance: The side that the robot plays for.
+        gamepads: Whether gamepads can be read.
+    """
+
+    def __init__(self) -> None:
+        self.mode = Mode.IDLE
+        self.alliance = Alliance.UNKNOWN
+        self.gamepads = False
+        self._start = monotonic()
+
+    def begin(self, mode: Mode, *, gamepads: bool) -> None:
+        """Start the clock of a mode."""
+        self.mode = mode
+        self.gamepads = gamepads
+        self._start = monotonic()
+
+    def clock(self) -> float:
+        """Seconds since the mode began."""
+        return monotonic() - self._start
 
 
 class Robot:
@@ -156,10 +175,15 @@ class Robot:
 class Gamepad:
     """The drivers' gamepads; neutral in autonomous, and when the driver's station is silent."""
 
-    def __init__(self, store: BufferStore) -> None:
+    def __init__(self, store: BufferStore, state: RunState) -> None:
         self._store = store
+        self._state = state
         self._peripheral = store.catalog["gamepad"]
-        self.enabled = False
+
+    @property
+    def enabled(self) -> bool:
+        """Whether gamepads are read in this mode."""
+        return self._state.gamepads
 
     def get(self, param: str, gamepad: int = 0) -> Any:
         """The newest position of a joystick axis (-1.0 to 1.0), or whether a button is pressed.
@@ -172,7 +196,7 @@ class Gamepad:
             DeviceError: There is no such axis or button.
         """
         descriptor = self._peripheral.param(param)
-        if self.enabled:
+        if self._state.gamepads:
             try:
                 buffer = self._store.get_or_open(("gamepad", gamepad), create=False)
             except DeviceBufferError:
@@ -189,21 +213,24 @@ class Gamepad:
 
 
 class Field:
-    """What the field says, and the time."""
+    """What the field says, and the time; nothing here can be set."""
 
-    def __init__(self) -> None:
-        self.mode = Mode.IDLE
-        self.alliance = Alliance.UNKNOWN
-        self._start = time.monotonic()
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+
+    @property
+    def mode(self) -> Mode:
+        """What the robot is doing."""
+        return self._state.mode
+
+    @property
+    def alliance(self) -> Alliance:
+        """The side that the robot plays for."""
+        return self._state.alliance
 
     def clock(self) -> float:
         """Seconds since the mode began."""
-        return time.monotonic() - self._start
-
-    def begin(self, mode: Mode) -> None:
-        """Start the clock of a mode; called by rt."""
-        self.mode = mode
-        self._start = time.monotonic()
+        return self._state.clock()
 
 
 class Actions:

@@ -1,154 +1,203 @@
-"""The executor's service: which mode the team's code is in, and how it gets from one to the next.
+"""The executor's service, in the root: which mode the robot is in, and how it gets from one to the next.
 
-A mode is one run of the main thread (load, setup once, main at its period) and the actions that it starts. A new mode begins
-when the last one has ended; code that does not let itself be ended within ``STOP_LIMIT`` takes the process with it, and the
-supervisor starts it again, idle.
+The service stands in the root, so that ``idle`` and ``estop`` never depend on a process that runs team code: they revoke the leases
+first, which disables every device, and end the team's code afterwards.
+
+A mode runs in a process of its own (`rt.executor.pool`), and a slot of the lease table is open for that process only while its mode
+runs. A process that cannot be ended is killed.
 """
 
+import contextlib
 import math
-import os
-import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
+import msgspec
 import trio
 
 from rt import log
-from rt.errors import EmergencyStopException, ExecutionError
-from rt.executor.actions import AsyncExecutor
-from rt.executor.api import Actions, Alliance, Field, Gamepad, Mode, Robot, refuse_input
-from rt.executor.lease import LeaseKeeper
-from rt.executor.main_thread import STOP_LIMIT, MainThread, give_up
-from rt.executor.output import TeamOutput
-from rt.executor.program import EXECUTE_BOUNDS, Program, Requests, RequestSpec
-from rt.executor.report import Reporter
-from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
-from rt.remote import Handler, route
+from rt.buffer import Doorbell, LeaseTable
+from rt.buffer.lease import Bar
+from rt.errors import ExecutionError
+from rt.executor import commands
+from rt.executor.commands import Mode, Requests, RequestSpec
+from rt.executor.pool import SEATS, ExecutorPool
+from rt.remote import Bounds, Handler, route
+from rt.remote.caller import Caller, caller
+from rt.supervisor.child import Child
 
-ANSWER_TIME = 0.1
-"""How long after an emergency stop the process lives on, so that the caller hears of it (s); devices are disabled before."""
+LOAD_LIMIT: Final = 12.0
+"""How long a process may take to load the team's code (s); it aborts an import before."""
+END_LIMIT: Final = 2.0
+"""How long a process may take to end with its mode (s); the supervisor kills it before."""
+EXECUTE_BOUNDS: Final = Bounds(text=4096)
+"""What the arguments of requests may be at most."""
+HANDOVER_LIMIT: Final = 0.2
+"""How long the next mode waits for the process of the last one to end (s); that one cannot move devices any more."""
 
 
-class _Outcome:
-    """How a mode went: set when it is over, with the error that ended it or None."""
+class _Session:
+    """A mode in its process, as the root sees it.
 
-    def __init__(self) -> None:
+    Attributes:
+        child: The process.
+        mode: The mode.
+        answered: Set when the code is loaded or refused.
+        path: The file of the team's code, once it is loaded.
+        over: Set when the mode is over.
+        error: What ended it, or None.
+        gone: Set when the process has closed its channel.
+    """
+
+    def __init__(self, child: Child, mode: Mode) -> None:
+        self.child = child
+        self.mode = mode
+        self.answered = trio.Event()
+        self.path = ""
         self.over = trio.Event()
-        self.error: BaseException | None = None
+        self.error: ExecutionError | None = None
+        self.gone = trio.Event()
+
+    @property
+    def seat(self) -> int:
+        """The seat of the process, whose slot of the lease table is open while the mode runs."""
+        return SEATS[self.child.spec.name]
+
+    def take(self, data: bytes) -> None:
+        """Take a message of the process.
+
+        Raises:
+            msgspec.DecodeError: It is none.
+        """
+        match commands.decode_answer(data):
+            case commands.Loaded(path):
+                self.path = path
+                self.answered.set()
+            case commands.Refused(message, context):
+                self.finish(_error(message, context))
+            case commands.Over(message, context):
+                self.finish(_error(message, context) if message else None)
+
+    def require(self) -> None:
+        """See that the code is loaded.
+
+        Raises:
+            ExecutionError: It is not; says why.
+        """
+        if self.error is not None:
+            raise self.error
+        if not self.path:
+            raise ExecutionError("the process did not load the team's code in time: see the log")
+
+    def finish(self, error: ExecutionError | None) -> None:
+        """Note how the mode ended; the first time counts."""
+        if not self.over.is_set():
+            self.error = error
+            self.over.set()
+            self.answered.set()
+
+
+class Driver(Protocol):
+    """What the dispatcher has to know of the driver."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what the driver sends may move the robot."""
+
+    def begin(self) -> str | None:
+        """Begin a mode that the driver commands; what a person has to do before it moves anything, or None."""
+
+    def may_command(self, caller: Caller) -> str | None:
+        """Why a caller may not move the robot now, in a sentence, or None."""
 
 
 class Dispatcher(Handler):
     """Starts and ends modes.
 
     Args:
-        sync: The main thread's executor.
-        actions: The event loop's executor.
-        keeper: The lease on the devices.
-        token: Of the event loop.
-        robot, gamepad, field: What the team's code finds.
-        time_limit: The time limit or period of a function by its name (s), or None.
-        exec_module: Where the team's code is.
-        directory: Where it is looked for.
-        reporter: Says what the team's code raises.
+        pool: The processes in which modes run.
+        leases: Where the slots of those processes are opened and barred.
+        doorbell: Has the device process look at the leases.
+        needs_driver: Whether teleop moves devices only while the driver is live.
+        on_estop: Called at an emergency stop, when no device can move any more: has to end the robot.
 
     Attributes:
-        output: Says what the team's code prints.
+        driver: The driver, once the broker knows of one.
     """
 
     def __init__(
         self,
+        pool: ExecutorPool,
+        leases: LeaseTable,
+        doorbell: Doorbell,
         *,
-        sync: SyncExecutor,
-        actions: AsyncExecutor,
-        keeper: LeaseKeeper,
-        token: trio.lowlevel.TrioToken,
-        robot: Robot,
-        gamepad: Gamepad,
-        field: Field,
-        time_limit: Callable[[str], float | None],
-        exec_module: str,
-        directory: Path,
-        reporter: Reporter,
+        needs_driver: bool,
+        on_estop: Callable[[], None],
     ) -> None:
-        self._main_thread = MainThread(sync, token)
-        self._actions = actions
-        self._keeper = keeper
-        self._gamepad = gamepad
-        self._field = field
-        self._reporter = reporter
-        self.output = TeamOutput(field)
-        names = {
-            "Robot": robot,
-            "Gamepad": gamepad,
-            "Actions": Actions(actions),
-            "Field": field,
-            "Alliance": Alliance,
-            "print": self.output.print,
-            "input": refuse_input,
-        }
-        self._program = Program(
-            main_thread=self._main_thread,
-            reporter=reporter,
-            names=names,
-            time_limit=time_limit,
-            exec_module=exec_module,
-            directory=directory,
-        )
+        self._pool = pool
+        self._leases = leases
+        self._doorbell = doorbell
+        self._needs_driver = needs_driver
+        self._on_estop = on_estop
+        self.driver: Driver | None = None
         self._changing = trio.Lock()
         self._begins: set[trio.CancelScope] = set()
         self._nursery: trio.Nursery | None = None
-        self._mode_scope: trio.CancelScope | None = None
-        self._outcome = _Outcome()
-        self._run: Run | None = None
+        self._session: _Session | None = None
+        self._hint: str | None = None
         self._log = log.get_logger()
+        for seat in SEATS.values():
+            leases.bar(seat, Bar.IDLE)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the modes until cancelled; then the one that runs is ended."""
+        """Own the modes until cancelled; then no device can move any more."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
                 await trio.sleep_forever()
         finally:
-            self._keeper.withdraw()
+            self._stop_motion()
+
+    def driver_changed(self) -> None:
+        """Let teleop move devices, or not: the driver is live now, or no longer. Returns at once."""
+        if self._session is not None:
+            self._permit(self._session)
 
     @route(starts=True)
     async def auto(self) -> None:
         """Begin autonomous: autonomous_setup once, then autonomous_main at its period; gamepads read neutral."""
-        await self._begin_standard(Mode.AUTO, "autonomous", enable_gamepads=False)
+        await self._begin_standard(Mode.AUTO, "autonomous", gamepads=False)
 
     @route(starts=True)
-    async def teleop(self) -> None:
-        """Begin teleop: teleop_setup once, then teleop_main at its period."""
-        await self._begin_standard(Mode.TELEOP, "teleop", enable_gamepads=True)
+    async def teleop(self) -> str | None:
+        """Begin teleop: teleop_setup once, then teleop_main at its period.
+
+        The result says what the driver has to do before anything moves, or is null.
+        """
+        await self._begin_standard(Mode.TELEOP, "teleop", gamepads=True)
+        return self._hint
 
     @route(urgent=True)
     async def idle(self) -> None:
-        """End what runs, and what is about to; every device is disabled."""
-        if self._run is not None:
-            self._run.stopped.set()  # first: whoever grants the lease looks at it afterwards
-        self._keeper.withdraw()
+        """End what runs, and what is about to; every device is disabled, also those of `rt write`."""
+        self._stop_motion()
         for scope in self._begins:
-            scope.cancel()
+            scope.cancel("the robot was told to be idle")
         async with self._changing:
-            await self._end()
+            await self._end("the robot was told to be idle", within=END_LIMIT)
 
     @route(inline=True, urgent=True)
     def estop(self) -> None:
         """Emergency stop: every device is disabled and the robot stops running."""
-        self._keeper.close()
-        timer = threading.Timer(ANSWER_TIME, lambda: os._exit(EmergencyStopException.EXIT_CODE))
-        timer.daemon = True
-        try:
-            timer.start()
-        except RuntimeError:  # no thread can be started: nobody is answered
-            os._exit(EmergencyStopException.EXIT_CODE)
-        self._log.critical("emergency stop")
+        self._leases.bar_all(Bar.ESTOP)
+        self._doorbell.ring()
+        self._on_estop()
 
     @route(inline=True)
     def mode(self) -> str:
         """The mode that the robot is in: idle, auto or teleop."""
-        return self._field.mode.name.lower()
+        return (Mode.IDLE if self._session is None else self._session.mode).name.lower()
 
     @route(starts=True, limit=math.inf, bounds=EXECUTE_BOUNDS)
     async def execute(self, requests: Requests, block: bool = False, enable_gamepads: bool = True) -> None:
@@ -164,73 +213,113 @@ class Dispatcher(Handler):
                 periodic; with ``block`` also when a function failed.
         """
         mode = Mode.TELEOP if enable_gamepads else Mode.AUTO
-        outcome = await self._begin(mode, requests, enable_gamepads=enable_gamepads, stays=False)
+        session = await self._begin(mode, requests, gamepads=enable_gamepads, partial=False)
         if block:
-            await outcome.over.wait()
-            if isinstance(outcome.error, ExecutionError):
-                raise outcome.error
+            await session.over.wait()
+            if session.error is not None:
+                raise session.error
 
-    async def _begin_standard(self, mode: Mode, prefix: str, *, enable_gamepads: bool) -> None:
+    async def _begin_standard(self, mode: Mode, prefix: str, *, gamepads: bool) -> None:
         specs = [RequestSpec(f"{prefix}_setup"), RequestSpec(f"{prefix}_main", periodic=True)]
         try:
-            await self._begin(mode, specs, enable_gamepads=enable_gamepads, stays=True)
+            await self._begin(mode, specs, gamepads=gamepads, partial=True)
         except ExecutionError as error:
             self._log.error(error.message, mode=mode.name.lower())
             raise
 
-    async def _begin(self, mode: Mode, specs: Sequence[RequestSpec], *, enable_gamepads: bool, stays: bool) -> _Outcome:
+    async def _begin(self, mode: Mode, specs: Sequence[RequestSpec], *, gamepads: bool, partial: bool) -> _Session:
+        refusal = None if self.driver is None else self.driver.may_command(caller())
+        if refusal is not None:
+            raise ExecutionError(refusal)
         with trio.CancelScope() as scope:
             self._begins.add(scope)
             try:
                 async with self._changing:
-                    await self._end()
-                    assert self._nursery is not None
-                    requests = await self._program.prepare(specs, partial=stays)
-                    self._gamepad.enabled = enable_gamepads
-                    self._field.begin(mode)
-                    outcome = self._outcome = _Outcome()
-                    self._log.info("mode began", mode=mode.name.lower(), code=str(self._program.path))
-                    await self._nursery.start(self._mode, requests, stays, outcome)
-                    return outcome
+                    await self._end(f"{mode.name.lower()} begins", within=HANDOVER_LIMIT)
+                    prepare = commands.Prepare(int(mode), list(specs), gamepads, partial)
+                    return await self._open(mode, commands.encode(prepare))
             finally:
                 self._begins.discard(scope)
         raise ExecutionError(f"{mode.name.lower()} has not begun: the robot was told to be idle")
 
-    async def _end(self) -> None:
-        """End the mode that runs; an action that does not let itself be ended takes the process with it."""
-        if self._mode_scope is None:
-            return
-        self._mode_scope.cancel()
-        with trio.CancelScope(deadline=trio.current_time() + STOP_LIMIT + 0.5, shield=True):
-            await self._outcome.over.wait()
-        if not self._outcome.over.is_set():
-            give_up()
-
-    async def _mode(
-        self,
-        requests: Sequence[ExecutionRequest],
-        stays: bool,
-        outcome: _Outcome,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """One mode: its run and its actions, from begin to end; ``stays`` lets actions go on after the run."""
+    async def _open(self, mode: Mode, prepare: bytes) -> _Session:
+        """Load the team's code in a process and let the mode begin; a cancel ends the process."""
+        assert self._nursery is not None, "a dispatcher is running while it serves"
+        session = _Session(await self._pool.acquire(), mode)
+        channel = session.child.channel
+        assert channel is not None, "a process that is free has its channel"
         try:
-            with trio.CancelScope() as self._mode_scope:
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(self._keeper.run)
-                    await nursery.start(self._actions.run)
-                    task_status.started()
-                    self._run = Run(requests, self._keeper, hold=stays)
-                    outcome.error = await self._main_thread.finish(self._run)
-                    if stays and outcome.error is None:
-                        await trio.sleep_forever()
-                    nursery.cancel_scope.cancel()
+            self._nursery.start_soon(self._attend, session, channel)
+            with trio.move_on_after(LOAD_LIMIT), contextlib.suppress(OSError, trio.ClosedResourceError):
+                await channel.send(prepare)
+                await session.answered.wait()
+            session.require()
+            await trio.lowlevel.checkpoint()  # `idle` may have come meanwhile
+            self._session = session
+            self._hint = self.driver.begin() if self.driver is not None and self._driven_by_gamepad(mode) else None
+            self._permit(session)
+            self._log.info("mode began", mode=mode.name.lower(), code=session.path)
+            with contextlib.suppress(OSError, trio.ClosedResourceError):
+                await channel.send(commands.encode(commands.Go()))
+        except BaseException:
+            self._close(session, "its mode has not begun")
+            raise
+        self._pool.prepare_next()
+        return session
+
+    async def _attend(self, session: _Session, channel: trio.socket.SocketType) -> None:
+        """Listen to the process of a mode until it is gone."""
+        try:
+            while data := await channel.recv(commands.MAX_MESSAGE):
+                session.take(data)
+                if session.over.is_set():
+                    self._close(session, "its mode is over")
+        except msgspec.DecodeError as error:
+            self._log.error("a message of the executor process cannot be read", reason=str(error))
+        except (OSError, trio.ClosedResourceError):
+            pass
         finally:
-            self._keeper.withdraw()
-            self._mode_scope = self._run = None
-            self._gamepad.enabled = False
-            self._reporter.forget()
-            self.output.finish()
-            self._log.info("mode ended", mode=self._field.mode.name.lower())
-            self._field.begin(Mode.IDLE)
-            outcome.over.set()
+            session.gone.set()
+            session.finish(ExecutionError("the process that ran the team's code has ended"))
+            self._close(session, "its mode is over")
+
+    def _permit(self, session: _Session) -> None:
+        """Let a mode move devices, unless its driver is silent."""
+        if self._driven_by_gamepad(session.mode) and not (self.driver is not None and self.driver.is_live):
+            self._leases.bar(session.seat, Bar.DRIVER)
+            self._doorbell.ring()
+        else:
+            self._leases.unbar(session.seat)
+
+    def _driven_by_gamepad(self, mode: Mode) -> bool:
+        return self._needs_driver and mode is Mode.TELEOP
+
+    def _stop_motion(self) -> None:
+        """End every lease, whoever holds it; the device process disables what was moved."""
+        self._leases.revoke_all()
+        for seat in SEATS.values():
+            self._leases.bar(seat, Bar.IDLE)
+        self._doorbell.ring()
+
+    def _close(self, session: _Session, reason: str) -> None:
+        """End the process of a mode; idempotent."""
+        if self._session is session:
+            self._session = None
+            self._leases.bar(session.seat, Bar.IDLE)
+            self._doorbell.ring()
+            about = {"reason": session.error.message} if session.error is not None else {}
+            self._log.info("mode ended", mode=session.mode.name.lower(), **about)
+        session.finish(ExecutionError(f"{session.mode.name.lower()} was ended: {reason}"))
+        self._pool.recycle(session.child, reason)
+
+    async def _end(self, reason: str, *, within: float) -> None:
+        """End the mode that runs, and wait so long (s) for its process to end."""
+        session = self._session
+        if session is not None:
+            self._close(session, reason)
+            with trio.move_on_after(within, shield=True):
+                await session.gone.wait()
+
+
+def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:
+    return ExecutionError(message, **context)

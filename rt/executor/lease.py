@@ -1,25 +1,40 @@
-"""Keeps the executor's lease on the devices: fresh only while the event loop is alive and the team's code keeps within its limits.
+"""Keeps the executor's lease on the devices: fresh only while the event loop is alive and team code keeps within its limits.
 
-The main thread, which runs the team's code, permits the lease until a moment that it states before each step. The event loop
+The main thread, which runs the team's functions, permits the lease until a moment that it states before each call. The event loop
 renews it, again and again, while that moment has not come. If the main thread hangs, the permission runs out; if the event loop
-hangs, so that nobody could ask the robot to stop, nobody renews; if the process dies, neither happens. Each way the device process
-disables every device when the last stamp is older than the lease's time-out.
+hangs, so that nothing could end the mode, the lease is not renewed; if the process dies, neither happens. Each way the device process
+disables every device at once, or when the last stamp is older than the lease's time-out.
+
+Invariants: a lease that lapsed is not simply renewed. Each lapse is a cut-off, which is logged, and repeated cut-offs end the mode.
+After a gap in which neither thread ran, as when the process was stopped, the mode ends: its commander has to start over. What the
+root has ended stays ended.
 """
 
 import math
 import os
 import threading
-import time
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
 
 import trio
 
 from rt import log
 from rt.buffer import Doorbell, Lease
-from rt.buffer.lease import TIMEOUT
+from rt.buffer.lease import TIMEOUT, Bar
+from rt.executor.cutoff import CutoffCounter
 from rt.executor.fork import is_forked
 
-RENEW_INTERVAL = 0.02
+RENEW_INTERVAL: Final = 0.02
 """Time between two renewals (s): four may be missed before the lease lapses."""
+GAP_LIMIT: Final = 0.4
+"""The longest time (s) in which neither thread runs without ending the mode."""
+CUTOFFS: Final = 5
+"""How many cut-offs end a mode, unless the option says otherwise."""
+
+_NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
+_LATE: Final = "the team's code kept the event loop from running: every device was disabled"
+_STOPPED: Final = "the process was stopped or did not get to run: every device was disabled"
 
 
 class LeaseKeeper:
@@ -28,35 +43,87 @@ class LeaseKeeper:
     Args:
         lease: The executor's slot of the lease table.
         doorbell: Rung when the lease begins and ends, so that the device process looks at once.
+        cutoffs: How many cut-offs within 10 s end the mode.
+        on_end: Called, in any thread and at most once, with the sentence that says why the mode has to end. Nothing is granted
+            from then on.
+        gap_limit: See `GAP_LIMIT`.
     """
 
-    def __init__(self, lease: Lease, doorbell: Doorbell) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        doorbell: Doorbell,
+        *,
+        cutoffs: int = CUTOFFS,
+        on_end: Callable[[str], None] = lambda _reason: None,
+        gap_limit: float = GAP_LIMIT,
+    ) -> None:
         self._lease = lease
         self._doorbell = doorbell
+        self._cutoffs = CutoffCounter(cutoffs)
+        self._on_end = on_end
+        self._gap_limit = gap_limit
         self._until = -math.inf
         self._beaten = -math.inf
+        self._granted = -math.inf
+        self._holding = False
+        self._sealed = False
         self._closed = False
         self._lock = threading.Lock()
         self._log = log.get_logger()
 
-    def grant(self, until: float = math.inf) -> None:
-        """Permit the lease until a moment (s of the monotonic clock), and hold it if the event loop is alive. Any thread."""
+    @property
+    def permitted(self) -> bool:
+        """Whether the lease may be held at this moment."""
+        return monotonic() < self._until
+
+    def grant(self, until: float = math.inf, *, seal: bool = False) -> None:
+        """Permit the lease until a moment (s of the monotonic clock), and hold it if the event loop is alive. Any thread.
+
+        Args:
+            until: The moment.
+            seal: Whether no other grant counts until `unseal`, as while a call of team code must keep within its limit.
+        """
         if is_forked():
             return
         with self._lock:
-            if self._closed:
+            if self._closed or self._sealed:
+                return
+            now = monotonic()
+            gap = now - max(self._beaten, self._granted)
+            if math.isfinite(gap) and gap >= self._gap_limit:
+                self._count(_STOPPED, gap=gap)
                 return
             self._until = until
-            if time.monotonic() - self._beaten < TIMEOUT:
-                self._renew()
+            self._sealed = seal
+            self._granted = now
+            if now - self._beaten < TIMEOUT:
+                self._hold(now, self._beaten)
+
+    def unseal(self) -> None:
+        """Let grants count again. Any thread."""
+        self._sealed = False
 
     def withdraw(self) -> None:
-        """Give the lease up now: the device process disables every device. Any thread; again is nothing."""
+        """Give the lease up now: the device process disables every device. Any thread; idempotent."""
         if is_forked():
             return
         with self._lock:
             self._until = -math.inf
             self._release()
+
+    def restart(self) -> None:
+        """Give the lease up, so that every device is disabled, and begin another with the next renewal. Any thread."""
+        if is_forked():
+            return
+        with self._lock:
+            self._release()
+
+    def cut_off(self, reason: str) -> None:
+        """Withdraw because the team's code was late, and count it. Any thread."""
+        self.withdraw()
+        with self._lock:
+            self._count(reason)
 
     def close(self) -> None:
         """Give the lease up for good: it cannot be granted again. Any thread."""
@@ -64,22 +131,18 @@ class LeaseKeeper:
         self.withdraw()
 
     def beat(self) -> None:
-        """The event loop is alive: renew if that is permitted, and give the lease up if the permission has run out."""
+        """Show that the event loop is alive: renew if that is permitted, and give the lease up if the permission has run out."""
         if is_forked():
             return
         with self._lock:
-            self._beaten = time.monotonic()
-            if self.permitted:
-                self._renew()
+            now, before = monotonic(), self._beaten
+            self._beaten = now
+            if now < self._until:
+                self._hold(now, before)
             elif self._until > -math.inf:
                 self._until = -math.inf
                 self._release()
-                self._log.error("the team's code does not return: every device is disabled until it does")
-
-    @property
-    def permitted(self) -> bool:
-        """Whether the lease may be held at this moment."""
-        return time.monotonic() < self._until
+                self._count(_NOT_RETURNING, gap=now - before)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Renew while it is permitted, until cancelled; then the lease is given up."""
@@ -94,10 +157,43 @@ class LeaseKeeper:
         finally:
             self.withdraw()
 
+    def _hold(self, now: float, before: float) -> None:
+        """Renew the lease or begin it; ``before`` is when the event loop was alive last."""
+        if self._closed:
+            return
+        if self._holding:
+            if self._lease.renew():
+                return
+            self._holding = False
+            if not self._lease.revoked:
+                gap = now - before
+                if gap >= TIMEOUT:
+                    self._count(_LATE, gap=min(gap, now - self._granted))
+            elif self._lease.bar is not Bar.DRIVER:
+                self._end("the robot was told to stop")
+            if self._closed:
+                return
+        if self._lease.begin():
+            self._holding = True
+            self._doorbell.ring()
+
     def _release(self) -> None:
+        self._holding = False
         if self._lease.release():
             self._doorbell.ring()
 
-    def _renew(self) -> None:
-        if self._lease.keep():
-            self._doorbell.ring()
+    def _count(self, reason: str, *, gap: float = 0.0) -> None:
+        """Log a cut-off; end the mode if it is one too many, or if neither thread ran for a gap (s)."""
+        if gap >= self._gap_limit:
+            self._end(f"{_STOPPED} after {gap:.1f} s without a sign of life; start the mode again")
+            return
+        self._log.error(reason)
+        if self._cutoffs.add(monotonic()):
+            self._end("the team's code was cut off again and again; start the mode again")
+
+    def _end(self, reason: str) -> None:
+        if not self._closed:
+            self._closed = True
+            self._until = -math.inf
+            self._release()
+            self._on_end(reason)

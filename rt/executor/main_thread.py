@@ -10,7 +10,7 @@ import trio
 from rt import log
 from rt.executor.sync import Run, SyncExecutor
 
-STOP_LIMIT = 1.0
+STOP_LIMIT = 0.8
 """How long the team's code may take to end when its mode ends (s)."""
 EXIT_STUCK = 70
 """Exit code when the team's code cannot be stopped (sysexits EX_SOFTWARE)."""

@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 from rt import log
-from rt.executor.api import Field
+from rt.executor.api import RunState
 
 MAX_BEGUN = 4096
 """How long a line may become that has no end (characters); it is told then."""
@@ -22,12 +22,12 @@ class TeamOutput(io.TextIOBase):
     """Takes the place of `sys.stdout` where the team's code runs; any thread.
 
     Args:
-        field: Knows the mode and the time.
+        state: Knows the mode and the time.
     """
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, state: RunState) -> None:
         super().__init__()
-        self._field = field
+        self._state = state
         self._begun: dict[int, str] = {}
         self._log = log.get_logger()
 
@@ -101,5 +101,5 @@ class TeamOutput(io.TextIOBase):
         return io.FileIO(self.fileno(), "w", closefd=False)
 
     def _tell(self, line: str) -> None:
-        clock = round(self._field.clock(), 3)
-        self._log.info(line, source="print", mode=self._field.mode.name.lower(), clock=clock)
+        clock = round(self._state.clock(), 3)
+        self._log.info(line, source="print", mode=self._state.mode.name.lower(), clock=clock)

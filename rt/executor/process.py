@@ -1,5 +1,8 @@
 """The executor process: the team's code in the main thread, the event loop in a second one.
 
+A process is started before it is needed, runs one mode, and ends with it. So nothing that team code leaves behind (threads, replaced
+functions, forks, open files) reaches the next mode.
+
 Signals reach the main thread, which is why the team's functions run there: an interval timer can interrupt them. The kernel kills
 the whole group of this process when the root dies, whatever the team's code is doing.
 """
@@ -7,17 +10,16 @@ the whole group of this process when the root dies, whatever the team's code is 
 import contextlib
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import trio
 
 from rt.app import Application, ChildSettings
-from rt.buffer.bells import EXECUTOR_SEAT
 from rt.executor.actions import AsyncExecutor
-from rt.executor.api import Field, Gamepad, Robot
-from rt.executor.dispatcher import Dispatcher
 from rt.executor.lease import LeaseKeeper
 from rt.executor.report import Reporter
+from rt.executor.runner import ModeRunner
 from rt.executor.sync import SyncExecutor
 from rt.supervisor import notify
 from rt.supervisor.ending import exit_code
@@ -33,9 +35,11 @@ class ExecutorProcess:
     Args:
         settings: What the root gave on the lifeline.
         lifeline: The child's end of it.
+        channel: The file descriptor over which the root gives the mode (`rt.executor.commands`).
     """
 
-    def __init__(self, settings: ChildSettings, lifeline: Lifeline) -> None:
+    def __init__(self, settings: ChildSettings, lifeline: Lifeline, channel: int) -> None:
+        self._channel = channel
         self._settings = settings
         self._lifeline = lifeline
         self._directory = Path.cwd()
@@ -78,33 +82,44 @@ class ExecutorProcess:
         with self._scope:
             async with Application.of_child(self._settings) as app:
                 assert app.doorbell is not None
-                store = app.make_buffer_manager(lock_timeout=LOCK_TIMEOUT)
                 actions = AsyncExecutor(token, self._reporter.report)
-                dispatcher = Dispatcher(
+                lease = app.make_lease_table().slot(self._settings.seat)
+                doorbell, cutoffs = app.doorbell, app.config.exec_cutoffs
+
+                def make_keeper(on_end: Callable[[str], None]) -> LeaseKeeper:
+                    return LeaseKeeper(lease, doorbell, cutoffs=cutoffs, on_end=on_end)
+
+                runner = ModeRunner(
                     reporter=self._reporter,
                     sync=self._sync,
                     actions=actions,
-                    keeper=LeaseKeeper(app.make_lease_table().slot(EXECUTOR_SEAT), app.doorbell),
+                    make_keeper=make_keeper,
                     token=token,
-                    robot=Robot(store, app.names),
-                    gamepad=Gamepad(store),
-                    field=Field(),
+                    store=app.make_buffer_manager(lock_timeout=LOCK_TIMEOUT),
+                    device_names=app.names,
                     time_limit=app.config.time_limit,
                     exec_module=app.config.exec_module,
                     directory=self._directory,
                 )
-                dispatcher.output.take_over()
-                await app.nursery.start(dispatcher.run)
-                await app.make_service(dispatcher)
+                runner.output.take_over()
+                app.nursery.start_soon(self._show_life)
                 app.report_health()
                 notify.send(ready=True, status="idle")
-                period = notify.watchdog_period() or 1.0
-                while not self._lifeline.is_closed():
-                    notify.send(watchdog=True)
-                    with trio.move_on_after(period):
-                        await self._lifeline.closed()
+                with trio.socket.socket(fileno=self._channel) as channel:
+                    await runner.run(channel)
+                # The root ends the process, so that it is known to be the end of a mode.
+                await trio.sleep_forever()
+
+    async def _show_life(self) -> None:
+        """Tell the supervisor that the event loop is alive; end with the root."""
+        period = notify.watchdog_period() or 1.0
+        while not self._lifeline.is_closed():
+            notify.send(watchdog=True)
+            with trio.move_on_after(period):
+                await self._lifeline.closed()
+        self._scope.cancel("the root is gone")
 
 
-def main(settings: ChildSettings, lifeline: Lifeline) -> int:
-    """Be the executor process."""
-    return ExecutorProcess(settings, lifeline).run()
+def main(settings: ChildSettings, lifeline: Lifeline, channel: int) -> int:
+    """Be the executor process; the exit code."""
+    return ExecutorProcess(settings, lifeline, channel).run()

@@ -4,41 +4,23 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, TypeAlias
-
-import msgspec
+from typing import Any
 
 from rt import log
 from rt.config.team_code import locate
 from rt.errors import ExecutionError
 from rt.executor import calling
+from rt.executor.commands import RequestSpec
 from rt.executor.loader import load
 from rt.executor.main_thread import MainThread
 from rt.executor.report import Reporter
 from rt.executor.sync import ExecutionRequest, Run
-from rt.remote import Bounds
 from rt.text import clip, closest
 
 LOAD_LIMIT = 10.0
 """How long the team's code may take to be imported (s)."""
 DEFAULT_TIMEOUT = 1.0
 _SHOWN_MAX = 3
-
-
-class RequestSpec(msgspec.Struct, forbid_unknown_fields=True):
-    """A request to execute a function of the team's code, as it travels."""
-
-    func: Annotated[str, msgspec.Meta(max_length=128)]
-    args: Annotated[list[Any], msgspec.Meta(max_length=64)] = []
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] | None = None
-    periodic: bool = False
-
-
-Requests: TypeAlias = Annotated[list[RequestSpec], msgspec.Meta(max_length=64)]
-"""What one call may ask to be executed."""
-
-EXECUTE_BOUNDS = Bounds(text=4096)
-"""What the arguments of requests may be at most."""
 
 
 class Program:

@@ -2,17 +2,22 @@
 
 An interval timer (SIGALRM) raises ``TimeLimitError`` inside a function that takes too long. It is raised in the team's code
 only: while rt's own code runs on its behalf, say inside ``Robot.write`` with a buffer's lock held, the alarm comes back a
-millisecond later. Periods are kept on absolute deadlines; a late call is counted and not made up for.
+millisecond later. A function that returns late has exceeded its limit as well, whatever it caught. Periods are kept on absolute
+deadlines; a late call is counted and not made up for.
+
+Invariant: what this module needs of the standard library is bound when it is imported, so that team code that replaces a function
+there, such as ``time.monotonic``, does not change how it is limited.
 """
 
 import math
 import os
 import queue
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
+from signal import getsignal, pthread_kill, setitimer
+from sys import getswitchinterval, setswitchinterval
+from time import monotonic
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -28,7 +33,11 @@ _RETRY = 0.001
 _REPEAT = 0.05
 _REPORT_INTERVAL = 1.0
 _MAX_TIMEOUTS = 2
-_SWITCH_INTERVAL = sys.getswitchinterval()
+_ITIMER_REAL = signal.ITIMER_REAL
+_SIGALRM = signal.SIGALRM
+_set_signal = signal.signal
+_exit = os._exit
+_SWITCH_INTERVAL = getswitchinterval()
 
 
 class TimeLimitError(BaseException):
@@ -109,7 +118,7 @@ class SyncExecutor:
 
     def execute_forever(self) -> None:
         """Work off what is scheduled until ``stop``; only in the main thread, which handles signals."""
-        signal.signal(signal.SIGALRM, self._on_alarm)
+        _set_signal(_SIGALRM, self._on_alarm)
         while True:
             run = self._runs.get()
             _leave_fork()
@@ -137,7 +146,7 @@ class SyncExecutor:
         if run.keeper is not None:
             run.keeper.withdraw()
         if self._current is run and self._main.ident is not None:
-            signal.pthread_kill(self._main.ident, signal.SIGALRM)
+            pthread_kill(self._main.ident, _SIGALRM)
 
     def stop(self) -> None:
         """Let ``execute_forever`` return after the runs that are scheduled."""
@@ -155,7 +164,7 @@ class SyncExecutor:
             _grant(run, math.inf)
 
     def _repeat(self, run: Run, request: ExecutionRequest) -> None:
-        tick = time.monotonic()
+        tick = monotonic()
         reported = -math.inf
         timeouts = 0
         trusted = True
@@ -163,34 +172,34 @@ class SyncExecutor:
             error = self._call(run, request, trusted=trusted)
             sound = trusted and error is None
             timeouts = timeouts + 1 if isinstance(error, TimeLimitError) else 0
-            if timeouts >= _MAX_TIMEOUTS and run.keeper is not None:
-                run.keeper.withdraw()
-                if trusted:
-                    self._log.error("main took too long again: its writes are dropped until a call ends in time")
+            if timeouts >= _MAX_TIMEOUTS and run.keeper is not None and trusted:
+                run.keeper.cut_off("main took too long again: its writes are dropped until a call ends in time")
             # One time-out alone changes nothing; a failure does until a call ends well.
             trusted = error is None or (trusted and 0 < timeouts < _MAX_TIMEOUTS)
             tick += request.timeout
-            late = time.monotonic() - tick
+            late = monotonic() - tick
             if late > 0:
                 missed = math.ceil(late / request.timeout)
                 tick += missed * request.timeout
                 run.overruns += missed
-                if time.monotonic() - reported > _REPORT_INTERVAL:
-                    reported = time.monotonic()
+                if monotonic() - reported > _REPORT_INTERVAL:
+                    reported = monotonic()
                     self._log.warning(
                         "calls come late", func=_name(request), overruns=run.overruns, period=request.timeout
                     )
             if sound or (trusted and error is not None):
                 _grant(run, tick + GRACE)
-            run.stopped.wait(max(0.0, tick - time.monotonic()))
+            run.stopped.wait(max(0.0, tick - monotonic()))
 
     def _call(self, run: Run, request: ExecutionRequest, *, trusted: bool = True) -> BaseException | None:
         """Call once. After a failure the next call is on trial: what it writes reaches no device until it has ended well."""
+        start = monotonic()
         if trusted:
-            _grant(run, time.monotonic() + request.timeout + GRACE)
+            _grant(run, start + request.timeout + GRACE, seal=True)
         run.calls += 1
         try:
             self._invoke(request)
+            _require_in_time(start, request.timeout)
         except StopRun:
             raise
         except TimeLimitError as error:
@@ -202,16 +211,19 @@ class SyncExecutor:
                 run.keeper.withdraw()
             self._report(error, _name(request))
             return error
+        finally:
+            if run.keeper is not None:
+                run.keeper.unseal()
         return None
 
     def _invoke(self, request: ExecutionRequest) -> None:
-        if signal.getsignal(signal.SIGALRM) != self._on_alarm:
-            signal.signal(signal.SIGALRM, self._on_alarm)
-        if sys.getswitchinterval() != _SWITCH_INTERVAL:
-            sys.setswitchinterval(_SWITCH_INTERVAL)
+        if getsignal(_SIGALRM) != self._on_alarm:
+            _set_signal(_SIGALRM, self._on_alarm)
+        if getswitchinterval() != _SWITCH_INTERVAL:
+            setswitchinterval(_SWITCH_INTERVAL)
         self._limit = request.timeout
         self._limited = True
-        signal.setitimer(signal.ITIMER_REAL, request.timeout, _REPEAT)
+        setitimer(_ITIMER_REAL, request.timeout, _REPEAT)
         try:
             if self._current is not None and self._current.stopped.is_set():
                 raise StopRun
@@ -219,13 +231,13 @@ class SyncExecutor:
         finally:
             self._limited = False
             _leave_fork()
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            setitimer(_ITIMER_REAL, 0)
 
     def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
         if not self._limited:
             return
         if self._in_own_code(frame):
-            signal.setitimer(signal.ITIMER_REAL, _RETRY, _REPEAT)
+            setitimer(_ITIMER_REAL, _RETRY, _REPEAT)
             return
         if self._current is not None and self._current.stopped.is_set():
             raise StopRun
@@ -242,18 +254,24 @@ class SyncExecutor:
         return False
 
 
-def _grant(run: Run, until: float) -> None:
+def _grant(run: Run, until: float, *, seal: bool = False) -> None:
     """Permit the lease, unless the run has been stopped; one that is stopped meanwhile has lost it when this returns."""
     if run.keeper is not None and not run.stopped.is_set():
-        run.keeper.grant(until)
+        run.keeper.grant(until, seal=seal)
         if run.stopped.is_set():
             run.keeper.withdraw()
+
+
+def _require_in_time(start: float, limit: float) -> None:
+    """Raise `TimeLimitError` if a call that has returned took longer than its limit: it caught the error that it was sent."""
+    if monotonic() - start > limit:
+        raise TimeLimitError(limit)
 
 
 def _leave_fork() -> None:
     """End a process that the team's code forked and let return: the rest is the robot's own to do."""
     if is_forked():
-        os._exit(0)
+        _exit(0)
 
 
 def _name(request: ExecutionRequest) -> str:

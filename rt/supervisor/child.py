@@ -10,6 +10,7 @@ import math
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -66,6 +67,9 @@ class Child:
         on_line: Called for each line that it writes.
         on_change: Called when its status has changed.
         jitter: Gives a number between 0 and 1 for each back-off.
+
+    Attributes:
+        channel: Our end of the channel of the process that runs, or None; of type SOCK_SEQPACKET, closed with the process.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Child:
     ) -> None:
         self.spec = spec
         self.finished = trio.Event()
+        self.channel: trio.socket.SocketType | None = None
         self._begun = trio.Event()
         self._directory = directory
         self._on_line = on_line
@@ -109,6 +114,7 @@ class Child:
             restarts=self._machine.restarts,
             status=self._said,
             last_exit=self._last_exit,
+            on_demand=not self.spec.autostart,
         )
 
     async def run(self) -> None:
@@ -118,7 +124,8 @@ class Child:
         """
         try:
             async with trio.open_nursery() as self._nursery:
-                self.feed(Start())
+                if self.spec.autostart:
+                    self.feed(Start())
                 self._begun.set()
                 while not (self._machine.closed and self._machine.state in AT_REST):
                     with trio.move_on_at(min(self._timers.values(), default=math.inf)):
@@ -168,8 +175,9 @@ class Child:
             case Report(state, reason):
                 self._since = time.time()
                 level = _LEVELS.get(state, "debug")
-                if self._machine.closed and state in (State.STOPPING, State.STOPPED):
-                    level = "debug"  # part of the end of everything, which is said once for all
+                routine = self._machine.closed or self._machine.planned or not self.spec.autostart
+                if routine and state in (State.STOPPING, State.STOPPED):
+                    level = "debug"  # part of the end of everything, which is said once for all, or of the child's work
                 say = getattr(self._log, level)
                 say(f"child is {state}", reason=reason, pid=self._pid)
                 self._tell()
@@ -197,12 +205,16 @@ class Child:
         except OSError as error:
             # Not the command's fault: another try may find the directory usable again.
             return SpawnFailed(errno.EAGAIN, f"{error.strerror or error}: {path}")
+        channel = self._open_channel(stack)
         try:
-            process = await spawn(self.spec, self._directory, listener, stack)
+            process = await spawn(self.spec, self._directory, listener, stack, channel)
         except OSError as error:
             return SpawnFailed(error.errno or 0, f"{error.strerror or error}: {error.filename or self.spec.command[0]}")
         except (ValueError, subprocess.SubprocessError) as error:
             return SpawnFailed(errno.EINVAL, f"{error}: {self.spec.command[0]!r}")
+        finally:
+            if channel is not None:
+                channel.close()
         self._pid = self._leader = process.pid
         output = Output(self.spec.name, self._on_line)
         try:
@@ -227,6 +239,15 @@ class Child:
             uptime=trio.current_time() - began,
         )
         return exited
+
+    def _open_channel(self, stack: contextlib.ExitStack) -> socket.socket | None:
+        """Open a channel if the child has one; our end becomes `channel`, the child's is returned."""
+        if not self.spec.has_channel:
+            return None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel = stack.enter_context(trio.socket.from_stdlib_socket(ours))
+        stack.callback(setattr, self, "channel", None)
+        return theirs
 
     def _hear_all(self, timer: Timer) -> None:
         """Take in what the child has said before its silence is judged: it may be we who did not listen for a while."""

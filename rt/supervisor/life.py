@@ -86,9 +86,10 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Restart(msgspec.Struct, frozen=True):
-    """The child is wanted, as a new process."""
+    """The child is wanted, as a new process; ``planned`` if that is part of its work, and no repair."""
 
     reason: str
+    planned: bool = False
 
 
 class Kill(msgspec.Struct, frozen=True):

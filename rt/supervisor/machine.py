@@ -73,7 +73,8 @@ class Machine:
         state: Where the child stands.
         reason: Why, in words for a person.
         cause: Why the process that exists is being stopped; empty when nobody asked it to end.
-        restarts: How often a process was followed by another one.
+        restarts: How often a process was followed by another one, but for planned restarts.
+        planned: Whether the process that exists is being stopped by a planned restart.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -81,6 +82,7 @@ class Machine:
         self.reason = "not started"
         self.cause = ""
         self.restarts = 0
+        self.planned = False
         self._policy = policy
         self._attempts = 0
         self._ends: deque[float] = deque()
@@ -166,8 +168,8 @@ class Machine:
                 self._wanted = self._renew = False
                 self._doomed = self._doomed or isinstance(event, Kill)
                 self.cause = reason
-            case Restart(reason):
-                self._renew = True
+            case Restart(reason, planned):
+                self._renew, self.planned = True, planned
                 self.cause = reason
             case TimerOver(Timer.READY):
                 self.cause = f"not ready within {self._policy.ready_timeout:g} s"
@@ -229,8 +231,9 @@ class Machine:
     def _perform(self, act: Act) -> list[Effect]:
         match act:
             case Act.SPAWN:
-                self.restarts += self._spawned_before
+                self.restarts += self._spawned_before and not self.planned
                 self._spawned_before = True
+                self.planned = False
                 self._wanted, self._renew, self._doomed, self.cause = True, False, False, ""
                 return [Spawn()]
             case Act.TERM:

@@ -7,7 +7,9 @@ The whole environment is inherited, since a frozen child then reuses the unpacke
 import contextlib
 import fcntl
 import os
+import socket
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import trio
@@ -17,7 +19,7 @@ from rt.supervisor import group
 from rt.supervisor.lifeline import arm, open_lifeline
 from rt.supervisor.notify import FD_VARIABLE, VARIABLE, Channel, Listener
 from rt.supervisor.orphans import open_process
-from rt.supervisor.spec import LIFELINE, ChildSpec
+from rt.supervisor.spec import CHANNEL, LIFELINE, ChildSpec
 
 PIPE_BYTES = 1 << 20
 """How much of a child's output may wait for its parent (bytes): a burst of a few thousand log lines."""
@@ -27,7 +29,11 @@ _NOT_INHERITED = (VARIABLE, FD_VARIABLE, "WATCHDOG_USEC", "WATCHDOG_PID", "LISTE
 
 
 async def spawn(
-    spec: ChildSpec, directory: Path, listener: Channel | Listener, stack: contextlib.ExitStack
+    spec: ChildSpec,
+    directory: Path,
+    listener: Channel | Listener,
+    stack: contextlib.ExitStack,
+    channel: socket.socket | None = None,
 ) -> trio.Process:
     """Make the process, as leader of a session of its own, with pipes for its output.
 
@@ -36,6 +42,7 @@ async def spawn(
         directory: That of the instance.
         listener: Where its parent listens.
         stack: Keeps our end of its lifeline; closing it tells the child that it is not wanted any more.
+        channel: The child's end of its channel, if it has one.
 
     Raises:
         OSError: The process cannot be made.
@@ -46,16 +53,17 @@ async def spawn(
     stack.callback(ours.close)
     with theirs:
         fd = theirs.fileno()
+        fds = {LIFELINE: fd} if channel is None else {LIFELINE: fd, CHANNEL: channel.fileno()}
         with trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
             process = await open_process(
-                [argument.replace(LIFELINE, str(fd)) for argument in spec.command],
+                [_filled(argument, fds) for argument in spec.command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=environment(spec, directory) | listener.environment(),
                 cwd=spec.cwd,
                 start_new_session=True,
-                pass_fds=(*spec.pass_fds, *listener.fds, fd),
+                pass_fds=(*spec.pass_fds, *listener.fds, *fds.values()),
             )
         listener.started()
         for stream in (process.stdout, process.stderr):
@@ -66,6 +74,12 @@ async def spawn(
             with contextlib.suppress(OSError):  # it has exited already
                 arm(theirs, process.pid)
     return process
+
+
+def _filled(argument: str, fds: Mapping[str, int]) -> str:
+    for placeholder, fd in fds.items():
+        argument = argument.replace(placeholder, str(fd))
+    return argument
 
 
 def environment(spec: ChildSpec, directory: Path) -> dict[str, str]:

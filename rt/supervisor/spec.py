@@ -14,6 +14,9 @@ from rt.supervisor.life import Policy, State
 LIFELINE = "{lifeline}"
 """Stands in a command for the number of the file descriptor of the child's end of its lifeline."""
 
+CHANNEL = "{channel}"
+"""Stands in a command for the number of the file descriptor of the child's end of its channel."""
+
 MAX_MESSAGE = 65536
 """The longest settings message in bytes: one that fits into the socket's buffer before the child exists."""
 
@@ -33,6 +36,7 @@ class ChildSpec(Policy, frozen=True):
         env: Added to our whole environment, which is inherited: a frozen child then reuses the unpacked files.
         cwd: Where it starts, or None for where we are.
         notify: Whether it says by sd_notify when it is ready; otherwise it is ready as soon as it exists.
+        autostart: Whether it is started with the others; otherwise `Supervisor.start` starts it.
     """
 
     name: str
@@ -42,6 +46,7 @@ class ChildSpec(Policy, frozen=True):
     env: Mapping[str, str] | None = None
     cwd: str | None = None
     notify: bool = True
+    autostart: bool = True
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -56,6 +61,11 @@ class ChildSpec(Policy, frozen=True):
             )
         if self.message and not self.has_lifeline:
             raise ConfigError(f"child {self.name} has settings but no {LIFELINE} in its command", name=self.name)
+
+    @property
+    def has_channel(self) -> bool:
+        """Whether the child has a channel: a pair of sockets of its own, over which it exchanges messages with its owner."""
+        return any(CHANNEL in argument for argument in self.command)
 
     @property
     def has_lifeline(self) -> bool:
@@ -94,9 +104,10 @@ class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
         reason: Why it stands there, in words.
         pid: Its process, which is also its group and its session; None when there is none.
         since: When it came to this state, in seconds since 1970.
-        restarts: How often a process of it was followed by another one.
+        restarts: How often a process of it was followed by another one, but for planned restarts.
         status: What it last said about itself, at most 256 characters; empty when nothing.
         last_exit: How its last process ended, or None.
+        on_demand: Whether it runs only while it is asked for.
     """
 
     name: str
@@ -107,6 +118,7 @@ class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     status: str
     last_exit: ExitReport | None
+    on_demand: bool = False
 
     @property
     def ready(self) -> bool:

@@ -101,6 +101,18 @@ class Supervisor:
         for child in self._children.values():
             child.feed(Kill(reason, final=True))
 
+    def child(self, name: str) -> Child:
+        """One child.
+
+        Raises:
+            RuntimeBaseException: There is no child of this name.
+        """
+        child = self._children.get(name)
+        if child is None:
+            known = ", ".join(self._children) or "none"
+            raise RuntimeBaseException(f"there is no child {name!r}: known are {known}", name=name)
+        return child
+
     async def stop(self, name: str, reason: str) -> ChildStatus:
         """Stop one child and wait until it is gone. A cancel ends only the waiting.
 
@@ -130,10 +142,7 @@ class Supervisor:
     async def _ask(
         self, name: str, event: Start | Stop | Restart, condition: Callable[[ChildStatus], bool]
     ) -> ChildStatus:
-        child = self._children.get(name)
-        if child is None:
-            known = ", ".join(self._children) or "none"
-            raise RuntimeBaseException(f"there is no child {name!r}: known are {known}", name=name)
+        child = self.child(name)
         child.feed(event)
         return await child.until(condition)
 

@@ -19,6 +19,7 @@ from rt.app import Application
 from rt.cli import root
 from rt.cli.robot import Robot, run_robot
 from rt.config import Config
+from rt.executor.pool import EXECUTOR, STANDBY
 from rt.instance import Instance
 from rt.remote import LogHub
 from rt.supervisor import signals
@@ -49,8 +50,12 @@ def options(tmp_path: Path, instance: Instance) -> Config:
 
 
 def children(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    spec = ChildSpec(name="child", command=program(body))
-    monkeypatch.setattr(root, "child_specs", lambda *_, **__: [spec])
+    specs = [
+        ChildSpec(name="child", command=program(body)),
+        ChildSpec(name=EXECUTOR, command=program(WELL_BEHAVED)),
+        ChildSpec(name=STANDBY, command=program(WELL_BEHAVED), autostart=False),
+    ]
+    monkeypatch.setattr(root, "child_specs", lambda *_, **__: specs)
 
 
 def told(logs: list[Any], sentence: str) -> list[Any]:

@@ -6,7 +6,8 @@ import structlog
 from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, DeviceUID
 from rt.errors import DeviceBufferError, DeviceError, ExecutionError
-from rt.executor.api import GAMEPAD_TIMEOUT, Gamepad, Robot, refuse_input
+from rt.executor.api import GAMEPAD_TIMEOUT, Field, Gamepad, Robot, RunState, refuse_input
+from rt.executor.commands import Mode
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 1, 1))
@@ -161,8 +162,9 @@ def test_a_mistake_is_an_error_even_while_the_device_is_absent(robot: Robot) -> 
 
 
 def test_the_gamepad_is_neutral_unless_it_is_enabled_and_there(store: BufferStore) -> None:
-    gamepad = Gamepad(store)
-    gamepad.enabled = True
+    state = RunState()
+    gamepad = Gamepad(store, state)
+    state.begin(Mode.TELEOP, gamepads=True)
     assert gamepad.get("joystick_left_y") == 0.0
     buffer = store.get_or_open(("gamepad", 0))
     buffer.set_all({"joystick_left_y": 0.5, "button_a": True})
@@ -170,7 +172,7 @@ def test_the_gamepad_is_neutral_unless_it_is_enabled_and_there(store: BufferStor
     buffer.valid = True
     assert gamepad.get("joystick_left_y") == 0.5
     assert gamepad.get("button_a") is True
-    gamepad.enabled = False
+    state.begin(Mode.AUTO, gamepads=False)
     assert gamepad.get("joystick_left_y") == 0.0
     with pytest.raises(DeviceError, match="did you mean 'button_b'"):
         gamepad.get("button_bb")
@@ -199,8 +201,9 @@ def test_a_device_that_leaves_between_look_and_use_reads_as_zeros(
 
 
 def test_a_gamepad_that_is_silent_reads_neutral_whatever_valid_says(store: BufferStore) -> None:
-    gamepad = Gamepad(store)
-    gamepad.enabled = True
+    state = RunState()
+    gamepad = Gamepad(store, state)
+    state.begin(Mode.TELEOP, gamepads=True)
     buffer = store.get_or_open(("gamepad", 0))
     buffer.set_all({"joystick_left_y": 0.5})
     buffer.valid = True
@@ -214,3 +217,23 @@ def test_a_gamepad_that_is_silent_reads_neutral_whatever_valid_says(store: Buffe
 def test_input_is_refused_with_the_remedy() -> None:
     with pytest.raises(ExecutionError, match="use Gamepad"):
         refuse_input("speed? ")
+
+
+@pytest.mark.parametrize("name", ["mode", "alliance"])
+def test_team_code_cannot_set_what_the_field_says(name: str) -> None:
+    state = RunState()
+    field = Field(state)
+    state.begin(Mode.AUTO, gamepads=False)
+    with pytest.raises(AttributeError):
+        setattr(field, name, "x")
+    assert field.mode is Mode.AUTO
+
+
+def test_team_code_cannot_let_gamepads_be_read_in_autonomous() -> None:
+    state = RunState()
+    with BufferStore(catalog.load(), "", shared=False) as store:
+        gamepad = Gamepad(store, state)
+        state.begin(Mode.AUTO, gamepads=False)
+        with pytest.raises(AttributeError):
+            gamepad.enabled = True  # type: ignore[misc]
+        assert not gamepad.enabled

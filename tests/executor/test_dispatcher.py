@@ -1,87 +1,369 @@
-"""The dispatcher, with the event loop of the test and the main thread's executor not running."""
+"""The dispatcher in the root, with executor processes that the test plays."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 
-from rt import catalog
-from rt.buffer import BufferStore, Doorbell, LeaseTable
+from rt.buffer import Doorbell, LeaseTable
+from rt.buffer.bells import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
+from rt.buffer.lease import Bar
 from rt.errors import ExecutionError
-from rt.executor import dispatcher as module
-from rt.executor.actions import AsyncExecutor
-from rt.executor.api import Field, Gamepad, Robot
+from rt.executor import commands, dispatcher
+from rt.executor.commands import Go, Loaded, Mode, Over, Prepare, Refused, RequestSpec
 from rt.executor.dispatcher import Dispatcher
-from rt.executor.lease import LeaseKeeper
-from rt.executor.program import RequestSpec
-from rt.executor.report import Reporter
-from rt.executor.sync import SyncExecutor
+from rt.remote.caller import Caller
+
+PATIENCE = 30
 
 
-@pytest.fixture
-def table(prefix: str) -> Iterator[LeaseTable]:
-    with LeaseTable.open(prefix) as table:
-        table.beat()
-        yield table
+class Process:
+    """An executor process that the test plays."""
+
+    def __init__(self, name: str) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.spec = SimpleNamespace(name=name)
+        self.channel: Any = trio.socket.from_stdlib_socket(ours)
+        self._theirs = trio.socket.from_stdlib_socket(theirs)
+        self.ended: list[str] = []
+
+    async def hears(self, kind: type[Any]) -> Any:
+        with trio.fail_after(PATIENCE):
+            message = commands.decode_command(await self._theirs.recv(commands.MAX_MESSAGE))
+        assert isinstance(message, kind)
+        return message
+
+    async def say(self, message: commands.Answer | bytes) -> None:
+        await self._theirs.send(message if isinstance(message, bytes) else commands.encode(message))
+
+    def end(self) -> None:
+        self._theirs.close()
+
+    def close(self) -> None:
+        self._theirs.close()
+        self.channel.close()
 
 
-@pytest.fixture
-def bell() -> Iterator[Doorbell]:
+class Pool:
+    """Gives the played processes in turn."""
+
+    def __init__(self, *processes: Process) -> None:
+        self.free = list(processes)
+
+    async def acquire(self) -> Any:
+        await trio.lowlevel.checkpoint()
+        if not self.free:
+            raise ExecutionError("no process can run the team's code: the executor is backoff (exited with code 1)")
+        return self.free.pop(0)
+
+    def prepare_next(self) -> None:
+        pass
+
+    def recycle(self, child: Process, reason: str) -> None:
+        if not child.ended:
+            child.end()
+        child.ended.append(reason)
+
+
+class Driver:
+    """A driver who is live or not, as the test says."""
+
+    def __init__(self) -> None:
+        self.is_live = False
+        self.refusal: str | None = None
+
+    def begin(self) -> str | None:
+        return None if self.is_live else "no gamepad is connected"
+
+    def may_command(self, caller: Caller) -> str | None:
+        del caller
+        return self.refusal
+
+
+class Stage:
+    def __init__(self, leases: LeaseTable, bell: Doorbell, nursery: trio.Nursery, *, needs_driver: bool) -> None:
+        self.leases = leases
+        self.nursery = nursery
+        self.processes = [Process("executor"), Process("standby"), Process("executor")]
+        self.stops: list[bool] = []
+        self.driver = Driver()
+        self.pool = Pool(*self.processes)
+        self.dispatcher = Dispatcher(
+            self.pool,  # type: ignore[arg-type]
+            leases,
+            bell,
+            needs_driver=needs_driver,
+            on_estop=lambda: self.stops.append(bool(leases.fresh())),
+        )
+        self.dispatcher.driver = self.driver
+
+    def drive(self, *, live: bool) -> None:
+        self.driver.is_live = live
+        self.dispatcher.driver_changed()
+
+    async def begin(self, mode: str = "auto", process: int = 0) -> Process:
+        """Begin a mode and play its process until it runs."""
+        played = self.processes[process]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(getattr(self.dispatcher, mode))
+            await played.hears(Prepare)
+            await played.say(Loaded("studentcode.py"))
+            await played.hears(Go)
+        return played
+
+    async def until_idle(self) -> None:
+        with trio.fail_after(PATIENCE):
+            while self.dispatcher.mode() != "idle":  # noqa: ASYNC110 - the service answers and tells nobody
+                await trio.sleep(0.001)
+
+    def drives(self, seat: int) -> bool:
+        """Whether a process of that seat could move devices now."""
+        self.leases.beat()
+        return self.leases.slot(seat).begin() and bool(self.leases.fresh())
+
+
+@contextlib.asynccontextmanager
+async def open_stage(prefix: str, *, needs_driver: bool = False) -> AsyncIterator[Stage]:
     bell = Doorbell()
-    yield bell
-    bell.close()
+    try:
+        with LeaseTable.open(prefix) as leases:
+            async with trio.open_nursery() as nursery:
+                stage = Stage(leases, bell, nursery, needs_driver=needs_driver)
+                try:
+                    await nursery.start(stage.dispatcher.run)
+                    yield stage
+                finally:
+                    nursery.cancel_scope.cancel()
+                    for process in stage.processes:
+                        process.close()
+    finally:
+        bell.close()
 
 
-def make(table: LeaseTable, bell: Doorbell, directory: Path) -> tuple[Dispatcher, LeaseKeeper]:
-    token = trio.lowlevel.current_trio_token()
-    reporter = Reporter()
-    store = BufferStore(catalog.load(), "", shared=False)
-    keeper = LeaseKeeper(table.slot(0), bell)
-    made = Dispatcher(
-        sync=SyncExecutor(reporter.report, str(directory)),
-        actions=AsyncExecutor(token, reporter.report),
-        keeper=keeper,
-        token=token,
-        robot=Robot(store, {}),
-        gamepad=Gamepad(store),
-        field=Field(),
-        time_limit=lambda _name: None,
-        exec_module="studentcode",
-        directory=directory,
-        reporter=reporter,
-    )
-    return made, keeper
+async def test_a_process_can_drive_only_while_its_mode_runs(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        assert not stage.drives(EXECUTOR_SEAT)
+        await stage.begin()
+        assert stage.dispatcher.mode() == "auto"
+        assert stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(STANDBY_SEAT)
+        await stage.dispatcher.idle()
+        assert stage.dispatcher.mode() == "idle"
+        assert not stage.drives(EXECUTOR_SEAT)
 
 
-async def test_an_emergency_stop_disables_first_answers_and_then_ends(
-    table: LeaseTable, bell: Doorbell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_code_that_is_being_loaded_cannot_drive(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = stage.processes[0]
+        stage.nursery.start_soon(stage.dispatcher.auto)
+        await process.hears(Prepare)
+        assert not stage.drives(EXECUTOR_SEAT)
+        assert stage.dispatcher.mode() == "idle"
+        await process.say(Loaded("studentcode.py"))
+        await process.hears(Go)
+        assert stage.drives(EXECUTOR_SEAT)
+
+
+async def test_idle_ends_every_lease_before_it_waits_for_the_process(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = await stage.begin()
+        process.end = lambda: None  # type: ignore[method-assign]  # it is stopped, or spins
+        visitor = stage.leases.slot(FIRST_VISITOR_SEAT)
+        assert visitor.begin()
+        assert stage.drives(EXECUTOR_SEAT)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.dispatcher.idle)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not stage.leases.fresh()
+            assert not visitor.renew(), "rt write ends too"
+            assert stage.dispatcher.mode() == "idle"
+            Process.end(process)
+
+
+async def test_idle_does_not_wait_for_ever_for_a_process_that_hangs(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, ended, codes = trio.lowlevel.current_trio_token(), trio.Event(), list[Any]()
-
-    def leave(code: int) -> None:
-        codes.append(code)
-        token.run_sync_soon(ended.set)
-
-    monkeypatch.setattr(os, "_exit", leave)
-    dispatcher, keeper = make(table, bell, tmp_path)
-    keeper.beat()
-    keeper.grant()
-    assert table.fresh()
-    dispatcher.estop()
-    assert not table.fresh()
-    with trio.fail_after(module.ANSWER_TIME + 5):
-        await ended.wait()
-    assert codes == [255]
+    monkeypatch.setattr(dispatcher, "END_LIMIT", 0.01)
+    async with open_stage(prefix) as stage:
+        process = await stage.begin()
+        process.end = lambda: None  # type: ignore[method-assign]
+        with trio.fail_after(PATIENCE):
+            await stage.dispatcher.idle()
+        assert process.ended
 
 
-async def test_a_periodic_request_that_is_not_the_last_is_refused(
-    table: LeaseTable, bell: Doorbell, tmp_path: Path, nursery: trio.Nursery
-) -> None:
-    dispatcher, _ = make(table, bell, tmp_path)
-    await nursery.start(dispatcher.run)
-    with pytest.raises(ExecutionError, match="has to be the last"):
-        await dispatcher.execute([RequestSpec("a", periodic=True), RequestSpec("b")])
-    nursery.cancel_scope.cancel()
+async def test_an_emergency_stop_bars_every_slot_first_and_then_ends_the_robot(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        await stage.begin()
+        assert stage.drives(EXECUTOR_SEAT)
+        stage.dispatcher.estop()
+        assert stage.stops == [False], "nothing could move when the robot was told to end"
+        for seat in (EXECUTOR_SEAT, STANDBY_SEAT, FIRST_VISITOR_SEAT):
+            assert not stage.drives(seat)
+        await stage.dispatcher.idle()
+        assert not stage.drives(EXECUTOR_SEAT), "it is final"
+
+
+async def test_the_next_mode_runs_in_another_process(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        first = await stage.begin("auto")
+        await stage.begin("teleop", process=1)
+        assert first.ended[0] == "teleop begins"
+        assert stage.dispatcher.mode() == "teleop"
+        assert not stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(STANDBY_SEAT)
+
+
+async def test_code_that_cannot_be_loaded_is_the_callers_answer(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = stage.processes[0]
+
+        async def refuse() -> None:
+            await process.hears(Prepare)
+            await process.say(Refused("studentcode.py:3: invalid syntax", {"line": 3}))
+
+        stage.nursery.start_soon(refuse)
+        with pytest.raises(ExecutionError, match="invalid syntax") as caught:
+            await stage.dispatcher.auto()
+        assert caught.value.context == {"line": 3}
+        assert stage.dispatcher.mode() == "idle"
+        assert process.ended
+        assert not stage.drives(EXECUTOR_SEAT)
+
+
+@pytest.mark.parametrize("last", [b"\x93\x01", b"", b"\xc1" * 100])
+async def test_a_process_that_dies_or_talks_nonsense_while_it_loads_is_an_error(prefix: str, last: bytes) -> None:
+    async with open_stage(prefix) as stage:
+        process = stage.processes[0]
+
+        async def die() -> None:
+            await process.hears(Prepare)
+            if last:
+                await process.say(last)
+            process.end()
+
+        stage.nursery.start_soon(die)
+        with pytest.raises(ExecutionError, match="the process that ran the team's code has ended"):
+            await stage.dispatcher.auto()
+        assert stage.dispatcher.mode() == "idle"
+
+
+async def test_a_process_that_dies_ends_its_mode(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = await stage.begin()
+        process.end()
+        await stage.until_idle()
+        assert process.ended
+        assert not stage.drives(EXECUTOR_SEAT)
+
+
+async def test_a_mode_that_ends_by_itself_makes_the_robot_idle(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = await stage.begin()
+        await process.say(Over("setup failed: the mode ends"))
+        await stage.until_idle()
+        assert process.ended == ["its mode is over"] * len(process.ended)
+        assert not stage.drives(EXECUTOR_SEAT)
+
+
+async def test_a_blocking_execute_answers_with_the_error_that_ended_it(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = stage.processes[0]
+
+        async def play() -> None:
+            prepare = await process.hears(Prepare)
+            assert prepare.mode == Mode.TELEOP
+            assert [spec.func for spec in prepare.requests] == ["a", "b"]
+            await process.say(Loaded("studentcode.py"))
+            await process.hears(Go)
+            await process.say(Over("a failed: the mode ends", {"func": "a"}))
+
+        stage.nursery.start_soon(play)
+        with pytest.raises(ExecutionError, match="a failed") as caught:
+            await stage.dispatcher.execute([RequestSpec("a"), RequestSpec("b")], block=True)
+        assert caught.value.context == {"func": "a"}
+
+
+async def test_idle_wins_over_a_mode_that_is_about_to_begin(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = stage.processes[0]
+        failures: list[str] = []
+
+        async def begin() -> None:
+            try:
+                await stage.dispatcher.auto()
+            except ExecutionError as error:
+                failures.append(error.message)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(begin)
+            await process.hears(Prepare)
+            await process.say(Loaded("studentcode.py"))
+            await stage.dispatcher.idle()
+        assert failures == ["auto has not begun: the robot was told to be idle"]
+        assert process.ended
+        assert not stage.drives(EXECUTOR_SEAT)
+
+
+async def test_without_a_process_the_caller_is_told_why(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        stage.pool.free.clear()
+        with pytest.raises(ExecutionError, match="the executor is backoff"):
+            await stage.dispatcher.auto()
+
+
+async def test_teleop_cannot_drive_without_a_driver(prefix: str) -> None:
+    async with open_stage(prefix, needs_driver=True) as stage:
+        await stage.begin("teleop")
+        assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.DRIVER
+        assert not stage.drives(EXECUTOR_SEAT)
+        stage.drive(live=True)
+        assert stage.drives(EXECUTOR_SEAT)
+        stage.drive(live=False)
+        assert not stage.leases.fresh()
+        assert not stage.drives(EXECUTOR_SEAT)
+        await stage.dispatcher.idle()
+        stage.drive(live=True)
+        assert not stage.drives(EXECUTOR_SEAT), "a driver alone begins no mode"
+
+
+async def test_autonomous_needs_no_driver(prefix: str) -> None:
+    async with open_stage(prefix, needs_driver=True) as stage:
+        await stage.begin("auto")
+        assert stage.drives(EXECUTOR_SEAT)
+        stage.drive(live=False)
+        assert stage.drives(EXECUTOR_SEAT)
+
+
+async def test_teleop_without_a_gamepad_says_so(prefix: str) -> None:
+    async with open_stage(prefix, needs_driver=True) as stage:
+        answers: list[str | None] = []
+
+        async def begin() -> None:
+            answers.append(await stage.dispatcher.teleop())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(begin)
+            await stage.processes[0].hears(Prepare)
+            await stage.processes[0].say(Loaded("studentcode.py"))
+        assert "no gamepad is connected" in str(answers[0])
+
+
+async def test_who_may_not_command_is_told_why_and_may_still_stop_the_robot(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        await stage.begin()
+        stage.driver.refusal = "blue has control of the robot, not red"
+        for begin in (stage.dispatcher.auto, stage.dispatcher.teleop):
+            with pytest.raises(ExecutionError, match="blue has control"):
+                await begin()
+        with pytest.raises(ExecutionError, match="blue has control"):
+            await stage.dispatcher.execute([RequestSpec("spin")])
+        assert stage.dispatcher.mode() == "auto"
+        await stage.dispatcher.idle()
+        assert stage.dispatcher.mode() == "idle"
+        stage.dispatcher.estop()
+        assert stage.stops == [False]

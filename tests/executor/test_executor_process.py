@@ -28,7 +28,7 @@ def test_an_error_of_the_event_loop_is_the_exit_code_of_the_process(
     settings = ChildSettings(role="executor", config=options, directory=str(tmp_path), shm_prefix="", doorbell=-1)
     ours, theirs = socket.socketpair()
     with ours, theirs, structlog.testing.capture_logs() as logs:
-        process = ExecutorProcess(settings, Lifeline(theirs))
+        process = ExecutorProcess(settings, Lifeline(theirs), -1)
         monkeypatch.setattr(process, "_serve", fail)
         process._run_loop()
     assert process._exit_code == code

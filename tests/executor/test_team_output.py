@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import structlog
 
-from rt.executor.api import Field, Mode
+from rt.executor.api import RunState
+from rt.executor.commands import Mode
 from rt.executor.output import MAX_BEGUN, TeamOutput
 
 
 @pytest.fixture
 def output() -> TeamOutput:
-    field = Field()
-    field.begin(Mode.TELEOP)
-    return TeamOutput(field)
+    state = RunState()
+    state.begin(Mode.TELEOP, gamepads=True)
+    return TeamOutput(state)
 
 
 @pytest.fixture
@@ -130,9 +131,9 @@ def test_what_programs_ask_of_a_real_stdout_is_no_error(said: list[Any], output:
 def test_programs_and_bytes_go_to_the_process_s_own_output(unbuffered: bool) -> None:
     code = """
 import io, subprocess, sys
-from rt.executor.api import Field
+from rt.executor.api import RunState
 from rt.executor.output import TeamOutput
-TeamOutput(Field()).take_over()
+TeamOutput(RunState()).take_over()
 subprocess.run(["echo", "said"], stdout=sys.stdout, check=True)
 sys.stdout.buffer.write(b"bytes\\n")
 wrapper = io.TextIOWrapper(sys.stdout.buffer)

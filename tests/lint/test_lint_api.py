@@ -17,7 +17,6 @@ def test_the_methods_and_values_are_those_of_the_executor(name: str) -> None:
     methods = {
         key: value for key, value in vars(owner).items() if inspect.isfunction(value) and not key.startswith("_")
     }
-    methods.pop("begin", None)  # called by rt
     assert {key: described(value) for key, value in methods.items()} == METHODS[name]
 
 
@@ -34,7 +33,7 @@ def described(function: object) -> Method:
 
 
 def test_the_executor_gives_these_names_and_no_others() -> None:
-    source = inspect.getsource(__import__("rt.executor.dispatcher").executor.dispatcher)
+    source = inspect.getsource(__import__("rt.executor.runner").executor.runner)
     block = source[source.index("names = {") :].partition("}")[0]
     assert [line.partition('"')[2].partition('"')[0] for line in block.splitlines()[1:] if '"' in line] == [
         *NAMES[:2],

@@ -76,6 +76,8 @@ def teleop_main():
 CONFIG = """
 dev_ports = ["{folder}/tty*"]
 log_format = "json"
+teleop_needs_gamepad = false
+exec_cutoffs = 1000
 [dev_name]
 motor = "{motor}"
 switch = "{switch}"
@@ -275,16 +277,20 @@ class Robot:
         unpacked = [str(path) for path in (self.folder / "tmp").glob("*")]
         return [*files, *unpacked, *map(str, self.processes())]
 
+    async def until_ended(self, pid: int) -> None:
+        """Wait until a process has ended."""
+        with trio.fail_after(PATIENCE), contextlib.suppress(ProcessLookupError):
+            fd = os.pidfd_open(pid)
+            try:
+                await trio.lowlevel.wait_readable(fd)
+            finally:
+                os.close(fd)
+
     async def until_gone(self, *others: int) -> None:
         """Wait until no child of the robot is left, and none of the other processes."""
         with trio.fail_after(PATIENCE):
             for pid in [*others, *self.processes()]:
-                with contextlib.suppress(ProcessLookupError):
-                    fd = os.pidfd_open(pid)
-                    try:
-                        await trio.lowlevel.wait_readable(fd)
-                    finally:
-                        os.close(fd)
+                await self.until_ended(pid)
 
     async def plug_tcp(self, device: Device) -> trio.CancelScope:
         """Connect a device over TCP; cancel the scope to unplug it."""

@@ -39,7 +39,7 @@ async def test_the_methods_of_a_running_robot_explain_themselves(robot: Robot) -
         "device-service",
         "executor-service",
     ]
-    assert "  teleop() -> None" in listed
+    assert "  teleop() -> str | None" in listed
     assert "      Begin teleop: teleop_setup once, then teleop_main at its period." in listed
     assert (await robot.command("call")).stdout.splitlines() == listed
     only = (await robot.command("call", "--list", "--service", "device")).stdout.splitlines()

@@ -151,4 +151,5 @@ async def test_code_that_cannot_run_is_refused_with_file_and_line(robot: Robot) 
     assert "has to be a plain function" in done.stderr
     robot.write("studentcode.py", "def teleop_setup():\n    pass\n")
     await robot.call("teleop")
-    assert await robot.call("mode") == "teleop"
+    await robot.said("mode ended", mode="teleop", reason="no function of the team's code runs any more: the mode ends")
+    assert await robot.call("mode") == "idle"

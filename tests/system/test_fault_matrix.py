@@ -40,6 +40,8 @@ dev_ports = ["{folder}/ports/*"]
 log_format = "json"
 log_level = "debug"
 health_check_interval = 0.2
+teleop_needs_gamepad = false
+exec_cutoffs = 1000
 [dev_name]
 {names}
 """
@@ -248,7 +250,7 @@ async def settled(robot: Robot, watch: Watch, before: tuple[int, int, int]) -> N
 def unhurt(robot: Robot) -> None:
     """No process of the robot ended or was started again, and none had an error of its own."""
     ready = [entry["child"] for entry in robot.log if entry["event"] == "child is ready"]
-    assert sorted(ready) == ["device", "executor"]
+    assert sorted(ready) == ["device", "executor", "standby"]
     # A main that a loaded machine lets wait for 80 ms is told of as one that does not return, and goes on.
     errors = [entry for entry in robot.log if entry["level"] in {"error", "critical"} and SLOW not in entry["event"]]
     assert errors == []

@@ -1,0 +1,88 @@
+"""The executor processes of a robot: one that waits for a mode, and a standby that takes the next one while the first is busy.
+
+A process runs one mode. When that is over, the process is ended and another is started in its place. The standby exists only while
+the other one is busy, so an idle robot has one executor process.
+"""
+
+from typing import Final
+
+import trio
+
+from rt.buffer.bells import EXECUTOR_SEAT, STANDBY_SEAT
+from rt.errors import ExecutionError
+from rt.supervisor.child import Child
+from rt.supervisor.life import Restart, Start, State, Stop
+from rt.supervisor.spec import ChildStatus
+from rt.supervisor.tree import Supervisor
+
+EXECUTOR: Final = "executor"
+STANDBY: Final = "standby"
+SEATS: Final = {EXECUTOR: EXECUTOR_SEAT, STANDBY: STANDBY_SEAT}
+"""The seats of the executor processes, by the names of the children."""
+READY_LIMIT: Final = 15.0
+"""How long a mode waits for a process that is ready (s)."""
+
+
+class ExecutorPool:
+    """Finds a process for each mode.
+
+    Args:
+        supervisor: Has the children `EXECUTOR` and `STANDBY`.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._executor = supervisor.child(EXECUTOR)
+        self._standby = supervisor.child(STANDBY)
+        self._busy: set[Child] = set()
+        self._news = trio.Event()
+
+    async def acquire(self) -> Child:
+        """Wait for a process that is ready, and keep it for one mode; then `recycle` it.
+
+        Raises:
+            ExecutionError: None gets ready in time; the message says why.
+        """
+        with trio.move_on_after(READY_LIMIT):
+            while (child := self._free()) is None:
+                if self._executor.status.state is State.FAILED:
+                    break
+                await self._news.wait()
+            else:
+                self._busy.add(child)
+                return child
+        status = self._executor.status
+        raise ExecutionError(f"no process can run the team's code: the executor is {status.state} ({status.reason})")
+
+    def prepare_next(self) -> None:
+        """Have a process for the next mode while the executor is busy."""
+        if self._executor in self._busy:
+            self._standby.feed(Start("the executor runs a mode"))
+
+    def recycle(self, child: Child, reason: str) -> None:
+        """End a process whose mode is over; idempotent."""
+        if child in self._busy:
+            self._busy.remove(child)
+            child.feed(Restart(reason, planned=True) if child is self._executor else Stop(reason))
+        self.look()
+
+    def changed(self, status: ChildStatus) -> None:
+        """Look at a child again; called with every change."""
+        if status.name in SEATS:
+            self.look()
+
+    def look(self) -> None:
+        """Wake who waits for a process, and end a standby that is not needed."""
+        self._news.set()
+        self._news = trio.Event()
+        if self._executor.status.ready and not self._busy and self._standby.status.state in _ALIVE:
+            self._standby.feed(Stop("the executor is ready"))
+
+    def _free(self) -> Child | None:
+        for child in (self._executor, self._standby):
+            if child not in self._busy and child.status.ready and child.channel is not None:
+                return child
+        return None
+
+
+_ALIVE: Final = frozenset({State.SPAWNING, State.STARTING, State.READY, State.BACKOFF})

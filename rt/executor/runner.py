@@ -1,0 +1,155 @@
+"""One mode in an executor process: prepared, let go by the root, run, and over.
+
+A mode is one run of the main thread (load, setup once, main at its period) and the actions that it starts. It ends when the root
+ends the process, when its requests are executed, when an error ends it, and when no function of the team runs any more.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from rt import log
+from rt.buffer import BufferStore
+from rt.errors import ExecutionError, RuntimeBaseException
+from rt.executor import commands
+from rt.executor.actions import AsyncExecutor
+from rt.executor.api import Actions, Alliance, Field, Gamepad, Robot, RunState, refuse_input
+from rt.executor.commands import Mode
+from rt.executor.lease import LeaseKeeper
+from rt.executor.main_thread import MainThread
+from rt.executor.output import TeamOutput
+from rt.executor.program import Program
+from rt.executor.report import Reporter
+from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
+
+
+class ModeRunner:
+    """Runs one mode.
+
+    Args:
+        sync: The main thread's executor.
+        actions: The event loop's executor.
+        make_keeper: Makes the keeper of the lease, given what to call when the mode has to end.
+        token: Of the event loop.
+        store: The buffers.
+        device_names: UIDs by the names that the team gave them.
+        time_limit: The time limit or period of a function by its name (s), or None.
+        exec_module: Where the team's code is.
+        directory: Where it is looked for.
+        reporter: Logs what the team's code raises.
+
+    Attributes:
+        output: Logs what the team's code prints.
+    """
+
+    def __init__(
+        self,
+        *,
+        sync: SyncExecutor,
+        actions: AsyncExecutor,
+        make_keeper: Callable[[Callable[[str], None]], LeaseKeeper],
+        token: trio.lowlevel.TrioToken,
+        store: BufferStore,
+        device_names: Mapping[str, int],
+        time_limit: Callable[[str], float | None],
+        exec_module: str,
+        directory: Path,
+        reporter: Reporter,
+    ) -> None:
+        self._main_thread = MainThread(sync, token)
+        self._actions = actions
+        self._token = token
+        self._keeper = make_keeper(self._end_soon)
+        actions.on_error = self._keeper.restart
+        self._state = RunState()
+        self._reporter = reporter
+        self._scope = trio.CancelScope()
+        self._reason = ""
+        self.output = TeamOutput(self._state)
+        names = {
+            "Robot": Robot(store, device_names),
+            "Gamepad": Gamepad(store, self._state),
+            "Actions": Actions(actions),
+            "Field": Field(self._state),
+            "Alliance": Alliance,
+            "print": self.output.print,
+            "input": refuse_input,
+        }
+        self._program = Program(
+            main_thread=self._main_thread,
+            reporter=reporter,
+            names=names,
+            time_limit=time_limit,
+            exec_module=exec_module,
+            directory=directory,
+        )
+        self._log = log.get_logger()
+
+    async def run(self, channel: trio.socket.SocketType) -> None:
+        """Run the mode that the root asks for over the channel; returns when it is over, or the root has gone.
+
+        A cancel interrupts the team's code and waits for it, as `MainThread.finish` does.
+        """
+        command = await self._receive(channel)
+        if not isinstance(command, commands.Prepare):
+            return
+        try:
+            requests = await self._program.prepare(command.requests, partial=command.partial)
+        except RuntimeBaseException as error:
+            await channel.send(commands.encode(commands.Refused(error.message, error.context)))
+            return
+        await channel.send(commands.encode(commands.Loaded(str(self._program.path))))
+        if not isinstance(await self._receive(channel), commands.Go):
+            return
+        over = await self._execute(Mode(command.mode), requests, command)
+        await channel.send(commands.encode(over))
+
+    async def _receive(self, channel: trio.socket.SocketType) -> commands.Prepare | commands.Go | None:
+        data = await channel.recv(commands.MAX_MESSAGE)
+        try:
+            return commands.decode_command(data) if data else None
+        except msgspec.DecodeError as error:
+            self._log.error("the root's command cannot be read", reason=str(error))
+            return None
+
+    async def _execute(self, mode: Mode, requests: list[ExecutionRequest], command: commands.Prepare) -> commands.Over:
+        self._state.begin(mode, gamepads=command.gamepads)
+        error: BaseException | None = None
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._keeper.run)
+                    await nursery.start(self._actions.run)
+                    error = await self._main_thread.finish(Run(requests, self._keeper, hold=command.partial))
+                    if command.partial and error is None:
+                        await self._actions.all_ended()
+                        error = ExecutionError("no function of the team's code runs any more: the mode ends")
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._keeper.close()
+            self._state.gamepads = False
+            self._reporter.forget()
+            self.output.finish()
+        if self._reason:
+            error = ExecutionError(self._reason)
+        return _over(error)
+
+    def _end_soon(self, reason: str) -> None:
+        """End the mode because of what its commander did. Any thread."""
+        self._reason = reason
+        self._log.error(reason, mode=self._state.mode.name.lower())
+        try:
+            self._token.run_sync_soon(functools.partial(self._scope.cancel, reason))
+        except trio.RunFinishedError:
+            return
+
+
+def _over(error: BaseException | None) -> commands.Over:
+    if error is None:
+        return commands.Over()
+    context: dict[str, Any] = error.context if isinstance(error, RuntimeBaseException) else {}
+    return commands.Over(str(error), context)

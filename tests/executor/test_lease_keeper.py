@@ -1,0 +1,184 @@
+"""The executor's lease: what ends it, what begins it again, and what ends the mode."""
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from rt.buffer import Doorbell, LeaseTable, lease
+from rt.buffer.bells import EXECUTOR_SEAT
+from rt.buffer.lease import TIMEOUT, Bar
+from rt.executor import lease as module
+from rt.executor.lease import GAP_LIMIT, LeaseKeeper
+
+
+class Bench:
+    """A keeper whose clocks the test sets, and the table that its lease stands in."""
+
+    def __init__(self, table: LeaseTable, bell: Doorbell, monkeypatch: pytest.MonkeyPatch, cutoffs: int) -> None:
+        self.table = table
+        self.now = 1000.0
+        self.ended: list[str] = []
+        monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        monkeypatch.setattr(lease, "boottime_ns", lambda: round(self.now * 1e9))
+        self.keeper = LeaseKeeper(table.slot(EXECUTOR_SEAT), bell, cutoffs=cutoffs, on_end=self.ended.append)
+        self.keeper.beat()
+
+    @property
+    def moves(self) -> bool:
+        self.table.beat()
+        return bool(self.table.fresh())
+
+    def run(self, seconds: float, *, step: float = 0.02, main: bool = True) -> None:
+        """Let time pass with both threads at work, or with a main that does not return."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += step
+            if main:
+                self.keeper.grant(self.now + 0.08)
+            self.keeper.beat()
+
+
+@pytest.fixture
+def bench(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with open_bench(prefix, monkeypatch) as bench:
+        yield bench
+
+
+@contextlib.contextmanager
+def open_bench(prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int = 3) -> Iterator[Bench]:
+    bell = Doorbell()
+    with LeaseTable.open(prefix) as table:
+        yield Bench(table, bell, monkeypatch, cutoffs)
+    bell.close()
+
+
+def test_code_that_keeps_its_limits_keeps_the_lease(bench: Bench) -> None:
+    bench.keeper.grant(bench.now + 0.08)
+    mark = bench.table.mark(EXECUTOR_SEAT)
+    bench.run(5)
+    assert bench.moves
+    assert bench.table.mark(EXECUTOR_SEAT) == mark
+    assert not bench.ended
+
+
+def test_code_that_does_not_return_loses_the_lease(bench: Bench) -> None:
+    bench.run(1)
+    bench.run(0.2, main=False)
+    assert not bench.moves
+    assert not bench.ended, "once may be bad luck"
+    bench.run(1)
+    assert bench.moves
+
+
+def test_code_that_does_not_return_again_and_again_ends_the_mode(bench: Bench) -> None:
+    for _ in range(3):
+        assert not bench.ended
+        bench.run(0.3)
+        bench.run(0.2, main=False)
+    assert len(bench.ended) == 1
+    bench.run(1)
+    assert not bench.moves
+
+
+@pytest.mark.parametrize("cutoffs", [1, 2, 5])
+def test_an_option_says_how_many_cut_offs_end_the_mode(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int
+) -> None:
+    with open_bench(prefix, monkeypatch, cutoffs) as bench:
+        for _ in range(cutoffs):
+            assert not bench.ended
+            bench.run(0.3)
+            bench.keeper.cut_off("main took too long again")
+        assert bench.ended
+
+
+def test_a_late_event_loop_is_a_cut_off(bench: Bench) -> None:
+    for _ in range(3):
+        assert not bench.ended
+        bench.run(0.5)
+        bench.now += TIMEOUT + 0.05
+        bench.keeper.beat()
+    assert bench.ended
+    assert not bench.moves
+
+
+@pytest.mark.parametrize("first", ["beat", "grant"])
+def test_a_process_that_was_stopped_has_to_start_over(bench: Bench, first: str) -> None:
+    bench.run(1)
+    bench.now += GAP_LIMIT + 0.1  # as by SIGSTOP: neither thread ran
+    if first == "grant":
+        bench.keeper.grant(bench.now + 0.08)
+    bench.keeper.beat()
+    assert len(bench.ended) == 1
+    bench.run(1)
+    assert not bench.moves
+
+
+def test_an_action_that_blocks_the_event_loop_for_long_is_one_cut_off(bench: Bench) -> None:
+    bench.run(1)
+    for _ in range(20):  # the main thread works while the event loop stands still
+        bench.now += 0.05
+        bench.keeper.grant(bench.now + 0.08)
+    assert not bench.moves
+    bench.keeper.beat()
+    assert not bench.ended
+    assert bench.moves
+
+
+def test_what_the_root_has_ended_stays_ended(bench: Bench) -> None:
+    bench.run(1)
+    bench.table.revoke_all()
+    bench.run(1)
+    assert bench.ended
+    assert not bench.moves
+
+
+def test_a_silent_driver_suspends_the_lease(bench: Bench) -> None:
+    bench.run(1)
+    bench.table.bar(EXECUTOR_SEAT, Bar.DRIVER)
+    bench.run(30)
+    assert not bench.moves
+    assert not bench.ended
+    bench.table.unbar(EXECUTOR_SEAT)
+    bench.run(0.1)
+    assert bench.moves
+
+
+def test_an_idle_slot_cannot_be_driven(bench: Bench) -> None:
+    bench.table.bar(EXECUTOR_SEAT, Bar.IDLE)
+    bench.keeper.grant()
+    bench.run(1)
+    assert not bench.moves
+
+
+def test_no_grant_counts_while_a_call_is_limited(bench: Bench) -> None:
+    """Team code that finds the keeper cannot give itself more time."""
+    bench.keeper.grant(bench.now + 0.08, seal=True)
+    bench.keeper.grant(1e18)
+    bench.run(0.2, main=False)
+    assert not bench.moves
+    bench.keeper.unseal()
+    bench.keeper.grant(bench.now + 0.08)
+    assert bench.moves
+
+
+def test_a_restart_disables_and_begins_another_lease(bench: Bench) -> None:
+    bench.run(1)
+    before = bench.table.mark(EXECUTOR_SEAT)
+    bench.keeper.restart()
+    assert not bench.moves
+    bench.run(0.05)
+    assert bench.moves
+    assert bench.table.mark(EXECUTOR_SEAT) != before
+    assert not bench.ended
+
+
+def test_a_lapse_that_the_device_process_saw_is_begun_again(bench: Bench) -> None:
+    bench.run(1)
+    bench.table.beat()
+    (holder,) = bench.table.holders()
+    bench.table.lapse(holder)  # as when the root was late for a moment
+    bench.run(0.05)
+    assert bench.moves
+    assert not bench.ended
