@@ -195,6 +195,8 @@ class Arbiter:
         return now >= self._heard + SILENCE and (contender is None or contender.first >= self._heard)
 
     def _forget(self, sender: Sender) -> None:
+        if not self.contenders:
+            return
         contender = self.contenders.get(sender.name)
         if contender is not None and contender.sender.is_same(sender):
             del self.contenders[sender.name]

@@ -4,7 +4,6 @@
 task and no timer of its own: `rt.broker.gamepads` calls `tick` at `deadline`.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +14,7 @@ from rt import log
 from rt.broker.commander import HANDOVER, Arbiter, Refusal, Sender
 from rt.broker.driver import SILENCE, Driver, State
 from rt.errors import RemoteCallError
+from rt.log.throttle import Throttle
 from rt.protocol.control import GamepadState
 from rt.remote.caller import Caller
 
@@ -92,9 +92,15 @@ class Driving:
         self._forgetters: list[Callable[[], None]] = []
         self._log = log.get_logger()
         self._was_silent = False
-        self._logged: dict[str, float] = {}
-        self._logged_at = -math.inf
-        self._suppressed = 0
+        self._refusals = Throttle(
+            "station",
+            burst=1,
+            interval=REPEAT_INTERVAL,
+            total_burst=1,
+            total_interval=COMPLAINT_INTERVAL,
+            clock=trio.current_time,
+        )
+        self._handovers = Throttle(clock=trio.current_time)
 
     @property
     def is_live(self) -> bool:
@@ -164,14 +170,14 @@ class Driving:
         """
         refusal = self.arbiter.judge(sender, trio.current_time())
         if refusal is not None:
-            self._log_refusal(refusal)
+            self._refusals.log(self._log.warning, "gamepad update refused", station=refusal.you, commander=refusal.by)
             raise ControlRefusedError(refusal)
 
     def admit(self, sender: Sender) -> None:
         """Note the sender of an update that nothing has refused, before the update is stored; control may change hands."""
         before = self.driver.state
         if self.arbiter.accept(sender, trio.current_time()):
-            self._log.info("control taken", station=sender.name)
+            self._handovers.log(self._log.info, "control taken", station=sender.name)
             self._leave(before)
 
     def update(self, states: Mapping[int, GamepadState]) -> None:
@@ -203,8 +209,12 @@ class Driving:
         if former is not None and former.is_same(sender):
             return
         self.arbiter.take(sender, now)
-        self._log.warning(
-            "control taken over", station=sender.name, former=former.name if former else None, by=_text(caller.peer)
+        self._handovers.log(
+            self._log.warning,
+            "control taken over",
+            station=sender.name,
+            former=former.name if former else None,
+            by=_text(caller.peer),
         )
         self._leave(before)
 
@@ -223,7 +233,7 @@ class Driving:
         before = self.driver.state
         former = self.arbiter.release(now)
         if former is not None:
-            self._log.warning("control released", station=former.name, by=_text(caller.peer))
+            self._handovers.log(self._log.warning, "control released", station=former.name, by=_text(caller.peer))
         self._leave(before)
 
     def report(self) -> CommanderReport:
@@ -290,20 +300,6 @@ class Driving:
     def _name(self) -> str | None:
         commander = self.arbiter.commander(trio.current_time())
         return commander.name if commander else None
-
-    def _log_refusal(self, refusal: Refusal) -> None:
-        now = trio.current_time()
-        if now < self._logged.get(refusal.you, -math.inf) + REPEAT_INTERVAL:
-            return
-        if now < self._logged_at + COMPLAINT_INTERVAL:
-            self._suppressed += 1
-            return
-        self._logged = {name: when for name, when in self._logged.items() if now < when + REPEAT_INTERVAL}
-        self._logged[refusal.you] = self._logged_at = now
-        self._log.warning(
-            "gamepad update refused", station=refusal.you, commander=refusal.by, suppressed=self._suppressed
-        )
-        self._suppressed = 0
 
 
 def sender_of(caller: Caller, run: str = "") -> Sender:
