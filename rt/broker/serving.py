@@ -18,6 +18,7 @@ from rt.broker.handler import UPDATE_BOUNDS, Broker
 from rt.broker.updates import UpdatePublisher
 from rt.buffer import BufferStore
 from rt.config import kept
+from rt.log.throttle import Bucket
 from rt.protocol.control import Refused, Stamp
 from rt.remote import Gate, Handler, Node, VerifyingNode, route
 from rt.remote.caller import caller
@@ -25,13 +26,16 @@ from rt.remote.handler import Route
 
 NOTICE_INTERVAL = 1.0
 """Least time (s) between two datagrams that tell a source that its gamepads are refused."""
+NOTICES = 64
+"""Such datagrams to all sources per second: a sender that forges its source cannot draw more."""
 _SOURCES_MAX = 256
 
 
 class Controls(Handler):
     """What the driver's station may call by datagram, which anybody on its network can send: gamepads and nothing else.
 
-    Invariant: a datagram draws at most one datagram, never a longer one, and a source at most one a second.
+    Invariant: a datagram draws at most one datagram, never a longer one, a source at most one a second, and all sources
+    together at most `NOTICES`.
 
     Args:
         broker: Takes the gamepads.
@@ -43,6 +47,7 @@ class Controls(Handler):
         self._broker = broker
         self._node: VerifyingNode | None = None
         self._told: OrderedDict[bytes, float] = OrderedDict()
+        self._bucket = Bucket(NOTICES, 1 / NOTICES, 0.0)
 
     def answer_through(self, node: Node) -> None:
         """Send notices through the node of the service of this handler."""
@@ -64,6 +69,9 @@ class Controls(Handler):
         now = trio.current_time()
         if self._node is None or now < self._told.get(source, -math.inf) + NOTICE_INTERVAL:
             return
+        if self._bucket.refill(now) < 1:
+            return
+        self._bucket.tokens -= 1
         self._told[source] = now
         self._told.move_to_end(source)
         if len(self._told) > _SOURCES_MAX:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from rt import catalog
 from rt.broker import Broker, GamepadFeed
-from rt.broker.serving import Controls
+from rt.broker.commander import Sender
+from rt.broker.serving import NOTICES, Controls
 from rt.buffer import BufferStore
 from rt.config import Config
 from rt.errors import RemoteCallError
 from rt.keys import Keyring
 from rt.protocol.control import NEUTRAL, GamepadState, Stamp, decode_refused, encode_gamepads
 from rt.remote import Client, DatagramNode, Router, Service, SocketNode, StationNode, VerifyingNode
+from rt.remote.caller import Caller, SourceAddress, set_caller
 
 PUSHED = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
 PATIENCE = 30.0
@@ -131,6 +134,26 @@ async def test_a_refused_datagram_draws_one_short_notice_a_second(served: Served
         assert served.node.counters.sent - sent <= 1 + seconds
         assert len(notice) <= len(update)
         assert decode_refused(notice).by.startswith("127.0.0.1:")
+
+
+async def test_forged_sources_draw_a_bounded_number_of_notices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
+    feed.feed({0: NEUTRAL}, sender=Sender(key="blue", line="blue"))
+    controls = Controls(Broker(Config(), feed, dict, state=tmp_path / "state", directory=tmp_path))
+    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), Keyring(tmp_path / "keys"), required=False)
+    controls.answer_through(node)
+    told: list[bytes] = []
+    monkeypatch.setattr(node, "tell_refused", lambda source, _: told.append(source))
+    update = {"0": {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}}
+    for second in range(3):
+        for number in range(1000):
+            set_caller(Caller(SourceAddress(f"10.0.{second}.1:{number}".encode())))
+            controls.update_gamepads(update)
+        assert len(told) == NOTICES * (second + 1)
+        await trio.sleep(1.0)
+    assert len(controls._told) <= 256
 
 
 async def test_a_refused_call_is_answered_with_the_sentence(served: Served) -> None:

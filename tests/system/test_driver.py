@@ -1,0 +1,214 @@
+"""Teleop needs a live driver: what the board sees when a station dies, comes back, or is not alone."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from support.robot import PATIENCE, WAITING, Device, Plug, Robot
+
+from rt.broker.driver import SILENCE
+from rt.protocol.control import NEUTRAL, GamepadState, encode_gamepads
+from rt.protocol.message import DevDisable, DevWrite, Message
+from rt.remote import DatagramNode
+
+pytestmark = pytest.mark.system
+
+STICKY = """
+def teleop_main():
+    y = Gamepad.get("joystick_left_y")
+    if y:
+        Robot.write("motor", "duty_cycle", y)
+"""
+"""A program that never writes a neutral stick: only the robot can stop its motor."""
+PUSHED = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
+PULLED = GamepadState(0.0, -0.5, 0.0, 0.0, 0)
+ROUNDS = 3
+MARGIN = 0.1
+"""Time (s) from the silence of the driver to the last motion at the board."""
+WATCHED = 25
+"""Updates of a driver whose effect on the board is looked at."""
+
+
+class Board(Device):
+    """A motor that keeps its duty cycle until it is written or disabled, with the time of every message."""
+
+    def __init__(self) -> None:
+        super().__init__("polar-bear")
+        self.times: list[float] = []
+
+    def _take(self, message: Message) -> None:
+        self.times.append(trio.current_time())
+        super()._take(message)
+
+    def duty_cycles(self, since: int = 0) -> list[float]:
+        """What was written since a message."""
+        writes = [message for message in self.messages[since:] if isinstance(message, DevWrite)]
+        values = [self.emulated.peripheral.unpack(message.params, message.data) for message in writes]
+        return [value["duty_cycle"] for value in values if "duty_cycle" in value]
+
+
+class Station:
+    """A driver's station whose every update the test sends."""
+
+    def __init__(self, node: DatagramNode) -> None:
+        self._node = node
+        self.sent_at = 0.0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def of(cls, robot: Robot) -> "AsyncIterator[Station]":
+        """A station for as long as the block lasts."""
+        async with DatagramNode("127.0.0.1", robot.port_base + 2, bind=False) as node:
+            yield cls(node)
+
+    async def send(self, state: GamepadState, index: int = 0) -> None:
+        """Send one update."""
+        self.sent_at = trio.current_time()
+        await self._node.send(b"", encode_gamepads({index: state}))
+
+    async def hold(self, state: GamepadState, updates: int = WATCHED, index: int = 0) -> None:
+        """Send the same update again and again."""
+        for _ in range(updates):
+            await self.send(state, index)
+            await trio.sleep(0.02)
+
+    async def push(self, board: Board, state: GamepadState = PUSHED, index: int = 0) -> None:
+        """Release the sticks, then push until the motor turns."""
+        since = len(board.messages)
+        await self.hold(NEUTRAL, 5, index)
+        with trio.fail_after(PATIENCE):
+            while state.ly not in board.duty_cycles(since):
+                await self.hold(state, 1, index)
+
+
+async def ready(robot: Robot, plug: Plug, program: str = STICKY, *, needs_gamepad: bool = True) -> Board:
+    robot.write("studentcode.py", program)
+    board = Board()
+    await robot.start("--teleop-needs-gamepad" if needs_gamepad else "--no-teleop-needs-gamepad")
+    await plug(board)
+    await robot.connected(board)
+    return board
+
+
+async def test_motion_stops_half_a_second_after_the_station_dies_and_resumes_after_rest(
+    robot: Robot, plug: Plug, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = await ready(robot, plug)
+    await robot.call("teleop")
+    late = []
+    async with Station.of(robot) as station:
+        for number in range(1, ROUNDS + 1):
+            await station.push(board)
+            position = await board.disabled(len(board.messages))
+            late.append(board.times[position - 1] - station.sent_at - SILENCE)
+            await robot.said("driver silent", count=number)
+            # The station is back, with its stick where it was.
+            await station.hold(PUSHED)
+            await robot.said(WAITING, count=number)
+            assert board.duty_cycles(position) == []
+            assert board.emulated.values["duty_cycle"] == 0.0
+        await station.push(board)
+    with capsys.disabled():
+        print(f"\nDEV_DISABLE after the driver's silence: {', '.join(f'{each * 1e3:.0f} ms' for each in late)}")  # noqa: T201
+    assert all(each >= -0.02 for each in late), "motion stopped before the driver was silent"
+    assert min(late) <= MARGIN
+
+
+async def test_short_gaps_of_a_station_stop_nothing(robot: Robot) -> None:
+    board = await ready(robot, robot.plug_tcp)
+    await robot.call("teleop")
+    async with Station.of(robot) as station:
+        await station.push(board)
+        since = len(board.messages)
+        for _ in range(8):
+            await station.send(PUSHED)
+            # A loaded machine may be late: what counts is the gap that the robot sees.
+            await trio.sleep(0.5 * SILENCE)
+        assert not any(isinstance(message, DevDisable) for message in board.messages[since:])
+    await robot.said("driver silent")
+
+
+async def test_a_stick_that_is_deflected_when_teleop_begins_moves_nothing(robot: Robot) -> None:
+    board = await ready(robot, robot.plug_tcp)
+    async with Station.of(robot) as station:
+        await station.hold(NEUTRAL, 5)
+        await station.hold(PUSHED, 5)
+        await robot.call("teleop")
+        await station.hold(PUSHED)
+        await robot.said(WAITING)
+        assert board.duty_cycles() == []
+        await station.push(board)
+
+
+async def test_gamepad_1_alone_drives_and_its_silence_stops(robot: Robot) -> None:
+    board = await ready(robot, robot.plug_tcp, STICKY.replace('_y")', '_y", 1)'))
+    await robot.call("teleop")
+    async with Station.of(robot) as station:
+        await station.push(board, index=1)
+        await board.disabled(len(board.messages))
+
+
+async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> None:
+    board = await ready(robot, robot.plug_tcp)
+    await robot.call("teleop")
+    async with Station.of(robot) as first, Station.of(robot) as second, trio.open_nursery() as nursery:
+        await first.push(board)
+        nursery.start_soon(first.hold, PUSHED, 1_000_000)
+        await second.hold(PULLED)
+        refused = await robot.said("gamepad update refused")
+        since = len(board.messages)
+        await second.hold(PULLED)
+        assert set(board.duty_cycles()) == {0.5}
+
+        report = await robot.call("commander")
+        assert (report["commander"], report["driver"]) == (refused["commander"], "live")
+        assert [each["station"] for each in report["refused"]] == [refused["station"]]
+        assert (await robot.call("stations"))["commander"] == refused["commander"]
+
+        done = await robot.command("call", "take_control")
+        assert done.returncode == 0, done.stderr
+        await robot.said("control taken over", station=refused["station"])
+        since = await board.disabled(since)
+        await second.hold(PULLED)
+        assert board.duty_cycles(since) == [], "the second station's stick was not at rest"
+        since = len(board.messages)
+        await second.push(board, PULLED)
+        assert set(board.duty_cycles(since)) == {-0.5}
+        nursery.cancel_scope.cancel()
+
+
+async def test_teleop_without_a_gamepad_says_so_and_waits(robot: Robot) -> None:
+    board = await ready(robot, robot.plug_tcp)
+    done = await robot.command("call", "teleop")
+    assert done.returncode == 0
+    assert "no gamepad is connected" in done.stdout + done.stderr
+    assert await robot.call("mode") == "teleop"
+    async with Station.of(robot) as station:
+        await station.push(board)
+
+
+UNATTENDED = """
+def teleop_main():
+    Robot.write("motor", "duty_cycle", 0.5)
+
+def autonomous_main():
+    Robot.write("motor", "duty_cycle", -0.5)
+"""
+
+
+async def test_without_the_option_teleop_moves_without_a_gamepad(robot: Robot) -> None:
+    board = await ready(robot, robot.plug_tcp, UNATTENDED, needs_gamepad=False)
+    await robot.call("teleop")
+    await board.written(duty_cycle=0.5)
+
+
+async def test_only_teleop_needs_a_gamepad(robot: Robot) -> None:
+    board = await ready(robot, robot.plug_tcp, UNATTENDED)
+    await robot.call("teleop")
+    async with Station.of(robot) as station:
+        await station.hold(PUSHED)
+    await robot.said("driver silent")
+    assert board.duty_cycles() == []
+    await robot.call("auto")
+    await board.written(duty_cycle=-0.5)
