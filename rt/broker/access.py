@@ -19,6 +19,7 @@ class StationsReport(msgspec.Struct, frozen=True):
         stations: Who has a key.
         admitted: Connections of stations since the robot started.
         refused: Connections with a key that does not count.
+        refusals: All connections that were refused, by the reason.
         datagrams: Signed control datagrams since the robot started, and those that lacked a signature, by what became of them.
         commander: The station in control of the gamepads, keyed or not; null while control is free.
     """
@@ -29,6 +30,7 @@ class StationsReport(msgspec.Struct, frozen=True):
     admitted: int
     refused: int
     datagrams: dict[str, int]
+    refusals: dict[str, int]
     commander: str | None = None
 
 
@@ -78,6 +80,7 @@ class Access:
             self._gate.counters.admitted,
             self._gate.counters.refused,
             {str(verdict): count for verdict, count in self._controls.verdicts.items()} if self._controls else {},
+            dict(self._gate.refusals.counts),
         )
 
 

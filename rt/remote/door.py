@@ -1,48 +1,53 @@
-"""The answers to ZAP requests (RFC 27): pyzmq's own, with the decision about a key left to the gate.
+"""The ZAP handler (RFC 27): answers libzmq's questions whether the key of a CURVE client counts.
 
-pyzmq answers in a thread (`zmq.auth.thread`) or on asyncio (`zmq.auth.asyncio`); neither may run in rt. What both build on,
-`zmq.auth.base.Authenticator`, does no waiting of its own: whoever owns its socket reads the requests and hands them in.
+pyzmq's handlers run in a thread or on asyncio, which rt uses neither of.
 """
 
 from collections.abc import Callable
 
+import trio
 import zmq
-from zmq.auth.base import Authenticator
+from zmq.utils import z85
 
+from rt.remote.inproc import receive
 from rt.remote.socket import FILE_DOMAIN
 
+ADDRESS = "inproc://zeromq.zap.01"
+_VERSION = b"1.0"
+_KEY_BYTES = 32
 
-class Door(Authenticator):
-    """Answers requests about CURVE keys in one domain.
+
+class Door:
+    """Answers requests about CURVE keys.
 
     Args:
-        domain: The ZAP domain of the sockets that it speaks for.
-        admit: Gives the name of the station with a public key (Z85) that connects from an IP address, or None.
-        context: Where the sockets belong.
+        admit: Gives the name of the station that connects with a public key (Z85) to a ZAP domain, or None.
+        context: Where the ZMQ sockets belong.
     """
 
-    def __init__(
-        self, domain: str, admit: Callable[[str, str], str | None], context: zmq.Context[zmq.Socket[bytes]]
-    ) -> None:
-        super().__init__(context)
+    def __init__(self, admit: Callable[[str, bytes], str | None], context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self._admit = admit
-        self._origin = ""
-        self._station = ""
-        self.configure_curve_callback(domain, self)
+        self._socket = context.socket(zmq.REP)
+        self._socket.linger = 0
+        self._socket.bind(ADDRESS)
 
-    async def handle_zap_message(self, msg: list[bytes]) -> None:
-        """Answer one request; needs nothing that would have to be awaited."""
-        if msg[2:3] == [FILE_DOMAIN] and msg[5:6] == [b"NULL"]:
-            self._send_zap_reply(msg[1], b"200", b"OK", "")
-            return
-        self._origin = msg[3].decode(errors="replace") if len(msg) > 3 else ""
-        await super().handle_zap_message(msg)
+    def close(self) -> None:
+        """Answer no more: libzmq refuses every client from now on."""
+        self._socket.close()
 
-    def callback(self, _domain: str, public: bytes) -> bool:
-        """Whether a key counts; called by the authenticator, which knows it in Z85."""
-        self._station = self._admit(public.decode(), self._origin) or ""
-        return bool(self._station)
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        while True:
+            self._socket.send_multipart(self._answer(await receive(self._socket)))
+            await trio.lowlevel.checkpoint()
 
-    def curve_user_id(self, client_public_key: bytes) -> str:  # noqa: ARG002 - the signature of pyzmq
-        """What libzmq notes on each message of the connection: the name of the station that was admitted just now."""
-        return self._station
+    def _answer(self, request: list[bytes]) -> list[bytes]:
+        if request[2:3] == [FILE_DOMAIN] and request[5:6] == [b"NULL"]:
+            return [_VERSION, request[1], b"200", b"OK", b"", b""]
+        if len(request) != 7 or request[0] != _VERSION or request[5] != b"CURVE" or len(request[6]) != _KEY_BYTES:
+            return [_VERSION, request[1] if len(request) > 1 else b"", b"400", b"no key", b"", b""]
+        _, number, domain, _, _, _, key = request
+        station = self._admit(z85.encode(key).decode(), domain)
+        if station is None:
+            return [_VERSION, number, b"400", b"unknown key", b"", b""]
+        return [_VERSION, number, b"200", b"OK", station.encode(), b""]

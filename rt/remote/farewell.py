@@ -19,6 +19,7 @@ from rt.remote.counters import RouterCounters
 from rt.remote.departures import Departures
 from rt.remote.monitor import CONNECTIONS, connection_event
 from rt.remote.socket import Socket
+from rt.remote.stations import StationSide
 
 RETURN_TIME = 1.0
 """How long a peer with a name of its own may be without a connection until it counts as gone, in s."""
@@ -42,6 +43,7 @@ class Farewell:
         services: The names of the services that are known, as keys.
         counters: Those of the router.
         logger: Where events go.
+        stations: The connections with a key, each with a socket of its own.
     """
 
     def __init__(
@@ -51,12 +53,18 @@ class Farewell:
         services: Mapping[bytes, object],
         counters: RouterCounters,
         logger: log.Logger,
+        *,
+        stations: StationSide | None = None,
     ) -> None:
         self._back = back
         self._services = services
         self._counters = counters
         self._log = logger
+        self._stations = stations
         self._departures = {side: Departures(self._tell_takeover) for side in (front, back)}
+        self._sides: tuple[Socket | StationSide, ...] = (
+            (front, back, stations) if stations is not None else (front, back)
+        )
         self._events = {side: side.monitor(CONNECTIONS) for side in (front, back)}
         self._said_at = -math.inf
         self._leaving: list[bytes] = []
@@ -102,18 +110,20 @@ class Farewell:
         if services:
             for side, departures in self._departures.items():
                 self._tell(services, departures, side)
+            if self._stations is not None:
+                self._tell(services, self._stations, self._stations)
         self._dismiss([identity for identity in gone if identity.startswith(b"\0")])
         named = [identity for identity in gone if not identity.startswith(b"\0")]
         if named:
             await trio.sleep(RETURN_TIME)
-            self._dismiss([each for each in named if not any(is_there(each, side) for side in self._departures)])
+            self._dismiss([each for each in named if not any(is_there(each, side) for side in self._sides)])
 
     def _dismiss(self, gone: Sequence[bytes]) -> None:
         """Tell the services of callers who have gone."""
         self._counters.gone += len(gone)
         self._tell(gone, list(self._services), self._back)
 
-    def _tell(self, gone: Sequence[bytes], peers: Iterable[bytes], side: Socket) -> None:
+    def _tell(self, gone: Sequence[bytes], peers: Iterable[bytes], side: Socket | StationSide) -> None:
         for first in range(0, len(gone), GONE_MAX):
             payload = rpc.encode(rpc.Notification(rpc.GONE, list(gone[first : first + GONE_MAX])))
             for peer in peers:
@@ -130,7 +140,7 @@ class Farewell:
             self._log.warning("a name was connected twice: only its newest connection is served", name=name)
 
 
-def offer(side: Socket, frames: tuple[bytes, bytes, bytes]) -> bool:
+def offer(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
     """Send, if the recipient is there and keeps up."""
     try:
         side.send_nowait(frames)
@@ -143,7 +153,7 @@ def offer(side: Socket, frames: tuple[bytes, bytes, bytes]) -> bool:
     return True
 
 
-def is_there(identity: bytes, side: Socket) -> bool:
+def is_there(identity: bytes, side: Socket | StationSide) -> bool:
     """Whether a peer is connected, whether it keeps up or not; it hears a hello by that."""
     try:
         side.send_nowait((identity, b"", b""))

@@ -1,11 +1,22 @@
-"""The gate of a process: sockets that listen on the network, open to stations with a key and to nobody else.
+"""The gate of a process: accepts the TCP connections of its ZMQ sockets, and decides for each who is at the other end.
 
-ZMQ encrypts and authenticates with CURVE; whether a key counts, libzmq asks by ZAP (RFC 27) on a socket of this process, which
-a task of the gate answers. The rules of this module: what is not answered is refused (ZAP_ENFORCE_DOMAIN), a socket file and
-the loopback interface need no keys, and a station that is revoked loses the connections that it has.
+| address | this user and root | another user of this computer | another computer |
+| --- | --- | --- | --- |
+| loopback | without a key | with a station's key | - |
+| network | with a station's key | with a station's key | with a station's key |
+| network, `insecure` | without a key | without a key | without a key |
+
+rt accepts connections itself, because libzmq can tell neither the user at the other end, nor end a single connection, nor keep
+a name from being taken over. Permitted connections reach the ZMQ socket through an `Inlet`. With a key, ZMQ encrypts and
+authenticates by CURVE, and asks the ZAP handler (`rt.remote.door`) whether the key counts. Invariants: what is not answered is
+refused (ZAP_ENFORCE_DOMAIN), and each keyed connection has a ZAP domain of its own, so that the key that it proves is known to
+belong to it.
 """
 
-import math
+import contextlib
+import itertools
+import os
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -15,25 +26,41 @@ import zmq
 
 from rt import log
 from rt.config import is_open
+from rt.errors import ConfigError, InstanceBusyError
 from rt.keys import Bundle, KeyPair, Keyring
-from rt.remote.inproc import receive
+from rt.protocol import zmtp
+from rt.remote.inlet import Inlet
 from rt.remote.listener import Listener, Turnstile
+from rt.remote.peer import Peer, PeerTable
+from rt.remote.refusals import Refusals
+from rt.remote.relay import relay
 from rt.remote.socket import LINGER, Socket
+from rt.remote.stations import StationSide
 
 if TYPE_CHECKING:
     from rt.remote.door import Door
 
-DOMAIN = "rt"
 HANDSHAKE_TIMEOUT = 5000
 """How long a station may take to show its key, in ms."""
+
+MOST_HANDSHAKES = 256
+"""Connections that have not shown a key yet."""
+MOST_HANDSHAKES_OF_HOST = 32
+"""The same, from one address."""
 
 LOOK_INTERVAL = 0.5
 """Time between two looks at the files of the keys, in s: after at most so long a station that was revoked is out."""
 
-COMPLAINT_INTERVAL = 1.0
-"""Time between two log events about strangers, in s; those between are counted."""
+ANOTHER_USER = "it belongs to another user of this computer"
+NO_KEY = "it shows no key"
+NOT_ZMTP = "it does not speak ZMTP 3"
+NO_STATIONS = "it belongs to another user of this computer, and no station has a key"
+UNKNOWN_KEY = "its key is unknown or revoked"
+FAILED = "it ended without a key that counts; it may not know the robot's key"
+SILENT = "it was silent"
+CROWDED = "too many connections without a key"
+UNUSABLE = "this process has no room for it"
 
-_TEND_INTERVAL = 0.02
 _TOLD_MAX = 256
 
 
@@ -42,24 +69,26 @@ class GateCounters(msgspec.Struct):
 
     Attributes:
         admitted: Connections with the key of a station.
-        refused: Connections with another key; who does not even know the robot's key is not among them.
+        refused: Connections with another key.
     """
 
     admitted: int = 0
     refused: int = 0
 
 
-def secure(socket: Socket, robot: KeyPair) -> None:
-    """Make everything that a socket binds from now on take only stations that the gate of this process admits.
+def secure(socket: Socket, robot: KeyPair, domain: bytes) -> None:
+    """Make what a socket binds from now on take only stations that the gate of this process admits.
 
-    For good: libzmq knows no way back, so that what shall be open to all is bound before.
+    Args:
+        socket: The socket. libzmq knows no way back.
+        robot: The robot's keys.
+        domain: What the gate is asked with.
     """
     socket.set_option(zmq.CURVE_SERVER, 1)
     socket.set_option(zmq.CURVE_SECRETKEY, robot.secret.encode())
-    socket.set_option(zmq.ZAP_DOMAIN, DOMAIN.encode())
+    socket.set_option(zmq.ZAP_DOMAIN, domain)
     # Without it libzmq admits everybody who knows the robot's public key while no ZAP handler is there.
     socket.set_option(zmq.ZAP_ENFORCE_DOMAIN, 1)
-    # Who connects and then says nothing holds a descriptor of the root for so long.
     socket.set_option(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
 
 
@@ -72,13 +101,43 @@ def curve_options(bundle: Bundle) -> dict[int, int | bytes]:
     }
 
 
+class _Entrance:
+    """One TCP address of a ZMQ socket."""
+
+    def __init__(self, socket: Socket, address: str, inlet: Inlet, stations: StationSide | None) -> None:
+        self.socket = socket
+        self.inlet = inlet
+        self.stations = stations
+        self.is_local = not is_open(address)
+        self.takes_keys = True
+        self.listener = Listener(address)
+
+
+class _Connection:
+    """One TCP connection. It outlives a cancel of the gate for a moment, so that what was sent still arrives."""
+
+    def __init__(self, entrance: _Entrance, peer: Peer, domain: bytes) -> None:
+        self.entrance = entrance
+        self.peer = peer
+        self.domain = domain
+        self.scope = trio.CancelScope(shield=True)
+        self.socket: Socket | None = None
+        self.public = ""
+        self.station = ""
+        self.is_shaking = False
+        self.is_refused = False
+
+
 class Gate:
-    """Binds sockets, admits stations, and throws out those whose keys are revoked. One for each ZMQ context.
+    """Listens for ZMQ sockets, admits connections, and ends those of stations whose keys are revoked. One for each ZMQ context.
 
     Args:
-        keyring: Who may connect; refreshed while the gate runs.
-        insecure: Whether everybody may.
+        keyring: Which stations may connect; refreshed while the gate runs.
+        insecure: Whether addresses on the network need no key.
         context: ZMQ context; by default the one of the process.
+
+    Attributes:
+        refusals: Connections that were refused.
     """
 
     def __init__(
@@ -89,19 +148,23 @@ class Gate:
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.counters = GateCounters()
+        self.refusals = Refusals("a connection was refused")
         self.keyring = keyring
         self._insecure = insecure
         self._context = context or zmq.Context.instance()
         self._log = log.get_logger()
         self._door: Door | None = None
-        self._opened = trio.Event()
+        self._robot: KeyPair | None = None
+        self._peers = PeerTable()
         self._turnstile = Turnstile()
-        self._guarded: list[tuple[Socket, str, Listener]] = []
-        self._said_at = -math.inf
-        self._unsaid = 0
+        self._inlets: dict[Socket, Inlet] = {}
+        self._waiting: list[_Entrance] = []
+        self._nursery: trio.Nursery | None = None
+        self._numbers = itertools.count(1)
+        self._connections: dict[bytes, _Connection] = {}
+        self._shaking: Counter[str] = Counter()
         self._told: set[tuple[str, str]] = set()
         self._problems: tuple[str, ...] = ()
-        self._revoked = False
         keyring.refresh()
         self._tell_problems()
 
@@ -109,123 +172,295 @@ class Gate:
         """Whether an address is only for those with a key."""
         return not self._insecure and is_open(address)
 
-    def bind(self, socket: Socket, addresses: Iterable[str]) -> tuple[str, ...]:
-        """Bind a socket to all its addresses, those on the network for stations with a key only; the real addresses.
+    def bind(
+        self,
+        socket: Socket,
+        addresses: Iterable[str],
+        *,
+        stations: StationSide | None = None,
+        takes_keys: bool = True,
+    ) -> tuple[str, ...]:
+        """Bind a socket to all its addresses; returns the real ones.
+
+        Args:
+            socket: The socket.
+            addresses: Where it listens.
+            stations: Of a ROUTER: takes the connections that show a key. Other sockets take them themselves.
+            takes_keys: Whether a key admits another user of this computer.
 
         Raises:
             InstanceBusyError: An address is in use.
             ConfigError: An address cannot be bound, or the robot's key cannot be read or made.
         """
-        wanted = tuple(addresses)
-        found = {address: self._listen(socket, address) for address in wanted if not self.guards(address)}
-        for address in wanted:
+        endpoints = []
+        for address in addresses:
+            if not address.startswith("tcp://"):
+                # A socket file may lie where other users may open it, and an abstract name always does.
+                for uid in sorted({0, os.geteuid()}) if address.startswith("ipc://") else ():
+                    socket.set_option(zmq.IPC_FILTER_UID, uid)
+                endpoints.append(socket.bind(address))
+                continue
             if self.guards(address):
-                if address not in found:
-                    self._open()
-                    secure(socket, self.keyring.robot())
-                found[address] = self._listen(socket, address)
-        return tuple(found[address] for address in wanted)
+                self._open()
+            entrance = _Entrance(socket, address, self._inlet_of(socket), stations)
+            entrance.takes_keys = takes_keys
+            self._turnstile.add(entrance.listener)
+            endpoints.append(entrance.listener.endpoint)
+            if self._nursery is None:
+                self._waiting.append(entrance)
+            else:
+                self._nursery.start_soon(self._serve, entrance)
+        return tuple(endpoints)
 
-    def _listen(self, socket: Socket, address: str) -> str:
-        if not address.startswith("tcp://"):
-            return socket.bind(address)
-        listener = Listener(address)
-        self._turnstile.add(listener)
-        endpoint = listener.hand_to(socket)
-        if self.guards(address):
-            self._guarded.append((socket, endpoint, listener))
-        return endpoint
+    def release(self, socket: Socket) -> None:
+        """Let the stations' connections to a socket that is closed end, once what was sent to them has arrived."""
+        for each in list(self._connections.values()):
+            if each.entrance.socket is socket and each.socket is not None:
+                each.socket.close()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer for the sockets that were bound, until cancelled; then nobody is admitted, and the addresses are given up."""
+        """Serve the addresses that were bound, until cancelled; then they are given up, and connections end soon."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._answer)
-                nursery.start_soon(self._watch_keys)
-                nursery.start_soon(self._turnstile.run)
-                task_status.started()
+                self._nursery = nursery
+                try:
+                    for entrance in self._waiting:
+                        nursery.start_soon(self._serve, entrance)
+                    nursery.start_soon(self._watch_keys)
+                    nursery.start_soon(self._turnstile.run)
+                    if self._door is not None:
+                        nursery.start_soon(self._door.run)
+                    task_status.started()
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None
+                    deadline = trio.current_time() + 2 * LINGER / 1000
+                    for each in self._connections.values():
+                        each.scope.deadline = deadline
         finally:
             self._turnstile.close()
+            self._peers.close()
+            for inlet in self._inlets.values():
+                inlet.close()
             if self._door is not None:
-                self._door.stop()
+                self._door.close()
 
-    def admits(self, public: str, origin: str) -> str | None:
-        """The name of the station with a public key (Z85) that connects from an IP address; counted, and told in the log."""
-        self._refresh()
-        station = self.keyring.station_of(public)
-        if station is not None:
-            self.counters.admitted += 1
-            self._tell_once(station, origin)
-            return station
-        self.counters.refused += 1
-        now = trio.current_time()
-        if now - self._said_at < COMPLAINT_INTERVAL:
-            self._unsaid += 1
-        else:
-            self._log.warning("a connection with an unknown key was refused", peer=origin, unsaid=self._unsaid)
-            self._said_at, self._unsaid = now, 0
+    def _inlet_of(self, socket: Socket) -> Inlet:
+        """The way in for connections without a key. It has to be made before the socket is ever secured."""
+        if socket not in self._inlets:
+            for gone in [each for each in self._inlets if each.closed]:
+                self._inlets.pop(gone).close()
+            try:
+                self._inlets[socket] = Inlet(socket)
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot make a socket for connections over TCP: {error.strerror or error}; make /tmp writable"
+                ) from None
+        return self._inlets[socket]
+
+    async def _serve(self, entrance: _Entrance) -> None:
+        """Accept the connections of one address."""
+        while True:
+            accepted = await entrance.listener.accept()
+            self._turnstile.look()
+            try:
+                peer = self._peer_of(entrance, accepted)
+            except OSError:  # it has left already
+                peer = None
+            if peer is None or self._nursery is None:
+                accepted.close()
+                continue
+            connection = _Connection(entrance, peer, b"rt-%d" % next(self._numbers))
+            self._connections[connection.domain] = connection
+            self._nursery.start_soon(self._carry, connection, accepted)
+
+    def _peer_of(self, entrance: _Entrance, accepted: trio.socket.SocketType) -> Peer | None:
+        """The other end of a connection, or None if it is refused at once; refusals are counted."""
+        if not entrance.is_local:
+            return Peer(str(accepted.getpeername()[0]), None, trusted=self._insecure)
+        peer = self._peers.peer_of(accepted)
+        if peer.trusted or entrance.takes_keys:
+            return peer
+        self.refusals.add(ANOTHER_USER, **peer.described)
         return None
 
-    def _tell_once(self, station: str, origin: str) -> None:
-        """Say at the first time that a station connects; a command of its makes a connection or two each time."""
-        tell = self._log.debug if (station, origin) in self._told else self._log.info
-        tell("a station has connected", station=station, peer=origin)
+    async def _carry(self, connection: _Connection, accepted: trio.socket.SocketType) -> None:
+        """Connect an accepted connection with its ZMQ socket, until one of them ends."""
+        outer = trio.SocketStream(accepted)
+        try:
+            async with outer:
+                with connection.scope:
+                    if connection.peer.trusted:
+                        await relay(outer, await connection.entrance.inlet.connect())
+                    else:
+                        await self._carry_keyed(connection, outer)
+        except trio.BrokenResourceError:
+            if not connection.station and not connection.is_refused:
+                self._refuse(connection, FAILED)
+        except OSError as error:  # the ZMQ socket is closed, or there are no descriptors
+            self._log.debug("a connection was not carried", reason=error.strerror, **connection.peer.described)
+        finally:
+            self._end_handshake(connection)
+            del self._connections[connection.domain]
+
+    async def _carry_keyed(self, connection: _Connection, outer: trio.SocketStream) -> None:
+        greeting = await self._shaken(connection, outer)
+        if not greeting:
+            return
+        entrance = connection.entrance
+        try:
+            self._open()
+            assert self._robot is not None
+            if entrance.stations is not None:
+                connection.socket = entrance.stations.make_socket()
+            taker = connection.socket or entrance.socket
+            if taker.closed:
+                return
+            secure(taker, self._robot, connection.domain)
+            inlet = Inlet(taker)
+        except (OSError, ConfigError, InstanceBusyError) as error:
+            self._refuse(connection, UNUSABLE, trouble=str(error))
+            if connection.socket is not None:
+                connection.socket.close()
+            return
+        try:
+            inner = await inlet.connect()
+            inlet.close()
+            await self._introduce(outer, inner, greeting)
+            async with trio.open_nursery() as nursery:
+                if connection.socket is not None:
+                    nursery.start_soon(self._hear, connection, connection.socket)
+                await relay(outer, inner)
+                nursery.cancel_scope.cancel()
+            if not connection.station and not connection.is_refused:
+                self._refuse(connection, FAILED)
+        finally:
+            if connection.socket is not None:
+                connection.socket.close()
+            inlet.unbind()
+
+    async def _hear(self, connection: _Connection, socket: Socket) -> None:
+        assert connection.entrance.stations is not None
+        with contextlib.suppress(trio.ClosedResourceError):
+            await connection.entrance.stations.serve(socket, lambda: connection.station)
+
+    async def _shaken(self, connection: _Connection, outer: trio.SocketStream) -> bytes:
+        """The greeting of an end that wants to show a key; empty if it does not, which is told to it and counted."""
+        host = connection.peer.host
+        if self._shaking.total() >= MOST_HANDSHAKES or self._shaking[host] >= MOST_HANDSHAKES_OF_HOST:
+            self._refuse(connection, CROWDED)
+            return b""
+        connection.is_shaking = True
+        self._shaking[host] += 1
+        greeting = b""
+        with trio.move_on_after(HANDSHAKE_TIMEOUT / 1000) as patience:
+            await outer.send_all(zmtp.OPENING)
+            while zmtp.is_opening(greeting) and len(greeting) < zmtp.GREETING_BYTES:
+                data = await outer.receive_some(zmtp.GREETING_BYTES - len(greeting))
+                if not data:
+                    break
+                greeting += data
+        if patience.cancelled_caught:
+            self._refuse(connection, SILENT)
+        elif len(greeting) < zmtp.GREETING_BYTES:
+            self._refuse(connection, NOT_ZMTP)
+        elif zmtp.mechanism_of(greeting) != zmtp.CURVE:
+            # Its ZMQ understands that, and says so to its user.
+            await outer.send_all(zmtp.greeting(zmtp.CURVE, as_server=True)[len(zmtp.OPENING) :])
+            await outer.send_eof()
+            self._refuse(connection, NO_KEY)
+        elif connection.entrance.is_local and not self.keyring.stations and not self._refresh():
+            self._refuse(connection, NO_STATIONS)
+        else:
+            return greeting
+        return b""
+
+    async def _introduce(self, outer: trio.SocketStream, inner: trio.SocketStream, greeting: bytes) -> None:
+        """Exchange the greetings of both ends, of which the outer has had the beginning of ours."""
+        await inner.send_all(greeting)
+        ours = b""
+        while len(ours) < zmtp.GREETING_BYTES:
+            data = await inner.receive_some(zmtp.GREETING_BYTES - len(ours))
+            if not data:
+                raise trio.BrokenResourceError
+            ours += data
+        await outer.send_all(ours[len(zmtp.OPENING) :])
+
+    def _refuse(self, connection: _Connection, reason: str, **context: object) -> None:
+        connection.is_refused = True
+        self.refusals.add(reason, **connection.peer.described, **context)
+
+    def _end_handshake(self, connection: _Connection) -> None:
+        if connection.is_shaking:
+            connection.is_shaking = False
+            host = connection.peer.host
+            self._shaking[host] -= 1
+            if not self._shaking[host]:
+                del self._shaking[host]
+
+    def admits(self, public: str, domain: bytes) -> str | None:
+        """The name of the station with a public key (Z85), proved over the connection with a ZAP domain; counted and logged."""
+        self._refresh()
+        connection = self._connections.get(domain)
+        if connection is None:
+            return None
+        station = self.keyring.station_of(public)
+        if station is None:
+            self.counters.refused += 1
+            self._refuse(connection, UNKNOWN_KEY)
+            return None
+        self._end_handshake(connection)
+        connection.public, connection.station = public, station
+        self.counters.admitted += 1
+        self._tell_once(connection)
+        return station
+
+    def _tell_once(self, connection: _Connection) -> None:
+        """Log at the first time that a station connects from an address; each of its commands makes a connection or two."""
+        key = (connection.station, connection.peer.host)
+        tell = self._log.debug if key in self._told else self._log.info
+        tell("a station has connected", station=connection.station, **connection.peer.described)
         if len(self._told) < _TOLD_MAX:
-            self._told.add((station, origin))
+            self._told.add(key)
 
     def _open(self) -> None:
+        """Be ready for connections with a key.
+
+        Raises:
+            ConfigError: The robot's key cannot be read or made.
+        """
+        if self._robot is None:
+            self._robot = self.keyring.robot()
         if self._door is None:
-            # Imported by a robot that is open to the network only: start-up time counts.
+            # Imported by a robot that is open to stations only: start-up time counts.
             from rt.remote.door import Door
 
-            self._door = Door(DOMAIN, self.admits, self._context)
-            self._door.start()
-            self._opened.set()
-
-    async def _answer(self) -> None:
-        await self._opened.wait()
-        assert self._door is not None
-        while True:
-            await self._door.handle_zap_message(await receive(self._door.zap_socket))
+            self._door = Door(self.admits, self._context)
+            if self._nursery is not None:
+                self._nursery.start_soon(self._door.run)
 
     async def _watch_keys(self) -> None:
         while True:
             self._refresh()
-            if self._revoked:
-                self._revoked = False
-                await self._rebind()
             await trio.sleep(LOOK_INTERVAL)
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> bool:
+        """Look at the keys again; whether a station has one."""
         before = self.keyring.stations
-        if not self.keyring.refresh():
-            return
-        after = self.keyring.stations
-        if gone := sorted(name for name in before if after.get(name) != before[name]):
-            self._revoked = True
-            self._log.warning("keys were revoked", stations=gone)
-        if new := sorted(after.keys() - before.keys()):
-            self._log.info("keys were added", stations=new)
-        self._tell_problems()
+        if self.keyring.refresh():
+            after = self.keyring.stations
+            if gone := sorted(name for name in before if after.get(name) != before[name]):
+                self._log.warning("keys were revoked", stations=gone)
+            if new := sorted(after.keys() - before.keys()):
+                self._log.info("keys were added", stations=new)
+            for each in list(self._connections.values()):
+                if each.station and self.keyring.station_of(each.public) != each.station:
+                    each.scope.cancel()
+            self._tell_problems()
+        return bool(self.keyring.stations)
 
     def _tell_problems(self) -> None:
         for problem in self.keyring.problems:
             if problem not in self._problems:
                 self._log.error(problem)
         self._problems = self.keyring.problems
-
-    async def _rebind(self) -> None:
-        """End all connections of the network: libzmq cannot end a single one. Whoever still has a key is back at once."""
-        self._guarded = [each for each in self._guarded if not each[0].closed]
-        for socket, address, listener in self._guarded:
-            socket.unbind(address)
-            try:
-                listener.hand_to(socket)
-            except OSError as error:
-                self._revoked = True  # to be done again at the next look
-                self._log.error("after keys were revoked the robot cannot listen yet", reason=error.strerror)
-        deadline = trio.current_time() + 2 * LINGER / 1000
-        while trio.current_time() < deadline:
-            for socket, _, _ in self._guarded:
-                socket.tend()
-            await trio.sleep(_TEND_INTERVAL)

@@ -1,46 +1,39 @@
-"""TCP addresses that a process listens at, opened by rt and handed to libzmq, so that rt can shut them.
+"""TCP addresses that a process listens at, and a limit for the connections that it accepts there.
 
-libzmq takes every connection that comes, and each takes a descriptor. When there is none left, it aborts the process at the
-next connection to a socket file, or in `bind`: so many strangers, or one program that forgets to close what it opens, would
-end the robot. The rule of this module: beyond `CONNECTIONS` nobody new is let in; who is in stays, and socket files and children
-have descriptors.
+Each connection takes descriptors. When there is none left, libzmq aborts the process at the next connection to a socket file, or
+in `bind`: so many strangers, or one program that forgets to close what it opens, would end the robot. Invariant: while more than
+`CONNECTIONS` descriptors are in use no connection is accepted; those that stand stay, and socket files and children have
+descriptors.
 """
 
-import ctypes
+import errno
 import fcntl
 import math
 import os
 import resource
 import socket
 import struct
-from collections.abc import Callable
 
 import trio
-import zmq
 
 from rt import log
 from rt.errors import ConfigError
 from rt.limits import allow_descriptors
 from rt.remote.binding import bind_error
-from rt.remote.socket import Socket
 
 CONNECTIONS = 2000
 """Descriptors in use from which on the addresses are shut; a quarter of those that the process may have, if that is less."""
 DESCRIPTORS = 65_536
 """Descriptors that a process that listens asks the system for: from `CONNECTIONS` on there have to be plenty."""
-LOOK_INTERVAL = 0.5
-"""Time between two counts of the descriptors, in s; libzmq takes some thousand connections in it at most."""
-SHORT_INTERVAL = 0.05
-"""The same where so many would be too many, in s."""
+LOOK_INTERVAL = 0.05
+"""Time between two counts of the descriptors while the addresses are shut, in s."""
 
 COMPLAINT_INTERVAL = 10.0
 """Time between two log events about too many connections, in s."""
 
 _BACKLOG = 100
 _SIOCGIFADDR = 0x8915
-_SO_ATTACH_FILTER = 26
-_SO_DETACH_FILTER = 27
-_TAKE_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)  # of linux/filter.h: return 0 bytes of whatever comes
+_SCARCITY = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Listener:
@@ -48,6 +41,9 @@ class Listener:
 
     Args:
         address: `tcp://HOST:PORT`; HOST is `*`, an IPv4 address, a network interface or a name, PORT may be `*`.
+
+    Attributes:
+        endpoint: The real address.
 
     Raises:
         InstanceBusyError: Another program holds the address.
@@ -68,58 +64,64 @@ class Listener:
         except OSError as error:
             self.close()
             raise bind_error(address, error.errno, error.strerror) from error
-
-    def hand_to(self, taker: Socket) -> str:
-        """Let a ZMQ socket take the connections; returns the address as libzmq writes it.
-
-        Raises:
-            OSError: There is no descriptor left.
-        """
         host, port = self._socket.getsockname()
-        descriptor = os.dup(self._socket.fileno())
-        taker.set_option(zmq.USE_FD, descriptor)
-        try:
-            return taker.bind(f"tcp://{host}:{port}")
-        finally:
-            taker.set_option(zmq.USE_FD, -1)
+        self.endpoint = f"tcp://{host}:{port}"
+        self._opened = trio.Event()
+        self._opened.set()
+
+    async def accept(self) -> trio.socket.SocketType:
+        """Wait for a connection; none comes while the address is shut.
+
+        A checkpoint. A cancel loses nothing.
+        """
+        while True:
+            await self._opened.wait()
+            await trio.lowlevel.wait_readable(self._socket)
+            if not self._opened.is_set():
+                continue
+            try:
+                accepted, _ = self._socket.accept()
+            except OSError as error:
+                if error.errno in _SCARCITY:
+                    await trio.sleep(LOOK_INTERVAL)
+                continue
+            return trio.socket.from_stdlib_socket(accepted)
 
     def close(self) -> None:
-        """Give up the address, once whoever took the connections has too."""
+        """Give up the address; nobody may be in `accept`."""
         self._socket.close()
 
     def shut(self) -> None:
-        """Let nobody new in from now on. Who comes meanwhile is not answered, and tries again by himself."""
-        program = ctypes.create_string_buffer(_TAKE_NOTHING, len(_TAKE_NOTHING))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+        """Accept nothing from now on. Some connections wait in the kernel, further ones are not answered."""
+        self._opened = trio.Event()
 
     def reopen(self) -> None:
-        """Let everybody in again."""
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        """Accept connections again."""
+        self._opened.set()
 
 
 class Turnstile:
-    """Shuts listeners while too many connections stand.
+    """Shuts listeners while too many connections stand. Nothing is counted while no connection comes.
 
     Attributes:
         most: Descriptors in use from which on.
-        interval: Time between two counts, in s.
     """
 
     def __init__(self) -> None:
         self.most = CONNECTIONS
-        self.interval = LOOK_INTERVAL
         self._listeners: list[Listener] = []
         self._shut = False
+        self._shutting = trio.Event()
         self._said_at = -math.inf
         self._log = log.get_logger()
 
     def add(self, listener: Listener) -> None:
-        """Shut this one too. With the first, this process gets as many descriptors as the system allows."""
+        """Shut this one too, now if others are shut. With the first, this process gets as many descriptors as the system allows."""
         if not self._listeners:
-            allowed = allow_descriptors(DESCRIPTORS)
-            self.most = min(CONNECTIONS, allowed // 4)
-            self.interval = LOOK_INTERVAL if allowed >= DESCRIPTORS // 2 else SHORT_INTERVAL
+            self.most = min(CONNECTIONS, allow_descriptors(DESCRIPTORS) // 4)
         self._listeners.append(listener)
+        if self._shut:
+            listener.shut()
 
     def close(self) -> None:
         """Give up all addresses."""
@@ -128,35 +130,31 @@ class Turnstile:
         self._listeners.clear()
 
     async def run(self) -> None:
-        """Count until cancelled."""
+        """Reopen the addresses when there are few connections again, until cancelled."""
         while True:
+            await self._shutting.wait()
+            await trio.sleep(LOOK_INTERVAL)
             self.look()
-            await trio.sleep(self.interval)
 
     def look(self) -> None:
-        """Count once."""
+        """Count once; to be called for each connection that comes."""
         used = descriptors()
         if used >= self.most and not self._shut:
             self._shut = True
-            self._tell(used, self._each(Listener.shut))
+            self._shutting.set()
+            for each in self._listeners:
+                each.shut()
+            self._tell(used)
         elif used < self.most * 3 // 4 and self._shut:
             self._shut = False
-            self._each(Listener.reopen)
-
-    def _each(self, change: Callable[[Listener], None]) -> str:
-        """Shut or reopen all; why that is not possible, which is no reason to end a robot."""
-        try:
+            self._shutting = trio.Event()
             for each in self._listeners:
-                change(each)
-        except OSError as error:
-            return error.strerror or str(error)
-        return ""
+                each.reopen()
 
-    def _tell(self, used: int, trouble: str) -> None:
+    def _tell(self, used: int) -> None:
         if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
             self._said_at = trio.current_time()
-            about = {"descriptors": used, "most": self.most} | ({"trouble": trouble} if trouble else {})
-            self._log.warning("too many connections: nobody new is let in", **about)
+            self._log.warning("too many connections: nobody new is let in", descriptors=used, most=self.most)
 
 
 def descriptors() -> int:

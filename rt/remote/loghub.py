@@ -129,10 +129,11 @@ class LogHub:
             inlet.subscribe(b"")
             if self._gate is None:
                 self.endpoints = tuple([public.bind(address) for address in self._frontend])
+                for address in self._backend:
+                    inlet.bind(address)
             else:
                 self.endpoints = self._gate.bind(public, self._frontend)
-            for address in self._backend:
-                inlet.bind(address)
+                self._gate.bind(inlet, self._backend, takes_keys=False)
             async with trio.open_nursery() as nursery:
                 with log.tapped(outlet.tap):
                     nursery.start_soon(self._fan_in, inlet)

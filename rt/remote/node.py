@@ -159,8 +159,6 @@ class SocketNode:
     def bind(self, address: str) -> str:
         """Bind the open node to one more address and return the real one.
 
-        One that is bound after an address on the network is for those with a key too, wherever it lies: see `Gate.bind`.
-
         Raises:
             InstanceBusyError: Another program holds the address.
             ConfigError: It is no address of this machine, or may not be used.

@@ -21,6 +21,7 @@ from rt.remote.farewell import Farewell, offer
 from rt.remote.gate import Gate
 from rt.remote.handler import unknown
 from rt.remote.socket import Socket
+from rt.remote.stations import SERVICE, StationSide, station_of
 
 BURST = 64
 """Messages of one side that are carried before the other side and the rest of the process have their turn."""
@@ -28,22 +29,23 @@ BURST = 64
 KNOWN_MAX = 256
 """Names of services that are kept to say the nearest one; beyond it the oldest is forgotten, which harms no delivery."""
 
-SERVICE = b"-service"
-"""How the names of services end, which peers of the frontend may not have."""
-
 NAME_MAX = 255
 """The longest name of a peer in ZMQ, in bytes."""
 
-_OPTIONS: dict[int, int | bytes] = {
-    # Say who is absent instead of dropping in silence.
-    zmq.ROUTER_MANDATORY: 1,
-    # A service that was killed and started again has its name back at once, not when its old connection is found dead.
-    zmq.ROUTER_HANDOVER: 1,
+_CONNECTION_OPTIONS: dict[int, int | bytes] = {
     # A peer behind a radio that went away without a word is noticed after these ms.
     zmq.HEARTBEAT_IVL: 2000,
     zmq.HEARTBEAT_TIMEOUT: 6000,
     # Whoever connects and does not say in ZMQ's words who it is is shown out after these ms.
     zmq.HANDSHAKE_IVL: 5000,
+}
+_OPTIONS: dict[int, int | bytes] = {
+    **_CONNECTION_OPTIONS,
+    # Say who is absent instead of dropping in silence.
+    zmq.ROUTER_MANDATORY: 1,
+    # A service that was killed and started again has its name back at once, not when its old connection is found dead. All
+    # peers of these sockets belong to this user: those of stations have sockets of their own.
+    zmq.ROUTER_HANDOVER: 1,
 }
 
 
@@ -61,7 +63,8 @@ class Router:
         backends: Addresses for services.
         context: ZMQ context; by default the one of the process.
         logger: Where events go.
-        gate: Lets in who may connect from the network to the frontend; without one everybody may.
+        gate: Lets in who may connect over TCP; without one everybody may. What comes with a station's key is named after the
+            station, see `rt.remote.stations`.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Router:
         self._log = logger or log.get_logger()
         self._services: dict[bytes, None] = {}
         self._farewell: Farewell | None = None
+        self._targets: tuple[StationSide | Socket, ...] = ()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Route until cancelled; started when every address is bound, `frontends` and `backends` being the real ones then.
@@ -93,20 +97,31 @@ class Router:
             Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as front,
             Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as back,
         ):
-            self._farewell = Farewell(front, back, self._services, self.counters, self._log)
+            stations = StationSide(_CONNECTION_OPTIONS, context=self._context)
+            farewell = self._farewell = Farewell(
+                front, back, self._services, self.counters, self._log, stations=stations
+            )
+            stations.on_gone = lambda name: farewell.take_leave([name])
             if self._gate is not None:
-                self.frontends = self._gate.bind(front, self.frontends)
+                self.frontends = self._gate.bind(front, self.frontends, stations=stations)
+                self.backends = self._gate.bind(back, self.backends, takes_keys=False)
             else:
                 self.frontends = tuple([front.bind(address) for address in self.frontends])
-            self.backends = tuple([back.bind(address) for address in self.backends])
-            async with trio.open_nursery() as nursery:
-                self._farewell.start(nursery)
-                nursery.start_soon(self._carry, front, front, back, self._farewell)
-                nursery.start_soon(self._carry, back, front, back, self._farewell)
-                task_status.started()
+                self.backends = tuple([back.bind(address) for address in self.backends])
+            self._targets = (stations, front, back)
+            try:
+                async with trio.open_nursery() as nursery:
+                    farewell.start(nursery)
+                    for source in self._targets:
+                        nursery.start_soon(self._carry, source, front, back, farewell)
+                    task_status.started()
+            finally:
+                stations.on_gone = lambda _: None
+                if self._gate is not None:
+                    self._gate.release(front)
 
-    async def _carry(self, source: Socket, front: Socket, back: Socket, farewell: Farewell) -> None:
-        heard = farewell.departures_of(source).heard
+    async def _carry(self, source: Socket | StationSide, front: Socket, back: Socket, farewell: Farewell) -> None:
+        heard = source.heard if isinstance(source, StationSide) else farewell.departures_of(source).heard
         while True:
             frames = await source.recv()
             with contextlib.suppress(trio.WouldBlock):
@@ -118,7 +133,7 @@ class Router:
                         break
                     frames = source.recv_nowait()
 
-    def _route(self, frames: list[bytes], source: Socket, front: Socket, back: Socket) -> bytes | None:
+    def _route(self, frames: list[bytes], source: Socket | StationSide, front: Socket, back: Socket) -> bytes | None:
         """Carry a message; returns its sender if others have to know when that one goes."""
         if len(frames) != 3:
             self.counters.malformed += 1
@@ -127,19 +142,10 @@ class Router:
         if not payload:
             self._greet(sender, source, back)
             return sender if source is back else None
-        # With the name of a service a client could answer as one, and had its calls while it is started again.
-        if sender == recipient or (source is front and sender.endswith(SERVICE)):
-            self._answer(
-                frames,
-                source,
-                lambda name: (
-                    "a message cannot go to its sender"
-                    if sender == recipient
-                    else f"nobody but a service, which has the backend, may write to {name} as {_text(sender)}"
-                ),
-            )
+        if refusal := _refusal(sender, recipient, is_front=source is front):
+            self._answer(frames, source, lambda _: refusal)
             return None
-        for target in (back,) if recipient.endswith(SERVICE) else (front, back):
+        for target in (back,) if recipient.endswith(SERVICE) else self._targets:
             try:
                 target.send_nowait((recipient, sender, payload))
             except trio.WouldBlock:
@@ -155,7 +161,7 @@ class Router:
         self._answer(frames, source, lambda name: unknown("service", name, map(_text, self._services)))
         return None
 
-    def _greet(self, sender: bytes, source: Socket, back: Socket) -> None:
+    def _greet(self, sender: bytes, source: Socket | StationSide, back: Socket) -> None:
         """Answer a hello with a hello: now the peer knows that messages reach it."""
         self.counters.hellos += 1
         if source is back:
@@ -164,7 +170,7 @@ class Router:
             self._services[sender] = None
         self._reply(source, (sender, b"", b""))
 
-    def _answer(self, frames: list[bytes], source: Socket, say: Callable[[str], str]) -> None:
+    def _answer(self, frames: list[bytes], source: Socket | StationSide, say: Callable[[str], str]) -> None:
         """Tell whoever asked why there is no answer; the sentence is made only if somebody wants it."""
         sender, recipient, payload = frames
         try:
@@ -182,10 +188,23 @@ class Router:
         if self._reply(source, (sender, recipient, rpc.encode(rpc.Response(message.id, (sentence, context), None)))):
             self.counters.answered += 1
 
-    def _reply(self, source: Socket, frames: tuple[bytes, bytes, bytes]) -> bool:
+    def _reply(self, source: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
         taken = offer(source, frames)
         self.counters.dropped += not taken
         return taken
+
+
+def _refusal(sender: bytes, recipient: bytes, *, is_front: bool) -> str:
+    """Why a message is not carried, whoever the recipient is; empty if it is."""
+    if sender == recipient:
+        return "a message cannot go to its sender"
+    # With the name of a service a client could answer as one, and had its calls while it is started again.
+    if is_front and sender.endswith(SERVICE):
+        name = _text(recipient[:NAME_MAX])
+        return f"nobody but a service, which has the backend, may write to {name} as {_text(sender)}"
+    if is_front and station_of(sender):
+        return f"{_text(sender)} is the name of a station's program: use a name without a slash"
+    return ""
 
 
 def _text(name: bytes) -> str:

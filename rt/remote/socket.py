@@ -92,9 +92,11 @@ class Socket:
         socket_type: DEALER, ROUTER, PUB, SUB and their like. REQ and REP are refused: one lost answer stops them for ever.
         options: ZMQ option -> value, over `DEFAULTS`. They are set before anything is bound or connected.
         context: Where the socket belongs; by default the one of this process, made at the first use, never before a fork.
+        names_peer: Whether `peer_identity` is wanted.
 
     Attributes:
         counters: What passed.
+        peer_identity: The name that the sender of the last received message gives itself; empty if it is no text.
         source: Of a ROUTER: number of the connection that the last received message came over, or -1 if it has none. A
             number is used again once its connection is closed.
 
@@ -109,11 +111,14 @@ class Socket:
         *,
         options: Mapping[int, int | bytes] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        names_peer: bool = False,
     ) -> None:
         if socket_type in (zmq.REQ, zmq.REP):
             raise ValueError("REQ and REP stop at the first lost answer; use DEALER and ROUTER")
         self.counters = Counters()
         self.source = -1
+        self.peer_identity = ""
+        self._names_peer = names_peer
         self._context = context
         self._socket = (context or zmq.Context.instance()).socket(socket_type)
         self._files: dict[str, os.stat_result] = {}
@@ -159,21 +164,26 @@ class Socket:
             self._monitor.close()
         self._socket.close()
 
-    def bind(self, address: str) -> str:
+    def bind(self, address: str, *, descriptor: int = -1) -> str:
         """Bind to an address and return the real one (`tcp://127.0.0.1:*` takes a free port).
+
+        Args:
+            address: The address.
+            descriptor: Of a socket that listens there already; it belongs to ZMQ from now on.
 
         Raises:
             InstanceBusyError: Another program holds the address.
             ConfigError: It is no address of this machine, or may not be used.
         """
         try:
+            self._set(zmq.USE_FD, descriptor)
             self._socket.bind(address)
         except zmq.ZMQError as error:
             raise bind_error(address, error.errno, zmq.strerror(error.errno or 0)) from error
         finally:
             self._settle()
         endpoint = cast(bytes, self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
-        if endpoint.startswith(f"{_FILE}/"):
+        if endpoint.startswith(f"{_FILE}/") and descriptor < 0:
             with contextlib.suppress(OSError):  # removed already: to be mended
                 self._files[endpoint] = Path(endpoint.removeprefix(_FILE)).lstat()
                 _bound.add(self)
@@ -301,6 +311,8 @@ class Socket:
             part = self._socket.recv(_NOWAIT, copy=False)
             if self._routes:
                 self.source = _source(part)
+            if self._names_peer:
+                self.peer_identity = _identity(part)
             frames = [part.bytes]
             while part.more and len(frames) < MAX_FRAMES:
                 part = self._socket.recv(_NOWAIT, copy=False)
@@ -431,6 +443,13 @@ def _source(part: zmq.Frame) -> int:
         return part.get(_SOURCE)
     except zmq.ZMQError:
         return -1  # from within this process
+
+
+def _identity(part: zmq.Frame) -> str:
+    try:
+        return str(part.get("Identity"))
+    except (zmq.ZMQError, UnicodeDecodeError):
+        return ""
 
 
 async def terminate(context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:

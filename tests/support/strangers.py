@@ -1,5 +1,6 @@
 """What strangers send: the beginning of ZMTP by hand, and values as hypothesis makes them."""
 
+import contextlib
 import socket
 import struct
 from typing import Any
@@ -17,7 +18,10 @@ def introduce(stream: socket.socket, identity: bytes, *frames: bytes) -> None:
     """Hear the greeting of the other side, say who we are, and send some bytes; `GREETING` was sent before."""
     heard = b""
     while len(heard) < len(GREETING):
-        heard += stream.recv(len(GREETING) - len(heard))
+        data = stream.recv(len(GREETING) - len(heard))
+        if not data:
+            raise ConnectionError("the other side hung up")
+        heard += data
     ready = b"\x05READY" + b"".join(
         bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
         for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", identity))
@@ -76,3 +80,32 @@ def payloads(draw: st.DrawFn) -> bytes:
     if kind == 5:
         raw[draw(st.integers(0, len(raw) - 1))] = draw(st.integers(0, 255))
     return bytes(raw)
+
+
+def pipelined(payload: bytes) -> bytes:
+    """A whole conversation of a DEALER without security, sent without hearing the other side: one message to a service."""
+    ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+    return GREETING + bytes([0x04, len(ready)]) + ready + frames_of(b"greeter-service", payload)
+
+
+def call(port: int, payload: bytes) -> None:
+    """Try to say something to a router over TCP; prints whether it closed the connection or greeted back with a READY."""
+    with socket.create_connection(("127.0.0.1", port)) as stream:
+        stream.settimeout(30)
+        with contextlib.suppress(ConnectionError):
+            stream.sendall(GREETING)
+            introduce(stream, b"stranger", frames_of(b"greeter-service", bytes.fromhex(payload.decode())))
+        heard = b""
+        with contextlib.suppress(ConnectionError):
+            while data := stream.recv(4096):
+                heard += data
+                if b"READY" in heard:
+                    break
+    print("admitted" if b"READY" in heard else "closed")  # noqa: T201 - the answer
+
+
+def subscribe(stream: socket.socket) -> None:
+    """Ask a PUB for everything it publishes, without security."""
+    ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 3) + b"SUB"
+    with contextlib.suppress(ConnectionError):
+        stream.sendall(GREETING + bytes([0x04, len(ready)]) + ready + frames_of(b"\x01"))
