@@ -26,7 +26,6 @@ import trio
 import zmq
 
 from rt.errors import ConfigError
-from rt.instance import is_file
 from rt.protocol import rpc
 from rt.remote.binding import bind_error
 from rt.remote.counters import Counters
@@ -197,7 +196,7 @@ class Socket:
         Raises:
             InstanceBusyError, ConfigError: An address cannot be bound.
         """
-        missing = [each for each, file in self._files.items() if not is_file(Path(each.removeprefix(_FILE)), file)]
+        missing = [each for each, file in self._files.items() if not _is_file(Path(each.removeprefix(_FILE)), file)]
         if missing and not self._closed:
             secured = {option: self._socket.getsockopt(option) for option in (zmq.CURVE_SERVER, zmq.ZAP_DOMAIN)}
             try:
@@ -443,6 +442,14 @@ def _source(part: zmq.Frame) -> int:
         return part.get(_SOURCE)
     except zmq.ZMQError:
         return -1  # from within this process
+
+
+def _is_file(path: Path, before: os.stat_result) -> bool:
+    """As `rt.instance.is_file`, which a child does not import."""
+    try:
+        return os.path.samestat(path.lstat(), before)
+    except OSError:
+        return False
 
 
 def _identity(part: zmq.Frame) -> str:
