@@ -30,7 +30,7 @@ _NETWORK = "it decides who reaches the robot"
 _FILES = "it names files of the robot's computer"
 _DISK = "it decides how much of the disk is used"
 _SOCKETS = "it could take the locks off the robot's sockets"
-_SAFETY = "it decides what moves without a driver"
+_SAFETY = "it decides when devices stop"
 REASONS: Mapping[str, str] = MappingProxyType(
     {
         "instance": "what is set is kept under this name",
@@ -44,6 +44,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "dev_ports_denied": _FILES,
         "client_option": _SOCKETS,
         "service_option": _SOCKETS,
+        "exec_cutoffs": _SAFETY,
         "teleop_needs_gamepad": _SAFETY,
     }
 )
