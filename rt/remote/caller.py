@@ -7,6 +7,8 @@ from contextvars import ContextVar
 
 import msgspec
 
+from rt.remote.stations import station_of
+
 
 class SourceAddress(bytes):
     """`host:port` of a datagram's source, with what the node knows of the datagram.
@@ -38,6 +40,8 @@ class Caller(msgspec.Struct, frozen=True):
     @property
     def station(self) -> str:
         """The station whose key proves the call; empty for the robot's own user, and where no keys are used."""
+        if self.is_routed:
+            return station_of(self.peer)
         return self.peer.station if isinstance(self.peer, SourceAddress) else ""
 
 

@@ -252,6 +252,24 @@ async def test_only_the_one_in_control_and_the_robots_user_may_command(
     assert driving.may_command(station("blue")) is None
 
 
+async def test_a_station_is_the_same_driver_by_call_and_by_datagram(
+    feed: GamepadFeed, autojump_clock: MockClock
+) -> None:
+    driving = feed.driving
+    call = Caller(b"blue/panel", is_routed=True)
+    feed.feed({0: NEUTRAL}, Stamp("run", 1), sender_of(station("blue"), "run"))
+    feed.feed({0: PUSHED}, Stamp("run", 2), sender_of(call, "run"))
+    assert (driving.is_live, driving.report().commander) == (True, "blue")
+    assert driving.may_command(call) is None
+    assert driving.may_command(Caller(b"red/panel", is_routed=True)) is not None
+    driving.take_control(Caller(b"red/panel", is_routed=True))
+    assert driving.report().commander == "red"
+    with pytest.raises(ControlRefusedError):
+        feed.feed({0: NEUTRAL}, Stamp("run", 3), sender_of(call, "run"))
+    feed.feed({0: NEUTRAL}, Stamp("other", 1), sender_of(station("red"), "other"))
+    assert driving.is_live
+
+
 async def test_who_may_take_and_release_control(feed: GamepadFeed, autojump_clock: MockClock) -> None:
     driving = feed.driving
     with pytest.raises(RemoteCallError, match="name the station"):

@@ -99,6 +99,37 @@ async def test_a_station_drives_with_its_key_until_it_is_revoked(robot: Robot, a
     assert robot.root() == root
 
 
+async def test_a_second_station_commands_nothing_until_it_takes_control(robot: Robot, away: Elsewhere) -> None:
+    motor = await opened(robot, "blue", "red")
+    await robot.call("teleop")
+    async with away.driving(robot, "0.5", "blue.rtkey"):
+        await motor.written(duty_cycle=0.5)
+        async with away.driving(robot, "-0.5", "red.rtkey"):
+            await robot.said("gamepad update refused", station="red", commander="blue")
+            for method, arguments in (("teleop", ()), ("auto", ()), ("execute", ('[{"func": "teleop_main"}]',))):
+                done = await away.call(robot, method, *arguments, key="red.rtkey")
+                assert done.returncode == 1
+                assert "blue has control of the robot, not red; `rt call take_control red` takes it over" in done.stderr
+            done = await away.call(robot, "take_control", "blue", key="red.rtkey")
+            assert "station red can take control for itself only" in done.stderr
+            done = await away.call(robot, "release_control", key="red.rtkey")
+            assert "only the station in control can release it" in done.stderr
+            assert await robot.call("mode") == "teleop"
+
+            since = len(motor.messages)
+            done = await away.call(robot, "take_control", key="red.rtkey")
+            assert done.returncode == 0, done.stderr
+            await robot.said("control taken over", station="red", former="blue")
+            await motor.written(duty_cycle=-0.5, since=since)
+            assert (await robot.call("stations"))["commander"] == "red"
+            done = await away.call(robot, "teleop", key="blue.rtkey")
+            assert "red has control of the robot, not blue" in done.stderr
+            done = await away.call(robot, "idle", key="blue.rtkey")
+            assert done.returncode == 0, done.stderr
+            await motor.disabled(since)
+            assert await robot.call("mode") == "idle"
+
+
 async def test_replayed_and_forged_gamepads_are_dropped_and_counted(robot: Robot, away: Elsewhere) -> None:
     motor = await opened(robot, "blue")
     await robot.call("teleop")
