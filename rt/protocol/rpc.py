@@ -8,6 +8,9 @@ whoever does not know one ignores it:
 
 - `[2, "$cancel", [id]]`, from a caller to a service: nobody waits for the answer to request `id` any more. The service stops
   the method, unless that was marked as urgent, and answers the request with an error if it had no answer yet.
+- `[2, "$hello", [name, ...]]`, from any peer to its router, addressed with the empty identity: the peer understands these
+  notifications and wants them (`$gone` is the only one). It is a hello too: a router answers it, like an empty payload, with
+  an empty payload. A router sends nothing unasked to a peer that has not said so over its present connection.
 - `[2, "$gone", [identity, ...]]`, from a router (whose identity is empty): these peers have gone, and with them whoever
   waited for answers, or should have given them. A router tells its services of every peer, and other peers of services. What
   was said in the name of another peer is ignored.
@@ -90,6 +93,10 @@ GONE = "$gone"
 """Says which peers of a router have gone; its arguments are their identities (bin)."""
 
 
+HELLO = "$hello"
+"""Says which notifications of the protocol a peer understands; its arguments are their names."""
+
+
 def _refuse_extension(code: int, _data: memoryview) -> NoReturn:
     raise ValueError(f"extension type {code} is not used here")
 
@@ -116,6 +123,26 @@ def encode(message: Envelope) -> bytes:
             size=len(data),
         )
     return data
+
+
+ANNOUNCEMENT = encode(Notification(HELLO, [GONE]))
+"""The hello of rt's own clients and services."""
+
+
+def understood(data: bytes) -> list[Any] | None:
+    """Return the names in the hello of a peer, which are empty in an empty payload, or None if it is no hello."""
+    if not data:
+        return []
+    head = peek(data)
+    if not isinstance(head, Notification) or head.method != HELLO:
+        return None
+    if len(data) > HEAD_MAX:
+        return []
+    try:
+        message = decode(data)
+    except RemoteProtocolError:
+        return None
+    return message.params if isinstance(message, Notification) else None
 
 
 def peek(data: bytes) -> Request | Notification | None:

@@ -6,6 +6,7 @@ dropped and counted. A service is told when its answer is not waited for any mor
 """
 
 import contextlib
+import math
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -18,6 +19,9 @@ from rt.errors import LocalProtocolError, RemoteCallError, RemoteProtocolError
 from rt.protocol import rpc
 from rt.remote.counters import ClientCounters
 from rt.remote.node import Node
+
+ANNOUNCE_INTERVAL = 1.0
+"""Least time between two announcements to the router that this client understands `rpc.GONE`, in s; only calls announce."""
 
 TAKE_BACK_TIME = 0.05
 """How long a call that has ended without an answer may try to tell the service so, in s."""
@@ -81,6 +85,7 @@ class Client:
         self._timeout = timeout
         # Answers to an earlier client of the same identity must not be taken for ours.
         self._next_id = secrets.randbelow(rpc.ID_MAX + 1)
+        self._announced_at = -math.inf
         self._calls: dict[int, _OpenCall] = {}
         self._scope: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
@@ -162,6 +167,7 @@ class Client:
                     pass
                 else:
                     sent = True
+                    await self._announce()
                     await call.answered.wait()
         finally:
             del self._calls[call_id]
@@ -170,6 +176,13 @@ class Client:
         if not sent:
             raise self._unsent(place)
         return self._result(call, place)
+
+    async def _announce(self) -> None:
+        """Ask the router for `rpc.GONE`; again with later calls, because the connection may be a new one."""
+        now = trio.current_time()
+        if self.node.routed and now - self._announced_at >= ANNOUNCE_INTERVAL:
+            self._announced_at = now
+            await self.node.post(b"", rpc.ANNOUNCEMENT)
 
     def _result(self, call: _OpenCall, place: dict[str, Any]) -> Any:
         if call.deserted:

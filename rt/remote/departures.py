@@ -30,6 +30,13 @@ class Departures:
     def __len__(self) -> int:
         return len(self._speaker)
 
+    def connection_of(self, identity: bytes) -> int | None:
+        """The newest connection that an identity speaks over."""
+        return self._connection.get(identity)
+
+    def __contains__(self, identity: object) -> bool:
+        return identity in self._connection
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(list(self._connection))
 

@@ -2,7 +2,7 @@
 
 The rules of this module: each side of a router has numbers of connections of its own, since that of one that was closed is soon
 the number of another one, perhaps at the other side; and however many peers go, nobody is told more than `1 / GATHER_TIME` times
-a second.
+a second. Only peers that have announced that they understand it are told.
 """
 
 import contextlib
@@ -62,10 +62,10 @@ class Farewell:
         self._log = logger
         self._stations = stations
         self._departures = {side: Departures(self._tell_takeover) for side in (front, back)}
-        self._sides: tuple[Socket | StationSide, ...] = (
-            (front, back, stations) if stations is not None else (front, back)
-        )
         self._events = {side: side.monitor(CONNECTIONS) for side in (front, back)}
+        # The connection that an announcement came over; -1 for stations and within this process.
+        self._informed: dict[bytes, int] = {}
+        self._informed_before: set[bytes] = set()  # of those that are leaving
         self._said_at = -math.inf
         self._leaving: list[bytes] = []
         self._nursery: trio.Nursery | None = None
@@ -84,8 +84,15 @@ class Farewell:
         """Where it is noted who speaks at a side; whom that says to be gone, `take_leave` is told of."""
         return self._departures[side]
 
+    def announce(self, side: Socket | StationSide, identity: bytes) -> None:
+        """Note that a peer understands `rpc.GONE` and wants it, for as long as its connection stands."""
+        self._informed[identity] = side.source
+
     def take_leave(self, gone: Sequence[bytes]) -> None:
         """Tell of those who have gone, soon."""
+        for identity in gone:
+            if self._informed.pop(identity, None) is not None:
+                self._informed_before.add(identity)
         if not self._leaving and self._nursery is not None:
             self._nursery.start_soon(self._see_off)
         self._leaving.extend(gone)
@@ -105,6 +112,7 @@ class Farewell:
     async def _see_off(self) -> None:
         await trio.sleep(GATHER_TIME)
         gone, self._leaving = self._leaving, []
+        informed, self._informed_before = self._informed_before, set()
         # Who called itself by a service's name at the frontend has not taken the service along.
         services = [each for each in gone if each in self._services and not is_there(each, self._back)]
         if services:
@@ -116,7 +124,22 @@ class Farewell:
         named = [identity for identity in gone if not identity.startswith(b"\0")]
         if named:
             await trio.sleep(RETURN_TIME)
-            self._dismiss([each for each in named if not any(is_there(each, side) for side in self._sides)])
+            self._dismiss([each for each in named if not self._is_back(each, ask=each in informed)])
+
+    def _understands(self, identity: bytes) -> bool:
+        connection = self._informed.get(identity)
+        # A newer connection of the same name may be another program.
+        return connection is not None and (
+            connection < 0 or any(each.connection_of(identity) == connection for each in self._departures.values())
+        )
+
+    def _is_back(self, identity: bytes, *, ask: bool) -> bool:
+        """Whether a peer has spoken over a new connection, or has one; only a peer of rt is asked, which others would not expect."""
+        if any(identity in departures for departures in self._departures.values()):
+            return True
+        if self._stations is not None and identity in self._stations:
+            return True
+        return ask and any(is_there(identity, side) for side in self._departures)
 
     def _dismiss(self, gone: Sequence[bytes]) -> None:
         """Tell the services of callers who have gone."""
@@ -127,7 +150,7 @@ class Farewell:
         for first in range(0, len(gone), GONE_MAX):
             payload = rpc.encode(rpc.Notification(rpc.GONE, list(gone[first : first + GONE_MAX])))
             for peer in peers:
-                if not offer(side, (peer, b"", payload)):
+                if self._understands(peer) and not offer(side, (peer, b"", payload)):
                     self._counters.dropped += 1
                     self._log.debug("a peer was not told who has gone", peer=peer.decode(errors="backslashreplace"))
 

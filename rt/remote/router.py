@@ -139,9 +139,11 @@ class Router:
             self.counters.malformed += 1
             return None
         sender, recipient, payload = frames
-        if not payload:
+        if (not payload or not recipient) and (wanted := rpc.understood(payload)) is not None:
+            if self._farewell is not None and rpc.GONE in wanted:
+                self._farewell.announce(source, sender)
             self._greet(sender, source, back)
-            return sender if source is back else None
+            return sender
         if refusal := _refusal(sender, recipient, is_front=source is front):
             self._answer(frames, source, lambda _: refusal)
             return None

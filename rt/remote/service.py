@@ -134,7 +134,7 @@ class Service:
     async def _announce(self) -> None:
         while True:
             try:
-                await self.node.send(b"", b"")
+                await self.node.send(b"", rpc.ANNOUNCEMENT)
             except trio.TooSlowError:
                 await trio.sleep(ANNOUNCE_INTERVAL / 20)  # no router yet
             else:

@@ -31,5 +31,14 @@ const learned = {
 };
 await socket.send(["executor-service", encode([2, "idle", []])]);
 learned.afterNotification = await call("executor-service", "mode");
+
+// A service that ends is told only to peers that have asked for that: each answer is the next message.
+const device = async () => (await call("broker-service", "status")).result.find((child) => child.name === "device");
+const before = await device();
+process.kill(before.pid, "SIGKILL");
+const renewed = (child) => child.pid && child.pid !== before.pid && child.state === "ready";
+while (!renewed(await device())) await new Promise((resolve) => setTimeout(resolve, 20));
+do learned.afterRestart = await call("device-service", "list_uids");
+while (learned.afterRestart.error);
 console.log(JSON.stringify(learned));
 socket.close();

@@ -345,3 +345,102 @@ async def test_nobody_ends_the_calls_of_a_service_by_leaving_in_its_name(tmp_pat
             assert await here.client.call.quick() == 1
         assert len(here.client._calls) == 1
         handler.gate.set()
+
+
+async def test_only_peers_that_have_announced_it_are_told_who_has_gone(tmp_path: Path) -> None:
+    handler = Slow()
+    async with serving(tmp_path, handler) as here, trio.open_nursery() as nursery:
+        foreign = SocketNode(zmq.DEALER, "foreign", connections=here.router.frontends)
+        polite = SocketNode(zmq.DEALER, "polite", connections=here.router.frontends)
+        foreign_service = SocketNode(zmq.DEALER, "foreign-service", connections=here.router.backends)
+        async with foreign, polite, foreign_service:
+            for node in (foreign, foreign_service):
+                await node.send(b"", b"")
+                assert await node.recv() == (b"", b"")
+            await foreign.send(ADDRESS.encode(), rpc.encode(rpc.Request(1, "quick", [])))
+            assert await foreign.recv() == (ADDRESS.encode(), rpc.encode(rpc.Response(1, None, 1)))
+            await polite.send(b"", rpc.encode(rpc.Notification("$hello", ["$trace", "$gone"])))
+            assert await polite.recv() == (b"", b"")
+
+            async with trio.open_nursery() as mortals:
+                node = SocketNode(zmq.DEALER, "mortal-service", connections=here.router.backends)
+                await mortals.start(Service(node, Slow()).run)
+                async with here.visitor() as stranger:
+                    assert await stranger.call.quick() == 1
+                mortals.cancel_scope.cancel()
+            assert await polite.recv() == (b"", rpc.encode(rpc.Notification("$gone", [b"mortal-service"])))
+            while here.router.counters.gone < 1:  # the stranger
+                assert await here.client.call.quick() == 1
+            for node in (foreign, foreign_service):
+                await node.send(b"", b"")
+                assert await node.recv() == (b"", b"")  # and nothing before it
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_foreign_peer_that_comes_back_silently_is_sent_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(farewell, "RETURN_TIME", 0.05)
+    async with serving(tmp_path, Slow()) as here:
+        async with SocketNode(zmq.DEALER, "foreign", connections=here.router.frontends) as node:
+            await node.send(ADDRESS.encode(), rpc.encode(rpc.Request(1, "quick", [])))
+            await node.recv()
+        async with SocketNode(zmq.DEALER, "foreign", connections=here.router.frontends) as again:
+            while here.router.counters.gone < 1:
+                assert await here.client.call.quick() == 1
+            await again.send(ADDRESS.encode(), rpc.encode(rpc.Request(2, "quick", [])))
+            assert await again.recv() == (ADDRESS.encode(), rpc.encode(rpc.Response(2, None, 1)))
+
+
+async def test_an_announcement_ends_with_the_connection_that_it_came_over(tmp_path: Path) -> None:
+    async with serving(tmp_path, Slow()) as here:
+        assert await here.client.call.quick() == 1
+        leaving = here.router._farewell
+        assert leaving is not None
+        while not leaving._understands(b"test-client"):
+            assert await here.client.call.quick() == 1
+        assert leaving._understands(ADDRESS.encode())
+        async with SocketNode(zmq.DEALER, "twin", connections=here.router.frontends) as node:
+            await node.send(b"", rpc.ANNOUNCEMENT)
+            assert await node.recv() == (b"", b"")
+            assert leaving._understands(b"twin")
+            async with SocketNode(zmq.DEALER, "twin", connections=here.router.frontends) as foreign:
+                await foreign.send(b"", b"")
+                assert await foreign.recv() == (b"", b"")
+                assert not leaving._understands(b"twin")
+        async with here.visitor() as stranger:
+            assert await stranger.call.quick() == 1
+        while len(leaving._informed) > 2:
+            assert await here.client.call.quick() == 1
+        assert set(leaving._informed) == {b"test-client", ADDRESS.encode()}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        rpc.encode(rpc.Notification("$hello", [])),
+        rpc.encode(rpc.Notification("$hello", [7, None, ["$gone"], {"$gone": 1}])),
+        rpc.encode(rpc.Notification("$hello", ["$gone", "x" * 2000])),
+    ],
+)
+async def test_a_hello_without_a_known_name_is_a_hello(tmp_path: Path, payload: bytes) -> None:
+    async with (
+        serving(tmp_path, Slow()) as here,
+        SocketNode(zmq.DEALER, "odd", connections=here.router.frontends) as node,
+    ):
+        await node.send(b"", payload)
+        assert await node.recv() == (b"", b"")
+        assert here.router._farewell is not None
+        assert b"odd" not in here.router._farewell._informed
+
+
+@pytest.mark.parametrize("payload", [b"\xc1", b"\x93\x02\xa6$hello\xc1", b"\x93\x02\xa6$hello", b"x" * 9000])
+async def test_bytes_to_the_router_that_are_no_hello_are_dropped(tmp_path: Path, payload: bytes) -> None:
+    async with (
+        serving(tmp_path, Slow()) as here,
+        SocketNode(zmq.DEALER, "odd", connections=here.router.frontends) as node,
+    ):
+        await node.send(b"", payload)
+        await node.send(b"", b"")
+        assert await node.recv() == (b"", b"")
+        assert await here.client.call.quick() == 1

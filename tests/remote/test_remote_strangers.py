@@ -91,7 +91,8 @@ async def test_an_answer_counts_only_if_it_is_of_whoever_was_asked() -> None:
     async with Client(wire) as client, trio.open_nursery() as nursery:
         nursery.start_soon(call, client)
         await trio.testing.wait_all_tasks_blocked()
-        ((peer, payload),) = wire.sent
+        (peer, payload), announcement = wire.sent
+        assert announcement == (b"", rpc.ANNOUNCEMENT)
         request = rpc.decode(payload)
         assert isinstance(request, rpc.Request)
         wire.put.send_nowait((b"wrong-service", rpc.encode(rpc.Response(request.id, None, "forged"))))

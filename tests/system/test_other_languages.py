@@ -4,8 +4,10 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,19 @@ def _call_everything(address: str, uid: str) -> None:
         client.notify("device-service", "$cancel", 1)
         assert client.call("executor-service", "mode") == (None, "idle")
         assert client.call("device-service", "list_uids") == (None, [uid])
+        # A service that ends is told only to peers that have asked for that: each answer is the next message.
+        _, children = client.call("broker-service", "status")
+        (child,) = [each for each in children if each["name"] == "device"]
+        os.kill(child["pid"], signal.SIGKILL)
+        while _pid_of_device(client) in {None, child["pid"]}:
+            time.sleep(0.01)
+        while client.call("device-service", "list_uids") != (None, [uid]):
+            time.sleep(0.01)
+
+
+def _pid_of_device(client: TinyClient) -> int | None:
+    _, children = client.call("broker-service", "status")
+    return next((each["pid"] for each in children if each["name"] == "device" and each["state"] == "ready"), None)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +132,7 @@ async def test_a_program_in_node_calls_the_robot(robot: Robot, node_home: Path) 
     assert message == "read: argument uid came as 5: Expected `str`, got `int`"
     assert context["argument"] == "uid"
     assert "there is no service nobody-service" in learned["absent"]["error"][0]
+    assert learned["afterRestart"] == {"error": None, "result": []}
 
 
 async def in_thread(function: Callable[[], None]) -> None:
