@@ -4,7 +4,7 @@ A mode is one run of the main thread (load, setup once, main at its period) and 
 ends the process, when its requests are executed, when an error ends it, and when no function of the team runs any more.
 """
 
-import functools
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class ModeRunner:
         actions.on_error = self._keeper.restart
         self._state = RunState()
         self._reporter = reporter
-        self._scope = trio.CancelScope()
+        self._end = trio.Event()
         self._reason = ""
         self.output = TeamOutput(self._state)
         names = {
@@ -105,8 +105,7 @@ class ModeRunner:
         await channel.send(commands.encode(commands.Loaded(str(self._program.path))))
         if not isinstance(await self._receive(channel), commands.Go):
             return
-        over = await self._execute(Mode(command.mode), requests, command)
-        await channel.send(commands.encode(over))
+        await self._execute(channel, Mode(command.mode), requests, command)
 
     async def _receive(self, channel: trio.socket.SocketType) -> commands.Prepare | commands.Go | None:
         data = await channel.recv(commands.MAX_MESSAGE)
@@ -116,36 +115,43 @@ class ModeRunner:
             self._log.error("the root's command cannot be read", reason=str(error))
             return None
 
-    async def _execute(self, mode: Mode, requests: list[ExecutionRequest], command: commands.Prepare) -> commands.Over:
+    async def _execute(
+        self,
+        channel: trio.socket.SocketType,
+        mode: Mode,
+        requests: list[ExecutionRequest],
+        command: commands.Prepare,
+    ) -> None:
+        """Run the mode and tell the root how it went: before code is waited for that is late."""
         self._state.begin(mode, gamepads=command.gamepads)
-        error: BaseException | None = None
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(self._keeper.run)
-                    await nursery.start(self._actions.run)
-                    error = await self._main_thread.finish(Run(requests, self._keeper, hold=command.partial))
-                    if command.partial and error is None:
-                        await self._actions.all_ended()
-                        error = ExecutionError("no function of the team's code runs any more: the mode ends")
-                    nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._keeper.run)
+                await nursery.start(self._actions.run)
+                nursery.start_soon(self._watch_end, channel, nursery.cancel_scope)
+                error = await self._main_thread.finish(Run(requests, self._keeper, hold=command.partial))
+                if command.partial and error is None:
+                    await self._actions.all_ended()
+                    error = ExecutionError("no function of the team's code runs any more: the mode ends")
+                await channel.send(commands.encode(_over(error)))
+                nursery.cancel_scope.cancel()
         finally:
             self._keeper.close()
             self._state.gamepads = False
             self._reporter.forget()
             self.output.finish()
-        if self._reason:
-            error = ExecutionError(self._reason)
-        return _over(error)
+
+    async def _watch_end(self, channel: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+        await self._end.wait()
+        await channel.send(commands.encode(commands.Over(self._reason)))
+        scope.cancel(self._reason)
 
     def _end_soon(self, reason: str) -> None:
         """End the mode because of what its commander did. Any thread."""
         self._reason = reason
         self._log.error(reason, mode=self._state.mode.name.lower())
-        try:
-            self._token.run_sync_soon(functools.partial(self._scope.cancel, reason))
-        except trio.RunFinishedError:
-            return
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._end.set)
 
 
 def _over(error: BaseException | None) -> commands.Over:
