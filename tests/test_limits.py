@@ -1,8 +1,16 @@
+"""What a robot needs of the system, and what it says where that is not allowed."""
+
+import errno
+import os
 import resource
 
 import pytest
 
+from rt import limits
+from rt.errors import ConfigError
 from rt.limits import allow_descriptors
+
+LIMITS = [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS, resource.RLIMIT_DATA]
 
 
 @pytest.mark.parametrize(
@@ -28,3 +36,65 @@ def test_a_limit_that_is_none_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("it was lowered"))
     assert allow_descriptors(4096) == 4096
+
+
+def test_limits_are_raised_to_what_a_robot_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    low = dict.fromkeys((*LIMITS, resource.RLIMIT_NPROC), (10, 1 << 40))
+    monkeypatch.setattr(resource, "getrlimit", lambda number: low[number])
+    monkeypatch.setattr(resource, "setrlimit", low.__setitem__)
+    limits.provide()
+    assert low[resource.RLIMIT_NOFILE] == (limits.DESCRIPTORS, 1 << 40)
+    assert {low[number][0] for number in low} == {limits.DESCRIPTORS, 1 << 40}
+
+
+def test_enough_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("it was changed"))
+    limits.provide()
+
+
+@pytest.mark.parametrize("number", LIMITS)
+def test_limit_that_is_too_low_is_named_with_the_number_that_is_needed(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda asked: (4096, 4096) if asked == number else unlimited)
+    monkeypatch.setattr(limits, "_LIMITS", [each._replace(needed=max(each.needed, 8192)) for each in limits._LIMITS])
+    with pytest.raises(
+        ConfigError, match=r"the limit of .* is 4.*, and a robot needs [0-9]+.*: raise it with `ulimit"
+    ) as caught:
+        limits.provide()
+    assert caught.value.EXIT_CODE == 78
+
+
+def test_limit_of_processes_counts_what_the_user_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(limits, "_tasks", lambda uid: 70 if uid == 1000 else 0)
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda asked: (100, 100) if asked == resource.RLIMIT_NPROC else unlimited
+    )
+    with pytest.raises(ConfigError, match="the limit of processes is 100, and a robot needs 110"):
+        limits.provide()
+    monkeypatch.setattr(limits, "_tasks", lambda _: 50)
+    limits.provide()
+
+
+def test_own_processes_are_counted() -> None:
+    assert limits._tasks(os.getuid()) >= 1
+    assert limits._tasks(4_000_000_000) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EAGAIN, "ulimit -u"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.ENFILE, "sysctl"),
+        (errno.ENOENT, "No such file"),
+    ],
+)
+def test_failed_call_names_the_limit(code: int, words: str) -> None:
+    assert words in limits.explain(OSError(code, os.strerror(code)))

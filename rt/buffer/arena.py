@@ -12,7 +12,6 @@ place, in which every lock refuses to be taken (`rt.buffer.mutex`).
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import mmap
 import os
@@ -22,6 +21,7 @@ from typing import Any, Final, Self
 
 from rt.buffer import mutex
 from rt.errors import ConfigError, DeviceBufferError
+from rt.limits import explain
 
 SIZE: Final = 16 << 20
 """Bytes of an arena; pages are allocated when a segment is made in them."""
@@ -73,7 +73,7 @@ class Arena:
         try:
             self.fd = os.memfd_create(f"rt-{label}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
-            raise ConfigError(f"cannot create shared memory: {_reason(error)}") from None
+            raise ConfigError(f"cannot create shared memory: {explain(error)}") from None
         try:
             os.ftruncate(self.fd, SIZE)
             os.posix_fallocate(self.fd, 0, _FIRST)
@@ -83,7 +83,7 @@ class Arena:
             self.mapping = Mapping.of(self.fd)
         except OSError as error:
             os.close(self.fd)
-            raise ConfigError(f"cannot create {SIZE >> 20} MiB of shared memory: {_reason(error)}") from None
+            raise ConfigError(f"cannot create {SIZE >> 20} MiB of shared memory: {explain(error)}") from None
         self.prefix = f"{_DESCRIPTOR}{self.fd}/"
 
     @property
@@ -199,7 +199,7 @@ class Mapping(mmap.mmap):
             entry.name, entry.offset, entry.size = encoded, offset, size
             directory.count = index + 1
         except OSError as error:
-            raise DeviceBufferError(f"no memory for the buffer {name}: {_reason(error)}", segment=name) from error
+            raise DeviceBufferError(f"no memory for the buffer {name}: {explain(error)}", segment=name) from error
         finally:
             self._lock.release()
         return memory
@@ -275,7 +275,7 @@ def reach(location: str) -> Iterator[tuple[Mapping, int]]:
         except (OSError, ValueError, DeviceBufferError) as error:
             known = _located.get(location)
             if known is None:
-                reason = _reason(error) if isinstance(error, OSError) else str(error)
+                reason = explain(error) if isinstance(error, OSError) else str(error)
                 raise DeviceBufferError(f"the shared memory of the robot cannot be used: {reason}") from error
             mapping, fd = known, -1
         yield mapping, fd
@@ -301,17 +301,6 @@ def _initialize(memory: mmap.mmap) -> None:
 
 def _not_an_arena(fd: int) -> DeviceBufferError:
     return DeviceBufferError(f"descriptor {fd} is not the shared memory of a robot of this version of rt")
-
-
-def _reason(error: OSError) -> str:
-    match error.errno:
-        case errno.EMFILE | errno.ENFILE:
-            return f"{error.strerror}; raise the limit of file descriptors (`ulimit -n`)"
-        case errno.EFBIG:
-            return f"{error.strerror}; raise the limit of file sizes (`ulimit -f`) to at least {SIZE >> 10} KiB"
-        case errno.ENOMEM | errno.ENOSPC:
-            return f"{error.strerror}; the system, or this service's memory limit, has no memory left"
-    return error.strerror or str(error)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

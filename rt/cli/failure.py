@@ -12,11 +12,15 @@ from pathlib import Path
 import click
 
 from rt.errors import ConfigError, RuntimeBaseException, leaves
+from rt.limits import explain
 
 _NO_INPUT = 66  # sysexits EX_NOINPUT
 _INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
+_OS_ERROR = 71  # sysexits EX_OSERR
 _OUTPUT_ERROR = 74  # sysexits EX_IOERR
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_NO_THREAD = "can't start new thread"
 _UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _QUOTE = "'"
 _QUOTES = "'\""
@@ -71,6 +75,12 @@ def _report_surroundings(causes: list[BaseException]) -> int | None:
         if isinstance(each, OSError) and each.errno in _UNWRITTEN and (each.filename or _is_output_lost()):
             _say(f"{each.filename or 'what this prints'} cannot be written: {each.strerror}")
             return _OUTPUT_ERROR
+        if isinstance(each, OSError) and each.errno in _SCARCE:
+            _say(explain(each))
+            return _OS_ERROR
+        if isinstance(each, RuntimeError) and str(each) == _NO_THREAD:
+            _say(f"{each}: raise the limits of processes (`ulimit -u`) and of address space (`ulimit -v`)")
+            return _OS_ERROR
         if isinstance(each, FileNotFoundError) and not _has_directory():
             _say("the directory that this shell is in has been removed: change to another one")
             return _NO_INPUT

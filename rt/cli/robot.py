@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from rt import catalog, log
+from rt import catalog, limits, log
 from rt.app import Application
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
@@ -125,6 +125,7 @@ def start(
     """
     # What systemd's watchdog ends with SIGABRT, or a library with SIGSEGV: where it was is then in the journal.
     faulthandler.enable()
+    limits.provide()
     instance = Instance.locate(config.instance)
     resolved = config.resolved(instance.directory)
     level = level or ("warning" if quiet else resolved.log_level)

@@ -21,6 +21,7 @@ import msgspec
 
 from rt.errors import ConfigError, InstanceAbsentError, InstanceBusyError
 from rt.instance import leftovers
+from rt.limits import explain
 
 MAX_DIRECTORY = 74
 """The longest path of a directory in bytes: a socket address has room for 107, and a socket's name takes up to 32."""
@@ -230,8 +231,12 @@ class Instance:
             return Holder()
 
     def _write_holder(self, fd: int) -> None:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, msgspec.json.encode(self._holder), 0)
+        path = self.path("pid")
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, msgspec.json.encode(self._holder), 0)
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {explain(error)}", directory=str(self.directory)) from None
 
     def _sweep(self, left: Holder | None) -> list[str]:
         timeout = leftovers.OWN_LEAVE_TIMEOUT if left is None else leftovers.LEAVE_TIMEOUT

@@ -19,6 +19,7 @@ from pathlib import Path
 import trio
 
 from rt import log
+from rt.limits import explain
 from rt.protocol.notify import Notice
 from rt.supervisor import group
 from rt.supervisor.life import (
@@ -202,14 +203,14 @@ class Child:
         try:
             listener: Channel | Listener = Channel() if self.spec.has_lifeline else Listener(path)
             stack.enter_context(listener)
+            channel = self._open_channel(stack)
         except OSError as error:
             # Not the command's fault: another try may find the directory usable again.
-            return SpawnFailed(errno.EAGAIN, f"{error.strerror or error}: {path}")
-        channel = self._open_channel(stack)
+            return SpawnFailed(errno.EAGAIN, f"{explain(error)}: {path}")
         try:
             process = await spawn(self.spec, self._directory, listener, stack, channel)
         except OSError as error:
-            return SpawnFailed(error.errno or 0, f"{error.strerror or error}: {error.filename or self.spec.command[0]}")
+            return SpawnFailed(error.errno or 0, f"{explain(error)}: {error.filename or self.spec.command[0]}")
         except (ValueError, subprocess.SubprocessError) as error:
             return SpawnFailed(errno.EINVAL, f"{error}: {self.spec.command[0]!r}")
         finally:

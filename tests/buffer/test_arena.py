@@ -153,7 +153,7 @@ def test_memory_without_seals_is_refused() -> None:
     [
         (errno.EMFILE, "ulimit -n"),
         (errno.EFBIG, "ulimit -f"),
-        (errno.ENOMEM, "no memory left"),
+        (errno.ENOMEM, "has none left"),
         (errno.ENOSYS, "Function not implemented"),
     ],
 )

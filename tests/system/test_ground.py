@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Callable
@@ -173,3 +174,44 @@ async def test_no_process_of_team_code_outlives_its_executor(robot: Robot, nurse
         await robot.said("child is ready", child="executor", count=2)
     await gone(pids)
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "words"),
+    [
+        (resource.RLIMIT_NOFILE, 64, "the limit of open files is 64, and a robot needs 512"),
+        (resource.RLIMIT_FSIZE, 4096, "the limit of the size of a file is 4 KiB"),
+        (resource.RLIMIT_AS, 400 << 20, "the limit of address space is 409600 KiB"),
+    ],
+)
+async def test_limit_that_is_too_low_is_one_sentence(robot: Robot, limit: int, value: int, words: str) -> None:
+    if BINARY is not None and limit != resource.RLIMIT_NOFILE:
+        pytest.skip("the executable needs more than that to unpack itself")
+    with trio.fail_after(30):
+        done = await trio.run_process(
+            ["prlimit", f"--{_OPTION[limit]}={value}:{value}", *robot.arguments("run")],
+            env=robot.environment | {"PATH": os.environ["PATH"]},
+            cwd=robot.folder / "empty",
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+        )
+    assert done.returncode == 78
+    assert words in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+    assert robot.leftovers() == []
+
+
+async def test_low_soft_limits_are_raised(robot: Robot) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
+    try:
+        await robot.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    soft, _ = resource.prlimit(robot.child("device"), resource.RLIMIT_NOFILE)
+    assert soft >= 512
+    assert await robot.stop() == 0
+
+
+_OPTION = {resource.RLIMIT_NOFILE: "nofile", resource.RLIMIT_FSIZE: "fsize", resource.RLIMIT_AS: "as"}
