@@ -1,11 +1,15 @@
 """The broker's side of driving: what counts as a sign of life, who is refused and told, and whom the root hears of it."""
 
+import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import structlog
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from rt import catalog
@@ -318,3 +322,55 @@ async def test_many_stations_do_not_push_out_the_stamps_of_the_one_in_control(
             feed.feed({0: PULLED}, Stamp(str(number), 1), Sender(host="10.0.0.2", line="x", run=str(number)))
     with pytest.raises(RemoteProtocolError, match="sent twice"):
         feed.feed({0: PUSHED}, recorded, FIRST)
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(("send", "send", "send", "begin", "take", "release")),
+        st.sampled_from((FIRST, SECOND)),
+        st.sampled_from((NEUTRAL, PUSHED, PULLED)),
+        st.floats(0, 0.7),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None)
+@given(MOVES)
+def test_what_can_be_read_is_of_the_driver_in_control_and_listeners_hear_each_change(
+    moves: list[tuple[str, Sender, GamepadState, float]],
+) -> None:
+    async def drive() -> None:
+        feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
+        told: list[bool] = []
+        feed.driving.listen(lambda live, _: told.append(live))
+        last: tuple[Sender, GamepadState, float] | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed.run)
+            for move, sender, state, pause in moves:
+                await trio.sleep(pause)
+                if move == "send":
+                    with contextlib.suppress(ControlRefusedError):
+                        feed.feed({0: state}, sender=sender)
+                        last = sender, state, trio.current_time()
+                elif move == "begin":
+                    assert (feed.driving.begin() is None) == feed.driving.is_live
+                elif move == "take":
+                    with contextlib.suppress(RemoteCallError):
+                        feed.driving.take_control(LOCAL, sender.name)
+                else:
+                    feed.driving.release_control(LOCAL)
+                commander = feed.driving.report().commander
+                if last is None or commander != last[0].name:
+                    assert stick(feed) == 0.0
+                    assert not feed.driving.is_live
+                elif trio.current_time() < last[2] + SILENCE:
+                    assert stick(feed) in {last[1].ly, 0.0}
+                if told:
+                    assert told[-1] == feed.driving.is_live
+                else:
+                    assert not feed.driving.is_live
+                assert all(one != other for one, other in itertools.pairwise(told))
+            nursery.cancel_scope.cancel()
+
+    trio.run(drive, clock=MockClock(autojump_threshold=0))

@@ -20,7 +20,7 @@ def pushed(y: float) -> GamepadState:
 
 async def test_a_gamepad_moves_a_motor_and_idle_stops_it(robot: Robot, plug: Plug) -> None:
     motor, switch = Device("polar-bear"), Device("limit-switch")
-    await robot.start()
+    await robot.start("--teleop-needs-gamepad")
     await plug(motor)
     await plug(switch)
     await robot.connected(motor, switch)

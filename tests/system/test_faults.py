@@ -20,7 +20,7 @@ FORWARD = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
 async def driving(robot: Robot, plug: Plug) -> tuple[Device, Device]:
     """A robot whose motor turns; it and a switch."""
     motor, switch = Device("polar-bear"), Device("limit-switch")
-    await robot.start()
+    await robot.start("--teleop-needs-gamepad")
     await plug(motor)
     await plug(switch)
     await robot.connected(motor, switch)
