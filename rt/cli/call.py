@@ -27,6 +27,9 @@ rt call ping left_motor
 rt call read left_motor '["duty_cycle"]'
 """
 
+_AT_ONCE = {"idle": "executor-service", "estop": "executor-service", "disable": "device-service"}
+"""Methods that stop a robot, and whose they are: they are not looked for first, since a process that hangs would delay that."""
+
 _ESTOP_TIMEOUT = 2.0
 _ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
 
@@ -74,6 +77,11 @@ def command(  # noqa: PLR0917 - click passes them by name
         click.echo("\n".join(lines))
 
     async def call(robot: link.Link) -> Any:
+        if short in _AT_ONCE and not args and wanted in {None, _AT_ONCE[short]}:
+            address = _AT_ONCE[short]
+            if short == "estop":
+                return await _estop(robot, address, [])
+            return await robot.client.issue_call(short, address=address, timeout=timeout)
         services = await _look(robot, wanted)
         address = methods.find(services, short, wanted)
         values = methods.values(short, services[address][short], args)

@@ -7,6 +7,7 @@ from typing import Any
 from rt.cli import link
 from rt.config import nearest
 from rt.errors import RemoteCallError
+from rt.text import clip, quote
 
 Methods = Mapping[str, Mapping[str, Any]]
 """Name -> what `describe` tells of a method."""
@@ -31,11 +32,18 @@ def find(services: Mapping[str, Methods], method: str, service: str | None) -> s
         raise RemoteCallError(f"{' and '.join(having)} have a method {method!r}: write {choices}, or use --service")
     known = {name for methods in services.values() for name in methods}
     if service is not None:
-        raise RemoteCallError(f"{service} has no method {method!r}{nearest(method, known)}; it has {_names(known)}")
+        raise RemoteCallError(
+            f"{service} has no method {quote(method)}{nearest(method, known)}; it has {_names(known)}"
+        )
     silent = [name for name in link.SERVICES if name not in services]
-    note = f" ({', '.join(silent)} did not answer)" if silent else ""
+    if silent:
+        # It may be a method of a service that is absent: another method is no correction of it.
+        raise RemoteCallError(
+            f"no service that answers has a method {quote(method)}; {' and '.join(silent)} did not answer: "
+            "try again in a moment, `rt logs` says why"
+        )
     hint = nearest(method, known) or "; `rt call --list` tells them"
-    raise RemoteCallError(f"no service has a method {method!r}{hint}{note}")
+    raise RemoteCallError(f"no service has a method {quote(method)}{hint}")
 
 
 def listing(services: Mapping[str, Methods]) -> Iterable[str]:
@@ -97,7 +105,7 @@ def _argument(method: str, argument: Mapping[str, Any] | None, text: str) -> Any
     if schema and isinstance(value, str) and text[:1] in {"[", "{", '"'} and not _is_json(text):
         assert argument is not None
         raise RemoteCallError(
-            f"{method}: argument {argument['name']} came as {text}, which is no JSON; allowed is {argument['type']}",
+            f"{method}: argument {argument['name']} came as {clip(text)}, which is no JSON; allowed is {argument['type']}",
             method=method,
             argument=argument["name"],
         )

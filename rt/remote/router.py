@@ -22,12 +22,16 @@ from rt.remote.gate import Gate
 from rt.remote.handler import unknown
 from rt.remote.socket import Socket
 from rt.remote.stations import SERVICE, StationSide, station_of
+from rt.text import clip
 
 BURST = 64
 """Messages of one side that are carried before the other side and the rest of the process have their turn."""
 
 KNOWN_MAX = 256
 """Names of services that are kept to say the nearest one; beyond it the oldest is forgotten, which harms no delivery."""
+
+OWN_SERVICES = frozenset({b"broker-service", b"device-service", b"executor-service"})
+"""Services of rt's own processes, which are there, or will be, in every robot."""
 
 NAME_MAX = 255
 """The longest name of a peer in ZMQ, in bytes."""
@@ -83,6 +87,7 @@ class Router:
         self._gate = gate
         self._log = logger or log.get_logger()
         self._services: dict[bytes, None] = {}
+        self._ended: dict[bytes, None] = {}
         self._farewell: Farewell | None = None
         self._targets: tuple[StationSide | Socket, ...] = ()
 
@@ -159,32 +164,45 @@ class Router:
             else:
                 self.counters.routed += 1
                 return sender
-        self._services.pop(recipient, None)
-        self._answer(frames, source, lambda name: unknown("service", name, map(_text, self._services)))
+        self._note_absence(recipient)
+        self._answer(frames, source, lambda name: self._absent(recipient, name))
         return None
+
+    def _note_absence(self, service: bytes) -> None:
+        if service in self._services:
+            del self._services[service]
+            _remember(self._ended, service)
+
+    def _absent(self, service: bytes, name: str) -> str:
+        """What to say of a service that is not connected; a service of rt itself is never taken for a mistyped other one."""
+        if service in OWN_SERVICES or service in self._ended:
+            return f"{name} is not connected: it is starting or has ended; try again in a moment, `rt logs` says why"
+        return unknown("service", name, map(_text, self._services))
 
     def _greet(self, sender: bytes, source: Socket | StationSide, back: Socket) -> None:
         """Answer a hello with a hello: now the peer knows that messages reach it."""
         self.counters.hellos += 1
         if source is back:
-            if sender not in self._services and len(self._services) >= KNOWN_MAX:
-                del self._services[next(iter(self._services))]
-            self._services[sender] = None
+            _remember(self._services, sender)
+            self._ended.pop(sender, None)
         self._reply(source, (sender, b"", b""))
 
     def _answer(self, frames: list[bytes], source: Socket | StationSide, say: Callable[[str], str]) -> None:
         """Tell whoever asked why there is no answer; the sentence is made only if somebody wants it."""
         sender, recipient, payload = frames
         try:
-            message = rpc.decode(payload)
+            # Of a long message only the head is read: it may have been sent to cost time.
+            message = rpc.decode(payload) if len(payload) <= rpc.HEAD_MAX else rpc.peek(payload)
         except RemoteProtocolError:
+            message = None
+        if message is None:
             self.counters.malformed += 1
             return
         if not isinstance(message, rpc.Request):
             self.counters.dropped += 1
             return
         # What is too long to be a name is not said back whole: the answer has to fit in a message.
-        name = _text(recipient[:NAME_MAX])
+        name = clip(_text(recipient[:NAME_MAX]), NAME_MAX)
         sentence = say(name)
         context = {"address": name, "method": message.method}
         if self._reply(source, (sender, recipient, rpc.encode(rpc.Response(message.id, (sentence, context), None)))):
@@ -207,6 +225,12 @@ def _refusal(sender: bytes, recipient: bytes, *, is_front: bool) -> str:
     if is_front and station_of(sender):
         return f"{_text(sender)} is the name of a station's program: use a name without a slash"
     return ""
+
+
+def _remember(names: dict[bytes, None], name: bytes) -> None:
+    if name not in names and len(names) >= KNOWN_MAX:
+        del names[next(iter(names))]
+    names[name] = None
 
 
 def _text(name: bytes) -> str:

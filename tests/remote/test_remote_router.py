@@ -106,6 +106,59 @@ async def test_an_absent_service_is_said_at_once_with_the_nearest_that_is_there(
         assert router.counters.answered == 1
 
 
+@pytest.mark.parametrize("name", ["executor-service", "device-service", "broker-service"])
+async def test_an_absent_service_of_the_robot_is_not_taken_for_another(tmp_path: Path, name: str) -> None:
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        other = SocketNode(zmq.DEALER, "evice-service", connections=router.backends)
+        await nursery.start(Service(other, Echo()).run)
+        async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
+            with pytest.raises(
+                RemoteCallError, match=f"{name} is not connected: it is starting or has ended; try again"
+            ):
+                await client.call.ping(address=name, timeout=100)
+
+
+async def test_a_service_that_has_ended_is_not_taken_for_another(tmp_path: Path) -> None:
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        await nursery.start(echo_service(router.backends[0]).run)
+        async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
+
+            async def said() -> str:
+                with pytest.raises(RemoteCallError) as caught:
+                    await client.call.ping(address="camera-service", timeout=100)
+                return caught.value.message
+
+            assert "there is no service camera-service" in await said()
+            async with trio.open_nursery() as mortals:
+                mortal = SocketNode(zmq.DEALER, "camera-service", connections=router.backends)
+                await mortals.start(Service(mortal, Echo()).run)
+                assert await client.call.echo(1, address="camera-service", timeout=20) == 1
+                mortals.cancel_scope.cancel()
+            while "camera-service has ended without an answer" in (sentence := await said()):
+                pass
+            assert "camera-service is not connected: it is starting or has ended" in sentence
+
+
+async def test_a_long_message_to_an_absent_service_is_answered_and_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths: list[int] = []
+    decode = rpc.decode
+
+    def watched(data: bytes) -> rpc.Envelope:
+        lengths.append(len(data))
+        return decode(data)
+
+    async with (
+        routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
+        Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client,
+    ):
+        monkeypatch.setattr(rpc, "decode", watched)
+        with pytest.raises(RemoteCallError, match="there is no service x"):
+            await client.issue_call("ping", ["m1"] * 250_000, address="x" * 250, timeout=100)
+        assert max(lengths) < 2000
+
+
 async def test_a_message_to_oneself_is_refused(tmp_path: Path) -> None:
     async with (
         routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
