@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 
 from rt.errors import ConfigError, RuntimeBaseException, leaves
-from rt.limits import explain
 
 _NO_INPUT = 66  # sysexits EX_NOINPUT
 _INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
@@ -76,6 +75,8 @@ def _report_surroundings(causes: list[BaseException]) -> int | None:
             _say(f"{each.filename or 'what this prints'} cannot be written: {each.strerror}")
             return _OUTPUT_ERROR
         if isinstance(each, OSError) and each.errno in _SCARCE:
+            from rt.limits import explain
+
             _say(explain(each))
             return _OS_ERROR
         if isinstance(each, RuntimeError) and str(each) == _NO_THREAD:

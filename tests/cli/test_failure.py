@@ -56,3 +56,20 @@ def test_room_that_is_missing_elsewhere_is_not_said_of_the_output(capsys: pytest
     assert "internal error: OSError" in capsys.readouterr().err
     assert status("/dev/shm/rt") == 74
     assert capsys.readouterr().err == "rt: /dev/shm/rt cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+    ],
+)
+def test_want_of_resources_is_no_internal_error(
+    capsys: pytest.CaptureFixture[str], error: Exception, words: str
+) -> None:
+    assert failure.report(error, debug=False) == 71
+    told = capsys.readouterr().err
+    assert words in told
+    assert "internal" not in told
