@@ -23,6 +23,7 @@ ARGS are JSON values; what is no JSON, or where a method takes text and no numbe
 rt call --list             the methods of all services
 rt call read --help        one method and its arguments, from the running robot
 rt call teleop
+rt call commander          the station in control of the gamepads; take_control takes it over
 rt call ping left_motor
 rt call read left_motor '["duty_cycle"]'
 """

@@ -1,15 +1,17 @@
 """Teleop needs a live driver: what the board sees when a station dies, comes back, or is not alone."""
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from support.robot import PATIENCE, WAITING, Device, Plug, Robot
+from support.board import PARAM, Board
+from support.robot import PATIENCE, WAITING, Plug, Robot
 
 from rt.broker.driver import SILENCE
 from rt.protocol.control import NEUTRAL, GamepadState, encode_gamepads
-from rt.protocol.message import DevDisable, DevWrite, Message
+from rt.protocol.message import DevDisable, DevWrite
 from rt.remote import DatagramNode
 
 pytestmark = pytest.mark.system
@@ -30,22 +32,14 @@ WATCHED = 25
 """Updates of a driver whose effect on the board is looked at."""
 
 
-class Board(Device):
-    """A motor that keeps its duty cycle until it is written or disabled, with the time of every message."""
-
-    def __init__(self) -> None:
-        super().__init__("polar-bear")
-        self.times: list[float] = []
-
-    def _take(self, message: Message) -> None:
-        self.times.append(trio.current_time())
-        super()._take(message)
+class Motor(Board):
+    """A motor that tells what it was written."""
 
     def duty_cycles(self, since: int = 0) -> list[float]:
         """What was written since a message."""
         writes = [message for message in self.messages[since:] if isinstance(message, DevWrite)]
         values = [self.emulated.peripheral.unpack(message.params, message.data) for message in writes]
-        return [value["duty_cycle"] for value in values if "duty_cycle" in value]
+        return [value[PARAM] for value in values if PARAM in value]
 
 
 class Station:
@@ -64,7 +58,7 @@ class Station:
 
     async def send(self, state: GamepadState, index: int = 0) -> None:
         """Send one update."""
-        self.sent_at = trio.current_time()
+        self.sent_at = time.monotonic()
         await self._node.send(b"", encode_gamepads({index: state}))
 
     async def hold(self, state: GamepadState, updates: int = WATCHED, index: int = 0) -> None:
@@ -73,7 +67,7 @@ class Station:
             await self.send(state, index)
             await trio.sleep(0.02)
 
-    async def push(self, board: Board, state: GamepadState = PUSHED, index: int = 0) -> None:
+    async def push(self, board: Motor, state: GamepadState = PUSHED, index: int = 0) -> None:
         """Release the sticks, then push until the motor turns."""
         since = len(board.messages)
         await self.hold(NEUTRAL, 5, index)
@@ -82,9 +76,9 @@ class Station:
                 await self.hold(state, 1, index)
 
 
-async def ready(robot: Robot, plug: Plug, program: str = STICKY, *, needs_gamepad: bool = True) -> Board:
+async def ready(robot: Robot, plug: Plug, program: str = STICKY, *, needs_gamepad: bool = True) -> Motor:
     robot.write("studentcode.py", program)
-    board = Board()
+    board = Motor()
     await robot.start("--teleop-needs-gamepad" if needs_gamepad else "--no-teleop-needs-gamepad")
     await plug(board)
     await robot.connected(board)
@@ -96,18 +90,18 @@ async def test_motion_stops_half_a_second_after_the_station_dies_and_resumes_aft
 ) -> None:
     board = await ready(robot, plug)
     await robot.call("teleop")
-    late = []
+    late: list[float] = []
     async with Station.of(robot) as station:
         for number in range(1, ROUNDS + 1):
             await station.push(board)
-            position = await board.disabled(len(board.messages))
-            late.append(board.times[position - 1] - station.sent_at - SILENCE)
+            late.append(await board.stops() - station.sent_at - SILENCE)
+            position = len(board.messages)
             await robot.said("driver silent", count=number)
             # The station is back, with its stick where it was.
             await station.hold(PUSHED)
             await robot.said(WAITING, count=number)
             assert board.duty_cycles(position) == []
-            assert board.emulated.values["duty_cycle"] == 0.0
+            assert not board.moving
         await station.push(board)
     with capsys.disabled():
         print(f"\nDEV_DISABLE after the driver's silence: {', '.join(f'{each * 1e3:.0f} ms' for each in late)}")  # noqa: T201
