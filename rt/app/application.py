@@ -19,7 +19,7 @@ from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.catalog import Catalog
 from rt.config import Config, is_open
 from rt.diagnostics import report_health
-from rt.keys import Keyring
+from rt.keys import Keyring, key_place
 from rt.remote import (
     Client,
     DatagramNode,
@@ -134,7 +134,8 @@ class Application(TaskOwner):
         Raises:
             ConfigError: The directory of the keys cannot be used.
         """
-        self.gate = Gate(Keyring(Path(self.config.keys_dir)), insecure=self.config.insecure)
+        place = key_place(self.config.keys_dir, self.config.instance)
+        self.gate = Gate(Keyring(place.directory), insecure=self.config.insecure)
         await self.nursery.start(self.gate.run)
         return self.gate
 

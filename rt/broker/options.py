@@ -1,7 +1,8 @@
 """What may be set from afar, and what a call of set_option makes of what is kept.
 
 The rule of this module: a call changes all that it names or nothing. Who may reach the robot, and which files it opens, is
-decided at the robot only; an option that nobody has thought about cannot be set from afar.
+decided at the robot only, and nothing that is set from afar hides what was done; an option that nobody has thought about cannot be
+set from afar. No error quotes a file.
 """
 
 import threading
@@ -12,15 +13,18 @@ from typing import Any
 
 import msgspec
 
-from rt import catalog, log
+from rt import log
 from rt.config import OPTIONS, Config, change, kept, known, nearest
 from rt.errors import ConfigError
+from rt.keys import key_place
+from rt.keys.place import is_secret
+from rt.remote.caller import Caller, caller
 
 ALLOWED = frozenset(
     {
         *("debug", "health_check_interval", "update_interval", "service_workers", "thread_pool_workers"),
-        *("dev_catalog", "dev_name", "dev_usb_ids", "dev_baud_rate", "dev_poll_interval"),
-        *("exec_module", "exec_timeout", "log_level", "log_format"),
+        *("dev_name", "dev_usb_ids", "dev_baud_rate", "dev_poll_interval"),
+        *("exec_module", "exec_timeout", "log_level"),
     }
 )
 """The options that may be set from afar."""
@@ -28,11 +32,14 @@ ALLOWED = frozenset(
 _AT_THE_ROBOT = "set it at the robot, in rt.toml or by `rt config set`"
 _NETWORK = "it decides who reaches the robot"
 _FILES = "it names files of the robot's computer"
+_LOG = "it decides what is seen of the log at the robot"
 _DISK = "it decides how much of the disk is used"
 _SOCKETS = "it could take the locks off the robot's sockets"
 _SAFETY = "it decides when devices stop"
 REASONS: Mapping[str, str] = MappingProxyType(
     {
+        "dev_catalog": _FILES,
+        "log_format": _LOG,
         "instance": "what is set is kept under this name",
         "dev_ports": _FILES,
         "dev_vsd_addr": _NETWORK,
@@ -50,6 +57,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
 )
 """Why some may not."""
 
+LOG_LEVELS = ("debug", "info")
+"""The values of `log_level` that may be set from afar: others would hide what is done from afar, and why motion stops."""
+
 
 class OptionKeeper:
     """Answers get_option and set_option.
@@ -65,6 +75,7 @@ class OptionKeeper:
         self._values: Mapping[str, Any] = msgspec.to_builtins(config)
         self._state = state
         self._directory = directory.resolve()
+        self._keys = key_place(config.keys_dir, config.instance, folder=directory).directory
         self._lock = threading.Lock()
         self._log = log.get_logger()
 
@@ -100,11 +111,13 @@ class OptionKeeper:
         with self._lock:
             for name, value in options.items():
                 self._refuse(name, value)
-            now = change(
-                self._state, _without(self._config, options), options, check=lambda: self._check_files(options)
-            )
+            now = change(self._state, _without(self._config, options), options, check=lambda: self._check(options))
         if options:
-            self._log.info("options were set from afar; they count from the next start on", options=sorted(options))
+            self._log.warning(
+                "options were set from afar; they count from the next start on",
+                options=sorted(options),
+                by=_name(caller()),
+            )
         return now
 
     def _refuse(self, name: str, value: object) -> None:
@@ -122,29 +135,46 @@ class OptionKeeper:
                 option=name,
             )
 
-    def _check_files(self, options: Mapping[str, Any]) -> None:
-        for name, value in options.items():
-            self._check_file(name, value)
-
-    def _check_file(self, name: str, value: object) -> None:
-        """Refuse a file outside of the robot's directory, and a catalog with which the robot would not start."""
-        if not OPTIONS[name].is_path or not isinstance(value, str) or not value:
-            return
-        is_module = not value.endswith(".py") and "/" not in value and name == "exec_module"
-        if is_module and all(part.isidentifier() for part in value.split(".")):
-            return
-        try:
-            path = (self._directory / value).resolve()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{kept.ORIGIN}: {name} = {value!r} is no path: {error}", option=name) from None
-        if not path.is_relative_to(self._directory):
+    def _check(self, options: Mapping[str, Any]) -> None:
+        level = options.get("log_level")
+        if level is not None and level not in LOG_LEVELS:
             raise ConfigError(
-                f"{kept.ORIGIN}: {name} = {value!r} cannot be set from afar, because it lies outside of {self._directory}:"
-                f" {_AT_THE_ROBOT}",
-                option=name,
+                f"{kept.ORIGIN}: log_level = {level!r} cannot be set from afar, because it would hide events: allowed are"
+                f" {' and '.join(LOG_LEVELS)}; {_AT_THE_ROBOT}",
+                option="log_level",
             )
-        if name == "dev_catalog":
-            catalog.load(path)
+        self._check_module(options.get("exec_module"))
+
+    def _check_module(self, value: object) -> None:
+        """Refuse a file outside of the robot's directory, and one that is no code: errors of the linter quote what it holds."""
+        if not isinstance(value, str):
+            return
+        is_module = all(part.isidentifier() for part in value.split("."))
+        try:
+            named = self._directory / value
+            path = (self._directory / f"{value.replace('.', '/')}.py" if is_module else named).resolve()
+            secret = is_secret(named, self._keys) or is_secret(path, self._keys)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"{kept.ORIGIN}: exec_module = {value!r} is no path: {error}", option="exec_module"
+            ) from None
+        if secret:
+            why = "it is a file of keys"
+        elif not path.is_relative_to(self._directory):
+            why = f"it lies outside of {self._directory}"
+        elif path.suffix != ".py":
+            why = "it is neither a module's name nor a .py file"
+        else:
+            return
+        raise ConfigError(
+            f"{kept.ORIGIN}: exec_module = {value!r} cannot be set from afar, because {why}: {_AT_THE_ROBOT}",
+            option="exec_module",
+        )
+
+
+def _name(by: Caller) -> str:
+    """Who calls, for the log."""
+    return by.station or by.peer.decode(errors="backslashreplace")
 
 
 def _without(config: Config, options: Mapping[str, Any]) -> Config:
@@ -161,4 +191,4 @@ def _without(config: Config, options: Mapping[str, Any]) -> Config:
     return msgspec.structs.replace(config, **changes)
 
 
-__all__ = ["ALLOWED", "REASONS", "OptionKeeper"]
+__all__ = ["ALLOWED", "LOG_LEVELS", "REASONS", "OptionKeeper"]

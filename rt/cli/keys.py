@@ -9,7 +9,8 @@ import click
 from rt.cli.options import click_options
 from rt.config import Loaded, nearest
 from rt.errors import ConfigError
-from rt.keys import Keyring
+from rt.keys import Keyring, key_place
+from rt.keys.place import BUNDLE_SUFFIX, project_of
 
 HELP = """\
 Say who may drive this robot from another computer.
@@ -23,7 +24,6 @@ rt run --bind 0.0.0.0                             opens the robot to stations wi
 rt call --robot tcp://HOST:6000 --key blue.rtkey  there: a call from the station
 rt keys revoke blue                               the station is out
 """
-SUFFIX = ".rtkey"
 
 
 @click.group(help=HELP, subcommand_metavar="VERB ...")
@@ -34,14 +34,14 @@ def command() -> None:
 @command.command()
 @click.argument("name")
 @click.option("--output", metavar="FILE", help="File to write, `-` for stdout. [NAME.rtkey]")
-@click_options("keys_dir")
+@click_options("instance", "keys_dir")
 def new(loaded: Loaded, name: str, output: str | None) -> None:
     """Make a key for the station NAME, and write the file that it needs.
 
     The file is not kept here: if it is lost, revoke the key and make another one.
     """
-    ring = Keyring(Path(loaded.config.keys_dir))
-    path = Path(output or f"{name}{SUFFIX}")
+    ring = _ring(loaded)
+    path = Path(output or f"{name}{BUNDLE_SUFFIX}")
     if output != "-" and os.path.lexists(path):  # unlike `Path.exists`, it bears any name
         raise ConfigError(f"{path} exists; choose another file with --output", path=str(path))
     bundle = ring.new(name)
@@ -56,11 +56,15 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
     click.echo(
         f"{path}: carry it to the station on a way that nobody reads along, as a USB stick or scp, and remove it here"
     )
+    if project := project_of(path):
+        click.echo(
+            f"rt: {path} lies in the project's folder {project}: remove it before that is copied or committed", err=True
+        )
 
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, public key and when it was made.")
-@click_options("keys_dir")
+@click_options("instance", "keys_dir")
 def list_keys(loaded: Loaded, as_json: bool) -> None:
     """List the stations that have a key."""
     ring = _ring(loaded)
@@ -79,7 +83,7 @@ def list_keys(loaded: Loaded, as_json: bool) -> None:
 
 @command.command()
 @click.argument("name")
-@click_options("keys_dir")
+@click_options("instance", "keys_dir")
 def revoke(loaded: Loaded, name: str) -> None:
     """Make the key of the station NAME useless, at once and for good."""
     ring = _ring(loaded)
@@ -92,6 +96,9 @@ def revoke(loaded: Loaded, name: str) -> None:
 
 
 def _ring(loaded: Loaded) -> Keyring:
-    ring = Keyring(Path(loaded.config.keys_dir))
+    place = key_place(loaded.config.keys_dir, loaded.config.instance)
+    if place.hint:
+        click.echo(f"rt: {place.hint}", err=True)
+    ring = Keyring(place.directory)
     ring.refresh()
     return ring

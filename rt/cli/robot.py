@@ -23,7 +23,8 @@ from rt.config import Config, opened, require_keys
 from rt.diagnostics import watch_clock
 from rt.errors import ConfigError
 from rt.instance import Instance, log_place
-from rt.keys import Keyring
+from rt.keys import Keyring, key_place
+from rt.keys.place import refuse_secret
 from rt.supervisor import signals
 from rt.supervisor.ending import Told
 
@@ -85,11 +86,24 @@ def refuse_strangers(config: Config) -> None:
         ConfigError: It is open to the network without keys; says what to do.
     """
     if not config.insecure and opened(config):
-        keyring = Keyring(Path(config.keys_dir))
+        keyring = Keyring(key_place(config.keys_dir, config.instance).directory)
         keyring.refresh()
         if keyring.problems and not keyring.stations:
             raise ConfigError(keyring.problems[0])
         require_keys(config, keyring.stations)
+
+
+def refuse_key_files(config: Config) -> None:
+    """Refuse options that name a file of keys.
+
+    Raises:
+        ConfigError: One does.
+    """
+    directory = key_place(config.keys_dir, config.instance).directory
+    for option in ("dev_catalog", "exec_module", "log_file"):
+        value = getattr(config, option)
+        if value and value != log_place.AUTO:
+            refuse_secret(option, Path(value), directory)
 
 
 def stdout_format(config: Config) -> str:
@@ -138,10 +152,11 @@ def start(
         pid=os.getpid(),
         instance=instance.name,
     )
+    refuse_key_files(resolved)
     catalog.load(Path(resolved.dev_catalog) if resolved.dev_catalog else None)
     refuse_strangers(resolved)
     with signals.kept(*signals.stopping()) as early, instance.acquire() as swept:
-        for sentence in swept:
+        for sentence in (*swept, *filter(None, [key_place(resolved.keys_dir, resolved.instance).hint])):
             log.get_logger().warning(sentence)
         return trio.run(lambda: run_robot(resolved, instance, emulated=emulated, beside=beside, name=name, early=early))
 

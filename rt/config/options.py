@@ -82,12 +82,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about(
             _NETWORK,
-            "directory of the keys of the robot and its driver's stations, see `rt keys`",
+            "directory of the keys of the robot and its driver's stations, see `rt keys`; auto is one outside of the project",
             pattern=r"^.+$",
-            allowed="a path",
+            allowed="auto, or a path",
             is_path=True,
         ),
-    ] = "keys"
+    ] = "auto"
     insecure: Annotated[
         bool, _about(_NETWORK, "open to everybody, without keys; counts only where bind opens the robot")
     ] = False

@@ -41,7 +41,7 @@ def addresses(scene: Scene) -> Result:
 def keys(scene: Scene) -> Result:
     """Other machines reach the robot with a key only."""
     from rt.instance import Instance
-    from rt.keys import Keyring
+    from rt.keys import Keyring, key_place
 
     settings = scene.config.resolved(Instance.locate(scene.config.instance).directory)
     network = opened(settings)
@@ -53,7 +53,8 @@ def keys(scene: Scene) -> Result:
             f"whoever reaches {addresses} can drive the robot (insecure)",
             "take `insecure` away, and give each driver's station a key with `rt keys new NAME`",
         )
-    ring = Keyring(scene.directory / settings.keys_dir)
+    place = key_place(settings.keys_dir, settings.instance, folder=scene.directory)
+    ring = Keyring(place.directory)
     ring.refresh()
     if ring.problems:
         return fail("\n".join(ring.problems), "see there; `rt keys list` shows the keys that count")
@@ -61,6 +62,8 @@ def keys(scene: Scene) -> Result:
         require_keys(settings, ring.stations)
     except ConfigError as error:
         return fail(error.message, "see there")
+    if place.hint:
+        return warn(f"{place.directory} lies in the project's folder", place.hint)
     return ok(f"{addresses}: open to {', '.join(sorted(ring.stations))}")
 
 

@@ -107,7 +107,8 @@ def curve_key(value: object) -> str:
             return value
     except (KeyError, ValueError, struct.error):
         pass  # a character that Z85 does not have, or five that say more than 32 bits
-    raise ValueError(f"{value!a} is no key of {Z85_BYTES} characters in Z85")
+    # A secret that is a little damaged is still one: it is not quoted.
+    raise ValueError(f"one of its keys is not {Z85_BYTES} characters in Z85")
 
 
 def datagram_key(values: dict[str, object]) -> DatagramKey:
@@ -116,4 +117,7 @@ def datagram_key(values: dict[str, object]) -> DatagramKey:
     Raises:
         KeyError, ValueError: It is not there, or is none.
     """
-    return DatagramKey(bytes.fromhex(str(values["datagram_id"])), bytes.fromhex(str(values["datagram_key"])))
+    try:
+        return DatagramKey(bytes.fromhex(str(values["datagram_id"])), bytes.fromhex(str(values["datagram_key"])))
+    except ValueError:
+        raise ValueError("its datagram_id or datagram_key is not hexadecimal, or has another length") from None

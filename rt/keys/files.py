@@ -85,8 +85,9 @@ def read(path: Path, *, private: bool = True) -> dict[str, Any]:
         raise
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is no file with a key: {error}", path=str(path)) from None
+    except (ValueError, RecursionError):
+        # What tomllib says quotes the file.
+        raise ConfigError(f"{path} is no file with a key: it is no TOML", path=str(path)) from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -100,6 +101,7 @@ def make_directory(path: Path) -> None:
         ConfigError: It cannot be made, or `check_directory` refuses it.
     """
     try:
+        path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         check_directory(path)
         if not (path / ".gitignore").exists():

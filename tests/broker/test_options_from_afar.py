@@ -1,15 +1,19 @@
 """get_option and set_option: what is told, kept, and refused."""
 
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import config
 from rt.broker.options import ALLOWED, REASONS, OptionKeeper
 from rt.config import OPTIONS, Config, kept
-from rt.errors import CatalogError, ConfigError
+from rt.errors import ConfigError
+from rt.keys import Keyring
+from rt.remote.caller import Caller, set_caller
 
 CONFIG = Config(dev_name={"left": "5", "right": "6"}, log_level="warning")
 
@@ -61,8 +65,8 @@ class TestSet:
 
     def test_later_calls_add_and_replace(self, keeper: OptionKeeper) -> None:
         keeper.set({"log_level": "debug", "dev_name": {"arm": "7"}})
-        keeper.set({"log_level": "error", "dev_name": {"leg": "8"}})
-        assert keeper.set({}) == {"log_level": "error", "dev_name": {"arm": "7", "leg": "8"}}
+        keeper.set({"log_level": "info", "dev_name": {"leg": "8"}})
+        assert keeper.set({}) == {"log_level": "info", "dev_name": {"arm": "7", "leg": "8"}}
 
     def test_null_takes_an_option_or_an_entry_back(self, keeper: OptionKeeper, tmp_path: Path) -> None:
         keeper.set({"log_level": "debug", "dev_name": {"arm": "7", "leg": "8"}})
@@ -113,7 +117,17 @@ class TestSet:
             ({"exec_module": "/etc/passwd"}, "because it lies outside of"),
             ({"exec_module": ".."}, "because it lies outside of"),
             ({"exec_module": "x\0.py"}, "is no path"),
-            ({"dev_catalog": "/etc/catalog.toml"}, "because it lies outside of"),
+            ({"dev_catalog": "/etc/catalog.toml"}, "because it names files of the robot's computer"),
+            ({"dev_catalog": "keys/robot.key"}, "because it names files of the robot's computer"),
+            ({"log_file": "keys/robot.key"}, "because it names files of the robot's computer"),
+            ({"log_format": "pretty"}, "because it decides what is seen of the log"),
+            ({"log_level": "critical"}, "because it would hide events: allowed are debug and info"),
+            ({"log_level": "warning"}, "because it would hide events"),
+            ({"exec_module": "keys/robot.key"}, "because it is a file of keys"),
+            ({"exec_module": "keys/../keys/robot.key"}, "because it is a file of keys"),
+            ({"exec_module": "blue.rtkey"}, "because it is a file of keys"),
+            ({"exec_module": "notes/passwords.txt"}, "because it is neither a module's name nor a .py file"),
+            ({"exec_module": "$(cat blue.rtkey).txt"}, "because it is neither a module's name nor a .py file"),
         ],
     )
     def test_what_may_not_be_is_refused_with_the_reason(
@@ -126,21 +140,33 @@ class TestSet:
         (tmp_path / "team" / "link").symlink_to("/etc")
         assert "lies outside of" in refusal(keeper, exec_module="link/passwd.py")
 
-    def test_files_of_the_teams_directory_may_be_named(self, keeper: OptionKeeper, tmp_path: Path) -> None:
-        (tmp_path / "team" / "mine.toml").write_text(
-            '[horn]\ndevice_id = 0\nparams = [{ name = "on", type = "bool" }]\n'
-        )
-        options = {"exec_module": "robots/second.py", "dev_catalog": "mine.toml"}
-        assert keeper.set(options) == options
-        assert keeper.set({"exec_module": "robots.third", "dev_catalog": ""})["exec_module"] == "robots.third"
+    def test_code_of_the_teams_directory_may_be_named(self, keeper: OptionKeeper) -> None:
+        assert keeper.set({"exec_module": "robots/second.py"}) == {"exec_module": "robots/second.py"}
+        assert keeper.set({"exec_module": "robots.third"})["exec_module"] == "robots.third"
 
-    def test_a_catalog_with_which_the_robot_would_not_start_is_refused(
-        self, keeper: OptionKeeper, tmp_path: Path
-    ) -> None:
-        (tmp_path / "team" / "mine.toml").write_text("[horn]\ndevice_id = 0\n")
-        for name in ("mine.toml", "absent.toml"):
-            with pytest.raises(CatalogError):
-                keeper.set({"dev_catalog": name})
+    @pytest.mark.parametrize("name", ["keys/robot.key", "keys/blue.station", "blue.rtkey"])
+    @pytest.mark.parametrize("option", ["dev_catalog", "exec_module", "log_file"])
+    def test_no_error_quotes_a_key(self, keeper: OptionKeeper, tmp_path: Path, option: str, name: str) -> None:
+        ring = Keyring(tmp_path / "team" / "keys")
+        bundle = ring.new("blue")
+        bundle.write(tmp_path / "team" / "blue.rtkey")
+        (tmp_path / "team" / "code.py").symlink_to(name)
+        said = refusal(keeper, **{option: name})
+        if option == "exec_module":
+            said += refusal(keeper, exec_module="code.py")
+        robot = ring.robot()
+        for secret in (robot.secret, bundle.secret, bundle.datagram.secret.hex(), robot.public, bundle.public):
+            assert secret not in said
+        assert keeper.set({}) == {}
+
+    def test_change_is_logged_as_a_warning_with_its_caller(self, keeper: OptionKeeper) -> None:
+        with structlog.testing.capture_logs() as logs:
+            keeper._log = structlog.get_logger()
+            context = copy_context()
+            context.run(set_caller, Caller(b"blue/panel", is_routed=True))
+            context.run(keeper.set, {"log_level": "info"})
+        (said,) = logs
+        assert (said["by"], said["options"], said["log_level"]) == ("blue", ["log_level"], "warning")
 
     def test_a_name_may_go_from_one_device_to_another(self, keeper: OptionKeeper) -> None:
         OptionKeeper(CONFIG, keeper._state, keeper._directory).set({"dev_name": {"arm": "9"}})

@@ -1,6 +1,7 @@
 """`rt keys`, and the flags that reach a robot on another machine, as a person meets them."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import structlog
 from rt.cli import main
 
 Shell = pytest.MonkeyPatch
+KEYS = "state/rt/default/keys"
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: Shell) -> Iterator[Path]:
     for name in ("RT_ROBOT", "RT_KEY", "RT_CONFIG"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     structlog.reset_defaults()
@@ -36,6 +39,41 @@ def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixt
     assert "`rt keys new NAME` makes one" in capsys.readouterr().err
 
 
+def test_keys_lie_outside_of_the_project(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["keys", "new", "blue"]) == 0
+    assert capsys.readouterr().err == ""
+    assert (here / KEYS / "blue.station").exists()
+    assert (here / KEYS).stat().st_mode & 0o777 == 0o700
+    assert not (here / "keys").exists()
+    assert main.run(["keys", "new", "blue", "--instance", "second", "--output", "-"]) == 0
+    assert (here / "state/rt/second/keys/blue.station").exists()
+
+
+def test_keys_in_the_project_still_count_and_a_hint_moves_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main.run(["keys", "new", "blue", "--keys-dir", "keys", "--output", "-"])
+    capsys.readouterr()
+    assert main.run(["keys", "list"]) == 0
+    out, hint = capsys.readouterr()
+    assert out.startswith("blue ")
+    assert len(hint.splitlines()) == 1
+    assert "in the project's folder" in hint
+    subprocess.run(["sh", "-c", hint.split("`")[1]], check=True, cwd=here)
+    assert main.run(["keys", "list"]) == 0
+    out, hint = capsys.readouterr()
+    assert out.startswith("blue ")
+    assert hint == ""
+
+
+@pytest.mark.parametrize("sign", ["rt.toml", ".git"])
+def test_key_that_is_written_into_a_project_is_warned_about(
+    here: Path, capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    (here / sign).touch()
+    (here / "team").mkdir()
+    assert main.run(["keys", "new", "blue", "--output", "team/blue.rtkey"]) == 0
+    assert "lies in the project's folder" in capsys.readouterr().err
+
+
 def test_a_key_goes_where_it_is_wanted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["keys", "new", "blue", "--keys-dir", "secret", "--output", "-"]) == 0
     assert capsys.readouterr().out.startswith('station = "blue"\nrobot_public = "')
@@ -47,7 +85,7 @@ def test_a_file_in_the_way_is_kept_and_no_key_is_made(here: Path, capsys: pytest
     (here / "blue.rtkey").write_text("precious")
     assert main.run(["keys", "new", "blue"]) == 78
     assert capsys.readouterr().err == "rt: blue.rtkey exists; choose another file with --output\n"
-    assert not (here / "keys").exists()
+    assert not (here / "state").exists()
 
 
 @pytest.mark.parametrize("output", ["absent/blue.rtkey", "x" * 300])
@@ -56,13 +94,13 @@ def test_a_file_that_cannot_be_written_leaves_no_key(
 ) -> None:
     assert main.run(["keys", "new", "blue", "--output", output]) == 78
     assert "cannot be written" in capsys.readouterr().err
-    assert not (here / "keys" / "blue.station").exists()
+    assert not (here / KEYS / "blue.station").exists()
 
 
 def test_a_directory_that_is_open_to_others_is_said_and_nothing_else(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "keys").mkdir(mode=0o755)
+    (here / KEYS).mkdir(mode=0o755, parents=True)
     assert main.run(["keys", "list"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert "is open to others: close it with `chmod 700" in line

@@ -120,9 +120,14 @@ class TestKeys:
         finding = look("keys", bind="0.0.0.0")
         assert finding.status == "fail"
         assert "`rt keys new NAME`" in finding.fact
+        Keyring(tmp_path / "secret").new("blue")
+        finding = look("keys", bind="0.0.0.0", keys_dir="secret")
+        assert (finding.status, finding.fact.endswith("open to blue")) == ("ok", True)
+
+    def test_keys_in_the_project_are_a_warning(self, look: Look, tmp_path: Path) -> None:
         Keyring(tmp_path / "keys").new("blue")
         finding = look("keys", bind="0.0.0.0")
-        assert (finding.status, finding.fact.endswith("open to blue")) == ("ok", True)
+        assert (finding.status, "lies in the project's folder" in finding.fact) == ("warn", True)
 
     def test_keys_that_others_may_read_fail(self, look: Look, tmp_path: Path) -> None:
         Keyring(tmp_path / "keys").new("blue")

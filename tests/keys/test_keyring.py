@@ -133,7 +133,7 @@ def test_a_key_that_is_not_z85_does_not_count(ring: Keyring, tmp_path: Path, key
         path.write_text(path.read_text().replace(bundle.public, key))
     ring.refresh()
     assert (ring.stations, len(ring.problems)) == ({}, 1)
-    with pytest.raises(ConfigError, match="is no key of 40 characters in Z85"):
+    with pytest.raises(ConfigError, match="one of its keys is not 40 characters in Z85"):
         Bundle.load(tmp_path / "x.rtkey")
 
 

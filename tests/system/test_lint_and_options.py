@@ -146,7 +146,7 @@ class TestOptions:
 
     async def test_a_flag_goes_before_what_is_set(self, robot: Robot) -> None:
         await robot.start()
-        await robot.call("set_option", {"log_level": "error"})
+        await robot.call("set_option", {"log_level": "debug"})
         await robot.stop()
         await robot.start("--log-level", "info")
         assert await robot.call("get_option", "log_level") == "info"
