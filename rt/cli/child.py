@@ -11,6 +11,7 @@ from rt.app import ChildSettings
 from rt.errors import RemoteProtocolError
 from rt.supervisor.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
+from rt.supervisor.logpipe import adopt_log_pipe
 
 _USAGE = 2
 _FDS = {"executor": 2}
@@ -34,29 +35,32 @@ def main(arguments: list[str]) -> int:
                 "rt: _child is how rt starts its own processes; `rt --help` tells what people may ask for\n"
             )
             return _USAGE
+    log_pipe = adopt_log_pipe()
     if role == "lint":
         from rt.lint import child as lint
 
         return lint.main(Lifeline.adopt(int(fds[0])))
     # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.
     faulthandler.enable()
-    log.configure(fmt="json", app=role, pid=os.getpid())
+    log.configure(fmt="json", stream=log_pipe, app=role, pid=os.getpid())
     try:
-        return _be(role, Lifeline.adopt(int(fds[0])), *map(int, fds[1:]))
+        return _be(role, Lifeline.adopt(int(fds[0])), log_pipe, *map(int, fds[1:]))
     except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
         return exit_code(error, f"the {role} process failed")
 
 
-def _be(role: str, lifeline: Lifeline, channel: int = -1) -> int:
+def _be(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int = -1) -> int:
     if role == "call":  # rt.process.call.ROLE: that room is for parents
         _restore_library_path()
         from rt.process import role as call
 
-        return call.main(lifeline)
+        return call.main(lifeline, log_pipe)
     settings = _settings(lifeline.read_message())
     os.set_inheritable(settings.doorbell, False)
     config = settings.config
-    log.configure(level=config.log_level, fmt="json", app=role, pid=os.getpid(), instance=config.instance)
+    log.configure(
+        level=config.log_level, fmt="json", stream=log_pipe, app=role, pid=os.getpid(), instance=config.instance
+    )
     if role == "executor":
         _restore_library_path()
         from rt.executor import process as executor

@@ -61,6 +61,7 @@ def child_specs(
         )
         return ChildSpec(
             name=name or role,
+            app=role,
             command=command or child_command(role),
             message=settings.encode(),
             pass_fds=(arena.fd, doorbell.fd, *bells.fds),

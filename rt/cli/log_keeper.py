@@ -1,9 +1,12 @@
 """Keeps the log of the root in its file, without ever letting the root wait for the disk.
 
 The rules of this module: a line is written as soon as it comes, many that come at once are written together, and a disk that is
-full, slow or gone costs lines, which are counted, said once, and said again when it is over.
+full, slow or gone costs lines, which are counted, said once, and said again when it is over. What team code prints, what its process
+logs and what other programs hand in have shares of the file (`SHARES`): more is left out and counted, so that a flood does not push
+out what the robot itself has logged in the last hour.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +16,8 @@ from rt import log
 from rt.config import Config
 from rt.instance.log_place import log_path
 from rt.instance.logfile import LogFile
+from rt.log import attribution
+from rt.log.throttle import Bucket
 from rt.protocol.logevent import encode_line
 from rt.remote.logqueue import LogQueue
 
@@ -22,6 +27,10 @@ RETRY_INTERVAL = 1.0
 """Time after a write that failed until the next (s)."""
 CLOSE_TIMEOUT = 1.0
 """How long the last lines may take (s)."""
+SHARES = {"team prints": (0.2, 0.3), "team process": (0.05, 0.07), "other programs": (0.03, 0.04)}
+"""Which part of all log files each source may fill at once, and in each hour after that: 69 % in any hour, the rest is the robot's."""
+SHARE_INTERVAL = 10.0
+"""Least time between two events about what was left out (s)."""
 
 
 class LogKeeper:
@@ -45,6 +54,9 @@ class LogKeeper:
         self._threads = trio.CapacityLimiter(1)
         self._failing = False
         self._unsaid = 0
+        room = file.max_bytes_in_all
+        self._shares = {name: _Share(burst * room, hourly * room) for name, (burst, hourly) in SHARES.items()}
+        self._share_said = -SHARE_INTERVAL
         self._log = log.get_logger()
 
     @classmethod
@@ -60,6 +72,7 @@ class LogKeeper:
             try:
                 while True:
                     await self._write(await self._queue.take())
+                    self._say_left_out()
                     await trio.sleep(self._retry_interval if self._failing else WRITE_INTERVAL)
             finally:
                 with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -68,7 +81,21 @@ class LogKeeper:
 
     def _tap(self, event: Mapping[str, Any]) -> None:
         line = encode_line(event)
-        self._queue.put(line, len(line))
+        share = self._shares.get(_source(event))
+        if share is None or share.take(len(line) + 1):
+            self._queue.put(line, len(line))
+
+    def _say_left_out(self) -> None:
+        """Say what was left out because a source has used its share, if it is time."""
+        left_out = {name: share.left_out for name, share in self._shares.items() if share.left_out}
+        if not left_out or time.monotonic() - self._share_said < SHARE_INTERVAL:
+            return
+        self._share_said = time.monotonic()
+        for name, count in left_out.items():
+            self._shares[name].left_out = 0
+            self._log.warning(
+                "lines are left out of the log file: their source has used its share of it", lines=count, writer=name
+            )
 
     async def _write(self, lines: list[bytes]) -> None:
         # A disk may hang for good: then the thread is left behind. What is next in the file waits for it, this task does not.
@@ -87,3 +114,33 @@ class LogKeeper:
             self._failing = False
             self._log.warning("lines are missing in the log file", file=str(self.path), lost=self._unsaid)
             self._unsaid = 0
+
+
+class _Share:
+    """How much of the log files one source may fill; any thread may ask, since a wrong count of some lines does no harm.
+
+    Args:
+        burst: How much it may fill at once (bytes).
+        hourly: How much it may fill in each hour after that (bytes).
+    """
+
+    def __init__(self, burst: float, hourly: float) -> None:
+        self.left_out = 0
+        self._bucket = Bucket(burst, 3600 / hourly, time.monotonic())
+
+    def take(self, size: int) -> bool:
+        """Whether a line of so many bytes may be written."""
+        if self._bucket.refill(time.monotonic()) < size:
+            self.left_out += 1
+            return False
+        self._bucket.tokens -= size
+        return True
+
+
+def _source(event: Mapping[str, Any]) -> str:
+    """Whose share an event takes; the robot's own have none."""
+    if attribution.is_team_output(event):
+        return "team prints"
+    if attribution.is_of_team_process(event):
+        return "team process"
+    return "other programs" if "via" in event else ""

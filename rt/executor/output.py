@@ -2,17 +2,32 @@
 
 Each carries the mode and the time since that began. The rules of this module: one line is one event, also one that is made of
 several prints; a line that is begun in one thread is not mixed with another's; and what is said is out when `print` returns,
-but for a line that has no end yet, which is told when it has one, when it is flushed, and when the mode ends.
+but for a line that has no end yet, which is told when it has one, when it is flushed, and when the mode ends. A flood of prints, or
+an endless line, costs the program the time to make it and the log nothing: beyond `LINES` and `BYTES` lines are counted, and a line
+longer than `MAX_LINE` is cut.
 """
 
 import builtins
 import io
 import sys
 import threading
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from rt import log
 from rt.executor.api import RunState
+from rt.log.budget import Budget, Rate
+from rt.protocol.logevent import CUT
+
+LINES: Final = Rate(1000, 400)
+BYTES: Final = Rate(1 << 20, 200e3)
+"""How much is told at once and in each second after that: less than what the root lets through."""
+
+MAX_LINE: Final = 8192
+"""The longest line that is told whole (characters)."""
+
+TELL_INTERVAL: Final = 1.0
+"""Least time between two events that count what was suppressed (s)."""
 
 MAX_BEGUN = 4096
 """How long a line may become that has no end (characters); it is told then."""
@@ -29,6 +44,8 @@ class TeamOutput(io.TextIOBase):
         super().__init__()
         self._state = state
         self._begun: dict[int, str] = {}
+        self._budget = Budget(LINES, BYTES, monotonic())
+        self._told = -TELL_INTERVAL
         self._log = log.get_logger()
 
     encoding = "utf-8"
@@ -59,13 +76,17 @@ class TeamOutput(io.TextIOBase):
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         thread = threading.get_ident()
-        *lines, rest = text.split("\n")
-        if lines:
-            lines[0] = self._begun.pop(thread, "") + lines[0]
-            for line in lines:
-                self._tell(line)
-        if rest:
-            self._begun[thread] = self._begun.get(thread, "") + rest
+        start = 0
+        while (end := text.find("\n", start)) >= 0:
+            line = self._begun.pop(thread, "") + text[start : min(end, start + MAX_LINE + 1)]
+            start = end + 1
+            if not self._tell(line):
+                # What follows in the same text comes too fast, too.
+                rest = text.count("\n", start)
+                self._budget.suppressed += rest
+                start = text.rfind("\n") + 1
+        if start < len(text):
+            self._begun[thread] = self._begun.get(thread, "") + text[start : start + MAX_LINE + 1]
             if len(self._begun[thread]) > MAX_BEGUN:
                 self.flush()
         return len(text)
@@ -80,6 +101,7 @@ class TeamOutput(io.TextIOBase):
         for thread in list(self._begun):
             if begun := self._begun.pop(thread, ""):
                 self._tell(begun)
+        self._tell_suppressed()
 
     def writable(self) -> bool:
         """Whether it can be written to: always."""
@@ -100,6 +122,25 @@ class TeamOutput(io.TextIOBase):
         """
         return io.FileIO(self.fileno(), "w", closefd=False)
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, line: str) -> bool:
+        """Tell a line, or count it; whether it was told."""
+        now = monotonic()
+        if not self._budget.take(len(line), now):
+            if now - self._told >= TELL_INTERVAL:
+                self._told = now
+                self._tell_suppressed()
+            return False
+        if self._budget.suppressed and now - self._told >= TELL_INTERVAL:
+            self._told = now
+            self._tell_suppressed()
+        if len(line) > MAX_LINE:
+            line = line[:MAX_LINE] + CUT
         clock = round(self._state.clock(), 3)
         self._log.info(line, source="print", mode=self._state.mode.name.lower(), clock=clock)
+        return True
+
+    def _tell_suppressed(self) -> None:
+        count, self._budget.suppressed = self._budget.suppressed, 0
+        if count:
+            mode = self._state.mode.name.lower()
+            self._log.warning("prints were suppressed: the team code prints too much", suppressed=count, mode=mode)

@@ -35,6 +35,11 @@ class LogFile:
         self._regular = True
         self._lock = threading.Lock()
 
+    @property
+    def max_bytes_in_all(self) -> int:
+        """How much room all files together take at most."""
+        return self._max_bytes * self._count
+
     def write(self, lines: Sequence[bytes]) -> int:
         """Append lines, which have no ends; returns how many are in the file, the others are lost and `error` says why."""
         with self._lock:

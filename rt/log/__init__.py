@@ -1,7 +1,8 @@
 """Log events: one line each, from any thread, and never a reason to wait.
 
-An event is a short sentence and a context of plain values. A child writes its events as JSON lines to stdout, where the root
-reads them, adds whose they are and prints them again; the root prints for a person on a terminal and as JSON elsewhere.
+An event is a short sentence and a context of plain values. A child writes its events as JSON lines to a pipe of its own, where the
+root reads them, adds whose they are (`attribution`) and prints them again; the root prints for a person on a terminal and as JSON
+elsewhere.
 
 The rules of this room: a line that cannot be written at once is dropped and counted, and the count is said with the next line
 that can, since a log that blocks would stop the event loop, and with it what keeps motors safe; and whatever an event holds, to
@@ -53,7 +54,7 @@ class _Pipeline:
         level: int,
         tap_level: int,
         render: Renderer | None,
-        target: TextIO,
+        target: TextIO | int,
     ) -> None:
         self._context = context
         self._instance = {"instance": context["instance"]} if "instance" in context else {}
@@ -171,7 +172,7 @@ def configure(
     *,
     level: str = "info",
     fmt: str = "json",
-    stream: TextIO | None = None,
+    stream: TextIO | int | None = None,
     tap_level: str | None = None,
     **context: Any,
 ) -> None:
@@ -180,13 +181,13 @@ def configure(
     Args:
         level: The least severity that is written, one of ``LEVELS``.
         fmt: ``json`` for one JSON object a line, ``pretty`` for a person.
-        stream: Where to write; stdout by default.
+        stream: Where to write, a stream or the descriptor of a pipe; stdout by default.
         tap_level: The least severity that taps are given; what is written by default.
         context: Values that every event of this process carries, e.g. ``app="device"``.
     """
     global _pipeline  # noqa: PLW0603 - as structlog itself, there is one log in a process
     target = stream if stream is not None else sys.stdout
-    render = pretty(colors=wants_colors(target)) if fmt == "pretty" else None
+    render = pretty(colors=not isinstance(target, int) and wants_colors(target)) if fmt == "pretty" else None
     _pipeline = _Pipeline(context, LEVELS[level], LEVELS[tap_level or level], render, target)
     # Levels are looked at in the pipeline, so that loggers which are there already heed a new one.
     structlog.configure(

@@ -1,7 +1,7 @@
 """An event as a person reads it on a terminal.
 
-The rule of this module: whatever an event holds, and whoever made it, it is shown, and nothing in it moves the cursor or changes
-what the terminal does.
+The rule of this module: whatever an event holds, and whoever made it, it is shown, and nothing in it moves the cursor, changes
+what the terminal does, or looks like another event: a line of text that continues an event is indented.
 """
 
 import os
@@ -13,12 +13,14 @@ from rt.log.lean import structlog
 from rt.protocol import exception
 
 _HIDDEN = ("app", "pid", "instance", "source", "mode", "clock", "process")
-# A line break and a tab are harmless.
-_CONTROL = {
-    **dict.fromkeys([*range(32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}"),
+_BIDIRECTIONAL = (0x61C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Line separators, and what changes the direction in which a terminal shows text."""
+_BELOW = {
+    **dict.fromkeys([*range(32), *range(127, 160), *_BIDIRECTIONAL], "\N{REPLACEMENT CHARACTER}"),
     ord("\n"): "\n",
     ord("\t"): "\t",
 }
+_CONTROL = {**_BELOW, ord("\n"): "\n    "}
 
 
 def wants_colors(stream: TextIO) -> bool:
@@ -54,7 +56,7 @@ def pretty(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
         # What structlog itself puts under a message; another program's log may have anything there.
         told = event.get("exception", event.get("exc_info"))
         below = {"stack": event.get("stack"), "exception": None if told is None else exception.text(told)}
-        fields |= {key: None if text is None else str(text).translate(_CONTROL) for key, text in below.items()}
+        fields |= {key: None if text is None else str(text).translate(_BELOW) for key, text in below.items()}
         fields["exc_info"] = None
         return f"{clock} {console(None, '', fields)}".lstrip()
 

@@ -30,7 +30,7 @@ class Bucket:
 
     __slots__ = ("_burst", "_interval", "_time", "tokens")
 
-    def __init__(self, burst: int, interval: float, now: float) -> None:
+    def __init__(self, burst: float, interval: float, now: float) -> None:
         self.tokens = float(burst)
         self._burst = burst
         self._interval = interval

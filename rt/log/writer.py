@@ -127,8 +127,10 @@ class StreamWriter:
         self._stream.write(line.decode() + "\n")
 
 
-def writer_to(target: TextIO, note: Note) -> LineWriter | StreamWriter:
-    """A writer of lines to wherever a stream leads; ``note`` is that of `LineWriter`."""
+def writer_to(target: TextIO | int, note: Note) -> LineWriter | StreamWriter:
+    """A writer of lines to wherever a stream or a descriptor leads; ``note`` is that of `LineWriter`."""
+    if isinstance(target, int):
+        return LineWriter(target, note)
     try:
         return LineWriter(target.fileno(), note)
     except (OSError, ValueError):

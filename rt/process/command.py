@@ -19,8 +19,9 @@ from rt import log
 from rt.errors import ProcessStateError
 from rt.supervisor import group
 from rt.supervisor.lifeline import arm, open_lifeline
+from rt.supervisor.logpipe import VARIABLE, open_log_pipe
 from rt.supervisor.orphans import open_process
-from rt.supervisor.output import LineCutter, OnLine, log_line
+from rt.supervisor.output import LOG, LineCutter, OnLine, log_line
 from rt.supervisor.spawn import inherited
 from rt.supervisor.spec import LIFELINE
 
@@ -48,7 +49,8 @@ class CommandProcess:
         env: Added to our environment, which it inherits.
         pass_fds: Descriptors that it inherits under the same numbers.
         on_line: Called in the event loop for each line that it writes, with the name, ``stdout`` or ``stderr``, and the line; by
-            default it goes to our log. None lets it write where we do.
+            default it goes to our log. None lets it write where we do. The log events of a process of our own program, that is one
+            with a lifeline, come as lines of JSON of the stream ``log``.
     """
 
     def __init__(
@@ -109,23 +111,38 @@ class CommandProcess:
         has_lifeline = any(LIFELINE in argument for argument in self._command)
         ours, theirs = open_lifeline(self._message if has_lifeline else None)
         pipe = None if self._on_line is None else subprocess.PIPE
-        with contextlib.ExitStack() as stack, theirs:
+        with (
+            contextlib.ExitStack() as stack,
+            contextlib.ExitStack() as failed,
+            theirs,
+            contextlib.ExitStack() as inherited_fds,
+        ):
             stack.callback(ours.close)
             fd = theirs.fileno()
+            env = {**inherited(), **self._env}
+            fds = [*self._pass_fds, fd]
+            if has_lifeline and pipe is not None:
+                events, log_fd = open_log_pipe()
+                inherited_fds.callback(os.close, log_fd)
+                failed.callback(events.close)
+                env[VARIABLE] = str(log_fd)
+                fds.append(log_fd)
+                self._streams.append((events, LOG, LineCutter()))
             with trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
                 self._process = process = await open_process(
                     [argument.replace(LIFELINE, str(fd)) for argument in self._command],
                     stdin=subprocess.DEVNULL,
                     stdout=pipe,
                     stderr=pipe,
-                    env={**inherited(), **self._env},
+                    env=env,
                     cwd=self._cwd,
                     start_new_session=True,
-                    pass_fds=(*self._pass_fds, fd),
+                    pass_fds=fds,
                 )
             if not has_lifeline:
                 with contextlib.suppress(OSError):  # it has exited already
                     arm(theirs, process.pid)
+            failed.pop_all()
             self._stack = stack.pop_all()
         for stream, name in ((process.stdout, "stdout"), (process.stderr, "stderr")):
             if stream is not None:

@@ -21,13 +21,18 @@ from rt.supervisor.lifeline import Lifeline
 _REASON = "received SIGTERM"
 
 
-def main(lifeline: Lifeline) -> int:
-    """Run the function that the lifeline names; the exit code. The kernel kills the whole group when the parent is dead."""
+def main(lifeline: Lifeline, log_pipe: int | None = None) -> int:
+    """Run the function that the lifeline names; the exit code. The kernel kills the whole group when the parent is dead.
+
+    Args:
+        lifeline: The child's end of it.
+        log_pipe: Where log events go; stdout if None.
+    """
     settings = CallSettings.decode(lifeline.read_message())
     lifeline.kill_group_at_eof()
     # Our own entries stay behind those of the parent: an executable finds its libraries by them.
     sys.path[:] = dict.fromkeys([*settings.path, *sys.path])
-    log.configure(level=settings.log_level, fmt="json", app=settings.name)
+    log.configure(level=settings.log_level, fmt="json", stream=log_pipe, app=settings.name)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Each line when it is printed: what waits in a buffer is lost when the function is ended where it stands.
         sys.stdout.reconfigure(line_buffering=True)

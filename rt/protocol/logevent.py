@@ -38,6 +38,8 @@ CLOCK_MOVED = "clock_moved"
 _KEPT = 4096  # bytes of the sentence of an event that is too long
 _KEPT_VALUE = 100  # characters of a text of its context: a longer one is left out
 _KEPT_FIELDS = ("timestamp", "app", "pid", "instance", "child", "source", "mode", "clock", SEQUENCE)
+_COMMANDING = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+"""Characters that command some terminals and that JSON does not escape: DEL, C1 controls, and changes of the text's direction."""
 _INT_END = 1 << 63
 _SHOWN = 1000
 _STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|\+00:00)\Z")
@@ -66,6 +68,15 @@ def encode_line(event: Mapping[str, Any]) -> bytes:
 
 
 def _encode_line(event: Mapping[str, Any]) -> bytes:
+    line = _plain_line(event)
+    return line if _COMMANDING.search(line) is None else _COMMANDING.sub(_escaped, line)
+
+
+def _escaped(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match[0].decode())
+
+
+def _plain_line(event: Mapping[str, Any]) -> bytes:
     try:
         line = _json.encode(event)
         # A number that is none is written as null, which is rare otherwise.

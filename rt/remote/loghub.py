@@ -15,6 +15,8 @@ import zmq
 
 from rt import log
 from rt.errors import RemoteProtocolError
+from rt.log import attribution
+from rt.log.budget import Budget, Rate
 from rt.protocol import logevent
 from rt.remote.gate import Gate
 from rt.remote.logqueue import LogQueue
@@ -24,6 +26,9 @@ SUBSCRIBER_EVENTS = 4000
 """Events that wait for one subscriber; what comes beyond them, that subscriber misses."""
 QUEUE_EVENTS = 20_000
 """Events that a subscriber lets wait on its own side."""
+INWARD_EVENTS = Rate(2000, 200)
+INWARD_BYTES = Rate(1 << 20, 256e3)
+"""How many events, and how many bytes of them, other processes may hand in at once and in each second after that."""
 COMPLAINT_INTERVAL = 5.0
 """Time between two events about the same trouble of the hub (s); what happens between them is counted."""
 HELLO_TIMEOUT = 1.0
@@ -142,6 +147,8 @@ class LogHub:
 
     async def _fan_in(self, inlet: Socket) -> None:
         last, unsaid = -COMPLAINT_INTERVAL, 0
+        told = -COMPLAINT_INTERVAL
+        budget = Budget(INWARD_EVENTS, INWARD_BYTES, trio.current_time())
         while True:
             frames = await inlet.recv()
             try:
@@ -154,8 +161,13 @@ class LogHub:
                     last, unsaid = trio.current_time(), 0
                 continue
             self.counters.received += 1
-            event.pop(logevent.SEQUENCE, None)
-            log.relay(event)
+            if budget.take(len(frames[-1]), trio.current_time()):
+                log.relay(attribution.of_hub(event))
+            elif trio.current_time() - told >= COMPLAINT_INTERVAL:
+                self._log.warning(
+                    "log events of other processes were suppressed: too many come", suppressed=budget.suppressed
+                )
+                told, budget.suppressed = trio.current_time(), 0
 
 
 class LogPublisher:

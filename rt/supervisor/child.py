@@ -44,7 +44,7 @@ from rt.supervisor.life import (
 )
 from rt.supervisor.machine import Machine
 from rt.supervisor.notify import Channel, Listener
-from rt.supervisor.output import OnLine, Output, log_line
+from rt.supervisor.output import LOG, OnLine, Output, log_line
 from rt.supervisor.spawn import put_down, spawn
 from rt.supervisor.spec import ChildSpec, ChildStatus, ExitReport
 from rt.supervisor.table import AT_REST
@@ -208,7 +208,7 @@ class Child:
             # Not the command's fault: another try may find the directory usable again.
             return SpawnFailed(errno.EAGAIN, f"{explain(error)}: {path}")
         try:
-            process = await spawn(self.spec, self._directory, listener, stack, channel)
+            process, events = await spawn(self.spec, self._directory, listener, stack, channel)
         except OSError as error:
             return SpawnFailed(error.errno or 0, f"{explain(error)}: {error.filename or self.spec.command[0]}")
         except (ValueError, subprocess.SubprocessError) as error:
@@ -217,12 +217,12 @@ class Child:
             if channel is not None:
                 channel.close()
         self._pid = self._leader = process.pid
-        output = Output(self.spec.name, self._on_line)
+        output = Output(self.spec.name, self._on_line, process.pid, self.spec.app)
         try:
             self.feed(Spawned())
             if not self.spec.notify:
                 self.feed(Ready())
-            returncode = await self._attend(process, listener, output)
+            returncode = await self._attend(process, listener, output, events)
         except BaseException:
             self._leader = None
             await put_down(process)
@@ -262,14 +262,20 @@ class Child:
             seconds = self.spec.ready_timeout if timer is Timer.READY else self.spec.watchdog
             self._timers[timer] = trio.current_time() + (seconds or 0.0)
 
-    async def _attend(self, process: trio.Process, listener: Channel | Listener, output: Output) -> int:
+    async def _attend(
+        self,
+        process: trio.Process,
+        listener: Channel | Listener,
+        output: Output,
+        events: trio.abc.ReceiveStream | None,
+    ) -> int:
         pidfd = os.pidfd_open(process.pid)
         self._listener = listener
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listener.hear, self._heed)
                 drained = trio.Event()
-                nursery.start_soon(_drain, process, output, drained)
+                nursery.start_soon(_drain, process, output, events, drained)
                 await trio.lowlevel.wait_readable(pidfd)
                 self._leader = None
                 # Not reaped yet: until everything is swept, the kernel gives the number of the group to nobody else.
@@ -299,12 +305,16 @@ class Child:
             self.feed(Trouble())
 
 
-async def _drain(process: trio.Process, output: Output, drained: trio.Event) -> None:
+async def _drain(
+    process: trio.Process, output: Output, events: trio.abc.ReceiveStream | None, drained: trio.Event
+) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(output.drain, process.stdout, "stdout")
         nursery.start_soon(output.drain, process.stderr, "stderr")
+        if events is not None:
+            nursery.start_soon(output.drain, events, LOG)
     drained.set()
 
 

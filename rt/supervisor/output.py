@@ -1,14 +1,20 @@
-"""What a child writes to stdout and stderr: cut into lines, handed on, and its end kept.
+"""What a child writes to its log pipe, stdout and stderr: cut into lines, handed on, and its end kept.
 
-The rules of this module: output is read as it comes, so that a child never waits for its log; a flood of it gives the event
-loop back every few lines; and what is kept is bounded.
+The rules of this module: output is read as it comes, so that a child never waits for its log, but no faster than `READ_RATE`; a flood
+of it gives the event loop back every few lines; and what is kept is bounded. Only what comes on the log pipe is an event of the
+child's own log; a line of stdout or stderr is text, whatever it looks like.
 """
 
+import time
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import trio
 
 from rt import log
+from rt.log import attribution
+from rt.log.budget import Budget, Rate
+from rt.log.throttle import Bucket
 from rt.protocol.logevent import CUT, decode_line
 
 MAX_LINE = 65536
@@ -17,12 +23,30 @@ MAX_LINE = 65536
 TAIL = 16384
 """How much of the end is kept, in bytes, stdout and stderr together in the order in which they were read."""
 
+LOG = "log"
+"""The name of the stream on which a child writes its own log events."""
+
+READ_BURST: Final = 1 << 21
+READ_RATE: Final = 4e6
+"""How much of one stream is read at once and in each second after that, in bytes; a line counts as `LINE_COST` more. A process that
+writes more waits, and does not take the processor from this one."""
+LINE_COST: Final = 200
+
+TEXT_LINES: Final = Rate(1000, 500)
+TEXT_BYTES: Final = Rate(1 << 20, 256e3)
+"""How much text of one process is logged at once and in each second after that."""
+EVENT_LINES: Final = Rate(2000, 200)
+EVENT_BYTES: Final = Rate(1 << 20, 256e3)
+"""The same for the events of its own log."""
+TELL_INTERVAL: Final = 1.0
+"""Least time between two events that count what was suppressed, in s."""
+
 _CHUNK = 8192
 _BREATH = 32
 """After so many lines others may run."""
 
 OnLine = Callable[[str, str, str], None]
-"""Called with the child's name, ``stdout`` or ``stderr``, and a line without its end."""
+"""Called with the child's name, ``log``, ``stdout`` or ``stderr``, and a line without its end."""
 
 
 class LineCutter:
@@ -68,12 +92,15 @@ class Output:
 
     Args:
         child: The child's name.
-        on_line: Called for each line, in the event loop: it may not block.
+        on_line: Called for each line, in the event loop: it may not block. `log_line` is replaced by a `ChildLog` of its own.
+        pid: The process, if known.
+        app: The part of the robot that it is; the child's name by default.
     """
 
-    def __init__(self, child: str, on_line: OnLine) -> None:
+    def __init__(self, child: str, on_line: OnLine, pid: int | None = None, app: str = "") -> None:
         self._child = child
-        self._on_line = on_line
+        self._log = ChildLog(child, pid, app) if on_line is log_line else None
+        self._on_line = on_line if self._log is None else self._log.line
         self._tail = bytearray()
 
     @property
@@ -84,17 +111,33 @@ class Output:
     async def drain(self, stream: trio.abc.ReceiveStream, name: str) -> None:
         """Read one stream to its end, or until cancelled; a begun line is then handed on as it is. Closes the stream."""
         cutter = LineCutter()
+        pace = Bucket(READ_BURST, 1 / READ_RATE, trio.current_time())
         try:
             async with stream:
-                while chunk := await stream.receive_some(_CHUNK):
+                while chunk := await self._receive(stream):
                     self._keep(chunk)
+                    count = 0
                     for count, line in enumerate(cutter.feed(chunk), 1):
                         self._on_line(self._child, name, line)
                         if count % _BREATH == 0:
                             await trio.lowlevel.checkpoint()
+                    pace.refill(trio.current_time())
+                    pace.tokens -= len(chunk) + LINE_COST * count
+                    if pace.tokens < 0:
+                        await trio.sleep(-pace.tokens / READ_RATE)
         finally:
             if (last := cutter.finish()) is not None:
                 self._on_line(self._child, name, last)
+            if self._log is not None:
+                self._log.tell(always=True)
+
+    async def _receive(self, stream: trio.abc.ReceiveStream) -> bytes | bytearray:
+        """The next piece of a stream; meanwhile what was suppressed is told when it is time."""
+        while self._log is not None and self._log.suppressed:
+            with trio.move_on_after(TELL_INTERVAL):
+                return await stream.receive_some(_CHUNK)
+            self._log.tell()
+        return await stream.receive_some(_CHUNK)
 
     def _keep(self, chunk: bytes | bytearray) -> None:
         self._tail += chunk
@@ -102,16 +145,62 @@ class Output:
             del self._tail[:-TAIL]
 
 
+class ChildLog:
+    """Hands the lines of one process on to our own log, within a budget.
+
+    Args:
+        child: The child's name.
+        pid: Its process, if known.
+        app: The part of the robot that it is; the child's name by default.
+    """
+
+    def __init__(self, child: str, pid: int | None = None, app: str = "") -> None:
+        now = time.monotonic()
+        self._app = app
+        self._child = child
+        self._pid = pid
+        self._text = Budget(TEXT_LINES, TEXT_BYTES, now)
+        self._events = Budget(EVENT_LINES, EVENT_BYTES, now)
+        self._told = now - TELL_INTERVAL
+        self._log = log.get_logger(child=child)
+
+    @property
+    def suppressed(self) -> int:
+        """How many lines were suppressed and not told yet."""
+        return self._text.suppressed + self._events.suppressed
+
+    def line(self, _child: str, stream: str, line: str) -> None:
+        """Hand a line on, or count it."""
+        event = _event_of(self._child, stream, line, self._pid, self._app)
+        if event is None:
+            return
+        budget = self._events if stream == LOG and event.get("source") != attribution.PRINT else self._text
+        if budget.take(len(line), time.monotonic()):
+            log.relay(event)
+        elif time.monotonic() - self._told >= TELL_INTERVAL:
+            self.tell()
+
+    def tell(self, *, always: bool = False) -> None:
+        """Log how many lines were suppressed, if there are some and it is time, or always."""
+        if self.suppressed and (always or time.monotonic() - self._told >= TELL_INTERVAL):
+            self._told = time.monotonic()
+            count = self.suppressed
+            self._text.suppressed = self._events.suppressed = 0
+            self._log.warning("log lines of a process were suppressed: it writes too many", suppressed=count)
+
+
 def log_line(child: str, stream: str, line: str) -> None:
     """Hand a line on to our own log.
 
-    A JSON object that carries ``event`` and ``level`` is an event of the child's own log, and keeps its fields; any other line
-    becomes an event with the line as its sentence. Empty lines are left out.
+    A JSON object on the stream `LOG` that carries ``event`` and ``level`` is an event of the child's own log; any other line
+    becomes an event with the line as its sentence. Whose the event is, is set here (`rt.log.attribution`). Empty lines are left out.
     """
-    event = decode_line(line) if line.lstrip()[:1] == "{" else None
+    event = _event_of(child, stream, line)
     if event is not None:
-        event.setdefault("app", child)
-        event["child"] = child
         log.relay(event)
-    elif line.strip():
-        log.relay({"event": line, "level": "info", "app": child, "child": child, "stream": stream})
+
+
+def _event_of(child: str, stream: str, line: str, pid: int | None = None, app: str = "") -> dict[str, object] | None:
+    if stream == LOG and (event := decode_line(line)) is not None:
+        return attribution.of_child(event, child, pid, app)
+    return attribution.of_stream(line, child, stream, pid, app) if line.strip() else None

@@ -5,7 +5,6 @@ The whole environment is inherited, since a frozen child then reuses the unpacke
 """
 
 import contextlib
-import fcntl
 import os
 import socket
 import subprocess
@@ -17,15 +16,23 @@ import trio
 from rt.instance import ENV_DIRECTORY
 from rt.supervisor import group
 from rt.supervisor.lifeline import arm, open_lifeline
+from rt.supervisor.logpipe import VARIABLE as LOG_VARIABLE
+from rt.supervisor.logpipe import enlarge, open_log_pipe
 from rt.supervisor.notify import FD_VARIABLE, VARIABLE, Channel, Listener
 from rt.supervisor.orphans import open_process
 from rt.supervisor.spec import CHANNEL, LIFELINE, ChildSpec
 
-PIPE_BYTES = 1 << 20
-"""How much of a child's output may wait for its parent (bytes): a burst of a few thousand log lines."""
-
 _LAST_RESORT = 0.3
-_NOT_INHERITED = (VARIABLE, FD_VARIABLE, "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+_NOT_INHERITED = (
+    VARIABLE,
+    FD_VARIABLE,
+    LOG_VARIABLE,
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+)
 
 
 async def spawn(
@@ -34,7 +41,7 @@ async def spawn(
     listener: Channel | Listener,
     stack: contextlib.ExitStack,
     channel: socket.socket | None = None,
-) -> trio.Process:
+) -> tuple[trio.Process, trio.abc.ReceiveStream | None]:
     """Make the process, as leader of a session of its own, with pipes for its output.
 
     Args:
@@ -44,6 +51,9 @@ async def spawn(
         stack: Keeps our end of its lifeline; closing it tells the child that it is not wanted any more.
         channel: The child's end of its channel, if it has one.
 
+    Returns:
+        The process, and its log pipe if it is a child of our own program, that is one with a lifeline.
+
     Raises:
         OSError: The process cannot be made.
         ValueError: The command contains what no command can.
@@ -51,29 +61,37 @@ async def spawn(
     """
     ours, theirs = open_lifeline(spec.message if spec.has_lifeline else None)
     stack.callback(ours.close)
-    with theirs:
+    events: trio.lowlevel.FdStream | None = None
+    with theirs, contextlib.ExitStack() as inherited_fds:
         fd = theirs.fileno()
         fds = {LIFELINE: fd} if channel is None else {LIFELINE: fd, CHANNEL: channel.fileno()}
+        env = environment(spec, directory) | listener.environment()
+        pass_fds = [*spec.pass_fds, *listener.fds, *fds.values()]
+        if spec.has_lifeline:
+            events, log_fd = open_log_pipe()
+            inherited_fds.callback(os.close, log_fd)
+            stack.callback(events.close)
+            env[LOG_VARIABLE] = str(log_fd)
+            pass_fds.append(log_fd)
         with trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
             process = await open_process(
                 [_filled(argument, fds) for argument in spec.command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=environment(spec, directory) | listener.environment(),
+                env=env,
                 cwd=spec.cwd,
                 start_new_session=True,
-                pass_fds=(*spec.pass_fds, *listener.fds, *fds.values()),
+                pass_fds=pass_fds,
             )
         listener.started()
         for stream in (process.stdout, process.stderr):
             if isinstance(stream, trio.lowlevel.FdStream):
-                with contextlib.suppress(OSError):  # the system allows us no more than it gives anyway
-                    fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+                enlarge(stream.fileno())
         if not spec.has_lifeline:
             with contextlib.suppress(OSError):  # it has exited already
                 arm(theirs, process.pid)
-    return process
+    return process, events
 
 
 def _filled(argument: str, fds: Mapping[str, int]) -> str:

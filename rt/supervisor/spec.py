@@ -36,6 +36,7 @@ class ChildSpec(Policy, frozen=True):
         env: Added to our whole environment, which is inherited: a frozen child then reuses the unpacked files.
         cwd: Where it starts, or None for where we are.
         notify: Whether it says by sd_notify when it is ready; otherwise it is ready as soon as it exists.
+        app: The part of the robot that it is in the log; its name by default.
         autostart: Whether it is started with the others; otherwise `Supervisor.start` starts it.
     """
 
@@ -46,6 +47,7 @@ class ChildSpec(Policy, frozen=True):
     env: Mapping[str, str] | None = None
     cwd: str | None = None
     notify: bool = True
+    app: str = ""
     autostart: bool = True
 
     def __post_init__(self) -> None:

@@ -102,3 +102,42 @@ async def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path) -> None:
 
 def test_no_file_is_kept_if_none_is_wanted(tmp_path: Path) -> None:
     assert LogKeeper.of(Config(log_file="")) is None
+
+
+async def test_flood_of_prints_does_not_push_out_the_events_of_the_robot(
+    tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = LogFile(tmp_path / "robot.log", 20_000, 5)
+    keeper = LogKeeper(file)
+    flood = [
+        {"event": "spam", "level": "info", "app": "executor", "child": "executor", "source": "print"},
+        {"event": "spam", "level": "info", "app": "executor", "child": "executor", "stream": "stdout"},
+        {"event": "spam", "level": "critical", "app": "executor", "child": "executor"},
+        {"event": "spam", "level": "info", "app": "camera", "via": "hub"},
+    ]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(keeper.run)
+        log.get_logger().info("first")
+        for number in range(3000):
+            for event in flood:
+                log.relay({**event, "number": number})
+            if number % 300 == 0:
+                log.get_logger().info("own", number=number)
+                await trio.lowlevel.checkpoint()
+        log.get_logger().info("last")
+        await until(lambda: "used its share" in said.getvalue())
+        nursery.cancel_scope.cancel()
+    paths = [file.path, *(tmp_path / f"robot.log.{number}" for number in range(1, 5))]
+    kept = [event for path in paths if path.exists() for event in events(path)]
+    assert {"first", "last"} <= {event["event"] for event in kept}
+    assert len([event for event in kept if event["event"] == "own"]) == 10
+    spam = [event for event in kept if event["event"] == "spam"]
+    assert {event.get("source", event.get("stream", event["app"])) for event in spam} == {
+        "print",
+        "stdout",
+        "executor",
+        "camera",
+    }
+    told = [event for event in kept if "used its share" in event["event"]]
+    assert {event["writer"] for event in told} <= {"team prints", "team process", "other programs"}
+    assert sum(path.stat().st_size for path in paths if path.exists()) < 0.4 * file.max_bytes_in_all

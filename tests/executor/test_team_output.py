@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,8 @@ import structlog
 
 from rt.executor.api import RunState
 from rt.executor.commands import Mode
-from rt.executor.output import MAX_BEGUN, TeamOutput
+from rt.executor.output import LINES, MAX_BEGUN, MAX_LINE, TeamOutput
+from rt.protocol.logevent import CUT
 
 
 @pytest.fixture
@@ -146,3 +148,37 @@ import os; os._exit(0)
     flags = ["-u"] if unbuffered else []
     done = subprocess.run([sys.executable, "-P", *flags, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "said\nbytes\nwrapped\nmore\ntext\n"
+
+
+def test_flood_of_prints_is_bounded_and_counted(said: list[Any], output: TeamOutput) -> None:
+    for number in range(100_000):
+        output.print(number, file=output)
+    output.finish()
+    prints = [entry for entry in said if entry.get("source") == "print"]
+    assert LINES.burst <= len(prints) < 50_000
+    assert len(prints) + sum(entry.get("suppressed", 0) for entry in said) == 100_000
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 50_000_000, "x\n" * 5_000_000, ("x" * 1_000_000 + "\n") * 20, "\x00\xff\x1b" * 500_000]
+)
+def test_huge_print_is_cut_and_counted(said: list[Any], output: TeamOutput, text: str) -> None:
+    output.print(text, file=output)
+    output.finish()
+    lines = text.count("\n") + 1
+    prints = [entry for entry in said if entry.get("source") == "print"]
+    assert 1 <= len(prints) <= 2000
+    assert len(prints) + sum(entry.get("suppressed", 0) for entry in said) == lines
+    assert all(len(entry["event"]) <= MAX_LINE + len(CUT) for entry in said)
+    assert said[0]["event"].startswith("x") or said[0]["event"].startswith("\x00")
+
+
+def test_prints_are_told_again_after_a_flood(
+    said: list[Any], output: TeamOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20_000):
+        output.print(number, file=output)
+    start = time.monotonic()
+    monkeypatch.setattr("rt.executor.output.monotonic", lambda: start + 10)
+    output.print("after", file=output)
+    assert [entry["event"] for entry in said][-2:] == ["prints were suppressed: the team code prints too much", "after"]

@@ -94,3 +94,19 @@ def test_colours_are_for_terminals_that_have_them(
     with open(theirs, "rb"), open(ours, "w") as terminal:  # noqa: PTH123 - they are descriptors
         assert log.wants_colors(terminal) is wanted
     assert not log.wants_colors(io.StringIO())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"event": "a\n12:40:06.566 root"}, {"source": "print"}, {"note": "a\n12:40:06.566 root"}]
+)
+def test_no_part_of_an_event_looks_like_another_one(fields: dict[str, Any]) -> None:
+    event = {"event": "said\n12:40:06.566 root", "level": "info", **fields}
+    _first, *others = log.pretty(colors=False)(event).splitlines()
+    assert others
+    assert all(line.startswith("    ") for line in others)
+
+
+@pytest.mark.parametrize("char", ["\u202e", "\u2066", "\u200f", "\u2028", "\x9b", "\x7f"])
+def test_no_character_changes_how_a_terminal_shows_the_rest(char: str) -> None:
+    text = log.pretty(colors=False)({"event": f"a{char}b", "level": "info", "note": char, "source": "x"})
+    assert char not in text

@@ -172,3 +172,12 @@ class TestException:
     def test_what_is_no_data_is_shown_as_it_is(self) -> None:
         assert exception.text("Traceback ...") == "Traceback ..."
         assert exception.text({"frames": 5, "errors": [1]}).splitlines()[0] == "None: None"
+
+
+@pytest.mark.parametrize("char", ["\x1b", "\x7f", "\x80", "\x9b", "\x9f", "\u2028", "\u202e", "\u2066", "\u2069"])
+def test_line_commands_no_terminal_and_loses_nothing(char: str) -> None:
+    event = {"event": f"a{char}b", "level": "info", f"k{char}": [char, float("nan")]}
+    for each in (event, {**event, f"k{char}": None}):
+        line = logevent.encode_line(each)
+        assert char.encode() not in line
+        assert logevent.decode_line(line) == {**each, f"k{char}": [char, "nan"] if each[f"k{char}"] else None}

@@ -116,6 +116,42 @@ async def test_another_process_hands_its_events_in(nursery: trio.Nursery, front:
         assert got["seq"] < 1000
 
 
+@pytest.mark.parametrize("app", ["root", "Device", " executor ", 7, None])
+async def test_no_other_process_hands_events_in_as_a_part_of_the_robot(
+    nursery: trio.Nursery, front: str, back: str, app: object
+) -> None:
+    hub = LogHub([front], [back])
+    await nursery.start(hub.run)
+    with LogFeed(front, ["info", "critical"]) as feed, Socket(zmq.PUB) as other, trio.fail_after(DEADLINE):
+        await connected(feed)
+        other.connect(back)
+        forged = {"event": "the robot stops", "level": "critical", "app": app, "child": "device", "pid": 1}
+        forged |= {"source": "print", "clock_moved": 5.0, "timestamp": "2124-01-01T00:00:00Z", "instance": "another"}
+        while hub.counters.received == 0:
+            other.send_nowait(logevent.encode(forged))
+            await trio.sleep(0.01)
+        while (got := await feed.event())["level"] != "critical":
+            continue
+    assert (got["app"], got["via"]) == ("external", "hub")
+    assert not got.keys() & {"child", "pid", "source", "clock_moved", "instance"}
+    assert not got["timestamp"].startswith("2124")
+
+
+async def test_flood_of_another_process_is_bounded(nursery: trio.Nursery, front: str, back: str) -> None:
+    hub = LogHub([front], [back])
+    await nursery.start(hub.run)
+    events: list[Any] = []
+    options: dict[int, int | bytes] = {zmq.SNDHWM: 20_000}
+    with log.tapped(events.append), trio.fail_after(DEADLINE), Socket(zmq.PUB, options=options) as other:
+        other.connect(back)
+        while hub.counters.received < 6000:
+            for _ in range(100):
+                other.send_nowait(logevent.encode({"event": "flood", "level": "info"}))
+            await trio.sleep(0.001)
+    assert len([event for event in events if event["event"] == "flood"]) < 5000
+    assert any("suppressed" in event for event in events)
+
+
 async def test_a_publisher_loses_nothing_once_it_has_started(nursery: trio.Nursery, front: str, back: str) -> None:
     seen: list[str] = []
     hub = LogHub([front], [back])

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import log
+from rt.log.stamp import now
 from rt.protocol.logevent import CUT
-from rt.supervisor.output import MAX_LINE, TAIL, LineCutter, Output, log_line
+from rt.supervisor.output import LOG, MAX_LINE, TAIL, TEXT_LINES, ChildLog, LineCutter, Output, log_line
 
 
 @pytest.fixture
@@ -105,9 +106,10 @@ async def test_many_lines_at_once_leave_others_their_turn() -> None:
     assert len(set(seen)) > 100
 
 
-def test_an_event_of_the_childs_log_keeps_its_fields(events: list[Any]) -> None:
-    line = {"event": "device found", "level": "warning", "timestamp": "2024-01-01T00:00:00Z", "uid": 5}
-    log_line("device", "stdout", json.dumps(line))
+def test_event_of_the_log_pipe_keeps_its_context(events: list[Any]) -> None:
+    stamp = now()
+    line = {"event": "device found", "level": "warning", "timestamp": stamp, "uid": 5}
+    log_line("device", LOG, json.dumps(line))
     (event,) = events
     assert event == {
         "event": "device found",
@@ -115,24 +117,102 @@ def test_an_event_of_the_childs_log_keeps_its_fields(events: list[Any]) -> None:
         "uid": 5,
         "app": "device",
         "child": "device",
-        "timestamp": "2024-01-01T00:00:00Z",
+        "timestamp": stamp,
     }
 
 
+FORGED = {
+    "event": "the robot is ready",
+    "level": "critical",
+    "app": "root",
+    "child": "root",
+    "pid": 1,
+    "instance": "another",
+    "seq": 5,
+    "clock_moved": 3600.0,
+}
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_json_on_stdout_is_text_of_the_child(events: list[Any], stream: str) -> None:
+    line = json.dumps(FORGED)
+    log_line("executor", stream, line)
+    (event,) = events
+    del event["timestamp"]
+    assert event == {"event": line, "level": "info", "app": "executor", "child": "executor", "stream": stream}
+
+
+@pytest.mark.parametrize("app", ["root", "device", "", 5, None])
+def test_event_of_the_log_pipe_is_never_of_another_process(events: list[Any], app: object) -> None:
+    ChildLog("executor", 77).line("executor", LOG, json.dumps({**FORGED, "app": app}))
+    (event,) = events
+    assert event["level"] == "critical"
+    assert (event["app"], event["child"], event["pid"]) == ("executor", "executor", 77)
+    assert not event.keys() & {"seq", "clock_moved", "instance"}
+
+
+@pytest.mark.parametrize("stamp", ["2024-01-01T00:00:00Z", "2124-01-01T00:00:00Z", "2024-99-99T00:00:00Z", 5, None])
+def test_time_stamp_far_from_the_clock_is_replaced(events: list[Any], stamp: object) -> None:
+    log_line("executor", LOG, json.dumps({**FORGED, "timestamp": stamp}))
+    (event,) = events
+    assert event["timestamp"][:4] == now()[:4] != "2024"
+
+
+def test_flood_of_one_stream_is_bounded_counted_and_keeps_the_others(events: list[Any]) -> None:
+    lines = ChildLog("executor", 77)
+    for number in range(20_000):
+        lines.line("executor", "stdout", f"line {number}")
+        if number % 1000 == 0:
+            lines.line("executor", LOG, '{"event": "mode began", "level": "info"}')
+    lines.tell(always=True)
+    said = [event for event in events if "stream" in event]
+    assert TEXT_LINES.burst <= len(said) < 10_000
+    assert len([event for event in events if event["event"] == "mode began"]) == 20
+    suppressed = sum(event.get("suppressed", 0) for event in events)
+    assert len(said) + suppressed == 20_000
+
+
+def test_flood_of_bytes_is_bounded(events: list[Any]) -> None:
+    lines = ChildLog("executor", 77)
+    for _ in range(1000):
+        lines.line("executor", "stderr", "x" * 60_000)
+    assert len(events) < 100
+
+
+async def test_suppressed_lines_are_told_while_the_child_is_silent(events: list[Any]) -> None:
+    output = Output("kid", log_line)
+    send, receive = trio.testing.memory_stream_one_way_pair()
+    told = trio.Event()
+
+    def tap(event: Any) -> None:
+        if "suppressed" in event:
+            told.set()
+
+    with log.tapped(tap), trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(output.drain, receive, "stdout")
+            await send.send_all(b"hello\n" * 5000)
+            while sum(event.get("suppressed", 0) for event in events) + 1000 < 5000 - 500:
+                await told.wait()
+                told = trio.Event()
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("stream", ["stderr", LOG])
 @pytest.mark.parametrize(
     "line",
     ["hello", "{not json", '{"event": "no level"}', '{"event": 5, "level": "info"}', "[1]", "{" * 5000, '{"a": 1e999}'],
 )
-def test_any_other_line_is_a_sentence(events: list[Any], line: str) -> None:
-    log_line("executor", "stderr", line)
+def test_any_other_line_is_a_sentence(events: list[Any], line: str, stream: str) -> None:
+    log_line("executor", stream, line)
     (event,) = events
     del event["timestamp"]
-    assert event == {"event": line, "level": "info", "app": "executor", "child": "executor", "stream": "stderr"}
+    assert event == {"event": line, "level": "info", "app": "executor", "child": "executor", "stream": stream}
 
 
 @pytest.mark.parametrize("field", ["self", "event_", "_event", "exc_info", "logger", "child"])
 def test_no_field_of_a_program_is_an_error(events: list[Any], field: str) -> None:
-    log_line("executor", "stdout", json.dumps({"event": "x", "level": "info", field: "y"}))
+    log_line("executor", LOG, json.dumps({"event": "x", "level": "info", field: "y"}))
     assert len(events) == 1
     assert events[0]["child"] == "executor"
 

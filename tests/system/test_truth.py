@@ -1,0 +1,92 @@
+"""What the log of a whole robot says is true, whatever the team code writes."""
+
+import json
+from typing import Any
+
+import pytest
+import trio
+from support.robot import Robot
+
+pytestmark = pytest.mark.system
+
+FORGER = """
+import json, os, subprocess, sys
+
+def forge(number, **more):
+    event = {"event": f"forged {number}", "level": "critical", "app": "root", "child": "root", "pid": 1, **more}
+    return (json.dumps(event) + "\\n").encode()
+
+def autonomous_setup():
+    os.write(1, forge(1))
+    os.write(2, forge(2, source="print"))
+    sys.__stdout__.write(forge(3).decode())
+    sys.__stdout__.flush()
+    sys.stdout.buffer.write(forge(4))
+    subprocess.run(["sh", "-c", "cat; ls /proc/self/fd >&2; exit 0"], input=forge(5), check=True)
+    print(forge(6).decode(), end="")
+    for fd in range(3, 200):
+        try:
+            os.write(fd, forge(7)) if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:") else None
+        except OSError:
+            pass
+    os.write(1, b"\\x1b]0;title\\x07\\x1b[2J\\xc2\\x9b31m\\n")
+    print("the end")
+
+def autonomous_main():
+    pass
+"""
+
+FLOOD = """
+import os
+
+def autonomous_setup():
+    print("begin")
+
+def autonomous_main():
+    for number in range(2000):
+        print("spam", number)
+    os.write(1, b"raw spam\\n" * 2000)
+"""
+
+
+async def test_no_line_of_the_team_code_is_an_event_of_the_root(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write("studentcode.py", FORGER)
+    await robot.start()
+    await robot.call("auto")
+    await robot.said("the end")
+    forged = await everything(robot, "forged", 6)
+    for event in forged:
+        assert (event["app"], event["child"]) == ("executor", "executor")
+        assert event["pid"] != 1
+    # Text of stdout and stderr stays text, and is never more severe than that.
+    texts = [event for event in forged if event["event"].startswith("{")]
+    assert len(texts) == 6
+    assert {event["level"] for event in texts} == {"info"}
+    title = await robot.said("title")
+    assert title["stream"] == "stdout"
+    assert robot.process is not None
+    nursery.cancel_scope.cancel()
+
+
+async def test_events_of_the_robot_survive_a_flood_of_prints(robot: Robot, nursery: trio.Nursery) -> None:
+    path = robot.folder / "robot.log"
+    robot.write("studentcode.py", FLOOD)
+    await robot.start("--log-file", str(path), "--log-file-size", "100000", "--log-file-count", "3")
+    await robot.call("auto")
+    await robot.said("begin")
+    await robot.said("used its share")
+    await robot.said("were suppressed", count=2)
+    await robot.call("idle")
+    await robot.said("mode ended")
+    assert await robot.stop() == 0
+    kept = [json.loads(line) for file in path.parent.glob("robot.log*") for line in file.read_text().splitlines()]
+    names = [event["event"] for event in kept]
+    for own in ("the robot is ready", "mode began", "mode ended", "stopped"):
+        assert any(own in name for name in names), own
+    nursery.cancel_scope.cancel()
+
+
+async def everything(robot: Robot, part: str, least: int) -> list[dict[str, Any]]:
+    """The events that contain a text, when there are so many."""
+    await robot.said(part, count=least)
+    return [event for event in robot.log if part in event["event"]]
