@@ -25,7 +25,7 @@ from rt.errors import ConfigError
 from rt.instance import Instance, log_place
 from rt.keys import Keyring, key_place
 from rt.keys.place import refuse_secret
-from rt.supervisor import signals
+from rt.supervisor import orphans, signals
 from rt.supervisor.ending import Told
 
 
@@ -74,7 +74,7 @@ async def run_robot(
             root = Root(
                 config, instance, doorbell, bells, leases, arena=arena, gate=gate, emulated=emulated, early=early
             )
-            with told:
+            with told, orphans.adopted():
                 await root.run(beside, name)
     return root.exit_code
 

@@ -158,7 +158,6 @@ class Root:
                 desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
                 await nursery.start(desk.run)
                 nursery.start_soon(self._watch_directory, desk)
-                orphans.adopt()
                 nursery.start_soon(orphans.reap)
                 supervisor = self.supervisor
                 watch = functools.partial(signals.watch, supervisor.shutdown, supervisor.kill, early=self._early)

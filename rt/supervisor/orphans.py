@@ -12,7 +12,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,6 +30,7 @@ _ROUNDS: Final = 20
 """The children of an orphan that is killed become orphans themselves and are found in the next round."""
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _INIT: Final = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Process(NamedTuple):
@@ -52,18 +53,28 @@ class _State:
 _State.own = {}
 
 
-def adopt() -> None:
-    """Let the descendants of this process that lose their parent become its children.
+@contextlib.contextmanager
+def adopted() -> Iterator[None]:
+    """Let the descendants of this process that lose their parent become its children, until the end of the block.
 
     Children that it has already stay what they are. On a kernel that refuses it a warning is logged, and orphans stay.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+    if not _set_subreaper(True):
         reason = os.strerror(ctypes.get_errno())
         log.get_logger().warning("processes that the team's code leaves behind are not found", reason=reason)
+        yield
         return
     _State.own = {pid: each.start for pid, each in _processes().items() if each.parent == os.getpid()}
     _State.adopting = True
+    try:
+        yield
+    finally:
+        _State.adopting = False
+        _set_subreaper(False)
+
+
+def _set_subreaper(on: bool, /) -> bool:
+    return not _libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
 
 
 async def open_process(command: Sequence[str], **options: Any) -> trio.Process:
@@ -81,7 +92,7 @@ async def open_process(command: Sequence[str], **options: Any) -> trio.Process:
 
 
 async def kill() -> int:
-    """Kill all orphans and their descendants; how many there were. Does nothing in a process that does not `adopt`. A checkpoint."""
+    """Kill all orphans and their descendants; how many there were. Does nothing outside of `adopted`. A checkpoint."""
     await trio.lowlevel.checkpoint()
     killed: set[int] = set()
     for _ in range(_ROUNDS if _State.adopting else 0):

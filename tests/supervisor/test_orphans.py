@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 PRELUDE = r"""
-import os, signal, subprocess, sys, time
+import contextlib, os, signal, subprocess, sys, time
 import trio
 from rt.supervisor import orphans
 
@@ -52,14 +52,19 @@ def lives(pid):
         return False
 
 async def main():
-    with trio.fail_after(30):
+    with trio.fail_after(30), contextlib.nullcontext() if NOT_ADOPTED else orphans.adopted():
         await test()
     print("passed")
 """
 
 
-def run(body: str) -> None:
-    program = PRELUDE + "async def test():\n" + textwrap.indent(textwrap.dedent(body), "    ") + "\ntrio.run(main)\n"
+def run(body: str, *, adopted: bool = True) -> None:
+    program = (
+        PRELUDE.replace("NOT_ADOPTED", str(not adopted))
+        + "async def test():\n"
+        + textwrap.indent(textwrap.dedent(body), "    ")
+        + "\ntrio.run(main)\n"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "passed\n", done.stdout + done.stderr
 
@@ -67,7 +72,6 @@ def run(body: str) -> None:
 @pytest.mark.parametrize("depth", [0, 1, 5])
 def test_daemon_is_killed_whatever_it_left(depth: int) -> None:
     run(f"""
-        orphans.adopt()
         process, pid = await start(daemon({depth}))
         await process.wait()
         assert lives(pid)
@@ -84,7 +88,6 @@ def test_daemon_is_killed_whatever_it_left(depth: int) -> None:
 
 def test_descendants_of_an_orphan_are_killed_too() -> None:
     run("""
-        orphans.adopt()
         process, pid = await start(daemon(4, stay=True))
         await process.wait()
         assert await orphans.kill() >= 3
@@ -93,9 +96,11 @@ def test_descendants_of_an_orphan_are_killed_too() -> None:
 
 
 def test_own_children_are_no_orphans() -> None:
-    run("""
+    run(
+        """
         before = subprocess.Popen(sleeper())
-        orphans.adopt()
+        stack = contextlib.ExitStack()
+        stack.enter_context(orphans.adopted())
         own = await orphans.open_process(sleeper())
         assert await orphans.kill() == 0
         assert lives(before.pid) and lives(own.pid)
@@ -104,12 +109,13 @@ def test_own_children_are_no_orphans() -> None:
         await own.wait()
         assert own.returncode == -9
         assert before.wait() == -9
-    """)
+    """,
+        adopted=False,
+    )
 
 
 def test_child_that_is_just_being_started_is_no_orphan() -> None:
     run("""
-        orphans.adopt()
         started = []
         async def starter():
             for _ in range(20):
@@ -128,7 +134,6 @@ def test_child_that_is_just_being_started_is_no_orphan() -> None:
 def test_orphan_that_ends_is_waited_for_and_no_status_is_stolen() -> None:
     run(
         """
-        orphans.adopt()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(orphans.reap)
             await trio.testing.wait_all_tasks_blocked()
@@ -146,10 +151,28 @@ def test_orphan_that_ends_is_waited_for_and_no_status_is_stolen() -> None:
 
 
 def test_process_that_does_not_adopt_kills_nothing() -> None:
-    run("""
+    run(
+        """
         process, pid = await start(daemon(0))
         await process.wait()
         assert await orphans.kill() == 0
         assert lives(pid)
         os.kill(pid, signal.SIGKILL)
-    """)
+    """,
+        adopted=False,
+    )
+
+
+def test_process_adopts_no_longer_than_it_says() -> None:
+    run(
+        """
+        with orphans.adopted():
+            pass
+        process, pid = await start(daemon(0))
+        await process.wait()
+        assert int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1]) != os.getpid()
+        assert await orphans.kill() == 0
+        os.kill(pid, signal.SIGKILL)
+        """,
+        adopted=False,
+    )
