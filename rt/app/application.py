@@ -202,7 +202,7 @@ class Application(TaskOwner):
             handler: Has a route ``update_gamepads`` with one argument, ``{"0": {"lx": f, "ly": f, "rx": f, "ry": f, "btn":
                 bits}}``; see `rt.protocol.control`.
         """
-        node = nodes.control_node(self.config, bind=True)
+        node = nodes.control_node(self.config)
         if self.gate is None:
             return await self.make_service(handler, node)
         address = self.config.control_addr
@@ -211,8 +211,11 @@ class Application(TaskOwner):
         return await self.make_service(handler, verifying)
 
     async def make_control_client(self) -> Client:
-        """A client that sends gamepads, as the driver's station does, with ``notification=True``: nobody answers."""
-        return await self.make_client(nodes.control_node(self.config, bind=False))
+        """A client that sends gamepads, as the driver's station does, with ``notification=True``: nobody answers.
+
+        ``client.node.refused`` says which station has control while the robot refuses these gamepads.
+        """
+        return await self.make_client(nodes.station_node(self.config))
 
     async def make_update_service(self, handler: Handler) -> Service:
         """A service that receives device updates.

@@ -6,7 +6,7 @@ import zmq
 
 from rt import log
 from rt.config import Config
-from rt.remote import DatagramNode, SocketNode
+from rt.remote import DatagramNode, SocketNode, StationNode
 from rt.remote.address import get_connection, interface_of
 from rt.remote.loghub import QUEUE_EVENTS
 
@@ -35,9 +35,15 @@ def log_node(config: Config, wanted: Container[str], level: str) -> SocketNode:
     )
 
 
-def control_node(config: Config, *, bind: bool) -> DatagramNode:
-    """Where gamepads arrive, or are sent from."""
-    return DatagramNode.from_address(config.control_addr, bind=bind)
+def control_node(config: Config) -> DatagramNode:
+    """Where gamepads arrive."""
+    return DatagramNode.from_address(config.control_addr, bind=True)
+
+
+def station_node(config: Config) -> StationNode:
+    """Where gamepads are sent from, without a key; tells whether another station has control."""
+    where = DatagramNode.from_address(config.control_addr, bind=False)
+    return StationNode(where.host, where.port, None)
 
 
 def update_node(config: Config, *, bind: bool) -> DatagramNode:
