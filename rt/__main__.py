@@ -15,6 +15,10 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments[:1] == ["_child"]:
         heed_interrupts()
+        if arguments[1:2] == ["brake"]:  # which imports nothing that the others do
+            from rt.brake import process as brake
+
+            return brake.main(arguments[2:])
         with importing():
             from rt.cli import child
 

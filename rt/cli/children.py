@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from rt.app import ChildSettings
+from rt.brake import process as brake
+from rt.brake.connection import Connection
 from rt.buffer import Bells, Doorbell
 from rt.buffer.arena import Arena
 from rt.buffer.bells import DEVICE_SEAT, ROOT_SEAT
@@ -18,6 +20,8 @@ EXECUTOR_WATCHDOG = 5.0
 """The same of the executor: the team's code shares its interpreter, and may keep it for long while it imports."""
 EXECUTOR_STOP_TIMEOUT = 1.0
 """How long the executor may take to stop (s); it is killed then, and the device process after it has its own time."""
+BRAKE_WATCHDOG = 2.0
+"""How long the brake may be silent before it is restarted (s)."""
 FAST_RESTARTS = 3
 """How often in a row the processes that keep motors safe are started again at once."""
 SEATS_OF = {**SEATS, "device": DEVICE_SEAT}
@@ -25,9 +29,16 @@ SEATS_OF = {**SEATS, "device": DEVICE_SEAT}
 
 
 def child_specs(
-    config: Config, instance: Instance, arena: Arena, doorbell: Doorbell, bells: Bells, *, emulated: Sequence[str] = ()
+    config: Config,
+    instance: Instance,
+    arena: Arena,
+    doorbell: Doorbell,
+    bells: Bells,
+    *,
+    connection: Connection,
+    emulated: Sequence[str] = (),
 ) -> list[ChildSpec]:
-    """The children in the order of their stop reversed: the executor goes first, and the device process outlives it.
+    """The children in the order of their stop reversed: the executor stops first, then the device process, and the brake last.
 
     Args:
         config: The options, with addresses resolved.
@@ -35,6 +46,7 @@ def child_specs(
         arena: The robot's shared memory, inherited by all of them.
         doorbell: Inherited by all of them.
         bells: Likewise.
+        connection: Connects the device process with the brake.
         emulated: Virtual Smart Devices to run as one more child, as ``UID[:JSON]``.
     """
 
@@ -47,6 +59,7 @@ def child_specs(
         watchdog: float | None = None,
         stop_timeout: float = 2.0,
         fast_restarts: int = 0,
+        ends: Sequence[int] = (),
         emulated: tuple[str, ...] = (),
     ) -> ChildSpec:
         settings = ChildSettings(
@@ -56,6 +69,7 @@ def child_specs(
             shm_prefix=arena.prefix,
             doorbell=doorbell.fd,
             bells=bells.fds,
+            brake=tuple(ends),
             seat=SEATS_OF.get(name or role, ROOT_SEAT),
             emulated=emulated,
         )
@@ -64,7 +78,7 @@ def child_specs(
             app=role,
             command=command or child_command(role),
             message=settings.encode(),
-            pass_fds=(arena.fd, doorbell.fd, *bells.fds),
+            pass_fds=(arena.fd, doorbell.fd, *bells.fds, *ends),
             watchdog=watchdog,
             stop_timeout=stop_timeout,
             fast_restarts=fast_restarts,
@@ -81,11 +95,21 @@ def child_specs(
             autostart=name == EXECUTOR,
         )
 
+    brake_spec = ChildSpec(
+        name=brake.ROLE,
+        command=child_command(brake.ROLE),
+        message=brake.settings(**connection.brake._asdict(), instance=instance.name),
+        pass_fds=connection.brake,
+        watchdog=BRAKE_WATCHDOG,
+        fast_restarts=FAST_RESTARTS,
+        last=True,
+    )
     specs = [
-        spec("device", watchdog=DEVICE_WATCHDOG, fast_restarts=FAST_RESTARTS),
+        brake_spec,
+        spec("device", watchdog=DEVICE_WATCHDOG, fast_restarts=FAST_RESTARTS, ends=connection.device),
         executor(EXECUTOR),
         executor(STANDBY),
     ]
     if emulated:
-        specs.insert(0, spec("emulator", emulated=tuple(emulated)))
+        specs.insert(1, spec("emulator", emulated=tuple(emulated)))
     return specs

@@ -14,6 +14,7 @@ import trio
 
 from rt import catalog, limits, log
 from rt.app import Application
+from rt.brake.connection import Connection
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.bells import ROOT_SEAT
@@ -69,10 +70,21 @@ async def run_robot(
             stack.callback(doorbell.close)
             bells = Bells(seat=ROOT_SEAT)
             stack.callback(bells.close)
+            brake = Connection()
+            stack.callback(brake.close)
             arena = stack.enter_context(Arena(instance.name))
             leases = stack.enter_context(LeaseTable.open(arena.prefix))
             root = Root(
-                config, instance, doorbell, bells, leases, arena=arena, gate=gate, emulated=emulated, early=early
+                config,
+                instance,
+                doorbell,
+                bells,
+                leases,
+                arena=arena,
+                brake=brake,
+                gate=gate,
+                emulated=emulated,
+                early=early,
             )
             with told, orphans.adopted():
                 await root.run(beside, name)

@@ -15,6 +15,7 @@ import trio
 
 from rt import log
 from rt.app import Application, nodes
+from rt.brake.connection import Connection
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.visitor import NAME as VISITORS
@@ -76,6 +77,7 @@ class Root:
         bells: Ring those who wait for changes.
         leases: Where the root shows that it is alive.
         arena: The robot's shared memory.
+        brake: Connects the device process with the brake.
         gate: Through which the broker listens.
         emulated: Virtual Smart Devices to run as one more child.
         early: Signals that came before this.
@@ -94,6 +96,7 @@ class Root:
         leases: LeaseTable,
         *,
         arena: Arena,
+        brake: Connection,
         gate: Gate,
         emulated: Sequence[str],
         early: Sequence[int],
@@ -112,7 +115,7 @@ class Root:
         self.exit_code = 0
         self._ready = False
         self._children_gone = trio.Event()
-        specs = child_specs(config, instance, arena, doorbell, bells, emulated=emulated)
+        specs = child_specs(config, instance, arena, doorbell, bells, connection=brake, emulated=emulated)
         self.supervisor = Supervisor(specs, instance.directory, on_change=self._watch)
         self._pool = ExecutorPool(self.supervisor)
         self._dispatcher = Dispatcher(

@@ -53,6 +53,7 @@ class SmartDeviceClient:
         write_interval: Least time between two rounds of writes in s, unless the catalog has one for the device.
         receiver: Receives from the link; one of its own if None.
         throttle: Limits what is logged about the device; one of its own if None.
+        on_closing: Called before `run` closes the link, with whether the device took a last DEV_DISABLE or is gone.
 
     Attributes:
         link: As above.
@@ -69,12 +70,14 @@ class SmartDeviceClient:
         write_interval: float = WRITE_INTERVAL,
         receiver: Receiver | None = None,
         throttle: Throttle | None = None,
+        on_closing: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self.link = link
         self.uid: int | None = None
         self.ended = trio.Event()
         self._receiver = receiver or Receiver()
         self.missing = 0
+        self._on_closing = on_closing
         self._subscriptions = Subscriptions()
         self._outdated = False
         self._reports = Reports()
@@ -130,6 +133,11 @@ class SmartDeviceClient:
         return self._wanted.params & self._readable if self._wanted.interval else 0
 
     @property
+    def may_move(self) -> bool:
+        """Whether the device was sent writes, and the line has not taken a DEV_DISABLE since."""
+        return self._sender.may_move
+
+    @property
     def wished(self) -> bool:
         """Whether somebody has asked for reports beside the catalog."""
         return self._subscriptions.present is not None
@@ -153,9 +161,11 @@ class SmartDeviceClient:
             for exchange in (self._intake.greetings, self._intake.heartbeats, self._sender.disables):
                 exchange.close()
             with trio.CancelScope(shield=True):
-                with trio.move_on_after(FAREWELL_TIMEOUT), contextlib.suppress(LinkGoneError, trio.ClosedResourceError):
-                    await self.link.send(DISABLE_FRAME)
-                    self.buffer.counters.disables += 1
+                with trio.move_on_after(FAREWELL_TIMEOUT) as farewell:
+                    with contextlib.suppress(LinkGoneError, trio.ClosedResourceError):
+                        await self.link.send(DISABLE_FRAME)
+                        self.buffer.counters.disables += 1
+                self._on_closing(not farewell.cancelled_caught)
                 await self._leave()
                 await self.link.aclose()
             self.ended.set()

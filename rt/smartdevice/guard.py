@@ -18,6 +18,7 @@ import trio
 
 from rt import log
 from rt.buffer import LeaseTable
+from rt.buffer.bells import FIRST_VISITOR_SEAT
 from rt.buffer.lease import ALL_MARKS, Bar, Holder, seats_of
 
 _RELEASED: Final = "the lease was given up"
@@ -44,11 +45,15 @@ class SafetyGuard:
         on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their marks (see `rt.buffer.lease`), whose
             pending writes it has to forget, and with that of the marks whose devices it has to disable: the same, or `ALL_MARKS`
             for every device if no lease is left; has to return at once.
+        on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
     """
 
-    def __init__(self, leases: LeaseTable, on_lapse: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, leases: LeaseTable, on_lapse: Callable[[int, int], None], on_allowed: Callable[[], None] = lambda: None
+    ) -> None:
         self._leases = leases
         self._on_lapse = on_lapse
+        self._on_allowed = on_allowed
         self._log = log.get_logger()
         self._shut = False
         self._armed = 0
@@ -62,11 +67,18 @@ class SafetyGuard:
         return self.allowed != 0
 
     @property
+    def armed(self) -> int:
+        """The bitmap of the marks of the leases whose end has not been noticed yet."""
+        return self._armed
+
+    @property
     def allowed(self) -> int:
         """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
         fresh = 0 if self._shut else self._leases.fresh()
         if fresh & ~self._armed:
             self._arm(fresh)  # nothing moves unwatched, even if the doorbell's ring has not been heard yet
+        if fresh:
+            self._on_allowed()
         return fresh
 
     def dropped(self, port: str, count: int) -> None:
@@ -94,6 +106,15 @@ class SafetyGuard:
         self._shut = True
         if self._armed:
             self._lapse(self._armed, _STOPPING)
+
+    def end_visitors(self, reason: str) -> None:
+        """End the leases of visitors, which write once and could not know that their devices were disabled."""
+        ended = sum(1 << each.mark for each in self._leases.holders() if each.slot >= FIRST_VISITOR_SEAT) & self._armed
+        if ended:
+            for holder in self._leases.holders():
+                if ended >> holder.mark & 1:
+                    self._leases.lapse(holder)
+            self._lapse(ended, reason)
 
     async def run(self) -> None:
         """Watch the leases until cancelled. Somebody else waits for the doorbell and calls `look`."""

@@ -7,7 +7,7 @@ share a buffer.
 import contextlib
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import trio
@@ -23,6 +23,7 @@ from rt.remote.address import split_address
 from rt.remote.peer import PeerTable
 from rt.remote.refusals import Refusals
 from rt.smartdevice import liveness
+from rt.smartdevice.brake import BrakeClient
 from rt.smartdevice.client import ANSWER_TIMEOUT, MOST_PATIENCE, WRITE_INTERVAL, SmartDeviceClient
 from rt.smartdevice.discovery import DISCOVERY_TIMEOUT
 from rt.smartdevice.exchange import NoAnswerError
@@ -72,6 +73,7 @@ class SmartDeviceManager(DeviceHandler):
         names: UIDs by the names that the team gave them.
         write_interval: Least time between two writes to a device in s, unless the catalog has one for it.
         discovery_timeout: How long a device may take to say who it is in s.
+        brake: This process's ends of the connection with the brake (`rt.brake.connection`); empty without one.
     """
 
     def __init__(
@@ -83,9 +85,11 @@ class SmartDeviceManager(DeviceHandler):
         names: Mapping[str, int] | None = None,
         write_interval: float = WRITE_INTERVAL,
         discovery_timeout: float = DISCOVERY_TIMEOUT,
+        brake: Sequence[int] = (),
     ) -> None:
         super().__init__(names or {}, leases.is_over)
-        self.guard = SafetyGuard(leases, self._disable_now)
+        self.guard = SafetyGuard(leases, self._disable_now, self._stamp)
+        self.brake = BrakeClient(brake, self._is_moving, self._note_braked)
         self._buffers = buffers
         self._leases = leases
         self._doorbell = doorbell
@@ -104,6 +108,7 @@ class SmartDeviceManager(DeviceHandler):
         allow_descriptors(_MOST_DESCRIPTORS)
         self._invalidate_leftovers()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.brake.run)
             nursery.start_soon(self.guard.run)
             nursery.start_soon(liveness.watch, lambda: self.devices.copy().values(), self._flush_log)
             await nursery.start(self._receiver.run)
@@ -167,7 +172,9 @@ class SmartDeviceManager(DeviceHandler):
             write_interval=self._write_interval,
             receiver=self._receiver,
             throttle=self._throttle,
+            on_closing=lambda disabled: self.brake.close(link, disabled=disabled),
         )
+        self.brake.open(link)
         failure: DeviceError | None = None
         self._clients.add(client)
         try:
@@ -272,7 +279,7 @@ class SmartDeviceManager(DeviceHandler):
                     if peers is not None and not (peer := peers.peer_of(stream.socket)).trusted:
                         self._refusals.add("it belongs to another user of this computer", **peer.described)
                         return
-                    await self._run_and_tell(SocketLink(stream, f"tcp://{host}:{port}"))
+                    await self._run_and_tell(SocketLink(stream, f"tcp://{host}:{port}", shared=True))
 
     async def _run_and_tell(self, link: Link) -> bool:
         """Run a device; say what is wrong with it, but not again each time it comes back. Whether one was there."""
@@ -298,6 +305,17 @@ class SmartDeviceManager(DeviceHandler):
         """Log an event of a device, within the rate."""
         about = self._named(client.uid or 0)
         self._throttle.log(write, event, port=client.link.name, device=client.buffer.name, **about, **context)
+
+    def _stamp(self) -> None:
+        """Have this process watched from before a write goes out."""
+        self.brake.beat()
+
+    def _is_moving(self) -> bool:
+        return self.guard.armed != 0 or any(client.may_move for client in self._clients)
+
+    def _note_braked(self) -> None:
+        """The brake has disabled every device; commanders that write again and again drive on, others have to start over."""
+        self.guard.end_visitors("the brake disabled every device")
 
     def _disable_now(self, ended: int, moved: int) -> None:
         """Disable the devices that were moved under these marks, or every one; what was written under ``ended`` is forgotten."""

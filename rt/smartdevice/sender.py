@@ -74,6 +74,7 @@ class Sender:
         self._gate = gate
         self._wake = trio.Event()
         self._disable = False
+        self._disabling = 0
         self._forget = 0
         self._dirty = False
         self._idle = False
@@ -82,6 +83,11 @@ class Sender:
         self._backoff_until = 0.0
         self._answers: collections.deque[int] = collections.deque(maxlen=_MOST_ANSWERS)  # a flood loses the oldest
         self._requests: collections.deque[Message] = collections.deque()
+
+    @property
+    def may_move(self) -> bool:
+        """Whether the device was sent writes, and the line has not taken a DEV_DISABLE since."""
+        return bool(self.drivers or self._disabling)
 
     def disable(self, marks: int = ALL_MARKS) -> None:
         """Have the device disabled before anything else is sent, and forget the pending writes of these marks."""
@@ -141,8 +147,10 @@ class Sender:
         while True:
             if self._disable:
                 self._disable = False
+                self._disabling |= self.drivers
                 self.drivers = 0
                 await self._send(DISABLE_FRAME)
+                self._disabling = 0
                 self.buffer.counters.disables += 1
                 self.disables.answer(0, None)
             elif self._answers:

@@ -116,6 +116,8 @@ class SerialLink(StreamLink):
                     await trio.sleep(_CLOSE_PAUSE)
             else:
                 termios.tcflush(fd, termios.TCOFLUSH)
+            # The brake's duplicate would keep the lock until it is closed too.
+            fcntl.flock(fd, fcntl.LOCK_UN)
         await self._stream.aclose()
 
 

@@ -1,5 +1,6 @@
 """Links over TCP."""
 
+import contextlib
 import os
 
 import trio
@@ -16,8 +17,16 @@ class SocketLink(StreamLink):
 
     _stream: trio.SocketStream
 
-    def __init__(self, stream: trio.SocketStream, name: str) -> None:
+    def __init__(self, stream: trio.SocketStream, name: str, *, shared: bool = False) -> None:
+        """Make a link.
+
+        Args:
+            stream: The connection.
+            name: What a person calls it.
+            shared: Whether another process may have a duplicate of the socket: closing the link then ends the connection for both.
+        """
         super().__init__(stream, name)
+        self._shared = shared
         self._fd = stream.socket.fileno()
 
     def fileno(self) -> int | None:
@@ -27,6 +36,9 @@ class SocketLink(StreamLink):
     async def aclose(self) -> None:
         """See `Link.aclose`."""
         self._announce_closing()
+        if self._fd >= 0 and self._shared:
+            with contextlib.suppress(OSError):
+                self._stream.socket.shutdown(trio.socket.SHUT_RDWR)
         self._fd = -1
         await super().aclose()
 

@@ -35,6 +35,7 @@ class ChildSpec(Policy, frozen=True):
         pass_fds: Descriptors that the child inherits under the same numbers.
         env: Added to our whole environment, which is inherited: a frozen child then reuses the unpacked files.
         cwd: Where it starts, or None for where we are.
+        last: Whether it is spared when all children are killed at once, and stopped when the others are gone; it stands first.
         notify: Whether it says by sd_notify when it is ready; otherwise it is ready as soon as it exists.
         app: The part of the robot that it is in the log; its name by default.
         autostart: Whether it is started with the others; otherwise `Supervisor.start` starts it.
@@ -49,6 +50,7 @@ class ChildSpec(Policy, frozen=True):
     notify: bool = True
     app: str = ""
     autostart: bool = True
+    last: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

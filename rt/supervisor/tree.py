@@ -96,10 +96,11 @@ class Supervisor:
         self._ending.set()
 
     def kill(self, reason: str) -> None:
-        """Kill all children now, without grace, and have `run` return."""
+        """Kill all children now, without grace, and have `run` return; a child that is to stop last is stopped after that."""
         self.shutdown(reason)
         for child in self._children.values():
-            child.feed(Kill(reason, final=True))
+            if not child.spec.last:
+                child.feed(Kill(reason, final=True))
 
     def child(self, name: str) -> Child:
         """One child.

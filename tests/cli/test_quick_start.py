@@ -37,6 +37,12 @@ with importing():
 import rt.{room}.process
 print(*sys.modules)
 """
+BRAKE = """
+import sys
+import rt.__main__
+import rt.brake.process
+print(*sys.modules)
+"""
 COLLECTIONS = """
 import gc
 from rt.cli.quick import importing
@@ -104,6 +110,14 @@ def test_a_child_imports_nothing_of_parents_commands_and_other_children(role: st
     imported = set(run(CHILD.format(room={"device": "smartdevice", "executor": "executor"}[role])).split())
     assert {"trio", "zmq", "rt.app", "rt.remote.service"} <= imported
     assert imported.isdisjoint([*others[role], *of_parents, *of_the_root, *of_commands])
+
+
+def test_brake_imports_only_the_standard_library_and_itself() -> None:
+    modules = set(run(BRAKE).split())
+    assert "rt.brake.process" in modules
+    own = {name for name in modules if name.partition(".")[0] == "rt"}
+    assert own <= {"rt", "rt.__main__", "rt.cli", "rt.cli.quick"} | {name for name in own if "rt.brake" in name}
+    assert modules.isdisjoint({"trio", "zmq", "msgspec", "structlog", "cobs", "asyncio", "subprocess"})
 
 
 def test_no_garbage_is_looked_for_while_libraries_are_imported_and_never_among_what_they_made() -> None:

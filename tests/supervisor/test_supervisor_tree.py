@@ -193,3 +193,15 @@ def test_two_children_of_one_name_are_refused() -> None:
 def test_settings_need_a_lifeline() -> None:
     with pytest.raises(ConfigError, match=r"no .lifeline. in its command"):
         ChildSpec(name="device", command=("true",), message=b"hello")
+
+
+async def test_last_child_is_not_killed_with_the_others_but_stopped_after_them() -> None:
+    watcher = Watcher()
+    last = ChildSpec(name="brake", command=program(WELL_BEHAVED), last=True)
+    async with supervising(watcher, last, child("device", STUBBORN), child("executor", STUBBORN)) as supervisor:
+        supervisor.kill("received SIGINT again")
+    ends = {status.name: status.last_exit.signal for status in supervisor.status() if status.last_exit}
+    assert ends == {"brake": "SIGTERM", "device": "SIGKILL", "executor": "SIGKILL"}
+    stopping = next(status for status in watcher.statuses if (status.name, status.state) == ("brake", State.STOPPING))
+    ended = [status.name for status in watcher.statuses[: watcher.statuses.index(stopping)] if status.last_exit]
+    assert {"device", "executor"} <= set(ended)

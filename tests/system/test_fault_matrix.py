@@ -250,7 +250,7 @@ async def settled(robot: Robot, watch: Watch, before: tuple[int, int, int]) -> N
 def unhurt(robot: Robot) -> None:
     """No process of the robot ended or was started again, and none had an error of its own."""
     ready = [entry["child"] for entry in robot.log if entry["event"] == "child is ready"]
-    assert sorted(ready) == ["device", "executor", "standby"]
+    assert sorted(ready) == ["brake", "device", "executor", "standby"]
     # A main that a loaded machine lets wait for 80 ms is told of as one that does not return, and goes on.
     errors = [entry for entry in robot.log if entry["level"] in {"error", "critical"} and SLOW not in entry["event"]]
     assert errors == []

@@ -171,7 +171,7 @@ async def test_garbage_on_the_wire_ends_nothing_and_is_counted(robot: Robot) -> 
     assert rows[uid]["bad_frames"] >= len(garbage)
     assert rows[switch.uid]["connected"]
     assert rows[switch.uid]["bad_frames"] == 0
-    assert len([entry for entry in robot.log if entry["event"] == "child is ready"]) == 2
+    assert len([entry for entry in robot.log if entry["event"] == "child is ready"]) == 3
 
 
 async def test_a_stopped_root_disables_every_device(robot: Robot, plug: Plug, nursery: trio.Nursery) -> None:

@@ -1,0 +1,343 @@
+"""The brake process: it waits for the device process to die, to hang or to say that it is late, and disables its lines.
+
+It is a plain loop around `poll`, without an event loop's libraries. Everything is imported at the start: the files of an executable
+that unpacks itself may be gone when the root is.
+"""
+
+import array
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from rt.brake.connection import FLAGS, adopt
+from rt.brake.heartbeat import Heartbeat
+from rt.brake.line import MS, Line
+from rt.brake.machine import Act, Brake
+from rt.brake.protocol import SIZE, WITH_DESCRIPTOR, Kind, Message, decode, encode
+
+ROLE: Final = "brake"
+_PRIORITY: Final = 10
+_NICE: Final = -20
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+_SETTINGS_TIMEOUT: Final = 5.0
+_INT: Final = array.array("i").itemsize
+_STANDING: Final = frozenset("TtZXx")
+
+
+def settings(*, channel: int, bell: int, memory: int, instance: str) -> bytes:
+    """The message on the brake's lifeline: its ends of the connection, and the robot's name for the log (JSON)."""
+    return json.dumps({"fds": [channel, bell, memory], "instance": instance}).encode()
+
+
+def main(arguments: list[str]) -> int:
+    """Be the brake.
+
+    Args:
+        arguments: The number of the lifeline's file descriptor.
+
+    Returns:
+        The exit code.
+    """
+    faulthandler.enable()
+    lifeline = socket.socket(fileno=int(arguments[0]))
+    lifeline.set_inheritable(False)
+    given = json.loads(_read_settings(lifeline))
+    process = _Process(lifeline, given["fds"], given["instance"])
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    _take_precedence()
+    return process.run()
+
+
+class _Process:
+    """The loop."""
+
+    def __init__(self, lifeline: socket.socket, fds: list[int], instance: str) -> None:
+        channel, self._bell, memory = adopt(fds)
+        self._channel = socket.socket(fileno=channel)
+        self._heartbeat = Heartbeat(memory)
+        os.close(memory)
+        self._lifeline = lifeline
+        self._instance = instance
+        self._brake = Brake()
+        self._lines: dict[tuple[int, int], Line] = {}
+        self._generation = 0
+        self._told_lines: set[int] = set()
+        self._pid = 0
+        self._pidfd = -1
+        self._own_pidfd = os.pidfd_open(os.getpid())
+        self._period = int(os.environ.get("WATCHDOG_USEC", "0")) * 1000 // 2
+        self._next_notice = 0
+        self._root = _open_notify()
+        self._told = -1
+        self._acting: tuple[int, str] | None = None
+        self._outcomes: dict[str, str] = {}
+        self._connected = True
+        self._running = True
+        self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _receive)
+        os.set_blocking(sys.stdout.fileno(), False)
+        self._poll = select.poll()
+        for fd in (self._channel.fileno(), self._bell, self._lifeline.fileno(), self._signals):
+            self._poll.register(fd, select.POLLIN)
+
+    def run(self) -> int:
+        """Serve until the brake ends; the exit code."""
+        self._drain_channel(discard=True)
+        self._send(Kind.ASK, self._own_pidfd)
+        self._notify("READY=1")
+        while self._running:
+            ready = {fd for fd, _ in self._poll.poll(self._timeout())}
+            self._drain_channel()
+            if self._bell in ready:
+                _discard(self._bell)
+            if self._pidfd in ready:
+                self._do(self._brake.died())
+                self._poll.unregister(self._pidfd)
+                os.close(self._pidfd)
+                self._pidfd = -1
+            if self._lifeline.fileno() in ready:
+                self._poll.unregister(self._lifeline.fileno())
+                self._brake.root_gone(_now())
+            if self._signals in ready:
+                _discard(self._signals)
+                self._do(self._brake.stop(_now()))
+            self._work()
+            acts = self._brake.look(_now(), self._heartbeat.stamp, len(self._lines), self._is_standing)
+            self._do(acts)
+            if acts:
+                self._work()
+            self._say_outcome()
+            self._say_alive()
+        return 0
+
+    def _timeout(self) -> float | None:
+        """Milliseconds to wait."""
+        now = _now()
+        times = [line.due(now) for line in self._lines.values()]
+        times.append(self._brake.due(self._heartbeat.stamp, len(self._lines)))
+        if self._period:
+            times.append(self._next_notice)
+        end = min((time for time in times if time is not None), default=None)
+        return None if end is None else max(0.0, (end - now) / MS)
+
+    def _do(self, acts: list[Act]) -> None:
+        for act in acts:
+            match act:
+                case Act.DISABLE | Act.FINISH:
+                    now = _now()
+                    for (generation, _), line in self._lines.items():
+                        if generation == self._generation:
+                            line.disable(now, finish=act is Act.FINISH)
+                    self._begin(now, self._brake.reason)
+                case Act.KILL:
+                    self._log("warning", "the device process is killed", reason=self._brake.reason, killed=self._pid)
+                    with contextlib.suppress(OSError):  # it has ended
+                        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                case Act.WARN:
+                    self._send(Kind.BRAKED)
+                case Act.EXIT:
+                    self._running = False
+
+    def _begin(self, now: int, reason: str) -> None:
+        """Note an act for the log."""
+        if self._lines and self._acting is None and not self._brake.repeats:
+            self._acting = now, reason
+            self._outcomes.clear()
+
+    def _work(self) -> None:
+        """Write what is to be written, and close the lines that are finished."""
+        now = _now()
+        for key, line in list(self._lines.items()):
+            is_written = line.pending
+            busy = line.work(now)
+            if is_written and line.outcome:
+                self._outcomes[line.name] = line.outcome
+            if line.finishing and not busy:
+                del self._lines[key]
+                line.close()
+
+    def _say_outcome(self) -> None:
+        """Log an act when every line has taken its frame or was given up."""
+        if self._acting is None or any(line.pending for line in self._lines.values()):
+            return
+        began, reason = self._acting
+        self._acting = None
+        took = round((_now() - began) / MS, 1)
+        self._log("warning", "devices disabled by the brake", reason=reason, ms=took, lines=self._outcomes)
+
+    def _drain_channel(self, *, discard: bool = False) -> None:
+        """Take in all messages that are there; those that were sent before this process asked are out of date."""
+        while True:
+            try:
+                data, ancillary, _, _ = self._channel.recvmsg(SIZE, socket.CMSG_SPACE(4 * _INT), FLAGS)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:  # the root and the device process have ended
+                if self._connected:
+                    self._connected = False
+                    self._poll.unregister(self._channel.fileno())
+                return
+            fds = _received(ancillary)
+            message = decode(data)
+            if not discard and message is not None and len(fds) == (message.kind in WITH_DESCRIPTOR):
+                self._take(message, fds)
+            else:
+                for fd in fds:
+                    os.close(fd)
+
+    def _take(self, message: Message, fds: list[int]) -> None:
+        key = self._generation, message.number
+        match message.kind:
+            case Kind.HELLO:
+                self._greet(message.number, fds[0])
+            case Kind.LINE if self._brake.alive:
+                self._told_lines.add(message.number)
+                if key in self._lines:
+                    os.close(fds[0])
+                else:
+                    self._lines[key] = Line(message.name, fds[0])
+            case Kind.ALL:
+                for generation, number in list(self._lines):
+                    if generation == self._generation and number not in self._told_lines:
+                        self._lines.pop((generation, number)).close()
+            case Kind.CLOSED if key in self._lines:
+                self._lines.pop(key).close()
+            case Kind.LEFT if key in self._lines:
+                now = _now()
+                self._lines[key].disable(now, finish=True)
+                self._begin(now, "a line did not take DEV_DISABLE from the device process")
+            case _:
+                for fd in fds:
+                    os.close(fd)
+
+    def _greet(self, pid: int, pidfd: int) -> None:
+        self._told_lines.clear()
+        if self._brake.alive and pid == self._pid:
+            os.close(pidfd)
+            return
+        self._do(self._brake.hello())
+        if self._pidfd >= 0:
+            self._poll.unregister(self._pidfd)
+            os.close(self._pidfd)
+        self._pid, self._pidfd = pid, pidfd
+        self._generation += 1
+        self._poll.register(pidfd, select.POLLIN)
+        self._send(Kind.ASK, self._own_pidfd)
+
+    def _send(self, kind: Kind, fd: int | None = None) -> None:
+        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+        with contextlib.suppress(OSError):  # a device process that does not read has ended, or is killed soon
+            self._channel.sendmsg([encode(Message(kind, os.getpid()))], rights, FLAGS)
+
+    def _is_standing(self) -> bool:
+        """Whether the device process is stopped, traced or dead."""
+        try:
+            stat = Path(f"/proc/{self._pid}/stat").read_bytes()
+            return stat.rpartition(b")")[2].split()[0].decode() in _STANDING
+        except (OSError, IndexError):
+            return True
+
+    def _say_alive(self) -> None:
+        now = _now()
+        if len(self._lines) != self._told:
+            self._told = len(self._lines)
+            self._notify(f"STATUS={self._told} lines")
+        if self._period and now >= self._next_notice:
+            self._next_notice = now + self._period
+            self._notify("WATCHDOG=1")
+
+    def _notify(self, text: str) -> None:
+        if self._root is not None:
+            with contextlib.suppress(OSError):  # the root may listen no more
+                self._root.send(text.encode(), FLAGS)
+
+    def _log(self, level: str, sentence: str, **context: Any) -> None:
+        """Write an event to the root, as `rt.protocol.logevent` has it; dropped if the root does not read."""
+        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds // 1000:06d}Z"
+        event = {"event": sentence, "level": level, "timestamp": stamp, "app": ROLE, "pid": os.getpid()}
+        event |= {"instance": self._instance, **context}
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), json.dumps(event).encode() + b"\n")
+
+
+def _now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _receive(_number: int, _frame: object) -> None:
+    """Handle a signal: the wake-up descriptor says that it came."""
+
+
+def _discard(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(fd, 64)
+
+
+def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % _INT])
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return list(fds)
+
+
+def _open_notify() -> socket.socket | None:
+    """The socket by which the supervisor hears this process, as `rt.supervisor.notify` has it; None without a supervisor."""
+    fd, _, inode = os.environ.get("RT_NOTIFY", "").partition(":")
+    with contextlib.suppress(OSError, ValueError):
+        if str(os.fstat(int(fd)).st_ino) == inode:
+            os.set_inheritable(int(fd), False)
+            return socket.socket(fileno=int(fd))
+    return None
+
+
+def _read_settings(lifeline: socket.socket) -> bytes:
+    """The message of `rt.supervisor.lifeline`."""
+    lifeline.settimeout(_SETTINGS_TIMEOUT)
+    with lifeline.makefile("rb", buffering=0) as file:
+        (length,) = struct.unpack("<I", _exactly(file, 4))
+        data = _exactly(file, length)
+    lifeline.setblocking(False)
+    return data
+
+
+def _exactly(file: Any, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        if not (chunk := file.read(size - len(data))):
+            raise EOFError("the root ended before it had given the brake its settings")
+        data += chunk
+    return data
+
+
+def _take_precedence() -> None:
+    """Run before other processes, and keep the memory, as far as the system permits it; works without, but later."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(_PRIORITY))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("-1000")
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)

@@ -1,0 +1,180 @@
+"""The device process's side of the brake (`rt.brake`): which lines are open, and the heartbeat while a device can move.
+
+Invariant: nothing here waits for the brake. What its channel does not take is told again when it takes messages.
+"""
+
+import contextlib
+import functools
+import os
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from rt import log
+from rt.brake.connection import FLAGS, adopt
+from rt.brake.heartbeat import Heartbeat
+from rt.brake.protocol import SIZE, Kind, Message, decode, encode
+from rt.smartdevice.link import Link
+
+BEAT_INTERVAL: Final = 0.02
+"""Time between two stamps while a device can move, in s."""
+_PAUSE: Final = 0.01
+"""Time until a message that the channel did not take is sent again, in s."""
+
+
+class BrakeClient:
+    """Tells the brake what it has to know.
+
+    Args:
+        fds: The inherited ends of the connection (`rt.brake.connection.Ends`); empty without a brake.
+        is_moving: Whether a device can move: a lease is armed, or a DEV_DISABLE that is due was not handed to its line.
+        on_braked: Called when the brake has disabled the devices over this process.
+    """
+
+    def __init__(self, fds: Sequence[int], is_moving: Callable[[], bool], on_braked: Callable[[], None]) -> None:
+        self._is_moving = is_moving
+        self._on_braked = on_braked
+        self._lines: dict[int, Link] = {}
+        self._numbers: dict[Link, int] = {}
+        self._count = 0
+        self._armed = trio.Event()
+        self._outdated = trio.Event()
+        self._absent = not fds
+        self._channel: socket.socket | None = None
+        if fds:
+            channel, self._bell, memory = adopt(fds)
+            self._channel = socket.socket(fileno=channel)
+            self._heartbeat = Heartbeat(memory)
+            self._heartbeat.rest()  # what an earlier process left
+
+    def beat(self) -> None:
+        """Stamp, before a write goes out; the first stamp wakes the brake, which then sleeps until a stamp is late."""
+        if self._channel is not None and self._heartbeat.beat():
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_write(self._bell, 1)
+        self._armed.set()
+
+    def open(self, link: Link) -> None:
+        """Register a line, before anything is written to it; lines without a descriptor are left out."""
+        if self._channel is None or (fd := link.fileno()) is None:
+            return
+        self._count += 1
+        self._lines[self._count] = link
+        self._numbers[link] = self._count
+        if not self._tell(Kind.LINE, self._count, link.name, fd):
+            self._outdated.set()
+
+    def close(self, link: Link, *, disabled: bool) -> None:
+        """Take a line back before it is closed.
+
+        Args:
+            link: The line; one that is not registered is left out.
+            disabled: Whether its device took a last DEV_DISABLE, or is gone.
+        """
+        number = self._numbers.pop(link, None)
+        if number is not None:
+            del self._lines[number]
+            if not self._tell(Kind.CLOSED if disabled else Kind.LEFT, number):
+                self._outdated.set()
+            if not self._lines:
+                self._heartbeat.rest()
+
+    def shut(self) -> None:
+        """Close the channel, when all lines are closed."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    async def run(self) -> None:
+        """Stamp, and answer the brake, until cancelled."""
+        if self._channel is None:
+            return
+        self._outdated.set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._beat)
+            nursery.start_soon(self._receive, self._channel)
+            nursery.start_soon(self._introduce, self._channel)
+
+    async def _beat(self) -> None:
+        while True:
+            if self._is_moving():
+                self._heartbeat.beat()
+                await trio.sleep(BEAT_INTERVAL)
+            else:
+                self._armed = trio.Event()
+                self._heartbeat.rest()
+                await self._armed.wait()
+
+    async def _receive(self, channel: socket.socket) -> None:
+        """Take in what the brake says, and notice its end."""
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+            while True:
+                await trio.lowlevel.wait_readable(channel)
+                try:
+                    data, fds, _, _ = socket.recv_fds(channel, SIZE, 4, FLAGS)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    return  # the root and the brake have ended
+                message = decode(data)
+                if message is not None and message.kind is Kind.ASK and len(fds) == 1:
+                    scope.cancel()
+                    scope = trio.CancelScope()
+                    nursery.start_soon(self._watch, fds.pop(), scope)
+                    self._absent = False
+                    self._outdated.set()
+                elif message is not None and message.kind is Kind.BRAKED:
+                    self._on_braked()
+                for fd in fds:
+                    os.close(fd)
+
+    async def _watch(self, pidfd: int, scope: trio.CancelScope) -> None:
+        """Send nothing to a brake that has ended: descriptors in a queue that is not read stay open."""
+        try:
+            with scope:
+                await trio.lowlevel.wait_readable(pidfd)
+                self._absent = True
+                log.get_logger().warning("the brake has ended; waiting for its restart")
+        finally:
+            os.close(pidfd)
+
+    async def _introduce(self, channel: socket.socket) -> None:
+        """Tell everything whenever the brake asks, and after its channel took something not."""
+        while True:
+            await self._outdated.wait()
+            self._outdated = trio.Event()
+            pidfd = os.pidfd_open(os.getpid())
+            try:
+                await self._deliver(channel, functools.partial(self._tell, Kind.HELLO, os.getpid(), "", pidfd))
+            finally:
+                os.close(pidfd)
+            for number in list(self._lines):
+                await self._deliver(channel, functools.partial(self._tell_line, number))
+            await self._deliver(channel, lambda: self._tell(Kind.ALL, 0))
+
+    async def _deliver(self, channel: socket.socket, tell: Callable[[], bool]) -> None:
+        """Send a message as soon as the channel takes it."""
+        while not tell():
+            await trio.sleep(_PAUSE)
+            await trio.lowlevel.wait_writable(channel)
+
+    def _tell_line(self, number: int) -> bool:
+        """Tell of a line, unless it was closed meanwhile."""
+        link = self._lines.get(number)
+        fd = None if link is None else link.fileno()
+        return link is None or fd is None or self._tell(Kind.LINE, number, link.name, fd)
+
+    def _tell(self, kind: Kind, number: int, name: str = "", fd: int | None = None) -> bool:
+        """Send a message; False if the channel did not take it."""
+        if self._channel is None or self._absent:
+            return True
+        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+        try:
+            self._channel.sendmsg([encode(Message(kind, number, name))], rights, FLAGS)
+        except OSError:  # the queue is full, or there are too many descriptors in it
+            return False
+        return True
