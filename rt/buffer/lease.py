@@ -3,8 +3,9 @@
 A process that commands devices holds a lease: a slot of this table, in which it stamps the time (`rt.buffer.clock`) again and
 again while it is sure of what it does. The device process checks the stamps right before it writes anything to a device. A lease
 whose stamp is older than ``TIMEOUT`` has lapsed: silence stops motion. The root gives a sign of life in the same table (``beat``);
-while that is older than ``ROOT_TIMEOUT``, no command to stop would be heard, and no lease counts. A stamp of zero or of the future
-never counts.
+while that is too old, no command to stop would be heard, and no lease counts. An idle root stamps seldom, and often when it has
+seen that a lease is held; so the device process states when devices may begin to move (``arm``), rings the root, and accepts an
+older stamp only for ``ROOT_ARMED_TIMEOUT`` after that. A stamp of zero or of the future never counts.
 
 A lease that has ended does not continue. A holder begins a lease explicitly (`Lease.begin`), which gives it a serial number, and
 then renews it; a lease that lapsed or was revoked cannot be renewed, so its holder has to decide to begin another. The root revokes
@@ -36,8 +37,10 @@ from rt.errors import DeviceBufferError
 
 TIMEOUT = 0.1
 """Age (s) at which a lease has lapsed."""
-ROOT_TIMEOUT = 0.5
-"""Age (s) of the root's sign of life at which no lease counts any more."""
+ROOT_TIMEOUT = 0.3
+"""Age (s) of the root's sign of life at which no lease counts, until the root knows that devices may move."""
+ROOT_ARMED_TIMEOUT = 0.1
+"""The same age from then on, at the latest this time after devices could begin to move."""
 SLOTS = SEATS
 """There is one for each seat; see `rt.buffer.bells`."""
 ALL_MARKS: Final = (1 << 256) - 1
@@ -49,6 +52,7 @@ _NUMBER_SHIFT = 4
 _NS = 1_000_000_000
 _TIMEOUT_NS = round(TIMEOUT * _NS)
 _ROOT_TIMEOUT_NS = round(ROOT_TIMEOUT * _NS)
+_ROOT_ARMED_NS = round(ROOT_ARMED_TIMEOUT * _NS)
 
 
 class Bar(enum.IntEnum):
@@ -173,6 +177,7 @@ class LeaseTable:
         self._lapsed = _part(view, _Table.lapsed).cast("Q")
         self._root = _part(view, _Table.root).cast("Q")
         self._visits = _part(view, _Table.visits).cast("Q")
+        self._armed = 0
 
     @classmethod
     @contextlib.contextmanager
@@ -222,14 +227,26 @@ class LeaseTable:
         return self._visits.tolist()
 
     def beat(self) -> None:
-        """Stamp the root's sign of life; its event loop does so every 0.1 s."""
+        """Stamp the root's sign of life; its event loop does so every 0.1 s, and every 0.02 s while a lease is held."""
         self._root[0] = boottime_ns()
+
+    def arm(self) -> None:
+        """State that devices may move from now on; the device process rings the root then, which stamps more often."""
+        self._armed = boottime_ns()
+
+    def disarm(self) -> None:
+        """State that no device may move."""
+        self._armed = 0
+
+    @property
+    def held(self) -> bool:
+        """Whether a process renews a lease that was not ended, however silent the root is."""
+        return bool(self._fresh_slots())
 
     def root_alive(self) -> bool:
         """Whether the root has given a sign of life lately."""
         beat = self._root[0]
-        now = boottime_ns()
-        return bool(beat and now - _ROOT_TIMEOUT_NS < beat <= now)
+        return bool(beat and beat <= boottime_ns() < self._root_end(beat))
 
     def revoke_all(self) -> None:
         """End every lease, as for ``idle``: each holder has to begin another. Only the root does."""
@@ -284,7 +301,7 @@ class LeaseTable:
         """How long (s) the leases that count now do so if none is renewed, the shortest of them; 0 if none counts."""
         now = boottime_ns()
         ends = [self.stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
-        return max(min(*ends, self._root[0] + _ROOT_TIMEOUT_NS) - now, 0) / _NS if ends else 0.0
+        return max(min(*ends, self._root_end(self._root[0])) - now, 0) / _NS if ends else 0.0
 
     def lapse(self, holder: Holder) -> bool:
         """End a lease, as of a process that is dead or silent; False if it has ended already. Only the device process does."""
@@ -301,6 +318,12 @@ class LeaseTable:
     def current(self) -> list[Holder]:
         """The present or last lease of each slot, whether it counts or not."""
         return [Holder(index, self.serials[index], self.pids[index]) for index in range(SLOTS)]
+
+    def _root_end(self, beat: int) -> int:
+        """Until when a stamp of the root counts."""
+        if not self._armed:
+            return beat + _ROOT_TIMEOUT_NS
+        return max(beat + _ROOT_ARMED_NS, min(beat + _ROOT_TIMEOUT_NS, self._armed + _ROOT_ARMED_NS))
 
     def _fresh_slots(self) -> list[int]:
         stamps = self.stamps.tolist()

@@ -5,6 +5,7 @@ The rule of this module: when the children are gone, nothing else goes on, and w
 
 import contextlib
 import functools
+import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.visitor import NAME as VISITORS
 from rt.buffer.visitor import VisitorDesk
+from rt.cli.beat import beat
 from rt.cli.children import child_specs
 from rt.cli.outer import outer_gone
 from rt.config import Config
@@ -40,8 +42,6 @@ from rt.supervisor import notify, orphans, signals
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.tree import Supervisor
 
-BEAT_INTERVAL = 0.1
-"""How often the root shows that it is alive (s); the devices are stopped when it has not for `rt.buffer.lease.ROOT_TIMEOUT`."""
 DIRECTORY_INTERVAL = 1.0
 """How often it is verified that the instance directory and its sockets are there (s)."""
 UNUSABLE = (ConfigError.EXIT_CODE, InstanceBusyError.EXIT_CODE)
@@ -157,7 +157,7 @@ class Root:
         try:
             async with trio.open_nursery() as nursery:
                 # Before the children: without it no lease counts.
-                nursery.start_soon(self._beat)
+                nursery.start_soon(beat, self._leases, self._bells, self._doorbell)
                 desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
                 await nursery.start(desk.run)
                 nursery.start_soon(self._watch_directory, desk)
@@ -177,6 +177,8 @@ class Root:
                     )
                     await ready.wait()
                     self._ready = True
+                    # What lives as long as the robot is not looked at by later collections, which stop the event loop.
+                    gc.freeze()
                     notify.send(ready=True, status="ready")
                     self._log.info(
                         "the robot is ready",
@@ -191,12 +193,6 @@ class Root:
         finally:
             notify.send(stopping=True)
         self._log.info("stopped")
-
-    async def _beat(self) -> None:
-        """Stamp the root's sign of life: nothing may move while this loop does not run."""
-        while True:
-            self._leases.beat()
-            await _next(BEAT_INTERVAL)
 
     async def _watch_directory(self, desk: VisitorDesk) -> None:
         """Make the instance directory and the sockets in it again when they are removed.

@@ -46,14 +46,20 @@ class SafetyGuard:
             pending writes it has to forget, and with that of the marks whose devices it has to disable: the same, or `ALL_MARKS`
             for every device if no lease is left; has to return at once.
         on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
+        on_arm: Called when the first lease has begun; has to ring the root, which shows then more often that it is alive.
     """
 
     def __init__(
-        self, leases: LeaseTable, on_lapse: Callable[[int, int], None], on_allowed: Callable[[], None] = lambda: None
+        self,
+        leases: LeaseTable,
+        on_lapse: Callable[[int, int], None],
+        on_allowed: Callable[[], None] = lambda: None,
+        on_arm: Callable[[], None] = lambda: None,
     ) -> None:
         self._leases = leases
         self._on_lapse = on_lapse
         self._on_allowed = on_allowed
+        self._on_arm = on_arm
         self._log = log.get_logger()
         self._shut = False
         self._armed = 0
@@ -162,6 +168,9 @@ class SafetyGuard:
             self._news.set()
 
     def _arm(self, fresh: int) -> None:
+        if not self._armed:
+            self._leases.arm()
+            self._on_arm()
         self._armed |= fresh
         self._told = False
         self._holders = self._leases.holders()
@@ -172,6 +181,8 @@ class SafetyGuard:
         self._news.set()
         self._on_lapse(ended, ended if self._armed else ALL_MARKS)
         reason = reason or self._reason(ended)
+        if not self._armed:
+            self._leases.disarm()
         self._holders = self._leases.holders()
         say = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:

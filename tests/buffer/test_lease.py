@@ -212,3 +212,43 @@ def test_a_table_that_is_there_is_opened_without_asking_for_memory(
         monkeypatch.setattr(segment, "create", None)
         with LeaseTable.open(prefix):
             pass
+
+
+def test_idle_root_may_be_silent_longer_until_it_knows_that_devices_move(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ms = 10**6
+    with LeaseTable.open(prefix) as table:
+        start = boottime_ns()
+        now = start
+        monkeypatch.setattr(lease, "boottime_ns", lambda: now)
+        table.beat()
+
+        def alive(at_ms: int) -> bool:
+            nonlocal now
+            now = start + at_ms * ms
+            return table.root_alive()
+
+        assert [alive(at) for at in (0, 99, 299, 300)] == [True, True, True, False]
+        assert alive(50)
+        table.arm()
+        assert [alive(at) for at in (99, 149, 150)] == [True, True, False], "100 ms after devices began to move"
+        assert alive(250) is False
+        table.disarm()
+        assert alive(250)
+        table.arm()
+        assert [alive(at) for at in (299, 300)] == [True, False], "never longer than an idle root"
+        table.disarm()
+        table.beat()
+        table.arm()
+        assert [alive(at) for at in (399, 400)] == [True, False]
+
+
+def test_lease_is_held_whatever_the_root_does(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        assert not table.held
+        slot = table.slot(0)
+        slot.begin()
+        assert table.held
+        table.revoke_all()
+        assert not table.held

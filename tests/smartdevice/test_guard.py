@@ -52,7 +52,7 @@ class Lapses:
 async def keep_beating(table: LeaseTable) -> None:
     while True:
         table.beat()
-        await trio.sleep(0.05)
+        await trio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -84,10 +84,17 @@ def set_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(lease, "_TIMEOUT_NS", round(seconds * 1e9))
 
 
+def set_root_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the root be silent for so long."""
+    monkeypatch.setattr(lease, "_ROOT_TIMEOUT_NS", round(seconds * 1e9))
+    monkeypatch.setattr(lease, "_ROOT_ARMED_NS", round(seconds * 1e9))
+
+
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No lease runs out, however long a busy machine lets its holder wait."""
+    """No lease runs out, however long a busy machine lets its holder, or the root, wait."""
     set_timeout(monkeypatch, 600.0)
+    set_root_timeout(monkeypatch, 600.0)
 
 
 def is_open(guard: SafetyGuard) -> bool:
@@ -229,7 +236,10 @@ async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
             assert not guard.open
 
 
-async def test_nothing_moves_when_the_root_falls_silent(prefix: str, patient: None) -> None:
+async def test_nothing_moves_when_the_root_falls_silent(
+    prefix: str, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_root_timeout(monkeypatch, 0.3)
     with LeaseTable.open(prefix) as table:
         async with guarding(table, rooted=False) as (guard, lapses), trio.open_nursery() as nursery:
 

@@ -122,7 +122,7 @@ async def keep_beating(leases: LeaseTable) -> None:
     """Give the root's sign of life."""
     while True:
         leases.beat()
-        await trio.sleep(0.1)
+        await trio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
