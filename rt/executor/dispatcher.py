@@ -30,7 +30,7 @@ LOAD_LIMIT: Final = 12.0
 """How long a process may take to load the team's code (s); it aborts an import before."""
 END_LIMIT: Final = 2.0
 """How long a process may take to end with its mode (s); the supervisor kills it before."""
-EXECUTE_BOUNDS: Final = Bounds(text=4096)
+EXECUTE_BOUNDS: Final = Bounds(message=1 << 14, text=4096)
 """What the arguments of requests may be at most."""
 HANDOVER_LIMIT: Final = 0.2
 """How long the next mode waits for the process of the last one to end (s); that one cannot move devices any more."""

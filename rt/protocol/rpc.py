@@ -84,6 +84,11 @@ class Notification(msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_u
     params: list[Any]
 
 
+PARAMS_MAX = 1024
+"""The most arguments of a call that `decode_raw` reads."""
+
+RawParams: TypeAlias = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=PARAMS_MAX)]
+
 Envelope: TypeAlias = Request | Response | Notification
 
 CANCEL = "$cancel"
@@ -101,8 +106,24 @@ def _refuse_extension(code: int, _data: memoryview) -> NoReturn:
     raise ValueError(f"extension type {code} is not used here")
 
 
+class _RawRequest(msgspec.Struct, array_like=True, tag=0, frozen=True, forbid_unknown_fields=True):
+    id: CallId
+    method: Method
+    params: RawParams
+
+
+class _RawNotification(msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_unknown_fields=True):
+    method: Method
+    params: RawParams
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(Envelope, ext_hook=_refuse_extension)
+
+
+_raw_decoder: msgspec.msgpack.Decoder[_RawRequest | _RawNotification] = msgspec.msgpack.Decoder(
+    _RawRequest | _RawNotification
+)
 
 
 def encode(message: Envelope) -> bytes:
@@ -188,6 +209,40 @@ def _read_sized(head: bytes, at: int, width: int) -> tuple[int, int]:
     if len(raw) < width:
         raise IndexError
     return int.from_bytes(raw, "big"), at + width
+
+
+def decode_raw(data: bytes) -> Request | Notification:
+    """Turn the bytes of a call to a value whose arguments are `msgspec.Raw`, to be decoded as the types that they have to be.
+
+    Nothing is built of the arguments, so that the cost is small whatever they are.
+
+    Raises:
+        RemoteProtocolError: It is no call, or one of more than `PARAMS_MAX` arguments.
+    """
+    try:
+        raw = _raw_decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise RemoteProtocolError(f"no call: {error}", reason="bytes") from error
+    # A part of a larger buffer, which it would keep.
+    params: list[Any] = [each.copy() for each in raw.params]
+    if isinstance(raw, _RawRequest):
+        return Request(raw.id, raw.method, params)
+    return Notification(raw.method, params)
+
+
+def decode_argument(data: msgspec.Raw, annotation: Any) -> Any:
+    """Turn one argument of `decode_raw` to a value of a type.
+
+    Raises:
+        msgspec.ValidationError: It is of another type.
+        RemoteProtocolError: The bytes are no MessagePack.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=annotation, ext_hook=_refuse_extension)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise RemoteProtocolError(f"no MessagePack: {error}", reason="bytes") from error
 
 
 def decode(data: bytes | bytearray | memoryview) -> Envelope:

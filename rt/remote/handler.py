@@ -12,7 +12,8 @@ from typing import Any, ClassVar, TypeVar, get_type_hints, overload
 import msgspec
 
 from rt.errors import RemoteProtocolError
-from rt.remote.bounds import DEFAULT, Bounds, bounded, check, is_open
+from rt.protocol import rpc
+from rt.remote.bounds import DEFAULT, Bounds, bounded, check, check_raw, is_open
 from rt.text import clip, closest, listed, quote
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -229,13 +230,20 @@ class Route:
         return _plainly(inspect.formatannotation(self._plain[argument])) if argument in self._plain else ""
 
     def _convert(self, argument: str, annotation: Any, value: Any) -> Any:
+        raw = value if isinstance(value, msgspec.Raw) else None
+        walks = argument.removeprefix("*") in self._open
         try:
-            if argument.removeprefix("*") in self._open:
+            if raw is not None and walks:
+                check_raw(raw, self.bounds)
+            if raw is not None:
+                value = rpc.decode_argument(raw, Any if walks else annotation)
+            if walks:
                 check(value, self.bounds)
-            return value if annotation is Any else msgspec.convert(value, annotation)
+            return value if annotation is Any or (raw is not None and not walks) else msgspec.convert(value, annotation)
         except (msgspec.ValidationError, RemoteProtocolError) as error:
+            shown = quote(value) if raw is None else f"{len(memoryview(raw))} bytes"
             raise RemoteProtocolError(
-                f"{self.name}: argument {argument} came as {quote(value)}: {clip(str(error), _FAULT_MAX)}",
+                f"{self.name}: argument {argument} came as {shown}: {clip(str(error), _FAULT_MAX)}",
                 method=self.name,
                 argument=argument,
                 signature=self.signature,

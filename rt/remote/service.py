@@ -26,6 +26,7 @@ from rt.remote.counters import ServiceCounters
 from rt.remote.handler import Handler, Route, unknown
 from rt.remote.inbox import Call, Inbox
 from rt.remote.node import Node, SocketNode
+from rt.text import clip
 
 BACKLOG = 128
 """Calls that may wait for a free place; a call beyond them is answered with an error at once."""
@@ -199,11 +200,12 @@ class Service:
     async def _begin(self, nursery: trio.Nursery, call: Call) -> None:
         peer, message, route, payload = call
         if payload:
-            whole = self._decode(peer, payload)
-            if whole is None:
-                await self._refuse(peer, message, f"{route.name} was refused: its arguments are no MessagePack")
+            try:
+                message = rpc.decode_raw(payload)
+            except RemoteProtocolError as error:
+                self.counters.malformed += 1
+                await self._refuse(peer, message, f"{route.name} was refused: {clip(error.message, 200)}")
                 return
-            message = whole
         if route.inline:
             await self._serve(peer, message, route)
         elif route.urgent and self._urgent < BACKLOG:

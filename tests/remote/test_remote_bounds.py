@@ -1,5 +1,6 @@
 """What a caller sends is bounded before any work is done with it."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -214,7 +215,7 @@ def test_a_service_without_a_router_takes_all_that_a_message_can_carry() -> None
 
 
 values = st.recursive(
-    st.none() | st.integers() | st.text(max_size=14) | st.binary(max_size=20),
+    st.none() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=14) | st.binary(max_size=20),
     lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=12), inner, max_size=6),
     max_leaves=20,
 )
@@ -250,6 +251,43 @@ def test_a_value_passes_exactly_if_it_is_within_all_bounds(value: object) -> Non
         assert not fits
     else:
         assert fits
+
+
+@given(values)
+def test_a_value_is_refused_before_it_is_built_if_it_would_be_afterwards(value: object) -> None:
+    _, items, depth, count = _measure(value)
+    raw = msgspec.Raw(msgspec.msgpack.encode(value))
+    try:
+        bounds.check_raw(raw, SMALL)
+    except (RemoteProtocolError, msgspec.ValidationError):
+        with pytest.raises(RemoteProtocolError):
+            bounds.check(value, SMALL)
+    else:
+        # Keys of maps are counted when the value is built, and texts are measured.
+        assert items <= SMALL.items
+        assert depth <= SMALL.depth
+        assert count <= 2 * SMALL.values
+
+
+@given(st.binary(min_size=1, max_size=60))
+def test_no_bytes_pass_the_check_but_fail_it_otherwise(data: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError, msgspec.ValidationError):
+        bounds.check_raw(msgspec.Raw(data), SMALL)
+
+
+@given(values, st.text(max_size=12))
+def test_a_long_call_binds_like_a_short_one(value: object, text: str) -> None:
+    found = Bounded().routes()
+    for name in ("anything", "rows", "table", "specs", "text", "bare"):
+        whole = rpc.Request(1, name, [value, text][: 1 + (name in {"table", "bare"})])
+        data = rpc.encode(whole)
+        try:
+            expected = found[name].bind(rpc.decode(data).params)  # type: ignore[union-attr]
+        except RemoteProtocolError:
+            with pytest.raises(RemoteProtocolError):
+                found[name].bind(rpc.decode_raw(data).params)
+        else:
+            assert found[name].bind(rpc.decode_raw(data).params) == expected
 
 
 def _call(peer: bytes, number: int) -> Call:

@@ -1,0 +1,57 @@
+"""How long one call can keep all others of a process waiting: the largest that are allowed, and larger ones."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import trio
+from bench.figures import MS, Figure
+from support.hostile import Wire, answered, device_handler, payloads, unknown_methods
+
+from rt import catalog, log
+from rt.broker import Broker, GamepadFeed
+from rt.broker.serving import Controls
+from rt.buffer import BufferStore
+from rt.config import Config
+from rt.remote import Handler, Service
+
+REPEATS = 5
+"""The fastest of so many counts: others are slow because of other processes."""
+
+_SKIPPED = {"lint"}
+"""It starts a process, whatever its arguments are."""
+
+
+def longest_steps() -> list[Figure]:
+    """The longest step of the event loop for each service, of all hostile calls of all its methods."""
+    log.configure(level="critical")
+    with tempfile.TemporaryDirectory() as folder:
+        return [
+            Figure(f"a call of {name} keeps others waiting, worst: {place}", seconds * MS, "ms", bar, REPEATS)
+            for name, handler, names, bar in _handlers(Path(folder))
+            for seconds, place in [trio.run(_worst, handler, names)]
+        ]
+
+
+def _handlers(folder: Path) -> Iterator[tuple[str, Handler, list[str], float]]:
+    device, names = device_handler()
+    yield "device-service", device, names, 1.0
+    feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
+    broker = Broker(Config(), feed, dict, state=folder / "state", directory=folder)
+    yield "broker-service", broker, ["log_level", "dev_name.left"], 5.0
+    yield "gamepads over UDP", Controls(broker), ["left_motor"], 5.0
+
+
+async def _worst(handler: Handler, names: list[str]) -> tuple[float, str]:
+    wire = Wire()
+    service = Service(wire, handler)
+    found: list[tuple[float, str]] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run)
+        calls = [("unknown", *each) for each in unknown_methods()]
+        calls += [(name, *each) for name in service._routes if name not in _SKIPPED for each in payloads(name, names)]
+        for method, what, payload in calls:
+            times = [(await answered(service, wire, payload))[0] for _ in range(REPEATS)]
+            found.append((min(times), f"{method}, {what}"))
+        nursery.cancel_scope.cancel()
+    return max(found)
