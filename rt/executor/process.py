@@ -8,6 +8,7 @@ the whole group of this process when the root dies, whatever the team's code is 
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import trio
 from rt.app import Application, ChildSettings
 from rt.executor.actions import AsyncExecutor
 from rt.executor.lease import LeaseKeeper
+from rt.executor.main_thread import STOP_LIMIT
 from rt.executor.report import Reporter
 from rt.executor.runner import ModeRunner
 from rt.executor.sync import SyncExecutor
@@ -49,6 +51,7 @@ class ExecutorProcess:
         self._scope = trio.CancelScope()
         self._exit_code = 0
         self._stopping = False
+        self._ended = threading.Event()
 
     def run(self) -> int:
         """Run until the root lets go or asks to stop; the exit code."""
@@ -57,6 +60,7 @@ class ExecutorProcess:
         loop = threading.Thread(target=self._run_loop, name="event loop", daemon=True)
         loop.start()
         self._sync.execute_forever()
+        self._ended.set()
         loop.join()
         return self._exit_code
 
@@ -72,6 +76,10 @@ class ExecutorProcess:
         except BaseException as error:  # noqa: BLE001 - the end of a thread: nobody else would hear of it
             # Said at once: the main thread may be in the team's code for long.
             self._exit_code = exit_code(error, "the executor process failed")
+            self._sync.stop()
+            self._sync.interrupt_current()
+            if not self._ended.wait(STOP_LIMIT):
+                os._exit(self._exit_code)  # without an event loop nothing else ends the team's code
         finally:
             self._sync.stop()
 

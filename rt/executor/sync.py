@@ -148,6 +148,12 @@ class SyncExecutor:
         if self._current is run and self._main.ident is not None:
             pthread_kill(self._main.ident, _SIGALRM)
 
+    def interrupt_current(self) -> None:
+        """End the run that is going on, if there is one. Any thread."""
+        run = self._current
+        if run is not None:
+            self.interrupt(run)
+
     def stop(self) -> None:
         """Let ``execute_forever`` return after the runs that are scheduled."""
         self._runs.put(None)

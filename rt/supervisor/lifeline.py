@@ -7,6 +7,7 @@ the thread that forked, and trio forks in a worker thread.
 The message is a 32-bit little-endian length and as many bytes.
 """
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -20,6 +21,7 @@ from rt.errors import LocalProtocolError, RemoteProtocolError
 
 _LENGTH = struct.Struct("<I")
 _MAX_MESSAGE = 1 << 20
+_SPARE_FROM = 200
 _F_SETSIG = getattr(fcntl, "F_SETSIG", 10)  # the fcntl module names it only from Python 3.13 on
 
 
@@ -70,6 +72,7 @@ class Lifeline:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        self._spare = -1
 
     @classmethod
     def adopt(cls, fd: int) -> "Lifeline":
@@ -131,6 +134,10 @@ class Lifeline:
 
         Call it after `read_message`, in a process that is leader of its group or was started into it with its parent's consent.
         """
+        if self._spare < 0:
+            # The kernel's watch lasts as long as one descriptor does: code that closes or replaces this one does not end it.
+            with contextlib.suppress(OSError):  # the limit of descriptors is lower than that
+                self._spare = fcntl.fcntl(self._socket.fileno(), fcntl.F_DUPFD_CLOEXEC, _SPARE_FROM)
         arm(self._socket, os.getpgrp())
         if self.is_closed():
             os.killpg(0, signal.SIGKILL)
@@ -138,6 +145,9 @@ class Lifeline:
     def close(self) -> None:
         """Give the lifeline up; without it nothing tells that the parent is gone."""
         self._socket.close()
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
     def _read(self, size: int, deadline: float) -> bytes:
         data = bytearray()

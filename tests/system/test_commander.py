@@ -403,3 +403,39 @@ async def test_idle_ends_what_a_command_moves(robot: Robot, nursery: trio.Nurser
     assert "was disabled: the robot was told to stop" in done[0].stderr
     await stays_still(board, stopped)
     nursery.cancel_scope.cancel()
+
+
+LIFELINES = {
+    "replaced": "os.dup2(os.open('/dev/null', os.O_RDWR), lifeline)",
+    "closed": "os.close(lifeline)",
+    "every descriptor closed": "os.closerange(3, 150)",
+    "signals blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+}
+
+
+@pytest.mark.parametrize("trick", list(LIFELINES))
+async def test_team_code_does_not_outlive_the_root(robot: Robot, nursery: trio.Nursery, trick: str) -> None:
+    board = await driving(
+        robot,
+        f"""
+import os, signal, sys, time
+lifeline = int(sys.orig_argv[-2])
+def autonomous_setup():
+    {DRIVE}
+    time.sleep(0.3)
+    {LIFELINES[trick]}
+    print("done")
+def autonomous_main():
+    {DRIVE}
+""",
+    )
+    executor = robot.child("executor")
+    os.kill(robot.root(), signal.SIGKILL)
+    stopped = await board.stops()
+    await robot.until_ended(executor)
+    await robot.until_gone()
+    await stays_still(board, stopped)
+    await robot.wait()
+    await robot.start()  # what a killed robot leaves is removed by the next one
+    await robot.stop()
+    nursery.cancel_scope.cancel()
