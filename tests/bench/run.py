@@ -18,7 +18,7 @@ import trio
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bench import buffers, calls, crowds, hotplug, logs, whole  # noqa: E402 - found by the line above
+from bench import buffers, calls, crowds, hotplug, logs, modes, whole  # noqa: E402 - found by the line above
 from bench.figures import Figure  # noqa: E402
 from support.robot import Robot  # noqa: E402
 
@@ -33,6 +33,8 @@ ON_ROBOTS: dict[str, tuple[Measure, int]] = {
     "calls": (calls.one_at_a_time, 1500),
     "call-rate": (calls.many_at_once, 10_000),
     "gamepad": (calls.gamepad_to_executor, 1500),
+    "begin": (modes.begin, 10),
+    "stop": (modes.stop, 40),
     "start": (whole.start_and_stop, 7),
     "executor": (whole.kill_executor, 20),
     "device": (whole.kill_device_process, 7),

@@ -1,0 +1,122 @@
+"""How fast a mode begins, and how fast a robot stops when it is told to while both cores are busy."""
+
+import contextlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import trio
+from bench.figures import MS, Figure, p99
+from support.robot import Device, Robot, uid_of
+
+DEVICES = 16
+STOPS = 10
+"""How many emergency stops are measured: each of them ends a robot."""
+SPIN = "while True: pass"
+
+
+def _setup(robot: Robot) -> list[Device]:
+    devices = [Device("polar-bear", number) for number in range(1, DEVICES + 1)]
+    names = [f'm{number} = "{uid_of("polar-bear", number)}"' for number in range(1, DEVICES + 1)]
+    robot.write(
+        "rt.toml",
+        "\n".join(['log_format = "json"', "teleop_needs_gamepad = false", "exec_cutoffs = 1000", "[dev_name]", *names]),
+    )
+    robot.write(
+        "studentcode.py",
+        f"def autonomous_main():\n    for i in range(1, {DEVICES + 1}): Robot.write(f'm{{i}}', 'duty_cycle', 0.5)\n",
+    )
+    return devices
+
+
+async def begin(robot: Robot, count: int) -> list[Figure]:
+    """From the call of a mode to the first DEV_WRITE of main, from idle and from another mode."""
+    from_idle, from_mode = [], []
+    (device, *_) = _setup(robot)
+    await robot.start()
+    await robot.plug_tcp(device)
+    await robot.connected(device)
+    for run in range(count):
+        await robot.said("child is ready", child="executor", count=run + 1)
+        await trio.sleep(0.3)
+        since = len(device.messages)
+        began = time.perf_counter()
+        await robot.call("auto")
+        await device.written(since=since, duty_cycle=0.5)
+        from_idle.append((time.perf_counter() - began) * MS)
+        await robot.said("child is ready", child="standby", count=run + 1)
+        await trio.sleep(0.3)
+        since = len(device.messages)
+        began = time.perf_counter()
+        await robot.call("auto")
+        await device.written(since=await device.disabled(since), duty_cycle=0.5)
+        from_mode.append((time.perf_counter() - began) * MS)
+        await robot.call("idle")
+    await robot.stop()
+    return [
+        Figure(
+            "auto, from the call to the first DEV_WRITE of main, median", statistics.median(from_idle), "ms", 50, count
+        ),
+        Figure("the same from another mode, median", statistics.median(from_mode), "ms", 50, count),
+    ]
+
+
+async def stop(robot: Robot, count: int) -> list[Figure]:
+    """From the call of idle or estop to the last DEV_DISABLE on the wire, with both cores busy."""
+    devices = _setup(robot)
+    idle: list[float] = []
+    estop: list[float] = []
+    with _busy():
+        await robot.start()
+        for device in devices:
+            await robot.plug_tcp(device)
+        await robot.connected(*devices)
+        idle += [await _stop(robot, devices, "idle") for _ in range(count)]
+        await robot.stop()
+        for _ in range(STOPS):
+            await robot.start()
+            await robot.connected(*devices)  # they come back by themselves
+            estop.append(await _stop(robot, devices, "estop"))
+            await robot.wait()
+    return [
+        Figure("idle to the last DEV_DISABLE of 16, both cores busy, median", statistics.median(idle), "ms", 5, count),
+        Figure("idle to the last DEV_DISABLE of 16, both cores busy, p99", p99(idle), "ms", 20, count),
+        Figure(
+            "estop to the last DEV_DISABLE of 16, both cores busy, median", statistics.median(estop), "ms", 5, STOPS
+        ),
+        Figure("estop to the last DEV_DISABLE of 16, both cores busy, worst", max(estop), "ms", 20, STOPS),
+    ]
+
+
+async def _stop(robot: Robot, devices: list[Device], method: str) -> float:
+    """Drive all devices, and stop them by a call; the time (ms) until the last of them has heard DEV_DISABLE."""
+    since = [len(device.messages) for device in devices]
+    await robot.call("auto")
+    since = [await device.written(position, duty_cycle=0.5) for device, position in zip(devices, since, strict=True)]
+    ends: list[float] = []
+
+    async def heard(device: Device, position: int) -> None:
+        await device.disabled(position)
+        ends.append(time.perf_counter())
+
+    async with trio.open_nursery() as nursery:
+        for device, position in zip(devices, since, strict=True):
+            nursery.start_soon(heard, device, position)
+        await trio.sleep(0.05)  # until all of them listen
+        began = time.perf_counter()
+        await robot.call(method)
+    return (max(ends) - began) * MS
+
+
+@contextlib.contextmanager
+def _busy() -> Iterator[None]:
+    """Keep both cores busy."""
+    spinners = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(2)]
+    try:
+        yield
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
