@@ -6,7 +6,7 @@ import sys
 
 import msgspec
 
-from rt import log
+from rt import log, priority
 from rt.app import ChildSettings
 from rt.errors import RemoteProtocolError
 from rt.supervisor.ending import exit_code
@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
             )
             return _USAGE
     log_pipe = adopt_log_pipe()
+    (priority.run_first if role == "device" else priority.run_ordinarily)()
     if role == "lint":
         from rt.lint import child as lint
 

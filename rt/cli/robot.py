@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from rt import catalog, limits, log
+from rt import catalog, limits, log, priority
 from rt.app import Application
 from rt.brake.connection import Connection
 from rt.buffer import Bells, Doorbell, LeaseTable
@@ -170,6 +170,7 @@ def start(
     with signals.kept(*signals.stopping()) as early, instance.acquire() as swept:
         for sentence in (*swept, *filter(None, [key_place(resolved.keys_dir, resolved.instance).hint])):
             log.get_logger().warning(sentence)
+        priority.run_first()
         return trio.run(lambda: run_robot(resolved, instance, emulated=emulated, beside=beside, name=name, early=early))
 
 

@@ -1,0 +1,51 @@
+"""The priority of processes, in processes of their own: it would stay with the one that runs the tests."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+LOOK = """
+import os
+from rt import priority
+{}
+print(os.getpriority(os.PRIO_PROCESS, 0))
+for line in open("/proc/self/sched"):
+    if line.startswith("se.slice"):
+        print(line.split()[-1])
+"""
+
+
+def look(statements: str, nice: int = 0) -> list[int]:
+    command = [sys.executable, "-c", LOOK.format(statements)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=lambda: os.nice(nice))
+    return [int(line) for line in done.stdout.split()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a better nice value")
+def test_a_process_that_runs_first_has_a_better_nice_value() -> None:
+    nice, *_ = look("assert priority.run_first()")
+    assert nice < 0
+
+
+def test_a_process_that_runs_first_has_a_shorter_slice() -> None:
+    before = look("")
+    after = look("priority.run_first()")
+    if len(before) < 2:
+        pytest.skip("this kernel shows no slices")
+    assert after[1] <= before[1]
+
+
+def test_what_such_a_process_starts_runs_ordinarily_when_it_says_so() -> None:
+    assert look("priority.run_first(); assert priority.run_ordinarily()") == look("")
+
+
+def test_a_lower_priority_that_was_given_stays() -> None:
+    nice, *_ = look("priority.run_ordinarily()", nice=7)
+    assert nice == 7 + os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_without_the_call_of_this_kernel_nothing_changes() -> None:
+    nice, *_ = look("os.uname = lambda: os.uname_result(('', '', '', '', 'toaster')); assert not priority.run_first()")
+    assert nice == os.getpriority(os.PRIO_PROCESS, 0)
