@@ -83,11 +83,13 @@ class Driving:
     Attributes:
         driver: The state machine of the driver; to be read only.
         arbiter: Who is in control; to be read only.
+        is_revoked: Says whether a station's key is revoked; control ends with the key.
     """
 
     def __init__(self) -> None:
         self.driver = Driver()
         self.arbiter = Arbiter()
+        self.is_revoked: Callable[[str], bool] = lambda _: False
         self._listeners: list[Listener] = []
         self._forgetters: list[Callable[[], None]] = []
         self._log = log.get_logger()
@@ -168,7 +170,14 @@ class Driving:
         Raises:
             ControlRefusedError: Another sender is in control; the refusal is counted and logged.
         """
-        refusal = self.arbiter.judge(sender, trio.current_time())
+        now = trio.current_time()
+        commander = self.arbiter.commander(now)
+        if commander is not None and commander.key and self.is_revoked(commander.key):
+            before = self.driver.state
+            self.arbiter.release(now)
+            self._log.warning("control released: the key is revoked", station=commander.name)
+            self._leave(before)
+        refusal = self.arbiter.judge(sender, now)
         if refusal is not None:
             self._refusals.log(self._log.warning, "gamepad update refused", station=refusal.you, commander=refusal.by)
             raise ControlRefusedError(refusal)

@@ -104,6 +104,7 @@ async def serve(
         InstanceBusyError: Another program holds one of its addresses.
     """
     gamepads = GamepadFeed(store, driving)
+    gamepads.driving.is_revoked = lambda station: station not in gate.keyring.stations
     app.gate = gate
     access = Access(app.config, gate)
     access.announce()

@@ -274,6 +274,22 @@ async def test_a_station_is_the_same_driver_by_call_and_by_datagram(
     assert driving.is_live
 
 
+async def test_a_revoked_key_ends_control(
+    feed: GamepadFeed, heard: list[tuple[bool, str]], autojump_clock: MockClock
+) -> None:
+    revoked: set[str] = set()
+    feed.driving.is_revoked = revoked.__contains__
+    blue, red = sender_of(station("blue")), sender_of(station("red"))
+    feed.feed({0: NEUTRAL}, sender=blue)
+    feed.feed({0: PUSHED}, sender=blue)
+    with pytest.raises(ControlRefusedError):
+        feed.feed({0: NEUTRAL}, sender=red)
+    revoked.add("blue")
+    feed.feed({0: NEUTRAL}, sender=red)
+    assert (feed.driving.report().commander, feed.driving.is_live, stick(feed)) == ("red", True, 0.0)
+    assert [live for live, _ in heard] == [True, False, True]
+
+
 async def test_who_may_take_and_release_control(feed: GamepadFeed, autojump_clock: MockClock) -> None:
     driving = feed.driving
     with pytest.raises(RemoteCallError, match="name the station"):
