@@ -111,6 +111,7 @@ class ExecutorProcess:
                 )
                 runner.output.take_over()
                 app.nursery.start_soon(self._show_life)
+                app.nursery.start_soon(runner.stall.run)
                 app.report_health()
                 notify.send(ready=True, status="idle")
                 with trio.socket.socket(fileno=self._channel) as channel:

@@ -24,6 +24,7 @@ from rt.executor.main_thread import MainThread
 from rt.executor.output import TeamOutput
 from rt.executor.program import Program
 from rt.executor.report import Reporter
+from rt.executor.stall import StallWatch
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
 
 
@@ -44,6 +45,7 @@ class ModeRunner:
 
     Attributes:
         output: Logs what the team's code prints.
+        stall: Watches the event loop from when the team's code is loaded; has to be run.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ModeRunner:
         self._state = RunState()
         self._reporter = reporter
         self._end = trio.Event()
+        self.stall = StallWatch()
         self._reason = ""
         self.output = TeamOutput(self._state)
         names = {
@@ -97,6 +100,7 @@ class ModeRunner:
         command = await self._receive(channel)
         if not isinstance(command, commands.Prepare):
             return
+        self.stall.begin()
         try:
             requests = await self._program.prepare(command.requests, partial=command.partial)
         except RuntimeBaseException as error:

@@ -64,6 +64,11 @@ class _Pipeline:
         self._render = render
         self._writer = writer_to(target, lambda count: self._line({**context, **dropped_lines(count)}))
 
+    @property
+    def descriptor(self) -> int | None:
+        """Where lines are written, if that is a descriptor."""
+        return self._writer.fd
+
     def log(self, level: str, fields: Event) -> None:
         """Take an event of this process."""
         severity = LEVELS[level]
@@ -198,6 +203,11 @@ def configure(
     )
 
 
+def descriptor() -> int | None:
+    """The file descriptor that this process's log is written to; None if it is written to a stream in memory."""
+    return _current().descriptor
+
+
 def relay(event: Mapping[str, Any]) -> None:
     """Write an event that another process made: its time stamp, level and context are kept.
 
@@ -224,6 +234,7 @@ __all__ = [
     "Tap",
     "bound",
     "configure",
+    "descriptor",
     "get_logger",
     "pretty",
     "relay",

@@ -73,6 +73,11 @@ class LineWriter:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
 
+    @property
+    def fd(self) -> int:
+        """Where lines go."""
+        return self._fd
+
     def unlock(self) -> None:
         """Forget who is writing: a process that was forked meanwhile has no such thread."""
         # The thread that holds it may come again: a finalizer that logs runs wherever garbage is looked for.
@@ -118,6 +123,8 @@ class LineWriter:
 
 class StreamWriter:
     """Writes lines to a stream in memory, as tests use."""
+
+    fd = None
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

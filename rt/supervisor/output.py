@@ -5,8 +5,10 @@ of it gives the event loop back every few lines; and what is kept is bounded. On
 child's own log; a line of stdout or stderr is text, whatever it looks like.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -14,7 +16,8 @@ import trio
 from rt import log
 from rt.log import attribution
 from rt.log.budget import Budget, Rate
-from rt.log.throttle import Bucket
+from rt.log.throttle import Bucket, Throttle
+from rt.protocol.dump import DumpReader, Frame
 from rt.protocol.logevent import CUT, decode_line
 
 MAX_LINE = 65536
@@ -38,9 +41,14 @@ TEXT_BYTES: Final = Rate(1 << 20, 256e3)
 EVENT_LINES: Final = Rate(2000, 200)
 EVENT_BYTES: Final = Rate(1 << 20, 256e3)
 """The same for the events of its own log."""
+DUMP_TIME: Final = 0.1
+"""How long the lines of a traceback dump may take to come, in s."""
 TELL_INTERVAL: Final = 1.0
 """Least time between two events that count what was suppressed, in s."""
 
+_INSTALLED: Final = (f"{Path(__file__).parents[1]}{os.sep}", f"{Path(os.__file__).parent}{os.sep}")
+_LIBRARIES: Final = ("/site-packages/", "/dist-packages/")
+_MOST_OTHERS: Final = 3
 _CHUNK = 8192
 _BREATH = 32
 """After so many lines others may run."""
@@ -132,9 +140,9 @@ class Output:
                 self._log.tell(always=True)
 
     async def _receive(self, stream: trio.abc.ReceiveStream) -> bytes | bytearray:
-        """The next piece of a stream; meanwhile what was suppressed is told when it is time."""
-        while self._log is not None and self._log.suppressed:
-            with trio.move_on_after(TELL_INTERVAL):
+        """The next piece of a stream; meanwhile what was suppressed, or dumped, is told when it is time."""
+        while self._log is not None and self._log.waits:
+            with trio.move_on_after(DUMP_TIME if self._log.is_dumping else TELL_INTERVAL):
                 return await stream.receive_some(_CHUNK)
             self._log.tell()
         return await stream.receive_some(_CHUNK)
@@ -162,31 +170,77 @@ class ChildLog:
         self._text = Budget(TEXT_LINES, TEXT_BYTES, now)
         self._events = Budget(EVENT_LINES, EVENT_BYTES, now)
         self._told = now - TELL_INTERVAL
+        self._dump = DumpReader()
+        self._dumped = now
+        self._throttle = Throttle()
         self._log = log.get_logger(child=child)
 
     @property
-    def suppressed(self) -> int:
-        """How many lines were suppressed and not told yet."""
-        return self._text.suppressed + self._events.suppressed
+    def is_dumping(self) -> bool:
+        """Whether a traceback dump has begun and was not told yet."""
+        return self._dump.active
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to `tell` when it is time."""
+        return self._dump.active or bool(self._text.suppressed + self._events.suppressed)
 
     def line(self, _child: str, stream: str, line: str) -> None:
         """Hand a line on, or count it."""
+        if stream == LOG and not line.startswith("{") and self._dump.feed(line):
+            self._dumped = time.monotonic()
+            return
         event = _event_of(self._child, stream, line, self._pid, self._app)
         if event is None:
             return
         budget = self._events if stream == LOG and event.get("source") != attribution.PRINT else self._text
         if budget.take(len(line), time.monotonic()):
             log.relay(event)
-        elif time.monotonic() - self._told >= TELL_INTERVAL:
-            self.tell()
+        self.tell()
 
     def tell(self, *, always: bool = False) -> None:
-        """Log how many lines were suppressed, if there are some and it is time, or always."""
-        if self.suppressed and (always or time.monotonic() - self._told >= TELL_INTERVAL):
-            self._told = time.monotonic()
-            count = self.suppressed
+        """Log what was dumped, and how many lines were suppressed, if it is time, or always."""
+        now = time.monotonic()
+        if self._dump.active and (always or now - self._dumped >= DUMP_TIME):
+            self._tell_stall(self._dump.finish())
+        count = self._text.suppressed + self._events.suppressed
+        if count and (always or now - self._told >= TELL_INTERVAL):
+            self._told = now
             self._text.suppressed = self._events.suppressed = 0
             self._log.warning("log lines of a process were suppressed: it writes too many", suppressed=count)
+
+    def _tell_stall(self, threads: list[list[Frame]]) -> None:
+        """Log which function keeps the event loop of the process from running; nothing if none of the team does."""
+        found = [(thread[0], frame) for thread in reversed(threads) if (frame := _innermost(thread)) is not None]
+        # Who waits for the interpreter in a library is not who holds it.
+        found.sort(key=lambda one: one[0] is not one[1])
+        frames = [frame for _, frame in found]
+        if not frames:
+            return
+        first, *others = frames
+        also = [f"{frame.file}:{frame.line} in {frame.func}" for frame in others[:_MOST_OTHERS]]
+        fields: dict[str, object] = {
+            "event": f"team code holds the interpreter: {first.func} does not return, and the event loop cannot run",
+            "level": "error",
+            "func": first.func,
+            "file": first.file,
+            "line": first.line,
+            **({"also": also} if also else {}),
+        }
+
+        def write(event: str, **context: object) -> None:
+            log.relay(attribution.of_child({**fields, "event": event, **context}, self._child, self._pid, self._app))
+
+        self._throttle.log(write, str(fields["event"]), "stall")
+
+
+def _innermost(thread: list[Frame]) -> Frame | None:
+    """The innermost frame of code that is not installed, which is the team's."""
+    for frame in thread:
+        is_installed = any(part in frame.file for part in _LIBRARIES) or frame.file.startswith(_INSTALLED)
+        if frame.file.startswith("/") and not is_installed:
+            return frame
+    return None
 
 
 def log_line(child: str, stream: str, line: str) -> None:

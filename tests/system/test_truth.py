@@ -1,6 +1,7 @@
 """What the log of a whole robot says is true, whatever the team code writes."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +91,47 @@ async def everything(robot: Robot, part: str, least: int) -> list[dict[str, Any]
     """The events that contain a text, when there are so many."""
     await robot.said(part, count=least)
     return [event for event in robot.log if part in event["event"]]
+
+
+HOLD = "sum(range(10**11))"
+HOLDERS = {
+    "main": f"def autonomous_main():\n    {HOLD}\n",
+    "setup": f"def autonomous_setup():\n    {HOLD}\n\ndef autonomous_main():\n    pass\n",
+    "import": f"{HOLD}\n\ndef autonomous_main():\n    pass\n",
+    "action": f"async def act():\n    {HOLD}\n\ndef autonomous_setup():\n    Actions.run(act)\n\ndef autonomous_main():\n    pass\n",
+    "thread": "import threading\n\ndef spin():\n    {HOLD}\n\ndef autonomous_setup():\n"
+    "    threading.Thread(target=spin, daemon=True).start()\n\ndef autonomous_main():\n    pass\n".replace(
+        "{HOLD}", HOLD
+    ),
+    "blocked": "import time\n\nasync def act():\n    time.sleep(100)\n\ndef autonomous_setup():\n    Actions.run(act)\n\n"
+    "def autonomous_main():\n    pass\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "func", "line"),
+    [
+        ("main", "autonomous_main", 2),
+        ("setup", "autonomous_setup", 2),
+        ("import", "<module>", 1),
+        ("action", "act", 2),
+        ("thread", "spin", 4),
+        ("blocked", "act", 4),
+    ],
+)
+async def test_code_that_holds_the_interpreter_is_named(
+    robot: Robot, nursery: trio.Nursery, place: str, func: str, line: int
+) -> None:
+    robot.write("studentcode.py", HOLDERS[place])
+    await robot.start()
+
+    async def call() -> None:
+        await robot.command("call", "auto")
+
+    nursery.start_soon(call)
+    event = await robot.said("holds the interpreter")
+    assert (event["func"], event["line"], event["level"], event["app"]) == (func, line, "error", "executor")
+    assert Path(event["file"]).name == "studentcode.py"
+    assert not [entry for entry in robot.log if entry["event"] in {"child is killing", "child is backoff"}]
+    await robot.command("call", "idle")
+    nursery.cancel_scope.cancel()
