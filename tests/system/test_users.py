@@ -1,0 +1,144 @@
+"""A whole robot and those who share its computer or its network: another user, and a station that means harm."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import zmq
+from support.robot import PATIENCE, Device, Robot
+from support.stranger import UID, require_another_user, run_stranger, start_stranger
+
+from rt.errors import RemoteCallError
+from rt.keys import Bundle
+from rt.protocol.control import GamepadState, encode_gamepads
+from rt.remote import Client, SocketNode
+from rt.remote.gate import curve_options
+
+pytestmark = pytest.mark.system
+
+FLOOD = """
+import itertools
+host, base, payload, uid = "127.0.0.1", int(sys.argv[1]), bytes.fromhex(sys.argv[2]), sys.argv[3]
+senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]
+print("started", flush=True)
+for number in itertools.count():
+    for sender in senders:
+        try:
+            sender.sendto(payload, (host, base + 2))
+        except OSError:
+            pass
+    try:
+        with socket.create_connection((host, base + number % 2), 1) as stream:
+            stream.sendall(strangers.pipelined(payload))
+        with socket.create_connection((host, base + 4), 1) as stream:
+            stream.sendall(payload)
+    except OSError:
+        pass
+"""
+
+
+async def refused(robot: Robot, count: int) -> dict[str, Any]:
+    """Wait until so many connections were refused; what the robot says of stations."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            report: dict[str, Any] = await robot.call("stations")
+            if sum(report["refusals"].values()) >= count:
+                return report
+            await trio.sleep(0.02)
+
+
+async def test_another_user_of_the_computer_drives_nothing(robot: Robot) -> None:
+    require_another_user()
+    motor = Device("polar-bear")
+    await robot.start()
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    await robot.call("teleop")
+    sticks = encode_gamepads({0: GamepadState(0.0, 1.0, 0.0, 0.0, 0)}).hex()
+    flood = await trio.to_thread.run_sync(lambda: start_stranger(FLOOD, str(robot.port_base), sticks, str(motor.uid)))
+    try:
+        assert flood.stdout is not None
+        assert await trio.to_thread.run_sync(flood.stdout.readline) == "started\n"
+        report = await refused(robot, 20)
+        with trio.fail_after(PATIENCE):
+            while report["datagrams"]["stranger"] < 1000:
+                report = await robot.call("stations")
+                assert await robot.call("list_uids") == [str(motor.uid)]
+    finally:
+        flood.kill()
+        flood.communicate()
+    assert motor.emulated.values["duty_cycle"] == 0.0
+    await robot.said("a control datagram was dropped", reason="stranger")
+    await robot.said("a virtual Smart Device was refused")
+    call = 'strangers.call(int(sys.argv[1]), b"00")'
+    assert await trio.to_thread.run_sync(lambda: run_stranger(call, str(robot.port_base))) == "closed"
+    await robot.said("a connection was refused", uid=UID)
+    # A robot that was flooded still obeys its own user over the same ports.
+    done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "mode")
+    assert done.stdout == '"teleop"\n', done.stderr
+
+
+async def test_directories_of_the_robot_are_closed_to_others(robot: Robot) -> None:
+    done = await robot.command("keys", "new", "blue", "--output", "-")
+    assert done.returncode == 0, done.stderr
+    await robot.start()
+    await robot.call("set_option", {"health_check_interval": 50.0})
+    state = robot.folder / "state" / "rt" / robot.name
+    for each in (robot.instance.directory, state, state / "keys"):
+        assert each.stat().st_mode & 0o077 == 0, each
+    for each in (state / "options.json", *(state / "keys").iterdir()):
+        assert each.stat().st_mode & 0o077 == 0 or each.name == ".gitignore", each
+
+
+async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -> None:
+    for name in ("blue", "red"):
+        done = await robot.command("keys", "new", name)
+        assert done.returncode == 0, done.stderr
+    keys = robot.folder / "state" / "rt" / robot.name / "keys"
+    folder = robot.folder / "empty" if (robot.folder / "empty" / "red.rtkey").exists() else robot.folder
+    red = Bundle.load(next(robot.folder.rglob("red.rtkey")))
+    blue = Bundle.load(next(robot.folder.rglob("blue.rtkey")))
+    secrets = [red.secret, blue.secret, blue.datagram.secret.hex(), json.dumps(robot_secret(keys))[1:-1]]
+    await robot.start("--bind", "0.0.0.0")
+
+    def station(bundle: Bundle, name: str) -> Client:
+        node = SocketNode(
+            zmq.DEALER,
+            name,
+            connections=[f"tcp://127.0.0.1:{robot.port_base}"],
+            options={**curve_options(bundle), zmq.SNDTIMEO: 5000},
+        )
+        return Client(node, address="broker-service", timeout=PATIENCE)
+
+    said = []
+    async with station(blue, "panel") as honest, station(red, "panel") as hostile:
+        assert await honest.call.get_option("port_base") == robot.port_base
+        for name in ("robot.key", "blue.station", "../keys/robot.key"):
+            for option in ("dev_catalog", "exec_module", "log_file", "keys_dir"):
+                with pytest.raises(RemoteCallError) as raised:
+                    await hostile.call.set_option({option: str(keys / name)})
+                said.append(f"{raised.value.message} {raised.value.context}")
+        for bundle in ("blue.rtkey", str(folder / "blue.rtkey"), "./blue.rtkey", "x/../blue.rtkey"):
+            for option in ("dev_catalog", "exec_module"):
+                with pytest.raises(RemoteCallError) as raised:
+                    await hostile.call.set_option({option: bundle})
+                said.append(f"{raised.value.message} {raised.value.context}")
+        for options in ({"log_level": "critical"}, {"log_file": ""}, {"log_format": "json"}, {"insecure": True}):
+            with pytest.raises(RemoteCallError, match="cannot be set from afar"):
+                await hostile.call.set_option(options)
+        said.append(json.dumps(await hostile.call.get_option()))
+        said.append(repr(await hostile.call.lint(timeout=PATIENCE)))
+        assert await hostile.call.set_option({"health_check_interval": 50.0}) == {"health_check_interval": 50.0}
+        await robot.said("options were set from afar", by="red")
+        # The honest station has the same name, and was never taken over.
+        assert await honest.call.get_option("port_base") == robot.port_base
+    said += map(str, robot.log)
+    for secret in secrets:
+        assert secret not in "".join(said)
+
+
+def robot_secret(keys: Path) -> str:
+    line = next(line for line in (keys / "robot.key").read_text().splitlines() if line.startswith("secret"))
+    return line.partition('"')[2].rpartition('"')[0]
