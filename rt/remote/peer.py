@@ -17,15 +17,14 @@ import msgspec
 import trio
 
 REFUSED_FOR = 1.0
-"""Seconds for which a port is a stranger's without another look, once it was found to be one."""
+"""Seconds for which a source is a stranger's without another look, once it was found to be one."""
 CHECKS = 200
-"""Looks per second at ports that have not been found to be trusted. Together they cost about 1 % of one core."""
-MOST_PORTS = 256
-"""Ports that are remembered as trusted, and as strangers'."""
+"""Looks per second at sources that have not been found to be trusted. Together they cost about 1 % of one core."""
+MOST_PEERS = 256
+"""Sources that are remembered as trusted, and as strangers'."""
 
 T = TypeVar("T")
 
-_LOOPBACK = ipaddress.IPv4Network("127.0.0.0/8")
 _MAPPED = bytes(10) + b"\xff\xff"
 _SOCK_DIAG = 4  # linux/netlink.h: NETLINK_SOCK_DIAG
 _BY_FAMILY = 20  # linux/sock_diag.h: SOCK_DIAG_BY_FAMILY
@@ -169,7 +168,7 @@ class PeerTable:
 class DatagramPeers:
     """Decides for each datagram from the loopback interface whether its sender is root or the robot's user.
 
-    A datagram of a trusted port is looked up each time, so that a port that changes hands gives nothing away. What a stranger
+    A datagram of a trusted source is looked up each time, so that a port that changes hands gives nothing away. What a stranger
     sends costs a bounded number of looks.
 
     Args:
@@ -178,8 +177,8 @@ class DatagramPeers:
 
     def __init__(self, table: PeerTable | None = None) -> None:
         self._table = table or PeerTable()
-        self._trusted: dict[int, None] = {}
-        self._refused: dict[int, float] = {}
+        self._trusted: dict[bytes, None] = {}
+        self._refused: dict[bytes, float] = {}
         self._looks = 0
         self._second = -math.inf
 
@@ -189,24 +188,21 @@ class DatagramPeers:
 
     def admits(self, peer: bytes) -> bool:
         """Whether a datagram from a peer, `host:port`, may be obeyed without a signature."""
-        host, _, digits = peer.decode().rpartition(":")
-        if ipaddress.IPv4Address(host) not in _LOOPBACK:
-            return False
-        port = int(digits)
         now = trio.current_time()
-        if self._refused.get(port, -math.inf) > now:
+        until = self._refused.get(peer)
+        if until is not None and until > now:
             return False
-        if port not in self._trusted and not self._may_look(now):
+        if peer not in self._trusted and not self._may_look(now):
             return False
-        owners = self._table.datagram_owners(port)
+        host, _, port = peer.decode().rpartition(":")
+        owners = self._table.datagram_owners(int(port)) if host.startswith("127.") else set()
+        self._refused.pop(peer, None)
         if owners and all(map(self._table.trusts, owners)):
-            self._refused.pop(port, None)
-            if port not in self._trusted:
-                _remember(self._trusted, port, None)
+            if peer not in self._trusted:
+                _remember(self._trusted, peer, None)
             return True
-        self._trusted.pop(port, None)
-        self._refused.pop(port, None)
-        _remember(self._refused, port, now + REFUSED_FOR)
+        self._trusted.pop(peer, None)
+        _remember(self._refused, peer, now + REFUSED_FOR)
         return False
 
     def _may_look(self, now: float) -> bool:
@@ -216,10 +212,10 @@ class DatagramPeers:
         return self._looks <= CHECKS
 
 
-def _remember(ports: dict[int, T], port: int, value: T) -> None:
-    if len(ports) >= MOST_PORTS:
-        del ports[next(iter(ports))]
-    ports[port] = value
+def _remember(peers: dict[bytes, T], peer: bytes, value: T) -> None:
+    if len(peers) >= MOST_PEERS:
+        del peers[next(iter(peers))]
+    peers[peer] = value
 
 
 def _unmapped_uid() -> int | None:

@@ -12,7 +12,7 @@ from support.stranger import UID, require_another_user, run_stranger, start_stra
 
 from rt.keys import Keyring
 from rt.remote import DatagramNode, VerifyingNode
-from rt.remote.peer import CHECKS, MOST_PORTS, REFUSED_FOR, DatagramPeers, PeerTable
+from rt.remote.peer import CHECKS, MOST_PEERS, REFUSED_FOR, DatagramPeers, PeerTable
 
 CONNECT = """
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):
@@ -254,7 +254,7 @@ async def test_flood_costs_few_lookups_and_stops_no_trusted_port(autojump_clock:
         assert not peers.admits(b"127.0.0.1:%d" % port)
     assert table.asked <= CHECKS + 1
     assert peers.admits(b"127.0.0.1:60000")
-    assert len(peers._refused) <= MOST_PORTS
+    assert len(peers._refused) <= MOST_PEERS
     await trio.sleep(1)
     table.owners[60001] = OWN
     assert peers.admits(b"127.0.0.1:60001")
