@@ -47,6 +47,10 @@ MOST_HANDSHAKES = 256
 """Connections that have not shown a key yet."""
 MOST_HANDSHAKES_OF_HOST = 32
 """The same, from one address."""
+MOST_OF_STATION = 64
+"""Connections that a station has. Each takes six descriptors and a socket of ZMQ, which has 1023."""
+MOST_KEYED = 512
+"""Connections with a key, proved or not."""
 
 LOOK_INTERVAL = 0.5
 """Time between two looks at the files of the keys, in s: after at most so long a station that was revoked is out."""
@@ -59,6 +63,7 @@ UNKNOWN_KEY = "its key is unknown or revoked"
 FAILED = "it ended without a key that counts; it may not know the robot's key"
 SILENT = "it was silent"
 CROWDED = "too many connections without a key"
+CROWDED_STATION = "too many connections of its station"
 UNUSABLE = "this process has no room for it"
 
 _TOLD_MAX = 256
@@ -163,6 +168,7 @@ class Gate:
         self._numbers = itertools.count(1)
         self._connections: dict[bytes, _Connection] = {}
         self._shaking: Counter[str] = Counter()
+        self._admitted: Counter[str] = Counter()
         self._told: set[tuple[str, str]] = set()
         self._problems: tuple[str, ...] = ()
         keyring.refresh()
@@ -297,10 +303,12 @@ class Gate:
         except trio.BrokenResourceError:
             if not connection.station and not connection.is_refused:
                 self._refuse(connection, FAILED)
-        except OSError as error:  # the ZMQ socket is closed, or there are no descriptors
-            self._log.debug("a connection was not carried", reason=error.strerror, **connection.peer.described)
+        except (OSError, zmq.ZMQError) as error:  # the ZMQ socket is closed, or there are no descriptors
+            self._log.debug("a connection was not carried", reason=str(error), **connection.peer.described)
         finally:
             self._end_handshake(connection)
+            if connection.station:
+                _less(self._admitted, connection.station)
             del self._connections[connection.domain]
 
     async def _carry_keyed(self, connection: _Connection, outer: trio.SocketStream) -> None:
@@ -318,7 +326,7 @@ class Gate:
                 return
             secure(taker, self._robot, connection.domain)
             inlet = Inlet(taker)
-        except (OSError, ConfigError, InstanceBusyError) as error:
+        except (OSError, zmq.ZMQError, ConfigError, InstanceBusyError) as error:
             self._refuse(connection, UNUSABLE, trouble=str(error))
             if connection.socket is not None:
                 connection.socket.close()
@@ -347,7 +355,11 @@ class Gate:
     async def _shaken(self, connection: _Connection, outer: trio.SocketStream) -> bytes:
         """The greeting of an end that wants to show a key; empty if it does not, which is told to it and counted."""
         host = connection.peer.host
-        if self._shaking.total() >= MOST_HANDSHAKES or self._shaking[host] >= MOST_HANDSHAKES_OF_HOST:
+        if (
+            self._shaking.total() >= MOST_HANDSHAKES
+            or self._shaking[host] >= MOST_HANDSHAKES_OF_HOST
+            or self._shaking.total() + self._admitted.total() >= MOST_KEYED
+        ):
             self._refuse(connection, CROWDED)
             return b""
         connection.is_shaking = True
@@ -393,10 +405,7 @@ class Gate:
     def _end_handshake(self, connection: _Connection) -> None:
         if connection.is_shaking:
             connection.is_shaking = False
-            host = connection.peer.host
-            self._shaking[host] -= 1
-            if not self._shaking[host]:
-                del self._shaking[host]
+            _less(self._shaking, connection.peer.host)
 
     def admits(self, public: str, domain: bytes) -> str | None:
         """The name of the station with a public key (Z85), proved over the connection with a ZAP domain; counted and logged."""
@@ -409,7 +418,11 @@ class Gate:
             self.counters.refused += 1
             self._refuse(connection, UNKNOWN_KEY)
             return None
+        if self._admitted[station] >= MOST_OF_STATION or connection.station:
+            self._refuse(connection, CROWDED_STATION, station=station)
+            return None
         self._end_handshake(connection)
+        self._admitted[station] += 1
         connection.public, connection.station = public, station
         self.counters.admitted += 1
         self._tell_once(connection)
@@ -464,3 +477,10 @@ class Gate:
             if problem not in self._problems:
                 self._log.error(problem)
         self._problems = self.keyring.problems
+
+
+def _less(counts: Counter[str], key: str) -> None:
+    """Count one less, and forget what is counted no more."""
+    counts[key] -= 1
+    if counts[key] <= 0:
+        del counts[key]

@@ -70,6 +70,7 @@ class PeerTable:
     def __init__(self) -> None:
         self._netlink: socket.socket | None = None
         self._sequence = 0
+        self._is_working: bool | None = None
         self._unmapped = _unmapped_uid()
 
     def __enter__(self) -> Self:
@@ -115,18 +116,46 @@ class PeerTable:
 
     def _stream_owner(self, family: int, host: str, port: int, to_host: str, to_port: int) -> int | None:
         source, target = socket.inet_pton(family, host), socket.inet_pton(family, to_host)
-        ident = _PORTS.pack(port, to_port) + source.ljust(16, b"\0") + target.ljust(16, b"\0") + _ANY_COOKIE
+        ident = _ident(source, port, target, to_port)
         try:
-            answer = self._ask(_REQUEST, struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident)
+            return self._owner(family, ident)
         except OSError:
             wanted = (_address(source) + port.to_bytes(2, "big"), _address(target) + to_port.to_bytes(2, "big"))
             return next((uid for uid, *ends in _table("tcp", port) if tuple(ends) == wanted), None)
-        _, kind, _, _, _ = _HEADER.unpack_from(answer)
-        if kind == _ERROR or _PORTS.unpack_from(answer, 16 + _SOCKET.size) != (port, to_port):
+
+    def _owner(self, family: int, ident: bytes) -> int | None:
+        """The owner of a TCP socket of this computer.
+
+        Raises:
+            OSError: The kernel does not tell.
+        """
+        answer = self._ask(_REQUEST, struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident)
+        if _HEADER.unpack_from(answer)[1] == _ERROR:
+            # The error is the same where there is no such socket, and where the kernel was built without sock_diag for TCP.
+            if not self._works():
+                raise OSError("the kernel does not look TCP sockets up")
+            return None
+        if len(answer) < _OWNER_AT + _OWNER.size or answer[20:24] != ident[:4]:
             return None
         uid, inode = _OWNER.unpack_from(answer, _OWNER_AT)
         # A socket that its program has closed belongs to no user any more, and counts as root's in the kernel's tables.
         return uid if inode else None
+
+    def _works(self) -> bool:
+        """Whether the kernel finds a connection that is there."""
+        if self._is_working is None:
+            self._is_working = True  # of the connection below an error says no more
+            with (
+                socket.create_server(("127.0.0.1", 0)) as server,
+                socket.create_connection(server.getsockname()) as end,
+            ):
+                (host, port), (to_host, to_port) = end.getsockname(), server.getsockname()
+                ident = _ident(socket.inet_aton(host), port, socket.inet_aton(to_host), to_port)
+                try:
+                    self._is_working = self._owner(socket.AF_INET, ident) is not None
+                except OSError:
+                    self._is_working = False
+        return self._is_working
 
     def _dump(self, family: int, port: int) -> set[int]:
         code = struct.pack("=BBHBBHBBHBBH", _S_GE, 8, 20, 0, 0, port, _S_LE, 8, 12, 0, 0, port)
@@ -142,6 +171,8 @@ class PeerTable:
                     return owners
                 if kind == _ERROR or length < _HEADER.size:
                     raise OSError("the kernel does not list UDP sockets")
+                if length < _OWNER_AT + _OWNER.size:
+                    raise OSError("the kernel lists UDP sockets in another form")
                 if _PORTS.unpack_from(answer, offset + 16 + _SOCKET.size)[0] == port:
                     owners.add(_OWNER.unpack_from(answer, offset + _OWNER_AT)[0])
                 offset += (length + 3) & ~3
@@ -226,6 +257,10 @@ def _unmapped_uid() -> int | None:
         return int(Path("/proc/sys/kernel/overflowuid").read_text())
     except (OSError, ValueError):
         return 65534
+
+
+def _ident(source: bytes, port: int, target: bytes, to_port: int) -> bytes:
+    return _PORTS.pack(port, to_port) + source.ljust(16, b"\0") + target.ljust(16, b"\0") + _ANY_COOKIE
 
 
 def _address(packed: bytes) -> bytes:

@@ -1,7 +1,9 @@
 """Whose socket is at the other end: this user's, root's, another user's, or no user's any more."""
 
+import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +134,25 @@ def test_ordinary_user_trusts_itself_and_root(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with PeerTable() as table:
         assert [table.trusts(uid) for uid in (1000, 0, 1001, None)] == [True, True, False, False]
+
+
+def test_kernel_without_lookup_of_tcp_is_noticed(
+    server: socket.socket, table: PeerTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its answer is that there is no such socket.
+    monkeypatch.setattr(table, "_ask", lambda *_: struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.ENOENT) + bytes(16))
+    with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
+        assert table.peer_of(accepted).trusted
+
+
+@pytest.mark.parametrize("answer", [struct.pack("=IHHII", 16, 20, 0, 1, 0), struct.pack("=IHHII", 16, 3, 0, 1, 0)])
+def test_answer_of_another_form_names_no_owner(
+    server: socket.socket, table: PeerTable, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(table, "_ask", lambda *_: answer)
+    with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
+        assert not table.peer_of(accepted).trusted
+    assert table.datagram_owners(1) == set()
 
 
 def test_datagram_owners_of_a_port(either: PeerTable) -> None:

@@ -1,6 +1,7 @@
 """Who comes over TCP: this user, another user of the computer, and stations, none of which can be taken for another."""
 
 import contextlib
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -375,6 +376,40 @@ async def test_crowd_without_keys_keeps_no_station_out(open_place: Place, monkey
             await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", open_place.port))
         await open_place.refused("too many connections without a key", 6)
         assert await station.call.greet("still") == "hello still"
+
+
+async def test_station_has_a_bounded_number_of_connections(open_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rt.remote.gate.MOST_OF_STATION", 3)
+    blue, red = open_place.keys.new("blue"), open_place.keys.new("red")
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(3):
+            client = await stack.enter_async_context(open_place.client(blue))
+            await client.call.greet("robot")
+        await stack.enter_async_context(open_place.node(blue))
+        await open_place.refused("too many connections of its station")
+        other = await stack.enter_async_context(open_place.client(red))
+        assert await other.call.greet("robot") == "hello robot"
+    while open_place.gate._admitted:  # noqa: ASYNC110 - a counter rings no bell
+        await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("error", [zmq.ZMQError(errno.EMFILE), OSError(errno.EMFILE, "Too many open files")])
+async def test_scarcity_refuses_a_station_and_ends_nothing(
+    open_place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    blue = open_place.keys.new("blue")
+    side = open_place.router._targets[0]
+    assert isinstance(side, StationSide)
+
+    def fail() -> None:
+        raise error
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(side, "make_socket", fail)
+        async with open_place.node(blue):
+            await open_place.refused("this process has no room for it")
+    async with open_place.client(blue) as client:
+        assert await client.call.greet("robot") == "hello robot"
 
 
 @pytest.mark.parametrize(
