@@ -19,9 +19,12 @@ default:
 @run *arguments:
     exec python -m rt run {{ arguments }}
 
-# Everything: checks, tests, the executable, and the system tests against it
+# Everything: checks, tests, the executable, the system tests against it, and what root may do otherwise as an ordinary user
 [group("test")]
-test: test-parts test-binary
+test: test-parts test-binary (test-user user_part)
+
+# What depends on who runs it: files, sockets, limits, processes of others
+user_part := "tests/remote tests/buffer tests/instance tests/keys tests/ports tests/test_instance.py tests/test_limits.py tests/system/test_ground.py tests/system/test_commands.py"
 
 # Types and the executable are made by one process each, so that tests have the other core.
 [parallel]
@@ -32,6 +35,17 @@ test-parts: check build test-source
 [group("test")]
 test-source *arguments:
     python -m pytest --numprocesses 3 --dist worksteal {{ arguments }}
+
+# The tests as an ordinary user (nobody), where root runs this
+[group("test")]
+test-user *arguments:
+    ./packaging/as-user test-source {{ arguments }}
+
+# The tests 5 s after the machine has booted, as its clocks say
+[group("test")]
+test-booted *arguments:
+    unshare --time --fork --boottime "$((5 - $(cut -d. -f1 /proc/uptime)))" --monotonic "$((5 - $(cut -d. -f1 /proc/uptime)))" \
+        python -m pytest --numprocesses 3 --dist worksteal {{ arguments }}
 
 # The tests that start whole robots, against dist/rt
 [group("test")]

@@ -2,10 +2,13 @@
 
 import gc
 import os
+import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from rt.buffer.arena import Arena
@@ -14,8 +17,36 @@ from rt.buffer.arena import Arena
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+PLACES = {
+    "XDG_RUNTIME_DIR": "run",
+    "XDG_STATE_HOME": "state",
+    "XDG_CONFIG_HOME": "config",
+    "XDG_DATA_HOME": "data",
+    "XDG_CACHE_HOME": "cache",
+    "HOME": "home",
+}
+MEANT_FOR_A_ROBOT = re.compile(
+    r"RT_(?!BINARY$).*|NOTIFY_SOCKET|WATCHDOG_\w+|LISTEN_\w+|(STATE|LOGS|RUNTIME|CONFIGURATION)_DIRECTORY|JOURNAL_STREAM|NO_COLOR"
+)
+"""Variables of the shell or service in which the tests run that would change what a robot does."""
+SHM = Path("/dev/shm")
 FDS = Path("/proc/self/fd")
 FEW = 20
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated() -> Iterator[None]:
+    """No test finds the robots, options, keys and logs of this machine's user, and all robots of the tests are gone in the end."""
+    with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as name, pytest.MonkeyPatch.context() as patch:
+        for variable in filter(MEANT_FOR_A_ROBOT.fullmatch, list(os.environ)):
+            patch.delenv(variable)
+        for variable, folder in PLACES.items():
+            place = Path(name) / folder
+            place.mkdir(mode=0o700, exist_ok=True)
+            patch.setenv(variable, str(place))
+        yield
+        left = [str(path) for path in (Path(name) / "run").glob("rt/*")]
+        assert not left, "robots were left behind"
 
 
 @pytest.fixture
@@ -33,9 +64,11 @@ def prefix(arena: Arena) -> str:
 
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
-    """No test leaves a child process, or a file descriptor, behind."""
+    """No test leaves a child process, a file descriptor, a file in /dev/shm or a log that writes to its stream behind."""
     before = set(map(str, FDS.iterdir()))
     yield
+    structlog.reset_defaults()
+    assert not [path.name for path in SHM.glob(f"rt*{os.getpid()}*")], "the test left a file in /dev/shm"
     try:
         pid, _ = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
