@@ -84,7 +84,10 @@ class Robot:
         Raises:
             DeviceError: There is no such device name or type.
             DeviceBufferError: There is no such parameter or it cannot be read.
+            ExecutionError: This process is one that the team's code forked.
         """
+        if is_forked():
+            raise _of_fork("read devices")
         uid = self._uid(device)
         buffer = self._connected(uid, device)
         if buffer is not None:
@@ -112,7 +115,7 @@ class Robot:
             ExecutionError: This process is one that the team's code forked.
         """
         if is_forked():
-            raise ExecutionError("a process that the team's code forked cannot move devices")
+            raise _of_fork("move devices")
         uid = self._uid(device)
         buffer = self._connected(uid, device)
         if buffer is not None:
@@ -194,7 +197,10 @@ class Gamepad:
 
         Raises:
             DeviceError: There is no such axis or button.
+            ExecutionError: This process is one that the team's code forked.
         """
+        if is_forked():
+            raise _of_fork("read gamepads")
         descriptor = self._peripheral.param(param)
         if self._state.gamepads:
             try:
@@ -243,8 +249,10 @@ class Actions:
         """Start an action with arguments; nothing happens if it is running.
 
         Raises:
-            ExecutionError: It is not an ``async def`` function, or too many are running.
+            ExecutionError: It is not an ``async def`` function, too many are running, or this process is one that the team's code forked.
         """
+        if is_forked():
+            raise _of_fork("run actions")
         self._executor.start(action, *args)
 
     def is_running(self, action: Action) -> bool:
@@ -254,6 +262,10 @@ class Actions:
     async def sleep(self, seconds: float) -> None:
         """Let an action wait; to be awaited."""
         await trio.sleep(seconds)
+
+
+def _of_fork(what: str) -> ExecutionError:
+    return ExecutionError(f"a process that the team's code forked cannot {what}")
 
 
 def refuse_input(_prompt: object = "", /) -> NoReturn:

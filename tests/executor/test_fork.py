@@ -47,3 +47,46 @@ def test_a_fork_moves_nothing_and_ends_when_it_returns(prefix: str) -> None:
         "child ended with 0 and a lease True",
         "over",
     ], done.stderr
+
+
+API = """
+import os, sys
+from rt import catalog
+from rt.buffer import BufferStore, LeaseTable
+from rt.errors import ExecutionError
+from rt.executor.api import Actions, Gamepad, Robot, RunState
+
+store = BufferStore(catalog.load(), "PREFIX")
+motor = store.get_or_open(12 << 72)
+pad = store.get_or_open(("gamepad", 0))
+motor.valid = pad.valid = True
+motor.write("duty_cycle", 0.25)
+robot, gamepad, actions = Robot(store, {}), Gamepad(store, RunState()), Actions(None)
+uses = {
+    "write": lambda: robot.write(12 << 72, "duty_cycle", 1.0),
+    "get": lambda: robot.get(12 << 72, "enc_pos"),
+    "gamepad": lambda: gamepad.get("button_a"),
+    "action": lambda: actions.run(None),
+    "buffer": lambda: motor.write("duty_cycle", 1.0),
+    "values": lambda: motor.snapshot(),
+    "store": lambda: store[12 << 72].get("enc_pos"),
+}
+pid = os.fork()
+if pid == 0:
+    for name, use in uses.items():
+        try:
+            use()
+        except ExecutionError as error:
+            print(name, "refused" if "forked" in error.message else error, flush=True)
+        else:
+            print(name, "allowed", flush=True)
+    os._exit(0)
+print("child ended with", os.waitpid(pid, 0)[1], "and the value", motor.get_write(), flush=True)
+"""
+
+
+def test_api_raises_in_a_fork_and_reaches_no_memory(prefix: str) -> None:
+    program = API.replace("PREFIX", prefix)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    refused = [f"{name} refused" for name in ("write", "get", "gamepad", "action", "buffer", "values", "store")]
+    assert done.stdout.splitlines() == [*refused, "child ended with 0 and the value {'duty_cycle': 0.25}"], done.stderr
