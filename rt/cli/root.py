@@ -17,8 +17,10 @@ import trio
 from rt import log
 from rt.app import Application, nodes
 from rt.brake.connection import Connection
+from rt.brake.heartbeat import Heartbeat
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
+from rt.buffer.clock import boottime_ns
 from rt.buffer.visitor import NAME as VISITORS
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.beat import beat
@@ -44,6 +46,8 @@ from rt.supervisor.tree import Supervisor
 
 DIRECTORY_INTERVAL = 1.0
 """How often it is verified that the instance directory and its sockets are there (s)."""
+_BRAKED = 150_000_000
+"""Age of the device process's sign of life (ns) at which the brake has disabled every device."""
 UNUSABLE = (ConfigError.EXIT_CODE, InstanceBusyError.EXIT_CODE)
 """Exit codes of a child that will not get ready however often it is started."""
 
@@ -123,6 +127,7 @@ class Root:
             leases,
             doorbell,
             needs_driver=config.teleop_needs_gamepad,
+            is_moving=functools.partial(_is_moving, Heartbeat(brake.device.memory)),
             on_estop=functools.partial(self._stop, EmergencyStopException.EXIT_CODE, "emergency stop"),
         )
         self._log = log.get_logger()
@@ -294,6 +299,12 @@ class Root:
         """An executable that unpacks itself has an outer process: without it nobody would remove the unpacked files."""
         await outer_gone()
         self.supervisor.shutdown("the outer process of the executable was killed")
+
+
+def _is_moving(heartbeat: Heartbeat) -> bool:
+    """Whether a device may move now; when the device process is silent, the brake has disabled all devices."""
+    stamp = heartbeat.stamp
+    return bool(stamp) and boottime_ns() - stamp < _BRAKED
 
 
 async def _next(interval: float) -> None:

@@ -18,7 +18,7 @@ import trio
 from rt import log
 from rt.buffer import Doorbell, LeaseTable
 from rt.buffer.lease import Bar
-from rt.errors import ExecutionError
+from rt.errors import DeviceError, ExecutionError
 from rt.executor import commands
 from rt.executor.commands import Mode, Requests, RequestSpec
 from rt.executor.pool import SEATS, ExecutorPool
@@ -32,6 +32,9 @@ END_LIMIT: Final = 2.0
 """How long a process may take to end with its mode (s); the supervisor kills it before."""
 EXECUTE_BOUNDS: Final = Bounds(message=1 << 14, text=4096)
 """What the arguments of requests may be at most."""
+STILL_LIMIT: Final = 0.5
+"""How long the devices may take to be told to stop (s)."""
+_STILL_PAUSE: Final = 0.002
 HANDOVER_LIMIT: Final = 0.2
 """How long the next mode waits for the process of the last one to end (s); that one cannot move devices any more."""
 
@@ -119,6 +122,7 @@ class Dispatcher(Handler):
         leases: Where the slots of those processes are opened and barred.
         doorbell: Has the device process look at the leases.
         needs_driver: Whether teleop moves devices only while the driver is live.
+        is_moving: Whether a device may still move, as the device process states it.
         on_estop: Called at an emergency stop, when no device can move any more: has to end the robot.
 
     Attributes:
@@ -132,12 +136,14 @@ class Dispatcher(Handler):
         doorbell: Doorbell,
         *,
         needs_driver: bool,
+        is_moving: Callable[[], bool],
         on_estop: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._leases = leases
         self._doorbell = doorbell
         self._needs_driver = needs_driver
+        self._is_moving = is_moving
         self._on_estop = on_estop
         self.driver: Driver | None = None
         self._changing = trio.Lock()
@@ -180,12 +186,23 @@ class Dispatcher(Handler):
 
     @route(urgent=True)
     async def idle(self) -> None:
-        """End what runs, and what is about to; every device is disabled, also those of `rt write`."""
+        """End what runs, and what is about to; every device is disabled, also those of `rt write`.
+
+        The answer comes when the devices have been told to stop and the mode has ended.
+
+        Raises:
+            DeviceError: The device process has not confirmed in time that the devices have been told to stop.
+        """
         self._stop_motion()
         for scope in self._begins:
             scope.cancel("the robot was told to be idle")
         async with self._changing:
             await self._end("the robot was told to be idle", within=END_LIMIT)
+        with trio.move_on_after(STILL_LIMIT):
+            while self._is_moving():  # noqa: ASYNC110 - the device process states it in shared memory
+                await trio.sleep(_STILL_PAUSE)
+            return
+        raise DeviceError("the devices were told to stop, and the device process does not confirm it: see the log")
 
     @route(inline=True, urgent=True)
     def estop(self) -> None:

@@ -12,7 +12,7 @@ import trio
 from rt.buffer import Doorbell, LeaseTable
 from rt.buffer.bells import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
 from rt.buffer.lease import Bar
-from rt.errors import ExecutionError
+from rt.errors import DeviceError, ExecutionError
 from rt.executor import commands, dispatcher
 from rt.executor.commands import Go, Loaded, Mode, Over, Prepare, Refused, RequestSpec
 from rt.executor.dispatcher import Dispatcher
@@ -91,12 +91,14 @@ class Stage:
         self.processes = [Process("executor"), Process("standby"), Process("executor")]
         self.stops: list[bool] = []
         self.driver = Driver()
+        self.moving = False
         self.pool = Pool(*self.processes)
         self.dispatcher = Dispatcher(
             self.pool,  # type: ignore[arg-type]
             leases,
             bell,
             needs_driver=needs_driver,
+            is_moving=lambda: self.moving,
             on_estop=lambda: self.stops.append(bool(leases.fresh())),
         )
         self.dispatcher.driver = self.driver
@@ -367,3 +369,30 @@ async def test_who_may_not_command_is_told_why_and_may_still_stop_the_robot(pref
         assert stage.dispatcher.mode() == "idle"
         stage.dispatcher.estop()
         assert stage.stops == [False]
+
+
+async def test_idle_answers_when_the_devices_have_been_told_to_stop(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        await stage.begin()
+        stage.moving = True
+        answered = trio.Event()
+
+        async def idle() -> None:
+            await stage.dispatcher.idle()
+            answered.set()
+
+        stage.nursery.start_soon(idle)
+        await stage.until_idle()
+        await trio.sleep(0.05)
+        assert not answered.is_set()
+        stage.moving = False
+        with trio.fail_after(PATIENCE):
+            await answered.wait()
+
+
+async def test_idle_says_so_if_the_devices_were_not_seen_to_stop(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "STILL_LIMIT", 0.01)
+    async with open_stage(prefix) as stage:
+        stage.moving = True
+        with pytest.raises(DeviceError, match="does not confirm"):
+            await stage.dispatcher.idle()
