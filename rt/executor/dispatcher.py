@@ -32,6 +32,11 @@ END_LIMIT: Final = 2.0
 """How long a process may take to end with its mode (s); the supervisor kills it before."""
 EXECUTE_BOUNDS: Final = Bounds(message=1 << 14, text=4096)
 """What the arguments of requests may be at most."""
+EXIT_LIMIT: Final = 0.1
+"""How long a process that has closed its channel may take to end by itself (s)."""
+_MESSAGE_PAUSE: Final = 0.01
+"""Least time (s) between two messages of a process, which sends two of them unless team code floods its channel."""
+_PATH_MAX: Final = 4096
 STILL_LIMIT: Final = 0.5
 """How long the devices may take to be told to stop (s)."""
 _STILL_PAUSE: Final = 0.002
@@ -74,7 +79,7 @@ class _Session:
         """
         match commands.decode_answer(data):
             case commands.Loaded(path):
-                self.path = path
+                self.path = self.path or path[:_PATH_MAX]
                 self.answered.set()
             case commands.Refused(message, context):
                 self.finish(_error(message, context))
@@ -291,14 +296,19 @@ class Dispatcher(Handler):
                 session.take(data)
                 if session.over.is_set():
                     self._close(session, "its mode is over")
-        except msgspec.DecodeError as error:
+                await trio.sleep(_MESSAGE_PAUSE)
+        except (msgspec.DecodeError, RecursionError) as error:
             self._log.error("a message of the executor process cannot be read", reason=str(error))
+            self._close(session, "its messages cannot be read")
         except (OSError, trio.ClosedResourceError):
             pass
         finally:
             session.gone.set()
             session.finish(ExecutionError("the process that ran the team's code has ended"))
-            self._close(session, "its mode is over")
+            self._leave(session)
+            with trio.move_on_after(EXIT_LIMIT):  # if it has crashed, that is what its supervisor is to see
+                await self._pool.ended(session.child)
+            self._close(session, "it has closed its channel")
 
     def _permit(self, session: _Session) -> None:
         """Let a mode move devices, unless its driver is silent."""
@@ -318,14 +328,18 @@ class Dispatcher(Handler):
             self._leases.bar(seat, Bar.IDLE)
         self._doorbell.ring()
 
-    def _close(self, session: _Session, reason: str) -> None:
-        """End the process of a mode; idempotent."""
+    def _leave(self, session: _Session) -> None:
+        """Let a mode move nothing any more; idempotent."""
         if self._session is session:
             self._session = None
             self._leases.bar(session.seat, Bar.IDLE)
             self._doorbell.ring()
             about = {"reason": session.error.message} if session.error is not None else {}
             self._log.info("mode ended", mode=session.mode.name.lower(), **about)
+
+    def _close(self, session: _Session, reason: str) -> None:
+        """End a mode and its process; idempotent."""
+        self._leave(session)
         session.finish(ExecutionError(f"{session.mode.name.lower()} was ended: {reason}"))
         self._pool.recycle(session.child, reason)
 

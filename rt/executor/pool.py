@@ -34,7 +34,7 @@ class ExecutorPool:
         self._supervisor = supervisor
         self._executor = supervisor.child(EXECUTOR)
         self._standby = supervisor.child(STANDBY)
-        self._busy: set[Child] = set()
+        self._busy: dict[Child, int | None] = {}
         self._news = trio.Event()
 
     async def acquire(self) -> Child:
@@ -49,7 +49,7 @@ class ExecutorPool:
                     break
                 await self._news.wait()
             else:
-                self._busy.add(child)
+                self._busy[child] = child.status.pid
                 return child
         status = self._executor.status
         raise ExecutionError(f"no process can run the team's code: the executor is {status.state} ({status.reason})")
@@ -59,11 +59,19 @@ class ExecutorPool:
         if self._executor in self._busy:
             self._standby.feed(Start("the executor runs a mode"))
 
+    async def ended(self, child: Child) -> None:
+        """Wait until the process of a mode has ended."""
+        while child in self._busy and child.status.pid == self._busy[child]:
+            await self._news.wait()
+
     def recycle(self, child: Child, reason: str) -> None:
-        """End a process whose mode is over; idempotent."""
+        """End a process whose mode is over, unless it has ended by itself; idempotent."""
         if child in self._busy:
-            self._busy.remove(child)
-            child.feed(Restart(reason, planned=True) if child is self._executor else Stop(reason))
+            pid = self._busy.pop(child)
+            if child is self._standby:
+                child.feed(Stop(reason))
+            elif child.status.pid == pid:
+                child.feed(Restart(reason, planned=True))
         self.look()
 
     def changed(self, status: ChildStatus) -> None:
