@@ -254,7 +254,7 @@ async def test_a_process_that_dies_or_talks_nonsense_while_it_loads_is_an_error(
             process.end()
 
         stage.nursery.start_soon(die)
-        with pytest.raises(ExecutionError, match="has ended|cannot be read"):
+        with pytest.raises(ExecutionError, match=r"has ended|cannot be read"):
             await stage.dispatcher.auto()
         assert stage.dispatcher.mode() == "idle"
 

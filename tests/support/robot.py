@@ -42,7 +42,16 @@ WAITING = "waiting for the sticks to be at rest"
 """The event of a robot that moves nothing until its driver lets go of the sticks."""
 
 METHODS = {
-    "broker-service": {"get_option", "set_option", "lint", "stations", "commander", "take_control", "release_control"},
+    "broker-service": {
+        "get_option",
+        "set_option",
+        "lint",
+        "stations",
+        "commander",
+        "take_control",
+        "release_control",
+        "status",
+    },
     "device-service": {"list_uids", "ping", "read", "subscribe", "unsubscribe", "heartbeat", "disable"},
     "executor-service": {"auto", "teleop", "idle", "mode", "estop", "execute"},
 }

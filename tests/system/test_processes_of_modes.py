@@ -1,0 +1,84 @@
+"""Each mode has a process of its own; an idle robot has one that waits."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+import trio
+from support.robot import PATIENCE, Robot
+
+pytestmark = pytest.mark.system
+
+CODE = """
+import os
+print("pid", os.getpid())
+def autonomous_main():
+    pass
+def teleop_main():
+    pass
+"""
+
+
+async def children(robot: Robot) -> dict[str, dict[str, Any]]:
+    return {status["name"]: status for status in await robot.call("status")}
+
+
+async def settled(robot: Robot) -> dict[str, dict[str, Any]]:
+    """Wait until the executor is ready and there is no standby."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            found = await children(robot)
+            if found["executor"]["state"] == "ready" and found["standby"]["state"] == "stopped":
+                return found
+            await trio.sleep(0.02)
+
+
+async def pids(robot: Robot, count: int) -> list[int]:
+    """Wait for the processes that have loaded the code so far."""
+    await robot.said("pid ", count=count)
+    return [int(entry["event"].split()[1]) for entry in robot.log if entry["event"].startswith("pid ")]
+
+
+async def test_every_mode_runs_in_another_process(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write("studentcode.py", CODE)
+    await robot.start()
+    for number, mode in enumerate(["auto", "auto", "teleop", "auto"], 1):
+        await robot.call(mode)
+        used = await pids(robot, number)
+    assert len(set(used)) == len(used)
+    await robot.call("idle")
+    found = await settled(robot)
+    assert found["executor"]["pid"] not in used
+    assert found["executor"]["restarts"] == 0, "planned restarts repair nothing"
+    for pid in used:
+        await robot.until_ended(pid)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_crash_in_a_mode_is_told_as_one(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write("studentcode.py", CODE)
+    await robot.start()
+    await robot.call("auto")
+    (pid,) = await pids(robot, 1)
+    os.kill(pid, signal.SIGKILL)
+    found = await settled(robot)
+    assert found["executor"]["restarts"] == 1
+    assert found["executor"]["last_exit"]["reason"] == "ended by SIGKILL"
+    assert await robot.call("mode") == "idle"
+    await robot.said("mode ended", reason="the process that ran the team's code has ended")
+    nursery.cancel_scope.cancel()
+
+
+async def test_code_that_ends_its_process_again_and_again_can_be_started_again(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
+    robot.write("studentcode.py", "import os\ndef autonomous_setup():\n    os._exit(3)\ndef autonomous_main(): pass\n")
+    await robot.start()
+    for count in range(1, 6):
+        await robot.call("auto")
+        await robot.said("mode ended", count=count)
+    robot.write("studentcode.py", CODE)
+    await robot.call("auto")
+    assert await robot.call("mode") == "auto"
+    nursery.cancel_scope.cancel()
