@@ -30,6 +30,7 @@ def test_an_error_of_the_event_loop_is_the_exit_code_of_the_process(
     with ours, theirs, structlog.testing.capture_logs() as logs:
         process = ExecutorProcess(settings, Lifeline(theirs), -1)
         monkeypatch.setattr(process, "_serve", fail)
+        process._ended.set()  # the main thread has nothing to do
         process._run_loop()
     assert process._exit_code == code
     assert [entry["log_level"] for entry in logs] == ["critical"]
