@@ -5,7 +5,7 @@ again while it is sure of what it does. The device process checks the stamps rig
 whose stamp is older than ``TIMEOUT`` has lapsed: silence stops motion. The root gives a sign of life in the same table (``beat``);
 while that is too old, no command to stop would be heard, and no lease counts. An idle root stamps seldom, and often when it has
 seen that a lease is held; so the device process states when devices may begin to move (``arm``), rings the root, and accepts an
-older stamp only for ``ROOT_ARMED_TIMEOUT`` after that. A stamp of zero or of the future never counts.
+older stamp only for ``ROOT_ARMED_TIMEOUT`` after that, and only one that the root made while it was idle. A stamp of zero or of the future never counts.
 
 A lease that has ended does not continue. A holder begins a lease explicitly (`Lease.begin`), which gives it a serial number, and
 then renews it; a lease that lapsed or was revoked cannot be renewed, so its holder has to decide to begin another. The root revokes
@@ -178,6 +178,7 @@ class LeaseTable:
         self._root = _part(view, _Table.root).cast("Q")
         self._visits = _part(view, _Table.visits).cast("Q")
         self._armed = 0
+        self._disarmed = 0
 
     @classmethod
     @contextlib.contextmanager
@@ -237,6 +238,7 @@ class LeaseTable:
     def disarm(self) -> None:
         """State that no device may move."""
         self._armed = 0
+        self._disarmed = boottime_ns()
 
     @property
     def held(self) -> bool:
@@ -321,6 +323,8 @@ class LeaseTable:
 
     def _root_end(self, beat: int) -> int:
         """Until when a stamp of the root counts."""
+        if beat <= self._disarmed or 0 < self._armed <= beat:
+            return beat + _ROOT_ARMED_NS  # of a root that stamps often
         if not self._armed:
             return beat + _ROOT_TIMEOUT_NS
         return max(beat + _ROOT_ARMED_NS, min(beat + _ROOT_TIMEOUT_NS, self._armed + _ROOT_ARMED_NS))

@@ -235,13 +235,19 @@ def test_idle_root_may_be_silent_longer_until_it_knows_that_devices_move(
         assert [alive(at) for at in (99, 149, 150)] == [True, True, False], "100 ms after devices began to move"
         assert alive(250) is False
         table.disarm()
-        assert alive(250)
+        assert alive(250) is False, "a stamp that was too old is not good enough for the next lease"
         table.arm()
-        assert [alive(at) for at in (299, 300)] == [True, False], "never longer than an idle root"
-        table.disarm()
+        assert alive(251) is False
+
         table.beat()
+        assert [alive(at) for at in (350, 351)] == [True, False], "stamped at 251 ms, while devices could move"
+        table.disarm()
+        alive(400)
+        table.beat()
+        assert [alive(at) for at in (699, 700)] == [True, False], "stamped at 400 ms, while nothing could"
+        alive(690)
         table.arm()
-        assert [alive(at) for at in (399, 400)] == [True, False]
+        assert [alive(at) for at in (699, 700)] == [True, False], "never longer than for an idle root"
 
 
 def test_lease_is_held_whatever_the_root_does(prefix: str) -> None:
