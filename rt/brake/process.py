@@ -90,7 +90,7 @@ class _Process:
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _receive)
-        os.set_blocking(sys.stdout.fileno(), False)
+        self._events = _open_log()
         self._poll = select.poll()
         for fd in (self._channel.fileno(), self._bell, self._lifeline.fileno(), self._signals):
             self._poll.register(fd, select.POLLIN)
@@ -275,7 +275,7 @@ class _Process:
         event = {"event": sentence, "level": level, "timestamp": stamp, "app": ROLE, "pid": os.getpid()}
         event |= {"instance": self._instance, **context}
         with contextlib.suppress(OSError):
-            os.write(sys.stdout.fileno(), json.dumps(event).encode() + b"\n")
+            os.write(self._events, json.dumps(event).encode() + b"\n")
 
 
 def _now() -> int:
@@ -309,6 +309,17 @@ def _open_notify() -> socket.socket | None:
             os.set_inheritable(int(fd), False)
             return socket.socket(fileno=int(fd))
     return None
+
+
+def _open_log() -> int:
+    """The descriptor for log events, as `rt.supervisor.logpipe` has it, or stdout; no write to it waits."""
+    number = os.environ.pop("RT_LOG_FD", "")
+    fd = sys.stdout.fileno()
+    with contextlib.suppress(OSError, ValueError):
+        os.set_inheritable(int(number), False)
+        fd = int(number)
+    os.set_blocking(fd, False)
+    return fd
 
 
 def _read_settings(lifeline: socket.socket) -> bytes:
