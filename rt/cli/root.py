@@ -21,6 +21,7 @@ from rt.brake.heartbeat import Heartbeat
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.clock import boottime_ns
+from rt.buffer.lease import Bar
 from rt.buffer.visitor import NAME as VISITORS
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.beat import beat
@@ -120,7 +121,7 @@ class Root:
         self._ready = False
         self._children_gone = trio.Event()
         specs = child_specs(config, instance, arena, doorbell, bells, connection=brake, emulated=emulated)
-        self.supervisor = Supervisor(specs, instance.directory, on_change=self._watch)
+        self.supervisor = Supervisor(specs, instance.directory, on_change=self._watch, on_shutdown=self._end_leases)
         self._pool = ExecutorPool(self.supervisor)
         self._dispatcher = Dispatcher(
             self._pool,
@@ -143,6 +144,11 @@ class Root:
             self._stop(EmergencyStopException.EXIT_CODE, f"{status.name} raised an emergency stop")
         elif status.last_exit.code in UNUSABLE and not self._ready:
             self._stop(status.last_exit.code, f"{status.name} cannot start")
+
+    def _end_leases(self) -> None:
+        """Stop all motion before the children stop one after another: a command such as `rt write` holds a lease too."""
+        self._leases.bar_all(Bar.IDLE)
+        self._doorbell.ring()
 
     def _forget_devices(self) -> None:
         """Without the device process nobody knows the devices' values: let nobody go on with the old ones."""

@@ -32,6 +32,7 @@ class Supervisor:
         directory: Where their notify sockets are made; closed to other users.
         on_line: Called with name, stream and text for each line that a child writes; writes it to the log by default.
         on_change: Called when the status of a child has changed.
+        on_shutdown: Called once when all children are to stop, before the first of them does; it may not block or raise.
         stop_timeout: Seconds that the orderly stop of all children together may take; then the late ones are killed,
             and those whose turn did not come get `LAST_GRACE`.
 
@@ -46,6 +47,7 @@ class Supervisor:
         *,
         on_line: OnLine = log_line,
         on_change: OnChange | None = None,
+        on_shutdown: Callable[[], None] = lambda: None,
         stop_timeout: float = 2.0,
     ) -> None:
         self._children: dict[str, Child] = {}
@@ -53,6 +55,7 @@ class Supervisor:
             if spec.name in self._children:
                 raise ConfigError(f"two children have the name {spec.name!r}: give one of them another", name=spec.name)
             self._children[spec.name] = Child(spec, directory, on_line=on_line, on_change=on_change)
+        self._on_shutdown = on_shutdown
         self._stop_timeout = stop_timeout
         self._ending = trio.Event()
         self._reason = ""
@@ -93,7 +96,9 @@ class Supervisor:
     def shutdown(self, reason: str) -> None:
         """Have `run` stop all children in order and return. The first reason counts."""
         self._reason = self._reason or reason
-        self._ending.set()
+        if not self._ending.is_set():
+            self._ending.set()
+            self._on_shutdown()
 
     def kill(self, reason: str) -> None:
         """Kill all children now, without grace, and have `run` return; a child that is to stop last is stopped after that."""

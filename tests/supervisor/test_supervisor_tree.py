@@ -205,3 +205,22 @@ async def test_last_child_is_not_killed_with_the_others_but_stopped_after_them()
     stopping = next(status for status in watcher.statuses if (status.name, status.state) == ("brake", State.STOPPING))
     ended = [status.name for status in watcher.statuses[: watcher.statuses.index(stopping)] if status.last_exit]
     assert {"device", "executor"} <= set(ended)
+
+
+async def test_shutdown_is_announced_once_before_the_first_child_stops() -> None:
+    watcher = Watcher()
+    announced: list[list[State]] = []
+    with place() as directory, trio.fail_after(PATIENCE):
+        supervisor = Supervisor(
+            [child("device")],
+            directory,
+            on_change=watcher.on_change,
+            on_shutdown=lambda: announced.append(watcher.states("device")),
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(supervisor.run)
+            supervisor.shutdown("enough")
+            supervisor.shutdown("enough of it")
+    (states,) = announced
+    assert State.STOPPING not in states
+    assert_no_children()
