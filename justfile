@@ -58,6 +58,13 @@ soak seconds="60":
     FAULT_SECONDS={{ seconds }} python -m pytest -o faulthandler_timeout=0 -m system tests/system/test_fault_matrix.py -s
     NOISE_SECONDS=120 python -m pytest -o faulthandler_timeout=0 -m system tests/system/test_noise.py -s
 
+# Every fault of a process while a board moves, so often, with the table of docs/safety.md
+[group("test")]
+brake rounds="10":
+    mkdir -p build && rm -f build/brake.jsonl
+    BRAKE_ROUNDS={{ trim_start_match(rounds, "rounds=") }} BRAKE_RESULTS="$PWD/build/brake.jsonl" python -m pytest -o faulthandler_timeout=0 --numprocesses 2 tests/system/test_brake.py
+    PYTHONPATH=tests python -P tests/bench/brake.py build/brake.jsonl docs/safety.md
+
 # Style, format, types, and which way imports run
 [group("test")]
 check:

@@ -1,0 +1,251 @@
+"""One fault while a board moves, what is asked 50 ms later, and how long the board still moves: measured at the board."""
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import trio
+from support.robot import PATIENCE, Robot, uid_of
+
+from rt.protocol.control import GamepadState
+
+FAULTS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+TARGETS = {"device": ("device",), "executor": ("executor",), "root": ("root",), "device and root": ("device", "root")}
+ACTIONS = ("nothing", "idle", "estop", "SIGTERM", "SIGINT")
+MODES = ("auto", "teleop", "rt write")
+BOUNDS = {"kill": 100.0, "stop": 120.0}
+"""How long (ms) the board may move after a fault: a process that stands still has to be noticed."""
+ACTION_AFTER = 0.05
+OBSERVED = 0.7
+"""For how long (s) the board is watched after a fault, and again after what was stopped continues."""
+PROGRAM = """
+def autonomous_main():
+    Robot.write("motor", "duty_cycle", 0.5)
+
+
+def teleop_main():
+    Robot.write("motor", "duty_cycle", Gamepad.get("joystick_left_y"))
+"""
+TICK = 0.005
+TRIES = 4
+
+
+class Cell(NamedTuple):
+    """One combination."""
+
+    fault: str
+    target: str
+    action: str
+    mode: str
+
+    @property
+    def may_be_driven_again(self) -> bool:
+        """Whether a commander that lives may drive the device process that is started again."""
+        return self.target == "device" and self.action == "nothing" and self.mode != "rt write"
+
+    @property
+    def counts_from_action(self) -> bool:
+        """Whether the fault leaves the commander alive, so that time counts from what is asked."""
+        return self.target == "executor" and self.mode == "rt write"
+
+
+class Outcome(NamedTuple):
+    """What a cell came to.
+
+    Attributes:
+        stopped_after: Time (ms) from the fault (see `Cell.counts_from_action`) to the end of motion; infinite if it did not end.
+        starved: The longest time (ms) that this process was not run when it was due.
+    """
+
+    stopped_after: float
+    starved: float
+
+
+ALL = [
+    cell
+    for cell in (Cell(f, t, a, m) for t in TARGETS for f in FAULTS for a in ACTIONS for m in MODES)
+    if (cell.target, cell.action, cell.mode)
+    != ("executor", "nothing", "rt write")  # the commander lives, and nothing is asked
+]
+SAMPLE = [
+    Cell(list(FAULTS)[(i + j) % 2], target, action, MODES[(i + j) % 3])
+    for i, target in enumerate(TARGETS)
+    for j, action in enumerate(ACTIONS)
+]
+"""Every pair of values at least once."""
+
+
+class Board:
+    """The board's process, and what it said."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self._process = process
+        self.changes: list[tuple[int, float]] = []
+        self._news = trio.Event()
+
+    async def listen(self) -> None:
+        assert self._process.stdout is not None
+        rest = b""
+        async for chunk in self._process.stdout:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                stamp, speed = line.split()
+                self.changes.append((int(stamp), float(speed)))
+            self._news.set()
+            self._news = trio.Event()
+
+    async def moves(self, count: int) -> None:
+        """Wait until it was told to move so many times."""
+        with trio.fail_after(PATIENCE):
+            while sum(speed != 0 for _, speed in self.changes) < count:
+                await self._news.wait()
+
+    def moved_at(self, moment: int) -> bool:
+        """Whether the board moved at a moment (ns)."""
+        before = [speed for stamp, speed in self.changes if stamp <= moment]
+        return before[-1:] not in ([], [0.0])
+
+    def ends(self, since: int) -> list[float]:
+        """When (ns) each motion ended that went on after a moment; infinite for one that has not."""
+        moving = False
+        ends: list[float] = []
+        for stamp, speed in self.changes:
+            if moving and speed == 0 and stamp > since:
+                ends.append(stamp)
+            moving = speed != 0
+        return [*ends, math.inf] if moving else ends
+
+
+@contextlib.asynccontextmanager
+async def _board(robot: Robot) -> AsyncIterator[Board]:
+    uid = uid_of("polar-bear")
+    script = Path(__file__).with_name("motion_board.py")
+    process = await trio.lowlevel.open_process(
+        [sys.executable, str(script), str(robot.folder / f"tty{uid}"), str(uid)],
+        env=os.environ | {"PYTHONPATH": str(script.parents[2])},
+        stdout=subprocess.PIPE,
+    )
+    board = Board(process)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(board.listen)
+            yield board
+            nursery.cancel_scope.cancel()
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+class _Starvation:
+    """How late this process is run."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def watch(self) -> None:
+        while True:
+            due = trio.current_time() + TICK
+            await trio.sleep_until(due)
+            self.longest = max(self.longest, trio.current_time() - due)
+
+
+async def run(cell: Cell) -> Outcome:
+    """Run one cell with a robot of its own.
+
+    Where a busy machine disabled the board before the fault, the cell is run again.
+
+    Raises:
+        AssertionError: The robot left processes, or the board never moved.
+    """
+    for _ in range(TRIES):
+        if (outcome := await _run_once(cell)) is not None:
+            return outcome
+    raise AssertionError(f"the board did not move at the fault, {TRIES} times")
+
+
+async def _run_once(cell: Cell) -> Outcome | None:
+    async with trio.open_nursery() as nursery:
+        robot = Robot(Path(tempfile.mkdtemp(prefix="rt-")), nursery)
+        robot.write("studentcode.py", PROGRAM)
+        try:
+            async with _board(robot) as board:
+                await robot.start()
+                await robot.said("the Smart Device is connected", uid=str(uid_of("polar-bear")))
+                outcome = await _run(cell, robot, board, nursery)
+                await _end(robot)
+            left = robot.processes()
+        finally:
+            robot.sweep()
+        nursery.cancel_scope.cancel()
+    assert left == [], f"the robot left processes: {left}"
+    return outcome
+
+
+async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) -> Outcome | None:
+    match cell.mode:
+        case "auto":
+            await robot.call("auto")
+        case "teleop":
+            nursery.start_soon(robot.drive, GamepadState(0.0, 0.5, 0.0, 0.0, 0))
+            await robot.call("teleop")
+        case _:
+            nursery.start_soon(robot.command, "write", "motor", "duty_cycle=0.5")
+    await board.moves(1 if cell.mode == "rt write" else 5)
+    root = robot.root()
+    victims = [root if target == "root" else robot.child(target) for target in TARGETS[cell.target]]
+    starvation = _Starvation()
+    nursery.start_soon(starvation.watch)
+    await trio.sleep(10 * TICK)
+    fault = time.monotonic_ns()
+    began = trio.current_time()
+    for pid in victims:
+        os.kill(pid, FAULTS[cell.fault])
+    await trio.sleep_until(began + ACTION_AFTER)
+    asked = time.monotonic_ns()
+    if cell.action in {"idle", "estop"}:
+        nursery.start_soon(_call, robot, cell.action)
+    elif cell.action != "nothing":
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(root, signal.Signals[cell.action])
+    await trio.sleep_until(began + OBSERVED)
+    if cell.fault == "stop":
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        await trio.sleep(OBSERVED)
+    ends = board.ends(fault)
+    if not board.moved_at(fault):
+        return None
+    end = ends[0] if cell.may_be_driven_again else ends[-1]
+    start = asked if cell.counts_from_action else fault
+    return Outcome((end - start) / 1e6, starvation.longest * 1e3)
+
+
+async def _call(robot: Robot, method: str) -> None:
+    """Ask for a stop; a robot whose root is dead or stopped does not answer."""
+    with trio.move_on_after(2 * OBSERVED), contextlib.suppress(Exception):
+        await robot.call(method)
+
+
+async def _end(robot: Robot) -> None:
+    """End what is left of the robot, and wait until none of its processes is left."""
+    process = robot.process
+    assert process is not None
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+    await robot.wait()
+    await robot.until_gone()
+
+
+def describe(cell: Cell, outcome: Outcome, round_number: int) -> dict[str, Any]:
+    return {**cell._asdict(), "round": round_number, "ms": outcome.stopped_after, "starved": outcome.starved}

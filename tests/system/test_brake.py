@@ -1,0 +1,40 @@
+"""Every fault of a process of the robot while a board moves, with what may be asked right after it: the board stops in time.
+
+BRAKE_ROUNDS=N runs all cells N times and writes each outcome to the file BRAKE_RESULTS; `just brake` makes the table of docs/safety.md
+of it.
+"""
+
+import json
+import os
+
+import pytest
+import trio
+from support import brake_cells
+from support.brake_cells import BOUNDS, Cell
+from support.robot import BINARY
+
+pytestmark = pytest.mark.system
+
+ROUNDS = int(os.environ.get("BRAKE_ROUNDS", "0"))
+RESULTS = os.environ.get("BRAKE_RESULTS")
+CELLS = brake_cells.ALL if ROUNDS else brake_cells.SAMPLE[:: 3 if BINARY else 1]
+
+
+def test_sample_covers_every_pair() -> None:
+    def pairs(cells: list[Cell]) -> set[tuple[object, ...]]:
+        return {(i, j, cell[i], cell[j]) for cell in cells for i in range(4) for j in range(i)}
+
+    assert pairs(brake_cells.SAMPLE) == pairs(brake_cells.ALL)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: "-".join(cell).replace(" ", "_"))
+async def test_board_stops_in_time_and_stays_stopped(cell: Cell) -> None:
+    for number in range(1, max(ROUNDS, 1) + 1):
+        outcome = await brake_cells.run(cell)
+        if RESULTS:
+            line = json.dumps(brake_cells.describe(cell, outcome, number)) + "\n"
+            async with await trio.open_file(RESULTS, "a") as file:
+                await file.write(line)
+        else:
+            # A machine that did not run this process in time did not run the robot's either.
+            assert outcome.stopped_after <= BOUNDS[cell.fault] + outcome.starved, outcome
