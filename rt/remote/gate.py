@@ -55,7 +55,6 @@ MOST_KEYED = 512
 LOOK_INTERVAL = 0.5
 """Time between two looks at the files of the keys, in s: after at most so long a station that was revoked is out."""
 
-ANOTHER_USER = "it belongs to another user of this computer"
 NO_KEY = "it shows no key"
 NOT_ZMTP = "it does not speak ZMTP 3"
 NO_STATIONS = "it belongs to another user of this computer, and no station has a key"
@@ -287,7 +286,7 @@ class Gate:
         peer = self._peers.peer_of(accepted)
         if peer.trusted or entrance.takes_keys:
             return peer
-        self.refusals.add(ANOTHER_USER, **peer.described)
+        self.refusals.add(peer.refusal, **peer.described)
         return None
 
     async def _carry(self, connection: _Connection, accepted: trio.socket.SocketType) -> None:

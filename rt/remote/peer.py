@@ -23,6 +23,9 @@ CHECKS = 200
 MOST_PEERS = 256
 """Sources that are remembered as trusted, and as strangers'."""
 
+ANOTHER_USER = "it belongs to another user of this computer"
+ENDED = "its user is unknown: it has ended, or belongs to another namespace"
+
 T = TypeVar("T")
 
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -54,6 +57,11 @@ class Peer(msgspec.Struct, frozen=True):
     host: str
     uid: int | None
     trusted: bool
+
+    @property
+    def refusal(self) -> str:
+        """Why it is not trusted."""
+        return ENDED if self.uid is None else ANOTHER_USER
 
     @property
     def described(self) -> dict[str, object]:

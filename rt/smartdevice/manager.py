@@ -281,7 +281,7 @@ class SmartDeviceManager(DeviceHandler):
                 with contextlib.suppress(OSError):  # it has left already
                     host, port, *_ = stream.socket.getpeername()
                     if peers is not None and not (peer := peers.peer_of(stream.socket)).trusted:
-                        self._refusals.add("it belongs to another user of this computer", **peer.described)
+                        self._refusals.add(peer.refusal, **peer.described)
                         return
                     await self._run_and_tell(SocketLink(stream, f"tcp://{host}:{port}", shared=True))
 

@@ -18,7 +18,8 @@ from rt.errors import RemoteCallError
 from rt.keys import Bundle, Keyring
 from rt.protocol import rpc
 from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
-from rt.remote.gate import ANOTHER_USER, FAILED, NO_KEY, NO_STATIONS, NOT_ZMTP, UNKNOWN_KEY, curve_options
+from rt.remote.gate import FAILED, NO_KEY, NO_STATIONS, NOT_ZMTP, UNKNOWN_KEY, curve_options
+from rt.remote.peer import ANOTHER_USER
 from rt.remote.stations import StationSide, station_of
 
 Context = zmq.Context[zmq.Socket[bytes]]
