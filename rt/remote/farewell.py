@@ -8,7 +8,7 @@ a second. Only peers that have announced that they understand it are told.
 import contextlib
 import errno
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import trio
 import zmq
@@ -44,6 +44,9 @@ class Farewell:
         counters: Those of the router.
         logger: Where events go.
         stations: The connections with a key, each with a socket of its own.
+
+    Attributes:
+        on_gone: Called with the name of each peer that has gone, or is about to come back.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Farewell:
         *,
         stations: StationSide | None = None,
     ) -> None:
+        self.on_gone: Callable[[bytes], None] = lambda _: None
         self._back = back
         self._services = services
         self._counters = counters
@@ -91,6 +95,7 @@ class Farewell:
     def take_leave(self, gone: Sequence[bytes]) -> None:
         """Tell of those who have gone, soon."""
         for identity in gone:
+            self.on_gone(identity)
             if self._informed.pop(identity, None) is not None:
                 self._informed_before.add(identity)
         if not self._leaving and self._nursery is not None:

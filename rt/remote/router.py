@@ -20,6 +20,7 @@ from rt.remote.counters import RouterCounters
 from rt.remote.farewell import Farewell, offer
 from rt.remote.gate import Gate
 from rt.remote.handler import unknown
+from rt.remote.quota import MOST, Quota
 from rt.remote.socket import Socket
 from rt.remote.stations import SERVICE, StationSide, station_of
 from rt.text import clip
@@ -88,6 +89,7 @@ class Router:
         self._log = logger or log.get_logger()
         self._services: dict[bytes, None] = {}
         self._ended: dict[bytes, None] = {}
+        self._quota = Quota()
         self._farewell: Farewell | None = None
         self._targets: tuple[StationSide | Socket, ...] = ()
 
@@ -106,6 +108,7 @@ class Router:
             farewell = self._farewell = Farewell(
                 front, back, self._services, self.counters, self._log, stations=stations
             )
+            farewell.on_gone = self._quota.forget
             stations.on_gone = lambda name: farewell.take_leave([name])
             if self._gate is not None:
                 self.frontends = self._gate.bind(front, self.frontends, stations=stations)
@@ -149,9 +152,10 @@ class Router:
                 self._farewell.announce(source, sender)
             self._greet(sender, source, back)
             return sender
-        if refusal := _refusal(sender, recipient, is_front=source is front):
-            self._answer(frames, source, lambda _: refusal)
-            return None
+        refusal = _refusal(sender, recipient, is_front=source is front)
+        if refusal or not self._has_room(sender, recipient, is_service=source is back):
+            self._answer(frames, source, lambda name: refusal or _FLOODED.format(name, MOST))
+            return None if refusal else sender
         for target in (back,) if recipient.endswith(SERVICE) else self._targets:
             try:
                 target.send_nowait((recipient, sender, payload))
@@ -167,6 +171,13 @@ class Router:
         self._note_absence(recipient)
         self._answer(frames, source, lambda name: self._absent(recipient, name))
         return None
+
+    def _has_room(self, sender: bytes, recipient: bytes, *, is_service: bool) -> bool:
+        """Whether a peer may send one more message to a service."""
+        if is_service:
+            self._quota.answered(recipient)
+            return True
+        return not recipient.endswith(SERVICE) or self._quota.spend(sender, trio.current_time())
 
     def _note_absence(self, service: bytes) -> None:
         if service in self._services:
@@ -225,6 +236,9 @@ def _refusal(sender: bytes, recipient: bytes, *, is_front: bool) -> str:
     if is_front and station_of(sender):
         return f"{_text(sender)} is the name of a station's program: use a name without a slash"
     return ""
+
+
+_FLOODED = "the call was not passed on to {}: {} messages of this peer are unanswered; wait for the answers"
 
 
 def _remember(names: dict[bytes, None], name: bytes) -> None:

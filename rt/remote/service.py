@@ -195,7 +195,9 @@ class Service:
                 await self._begin(nursery, call)
             elif not self._inbox.put(call):
                 self.counters.refused += 1
-                await self._refuse(peer, message, f"{route.name} was refused: too many calls are already waiting")
+                # A flood of notifications is counted only: to log each costs more than to read it.
+                if isinstance(message, rpc.Request):
+                    await self._refuse(peer, message, f"{route.name} was refused: too many calls are already waiting")
 
     async def _begin(self, nursery: trio.Nursery, call: Call) -> None:
         peer, message, route, payload = call

@@ -4,6 +4,7 @@ Calls follow one another at once, and datagrams each ms: after longer pauses the
 0.1 to 0.3 ms a process on virtual machines.
 """
 
+import contextlib
 import socket
 import statistics
 import time
@@ -14,7 +15,7 @@ from bench.figures import MS, Figure, p99
 from support.robot import KNOWN, Robot
 
 from rt.buffer import BufferStore
-from rt.errors import DeviceBufferError
+from rt.errors import DeviceBufferError, RemoteCallError
 from rt.protocol import control
 from rt.protocol.control import GamepadState
 from rt.remote import Client, SocketNode
@@ -55,6 +56,50 @@ async def _times(client: Client, count: int) -> list[float]:
             await client.issue_call(METHOD)
             times.append((time.perf_counter() - began) * MS)
     return times
+
+
+async def stop_in_a_flood(robot: Robot, count: int) -> list[Figure]:
+    """How long `disable` and `idle` of one caller take while others keep the services busy with the largest calls allowed."""
+    await robot.start()
+    largest = ["left_motor"] * 128
+    figures = []
+    for what, crowd in {
+        "alone": (),
+        "next to 5 loops of the largest pings": (_loop,) * 5,
+        "next to 5 floods of notifications": (_flood,) * 5,
+    }.items():
+        async with trio.open_nursery() as nursery, caller(robot) as client:
+            for number, work in enumerate(crowd):
+                nursery.start_soon(work, robot, f"crowd-{number}", largest)
+            for method, service in (("disable", "device-service"), ("idle", "executor-service")):
+                times = []
+                for _ in range(count):
+                    began = time.perf_counter()
+                    await client.issue_call(method, address=service)
+                    times.append((time.perf_counter() - began) * MS)
+                    await trio.sleep(0.005)
+                figures.append(Figure(f"{method} {what}, p99", p99(times), "ms", None, count))
+                figures.append(Figure(f"{method} {what}, worst", max(times), "ms", None, count))
+            nursery.cancel_scope.cancel()
+    return figures
+
+
+def _crowd(robot: Robot, name: str) -> Client:
+    address = f"ipc://{robot.instance.directory}/router-frontend.sock"
+    return Client(SocketNode(zmq.DEALER, name, connections=[address]), address="device-service", timeout=20)
+
+
+async def _loop(robot: Robot, name: str, uids: list[str]) -> None:
+    async with _crowd(robot, name) as client:
+        while True:
+            with contextlib.suppress(RemoteCallError):
+                await client.issue_call("ping", uids)
+
+
+async def _flood(robot: Robot, name: str, uids: list[str]) -> None:
+    async with _crowd(robot, name) as client:
+        while True:
+            await client.issue_call("ping", uids, notification=True)
 
 
 async def many_at_once(robot: Robot, count: int) -> list[Figure]:

@@ -18,7 +18,7 @@ import trio
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bench import buffers, calls, crowds, hotplug, logs, modes, whole  # noqa: E402 - found by the line above
+from bench import buffers, calls, crowds, hostile, hotplug, logs, modes, whole  # noqa: E402 - found by the line above
 from bench.figures import Figure  # noqa: E402
 from support.robot import Robot  # noqa: E402
 
@@ -32,6 +32,7 @@ ON_ROBOTS: dict[str, tuple[Measure, int]] = {
     "logs": (logs.many_lines, 5),
     "calls": (calls.one_at_a_time, 1500),
     "call-rate": (calls.many_at_once, 10_000),
+    "flood": (calls.stop_in_a_flood, 300),
     "gamepad": (calls.gamepad_to_executor, 1500),
     "begin": (modes.begin, 10),
     "stop": (modes.stop, 40),
@@ -40,7 +41,7 @@ ON_ROBOTS: dict[str, tuple[Measure, int]] = {
     "device": (whole.kill_device_process, 7),
 }
 """The measurements that are done on a robot of their own, with how often, or with how many devices."""
-NAMES = ("buffer", "hotplug", "log-call", *ON_ROBOTS, "executable")
+NAMES = ("buffer", "hotplug", "log-call", "hostile", *ON_ROBOTS, "executable")
 
 
 async def measure_on_robot(name: str) -> list[Figure]:
@@ -64,6 +65,8 @@ def measure(name: str) -> list[Figure]:
         return buffers.operations()
     if name == "hotplug":
         return hotplug.attempt()
+    if name == "hostile":
+        return hostile.longest_steps()
     if name == "log-call":
         return logs.log_call()
     if name == "executable":

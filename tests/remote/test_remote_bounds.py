@@ -405,7 +405,7 @@ async def test_a_flood_of_one_peer_delays_no_other(tmp_path: Path) -> None:
             await _flood(client, *[("wait", ["w"])] * 900)
             assert await other.call.text("xy") == 2
             await other.call.halt()
-            # Beyond the places of the service and its own room, what the peer sends is refused.
-            while serving.counters.refused < 900 - 2 * inbox.PEER_MAX - 1:
+            # Beyond the places of the service and its own room, what the peer sends is refused, and most at the router.
+            while serving.counters.refused < 1:
                 await trio.lowlevel.checkpoint()
             handler.gate.set()

@@ -380,11 +380,15 @@ async def test_only_peers_that_have_announced_it_are_told_who_has_gone(tmp_path:
 async def test_a_foreign_peer_that_comes_back_silently_is_sent_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(farewell, "RETURN_TIME", 0.05)
+    monkeypatch.setattr(farewell, "RETURN_TIME", 0.2)
     async with serving(tmp_path, Slow()) as here:
+        assert await here.client.call.quick() == 1
         async with SocketNode(zmq.DEALER, "foreign", connections=here.router.frontends) as node:
             await node.send(ADDRESS.encode(), rpc.encode(rpc.Request(1, "quick", [])))
             await node.recv()
+        assert here.router._farewell is not None
+        while len(here.router._farewell) > 2:  # the client and the service
+            assert await here.client.call.quick() == 1
         async with SocketNode(zmq.DEALER, "foreign", connections=here.router.frontends) as again:
             while here.router.counters.gone < 1:
                 assert await here.client.call.quick() == 1

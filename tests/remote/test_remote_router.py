@@ -15,7 +15,7 @@ import zmq
 import rt
 from rt.errors import InstanceBusyError, RemoteCallError
 from rt.protocol import rpc
-from rt.remote import Client, Handler, Router, Service, Socket, SocketNode, route
+from rt.remote import Client, Handler, Router, Service, Socket, SocketNode, quota, route
 
 
 class Echo(Handler):
@@ -195,7 +195,10 @@ async def test_random_frames_stop_nothing_and_are_counted(tmp_path: Path) -> Non
         assert router.counters.malformed > 100
 
 
-async def test_a_reader_that_does_not_read_is_told_off_and_stops_nobody(tmp_path: Path) -> None:
+async def test_a_reader_that_does_not_read_is_told_off_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "MOST", 1 << 30)  # as if so many callers wrote to it
     small: dict[int, int | bytes] = {zmq.RCVHWM: 1, zmq.RCVBUF: 4096, zmq.ROUTING_ID: b"lazy-service"}
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
