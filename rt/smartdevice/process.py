@@ -4,6 +4,7 @@ However the device process is made to end (the root is dead, SIGTERM, an excepti
 Everything that this needs is imported when the process starts, and nothing of the devices that are only played.
 """
 
+import difflib  # noqa: F401 - for `rt.text`: the first wrong name is not to hold up the event loop by an import
 import functools
 import gc
 import signal
