@@ -454,7 +454,8 @@ class Gate:
     async def _watch_keys(self) -> None:
         while True:
             self._refresh()
-            await trio.sleep(LOOK_INTERVAL)
+            # At a multiple of the interval, where other tasks of an idle process are due too.
+            await trio.sleep(LOOK_INTERVAL - trio.current_time() % LOOK_INTERVAL)
 
     def _refresh(self) -> bool:
         """Look at the keys again; whether a station has one."""
