@@ -36,6 +36,7 @@ class DeviceBuffer(Buffer):
         super().__init__(memory)
         view: Any = self._view
         self.counters: Counters = view.counters
+        self.dropped_marks = 0
         self._known = (1 << len(self.params)) - 1
         self._received_bytes = memoryview(view.received).cast("B")
         self._sent_bytes = memoryview(view.sent).cast("B")
@@ -127,7 +128,7 @@ class DeviceBuffer(Buffer):
     def take_dev_rw(self, allowed: Callable[[], int] = lambda: ALL_MARKS) -> list[Outgoing]:
         """The same, with the marks of the writes, and without those writes whose marks are not allowed.
 
-        Those are forgotten and counted in ``counters.writes_dropped``.
+        Those are forgotten and counted in ``counters.writes_dropped``; the bitmap of their marks is in `dropped_marks`.
 
         Args:
             allowed: Gives the bitmap of the marks whose writes are taken. It is asked with the lock held: whoever has written here
@@ -136,6 +137,7 @@ class DeviceBuffer(Buffer):
         Raises:
             BufferBusyError: Another process holds the lock; nothing is lost.
         """
+        self.dropped_marks = 0
         with self._lock:
             header = self._header
             read, header.pending_read = header.pending_read, 0
@@ -146,6 +148,7 @@ class DeviceBuffer(Buffer):
                 for mark, asked in self._by_mark(pending).items():
                     if not passing >> mark & 1:
                         self.counters.writes_dropped += asked.bit_count()
+                        self.dropped_marks |= 1 << mark
                         continue
                     parts = self._block.split(asked, VALUES_MAX)
                     taken += [

@@ -317,6 +317,10 @@ class LeaseTable:
         """Whether the root ended a lease, or barred its slot."""
         return bool(holder.serial <= self._revoked[holder.slot] or self.bars[holder.slot])
 
+    def has_lapsed(self, holder: Holder) -> bool:
+        """Whether the device process saw a lease lapse."""
+        return bool(holder.serial <= self._lapsed[holder.slot])
+
     def current(self) -> list[Holder]:
         """The present or last lease of each slot, whether it counts or not."""
         return [Holder(index, self.serials[index], self.pids[index]) for index in range(SLOTS)]

@@ -19,7 +19,8 @@ import trio
 from rt import log
 from rt.buffer import LeaseTable
 from rt.buffer.bells import FIRST_VISITOR_SEAT
-from rt.buffer.lease import ALL_MARKS, Bar, Holder, seats_of
+from rt.buffer.lease import ALL_MARKS, SLOTS, Bar, Holder, seats_of
+from rt.log.throttle import Throttle
 
 _RELEASED: Final = "the lease was given up"
 _REPLACED: Final = "another lease began"
@@ -37,6 +38,16 @@ _SLACK: Final = 0.0005
 """How much later than a stamp's expiry the guard looks, in s: a look that comes too early has to be repeated."""
 
 
+_BARRED_NOW: Final = {
+    Bar.IDLE: "no mode is running that may move them",
+    Bar.DRIVER: "the mode waits for its driver: no gamepad sends, or its sticks have not been at rest since",
+    Bar.ESTOP: "emergency stop",
+}
+_ENDED: Final = "the lease under which they were written has ended"
+_BURST: Final = 20
+"""How many events of one class are logged at once; a program that begins and loses its lease again and again causes more."""
+
+
 class SafetyGuard:
     """Says whether anything may move, and stops what may not.
 
@@ -47,6 +58,9 @@ class SafetyGuard:
             for every device if no lease is left; has to return at once.
         on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
         on_arm: Called when the first lease has begun; has to ring the root, which shows then more often that it is alive.
+
+    Attributes:
+        throttle: Limits what is logged; has to be flushed at an interval.
     """
 
     def __init__(
@@ -63,7 +77,8 @@ class SafetyGuard:
         self._log = log.get_logger()
         self._shut = False
         self._armed = 0
-        self._told = False
+        self._told: set[str] = set()
+        self.throttle = Throttle("reason", burst=_BURST)
         self._news = trio.Event()
         self._holders: list[Holder] = []
 
@@ -87,17 +102,50 @@ class SafetyGuard:
             self._on_allowed()
         return fresh
 
-    def dropped(self, port: str, count: int) -> None:
-        """Take note that writes were dropped for want of a lease: said once until the next one.
+    def dropped(self, port: str, count: int, marks: int) -> None:
+        """Take note that writes were dropped for want of a lease: logged once for each reason until the next lease begins.
 
         Args:
             port: The line of the device that they were for.
             count: How many parameters.
+            marks: The bitmap of the marks of the leases under which they were written, or `ALL_MARKS` if that is not known.
         """
-        if not self._told and not self._shut:
-            self._told = True
-            why = "who wrote may not move them, or no more" if self._armed else "no mode is running that may move them"
-            self._log.warning(f"writes to devices are dropped: {why}", port=port, params=count)
+        if self._shut:
+            return
+        why = self._why(marks)
+        if why not in self._told:
+            self._told.add(why)
+            self.throttle.log(
+                self._log.warning,
+                f"writes to devices are dropped: {why}",
+                port=port,
+                params=count,
+                seats=seats_of(marks),
+            )
+
+    def _why(self, marks: int) -> str:
+        """Why writes under leases with these marks may not pass at this moment."""
+        if not self._leases.root_alive():
+            return _ROOTLESS
+        current = self._leases.current()
+        known = [holder for holder in current if marks >> holder.mark & 1]
+        seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
+        for bar in (Bar.ESTOP, Bar.DRIVER, Bar.IDLE):
+            if any(self._leases.bar_of(seat) is bar for seat in seats):
+                return _BARRED_NOW[bar]
+        if marks == ALL_MARKS or not known:
+            return _ENDED
+        return self._why_not(known[0])
+
+    def _why_not(self, holder: Holder) -> str:
+        """Why the present lease of a slot that is not barred does not count."""
+        if not holder.serial:
+            return "the writer has never held a lease"
+        if self._leases.was_revoked(holder):
+            return _REVOKED
+        if self._leases.has_lapsed(holder):
+            return "the writer's lease is suspended: it was not renewed in time, and no other one has begun"
+        return "the writer's lease is suspended: its code is late or has failed, or its mode is over"
 
     def look(self) -> None:
         """Look at the leases now, as when the doorbell rang, and have disabled what may not move any more."""
@@ -172,7 +220,7 @@ class SafetyGuard:
             self._leases.arm()
             self._on_arm()
         self._armed |= fresh
-        self._told = False
+        self._told.clear()
         self._holders = self._leases.holders()
         self._news.set()
 
@@ -186,9 +234,9 @@ class SafetyGuard:
         self._holders = self._leases.holders()
         say = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:
-            say("the devices that it moved are disabled", reason=reason, seats=seats_of(ended))
+            self.throttle.log(say, "the devices that it moved are disabled", reason=reason, seats=seats_of(ended))
         else:
-            say("every device is disabled", reason=reason)
+            self.throttle.log(say, "every device is disabled", reason=reason)
 
     def _reason(self, ended: int) -> str:
         """End what is left of these leases, whose holders have to begin others, and say why they ended.

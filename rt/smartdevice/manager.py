@@ -303,6 +303,7 @@ class SmartDeviceManager(DeviceHandler):
 
     def _flush_log(self) -> None:
         self._throttle.flush()
+        self.guard.throttle.flush()
         self._refused.flush()
 
     def _say(self, write: Write, event: str, client: SmartDeviceClient, **context: Any) -> None:

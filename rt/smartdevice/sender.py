@@ -46,8 +46,8 @@ class Gate(Protocol):
     def allowed(self) -> int:
         """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
 
-    def dropped(self, port: str, count: int) -> None:
-        """Take note that writes of so many parameters were dropped because the gate is closed."""
+    def dropped(self, port: str, count: int, marks: int) -> None:
+        """Take note that writes of so many parameters, made under leases with these marks, were dropped: the gate is closed to them."""
 
 
 class Sender:
@@ -182,7 +182,7 @@ class Sender:
         except BufferBusyError:
             return BUSY_PAUSE
         if dropped:
-            self._gate.dropped(self._link.name, dropped)
+            self._gate.dropped(self._link.name, dropped, self.buffer.dropped_marks)
         self._dirty = False
         self._next_write = now + self.write_interval * (2 if now < self._backoff_until else 1)
         return 0
@@ -226,7 +226,7 @@ class Sender:
         if isinstance(outgoing.message, DevWrite):
             count = outgoing.message.params.bit_count()
             self.buffer.counters.writes_dropped += count
-            self._gate.dropped(self._link.name, count)
+            self._gate.dropped(self._link.name, count, outgoing.marks)
 
     async def _send(self, data: bytes) -> None:
         await self._hand_over(data)
@@ -257,5 +257,5 @@ class Sender:
             return False
         self._forget = 0
         if count:
-            self._gate.dropped(self._link.name, count)
+            self._gate.dropped(self._link.name, count, marks)
         return True

@@ -16,8 +16,8 @@ class Shut:
 
     allowed = 0
 
-    def dropped(self, port: str, count: int) -> None:
-        raise AssertionError((port, count))
+    def dropped(self, port: str, count: int, marks: int) -> None:
+        raise AssertionError((port, count, marks))
 
 
 async def test_a_line_that_takes_nothing_is_given_up_and_that_is_said(autojump_clock: MockClock) -> None:

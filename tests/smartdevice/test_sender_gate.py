@@ -71,7 +71,7 @@ class Gate:
         self.allowed = 1
         self.drops: list[int] = []
 
-    def dropped(self, _port: str, count: int) -> None:
+    def dropped(self, _port: str, count: int, _marks: int) -> None:
         self.drops.append(count)
 
 
