@@ -147,7 +147,7 @@ def test_a_refusal_survives_the_trip_and_is_no_longer_than_allowed(by: str, you:
     datagram = control.encode_refused(control.Refused(by, you), most)
     assert len(datagram) <= most
     if not datagram:
-        assert most < 20
+        assert most < 20 or not by
         return
     refused = control.decode_refused(datagram)
     assert by.startswith(refused.by)

@@ -173,7 +173,7 @@ async def test_code_that_is_cut_off_again_and_again_ends_its_mode(
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("victim", ["executor", "executor and device"])
+@pytest.mark.parametrize("victim", ["executor", "root", "executor and device"])
 async def test_a_commander_that_was_stopped_has_to_start_over(robot: Robot, nursery: trio.Nursery, victim: str) -> None:
     board = await driving(robot, f"def autonomous_main():\n    {DRIVE}\n")
     processes = {

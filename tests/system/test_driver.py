@@ -159,14 +159,17 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
         await second.hold(PULLED)
         assert set(board.duty_cycles()) == {0.5}
 
-        report = await robot.call("commander")
-        assert (report["commander"], report["driver"]) == (refused["commander"], "live")
-        assert [each["station"] for each in report["refused"]] == [refused["station"]]
-        assert (await robot.call("stations"))["commander"] == refused["commander"]
+        async with trio.open_nursery() as pulling:
+            pulling.start_soon(second.hold, PULLED, 1_000_000)  # only a station that sends can be meant
+            report = await robot.call("commander")
+            assert (report["commander"], report["driver"]) == (refused["commander"], "live")
+            assert [each["station"] for each in report["refused"]] == [refused["station"]]
+            assert (await robot.call("stations"))["commander"] == refused["commander"]
 
-        done = await robot.command("call", "take_control")
-        assert done.returncode == 0, done.stderr
-        await robot.said("control taken over", station=refused["station"])
+            done = await robot.command("call", "take_control")
+            assert done.returncode == 0, done.stderr
+            await robot.said("control taken over", station=refused["station"])
+            pulling.cancel_scope.cancel()
         since = await board.disabled(since)
         await second.hold(PULLED)
         assert board.duty_cycles(since) == [], "the second station's stick was not at rest"
