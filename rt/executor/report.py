@@ -12,9 +12,12 @@ from rt import log
 from rt.errors import RuntimeBaseException
 from rt.executor.sync import TimeLimitError
 from rt.executor.team import trace, where
+from rt.log.throttle import Throttle
 
 INTERVAL = 5.0
 """Time between two events about the same error (s)."""
+BURST = 20
+"""How many different errors are logged at once; after that one in each `INTERVAL`, with the number of those left out."""
 MAX_KNOWN = 256
 """The most different errors that are remembered; beyond them all are forgotten, and said in full again."""
 
@@ -40,6 +43,7 @@ class Reporter:
         self.path = Path()
         self._known: dict[tuple[object, ...], _Known] = {}
         self._lock = threading.Lock()
+        self._throttle = Throttle(burst=BURST, interval=INTERVAL)
         self._log = log.get_logger()
 
     def report(self, error: BaseException, name: str) -> None:
@@ -64,11 +68,13 @@ class Reporter:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[key] = _Known(level, {**context, "error": sentence})
-        getattr(self._log, level)(sentence, **context, **extra)
+            # Errors whose texts differ each time share one limit.
+            self._throttle.log(getattr(self._log, level), sentence, "error", **context, **extra)
 
     def forget(self) -> None:
         """Say what has been counted; from now on every error is a new one."""
         with self._lock:
+            self._throttle.flush()
             for known in self._known.values():
                 if known.count:
                     self._say(known)

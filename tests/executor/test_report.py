@@ -1,7 +1,7 @@
 import structlog
 
 from rt.errors import DeviceError
-from rt.executor.report import Reporter
+from rt.executor.report import BURST, Reporter
 from rt.executor.sync import TimeLimitError
 
 
@@ -31,3 +31,12 @@ def test_an_error_of_our_own_is_said_by_its_message() -> None:
     with structlog.testing.capture_logs() as logs:
         Reporter().report(DeviceError("no device is named 'x'"), "teleop_main")
     assert logs[0]["event"] == "no device is named 'x'"
+
+
+def test_errors_whose_texts_differ_are_bounded_and_counted() -> None:
+    reporter = Reporter()
+    with structlog.testing.capture_logs() as logs:
+        for number in range(1000):
+            reporter.report(ValueError(f"no {number}"), "teleop_main")
+    said = [entry for entry in logs if entry["event"].startswith("ValueError")]
+    assert BURST <= len(said) <= BURST + 10
