@@ -37,7 +37,7 @@ from rt.errors import DeviceBufferError
 
 TIMEOUT = 0.1
 """Age (s) at which a lease has lapsed."""
-ROOT_TIMEOUT = 0.3
+ROOT_TIMEOUT = 1.5
 """Age (s) of the root's sign of life at which no lease counts, until the root knows that devices may move."""
 ROOT_ARMED_TIMEOUT = 0.1
 """The same age from then on, at the latest this time after devices could begin to move."""
@@ -228,7 +228,7 @@ class LeaseTable:
         return self._visits.tolist()
 
     def beat(self) -> None:
-        """Stamp the root's sign of life; its event loop does so every 0.1 s, and every 0.02 s while a lease is held."""
+        """Stamp the root's sign of life; its event loop does so every 0.5 s, and every 0.02 s while a lease is held."""
         self._root[0] = boottime_ns()
 
     def arm(self) -> None:

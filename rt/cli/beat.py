@@ -1,6 +1,6 @@
 """The root's sign of life in the lease table.
 
-Idle, it is stamped ten times a second, which costs next to nothing. While a lease is held it is stamped every 20 ms, so that the
+Idle, it is stamped twice a second, which costs next to nothing. While a lease is held it is stamped every 20 ms, so that the
 device process notices within 100 ms that the root stands still. The device process rings the root when devices begin to move.
 
 Invariant: a root that stood still for so long that the devices were disabled ends every lease before it stamps again, so that
@@ -15,11 +15,11 @@ from rt import log
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.clock import boottime_ns
 
-IDLE_INTERVAL: Final = 0.1
+IDLE_INTERVAL: Final = 0.5
 HELD_INTERVAL: Final = 0.02
 """Time between two stamps in s, while no lease is held and while one is."""
-LONGEST_GAP: Final = 0.25
-"""Time between two stamps, in s, from which on the root counts as having stood still."""
+LONGEST_DELAY: Final = 0.2
+"""How late a stamp may be, in s, until the root counts as having stood still."""
 
 
 async def beat(leases: LeaseTable, bells: Bells, doorbell: Doorbell) -> None:
@@ -30,21 +30,24 @@ async def beat(leases: LeaseTable, bells: Bells, doorbell: Doorbell) -> None:
         bells: Wake this task when devices begin to move.
         doorbell: Rung when leases were ended.
     """
-    last = boottime_ns()
     held = False
+    interval = IDLE_INTERVAL
+    last = boottime_ns()
     while True:
         before, held = held, leases.held
         now = boottime_ns()
         gap = (now - last) / 1e9
-        if gap >= LONGEST_GAP and (held or before):
+        if gap >= interval + LONGEST_DELAY and (held or before):
             leases.revoke_all()
             doorbell.ring()
             log.get_logger().warning("the root stood still: every lease is revoked", seconds=round(gap, 3))
         leases.beat()
         last = now
         if held:
+            interval = HELD_INTERVAL
             await trio.sleep(HELD_INTERVAL)
         else:
+            interval = IDLE_INTERVAL
             await _until_held(leases, bells)
 
 
