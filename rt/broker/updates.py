@@ -20,6 +20,8 @@ FULL_INTERVAL = 1.0
 """Time between two updates that carry every readable parameter (s)."""
 DATAGRAM_BYTES = 60_000
 """Encoded bytes of one update at most; a datagram carries 65507."""
+EMPTY_INTERVAL = 0.5
+"""Time between two updates (s) while no device is connected."""
 SCAN_INTERVAL = 1.0
 """Time between two looks for devices that are new (s)."""
 
@@ -65,10 +67,12 @@ class UpdatePublisher:
         now = trio.current_time()
         deadline = now - now % self._interval
         while True:
-            for payload in self._payloads(self.collect()):
+            update = self.collect()
+            for payload in self._payloads(update):
                 await self._publisher.send(b"", payload)
                 self.sent += 1
-            deadline = max(deadline + self._interval, trio.current_time())
+            interval = self._interval if update else max(self._interval, EMPTY_INTERVAL)
+            deadline = max(deadline + interval, trio.current_time())
             await trio.sleep_until(deadline)
 
     def collect(self) -> Update:
