@@ -102,11 +102,13 @@ class Board:
             self._news.set()
             self._news = trio.Event()
 
-    async def moves(self, count: int) -> None:
-        """Wait until it was told to move so many times."""
-        with trio.fail_after(PATIENCE):
+    async def moves(self, count: int) -> bool:
+        """Wait until it was told to move so many times; False if a busy machine ends the commander before."""
+        with trio.move_on_after(PATIENCE):
             while sum(speed != 0 for _, speed in self.changes) < count:
                 await self._news.wait()
+            return True
+        return False
 
     def moved_at(self, moment: int) -> bool:
         """Whether the board moved at a moment (ns)."""
@@ -199,7 +201,8 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
             await robot.call("teleop")
         case _:
             nursery.start_soon(robot.command, "write", "motor", "duty_cycle=0.5")
-    await board.moves(1 if cell.mode == "rt write" else 5)
+    if not await board.moves(1 if cell.mode == "rt write" else 5):
+        return None
     root = robot.root()
     victims = [root if target == "root" else robot.child(target) for target in TARGETS[cell.target]]
     starvation = _Starvation()
