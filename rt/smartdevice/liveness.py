@@ -1,6 +1,6 @@
 """Whether devices are alive: any intact frame is a sign of life, and a device that gives none is asked for one.
 
-One task looks at all devices, four times a second. A device that has been silent for 1 s is asked by a heartbeat request at every
+One task looks at all devices, four times a second, and once a second while there is none. A device that has been silent for 1 s is asked by a heartbeat request at every
 look until it says something, so that one lost frame is no verdict; one that has been silent for 2 s is lost. A device that answers
 but does not report what it was subscribed to is judged at the same looks (`rt.smartdevice.reports`).
 """
@@ -12,6 +12,8 @@ from typing import Final, Protocol
 import trio
 
 LOOK_INTERVAL: Final = 0.25
+EMPTY_INTERVAL: Final = 1.0
+"""Time between two looks in s, while there are devices and while there is none."""
 ASKED_AFTER: Final = 1.0
 LOST_AFTER: Final = 2.0
 """How long a device may be silent until it is asked for a sign of life, and until it is lost, in s."""
@@ -64,12 +66,15 @@ async def watch(devices: Callable[[], Iterable[Watched]], flush: Callable[[], ob
         flush: Called after every look.
     """
     due = trio.current_time()
+    interval = LOOK_INTERVAL
     while True:
-        due += LOOK_INTERVAL
+        due += interval
         await trio.sleep_until(due)
         now = trio.current_time()
         late = now - due
+        interval = EMPTY_INTERVAL
         for device in devices():
+            interval = LOOK_INTERVAL
             if late > LOOK_INTERVAL:
                 device.excuse(late)
             verdict = judge(now - device.heard)

@@ -302,3 +302,15 @@ def test_longer_silence_is_never_better(one: float, other: float) -> None:
     assert order.index(judge(shorter)) <= order.index(judge(longer))
     assert (judge(one) is Verdict.ALIVE) == (one < ASKED_AFTER)
     assert (judge(one) is Verdict.LOST) == (one >= LOST_AFTER)
+
+
+async def test_looks_are_rare_while_there_is_no_device(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    looks = 0
+
+    def count() -> None:
+        nonlocal looks
+        looks += 1
+
+    nursery.start_soon(liveness.watch, list, count)
+    await trio.sleep(10)
+    assert looks <= 10 / liveness.EMPTY_INTERVAL + 1
