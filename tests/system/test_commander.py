@@ -144,6 +144,16 @@ def autonomous_main():
     DRIVE
     print("x" * 50_000_000)
 """,
+    "spins in many threads": """
+import threading
+def spin():
+    while True:
+        pass
+def autonomous_main():
+    DRIVE
+    if threading.active_count() < 60:
+        threading.Thread(target=spin, daemon=True).start()
+""",
     "blocks the event loop": """
 import time
 async def act():
@@ -159,16 +169,23 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize("program", list(PULSES))
-async def test_code_that_is_cut_off_again_and_again_ends_its_mode(
+async def test_code_that_is_cut_off_again_and_again_comes_to_rest(
     robot: Robot, nursery: trio.Nursery, program: str
 ) -> None:
     code = PULSES[program].replace("DRIVE", DRIVE)
     board = await driving(robot, code, "auto", "--exec-cutoffs", str(CUTOFFS))
-    await idle(robot)
-    stopped = await board.stops()
+    while True:
+        stopped = await board.stops()
+        await trio.sleep(WHILE)
+        if not board.moved_since(stopped):
+            break
     assert len(board.pulses) <= CUTOFFS + 1
-    ended = await robot.said("mode ended", mode="auto")
-    assert "start the mode again" in ended["reason"]
+    # A main that is late at each call is on trial until one ends in time; all else has ended its mode.
+    if await robot.call("mode") == "idle":
+        ended = await robot.said("mode ended", mode="auto")
+        assert "start the mode again" in ended["reason"]
+    else:
+        await robot.said("its writes are dropped until a call ends in time")
     await stays_still(board, stopped)
     nursery.cancel_scope.cancel()
 
