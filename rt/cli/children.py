@@ -20,7 +20,7 @@ EXECUTOR_WATCHDOG = 5.0
 """The same of the executor: the team's code shares its interpreter, and may keep it for long while it imports."""
 EXECUTOR_STOP_TIMEOUT = 1.0
 """How long the executor may take to stop (s); it is killed then, and the device process after it has its own time."""
-BRAKE_WATCHDOG = 2.0
+BRAKE_WATCHDOG = 4.0
 """How long the brake may be silent before it is restarted (s)."""
 FAST_RESTARTS = 3
 """How often in a row the processes that keep motors safe are started again at once."""
