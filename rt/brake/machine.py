@@ -13,7 +13,7 @@ from typing import Final
 MS: Final = 1_000_000
 LATE: Final = 60 * MS
 """Age of the device process's stamp at which devices are disabled; it stamps every 20 ms while one can move."""
-HUNG: Final = 300 * MS
+HUNG: Final = 1000 * MS
 """Age of the stamp at which a device process that was disabled over is killed."""
 KILL_GRACE: Final = 5 * MS
 """How long the end of a killed process is waited for before the lines are written nevertheless."""
