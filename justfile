@@ -63,7 +63,7 @@ soak seconds="60":
 brake rounds="10":
     mkdir -p build && rm -f build/brake.jsonl
     BRAKE_ROUNDS={{ trim_start_match(rounds, "rounds=") }} BRAKE_RESULTS="$PWD/build/brake.jsonl" python -m pytest -o faulthandler_timeout=0 --numprocesses 2 tests/system/test_brake.py
-    PYTHONPATH=tests python -P tests/bench/brake.py build/brake.jsonl docs/safety.md
+    PYTHONPATH=tests python -P tests/bench/brake_table.py build/brake.jsonl docs/safety.md
 
 # Style, format, types, and which way imports run
 [group("test")]

@@ -32,9 +32,12 @@ GAP_LIMIT: Final = 0.4
 CUTOFFS: Final = 5
 """How many cut-offs end a mode, unless the option says otherwise."""
 
+STOPPED: Final = "the robot was told to stop"
+"""Why a mode ends whose lease the root has ended."""
+
 _NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
 _LATE: Final = "the team's code kept the event loop from running: every device was disabled"
-_STOPPED: Final = "the process was stopped or did not get to run: every device was disabled"
+_STOOD_STILL: Final = "the process was stopped or did not get to run: every device was disabled"
 
 
 class LeaseKeeper:
@@ -92,7 +95,7 @@ class LeaseKeeper:
             now = monotonic()
             gap = now - max(self._beaten, self._granted)
             if math.isfinite(gap) and gap >= self._gap_limit:
-                self._count(_STOPPED, gap=gap)
+                self._count(_STOOD_STILL, gap=gap)
                 return
             self._until = until
             self._sealed = seal
@@ -170,7 +173,7 @@ class LeaseKeeper:
                 if gap >= TIMEOUT:
                     self._count(_LATE, gap=min(gap, now - self._granted))
             elif self._lease.bar is not Bar.DRIVER:
-                self._end("the robot was told to stop")
+                self._end(STOPPED)
             if self._closed:
                 return
         if self._lease.begin():
@@ -185,7 +188,7 @@ class LeaseKeeper:
     def _count(self, reason: str, *, gap: float = 0.0) -> None:
         """Log a cut-off; end the mode if it is one too many, or if neither thread ran for a gap (s)."""
         if gap >= self._gap_limit:
-            self._end(f"{_STOPPED} after {gap:.1f} s without a sign of life; start the mode again")
+            self._end(f"{_STOOD_STILL} after {gap:.1f} s without a sign of life; start the mode again")
             return
         self._log.error(reason)
         if self._cutoffs.add(monotonic()):

@@ -19,7 +19,7 @@ from rt.executor import commands
 from rt.executor.actions import AsyncExecutor
 from rt.executor.api import Actions, Alliance, Field, Gamepad, Robot, RunState, refuse_input
 from rt.executor.commands import Mode
-from rt.executor.lease import LeaseKeeper
+from rt.executor.lease import STOPPED, LeaseKeeper
 from rt.executor.main_thread import MainThread
 from rt.executor.output import TeamOutput
 from rt.executor.program import Program
@@ -153,7 +153,8 @@ class ModeRunner:
     def _end_soon(self, reason: str) -> None:
         """End the mode because of what its commander did. Any thread."""
         self._reason = reason
-        self._log.error(reason, mode=self._state.mode.name.lower())
+        say = self._log.info if reason == STOPPED else self._log.error
+        say(reason, mode=self._state.mode.name.lower())
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._end.set)
 

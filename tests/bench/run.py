@@ -18,7 +18,7 @@ import trio
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bench import buffers, calls, crowds, hostile, hotplug, idle, logs, modes, whole  # noqa: E402 - found by the line above
+from bench import buffers, calls, crowds, hostile_costs, hotplug, idle_costs, logs, modes, whole  # noqa: E402 - found by the line above
 from bench.figures import Figure  # noqa: E402
 from support.robot import Robot  # noqa: E402
 
@@ -29,7 +29,7 @@ ON_ROBOTS: dict[str, tuple[Measure, int]] = {
     "data": (whole.data_to_reader, 500),
     "many": (crowds.many, crowds.REPORTING),
     "idle": (crowds.idle, crowds.IDLE),
-    "idle-after": (idle.idle_cost, 5),
+    "idle-after": (idle_costs.idle_cost, 5),
     "logs": (logs.many_lines, 5),
     "calls": (calls.one_at_a_time, 1500),
     "call-rate": (calls.many_at_once, 10_000),
@@ -67,7 +67,7 @@ def measure(name: str) -> list[Figure]:
     if name == "hotplug":
         return hotplug.attempt()
     if name == "hostile":
-        return hostile.longest_steps()
+        return hostile_costs.longest_steps()
     if name == "log-call":
         return logs.log_call()
     if name == "executable":

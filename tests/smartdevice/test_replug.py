@@ -135,7 +135,7 @@ async def test_what_arrives_while_the_buffer_is_busy_comes_later_and_in_order(
     robot: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with raw_device(robot, "limit-switch") as (line, buffer):
-        await trio.testing.wait_all_tasks_blocked(0.02)
+        await trio.testing.wait_all_tasks_blocked(0.01)
         taken: list[DevData] = []
         really_update = buffer.update
         busy = 9

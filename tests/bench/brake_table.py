@@ -1,6 +1,6 @@
 """The table of docs/safety.md from the outcomes that tests/system/test_brake.py wrote.
 
-brake.py RESULTS DOCUMENT    replace what is between the markers in a document
+brake_table.py RESULTS DOCUMENT    replace what is between the markers in a document
 """
 
 import json
