@@ -46,7 +46,7 @@ SLOTS = SEATS
 ALL_MARKS: Final = (1 << 256) - 1
 """The bitmap of every mark that there can be."""
 
-_MAGIC = b"rtlease\x05"
+_MAGIC = b"rtlease\x06"
 _SEAT = 0x0F
 _NUMBER_SHIFT = 4
 _NS = 1_000_000_000
@@ -65,6 +65,11 @@ class Bar(enum.IntEnum):
     """The mode needs a driver, and the driver's station is silent."""
     ESTOP = 3
     """Emergency stop; final."""
+    STOPPING = 4
+    """The robot is being stopped; final."""
+
+
+_FINAL: Final = frozenset({Bar.ESTOP, Bar.STOPPING})
 
 
 class _Table(ctypes.Structure):
@@ -76,6 +81,7 @@ class _Table(ctypes.Structure):
         ("revoked", ctypes.c_uint64 * SLOTS),
         ("lapsed", ctypes.c_uint64 * SLOTS),
         ("bars", ctypes.c_uint64 * SLOTS),
+        ("causes", ctypes.c_uint64 * SLOTS),
         ("root", ctypes.c_uint64),
         ("visits", ctypes.c_uint64 * SLOTS),
         ("marks", ctypes.c_uint8 * SLOTS),
@@ -118,6 +124,11 @@ class Lease:
         """Whether the root ended the last lease of this slot, or bars it."""
         index = self._index
         return self._table.was_revoked(Holder(index, self._table.serials[index], self._pid))
+
+    @property
+    def cause(self) -> Bar:
+        """Why the root ended the last lease of this slot that it ended, whether it bars the slot still or not."""
+        return self._table.cause_of(self._index)
 
     @property
     def held(self) -> bool:
@@ -172,6 +183,7 @@ class LeaseTable:
         self.pids = _part(view, _Table.pids).cast("Q")
         self.serials = _part(view, _Table.serials).cast("Q")
         self.bars = _part(view, _Table.bars).cast("Q")
+        self._causes = _part(view, _Table.causes).cast("Q")
         self.marks = _part(view, _Table.marks)
         self._revoked = _part(view, _Table.revoked).cast("Q")
         self._lapsed = _part(view, _Table.lapsed).cast("Q")
@@ -255,15 +267,20 @@ class LeaseTable:
         for index in range(SLOTS):
             self.revoke_slot(index)
 
-    def revoke_slot(self, index: int) -> None:
+    def revoke_slot(self, index: int, cause: Bar = Bar.NONE) -> None:
         """End the present lease of a slot. Only the root does."""
+        self._causes[index] = cause
         self._revoked[index] = self.serials[index]
 
+    def cause_of(self, index: int) -> Bar:
+        """Why the root ended the last lease of a slot that it ended: `Bar.NONE` for a command to stop."""
+        return Bar(self._causes[index])
+
     def bar(self, index: int, bar: Bar) -> None:
-        """Let no lease of a slot count until `unbar`, and end the present one. Only the root does; an emergency stop stays."""
-        if self.bars[index] != Bar.ESTOP:
+        """Let no lease of a slot count until `unbar`, and end the present one. Only the root does; a final bar stays."""
+        if self.bars[index] not in _FINAL:
             self.bars[index] = bar
-        self.revoke_slot(index)
+        self.revoke_slot(index, bar)
 
     def bar_all(self, bar: Bar) -> None:
         """Bar every slot."""
@@ -271,8 +288,8 @@ class LeaseTable:
             self.bar(index, bar)
 
     def unbar(self, index: int) -> None:
-        """Let leases of a slot count again, unless there was an emergency stop. Only the root does."""
-        if self.bars[index] != Bar.ESTOP:
+        """Let leases of a slot count again, unless the bar is final. Only the root does."""
+        if self.bars[index] not in _FINAL:
             self.bars[index] = Bar.NONE
 
     def bar_of(self, index: int) -> Bar:

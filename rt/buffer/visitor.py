@@ -25,7 +25,7 @@ from rt import log
 from rt.buffer.arena import Arena
 from rt.buffer.bells import FIRST_VISITOR_SEAT, SEATS, Bells
 from rt.buffer.doorbell import Doorbell
-from rt.buffer.lease import LeaseTable
+from rt.buffer.lease import Bar, LeaseTable
 from rt.errors import DeviceBufferError
 from rt.instance import is_file
 
@@ -139,11 +139,12 @@ class VisitorDesk:
                 return
             seat = min(self._free)
             self._free.remove(seat)
+            self._leases.unbar(seat)
             try:
                 await self._welcome(connection, seat, self._arena.fd, self._doorbell.fd, *self._bells.fds)
                 await connection.recv(1)  # ends when the visitor does
             finally:
-                self._leases.revoke_slot(seat)
+                self._leases.bar(seat, Bar.IDLE)
                 self._leases.end_visit(seat)
                 self._doorbell.ring()
                 self._free.add(seat)

@@ -3,8 +3,9 @@
 Idle, it is stamped twice a second, which costs next to nothing. While a lease is held it is stamped every 20 ms, so that the
 device process notices within 100 ms that the root stands still. The device process rings the root when devices begin to move.
 
-Invariant: a root that stood still for so long that the devices were disabled ends every lease before it stamps again, so that
-nothing moves again by itself.
+Invariant: a root that stood still for `LONGEST_DELAY` ends every lease before it stamps again, so that nothing moves again by itself.
+After a shorter silence, from 100 ms on, the devices are disabled and a mode may drive on; each time counts as a cut-off of the mode
+(`rt.executor.lease`).
 """
 
 from typing import Final

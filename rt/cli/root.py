@@ -21,7 +21,6 @@ from rt.brake.heartbeat import Heartbeat
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.clock import boottime_ns
-from rt.buffer.lease import Bar
 from rt.buffer.visitor import NAME as VISITORS
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.beat import beat
@@ -147,8 +146,7 @@ class Root:
 
     def _end_leases(self) -> None:
         """Stop all motion before the children stop one after another: a command such as `rt write` holds a lease too."""
-        self._leases.bar_all(Bar.IDLE)
-        self._doorbell.ring()
+        self._dispatcher.close()
 
     def _forget_devices(self) -> None:
         """Without the device process nobody knows the devices' values: let nobody go on with the old ones."""

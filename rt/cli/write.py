@@ -13,7 +13,7 @@ import click
 import trio
 
 from rt.buffer import Doorbell, Lease
-from rt.buffer.lease import TIMEOUT
+from rt.buffer.lease import TIMEOUT, Bar
 from rt.cli import candidates, link
 from rt.cli.device import UID_HELP, Device, Devices
 from rt.cli.ending import run_until_signal
@@ -127,7 +127,8 @@ class _Driver:
     async def drive(self, values: dict[str, Any], watch: Callable[[], Awaitable[None]]) -> None:
         """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled."""
         if not self._lease.begin():
-            raise DeviceError("the robot was stopped by an emergency stop: nothing moves until it is started again")
+            why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
+            raise DeviceError(f"the robot was stopped {why}: nothing moves until it is started again")
         self._doorbell.ring()
         try:
             async with trio.open_nursery() as nursery:

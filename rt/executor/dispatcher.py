@@ -21,10 +21,10 @@ from rt.buffer.lease import Bar
 from rt.errors import DeviceError, ExecutionError
 from rt.executor import commands
 from rt.executor.commands import Mode, Requests, RequestSpec
-from rt.executor.pool import SEATS, ExecutorPool
+from rt.executor.pool import SEATS, Assignment, ExecutorPool
 from rt.remote import Bounds, Handler, route
 from rt.remote.caller import Caller, caller
-from rt.supervisor.child import Child
+from rt.text import clip
 
 LOAD_LIMIT: Final = 12.0
 """How long a process may take to load the team's code (s); it aborts an import before."""
@@ -37,6 +37,8 @@ EXIT_LIMIT: Final = 0.1
 _MESSAGE_PAUSE: Final = 0.01
 """Least time (s) between two messages of a process, which sends two of them unless team code floods its channel."""
 _PATH_MAX: Final = 4096
+_TEXT_MAX: Final = 4096
+_IDLE: Final = "the robot was told to be idle"
 STILL_LIMIT: Final = 0.5
 """How long the devices may take to be told to stop (s)."""
 _STILL_PAUSE: Final = 0.002
@@ -48,7 +50,7 @@ class _Session:
     """A mode in its process, as the root sees it.
 
     Attributes:
-        child: The process.
+        process: Where it runs.
         mode: The mode.
         answered: Set when the code is loaded or refused.
         path: The file of the team's code, once it is loaded.
@@ -57,8 +59,8 @@ class _Session:
         gone: Set when the process has closed its channel.
     """
 
-    def __init__(self, child: Child, mode: Mode) -> None:
-        self.child = child
+    def __init__(self, process: Assignment, mode: Mode) -> None:
+        self.process = process
         self.mode = mode
         self.answered = trio.Event()
         self.path = ""
@@ -69,7 +71,7 @@ class _Session:
     @property
     def seat(self) -> int:
         """The seat of the process, whose slot of the lease table is open while the mode runs."""
-        return SEATS[self.child.spec.name]
+        return SEATS[self.process.child.spec.name]
 
     def take(self, data: bytes) -> None:
         """Take a message of the process.
@@ -156,9 +158,9 @@ class Dispatcher(Handler):
         self._nursery: trio.Nursery | None = None
         self._session: _Session | None = None
         self._hint: str | None = None
+        self._closed = False
         self._log = log.get_logger()
-        for seat in SEATS.values():
-            leases.bar(seat, Bar.IDLE)
+        leases.bar_all(Bar.IDLE)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the modes until cancelled; then no device can move any more."""
@@ -169,6 +171,12 @@ class Dispatcher(Handler):
                 await trio.sleep_forever()
         finally:
             self._stop_motion()
+
+    def close(self) -> None:
+        """Let nothing move any more, for the end of the robot. Returns at once."""
+        self._closed = True
+        self._leases.bar_all(Bar.STOPPING)
+        self._doorbell.ring()
 
     def driver_changed(self) -> None:
         """Let teleop move devices, or not: the driver is live now, or no longer. Returns at once."""
@@ -199,10 +207,13 @@ class Dispatcher(Handler):
             DeviceError: The device process has not confirmed in time that the devices have been told to stop.
         """
         self._stop_motion()
+        session = self._session
+        if session is not None:
+            self._close(session, _IDLE)  # before anything else runs: nothing opens its slot again
         for scope in self._begins:
-            scope.cancel("the robot was told to be idle")
+            scope.cancel(_IDLE)
         async with self._changing:
-            await self._end("the robot was told to be idle", within=END_LIMIT)
+            await _gone(session, within=END_LIMIT)
         with trio.move_on_after(STILL_LIMIT):
             while self._is_moving():  # noqa: ASYNC110 - the device process states it in shared memory
                 await trio.sleep(_STILL_PAUSE)
@@ -222,8 +233,11 @@ class Dispatcher(Handler):
         return (Mode.IDLE if self._session is None else self._session.mode).name.lower()
 
     @route(starts=True, limit=math.inf, bounds=EXECUTE_BOUNDS)
-    async def execute(self, requests: Requests, block: bool = False, enable_gamepads: bool = True) -> None:
+    async def execute(self, requests: Requests, block: bool = False, enable_gamepads: bool = True) -> str | None:
         """Execute functions of the team's code in order; when all have been executed, the robot is idle.
+
+        With gamepads they move devices only while the driver is live, as in teleop. The result says what the driver has to do before
+        anything moves, or is null.
 
         Args:
             requests: What to execute: func (a name), args, timeout (s), periodic.
@@ -240,6 +254,7 @@ class Dispatcher(Handler):
             await session.over.wait()
             if session.error is not None:
                 raise session.error
+        return self._hint
 
     async def _begin_standard(self, mode: Mode, prefix: str, *, gamepads: bool) -> None:
         specs = [RequestSpec(f"{prefix}_setup"), RequestSpec(f"{prefix}_main", periodic=True)]
@@ -250,6 +265,8 @@ class Dispatcher(Handler):
             raise
 
     async def _begin(self, mode: Mode, specs: Sequence[RequestSpec], *, gamepads: bool, partial: bool) -> _Session:
+        if self._closed:
+            raise ExecutionError("the robot is being stopped")
         refusal = None if self.driver is None else self.driver.may_command(caller())
         if refusal is not None:
             raise ExecutionError(refusal)
@@ -262,13 +279,13 @@ class Dispatcher(Handler):
                     return await self._open(mode, commands.encode(prepare))
             finally:
                 self._begins.discard(scope)
-        raise ExecutionError(f"{mode.name.lower()} has not begun: the robot was told to be idle")
+        raise ExecutionError(f"{mode.name.lower()} has not begun: {_IDLE}")
 
     async def _open(self, mode: Mode, prepare: bytes) -> _Session:
         """Load the team's code in a process and let the mode begin; a cancel ends the process."""
         assert self._nursery is not None, "a dispatcher is running while it serves"
         session = _Session(await self._pool.acquire(), mode)
-        channel = session.child.channel
+        channel = session.process.child.channel
         assert channel is not None, "a process that is free has its channel"
         try:
             self._nursery.start_soon(self._attend, session, channel)
@@ -307,11 +324,13 @@ class Dispatcher(Handler):
             session.finish(ExecutionError("the process that ran the team's code has ended"))
             self._leave(session)
             with trio.move_on_after(EXIT_LIMIT):  # if it has crashed, that is what its supervisor is to see
-                await self._pool.ended(session.child)
+                await self._pool.ended(session.process)
             self._close(session, "it has closed its channel")
 
     def _permit(self, session: _Session) -> None:
         """Let a mode move devices, unless its driver is silent."""
+        if self._closed:
+            return
         if self._driven_by_gamepad(session.mode) and not (self.driver is not None and self.driver.is_live):
             self._leases.bar(session.seat, Bar.DRIVER)
             self._doorbell.ring()
@@ -341,16 +360,24 @@ class Dispatcher(Handler):
         """End a mode and its process; idempotent."""
         self._leave(session)
         session.finish(ExecutionError(f"{session.mode.name.lower()} was ended: {reason}"))
-        self._pool.recycle(session.child, reason)
+        self._pool.recycle(session.process, reason)
 
     async def _end(self, reason: str, *, within: float) -> None:
         """End the mode that runs, and wait so long (s) for its process to end."""
         session = self._session
         if session is not None:
             self._close(session, reason)
-            with trio.move_on_after(within, shield=True):
-                await session.gone.wait()
+        await _gone(session, within=within)
+
+
+async def _gone(session: _Session | None, *, within: float) -> None:
+    """Wait so long (s) for the process of a mode to end."""
+    if session is not None:
+        with trio.move_on_after(within, shield=True):
+            await session.gone.wait()
 
 
 def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:
-    return ExecutionError(message, **context)
+    """The error of a process, whose texts may be of team code: bounded."""
+    plain = {clip(key): clip(value) if isinstance(value, str) else value for key, value in context.items()}
+    return ExecutionError(clip(message, _TEXT_MAX), **plain)

@@ -37,6 +37,7 @@ STOPPED: Final = "the robot was told to stop"
 
 _NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
 _LATE: Final = "the team's code kept the event loop from running: every device was disabled"
+_ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
 _STOOD_STILL: Final = "the process was stopped or did not get to run: every device was disabled"
 
 
@@ -170,9 +171,8 @@ class LeaseKeeper:
             self._holding = False
             if not self._lease.revoked:
                 gap = now - before
-                if gap >= TIMEOUT:
-                    self._count(_LATE, gap=min(gap, now - self._granted))
-            elif self._lease.bar is not Bar.DRIVER:
+                self._count(_LATE if gap >= TIMEOUT else _ROOT_LATE, gap=min(gap, now - self._granted))
+            elif self._lease.cause is not Bar.DRIVER:
                 self._end(STOPPED)
             if self._closed:
                 return

@@ -4,7 +4,7 @@ A process runs one mode. When that is over, the process is ended and another is 
 the other one is busy, so an idle robot has one executor process.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -23,6 +23,18 @@ READY_LIMIT: Final = 15.0
 """How long a mode waits for a process that is ready (s)."""
 
 
+class Assignment(NamedTuple):
+    """A process that is kept for one mode.
+
+    Attributes:
+        child: The child that it is a process of.
+        pid: The process.
+    """
+
+    child: Child
+    pid: int | None
+
+
 class ExecutorPool:
     """Finds a process for each mode.
 
@@ -37,20 +49,25 @@ class ExecutorPool:
         self._busy: dict[Child, int | None] = {}
         self._news = trio.Event()
 
-    async def acquire(self) -> Child:
+    async def acquire(self) -> Assignment:
         """Wait for a process that is ready, and keep it for one mode; then `recycle` it.
+
+        An executor that has failed for good is started again: code that has been corrected may run.
 
         Raises:
             ExecutionError: None gets ready in time; the message says why.
         """
+        if self._executor.status.state is State.FAILED:
+            self._executor.feed(Start("a mode begins"))
         with trio.move_on_after(READY_LIMIT):
             while (child := self._free()) is None:
                 if self._executor.status.state is State.FAILED:
                     break
                 await self._news.wait()
             else:
-                self._busy[child] = child.status.pid
-                return child
+                assignment = Assignment(child, child.status.pid)
+                self._busy[child] = assignment.pid
+                return assignment
         status = self._executor.status
         raise ExecutionError(f"no process can run the team's code: the executor is {status.state} ({status.reason})")
 
@@ -59,15 +76,17 @@ class ExecutorPool:
         if self._executor in self._busy:
             self._standby.feed(Start("the executor runs a mode"))
 
-    async def ended(self, child: Child) -> None:
+    async def ended(self, assignment: Assignment) -> None:
         """Wait until the process of a mode has ended."""
-        while child in self._busy and child.status.pid == self._busy[child]:
+        child, pid = assignment
+        while self._busy.get(child) == pid == child.status.pid:
             await self._news.wait()
 
-    def recycle(self, child: Child, reason: str) -> None:
+    def recycle(self, assignment: Assignment, reason: str) -> None:
         """End a process whose mode is over, unless it has ended by itself; idempotent."""
-        if child in self._busy:
-            pid = self._busy.pop(child)
+        child, pid = assignment
+        if child in self._busy and self._busy[child] == pid:
+            del self._busy[child]
             if child is self._standby:
                 child.feed(Stop(reason))
             elif child.status.pid == pid:

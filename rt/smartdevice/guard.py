@@ -29,11 +29,12 @@ _BARRED: Final = {
     Bar.IDLE: "the mode has ended",
     Bar.DRIVER: "the driver's station is silent",
     Bar.ESTOP: "emergency stop",
+    Bar.STOPPING: "the robot is being stopped",
 }
 _SILENT: Final = "the lease was not renewed in time"
 _ROOTLESS: Final = "the root does not answer"
 _STOPPING: Final = "this process stops"
-_ORDERLY: Final = frozenset({_RELEASED, _REPLACED, _REVOKED, _STOPPING, _BARRED[Bar.IDLE]})
+_ORDERLY: Final = frozenset({_RELEASED, _REPLACED, _REVOKED, _STOPPING, _BARRED[Bar.IDLE], _BARRED[Bar.STOPPING]})
 _SLACK: Final = 0.0005
 """How much later than a stamp's expiry the guard looks, in s: a look that comes too early has to be repeated."""
 
@@ -42,6 +43,7 @@ _BARRED_NOW: Final = {
     Bar.IDLE: "no mode is running that may move them",
     Bar.DRIVER: "the mode waits for its driver: no gamepad sends, or its sticks have not been at rest since",
     Bar.ESTOP: "emergency stop",
+    Bar.STOPPING: "the robot is being stopped",
 }
 _ENDED: Final = "the lease under which they were written has ended"
 _BURST: Final = 20
@@ -130,7 +132,7 @@ class SafetyGuard:
         current = self._leases.current()
         known = [holder for holder in current if marks >> holder.mark & 1]
         seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
-        for bar in (Bar.ESTOP, Bar.DRIVER, Bar.IDLE):
+        for bar in (Bar.ESTOP, Bar.STOPPING, Bar.DRIVER, Bar.IDLE):
             if any(self._leases.bar_of(seat) is bar for seat in seats):
                 return _BARRED_NOW[bar]
         if marks == ALL_MARKS or not known:
@@ -154,6 +156,8 @@ class SafetyGuard:
             self._lapse(ended)
         else:
             self._note_holders()
+            if not self._armed and self._leases.held and not self._leases.root_alive():
+                self._on_arm()  # the root stamps seldom while it knows of no lease
 
     def shut(self) -> None:
         """Let nothing move any more, whatever the leases say; for the end of this process."""
@@ -247,7 +251,7 @@ class SafetyGuard:
         revoked = [holder for holder in last if self._leases.was_revoked(holder)]
         silent = [holder for holder in last if self._leases.lapse(holder)]
         if revoked:
-            return _BARRED.get(self._leases.bar_of(revoked[0].slot), _REVOKED)
+            return _BARRED.get(self._leases.cause_of(revoked[0].slot), _REVOKED)
         if silent:
             return self._cause()
         return _RELEASED if last else _REPLACED

@@ -81,7 +81,7 @@ def test_lease_that_began_before_a_revocation_is_not_brought_back_by_a_late_stam
         assert not table.fresh()
 
 
-@pytest.mark.parametrize("bar", [lease.Bar.IDLE, lease.Bar.DRIVER, lease.Bar.ESTOP])
+@pytest.mark.parametrize("bar", [bar for bar in lease.Bar if bar])
 def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
     with LeaseTable.open(prefix) as table:
         table.beat()
@@ -95,13 +95,15 @@ def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
         assert table.fresh() == 1 << other.mark
         table.unbar(0)
         assert not slot.renew(), "what the bar ended does not continue"
-        assert slot.begin() == (bar is not lease.Bar.ESTOP)
+        assert slot.begin() == (bar not in {lease.Bar.ESTOP, lease.Bar.STOPPING})
+        assert slot.cause is bar
 
 
-def test_emergency_stop_bars_every_slot_for_good(prefix: str) -> None:
+@pytest.mark.parametrize("bar", [lease.Bar.ESTOP, lease.Bar.STOPPING])
+def test_final_bar_stays(prefix: str, bar: lease.Bar) -> None:
     with LeaseTable.open(prefix) as table:
         table.beat()
-        table.bar_all(lease.Bar.ESTOP)
+        table.bar_all(bar)
         for index in range(lease.SLOTS):
             table.bar(index, lease.Bar.IDLE)
             table.unbar(index)

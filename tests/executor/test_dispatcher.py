@@ -11,11 +11,12 @@ import trio
 
 from rt.buffer import Doorbell, LeaseTable
 from rt.buffer.bells import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
-from rt.buffer.lease import Bar
+from rt.buffer.lease import SLOTS, Bar
 from rt.errors import DeviceError, ExecutionError
 from rt.executor import commands, dispatcher
 from rt.executor.commands import Go, Loaded, Mode, Over, Prepare, Refused, RequestSpec
 from rt.executor.dispatcher import Dispatcher
+from rt.executor.pool import Assignment
 from rt.remote.caller import Caller
 
 PATIENCE = 30
@@ -58,15 +59,16 @@ class Pool:
         await trio.lowlevel.checkpoint()
         if not self.free:
             raise ExecutionError("no process can run the team's code: the executor is backoff (exited with code 1)")
-        return self.free.pop(0)
+        return SimpleNamespace(child=self.free.pop(0), pid=1)
 
     def prepare_next(self) -> None:
         pass
 
-    async def ended(self, _child: Process) -> None:
+    async def ended(self, _process: Assignment) -> None:
         await trio.lowlevel.checkpoint()
 
-    def recycle(self, child: Process, reason: str) -> None:
+    def recycle(self, process: Any, reason: str) -> None:
+        child = process.child
         if not child.ended:
             child.end()
         child.ended.append(reason)
@@ -177,6 +179,7 @@ async def test_idle_ends_every_lease_before_it_waits_for_the_process(prefix: str
     async with open_stage(prefix) as stage:
         process = await stage.begin()
         process.end = lambda: None  # type: ignore[method-assign]  # it is stopped, or spins
+        stage.leases.unbar(FIRST_VISITOR_SEAT)  # as the desk does for a visitor
         visitor = stage.leases.slot(FIRST_VISITOR_SEAT)
         assert visitor.begin()
         assert stage.drives(EXECUTOR_SEAT)
@@ -418,3 +421,67 @@ async def test_a_flood_of_messages_keeps_no_other_task_from_running(prefix: str)
         with trio.fail_after(PATIENCE):
             await stage.dispatcher.idle()
         assert stage.dispatcher.mode() == "idle"
+
+
+async def test_a_driver_who_becomes_live_while_the_robot_becomes_idle_opens_nothing(prefix: str) -> None:
+    async with open_stage(prefix, needs_driver=True) as stage:
+        await stage.begin("teleop")
+
+        async def come() -> None:
+            for _ in range(20):
+                stage.drive(live=True)
+                assert not stage.drives(EXECUTOR_SEAT)
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.dispatcher.idle)
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(come)
+
+
+async def test_a_robot_that_is_being_stopped_moves_nothing_and_begins_no_mode(prefix: str) -> None:
+    async with open_stage(prefix, needs_driver=True) as stage:
+        await stage.begin("teleop")
+        stage.drive(live=True)
+        assert stage.drives(EXECUTOR_SEAT)
+        stage.dispatcher.close()
+        assert not stage.drives(EXECUTOR_SEAT)
+        stage.drive(live=True)
+        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(FIRST_VISITOR_SEAT)
+        with pytest.raises(ExecutionError, match="is being stopped"):
+            await stage.dispatcher.auto()
+
+
+async def test_at_first_no_slot_is_open(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        assert not any(stage.drives(seat) for seat in range(SLOTS))
+
+
+async def test_execute_says_what_the_driver_has_to_do(prefix: str) -> None:
+    async with open_stage(prefix, needs_driver=True) as stage:
+        answers: list[str | None] = []
+
+        async def execute() -> None:
+            answers.append(await stage.dispatcher.execute([RequestSpec("spin")]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(execute)
+            await stage.processes[0].hears(Prepare)
+            await stage.processes[0].say(Loaded("studentcode.py"))
+        assert answers == ["no gamepad is connected"]
+
+
+async def test_what_team_code_says_is_clipped(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = stage.processes[0]
+
+        async def refuse() -> None:
+            await process.hears(Prepare)
+            await process.say(Refused("x" * 100_000, {"file": "y" * 10_000}))
+
+        stage.nursery.start_soon(refuse)
+        with pytest.raises(ExecutionError) as caught:
+            await stage.dispatcher.auto()
+        assert len(caught.value.message) < 5000
+        assert len(caught.value.context["file"]) < 5000

@@ -11,6 +11,8 @@ from rt.buffer.lease import TIMEOUT, Bar
 from rt.executor import lease as module
 from rt.executor.lease import GAP_LIMIT, LeaseKeeper
 
+CUTOFFS = 3
+
 
 class Bench:
     """A keeper whose clocks the test sets, and the table that its lease stands in."""
@@ -46,7 +48,7 @@ def bench(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 @contextlib.contextmanager
-def open_bench(prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int = 3) -> Iterator[Bench]:
+def open_bench(prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int = CUTOFFS) -> Iterator[Bench]:
     bell = Doorbell()
     with LeaseTable.open(prefix) as table:
         yield Bench(table, bell, monkeypatch, cutoffs)
@@ -182,3 +184,25 @@ def test_a_lapse_that_the_device_process_saw_is_begun_again(bench: Bench) -> Non
     bench.run(0.05)
     assert bench.moves
     assert not bench.ended
+
+
+def test_a_driver_who_is_silent_between_two_beats_ends_no_mode(bench: Bench) -> None:
+    bench.run(1)
+    bench.table.bar(EXECUTOR_SEAT, Bar.DRIVER)  # control was handed over, and the next driver's sticks were at rest
+    bench.table.unbar(EXECUTOR_SEAT)
+    assert not bench.moves
+    bench.run(0.1)
+    assert bench.moves
+    assert not bench.ended
+
+
+def test_a_root_that_is_late_again_and_again_ends_the_mode(bench: Bench) -> None:
+    for _ in range(CUTOFFS):
+        assert not bench.ended
+        bench.run(0.3)
+        bench.table.beat()
+        (holder,) = bench.table.holders()
+        bench.table.lapse(holder)
+        bench.keeper.beat()
+    assert bench.ended
+    assert not bench.moves
