@@ -4,6 +4,7 @@ Invariant: the first events are logged at once, a flood is logged at a steady lo
 newest event is logged in the end.
 """
 
+import math
 import time
 from collections.abc import Callable, Hashable
 from typing import Any, Final
@@ -41,6 +42,10 @@ class Bucket:
         self.tokens = min(self._burst, self.tokens + max(0.0, now - self._time) / self._interval)
         self._time = max(now, self._time)
         return self.tokens
+
+    def due(self, now: float) -> float:
+        """When the bucket holds at least one token."""
+        return now + max(0.0, 1 - self.refill(now)) * self._interval
 
     @property
     def full(self) -> bool:
@@ -123,13 +128,25 @@ class Throttle:
         write(event, **context, **({"suppressed": count} if count else {}))
         return True
 
-    def flush(self) -> None:
-        """Log the newest suppressed event of each class whose next event is due; call this at an interval."""
+    @property
+    def due(self) -> float:
+        """When `flush` has an event to log; infinite while none is suppressed."""
+        if not self._suppressed:
+            return math.inf
+        now = self._clock()
+        return min(max(bucket.due(now) for bucket in each.buckets) for each in self._suppressed.values())
+
+    def flush(self, *, always: bool = False) -> None:
+        """Log the newest suppressed event of each class whose next event is due; call this at an interval or at `due`.
+
+        Args:
+            always: Whether to log those too whose next event is not due, as at the end of a process.
+        """
         if not self._suppressed:
             return
         now = self._clock()
         for key, suppressed in list(self._suppressed.items()):
-            if min(bucket.refill(now) for bucket in suppressed.buckets) >= 1:
+            if always or min(bucket.refill(now) for bucket in suppressed.buckets) >= 1:
                 for bucket in suppressed.buckets:
                     bucket.tokens -= 1
                 del self._suppressed[key]

@@ -1,5 +1,6 @@
 """A throttle logs the first events, bounds a flood, counts what it suppresses and logs the newest event in the end."""
 
+import math
 from typing import Any
 
 from hypothesis import given
@@ -108,3 +109,33 @@ def test_every_event_is_logged_or_counted_within_the_rate(steps: list[tuple[floa
     for port in "ab":
         times = [time for time, event in log.events if event["port"] == port and time <= end]
         assert len(times) <= burst + end / 5
+
+
+def test_due_is_the_time_at_which_flush_logs() -> None:
+    log = Log()
+    limited = log.throttle("port", burst=1, interval=5, total_burst=2, total_interval=8)
+    assert limited.due == math.inf
+    for port in "aab":
+        limited.log(log.write, "gone", port=port)
+    assert limited.due == 8  # all ports share one more limit
+    limited.log(log.write, "gone", port="c")
+    log.now = 5
+    limited.flush()
+    assert len(log.events) == 2
+    assert limited.due == 8
+    log.now = 8
+    limited.flush()
+    assert log.events[-1] == (8, {"event": "gone", "port": "a"})
+    log.now = limited.due
+    limited.flush()
+    assert log.events[-1] == (16, {"event": "gone", "port": "c"})
+    assert limited.due == math.inf
+
+
+def test_flush_at_the_end_logs_what_is_not_due() -> None:
+    log = Log()
+    limited = log.throttle(burst=1, interval=5)
+    for number in range(3):
+        limited.log(log.write, "gone", number=number)
+    limited.flush(always=True)
+    assert log.events[1:] == [(0, {"event": "gone", "number": 2, "suppressed": 1})]
