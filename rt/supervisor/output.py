@@ -5,6 +5,7 @@ of it gives the event loop back every few lines; and what is kept is bounded. On
 child's own log; a line of stdout or stderr is text, whatever it looks like.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -142,7 +143,7 @@ class Output:
     async def _receive(self, stream: trio.abc.ReceiveStream) -> bytes | bytearray:
         """The next piece of a stream; meanwhile what was suppressed, or dumped, is told when it is time."""
         while self._log is not None and self._log.waits:
-            with trio.move_on_after(DUMP_TIME if self._log.is_dumping else TELL_INTERVAL):
+            with trio.move_on_after(self._log.pause):
                 return await stream.receive_some(_CHUNK)
             self._log.tell()
         return await stream.receive_some(_CHUNK)
@@ -176,14 +177,18 @@ class ChildLog:
         self._log = log.get_logger(child=child)
 
     @property
-    def is_dumping(self) -> bool:
-        """Whether a traceback dump has begun and was not told yet."""
-        return self._dump.active
-
-    @property
     def waits(self) -> bool:
         """Whether there is something to `tell` when it is time."""
-        return self._dump.active or bool(self._text.suppressed + self._events.suppressed)
+        return self.pause < math.inf
+
+    @property
+    def pause(self) -> float:
+        """How long it takes until there is something to `tell`, in s; infinite if there is nothing."""
+        if self._dump.active:
+            return DUMP_TIME
+        if self._text.suppressed + self._events.suppressed:
+            return TELL_INTERVAL
+        return max(self._throttle.due - time.monotonic(), DUMP_TIME)
 
     def line(self, _child: str, stream: str, line: str) -> None:
         """Hand a line on, or count it."""
@@ -199,10 +204,11 @@ class ChildLog:
         self.tell()
 
     def tell(self, *, always: bool = False) -> None:
-        """Log what was dumped, and how many lines were suppressed, if it is time, or always."""
+        """Log what was dumped or throttled, and how many lines were suppressed, if it is time, or always."""
         now = time.monotonic()
         if self._dump.active and (always or now - self._dumped >= DUMP_TIME):
             self._tell_stall(self._dump.finish())
+        self._throttle.flush(always=always)
         count = self._text.suppressed + self._events.suppressed
         if count and (always or now - self._told >= TELL_INTERVAL):
             self._told = now

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from rt import log
 from rt.log.stamp import now
+from rt.log.throttle import Throttle
 from rt.protocol.logevent import CUT
+from rt.supervisor import output as supervisor_output
 from rt.supervisor.output import LOG, MAX_LINE, TAIL, TEXT_LINES, ChildLog, LineCutter, Output, log_line
 
 
@@ -220,3 +223,57 @@ def test_no_field_of_a_program_is_an_error(events: list[Any], field: str) -> Non
 def test_empty_lines_are_left_out(events: list[Any]) -> None:
     log_line("executor", "stdout", "  ")
     assert not events
+
+
+def stall(func: str) -> bytes:
+    """What a process writes when a function of the team keeps its event loop from running."""
+    return (
+        "Timeout (0:00:00.750000)!\nThread 0x00007fca741a56c0 (most recent call first):\n"
+        f'  File "/home/team/robot.py", line 2 in {func}\n'
+    ).encode()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.005)
+
+
+async def dumped(send: trio.abc.SendStream, output: Output, func: str) -> None:
+    """Send a dump and wait until its end is recognized."""
+    child_log = output._log
+    assert child_log is not None
+    await send.send_all(stall(func))
+    await trio.testing.wait_all_tasks_blocked()
+    await until(lambda: not child_log._dump.active)
+
+
+def named(events: list[Any]) -> list[str]:
+    return [event["func"] for event in events if "func" in event]
+
+
+async def test_newest_suppressed_stall_is_logged_while_the_process_runs(
+    events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_output, "Throttle", lambda: Throttle(burst=1, interval=0.3))
+    send, receive = trio.testing.memory_stream_one_way_pair()
+    output = Output("executor", log_line)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(output.drain, receive, LOG)
+        for func in ("first", "second", "third"):
+            await dumped(send, output, func)
+        await until(lambda: named(events) == ["first", "third"])
+        await trio.testing.wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+        nursery.cancel_scope.cancel()
+
+
+async def test_newest_suppressed_stall_is_logged_at_the_end_of_the_process(events: list[Any]) -> None:
+    send, receive = trio.testing.memory_stream_one_way_pair()
+    output = Output("executor", log_line)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(output.drain, receive, LOG)
+        for number in range(10):
+            await dumped(send, output, f"number_{number}")
+        await send.aclose()
+    assert named(events) == [*(f"number_{number}" for number in range(5)), "number_9"]
