@@ -14,7 +14,7 @@ from rt import log
 from rt.broker.commander import HANDOVER, Arbiter, Refusal, Sender
 from rt.broker.driver import SILENCE, Driver, State
 from rt.errors import RemoteCallError
-from rt.log.throttle import Throttle
+from rt.log.throttle import Throttle, Write
 from rt.protocol.control import GamepadState
 from rt.remote.caller import Caller
 
@@ -25,6 +25,11 @@ COMPLAINT_INTERVAL = 1.0
 """Least time (s) between two log events about refused stations."""
 REPEAT_INTERVAL = 60.0
 """Time (s) after which a station that is still refused is logged again."""
+_STATE_BURST = 10
+_STATE_INTERVAL = 2.0
+_CONTROL = "control"
+_STATE = "state"
+_WAITING = "waiting for the sticks to be at rest"
 
 _REASONS = {
     State.ABSENT: "no driver has control",
@@ -84,12 +89,14 @@ class Driving:
         driver: The state machine of the driver; to be read only.
         arbiter: Who is in control; to be read only.
         is_revoked: Says whether a station's key is revoked; control ends with the key.
+        on_suppressed: Called when a log event was suppressed, so that `flush` has something to do at `flush_due`.
     """
 
     def __init__(self) -> None:
         self.driver = Driver()
         self.arbiter = Arbiter()
         self.is_revoked: Callable[[str], bool] = lambda _: False
+        self.on_suppressed: Callable[[], None] = lambda: None
         self._listeners: list[Listener] = []
         self._forgetters: list[Callable[[], None]] = []
         self._log = log.get_logger()
@@ -103,6 +110,7 @@ class Driving:
             clock=trio.current_time,
         )
         self._handovers = Throttle(clock=trio.current_time)
+        self._states = Throttle(burst=_STATE_BURST, interval=_STATE_INTERVAL, clock=trio.current_time)
 
     @property
     def is_live(self) -> bool:
@@ -129,6 +137,16 @@ class Driving:
         """When `tick` is due."""
         return self.driver.deadline
 
+    @property
+    def flush_due(self) -> float:
+        """When `flush` has an event to log; infinite while none is suppressed."""
+        return min(throttle.due for throttle in (self._refusals, self._handovers, self._states))
+
+    def flush(self, *, always: bool = False) -> None:
+        """Log the newest suppressed event of each class, if its time has come or always."""
+        for throttle in (self._refusals, self._handovers, self._states):
+            throttle.flush(always=always)
+
     def listen(self, listener: Listener) -> None:
         """Call a function whenever the driver becomes live or ceases to be; it may neither wait nor raise."""
         self._listeners.append(listener)
@@ -146,7 +164,8 @@ class Driving:
         before = self.driver.state
         self.driver.begin(trio.current_time())
         if before is self.driver.state is State.WAITING:
-            self._log_waiting()  # a person who begins the mode has to know
+            # Not suppressed: a person who begins the mode has to know.
+            self._log.info(_WAITING, station=self._name())
         self._settle(before)
         return self.hint
 
@@ -179,14 +198,16 @@ class Driving:
             self._leave(before)
         refusal = self.arbiter.judge(sender, now)
         if refusal is not None:
-            self._refusals.log(self._log.warning, "gamepad update refused", station=refusal.you, commander=refusal.by)
+            warn = self._log.warning
+            if not self._refusals.log(warn, "gamepad update refused", station=refusal.you, commander=refusal.by):
+                self.on_suppressed()
             raise ControlRefusedError(refusal)
 
     def admit(self, sender: Sender) -> None:
         """Note the sender of an update that nothing has refused, before the update is stored; control may change hands."""
         before = self.driver.state
         if self.arbiter.accept(sender, trio.current_time()):
-            self._handovers.log(self._log.info, "control taken", station=sender.name)
+            self._note_handover(self._log.info, "control taken", station=sender.name)
             self._leave(before)
 
     def update(self, states: Mapping[int, GamepadState]) -> None:
@@ -218,7 +239,7 @@ class Driving:
         if former is not None and former.is_same(sender):
             return
         self.arbiter.take(sender, now)
-        self._handovers.log(
+        self._note_handover(
             self._log.warning,
             "control taken over",
             station=sender.name,
@@ -242,7 +263,7 @@ class Driving:
         before = self.driver.state
         former = self.arbiter.release(now)
         if former is not None:
-            self._handovers.log(self._log.warning, "control released", station=former.name, by=_text(caller.peer))
+            self._note_handover(self._log.warning, "control released", station=former.name, by=_text(caller.peer))
         self._leave(before)
 
     def report(self) -> CommanderReport:
@@ -293,18 +314,24 @@ class Driving:
         name = self._name()
         if state is State.SILENT:
             self._was_silent = True
-            self._log.warning("driver silent", station=name, silence=SILENCE)
+            self._note_state(self._log.warning, "driver silent", station=name, silence=SILENCE)
         elif state is State.WAITING:
-            self._log_waiting()
+            self._note_state(self._log.info, _WAITING, station=name)
         elif state is State.LIVE:
-            self._log.info("driver live again" if self._was_silent else "driver live", station=name)
+            self._note_state(self._log.info, "driver live again" if self._was_silent else "driver live", station=name)
             self._was_silent = False
         if (state is State.LIVE) != (before is State.LIVE):
             for listener in self._listeners:
                 listener(state is State.LIVE, self.reason)
 
-    def _log_waiting(self) -> None:
-        self._log.info("waiting for the sticks to be at rest", station=self._name())
+    def _note_handover(self, write: Write, event: str, **context: object) -> None:
+        if not self._handovers.log(write, event, _CONTROL, **context):
+            self.on_suppressed()
+
+    def _note_state(self, write: Write, event: str, **context: object) -> None:
+        # The events of one class share a bucket, so that the newest one states the present state.
+        if not self._states.log(write, event, _STATE, **context):
+            self.on_suppressed()
 
     def _name(self) -> str | None:
         commander = self.arbiter.commander(trio.current_time())

@@ -134,7 +134,7 @@ async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
     ):
         sender.connect(("127.0.0.1", robot.port_base + 2))
         sender.send(control.encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)}))
-        await robot.said("the gamepad is connected")
+        await robot.said("gamepad connected")
         # Looked at without the lock: a reader that takes it all the time is no reader that a robot has.
         values = store.get_or_open(("gamepad", 0), create=False)._updates
         for number in range(1, WARM_UP + count + 1):

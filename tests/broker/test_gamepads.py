@@ -6,10 +6,14 @@ import trio
 from trio.testing import MockClock
 
 from rt import catalog
+from rt.broker.commander import Sender
+from rt.broker.driver import State
+from rt.broker.driving import ControlRefusedError
 from rt.broker.gamepads import SILENCE, GamepadFeed
 from rt.buffer import BufferStore
 from rt.errors import BufferBusyError, DeviceBufferError, RemoteProtocolError
 from rt.protocol.control import NEUTRAL, GamepadState, Stamp
+from rt.remote.caller import LOCAL
 
 PUSHED = GamepadState(0.5, -0.25, 0.0, 1.0, 0b1000001)
 
@@ -81,10 +85,10 @@ async def test_a_gamepad_that_falls_silent_says_so_and_comes_back_by_itself(
         for _ in range(2):
             feed.feed({0: PUSHED})
             await trio.sleep(SILENCE + 0.2)
-    of_gamepads = [event for event in events if "the gamepad" in event["event"]]
+    of_gamepads = [event for event in events if event["event"].startswith("gamepad")]
     assert [(event["log_level"], event["event"]) for event in of_gamepads] == [
-        ("info", "the gamepad is connected"),
-        ("warning", "the gamepad is silent: it reads neutral"),
+        ("info", "gamepad connected"),
+        ("warning", "gamepad reads neutral"),
     ] * 2
 
 
@@ -150,3 +154,163 @@ def test_bit_i_is_the_button_with_the_ith_id(store: BufferStore) -> None:
     feed = GamepadFeed(store)
     assert [param.id for param in feed.button_params] == list(range(17))
     assert feed.buttons == [param.name for param in feed.button_params]
+
+
+DEFLECTED = GamepadState(0.9, 0.0, 0.0, 0.0, 0)
+
+
+class Busy:
+    """A store whose buffers of some gamepads are in use."""
+
+    def __init__(self, store: BufferStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.indices: set[int] = set()
+        real = store.get_or_open
+
+        def get_or_open(key: tuple[str, int]) -> object:
+            if key[1] in self.indices:
+                raise BufferBusyError("another process holds the lock")
+            return real(key)
+
+        monkeypatch.setattr(store, "get_or_open", get_or_open)
+
+
+async def test_skipped_rest_does_not_make_the_driver_live(
+    store: BufferStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = GamepadFeed(store)
+    feed.feed({0: DEFLECTED})
+    buffer = store.get_or_open(("gamepad", 0))
+    busy = Busy(store, monkeypatch)
+    busy.indices = {0}
+    feed.feed({0: NEUTRAL})
+    assert feed.skipped == 1
+    assert buffer.get("joystick_left_x") == pytest.approx(0.9)
+    assert not feed.driving.is_live
+    busy.indices = set()
+    feed.feed({0: NEUTRAL})
+    assert feed.driving.is_live
+
+
+async def test_skipped_rest_of_one_gamepad_keeps_the_driver_waiting(
+    store: BufferStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = GamepadFeed(store)
+    feed.feed({0: DEFLECTED, 1: NEUTRAL})
+    busy = Busy(store, monkeypatch)
+    busy.indices = {0}
+    feed.feed({0: NEUTRAL, 1: NEUTRAL})
+    assert not feed.driving.is_live
+    busy.indices = set()
+    feed.feed({0: NEUTRAL, 1: NEUTRAL})
+    assert feed.driving.is_live
+
+
+async def test_driver_whose_states_are_all_skipped_is_silent(
+    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = GamepadFeed(store)
+    nursery.start_soon(feed.run)
+    feed.feed({0: NEUTRAL})
+    Busy(store, monkeypatch).indices = {0}
+    for _ in range(10):
+        await trio.sleep(SILENCE / 8)
+        feed.feed({0: NEUTRAL})
+    assert feed.driving.driver.state is State.SILENT
+
+
+async def test_gamepad_without_a_buffer_does_not_make_the_driver_live(
+    store: BufferStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = GamepadFeed(store)
+
+    def broken(_key: tuple[str, int]) -> object:
+        raise DeviceBufferError("there is no room")
+
+    monkeypatch.setattr(store, "get_or_open", broken)
+    feed.feed({0: NEUTRAL})
+    assert not feed.driving.is_live
+
+
+async def test_new_driver_waits_until_the_former_ones_buffers_are_released(
+    store: BufferStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = GamepadFeed(store)
+    first, second = Sender(host="10.0.0.1", line="10.0.0.1:5000"), Sender(host="10.0.0.2", line="10.0.0.2:5000")
+    feed.feed({0: DEFLECTED}, sender=first)
+    buffer = store.get_or_open(("gamepad", 0))
+    with pytest.raises(ControlRefusedError):
+        feed.feed({1: NEUTRAL}, sender=second)
+    busy = Busy(store, monkeypatch)
+    busy.indices = {0}
+    feed.driving.take_control(LOCAL, second.name)
+    feed.feed({1: NEUTRAL}, sender=second)
+    assert buffer.valid
+    assert not feed.driving.is_live
+    busy.indices = set()
+    feed.feed({1: NEUTRAL}, sender=second)
+    assert not buffer.valid
+    assert feed.driving.is_live
+
+
+async def test_alternating_hand_overs_are_logged_at_a_low_rate_and_the_newest_at_last(
+    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    feed = GamepadFeed(store)
+    senders = [Sender(host=f"10.0.0.{number}", line=f"10.0.0.{number}:5000") for number in (1, 2)]
+    nursery.start_soon(feed.run)
+    with structlog.testing.capture_logs() as events:
+        feed._log = feed.driving._log = structlog.get_logger()
+        feed.feed({0: NEUTRAL}, sender=senders[0])
+        for number in range(200):
+            sender = senders[1 - number % 2]
+            with pytest.raises(ControlRefusedError):
+                feed.feed({0: NEUTRAL}, sender=sender)
+            feed.driving.take_control(LOCAL, sender.name)
+            feed.feed({0: NEUTRAL}, sender=sender)
+        of_gamepad = [event for event in events if event["event"] == "gamepad reads neutral"]
+        assert {event["reason"] for event in of_gamepad} == {"its driver no longer has control"}
+        assert len(events) < 40
+        until = trio.current_time() + 10
+        while trio.current_time() < until:
+            feed.feed({0: NEUTRAL}, sender=senders[0])
+            await trio.sleep(0.1)
+        last = {event["event"].split()[0]: event for event in events}
+        assert last["control"]["station"] == senders[0].name
+        assert last["driver"]["event"] == "driver live"
+        assert last["gamepad"]["event"] == "gamepad connected"
+        assert len(events) < 60
+        assert sum(event.get("suppressed", 0) for event in events) > 500
+
+
+async def test_last_suppressed_refusal_is_logged_after_all_stations_are_silent(
+    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    feed = GamepadFeed(store)
+    nursery.start_soon(feed.run)
+    with structlog.testing.capture_logs() as events:
+        feed._log = feed.driving._log = structlog.get_logger()
+        feed.feed({0: NEUTRAL}, sender=Sender(host="10.0.0.1", line="10.0.0.1:5000"))
+        for number in range(2, 6):
+            with pytest.raises(ControlRefusedError):
+                feed.feed({0: NEUTRAL}, sender=Sender(host=f"10.0.0.{number}", line=f"10.0.0.{number}:5000"))
+        await trio.sleep(600)
+    refused = [event for event in events if event["event"] == "gamepad update refused"]
+    assert [event["station"] for event in refused] == ["10.0.0.2:5000", "10.0.0.5:5000"]
+    assert refused[-1]["suppressed"] == 2
+    await trio.testing.wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+
+
+async def test_suppressed_events_are_logged_when_the_watch_ends(store: BufferStore, autojump_clock: MockClock) -> None:
+    feed = GamepadFeed(store)
+    with structlog.testing.capture_logs() as events:
+        feed._log = feed.driving._log = structlog.get_logger()
+        feed.feed({0: NEUTRAL}, sender=Sender(host="10.0.0.1", line="10.0.0.1:5000"))
+        for number in (2, 3):
+            with pytest.raises(ControlRefusedError):
+                feed.feed({0: NEUTRAL}, sender=Sender(host=f"10.0.0.{number}", line=f"10.0.0.{number}:5000"))
+        async with trio.open_nursery() as inner:
+            inner.start_soon(feed.run)
+            await trio.testing.wait_all_tasks_blocked()
+            inner.cancel_scope.cancel()
+    assert events[-1]["station"] == "10.0.0.3:5000"

@@ -68,7 +68,7 @@ async def test_a_silent_station_lets_the_motor_rest(robot: Robot) -> None:
         since = await motor.written(duty_cycle=0.5)
         driver.cancel_scope.cancel()
     await motor.written(duty_cycle=0.0, since=since)
-    await robot.said("the gamepad is silent")
+    await robot.said("gamepad reads neutral")
 
 
 async def test_autonomous_runs_actions_and_sees_no_gamepad(robot: Robot) -> None:

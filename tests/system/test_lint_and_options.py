@@ -197,7 +197,7 @@ class TestStamps:
                 nursery.start_soon(drive)
                 await device.written(duty_cycle=0.75)
                 nursery.cancel_scope.cancel()
-            await robot.said("the gamepad is silent: it reads neutral")
+            await robot.said("gamepad reads neutral")
             neutral = await device.written(len(device.messages) - 1, duty_cycle=0.0)
             for datagram in recorded:
                 await node.send(b"", datagram)
