@@ -12,15 +12,28 @@ from bench.figures import MS, Figure, p99
 from support.robot import Device, Robot, uid_of
 
 from rt import priority
+from rt.protocol.message import DevDisable, Message
 
 DEVICES = 16
 STOPS = 10
 """How many emergency stops are measured: each of them ends a robot."""
+SERVICE = "executor-service"
 SPIN = "while True: pass"
 
 
-def _setup(robot: Robot) -> list[Device]:
-    devices = [Device("polar-bear", number) for number in range(1, DEVICES + 1)]
+class Stamped(Device):
+    """A device that notes when it was disabled last."""
+
+    disabled_at = 0.0
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, DevDisable):
+            self.disabled_at = time.perf_counter()
+        super()._take(message)
+
+
+def _setup(robot: Robot) -> list[Stamped]:
+    devices = [Stamped("polar-bear", number) for number in range(1, DEVICES + 1)]
     names = [f'm{number} = "{uid_of("polar-bear", number)}"' for number in range(1, DEVICES + 1)]
     robot.write(
         "rt.toml",
@@ -93,24 +106,19 @@ async def stop(robot: Robot, count: int) -> list[Figure]:
     ]
 
 
-async def _stop(robot: Robot, devices: list[Device], method: str) -> float:
+async def _stop(robot: Robot, devices: list[Stamped], method: str) -> float:
     """Drive all devices, and stop them by a call; the time (ms) until the last of them has heard DEV_DISABLE."""
-    since = [len(device.messages) for device in devices]
-    await robot.call("auto")
-    since = [await device.written(position, duty_cycle=0.5) for device, position in zip(devices, since, strict=True)]
-    ends: list[float] = []
-
-    async def heard(device: Device, position: int) -> None:
-        await device.disabled(position)
-        ends.append(time.perf_counter())
-
-    async with trio.open_nursery() as nursery:
-        for device, position in zip(devices, since, strict=True):
-            nursery.start_soon(heard, device, position)
-        await trio.sleep(0.05)  # until all of them listen
+    async with robot.client() as client:
+        since = [len(device.messages) for device in devices]
+        await client.issue_call("auto", address=SERVICE)
+        since = [
+            await device.written(position, duty_cycle=0.5) for device, position in zip(devices, since, strict=True)
+        ]
         began = time.perf_counter()
-        await robot.call(method)
-    return (max(ends) - began) * MS
+        await client.issue_call(method, address=SERVICE)
+        for device, position in zip(devices, since, strict=True):
+            await device.disabled(position)
+    return (max(device.disabled_at for device in devices) - began) * MS
 
 
 @contextlib.contextmanager

@@ -229,10 +229,14 @@ class Robot:
         Raises:
             RemoteCallError: What the service, or the router, said.
         """
-        router = f"ipc://{self.instance.path('router-frontend.sock')}"
-        async with Client(SocketNode(zmq.DEALER, f"test-{secrets.token_hex(4)}", connections=[router])) as client:
+        async with self.client() as client:
             service = next(name for name, methods in METHODS.items() if method in methods)
             return await client.issue_call(method, *arguments, address=service, timeout=PATIENCE)
+
+    def client(self) -> Client:
+        """A client of the robot's user, to be entered."""
+        router = f"ipc://{self.instance.path('router-frontend.sock')}"
+        return Client(SocketNode(zmq.DEALER, f"test-{secrets.token_hex(4)}", connections=[router]))
 
     def devices(self) -> dict[int, dict[str, Any]]:
         """What `rt devices --json` tells of each device, by UID."""
