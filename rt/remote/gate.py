@@ -26,8 +26,9 @@ import zmq
 
 from rt import log
 from rt.config import is_open
-from rt.errors import ConfigError, InstanceBusyError
+from rt.errors import ConfigError, InstanceBusyError, leaves
 from rt.keys import Bundle, KeyPair, Keyring
+from rt.log.throttle import Throttle
 from rt.protocol import zmtp
 from rt.remote.inlet import Inlet
 from rt.remote.listener import Listener, Turnstile
@@ -66,6 +67,8 @@ CROWDED_STATION = "too many connections of its station"
 UNUSABLE = "this process has no room for it"
 
 _TOLD_MAX = 256
+_ENDS = (trio.BrokenResourceError, trio.ClosedResourceError, OSError, zmq.ZMQError)
+"""How a connection ends whose ZMQ socket is closed, or for which there are no descriptors."""
 
 
 class GateCounters(msgspec.Struct):
@@ -169,6 +172,7 @@ class Gate:
         self._shaking: Counter[str] = Counter()
         self._admitted: Counter[str] = Counter()
         self._told: set[tuple[str, str]] = set()
+        self._failures = Throttle(clock=trio.current_time)
         self._problems: tuple[str, ...] = ()
         keyring.refresh()
         self._tell_problems()
@@ -299,16 +303,32 @@ class Gate:
                         await relay(outer, await connection.entrance.inlet.connect())
                     else:
                         await self._carry_keyed(connection, outer)
-        except trio.BrokenResourceError:
-            if not connection.station and not connection.is_refused:
-                self._refuse(connection, FAILED)
-        except (OSError, zmq.ZMQError) as error:  # the ZMQ socket is closed, or there are no descriptors
-            self._log.debug("a connection was not carried", reason=str(error), **connection.peer.described)
+        except Exception as error:  # noqa: BLE001 - an error of one connection must not end the others
+            self._note_failure(connection, error)
         finally:
             self._end_handshake(connection)
             if connection.station:
                 _less(self._admitted, connection.station)
             del self._connections[connection.domain]
+
+    def _note_failure(self, connection: _Connection, error: Exception) -> None:
+        """Log why a connection was not carried to its end."""
+        causes = list(leaves(error))
+        if all(isinstance(each, trio.BrokenResourceError) for each in causes):
+            if not connection.station and not connection.is_refused:
+                self._refuse(connection, FAILED)
+            return
+        reason = "; ".join(f"{type(each).__name__}: {each}" for each in causes)
+        if all(isinstance(each, _ENDS) for each in causes):
+            self._log.debug("a connection was not carried", reason=reason, **connection.peer.described)
+        else:
+            self._failures.log(
+                self._log.error,
+                "connection closed by an error",
+                reason=reason,
+                exc_info=error,
+                **connection.peer.described,
+            )
 
     async def _carry_keyed(self, connection: _Connection, outer: trio.SocketStream) -> None:
         greeting = await self._shaken(connection, outer)
@@ -454,6 +474,7 @@ class Gate:
     async def _watch_keys(self) -> None:
         while True:
             self._refresh()
+            self._failures.flush()
             # At a multiple of the interval, where other tasks of an idle process are due too.
             await trio.sleep(LOOK_INTERVAL - trio.current_time() % LOOK_INTERVAL)
 

@@ -1,8 +1,9 @@
 """Sockets that listen on the network: who is let in, who is thrown out, and what a stranger is told."""
 
 import contextlib
+import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ import zmq
 from rt.errors import ConfigError, RemoteCallError
 from rt.keys import Bundle, Keyring
 from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
+from rt.remote import gate as gate_module
 from rt.remote.gate import curve_options
 from rt.remote.handshake import shake_hands
-from rt.remote.socket import mend_files
+from rt.remote.socket import Socket, mend_files
+from rt.remote.stations import StationSide
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -325,3 +328,63 @@ async def test_removed_socket_file_needs_no_key_and_the_network_does(place: Plac
         async with place.client(None) as client:
             with pytest.raises(RemoteCallError, match="was not sent"):
                 await client.call.greet("robot")
+
+
+ERRORS: dict[str, Exception] = {
+    "of libzmq": zmq.ZMQError(zmq.ENOTSOCK),
+    "of the system": OSError(errno.EMFILE, "too many open files"),
+    "of a broken stream": trio.BrokenResourceError(),
+    "of rt": ZeroDivisionError("on purpose"),
+    "in a group": ExceptionGroup("two", [ZeroDivisionError("on purpose"), zmq.ZMQError(zmq.ENOTSOCK)]),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+async def test_error_of_one_stations_connection_ends_that_connection_only(
+    place: Place, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    key = place.keys.new("blue")
+    failed: list[Socket] = []
+
+    async def fail(_side: StationSide, socket: Socket, _station: Callable[[], str]) -> None:
+        await socket.recv()
+        failed.append(socket)
+        raise ERRORS[name]
+
+    with trio.fail_after(30), structlog.testing.capture_logs() as logs:
+        place.gate._log = structlog.get_logger()
+        with monkeypatch.context() as patch:
+            patch.setattr(StationSide, "serve", fail)
+            async with trio.open_nursery() as nursery, place.client(key) as client:
+                nursery.start_soon(outcome, client)
+                while not (failed and failed[0].closed):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        async with place.client(key) as client:
+            assert await client.call.greet("robot") == "hello robot"
+    said = [event for event in logs if event["event"] == "connection closed by an error"]
+    if name in {"of rt", "in a group"}:
+        assert "ZeroDivisionError: on purpose" in said[0]["reason"]
+        assert said[0]["log_level"] == "error"
+    else:
+        assert not said
+
+
+async def test_error_of_a_trusted_connection_ends_that_connection_only(
+    place: Place, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(outer: trio.SocketStream, inner: trio.SocketStream) -> None:
+        async with outer, inner:
+            raise ExceptionGroup("of the nursery", [OSError(errno.EIO, "on purpose")])
+
+    router = Router(["tcp://127.0.0.1:*"], [f"ipc://{place.folder}/other"], context=place.context, gate=place.gate)
+    await nursery.start(router.run)
+    host, _, port = router.frontends[0].removeprefix("tcp://").rpartition(":")
+    with trio.fail_after(30):
+        with monkeypatch.context() as patch:
+            patch.setattr(gate_module, "relay", fail)
+            async with await trio.open_tcp_stream(host, int(port)) as stream:
+                await hung_up(stream)
+        async with place.client(place.keys.new("blue")) as client:
+            assert await client.call.greet("robot") == "hello robot"
+    nursery.cancel_scope.cancel()
