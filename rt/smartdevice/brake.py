@@ -4,6 +4,7 @@ Invariant: nothing here waits for the brake. What its channel does not take is t
 """
 
 import contextlib
+import errno
 import functools
 import os
 import socket
@@ -21,6 +22,8 @@ from rt.smartdevice.link import Link
 
 BEAT_INTERVAL: Final = 0.02
 """Time between two stamps while a device can move, in s."""
+_FULL: Final = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of a channel that takes messages later: its queue is full, or too many descriptors are in it."""
 _PAUSE: Final = 0.01
 """Time until a message that the channel did not take is sent again, in s."""
 
@@ -118,8 +121,11 @@ class BrakeClient:
                     data, fds, _, _ = socket.recv_fds(channel, SIZE, 4, FLAGS)
                 except BlockingIOError:
                     continue
-                if not data:
-                    return  # the root and the brake have ended
+                except OSError:  # the brake ended with unread messages
+                    data, fds = b"", []
+                if not data:  # the root and the brake have ended
+                    self._absent = True
+                    return
                 message = decode(data)
                 if message is not None and message.kind is Kind.ASK and len(fds) == 1:
                     scope.cancel()
@@ -169,12 +175,15 @@ class BrakeClient:
         return link is None or fd is None or self._tell(Kind.LINE, number, link.name, fd)
 
     def _tell(self, kind: Kind, number: int, name: str = "", fd: int | None = None) -> bool:
-        """Send a message; False if the channel did not take it."""
+        """Send a message; False if the channel takes it later. After its end nothing is sent."""
         if self._channel is None or self._absent:
             return True
         rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
         try:
             self._channel.sendmsg([encode(Message(kind, number, name))], rights, FLAGS)
-        except OSError:  # the queue is full, or there are too many descriptors in it
-            return False
+        except OSError as error:
+            if error.errno in _FULL:
+                return False
+            if error.errno != errno.EBADF:  # that of a line that is closed meanwhile
+                self._absent = True  # the root and the brake have ended
         return True

@@ -1,0 +1,136 @@
+"""The device process's side of the brake: it survives the end of the root and of the brake, and then keeps quiet."""
+
+import math
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from rt.brake.connection import Connection
+from rt.brake.protocol import Kind, Message, encode
+from rt.smartdevice.brake import BrakeClient
+from rt.smartdevice.link import StreamLink
+
+_NO_DESCRIPTOR = 1 << 29
+
+
+class Wire(StreamLink):
+    """A link with a descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(trio.testing.memory_stream_pair()[0], "wire")
+        self._fd = fd
+
+    def fileno(self) -> int | None:
+        return self._fd
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    made = Connection()
+    yield made
+    for fd in {*made.device, *made.brake}:
+        try:
+            os.close(fd)
+        except OSError:
+            continue
+
+
+def client_of(connection: Connection) -> BrakeClient:
+    ends = connection.device._replace(channel=os.dup(connection.device.channel))
+    return BrakeClient(ends, lambda: False, lambda: None)
+
+
+def ask(peer: socket.socket) -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    socket.send_fds(peer, [encode(Message(Kind.ASK, os.getpid()))], [pidfd])
+    os.close(pidfd)
+
+
+async def quiet() -> bool:
+    """Whether nothing wakes the process any more."""
+    await trio.testing.wait_all_tasks_blocked()
+    return trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+
+
+@pytest.mark.parametrize("unread", [True, False])
+async def test_end_of_root_and_brake_ends_nothing_else(
+    connection: Connection, nursery: trio.Nursery, unread: bool
+) -> None:
+    client = client_of(connection)
+    peer = socket.socket(fileno=os.dup(connection.brake.channel))
+    os.close(connection.brake.channel)
+    nursery.start_soon(client.run)
+    await trio.testing.wait_all_tasks_blocked()
+    ask(peer)
+    await trio.testing.wait_all_tasks_blocked()
+    while not unread:
+        try:
+            peer.recv(1000, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            break
+    peer.close()
+    with trio.fail_after(30):
+        while not client._absent:  # noqa: ASYNC110
+            await trio.sleep(0.005)
+    client.open(Wire(1))
+    client.beat()
+    assert await quiet()
+    client.shut()
+    nursery.cancel_scope.cancel()
+
+
+async def test_send_to_a_brake_that_has_ended_is_not_repeated(connection: Connection, nursery: trio.Nursery) -> None:
+    client = client_of(connection)
+    peer = socket.socket(fileno=os.dup(connection.brake.channel))
+    os.close(connection.brake.channel)
+    peer.close()
+    client.open(Wire(1))
+    assert client._absent
+    assert client._channel is not None
+    nursery.start_soon(client._introduce, client._channel)
+    client._outdated.set()
+    assert await quiet()
+    client.shut()
+    nursery.cancel_scope.cancel()
+
+
+async def test_closed_line_is_left_out_and_the_brake_stays_there(connection: Connection, nursery: trio.Nursery) -> None:
+    client = client_of(connection)
+    client.open(Wire(_NO_DESCRIPTOR))
+    assert not client._absent
+    nursery.start_soon(client.run)
+    assert await quiet()
+    assert not client._absent
+    client.shut()
+    nursery.cancel_scope.cancel()
+
+
+async def test_full_channel_is_tried_again(connection: Connection, nursery: trio.Nursery) -> None:
+    client = client_of(connection)
+    peer = socket.socket(fileno=os.dup(connection.brake.channel))
+    peer.setblocking(False)
+    count = 0
+    while not client._outdated.is_set():
+        client.open(Wire(1))
+        count += 1
+    assert not client._absent
+    nursery.start_soon(client.run)
+    told: set[bytes] = set()
+    with trio.fail_after(30):
+        while len(told) < count:
+            try:
+                data, fds, _, _ = socket.recv_fds(peer, 1000, 4)
+            except BlockingIOError:
+                await trio.sleep(0.005)
+                continue
+            for fd in fds:
+                os.close(fd)
+            if data[0] == Kind.LINE:
+                told.add(data[1:5])
+    peer.close()
+    client.shut()
+    nursery.cancel_scope.cancel()
