@@ -85,6 +85,7 @@ async def run_robot(
                 gate=gate,
                 emulated=emulated,
                 early=early,
+                log_file=None if keeper is None else keeper.path,
             )
             with told, orphans.adopted():
                 await root.run(beside, name)
