@@ -1,7 +1,15 @@
-"""The device process's sign of life: one time stamp in anonymous shared memory that the root makes and both processes inherit.
+"""The device process's sign of life and the brake's outcome, in anonymous shared memory that the root makes and all three share.
 
-It has no name in /dev/shm that could be removed, and its seals keep it from being truncated. The device process is its one writer.
-The word is 8 bytes, aligned, which the machine reads and writes whole.
+It has no name in /dev/shm that could be removed, and its seals keep it from being truncated. It holds words of 8 bytes, aligned,
+which the machine reads and writes whole:
+
+| word | writer | meaning |
+| --- | --- | --- |
+| 0 | device process | time stamp (ns of CLOCK_BOOTTIME) of its last sign of life; 0 while no device can move |
+| 1 | brake | the stamp in word 0 over which the brake has disabled every line; 0 for none |
+| 2 | brake | lines on which DEV_DISABLE is still to be written |
+
+Invariant: every word has one writer. The brake writes word 1 only when every line has taken DEV_DISABLE or its device is gone.
 """
 
 import fcntl
@@ -23,7 +31,7 @@ def make() -> int:
 
 
 class Heartbeat:
-    """The time stamp in that memory (ns of CLOCK_BOOTTIME), 0 while no device can move.
+    """The words in that memory.
 
     Args:
         fd: The memory's descriptor; not needed any more when this returns.
@@ -31,24 +39,39 @@ class Heartbeat:
 
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, SIZE)
-        self._word = memoryview(self._memory)[:8].cast("Q")
+        self._words = memoryview(self._memory)[:24].cast("Q")
 
     @property
     def stamp(self) -> int:
-        """The stamp."""
-        return self._word[0]
+        """The time of the last sign of life (ns of CLOCK_BOOTTIME); 0 while no device can move."""
+        return self._words[0]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no device can move: the device process says so, or the brake has disabled every device over its last stamp."""
+        stamp, settled, pending = self._words
+        return not pending and stamp in {0, settled}
 
     def beat(self) -> bool:
         """Stamp the time; True if that was the first stamp since `rest`, so that the brake is to be rung."""
-        first = self._word[0] == 0
-        self._word[0] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        first = self._words[0] == 0
+        self._words[0] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return first
 
     def rest(self) -> None:
         """Say that no device can move."""
-        self._word[0] = 0
+        self._words[0] = 0
+
+    def pend(self, lines: int) -> None:
+        """Say on how many lines the brake has still to write DEV_DISABLE."""
+        if self._words[2] != lines:
+            self._words[2] = lines
+
+    def settle(self, stamp: int) -> None:
+        """Say that the brake has disabled every device over a stamp."""
+        self._words[1] = stamp
 
     def close(self) -> None:
         """Unmap the memory."""
-        self._word.release()
+        self._words.release()
         self._memory.close()

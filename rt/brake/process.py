@@ -84,6 +84,9 @@ class _Process:
         self._told = -1
         self._acting: tuple[int, str] | None = None
         self._outcomes: dict[str, str] = {}
+        self._introduced = False
+        self._settling = 0
+        self._heartbeat.pend(0)  # what an earlier brake left
         self._connected = True
         self._running = True
         self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -106,7 +109,7 @@ class _Process:
             if self._bell in ready:
                 _discard(self._bell)
             if self._pidfd in ready:
-                self._do(self._brake.died())
+                self._do(self._brake.died(), self._heartbeat.stamp)
                 self._poll.unregister(self._pidfd)
                 os.close(self._pidfd)
                 self._pidfd = -1
@@ -117,10 +120,13 @@ class _Process:
                 _discard(self._signals)
                 self._do(self._brake.stop(_now()))
             self._work()
-            acts = self._brake.look(_now(), self._heartbeat.stamp, len(self._lines), self._is_standing)
-            self._do(acts)
+            stamp = self._heartbeat.stamp
+            acts = self._brake.look(_now(), stamp, len(self._lines), self._is_standing)
+            # A device process that is not late states by itself when nothing can move.
+            self._do(acts, stamp if Act.WARN in acts else 0)
             if acts:
                 self._work()
+            self._publish()
             self._say_outcome()
             self._say_alive()
         return 0
@@ -135,14 +141,22 @@ class _Process:
         end = min((time for time in times if time is not None), default=None)
         return None if end is None else max(0.0, (end - now) / MS)
 
-    def _do(self, acts: list[Act]) -> None:
+    def _do(self, acts: list[Act], stamp: int = 0) -> None:
+        """Carry acts out.
+
+        Args:
+            acts: What the brake does.
+            stamp: The stamp of the device process after which it has written nothing; 0 if there is none.
+        """
         for act in acts:
             match act:
                 case Act.DISABLE | Act.FINISH:
                     now = _now()
+                    self._settling = stamp if self._introduced else 0
                     for (generation, _), line in self._lines.items():
                         if generation == self._generation:
                             line.disable(now, finish=act is Act.FINISH)
+                    self._pend()
                     self._begin(now, self._brake.reason)
                 case Act.KILL:
                     self._log("warning", "the device process is killed", reason=self._brake.reason, killed=self._pid)
@@ -167,9 +181,21 @@ class _Process:
             busy = line.work(now)
             if is_written and line.outcome:
                 self._outcomes[line.name] = line.outcome
+                if line.outcome == "refused":
+                    self._settling = 0
             if line.finishing and not busy:
                 del self._lines[key]
                 line.close()
+
+    def _pend(self) -> None:
+        self._heartbeat.pend(sum(line.pending for line in self._lines.values()))
+
+    def _publish(self) -> None:
+        """Publish what is still to be written, and an act that is complete."""
+        if self._settling and not any(line.pending for line in self._lines.values()):
+            self._heartbeat.settle(self._settling)
+            self._settling = 0
+        self._pend()
 
     def _say_outcome(self) -> None:
         """Log an act when every line has taken its frame or was given up."""
@@ -214,6 +240,7 @@ class _Process:
                 else:
                     self._lines[key] = Line(message.name, fds[0])
             case Kind.ALL:
+                self._introduced = True
                 for generation, number in list(self._lines):
                     if generation == self._generation and number not in self._told_lines:
                         self._lines.pop((generation, number)).close()
@@ -222,6 +249,7 @@ class _Process:
             case Kind.LEFT if key in self._lines:
                 now = _now()
                 self._lines[key].disable(now, finish=True)
+                self._pend()
                 self._begin(now, "a line did not take DEV_DISABLE from the device process")
             case _:
                 for fd in fds:
@@ -229,6 +257,7 @@ class _Process:
 
     def _greet(self, pid: int, pidfd: int) -> None:
         self._told_lines.clear()
+        self._introduced = False
         if self._brake.alive and pid == self._pid:
             os.close(pidfd)
             return

@@ -20,7 +20,6 @@ from rt.brake.connection import Connection
 from rt.brake.heartbeat import Heartbeat
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
-from rt.buffer.clock import boottime_ns
 from rt.buffer.visitor import NAME as VISITORS
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.beat import beat
@@ -46,8 +45,6 @@ from rt.supervisor.tree import Supervisor
 
 DIRECTORY_INTERVAL = 1.0
 """How often it is verified that the instance directory and its sockets are there (s)."""
-_BRAKED = 150_000_000
-"""Age of the device process's sign of life (ns) at which the brake has disabled every device."""
 UNUSABLE = (ConfigError.EXIT_CODE, InstanceBusyError.EXIT_CODE)
 """Exit codes of a child that will not get ready however often it is started."""
 
@@ -122,12 +119,13 @@ class Root:
         specs = child_specs(config, instance, arena, doorbell, bells, connection=brake, emulated=emulated)
         self.supervisor = Supervisor(specs, instance.directory, on_change=self._watch, on_shutdown=self._end_leases)
         self._pool = ExecutorPool(self.supervisor)
+        heartbeat = Heartbeat(brake.device.memory)
         self._dispatcher = Dispatcher(
             self._pool,
             leases,
             doorbell,
             needs_driver=config.teleop_needs_gamepad,
-            is_moving=functools.partial(_is_moving, Heartbeat(brake.device.memory)),
+            is_moving=lambda: not heartbeat.is_settled,
             on_estop=functools.partial(self._stop, EmergencyStopException.EXIT_CODE, "emergency stop"),
         )
         self._log = log.get_logger()
@@ -303,12 +301,6 @@ class Root:
         """An executable that unpacks itself has an outer process: without it nobody would remove the unpacked files."""
         await outer_gone()
         self.supervisor.shutdown("the outer process of the executable was killed")
-
-
-def _is_moving(heartbeat: Heartbeat) -> bool:
-    """Whether a device may move now; when the device process is silent, the brake has disabled all devices."""
-    stamp = heartbeat.stamp
-    return bool(stamp) and boottime_ns() - stamp < _BRAKED
 
 
 async def _next(interval: float) -> None:

@@ -159,7 +159,11 @@ def test_line_that_refused_its_disable_is_tried_on(driving: Bench) -> None:
 
 
 def descriptors(made: Bench) -> list[str]:
-    return [str(path.readlink()) for path in Path(f"/proc/{made.brake.pid}/fd").iterdir()]
+    names = []
+    for path in Path(f"/proc/{made.brake.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            names.append(str(path.readlink()))
+    return names
 
 
 def until_closed(made: Bench, port: str) -> None:
@@ -211,3 +215,105 @@ def test_nonsense_on_the_channel_is_left_out(driving: Bench) -> None:
     die(driving)
     for line in driving.lines:
         line.hears(DISABLE)
+
+
+def until_settled(made: Bench) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not made.heartbeat.is_settled:
+        assert time.monotonic() < deadline, "the brake does not say that every device is disabled"
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def full_line(made: Bench, number: int) -> Iterator[socket.socket]:
+    """Register a line that takes nothing until its other end, which this yields, is read; the test's descriptor is closed."""
+    ours, board = socket.socketpair()
+    with board:
+        ours.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                ours.send(b"x" * 4096)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                ours.send(b"x")
+        made.tell(Kind.LINE, number, "full", ours.fileno())
+        ours.close()
+        yield board
+
+
+def test_brake_publishes_that_a_late_process_is_disabled_over_until_it_stamps_again(driving: Bench) -> None:
+    assert driving.heartbeat.is_settled
+    driving.heartbeat.beat()
+    assert not driving.heartbeat.is_settled
+    ring(driving)
+    for line in driving.lines:
+        line.hears(DISABLE)
+    until_settled(driving)
+    driving.heartbeat.beat()
+    assert not driving.heartbeat.is_settled
+
+
+def test_brake_publishes_that_a_dead_process_is_disabled_over(driving: Bench) -> None:
+    driving.heartbeat.beat()
+    ring(driving)
+    die(driving)
+    until_settled(driving)
+    assert driving.heartbeat.stamp
+    for line in driving.lines:
+        line.hears(DISABLE)
+
+
+def test_unplugged_board_does_not_keep_the_brake_from_settling(driving: Bench) -> None:
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), driving.lines[0].board, inheritable=False)
+    driving.heartbeat.beat()
+    ring(driving)
+    die(driving)
+    until_settled(driving)
+
+
+def test_line_that_refuses_is_never_published_as_disabled(driving: Bench) -> None:
+    with full_line(driving, 9):
+        driving.heartbeat.beat()
+        ring(driving)
+        die(driving)
+        for line in driving.lines:
+            line.hears(DISABLE)
+        assert not driving.heartbeat.is_settled
+        said = driving.said("devices disabled by the brake")
+        assert sorted(said["lines"].values()) == ["disabled", "disabled", "refused"]
+        assert not driving.heartbeat.is_settled
+
+
+def test_line_that_is_still_tried_is_not_settled_while_the_process_rests(driving: Bench) -> None:
+    with full_line(driving, 9) as board:
+        driving.tell(Kind.LEFT, 9)
+        deadline = time.monotonic() + PATIENCE
+        while driving.heartbeat.is_settled:
+            assert time.monotonic() < deadline
+        heard = b""
+        while DISABLE not in heard:
+            heard += board.recv(65536)
+    until_settled(driving)
+
+
+def test_death_of_a_process_that_was_not_introduced_fully_is_not_settled(driving: Bench) -> None:
+    driving.introduce(driving.victim.pid)
+    driving.heartbeat.beat()
+    ring(driving)
+    die(driving)
+    driving.said("devices disabled by the brake")
+    assert not driving.heartbeat.is_settled
+
+
+def test_without_a_brake_a_dead_process_is_not_settled(driving: Bench) -> None:
+    driving.heartbeat.beat()
+    driving.brake.kill()
+    driving.brake.wait()
+    die(driving)
+    driving.victim.wait()
+    driving.start_brake()
+    driving.hears(Kind.ASK)
+    assert not driving.heartbeat.is_settled
+    driving.heartbeat.rest()  # the next device process
+    assert driving.heartbeat.is_settled

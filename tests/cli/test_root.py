@@ -1,6 +1,7 @@
 """The root of a robot, with a child that is quickly there: what stops it is said once, with the reason, and reaches its owner."""
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -16,11 +17,15 @@ from support.supervised import WELL_BEHAVED, assert_no_children, program
 
 from rt import config
 from rt.app import Application
+from rt.brake.connection import Connection
+from rt.brake.heartbeat import Heartbeat
+from rt.cli import robot as robot_module
 from rt.cli import root
 from rt.cli.robot import Robot, run_robot
 from rt.config import Config
+from rt.errors import RemoteCallError
 from rt.executor.pool import EXECUTOR, STANDBY
-from rt.instance import Instance
+from rt.instance import Instance, log_place
 from rt.remote import LogHub
 from rt.supervisor import signals
 from rt.supervisor.spec import ChildSpec
@@ -170,3 +175,67 @@ def test_a_signal_while_the_log_is_opened_or_closed_is_an_orderly_stop(
     assert early == [number, number]
     assert [entry["reason"] for entry in told(logs, "stopping all children")] == [f"received {number.name}"]
     assert not told(logs, "the application stops")
+
+
+async def test_mark_of_the_log_is_made_again_when_the_directory_is_removed(
+    options: Config, instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = msgspec.structs.replace(options, log_file=str(tmp_path / "robot.log"))
+    monkeypatch.setattr(root, "DIRECTORY_INTERVAL", 0.05)
+
+    async def remove(_robot: Robot) -> None:
+        assert log_place.marked(instance.directory) == tmp_path / "robot.log"
+        shutil.rmtree(instance.directory)
+        while log_place.marked(instance.directory) is None:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        assert log_place.marked(instance.directory) == tmp_path / "robot.log"
+
+    children(monkeypatch, WELL_BEHAVED)
+    with trio.fail_after(30), structlog.testing.capture_logs():
+        assert await run_robot(options, instance, beside=remove) == 0
+
+
+async def test_robot_without_a_log_file_makes_no_mark(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(root, "DIRECTORY_INTERVAL", 0.05)
+
+    async def remove(_robot: Robot) -> None:
+        shutil.rmtree(instance.directory)
+        while not told(logs, "files of the robot were removed and are made again"):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        assert log_place.marked(instance.directory) is None
+
+    children(monkeypatch, WELL_BEHAVED)
+    with trio.fail_after(30), structlog.testing.capture_logs() as logs:
+        assert await run_robot(options, instance, beside=remove) == 0
+
+
+async def test_idle_succeeds_over_a_silent_device_process_only_when_the_brake_has_acted(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Connection] = []
+
+    def connect() -> Connection:
+        made.append(Connection())
+        return made[-1]
+
+    async def idle(robot: Robot) -> None:
+        client = await robot.app.make_client()
+        page = Heartbeat(made[0].device.memory)
+        await client.call.idle(address="executor-service")
+        page.beat()
+        with pytest.raises(RemoteCallError, match="does not confirm"):
+            await client.call.idle(address="executor-service")
+        page.pend(1)
+        page.settle(page.stamp)
+        with pytest.raises(RemoteCallError, match="does not confirm"):
+            await client.call.idle(address="executor-service")
+        page.pend(0)
+        await client.call.idle(address="executor-service")
+        page.close()
+
+    monkeypatch.setattr(robot_module, "Connection", connect)
+    children(monkeypatch, WELL_BEHAVED)
+    with trio.fail_after(60), structlog.testing.capture_logs():
+        assert await run_robot(options, instance, beside=idle) == 0
