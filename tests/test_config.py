@@ -134,10 +134,11 @@ class TestRefusals:
         message = refusal(tmp_path, '[dev_name]\nleft = "1"\nright = "two"\n')
         assert (
             message
-            == "rt.toml:3: dev_name.right = 'two' is not the UID as a decimal number below 2**88; `rt devices` shows the UIDs of devices"
+            == "rt.toml:3: dev_name.right = 'two' is not a UID, a decimal number of at most 27 digits; `rt devices` shows the UIDs of devices"
         )
         message = refusal(tmp_path, f'[dev_name]\nright = "{1 << 88}"\n')
         assert message.startswith("rt.toml:2: dev_name.right = ")
+        assert "is too large for a UID" in message
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -169,10 +170,10 @@ class TestRefusals:
             ("left = '56668397794435742564353'", "a device's name belongs below a line [dev_name]"),
             ("[dev_name]\na = '5'\nb = 5", "rt.toml:1: dev_name gives a and b the same UID 5"),
             ('port_base = "7000"', "write it without quotes"),
-            ('dev_usb_ids = ["2341"]', "each is VENDOR:PRODUCT of four hexadecimal digits each"),
-            ('dev_usb_ids = ["2341:803g"]', "each is VENDOR:PRODUCT"),
-            ('dev_ports = ["ttyACM*"]', "each is a glob of whole paths, as /dev/ttyACM*"),
-            ('dev_ports_denied = [""]', "each is a glob of whole paths"),
+            ('dev_usb_ids = ["2341"]', "each entry is VENDOR:PRODUCT of four hexadecimal digits each"),
+            ('dev_usb_ids = ["2341:803g"]', "each entry is VENDOR:PRODUCT"),
+            ('dev_ports = ["ttyACM*"]', "each entry is a glob of whole paths, as /dev/ttyACM*"),
+            ('dev_ports_denied = [""]', "each entry is a glob of whole paths"),
             ('bind = "[::1]"', "is not a host name or an IPv4 address"),
             ("[robot]\nx = 1", "rt.toml:1: unknown option 'robot'"),
         ],

@@ -19,7 +19,7 @@ Each driver's station has a key of its own: one file, which is made here and car
 a revoked one, within a second.
 
 \b
-rt keys new blue                                  writes blue.rtkey: carry it to the station
+rt keys new blue --output ~/blue.rtkey            writes the file: move it to the station
 rt run --bind 0.0.0.0                             opens the robot to stations with a key
 rt call --robot tcp://HOST:6000 --key blue.rtkey  there: a call from the station
 rt keys revoke blue                               the station is out
@@ -54,7 +54,7 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
         ring.revoke(name)
         raise
     click.echo(
-        f"{path}: carry it to the station on a way that nobody reads along, as a USB stick or scp, and remove it here"
+        f"{path}: move it to the station by USB stick or scp, not by mail or chat, and leave no copy here: it drives the robot"
     )
     if project := project_of(path):
         click.echo(

@@ -35,7 +35,7 @@ def parse_since(text: str, now: datetime) -> datetime:
     try:
         return _since(text.strip(), now)
     except ValueError:
-        raise ValueError(f"{text!r} is no time: write 30s, 10m, 2h, 1d, 14:05 or 2026-01-31T14:05") from None
+        raise ValueError(f"{text!r} is not a time: write 30s, 10m, 2h, 1d, 14:05 or 2026-01-31T14:05") from None
 
 
 def _since(text: str, now: datetime) -> datetime:

@@ -66,7 +66,7 @@ def _describe(name: str, annotation: Any, default: Any) -> Option:
         allowed = f"one of {', '.join(choices)}"
     elif get_origin(base) is tuple:
         kind, element = "list", get_args(base)[0]
-        allowed = f"a list of which each is {_element(element)}"
+        allowed = f"a list in which each entry is {_element(element)}"
     elif get_origin(base) is dict:
         kind, checked = "map", get_args(base)[1]
         allowed = _element(checked)

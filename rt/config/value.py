@@ -67,7 +67,10 @@ def entry(option: Option, key: str, raw: object, place: str, *, text: bool) -> A
         raw = str(raw) if type(raw) is int else raw
     value = _checked(option, raw, place, label, text=text)
     if option.name == "dev_name" and int(value) >= UID_END:
-        raise _bad(option, raw, place, label)
+        raise ConfigError(
+            f"{place}: {label} = {_shown(raw)} is too large for a UID; `rt devices` shows the UIDs of devices",
+            option=option.name,
+        )
     if option.name == "exec_timeout":
         try:
             re.compile(key)

@@ -26,11 +26,11 @@ async def run_process(process: ChildProcess, *, terminate_timeout: float = 2.0) 
     Raises:
         EmergencyStopException: Its exit code says so (255); it goes before a cancel.
         OSError: It cannot be started.
-        ValueError: ``terminate_timeout`` is no time; nothing is started then.
+        ValueError: ``terminate_timeout`` is not a time; nothing is started then.
     """
     if not terminate_timeout >= 0:
         raise ValueError(
-            f"terminate_timeout={terminate_timeout!r} is no time; it has to be a number of seconds from 0 on"
+            f"terminate_timeout={terminate_timeout!r} is not a time: it has to be a number of seconds, 0 or more"
         )
     name = getattr(process, "name", None) or "process"
     if process.pid is None and isinstance(process, Startable):

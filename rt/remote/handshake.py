@@ -78,7 +78,7 @@ async def shake_hands(
         await trio.socket.getaddrinfo(host, port, trio.socket.AF_INET)
     except OSError as error:
         raise ConfigError(
-            f"{address}: the host {host} is not known: {error.strerror}; an IP address does without names",
+            f"{address}: the host {host} is not known: {error.strerror}; use the robot's IP address",
             address=address,
         ) from None
     with Socket(socket_type, options=curve_options(bundle) if bundle else {}, context=context) as socket:

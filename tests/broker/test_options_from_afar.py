@@ -92,7 +92,7 @@ class TestSet:
             ({"dev_poll_interval": float("nan")}, "dev_poll_interval = nan is not a number"),
             ({"debug": 1}, "set_option: debug = 1 is not true or false"),
             ({"log_level": "warn"}, "; did you mean warning?"),
-            ({"dev_name": {"arm": "x"}}, "set_option: dev_name.arm = 'x' is not the UID"),
+            ({"dev_name": {"arm": "x"}}, "set_option: dev_name.arm = 'x' is not a UID"),
             (
                 {"dev_name": ["arm:7"]},
                 'set_option: dev_name is given as a map of those entries that are set, as {"name": value}',

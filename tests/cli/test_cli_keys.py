@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: Shell) -> Iterator[Path]:
 
 def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["keys", "new", "blue"]) == 0
-    assert capsys.readouterr().out.startswith("blue.rtkey: carry it to the station")
+    assert capsys.readouterr().out.startswith("blue.rtkey: move it to the station")
     assert (here / "blue.rtkey").stat().st_mode & 0o777 == 0o600
     assert main.run(["keys", "list", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)

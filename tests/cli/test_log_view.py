@@ -134,5 +134,5 @@ def test_a_time_of_the_day_is_the_last_one() -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "10", "25:00", "10x", "-5m", "2026-13-01"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no time: write 30s"):
+    with pytest.raises(ValueError, match="is not a time: write 30s"):
         parse_since(text, NOW)

@@ -215,7 +215,7 @@ async def test_an_error_while_it_is_being_ended_comes_after_its_end() -> None:
 @pytest.mark.parametrize("seconds", [-1.0, math.nan])
 async def test_what_is_no_time_to_end_is_refused_before_anything_is_started(seconds: float) -> None:
     process, _ = python(ASLEEP)
-    with pytest.raises(ValueError, match="is no time"):
+    with pytest.raises(ValueError, match="is not a time"):
         await run_process(process, terminate_timeout=seconds)
     assert process.pid is None
 
