@@ -20,19 +20,11 @@ from rt.lint.request import LintRequest
 from rt.process.call import child_command
 from rt.supervisor.lifeline import open_lifeline
 from rt.supervisor.orphans import open_process
+from rt.supervisor.spawn import inherited
 from rt.supervisor.spec import LIFELINE
 
 LIMIT = 5.0
 """How long linting may take (s); the process is killed then."""
-_NOT_INHERITED = (
-    "NOTIFY_SOCKET",
-    "RT_NOTIFY",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-)
 _MOST_BYTES = 4 << 20
 _LATER = "the code is very long, or the computer is busy; try again, or split the file"
 _AGAIN = "try again; if it happens each time, it is a fault of rt"
@@ -76,7 +68,7 @@ async def run_lint(
 
 async def _run(command: Sequence[str], message: bytes, instance_directory: Path | None) -> tuple[int, bytes]:
     """The exit code and the output of a process that is killed when this is cancelled."""
-    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    env = inherited()
     if instance_directory is not None:
         env[ENV_DIRECTORY] = os.fspath(instance_directory)
     ours, theirs = open_lifeline(message)

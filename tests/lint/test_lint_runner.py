@@ -135,6 +135,16 @@ async def test_the_process_is_known_as_one_of_its_robot(tmp_path: Path) -> None:
     assert "with exit code 1" in found.message
 
 
+@pytest.mark.parametrize("name", ["RT_LOG_FD", "NOTIFY_SOCKET", "RT_NOTIFY", "WATCHDOG_USEC", "LISTEN_FDS"])
+async def test_process_does_not_inherit_what_is_meant_for_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "7")
+    code = f"import os, sys; sys.exit(3 if {name!r} in os.environ else 1)"
+    (found,) = await run_lint(request(tmp_path), limit=PATIENCE, command=python(code))
+    assert "with exit code 1" in found.message
+
+
 def test_a_fault_of_the_linter_is_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rt.lint import lint as room
 
