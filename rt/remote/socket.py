@@ -212,7 +212,7 @@ class Socket:
         return missing
 
     def unbind(self, address: str) -> None:
-        """Stop listening at an address that `bind` returned; its connections end too, once the socket is used or tended.
+        """Stop listening at an address that `bind` returned; its connections end too, once the socket is used.
 
         Closing takes a moment in libzmq's own thread, after which the address can be bound again.
         """
@@ -231,11 +231,6 @@ class Socket:
             ConfigError: libzmq refuses the value.
         """
         self._set(option, value)
-
-    def tend(self) -> None:
-        """Let libzmq do what it has put off until this socket is used; a PUB without news would never be."""
-        if not self._closed:
-            self._look()
 
     def connect(self, address: str) -> None:
         """Connect to an address, now or as soon as somebody binds it, and again whenever the connection is lost.
