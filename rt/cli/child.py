@@ -1,4 +1,4 @@
-"""`_child ROLE FD`: what this executable does when the root has started it as a child; not for people."""
+"""`_child ROLE FD [CHANNEL]`: what this executable does when the root has started it as a child; not for people."""
 
 import faulthandler
 import os

@@ -154,7 +154,7 @@ class Turnstile:
     def _tell(self, used: int) -> None:
         if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
             self._said_at = trio.current_time()
-            self._log.warning("too many connections: nobody new is let in", descriptors=used, most=self.most)
+            self._log.warning("too many connections: new ones are not accepted", descriptors=used, most=self.most)
 
 
 def descriptors() -> int:

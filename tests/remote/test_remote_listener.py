@@ -56,7 +56,7 @@ async def test_a_turnstile_shuts_and_opens_again_and_says_so_once(listener: List
             turnstile.most = 2 * descriptors()
             turnstile.look()
             assert await accepts(listener)
-    assert [event["event"] for event in said] == ["too many connections: nobody new is let in"]
+    assert [event["event"] for event in said] == ["too many connections: new ones are not accepted"]
 
 
 async def test_address_is_shut_while_somebody_waits_to_accept(listener: Listener, nursery: trio.Nursery) -> None:
