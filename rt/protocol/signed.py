@@ -64,9 +64,18 @@ OVERHEAD = _HEAD.size + TAG_BYTES
 """Bytes by which a signed datagram or notice is longer than its payload."""
 
 Verdict: TypeAlias = Literal[
-    "obeyed", "unsigned", "stranger", "malformed", "unknown", "forged", "session", "late", "replayed"
+    "obeyed",
+    "obeyed_unsigned",
+    "unsigned",
+    "stranger",
+    "malformed",
+    "unknown",
+    "forged",
+    "session",
+    "late",
+    "replayed",
 ]
-"""`obeyed`; or why not: `unsigned` (another form), `stranger` (unsigned, from another user of this computer), `malformed` (too short), `unknown` (no such key, or revoked), `forged` (wrong
+"""`obeyed`, of these without a signature `obeyed_unsigned`; or why not: `unsigned` (another form), `stranger` (unsigned, from another user of this computer), `malformed` (too short), `unknown` (no such key, or revoked), `forged` (wrong
 tag), `session` (of an earlier start of the robot, or not known yet), `late` (a newer one was faster), `replayed` (it was here)."""
 
 

@@ -6,6 +6,7 @@ the sender, and nothing leaves the machine unless an interface is named: multica
 
 import errno
 import ipaddress
+import os
 import socket
 import struct
 from types import TracebackType
@@ -18,6 +19,7 @@ from rt.errors import ConfigError, LocalProtocolError
 from rt.remote.binding import bind_error
 from rt.remote.counters import Counters
 from rt.remote.node import refuse_again
+from rt.remote.peer import UdpSocket
 
 MAX_DATAGRAM = 65_507
 """The most bytes that a UDP datagram carries over IPv4."""
@@ -60,6 +62,8 @@ class DatagramNode:
         self._plain: socket.socket | None = None
         self._target = (host, port)
         self._unconnected = False
+        self._is_alone = False
+        self._kernel_socket: UdpSocket | None = None
 
     @classmethod
     def from_address(
@@ -101,6 +105,10 @@ class DatagramNode:
                 # A group without a route cannot be connected to; the route comes when the radio is up.
                 self._unconnected = not self._bind
                 self._prepare_multicast(sock, target[0])
+            elif ipaddress.IPv4Address(target[0]).is_loopback and not self._bind:
+                # A socket with every address keeps its port from other users of this computer; a connected one has one address.
+                self._unconnected = self._is_alone = True
+                await sock.bind(("0.0.0.0", 0))  # noqa: S104 - datagrams of other sources are dropped
             if self._bind:
                 await sock.bind(target)
             elif not self._unconnected:
@@ -114,6 +122,7 @@ class DatagramNode:
         self._socket, self._plain = sock, plain
         if self._bind:
             self.port = sock.getsockname()[1]
+            self._kernel_socket = UdpSocket(os.geteuid(), os.fstat(sock.fileno()).st_ino, b"", self.port)
         return self
 
     async def __aexit__(
@@ -121,6 +130,11 @@ class DatagramNode:
     ) -> None:
         if self._socket is not None:
             self._socket.close()
+
+    @property
+    def kernel_socket(self) -> UdpSocket | None:
+        """This bound node's socket as the kernel lists it, `to_port` being the port that it is bound to; None before it is open."""
+        return self._kernel_socket
 
     async def post(self, peer: bytes, payload: bytes) -> None:
         """See `send`."""
@@ -196,6 +210,8 @@ class DatagramNode:
                 if error.errno != errno.ECONNREFUSED:
                     await trio.sleep(_PAUSE)  # an error that stays may not keep the loop busy
                 continue
+            if self._is_alone and (host, port) != self._target:
+                continue
             self.counters.received += 1
             return f"{host}:{port}".encode(), data
 
@@ -212,6 +228,8 @@ class DatagramNode:
             data, (host, port) = self._plain.recvfrom(MAX_DATAGRAM)
         except OSError:
             raise trio.WouldBlock from None  # an error that stays is met again by `recv`
+        if self._is_alone and (host, port) != self._target:
+            raise trio.WouldBlock
         self.counters.received += 1
         return f"{host}:{port}".encode(), data
 

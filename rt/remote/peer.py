@@ -4,9 +4,11 @@ The kernel tells the owner of a socket (sock_diag(7), else the tables of /proc/n
 kernel names its owner, and the owner is root or the user that this process runs as.
 """
 
+import errno
 import ipaddress
 import math
 import os
+import secrets
 import socket
 import struct
 from pathlib import Path
@@ -16,19 +18,25 @@ from typing import Self, TypeVar
 import msgspec
 import trio
 
+from rt import log
+
 REFUSED_FOR = 1.0
 """Seconds for which a source is a stranger's without another look, once it was found to be one."""
 CHECKS = 200
 """Looks per second at sources that have not been found to be trusted. Together they cost about 1 % of one core."""
 MOST_PEERS = 256
-"""Sources that are remembered as trusted, and as strangers'."""
+"""Sources that are remembered as trusted, and as strangers'; and sockets that are remembered as shared."""
 
 ANOTHER_USER = "it belongs to another user of this computer"
+SHARED = "its port can be shared with another user: do not set SO_REUSEADDR on the socket that sends"
 ENDED = "its user is unknown: it has ended, or belongs to another namespace"
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 _MAPPED = bytes(10) + b"\xff\xff"
+_LOOPBACKS = ipaddress.IPv4Network("127.0.0.0/8")
+_WILDCARDS = (bytes(16), _MAPPED + bytes(4))
 _SOCK_DIAG = 4  # linux/netlink.h: NETLINK_SOCK_DIAG
 _BY_FAMILY = 20  # linux/sock_diag.h: SOCK_DIAG_BY_FAMILY
 _REQUEST, _DUMP = 0x001, 0x300  # linux/netlink.h
@@ -38,6 +46,8 @@ _S_GE, _S_LE = 2, 3
 _HEADER = struct.Struct("=IHHII")
 _SOCKET = struct.Struct("=BBBB")
 _PORTS = struct.Struct(">HH")
+_ENDS = struct.Struct(">HH16s16s")
+_INTERFACE = struct.Struct("=I")
 _OWNER = struct.Struct("=II")
 _OWNER_AT = 16 + 4 + 48 + 12
 """Offset of the uid and the inode in an answer: behind netlink's header, four bytes, the socket's id, and three words."""
@@ -67,6 +77,38 @@ class Peer(msgspec.Struct, frozen=True):
     def described(self) -> dict[str, object]:
         """For the log."""
         return {"peer": self.host} | ({} if self.uid is None else {"uid": self.uid})
+
+
+class UdpSocket(msgspec.Struct, frozen=True):
+    """A UDP socket of this computer, as the kernel lists it.
+
+    Attributes:
+        uid: Its user.
+        inode: Its number.
+        address: Its local address, of 16 bytes; IPv4 is mapped.
+        to_port: The port that it is connected to; 0 without a connection.
+        interface: The number of the interface that it is bound to; 0 for none, and where the kernel does not tell.
+    """
+
+    uid: int
+    inode: int
+    address: bytes
+    to_port: int = 0
+    interface: int = 0
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it has every local address."""
+        return self.address in _WILDCARDS
+
+    def may_be_source(self, address: bytes, to_port: int) -> bool:
+        """Whether a datagram from an address (16 bytes) to a port is one that this socket sends, by what it is bound to.
+
+        A socket may name another local address than its own as the source, but then it does not vouch for the datagram.
+        """
+        if self.is_wildcard:
+            return not self.interface and self.to_port in {0, to_port}
+        return self.address == address and self.to_port in {0, to_port}
 
 
 class PeerTable:
@@ -112,15 +154,29 @@ class PeerTable:
             uid = self._stream_owner(accepted.family, remote[0], remote[1], local[0], local[1])
         return Peer(host, uid, self.trusts(uid))
 
-    def datagram_owners(self, port: int) -> set[int]:
-        """The users that own UDP sockets with a port, whatever their address is: each of them may send from that port.
+    def datagram_sockets(self, port: int) -> list[UdpSocket]:
+        """The UDP sockets with a port, whatever their address is: each of them may send from that port.
 
         A socket may name any local address as the source of a datagram, but no port other than its own.
         """
         try:
-            return self._dump(socket.AF_INET, port) | self._dump(socket.AF_INET6, port)
+            return self._dump(socket.AF_INET, port) + self._dump(socket.AF_INET6, port)
         except OSError:
-            return {uid for uid, _, _ in _table("udp", port)}
+            return [
+                UdpSocket(uid, inode, local[:16], int.from_bytes(remote[16:], "big"))
+                for uid, inode, local, remote in _table("udp", port)
+            ]
+
+    def can_be_shared(self, port: int) -> bool:
+        """Whether a user may bind a UDP port that is in use at another local address; True where that is not known."""
+        try:
+            with socket.socket(type=socket.SOCK_DGRAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # Another address each time, so that no user can occupy it beforehand.
+                probe.bind((str(_LOOPBACKS[1 + secrets.randbelow(_LOOPBACKS.num_addresses - 2)]), port))
+        except OSError as error:
+            return error.errno not in {errno.EADDRINUSE, errno.EACCES}
+        return True
 
     def _stream_owner(self, family: int, host: str, port: int, to_host: str, to_port: int) -> int | None:
         source, target = socket.inet_pton(family, host), socket.inet_pton(family, to_host)
@@ -129,7 +185,7 @@ class PeerTable:
             return self._owner(family, ident)
         except OSError:
             wanted = (_address(source) + port.to_bytes(2, "big"), _address(target) + to_port.to_bytes(2, "big"))
-            return next((uid for uid, *ends in _table("tcp", port) if tuple(ends) == wanted), None)
+            return next((uid for uid, inode, *ends in _table("tcp", port) if inode and tuple(ends) == wanted), None)
 
     def _owner(self, family: int, ident: bytes) -> int | None:
         """The owner of a TCP socket of this computer.
@@ -165,24 +221,29 @@ class PeerTable:
                     self._is_working = False
         return self._is_working
 
-    def _dump(self, family: int, port: int) -> set[int]:
+    def _dump(self, family: int, port: int) -> list[UdpSocket]:
         code = struct.pack("=BBHBBHBBHBBH", _S_GE, 8, 20, 0, 0, port, _S_LE, 8, 12, 0, 0, port)
         attribute = struct.pack("=HH", 4 + len(code), _PORT_EQUALS) + code
         body = struct.pack("=BBBBI", family, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF) + bytes(48) + attribute
         answer = self._ask(_REQUEST | _DUMP, body)
-        owners: set[int] = set()
+        sockets: list[UdpSocket] = []
         while True:
             offset = 0
             while offset + _HEADER.size <= len(answer):
                 length, kind, _, _, _ = _HEADER.unpack_from(answer, offset)
                 if kind == _DONE:
-                    return owners
+                    return sockets
                 if kind == _ERROR or length < _HEADER.size:
                     raise OSError("the kernel does not list UDP sockets")
                 if length < _OWNER_AT + _OWNER.size:
                     raise OSError("the kernel lists UDP sockets in another form")
-                if _PORTS.unpack_from(answer, offset + 16 + _SOCKET.size)[0] == port:
-                    owners.add(_OWNER.unpack_from(answer, offset + _OWNER_AT)[0])
+                ident = offset + 16 + _SOCKET.size
+                from_port, to_port, source, _ = _ENDS.unpack_from(answer, ident)
+                if from_port == port:
+                    address = _MAPPED + source[:4] if family == socket.AF_INET else source
+                    uid, inode = _OWNER.unpack_from(answer, offset + _OWNER_AT)
+                    (interface,) = _INTERFACE.unpack_from(answer, ident + _ENDS.size)
+                    sockets.append(UdpSocket(uid, inode, address, to_port, interface))
                 offset += (length + 3) & ~3
             answer = self._receive()
 
@@ -207,42 +268,84 @@ class PeerTable:
 class DatagramPeers:
     """Decides for each datagram from the loopback interface whether its sender is root or the robot's user.
 
+    A datagram is looked up after it was read, and its socket may be closed by then. So a datagram counts only if a socket that
+    can have sent it is there: one with the source's address, or with every address and a port that no user can share. Sockets of
+    other users with the port, at any address, refuse it; the socket that received it never counts.
+
     A datagram of a trusted source is looked up each time, so that a port that changes hands gives nothing away. What a stranger
     sends costs a bounded number of looks.
 
     Args:
-        table: Where owners are looked up.
+        table: Where sockets are looked up.
     """
 
     def __init__(self, table: PeerTable | None = None) -> None:
         self._table = table or PeerTable()
         self._trusted: dict[bytes, None] = {}
         self._refused: dict[bytes, float] = {}
+        self._shared: dict[int, None] = {}
+        self._users: set[int] = set()
         self._looks = 0
         self._second = -math.inf
+        self._log = log.get_logger()
 
     def close(self) -> None:
         """Free the descriptor."""
         self._table.close()
 
-    def admits(self, peer: bytes) -> bool:
-        """Whether a datagram from a peer, `host:port`, may be obeyed without a signature."""
+    def admits(self, peer: bytes, receiver: UdpSocket | None = None) -> bool:
+        """Whether a datagram from a peer, `host:port`, may be obeyed without a signature.
+
+        Args:
+            peer: Its source.
+            receiver: The socket that received it; its `to_port` is the port that it is bound to.
+        """
         now = trio.current_time()
         until = self._refused.get(peer)
         if until is not None and until > now:
             return False
         if peer not in self._trusted and not self._may_look(now):
             return False
-        host, _, port = peer.decode().rpartition(":")
-        owners = self._table.datagram_owners(int(port)) if host.startswith("127.") else set()
         self._refused.pop(peer, None)
-        if owners and all(map(self._table.trusts, owners)):
+        uid = self._sender(peer, receiver)
+        if uid is not None:
             if peer not in self._trusted:
                 _remember(self._trusted, peer, None)
+            if uid not in self._users:
+                self._users.add(uid)
+                self._log.info("unsigned control datagrams accepted from a local user", uid=uid, peer=peer.decode())
             return True
         self._trusted.pop(peer, None)
         _remember(self._refused, peer, now + REFUSED_FOR)
         return False
+
+    def _sender(self, peer: bytes, receiver: UdpSocket | None) -> int | None:
+        """The trusted user whose socket has sent a datagram; None if there is no such socket, or another user may have sent it."""
+        host, _, port = peer.decode().rpartition(":")
+        if not host.startswith("127."):
+            return None
+        source, to_port = _address(socket.inet_aton(host)), receiver.to_port if receiver else 0
+        sockets = self._table.datagram_sockets(int(port))
+        if not all(self._table.trusts(each.uid) and each.inode for each in sockets):
+            return None
+        for each in sockets:
+            if receiver is not None and each.inode == receiver.inode:
+                continue
+            if each.may_be_source(source, to_port) and not (
+                each.is_wildcard and self._is_shared(each, int(port), peer)
+            ):
+                return each.uid
+        return None
+
+    def _is_shared(self, sender: UdpSocket, port: int, peer: bytes) -> bool:
+        """Whether another user may have had the port of a socket too; a socket that was shared once stays so."""
+        if sender.inode in self._shared:
+            return True
+        if not self._table.can_be_shared(port):
+            return False
+        _remember(self._shared, sender.inode, None)
+        self._log.warning("a control datagram was refused", reason=SHARED, peer=peer.decode(), uid=sender.uid)
+        return True
 
     def _may_look(self, now: float) -> bool:
         if now - self._second >= 1:
@@ -251,7 +354,7 @@ class DatagramPeers:
         return self._looks <= CHECKS
 
 
-def _remember(peers: dict[bytes, T], peer: bytes, value: T) -> None:
+def _remember(peers: dict[K, T], peer: K, value: T) -> None:
     if len(peers) >= MOST_PEERS:
         del peers[next(iter(peers))]
     peers[peer] = value
@@ -275,8 +378,8 @@ def _address(packed: bytes) -> bytes:
     return packed if len(packed) == 16 else _MAPPED + packed
 
 
-def _table(protocol: str, port: int) -> list[tuple[int, bytes, bytes]]:
-    """The uid and both ends of the open sockets with a local port, as /proc/net lists them; empty where that cannot be read."""
+def _table(protocol: str, port: int) -> list[tuple[int, int, bytes, bytes]]:
+    """The uid, the inode and both ends of the open sockets with a local port, as /proc/net lists them; empty where that cannot be read."""
     found = []
     for name in (protocol, f"{protocol}6"):
         try:
@@ -285,8 +388,8 @@ def _table(protocol: str, port: int) -> list[tuple[int, bytes, bytes]]:
             continue
         for line in lines:
             _, local, remote, _, _, _, _, uid, _, inode, *_ = line.split()
-            if int(local.rpartition(":")[2], 16) == port and inode != "0":
-                found.append((int(uid), _end(local), _end(remote)))
+            if int(local.rpartition(":")[2], 16) == port:
+                found.append((int(uid), int(inode), _end(local), _end(remote)))
     return found
 
 

@@ -135,7 +135,9 @@ class VerifyingNode:
             peer, datagram = taken or await self._node.recv()
             checked = self._verifier.check(datagram, self._keyring.datagram_keys)
             if checked.verdict == "unsigned" and not self.required:
-                if self._peers is None or self._peers.admits(peer):
+                if self._peers is None or self._peers.admits(peer, self._node.kernel_socket):
+                    self.verdicts["obeyed"] += 1
+                    self.verdicts["obeyed_unsigned"] += 1
                     return self._source(peer, datagram, checked), datagram
                 checked = Checked("stranger")
             self.verdicts[checked.verdict] += 1

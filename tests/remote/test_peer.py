@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from msgspec import structs
+from structlog.testing import capture_logs
 from support.stranger import UID, require_another_user, run_stranger, start_stranger
 
 from rt.keys import Keyring
 from rt.remote import DatagramNode, VerifyingNode
-from rt.remote.peer import CHECKS, MOST_PEERS, REFUSED_FOR, DatagramPeers, PeerTable
+from rt.remote.peer import CHECKS, MOST_PEERS, REFUSED_FOR, DatagramPeers, PeerTable, UdpSocket
 
 CONNECT = """
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):
@@ -30,6 +32,9 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
     print("sent", flush=True)
     sys.stdin.read()
 """
+
+
+LOOPBACK = bytes(10) + b"\xff\xff" + socket.inet_aton("127.0.0.1")
 
 
 @pytest.fixture
@@ -120,7 +125,7 @@ def test_peer_without_lookup_is_a_stranger(
     monkeypatch.setattr(Path, "read_text", refuse)
     with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
         assert not table.peer_of(accepted).trusted
-    assert table.datagram_owners(server.getsockname()[1]) == set()
+    assert table.datagram_sockets(server.getsockname()[1]) == []
 
 
 def test_unmapped_user_is_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,15 +157,41 @@ def test_answer_of_another_form_names_no_owner(
     monkeypatch.setattr(table, "_ask", lambda *_: answer)
     with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
         assert not table.peer_of(accepted).trusted
-    assert table.datagram_owners(1) == set()
+    assert table.datagram_sockets(1) == []
 
 
-def test_datagram_owners_of_a_port(either: PeerTable) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+def test_datagram_sockets_of_a_port(either: PeerTable) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sender, socket.socket(type=socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
         sender.bind(("127.0.0.1", 0))
         port = sender.getsockname()[1]
-        assert either.datagram_owners(port) == {os.geteuid()}
-    assert either.datagram_owners(port) == set()
+        found = UdpSocket(os.geteuid(), os.fstat(sender.fileno()).st_ino, LOOPBACK)
+        assert either.datagram_sockets(port) == [found]
+        sender.connect(receiver.getsockname())
+        assert either.datagram_sockets(port) == [structs.replace(found, to_port=receiver.getsockname()[1])]
+    assert either.datagram_sockets(port) == []
+
+
+def test_datagram_socket_with_every_address_is_told(either: PeerTable) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+        sender.bind(("0.0.0.0", 0))
+        assert [each.is_wildcard for each in either.datagram_sockets(sender.getsockname()[1])] == [True]
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        try:
+            sender.bind(("::", 0))
+        except OSError as error:
+            pytest.skip(f"no IPv6: {error.strerror}")
+        assert [each.is_wildcard for each in either.datagram_sockets(sender.getsockname()[1])] == [True]
+
+
+@pytest.mark.parametrize(
+    ("address", "reuse", "shared"), [("0.0.0.0", False, False), ("0.0.0.0", True, True), ("127.0.0.1", False, True)]
+)
+def test_port_that_can_be_shared(table: PeerTable, address: str, reuse: bool, shared: bool) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
+        sender.bind((address, 0))
+        assert table.can_be_shared(sender.getsockname()[1]) == shared
 
 
 class Inbox:
@@ -213,6 +244,64 @@ async def test_sender_that_is_gone_is_a_stranger(tmp_path: Path) -> None:
             await inbox.until_counted(1)
 
 
+GO_AT_ONCE = """
+for number in range(200):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind((f"127.0.{number}.77", int(sys.argv[2])))
+        try:
+            sender.sendto(b"stranger", ("127.0.0.1", int(sys.argv[1])))
+        except BlockingIOError:
+            pass
+"""
+
+
+@pytest.mark.parametrize(
+    "vouching", ["the receiver", "the user's socket at another address", "the user's shared socket"]
+)
+async def test_stranger_who_closes_at_once_is_vouched_for_by_no_other_socket(tmp_path: Path, vouching: str) -> None:
+    require_another_user()
+    inbox = Inbox(tmp_path)
+    with socket.socket(type=socket.SOCK_DGRAM) as own:
+        shared = vouching == "the user's shared socket"
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
+        own.bind(("0.0.0.0" if shared else "127.0.0.1", 0))
+        program = GO_AT_ONCE
+        if shared:
+            program = program.replace(
+                "sender.bind", "sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n        sender.bind"
+            )
+        async with inbox.node:
+            port = inbox.port if vouching == "the receiver" else own.getsockname()[1]
+            # All of them wait in the receiver's queue, and their sockets are closed.
+            await trio.to_thread.run_sync(run_stranger, program, str(inbox.port), str(port))
+            with trio.fail_after(30):
+                await inbox.until_counted(200)
+    assert inbox.node.verdicts["obeyed"] == 0
+
+
+async def test_accepted_unsigned_datagrams_are_counted(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path)
+    async with inbox.node, DatagramNode("127.0.0.1", inbox.port, bind=False) as air:
+        with trio.fail_after(30):
+            for _ in range(3):
+                await air.send(b"", b"news")
+                await inbox.node.recv()
+    assert (inbox.node.verdicts["obeyed"], inbox.node.verdicts["obeyed_unsigned"]) == (3, 3)
+
+
+async def test_node_keeps_its_port_from_other_users(tmp_path: Path, table: PeerTable) -> None:
+    inbox = Inbox(tmp_path)
+    async with inbox.node, DatagramNode("127.0.0.1", inbox.port, bind=False) as air:
+        with trio.fail_after(30):
+            await air.send(b"", b"news")
+            peer, _ = await inbox.node.recv()
+            assert not table.can_be_shared(int(peer.rpartition(b":")[2]))
+            with socket.socket(type=socket.SOCK_DGRAM) as stranger:
+                stranger.sendto(b"not of the target", ("127.0.0.1", int(peer.rpartition(b":")[2])))
+            await inbox.node.send(peer, b"answer")
+            assert (await air.recv())[1] == b"answer"
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
 async def test_port_shared_with_another_user_is_not_trusted(tmp_path: Path, address: str) -> None:
     # A socket can name any local address as its datagrams' source, but not another port.
@@ -231,36 +320,89 @@ async def test_port_shared_with_another_user_is_not_trusted(tmp_path: Path, addr
                 process.stdin.close()
 
 
-class Owners(PeerTable):
-    """Knows the owners of ports by heart, and counts who asks."""
+class Sockets(PeerTable):
+    """Knows the sockets of ports by heart, and counts who asks."""
 
-    def __init__(self, owners: dict[int, set[int]]) -> None:
+    def __init__(self, sockets: dict[int, list[UdpSocket]], *, shared: bool = False) -> None:
         super().__init__()
-        self.owners = owners
+        self.sockets = sockets
+        self.shared = shared
         self.asked = 0
 
-    def datagram_owners(self, port: int) -> set[int]:
+    def datagram_sockets(self, port: int) -> list[UdpSocket]:
         self.asked += 1
-        return self.owners.get(port, set())
+        return self.sockets.get(port, [])
+
+    def can_be_shared(self, port: int) -> bool:  # noqa: ARG002 - of every port
+        return self.shared
 
 
-OWN = {os.geteuid()}
+ELSEWHERE = LOOPBACK[:-1] + b"\x4d"
+GROUP = LOOPBACK[:12] + socket.inet_aton("224.1.1.1")
+EVERYWHERE = LOOPBACK[:12] + bytes(4)
+ME, NOT_ME = os.geteuid(), 4711
+CONTROL = 6002
+RECEIVER = UdpSocket(ME, 1, b"", CONTROL)
+OWN = [UdpSocket(ME, 7, LOOPBACK)]
+OTHERS = [UdpSocket(NOT_ME, 8, LOOPBACK)]
 
 
 async def test_port_that_changes_hands_is_refused_at_once() -> None:
-    owners = {5000: OWN}
-    peers = DatagramPeers(Owners(owners))
+    sockets = {5000: OWN}
+    peers = DatagramPeers(Sockets(sockets))
     assert peers.admits(b"127.0.0.1:5000")
-    owners[5000] = {4711}
+    sockets[5000] = OTHERS
     assert not peers.admits(b"127.0.0.1:5000")
+
+
+@pytest.mark.parametrize(
+    ("left", "admitted"),
+    [
+        ([], False),
+        ([UdpSocket(ME, 1, LOOPBACK)], False),  # the receiving socket itself
+        ([UdpSocket(ME, 1, EVERYWHERE)], False),
+        ([UdpSocket(ME, 7, ELSEWHERE)], False),  # of the robot's user, at another address
+        ([UdpSocket(ME, 7, GROUP)], False),
+        ([UdpSocket(ME, 7, LOOPBACK, 53)], False),  # connected to another port
+        ([UdpSocket(ME, 7, EVERYWHERE, 0, 2)], False),  # of one interface
+        ([UdpSocket(ME, 0, LOOPBACK)], False),  # of no program
+        ([*OWN, UdpSocket(NOT_ME, 8, ELSEWHERE)], False),
+        ([UdpSocket(ME, 7, EVERYWHERE), UdpSocket(NOT_ME, 8, ELSEWHERE)], False),
+        (OWN, True),
+        ([UdpSocket(ME, 7, LOOPBACK, CONTROL)], True),
+        ([UdpSocket(0, 7, LOOPBACK)], True),
+        ([UdpSocket(ME, 7, EVERYWHERE)], True),
+        ([UdpSocket(ME, 7, bytes(16))], True),
+        ([UdpSocket(ME, 1, LOOPBACK), *OWN], True),
+    ],
+)
+async def test_socket_vouches_only_for_what_it_can_have_sent(left: list[UdpSocket], admitted: bool) -> None:
+    assert DatagramPeers(Sockets({5000: left})).admits(b"127.0.0.1:5000", RECEIVER) == admitted
+
+
+async def test_socket_that_was_shared_once_never_vouches() -> None:
+    table = Sockets({5000: [UdpSocket(ME, 7, EVERYWHERE)]}, shared=True)
+    peers = DatagramPeers(table)
+    assert not peers.admits(b"127.0.0.1:5000", RECEIVER)
+    table.shared = False
+    assert not peers.admits(b"127.0.0.2:5000", RECEIVER)
+    table.sockets[5000] = [UdpSocket(ME, 9, EVERYWHERE)]
+    assert peers.admits(b"127.0.0.3:5000", RECEIVER)
+
+
+async def test_first_sender_of_a_user_is_logged() -> None:
+    peers = DatagramPeers(Sockets({5000: OWN, 5001: OWN}))
+    with capture_logs() as events:
+        assert all(peers.admits(peer, RECEIVER) for peer in (b"127.0.0.1:5000", b"127.0.0.1:5001", b"127.0.0.1:5000"))
+    assert [(each["uid"], each["peer"]) for each in events] == [(ME, "127.0.0.1:5000")]
 
 
 async def test_refused_port_is_looked_up_again_after_a_second(autojump_clock: trio.testing.MockClock) -> None:
-    owners = {5000: {4711}}
-    table = Owners(owners)
+    sockets = {5000: OTHERS}
+    table = Sockets(sockets)
     peers = DatagramPeers(table)
     assert not peers.admits(b"127.0.0.1:5000")
-    owners[5000] = OWN
+    sockets[5000] = OWN
     assert not peers.admits(b"127.0.0.1:5000")
     assert table.asked == 1
     await trio.sleep(REFUSED_FOR)
@@ -268,7 +410,7 @@ async def test_refused_port_is_looked_up_again_after_a_second(autojump_clock: tr
 
 
 async def test_flood_costs_few_lookups_and_stops_no_trusted_port(autojump_clock: trio.testing.MockClock) -> None:
-    table = Owners({60000: OWN})
+    table = Sockets({60000: OWN})
     peers = DatagramPeers(table)
     assert peers.admits(b"127.0.0.1:60000")
     for port in range(1, 50_000):
@@ -277,9 +419,9 @@ async def test_flood_costs_few_lookups_and_stops_no_trusted_port(autojump_clock:
     assert peers.admits(b"127.0.0.1:60000")
     assert len(peers._refused) <= MOST_PEERS
     await trio.sleep(1)
-    table.owners[60001] = OWN
+    table.sockets[60001] = OWN
     assert peers.admits(b"127.0.0.1:60001")
 
 
 async def test_datagram_of_another_address_is_not_trusted() -> None:
-    assert not DatagramPeers(Owners({5000: OWN})).admits(b"10.0.0.7:5000")
+    assert not DatagramPeers(Sockets({5000: OWN})).admits(b"10.0.0.7:5000")
