@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from rt import log
-from rt.config import OPTIONS, Config, change, kept, known, nearest
+from rt.config import OPTIONS, Config, change, kept, known, nearest, opened
 from rt.errors import ConfigError
 from rt.keys import key_place
 from rt.keys.place import is_secret
@@ -28,6 +28,12 @@ ALLOWED = frozenset(
     }
 )
 """The options that may be set from afar."""
+
+LOCAL_ONLY = frozenset({"exec_timeout"})
+"""Those of them that the robot's user may set, but no station: they decide how long code may run, and so when devices stop."""
+
+POLL_INTERVAL_MAX = 0.1
+"""The most (s) that a station may set `dev_poll_interval` to: a command to stand still may wait for so long."""
 
 _AT_THE_ROBOT = "set it at the robot, in rt.toml or by `rt config set`"
 _NETWORK = "it decides who reaches the robot"
@@ -73,6 +79,7 @@ class OptionKeeper:
     def __init__(self, config: Config, state: Path | None, directory: Path) -> None:
         self._config = config
         self._values: Mapping[str, Any] = msgspec.to_builtins(config)
+        self._is_insecure = config.insecure and bool(opened(config))
         self._state = state
         self._directory = directory.resolve()
         self._keys = key_place(config.keys_dir, config.instance, folder=directory).directory
@@ -127,6 +134,10 @@ class OptionKeeper:
                 f'{kept.ORIGIN}: {name} is given as a map of those entries that are set, as {{"name": value}}',
                 option=name,
             )
+        if name in LOCAL_ONLY and self._may_be_remote(caller()):
+            raise ConfigError(
+                f"{kept.ORIGIN}: {name} cannot be set by a station, because {_SAFETY}: {_AT_THE_ROBOT}", option=name
+            )
         if name not in ALLOWED:  # nor taken back: what was set at the robot stays
             default = _NETWORK if option.group == "Network" else "it is none of those that may"
             reason = REASONS.get(name, default)
@@ -143,7 +154,18 @@ class OptionKeeper:
                 f" {' and '.join(LOG_LEVELS)}; {_AT_THE_ROBOT}",
                 option="log_level",
             )
+        interval = options.get("dev_poll_interval")
+        if interval is not None and interval > POLL_INTERVAL_MAX and self._may_be_remote(caller()):
+            raise ConfigError(
+                f"{kept.ORIGIN}: dev_poll_interval = {interval} s cannot be set by a station, because {_SAFETY}: at most"
+                f" {POLL_INTERVAL_MAX} s is possible; {_AT_THE_ROBOT}",
+                option="dev_poll_interval",
+            )
         self._check_module(options.get("exec_module"))
+
+    def _may_be_remote(self, by: Caller) -> bool:
+        """Whether a caller may be another computer or user: it has a station's key, or none is needed."""
+        return bool(by.station) or (by.is_routed and self._is_insecure)
 
     def _check_module(self, value: object) -> None:
         """Refuse a file outside of the robot's directory, and one that is no code: errors of the linter quote what it holds."""

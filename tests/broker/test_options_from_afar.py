@@ -2,6 +2,7 @@
 
 from contextvars import copy_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -28,6 +29,13 @@ def refusal(keeper: OptionKeeper, **options: object) -> str:
     with pytest.raises(ConfigError) as raised:
         keeper.set(options)
     return raised.value.message
+
+
+def as_(peer: bytes, function: Any, *args: Any, **options: Any) -> Any:
+    """Call a function as a peer of the router would."""
+    context = copy_context()
+    context.run(set_caller, Caller(peer, is_routed=True))
+    return context.run(function, *args, **options)
 
 
 class TestGet:
@@ -196,6 +204,41 @@ class TestSet:
             if option.name not in ALLOWED and option.name not in REASONS and option.group != "Network"
         ]
         assert silent == []
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"exec_timeout": {"autonomous_main": 30}},
+            {"exec_timeout": {".*": 3600}},
+            {"exec_timeout": {".*_main": None}},
+            {"exec_timeout": {}},
+            {"exec_timeout": None},
+            {"debug": True, "exec_timeout": {".*_main": 0.01}},
+            {"exec_cutoffs": 1000},
+            {"exec_cutoffs": None},
+            {"teleop_needs_gamepad": False},
+            {"teleop_needs_gamepad": None},
+            {"dev_poll_interval": 1},
+            {"dev_poll_interval": 0.11},
+        ],
+    )
+    def test_no_station_decides_when_devices_stop(
+        self, keeper: OptionKeeper, tmp_path: Path, options: dict[str, object]
+    ) -> None:
+        before: kept.Kept = {"exec_timeout": {".*_main": 0.02}}
+        kept.write(tmp_path / "state", before)
+        assert "because it decides when devices stop" in as_(b"blue/panel", refusal, keeper, **options)
+        assert kept.read(tmp_path / "state") == before
+
+    def test_robots_user_may_lengthen_time_limits(self, keeper: OptionKeeper) -> None:
+        limits = {"exec_timeout": {".*_main": 0.1}, "dev_poll_interval": 0.5}
+        assert as_(b"client-7", keeper.set, limits) == limits
+        assert as_(b"blue/panel", keeper.set, {"dev_poll_interval": 0.1})["dev_poll_interval"] == 0.1
+
+    def test_every_caller_of_an_insecure_robot_counts_as_a_station(self, tmp_path: Path) -> None:
+        options = Config(insecure=True, bind="0.0.0.0").resolved(tmp_path)
+        keeper = OptionKeeper(options, tmp_path / "state", tmp_path)
+        assert "cannot be set by a station" in as_(b"client-7", refusal, keeper, exec_timeout={".*_main": 30})
 
     @given(options=st.dictionaries(st.sampled_from([*OPTIONS, "x"]), st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), lambda each: st.lists(each) | st.dictionaries(st.text() | st.integers(), each))))  # fmt: skip
     def test_whatever_comes_is_kept_whole_or_refused(
