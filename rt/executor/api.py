@@ -172,7 +172,12 @@ class Robot:
         if uid not in self._absent:
             self._absent.add(uid)
             why = {"reason": reason} if reason else {}
-            self._log.warning("the device is not connected: it reads as zeros", device=str(device), uid=str(uid), **why)
+            self._log.warning(
+                "the device is not connected: it reads as zeros, and writes to it are lost",
+                device=str(device),
+                uid=str(uid),
+                **why,
+            )
 
 
 class Gamepad:

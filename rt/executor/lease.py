@@ -29,6 +29,9 @@ RENEW_INTERVAL: Final = 0.02
 """Time between two renewals (s): four may be missed before the lease lapses."""
 GAP_LIMIT: Final = 0.4
 """The longest time (s) in which neither thread runs without ending the mode."""
+HANDOVER: Final = 0.05
+"""How long the lease of a mode that has ended by itself may be left to the root (s)."""
+_HANDOVER_PAUSE: Final = 0.001
 CUTOFFS: Final = 5
 """How many cut-offs end a mode, unless the option says otherwise."""
 
@@ -133,6 +136,19 @@ class LeaseKeeper:
         """Give the lease up for good: it cannot be granted again. Any thread."""
         self._closed = True
         self.withdraw()
+
+    async def hand_over(self, within: float = HANDOVER) -> None:
+        """Renew no more, and wait for the root to end the lease, ``within`` s at most; then give it up.
+
+        The mode has ended by itself, and the root knows: a lease that the root ends has a reason, and one that is given up has none.
+        """
+        with self._lock:
+            self._closed = True
+            self._until = -math.inf
+        with trio.move_on_after(within):
+            while self._holding and not self._lease.revoked:  # noqa: ASYNC110 - the root ends it in shared memory
+                await trio.sleep(_HANDOVER_PAUSE)
+        self.close()
 
     def beat(self) -> None:
         """Show that the event loop is alive: renew if that is permitted, and give the lease up if the permission has run out."""

@@ -18,6 +18,8 @@ INTERVAL = 5.0
 """Time between two events about the same error (s)."""
 BURST = 20
 """How many different errors are logged at once; after that one in each `INTERVAL`, with the number of those left out."""
+WAIT = "to wait, let it start an action that uses `await Actions.sleep(...)`"
+"""What team code does instead of waiting."""
 MAX_KNOWN = 256
 """The most different errors that are remembered; beyond them all are forgotten, and said in full again."""
 
@@ -52,7 +54,8 @@ class Reporter:
         context: dict[str, Any] = {"func": name, "file": place, "line": line}
         if isinstance(error, TimeLimitError):
             key: tuple[object, ...] = (TimeLimitError, name)
-            level, sentence = "warning", "took too long and was interrupted"
+            level = "warning"
+            sentence = f"{name} took too long and was interrupted: it has to return within {error.limit:g} s; {WAIT}"
             extra: dict[str, Any] = {"limit": error.limit}
         else:
             sentence = _sentence(error)

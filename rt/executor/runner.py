@@ -134,10 +134,13 @@ class ModeRunner:
                 await nursery.start(self._actions.run)
                 nursery.start_soon(self._watch_end, channel, nursery.cancel_scope)
                 error = await self._main_thread.finish(Run(requests, self._keeper, hold=command.partial))
-                if command.partial and error is None:
+                is_finished = command.partial and error is None
+                if is_finished:
                     await self._actions.all_ended()
                     error = ExecutionError("no function of the team's code runs any more: the mode ends")
                 await channel.send(commands.encode(_over(error)))
+                if is_finished:
+                    await self._keeper.hand_over()
                 nursery.cancel_scope.cancel()
         finally:
             self._keeper.close()

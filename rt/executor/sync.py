@@ -179,7 +179,9 @@ class SyncExecutor:
             sound = trusted and error is None
             timeouts = timeouts + 1 if isinstance(error, TimeLimitError) else 0
             if timeouts >= _MAX_TIMEOUTS and run.keeper is not None and trusted:
-                run.keeper.cut_off("main took too long again: its writes are dropped until a call ends in time")
+                run.keeper.cut_off(
+                    f"{_name(request)} took too long again: every device is disabled until a call of it ends in time"
+                )
             # One time-out alone changes nothing; a failure does until a call ends well.
             trusted = error is None or (trusted and 0 < timeouts < _MAX_TIMEOUTS)
             tick += request.timeout
@@ -191,7 +193,11 @@ class SyncExecutor:
                 if monotonic() - reported > _REPORT_INTERVAL:
                     reported = monotonic()
                     self._log.warning(
-                        "calls come late", func=_name(request), overruns=run.overruns, period=request.timeout
+                        f"calls of {_name(request)} come late: the code takes longer than the period; do less in each call,"
+                        " or give it a longer period in exec_timeout",
+                        func=_name(request),
+                        skipped=run.overruns,
+                        period=request.timeout,
                     )
             if sound or (trusted and error is not None):
                 _grant(run, tick + GRACE)

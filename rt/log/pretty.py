@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from rt.log.lean import structlog
 from rt.protocol import exception
 
-_HIDDEN = ("app", "pid", "instance", "source", "mode", "clock", "process")
+_HIDDEN = ("app", "pid", "instance", "source", "clock", "process")
 _BIDIRECTIONAL = (0x61C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Line separators, and what changes the direction in which a terminal shows text."""
 _BELOW = {

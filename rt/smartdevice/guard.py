@@ -18,36 +18,51 @@ import trio
 
 from rt import log
 from rt.buffer import LeaseTable
-from rt.buffer.bells import FIRST_VISITOR_SEAT
+from rt.buffer.bells import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
 from rt.buffer.lease import ALL_MARKS, SLOTS, Bar, Holder, seats_of
 from rt.log.throttle import Throttle
 
-_RELEASED: Final = "the lease was given up"
-_REPLACED: Final = "another lease began"
-_REVOKED: Final = "the root ended the lease"
+_ENDED_ITSELF: Final = "it has ended"
+_FAILED: Final = "a function failed, was late or has ended"
+_REPLACED: Final = "it has ended and begun again"
+_REVOKED: Final = "the robot was told to stop"
 _BARRED: Final = {
     Bar.IDLE: "the mode has ended",
     Bar.DRIVER: "the driver's station is silent",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
 }
-_SILENT: Final = "the lease was not renewed in time"
-_ROOTLESS: Final = "the root does not answer"
+_SILENT: Final = "it gave no sign of life for 0.1 s"
+_ROOTLESS: Final = "the robot's main process does not answer"
 _STOPPING: Final = "this process stops"
-_ORDERLY: Final = frozenset({_RELEASED, _REPLACED, _REVOKED, _STOPPING, _BARRED[Bar.IDLE], _BARRED[Bar.STOPPING]})
+_ORDERLY: Final = frozenset(
+    {_ENDED_ITSELF, _FAILED, _REPLACED, _REVOKED, _STOPPING, _BARRED[Bar.IDLE], _BARRED[Bar.STOPPING]}
+)
 _SLACK: Final = 0.0005
 """How much later than a stamp's expiry the guard looks, in s: a look that comes too early has to be repeated."""
 
 
 _BARRED_NOW: Final = {
-    Bar.IDLE: "no mode is running that may move them",
-    Bar.DRIVER: "the mode waits for its driver: no gamepad sends, or its sticks have not been at rest since",
+    Bar.IDLE: "no mode is running",
+    Bar.DRIVER: "the mode waits for its driver: a gamepad has to send, and its sticks have to be at rest once",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
 }
-_ENDED: Final = "the lease under which they were written has ended"
+_MODE_ENDED: Final = "the mode has ended, and no mode is running"
+_ENDED: Final = "the writer was cut off from the devices after it had written them"
+_TEAM_SEATS: Final = frozenset({EXECUTOR_SEAT, STANDBY_SEAT})
 _BURST: Final = 20
 """How many events of one class are logged at once; a program that begins and loses its lease again and again causes more."""
+
+
+def _writer(marks: int) -> str:
+    """Who holds the leases with these marks, in the words of the log."""
+    if marks == ALL_MARKS:
+        return "unknown"
+    seats = seats_of(marks)
+    names = ["team code"] * any(seat in _TEAM_SEATS for seat in seats)
+    names += ["rt write"] * any(seat >= FIRST_VISITOR_SEAT for seat in seats)
+    return " and ".join(names) or "a component"
 
 
 class SafetyGuard:
@@ -60,6 +75,7 @@ class SafetyGuard:
             for every device if no lease is left; has to return at once.
         on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
         on_arm: Called when the first lease has begun; has to ring the root, which shows then more often that it is alive.
+        describe: Returns what the log says of the device of a port.
 
     Attributes:
         throttle: Limits what is logged; has to be flushed at an interval.
@@ -71,11 +87,13 @@ class SafetyGuard:
         on_lapse: Callable[[int, int], None],
         on_allowed: Callable[[], None] = lambda: None,
         on_arm: Callable[[], None] = lambda: None,
+        describe: Callable[[str], dict[str, str]] = lambda port: {"port": port},
     ) -> None:
         self._leases = leases
         self._on_lapse = on_lapse
         self._on_allowed = on_allowed
         self._on_arm = on_arm
+        self._describe = describe
         self._log = log.get_logger()
         self._shut = False
         self._armed = 0
@@ -120,9 +138,9 @@ class SafetyGuard:
             self.throttle.log(
                 self._log.warning,
                 f"writes to devices are dropped: {why}",
-                port=port,
-                params=count,
-                seats=seats_of(marks),
+                **self._describe(port),
+                writes=count,
+                writer=_writer(marks),
             )
 
     def _why(self, marks: int) -> str:
@@ -134,7 +152,7 @@ class SafetyGuard:
         seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
         for bar in (Bar.ESTOP, Bar.STOPPING, Bar.DRIVER, Bar.IDLE):
             if any(self._leases.bar_of(seat) is bar for seat in seats):
-                return _BARRED_NOW[bar]
+                return _MODE_ENDED if bar is Bar.IDLE and known and marks != ALL_MARKS else _BARRED_NOW[bar]
         if marks == ALL_MARKS or not known:
             return _ENDED
         return self._why_not(known[0])
@@ -142,12 +160,12 @@ class SafetyGuard:
     def _why_not(self, holder: Holder) -> str:
         """Why the present lease of a slot that is not barred does not count."""
         if not holder.serial:
-            return "the writer has never held a lease"
+            return "the writer has no permission to move devices: it never asked for a lease"
         if self._leases.was_revoked(holder):
             return _REVOKED
         if self._leases.has_lapsed(holder):
-            return "the writer's lease is suspended: it was not renewed in time, and no other one has begun"
-        return "the writer's lease is suspended: its code is late or has failed, or its mode is over"
+            return "the writer is cut off from the devices: it gave no sign of life for 0.1 s"
+        return "the writer is cut off from the devices: a function of it was late or has failed, and none has ended well since"
 
     def look(self) -> None:
         """Look at the leases now, as when the doorbell rang, and have disabled what may not move any more."""
@@ -209,7 +227,7 @@ class SafetyGuard:
                 await trio.lowlevel.wait_readable(file)
         ended = sum(1 << lease.mark for lease in leases if self._leases.lapse(lease))
         if ended & self._armed:
-            self._lapse(ended & self._armed, f"the process that held the lease has ended (pid {pid})")
+            self._lapse(ended & self._armed, f"its process has ended (pid {pid})")
         self._news.set()
 
     def _note_holders(self) -> None:
@@ -238,9 +256,9 @@ class SafetyGuard:
         self._holders = self._leases.holders()
         say = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:
-            self.throttle.log(say, "the devices that it moved are disabled", reason=reason, seats=seats_of(ended))
+            self.throttle.log(say, f"the devices that {_writer(ended)} moved are disabled", reason=reason)
         else:
-            self.throttle.log(say, "every device is disabled", reason=reason)
+            self.throttle.log(say, "every device is disabled", reason=reason, writer=_writer(ended))
 
     def _reason(self, ended: int) -> str:
         """End what is left of these leases, whose holders have to begin others, and say why they ended.
@@ -254,7 +272,9 @@ class SafetyGuard:
             return _BARRED.get(self._leases.cause_of(revoked[0].slot), _REVOKED)
         if silent:
             return self._cause()
-        return _RELEASED if last else _REPLACED
+        if not last:
+            return _REPLACED
+        return _FAILED if any(holder.slot in _TEAM_SEATS for holder in last) else _ENDED_ITSELF
 
     def _cause(self) -> str:
         return _SILENT if self._leases.root_alive() else _ROOTLESS

@@ -91,7 +91,7 @@ class SmartDeviceManager(DeviceHandler):
         brake: Sequence[int] = (),
     ) -> None:
         super().__init__(names or {}, leases.is_over)
-        self.guard = SafetyGuard(leases, self._disable_now, self._stamp, self._ring_root)
+        self.guard = SafetyGuard(leases, self._disable_now, self._stamp, self._ring_root, self._of_port)
         self._bells = bells
         self.brake = BrakeClient(brake, self._is_moving, self._note_braked)
         self._buffers = buffers
@@ -310,6 +310,13 @@ class SmartDeviceManager(DeviceHandler):
         """Log an event of a device, within the rate."""
         about = self._named(client.uid or 0)
         self._throttle.log(write, event, port=client.link.name, device=client.buffer.name, **about, **context)
+
+    def _of_port(self, port: str) -> dict[str, str]:
+        """What the log says of the device of a port."""
+        client = next((each for each in self._clients if each.link.name == port), None)
+        if client is None or client.uid is None:
+            return {"port": port}
+        return {"port": port, "device": client.buffer.name, **self._named(client.uid)}
 
     def _stamp(self) -> None:
         """Have this process watched from before a write goes out."""

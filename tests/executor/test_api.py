@@ -47,13 +47,13 @@ def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(store: BufferSt
         plug(store).valid = False
         assert robot.get("left_motor", "enc_pos") == 0.0
     assert [entry["event"] for entry in logs] == [
-        "the device is not connected: it reads as zeros",
+        "the device is not connected: it reads as zeros, and writes to it are lost",
         "the device is back",
-        "the device is not connected: it reads as zeros",
+        "the device is not connected: it reads as zeros, and writes to it are lost",
     ]
 
 
-ABSENT = "the device is not connected: it reads as zeros"
+ABSENT = "the device is not connected: it reads as zeros, and writes to it are lost"
 BACK = "the device is back"
 
 

@@ -4,12 +4,15 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
 
 from rt.buffer import Doorbell, LeaseTable, lease
 from rt.buffer.bells import EXECUTOR_SEAT
 from rt.buffer.lease import TIMEOUT, Bar
 from rt.executor import lease as module
-from rt.executor.lease import GAP_LIMIT, LeaseKeeper
+from rt.executor.lease import GAP_LIMIT, HANDOVER, LeaseKeeper
 
 CUTOFFS = 3
 
@@ -205,4 +208,27 @@ def test_a_root_that_is_late_again_and_again_ends_the_mode(bench: Bench) -> None
         bench.table.lapse(holder)
         bench.keeper.beat()
     assert bench.ended
+    assert not bench.moves
+
+
+async def test_lease_of_a_mode_that_is_over_is_left_to_the_root(bench: Bench) -> None:
+    bench.keeper.grant(bench.now + 0.08)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.keeper.hand_over, 30.0)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.moves, "the root ends it, so that the log says why"
+        bench.table.bar(EXECUTOR_SEAT, Bar.IDLE)
+    assert not bench.moves
+    bench.run(1)
+    assert not bench.moves
+    assert not bench.ended
+
+
+async def test_lease_of_a_mode_that_is_over_does_not_wait_long_for_the_root(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    bench.keeper.grant(bench.now + 0.08)
+    before = trio.current_time()
+    await bench.keeper.hand_over()
+    assert trio.current_time() - before == pytest.approx(HANDOVER)
     assert not bench.moves

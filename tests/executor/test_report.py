@@ -25,6 +25,7 @@ def test_a_time_out_is_said_with_the_limit_that_it_had() -> None:
     with structlog.testing.capture_logs() as logs:
         Reporter().report(TimeLimitError(0.25), "teleop_main")
     assert [(entry["log_level"], entry["limit"]) for entry in logs] == [("warning", 0.25)]
+    assert logs[0]["event"].startswith("teleop_main took too long and was interrupted: it has to return within 0.25 s")
 
 
 def test_an_error_of_our_own_is_said_by_its_message() -> None:

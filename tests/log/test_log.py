@@ -135,10 +135,12 @@ def test_a_person_reads_when_the_team_printed_and_where_an_error_came_from(tmp_p
     with path.open("w") as stream:
         log.configure(fmt="pretty", stream=stream)
         log.get_logger().info("hello", source="print", mode="auto", clock=1.5)
+        log.get_logger().info("mode began", mode="teleop", code="studentcode.py")
         try:
             1 / 0  # noqa: B018 - for its error
         except ZeroDivisionError:
             log.get_logger().exception("it failed")
     text = path.read_text()
     assert "print | auto 1.50 s | hello" in text
+    assert "mode=teleop" in text
     assert "ZeroDivisionError: division by zero" in text

@@ -139,7 +139,7 @@ async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_l
             with capture_logs() as events:
                 guard.look()
             assert lapses.marks == [1 << before]
-            assert [event["reason"] for event in events] == ["another lease began"]
+            assert [event["reason"] for event in events] == ["it has ended and begun again"]
             assert guard.allowed == 1 << lease.mark
 
 
@@ -171,7 +171,7 @@ async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
             guard.look()
             with capture_logs() as events:
                 assert await lapses.wait() - start >= TIMEOUT
-            assert [event["reason"] for event in events] == ["the lease was not renewed in time"]
+            assert [event["reason"] for event in events] == ["it gave no sign of life for 0.1 s"]
             assert table.slot(0).keep(), "whoever comes back has to ring"
 
 
@@ -252,7 +252,7 @@ async def test_nothing_moves_when_the_root_falls_silent(
             nursery.start_soon(renew)
             with capture_logs() as events:
                 await lapses.wait()
-            assert [event["reason"] for event in events] == ["the root does not answer"]
+            assert [event["reason"] for event in events] == ["the robot's main process does not answer"]
             assert not is_open(guard)
             nursery.cancel_scope.cancel()
 

@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from rt.buffer import LeaseTable
+from rt.buffer.bells import EXECUTOR_SEAT, STANDBY_SEAT
 from rt.buffer.lease import ALL_MARKS, Bar
 from rt.smartdevice.guard import SafetyGuard
 
@@ -45,10 +46,10 @@ def test_suspended_lease_is_never_called_idle(prefix: str) -> None:
         guard.dropped("line", 1, 1 << lease.mark)
         guard.dropped("line", 1, mark)
     first, second, third, fourth = reasons(events)
-    assert "late or has failed" in first
-    assert "not renewed in time" in second
-    assert "the root ended" in third
-    assert "has ended" in fourth
+    assert "was late or has failed" in first
+    assert "no sign of life" in second
+    assert "the robot was told to stop" in third
+    assert "was cut off" in fourth
 
 
 def test_writer_without_any_lease_is_told(prefix: str) -> None:
@@ -58,7 +59,7 @@ def test_writer_without_any_lease_is_told(prefix: str) -> None:
         guard.dropped("line", 1, 1 << table.mark(9))
         guard.dropped("line", 2, 1 << table.mark(9))
     (reason,) = reasons(events)
-    assert "never held a lease" in reason
+    assert "never asked for a lease" in reason
 
 
 def test_silent_root_is_the_reason_before_all_others(prefix: str) -> None:
@@ -67,7 +68,7 @@ def test_silent_root_is_the_reason_before_all_others(prefix: str) -> None:
         table.bar(0, Bar.IDLE)
         guard.dropped("line", 1, ALL_MARKS)
     (reason,) = reasons(events)
-    assert reason == "the root does not answer"
+    assert reason == "the robot's main process does not answer"
 
 
 def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(prefix: str) -> None:
@@ -82,3 +83,38 @@ def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(
             guard.look()
             guard.dropped("line", 1, 1 << lease.mark)
     assert 10 < len(events) <= 60
+
+
+@pytest.mark.parametrize(
+    ("seat", "other", "sentence", "reason"),
+    [
+        (9, EXECUTOR_SEAT, "the devices that rt write moved are disabled", "it has ended"),
+        (EXECUTOR_SEAT, 9, "the devices that team code moved are disabled", "a function failed, was late or has ended"),
+        (STANDBY_SEAT, 9, "the devices that team code moved are disabled", "a function failed, was late or has ended"),
+    ],
+)
+def test_who_moved_the_devices_that_are_disabled_is_logged(
+    prefix: str, seat: int, other: int, sentence: str, reason: str
+) -> None:
+    with LeaseTable.open(prefix) as table, capture_logs() as events:
+        guard = SafetyGuard(table, lambda _ended, _moved: None)
+        table.beat()
+        table.slot(other).begin()
+        table.slot(seat).begin()
+        assert guard.open
+        table.slot(seat).release()
+        guard.look()
+    assert [(event["event"], event["reason"]) for event in events] == [(sentence, reason)]
+
+
+def test_writes_of_a_mode_that_has_ended_are_dropped_for_that_reason(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table, capture_logs() as events:
+        guard = SafetyGuard(table, lambda _ended, _moved: None)
+        table.beat()
+        table.slot(0).begin()
+        assert guard.open
+        table.bar(0, Bar.IDLE)
+        guard.look()
+        guard.dropped("line", 1, 1 << table.mark(0))
+    assert [event["reason"] for event in events if "disabled" in event["event"]] == ["the mode has ended"]
+    assert reasons(events) == ["the mode has ended, and no mode is running"]

@@ -115,7 +115,12 @@ async def test_without_a_lease_no_write_leaves_and_it_is_said_once(robot: Robot)
             await until(lambda: not buffer.dirty)
     assert buffer.counters.writes_dropped == 5
     assert not [each for each in board.heard if isinstance(each, DevWrite)]
-    assert len([event for event in events if "dropped" in event["event"]]) == 1
+    (dropped,) = [event for event in events if "dropped" in event["event"]]
+    assert {key: dropped[key] for key in ("device", "name", "writes")} == {
+        "device": "polar-bear",
+        "name": "left",
+        "writes": 1,
+    }
 
 
 async def test_a_lease_given_up_disables_at_once_and_drops_what_was_pending(robot: Robot) -> None:
@@ -138,12 +143,12 @@ async def test_a_lease_given_up_disables_at_once_and_drops_what_was_pending(robo
 async def test_silence_of_the_holder_disables_in_a_tenth_of_a_second(robot: Robot) -> None:
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
-    robot.hold_lease()
-    buffer.write("duty_cycle", 0.5)
-    await board.hears(writes_duty(0.5))
-    with capture_logs() as events:
+    with capture_logs() as events:  # from the start: on a busy machine the lease may lapse before the board is looked at
+        robot.hold_lease()
+        buffer.write("duty_cycle", 0.5)
+        await board.hears(writes_duty(0.5))
         await until(lambda: board.device.disabled)
-    assert any("not renewed" in event.get("reason", "") for event in events)
+    assert any("no sign of life" in event.get("reason", "") for event in events)
     robot.nursery.start_soon(robot.keep_lease)  # and back again
     await until(lambda: robot.manager.guard.open)
     buffer.write("duty_cycle", 0.25)

@@ -71,6 +71,18 @@ async def test_a_silent_station_lets_the_motor_rest(robot: Robot) -> None:
     await robot.said("gamepad reads neutral")
 
 
+async def test_mode_that_ends_after_its_setup_is_the_reason_that_devices_are_disabled(robot: Robot) -> None:
+    robot.write("studentcode.py", 'def autonomous_setup():\n    Robot.write("motor", "duty_cycle", 0.5)\n')
+    motor = Device("polar-bear")
+    await robot.start("--dev-name", f"motor:{motor.uid}")
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    await robot.call("auto")
+    entry = await robot.said("every device is disabled")
+    assert (entry["reason"], entry["writer"]) == ("the mode has ended", "team code")
+    assert await robot.stop() == 0
+
+
 async def test_autonomous_runs_actions_and_sees_no_gamepad(robot: Robot) -> None:
     robot.write(
         "studentcode.py",
