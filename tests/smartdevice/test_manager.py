@@ -143,7 +143,8 @@ async def test_a_lease_given_up_disables_at_once_and_drops_what_was_pending(robo
 async def test_silence_of_the_holder_disables_in_a_tenth_of_a_second(robot: Robot) -> None:
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
-    with capture_logs() as events:  # from the start: on a busy machine the lease may lapse before the board is looked at
+    # From the start: on a busy machine the lease may lapse before the board is looked at.
+    with capture_logs() as events:
         robot.hold_lease()
         buffer.write("duty_cycle", 0.5)
         await board.hears(writes_duty(0.5))
