@@ -3,13 +3,19 @@
 The newest lines are in the file itself, older ones in NAME.1, NAME.2 and so on. The rules of this module: whatever the disk does
 costs lines and nothing else; a line is in the file whole or is known to be lost; and the files never take more room than they may.
 All of it may wait for the disk: it belongs into a worker thread.
+
+Invariant: only the robot's user and root can read the files, those of earlier versions included.
 """
 
+import contextlib
 import os
 import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
 
 
 class LogFile:
@@ -103,8 +109,9 @@ class LogFile:
         self._open()
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+        _make_directory(self.path.parent)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, FILE_MODE)
+        _close_to_others(self._fd)
         info = os.fstat(self._fd)
         self._regular = stat.S_ISREG(info.st_mode)
         self._size = info.st_size if self._regular else 0
@@ -112,6 +119,8 @@ class LogFile:
         self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
         if self._regular:
             self._remove_surplus()
+            for number in range(1, self._count):
+                _close_file_to_others(numbered(self.path, number))
 
     def _rotate(self) -> None:
         self._close()
@@ -134,6 +143,33 @@ class LogFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and its parents; other users may not enter those that are made."""
+    with contextlib.suppress(FileExistsError):
+        if not path.parent.exists():
+            _make_directory(path.parent)
+        path.mkdir(mode=DIRECTORY_MODE)
+
+
+def _close_file_to_others(path: Path) -> None:
+    """Take the rights of other users from an older file, if it is there."""
+    # Another user could put a link or a FIFO in its place, where the directory lets them.
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        try:
+            _close_to_others(fd)
+        finally:
+            os.close(fd)
+
+
+def _close_to_others(fd: int) -> None:
+    """Take the rights of other users from a file of this user; devices and files of other users stay as they are."""
+    info = os.fstat(fd)
+    if stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and stat.S_IMODE(info.st_mode) & ~FILE_MODE:
+        with contextlib.suppress(OSError):  # a file system may know no modes
+            os.fchmod(fd, FILE_MODE)
 
 
 def numbered(path: Path, number: int) -> Path:

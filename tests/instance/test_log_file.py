@@ -4,13 +4,16 @@ import errno
 import json
 import os
 import resource
+import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stranger import require_another_user, run_stranger
 
 from rt.instance import logread
 from rt.instance.log_place import log_directory, log_path, mark, marked
@@ -48,13 +51,66 @@ def test_lines_are_appended_also_by_the_next_robot(path: Path) -> None:
     assert path.read_bytes() == b"one\none\ntwo\ntwo\n"
 
 
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_new_files_and_directories_are_closed_to_other_users(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        file = LogFile(path, 10, 3)
+        file.write([b"123456789"] * 3)
+        file.close()
+    finally:
+        os.umask(before)
+    assert {each.name: mode_of(each) for each in path.parent.iterdir()} == dict.fromkeys(
+        ("robot.log", "robot.log.1", "robot.log.2"), 0o600
+    )
+    assert [mode_of(each) for each in (path.parent, path.parent.parent)] == [0o700, 0o700]
+
+
+def test_files_of_earlier_versions_are_closed_to_other_users(tmp_path: Path) -> None:
+    names = ("robot.log", "robot.log.1", "robot.log.2")
+    for name in names:
+        (tmp_path / name).write_text("old\n")
+        (tmp_path / name).chmod(0o644)
+    (tmp_path / "other").write_text("not of the log")
+    (tmp_path / "other").chmod(0o644)
+    (tmp_path / "robot.log.3").symlink_to("other")
+    tmp_path.chmod(0o755)
+    file = LogFile(tmp_path / "robot.log", 1000, 4)
+    file.write([b"new"])
+    file.close()
+    assert [mode_of(tmp_path / name) for name in names] == [0o600] * 3
+    assert (mode_of(tmp_path / "other"), mode_of(tmp_path)) == (0o644, 0o755)
+
+
+def test_device_keeps_its_mode(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo", 0o644)
+    (tmp_path / "fifo").chmod(0o644)
+    file = LogFile(tmp_path / "fifo", 1000, 4)
+    assert file.write([b"new"]) == 1
+    file.close()
+    assert mode_of(tmp_path / "fifo") == 0o644
+
+
+def test_other_user_reads_no_log() -> None:
+    require_another_user()
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own directory is closed to other users anyway
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "robot.log"
+        file = LogFile(path, 1000, 3)
+        file.write([b"secret"])
+        file.close()
+        program = "try:\n    open(sys.argv[1])\nexcept PermissionError:\n    print('refused')"
+        assert run_stranger(program, str(path)) == "refused"
+
+
 @settings(deadline=None)  # a disk may take its time
 @given(
     st.lists(st.binary(min_size=1, max_size=40).filter(lambda line: b"\n" not in line), max_size=60), st.integers(1, 4)
 )
 def test_the_newest_lines_are_there_in_order_and_the_room_is_bounded(lines: list[bytes], count: int) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "robot.log"
         file = LogFile(path, 100, count)
