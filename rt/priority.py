@@ -11,7 +11,7 @@ import ctypes
 import os
 from typing import Final
 
-_NICE: Final = -10
+_NICE: Final = -3
 _SLICE_NS: Final = 100_000  # the shortest that the kernel grants
 _DEFAULT_SLICE: Final = 0
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}

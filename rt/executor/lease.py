@@ -6,8 +6,8 @@ hangs, so that nothing could end the mode, the lease is not renewed; if the proc
 disables every device at once, or when the last stamp is older than the lease's time-out.
 
 Invariants: a lease that lapsed is not simply renewed. Each lapse is a cut-off, which is logged, and repeated cut-offs end the mode.
-After a gap in which neither thread ran, as when the process was stopped, the mode ends: its commander has to start over. What the
-root has ended stays ended.
+After a gap in which neither thread ran, as when the process was stopped, the mode ends: its commander has to start over. A gap in
+which the process waited for a processor is a cut-off like others. What the root has ended stays ended.
 """
 
 import math
@@ -22,6 +22,7 @@ import trio
 from rt import log
 from rt.buffer import Doorbell, Lease
 from rt.buffer.lease import TIMEOUT, Bar
+from rt.diagnostics.run_delay import RunDelay
 from rt.executor.cutoff import CutoffCounter
 from rt.executor.fork import is_forked
 
@@ -39,9 +40,10 @@ STOPPED: Final = "the robot was told to stop"
 """Why a mode ends whose lease the root has ended."""
 
 _NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
-_LATE: Final = "the team's code kept the event loop from running: every device was disabled"
+_LATE: Final = "the event loop beside the team's code came late: every device was disabled"
 _ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
-_STOOD_STILL: Final = "the process was stopped or did not get to run: every device was disabled"
+_STOOD_STILL: Final = "the process was stopped or something kept it from running: every device was disabled"
+_STARVED: Final = "the machine is busy, and the process waited for the processor: every device was disabled"
 
 
 class LeaseKeeper:
@@ -54,6 +56,7 @@ class LeaseKeeper:
         on_end: Called, in any thread and at most once, with the sentence that says why the mode has to end. Nothing is granted
             from then on.
         gap_limit: See `GAP_LIMIT`.
+        run_delay: Makes what tells how long the event loop's thread has waited for a processor (s); called in that thread.
     """
 
     def __init__(
@@ -64,12 +67,16 @@ class LeaseKeeper:
         cutoffs: int = CUTOFFS,
         on_end: Callable[[str], None] = lambda _reason: None,
         gap_limit: float = GAP_LIMIT,
+        run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
     ) -> None:
         self._lease = lease
         self._doorbell = doorbell
         self._cutoffs = CutoffCounter(cutoffs)
         self._on_end = on_end
         self._gap_limit = gap_limit
+        self._make_run_delay = run_delay
+        self._run_delay: Callable[[], float] | None = None
+        self._waited = 0.0
         self._until = -math.inf
         self._beaten = -math.inf
         self._granted = -math.inf
@@ -99,8 +106,7 @@ class LeaseKeeper:
             now = monotonic()
             gap = now - max(self._beaten, self._granted)
             if math.isfinite(gap) and gap >= self._gap_limit:
-                self._count(_STOOD_STILL, gap=gap)
-                return
+                return  # the event loop, which knows more, judges it
             self._until = until
             self._sealed = seal
             self._granted = now
@@ -154,15 +160,21 @@ class LeaseKeeper:
         """Show that the event loop is alive: renew if that is permitted, and give the lease up if the permission has run out."""
         if is_forked():
             return
+        if self._run_delay is None:
+            self._run_delay = self._make_run_delay()
         with self._lock:
             now, before = monotonic(), self._beaten
+            waited, self._waited = self._waited, self._run_delay()
             self._beaten = now
-            if now < self._until:
+            gap = now - max(before, self._granted)
+            if math.isfinite(gap) and gap >= self._gap_limit and self._granted > -math.inf:
+                self._judge(gap, self._waited - waited)
+            elif now < self._until:
                 self._hold(now, before)
             elif self._until > -math.inf:
                 self._until = -math.inf
                 self._release()
-                self._count(_NOT_RETURNING, gap=now - before)
+                self._count(_NOT_RETURNING)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Renew while it is permitted, until cancelled; then the lease is given up."""
@@ -186,8 +198,7 @@ class LeaseKeeper:
                 return
             self._holding = False
             if not self._lease.revoked:
-                gap = now - before
-                self._count(_LATE if gap >= TIMEOUT else _ROOT_LATE, gap=min(gap, now - self._granted))
+                self._count(_LATE if now - before >= TIMEOUT else _ROOT_LATE)
             elif self._lease.cause is not Bar.DRIVER:
                 self._end(STOPPED)
             if self._closed:
@@ -201,11 +212,16 @@ class LeaseKeeper:
         if self._lease.release():
             self._doorbell.ring()
 
-    def _count(self, reason: str, *, gap: float = 0.0) -> None:
-        """Log a cut-off; end the mode if it is one too many, or if neither thread ran for a gap (s)."""
-        if gap >= self._gap_limit:
+    def _judge(self, gap: float, waited: float) -> None:
+        """Decide on a gap (s) in which neither thread ran, and for so long (s) of which the event loop waited for a processor."""
+        self._release()
+        if waited >= gap / 2:
+            self._count(f"{_STARVED}, {waited:.1f} s")
+        else:
             self._end(f"{_STOOD_STILL} after {gap:.1f} s without a sign of life; start the mode again")
-            return
+
+    def _count(self, reason: str) -> None:
+        """Log a cut-off; end the mode if it is one too many."""
         self._log.error(reason)
         if self._cutoffs.add(monotonic()):
             self._end("the team's code was cut off again and again; start the mode again")

@@ -1,6 +1,7 @@
 """The executor's lease: what ends it, what begins it again, and what ends the mode."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 from rt.buffer import Doorbell, LeaseTable, lease
 from rt.buffer.bells import EXECUTOR_SEAT
 from rt.buffer.lease import TIMEOUT, Bar
+from rt.diagnostics.run_delay import RunDelay
 from rt.executor import lease as module
 from rt.executor.lease import GAP_LIMIT, HANDOVER, LeaseKeeper
 
@@ -26,7 +28,14 @@ class Bench:
         self.ended: list[str] = []
         monkeypatch.setattr(module, "monotonic", lambda: self.now)
         monkeypatch.setattr(lease, "boottime_ns", lambda: round(self.now * 1e9))
-        self.keeper = LeaseKeeper(table.slot(EXECUTOR_SEAT), bell, cutoffs=cutoffs, on_end=self.ended.append)
+        self.waited = 0.0
+        self.keeper = LeaseKeeper(
+            table.slot(EXECUTOR_SEAT),
+            bell,
+            cutoffs=cutoffs,
+            on_end=self.ended.append,
+            run_delay=lambda: lambda: self.waited,
+        )
         self.keeper.beat()
 
     @property
@@ -232,3 +241,27 @@ async def test_lease_of_a_mode_that_is_over_does_not_wait_long_for_the_root(
     await bench.keeper.hand_over()
     assert trio.current_time() - before == pytest.approx(HANDOVER)
     assert not bench.moves
+
+
+def test_a_process_that_waited_for_the_processor_drives_on(bench: Bench) -> None:
+    for _ in range(CUTOFFS - 1):
+        bench.run(1)
+        bench.now += GAP_LIMIT + 0.6
+        bench.waited += GAP_LIMIT + 0.4
+        bench.keeper.beat()
+        assert not bench.moves
+        bench.run(0.1)
+        assert bench.moves
+    assert not bench.ended
+
+
+def test_the_time_of_waiting_for_a_processor_grows_on_a_busy_one() -> None:
+    delay = RunDelay()
+    try:
+        before = delay.read()
+        for _ in range(1000):
+            os.sched_yield()
+        assert before <= delay.read() < 1e6
+    finally:
+        delay.close()
+    assert delay.read() == 0.0

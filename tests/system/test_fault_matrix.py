@@ -5,6 +5,7 @@ FAULT_SECONDS is how long each fault lasts, FAULT_SEED what it is decided by; `j
 
 import contextlib
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -28,7 +29,7 @@ RECOVERY = 60.0
 MOTORS, SENSORS = 8, 4
 DEVICES = (f"polar-bear@1..{MOTORS}", f"potentiometer@1..{SENSORS}", f"limit-switch@1..{SENSORS}")
 LOOK_INTERVAL = 0.05
-SLOW = "the team's code does not return"
+CUTOFF = "every device (is|was) disabled"
 FREEZE_CYCLE = 5.0
 STARVED = 0.5
 """Whoever looks every 50 ms and got no turn for so long (s) was on a machine that also kept devices silent."""
@@ -251,8 +252,12 @@ def unhurt(robot: Robot) -> None:
     """No process of the robot ended or was started again, and none had an error of its own."""
     ready = [entry["child"] for entry in robot.log if entry["event"] == "child is ready"]
     assert sorted(ready) == ["brake", "device", "executor", "standby"]
-    # A main that a loaded machine lets wait for 80 ms is told of as one that does not return, and goes on.
-    errors = [entry for entry in robot.log if entry["level"] in {"error", "critical"} and SLOW not in entry["event"]]
+    # A loaded machine lets a process wait for so long that the devices are disabled; the mode drives on.
+    errors = [
+        entry
+        for entry in robot.log
+        if entry["level"] in {"error", "critical"} and not re.search(CUTOFF, entry["event"])
+    ]
     assert errors == []
     said = "\n".join(map(str, robot.log)) + robot.errors.decode()
     assert "Traceback" not in said
