@@ -176,7 +176,7 @@ async def test_code_that_is_cut_off_again_and_again_comes_to_rest(
     board = await driving(robot, code, "auto", "--exec-cutoffs", str(CUTOFFS))
     # A main that is late at each call is on trial until one ends in time; all else has ended its mode.
     with trio.fail_after(PATIENCE):
-        while await robot.call("mode") != "idle" and not on_trial(robot):
+        while await robot.call("mode") != "idle" and not on_trial(robot):  # noqa: ASYNC110 - the service tells nobody
             await trio.sleep(0.02)
     stopped = await board.stops()
     assert len(board.pulses) <= CUTOFFS + 1
