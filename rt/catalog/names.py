@@ -10,12 +10,13 @@ UID_END: Final = 1 << 88
 """One more than the greatest UID."""
 
 
-def resolve_uid(text: str, names: Mapping[str, int]) -> int:
+def resolve_uid(text: str, names: Mapping[str, int], kinds: Iterable[str] = ()) -> int:
     """The UID that a decimal number or a name of the team's stands for.
 
     Args:
         text: What a person wrote.
         names: UIDs by the names that the team gave them (option ``dev_name``).
+        kinds: Types of devices that would have been understood as well, for the message.
 
     Raises:
         DeviceError: It is neither; the message has the nearest name.
@@ -35,12 +36,16 @@ def resolve_uid(text: str, names: Mapping[str, int]) -> int:
         uid = int(text)
         if uid < UID_END:
             return uid
-    near = closest(text, names)
-    if near is not None:
+    kinds = list(kinds)
+    near = closest(text, [*names, *kinds])
+    if text.isascii() and text.isdigit():
+        hint = "the number is too large for a UID; `rt devices` shows the UIDs of devices"
+    elif near is not None:
         hint = f"did you mean {near}?"
     else:
         known = f"one of {listed(names)}" if names else "a name"
-        hint = f"use a UID in decimal below 2**88, or {known}; devices are named in rt.toml, below [dev_name]"
+        kind = f", a type such as {kinds[0]}," if kinds else ""
+        hint = f"use a UID{kind} or {known}; devices are named in rt.toml, below [dev_name]"
     raise DeviceError(f"there is no device {quote(text)}: {hint}", uid=clip(text))
 
 

@@ -11,8 +11,10 @@ from rt import catalog
 from rt.cli import candidates
 from rt.cli.options import Loader, click_options, text_of
 from rt.config import OPTIONS, Loaded, Option, change, forget, kept, known
+from rt.config.exposure import KEYED, KEYLESS, require_keys
 from rt.config.value import entry, pairs, single
 from rt.errors import ConfigError
+from rt.keys import Keyring, key_place
 
 _SET, _UNSET = "rt config set", "rt config unset"
 
@@ -39,7 +41,10 @@ def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
     if name == "dev_catalog" and value:
         catalog.load(Path(value))  # with a wrong one the robot would not start
     _change(loaded, {name: value})
-    _tell(loaded(), [name])
+    now = loaded()
+    _tell(now, [name])
+    if name in {"bind", "insecure", *KEYED, *KEYLESS}:
+        _warn_open(now)
 
 
 @click.command("unset", short_help="Take back what was set.")
@@ -91,6 +96,17 @@ def _change(loaded: Loader, changes: dict[str, Any]) -> None:
 
 def _directory(base: Loaded) -> Path | None:
     return kept.state_directory(base.config.instance, os.environ)
+
+
+def _warn_open(now: Loaded) -> None:
+    """Say if the robot would not start, as nobody who drives it from the network has a key."""
+    place = key_place(now.config.keys_dir, now.config.instance)
+    ring = Keyring(place.directory)
+    ring.refresh()
+    try:
+        require_keys(now.config.resolved(Path("/")), ring.stations)
+    except ConfigError as error:
+        click.echo(f"rt: the next `rt run` will refuse to start: {error.message}", err=True)
 
 
 def _tell(now: Loaded, names: Sequence[str]) -> None:

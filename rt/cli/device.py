@@ -6,6 +6,7 @@ Names and catalog are those that the robot itself goes by, so that they are righ
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,6 +18,7 @@ from rt.catalog import Peripheral, unknown_parameter
 from rt.catalog.names import absent_device, name_of, resolve_uid
 from rt.cli.link import Link
 from rt.cli.output import jsonable, short
+from rt.config.load import FILE_NAME
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceAbsentError, RemoteCallError
 
 ASK_TIMEOUT = 2.0
@@ -24,6 +26,7 @@ ASK_TIMEOUT = 2.0
 LOCK_TIMEOUT = 0.01
 """How long a buffer's lock may be waited for (s); a verb's event loop has little else to do."""
 SERVICE = "device-service"
+OUTDATED = "rt.toml is newer than the robot: start `rt run` again"
 
 UID_HELP = """UID is a UID, a name that dev_name of the running robot gives it, or a type, as polar-bear, if one device of it is connected."""
 """What a verb's help says of the devices that it takes."""
@@ -134,6 +137,36 @@ class Devices:
         if holder is None or holder != self._holder:
             raise InstanceAbsentError(f"the robot {self._robot.instance.name!r} has ended")
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether rt.toml was changed after the robot started, which reads it at its start only."""
+        holder = self._holder
+        if holder is None or not holder.started:
+            return False
+        argv = holder.argv
+        file = argv[argv.index("--config") + 1] if "--config" in argv[:-1] else FILE_NAME
+        try:
+            changed = Path(f"/proc/{holder.pid}/cwd", file).stat().st_mtime
+            return (
+                changed >= datetime.fromisoformat(holder.started).timestamp() + 1
+            )  # the start is told in whole seconds
+        except (OSError, ValueError):
+            return False
+
+    def resolve(self, text: str) -> int:
+        """The UID that a number or a name stands for.
+
+        Raises:
+            DeviceError: It is neither, with the nearest, and with the remedy if rt.toml is newer than the robot.
+        """
+        kinds = [kind.name for kind in self.store.catalog.values() if kind.device_id is not None]
+        try:
+            return resolve_uid(text, self.names, kinds)
+        except DeviceError as error:
+            if not self.is_outdated:
+                raise
+            raise DeviceError(f"{error.message} ({OUTDATED})", **error.context) from None
+
     def of_type(self, text: str, uids: Iterable[int]) -> list[int] | None:
         """Those of some devices that are of a type; None if the text is no type, or a name that the team gave.
 
@@ -170,7 +203,7 @@ class Devices:
     def _resolve(self, text: str, connected: Sequence[int]) -> int:
         alike = self.of_type(text, connected)
         if alike is None:
-            return resolve_uid(text, self.names)
+            return self.resolve(text)
         if len(alike) > 1:
             which = " or ".join(name_of(uid, self.names) for uid in alike)
             raise DeviceError(f"{len(alike)} devices of type {text} are connected: name one, {which}", uid=text)

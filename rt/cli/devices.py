@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from rt.catalog.names import resolve_uid
+from rt.catalog.names import absent_device
 from rt.cli import candidates, link, table
 from rt.cli.console import console
-from rt.cli.device import Devices
+from rt.cli.device import OUTDATED, Devices
 from rt.cli.ending import run_until_signal
 from rt.cli.options import click_options
 from rt.cli.output import jsonable
@@ -59,14 +59,15 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         chosen: dict[int, str] = {}
         for text in wanted:
             alike = devices.of_type(text, devices.store.devices())
-            chosen |= {resolve_uid(text, devices.names): text} if alike is None else {uid: str(uid) for uid in alike}
+            chosen |= {devices.resolve(text): text} if alike is None else {uid: str(uid) for uid in alike}
         expected = {uid: names.get(uid, text) for uid, text in chosen.items()} if chosen else names
 
         def rows() -> list[dict[str, Any]]:
             return table.device_rows(devices.store, names, chosen)
 
         def draw() -> Any:
-            return table.device_table(rows(), names=expected, width=screen.width)
+            note = OUTDATED if devices.is_outdated else ""
+            return table.device_table(rows(), names=expected, width=screen.width, note=note)
 
         if as_json:
             ports = await _ports(devices)
@@ -74,6 +75,10 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
             click.echo(json.dumps(told, indent=2))
         elif not live:
             screen.print(draw())
+            connected = [int(row["uid"]) for row in table.device_rows(devices.store, names) if row["connected"]]
+            for uid in chosen:
+                if uid not in connected:
+                    raise absent_device(uid, devices.names, connected)
         else:
             await run_until_signal(lambda: _watch(screen, devices, draw))
 

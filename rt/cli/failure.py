@@ -122,7 +122,8 @@ def _has_directory() -> bool:
 
 
 def _say(message: str) -> None:
-    print(f"rt: {message}", file=sys.stderr)  # noqa: T201 - the way of a command's errors
+    # A sentence that begins with the command's words, as "rt config set: ...", needs no other beginning.
+    print(message if message.startswith("rt config") else f"rt: {message}", file=sys.stderr)  # noqa: T201 - the way of a command's errors
 
 
 def _sentence(error: click.ClickException) -> str:
@@ -154,7 +155,8 @@ def _place(error: click.BadParameter) -> str:
         case click.Option(opts=names):
             return max(names, key=len)
         case click.Parameter() as argument:
-            return argument.human_readable_name.strip("[].")
+            name = argument.human_readable_name.removesuffix("...")
+            return name[1:-1] if name.startswith("[") and name.endswith("]") else name
     return "an argument"
 
 

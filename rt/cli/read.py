@@ -52,9 +52,15 @@ def command(loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, ti
         else:
             width = max(map(len, names))
             for name, value in values.items():
-                click.echo(f"{name:<{width}}  {as_text(value)}")
+                click.echo(f"{name:<{width}}  {_shown(value)}")
 
     link.run(loaded.config, show, part=link.Part.VISITOR)
+
+
+def _shown(value: Any) -> str:
+    """A value as `rt devices` shows it; but what is not 0 is not shown as 0, and switches are true or false, as --json has it."""
+    text = f"{value:.3f}" if isinstance(value, float) else ""
+    return text if text and (value == 0 or float(text) != 0) else as_text(value)
 
 
 async def _ask(devices: Devices, device: Device, names: list[str], timeout: float) -> dict[str, Any]:  # noqa: ASYNC109 - its end is an error of its own

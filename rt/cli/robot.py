@@ -6,8 +6,9 @@
 import contextlib
 import faulthandler
 import os
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import trio
@@ -22,12 +23,15 @@ from rt.cli.log_keeper import LogKeeper
 from rt.cli.root import Beside, Robot, Root
 from rt.config import Config, opened, require_keys
 from rt.diagnostics import watch_clock
-from rt.errors import ConfigError
-from rt.instance import Instance, log_place
+from rt.errors import ConfigError, InstanceBusyError, leaves
+from rt.instance import Instance, log_place, running
 from rt.keys import Keyring, key_place
 from rt.keys.place import refuse_secret
 from rt.supervisor import orphans, signals
 from rt.supervisor.ending import Told
+
+PORTS = 5
+"""How many ports from the option port_base on a robot has."""
 
 
 async def run_robot(
@@ -172,7 +176,43 @@ def start(
         for sentence in (*swept, *filter(None, [key_place(resolved.keys_dir, resolved.instance).hint])):
             log.get_logger().warning(sentence)
         priority.run_first()
-        return trio.run(lambda: run_robot(resolved, instance, emulated=emulated, beside=beside, name=name, early=early))
+        with _rival_named(resolved):
+            return trio.run(
+                lambda: run_robot(resolved, instance, emulated=emulated, beside=beside, name=name, early=early)
+            )
+
+
+@contextlib.contextmanager
+def _rival_named(config: Config) -> Iterator[None]:
+    """Say of an address that is in use, if another robot of this user runs, that it may be that one, and which ports are free."""
+    try:
+        yield
+    except Exception as error:
+        busy = [each for each in leaves(error) if isinstance(each, InstanceBusyError) and "address" in each.context]
+        others = [name for name in running() if name != config.instance]
+        base = free_ports(config.port_base) if busy and others else None
+        if base is None:
+            raise
+        address = busy[0].context["address"]
+        raise InstanceBusyError(
+            f"{address} is in use, and another robot runs here as {' and '.join(map(repr, others))}: each robot needs ports of its"
+            f" own, start this one with --port-base {base}",
+            address=address,
+        ) from error
+
+
+def free_ports(taken: int) -> int | None:
+    """The next port base, in steps of 10, whose ports can be bound now, or None."""
+    for base in range(taken + 10, min(taken + 1000, 65_500), 10):
+        with contextlib.ExitStack() as stack:
+            try:
+                for offset in range(PORTS):
+                    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                        stack.enter_context(socket.socket(type=kind)).bind(("127.0.0.1", base + offset))
+            except OSError:
+                continue
+            return base
+    return None
 
 
 __all__ = ["Beside", "Robot", "refuse_strangers", "run_robot", "start"]

@@ -26,6 +26,7 @@ from rt.cli.beat import beat
 from rt.cli.children import child_specs
 from rt.cli.outer import outer_gone
 from rt.config import Config
+from rt.config.team_code import find
 from rt.errors import (
     BufferBusyError,
     ConfigError,
@@ -192,7 +193,9 @@ class Root:
                         children=[status.name for status in self.supervisor.status() if not status.on_demand],
                     )
                     if beside is None:
-                        self._log.info("the robot is idle: `rt call teleop` lets it drive, Ctrl-C ends it")
+                        has_code = find(self._config.exec_module, Path.cwd()) is not None
+                        what = "`rt call teleop` lets it drive" if has_code else "there is no team code yet"
+                        self._log.info(f"the robot is idle: {what}, Ctrl-C ends it")
                     else:
                         await beside(Robot(app, self.supervisor, self._instance.directory, self._arena.prefix))
                         self.supervisor.shutdown(f"{name} is over")

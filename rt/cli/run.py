@@ -6,7 +6,7 @@ import click
 
 from rt.cli import robot
 from rt.cli.options import click_options
-from rt.config import Config, Loaded
+from rt.config import OPTIONS, Config, Loaded, nearest
 from rt.config.kept import ORIGIN
 from rt.config.team_code import find
 
@@ -46,6 +46,9 @@ def problem_of_code(config: Config, directory: Path) -> str:
     path = find(config.exec_module, directory)
     if path is None:
         name = config.exec_module if config.exec_module.endswith(".py") else f"{config.exec_module}.py"
+        if config.exec_module != OPTIONS["exec_module"].default:
+            hint = nearest(name, (each.name for each in directory.glob("*.py"))) or "; correct exec_module"
+            return f"there is no {name} here: the robot stays idle{hint}"
         return f"there is no {name} here: the robot stays idle; `rt init` writes one"
     try:
         compile(path.read_bytes(), str(path), "exec", dont_inherit=True)

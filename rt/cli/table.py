@@ -106,7 +106,12 @@ class _Pairs:
 
 
 def device_table(
-    rows: list[dict[str, Any]], title: str = "", *, names: Mapping[int, str] | None = None, width: int = 80
+    rows: list[dict[str, Any]],
+    title: str = "",
+    *,
+    names: Mapping[int, str] | None = None,
+    width: int = 80,
+    note: str = "",
 ) -> RenderableType:
     """Draw the rows of `device_rows`.
 
@@ -115,6 +120,7 @@ def device_table(
         title: What stands above.
         names: The names that the team gave, by UID: those without a row were never seen.
         width: Columns of the terminal.
+        note: What stands below.
     """
     counters = len(COUNTERS) * (_COUNTER_WIDTH + _GAP)
     widest = max([0, *(len(line) for row in rows for line in _head(row).plain.splitlines())])
@@ -129,7 +135,7 @@ def device_table(
             head = Text(name, "bold") if name == str(uid) else _title(name, str(uid))
             heads.append((head, Text("never seen", "red"), [""] * len(COUNTERS)))
     if not heads:
-        return Group(*([Text(title)] if title else []), Text(EMPTY, "dim"))
+        return Group(*([Text(title)] if title else []), Text(EMPTY, "dim"), *([Text(note)] if note else []))
     table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     if width < STACKED:
         table.add_column("device")
@@ -143,7 +149,9 @@ def device_table(
         for head, state, counts in heads:
             table.add_row(head, state, *(counts if roomy else []))
     unnamed = [row for row in rows if not row["name"]]
-    return Group(table, Text(_hint(unnamed, {row["name"] for row in rows}), "dim")) if unnamed else table
+    below = [Text(_hint(unnamed, {row["name"] for row in rows}), "dim")] if unnamed else []
+    below += [Text(note)] if note else []
+    return Group(table, *below) if below else table
 
 
 def _hint(unnamed: list[dict[str, Any]], taken: Collection[str]) -> str:

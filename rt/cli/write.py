@@ -19,8 +19,9 @@ from rt.cli.device import UID_HELP, Device, Devices
 from rt.cli.ending import run_until_signal
 from rt.cli.number import Number
 from rt.cli.options import click_options
-from rt.config import Loaded, nearest
+from rt.config import Loaded
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
+from rt.text import listed
 
 RENEW_INTERVAL: Final = 0.02
 """Time between two renewals of the lease (s)."""
@@ -61,7 +62,9 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
         bells, doorbell = robot.app.bells, robot.app.doorbell
         assert bells is not None, "a visitor has bells"
         assert doorbell is not None, "a visitor has the doorbell"
-        driver = _Driver(device, robot.app.make_lease_table().slot(bells.seat), doorbell)
+        lease = robot.app.make_lease_table().slot(bells.seat)
+        end = "Ctrl-C disables it" if seconds == math.inf else f"it is disabled after {seconds:g} s"
+        driver = _Driver(device, lease, doorbell, end)
 
         async def drive() -> None:
             with trio.move_on_after(seconds):
@@ -96,9 +99,7 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
             param = find_parameter(device.peripheral, name, ())
             if not param.writeable:
                 writeable = [each.name for each in device.peripheral.params if each.writeable]
-                hint = (
-                    nearest(name, writeable) if writeable else f" (no parameter of a {device.peripheral.name} can be)"
-                )
+                hint = f"; it has {listed(writeable)}" if writeable else ": it has none that can be written"
                 raise DeviceError(f"{device.name}.{name} cannot be written, only read{hint}", setting=text)
             values[name] = json.loads(value)
             if isinstance(values[name], str):
@@ -112,17 +113,18 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
 
 
 class _Driver:
-    """Drives one device under a lease.
+    """Drives one device under a lease; ``end`` says to a person when that ends.
 
     Attributes:
         disabled: Whether the device was seen to be disabled in the end.
     """
 
-    def __init__(self, device: Device, lease: Lease, doorbell: Doorbell) -> None:
+    def __init__(self, device: Device, lease: Lease, doorbell: Doorbell, end: str = "Ctrl-C disables it") -> None:
         self.disabled = False
         self._device = device
         self._lease = lease
         self._doorbell = doorbell
+        self._end = end
 
     async def drive(self, values: dict[str, Any], watch: Callable[[], Awaitable[None]]) -> None:
         """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled."""
@@ -175,7 +177,7 @@ class _Driver:
             while any(buffer.sent[name] == before[name] for name in values):  # noqa: ASYNC110 - counters ring no bell
                 await trio.sleep(_PAUSE)
             told = ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
-            click.echo(f"{self._device.name}: {told} is sent; Ctrl-C disables it")
+            click.echo(f"{self._device.name}: {told} is sent; {self._end}")
             return
         raise DeviceError(
             f"{self._device.name} was not sent its values within {SEND_TIMEOUT:g} s: is the robot's log quiet?",

@@ -39,4 +39,4 @@ def code(scene: Scene) -> Result:
     missing = [name for name in ("teleop_main", "autonomous_main") if name not in bound and "*" not in bound]
     if missing:
         return warn(f"{path} has no {' and no '.join(missing)}", "define it, or that mode does nothing after its setup")
-    return ok(f"{path} compiles, {len(source.splitlines())} lines")
+    return ok(f"{path} compiles, {len(source.splitlines())} lines; `rt lint` checks more")

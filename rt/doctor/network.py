@@ -57,11 +57,15 @@ def keys(scene: Scene) -> Result:
     ring = Keyring(place.directory)
     ring.refresh()
     if ring.problems:
-        return fail("\n".join(ring.problems), "see there; `rt keys list` shows the keys that count")
+        return fail(
+            "\n".join(ring.problems), "correct or remove what is named there; `rt keys list` shows the keys that count"
+        )
     try:
         require_keys(settings, ring.stations)
     except ConfigError as error:
-        return fail(error.message, "see there")
+        return fail(
+            error.message, "make a key with `rt keys new NAME`, or take bind away so that only this machine is served"
+        )
     if place.hint:
         return warn(f"{place.directory} lies in the project's folder", place.hint)
     return ok(f"{addresses}: open to {', '.join(sorted(ring.stations))}")

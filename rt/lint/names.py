@@ -1,11 +1,14 @@
 """Checks of rt's names: that what is called is there, and takes what it is given."""
 
 import ast
+import importlib.util
+import sys
 from collections.abc import Iterator
 
 from rt.config import nearest
 from rt.lint.api import METHODS, VALUES, Method, owner_of
 from rt.lint.check import Case, Fault, check
+from rt.lint.files import files_of
 
 _OLDER = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
 """What methods are called in other robots' programs."""
@@ -86,6 +89,33 @@ def compared_with_text(case: Case) -> Iterator[Fault]:
                     instead = {"alliance": "Alliance.BLUE or Alliance.GOLD", "mode": "a text by `Field.mode.name`"}
                     if each.attr in instead:
                         yield node, f"Field.{each.attr} is no text: compare it with {instead[each.attr]}"
+
+
+@check("RT106", "not-installed", "warning")
+def not_installed(case: Case) -> Iterator[Fault]:
+    """A module is imported that neither is in the team's directory nor is installed on this computer."""
+    for node, _ in case.module.nodes():
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            names = [node.module]
+        else:
+            continue
+        if not isinstance(case.module.parents.get(node), ast.Try):
+            for top in dict.fromkeys(name.partition(".")[0] for name in names):
+                if not _is_found(case, top):
+                    yield node, f"there is no module {top} here, and it is not installed on this computer"
+
+
+def _is_found(case: Case, top: str) -> bool:
+    """Whether a module can be imported, as far as that can be told without importing it."""
+    folder = case.program.folder
+    if top in sys.stdlib_module_names or top in sys.modules or any(files_of(top, folder)) or (folder / top).is_dir():
+        return True
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):
+        return True
 
 
 def _is_used_as_value(around: ast.AST | None, node: ast.Attribute) -> bool:

@@ -48,6 +48,11 @@ class Program:
             self._open_stars(module)
 
     @property
+    def folder(self) -> Path:
+        """The directory of the main module, from which modules of the team's are imported."""
+        return self._folder
+
+    @property
     def main(self) -> Module | None:
         """The module that the robot runs; None if it could not be read."""
         return self.modules.get(self._main)

@@ -8,7 +8,7 @@ import difflib  # noqa: F401 - for `rt.text`: the first wrong name is not to hol
 import functools
 import gc
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sized
 from types import FrameType
 from typing import NoReturn
 
@@ -113,7 +113,7 @@ async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: lis
                 uid, values = parse_uid_spec(spec, app.catalog)
                 device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, world=world)
                 nursery.start_soon(functools.partial(connect_emulated, device, host, port, pacer=pacer))
-            notify.send(ready=True, status=f"{len(settings.emulated)} devices")
+            notify.send(ready=True, status=_count(settings.emulated))
             nursery.start_soon(_tell)
             await _stop_reason(lifeline, received, early)
             notify.send(stopping=True)
@@ -143,6 +143,10 @@ async def _stop_reason(lifeline: Lifeline, received: AsyncIterator[int], early: 
     return reason
 
 
+def _count(devices: Sized) -> str:
+    return f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
+
+
 async def _tell(manager: SmartDeviceManager | None = None) -> None:
     """Tell the supervisor, as often as it wants, that this process is alive, and how many devices there are."""
     period = notify.watchdog_period() or 1.0
@@ -150,5 +154,5 @@ async def _tell(manager: SmartDeviceManager | None = None) -> None:
         if manager is None:
             notify.send(watchdog=True)
         else:
-            notify.send(watchdog=True, status=f"{len(manager.devices)} devices")
+            notify.send(watchdog=True, status=_count(manager.devices))
         await trio.sleep(period)

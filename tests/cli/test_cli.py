@@ -198,7 +198,7 @@ class TestConfig:
     def test_named_options_are_shown_alone(self, command: Command) -> None:
         assert set(json.loads(command("config", "--json", "bind", "debug").stdout)) == {"bind", "debug"}
         result = command("config", "bnd")
-        assert (result.returncode, result.stderr) == (78, "rt: rt config: unknown option 'bnd'; did you mean bind?\n")
+        assert (result.returncode, result.stderr) == (78, "rt config: unknown option 'bnd'; did you mean bind?\n")
 
     def test_a_bad_value_is_told_with_its_place(self, command: Command, tmp_path: Path) -> None:
         (tmp_path / "rt.toml").write_text("port_base = 1\n")

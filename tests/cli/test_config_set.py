@@ -167,3 +167,9 @@ def test_help_is_there_for_each(rt: Rt) -> None:
     assert "rt config set NAME VALUE" in rt("config", "--help").out
     assert "Usage: rt config set [OPTIONS] NAME VALUE..." in rt("config", "set", "--help").out
     assert "Usage: rt config unset [OPTIONS] NAME..." in rt("config", "unset", "--help").out
+
+
+def test_opening_a_robot_without_keys_says_that_it_will_not_start(rt: Rt) -> None:
+    assert "will refuse to start" in rt("config", "set", "bind", "0.0.0.0").err
+    assert rt("keys", "new", "blue", "--output", "-").status == 0
+    assert "will refuse to start" not in rt("config", "set", "bind", "0.0.0.0").err

@@ -217,7 +217,10 @@ class TestCode:
     def test_code_that_compiles_is_fine(self, look: Look, tmp_path: Path) -> None:
         (tmp_path / "studentcode.py").write_text("from x import teleop_main\ndef autonomous_main(): ...\n")
         finding = look("code")
-        assert (finding.status, finding.fact) == ("ok", f"{tmp_path / 'studentcode.py'} compiles, 2 lines")
+        assert (finding.status, finding.fact) == (
+            "ok",
+            f"{tmp_path / 'studentcode.py'} compiles, 2 lines; `rt lint` checks more",
+        )
 
     def test_a_package_and_a_path_are_found_too(self, look: Look, tmp_path: Path) -> None:
         (tmp_path / "robot").mkdir()

@@ -289,7 +289,7 @@ class TestRecords:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(records_module, "MOST_RECORDS", 5)
-        imports = "".join(f"import m{number}\n" for number in range(10))
+        imports = "".join(f"import json as m{number}\n" for number in range(10))
         found = linted(tmp_path, f"{imports}def teleop_main():\n    print(absent)\n")
         assert len(found) == 6
         assert {"UndefinedName", "too-many-records"} < set(symbols(found))

@@ -33,6 +33,11 @@ HITS: dict[str, list[tuple[str, str]]] = {
         (MAIN + "print(Field.alliance == 'BLUE')", "Field.alliance"),
         ("AUTO = 'auto'\n" + MAIN + "print(AUTO != Field.mode)", "AUTO !="),
     ],
+    "RT106": [
+        ("import no_such_module_anywhere\n" + MAIN + "no_such_module_anywhere.drive()", "import no"),
+        ("from no_such_package.arm import lift\n" + MAIN + "lift()", "from no"),
+        (MAIN + "import json, no_such_module_anywhere as arm\n    print(json, arm)", "import json"),
+    ],
     "RT201": [
         (MAIN + 'Robot.write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
         ("r = Robot\nwrite = r.write\n" + MAIN + 'write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
@@ -157,6 +162,11 @@ MISSES: dict[str, list[str]] = {
     "RT105": [
         MAIN + "print(Field.alliance == Alliance.BLUE, Field.mode.name == 'AUTO', Field.mode in ('x',))",
         "class Field:\n    mode = 'x'\n" + MAIN + "print(Field.mode == 'x')",
+    ],
+    "RT106": [
+        "import json\nimport xml.dom\nfrom trio import sleep\n" + MAIN + "print(json, xml.dom, sleep)",
+        "from . import arm\n" + MAIN + "arm.lift()",
+        "try:\n    import no_such_module_anywhere as arm\nexcept ImportError:\n    arm = None\n" + MAIN + "print(arm)",
     ],
     "RT201": [
         MAIN + 'Robot.write("left_motor", "duty_cycle", 1.0)',

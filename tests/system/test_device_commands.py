@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -225,6 +227,30 @@ class TestNames:
         for verb in ("read", "subscribe", "ping", "devices"):
             said.add(sentence(await robot.command(verb, "swich")))
         assert said == {"rt: there is no device 'swich': did you mean switch?\n"}
+
+    async def test_device_that_is_absent_is_an_error_of_every_verb(self, robot: Robot, switch: Device) -> None:
+        await robot.connected(switch)
+        done = [await robot.command(verb, "motor") for verb in ("read", "ping", "devices")]
+        assert {each.returncode for each in done} == {1}
+        assert {each.stderr for each in done} == {"rt: the device motor is not connected; connected: switch\n"}
+
+    async def test_options_that_are_newer_than_the_robot_are_named_as_the_cause(
+        self, robot: Robot, switch: Device
+    ) -> None:
+        await robot.connected(switch)
+        path = robot.folder / "empty" / "rt.toml"
+        remedy = "rt.toml is newer than the robot: start `rt run` again"
+        arguments = [("read", "claw"), ("write", "claw", "x=1"), ("devices", "claw")]
+        for each in arguments:
+            assert remedy not in sentence(await robot.command(*each))
+        os.utime(path, (path.stat().st_atime, time.time() + 60))
+        for each in arguments:
+            assert remedy in sentence(await robot.command(*each))
+        assert remedy in (await robot.command("devices")).stdout
+
+    async def test_type_that_is_misspelt_is_suggested(self, robot: Robot, switch: Device) -> None:
+        await robot.connected(switch)
+        assert "did you mean limit-switch?" in sentence(await robot.command("read", "limitswitch"))
 
 
 class TestMessages:

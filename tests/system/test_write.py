@@ -97,7 +97,7 @@ async def test_a_motor_runs_while_the_command_lives_and_is_disabled_when_it_ends
 async def test_it_ends_by_itself_after_the_time_that_is_given(robot: Robot, motor: Device) -> None:
     done = await robot.command("write", "motor", "duty_cycle=-1", "deadband=0.25", "--seconds", "0.2")
     assert done.stdout.splitlines() == [
-        "motor: duty_cycle=-1, deadband=0.25 is sent; Ctrl-C disables it",
+        "motor: duty_cycle=-1, deadband=0.25 is sent; it is disabled after 0.2 s",
         "motor is disabled",
     ], done.stderr
     await motor.written(duty_cycle=-1.0, deadband=0.25)
@@ -146,7 +146,7 @@ MISTAKES = {
     ("motor", "duty_cycle=fast"): "a number, true or false",
     ("motor", "duty_cycle=NaN"): "has to be a number",
     ("motor", "duty_cycle=1.5"): "-1 to 1",
-    ("motor", "enc_vel=1"): "cannot be written, only read",
+    ("motor", "enc_vel=1"): "cannot be written, only read; it has duty_cycle, ",
     ("switch", "switch0=true"): "is not connected",
 }
 

@@ -1,0 +1,39 @@
+"""What `rt run` says of code that is not there, and of ports that another robot has."""
+
+import contextlib
+import socket
+from pathlib import Path
+
+import pytest
+
+from rt.cli import main
+from rt.cli.robot import PORTS, free_ports
+from rt.cli.run import problem_of_code
+from rt.config import Config
+
+
+def test_missing_code_suggests_rt_init_only_for_the_default_name(tmp_path: Path) -> None:
+    assert "`rt init` writes one" in problem_of_code(Config(), tmp_path)
+    assert "correct exec_module" in problem_of_code(Config(exec_module="nosuch"), tmp_path)
+
+
+def test_missing_code_suggests_the_nearest_file(tmp_path: Path) -> None:
+    (tmp_path / "studentcode.py").write_text("")
+    problem = problem_of_code(Config(exec_module="studntcode"), tmp_path)
+    assert problem.endswith("did you mean studentcode.py?")
+    assert "rt init" not in problem
+
+
+def test_free_ports_skip_those_that_are_taken() -> None:
+    base = free_ports(20_000)
+    assert base is not None
+    with contextlib.closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", base + PORTS - 1))
+        other = free_ports(20_000)
+    assert other is not None
+    assert other > base
+
+
+def test_missing_argument_is_named_with_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["emulate-dev"]) == 2
+    assert "rt: UID[:JSON] is missing" in capsys.readouterr().err
