@@ -4,6 +4,9 @@ The root creates the arena and its processes inherit the descriptor; commands re
 memory has no name in the file system that could be removed or replaced, and its size is sealed (memfd_create(2), F_ADD_SEALS), so
 that truncating it cannot end its processes with SIGBUS. The memory ends with the last process that has it.
 
+Team code can write anything into the memory. Whatever the directory holds, no entry leads outside of the arena or into the directory,
+and a place or a number that cannot be is an error of that segment.
+
 Invariant: a segment is complete before it is in the directory, and its place is never given to another one.
 
 A process that was forked has no part in the arena: the mapping does not survive a fork (MADV_DONTFORK), and private memory takes its
@@ -183,6 +186,8 @@ class Mapping(mmap.mmap):
                 return None
             directory = self._directory()
             offset, index = directory.used, directory.count
+            if not _is_place(offset, 0) or index < self._seen:
+                raise _damaged(name)
             end = offset + -(-size // _ALIGNMENT) * _ALIGNMENT
             if index >= CAPACITY or end > SIZE:
                 raise DeviceBufferError(
@@ -214,6 +219,8 @@ class Mapping(mmap.mmap):
         if index is None:
             raise DeviceBufferError(f"there is no buffer {name}", segment=name, absent=True)
         entry = self._directory().entries[index]
+        if not _is_place(entry.offset, entry.size):
+            raise _damaged(name)
         return memoryview(self)[entry.offset : entry.offset + entry.size]
 
     def unlink(self, name: str) -> bool:
@@ -227,6 +234,16 @@ class Mapping(mmap.mmap):
             return True
         finally:
             self._lock.release()
+
+    def is_sound(self) -> bool:
+        """Whether the directory can be what rt has written; False if it was overwritten."""
+        directory = self._directory()
+        return bool(
+            directory.magic == _MAGIC
+            and directory.size == SIZE
+            and _is_place(directory.used, 0)
+            and self._seen <= directory.count <= CAPACITY
+        )
 
     def names(self) -> list[str]:
         """The names of all segments."""
@@ -245,9 +262,10 @@ class Mapping(mmap.mmap):
     def _look(self) -> None:
         """Take in what the directory got since the last look; an entry does not change, but that its name is removed."""
         directory = self._directory()
-        for index in range(self._seen, directory.count):
+        count = min(directory.count, CAPACITY)
+        for index in range(self._seen, count):
             self._known[directory.entries[index].name.decode(errors="replace")] = index
-        self._seen = max(self._seen, directory.count)
+        self._seen = max(self._seen, count)
 
 
 _mappings: weakref.WeakValueDictionary[tuple[int, int], Mapping] = weakref.WeakValueDictionary()
@@ -297,6 +315,15 @@ def _initialize(memory: mmap.mmap) -> None:
     directory.used = _FIRST
     mutex.initialize(ctypes.addressof(directory) + _Directory.mutex.offset)
     directory.magic = _MAGIC
+
+
+def _is_place(offset: int, size: int) -> bool:
+    """Whether a segment may be at an offset."""
+    return offset >= _FIRST and offset + size <= SIZE and offset % _ALIGNMENT == 0
+
+
+def _damaged(name: str) -> DeviceBufferError:
+    return DeviceBufferError(f"no buffer {name}: the shared memory of the robot was overwritten", segment=name)
 
 
 def _not_an_arena(fd: int) -> DeviceBufferError:

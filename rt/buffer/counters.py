@@ -34,4 +34,7 @@ def _ones(bitmap: int) -> int:
 def count(counters: memoryview, bitmap: int) -> None:
     """Add 1 to the 64-bit counters of the parameters of a bitmap: all of them as one number, many times faster than each."""
     total = int.from_bytes(counters, "little") + _ones(bitmap)
-    counters[:] = total.to_bytes(len(counters), "little")
+    size = len(counters)
+    if total >> 8 * size:
+        total = 0  # team code has overwritten the counters, since they count no 2**64 values
+    counters[:] = total.to_bytes(size, "little")

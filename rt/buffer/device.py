@@ -142,7 +142,7 @@ class DeviceBuffer(Buffer):
             header = self._header
             read, header.pending_read = header.pending_read, 0
             pending, header.pending = header.pending, 0
-            taken = [Outgoing(DevRead(read & PARAMS_MAX), 0)] if read else []
+            taken = [Outgoing(DevRead(known), 0)] if (known := read & self._known & PARAMS_MAX) else []
             if pending:
                 passing = allowed()
                 for mark, asked in self._by_mark(pending).items():

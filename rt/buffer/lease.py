@@ -16,6 +16,9 @@ device process tells a write of the present lease from one of an earlier lease, 
 followed the other. Marks repeat after 16 leases of a slot; writes do not wait for so long, since a device process that stands
 still is killed long before.
 
+Team code can write anything into the table. Whatever it holds, each look at it ends with an answer; the root compares the words that
+only it writes with what it wrote (`LeaseTable.is_sound`).
+
 Invariant: every word has one writer. The holder writes stamp, process and serial number of its slot, the root what it revokes and
 bars, the device process which leases it saw lapse. Words are aligned 8 byte integers, which the machine reads and writes whole, so
 that the table needs no lock that a dead process could hold.
@@ -48,6 +51,7 @@ ALL_MARKS: Final = (1 << 256) - 1
 
 _MAGIC = b"rtlease\x06"
 _SEAT = 0x0F
+_WORD = (1 << 64) - 1
 _NUMBER_SHIFT = 4
 _NS = 1_000_000_000
 _TIMEOUT_NS = round(TIMEOUT * _NS)
@@ -67,9 +71,11 @@ class Bar(enum.IntEnum):
     """Emergency stop; final."""
     STOPPING = 4
     """The robot is being stopped; final."""
+    DAMAGED = 5
+    """The shared memory was overwritten, so that the table holds no bar that there is; final."""
 
 
-_FINAL: Final = frozenset({Bar.ESTOP, Bar.STOPPING})
+_FINAL: Final = frozenset({Bar.ESTOP, Bar.STOPPING, Bar.DAMAGED})
 
 
 class _Table(ctypes.Structure):
@@ -86,6 +92,16 @@ class _Table(ctypes.Structure):
         ("visits", ctypes.c_uint64 * SLOTS),
         ("marks", ctypes.c_uint8 * SLOTS),
     )
+
+
+class _Written(msgspec.Struct):
+    """The words of a table that only the root writes."""
+
+    bars: list[int]
+    causes: list[int]
+    revoked: list[int]
+    visits: list[int]
+    beat: list[int]
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -149,7 +165,7 @@ class Lease:
             return False
         table.stamps[index] = 0
         table.pids[index] = self._pid
-        serial = table.serials[index] + 1
+        serial = (table.serials[index] + 1) & _WORD
         table.marks[index] = _mark(index, serial)
         table.serials[index] = serial
         table.stamps[index] = boottime_ns()
@@ -189,8 +205,10 @@ class LeaseTable:
         self._lapsed = _part(view, _Table.lapsed).cast("Q")
         self._root = _part(view, _Table.root).cast("Q")
         self._visits = _part(view, _Table.visits).cast("Q")
+        self._magic = view[:8]
         self._armed = 0
         self._disarmed = 0
+        self._written = self._of_the_root()
 
     @classmethod
     @contextlib.contextmanager
@@ -229,7 +247,7 @@ class LeaseTable:
 
     def end_visit(self, index: int) -> None:
         """Say that the visitor of a slot has left; only the root does."""
-        self._visits[index] += 1
+        self._visits[index] = self._written.visits[index] = (self._written.visits[index] + 1) & _WORD
 
     def is_over(self, visit: int) -> bool:
         """Whether a visit has ended."""
@@ -241,7 +259,21 @@ class LeaseTable:
 
     def beat(self) -> None:
         """Stamp the root's sign of life; its event loop does so every 0.5 s, and every 0.02 s while a lease is held."""
-        self._root[0] = boottime_ns()
+        self._root[0] = self._written.beat[0] = boottime_ns()
+
+    def is_sound(self) -> bool:
+        """Whether the table holds what the root wrote; False if another process has overwritten it. Only the root asks."""
+        return self._magic == _MAGIC and self._of_the_root() == self._written
+
+    def _of_the_root(self) -> "_Written":
+        """What the words hold that only the root writes."""
+        return _Written(
+            self.bars.tolist(),
+            self._causes.tolist(),
+            self._revoked.tolist(),
+            self._visits.tolist(),
+            self._root.tolist(),
+        )
 
     def arm(self) -> None:
         """State that devices may move from now on; the device process rings the root then, which stamps more often."""
@@ -269,17 +301,19 @@ class LeaseTable:
 
     def revoke_slot(self, index: int, cause: Bar = Bar.NONE) -> None:
         """End the present lease of a slot. Only the root does."""
-        self._causes[index] = cause
-        self._revoked[index] = self.serials[index]
+        self._causes[index] = self._written.causes[index] = cause
+        self._revoked[index] = self._written.revoked[index] = self.serials[index]
 
     def cause_of(self, index: int) -> Bar:
         """Why the root ended the last lease of a slot that it ended: `Bar.NONE` for a command to stop."""
-        return Bar(self._causes[index])
+        return _bar(self._causes[index])
 
     def bar(self, index: int, bar: Bar) -> None:
         """Let no lease of a slot count until `unbar`, and end the present one. Only the root does; a final bar stays."""
-        if self.bars[index] not in _FINAL:
-            self.bars[index] = bar
+        if not self._is_final(index):
+            self.bars[index] = self._written.bars[index] = bar
+        elif self._written.bars[index]:
+            self.bars[index] = self._written.bars[index]
         self.revoke_slot(index, bar)
 
     def bar_all(self, bar: Bar) -> None:
@@ -289,12 +323,15 @@ class LeaseTable:
 
     def unbar(self, index: int) -> None:
         """Let leases of a slot count again, unless the bar is final. Only the root does."""
-        if self.bars[index] not in _FINAL:
-            self.bars[index] = Bar.NONE
+        if not self._is_final(index):
+            self.bars[index] = self._written.bars[index] = Bar.NONE
+
+    def _is_final(self, index: int) -> bool:
+        return self.bar_of(index) in _FINAL or self._written.bars[index] in _FINAL
 
     def bar_of(self, index: int) -> Bar:
         """Why no lease of a slot counts now; `Bar.NONE` if one would."""
-        return Bar(self.bars[index])
+        return _bar(self.bars[index])
 
     def is_ended(self, index: int) -> bool:
         """Whether the present lease of a slot was ended by the root or by the device process."""
@@ -366,6 +403,10 @@ def seats_of(marks: int) -> list[int]:
 
 def _mark(index: int, serial: int) -> int:
     return index | (serial << _NUMBER_SHIFT & ~_SEAT & 0xFF)
+
+
+def _bar(value: int) -> Bar:
+    return Bar(value) if value <= Bar.DAMAGED else Bar.DAMAGED
 
 
 def _initialize(memory: memoryview) -> None:

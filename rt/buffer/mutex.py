@@ -104,7 +104,10 @@ class RobustMutex:
         if result == 0:
             return True
         if result == errno.EOWNERDEAD:
-            self._recover()
+            try:
+                self._recover()
+            except BufferBusyError:
+                return False
             return True
         return False
 
@@ -122,8 +125,7 @@ class RobustMutex:
         """Go on after ``try_lock`` gave something else than 0: take over from the dead, or wait within the bound.
 
         Raises:
-            BufferBusyError: Another owner kept the lock for the whole time.
-            DeviceBufferError: The memory holds no usable mutex.
+            BufferBusyError: Another owner kept the lock for the whole time, or the memory holds no usable mutex any more.
             ExecutionError: This process was forked from the one that opened the buffer.
         """
         if result == errno.EBUSY and self.timeout > 0:
@@ -139,12 +141,19 @@ class RobustMutex:
         elif _Process.forked:
             raise ExecutionError("a process that the team's code forked cannot use devices and gamepads")
         else:
-            raise DeviceBufferError(f"the buffer's lock cannot be taken: {os.strerror(result)}", errno=result)
+            raise _unusable(result)
 
     def _recover(self) -> None:
         # In this order: whoever is killed in between leaves the lock to the next as he found it, to be recovered again.
         self._recovered()
-        _check(_consistent(self.address), "pthread_mutex_consistent")
+        result = _consistent(self.address)
+        if result:
+            unlock(self.address)
+            raise _unusable(result)
+
+
+def _unusable(result: int) -> BufferBusyError:
+    return BufferBusyError(f"the buffer's lock cannot be taken: {os.strerror(result)}", errno=result)
 
 
 def _set(attributes: Any, what: str, *value: int) -> None:

@@ -8,6 +8,7 @@ After a shorter silence, from 100 ms on, the devices are disabled and a mode may
 (`rt.executor.lease`).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -23,18 +24,22 @@ LONGEST_DELAY: Final = 0.2
 """How late a stamp may be, in s, until the root counts as having stood still."""
 
 
-async def beat(leases: LeaseTable, bells: Bells, doorbell: Doorbell) -> None:
+async def beat(
+    leases: LeaseTable, bells: Bells, doorbell: Doorbell, check: Callable[[], object] = lambda: None
+) -> None:
     """Stamp until cancelled.
 
     Args:
         leases: Where to stamp.
         bells: Wake this task when devices begin to move.
         doorbell: Rung when leases were ended.
+        check: Called before each stamp; verifies the shared memory.
     """
     held = False
     interval = IDLE_INTERVAL
     last = boottime_ns()
     while True:
+        check()
         before, held = held, leases.held
         now = boottime_ns()
         gap = (now - last) / 1e9

@@ -20,6 +20,7 @@ from rt.brake.connection import Connection
 from rt.brake.heartbeat import Heartbeat
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
+from rt.buffer.lease import Bar
 from rt.buffer.visitor import NAME as VISITORS
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.beat import beat
@@ -28,8 +29,8 @@ from rt.cli.outer import outer_gone
 from rt.config import Config
 from rt.config.team_code import find
 from rt.errors import (
-    BufferBusyError,
     ConfigError,
+    DeviceBufferError,
     EmergencyStopException,
     InstanceBusyError,
     RuntimeBaseException,
@@ -133,6 +134,7 @@ class Root:
 
     def _watch(self, status: ChildStatus) -> None:
         """Stop the robot when a child ended in a way that concerns all of it."""
+        self._verify_memory()
         self._pool.changed(status)
         if status.name == "device" and status.pid is None:
             self._forget_devices()
@@ -152,8 +154,19 @@ class Root:
         for buffer in self._store.devices().values() if self._store else ():
             try:
                 buffer.valid = False
-            except BufferBusyError:
+            except DeviceBufferError:
                 buffer.invalidate_by_force()
+
+    def _verify_memory(self) -> None:
+        """Stop the robot if team code has overwritten the shared memory: nothing that it holds can be trusted any more."""
+        if self.exit_code or (self._leases.is_sound() and self._arena.mapping.is_sound()):
+            return
+        self._leases.bar_all(Bar.DAMAGED)
+        self._doorbell.ring()
+        self._stop(
+            DeviceBufferError.EXIT_CODE,
+            "team code has overwritten the robot's shared memory: every device is disabled, and the robot stops",
+        )
 
     def _stop(self, exit_code: int, reason: str) -> None:
         self.exit_code = exit_code
@@ -165,7 +178,7 @@ class Root:
         try:
             async with trio.open_nursery() as nursery:
                 # Before the children: without it no lease counts.
-                nursery.start_soon(beat, self._leases, self._bells, self._doorbell)
+                nursery.start_soon(beat, self._leases, self._bells, self._doorbell, self._verify_memory)
                 desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
                 await nursery.start(desk.run)
                 nursery.start_soon(self._watch_directory, desk)

@@ -31,6 +31,7 @@ _BARRED: Final = {
     Bar.DRIVER: "the driver's station is silent",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
+    Bar.DAMAGED: "the shared memory was overwritten",
 }
 _SILENT: Final = "it gave no sign of life for 0.1 s"
 _ROOTLESS: Final = "the robot's main process does not answer"
@@ -47,6 +48,7 @@ _BARRED_NOW: Final = {
     Bar.DRIVER: "the mode waits for its driver: a gamepad has to send, and its sticks have to be at rest once",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
+    Bar.DAMAGED: "the shared memory was overwritten",
 }
 _MODE_ENDED: Final = "the mode has ended, and no mode is running"
 _ENDED: Final = "the writer was cut off from the devices after it had written them"
@@ -150,7 +152,7 @@ class SafetyGuard:
         current = self._leases.current()
         known = [holder for holder in current if marks >> holder.mark & 1]
         seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
-        for bar in (Bar.ESTOP, Bar.STOPPING, Bar.DRIVER, Bar.IDLE):
+        for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, Bar.DRIVER, Bar.IDLE):
             if any(self._leases.bar_of(seat) is bar for seat in seats):
                 return _MODE_ENDED if bar is Bar.IDLE and known and marks != ALL_MARKS else _BARRED_NOW[bar]
         if marks == ALL_MARKS or not known:
@@ -220,7 +222,7 @@ class SafetyGuard:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             pass
-        except OSError:
+        except (OSError, OverflowError):  # the latter: not a process, since the table was overwritten
             return  # the stamps have to do
         else:
             with os.fdopen(fd, "rb", buffering=0) as file:

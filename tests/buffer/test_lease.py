@@ -95,7 +95,7 @@ def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
         assert table.fresh() == 1 << other.mark
         table.unbar(0)
         assert not slot.renew(), "what the bar ended does not continue"
-        assert slot.begin() == (bar not in {lease.Bar.ESTOP, lease.Bar.STOPPING})
+        assert slot.begin() == (bar not in {lease.Bar.ESTOP, lease.Bar.STOPPING, lease.Bar.DAMAGED})
         assert slot.cause is bar
 
 

@@ -125,3 +125,52 @@ async def test_a_fork_of_the_teams_code_moves_no_motor(robot: Robot, nursery: tr
     ]
     assert min(written) > 0
     nursery.cancel_scope.cancel()
+
+
+OVERWRITES = """
+import mmap, os, threading
+
+def overwrite():
+    maps = []
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if "memfd:rt-" in os.readlink(f"/proc/self/fd/{fd}"):
+                maps.append(mmap.mmap(fd, os.fstat(fd).st_size))
+        except (OSError, ValueError):
+            pass
+    for _ in range(5000):
+        for each in maps:
+            each[:4194304] = FILL * 4194304
+        threading.Event().wait(0.002)
+
+writes = 0
+
+def teleop_main():
+    global writes
+    Robot.write(UID, "duty_cycle", 0.5)
+    writes += 1
+    if writes == 20:
+        threading.Thread(target=overwrite, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("fill", [b"\xff", b"\0", b"\x7f"])
+async def test_overwritten_shared_memory_ends_the_robot_in_order(
+    robot: Robot, nursery: trio.Nursery, fill: bytes
+) -> None:
+    motor = Device("polar-bear")
+    program = OVERWRITES.replace("FILL", repr(fill)).replace("UID", str(motor.uid))
+    robot.write("studentcode.py", program)
+    await robot.start()
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    await robot.call("teleop")
+    since = await motor.written(duty_cycle=0.5)
+    await robot.said("team code has overwritten the robot's shared memory", level="critical")
+    await motor.disabled(since)
+    assert await robot.wait() == 1
+    assert "Traceback" not in robot.errors.decode()
+    assert "internal error" not in robot.errors.decode()
+    while robot.processes():  # noqa: ASYNC110 - they end with the root
+        await trio.sleep(LOOK_INTERVAL)
+    nursery.cancel_scope.cancel()
