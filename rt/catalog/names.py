@@ -8,6 +8,8 @@ from rt.text import clip, closest, listed, quote
 
 UID_END: Final = 1 << 88
 """One more than the greatest UID."""
+OUTDATED: Final = "rt.toml is newer than the robot: start `rt run` again"
+"""Why a name may be unknown that rt.toml has: a robot reads its options at its start only."""
 
 
 def resolve_uid(text: str, names: Mapping[str, int], kinds: Iterable[str] = ()) -> int:

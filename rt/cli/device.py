@@ -6,7 +6,6 @@ Names and catalog are those that the robot itself goes by, so that they are righ
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -15,7 +14,7 @@ import trio
 
 from rt.buffer import BufferStore, DeviceBuffer, DeviceUID
 from rt.catalog import Peripheral, unknown_parameter
-from rt.catalog.names import absent_device, name_of, resolve_uid
+from rt.catalog.names import OUTDATED, absent_device, name_of, resolve_uid
 from rt.cli.link import Link
 from rt.cli.output import jsonable, short
 from rt.config.load import FILE_NAME
@@ -26,7 +25,6 @@ ASK_TIMEOUT = 2.0
 LOCK_TIMEOUT = 0.01
 """How long a buffer's lock may be waited for (s); a verb's event loop has little else to do."""
 SERVICE = "device-service"
-OUTDATED = "rt.toml is newer than the robot: start `rt run` again"
 
 UID_HELP = """UID is a UID, a name that dev_name of the running robot gives it, or a type, as polar-bear, if one device of it is connected."""
 """What a verb's help says of the devices that it takes."""
@@ -140,18 +138,7 @@ class Devices:
     @property
     def is_outdated(self) -> bool:
         """Whether rt.toml was changed after the robot started, which reads it at its start only."""
-        holder = self._holder
-        if holder is None or not holder.started:
-            return False
-        argv = holder.argv
-        file = argv[argv.index("--config") + 1] if "--config" in argv[:-1] else FILE_NAME
-        try:
-            changed = Path(f"/proc/{holder.pid}/cwd", file).stat().st_mtime
-            return (
-                changed >= datetime.fromisoformat(holder.started).timestamp() + 1
-            )  # the start is told in whole seconds
-        except (OSError, ValueError):
-            return False
+        return self._holder is not None and self._holder.started_before(FILE_NAME)
 
     def resolve(self, text: str) -> int:
         """The UID that a number or a name stands for.

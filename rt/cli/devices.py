@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from rt.catalog.names import absent_device
+from rt.catalog.names import OUTDATED, absent_device
 from rt.cli import candidates, link, table
 from rt.cli.console import console
-from rt.cli.device import OUTDATED, Devices
+from rt.cli.device import Devices
 from rt.cli.ending import run_until_signal
 from rt.cli.options import click_options
 from rt.cli.output import jsonable

@@ -5,7 +5,8 @@ writes; that is said once, not at each call.
 """
 
 import enum
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ import trio
 from rt import log
 from rt.buffer import Buffer, BufferStore
 from rt.catalog import Parameter
-from rt.catalog.names import resolve_uid
+from rt.catalog.names import OUTDATED, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.actions import Action, AsyncExecutor
 from rt.executor.commands import Mode
@@ -65,9 +66,13 @@ class Robot:
     Args:
         store: The buffers.
         names: UIDs by the names that the team gave them (option ``dev_name``).
+        is_outdated: Says whether rt.toml was changed after the robot started; asked once, when a name is unknown.
     """
 
-    def __init__(self, store: BufferStore, names: Mapping[str, int]) -> None:
+    def __init__(
+        self, store: BufferStore, names: Mapping[str, int], is_outdated: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._is_outdated = functools.cache(is_outdated)
         self._store = store
         self._names = names
         self._absent: set[int] = set()
@@ -141,7 +146,14 @@ class Robot:
         descriptor.checked(value)
 
     def _uid(self, device: str | int) -> int:
-        return device if isinstance(device, int) else resolve_uid(device, self._names)
+        if isinstance(device, int):
+            return device
+        try:
+            return resolve_uid(device, self._names)
+        except DeviceError as error:
+            if not self._is_outdated():
+                raise
+            raise DeviceError(f"{error.message} ({OUTDATED})", **error.context) from None
 
     def _connected(self, uid: int, device: str | int) -> Buffer | None:
         try:

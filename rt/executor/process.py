@@ -17,12 +17,14 @@ from pathlib import Path
 import trio
 
 from rt.app import Application, ChildSettings
+from rt.config.load import FILE_NAME
 from rt.executor.actions import AsyncExecutor
 from rt.executor.lease import LeaseKeeper
 from rt.executor.main_thread import STOP_LIMIT
 from rt.executor.report import Reporter
 from rt.executor.runner import ModeRunner
 from rt.executor.sync import SyncExecutor
+from rt.instance import Instance
 from rt.supervisor import notify
 from rt.supervisor.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
@@ -99,6 +101,7 @@ class ExecutorProcess:
 
                 runner = ModeRunner(
                     reporter=self._reporter,
+                    is_outdated=self._is_outdated,
                     sync=self._sync,
                     actions=actions,
                     make_keeper=make_keeper,
@@ -118,6 +121,10 @@ class ExecutorProcess:
                     await runner.run(channel)
                 # The root ends the process, so that it is known to be the end of a mode.
                 await trio.sleep_forever()
+
+    def _is_outdated(self) -> bool:
+        holder = Instance(self._settings.config.instance, Path(self._settings.directory)).holder()
+        return holder is not None and holder.started_before(FILE_NAME)
 
     async def _show_life(self) -> None:
         """Tell the supervisor that the event loop is alive; end with the root."""

@@ -42,6 +42,7 @@ class ModeRunner:
         exec_module: Where the team's code is.
         directory: Where it is looked for.
         reporter: Logs what the team's code raises.
+        is_outdated: Says whether rt.toml was changed after the robot started.
 
     Attributes:
         output: Logs what the team's code prints.
@@ -61,6 +62,7 @@ class ModeRunner:
         exec_module: str,
         directory: Path,
         reporter: Reporter,
+        is_outdated: Callable[[], bool] = lambda: False,
     ) -> None:
         self._main_thread = MainThread(sync, token)
         self._actions = actions
@@ -74,7 +76,7 @@ class ModeRunner:
         self._reason = ""
         self.output = TeamOutput(self._state)
         names = {
-            "Robot": Robot(store, device_names),
+            "Robot": Robot(store, device_names, is_outdated),
             "Gamepad": Gamepad(store, self._state),
             "Actions": Actions(actions),
             "Field": Field(self._state),

@@ -46,6 +46,19 @@ class Holder(msgspec.Struct, frozen=True):
     argv: tuple[str, ...] = ()
     frozen_dir: str | None = None
 
+    def started_before(self, name: str) -> bool:
+        """Whether the options were changed since it started: the file that its ``--config`` names, else the one of this name.
+
+        Args:
+            name: The file in the robot's working directory.
+        """
+        file = self.argv[self.argv.index("--config") + 1] if "--config" in self.argv[:-1] else name
+        try:
+            changed = Path(f"/proc/{self.pid}/cwd", file).stat().st_mtime
+            return changed >= datetime.fromisoformat(self.started).timestamp() + 1  # it is told in whole seconds
+        except (OSError, ValueError):
+            return False
+
 
 class Instance:
     """A name, and the directory that belongs to it.

@@ -53,6 +53,17 @@ def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(store: BufferSt
     ]
 
 
+def test_unknown_name_says_that_the_options_are_newer_than_the_robot(store: BufferStore) -> None:
+    asked: list[bool] = []
+    robot = Robot(store, {"left_motor": MOTOR}, lambda: not asked.append(True))  # type: ignore[func-returns-value]
+    for _ in range(3):
+        with pytest.raises(DeviceError, match=r"rt\.toml is newer than the robot"):
+            robot.get("claw", "enc_pos")
+    assert asked == [True]
+    with pytest.raises(DeviceError, match=r"below \[dev_name\]$"):
+        Robot(store, {}).get("claw", "enc_pos")
+
+
 ABSENT = "the device is not connected: it reads as zeros, and writes to it are lost"
 BACK = "the device is back"
 

@@ -247,6 +247,9 @@ class TestNames:
         for each in arguments:
             assert remedy in sentence(await robot.command(*each))
         assert remedy in (await robot.command("devices")).stdout
+        robot.write("studentcode.py", 'def autonomous_main():\n    Robot.get("claw", "x")\n')
+        await robot.call("auto")
+        await robot.said(remedy)
 
     async def test_type_that_is_misspelt_is_suggested(self, robot: Robot, switch: Device) -> None:
         await robot.connected(switch)
