@@ -24,7 +24,6 @@ from rt.executor.main_thread import STOP_LIMIT
 from rt.executor.report import Reporter
 from rt.executor.runner import ModeRunner
 from rt.executor.sync import SyncExecutor
-from rt.instance import Instance
 from rt.supervisor import notify
 from rt.supervisor.ending import exit_code
 from rt.supervisor.lifeline import Lifeline
@@ -123,6 +122,8 @@ class ExecutorProcess:
                 await trio.sleep_forever()
 
     def _is_outdated(self) -> bool:
+        from rt.instance import Instance  # of the root: only a wrong name needs it here
+
         holder = Instance(self._settings.config.instance, Path(self._settings.directory)).holder()
         return holder is not None and holder.started_before(FILE_NAME)
 
