@@ -3,6 +3,7 @@
 The rule of this module: what cannot be a file, or may not be looked at, is none.
 """
 
+import os
 import os.path
 from pathlib import Path
 
@@ -40,3 +41,16 @@ def _candidates(exec_module: str, directory: Path) -> list[Path]:
         return [directory / exec_module]
     base = directory.joinpath(*exec_module.split("."))
     return [base.with_name(f"{base.name}.py"), base / "__init__.py"]
+
+
+def removed_directory() -> str | None:
+    """The sentence about the working directory of this process if it was removed, else None."""
+    try:
+        os.getcwd()  # noqa: PTH109 - fails where the directory has no name any more
+    except FileNotFoundError:
+        try:
+            name = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")  # noqa: PTH115 - not a path any more
+        except OSError:
+            name = "of the robot"
+        return f"the project folder {name} was removed: make it again and restart the robot in it"
+    return None

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import trio
 
 from rt.buffer.bells import EXECUTOR_SEAT, STANDBY_SEAT
+from rt.config.team_code import removed_directory
 from rt.errors import ExecutionError
 from rt.supervisor.child import Child
 from rt.supervisor.life import Restart, Start, State, Stop
@@ -57,6 +58,9 @@ class ExecutorPool:
         Raises:
             ExecutionError: None gets ready in time; the message says why.
         """
+        removed = removed_directory()
+        if removed is not None:
+            raise ExecutionError(removed)
         if self._executor.status.state is State.FAILED:
             self._executor.feed(Start("a mode begins"))
         with trio.move_on_after(READY_LIMIT):

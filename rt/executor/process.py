@@ -18,6 +18,8 @@ import trio
 
 from rt.app import Application, ChildSettings
 from rt.config.load import FILE_NAME
+from rt.config.team_code import removed_directory
+from rt.errors import ExecutionError
 from rt.executor.actions import AsyncExecutor
 from rt.executor.lease import LeaseKeeper
 from rt.executor.main_thread import STOP_LIMIT
@@ -45,6 +47,9 @@ class ExecutorProcess:
         self._channel = channel
         self._settings = settings
         self._lifeline = lifeline
+        removed = removed_directory()
+        if removed is not None:
+            raise ExecutionError(removed)
         self._directory = Path.cwd()
         self._reporter = Reporter()
         self._sync = SyncExecutor(self._reporter.report, str(self._directory))

@@ -102,11 +102,20 @@ def make_directory(path: Path) -> None:
     """
     try:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        was_there = path.exists()
         path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         check_directory(path)
         if not (path / ".gitignore").exists():
             # Secrets that are committed once are secrets no more.
-            (path / ".gitignore").write_text("*\n")
+            try:
+                _create(path / ".gitignore", "*\n")
+            except FileExistsError:
+                pass  # of another `rt keys new`
+            except OSError:
+                if not was_there:
+                    with contextlib.suppress(OSError):
+                        path.rmdir()
+                raise
     except OSError as error:
         raise ConfigError(f"cannot make {path} for keys: {error.strerror}", path=str(path)) from None
 

@@ -278,3 +278,16 @@ def test_a_file_in_the_place_of_the_directory_is_told(tmp_path: Path) -> None:
     assert "should be the directory of the keys" in ring.problems[0]
     with pytest.raises(ConfigError, match="cannot make"):
         ring.new("blue")
+
+
+def test_full_disk_leaves_no_half_made_file(ring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        ring.new("blue")
+    assert not ring.directory.exists()
+    monkeypatch.undo()
+    ring.new("blue")
+    assert (ring.directory / ".gitignore").read_text() == "*\n"

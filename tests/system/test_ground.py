@@ -12,6 +12,7 @@ import pytest
 import trio
 from support.robot import BINARY, Device, Robot
 
+from rt.errors import RemoteCallError
 from rt.protocol.control import GamepadState
 
 pytestmark = pytest.mark.system
@@ -215,3 +216,21 @@ async def test_low_soft_limits_are_raised(robot: Robot) -> None:
 
 
 _OPTION = {resource.RLIMIT_NOFILE: "nofile", resource.RLIMIT_FSIZE: "fsize", resource.RLIMIT_AS: "as"}
+
+
+async def test_removed_project_folder_is_named(robot: Robot, nursery: trio.Nursery) -> None:
+    motor = await driving(robot)
+    await robot.call("idle")
+    since = len(motor.messages)
+    folder = robot.folder / "empty"
+    shutil.rmtree(folder)
+    with pytest.raises(RemoteCallError, match=f"the project folder {folder} was removed"):
+        await robot.call("teleop")
+    with contextlib.suppress(ProcessLookupError):  # the one of the last mode, which ends
+        os.kill(robot.child("executor"), signal.SIGKILL)
+    entry = await robot.said(f"the project folder {folder} was removed", child="executor")
+    assert "exception" not in entry
+    assert not any("Traceback" in str(entry) for entry in robot.log)
+    assert motor.writes(since) == 0
+    assert await robot.stop() == 0
+    nursery.cancel_scope.cancel()
