@@ -29,7 +29,7 @@ RECOVERY = 60.0
 MOTORS, SENSORS = 8, 4
 DEVICES = (f"polar-bear@1..{MOTORS}", f"potentiometer@1..{SENSORS}", f"limit-switch@1..{SENSORS}")
 LOOK_INTERVAL = 0.05
-CUTOFF = "every device (is|was) disabled"
+CUTOFF = "every device (is|was) disabled|held the buffer.s lock"
 FREEZE_CYCLE = 5.0
 STARVED = 0.5
 """Whoever looks every 50 ms and got no turn for so long (s) was on a machine that also kept devices silent."""
