@@ -323,8 +323,8 @@ class Dispatcher(Handler):
             session.gone.set()
             session.finish(ExecutionError("the process that ran the team's code has ended"))
             self._leave(session)
-            with trio.move_on_after(EXIT_LIMIT):  # if it has crashed, that is what its supervisor is to see
-                await self._pool.ended(session.process)
+            # If it has crashed, that is what its supervisor is to see.
+            await self._pool.ended(session.process, within=EXIT_LIMIT)
             self._close(session, "it has closed its channel")
 
     def _permit(self, session: _Session) -> None:

@@ -4,6 +4,7 @@ A process runs one mode. When that is over, the process is ended and another is 
 the other one is busy, so an idle robot has one executor process.
 """
 
+import os
 from typing import Final, NamedTuple
 
 import trio
@@ -22,6 +23,10 @@ SEATS: Final = {EXECUTOR: EXECUTOR_SEAT, STANDBY: STANDBY_SEAT}
 """The seats of the executor processes, by the names of the children."""
 READY_LIMIT: Final = 15.0
 """How long a mode waits for a process that is ready (s)."""
+
+
+SEEN_LIMIT: Final = 5.0
+"""How long the supervisor may take to see the end of a process and to remove what it leaves behind (s)."""
 
 
 class Assignment(NamedTuple):
@@ -80,8 +85,15 @@ class ExecutorPool:
         if self._executor in self._busy:
             self._standby.feed(Start("the executor runs a mode"))
 
-    async def ended(self, assignment: Assignment) -> None:
-        """Wait until the process of a mode has ended."""
+    async def ended(self, assignment: Assignment, *, within: float) -> None:
+        """Wait so long (s) for the process of a mode to end; until its supervisor has seen it if it has ended."""
+        with trio.move_on_after(within):
+            await self._seen_to_end(assignment)
+        if assignment.pid is not None and _has_exited(assignment.pid):
+            with trio.move_on_after(SEEN_LIMIT):
+                await self._seen_to_end(assignment)
+
+    async def _seen_to_end(self, assignment: Assignment) -> None:
         child, pid = assignment
         while self._busy.get(child) == pid == child.status.pid:
             await self._news.wait()
@@ -114,6 +126,14 @@ class ExecutorPool:
             if child not in self._busy and child.status.ready and child.channel is not None:
                 return child
         return None
+
+
+def _has_exited(pid: int) -> bool:
+    """Whether a child of this process has exited, reaped or not; does not wait."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 _ALIVE: Final = frozenset({State.SPAWNING, State.STARTING, State.READY, State.BACKOFF})

@@ -64,7 +64,8 @@ class Pool:
     def prepare_next(self) -> None:
         pass
 
-    async def ended(self, _process: Assignment) -> None:
+    async def ended(self, _process: Assignment, *, within: float) -> None:
+        assert within > 0
         await trio.lowlevel.checkpoint()
 
     def recycle(self, process: Any, reason: str) -> None:
