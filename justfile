@@ -31,10 +31,14 @@ user_part := "tests/remote tests/buffer tests/instance tests/keys tests/ports te
 [private]
 test-parts: check build test-source
 
+# What has failed next to other tests runs once more alone: a fault of rt is there again, a machine that was too busy is not
+pytest := "python -m pytest --numprocesses 3 --dist worksteal"
+alone := "python -m pytest --last-failed --last-failed-no-failures none"
+
 # The tests and the examples in the documentation, from source
 [group("test")]
 test-source *arguments:
-    python -m pytest --numprocesses 3 --dist worksteal {{ arguments }}
+    {{ pytest }} {{ arguments }} || {{ alone }} {{ arguments }}
 
 # The tests as an ordinary user (nobody), where root runs this
 [group("test")]
@@ -50,7 +54,7 @@ test-booted *arguments:
 # The tests that start whole robots, against dist/rt
 [group("test")]
 test-binary *arguments:
-    RT_BINARY="$PWD/dist/rt" python -m pytest --numprocesses 3 --dist worksteal tests/system {{ arguments }}
+    export RT_BINARY="$PWD/dist/rt"; {{ pytest }} tests/system {{ arguments }} || {{ alone }} tests/system {{ arguments }}
 
 # Each kind of fault on 16 devices of a robot that drives, so many seconds long, and two minutes of noise at its ports, with figures
 [group("test")]
