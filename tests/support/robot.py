@@ -353,7 +353,11 @@ class Robot:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self.folder)
+        while self.folder.exists():
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # a command that is killed removes what it has unpacked meanwhile
+                shutil.rmtree(self.folder)
 
 
 Plug = Callable[[Device], Awaitable[trio.CancelScope]]
