@@ -292,8 +292,8 @@ class Dispatcher(Handler):
             with trio.move_on_after(LOAD_LIMIT), contextlib.suppress(OSError, trio.ClosedResourceError):
                 await channel.send(prepare)
                 await session.answered.wait()
+            await trio.lowlevel.checkpoint()  # `idle` may have come meanwhile, or the process ended
             session.require()
-            await trio.lowlevel.checkpoint()  # `idle` may have come meanwhile
             self._session = session
             self._hint = self.driver.begin() if self.driver is not None and self._driven_by_gamepad(mode) else None
             self._permit(session)
