@@ -8,6 +8,7 @@ which the machine reads and writes whole:
 | 0 | device process | time stamp (ns of CLOCK_BOOTTIME) of its last sign of life; 0 while no device can move |
 | 1 | brake | the stamp in word 0 over which the brake has disabled every line; 0 for none |
 | 2 | brake | lines on which DEV_DISABLE is still to be written |
+| 3 | device process | when the leases that it saw last end if they are not renewed (ns of CLOCK_BOOTTIME); 0 for unknown |
 
 Invariant: every word has one writer. The brake writes word 1 only when every line has taken DEV_DISABLE or its device is gone.
 """
@@ -39,7 +40,7 @@ class Heartbeat:
 
     def __init__(self, fd: int) -> None:
         self._memory = mmap.mmap(fd, SIZE)
-        self._words = memoryview(self._memory)[:24].cast("Q")
+        self._words = memoryview(self._memory)[:32].cast("Q")
 
     @property
     def stamp(self) -> int:
@@ -49,17 +50,32 @@ class Heartbeat:
     @property
     def is_settled(self) -> bool:
         """Whether no device can move: the device process says so, or the brake has disabled every device over its last stamp."""
-        stamp, settled, pending = self._words
+        stamp, settled, pending, _ = self._words
         return not pending and stamp in {0, settled}
 
-    def beat(self) -> bool:
-        """Stamp the time; True if that was the first stamp since `rest`, so that the brake is to be rung."""
+    @property
+    def end(self) -> int:
+        """When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if that is not known."""
+        return self._words[3]
+
+    def beat(self, end: int = 0) -> bool:
+        """Stamp the time.
+
+        Args:
+            end: When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if it is as before.
+
+        Returns:
+            Whether that was the first stamp since `rest`, so that the brake is to be rung.
+        """
         first = self._words[0] == 0
+        if end:
+            self._words[3] = end
         self._words[0] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return first
 
     def rest(self) -> None:
         """Say that no device can move."""
+        self._words[3] = 0
         self._words[0] = 0
 
     def pend(self, lines: int) -> None:

@@ -13,6 +13,8 @@ from typing import Final
 MS: Final = 1_000_000
 LATE: Final = 60 * MS
 """Age of the device process's stamp at which devices are disabled; it stamps every 20 ms while one can move."""
+OVERDUE: Final = 10 * MS
+"""How long after the end of its permission the device process may need to disable devices or to see the permission renewed."""
 HUNG: Final = 1000 * MS
 """Age of the stamp at which a device process that was disabled over is killed."""
 KILL_GRACE: Final = 5 * MS
@@ -47,13 +49,16 @@ class Brake:
         alive: Whether there is a device process that has not ended.
         reason: Why the last act was decided, as a fact for the log.
         repeats: Whether the last act repeats one whose outcome is known, as at the end of a process that was killed.
+        is_silent: Whether the last act is due because the device process has not stamped, so that it has not written either.
     """
 
     def __init__(self) -> None:
         self.alive = False
         self.reason = ""
         self.repeats = False
+        self.is_silent = False
         self._acted = 0
+        self._ended = 0
         self._killed: int | None = None
         self._rewritten = False
         self._left: int | None = None
@@ -68,7 +73,7 @@ class Brake:
         """A device process has introduced itself; an earlier one is dead, however late the kernel says so."""
         acts = self.died() if self.alive else []
         self.alive = True
-        self._acted = 0
+        self._acted = self._ended = 0
         self._killed = None
         self._rewritten = self.repeats = False
         return acts
@@ -95,7 +100,7 @@ class Brake:
         self.reason = "the brake stops"
         return [Act.DISABLE, Act.WARN] if self.alive else []
 
-    def look(self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool]) -> list[Act]:
+    def look(self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool], end: int = 0) -> list[Act]:
         """Decide what is due.
 
         Args:
@@ -103,38 +108,44 @@ class Brake:
             stamp: When the device process last said that it is alive; 0 while no device can move.
             lines: How many lines are held, those that are being given up included.
             is_standing: Whether the device process cannot run: it is stopped, traced or dead. Asked only when it is late.
+            end: When the permission to move ends that the device process saw last; 0 if that is not known.
         """
         if not self.alive:
             return [Act.EXIT] if self.leaving and not lines else []
         if self._killed is not None:
             return self._rewrite(now, self._killed)
-        return self._judge(now, stamp, lines, is_standing)
+        return self._judge(now, stamp, lines, is_standing, end)
 
-    def _judge(self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool]) -> list[Act]:
+    def _judge(self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool], end: int) -> list[Act]:
         """Decide on a device process that lives."""
-        if (end := self._end(lines)) is not None and now >= end:
+        if (leave := self._end(lines)) is not None and now >= leave:
             return self._leave(now)
-        if not stamp or now - stamp < LATE:
+        if not stamp:
             return []
         if now - stamp >= HUNG:
             return self._kill(now, "the device process hangs")
-        if stamp == self._acted:
+        self.is_silent = now >= stamp + LATE and stamp != self._acted
+        if self.is_silent:
+            self._acted = stamp
+            self.reason = "the device process is late"
+        elif end and now >= end + OVERDUE and end != self._ended:
+            self.reason = "the device process did not disable devices when their lease ended"
+        else:
             return []
-        self._acted = stamp
-        if is_standing():
-            return self._kill(now, "the device process is stopped")
-        self.reason = "the device process is late"
-        return [Act.DISABLE, Act.WARN]
+        self._ended = end if now >= end else 0
+        return self._kill(now, "the device process is stopped") if is_standing() else [Act.DISABLE, Act.WARN]
 
-    def due(self, stamp: int, lines: int) -> int | None:
+    def due(self, stamp: int, lines: int, end: int = 0) -> int | None:
         """When `look` has something to decide next if nothing happens before; None for never."""
         if not self.alive:
             return 0 if self.leaving and not lines else None
         if self._killed is not None:
             return None if self._rewritten else self._killed + KILL_GRACE
-        times = [] if (end := self._end(lines)) is None else [end]
+        times = [] if (leave := self._end(lines)) is None else [leave]
         if stamp:
             times.append(stamp + (HUNG if stamp == self._acted else LATE))
+        if stamp and end and end != self._ended:
+            times.append(end + OVERDUE)
         return min(times, default=None)
 
     def _leave(self, now: int) -> list[Act]:

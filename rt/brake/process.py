@@ -120,10 +120,10 @@ class _Process:
                 _discard(self._signals)
                 self._do(self._brake.stop(_now()))
             self._work()
-            stamp = self._heartbeat.stamp
-            acts = self._brake.look(_now(), stamp, len(self._lines), self._is_standing)
+            stamp, end = self._heartbeat.stamp, self._heartbeat.end
+            acts = self._brake.look(_now(), stamp, len(self._lines), self._is_standing, end)
             # A device process that is not late states by itself when nothing can move.
-            self._do(acts, stamp if Act.WARN in acts else 0)
+            self._do(acts, stamp if Act.WARN in acts and self._brake.is_silent else 0)
             if acts:
                 self._work()
             self._publish()
@@ -135,7 +135,7 @@ class _Process:
         """Milliseconds to wait."""
         now = _now()
         times = [line.due(now) for line in self._lines.values()]
-        times.append(self._brake.due(self._heartbeat.stamp, len(self._lines)))
+        times.append(self._brake.due(self._heartbeat.stamp, len(self._lines), self._heartbeat.end))
         if self._period:
             times.append(self._next_notice)
         end = min((time for time in times if time is not None), default=None)

@@ -353,11 +353,14 @@ class LeaseTable:
             return []
         return [Holder(index, self.serials[index], self.pids[index]) for index in self._fresh_slots()]
 
+    def end(self) -> int:
+        """When (ns of `rt.buffer.clock`) the first of the leases that count now ends if none is renewed; 0 if none counts."""
+        ends = [self.stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
+        return min(*ends, self._root_end(self._root[0])) if ends else 0
+
     def remaining(self) -> float:
         """How long (s) the leases that count now do so if none is renewed, the shortest of them; 0 if none counts."""
-        now = boottime_ns()
-        ends = [self.stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
-        return max(min(*ends, self._root_end(self._root[0])) - now, 0) / _NS if ends else 0.0
+        return max(self.end() - boottime_ns(), 0) / _NS
 
     def lapse(self, holder: Holder) -> bool:
         """End a lease, as of a process that is dead or silent; False if it has ended already. Only the device process does."""

@@ -18,10 +18,15 @@ from rt import log
 from rt.brake.connection import FLAGS, adopt
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.protocol import SIZE, Kind, Message, decode, encode
+from rt.buffer.clock import boottime_ns
 from rt.smartdevice.link import Link
 
 BEAT_INTERVAL: Final = 0.02
 """Time between two stamps while a device can move, in s."""
+_LAPSED_INTERVAL: Final = 0.002
+"""The same while no lease counts and DEV_DISABLE is still to be written."""
+_SLACK: Final = 0.001
+"""How long after the end of a lease the brake is told whether that was renewed, in s."""
 _FULL: Final = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 """Errors of a channel that takes messages later: its queue is full, or too many descriptors are in it."""
 _PAUSE: Final = 0.01
@@ -35,15 +40,23 @@ class BrakeClient:
         fds: The inherited ends of the connection (`rt.brake.connection.Ends`); empty without a brake.
         is_moving: Whether a device can move: a lease is armed, or a DEV_DISABLE that is due was not handed to its line.
         on_braked: Called when the brake has disabled the devices over this process.
+        end: Returns when the first of the leases that count ends if none is renewed (ns of CLOCK_BOOTTIME); 0 if none counts.
     """
 
-    def __init__(self, fds: Sequence[int], is_moving: Callable[[], bool], on_braked: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        fds: Sequence[int],
+        is_moving: Callable[[], bool],
+        on_braked: Callable[[], None],
+        end: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._is_moving = is_moving
         self._on_braked = on_braked
+        self._end = end
         self._lines: dict[int, Link] = {}
         self._numbers: dict[Link, int] = {}
         self._count = 0
-        self._armed = trio.Event()
+        self._news = trio.Event()
         self._outdated = trio.Event()
         self._absent = not fds
         self._channel: socket.socket | None = None
@@ -55,10 +68,14 @@ class BrakeClient:
 
     def beat(self) -> None:
         """Stamp, before a write goes out; the first stamp wakes the brake, which then sleeps until a stamp is late."""
-        if self._channel is not None and self._heartbeat.beat():
+        if self._channel is not None and self._heartbeat.beat(0 if self._heartbeat.stamp else self._end()):
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(self._bell, 1)
-        self._armed.set()
+            self._news.set()
+
+    def note_lapse(self) -> None:
+        """Tell the brake soon what holds now that a lease has ended."""
+        self._news.set()
 
     def open(self, link: Link) -> None:
         """Register a line, before anything is written to it; lines without a descriptor are left out."""
@@ -103,13 +120,16 @@ class BrakeClient:
 
     async def _beat(self) -> None:
         while True:
+            self._news = trio.Event()
             if self._is_moving():
-                self._heartbeat.beat()
-                await trio.sleep(BEAT_INTERVAL)
+                end = self._end()
+                self._heartbeat.beat(end)
+                remaining = (end - boottime_ns()) / 1e9 + _SLACK if end else _LAPSED_INTERVAL
+                with trio.move_on_after(min(BEAT_INTERVAL, max(remaining, _SLACK))):
+                    await self._news.wait()
             else:
-                self._armed = trio.Event()
                 self._heartbeat.rest()
-                await self._armed.wait()
+                await self._news.wait()
 
     async def _receive(self, channel: socket.socket) -> None:
         """Take in what the brake says, and notice its end."""

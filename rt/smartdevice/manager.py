@@ -93,7 +93,7 @@ class SmartDeviceManager(DeviceHandler):
         super().__init__(names or {}, leases.is_over)
         self.guard = SafetyGuard(leases, self._disable_now, self._stamp, self._ring_root, self._of_port)
         self._bells = bells
-        self.brake = BrakeClient(brake, self._is_moving, self._note_braked)
+        self.brake = BrakeClient(brake, self._is_moving, self._note_braked, leases.end)
         self._buffers = buffers
         self._leases = leases
         self._doorbell = doorbell
@@ -338,6 +338,7 @@ class SmartDeviceManager(DeviceHandler):
         for client in self._clients:
             if moved == ALL_MARKS or client.drivers & moved:
                 client.request_disable(ended)
+        self.brake.note_lapse()
 
     def _invalidate_leftovers(self) -> None:
         """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""

@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from support.brake_cells import ACTIONS, BOUNDS, FAULTS, MODES, TARGETS
+from support.brake_cells import ACTIONS, BOUNDS, FAULTS, MODES, SECOND_FAULT, SECOND_FAULT_AFTER, TARGETS, TWO_FAULTS
 
 BEGIN, END = "<!-- table: just brake -->", "<!-- end of table -->"
 NAMES = {"kill": "kill -9", "stop": "SIGSTOP"}
@@ -29,6 +29,13 @@ def table(lines: list[str]) -> str:
                 cells = [times.get((fault, target, mode, action)) for action in ACTIONS]
                 shown = [f"{max(cell):.0f}" if cell else "-" for cell in cells]
                 text += f"| {NAMES[fault]} | {target} | {mode} | " + " | ".join(shown) + " |\n"
+    text += (
+        f"\nTwo faults in a row: SIGSTOP of a process, and {SECOND_FAULT_AFTER * 1e3:.0f} ms later {SECOND_FAULT}.\n"
+    )
+    text += "\n| process | mode | time |\n| --- | --- | --- |\n"
+    for cell in TWO_FAULTS:
+        if found := times.get((cell.fault, cell.target, cell.mode, SECOND_FAULT)):
+            text += f"| {cell.target} | {cell.mode} | {max(found):.0f} |\n"
     over = sum(value > BOUNDS[key[0]] for key, each in times.items() for value in each)
     rounds = max(map(len, times.values()), default=0)
     count = sum(map(len, times.values()))

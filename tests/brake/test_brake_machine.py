@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rt.brake.machine import FAREWELL, HUNG, KILL_GRACE, LAST_FAREWELL, LATE, MS, STOP_GRACE, Act, Brake
+from rt.brake.machine import FAREWELL, HUNG, KILL_GRACE, LAST_FAREWELL, LATE, MS, OVERDUE, STOP_GRACE, Act, Brake
 from rt.brake.protocol import DISABLE, MOST_NAME, SIZE, Kind, Message, decode, encode
 from rt.protocol import frames
 from rt.protocol.message import DevDisable
@@ -63,6 +63,37 @@ def test_process_that_stays_late_is_killed() -> None:
     assert brake.look(NOW - LATE + HUNG, NOW - LATE, 1, running) == [Act.KILL]
 
 
+def test_process_stopped_before_its_lease_ended_is_killed_when_the_lease_ends() -> None:
+    brake = live()
+    end, stamp = NOW, NOW - 5 * MS
+    assert brake.due(stamp, 1, end) == end + OVERDUE < stamp + LATE
+    assert brake.look(end + OVERDUE - 1, stamp, 1, standing, end) == []
+    assert brake.look(end + OVERDUE, stamp, 1, standing, end) == [Act.KILL]
+
+
+def test_devices_that_outlast_their_lease_are_disabled_once_for_each_end() -> None:
+    brake = live()
+    now = NOW + OVERDUE
+    assert brake.look(now, now - MS, 1, running, NOW) == [Act.DISABLE, Act.WARN]
+    assert not brake.is_silent, "it may have written since its stamp"
+    assert brake.look(now + 20 * MS, now + 19 * MS, 1, running, NOW) == []
+    assert brake.look(now + 40 * MS, now + 39 * MS, 1, running, NOW + 20 * MS) == [Act.DISABLE, Act.WARN]
+
+
+def test_process_that_is_late_after_the_end_of_its_lease_is_disabled_over_again() -> None:
+    brake = live()
+    brake.look(NOW + OVERDUE, NOW, 1, running, NOW)
+    assert brake.due(NOW, 1, NOW) == NOW + LATE, "it may have written since the first time"
+    assert brake.look(NOW + LATE, NOW, 1, running, NOW) == [Act.DISABLE, Act.WARN]
+    assert brake.is_silent
+
+
+def test_lease_that_is_renewed_in_time_causes_nothing() -> None:
+    brake = live()
+    for now in range(NOW, NOW + 1000 * MS, 20 * MS):
+        assert brake.look(now, now, 1, standing, now + 40 * MS) == []
+
+
 def test_nothing_is_due_while_no_device_can_move() -> None:
     brake = live()
     assert brake.due(0, 3) is None
@@ -111,6 +142,7 @@ class Life(RuleBasedStateMachine):
         self.brake = Brake()
         self.now = NOW
         self.stamp = 0
+        self.end = 0
         self.lines = 0
         self.leaving_since: int | None = None
         self.killed = False
@@ -130,7 +162,7 @@ class Life(RuleBasedStateMachine):
         self.took(acts)
         self.killed = False
         self.lines = lines
-        self.stamp = 0
+        self.stamp = self.end = 0
 
     @rule()
     def dies(self) -> None:
@@ -139,9 +171,10 @@ class Life(RuleBasedStateMachine):
         assert acts == ([Act.FINISH] if was_alive else [])
         self.took(acts)
 
-    @rule(moves=st.booleans())
-    def stamps(self, moves: bool) -> None:
+    @rule(moves=st.booleans(), ms=st.integers(-20, 200))
+    def stamps(self, moves: bool, ms: int) -> None:
         self.stamp = self.now if moves else 0
+        self.end = self.now + ms * MS if moves else 0
 
     @rule()
     def gives_a_line_up(self) -> None:
@@ -161,7 +194,7 @@ class Life(RuleBasedStateMachine):
         self.now += ms * MS
         age = self.now - self.stamp if self.stamp else 0
         alive, killed = self.brake.alive, self.killed
-        acts = self.brake.look(self.now, self.stamp, self.lines, lambda: stands)
+        acts = self.brake.look(self.now, self.stamp, self.lines, lambda: stands, self.end)
         if Act.EXIT in acts:
             assert self.lines == 0, "no line is left alone"
             assert not alive, "a process that lives is given up first"
@@ -170,12 +203,13 @@ class Life(RuleBasedStateMachine):
         if Act.KILL in acts:
             assert alive
             assert not killed
-            late = age >= HUNG or (age >= LATE and stands)
+            overdue = self.end and self.now >= self.end + OVERDUE
+            late = age >= HUNG or ((age >= LATE or overdue) and stands)
             assert late or (self.leaving_since is not None and self.now - self.leaving_since >= FAREWELL)
         if self.leaving_since is None and not self.stamp and not killed:
             assert acts == []
         self.took(acts)
-        due = self.brake.due(self.stamp, self.lines)
+        due = self.brake.due(self.stamp, self.lines, self.end)
         if self.brake.alive and not self.killed and self.stamp and not acts:
             assert due is not None, "a stamp is always watched"
             assert due <= max(self.now, self.stamp + HUNG)
@@ -185,7 +219,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def a_leaving_brake_ends(self) -> None:
         if self.leaving_since is not None and not self.ended and not self.killed:
-            assert self.brake.due(self.stamp, self.lines) is not None or (not self.brake.alive and self.lines)
+            assert self.brake.due(self.stamp, self.lines, self.end) is not None or (not self.brake.alive and self.lines)
 
 
 TestLife = Life.TestCase

@@ -10,8 +10,9 @@ import trio
 import trio.testing
 
 from rt.brake.connection import Connection
+from rt.brake.heartbeat import Heartbeat
 from rt.brake.protocol import Kind, Message, encode
-from rt.smartdevice.brake import BrakeClient
+from rt.smartdevice.brake import BEAT_INTERVAL, BrakeClient
 from rt.smartdevice.link import StreamLink
 
 _NO_DESCRIPTOR = 1 << 29
@@ -133,4 +134,55 @@ async def test_full_channel_is_tried_again(connection: Connection, nursery: trio
                 told.add(data[1:5])
     peer.close()
     client.shut()
+    nursery.cancel_scope.cancel()
+
+
+async def test_end_of_a_lease_is_told_again_when_it_is_renewed(
+    connection: Connection, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    ends = iter([10**18, 2 * 10**18])
+    page = Heartbeat(connection.device.memory)
+    moving = True
+    end = next(ends)
+    device = connection.device._replace(channel=os.dup(connection.device.channel))
+    client = BrakeClient(device, lambda: moving, lambda: None, lambda: end)
+    client.open(Wire(1))
+    client.beat()
+    assert page.stamp
+    assert page.end == end
+    nursery.start_soon(client.run)
+    await trio.testing.wait_all_tasks_blocked()
+    end = next(ends)
+    await trio.sleep(BEAT_INTERVAL + 0.001)
+    assert page.end == end
+
+    moving = False
+    began = trio.current_time()
+    client.note_lapse()
+    await trio.testing.wait_all_tasks_blocked()
+    assert (page.stamp, page.end) == (0, 0), "the brake need not wait for the next stamp"
+    assert trio.current_time() == began
+    client.shut()
+    page.close()
+    nursery.cancel_scope.cancel()
+
+
+async def test_brake_is_not_told_that_devices_rest_before_they_do(
+    connection: Connection, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    page = Heartbeat(connection.device.memory)
+    moving = True
+    device = connection.device._replace(channel=os.dup(connection.device.channel))
+    client = BrakeClient(device, lambda: moving, lambda: None)
+    client.open(Wire(1))
+    client.beat()
+    nursery.start_soon(client.run)
+    client.note_lapse()
+    await trio.sleep(1)
+    assert page.stamp
+    moving = False
+    await trio.sleep(BEAT_INTERVAL)
+    assert not page.stamp
+    client.shut()
+    page.close()
     nursery.cancel_scope.cancel()

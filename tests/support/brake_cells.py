@@ -24,6 +24,9 @@ MODES = ("auto", "teleop", "rt write")
 BOUNDS = {"kill": 100.0, "stop": 120.0}
 """How long (ms) the board may move after a fault: a process that stands still has to be noticed."""
 ACTION_AFTER = 0.05
+SECOND_FAULT = "SIGSTOP of the device process"
+SECOND_FAULT_AFTER = 0.085
+"""Right before the device process would see the lease of a stopped commander or root lapse."""
 OBSERVED = 0.7
 """For how long (s) the board is watched after a fault, and again after what was stopped continues."""
 PROGRAM = """
@@ -81,6 +84,10 @@ SAMPLE = [
     for j, action in enumerate(ACTIONS)
 ]
 """Every pair of values at least once."""
+
+TWO_FAULTS = [
+    Cell("stop", target, SECOND_FAULT, mode) for target in ("executor", "root") for mode in ("auto", "teleop")
+]
 
 
 class Board:
@@ -205,6 +212,7 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
         return None
     root = robot.root()
     victims = [root if target == "root" else robot.child(target) for target in TARGETS[cell.target]]
+    others = [robot.child("device")] if cell.action == SECOND_FAULT else []
     starvation = _Starvation()
     nursery.start_soon(starvation.watch)
     await trio.sleep(10 * TICK)
@@ -212,16 +220,14 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
     began = trio.current_time()
     for pid in victims:
         os.kill(pid, FAULTS[cell.fault])
-    await trio.sleep_until(began + ACTION_AFTER)
+    await trio.sleep_until(began + (SECOND_FAULT_AFTER if cell.action == SECOND_FAULT else ACTION_AFTER))
     asked = time.monotonic_ns()
-    if cell.action in {"idle", "estop"}:
-        nursery.start_soon(_call, robot, cell.action)
-    elif cell.action != "nothing":
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(root, signal.Signals[cell.action])
+    for pid in others:
+        os.kill(pid, signal.SIGSTOP)
+    _ask(cell.action, robot, root, nursery)
     await trio.sleep_until(began + OBSERVED)
     if cell.fault == "stop":
-        for pid in victims:
+        for pid in victims + others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
         await trio.sleep(OBSERVED)
@@ -231,6 +237,14 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
     end = ends[0] if cell.may_be_driven_again else ends[-1]
     start = asked if cell.counts_from_action else fault
     return Outcome((end - start) / 1e6, starvation.longest * 1e3)
+
+
+def _ask(action: str, robot: Robot, root: int, nursery: trio.Nursery) -> None:
+    if action in {"idle", "estop"}:
+        nursery.start_soon(_call, robot, action)
+    elif action in {"SIGTERM", "SIGINT"}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(root, signal.Signals[action])
 
 
 async def _call(robot: Robot, method: str) -> None:
