@@ -4,16 +4,20 @@ The processes that stop motors run before others: with every core busy, an ordin
 time that it is woken. They get a better nice value where that is permitted, and a short time slice, which needs no permission:
 from Linux 6.12 on a process with a shorter slice is scheduled earlier (sched_setattr(2), `sched_runtime` of SCHED_OTHER).
 
-Threads and processes that are started later inherit both. So the processes that run other code become ordinary again.
+In such a process a worker thread that computes keeps the event loop waiting for a fifth of a millisecond, instead of Python's 5 ms.
+
+Threads and processes that are started later inherit the nice value and the slice. So the processes that run other code become ordinary again.
 """
 
 import ctypes
 import os
+import sys
 from typing import Final
 
 _NICE: Final = -3
 _SLICE_NS: Final = 100_000  # the shortest that the kernel grants
 _DEFAULT_SLICE: Final = 0
+_SWITCH_INTERVAL: Final = 0.0002  # s; the event loop asks for the interpreter anew after each system call
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 
 
@@ -34,6 +38,7 @@ class _Attributes(ctypes.Structure):
 
 def run_first() -> bool:
     """Let this thread, and those that it starts, run before other processes; whether the system has granted any of it."""
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     return _set(_NICE, _SLICE_NS) or _set(os.getpriority(os.PRIO_PROCESS, 0), _SLICE_NS)
 
 

@@ -37,6 +37,11 @@ def test_a_process_that_runs_first_has_a_shorter_slice() -> None:
     assert after[1] <= before[1]
 
 
+def test_thread_of_a_process_that_runs_first_gives_way_soon() -> None:
+    after = look("import sys; priority.run_first(); print(round(sys.getswitchinterval() * 1e6))")
+    assert after[0] <= 500
+
+
 def test_what_such_a_process_starts_runs_ordinarily_when_it_says_so() -> None:
     assert look("priority.run_first(); assert priority.run_ordinarily()") == look("")
 

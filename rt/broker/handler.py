@@ -75,7 +75,7 @@ class Broker(Handler):
         """The value of an option, of one entry of a map as dev_name.left_motor, or of all options by name."""
         return self._options.get(option)
 
-    @route(bounds=Bounds(message=1 << 14, text=4096, items=256))
+    @route(bounds=Bounds(message=1 << 14, text=512, items=256))
     def set_option(self, options: dict[str, Any]) -> dict[str, Any]:
         """Set options for the next start, all or none; null takes one back. The result is all that is kept.
 

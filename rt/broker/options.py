@@ -35,6 +35,9 @@ LOCAL_ONLY = frozenset({"exec_timeout"})
 POLL_INTERVAL_MAX = 0.1
 """The most (s) that a station may set `dev_poll_interval` to: a command to stand still may wait for so long."""
 
+ENTRIES_MAX: Mapping[str, int] = MappingProxyType({"dev_name": 256, "exec_timeout": 32})
+"""The most entries of a map that may be kept from afar: each later change checks all of them anew, and answers with them."""
+
 _AT_THE_ROBOT = "set it at the robot, in rt.toml or by `rt config set`"
 _NETWORK = "it decides who reaches the robot"
 _FILES = "it names files of the robot's computer"
@@ -118,7 +121,9 @@ class OptionKeeper:
         with self._lock:
             for name, value in options.items():
                 self._refuse(name, value)
-            now = change(self._state, _without(self._config, options), options, check=lambda: self._check(options))
+            now = change(
+                self._state, _without(self._config, options), options, check=lambda now: self._check(options, now)
+            )
         if options:
             self._log.warning(
                 "options were set from afar; they count from the next start on",
@@ -146,7 +151,7 @@ class OptionKeeper:
                 option=name,
             )
 
-    def _check(self, options: Mapping[str, Any]) -> None:
+    def _check(self, options: Mapping[str, Any], now: kept.Kept) -> None:
         level = options.get("log_level")
         if level is not None and level not in LOG_LEVELS:
             raise ConfigError(
@@ -162,6 +167,14 @@ class OptionKeeper:
                 option="dev_poll_interval",
             )
         self._check_module(options.get("exec_module"))
+        for name, most in ENTRIES_MAX.items():
+            adds = any(value is not None for value in (options.get(name) or {}).values())
+            if adds and len(now[name]) > most:
+                raise ConfigError(
+                    f"{kept.ORIGIN}: {name} would have {len(now[name])} entries: at most {most} can be set from afar;"
+                    f" {_AT_THE_ROBOT}",
+                    option=name,
+                )
 
     def _may_be_remote(self, by: Caller) -> bool:
         """Whether a caller may be another computer or user: it has a station's key, or none is needed."""

@@ -22,7 +22,7 @@ def change(
     config: Config,
     changes: Mapping[str, Any],
     *,
-    check: Callable[[], object] = lambda: None,
+    check: Callable[[kept.Kept], object] = lambda _: None,
 ) -> kept.Kept:
     """Keep some options for the next start; None takes one back, or one entry of a map.
 
@@ -32,7 +32,7 @@ def change(
         directory: The instance's; see `rt.config.kept.state_directory`.
         config: What the options lie over.
         changes: Values by option, of a map those of some of its entries.
-        check: Looks at the changes too, and raises if they may not be.
+        check: Raises if the changes may not be; called with all that would be kept, after the types of values were checked.
 
     Returns:
         All that is kept now.
@@ -45,7 +45,7 @@ def change(
         before = kept.read(directory)
         now = _merged(before, changes)
         set_over(config, now)
-        check()
+        check(now)
         if now != before:
             kept.write(directory, now)
         return now

@@ -16,6 +16,9 @@ from rt.text import nearest, quote
 
 # One NAME:VALUE of a list; a name may hold commas and colons, as a pattern does.
 _PAIR = re.compile(r"\s*(?P<name>.+?)\s*:\s*(?P<value>[^:,\s]+)\s*(?:[,\n]|$)")
+PATTERN_MAX = 256
+"""Characters of a pattern of exec_timeout: the robot compiles it at each change of its options."""
+
 _SHOWN_CHARACTERS = 100
 _NEAR = 0.6
 
@@ -61,7 +64,7 @@ def entry(option: Option, key: str, raw: object, place: str, *, text: bool) -> A
     if option.name == "dev_name":
         if not key or key != key.strip() or not key.isprintable() or key.isdecimal():
             raise ConfigError(
-                f"{place}: {key!r} is no name for a device: it is a text of letters and signs without blanks at its ends, and no number",
+                f"{place}: {quote(key)} is no name for a device: it is a text of letters and signs without blanks at its ends, and no number",
                 option=option.name,
             )
         raw = str(raw) if type(raw) is int else raw
@@ -72,14 +75,25 @@ def entry(option: Option, key: str, raw: object, place: str, *, text: bool) -> A
             option=option.name,
         )
     if option.name == "exec_timeout":
-        try:
-            re.compile(key)
-        except re.error as error:
-            raise ConfigError(
-                f"{place}: exec_timeout has the pattern {key!r}, which is no regular expression: {error}",
-                option=option.name,
-            ) from None
+        _check_pattern(key, place)
     return value
+
+
+def _check_pattern(pattern: str, place: str) -> None:
+    """Refuse a pattern of exec_timeout that cannot be compiled, or that takes long to compile."""
+    if len(pattern) > PATTERN_MAX:
+        raise ConfigError(
+            f"{place}: exec_timeout has the pattern {quote(pattern)} of {len(pattern)} characters: at most {PATTERN_MAX} are"
+            " possible",
+            option="exec_timeout",
+        )
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:  # the last two: a huge count, and groups in groups
+        raise ConfigError(
+            f"{place}: exec_timeout has the pattern {quote(pattern)}, which is no regular expression: {error}",
+            option="exec_timeout",
+        ) from None
 
 
 def pairs(option: Option, raw: object, place: str) -> dict[str, str]:

@@ -106,6 +106,12 @@ class TestSet:
                 'set_option: dev_name is given as a map of those entries that are set, as {"name": value}',
             ),
             ({"exec_timeout": {"(": 1.0}}, "no regular expression"),
+            ({"exec_timeout": {"a{99999999999}": 1.0}}, "no regular expression"),
+            ({"exec_timeout": {"(" * 120 + ")" * 120: 1.0, "(": 1.0}}, "no regular expression"),
+            ({"exec_timeout": {"(" * 4000: 1.0}}, "of 4000 characters: at most 256 are possible"),
+            ({"exec_timeout": {"a" * 257: 1.0}}, "of 257 characters: at most 256 are possible"),
+            ({"exec_timeout": {f"f{number}": 1.0 for number in range(33)}}, "would have 33 entries: at most 32"),
+            ({"dev_name": {f"m{number}": str(number + 7) for number in range(257)}}, "would have 257 entries"),
             ({"dev_name": {"arm": "5"}}, "set_option: dev_name gives left and arm the same UID 5"),
             (
                 {"instance": "x"},
@@ -189,6 +195,18 @@ class TestSet:
         keeper.set({"debug": True})
         assert "would be longer than 256 KiB" in refusal(keeper, exec_module="x" * kept.MOST_BYTES)
         assert kept.read(tmp_path / "state") == {"debug": True}
+
+    def test_calls_one_after_another_do_not_keep_more_entries_than_one_may(self, keeper: OptionKeeper) -> None:
+        names = {f"m{number}": str(number + 7) for number in range(256)}
+        assert len(keeper.set({"dev_name": names})["dev_name"]) == 256
+        assert "would have 257 entries: at most 256 can be set from afar" in refusal(keeper, dev_name={"arm": "9999"})
+        assert len(keeper.set({"dev_name": {"m0": None, "arm": "9999"}})["dev_name"]) == 256
+
+    def test_entries_that_were_set_at_the_robot_can_be_taken_back(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+        kept.write(tmp_path / "state", {"dev_name": {f"m{number}": str(number + 7) for number in range(300)}})
+        assert "would have 301 entries" in refusal(keeper, dev_name={"arm": "9999"})
+        assert len(keeper.set({"dev_name": {"m0": None}})["dev_name"]) == 299
+        assert keeper.set({"dev_name": None}) == {}
 
     def test_a_broken_file_is_told_and_kept(self, keeper: OptionKeeper, tmp_path: Path) -> None:
         (tmp_path / "state").mkdir()
