@@ -1,7 +1,7 @@
 """How many messages a peer of a router may have under way to services, so that one peer's flood leaves room for the others.
 
 A queue of libzmq is shared by all peers that write to one service, and a full one refuses the next peer. Invariant: a peer with fewer
-than `MOST` unanswered messages is never refused. Each further message is refused until an answer has come, or as many messages count
+than `MOST` unanswered messages is never refused, unless the other programs of its station have filled the station's quota. Each further message is refused until an answer has come, or as many messages count
 as answered as `RATE` says; so a peer that keeps more than `MOST` calls open is refused.
 """
 
@@ -11,12 +11,18 @@ MOST = 128
 RATE = 250.0
 """Messages a second that count as answered although no answer has come, as for notifications."""
 
+STATION = 2
+"""The programs of one station together have the quota of so many peers: with one for each, 64 connections fill the queue of a service."""
+
 PEERS_MAX = 4096
 """Peers whose messages are counted; beyond it the one that was counted first begins anew."""
 
 
 class Quota:
-    """Counts what each peer has sent to services and has not been answered.
+    """Counts what each peer, or each station, has sent to services and has not been answered.
+
+    Args:
+        scale: How many times `MOST` and `RATE` each of them has.
 
     >>> quota = Quota()
     >>> [quota.spend(b"peer", 0.0) for _ in range(MOST + 1)].count(True) == MOST
@@ -26,7 +32,9 @@ class Quota:
     (True, False, True)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scale: int = 1) -> None:
+        self.most = scale * MOST
+        self._rate = scale * RATE
         self._spent: dict[bytes, tuple[float, float]] = {}
 
     def __len__(self) -> int:
@@ -41,8 +49,8 @@ class Quota:
             self._spent[peer] = 1.0, now
             return True
         spent, since = entry
-        spent = max(0.0, spent - (now - since) * RATE)
-        if spent + 1 > MOST:
+        spent = max(0.0, spent - (now - since) * self._rate)
+        if spent + 1 > self.most:
             return False
         self._spent[peer] = spent + 1, now
         return True

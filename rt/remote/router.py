@@ -20,7 +20,7 @@ from rt.remote.counters import RouterCounters
 from rt.remote.farewell import Farewell, offer
 from rt.remote.gate import Gate
 from rt.remote.handler import unknown
-from rt.remote.quota import MOST, Quota
+from rt.remote.quota import STATION, Quota
 from rt.remote.socket import Socket
 from rt.remote.stations import SERVICE, StationSide, station_of
 from rt.text import clip
@@ -90,6 +90,7 @@ class Router:
         self._services: dict[bytes, None] = {}
         self._ended: dict[bytes, None] = {}
         self._quota = Quota()
+        self._quota_of_station = Quota(STATION)
         self._farewell: Farewell | None = None
         self._targets: tuple[StationSide | Socket, ...] = ()
 
@@ -153,8 +154,8 @@ class Router:
             self._greet(sender, source, back)
             return sender
         refusal = _refusal(sender, recipient, is_front=source is front)
-        if refusal or not self._has_room(sender, recipient, is_service=source is back):
-            self._answer(frames, source, lambda name: refusal or _FLOODED.format(name, MOST))
+        if refusal or (flood := self._flooded(sender, recipient, is_service=source is back)):
+            self._answer(frames, source, lambda name: refusal or _FLOODED.format(name, flood))
             return None if refusal else sender
         for target in (back,) if recipient.endswith(SERVICE) else self._targets:
             try:
@@ -172,12 +173,23 @@ class Router:
         self._answer(frames, source, lambda name: self._absent(recipient, name))
         return None
 
-    def _has_room(self, sender: bytes, recipient: bytes, *, is_service: bool) -> bool:
-        """Whether a peer may send one more message to a service."""
+    def _flooded(self, sender: bytes, recipient: bytes, *, is_service: bool) -> str:
+        """What keeps a peer from sending one more message to a service; empty if it may. An answer makes room for its recipient."""
         if is_service:
             self._quota.answered(recipient)
-            return True
-        return not recipient.endswith(SERVICE) or self._quota.spend(sender, trio.current_time())
+            if station := station_of(recipient):
+                self._quota_of_station.answered(station.encode())
+            return ""
+        now = trio.current_time()
+        if not recipient.endswith(SERVICE):
+            return ""
+        if not self._quota.spend(sender, now):
+            return f"{self._quota.most} messages of this peer"
+        # What a station has sent stays counted when one of its connections ends: else it could connect anew for more room.
+        if (station := station_of(sender)) and not self._quota_of_station.spend(station.encode(), now):
+            self._quota.answered(sender)
+            return f"{self._quota_of_station.most} messages of station {station}"
+        return ""
 
     def _note_absence(self, service: bytes) -> None:
         if service in self._services:
@@ -238,7 +250,7 @@ def _refusal(sender: bytes, recipient: bytes, *, is_front: bool) -> str:
     return ""
 
 
-_FLOODED = "the call was not passed on to {}: {} messages of this peer are unanswered; wait for the answers"
+_FLOODED = "the call was not passed on to {}: {} are unanswered; wait for the answers"
 
 
 def _remember(names: dict[bytes, None], name: bytes) -> None:

@@ -20,6 +20,7 @@ from rt.protocol import rpc
 from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
 from rt.remote.gate import FAILED, NO_KEY, NO_STATIONS, NOT_ZMTP, UNKNOWN_KEY, curve_options
 from rt.remote.peer import ANOTHER_USER
+from rt.remote.quota import MOST, STATION, Quota
 from rt.remote.stations import StationSide, station_of
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -53,6 +54,11 @@ class Greeter(Handler):
     def greet(self, name: str) -> str:
         self.greeted += 1
         return f"hello {name}"
+
+    @route(urgent=True)
+    async def hang(self) -> None:
+        """Leave a call unanswered."""
+        await trio.sleep_forever()
 
 
 class Place:
@@ -133,6 +139,12 @@ async def open_place(tmp_path: Path) -> AsyncIterator[Place]:
     """A robot that is open to the network."""
     async with running(tmp_path, "*") as place:
         yield place
+
+
+def local_client(place: Place) -> Client:
+    """A client of the robot's user."""
+    node = SocketNode(zmq.DEALER, "own", connections=[f"ipc://{place.folder}/front"], context=place.context)
+    return Client(node, address="greeter-service", timeout=10)
 
 
 async def as_another(program: str, *arguments: object) -> str:
@@ -392,6 +404,38 @@ async def test_station_has_a_bounded_number_of_connections(open_place: Place, mo
         assert await other.call.greet("robot") == "hello robot"
     while open_place.gate._admitted:  # noqa: ASYNC110 - a counter rings no bell
         await trio.sleep(0.01)
+
+
+async def test_connections_of_one_station_share_its_quota(open_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of a station that never wait for an answer, and connect anew, leave room for everybody else."""
+    monkeypatch.setattr(open_place.router, "_quota_of_station", quota := Quota(STATION))
+    monkeypatch.setattr(quota, "_rate", 0.0)
+    blue, red = open_place.keys.new("blue"), open_place.keys.new("red")
+    news = rpc.encode(rpc.Notification("greet", ["blue"]))
+    for dropped in (3 * MOST - STATION * MOST, 6 * MOST - STATION * MOST):
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(3):
+                node = await stack.enter_async_context(open_place.node(blue))
+                for _ in range(MOST):
+                    await node.send(b"greeter-service", news)
+            while open_place.router.counters.dropped < dropped:  # noqa: ASYNC110 - a counter rings no bell
+                await trio.sleep(0.01)
+    async with open_place.client(blue) as flooder, open_place.client(red) as other, local_client(open_place) as own:
+        with pytest.raises(RemoteCallError, match=f"{STATION * MOST} messages of station blue are unanswered"):
+            await flooder.call.greet("x")
+        assert await other.call.greet("red") == "hello red"
+        assert await own.call.greet("robot") == "hello robot"
+    assert open_place.greeter.greeted == STATION * MOST + 2
+
+
+async def test_one_program_of_a_station_does_not_keep_another_from_calling(open_place: Place) -> None:
+    blue = open_place.keys.new("blue")
+    async with open_place.node(blue) as node, open_place.client(blue, "panel") as panel:
+        for number in range(2 * MOST):
+            await node.send(b"greeter-service", rpc.encode(rpc.Request(number, "hang", [])))
+        while open_place.router.counters.answered == 0:  # noqa: ASYNC110 - a counter rings no bell
+            await trio.sleep(0.01)
+        assert await panel.call.greet("panel") == "hello panel"
 
 
 @pytest.mark.parametrize("error", [zmq.ZMQError(errno.EMFILE), OSError(errno.EMFILE, "Too many open files")])
