@@ -3,48 +3,31 @@
 import contextlib
 import os
 import signal
-import time
 from typing import Any
 
 import pytest
 import trio
 from support.board import Board
+from support.driving import (
+    DRIVE,
+    WHILE,
+    commanding,
+    driving,
+    family,
+    idle,
+    message,
+    stays_still,
+    with_motor,
+)
 from support.robot import PATIENCE, Robot
 
 from rt.protocol.message import DevWrite
 
 pytestmark = pytest.mark.system
 
-WHILE = 1.0
-"""How long (s) a motor is watched that must not move."""
 CUTOFFS = 3
-
-
-async def driving(robot: Robot, program: str, mode: str = "auto", *flags: str) -> Board:
-    """A robot whose program drives its motor."""
-    robot.write("studentcode.py", program)
-    board = Board()
-    await robot.start(*flags)
-    await robot.plug_pty(board)
-    await robot.connected(board)
-    await robot.call(mode)
-    await board.moves()
-    return board
-
-
-async def stays_still(board: Board, since: float) -> None:
-    await trio.sleep(WHILE)
-    assert board.moved_since(since) == 0.0
-
-
-async def idle(robot: Robot) -> None:
-    """Wait until the robot is idle by itself."""
-    with trio.fail_after(PATIENCE):
-        while await robot.call("mode") != "idle":  # noqa: ASYNC110 - the service answers and tells nobody
-            await trio.sleep(0.02)
-
-
-DRIVE = 'Robot.write("motor", "duty_cycle", 0.5)'
+SHORT_STOP = 0.15
+"""How long (s) a process is stopped for its lease to lapse: less than what ends a mode at once."""
 
 
 @pytest.mark.parametrize(
@@ -61,7 +44,7 @@ DRIVE = 'Robot.write("motor", "duty_cycle", 0.5)'
 async def test_a_mode_ends_with_its_last_function_and_its_motors_stop(
     robot: Robot, nursery: trio.Nursery, ending: str
 ) -> None:
-    await driving(
+    board = await driving(
         robot,
         f"""
 async def inner():
@@ -76,8 +59,104 @@ def autonomous_setup():
     Actions.run(act)
 """,
     )
+    stopped = await board.stops()
     await robot.said("mode ended", mode="auto")
     assert await robot.call("mode") == "idle"
+    await stays_still(board, stopped)
+    nursery.cancel_scope.cancel()
+
+
+RUN_OUT: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "autonomous setup alone": (f"import time\ndef autonomous_setup():\n    {DRIVE}\n    time.sleep(0.2)\n", "auto", ()),
+    "teleop setup alone": (f"import time\ndef teleop_setup():\n    {DRIVE}\n    time.sleep(0.2)\n", "teleop", ()),
+    "a function that is executed": (
+        f"import time\ndef move():\n    {DRIVE}\n    time.sleep(0.2)\n",
+        "execute",
+        ([{"func": "move"}],),
+    ),
+    "a setup whose thread drives on": (
+        f"""
+import threading, time
+def drive():
+    while True:
+        {DRIVE}
+        time.sleep(0.01)
+def autonomous_setup():
+    threading.Thread(target=drive, daemon=True).start()
+    time.sleep(0.2)
+""",
+        "auto",
+        (),
+    ),
+    "actions that end one after the other": (
+        f"""
+async def second():
+    {DRIVE}
+    await Actions.sleep(0.2)
+async def first():
+    {DRIVE}
+    Actions.run(second)
+def autonomous_setup():
+    Actions.run(first)
+""",
+        "auto",
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("code", list(RUN_OUT))
+async def test_a_mode_without_a_function_that_runs_ends_and_its_motors_stop(
+    robot: Robot, nursery: trio.Nursery, code: str
+) -> None:
+    program, method, arguments = RUN_OUT[code]
+    board = await with_motor(robot, program)
+    await robot.call(method, *arguments)
+    await board.settles(lambda: bool(board.pulses))
+    stopped = await board.stops()
+    await robot.said("mode ended")
+    assert await robot.call("mode") == "idle"
+    await stays_still(board, stopped)
+    nursery.cancel_scope.cancel()
+
+
+FAILURES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
+    "main": (f"def autonomous_main():\n    {DRIVE}\n    if time.monotonic() > END: 1 / 0\n", "auto", ()),
+    "main that exits": (f"def teleop_main():\n    {DRIVE}\n    if time.monotonic() > END: sys.exit()\n", "teleop", ()),
+    "a function that is executed": (
+        f"def move():\n    {DRIVE}\n    time.sleep(0.3)\n    1 / 0\n",
+        "execute",
+        ([{"func": "move"}],),
+    ),
+    "a task of an action": (
+        f"""
+import trio
+async def inner():
+    {DRIVE}
+    await trio.sleep(0.3)
+    1 / 0
+async def outer():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(inner)
+def autonomous_setup():
+    Actions.run(outer)
+def autonomous_main():
+    pass
+""",
+        "auto",
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("code", list(FAILURES))
+async def test_what_ends_with_an_error_stops_what_it_moved(robot: Robot, nursery: trio.Nursery, code: str) -> None:
+    program, method, arguments = FAILURES[code]
+    board = await with_motor(robot, f"import sys, time\nEND = time.monotonic() + 0.5\n{program}")
+    await robot.call(method, *arguments)
+    await board.settles(lambda: bool(board.pulses))
+    stopped = await board.stops()
+    await stays_still(board, stopped)
     nursery.cancel_scope.cancel()
 
 
@@ -213,6 +292,42 @@ async def test_a_commander_that_was_stopped_has_to_start_over(robot: Robot, nurs
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("victim", ["executor", "root"])
+async def test_a_commander_that_is_stopped_again_and_again_ends_its_mode(
+    robot: Robot, nursery: trio.Nursery, victim: str
+) -> None:
+    board = await driving(robot, f"def autonomous_main():\n    {DRIVE}\n", "auto", "--exec-cutoffs", str(CUTOFFS))
+    process = robot.child("executor") if victim == "executor" else robot.root()
+    with trio.fail_after(PATIENCE):
+        while await robot.call("mode") != "idle":
+            os.kill(process, signal.SIGSTOP)
+            await trio.sleep(SHORT_STOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
+            await trio.sleep(2 * SHORT_STOP)
+    stopped = await board.stops()
+    assert len(board.pulses) <= CUTOFFS
+    await robot.said("mode ended", mode="auto")
+    await stays_still(board, stopped)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_command_that_was_stopped_moves_nothing_when_it_continues(robot: Robot, nursery: trio.Nursery) -> None:
+    board = await with_motor(robot, "")
+    async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
+        await board.moves()
+        processes = family(command)
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        stopped = await board.stops()
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+        assert "motor was disabled" in await message(command)
+        assert await command.wait() == 1
+    await stays_still(board, stopped)
+    nursery.cancel_scope.cancel()
+
+
 LEAKS: dict[str, str] = {
     "a thread": f"""
 import threading, time
@@ -247,6 +362,7 @@ import gc, os, time
 def autonomous_setup():
     {DRIVE}
     buffers = [each for each in gc.get_objects() if type(each).__name__ == "polar-bear"]
+    assert buffers
     if os.fork() == 0:
         while True:
             for buffer in buffers:
@@ -254,6 +370,67 @@ def autonomous_setup():
             time.sleep(0.01)
 def autonomous_main():
     {DRIVE}
+""",
+    "a process of multiprocessing": f"""
+import multiprocessing, time
+def stray():
+    while True:
+        try:
+            {DRIVE.replace("0.5", "0.9")}
+        except BaseException:
+            pass
+        time.sleep(0.01)
+def autonomous_setup():
+    multiprocessing.get_context("fork").Process(target=stray).start()
+def autonomous_main():
+    {DRIVE}
+""",
+    "a process forked by C code": f"""
+import ctypes, time
+def autonomous_setup():
+    {DRIVE}
+    if ctypes.CDLL(None).fork() == 0:
+        while True:
+            try:
+                {DRIVE.replace("0.5", "0.9")}
+            except BaseException:
+                pass
+            time.sleep(0.01)
+def autonomous_main():
+    {DRIVE}
+""",
+    "a signal handler with a timer": f"""
+import signal
+def stray(*_):
+    {DRIVE}
+def autonomous_setup():
+    signal.signal(signal.SIGPROF, stray)
+    signal.setitimer(signal.ITIMER_PROF, 0.01, 0.01)
+def autonomous_main():
+    {DRIVE}
+""",
+    "what runs at the exit": f"""
+import atexit, time
+@atexit.register
+def stray():
+    while True:
+        {DRIVE}
+        time.sleep(0.01)
+def autonomous_main():
+    {DRIVE}
+""",
+    "an action that swallows its cancel": f"""
+async def stray():
+    while True:
+        try:
+            {DRIVE}
+            await Actions.sleep(0.01)
+        except BaseException:
+            pass
+def autonomous_setup():
+    Actions.run(stray)
+def autonomous_main():
+    pass
 """,
     "a replaced function": f"""
 import time, signal
@@ -313,6 +490,38 @@ def autonomous_main():
             each.grant(1e18)
     hang()
 """,
+    "grants of a thread": """
+import gc, threading
+def grant():
+    keeper = next(each for each in gc.get_objects() if type(each).__name__ == "LeaseKeeper")
+    while True:
+        keeper.grant(1e18)
+        keeper.grant()
+def autonomous_main():
+    threading.Thread(target=grant, daemon=True).start()
+    DRIVE
+    hang()
+""",
+    "every clock frozen": """
+import time
+def autonomous_main():
+    DRIVE
+    for name in ("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns", "process_time"):
+        now = getattr(time, name)()
+        setattr(time, name, lambda now=now: now)
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    time.clock_gettime_ns = lambda _clock: now
+    hang()
+""",
+    "a replaced event loop": """
+import time, trio, queue, threading
+def autonomous_main():
+    DRIVE
+    trio.current_time = lambda: 0.0
+    trio.move_on_after = lambda _seconds: None
+    queue.SimpleQueue = threading.Event = threading.Lock = None
+    hang()
+""",
     "a patched interpreter": """
 import sys, threading
 def autonomous_main():
@@ -337,91 +546,46 @@ def hang():
 """
     board = await driving(robot, hang + HANGS[trick].replace("DRIVE", DRIVE))
     stopped = await board.stops()
+    await robot.said("does not return")
     assert await robot.call("mode") in {"auto", "idle"}
     await stays_still(board, stopped)
     await robot.call("idle")
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("mode", ["'x'", "2", "None"])
+REPORTS = {
+    "a mode": "Field.mode = 'x'",
+    "a mode by its number": "Field.mode = 2",
+    "no mode": "Field.mode = None",
+    "an alliance": "Field.alliance = 'x'",
+    "a slot": "object.__setattr__(Field, 'mode', 'x')",
+    "the class": "type(Field).mode = 'idle'",
+    "the state": "[setattr(each, 'mode', 'x') for each in gc.get_objects() if type(each).__name__ == 'RunState']",
+}
+
+
+@pytest.mark.parametrize("what", list(REPORTS))
 async def test_team_code_does_not_decide_what_mode_the_robot_says_it_is_in(
-    robot: Robot, nursery: trio.Nursery, mode: str
+    robot: Robot, nursery: trio.Nursery, what: str
 ) -> None:
-    await driving(
+    board = await driving(
         robot,
         f"""
+import gc
 def autonomous_main():
-    {DRIVE}
     try:
-        Field.mode = {mode}
-    except AttributeError:
-        print("read only")
+        {REPORTS[what]}
+    except (AttributeError, TypeError):
+        pass
+    {DRIVE}
 """,
     )
-    await robot.said("read only", count=3)
+    executor = robot.child("executor")
     assert await robot.call("mode") == "auto"
-    nursery.cancel_scope.cancel()
-
-
-SPIN = f"""
-async def act():
-    while True:
-        {DRIVE}
-def autonomous_setup():
-    Actions.run(act)
-"""
-HOLD = f"""
-def autonomous_main():
-    {DRIVE}
-    sum(range(10**9))
-"""
-
-
-@pytest.mark.parametrize("command", ["idle", "estop"])
-@pytest.mark.parametrize("state", ["spins", "holds the interpreter", "is stopped", "is starting", "has nothing to do"])
-async def test_stop_commands_do_not_depend_on_the_executor(
-    robot: Robot, nursery: trio.Nursery, command: str, state: str
-) -> None:
-    drive = f"def autonomous_main():\n    {DRIVE}\n"
-    board = await driving(robot, {"spins": SPIN, "holds the interpreter": HOLD}.get(state, drive))
-    process = robot.child("executor")
-    if state == "is stopped":
-        os.kill(process, signal.SIGSTOP)
-    elif state == "is starting":
-        os.kill(process, signal.SIGKILL)
-    elif state == "has nothing to do":
-        await robot.call("idle")
-    asked = time.monotonic()
-    await robot.call(command)
-    stopped = await board.stops()
-    assert board.moved_since(max(asked, stopped)) == 0.0
-    if command == "estop":
-        assert await robot.wait() == 255
-    else:
-        assert await robot.call("mode") == "idle"
-        await robot.call("auto")
-        await board.moves()
-    nursery.cancel_scope.cancel()
-
-
-async def test_idle_ends_what_a_command_moves(robot: Robot, nursery: trio.Nursery) -> None:
-    board = Board()
-    await robot.start()
-    await robot.plug_pty(board)
-    await robot.connected(board)
-    done: list[Any] = []
-
-    async def write() -> None:
-        done.append(await robot.command("write", "motor", "duty_cycle=0.7"))
-
-    async with trio.open_nursery() as writing:
-        writing.start_soon(write)
-        await board.moves()
-        await robot.call("idle")
-        stopped = await board.stops()
-    assert done[0].returncode == 1
-    assert "was disabled: the robot was told to stop" in done[0].stderr
-    await stays_still(board, stopped)
+    os.kill(executor, 0)
+    await robot.call("idle")
+    assert await robot.call("mode") == "idle"
+    await stays_still(board)
     nursery.cancel_scope.cancel()
 
 

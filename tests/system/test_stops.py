@@ -1,0 +1,215 @@
+"""`idle` and `estop` stop what moves, whatever the executor does, and whoever commands: measured at a motor."""
+
+import contextlib
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+import trio
+from support.board import Board
+from support.driving import DRIVE, commanding, driving, family, message, stays_still, with_motor
+from support.robot import PATIENCE, Robot
+
+pytestmark = pytest.mark.system
+
+CODE = {
+    "drives": f"""
+def autonomous_main():
+    {DRIVE}
+""",
+    "spins": f"""
+async def act():
+    while True:
+        {DRIVE}
+def autonomous_setup():
+    Actions.run(act)
+""",
+    "holds the interpreter": f"""
+def autonomous_main():
+    {DRIVE}
+    sum(range(10**9))
+""",
+    "blocks signals": f"""
+import signal
+def autonomous_main():
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    {DRIVE}
+    while True:
+        pass
+""",
+    "swallows every exception": f"""
+def autonomous_main():
+    while True:
+        try:
+            while True:
+                {DRIVE}
+        except BaseException:
+            pass
+""",
+}
+IMPORTS = """
+import time
+print("loading")
+while True:
+    try:
+        time.sleep(60)
+    except BaseException:
+        pass
+"""
+STATES = [*CODE, "is stopped", "is starting", "fails to start", "loads code that does not return", "has nothing to do"]
+
+
+async def in_state(robot: Robot, nursery: trio.Nursery, state: str) -> Board:
+    """A robot whose executor is in a state, and whose motor has moved."""
+    board = await driving(robot, CODE.get(state, CODE["drives"]))
+    process = robot.child("executor")
+    if state == "is stopped":
+        os.kill(process, signal.SIGSTOP)
+    elif state == "is starting":
+        os.kill(process, signal.SIGKILL)
+    elif state == "fails to start":
+        await fail(robot)
+    elif state == "loads code that does not return":
+        robot.write("studentcode.py", IMPORTS)
+        nursery.start_soon(robot.command, "call", "teleop")
+        await robot.said("loading")
+    elif state == "has nothing to do":
+        await robot.call("idle")
+    return board
+
+
+async def fail(robot: Robot) -> None:
+    """Kill the executor and the standby until neither is started again at once."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            found = {each["name"]: each for each in await robot.call("status")}
+            children = [found["executor"], found["standby"]]
+            if found["executor"]["state"] in {"backoff", "failed"} and found["standby"]["state"] != "ready":
+                return
+            for each in children:
+                if each["state"] in {"starting", "ready"} and each["pid"]:
+                    with contextlib.suppress(ProcessLookupError):  # it has ended since
+                        os.kill(each["pid"], signal.SIGKILL)
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("command", ["idle", "estop"])
+@pytest.mark.parametrize("state", STATES)
+async def test_stop_commands_do_not_depend_on_the_executor(
+    robot: Robot, nursery: trio.Nursery, command: str, state: str
+) -> None:
+    board = await in_state(robot, nursery, state)
+    await robot.call(command)
+    stopped = await board.stops()
+    await stays_still(board, stopped)
+    if command == "estop":
+        assert await robot.wait() == 255
+    else:
+        assert await robot.call("mode") == "idle"
+        robot.write("studentcode.py", CODE["drives"])
+        await robot.call("auto")
+        await board.moves()
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("command", ["idle", "estop"])
+@pytest.mark.parametrize("function", ["executed", "executed again and again", "executed while the caller waits"])
+async def test_stop_commands_end_what_is_executed(
+    robot: Robot, nursery: trio.Nursery, command: str, function: str
+) -> None:
+    board = await with_motor(
+        robot, f"import time\ndef move():\n    {DRIVE}\n    time.sleep({'0.01' if 'again' in function else '60'})\n"
+    )
+    request = {"func": "move", "timeout": 0.05 if "again" in function else 60.0, "periodic": "again" in function}
+    outcome: list[Any] = []
+
+    async def wait() -> None:
+        outcome.append(await robot.command("call", "execute", json.dumps([request]), "true"))
+
+    async with trio.open_nursery() as calls:
+        if "waits" in function:
+            calls.start_soon(wait)
+        else:
+            await robot.call("execute", [request])
+        await board.moves()
+        await robot.call(command)
+        stopped = await board.stops()
+        await stays_still(board, stopped)
+    if command == "estop":
+        assert await robot.wait() == 255
+    else:
+        assert await robot.call("mode") == "idle"
+    assert all(each.returncode for each in outcome)
+    nursery.cancel_scope.cancel()
+
+
+TOLD = "was disabled: the robot was told to stop"
+
+
+async def test_idle_ends_what_a_command_moves(robot: Robot, nursery: trio.Nursery) -> None:
+    board = await with_motor(robot, "")
+    for _ in range(2):  # another command may move it again
+        async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
+            await board.moves()
+            await robot.call("idle")
+            stopped = await board.stops()
+            assert TOLD in await message(command)
+            assert await command.wait() == 1
+        await stays_still(board, stopped)
+    nursery.cancel_scope.cancel()
+
+
+async def test_idle_ends_what_several_commands_and_a_mode_move(robot: Robot, nursery: trio.Nursery) -> None:
+    board = await driving(robot, CODE["drives"])
+    others = [Board(2), Board(3)]
+    for other in others:
+        await robot.plug_pty(other)
+    await robot.connected(*others)
+    async with (
+        commanding(robot, "write", str(others[0].uid), "duty_cycle=0.7") as first,
+        commanding(robot, "write", str(others[1].uid), "duty_cycle=-0.7") as second,
+    ):
+        for each in others:
+            await each.moves()
+        assert board.moving
+        await robot.call("idle")
+        for each in (board, *others):
+            await each.stops()
+        for command in (first, second):
+            assert TOLD in await message(command)
+            assert await command.wait() == 1
+    for each in (board, *others):
+        await stays_still(each, each.pulses[-1][1])
+    nursery.cancel_scope.cancel()
+
+
+async def test_emergency_stop_ends_what_a_command_moves(robot: Robot, nursery: trio.Nursery) -> None:
+    board = await with_motor(robot, "")
+    async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
+        await board.moves()
+        await robot.call("estop")
+        stopped = await board.stops()
+        assert await robot.wait() == 255
+        assert await message(command)
+        assert await command.wait() == 1
+    await stays_still(board, stopped)
+    nursery.cancel_scope.cancel()
+
+
+async def test_idle_ends_what_a_stopped_command_moves(robot: Robot, nursery: trio.Nursery) -> None:
+    board = await with_motor(robot, "")
+    async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
+        await board.moves()
+        processes = family(command)
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        await robot.call("idle")
+        stopped = await board.stops()
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
+        assert TOLD in await message(command)
+        assert await command.wait() == 1
+    await stays_still(board, stopped)
+    nursery.cancel_scope.cancel()
