@@ -128,6 +128,7 @@ class _Driver:
 
     async def drive(self, values: dict[str, Any], watch: Callable[[], Awaitable[None]]) -> None:
         """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled."""
+        disables = self._device.buffer.counters.disables
         if not self._lease.begin():
             why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
             raise DeviceError(f"the robot was stopped {why}: nothing moves until it is started again")
@@ -140,6 +141,8 @@ class _Driver:
                 nursery.cancel_scope.cancel()
         finally:
             before = self._device.buffer.counters.disables
+            if not self._lease.held:
+                before = disables  # the lease has ended already, and the device may have been disabled for that
             self._lease.release()
             self._doorbell.ring()
             with trio.move_on_after(SEND_TIMEOUT, shield=True):

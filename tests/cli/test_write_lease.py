@@ -1,8 +1,10 @@
 """`rt write` drives under a lease, and ends when that has lapsed."""
 
+import contextlib
+
 import pytest
 import trio
-from support.device_robot import CATALOG, make_board, open_robot
+from support.device_robot import CATALOG, PATIENCE, make_board, open_robot
 
 from rt.buffer import BufferStore
 from rt.cli.device import Device
@@ -37,3 +39,29 @@ async def test_a_command_that_was_kept_from_running_says_that_the_device_was_dis
         assert error.message.startswith("left was disabled: this command did not run for 0.1 s")
         await board.hears(DevDisable)
         assert board.device.values["duty_cycle"] == 0
+
+
+async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_disabled(prefix: str) -> None:
+    async with open_robot(prefix) as robot:
+        board = make_board("polar-bear")
+        await robot.plug(board)
+        await board.hears(SubReq)
+        with BufferStore(CATALOG, prefix, doorbell=robot.doorbell, seat=SEAT) as store:
+            buffer = store.get_or_open(board.device.uid, create=False)
+            lease = robot.leases.slot(SEAT)
+            driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.doorbell)
+
+            async def watch() -> None:
+                await board.hears(DevWrite)
+                before = buffer.counters.disables
+                board.heard.clear()
+                lease.release()
+                robot.doorbell.ring()
+                await board.hears(DevDisable)
+                with trio.fail_after(PATIENCE):
+                    while buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
+                        await trio.sleep(0.001)
+
+            with contextlib.suppress(ExceptionGroup):  # a busy machine sees first that the lease has ended
+                await driver.drive({"duty_cycle": 0.5}, watch)
+        assert driver.disabled
