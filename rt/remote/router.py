@@ -52,6 +52,8 @@ _OPTIONS: dict[int, int | bytes] = {
     # peers of these sockets belong to this user: those of stations have sockets of their own.
     zmq.ROUTER_HANDOVER: 1,
 }
+_NO_HEARTBEAT: dict[int, int | bytes] = {zmq.HEARTBEAT_IVL: 0}
+"""For a socket that only processes of this computer connect to: the kernel tells when one of them has ended."""
 
 
 class Router:
@@ -101,9 +103,10 @@ class Router:
             InstanceBusyError: An address is in use.
             ConfigError: An address cannot be bound.
         """
+        quiet = _NO_HEARTBEAT if all(each.startswith("ipc://") for each in self.backends) else {}
         with (
             Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as front,
-            Socket(zmq.ROUTER, options=_OPTIONS, context=self._context) as back,
+            Socket(zmq.ROUTER, options=_OPTIONS | quiet, context=self._context) as back,
         ):
             stations = StationSide(_CONNECTION_OPTIONS, context=self._context)
             farewell = self._farewell = Farewell(

@@ -34,7 +34,7 @@ BACKLOG = 128
 TIME_LIMIT = 60.0
 """How long a call may run when neither its route nor its service says, in s."""
 
-ANNOUNCE_INTERVAL = 1.0
+ANNOUNCE_INTERVAL = 3.0
 """Time between two hellos to the router, in s; one that was restarted knows the service again after at most so long."""
 
 SHORT = 1024

@@ -7,11 +7,11 @@ from support.robot import PATIENCE, Robot
 
 pytestmark = pytest.mark.system
 
-MOST_WAKEUPS = 30.0
+MOST_WAKEUPS = 25.0
 """Wake-ups a second of all processes of an idle robot together."""
 MOST_CPU = 0.3
 """Share of one processor of all of them: a process that spins uses all that it gets."""
-SECONDS = 2.0
+SECONDS = 4.0
 
 
 async def quiet(robot: Robot) -> None:
