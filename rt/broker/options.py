@@ -139,7 +139,7 @@ class OptionKeeper:
                 f'{kept.ORIGIN}: {name} is given as a map of those entries that are set, as {{"name": value}}',
                 option=name,
             )
-        if name in LOCAL_ONLY and self._may_be_remote(caller()):
+        if name in LOCAL_ONLY and caller().may_be_remote(insecure=self._is_insecure):
             raise ConfigError(
                 f"{kept.ORIGIN}: {name} cannot be set by a station, because {_SAFETY}: {_AT_THE_ROBOT}", option=name
             )
@@ -160,7 +160,7 @@ class OptionKeeper:
                 option="log_level",
             )
         interval = options.get("dev_poll_interval")
-        if interval is not None and interval > POLL_INTERVAL_MAX and self._may_be_remote(caller()):
+        if interval is not None and interval > POLL_INTERVAL_MAX and caller().may_be_remote(insecure=self._is_insecure):
             raise ConfigError(
                 f"{kept.ORIGIN}: dev_poll_interval = {interval} s cannot be set by a station, because {_SAFETY}: at most"
                 f" {POLL_INTERVAL_MAX} s is possible; {_AT_THE_ROBOT}",
@@ -175,10 +175,6 @@ class OptionKeeper:
                     f" {_AT_THE_ROBOT}",
                     option=name,
                 )
-
-    def _may_be_remote(self, by: Caller) -> bool:
-        """Whether a caller may be another computer or user: it has a station's key, or none is needed."""
-        return bool(by.station) or (by.is_routed and self._is_insecure)
 
     def _check_module(self, value: object) -> None:
         """Refuse a file outside of the robot's directory, and one that is no code: errors of the linter quote what it holds."""

@@ -26,7 +26,7 @@ from rt.buffer.visitor import VisitorDesk
 from rt.cli.beat import beat
 from rt.cli.children import child_specs
 from rt.cli.outer import outer_gone
-from rt.config import Config
+from rt.config import Config, opened
 from rt.config.team_code import find
 from rt.errors import (
     ConfigError,
@@ -129,6 +129,8 @@ class Root:
             needs_driver=config.teleop_needs_gamepad,
             is_moving=lambda: not heartbeat.is_settled,
             on_estop=functools.partial(self._stop, EmergencyStopException.EXIT_CODE, "emergency stop"),
+            time_limit=config.time_limit,
+            insecure=config.insecure and bool(opened(config)),
         )
         self._log = log.get_logger()
 

@@ -16,6 +16,8 @@ from rt.errors import RemoteProtocolError
 
 MAX_MESSAGE = 1 << 17
 """The longest message in bytes."""
+DEFAULT_TIMEOUT = 1.0
+"""Time limit of a function (s) where neither its request nor the options say one."""
 _CLIPPED = 2000
 
 

@@ -131,6 +131,8 @@ class Dispatcher(Handler):
         needs_driver: Whether teleop moves devices only while the driver is live.
         is_moving: Whether a device may still move, as the device process states it.
         on_estop: Called at an emergency stop, when no device can move any more: has to end the robot.
+        time_limit: The time limit or period of a function by its name (s), or None; a station can only shorten it.
+        insecure: Whether the robot is open to the network without keys, so that any caller may be another computer.
 
     Attributes:
         driver: The driver, once the broker knows of one.
@@ -145,6 +147,8 @@ class Dispatcher(Handler):
         needs_driver: bool,
         is_moving: Callable[[], bool],
         on_estop: Callable[[], None],
+        time_limit: Callable[[str], float | None],
+        insecure: bool,
     ) -> None:
         self._pool = pool
         self._leases = leases
@@ -152,6 +156,8 @@ class Dispatcher(Handler):
         self._needs_driver = needs_driver
         self._is_moving = is_moving
         self._on_estop = on_estop
+        self._time_limit = time_limit
+        self._is_insecure = insecure
         self.driver: Driver | None = None
         self._changing = trio.Lock()
         self._begins: set[trio.CancelScope] = set()
@@ -240,7 +246,7 @@ class Dispatcher(Handler):
         anything moves, or is null.
 
         Args:
-            requests: What to execute: func (a name), args, timeout (s), periodic.
+            requests: What to execute: func (a name), args, timeout (s; a station can only shorten the robot's), periodic.
             block: Whether to answer only when all have been executed.
             enable_gamepads: Whether gamepads can be read.
 
@@ -248,6 +254,7 @@ class Dispatcher(Handler):
             ExecutionError: The code cannot be loaded or has not what is asked for, or a request that is not the last one is
                 periodic; with ``block`` also when a function failed.
         """
+        self._check_limits(requests)
         mode = Mode.TELEOP if enable_gamepads else Mode.AUTO
         session = await self._begin(mode, requests, gamepads=enable_gamepads, partial=False)
         if block:
@@ -255,6 +262,22 @@ class Dispatcher(Handler):
             if session.error is not None:
                 raise session.error
         return self._hint
+
+    def _check_limits(self, specs: Sequence[RequestSpec]) -> None:
+        """Refuse a time limit by which a station lets code that hangs hold its lease for longer than the robot's options say."""
+        if not caller().may_be_remote(insecure=self._is_insecure):
+            return
+        for spec in specs:
+            if spec.timeout is None:
+                continue
+            limit = self._time_limit(spec.func) or commands.DEFAULT_TIMEOUT
+            if spec.timeout > limit:
+                raise ExecutionError(
+                    f"{clip(spec.func)} has a time limit of {limit:g} s, which a station can only shorten, because it decides when"
+                    " devices stop: set exec_timeout at the robot",
+                    func=spec.func,
+                    limit=limit,
+                )
 
     async def _begin_standard(self, mode: Mode, prefix: str, *, gamepads: bool) -> None:
         specs = [RequestSpec(f"{prefix}_setup"), RequestSpec(f"{prefix}_main", periodic=True)]

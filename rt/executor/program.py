@@ -10,7 +10,7 @@ from rt import log
 from rt.config.team_code import locate
 from rt.errors import ExecutionError
 from rt.executor import calling
-from rt.executor.commands import RequestSpec
+from rt.executor.commands import DEFAULT_TIMEOUT, RequestSpec
 from rt.executor.loader import load
 from rt.executor.main_thread import MainThread
 from rt.executor.report import Reporter
@@ -19,7 +19,6 @@ from rt.text import clip, closest
 
 LOAD_LIMIT = 10.0
 """How long the team's code may take to be imported (s)."""
-DEFAULT_TIMEOUT = 1.0
 _SHOWN_MAX = 3
 
 

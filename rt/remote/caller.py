@@ -44,6 +44,10 @@ class Caller(msgspec.Struct, frozen=True):
             return station_of(self.peer)
         return self.peer.station if isinstance(self.peer, SourceAddress) else ""
 
+    def may_be_remote(self, *, insecure: bool) -> bool:
+        """Whether the caller may be another computer or user: it has a station's key, or the robot is open without keys."""
+        return bool(self.station) or (self.is_routed and insecure)
+
 
 LOCAL = Caller()
 """This process itself."""

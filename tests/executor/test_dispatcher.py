@@ -17,7 +17,7 @@ from rt.executor import commands, dispatcher
 from rt.executor.commands import Go, Loaded, Mode, Over, Prepare, Refused, RequestSpec
 from rt.executor.dispatcher import Dispatcher
 from rt.executor.pool import Assignment
-from rt.remote.caller import Caller
+from rt.remote.caller import Caller, set_caller
 
 PATIENCE = 30
 
@@ -91,7 +91,9 @@ class Driver:
 
 
 class Stage:
-    def __init__(self, leases: LeaseTable, bell: Doorbell, nursery: trio.Nursery, *, needs_driver: bool) -> None:
+    def __init__(
+        self, leases: LeaseTable, bell: Doorbell, nursery: trio.Nursery, *, needs_driver: bool, insecure: bool
+    ) -> None:
         self.leases = leases
         self.nursery = nursery
         self.processes = [Process("executor"), Process("standby"), Process("executor")]
@@ -106,6 +108,8 @@ class Stage:
             needs_driver=needs_driver,
             is_moving=lambda: self.moving,
             on_estop=lambda: self.stops.append(bool(leases.fresh())),
+            time_limit={"lift": 0.5, "teleop_main": 0.05}.get,
+            insecure=insecure,
         )
         self.dispatcher.driver = self.driver
 
@@ -135,12 +139,12 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(prefix: str, *, needs_driver: bool = False) -> AsyncIterator[Stage]:
+async def open_stage(prefix: str, *, needs_driver: bool = False, insecure: bool = False) -> AsyncIterator[Stage]:
     bell = Doorbell()
     try:
         with LeaseTable.open(prefix) as leases:
             async with trio.open_nursery() as nursery:
-                stage = Stage(leases, bell, nursery, needs_driver=needs_driver)
+                stage = Stage(leases, bell, nursery, needs_driver=needs_driver, insecure=insecure)
                 try:
                     await nursery.start(stage.dispatcher.run)
                     yield stage
@@ -378,6 +382,36 @@ async def test_who_may_not_command_is_told_why_and_may_still_stop_the_robot(pref
         assert stage.dispatcher.mode() == "idle"
         stage.dispatcher.estop()
         assert stage.stops == [False]
+
+
+LONGER = [("lift", 0.6), ("teleop_main", 3600.0), ("other", 1.1)]
+
+
+@pytest.mark.parametrize(("func", "asked"), LONGER)
+@pytest.mark.parametrize("insecure", [False, True])
+async def test_no_station_lengthens_a_time_limit(prefix: str, func: str, asked: float, *, insecure: bool) -> None:
+    async with open_stage(prefix, insecure=insecure) as stage:
+        set_caller(Caller(b"panel" if insecure else b"blue/panel", is_routed=True))
+        for requests in (
+            [RequestSpec(func, timeout=asked)],
+            [RequestSpec("lift"), RequestSpec(func, timeout=asked, periodic=True)],
+        ):
+            with pytest.raises(ExecutionError, match=f"{func} has a time limit of .* which a station can only shorten"):
+                await stage.dispatcher.execute(requests)
+        assert stage.dispatcher.mode() == "idle"
+
+
+@pytest.mark.parametrize(
+    ("peer", "asked"), [(b"blue/panel", 0.5), (b"blue/panel", 0.1), (b"blue/panel", None), (b"client-7", 3600.0)]
+)
+async def test_a_time_limit_that_a_caller_may_choose_reaches_the_process(
+    prefix: str, peer: bytes, asked: float | None
+) -> None:
+    async with open_stage(prefix) as stage:
+        set_caller(Caller(peer, is_routed=True))
+        stage.nursery.start_soon(stage.dispatcher.execute, [RequestSpec("lift", timeout=asked)])
+        prepare = await stage.processes[0].hears(Prepare)
+        assert [spec.timeout for spec in prepare.requests] == [asked]
 
 
 async def test_idle_answers_when_the_devices_have_been_told_to_stop(prefix: str) -> None:
