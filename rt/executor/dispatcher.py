@@ -30,7 +30,7 @@ LOAD_LIMIT: Final = 12.0
 """How long a process may take to load the team's code (s); it aborts an import before."""
 END_LIMIT: Final = 2.0
 """How long a process may take to end with its mode (s); the supervisor kills it before."""
-EXECUTE_BOUNDS: Final = Bounds(message=1 << 14, text=4096)
+EXECUTE_BOUNDS: Final = Bounds(message=1 << 14, text=4096, items=256, values=1024)
 """What the arguments of requests may be at most."""
 EXIT_LIMIT: Final = 0.1
 """How long a process that has closed its channel may take to end by itself (s)."""
@@ -137,6 +137,8 @@ class Dispatcher(Handler):
     Attributes:
         driver: The driver, once the broker knows of one.
     """
+
+    bounds = Bounds(message=1024)
 
     def __init__(
         self,

@@ -1,11 +1,12 @@
 """Whatever a caller sends, a service of rt answers it once, shortly, and works on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
-from support.hostile import Wire, answered, device_handler, payloads, unknown_methods
+from support.hostile import Wire, answered, device_handler, modes_handler, payloads, unknown_methods
 
 from rt import catalog
 from rt.broker import Broker, GamepadFeed
@@ -42,12 +43,18 @@ def device() -> Made:
 
 
 @pytest.fixture
+def modes(prefix: str) -> Iterator[Made]:
+    with modes_handler(prefix) as handler:
+        yield handler
+
+
+@pytest.fixture
 def made(request: pytest.FixtureRequest) -> Made:
     found: Made = request.getfixturevalue(request.param)
     return found
 
 
-@pytest.mark.parametrize("made", ["device", "broker", "controls"], indirect=True)
+@pytest.mark.parametrize("made", ["device", "broker", "controls", "modes"], indirect=True)
 async def test_each_hostile_call_is_answered_once_and_shortly(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     handler, names = made
     wire = Wire()
@@ -94,10 +101,10 @@ def _is_answered(payload: bytes) -> bool:
         return False
 
 
-@pytest.mark.parametrize("made", ["device", "broker", "controls"], indirect=True)
+@pytest.mark.parametrize("made", ["device", "broker", "controls", "modes"], indirect=True)
 def test_each_route_declares_bounds_of_its_process(made: Made) -> None:
     handler, _ = made
-    most = {"DeviceHandler": 8192, "Broker": 16_384, "Controls": 4096}[type(handler).__name__]
+    most = {"DeviceHandler": 8192, "Broker": 16_384, "Controls": 4096, "Dispatcher": 16_384}[type(handler).__name__]
     assert all(route.bounds.message <= most for route in handler.routes().values())
 
 

@@ -1,5 +1,6 @@
 """Calls that want to cost a service time: the largest that are allowed, and larger ones; and how long its event loop is held up."""
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,13 @@ import msgspec
 import trio
 import trio.testing
 
+from rt.buffer import Doorbell, LeaseTable
+from rt.config import Config
+from rt.executor.dispatcher import Dispatcher
+from rt.executor.pool import ExecutorPool
 from rt.protocol import rpc
 from rt.remote import Handler, Service
+from rt.remote.caller import Caller
 from rt.remote.counters import Counters
 from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.handler import DeviceHandler
@@ -175,3 +181,33 @@ def device_handler(devices: int = 16, names: int = 100) -> tuple[Handler, list[s
     for number in range(devices):
         handler.devices[(12 << 72) + number] = cast(SmartDeviceClient, _StillDevice())
     return handler, ["left_motor_7", str(12 << 72)]
+
+
+class _OtherDriver:
+    """A driver who is in control, so that no call starts a process."""
+
+    is_live = False
+
+    def begin(self) -> str | None:
+        return None
+
+    def may_command(self, _caller: Caller) -> str | None:
+        return "blue has control"
+
+
+@contextlib.contextmanager
+def modes_handler(prefix: str) -> Iterator[tuple[Handler, list[str]]]:
+    """The handler of modes, which starts none of them, and names of functions."""
+    with contextlib.closing(Doorbell()) as bell, LeaseTable.open(prefix) as leases:
+        dispatcher = Dispatcher(
+            cast(ExecutorPool, None),
+            leases,
+            bell,
+            needs_driver=True,
+            is_moving=lambda: False,
+            on_estop=lambda: None,
+            time_limit=Config().time_limit,
+            insecure=True,
+        )
+        dispatcher.driver = _OtherDriver()
+        yield dispatcher, ["teleop_main", "lift"]
