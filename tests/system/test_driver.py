@@ -1,17 +1,21 @@
 """Teleop needs a live driver: what the board sees when a station dies, comes back, or is not alone."""
 
 import contextlib
+import itertools
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from support.board import PARAM, Board
 from support.robot import PATIENCE, WAITING, Plug, Robot
 
 from rt.broker.driver import SILENCE
-from rt.protocol.control import NEUTRAL, GamepadState, encode_gamepads
+from rt.errors import RemoteCallError
+from rt.protocol.control import NEUTRAL, GamepadState, Stamp, encode_gamepads
 from rt.protocol.message import DevDisable, DevWrite
 from rt.remote import DatagramNode
 
@@ -24,6 +28,13 @@ def teleop_main():
         Robot.write("motor", "duty_cycle", y)
 """
 """A program that never writes a neutral stick: only the robot can stop its motor."""
+CONSTANT = """
+def teleop_main():
+    Robot.write("motor", "duty_cycle", 0.5)
+
+def spin():
+    Robot.write("motor", "duty_cycle", 0.5)
+"""
 PUSHED = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
 PULLED = GamepadState(0.0, -0.5, 0.0, 0.0, 0)
 ROUNDS = 3
@@ -62,6 +73,16 @@ class Station:
         self.sent_at = time.monotonic()
         await self._node.send(b"", encode_gamepads({index: state}))
 
+    async def send_raw(self, datagram: bytes) -> None:
+        """Send any datagram."""
+        await self._node.send(b"", datagram)
+
+    async def repeat(self, datagram: bytes) -> None:
+        """Send a datagram again and again until cancelled."""
+        while True:
+            await self.send_raw(datagram)
+            await trio.sleep(0.02)
+
     async def hold(self, state: GamepadState, updates: int = WATCHED, index: int = 0) -> None:
         """Send the same update again and again."""
         for _ in range(updates):
@@ -84,6 +105,12 @@ async def ready(robot: Robot, plug: Plug, program: str = STICKY, *, needs_gamepa
     await plug(board)
     await robot.connected(board)
     return board
+
+
+async def is_live(robot: Robot) -> bool:
+    """Whether the robot's driver is live."""
+    report = await robot.call("commander")
+    return bool(report["driver"] == "live")
 
 
 async def test_motion_stops_half_a_second_after_the_station_dies_and_resumes_after_rest(
@@ -127,6 +154,64 @@ async def test_short_gaps_of_a_station_stop_nothing(robot: Robot) -> None:
         assert not silent or longest > 0.8 * SILENCE
         assert not stopped or silent or any("disabled" in entry["event"] for entry in robot.log)
     await robot.said("driver silent")
+
+
+@pytest.mark.parametrize(
+    "silence", ["nothing", "updates without a gamepad", "garbage", "recorded updates", "refused ones"]
+)
+async def test_what_is_no_update_of_the_driver_is_silence(robot: Robot, silence: str) -> None:
+    board = await ready(robot, robot.plug_tcp)
+    await robot.call("teleop")
+    stamp = Stamp("recorder", 1, time.time())
+    async with Station.of(robot) as station, Station.of(robot) as other, trio.open_nursery() as nursery:
+        stamped = itertools.count(2)
+        if silence == "recorded updates":
+            await station.send_raw(encode_gamepads({0: NEUTRAL}, stamp))
+            with trio.fail_after(PATIENCE):
+                while not board.moving:
+                    state = PUSHED if await is_live(robot) else NEUTRAL
+                    await station.send_raw(encode_gamepads({0: state}, Stamp("recorder", next(stamped), time.time())))
+                    await trio.sleep(0.02)
+        else:
+            await station.push(board)
+        datagram = {
+            "nothing": None,
+            "updates without a gamepad": encode_gamepads({}),
+            "garbage": b"\x93\x02\xc1",
+            "recorded updates": encode_gamepads({0: PUSHED}, stamp),
+            "refused ones": encode_gamepads({0: PUSHED}),
+        }[silence]
+        if datagram is not None:
+            nursery.start_soon((other if silence == "refused ones" else station).repeat, datagram)
+        stopped = await board.stops()
+        await robot.said("driver silent")
+        await trio.sleep(1.0)
+        assert board.moved_since(stopped) == 0.0
+        nursery.cancel_scope.cancel()
+
+
+HELD = {
+    "a stick": PUSHED,
+    "another axis of it": GamepadState(0.3, 0.0, 0.0, 0.0, 0),
+    "the other stick": GamepadState(0.0, 0.0, 0.0, -1.0, 0),
+    "a button": GamepadState(0.0, 0.0, 0.0, 0.0, 1),
+}
+
+
+@pytest.mark.parametrize("held", list(HELD))
+async def test_a_control_that_is_held_when_teleop_begins_moves_nothing(robot: Robot, held: str) -> None:
+    board = await ready(robot, robot.plug_tcp, CONSTANT)
+    async with Station.of(robot) as station:
+        await station.hold(NEUTRAL, 5)
+        await station.hold(HELD[held], 5)
+        await robot.call("teleop")
+        await station.hold(HELD[held])
+        await robot.said(WAITING)
+        assert board.duty_cycles() == []
+        await station.hold(NEUTRAL, 5)
+        with trio.fail_after(PATIENCE):
+            while not board.moving:
+                await station.hold(NEUTRAL, 1)
 
 
 async def test_a_stick_that_is_deflected_when_teleop_begins_moves_nothing(robot: Robot) -> None:
@@ -181,6 +266,99 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
         nursery.cancel_scope.cancel()
 
 
+BOTH = """
+def teleop_main():
+    for index in (0, 1):
+        y = Gamepad.get("joystick_left_y", index)
+        if y:
+            Robot.write("motor", "duty_cycle", y)
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("datagrams", "another gamepad"),
+        ("calls", "datagrams"),
+        ("datagrams", "calls"),
+        ("calls", "calls"),
+        ("stamped", "stamped"),
+        ("datagrams", "stamped"),
+    ],
+)
+async def test_two_stations_do_not_mix_however_they_send(robot: Robot, first: str, second: str) -> None:
+    board = await ready(robot, robot.plug_tcp, BOTH)
+    await robot.call("teleop")
+    async with sending(robot, first, "one") as send_first, sending(robot, second, "two") as send_second:
+        with trio.fail_after(PATIENCE):
+            while not board.moving:
+                await send_first(PUSHED if await is_live(robot) else NEUTRAL)
+                await trio.sleep(0.02)
+        for _ in range(WATCHED):
+            await send_first(PUSHED)
+            await send_second(NEUTRAL)
+            await send_second(PULLED)
+            await trio.sleep(0.01)
+        await robot.said("gamepad update refused")
+        assert set(board.duty_cycles()) == {0.5}
+        report = await robot.call("commander")
+        assert len(report["refused"]) == 1
+        assert report["refused"][0]["station"] != report["commander"]
+
+
+Send = Callable[[GamepadState], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def sending(robot: Robot, way: str, name: str) -> AsyncIterator[Send]:
+    """A station that sends gamepads in one of several ways."""
+    if way == "calls":
+        async with robot.client() as client:
+
+            async def call(state: GamepadState) -> None:
+                with contextlib.suppress(RemoteCallError):  # refused
+                    update = {"0": msgspec.to_builtins(state)}
+                    await client.issue_call("update_gamepads", update, address="broker-service", timeout=PATIENCE)
+
+            yield call
+    else:
+        async with Station.of(robot) as station:
+            numbers = itertools.count(1)
+
+            async def send(state: GamepadState) -> None:
+                stamp = Stamp(name, next(numbers), time.time()) if way == "stamped" else None
+                await station.send_raw(encode_gamepads({int(way == "another gamepad"): state}, stamp))
+
+            yield send
+
+
+HINTS = {
+    "absent": "no gamepad is connected: nothing moves until one is connected and its sticks have been at rest",
+    "held": "a stick or a button of the gamepad is held: nothing moves until all are released once",
+    "silent": "the gamepad is silent: nothing moves until it sends again and its sticks have been at rest",
+}
+
+
+@pytest.mark.parametrize("method", ["teleop", "execute"])
+@pytest.mark.parametrize("driver", list(HINTS))
+async def test_the_caller_of_a_mode_is_told_what_its_driver_lacks(robot: Robot, driver: str, method: str) -> None:
+    board = await ready(robot, robot.plug_tcp, CONSTANT)
+    arguments = [json.dumps([{"func": "spin", "periodic": True}])] if method == "execute" else []
+    async with Station.of(robot) as station, trio.open_nursery() as nursery:
+        if driver == "held":
+            nursery.start_soon(station.hold, PUSHED, 1_000_000)
+            await robot.said(WAITING)
+        elif driver == "silent":
+            await station.hold(NEUTRAL, 1)
+            await robot.said("driver silent")
+        done = await robot.command("call", method, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert HINTS[driver] in done.stdout + done.stderr
+        await trio.sleep(SILENCE)
+        assert board.duty_cycles() == []
+        nursery.cancel_scope.cancel()
+
+
 async def test_teleop_without_a_gamepad_says_so_and_waits(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp)
     done = await robot.command("call", "teleop")
@@ -202,13 +380,6 @@ def teleop_setup():
 
 def teleop_main():
     pass
-"""
-CONSTANT = """
-def teleop_main():
-    Robot.write("motor", "duty_cycle", 0.5)
-
-def spin():
-    Robot.write("motor", "duty_cycle", 0.5)
 """
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import trio
+from support.board import Board
+from support.driving import DRIVE, stays_still
+from support.driving import driving as driving_board
 from support.robot import BINARY, Device, Robot
 
 from rt.errors import RemoteCallError
@@ -137,6 +140,101 @@ async def test_shared_memory_of_a_running_robot_cannot_be_truncated(robot: Robot
     nursery.cancel_scope.cancel()
 
 
+HARMLESS = {
+    "truncate": "os.ftruncate(fd, 0)",
+    "extend": "os.ftruncate(fd, 1 << 30)",
+    "truncate by path": "os.truncate(f'/proc/self/fd/{fd}', 4096)",
+    "close": "os.close(fd)",
+    "replace": "os.dup2(os.memfd_create('other'), fd)",
+}
+CRASHES = {
+    "unmap": "C.munmap(ctypes.c_void_p(address), ctypes.c_size_t(16 << 20))",
+    "protect": "C.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(16 << 20), 0)",
+}
+ENDS = {
+    "punch a hole": "C.fallocate(fd, 3, ctypes.c_long(0), ctypes.c_long(16 << 20))",
+    "remove pages": "C.madvise(ctypes.c_void_p(address), ctypes.c_size_t(16 << 20), 9)",
+}
+DAMAGES = """
+import ctypes, mmap, os, time
+C = ctypes.CDLL(None)
+calls = 0
+def autonomous_main():
+    global calls
+    Robot.write("motor", "duty_cycle", 0.5)
+    calls += 1
+    if calls != 10:
+        return
+    fds = [int(name) for name in os.listdir("/proc/self/fd") if name.isdecimal()]
+    for fd in fds:
+        try:
+            if "memfd:rt-" in os.readlink(f"/proc/self/fd/{fd}"):
+                break
+        except OSError:
+            pass
+    else:
+        fd = -1
+    lines = [line for line in open("/proc/self/maps") if "memfd:rt-" in line]
+    address = int(lines[0].partition("-")[0], 16)
+    print("memory", fd, len(lines))
+    assert fd >= 0
+    try:
+        ATTACK
+    except OSError as error:
+        print("refused", error)
+    print("done")
+"""
+
+
+async def damaged(robot: Robot, statement: str) -> Board:
+    """A robot whose program damages its shared memory while a motor moves."""
+    board = await driving_board(robot, DAMAGES.replace("ATTACK", statement))
+    await robot.said("memory ")
+    return board
+
+
+@pytest.mark.parametrize("statement", list(HARMLESS))
+async def test_team_code_cannot_take_the_shared_memory_away(
+    robot: Robot, nursery: trio.Nursery, statement: str
+) -> None:
+    board = await damaged(robot, HARMLESS[statement])
+    await robot.said("done")
+    await robot.call("list_uids")
+    assert await robot.call("mode") == "auto"
+    await board.moves()
+    await robot.call("idle")
+    await stays_still(board, await board.stops())
+    assert [entry["child"] for entry in robot.log if entry["event"] == "child is ready"].count("executor") <= 2
+    assert robot.devices()[board.uid]["connected"]
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("statement", list(CRASHES))
+async def test_team_code_that_loses_its_shared_memory_ends_alone(
+    robot: Robot, nursery: trio.Nursery, statement: str
+) -> None:
+    board = await damaged(robot, CRASHES[statement])
+    stopped = await board.stops()
+    await robot.said("mode ended", reason="the process that ran the team's code has ended")
+    await stays_still(board, stopped)
+    robot.write("studentcode.py", f"def autonomous_main():\n    {DRIVE}\n")
+    await robot.call("auto")
+    await board.moves()
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("statement", list(ENDS))
+async def test_team_code_that_erases_the_shared_memory_ends_the_robot_in_order(
+    robot: Robot, nursery: trio.Nursery, statement: str
+) -> None:
+    board = await damaged(robot, ENDS[statement])
+    await robot.said("team code has overwritten the robot's shared memory", level="critical")
+    stopped = await board.stops()
+    assert await robot.wait() == 1
+    await stays_still(board, stopped)
+    nursery.cancel_scope.cancel()
+
+
 async def helpers(robot: Robot) -> list[int]:
     """The processes that the team's code has started."""
     program = Path(__file__).parents[1] / "programs" / "leaves_processes.py"
@@ -162,7 +260,7 @@ async def gone(pids: list[int]) -> None:
 
 
 @pytest.mark.skipif(BINARY is not None, reason="the team's code of this test starts a Python of its own")
-@pytest.mark.parametrize("way", ["stop", "estop", "kill executor", "hang"])
+@pytest.mark.parametrize("way", ["stop", "estop", "idle", "auto", "kill executor", "hang"])
 async def test_no_process_of_team_code_outlives_its_executor(robot: Robot, nursery: trio.Nursery, way: str) -> None:
     pids = await helpers(robot)
     if way == "stop":
@@ -170,6 +268,9 @@ async def test_no_process_of_team_code_outlives_its_executor(robot: Robot, nurse
     elif way == "estop":
         await robot.call("estop")
         assert await robot.wait() == 255
+    elif way in {"idle", "auto"}:
+        robot.write("studentcode.py", "def autonomous_main(): pass\n")
+        await robot.call(way)
     else:
         os.kill(robot.child("executor"), signal.SIGKILL if way == "kill executor" else signal.SIGSTOP)
         await robot.said("child is ready", child="executor", count=2)
