@@ -39,7 +39,9 @@ CUTOFFS: Final = 5
 STOPPED: Final = "the robot was told to stop"
 """Why a mode ends whose lease the root has ended."""
 
-_NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
+NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
+"""Why a call that is late is cut off."""
+
 _LATE: Final = "the event loop beside the team's code came late: every device was disabled"
 _ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
 _STOOD_STILL: Final = "the process was stopped or something kept it from running: every device was disabled"
@@ -174,7 +176,7 @@ class LeaseKeeper:
             elif self._until > -math.inf:
                 self._until = -math.inf
                 self._release()
-                self._count(_NOT_RETURNING)
+                self._count(NOT_RETURNING)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Renew while it is permitted, until cancelled; then the lease is given up."""

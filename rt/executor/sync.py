@@ -2,8 +2,8 @@
 
 An interval timer (SIGALRM) raises ``TimeLimitError`` inside a function that takes too long. It is raised in the team's code
 only: while rt's own code runs on its behalf, say inside ``Robot.write`` with a buffer's lock held, the alarm comes back a
-millisecond later. A function that returns late has exceeded its limit as well, whatever it caught. Periods are kept on absolute
-deadlines; a late call is counted and not made up for.
+millisecond later. A function that returns late has exceeded its limit as well, whatever it caught, and one that does not return
+loses the lease, whatever it has granted itself. Periods are kept on absolute deadlines; a late call is counted and not made up for.
 
 Invariant: what this module needs of the standard library is bound when it is imported, so that team code that replaces a function
 there, such as ``time.monotonic``, does not change how it is limited.
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from rt import log
 from rt.errors import ExecutionError
 from rt.executor.fork import is_forked
-from rt.executor.lease import LeaseKeeper
+from rt.executor.lease import NOT_RETURNING, LeaseKeeper
 from rt.executor.team import is_team_file
 
 GRACE = 0.03
@@ -113,6 +113,7 @@ class SyncExecutor:
         self._current: Run | None = None
         self._limited = False
         self._limit = 0.0
+        self._deadline = math.inf
         self._main = threading.main_thread()
         self._log = log.get_logger()
 
@@ -234,6 +235,7 @@ class SyncExecutor:
         if getswitchinterval() != _SWITCH_INTERVAL:
             setswitchinterval(_SWITCH_INTERVAL)
         self._limit = request.timeout
+        self._deadline = monotonic() + request.timeout + GRACE
         self._limited = True
         setitimer(_ITIMER_REAL, request.timeout, _REPEAT)
         try:
@@ -253,7 +255,14 @@ class SyncExecutor:
             return
         if self._current is not None and self._current.stopped.is_set():
             raise StopRun
+        self._end_permission()
         raise TimeLimitError(self._limit)
+
+    def _end_permission(self) -> None:
+        """Cut off a call that holds the lease for longer than it was granted: team code has granted itself more."""
+        keeper = None if self._current is None else self._current.keeper
+        if keeper is not None and monotonic() >= self._deadline and keeper.permitted:
+            keeper.cut_off(NOT_RETURNING)
 
     def _in_own_code(self, frame: FrameType | None) -> bool:
         """Whether rt's code was called by the team's and is at work: then it must not be torn."""

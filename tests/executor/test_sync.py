@@ -253,6 +253,25 @@ def test_a_call_that_swallows_its_time_limit_loses_the_lease(team: Team, keeper:
     assert held == [False]
 
 
+def test_a_call_that_extends_its_own_permission_loses_the_lease(team: Team, keeper: Any) -> None:
+    held: list[bool] = []
+
+    def body(_number: int, run: Run) -> None:
+        keeper.unseal()
+        keeper.grant()
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            with contextlib.suppress(BaseException):  # what a hostile program does
+                forever()
+        held.append(keeper.permitted)
+        run.stopped.set()
+
+    with structlog.testing.capture_logs() as logs:
+        periodic(team, body, keeper)
+    assert held == [False]
+    assert sum("does not return" in entry["event"] for entry in logs) == 1
+
+
 def test_after_two_time_outs_a_call_has_to_end_in_time_before_devices_move_again(team: Team, keeper: Any) -> None:
     held: list[bool] = []
 

@@ -233,6 +233,22 @@ def autonomous_main():
     if threading.active_count() < 60:
         threading.Thread(target=spin, daemon=True).start()
 """,
+    "matches a pattern for long": """
+import re
+def autonomous_main():
+    DRIVE
+    re.match("(a*)*b", "a" * 22)
+""",
+    "blocks the event loop and moves": """
+import time
+async def act():
+    while True:
+        DRIVE
+        time.sleep(0.3)
+        await Actions.sleep(0.05)
+def autonomous_setup():
+    Actions.run(act)
+""",
     "blocks the event loop": """
 import time
 async def act():
@@ -488,6 +504,15 @@ def autonomous_main():
     for each in gc.get_objects():
         if type(each).__name__ == "LeaseKeeper":
             each.grant(1e18)
+    hang()
+""",
+    "a permission of its own": """
+import gc
+def autonomous_main():
+    DRIVE
+    keeper = next(each for each in gc.get_objects() if type(each).__name__ == "LeaseKeeper")
+    keeper.unseal()
+    keeper.grant(1e18)
     hang()
 """,
     "grants of a thread": """
