@@ -49,7 +49,11 @@ class Reporter:
         self._log = log.get_logger()
 
     def report(self, error: BaseException, name: str) -> None:
-        """Say what a function raised, and where, or count it."""
+        """Say what a function raised, and where, or count it; of a group, each of its errors."""
+        for each in _errors(error):
+            self._report(each, name)
+
+    def _report(self, error: BaseException, name: str) -> None:
         place, line = where(error, self.path)
         context: dict[str, Any] = {"func": name, "file": place, "line": line}
         if isinstance(error, TimeLimitError):
@@ -86,6 +90,19 @@ class Reporter:
     def _say(self, known: _Known) -> None:
         getattr(self._log, known.level)("the same error came again", count=known.count, **known.context)
         known.said, known.count = time.monotonic(), 0
+
+
+def _errors(error: BaseException) -> list[BaseException]:
+    """An error, or the errors of a group and of the groups in it."""
+    found: list[BaseException] = []
+    pending = [error]
+    while pending and len(found) < BURST:
+        each = pending.pop()
+        if isinstance(each, BaseExceptionGroup):
+            pending.extend(reversed(each.exceptions))
+        else:
+            found.append(each)
+    return found
 
 
 def _sentence(error: BaseException) -> str:

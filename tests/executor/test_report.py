@@ -41,3 +41,19 @@ def test_errors_whose_texts_differ_are_bounded_and_counted() -> None:
             reporter.report(ValueError(f"no {number}"), "teleop_main")
     said = [entry for entry in logs if entry["event"].startswith("ValueError")]
     assert BURST <= len(said) <= BURST + 10
+
+
+def test_each_error_of_a_group_is_said() -> None:
+    group = ExceptionGroup(
+        "all", [ValueError("one"), ExceptionGroup("inner", [DeviceError("two"), ValueError("three")])]
+    )
+    with structlog.testing.capture_logs() as logs:
+        Reporter().report(group, "act")
+    assert [entry["event"] for entry in logs] == ["ValueError: one", "two", "ValueError: three"]
+
+
+def test_group_of_many_errors_is_bounded() -> None:
+    group = ExceptionGroup("all", [ValueError(str(number)) for number in range(1000)])
+    with structlog.testing.capture_logs() as logs:
+        Reporter().report(group, "act")
+    assert 1 < len(logs) <= BURST
