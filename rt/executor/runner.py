@@ -5,6 +5,7 @@ ends the process, when its requests are executed, when an error ends it, and whe
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,7 @@ class ModeRunner:
         self._token = token
         self._keeper = make_keeper(self._end_soon)
         actions.on_error = self._keeper.restart
+        threading.excepthook = self._thread_failed
         self._state = RunState()
         self._reporter = reporter
         self._end = trio.Event()
@@ -154,6 +156,12 @@ class ModeRunner:
         await self._end.wait()
         await channel.send(commands.encode(commands.Over(self._reason)))
         scope.cancel(self._reason)
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        """Stop what the team's code moves because one of its threads has ended with an error, and report that."""
+        self._keeper.restart()
+        error = failure.exc_value or failure.exc_type()
+        self._reporter.report(error, "a thread" if failure.thread is None else f"thread {failure.thread.name}")
 
     def _end_soon(self, reason: str) -> None:
         """End the mode because of what its commander did. Any thread."""

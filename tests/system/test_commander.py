@@ -128,6 +128,47 @@ FAILURES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
         "execute",
         ([{"func": "move"}],),
     ),
+    "a thread": (
+        f"""
+def drive():
+    {DRIVE}
+    time.sleep(0.3)
+    1 / 0
+def autonomous_setup():
+    threading.Thread(target=drive, name="drive").start()
+def autonomous_main():
+    pass
+""",
+        "auto",
+        (),
+    ),
+    "a thread that exits": (
+        f"""
+def drive():
+    {DRIVE}
+    time.sleep(0.3)
+    sys.exit()
+def autonomous_setup():
+    threading.Thread(target=drive, daemon=True).start()
+def autonomous_main():
+    pass
+""",
+        "auto",
+        (),
+    ),
+    "a timer": (
+        f"""
+def drive():
+    raise ValueError("drive")
+def autonomous_setup():
+    threading.Timer(0.3, drive).start()
+    {DRIVE}
+def autonomous_main():
+    pass
+""",
+        "auto",
+        (),
+    ),
     "a task of an action": (
         f"""
 import trio
@@ -152,11 +193,54 @@ def autonomous_main():
 @pytest.mark.parametrize("code", list(FAILURES))
 async def test_what_ends_with_an_error_stops_what_it_moved(robot: Robot, nursery: trio.Nursery, code: str) -> None:
     program, method, arguments = FAILURES[code]
-    board = await with_motor(robot, f"import sys, time\nEND = time.monotonic() + 0.5\n{program}")
+    board = await with_motor(robot, f"import sys, threading, time\nEND = time.monotonic() + 0.5\n{program}")
     await robot.call(method, *arguments)
     await board.settles(lambda: bool(board.pulses))
     stopped = await board.stops()
     await stays_still(board, stopped)
+    if "exit" not in code:
+        entry = await robot.said("ZeroDivisionError" if "1 / 0" in program else "ValueError: drive")
+        assert entry["file"].endswith("studentcode.py")
+        assert entry["line"] > 0
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("failing", ["an action", "a thread"])
+async def test_what_fails_stops_for_good_and_main_drives_its_own_motor(
+    robot: Robot, nursery: trio.Nursery, failing: str
+) -> None:
+    other = Board(2)
+    begin = "Actions.run(act)" if failing == "an action" else "threading.Thread(target=fail).start()"
+    board = await with_motor(
+        robot,
+        f"""
+import threading, time
+async def act():
+    Robot.write({other.uid}, "duty_cycle", 0.7)
+    await Actions.sleep(0.3)
+    1 / 0
+
+def fail():
+    Robot.write({other.uid}, "duty_cycle", 0.7)
+    time.sleep(0.3)
+    1 / 0
+
+def autonomous_setup():
+    {begin}
+
+def autonomous_main():
+    {DRIVE}
+""",
+    )
+    await robot.plug_pty(other)
+    await robot.connected(other)
+    await robot.call("auto")
+    await other.moves()
+    await robot.said("ZeroDivisionError")
+    stopped = await other.stops()
+    await board.settles(lambda: len(board.pulses) >= 2 and board.moving)
+    await stays_still(other, stopped)
+    assert await robot.call("mode") == "auto"
     nursery.cancel_scope.cancel()
 
 
@@ -473,10 +557,28 @@ async def test_nothing_of_one_run_drives_in_the_next(robot: Robot, nursery: trio
     nursery.cancel_scope.cancel()
 
 
-def written(board: Board) -> list[Any]:
+BACK = 'def teleop_main():\n    Robot.write("motor", "duty_cycle", -0.25)\n'
+
+
+@pytest.mark.parametrize("leak", list(LEAKS))
+async def test_nothing_of_one_run_mixes_with_what_the_next_drives(
+    robot: Robot, nursery: trio.Nursery, leak: str
+) -> None:
+    board = await driving(robot, LEAKS[leak])
+    robot.write("studentcode.py", BACK)
+    await robot.call("teleop")
+    since = await board.written(duty_cycle=-0.25)
+    await trio.sleep(WHILE)
+    assert set(written(board, since - 1)) == {-0.25}
+    await robot.call("idle")
+    await stays_still(board, await board.stops())
+    nursery.cancel_scope.cancel()
+
+
+def written(board: Board, since: int = 0) -> list[Any]:
     """What the motor was told, in order."""
     unpack = board.emulated.peripheral.unpack
-    values = [unpack(each.params, each.data) for each in board.messages if isinstance(each, DevWrite)]
+    values = [unpack(each.params, each.data) for each in board.messages[since:] if isinstance(each, DevWrite)]
     return [round(each["duty_cycle"], 3) for each in values if "duty_cycle" in each]
 
 
