@@ -124,9 +124,9 @@ class Application(TaskOwner):
         self._held.enter_context(store)
         return store
 
-    def make_lease_table(self) -> LeaseTable:
-        """The leases on the robot's devices."""
-        return self._held.enter_context(LeaseTable.open(self._shm_prefix))
+    def make_lease_table(self, orders: memoryview | None = None) -> LeaseTable:
+        """The leases on the robot's devices; for ``orders`` see `LeaseTable`."""
+        return self._held.enter_context(LeaseTable.open(self._shm_prefix, orders=orders))
 
     async def make_gate(self) -> Gate:
         """The gate through which what is made afterwards listens: open to the network only for stations with a key.

@@ -10,6 +10,8 @@ which the machine reads and writes whole:
 | 2 | brake | lines on which DEV_DISABLE is still to be written |
 | 3 | device process | when the leases that it saw last end if they are not renewed (ns of CLOCK_BOOTTIME); 0 for unknown |
 
+From `ORDERS_OFFSET` on it holds words of the root for the device process.
+
 Invariant: every word has one writer. The brake writes word 1 only when every line has taken DEV_DISABLE or its device is gone.
 """
 
@@ -20,6 +22,8 @@ import time
 from typing import Final
 
 SIZE: Final = mmap.PAGESIZE
+ORDERS_OFFSET: Final = 1024
+"""Where the words of the root begin that commanders cannot overwrite (`rt.buffer.lease`)."""
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -29,6 +33,11 @@ def make() -> int:
     os.ftruncate(fd, SIZE)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     return fd
+
+
+def map_orders(fd: int, size: int) -> memoryview:
+    """The part of the memory that holds the words of the root; the descriptor is not needed any more when this returns."""
+    return memoryview(mmap.mmap(fd, SIZE))[ORDERS_OFFSET : ORDERS_OFFSET + size]
 
 
 class Heartbeat:

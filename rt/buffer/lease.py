@@ -17,7 +17,8 @@ followed the other. Marks repeat after 16 leases of a slot; writes do not wait f
 still is killed long before.
 
 Team code can write anything into the table. Whatever it holds, each look at it ends with an answer; the root compares the words that
-only it writes with what it wrote (`LeaseTable.is_sound`).
+only it writes with what it wrote (`LeaseTable.is_sound`). What the root orders does not depend on the table: it writes its words into
+memory of its own too (`ORDERS_SIZE`), which the device process has and commanders have not, and the device process reads them there.
 
 Invariant: every word has one writer. The holder writes stamp, process and serial number of its slot, the root what it revokes and
 bars, the device process which leases it saw lapse. Words are aligned 8 byte integers, which the machine reads and writes whole, so
@@ -92,6 +93,39 @@ class _Table(ctypes.Structure):
         ("visits", ctypes.c_uint64 * SLOTS),
         ("marks", ctypes.c_uint8 * SLOTS),
     )
+
+
+class _Orders(ctypes.Structure):
+    """The words that only the root writes, as the device process reads them."""
+
+    _fields_ = (
+        ("bars", ctypes.c_uint64 * SLOTS),
+        ("causes", ctypes.c_uint64 * SLOTS),
+        ("revoked", ctypes.c_uint64 * SLOTS),
+        ("visits", ctypes.c_uint64 * SLOTS),
+        ("root", ctypes.c_uint64),
+    )
+
+
+ORDERS_SIZE: Final = ctypes.sizeof(_Orders)
+"""Bytes of the memory for the words of the root."""
+
+
+class _Words:
+    """The words that only the root writes, in one of the two memories."""
+
+    def __init__(self, memory: memoryview, layout: Any) -> None:
+        self.bars = _part(memory, layout.bars).cast("Q")
+        self.causes = _part(memory, layout.causes).cast("Q")
+        self.revoked = _part(memory, layout.revoked).cast("Q")
+        self.visits = _part(memory, layout.visits).cast("Q")
+        self.beat = _part(memory, layout.root).cast("Q")
+
+    def read(self) -> "_Written":
+        """What they hold."""
+        return _Written(
+            self.bars.tolist(), self.causes.tolist(), self.revoked.tolist(), self.visits.tolist(), self.beat.tolist()
+        )
 
 
 class _Written(msgspec.Struct):
@@ -191,29 +225,41 @@ class Lease:
 
 
 class LeaseTable:
-    """All leases of one robot."""
+    """All leases of one robot.
 
-    def __init__(self, memory: memoryview) -> None:
+    Args:
+        memory: The table.
+        orders: The memory of the root's words that only the root and the device process have, `ORDERS_SIZE` bytes; by default the words
+            in the table are all that there is, as for commanders.
+    """
+
+    def __init__(self, memory: memoryview, orders: memoryview | None = None) -> None:
         view = memoryview(memory)
         self.stamps = _part(view, _Table.stamps).cast("Q")
         self.pids = _part(view, _Table.pids).cast("Q")
         self.serials = _part(view, _Table.serials).cast("Q")
-        self.bars = _part(view, _Table.bars).cast("Q")
-        self._causes = _part(view, _Table.causes).cast("Q")
+        self._shown = _Words(view, _Table)
+        self._orders = self._shown if orders is None else _Words(orders, _Orders)
+        self.bars = self._orders.bars
         self.marks = _part(view, _Table.marks)
-        self._revoked = _part(view, _Table.revoked).cast("Q")
+        self._revoked = self._orders.revoked
         self._lapsed = _part(view, _Table.lapsed).cast("Q")
-        self._root = _part(view, _Table.root).cast("Q")
-        self._visits = _part(view, _Table.visits).cast("Q")
+        self._root = self._orders.beat
+        self._visits = self._orders.visits
         self._magic = view[:8]
         self._armed = 0
         self._disarmed = 0
-        self._written = self._of_the_root()
+        self._written = self._shown.read()
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, prefix: str, *, create: bool = True) -> Iterator[Self]:
+    def open(cls, prefix: str, *, create: bool = True, orders: memoryview | None = None) -> Iterator[Self]:
         """Map the table of a robot; if there is none and ``create``, it is made: only then is memory asked for.
+
+        Args:
+            prefix: What the names of the robot's segments begin with.
+            create: Whether to make it.
+            orders: See `LeaseTable`.
 
         Raises:
             DeviceBufferError: There is none, or what is there is no table of this version.
@@ -227,7 +273,7 @@ class LeaseTable:
             memory = segment.create(name, ctypes.sizeof(_Table), _initialize) or segment.attach(name)
         if len(memory) != ctypes.sizeof(_Table) or memory[:8] != _MAGIC:
             raise DeviceBufferError(f"the segment {name} is not a lease table of this version", segment=name)
-        yield cls(memory)
+        yield cls(memory, orders)
 
     def slot(self, index: int) -> Lease:
         """The lease of a slot, for its holder."""
@@ -247,7 +293,7 @@ class LeaseTable:
 
     def end_visit(self, index: int) -> None:
         """Say that the visitor of a slot has left; only the root does."""
-        self._visits[index] = self._written.visits[index] = (self._written.visits[index] + 1) & _WORD
+        self._write("visits", index, (self._written.visits[index] + 1) & _WORD)
 
     def is_over(self, visit: int) -> bool:
         """Whether a visit has ended."""
@@ -259,21 +305,16 @@ class LeaseTable:
 
     def beat(self) -> None:
         """Stamp the root's sign of life; its event loop does so every 0.5 s, and every 0.02 s while a lease is held."""
-        self._root[0] = self._written.beat[0] = boottime_ns()
+        self._write("beat", 0, boottime_ns())
+
+    def _write(self, name: str, index: int, value: int) -> None:
+        """Write a word that only the root writes: what holders see last."""
+        for words in (getattr(self._orders, name), getattr(self._shown, name), getattr(self._written, name)):
+            words[index] = value
 
     def is_sound(self) -> bool:
         """Whether the table holds what the root wrote; False if another process has overwritten it. Only the root asks."""
-        return self._magic == _MAGIC and self._of_the_root() == self._written
-
-    def _of_the_root(self) -> "_Written":
-        """What the words hold that only the root writes."""
-        return _Written(
-            self.bars.tolist(),
-            self._causes.tolist(),
-            self._revoked.tolist(),
-            self._visits.tolist(),
-            self._root.tolist(),
-        )
+        return self._magic == _MAGIC and self._shown.read() == self._written
 
     def arm(self) -> None:
         """State that devices may move from now on; the device process rings the root then, which stamps more often."""
@@ -301,19 +342,17 @@ class LeaseTable:
 
     def revoke_slot(self, index: int, cause: Bar = Bar.NONE) -> None:
         """End the present lease of a slot. Only the root does."""
-        self._causes[index] = self._written.causes[index] = cause
-        self._revoked[index] = self._written.revoked[index] = self.serials[index]
+        self._write("causes", index, cause)
+        self._write("revoked", index, self.serials[index])
 
     def cause_of(self, index: int) -> Bar:
         """Why the root ended the last lease of a slot that it ended: `Bar.NONE` for a command to stop."""
-        return _bar(self._causes[index])
+        return _bar(self._orders.causes[index])
 
     def bar(self, index: int, bar: Bar) -> None:
         """Let no lease of a slot count until `unbar`, and end the present one. Only the root does; a final bar stays."""
-        if not self._is_final(index):
-            self.bars[index] = self._written.bars[index] = bar
-        elif self._written.bars[index]:
-            self.bars[index] = self._written.bars[index]
+        is_final = self._is_final(index)
+        self._write("bars", index, (self._written.bars[index] or self.bars[index]) if is_final else bar)
         self.revoke_slot(index, bar)
 
     def bar_all(self, bar: Bar) -> None:
@@ -324,7 +363,7 @@ class LeaseTable:
     def unbar(self, index: int) -> None:
         """Let leases of a slot count again, unless the bar is final. Only the root does."""
         if not self._is_final(index):
-            self.bars[index] = self._written.bars[index] = Bar.NONE
+            self._write("bars", index, Bar.NONE)
 
     def _is_final(self, index: int) -> bool:
         return self.bar_of(index) in _FINAL or self._written.bars[index] in _FINAL

@@ -16,9 +16,11 @@ import trio
 from rt import catalog, limits, log, priority
 from rt.app import Application
 from rt.brake.connection import Connection
+from rt.brake.heartbeat import map_orders
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.bells import ROOT_SEAT
+from rt.buffer.lease import ORDERS_SIZE
 from rt.cli.log_keeper import LogKeeper
 from rt.cli.root import Beside, Robot, Root
 from rt.config import Config, opened, require_keys
@@ -77,7 +79,9 @@ async def run_robot(
             brake = Connection()
             stack.callback(brake.close)
             arena = stack.enter_context(Arena(instance.name))
-            leases = stack.enter_context(LeaseTable.open(arena.prefix))
+            leases = stack.enter_context(
+                LeaseTable.open(arena.prefix, orders=map_orders(brake.device.memory, ORDERS_SIZE))
+            )
             root = Root(
                 config,
                 instance,

@@ -8,7 +8,7 @@ import difflib  # noqa: F401 - for `rt.text`: the first wrong name is not to hol
 import functools
 import gc
 import signal
-from collections.abc import AsyncIterator, Sized
+from collections.abc import AsyncIterator, Sequence, Sized
 from types import FrameType
 from typing import NoReturn
 
@@ -16,6 +16,9 @@ import trio
 
 from rt import log
 from rt.app import Application, ChildSettings
+from rt.brake.connection import Ends
+from rt.brake.heartbeat import map_orders
+from rt.buffer.lease import ORDERS_SIZE
 from rt.ports import PortFilter
 from rt.remote.address import split_address
 from rt.smartdevice.manager import SmartDeviceManager
@@ -59,7 +62,7 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
             assert app.doorbell is not None
             manager = SmartDeviceManager(
                 app.make_buffer_manager(),
-                app.make_lease_table(),
+                app.make_lease_table(_orders(settings.brake)),
                 app.doorbell,
                 names=app.names,
                 write_interval=config.dev_poll_interval,
@@ -94,6 +97,11 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
             finally:
                 await manager.disable_all()
             nursery.cancel_scope.cancel()
+
+
+def _orders(brake: Sequence[int]) -> memoryview | None:
+    """The words of the root in memory that commanders do not have; None without a brake."""
+    return map_orders(Ends(*brake).memory, ORDERS_SIZE) if brake else None
 
 
 async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:

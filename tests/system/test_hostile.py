@@ -1,16 +1,23 @@
 """Programs that do what they should not."""
 
+import contextlib
+import os
+import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
 from support.robot import Device, Robot
 
+from rt.errors import RuntimeBaseException
 from rt.protocol.message import DevWrite
 
 pytestmark = pytest.mark.system
 
 LOOK_INTERVAL = 0.02
+OBSERVED = 0.8
+"""For how long (s) a device is watched that has to stay disabled."""
 PROGRAMS = Path(__file__).parents[1] / "programs"
 
 
@@ -173,4 +180,82 @@ async def test_overwritten_shared_memory_ends_the_robot_in_order(
     assert "internal error" not in robot.errors.decode()
     while robot.processes():  # noqa: ASYNC110 - they end with the root
         await trio.sleep(LOOK_INTERVAL)
+    nursery.cancel_scope.cancel()
+
+
+FORGES = """
+import gc, os, signal, threading
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os._exit = lambda code: None
+mains = 0
+
+def forge():
+    from rt.buffer.clock import boottime_ns
+    from rt.buffer.lease import LeaseTable
+
+    table = next(each for each in gc.get_objects() if isinstance(each, LeaseTable))
+    shown = table._shown
+    while True:
+        now = boottime_ns()
+        shown.beat[0] = now
+        for slot in range(len(table.stamps)):
+            shown.bars[slot] = shown.revoked[slot] = table._lapsed[slot] = 0
+            if table.pids[slot] == os.getpid():
+                table.stamps[slot] = now
+        try:
+            Robot.write(UID, "duty_cycle", 0.5)
+        except BaseException:
+            pass
+
+def autonomous_main():
+    global mains
+    Robot.write(UID, "duty_cycle", 0.5)
+    mains += 1
+    if mains == 5:
+        threading.Thread(target=forge, daemon=True).start()
+        print("forges")
+"""
+
+
+async def ask_for_idle(robot: Robot) -> None:
+    with contextlib.suppress(RuntimeBaseException):
+        await robot.call("idle")
+
+
+async def ask_for_estop(robot: Robot) -> None:
+    with contextlib.suppress(RuntimeBaseException):
+        await robot.call("estop")
+
+
+async def terminate_root(robot: Robot) -> None:
+    os.kill(robot.root(), signal.SIGTERM)
+
+
+async def stop_root(robot: Robot) -> None:
+    os.kill(robot.root(), signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("ask", [ask_for_idle, ask_for_estop, terminate_root, stop_root])
+async def test_team_code_that_forges_the_roots_words_does_not_drive_on(
+    robot: Robot, nursery: trio.Nursery, ask: Callable[[Robot], Awaitable[None]]
+) -> None:
+    motor = Device("polar-bear")
+    robot.write("studentcode.py", FORGES.replace("UID", str(motor.uid)))
+    await robot.start()
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    await robot.call("auto")
+    await robot.said("forges")
+    root = robot.root()
+    await ask(robot)
+    last = max(index for index, message in enumerate(motor.messages) if isinstance(message, DevWrite))
+    since = await motor.disabled(last)
+    await trio.sleep(OBSERVED)
+    assert motor.writes(since) == 0
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(root, signal.SIGCONT)
+        os.kill(root, signal.SIGTERM)
+    await robot.wait()
+    await robot.until_gone()
     nursery.cancel_scope.cancel()
