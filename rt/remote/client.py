@@ -19,6 +19,7 @@ from rt.errors import LocalProtocolError, RemoteCallError, RemoteProtocolError
 from rt.protocol import rpc
 from rt.remote.counters import ClientCounters
 from rt.remote.node import Node
+from rt.text import clip
 
 ANNOUNCE_INTERVAL = 1.0
 """Least time between two announcements to the router that this client understands `rpc.GONE`, in s; only calls announce."""
@@ -140,12 +141,16 @@ class Client:
         Raises:
             RemoteCallError: The service answered with an error (its message and context), no such service is connected,
                 it has ended meanwhile, nobody answered in time, or there was nobody to send to.
-            LocalProtocolError: An argument cannot be sent, or no service is named.
+            LocalProtocolError: An argument cannot be sent, no service is named, or no method can have that name.
             trio.ClosedResourceError: The client is not open.
         """
         name = address or self._address or ""
         if self.node.routed and not name:
             raise LocalProtocolError(f"{method}: say which service to call", method=method)
+        if not 1 <= len(method) <= rpc.METHOD_MAX:  # a service does not answer it
+            raise LocalProtocolError(
+                f"a method has a name of 1 to {rpc.METHOD_MAX} characters, not of {len(method)}: {clip(method)}"
+            )
         peer = name.encode()
         seconds = self._timeout if timeout is None else timeout
         place = {"method": method, "address": name or self.node.where, "timeout": seconds}

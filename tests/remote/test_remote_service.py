@@ -210,6 +210,17 @@ async def test_a_call_that_nobody_answers_says_who_and_how_long(tmp_path: Path) 
         assert (client.counters.timeouts, client.counters.late) == (1, 1)
 
 
+@pytest.mark.parametrize("method", ["", "m" * 129, "m" * 900_000])
+async def test_a_name_that_no_method_can_have_is_refused_at_once(tmp_path: Path, method: str) -> None:
+    async with robot(tmp_path, Device()) as (client, _):
+        for notification in (False, True):
+            with pytest.raises(LocalProtocolError, match=f"1 to 128 characters, not of {len(method)}: ") as raised:
+                await client.issue_call(method, notification=notification)
+            assert len(raised.value.message) < 200
+        with pytest.raises(RemoteCallError, match="no method"):
+            await client.issue_call("m" * 128)
+
+
 async def test_many_calls_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, _):
 

@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 import trio
 import zmq
+from support.board import Board
 from support.robot import PATIENCE, Device, Robot
 from support.stranger import UID, require_another_user, run_stranger, start_stranger
 
 from rt.errors import RemoteCallError
 from rt.keys import Bundle
+from rt.protocol import rpc
 from rt.protocol.control import GamepadState, encode_gamepads
+from rt.protocol.frames import encode
+from rt.protocol.message import SubRes
 from rt.remote import Client, SocketNode
 from rt.remote.gate import curve_options
 
@@ -142,3 +146,95 @@ async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -
 def robot_secret(keys: Path) -> str:
     line = next(line for line in (keys / "robot.key").read_text().splitlines() if line.startswith("secret"))
     return line.partition('"')[2].rpartition('"')[0]
+
+
+COMMANDS = """
+def tried(recipient, payload):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as stream:
+        stream.settimeout(30)
+        try:
+            stream.sendall(strangers.GREETING)
+            strangers.introduce(stream, b"panel", strangers.frames_of(recipient.encode(), bytes.fromhex(payload)))
+            return not stream.recv(1000)
+        except ConnectionError:
+            return True
+
+print(all([tried(*each) for each in json.loads(sys.argv[2])]))
+"""
+
+CLAIM = """
+said = b""
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as stream:
+    stream.settimeout(30)
+    try:
+        stream.sendall(bytes.fromhex(sys.argv[2]) * 10)
+        said = stream.recv(1000)
+    except ConnectionError:
+        pass
+print(said)
+"""
+
+COMMANDED = """
+from os import system
+
+def autonomous_main():
+    Robot.write("motor", "duty_cycle", 0.5)
+
+def drive():
+    Robot.write("motor", "duty_cycle", 0.5)
+"""
+
+
+async def test_another_user_commands_nothing(robot: Robot) -> None:
+    """Modes, functions, options, stops and devices: no call of another user over TCP is carried out, and no motor moves."""
+    require_another_user()
+    board = Board()
+    mark = robot.folder / "mark"
+    robot.write("studentcode.py", COMMANDED)
+    await robot.start()
+    await robot.plug_pty(board)
+    await robot.connected(board)
+    calls: list[tuple[str, str, list[Any]]] = [
+        ("executor-service", "auto", []),
+        ("executor-service", "execute", [[{"func": "drive", "args": []}], False, False]),
+        ("executor-service", "execute", [[{"func": "system", "args": [f"touch {mark}"]}], False, False]),
+        ("executor-service", "estop", []),
+        ("broker-service", "set_option", [{"exec_timeout": {".*": 3600}, "health_check_interval": 50.0}]),
+        ("broker-service", "update_gamepads", [{"0": {"lx": 0.0, "ly": 1.0, "rx": 0.0, "ry": 0.0, "btn": 0}}]),
+        ("broker-service", "take_control", ["stranger"]),
+        ("device-service", "disable", []),
+        ("device-service", "unsubscribe", []),
+    ]
+    payloads = [(service, rpc.encode(rpc.Request(1, method, args)).hex()) for service, method, args in calls]
+    arguments = str(robot.port_base), json.dumps(payloads)
+    assert await trio.to_thread.run_sync(lambda: run_stranger(COMMANDS, *arguments)) == "True"
+    await robot.said("a connection was refused", uid=UID)
+    assert await robot.call("mode") == "idle"
+    assert (await robot.call("commander"))["commander"] is None
+    assert await robot.call("set_option", {}) == {}
+    assert robot.devices()[board.uid]["subscription"]
+    assert not mark.exists()
+    assert board.pulses == []
+    # The robot still does what its own user says.
+    await robot.call("auto")
+    await board.moves()
+
+
+@pytest.mark.parametrize("name", ["polar-bear", "limit-switch"])
+async def test_device_of_another_user_does_not_keep_a_true_one_out(robot: Robot, name: str) -> None:
+    """Another user's device that is there first takes neither the UID nor the commands of one that is plugged in later."""
+    require_another_user()
+    await robot.start()
+    true = Board() if name == "polar-bear" else Device(name)
+    claim = encode(SubRes(0b111, 40, true.uid)).hex()
+    said = await trio.to_thread.run_sync(lambda: run_stranger(CLAIM, str(robot.port_base + 4), claim))
+    assert said == "b''"
+    await robot.said("a virtual Smart Device was refused")
+    assert await robot.call("list_uids") == []
+    await robot.plug_pty(true)
+    await robot.connected(true)
+    assert await robot.call("list_uids") == [str(true.uid)]
+    if isinstance(true, Board):
+        robot.write("studentcode.py", COMMANDED)
+        await robot.call("auto")
+        await true.moves()
