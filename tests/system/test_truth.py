@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 import trio
-from support.robot import Robot
+from support.robot import Device, Robot
+
+from rt.protocol.message import Message, SubReq, SubRes
+from rt.smartdevice.emulator import EmulatedDevice
 
 pytestmark = pytest.mark.system
 
@@ -66,6 +69,75 @@ async def test_no_line_of_the_team_code_is_an_event_of_the_root(robot: Robot, nu
     title = await robot.said("title")
     assert title["stream"] == "stdout"
     assert robot.process is not None
+    nursery.cancel_scope.cancel()
+
+
+FLOODS = {
+    "stderr": """
+    for number in range(2000):
+        sys.stderr.write(f"spam {number}\\n")
+    os.write(2, b"raw spam\\n" * 2000)
+""",
+    "programs": """
+    subprocess.run(["sh", "-c", "yes 'spam spam spam spam spam' | head -n 20000; yes spam spam | head -n 20000 >&2"])
+""",
+    "errors": """
+    for number in range(300):
+        Actions.run(fail)
+    raise ValueError(f"spam {next(numbers)}")
+""",
+    "warnings": """
+    for number in range(200):
+        logging.warning("spam %d", number)
+        warnings.warn(f"spam {next(numbers)}")
+""",
+    "mistakes": """
+    for number in range(300):
+        try:
+            Robot.get(f"spam{next(numbers)}", "duty_cycle")
+        except Exception as error:
+            print(error)
+        Robot.write("motor", "duty_cycle", 1000.0 + next(numbers))
+""",
+    "long_lines": """
+    print("spam" * 500_000)
+    os.write(1, b"spam" * 500_000 + b"\\n")
+""",
+}
+"""Other ways of the team code to fill the log, each the body of a main."""
+
+FLOODER = """
+import itertools, logging, os, subprocess, sys, warnings
+
+numbers = itertools.count()
+
+async def fail():
+    raise RuntimeError(f"spam {next(numbers)}")
+
+def autonomous_setup():
+    print("begin")
+
+def autonomous_main():
+"""
+
+
+@pytest.mark.parametrize("way", FLOODS)
+async def test_events_of_the_robot_survive_any_flood_of_the_team_code(
+    robot: Robot, nursery: trio.Nursery, way: str
+) -> None:
+    path = robot.folder / "robot.log"
+    robot.write("studentcode.py", FLOODER + FLOODS[way])
+    await robot.start("--log-file", str(path), "--log-file-size", "100000", "--log-file-count", "3")
+    await robot.call("auto")
+    await robot.said("begin")
+    await robot.said("used its share")
+    await robot.call("idle")
+    await robot.said("mode ended")
+    assert await robot.stop() == 0
+    kept = [json.loads(line) for file in path.parent.glob("robot.log*") for line in file.read_text().splitlines()]
+    names = [event["event"] for event in kept]
+    for own in ("the robot is ready", "mode began", "mode ended", "stopped"):
+        assert any(own in name for name in names), own
     nursery.cancel_scope.cancel()
 
 
@@ -134,4 +206,64 @@ async def test_code_that_holds_the_interpreter_is_named(
     assert Path(event["file"]).name == "studentcode.py"
     assert not [entry for entry in robot.log if entry["event"] in {"child is killing", "child is backoff"}]
     await robot.command("call", "idle")
+    nursery.cancel_scope.cancel()
+
+
+WATCHES = """
+seen = None
+
+def autonomous_main():
+    global seen
+    value = Robot.get("switch", "switch0"), Robot.get("motor", "enc_pos")
+    if value != seen:
+        seen = value
+        print("sees", *value)
+"""
+
+
+def mute(board: EmulatedDevice) -> None:
+    board._subscribe(0, 0, 0.0)
+
+
+def deny(board: EmulatedDevice) -> None:
+    """Let a board say at its next report that nothing is subscribed."""
+    due = board.due
+
+    def speak(now: float) -> list[Message]:
+        board.due = due  # type: ignore[method-assign]
+        mute(board)
+        return [SubRes(0, 0, board.uid)]
+
+    board.due = speak  # type: ignore[method-assign]
+
+
+def report_less(board: EmulatedDevice) -> None:
+    """Let a board report its last parameter only."""
+    board._params = 1 << board._params.bit_length() - 1
+
+
+FAULTS = {"restarts": EmulatedDevice.reset, "is_mute": mute, "denies": deny, "reports_less": report_less}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_team_code_sees_true_values_after_a_board_has_forgotten_its_subscription(
+    robot: Robot, nursery: trio.Nursery, fault: str
+) -> None:
+    """The line of the board stays open, and heartbeats are answered."""
+    switch, motor = Device("limit-switch"), Device("polar-bear")
+    robot.write("studentcode.py", WATCHES)
+    await robot.start()
+    for device in (switch, motor):
+        await robot.plug_pty(device)
+        await robot.connected(device)
+    await robot.call("auto")
+    await robot.said("sees False")
+    heard = {device: len(device.messages) for device in (switch, motor)}
+    for device in heard:
+        FAULTS[fault](device.emulated)
+    for device, name, value in ((switch, "switch0", True), (motor, "enc_pos", 5.0)):
+        await device.until(lambda message: isinstance(message, SubReq), heard[device])
+        device.emulated.values[name] = device.emulated._fixed[name] = value
+    await robot.said("sees True 5.0")
+    await robot.call("idle")
     nursery.cancel_scope.cancel()
