@@ -6,6 +6,7 @@ import msgspec
 
 from rt.buffer.bells import ROOT_SEAT
 from rt.config import Config
+from rt.protocol import structs
 
 
 class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,6 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
         """The settings that a message carries.
 
         Raises:
-            msgspec.ValidationError: It is no such message.
+            RemoteProtocolError: It is no such message.
         """
-        return msgspec.msgpack.decode(message, type=cls)
+        return structs.decode(message, cls)

@@ -26,8 +26,9 @@ from rt.buffer.arena import Arena
 from rt.buffer.bells import FIRST_VISITOR_SEAT, SEATS, Bells
 from rt.buffer.doorbell import Doorbell
 from rt.buffer.lease import Bar, LeaseTable
-from rt.errors import DeviceBufferError
+from rt.errors import DeviceBufferError, RemoteProtocolError
 from rt.instance import is_file
+from rt.protocol import structs
 
 NAME: Final = "visitors.sock"
 _MESSAGE_SIZE: Final = 64
@@ -128,9 +129,9 @@ class VisitorDesk:
                 self._nursery.start_soon(self._receive, connection)
 
     async def _receive(self, connection: trio.socket.SocketType) -> None:
-        with connection, contextlib.suppress(OSError, msgspec.DecodeError, trio.TooSlowError):
+        with connection, contextlib.suppress(OSError, RemoteProtocolError, trio.TooSlowError):
             with trio.fail_after(_ANSWER_TIMEOUT):
-                request = msgspec.msgpack.decode(await connection.recv(_MESSAGE_SIZE), type=Request)
+                request: Request = structs.decode(await connection.recv(_MESSAGE_SIZE), Request)
             if not request.seated:
                 await self._welcome(connection, None, self._arena.fd)
                 return
@@ -198,12 +199,12 @@ async def _asked(directory: Path, request: Request) -> AsyncIterator[tuple[Welco
             fds = _received(ancillary)
             for fd in fds:
                 stack.callback(os.close, fd)
-            welcome = msgspec.msgpack.decode(message, type=Welcome)
+            welcome: Welcome = structs.decode(message, Welcome)
         except trio.TooSlowError:
             raise DeviceBufferError(
                 f"the root of the robot in {directory} did not answer within {_ANSWER_TIMEOUT:g} s: is it stopped?"
             ) from None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, RemoteProtocolError) as error:
             raise DeviceBufferError(f"the robot in {directory} receives no visitors: {error}") from error
         yield welcome, fds
 

@@ -4,8 +4,6 @@ import faulthandler
 import os
 import sys
 
-import msgspec
-
 from rt import log, priority
 from rt.app import ChildSettings
 from rt.errors import RemoteProtocolError
@@ -79,7 +77,7 @@ def _be(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int = -1) 
 def _settings(message: bytes) -> ChildSettings:
     try:
         return ChildSettings.decode(message)
-    except msgspec.DecodeError as error:
+    except RemoteProtocolError as error:
         raise RemoteProtocolError(
             f"the root's settings cannot be read ({error}); if rt was replaced while the robot ran, restart the robot"
         ) from None

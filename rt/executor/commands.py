@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from rt.errors import RemoteProtocolError
+from rt.protocol import structs
 
 MAX_MESSAGE = 1 << 17
 """The longest message in bytes."""
@@ -105,14 +106,14 @@ def encode(message: Prepare | Go | Answer) -> bytes:
     Raises:
         RemoteProtocolError: The requests of a `Prepare` are too long.
     """
-    data = msgspec.msgpack.encode(message, enc_hook=repr)
+    data = structs.encode(message)
     if len(data) <= MAX_MESSAGE:
         return data
     match message:
         case Refused(text, _):
-            return msgspec.msgpack.encode(Refused(text[:_CLIPPED]))
+            return structs.encode(Refused(text[:_CLIPPED]))
         case Over(text, _):
-            return msgspec.msgpack.encode(Over(text[:_CLIPPED]))
+            return structs.encode(Over(text[:_CLIPPED]))
         case _:
             raise RemoteProtocolError(f"the requests take {len(data)} bytes, more than {MAX_MESSAGE}", size=len(data))
 
@@ -121,9 +122,9 @@ def decode_command(data: bytes) -> Prepare | Go:
     """A message of the root.
 
     Raises:
-        msgspec.DecodeError: It is none.
+        RemoteProtocolError: It is none.
     """
-    command: Prepare | Go = msgspec.msgpack.decode(data, type=Prepare | Go)
+    command: Prepare | Go = structs.decode(data, Prepare | Go)
     return command
 
 
@@ -131,7 +132,7 @@ def decode_answer(data: bytes) -> Answer:
     """A message of an executor process.
 
     Raises:
-        msgspec.DecodeError: It is none.
+        RemoteProtocolError: It is none.
     """
-    answer: Answer = msgspec.msgpack.decode(data, type=Answer)
+    answer: Answer = structs.decode(data, Answer)
     return answer

@@ -12,13 +12,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-import msgspec
 import trio
 
 from rt import log
 from rt.buffer import Doorbell, LeaseTable
 from rt.buffer.lease import Bar
-from rt.errors import DeviceError, ExecutionError
+from rt.errors import DeviceError, ExecutionError, RemoteProtocolError
 from rt.executor import commands
 from rt.executor.commands import Mode, Requests, RequestSpec
 from rt.executor.pool import SEATS, Assignment, ExecutorPool
@@ -77,7 +76,7 @@ class _Session:
         """Take a message of the process.
 
         Raises:
-            msgspec.DecodeError: It is none.
+            RemoteProtocolError: It is none.
         """
         match commands.decode_answer(data):
             case commands.Loaded(path):
@@ -339,7 +338,7 @@ class Dispatcher(Handler):
                 if session.over.is_set():
                     self._close(session, "its mode is over")
                 await trio.sleep(_MESSAGE_PAUSE)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except RemoteProtocolError as error:
             self._log.error("a message of the executor process cannot be read", reason=str(error))
             self._close(session, "its messages cannot be read")
         except (OSError, trio.ClosedResourceError):

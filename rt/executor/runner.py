@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import trio
 
 from rt import log
 from rt.buffer import BufferStore
-from rt.errors import ExecutionError, RuntimeBaseException
+from rt.errors import ExecutionError, RemoteProtocolError, RuntimeBaseException
 from rt.executor import commands
 from rt.executor.actions import AsyncExecutor
 from rt.executor.api import Actions, Alliance, Field, Gamepad, Robot, RunState, refuse_input
@@ -119,7 +118,7 @@ class ModeRunner:
         data = await channel.recv(commands.MAX_MESSAGE)
         try:
             return commands.decode_command(data) if data else None
-        except msgspec.DecodeError as error:
+        except RemoteProtocolError as error:
             self._log.error("the root's command cannot be read", reason=str(error))
             return None
 

@@ -9,15 +9,15 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import trio
 
-from rt.errors import ExecutionError
+from rt.errors import ExecutionError, RemoteProtocolError
 from rt.instance import ENV_DIRECTORY
 from rt.lint.child import Answer, given_up
 from rt.lint.record import Record
 from rt.lint.request import LintRequest
 from rt.process.call import child_command
+from rt.protocol import structs
 from rt.supervisor.lifeline import open_lifeline
 from rt.supervisor.orphans import open_process
 from rt.supervisor.spawn import inherited
@@ -56,8 +56,8 @@ async def run_lint(
     with trio.move_on_after(limit):
         code, output = await _run(command or child_command("lint"), request.encode(), instance_directory)
         try:
-            answer = msgspec.msgpack.decode(output, type=Answer)
-        except msgspec.MsgspecError:
+            answer: Answer = structs.decode(output, Answer)
+        except RemoteProtocolError:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             return [given_up(request, "lint-crashed", "RT909", f"the linter's process ended {how}: {_AGAIN}")]
         if answer.error:

@@ -14,6 +14,7 @@ import msgspec
 
 from rt.errors import ProcessStateError
 from rt.process.command import CommandProcess
+from rt.protocol import structs
 from rt.supervisor.output import OnLine, log_line
 from rt.supervisor.spec import LIFELINE, MAX_MESSAGE
 
@@ -66,9 +67,9 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
         """The settings that a message carries.
 
         Raises:
-            msgspec.ValidationError: It is no such message.
+            RemoteProtocolError: It is no such message.
         """
-        return msgspec.msgpack.decode(message, type=cls)
+        return structs.decode(message, cls)
 
 
 class CallableProcess(CommandProcess):

@@ -162,3 +162,17 @@ async def test_removed_desk_is_made_again_and_visits_go_on(arena: Arena, tmp_pat
             nursery.cancel_scope.cancel()
     root.doorbell.close()
     root.bells.close()
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\x81\xa6seated\xa1\xff", b"\x81\xa6seated" + b"\x91" * 4000, b"\xc1", b"\0" * 4000]
+)
+async def test_a_malformed_request_ends_only_its_connection(arena: Arena, tmp_path: Path, request_: bytes) -> None:
+    async with receiving(arena, tmp_path):
+        with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET) as hostile:
+            await hostile.connect(str(tmp_path / NAME))
+            await hostile.send(request_)
+            with trio.fail_after(30):
+                assert await hostile.recv(1) == b""
+        async with visit(tmp_path) as visitor:
+            assert visitor.seat == FIRST_VISITOR_SEAT

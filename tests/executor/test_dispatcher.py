@@ -249,7 +249,9 @@ async def test_code_that_cannot_be_loaded_is_the_callers_answer(prefix: str) -> 
 
 
 @pytest.mark.parametrize(
-    "last", [b"\x93\x01", b"", b"\xc1" * 100, b"\x91" * 100_000], ids=["short", "nothing", "no message", "deep"]
+    "last",
+    [b"\x93\x01", b"", b"\xc1" * 100, b"\x91" * 100_000, b"\x82\xa4type\xa6Loaded\xa4path\xa1\xff"],
+    ids=["short", "nothing", "no message", "deep", "not UTF-8"],
 )
 async def test_a_process_that_dies_or_talks_nonsense_while_it_loads_is_an_error(prefix: str, last: bytes) -> None:
     async with open_stage(prefix) as stage:

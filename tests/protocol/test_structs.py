@@ -1,0 +1,54 @@
+"""Messages of one struct, from processes that may send anything."""
+
+import contextlib
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt.errors import RemoteProtocolError
+from rt.protocol import structs
+
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+class Said(msgspec.Struct):
+    """A message."""
+
+    text: str
+    context: dict[str, Any] = {}
+
+
+@given(data=st.binary(max_size=60))
+def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        structs.decode(data, Said)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x81\xa4text\xa1\xff",
+        b"\x81\xa4text" + b"\x91" * 100_000,
+        b"\x81\xa4text\xd4\x01\x00",
+        b"\x81\xa4text\x01",
+    ],
+    ids=["empty", "not UTF-8", "deep", "extension", "another type"],
+)
+def test_what_is_no_message_is_a_protocol_error(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        structs.decode(data, Said)
+
+
+@given(text=TEXT, context=st.dictionaries(TEXT, TEXT | st.lists(TEXT)))
+def test_text_survives(text: str, context: dict[str, Any]) -> None:
+    assert structs.decode(structs.encode(Said(text, context)), Said) == Said(text, context)
+
+
+def test_lone_surrogates_and_objects_become_text() -> None:
+    said: Said = structs.decode(structs.encode(Said("a\ud800", {"b\udfff": [{"c": "\udc80"}], "d": Said})), Said)
+    assert said.text == r"a\ud800"
+    assert said.context == {r"b\udfff": [{"c": r"\udc80"}], "d": repr(Said)}
