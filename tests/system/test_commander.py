@@ -721,6 +721,12 @@ LIFELINES = {
     "closed": "os.close(lifeline)",
     "every descriptor closed": "os.closerange(3, 150)",
     "signals blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    "all descriptors closed": "os.closerange(3, 1 << 16)",
+    "all closed by a program that hangs": "os.closerange(3, 1 << 16); hang()",
+    "owner removed": "fcntl.fcntl(lifeline, fcntl.F_SETOWN, 0)",
+    "closed by a program that hangs": "os.closerange(3, 150); hang()",
+    "owner removed by a program that hangs": "fcntl.fcntl(lifeline, fcntl.F_SETOWN, 0); hang()",
+    "replaced by a program that hangs": "os.dup2(os.open('/dev/null', os.O_RDWR), lifeline); hang()",
 }
 
 
@@ -729,13 +735,19 @@ async def test_team_code_does_not_outlive_the_root(robot: Robot, nursery: trio.N
     board = await driving(
         robot,
         f"""
-import os, signal, sys, time
+import fcntl, os, signal, sys, time
 lifeline = int(sys.orig_argv[-2])
+def hang():
+    print("hangs")
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
 def autonomous_setup():
     {DRIVE}
     time.sleep(0.3)
     {LIFELINES[trick]}
-    print("done")
 def autonomous_main():
     {DRIVE}
 """,

@@ -115,6 +115,33 @@ async def test_stop_commands_do_not_depend_on_the_executor(
 
 
 @pytest.mark.parametrize("command", ["idle", "estop"])
+@pytest.mark.parametrize("state", ["spins", "is stopped", "fails to start", "loads code that does not return"])
+async def test_rt_call_stops_whatever_the_executor_does(
+    robot: Robot, nursery: trio.Nursery, command: str, state: str
+) -> None:
+    board = await in_state(robot, nursery, state)
+    done = await robot.command("call", command)
+    assert done.returncode == 0, done.stderr
+    await stays_still(board, await board.stops())
+    if command == "estop":
+        assert await robot.wait() == 255
+    else:
+        assert await robot.call("mode") == "idle"
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("state", ["drives", "holds the interpreter", "swallows every exception", "is stopped"])
+async def test_a_signal_stops_whatever_the_executor_does(
+    robot: Robot, nursery: trio.Nursery, signum: signal.Signals, state: str
+) -> None:
+    board = await in_state(robot, nursery, state)
+    assert await robot.stop(signum) == 0
+    await stays_still(board, await board.stops())
+    nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("command", ["idle", "estop"])
 @pytest.mark.parametrize("function", ["executed", "executed again and again", "executed while the caller waits"])
 async def test_stop_commands_end_what_is_executed(
     robot: Robot, nursery: trio.Nursery, command: str, function: str
