@@ -54,11 +54,14 @@ async def beat(
             await trio.sleep(HELD_INTERVAL)
         else:
             interval = IDLE_INTERVAL
-            await _until_held(leases, bells)
+            await _until_due(leases, bells)
 
 
-async def _until_held(leases: LeaseTable, bells: Bells) -> None:
-    """Wait until a lease is held, or the next stamp is due: at a multiple of the interval, when other tasks of the root run too."""
+async def _until_due(leases: LeaseTable, bells: Bells) -> None:
+    """Wait until the device process rings, or the next stamp is due: at a multiple of the interval, when other tasks of the root run too.
+
+    A ring is answered with a stamp also if no lease is held any more: after a lease has ended, an older stamp does not count for long.
+    """
     with trio.move_on_after(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL):
-        while not leases.held:
+        if not leases.held:
             await bells.wait()

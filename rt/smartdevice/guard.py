@@ -76,7 +76,7 @@ class SafetyGuard:
             pending writes it has to forget, and with that of the marks whose devices it has to disable: the same, or `ALL_MARKS`
             for every device if no lease is left; has to return at once.
         on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
-        on_arm: Called when the first lease has begun; has to ring the root, which shows then more often that it is alive.
+        ring_root: Rings the root, which then stamps its sign of life; called when the first lease has begun and when the last has ended.
         describe: Returns what the log says of the device of a port.
 
     Attributes:
@@ -88,13 +88,13 @@ class SafetyGuard:
         leases: LeaseTable,
         on_lapse: Callable[[int, int], None],
         on_allowed: Callable[[], None] = lambda: None,
-        on_arm: Callable[[], None] = lambda: None,
+        ring_root: Callable[[], None] = lambda: None,
         describe: Callable[[str], dict[str, str]] = lambda port: {"port": port},
     ) -> None:
         self._leases = leases
         self._on_lapse = on_lapse
         self._on_allowed = on_allowed
-        self._on_arm = on_arm
+        self._ring_root = ring_root
         self._describe = describe
         self._log = log.get_logger()
         self._shut = False
@@ -177,7 +177,7 @@ class SafetyGuard:
         else:
             self._note_holders()
             if not self._armed and self._leases.held and not self._leases.root_alive():
-                self._on_arm()  # the root stamps seldom while it knows of no lease
+                self._ring_root()  # the root stamps seldom while it knows of no lease
 
     def shut(self) -> None:
         """Let nothing move any more, whatever the leases say; for the end of this process."""
@@ -242,7 +242,7 @@ class SafetyGuard:
     def _arm(self, fresh: int) -> None:
         if not self._armed:
             self._leases.arm()
-            self._on_arm()
+            self._ring_root()
         self._armed |= fresh
         self._told.clear()
         self._holders = self._leases.holders()
@@ -255,6 +255,7 @@ class SafetyGuard:
         reason = reason or self._reason(ended)
         if not self._armed:
             self._leases.disarm()
+            self._ring_root()  # what it stamped before counts for 0.1 s only, and it may not have seen so short a lease
         self._holders = self._leases.holders()
         say = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:
