@@ -19,7 +19,7 @@ from rt.errors import ConfigError, LocalProtocolError
 from rt.remote.binding import bind_error
 from rt.remote.counters import Counters
 from rt.remote.node import refuse_again
-from rt.remote.peer import UdpSocket
+from rt.remote.peer import UdpSocket, mapped
 
 MAX_DATAGRAM = 65_507
 """The most bytes that a UDP datagram carries over IPv4."""
@@ -121,8 +121,8 @@ class DatagramNode:
             raise
         self._socket, self._plain = sock, plain
         if self._bind:
-            self.port = sock.getsockname()[1]
-            self._kernel_socket = UdpSocket(os.geteuid(), os.fstat(sock.fileno()).st_ino, b"", self.port)
+            host, self.port = sock.getsockname()
+            self._kernel_socket = UdpSocket(os.geteuid(), os.fstat(sock.fileno()).st_ino, mapped(host), self.port)
         return self
 
     async def __aexit__(

@@ -270,6 +270,8 @@ class Gate:
     async def _serve(self, entrance: _Entrance) -> None:
         """Accept the connections of one address."""
         while True:
+            while entrance.is_local and (wait := self._peers.budget.wait):  # noqa: ASYNC110 - time alone refills it
+                await trio.sleep(wait)
             accepted = await entrance.listener.accept()
             self._turnstile.look()
             try:

@@ -2,15 +2,22 @@
 
 The kernel tells the owner of a socket (sock_diag(7), else the tables of /proc/net). Invariant: a peer is a stranger unless the
 kernel names its owner, and the owner is root or the user that this process runs as.
+
+Invariant: another user makes no look expensive and no second full of looks. One look asks for one socket; a list of sockets ends at
+the first one of another user; a table of /proc/net is read up to `TABLE_BYTES`; and all looks of a class share a `TimeBudget`.
 """
 
+import contextlib
 import errno
 import ipaddress
 import math
 import os
+import re
 import secrets
 import socket
 import struct
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -19,17 +26,37 @@ import msgspec
 import trio
 
 from rt import log
+from rt.remote.time_budget import TimeBudget
 
+COMPLAINT_INTERVAL = 10.0
+"""Least time (s) between two log events about sources that cannot be looked up."""
 REFUSED_FOR = 1.0
 """Seconds for which a source is a stranger's without another look, once it was found to be one."""
-CHECKS = 200
-"""Looks per second at sources that have not been found to be trusted. Together they cost about 1 % of one core."""
+STRANGE_SHARE = 0.01
+"""Processor time (s) in each second for looks at sources that have not been found to be trusted."""
+TRUSTED_SHARE = 0.1
+"""Processor time (s) in each second for looks at sources that were found to be trusted."""
+LIST_SHARE = 0.02
+"""Processor time (s) in each second for lists of a port's sockets. The kernel passes every UDP socket of the computer for each list."""
+STREAM_SHARE = 0.1
+"""Processor time (s) in each second for looks at TCP connections; about 5000 connections a second."""
+TABLE_BYTES = 1 << 20
+"""The most that is read of a table of /proc/net: about 7000 sockets, in about 10 ms."""
+NET = Path("/proc/net")
+"""Where the kernel's tables of sockets are, each a file."""
 MOST_PEERS = 256
 """Sources that are remembered as trusted, and as strangers'; and sockets that are remembered as shared."""
 
 ANOTHER_USER = "it belongs to another user of this computer"
 SHARED = "its port can be shared with another user: do not set SO_REUSEADDR on the socket that sends"
 ENDED = "its user is unknown: it has ended, or belongs to another namespace"
+CROWDED = "too many connections at once"
+COSTLY = (
+    "other programs hold so many UDP sockets that its port cannot be looked up: send from a socket that is neither bound nor "
+    "connected, or with a key"
+)
+
+_UNREAD = -1
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -51,8 +78,14 @@ _INTERFACE = struct.Struct("=I")
 _OWNER = struct.Struct("=II")
 _OWNER_AT = 16 + 4 + 48 + 12
 """Offset of the uid and the inode in an answer: behind netlink's header, four bytes, the socket's id, and three words."""
-_ANY_COOKIE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
+_ANY_COOKIE = struct.pack("=II", 0xFFFFFFFF, 0xFFFFFFFF)
 _BUFFER = 1 << 16
+_LOOPBACK = bytes(10) + b"\xff\xff" + bytes((127, 0, 0, 1))
+_LOOPBACK_INTERFACE = 1  # the index of lo in each network namespace
+
+
+class _CostlyError(Exception):
+    """A look would take more time than there is."""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -114,13 +147,19 @@ class UdpSocket(msgspec.Struct, frozen=True):
 class PeerTable:
     """Asks the kernel who owns sockets of this computer; a context manager. Its calls wait for nothing.
 
-    A connection costs about 10 microseconds, a datagram about 60, whatever the number of sockets.
+    A look at a connection or at one UDP socket costs about 10 microseconds, whatever the number of sockets. A list of a port's UDP
+    sockets costs about 40 microseconds and 0.05 for each UDP socket of the computer.
+
+    Attributes:
+        budget: Processor time for looks at connections; callers look at none while it is spent.
     """
 
     def __init__(self) -> None:
+        self.budget = TimeBudget(STREAM_SHARE)
         self._netlink: socket.socket | None = None
         self._sequence = 0
         self._is_working: bool | None = None
+        self._finds_datagrams: bool | None = None
         self._unmapped = _unmapped_uid()
 
     def __enter__(self) -> Self:
@@ -151,21 +190,58 @@ class PeerTable:
         host = str(remote[0]).removeprefix("::ffff:")
         uid = None
         if ipaddress.ip_address(host).is_loopback:
-            uid = self._stream_owner(accepted.family, remote[0], remote[1], local[0], local[1])
+            with self.budget.spend():
+                uid = self._stream_owner(accepted.family, remote[0], remote[1], local[0], local[1])
         return Peer(host, uid, self.trusts(uid))
+
+    def datagram_socket(self, source: bytes, port: int, to: bytes, to_port: int) -> UdpSocket | None:
+        """The UDP socket that receives what is sent back to the source of a datagram, or None if there is none.
+
+        That is the sender's own, unless the sender names another address than its socket's as the source.
+
+        Args:
+            source: Address of the source, of 16 bytes; IPv4 is mapped.
+            port: Port of the source.
+            to: Address that the datagram was sent to, as above.
+            to_port: Port that the datagram was sent to.
+
+        Raises:
+            OSError: The kernel does not tell.
+        """
+        # The kernel takes both ends of a UDP socket in the other order than those of a TCP socket.
+        ident = _ident(to[12:], to_port, source[12:], port, _LOOPBACK_INTERFACE)
+        body = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF) + ident
+        answer = self._ask(_REQUEST, body)
+        if _HEADER.unpack_from(answer)[1] == _ERROR:
+            if not self._works_for_datagrams():
+                raise OSError("the kernel does not look UDP sockets up")
+            return None
+        found = _udp_socket(answer, 0, len(answer))
+        if found is None or found[0] != port:
+            raise OSError("the kernel looks UDP sockets up in another form")
+        return found[1]
 
     def datagram_sockets(self, port: int) -> list[UdpSocket]:
         """The UDP sockets with a port, whatever their address is: each of them may send from that port.
 
-        A socket may name any local address as the source of a datagram, but no port other than its own.
+        A socket may name any local address as the source of a datagram, but no port other than its own. The list ends with the
+        first socket that is not trusted, of which there may be any number.
         """
         try:
-            return self._dump(socket.AF_INET, port) + self._dump(socket.AF_INET6, port)
+            sockets = self._dump(socket.AF_INET, port)
+            if all(map(self.vouches, sockets)):
+                sockets += self._dump(socket.AF_INET6, port)
         except OSError:
-            return [
-                UdpSocket(uid, inode, local[:16], int.from_bytes(remote[16:], "big"))
-                for uid, inode, local, remote in _table("udp", port)
-            ]
+            sockets = []
+            for uid, inode, local, remote in _table("udp", port):
+                sockets.append(UdpSocket(uid, inode, local[:16], int.from_bytes(remote[16:], "big")))
+                if not self.vouches(sockets[-1]):
+                    break
+        return sockets
+
+    def vouches(self, each: UdpSocket) -> bool:
+        """Whether a trusted user's program holds a socket."""
+        return self.trusts(each.uid) and each.inode != 0
 
     def can_be_shared(self, port: int) -> bool:
         """Whether a user may bind a UDP port that is in use at another local address; True where that is not known."""
@@ -185,7 +261,8 @@ class PeerTable:
             return self._owner(family, ident)
         except OSError:
             wanted = (_address(source) + port.to_bytes(2, "big"), _address(target) + to_port.to_bytes(2, "big"))
-            return next((uid for uid, inode, *ends in _table("tcp", port) if inode and tuple(ends) == wanted), None)
+            found = (uid for uid, inode, *ends in _table("tcp", port) if inode and tuple(ends) == wanted)
+            return next((uid for uid in found if uid != _UNREAD), None)
 
     def _owner(self, family: int, ident: bytes) -> int | None:
         """The owner of a TCP socket of this computer.
@@ -235,17 +312,29 @@ class PeerTable:
                     return sockets
                 if kind == _ERROR or length < _HEADER.size:
                     raise OSError("the kernel does not list UDP sockets")
-                if length < _OWNER_AT + _OWNER.size:
+                found = _udp_socket(answer, offset, length)
+                if found is None:
                     raise OSError("the kernel lists UDP sockets in another form")
-                ident = offset + 16 + _SOCKET.size
-                from_port, to_port, source, _ = _ENDS.unpack_from(answer, ident)
-                if from_port == port:
-                    address = _MAPPED + source[:4] if family == socket.AF_INET else source
-                    uid, inode = _OWNER.unpack_from(answer, offset + _OWNER_AT)
-                    (interface,) = _INTERFACE.unpack_from(answer, ident + _ENDS.size)
-                    sockets.append(UdpSocket(uid, inode, address, to_port, interface))
+                if found[0] == port:
+                    sockets.append(found[1])
+                    if not self.vouches(found[1]):
+                        self.close()  # the kernel does not generate the rest of the list
+                        return sockets
                 offset += (length + 3) & ~3
             answer = self._receive()
+
+    def _works_for_datagrams(self) -> bool:
+        """Whether the kernel finds a UDP socket that is there; it answers alike without sock_diag for UDP and without the socket."""
+        if self._finds_datagrams is None:
+            self._finds_datagrams = True  # for the call below
+            with socket.socket(type=socket.SOCK_DGRAM) as probe:
+                probe.bind(("127.0.0.1", 0))
+                try:
+                    found = self.datagram_socket(_LOOPBACK, probe.getsockname()[1], _LOOPBACK, 0)
+                    self._finds_datagrams = found is not None and found.inode == os.fstat(probe.fileno()).st_ino
+                except OSError:
+                    self._finds_datagrams = False
+        return self._finds_datagrams
 
     def _ask(self, flags: int, body: bytes) -> bytes:
         if self._netlink is None:
@@ -272,21 +361,28 @@ class DatagramPeers:
     can have sent it is there: one with the source's address, or with every address and a port that no user can share. Sockets of
     other users with the port, at any address, refuse it; the socket that received it never counts.
 
+    The kernel is asked first for the one socket that receives at the source. It decides alone if it is another user's, or has a
+    port that no other user can share. The sockets of the port are listed only where it is trusted and does not decide.
+
     A datagram of a trusted source is looked up each time, so that a port that changes hands gives nothing away. What a stranger
-    sends costs a bounded number of looks.
+    sends takes a bounded share of the processor, whatever sockets the stranger holds.
 
     Args:
         table: Where sockets are looked up.
+        timer: Gives the processor time of this thread (s).
     """
 
-    def __init__(self, table: PeerTable | None = None) -> None:
+    def __init__(self, table: PeerTable | None = None, *, timer: Callable[[], float] = time.thread_time) -> None:
         self._table = table or PeerTable()
         self._trusted: dict[bytes, None] = {}
         self._refused: dict[bytes, float] = {}
+        self._foreign: dict[int, float] = {}
         self._shared: dict[int, None] = {}
         self._users: set[int] = set()
-        self._looks = 0
-        self._second = -math.inf
+        self._strange_time = TimeBudget(STRANGE_SHARE, timer=timer)
+        self._trusted_time = TimeBudget(TRUSTED_SHARE, timer=timer)
+        self._list_time = TimeBudget(LIST_SHARE, timer=timer)
+        self._costly_at = -math.inf
         self._log = log.get_logger()
 
     def close(self) -> None:
@@ -300,14 +396,22 @@ class DatagramPeers:
             peer: Its source.
             receiver: The socket that received it; its `to_port` is the port that it is bound to.
         """
-        now = trio.current_time()
-        until = self._refused.get(peer)
-        if until is not None and until > now:
+        host, _, text = peer.decode().rpartition(":")
+        if not host.startswith("127."):
             return False
-        if peer not in self._trusted and not self._may_look(now):
+        now, port = trio.current_time(), int(text)
+        if max(self._refused.get(peer, -math.inf), self._foreign.get(port, -math.inf)) > now:
             return False
+        budget = self._trusted_time if peer in self._trusted else self._strange_time
+        if budget.is_spent:
+            return False
+        with budget.spend():
+            try:
+                uid = self._sender(peer, mapped(host), port, receiver)
+            except _CostlyError:
+                self._tell_costly(peer)
+                return False
         self._refused.pop(peer, None)
-        uid = self._sender(peer, receiver)
         if uid is not None:
             if peer not in self._trusted:
                 _remember(self._trusted, peer, None)
@@ -319,23 +423,51 @@ class DatagramPeers:
         _remember(self._refused, peer, now + REFUSED_FOR)
         return False
 
-    def _sender(self, peer: bytes, receiver: UdpSocket | None) -> int | None:
-        """The trusted user whose socket has sent a datagram; None if there is no such socket, or another user may have sent it."""
-        host, _, port = peer.decode().rpartition(":")
-        if not host.startswith("127."):
-            return None
-        source, to_port = _address(socket.inet_aton(host)), receiver.to_port if receiver else 0
-        sockets = self._table.datagram_sockets(int(port))
-        if not all(self._table.trusts(each.uid) and each.inode for each in sockets):
+    def _sender(self, peer: bytes, source: bytes, port: int, receiver: UdpSocket | None) -> int | None:
+        """The trusted user whose socket has sent a datagram; None if there is no such socket, or another user may have sent it.
+
+        Raises:
+            _CostlyError: The sockets of the port would have to be listed, and the time for lists is spent.
+        """
+        to_port = receiver.to_port if receiver else 0
+        with contextlib.suppress(OSError):
+            to = receiver.address if receiver and receiver.address and not receiver.is_wildcard else _LOOPBACK
+            found = self._table.datagram_socket(source, port, to, to_port)
+            if found is None:
+                return None
+            if not self._table.vouches(found):
+                self._note_foreign(port)
+                return None
+            if (
+                found.is_wildcard
+                and (receiver is None or found.inode != receiver.inode)
+                and found.may_be_source(source, to_port)
+                and not self._is_shared(found, port, peer)
+            ):
+                return found.uid
+        if self._list_time.is_spent:
+            raise _CostlyError
+        with self._list_time.spend():
+            sockets = self._table.datagram_sockets(port)
+        if not all(map(self._table.vouches, sockets)):
+            self._note_foreign(port)
             return None
         for each in sockets:
             if receiver is not None and each.inode == receiver.inode:
                 continue
-            if each.may_be_source(source, to_port) and not (
-                each.is_wildcard and self._is_shared(each, int(port), peer)
-            ):
+            if each.may_be_source(source, to_port) and not (each.is_wildcard and self._is_shared(each, port, peer)):
                 return each.uid
         return None
+
+    def _note_foreign(self, port: int) -> None:
+        """Refuse a port of which another user has a socket, from any address, without another look for a while."""
+        _remember(self._foreign, port, trio.current_time() + REFUSED_FOR)
+
+    def _tell_costly(self, peer: bytes) -> None:
+        now = trio.current_time()
+        if now - self._costly_at >= COMPLAINT_INTERVAL:
+            self._costly_at = now
+            self._log.warning("a control datagram was refused", reason=COSTLY, peer=peer.decode())
 
     def _is_shared(self, sender: UdpSocket, port: int, peer: bytes) -> bool:
         """Whether another user may have had the port of a socket too; a socket that was shared once stays so."""
@@ -346,12 +478,6 @@ class DatagramPeers:
         _remember(self._shared, sender.inode, None)
         self._log.warning("a control datagram was refused", reason=SHARED, peer=peer.decode(), uid=sender.uid)
         return True
-
-    def _may_look(self, now: float) -> bool:
-        if now - self._second >= 1:
-            self._second, self._looks = now, 0
-        self._looks += 1
-        return self._looks <= CHECKS
 
 
 def _remember(peers: dict[K, T], peer: K, value: T) -> None:
@@ -370,27 +496,51 @@ def _unmapped_uid() -> int | None:
         return 65534
 
 
-def _ident(source: bytes, port: int, target: bytes, to_port: int) -> bytes:
-    return _PORTS.pack(port, to_port) + source.ljust(16, b"\0") + target.ljust(16, b"\0") + _ANY_COOKIE
+def _ident(source: bytes, port: int, target: bytes, to_port: int, interface: int = 0) -> bytes:
+    ends = _PORTS.pack(port, to_port) + source.ljust(16, b"\0") + target.ljust(16, b"\0")
+    return ends + struct.pack("=I", interface) + _ANY_COOKIE
+
+
+def _udp_socket(answer: bytes, offset: int, length: int) -> tuple[int, UdpSocket] | None:
+    """The port and the UDP socket of a message of sock_diag; None if the message has another form."""
+    if length < _OWNER_AT + _OWNER.size or offset + length > len(answer):
+        return None
+    family = answer[offset + _HEADER.size]
+    ident = offset + _HEADER.size + _SOCKET.size
+    port, to_port, source, _ = _ENDS.unpack_from(answer, ident)
+    (interface,) = _INTERFACE.unpack_from(answer, ident + _ENDS.size)
+    uid, inode = _OWNER.unpack_from(answer, offset + _OWNER_AT)
+    return port, UdpSocket(uid, inode, _MAPPED + source[:4] if family == socket.AF_INET else source, to_port, interface)
+
+
+def mapped(host: str) -> bytes:
+    """An IPv4 address as 16 bytes."""
+    return _MAPPED + socket.inet_aton(host)
 
 
 def _address(packed: bytes) -> bytes:
     return packed if len(packed) == 16 else _MAPPED + packed
 
 
-def _table(protocol: str, port: int) -> list[tuple[int, int, bytes, bytes]]:
-    """The uid, the inode and both ends of the open sockets with a local port, as /proc/net lists them; empty where that cannot be read."""
-    found = []
+def _table(protocol: str, port: int) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """The uid, the inode and both ends of the open sockets with a local port, as /proc/net lists them.
+
+    Nothing comes where that cannot be read. Each table is read up to `TABLE_BYTES`; a longer one ends with a socket of the user `_UNREAD`,
+    whom no process trusts.
+    """
     for name in (protocol, f"{protocol}6"):
         try:
-            lines = Path("/proc/net", name).read_text().splitlines()[1:]
+            with (NET / name).open("rb") as file:
+                table = file.read(TABLE_BYTES)
+                is_cut = bool(file.read(1))
         except OSError:
             continue
-        for line in lines:
-            _, local, remote, _, _, _, _, uid, _, inode, *_ = line.split()
-            if int(local.rpartition(":")[2], 16) == port:
-                found.append((int(uid), int(inode), _end(local), _end(remote)))
-    return found
+        # The last line of a table that is cut has no end.
+        for line in re.finditer(rb"^ *\d+: [0-9A-F]+:%04X .*\n" % port, table, re.MULTILINE):
+            _, local, remote, _, _, _, _, uid, _, inode, *_ = line[0].decode("ascii").split()
+            yield int(uid), int(inode), _end(local), _end(remote)
+        if is_cut:
+            yield _UNREAD, 0, bytes(18), bytes(18)
 
 
 def _end(text: str) -> bytes:

@@ -21,7 +21,7 @@ from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceB
 from rt.limits import allow_descriptors
 from rt.log.throttle import Throttle, Write
 from rt.remote.address import split_address
-from rt.remote.peer import PeerTable
+from rt.remote.peer import CROWDED, PeerTable
 from rt.remote.refusals import Refusals
 from rt.smartdevice import liveness
 from rt.smartdevice.brake import BrakeClient
@@ -280,9 +280,13 @@ class SmartDeviceManager(DeviceHandler):
             if len(self._clients) < MOST_DEVICES:
                 with contextlib.suppress(OSError):  # it has left already
                     host, port, *_ = stream.socket.getpeername()
-                    if peers is not None and not (peer := peers.peer_of(stream.socket)).trusted:
-                        self._refusals.add(peer.refusal, **peer.described)
-                        return
+                    if peers is not None:
+                        if peers.budget.is_spent:
+                            self._refusals.add(CROWDED, peer=host)
+                            return
+                        if not (peer := peers.peer_of(stream.socket)).trusted:
+                            self._refusals.add(peer.refusal, **peer.described)
+                            return
                     await self._run_and_tell(SocketLink(stream, f"tcp://{host}:{port}", shared=True))
 
     async def _run_and_tell(self, link: Link) -> bool:

@@ -16,7 +16,16 @@ from support.stranger import UID, require_another_user, run_stranger, start_stra
 
 from rt.keys import Keyring
 from rt.remote import DatagramNode, VerifyingNode
-from rt.remote.peer import CHECKS, MOST_PEERS, REFUSED_FOR, DatagramPeers, PeerTable, UdpSocket
+from rt.remote.peer import (
+    LIST_SHARE,
+    MOST_PEERS,
+    REFUSED_FOR,
+    STRANGE_SHARE,
+    TRUSTED_SHARE,
+    DatagramPeers,
+    PeerTable,
+    UdpSocket,
+)
 
 CONNECT = """
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))):
@@ -58,6 +67,9 @@ def either(request: pytest.FixtureRequest, table: PeerTable, monkeypatch: pytest
 
     if request.param == "/proc/net":
         monkeypatch.setattr(table, "_ask", refuse)
+        monkeypatch.setattr(
+            "rt.remote.peer.TABLE_BYTES", 1 << 28
+        )  # the sockets of other programs are in the tables too
     return table
 
 
@@ -122,7 +134,7 @@ def test_peer_without_lookup_is_a_stranger(
         raise OSError("not permitted")
 
     monkeypatch.setattr(table, "_ask", refuse)
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
         assert not table.peer_of(accepted).trusted
     assert table.datagram_sockets(server.getsockname()[1]) == []
@@ -192,6 +204,104 @@ def test_port_that_can_be_shared(table: PeerTable, address: str, reuse: bool, sh
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         sender.bind((address, 0))
         assert table.can_be_shared(sender.getsockname()[1]) == shared
+
+
+SIT = """
+for number in range(int(sys.argv[1])):
+    globals()[f"socket_{number}"] = each = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    each.bind((f"127.1.{number >> 8}.{number & 255}", int(sys.argv[2])))
+print("bound", flush=True)
+sys.stdin.read()
+"""
+"""Holds many UDP sockets with one port."""
+
+
+def test_list_of_sockets_ends_with_the_first_of_another_user(either: PeerTable) -> None:
+    require_another_user()
+    with socket.socket(type=socket.SOCK_DGRAM) as own:
+        own.bind(("127.0.0.1", 0))
+        port = own.getsockname()[1]
+        with start_stranger(SIT, "300", str(port)) as process:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout.readline() == "bound\n"
+            found = either.datagram_sockets(port)
+            assert [each.uid for each in found if each.uid != os.geteuid()] == [UID]
+            assert found[-1].uid == UID
+            # What the kernel had not sent of that list does not answer the next question.
+            with socket.socket(type=socket.SOCK_DGRAM) as other:
+                other.bind(("127.0.0.1", 0))
+                assert [each.uid for each in either.datagram_sockets(other.getsockname()[1])] == [os.geteuid()]
+            process.stdin.close()
+
+
+async def test_look_at_another_users_port_reads_few_bytes(table: PeerTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_another_user()
+    read: list[int] = []
+    receive = table._receive
+
+    def count() -> bytes:
+        answer = receive()
+        read.append(len(answer))
+        return answer
+
+    monkeypatch.setattr(table, "_receive", count)
+    with socket.socket(type=socket.SOCK_DGRAM) as own:
+        own.bind(("127.0.0.1", 0))
+        port = own.getsockname()[1]
+        with start_stranger(SIT, "900", str(port)) as process:
+            assert process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout.readline() == "bound\n"
+            for source in (b"127.1.0.7:%d", b"127.0.0.1:%d", b"127.1.3.7:%d"):
+                # A look at one socket, or at the beginning of a list.
+                assert not DatagramPeers(table).admits(source % port, RECEIVER)
+                assert 0 < sum(read) <= 1 << 16
+                read.clear()
+            process.stdin.close()
+
+
+def test_sender_of_a_datagram_is_found_until_it_closes(table: PeerTable) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sender:
+        sender.bind(("0.0.0.0", 0))
+        port = sender.getsockname()[1]
+        found = table.datagram_socket(LOOPBACK, port, LOOPBACK, CONTROL)
+        assert found is not None
+        assert (found.inode, found.is_wildcard) == (os.fstat(sender.fileno()).st_ino, True)
+    assert table.datagram_socket(LOOPBACK, port, LOOPBACK, CONTROL) is None
+
+
+def test_sender_that_is_connected_is_found_by_both_ends(table: PeerTable) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sender, socket.socket(type=socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        sender.connect(receiver.getsockname())
+        port, to_port = sender.getsockname()[1], receiver.getsockname()[1]
+        found = table.datagram_socket(LOOPBACK, port, LOOPBACK, to_port)
+        assert found == UdpSocket(os.geteuid(), os.fstat(sender.fileno()).st_ino, LOOPBACK, to_port)
+        assert table.datagram_socket(LOOPBACK, port, LOOPBACK, 1) is None
+
+
+def test_kernel_without_lookup_of_udp_is_noticed(table: PeerTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its answer is that there is no such socket.
+    monkeypatch.setattr(table, "_ask", lambda *_: struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.ENOENT) + bytes(16))
+    with pytest.raises(OSError, match="does not look UDP sockets up"):
+        table.datagram_socket(LOOPBACK, 1, LOOPBACK, CONTROL)
+
+
+@pytest.mark.parametrize("count", [1, 20_000])
+def test_long_table_of_the_kernel_vouches_for_no_socket(
+    table: PeerTable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
+) -> None:
+    def refuse(_flags: int, _body: bytes) -> bytes:
+        raise OSError("protocol not supported")
+
+    line = f"  1: 0100007F:1388 00000000:0000 07 00000000:00000000 00:00000000 00000000 {ME:5} 0 77 2 0 0\n"
+    (tmp_path / "udp").write_text("header\n" + count * line)
+    monkeypatch.setattr(table, "_ask", refuse)
+    monkeypatch.setattr("rt.remote.peer.NET", tmp_path)
+    sockets = table.datagram_sockets(5000)
+    assert all(map(table.vouches, sockets)) == (count == 1)
+    assert len(sockets) < 20_000
 
 
 class Inbox:
@@ -321,20 +431,37 @@ async def test_port_shared_with_another_user_is_not_trusted(tmp_path: Path, addr
 
 
 class Sockets(PeerTable):
-    """Knows the sockets of ports by heart, and counts who asks."""
+    """Knows the sockets of ports by heart, counts looks and lists, and takes processor time for each."""
 
-    def __init__(self, sockets: dict[int, list[UdpSocket]], *, shared: bool = False) -> None:
+    def __init__(
+        self, sockets: dict[int, list[UdpSocket]], *, shared: bool = False, look: float = 0.0, listing: float = 0.0
+    ) -> None:
         super().__init__()
         self.sockets = sockets
         self.shared = shared
         self.asked = 0
+        self.listed = 0
+        self.time = 0.0
+        self._look = look
+        self._listing = listing
+
+    def timer(self) -> float:
+        return self.time
+
+    def datagram_socket(self, source: bytes, port: int, to: bytes, to_port: int) -> UdpSocket | None:  # noqa: ARG002
+        self.asked += 1
+        self.time += self._look
+        there = self.sockets.get(port, [])
+        found = [each for each in there if each.address == source and each.to_port in {0, to_port}]
+        return next(iter(found + [each for each in there if each.is_wildcard and each.to_port in {0, to_port}]), None)
 
     def datagram_sockets(self, port: int) -> list[UdpSocket]:
-        self.asked += 1
+        self.listed += 1
+        self.time += self._listing
         return self.sockets.get(port, [])
 
-    def can_be_shared(self, port: int) -> bool:  # noqa: ARG002 - of every port
-        return self.shared
+    def can_be_shared(self, port: int) -> bool:
+        return self.shared or any(each.uid == NOT_ME for each in self.sockets.get(port, []))
 
 
 ELSEWHERE = LOOPBACK[:-1] + b"\x4d"
@@ -409,18 +536,64 @@ async def test_refused_port_is_looked_up_again_after_a_second(autojump_clock: tr
     assert peers.admits(b"127.0.0.1:5000")
 
 
-async def test_flood_costs_few_lookups_and_stops_no_trusted_port(autojump_clock: trio.testing.MockClock) -> None:
-    table = Sockets({60000: OWN})
-    peers = DatagramPeers(table)
+@pytest.mark.parametrize("look", [20e-6, 1e-3, 5e-3])
+async def test_flood_takes_a_bounded_share_and_stops_no_trusted_port(
+    autojump_clock: trio.testing.MockClock, look: float
+) -> None:
+    table = Sockets({60000: OWN, 60002: [UdpSocket(ME, 7, EVERYWHERE)]}, look=look)
+    peers = DatagramPeers(table, timer=table.timer)
     assert peers.admits(b"127.0.0.1:60000")
-    for port in range(1, 50_000):
-        assert not peers.admits(b"127.0.0.1:%d" % port)
-    assert table.asked <= CHECKS + 1
-    assert peers.admits(b"127.0.0.1:60000")
+    assert peers.admits(b"127.0.0.1:60002")
+    for second in range(1, 6):
+        for port in range(1, 10_000):
+            assert not peers.admits(b"127.0.%d.1:%d" % (second, port))
+        assert peers.admits(b"127.0.0.1:60002")
+        assert table.time <= STRANGE_SHARE * (second + 1) + look * (second + 5)
+        await trio.sleep(1)
     assert len(peers._refused) <= MOST_PEERS
     await trio.sleep(1)
     table.sockets[60001] = OWN
     assert peers.admits(b"127.0.0.1:60001")
+
+
+async def test_trusted_source_takes_a_bounded_share(autojump_clock: trio.testing.MockClock) -> None:
+    table = Sockets({60000: [UdpSocket(ME, 7, EVERYWHERE)]}, look=1e-3)
+    peers = DatagramPeers(table, timer=table.timer)
+    admitted = sum(peers.admits(b"127.0.0.1:60000", RECEIVER) for _ in range(1000))
+    assert 0 < admitted * 1e-3 <= STRANGE_SHARE + TRUSTED_SHARE + 2e-3
+    await trio.sleep(1)
+    assert peers.admits(b"127.0.0.1:60000", RECEIVER)
+
+
+async def test_costly_list_is_rare_and_no_source_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
+    everywhere = [UdpSocket(ME, 9, EVERYWHERE)]
+    table = Sockets({60000: OWN, 60001: everywhere}, listing=10 * LIST_SHARE)
+    peers = DatagramPeers(table, timer=table.timer)
+    assert peers.admits(b"127.0.0.1:60001", RECEIVER)
+    assert peers.admits(b"127.0.0.1:60000", RECEIVER)
+    with capture_logs() as events:
+        for _ in range(80):
+            await trio.sleep(0.1)
+            assert not peers.admits(b"127.0.0.1:60000", RECEIVER)
+    assert [each["peer"] for each in events] == ["127.0.0.1:60000"]
+    assert table.listed == 1
+    await trio.sleep(2)
+    assert peers.admits(b"127.0.0.1:60001", RECEIVER)
+    assert peers.admits(b"127.0.0.1:60000", RECEIVER)
+
+
+async def test_refused_port_of_another_user_is_refused_at_every_address() -> None:
+    table = Sockets({5000: [UdpSocket(NOT_ME, 8, LOOPBACK[:12] + bytes((127, 0, 1, n))) for n in range(250)]})
+    peers = DatagramPeers(table)
+    assert not any(peers.admits(b"127.0.1.%d:5000" % n, RECEIVER) for n in range(250))
+    assert (table.asked, table.listed) == (1, 0)
+
+
+async def test_source_with_a_port_of_its_own_needs_no_list() -> None:
+    table = Sockets({5000: [UdpSocket(ME, 7, EVERYWHERE)]})
+    peers = DatagramPeers(table)
+    assert all(peers.admits(b"127.0.0.1:5000", RECEIVER) for _ in range(10))
+    assert (table.asked, table.listed) == (10, 0)
 
 
 async def test_datagram_of_another_address_is_not_trusted() -> None:

@@ -1,6 +1,7 @@
 """A whole robot and those who share its computer or its network: another user, and a station that means harm."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,26 @@ for number in itertools.count():
 """
 
 
+MANY_SOCKETS = """
+host, base, payload, count = "127.0.0.1", int(sys.argv[1]), bytes.fromhex(sys.argv[2]), int(sys.argv[3])
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    probe.bind((host, 0))
+    port = probe.getsockname()[1]
+senders = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+for number, sender in enumerate(senders):
+    sender.bind((f"127.1.{number >> 8}.{number & 255}", port))
+print("started", flush=True)
+while True:
+    for sender in senders:
+        try:
+            sender.sendto(payload, (host, base + 2))
+        except OSError:
+            pass
+        time.sleep(0.0002)
+"""
+"""Sends gamepads from many sockets with one port."""
+
+
 async def refused(robot: Robot, count: int) -> dict[str, Any]:
     """Wait until so many connections were refused; what the robot says of stations."""
     with trio.fail_after(PATIENCE):
@@ -82,6 +103,28 @@ async def test_another_user_of_the_computer_drives_nothing(robot: Robot) -> None
     # A robot that was flooded still obeys its own user over the same ports.
     done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "mode")
     assert done.stdout == '"teleop"\n', done.stderr
+
+
+async def test_many_sockets_of_another_user_keep_no_driver_away(robot: Robot) -> None:
+    require_another_user()
+    await robot.start()
+    await robot.call("teleop")
+    sticks = encode_gamepads({0: GamepadState(0.0, 1.0, 0.0, 0.0, 0)})
+    many = ("950", str(robot.port_base), sticks.hex())
+    flood = await trio.to_thread.run_sync(lambda: start_stranger(MANY_SOCKETS, *many[1:], many[0]))
+    try:
+        assert flood.stdout is not None
+        assert await trio.to_thread.run_sync(flood.stdout.readline) == "started\n"
+        with trio.fail_after(PATIENCE), socket.socket(type=socket.SOCK_DGRAM) as driver:
+            while True:
+                driver.sendto(sticks, ("127.0.0.1", robot.port_base + 2))
+                report = await robot.call("stations")
+                if report["datagrams"]["stranger"] >= 2000 and report["datagrams"]["obeyed_unsigned"] >= 5:
+                    break
+    finally:
+        flood.kill()
+        flood.communicate()
+    await robot.said("a control datagram was dropped", reason="stranger")
 
 
 async def test_directories_of_the_robot_are_closed_to_others(robot: Robot) -> None:
