@@ -28,6 +28,8 @@ REAP_INTERVAL: Final = 0.5
 
 _ROUNDS: Final = 20
 """The children of an orphan that is killed become orphans themselves and are found in the next round."""
+_AT_ONCE: Final = 32
+"""Processes of the system that are looked at between two checkpoints."""
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _INIT: Final = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -96,9 +98,7 @@ async def kill() -> int:
     await trio.lowlevel.checkpoint()
     killed: set[int] = set()
     for _ in range(_ROUNDS if _State.adopting else 0):
-        while _State.making:
-            await _State.made.park()
-        found = _find()
+        found = await _find()
         if not found:
             break
         killed.update(found)
@@ -110,17 +110,28 @@ async def reap() -> None:
     """Wait for the exit statuses of orphans that end by themselves, until cancelled."""
     with trio.open_signal_receiver(signal.SIGCHLD) as signals:
         async for _ in signals:
-            _find()
+            await _find()
             await trio.sleep(REAP_INTERVAL)
 
 
-def _find() -> dict[int, int]:
+async def _find() -> dict[int, int]:
     """The living orphans and all that is below them, with their start times; those that have ended are waited for."""
-    if not _State.adopting or _State.making:
+    if not _State.adopting:
         return {}
+    while True:
+        while _State.making:
+            await _State.made.park()
+        processes = await _looked_through()
+        if not _State.making:
+            return _judged(processes)
+
+
+def _judged(processes: dict[int, _Process]) -> dict[int, int]:
     us = os.getpid()
-    processes = _processes()
-    own = _State.own = {pid: start for pid, start in _State.own.items() if _is(processes.get(pid), start)}
+    # A process that was started meanwhile need not be among those that were found.
+    own = _State.own = {
+        pid: start for pid, start in _State.own.items() if _is(processes.get(pid) or _process(pid), start)
+    }
     below: dict[int, list[int]] = {}
     for pid, each in processes.items():
         below.setdefault(each.parent, []).append(pid)
@@ -166,6 +177,17 @@ def _processes() -> dict[int, _Process]:
     for entry in os.listdir("/proc"):  # noqa: PTH208 - names are all that is needed
         if entry.isdecimal() and (process := _process(int(entry))) is not None:
             found[int(entry)] = process
+    return found
+
+
+async def _looked_through() -> dict[int, _Process]:
+    """As `_processes`, with a checkpoint after every few: other users may have any number of processes."""
+    found = {}
+    for index, entry in enumerate(os.listdir("/proc")):  # noqa: PTH208 - names are all that is needed
+        if entry.isdecimal() and (process := _process(int(entry))) is not None:
+            found[int(entry)] = process
+        if index % _AT_ONCE == _AT_ONCE - 1:
+            await trio.lowlevel.checkpoint()
     return found
 
 

@@ -86,6 +86,24 @@ def test_daemon_is_killed_whatever_it_left(depth: int) -> None:
     """)
 
 
+def test_look_at_many_processes_lets_other_tasks_run() -> None:
+    run("""
+        turns = 0
+        async def other():
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+        listdir = os.listdir
+        os.listdir = lambda path: [*listdir(path), *["1"] * 6400]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await orphans.kill()
+            assert turns >= 100, turns
+            nursery.cancel_scope.cancel()
+    """)
+
+
 def test_descendants_of_an_orphan_are_killed_too() -> None:
     run("""
         process, pid = await start(daemon(4, stay=True))
