@@ -17,8 +17,10 @@ from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
 from rt.remote import gate as gate_module
 from rt.remote.gate import curve_options
 from rt.remote.handshake import shake_hands
+from rt.remote.peer import Peer, PeerTable
 from rt.remote.socket import Socket, mend_files
 from rt.remote.stations import StationSide
+from rt.remote.time_budget import TimeBudget
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -105,6 +107,40 @@ async def test_a_station_with_its_key_calls_and_listens(place: Place) -> None:
             assert await client.call.greet("robot") == "hello robot"
             assert (await listener.recv())[1] == b"a line"
     assert (place.gate.counters.admitted, place.gate.counters.refused) == (2, 0)
+
+
+async def test_costly_lookups_delay_connections_and_refuse_none(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = 0.0
+    looks: list[float] = []
+    all_looked = trio.Event()
+    original = PeerTable.peer_of
+
+    def look(table: PeerTable, accepted: socket.socket) -> Peer:
+        nonlocal used
+        looks.append(trio.current_time())
+        if len(looks) == 8:
+            all_looked.set()
+        with table.budget.spend():
+            used += 0.3
+        return original(table, accepted)
+
+    monkeypatch.setattr(PeerTable, "peer_of", look)
+    context: Context = zmq.Context()
+    gate = Gate(Keyring(tmp_path / "keys"), context=context)
+    gate._peers.budget = TimeBudget(1.0, timer=lambda: used)
+    router = Router(["tcp://127.0.0.1:*"], [f"ipc://{tmp_path}/back"], context=context, gate=gate)
+    await nursery.start(gate.run)
+    await nursery.start(router.run)
+    port = int(router.frontends[0].rpartition(":")[2])
+    with trio.fail_after(30), contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        await all_looked.wait()
+    # 2.1 s of processor time before the last look, and a budget of one second for each second.
+    assert looks[-1] - looks[0] >= 0.9
+    assert gate.refusals.counts == {}
 
 
 async def test_a_socket_file_needs_no_key(place: Place) -> None:

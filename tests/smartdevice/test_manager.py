@@ -30,6 +30,7 @@ from rt.protocol.message import (
     Ping,
     SubReq,
 )
+from rt.remote.peer import CROWDED, ENDED, Peer, PeerTable
 from rt.smartdevice.emulator import connect_emulated
 from rt.smartdevice.link import StreamLink
 
@@ -302,6 +303,25 @@ async def test_a_virtual_device_connects_over_tcp(robot: Robot) -> None:
     robot.nursery.start_soon(connect_emulated, board.device, "127.0.0.1", port)
     await until(lambda: board.device.uid in robot.manager.devices)
     assert robot.manager.devices[board.device.uid].link.name.startswith("tcp://127.0.0.1:")
+
+
+async def test_virtual_device_is_refused_while_lookups_take_too_long(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+
+    def look(table: PeerTable, accepted: trio.socket.SocketType) -> Peer:
+        looks.append(accepted)
+        table.budget._left = -1e9
+        return Peer("127.0.0.1", None, trusted=False)
+
+    monkeypatch.setattr(PeerTable, "peer_of", look)
+    (listener,) = await robot.nursery.start(robot.manager.open_virtual_devices, "tcp://127.0.0.1:0")
+    for _ in range(3):
+        async with await trio.open_tcp_stream(*listener.socket.getsockname()) as stream:
+            assert await stream.receive_some() == b""
+    assert len(looks) == 1
+    assert robot.manager._refusals.counts == {ENDED: 1, CROWDED: 2}
 
 
 CLAIM = """
