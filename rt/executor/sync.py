@@ -25,7 +25,7 @@ from rt import log
 from rt.errors import ExecutionError
 from rt.executor.fork import is_forked
 from rt.executor.lease import NOT_RETURNING, LeaseKeeper
-from rt.executor.team import is_team_file
+from rt.executor.team import is_team_file, passed_team_code
 
 GRACE = 0.03
 """How long after its limit (s) a function may take to end before the lease on the devices runs out."""
@@ -33,6 +33,8 @@ _RETRY = 0.001
 _REPEAT = 0.05
 _REPORT_INTERVAL = 1.0
 _MAX_TIMEOUTS = 2
+_HANDLER = "a signal handler"
+"""What else of the team's code runs in the main thread between two calls."""
 _ITIMER_REAL = signal.ITIMER_REAL
 _SIGALRM = signal.SIGALRM
 _set_signal = signal.signal
@@ -131,6 +133,11 @@ class SyncExecutor:
                 self._execute(run)
             except (ExecutionError, StopRun, TimeLimitError) as reason:
                 error = None if isinstance(reason, StopRun) else reason
+            except BaseException as reason:
+                if not passed_team_code(reason, self.team):
+                    raise
+                self._report(reason, _HANDLER)
+                error = ExecutionError(f"{_HANDLER} of the team's code failed: the mode ends")
             finally:
                 self._current = None
                 if run.keeper is not None and not (run.hold and error is None and not run.stopped.is_set()):

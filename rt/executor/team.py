@@ -25,6 +25,11 @@ def is_team_file(filename: str, folder: str) -> bool:
     )
 
 
+def passed_team_code(error: BaseException, folder: str) -> bool:
+    """Whether an error passed through code of the team, whose folder is given."""
+    return any(is_team_file(frame.f_code.co_filename, folder) for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
 def where(error: BaseException, path: Path) -> tuple[str, int]:
     """The file and line of the innermost frame of the team's code that an error passed through."""
     frames = _frames(error, path)

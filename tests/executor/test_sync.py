@@ -224,6 +224,32 @@ def test_the_lease_is_held_while_main_runs_and_given_up_at_the_end(team: Team, k
     assert not keeper.table.holders()
 
 
+def test_an_error_of_a_signal_handler_between_two_calls_ends_the_mode(team: Team) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError
+
+    def main() -> None:
+        identity = threading.main_thread().ident
+        assert identity is not None
+        threading.Timer(0.1, signal.pthread_kill, (identity, signal.SIGUSR1)).start()
+
+    before = signal.signal(signal.SIGUSR1, fail)
+    try:
+        error = team.execute(Run([ExecutionRequest(main, timeout=30.0, periodic=True)], None))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert "a signal handler of the team's code failed" in str(error)
+    assert team.errors == [("a signal handler", ValueError)]
+
+
+def test_an_error_of_the_robot_itself_between_two_calls_is_not_the_teams(team: Team) -> None:
+    run = Run([ExecutionRequest(forever, periodic=True)], None)
+    run.stopped = None  # type: ignore[assignment]  # an error of rt
+    with pytest.raises(AttributeError):
+        team.execute(run)
+    assert team.errors == []
+
+
 def test_after_an_error_a_call_has_to_end_well_before_devices_move_again(team: Team, keeper: Any) -> None:
     held: list[bool] = []
 

@@ -169,6 +169,21 @@ def autonomous_main():
         "auto",
         (),
     ),
+    "a signal handler": (
+        f"""
+import os, signal
+def drive(*_):
+    raise ValueError("drive")
+def autonomous_setup():
+    {DRIVE}
+    signal.signal(signal.SIGUSR1, drive)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+def autonomous_main():
+    pass
+""",
+        "auto",
+        (),
+    ),
     "a task of an action": (
         f"""
 import trio
