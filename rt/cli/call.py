@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -10,8 +9,8 @@ import click
 from rt.cli import candidates, link, methods
 from rt.cli.away import Away, away_options
 from rt.cli.number import Number
-from rt.cli.options import click_options
-from rt.config import Loaded
+from rt.cli.options import Loader, click_options
+from rt.cli.stopping import Target, find_target
 from rt.errors import RemoteCallError
 
 HELP = """\
@@ -52,7 +51,7 @@ _ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
 @away_options
 @click_options("instance", load=False)
 def command(  # noqa: PLR0917 - click passes them by name
-    loaded: Callable[[], Loaded],
+    loaded: Loader,
     away: Away | None,
     method: str,
     args: tuple[str, ...],
@@ -93,7 +92,11 @@ def command(  # noqa: PLR0917 - click passes them by name
     if helping or listing or not method:
         link.run(loaded().config, show, away=away)
     else:
-        _print(short, link.run(loaded().config, call, away=away))
+        target = find_target(loaded, is_here=away is None) if short in _AT_ONCE else Target(loaded().config)
+        _print(short, link.run(target.config, call, away=away))
+        if target.trouble:
+            robot = f"robot {target.config.instance!r}" if away is None else "robot"
+            click.echo(f"rt: {target.trouble}; {short} was sent to the {robot} all the same", err=True)
 
 
 async def _look(robot: link.Link, wanted: str | None) -> dict[str, dict[str, Any]]:

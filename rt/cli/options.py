@@ -13,6 +13,7 @@ import click
 
 from rt import config
 from rt.cli import candidates
+from rt.errors import ConfigError
 
 DEBUG = "rt.debug"
 """Where the context keeps whether tracebacks are wanted."""
@@ -27,8 +28,8 @@ Function = Callable[..., Any]
 class Loader(Protocol):
     """Loads the configuration when it is called."""
 
-    def __call__(self, *, set_from_afar: bool = True) -> config.Loaded:
-        """Load it, perhaps without what is kept of options that were set."""
+    def __call__(self, *, set_from_afar: bool = True, only_flags: bool = False) -> config.Loaded:
+        """Load it, perhaps without what is kept of options that were set, or from the flags and RT_INSTANCE alone."""
 
 
 def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> Callable[[Function], Function]:
@@ -54,7 +55,7 @@ def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> 
             file = arguments.pop("config_file", None)
             flags = {name: arguments.pop(name) for name in chosen}
 
-            def loader(*, set_from_afar: bool = True) -> config.Loaded:
+            def loader(*, set_from_afar: bool = True, only_flags: bool = False) -> config.Loaded:
                 root = context.find_root()
                 inherited = {name: value for name, value in root.params.items() if name in config.OPTIONS}
                 given = {name: value for name, value in flags.items() if value not in {None, ()}}
@@ -62,6 +63,8 @@ def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> 
                 if ignore_file:
                     env = {name: value for name, value in os.environ.items() if name != "RT_CONFIG"}
                     where = {"env": env, "cwd": Path(os.devnull), "set_from_afar": False}
+                if only_flags:
+                    where = {"env": _usable_instance(), "cwd": Path(os.devnull), "set_from_afar": False}
                 loaded = config.load(flags={**inherited, **given}, **where)
                 context.meta[DEBUG] = loaded.config.debug
                 return loaded
@@ -82,6 +85,17 @@ def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> 
         )(decorated)
 
     return decorate
+
+
+def _usable_instance() -> dict[str, str]:
+    """RT_INSTANCE, as an environment, if it names an instance."""
+    option = config.OPTIONS["instance"]
+    env = {option.env: os.environ[option.env]} if option.env in os.environ else {}
+    try:
+        config.load(env=env, cwd=Path(os.devnull), set_from_afar=False)
+    except ConfigError:
+        return {}
+    return env
 
 
 def _flag(option: config.Option) -> Callable[[Function], Function]:

@@ -10,7 +10,7 @@ import pytest
 import trio
 from support.board import Board
 from support.driving import DRIVE, commanding, driving, family, message, stays_still, with_motor
-from support.robot import PATIENCE, Robot
+from support.robot import COMMAND, PATIENCE, Robot
 
 pytestmark = pytest.mark.system
 
@@ -127,6 +127,56 @@ async def test_rt_call_stops_whatever_the_executor_does(
         assert await robot.wait() == 255
     else:
         assert await robot.call("mode") == "idle"
+    nursery.cancel_scope.cancel()
+
+
+WRONG_OPTIONS = {
+    "a file that is no TOML": ('left motor = "33"\n', {}),
+    "an option that there is not": ("exec_timeuot = 1\n", {}),
+    "a wrong value": ('log_level = "loud"\n', {}),
+    "ports that there are not": ("port_base = 65535\n", {}),
+    "another instance": ('instance = "another"\n', {}),
+    "an unknown variable": ("", {"RT_TYPO": "1"}),
+    "a wrong variable": ("", {"RT_LOG_LEVEL": "loud"}),
+    "a variable that names no instance": ("", {"RT_INSTANCE": "../x"}),
+}
+
+
+@pytest.mark.parametrize("command", ["idle", "estop"])
+@pytest.mark.parametrize("wrong", WRONG_OPTIONS)
+async def test_rt_call_stops_whatever_the_options_are(
+    robot: Robot, nursery: trio.Nursery, command: str, wrong: str
+) -> None:
+    board = await in_state(robot, nursery, "drives")
+    text, environment = WRONG_OPTIONS[wrong]
+    robot.write("rt.toml", text)
+    done = await trio.run_process(
+        [*COMMAND, "call", command],
+        cwd=robot.folder / "empty",
+        env=robot.environment | environment,
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{command} was sent to the robot {robot.name!r} all the same" in done.stderr.decode()
+    await stays_still(board, await board.stops())
+    if command == "estop":
+        assert await robot.wait() == 255
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_stop_for_a_robot_that_a_flag_names_is_for_no_other(robot: Robot, nursery: trio.Nursery) -> None:
+    await in_state(robot, nursery, "drives")
+    done = await trio.run_process(
+        [*COMMAND, "--instance", "another", "call", "idle"],
+        cwd=robot.folder / "empty",
+        env=robot.environment,
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no robot runs as 'another'" in done.stderr.decode()
+    assert await robot.call("mode") == "auto"
     nursery.cancel_scope.cancel()
 
 
