@@ -1,5 +1,6 @@
 """`rt emulate-dev`: Smart Devices that are not there."""
 
+import contextlib
 import functools
 import secrets
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
+import msgspec
 import trio
 
 from rt import log
@@ -17,14 +19,16 @@ from rt.cli.known import known_devices
 from rt.cli.number import Number
 from rt.cli.options import click_options
 from rt.config import Config, Loaded
-from rt.errors import DeviceError
-from rt.instance import Instance
+from rt.errors import DeviceError, InstanceAbsentError, RemoteCallError
+from rt.instance import Instance, running
 
 if TYPE_CHECKING:
     from rt.smartdevice.emulator import EmulatedDevice
     from rt.smartdevice.faults import Fault, Faults
 
 _SEED_BITS = 32
+_ASK_TIMEOUT = 5.0
+"""How long a robot may take to say where its virtual devices connect (s): it may just have been started."""
 
 HELP = """\
 Emulate Smart Devices that connect to a robot over TCP until Ctrl-C, or on serial ports.
@@ -34,6 +38,8 @@ sensor that is given a value keeps it.
 
 \b
 rt emulate-dev left_motor polar-bear@1..64 'limit-switch:{"switch0": true}'
+
+They connect to the robot that runs as --instance, whatever its ports are; --port-base or --dev-vsd-addr name another address.
 
 With --pty there is a line PATH NAME UID for each port on stdout. A robot opens those that dev_ports matches:
 
@@ -82,6 +88,8 @@ def command(
     from rt.smartdevice.faults import parse_faults
 
     config = loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
+    is_served = on_pty or folder is not None
+    address = config.dev_vsd_addr if is_served or _is_given(loaded) else _robot_address(loaded.config)
     log.configure(level=config.log_level, fmt="pretty", app="emulate-dev")
     emulated = _devices(devices, config, wave=wave)
     faults = parse_faults(fault_texts)
@@ -92,12 +100,67 @@ def command(
         click.echo(f"{count} with {' '.join(f'--fault {fault}' for fault in faults)} --seed {seed}", err=True)
         plans = functools.partial(_plan, faults, seed)
     names = {int(uid): name for name, uid in config.dev_name.items()}
-    if on_pty or folder is not None:
+    if is_served:
         play = functools.partial(_serve, emulated, plans, _paths(folder, emulated, names))
     else:
-        play = functools.partial(_connect, emulated, plans, config.dev_vsd_addr)
+        play = functools.partial(_connect, emulated, plans, address)
     # Told to end or not, no link to a port stays behind.
     trio.run(run_until_signal, play)
+
+
+def _is_given(loaded: Loaded) -> bool:
+    """Whether a flag or a variable says where the devices connect; rt.toml may be that of another robot."""
+    origins = (loaded.origins[name] for name in ("port_base", "dev_vsd_addr"))
+    return any(origin.startswith(("--", "RT_")) for origin in origins)
+
+
+def _robot_address(config: Config) -> str:
+    """Where virtual devices connect to the robot of an instance; if it does not run, what the options say.
+
+    Args:
+        config: The options, addresses not yet resolved.
+
+    Raises:
+        DeviceError: The robot does not answer, or it does not run and another robot has that address.
+    """
+    instance = Instance.locate(config.instance)
+    if instance.holder() is not None:
+        address = _ask_address(config)
+        if not address:
+            raise DeviceError(
+                f"the robot {config.instance!r} does not say where devices connect: try again in a moment, or name its"
+                " --port-base",
+                instance=config.instance,
+            )
+        return address
+    address = config.resolved(instance.directory).dev_vsd_addr
+    for other in running():
+        theirs = _ask_address(msgspec.structs.replace(config, instance=other))
+        if theirs and urlsplit(theirs).port == urlsplit(address).port:
+            raise DeviceError(
+                f"no robot runs as {config.instance!r}, and {address} is the address of {other!r}: use"
+                f" --instance {other}, or start {config.instance!r} first, or name its --port-base",
+                address=address,
+            )
+    return address
+
+
+def _ask_address(config: Config) -> str:
+    """What the robot of an instance says; nothing if it does not answer."""
+    from rt.cli import link
+
+    async def ask(robot: link.Link) -> str:
+        with contextlib.suppress(RemoteCallError):
+            return str(
+                await robot.client.issue_call(
+                    "get_option", "dev_vsd_addr", address="broker-service", timeout=_ASK_TIMEOUT
+                )
+            )
+        return ""
+
+    with contextlib.suppress(InstanceAbsentError):  # it has ended meanwhile
+        return str(link.run(config, ask))
+    return ""
 
 
 def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[EmulatedDevice]":

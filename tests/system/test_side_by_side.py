@@ -1,11 +1,15 @@
 """Two robots on one machine do not hear one another."""
 
+import contextlib
 import signal
+import subprocess
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
 from support.robot import Device, Robot
 
+from rt.instance import Instance
 from rt.protocol import control
 from rt.protocol.control import GamepadState
 from rt.remote import DatagramNode
@@ -59,3 +63,46 @@ async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(robot: Ro
         driver.cancel_scope.cancel()
     await theirs.written(duty_cycle=0.0, since=since)
     assert await robot.call("mode") == "idle"
+
+
+async def test_emulated_devices_connect_to_the_robot_that_is_named(robot: Robot, neighbour: Robot) -> None:
+    neighbour.environment["XDG_RUNTIME_DIR"] = robot.environment["XDG_RUNTIME_DIR"]
+    neighbour.instance = Instance.locate(neighbour.name, neighbour.environment)
+    await robot.start()
+    # What the options of this folder say is the address of the first robot, whichever is named.
+    robot.write("rt.toml", f"port_base = {robot.port_base}\n")
+    done = await robot.command("emulate-dev", "--instance", neighbour.name, "polar-bear@2")
+    assert done.returncode == 1
+    address = f"tcp://127.0.0.1:{robot.port_base + 4}"
+    assert f"no robot runs as {neighbour.name!r}, and {address} is the address of {robot.name!r}: use" in done.stderr
+
+    await neighbour.start()
+    async with emulating(robot, "--instance", neighbour.name, "polar-bear@2"):
+        await neighbour.said("the Smart Device is connected", uid=str(12 << 72 | 2))
+    async with emulating(robot, "--instance", neighbour.name, "--port-base", str(robot.port_base), "polar-bear@3"):
+        await robot.said("the Smart Device is connected", uid=str(12 << 72 | 3))
+    robot.write("rt.toml", f"port_base = {neighbour.port_base}\n")
+    async with emulating(robot, "polar-bear@4"):
+        await robot.said("the Smart Device is connected", uid=str(12 << 72 | 4))
+    connected = [entry["uid"] for entry in robot.log if entry["event"] == "the Smart Device is connected"]
+    assert connected == [str(12 << 72 | 3), str(12 << 72 | 4)]
+    assert await robot.stop() == 0
+    assert await neighbour.stop() == 0
+
+
+@contextlib.asynccontextmanager
+async def emulating(robot: Robot, *arguments: str) -> AsyncIterator[None]:
+    """Run `rt emulate-dev` in the folder of a robot."""
+    process = await trio.lowlevel.open_process(
+        robot.arguments("emulate-dev", *arguments),
+        cwd=robot.folder / "empty",
+        env=robot.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            process.terminate()
+            await process.wait()
