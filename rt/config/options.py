@@ -159,7 +159,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int,
         _about(
             _CODE,
-            "how often within 10 s code that is late may be cut off from the devices until its mode ends",
+            "how often within 10 s code that is late or fails may be cut off from the devices until its mode ends",
             ge=1,
             le=1000,
         ),

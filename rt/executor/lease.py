@@ -128,11 +128,22 @@ class LeaseKeeper:
             self._release()
 
     def restart(self) -> None:
-        """Give the lease up, so that every device is disabled, and begin another with the next renewal. Any thread."""
+        """Give the lease up because team code failed, and begin another with the next renewal. Any thread.
+
+        Every device is disabled. It counts as a cut-off if the lease was held.
+        """
         if is_forked():
             return
         with self._lock:
-            self._release()
+            self._fail()
+
+    def fail(self) -> None:
+        """Withdraw because a call of team code failed; it counts as a cut-off if the lease was held. Any thread."""
+        if is_forked():
+            return
+        with self._lock:
+            self._until = -math.inf
+            self._fail()
 
     def cut_off(self, reason: str) -> None:
         """Withdraw because the team's code was late, and count it. Any thread."""
@@ -222,9 +233,16 @@ class LeaseKeeper:
         else:
             self._end(f"{_STOOD_STILL} after {gap:.1f} s without a sign of life; start the mode again")
 
-    def _count(self, reason: str) -> None:
-        """Log a cut-off; end the mode if it is one too many."""
-        self._log.error(reason)
+    def _fail(self) -> None:
+        was_held = self._holding
+        self._release()
+        if was_held:
+            self._count()
+
+    def _count(self, reason: str = "") -> None:
+        """Count a cut-off, and log it unless its reason is logged elsewhere; end the mode if it is one too many."""
+        if reason:
+            self._log.error(reason)
         if self._cutoffs.add(monotonic()):
             self._end("the team's code was cut off again and again; start the mode again")
 

@@ -228,7 +228,7 @@ class SyncExecutor:
         except BaseException as error:  # noqa: BLE001 - whatever team code raises, SystemExit too, ends its call alone
             run.failures += 1
             if run.keeper is not None:
-                run.keeper.withdraw()
+                run.keeper.fail()
             self._report(error, _name(request))
             return error
         finally:

@@ -188,6 +188,29 @@ def test_a_restart_disables_and_begins_another_lease(bench: Bench) -> None:
     assert not bench.ended
 
 
+def test_code_that_fails_again_and_again_ends_the_mode(bench: Bench) -> None:
+    for count in range(1, CUTOFFS + 1):
+        bench.run(0.5)
+        assert bench.moves
+        bench.keeper.fail()
+        assert not bench.moves
+        assert bool(bench.ended) == (count == CUTOFFS)
+    assert "again and again" in bench.ended[0]
+    bench.run(0.5)
+    assert not bench.moves
+
+
+def test_actions_that_fail_together_are_one_cut_off(bench: Bench) -> None:
+    bench.run(1)
+    for _ in range(2 * CUTOFFS):
+        bench.keeper.restart()
+    assert not bench.ended
+    for _ in range(2 * CUTOFFS):
+        bench.keeper.fail()
+    bench.run(0.5)
+    assert bench.moves
+
+
 def test_a_lapse_that_the_device_process_saw_is_begun_again(bench: Bench) -> None:
     bench.run(1)
     bench.table.beat()

@@ -332,6 +332,34 @@ def autonomous_main():
     if threading.active_count() < 60:
         threading.Thread(target=spin, daemon=True).start()
 """,
+    "fails again and again": """
+calls = 0
+def autonomous_main():
+    global calls
+    calls += 1
+    DRIVE
+    if calls % 3 == 0:
+        1 / 0
+""",
+    "starts an action that fails": """
+async def act():
+    DRIVE
+    await Actions.sleep(0.1)
+    1 / 0
+def autonomous_main():
+    if not Actions.is_running(act):
+        Actions.run(act)
+""",
+    "starts a thread that fails": """
+import threading, time
+def drive():
+    DRIVE
+    time.sleep(0.1)
+    1 / 0
+def autonomous_main():
+    if not any(each.name == "drive" for each in threading.enumerate()):
+        threading.Thread(target=drive, name="drive").start()
+""",
     "matches a pattern for long": """
 import re
 def autonomous_main():
