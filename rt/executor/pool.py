@@ -15,6 +15,7 @@ from rt.errors import ExecutionError
 from rt.supervisor.child import Child
 from rt.supervisor.life import Restart, Start, State, Stop
 from rt.supervisor.spec import ChildStatus
+from rt.supervisor.table import AT_REST
 from rt.supervisor.tree import Supervisor
 
 EXECUTOR: Final = "executor"
@@ -49,10 +50,10 @@ class ExecutorPool:
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
         self._executor = supervisor.child(EXECUTOR)
         self._standby = supervisor.child(STANDBY)
         self._busy: dict[Child, int | None] = {}
+        self._standby_due = False
         self._news = trio.Event()
 
     async def acquire(self) -> Assignment:
@@ -81,9 +82,9 @@ class ExecutorPool:
         raise ExecutionError(f"no process can run the team's code: the executor is {status.state} ({status.reason})")
 
     def prepare_next(self) -> None:
-        """Have a process for the next mode while the executor is busy."""
-        if self._executor in self._busy:
-            self._standby.feed(Start("the executor runs a mode"))
+        """Start the standby if the executor is busy; one that is just being stopped starts when it has ended."""
+        self._standby_due = self._executor in self._busy
+        self.look()
 
     async def ended(self, assignment: Assignment, *, within: float) -> None:
         """Wait so long (s) for the process of a mode to end; until its supervisor has seen it if it has ended."""
@@ -103,6 +104,7 @@ class ExecutorPool:
         child, pid = assignment
         if child in self._busy and self._busy[child] == pid:
             del self._busy[child]
+            self._standby_due = False
             if child is self._standby:
                 child.feed(Stop(reason))
             elif child.status.pid == pid:
@@ -115,11 +117,14 @@ class ExecutorPool:
             self.look()
 
     def look(self) -> None:
-        """Wake who waits for a process, and end a standby that is not needed."""
+        """Wake the tasks that wait for a process, and start or stop the standby if that is due."""
         self._news.set()
         self._news = trio.Event()
         if self._executor.status.ready and not self._busy and self._standby.status.state in _ALIVE:
             self._standby.feed(Stop("the executor is ready"))
+        elif self._standby_due and self._standby.status.state in AT_REST:
+            self._standby_due = False  # a standby that fails for good is not started again in this mode
+            self._standby.feed(Start("the executor runs a mode"))
 
     def _free(self) -> Child | None:
         for child in (self._executor, self._standby):
