@@ -59,15 +59,20 @@ async def test_each_hostile_call_is_answered_once_and_shortly(made: Made, monkey
     handler, names = made
     wire = Wire()
     service = Service(wire, handler)
-    decode, lengths = rpc.decode, list[int]()
+    decode, decode_raw, lengths = rpc.decode, rpc.decode_raw, list[int]()
 
     def watched(data: bytes) -> rpc.Envelope:
         lengths.append(len(data))
         return decode(data)
 
+    def watched_raw(data: bytes) -> rpc.Request | rpc.Notification:
+        lengths.append(len(data))
+        return decode_raw(data)
+
     async with trio.open_nursery() as nursery:
         await nursery.start(service.run)
         monkeypatch.setattr("rt.remote.service.rpc.decode", watched)
+        monkeypatch.setattr("rt.remote.service.rpc.decode_raw", watched_raw)
         for method, route in service._routes.items():
             for what, payload in payloads(method, names, SIZES):
                 lengths.clear()
