@@ -169,6 +169,13 @@ def test_stamp_of_zero_is_never_a_lease(prefix: str, monkeypatch: pytest.MonkeyP
         assert not table.fresh()
         assert table.holders() == []
         assert not table.slot(0).renew()
+        # A lease that began and was released has a stamp of zero too, and no other reason not to count.
+        table.slot(0).begin()
+        table.slot(0).release()
+        assert not table.fresh()
+        assert table.holders() == []
+        assert not table.held
+        assert not table.slot(0).renew()
 
 
 def test_stamps_are_of_the_clock_that_goes_on_while_the_machine_is_suspended() -> None:
