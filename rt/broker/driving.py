@@ -13,6 +13,7 @@ import trio
 from rt import log
 from rt.broker.commander import HANDOVER, Arbiter, Refusal, Sender
 from rt.broker.driver import SILENCE, Driver, State
+from rt.buffer.lease import Bar
 from rt.errors import RemoteCallError
 from rt.log.throttle import Throttle, Write
 from rt.protocol.control import GamepadState
@@ -101,6 +102,7 @@ class Driving:
         self._forgetters: list[Callable[[], None]] = []
         self._log = log.get_logger()
         self._was_silent = False
+        self._absence = Bar.DRIVER
         self._refusals = Throttle(
             "station",
             burst=1,
@@ -116,6 +118,18 @@ class Driving:
     def is_live(self) -> bool:
         """Whether what the driver sends may move the robot."""
         return self.driver.is_live
+
+    @property
+    def bar(self) -> Bar:
+        """Why the driver moves nothing, as the log of the device process states it; `Bar.NONE` while it is live."""
+        match self.driver.state:
+            case State.LIVE:
+                return Bar.NONE
+            case State.WAITING:
+                return Bar.HELD
+            case State.ABSENT:
+                return self._absence
+        return Bar.DRIVER
 
     @property
     def is_present(self) -> bool:
@@ -195,7 +209,7 @@ class Driving:
             before = self.driver.state
             self.arbiter.release(now)
             self._log.warning("control released: the key is revoked", station=commander.name)
-            self._leave(before)
+            self._leave(before, Bar.RELEASED)
         refusal = self.arbiter.judge(sender, now)
         if refusal is not None:
             warn = self._log.warning
@@ -208,7 +222,7 @@ class Driving:
         before = self.driver.state
         if self.arbiter.accept(sender, trio.current_time()):
             self._note_handover(self._log.info, "control taken", station=sender.name)
-            self._leave(before)
+            self._leave(before, Bar.TAKEN)
 
     def update(self, states: Mapping[int, GamepadState]) -> None:
         """Take in an admitted update that is stored."""
@@ -246,7 +260,7 @@ class Driving:
             former=former.name if former else None,
             by=_text(caller.peer),
         )
-        self._leave(before)
+        self._leave(before, Bar.TAKEN)
 
     def release_control(self, caller: Caller) -> None:
         """Free control for the next station that sends.
@@ -264,7 +278,7 @@ class Driving:
         former = self.arbiter.release(now)
         if former is not None:
             self._note_handover(self._log.warning, "control released", station=former.name, by=_text(caller.peer))
-        self._leave(before)
+        self._leave(before, Bar.RELEASED)
 
     def report(self) -> CommanderReport:
         """The state, as `commander` answers it."""
@@ -299,8 +313,9 @@ class Driving:
             raise RemoteCallError(f"name the station that takes control; {_names(waiting)}")
         return candidates[0]
 
-    def _leave(self, before: State) -> None:
-        """End the control of a driver: what its gamepads said last must not be read any more."""
+    def _leave(self, before: State, absence: Bar) -> None:
+        """End the control of a driver for a reason: what its gamepads said last must not be read any more."""
+        self._absence = absence
         self.driver.leave()
         self._settle(before)
         for forget in self._forgetters:

@@ -50,7 +50,7 @@ SLOTS = SEATS
 ALL_MARKS: Final = (1 << 256) - 1
 """The bitmap of every mark that there can be."""
 
-_MAGIC = b"rtlease\x06"
+_MAGIC = b"rtlease\x07"
 _SEAT = 0x0F
 _WORD = (1 << 64) - 1
 _NUMBER_SHIFT = 4
@@ -72,10 +72,20 @@ class Bar(enum.IntEnum):
     """Emergency stop; final."""
     STOPPING = 4
     """The robot is being stopped; final."""
-    DAMAGED = 5
+    TAKEN = 5
+    """The mode needs a driver, and another station has taken control."""
+    RELEASED = 6
+    """The mode needs a driver, and control was released."""
+    HELD = 7
+    """The mode needs a driver, and a stick or a button of a gamepad that joined is not at rest."""
+    MODE = 8
+    """A mode has begun, while which no visitor moves devices."""
+    DAMAGED = 9
     """The shared memory was overwritten, so that the table holds no bar that there is; final."""
 
 
+DRIVER_BARS: Final = frozenset({Bar.DRIVER, Bar.TAKEN, Bar.RELEASED, Bar.HELD})
+"""Why a mode that needs a driver waits for one."""
 _FINAL: Final = frozenset({Bar.ESTOP, Bar.STOPPING, Bar.DAMAGED})
 
 

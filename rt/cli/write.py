@@ -2,11 +2,18 @@
 
 The rule of this module: what it writes moves a device only under a lease of its own, which ends with the command however that
 happens; then the device process disables what it moved. A device that leaves is not driven again when it comes back.
+
+One commander at a time drives: the command is refused while a mode runs, and ends when one begins, since a motor that two write to
+jerks. Of two commands, the second is refused at the same device.
 """
 
+import contextlib
+import fcntl
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -29,11 +36,16 @@ SEND_TIMEOUT: Final = 2.0
 """How long the device process may take to send the values, and to disable the device in the end (s)."""
 _LOOK_INTERVAL: Final = 1.0
 _PAUSE: Final = 0.01
+_ENDED: Final = {
+    Bar.MODE: "a mode has begun, and the team's code drives now",
+    Bar.ESTOP: "emergency stop",
+    Bar.STOPPING: "the robot is being stopped",
+}
 
 HELP = f"""\
 Write parameters of a device and let it act on them until Ctrl-C; then it is disabled. VALUE is a number, true or false.
 
-{UID_HELP} If the team's code writes to the same device, the newest value counts.
+{UID_HELP} While a mode runs the team's code drives, and this is refused; it ends when a mode begins.
 
 \b
 rt write left_motor duty_cycle=0.25
@@ -68,9 +80,10 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
 
         async def drive() -> None:
             with trio.move_on_after(seconds):
-                await driver.drive(values, lambda: _watch(devices, device))
+                await driver.drive(values, lambda: _watch(devices, device), lambda: _require_idle(robot))
 
-        await run_until_signal(drive)
+        with _claimed(robot.instance.directory, device):
+            await run_until_signal(drive)
         if driver.disabled:
             click.echo(f"{device.name} is disabled")
         else:
@@ -80,6 +93,40 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
             )
 
     link.run(loaded.config, show, part=link.Part.VISITOR)
+
+
+@contextlib.contextmanager
+def _claimed(directory: Path, device: Device) -> Iterator[None]:
+    """Be the only command that writes to a device, for as long as this process lives at most.
+
+    Raises:
+        DeviceError: Another command writes to it.
+    """
+    with (directory / f"write-{device.uid}.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            pid = file.read().strip()
+            raise DeviceError(
+                f"another `rt write`{f', process {pid},' if pid else ''} drives {device.name}: end it first",
+                uid=str(device.uid),
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}")
+        file.flush()
+        yield
+
+
+async def _require_idle(robot: link.Link) -> None:
+    """Refuse to write while a mode runs.
+
+    Raises:
+        DeviceError: One does.
+    """
+    mode = await robot.client.issue_call("mode", address="executor-service", timeout=SEND_TIMEOUT)
+    if mode != "idle":
+        raise DeviceError(f"the robot is in {mode}, and the team's code drives: `rt call idle` first", mode=mode)
 
 
 def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
@@ -126,8 +173,21 @@ class _Driver:
         self._doorbell = doorbell
         self._end = end
 
-    async def drive(self, values: dict[str, Any], watch: Callable[[], Awaitable[None]]) -> None:
-        """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled."""
+    async def drive(
+        self,
+        values: dict[str, Any],
+        watch: Callable[[], Awaitable[None]],
+        check: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    ) -> None:
+        """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled.
+
+        Args:
+            values: By parameter.
+            watch: Waits for the end.
+            check: Raises if nothing may be written now; called before the lease begins, and again before the values are written, since
+                a mode may have begun meanwhile.
+        """
+        await check()
         disables = self._device.buffer.counters.disables
         if not self._lease.begin():
             why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
@@ -136,7 +196,9 @@ class _Driver:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_lease)
+                await check()
                 await self._write(values)
+                nursery.start_soon(self._watch_disables, self._device.buffer.counters.disables)
                 await watch()
                 nursery.cancel_scope.cancel()
         finally:
@@ -150,6 +212,21 @@ class _Driver:
                     await trio.sleep(_PAUSE)
                 self.disabled = True
 
+    async def _watch_disables(self, before: int) -> None:
+        """Wait until the device is disabled while the lease is held.
+
+        Raises:
+            DeviceError: It was: this command drives it no more.
+        """
+        buffer = self._device.buffer
+        while self._lease.held and buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
+            await trio.sleep(_LOOK_INTERVAL)
+        if self._lease.held and buffer.valid:
+            raise DeviceError(
+                f"{self._device.name} was disabled by another command, such as `rt call disable`",
+                uid=str(self._device.uid),
+            )
+
     async def _keep_lease(self) -> None:
         """Renew the lease, for ever.
 
@@ -160,7 +237,7 @@ class _Driver:
             await trio.sleep(RENEW_INTERVAL)
             if not self._lease.renew():
                 why = (
-                    "the robot was told to stop"
+                    _ENDED.get(self._lease.cause, "the robot was told to stop")
                     if self._lease.revoked
                     else f"this command did not run for {TIMEOUT:g} s; start it again to continue"
                 )

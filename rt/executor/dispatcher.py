@@ -16,7 +16,8 @@ import trio
 
 from rt import log
 from rt.buffer import Doorbell, LeaseTable
-from rt.buffer.lease import Bar
+from rt.buffer.bells import FIRST_VISITOR_SEAT
+from rt.buffer.lease import SLOTS, Bar
 from rt.errors import DeviceError, ExecutionError, RemoteProtocolError
 from rt.executor import commands
 from rt.executor.commands import Mode, Requests, RequestSpec
@@ -112,6 +113,10 @@ class Driver(Protocol):
     @property
     def is_live(self) -> bool:
         """Whether what the driver sends may move the robot."""
+
+    @property
+    def bar(self) -> Bar:
+        """Why the driver moves nothing, as the log of the device process states it; `Bar.NONE` while it is live."""
 
     def begin(self) -> str | None:
         """Begin a mode that the driver commands; what a person has to do before it moves anything, or None."""
@@ -319,6 +324,7 @@ class Dispatcher(Handler):
             await trio.lowlevel.checkpoint()  # `idle` may have come meanwhile, or the process ended
             session.require()
             self._session = session
+            self._end_visitors()
             self._hint = self.driver.begin() if self.driver is not None and self._driven_by_gamepad(mode) else None
             self._permit(session)
             self._log.info("mode began", mode=mode.name.lower(), code=session.path)
@@ -355,8 +361,9 @@ class Dispatcher(Handler):
         """Let a mode move devices, unless its driver is silent."""
         if self._closed:
             return
-        if self._driven_by_gamepad(session.mode) and not (self.driver is not None and self.driver.is_live):
-            self._leases.bar(session.seat, Bar.DRIVER)
+        bar = Bar.DRIVER if self.driver is None else self.driver.bar
+        if self._driven_by_gamepad(session.mode) and bar is not Bar.NONE:
+            self._leases.bar(session.seat, bar)
             self._doorbell.ring()
         else:
             self._leases.unbar(session.seat)
@@ -369,6 +376,12 @@ class Dispatcher(Handler):
         self._leases.revoke_all()
         for seat in SEATS.values():
             self._leases.bar(seat, Bar.IDLE)
+        self._doorbell.ring()
+
+    def _end_visitors(self) -> None:
+        """End the leases of commands such as `rt write`: a device that a mode and a command write would move to and fro."""
+        for seat in range(FIRST_VISITOR_SEAT, SLOTS):
+            self._leases.revoke_slot(seat, Bar.MODE)
         self._doorbell.ring()
 
     def _leave(self, session: _Session) -> None:

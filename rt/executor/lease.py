@@ -21,7 +21,7 @@ import trio
 
 from rt import log
 from rt.buffer import Doorbell, Lease
-from rt.buffer.lease import TIMEOUT, Bar
+from rt.buffer.lease import DRIVER_BARS, TIMEOUT
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor.cutoff import CutoffCounter
 from rt.executor.fork import is_forked
@@ -212,7 +212,7 @@ class LeaseKeeper:
             self._holding = False
             if not self._lease.revoked:
                 self._count(_LATE if now - before >= TIMEOUT else _ROOT_LATE)
-            elif self._lease.cause is not Bar.DRIVER:
+            elif self._lease.cause not in DRIVER_BARS:
                 self._end(STOPPED)
             if self._closed:
                 return

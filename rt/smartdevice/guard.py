@@ -19,7 +19,7 @@ import trio
 from rt import log
 from rt.buffer import LeaseTable
 from rt.buffer.bells import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
-from rt.buffer.lease import ALL_MARKS, SLOTS, Bar, Holder, seats_of
+from rt.buffer.lease import ALL_MARKS, DRIVER_BARS, SLOTS, Bar, Holder, seats_of
 from rt.log.throttle import Throttle
 
 _ENDED_ITSELF: Final = "it has ended"
@@ -29,6 +29,10 @@ _REVOKED: Final = "the robot was told to stop"
 _BARRED: Final = {
     Bar.IDLE: "the mode has ended",
     Bar.DRIVER: "the driver's station is silent",
+    Bar.TAKEN: "control was taken over",
+    Bar.RELEASED: "control was released",
+    Bar.HELD: "a gamepad joined whose sticks were not at rest",
+    Bar.MODE: "a mode has begun",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
     Bar.DAMAGED: "the shared memory was overwritten",
@@ -37,7 +41,16 @@ _SILENT: Final = "it gave no sign of life for 0.1 s"
 _ROOTLESS: Final = "the robot's main process does not answer"
 _STOPPING: Final = "this process stops"
 _ORDERLY: Final = frozenset(
-    {_ENDED_ITSELF, _FAILED, _REPLACED, _REVOKED, _STOPPING, _BARRED[Bar.IDLE], _BARRED[Bar.STOPPING]}
+    {
+        _ENDED_ITSELF,
+        _FAILED,
+        _REPLACED,
+        _REVOKED,
+        _STOPPING,
+        _BARRED[Bar.IDLE],
+        _BARRED[Bar.STOPPING],
+        _BARRED[Bar.MODE],
+    }
 )
 _SLACK: Final = 0.0005
 """How much later than a stamp's expiry the guard looks, in s: a look that comes too early has to be repeated."""
@@ -45,7 +58,9 @@ _SLACK: Final = 0.0005
 
 _BARRED_NOW: Final = {
     Bar.IDLE: "no mode is running",
-    Bar.DRIVER: "the mode waits for its driver: a gamepad has to send, and its sticks have to be at rest once",
+    **dict.fromkeys(
+        DRIVER_BARS, "the mode waits for its driver: a gamepad has to send, and its sticks have to be at rest once"
+    ),
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
     Bar.DAMAGED: "the shared memory was overwritten",
@@ -152,7 +167,7 @@ class SafetyGuard:
         current = self._leases.current()
         known = [holder for holder in current if marks >> holder.mark & 1]
         seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
-        for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, Bar.DRIVER, Bar.IDLE):
+        for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, *DRIVER_BARS, Bar.IDLE):
             if any(self._leases.bar_of(seat) is bar for seat in seats):
                 return _MODE_ENDED if bar is Bar.IDLE and known and marks != ALL_MARKS else _BARRED_NOW[bar]
         if marks == ALL_MARKS or not known:

@@ -18,6 +18,7 @@ from rt.broker.driver import SILENCE, State
 from rt.broker.driving import COMPLAINT_INTERVAL, ControlRefusedError, sender_of
 from rt.broker.gamepads import GamepadFeed
 from rt.buffer import BufferStore
+from rt.buffer.lease import Bar
 from rt.errors import RemoteCallError, RemoteProtocolError
 from rt.protocol.control import NEUTRAL, GamepadState, Stamp
 from rt.remote.caller import LOCAL, Caller, SourceAddress
@@ -288,6 +289,38 @@ async def test_a_revoked_key_ends_control(
     feed.feed({0: NEUTRAL}, sender=red)
     assert (feed.driving.report().commander, feed.driving.is_live, stick(feed)) == ("red", True, 0.0)
     assert [live for live, _ in heard] == [True, False, True]
+
+
+async def test_each_way_to_lose_the_driver_has_its_reason(
+    feed: GamepadFeed, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(feed.run)
+    driving = feed.driving
+    revoked: set[str] = set()
+    driving.is_revoked = revoked.__contains__
+    bars: list[Bar] = []
+    driving.listen(lambda live, _reason: None if live else bars.append(driving.bar))
+    blue, red = sender_of(station("blue")), sender_of(station("red"))
+
+    async def live(sender: Sender) -> None:
+        await trio.sleep(0.02)
+        feed.feed({0: NEUTRAL}, sender=sender)
+        assert (driving.is_live, driving.bar) == (True, Bar.NONE)
+
+    await live(blue)
+    driving.take_control(station("red"))
+    await live(red)
+    driving.release_control(station("red"))
+    await live(blue)
+    feed.feed({1: PUSHED}, sender=blue)
+    feed.feed({1: NEUTRAL}, sender=blue)
+    await live(blue)
+    revoked.add("blue")
+    with contextlib.suppress(ControlRefusedError):
+        feed.feed({0: PUSHED}, sender=red)
+    await live(red)
+    await trio.sleep(SILENCE + 0.1)
+    assert bars == [Bar.TAKEN, Bar.RELEASED, Bar.HELD, Bar.RELEASED, Bar.DRIVER]
 
 
 async def test_who_may_take_and_release_control(feed: GamepadFeed, autojump_clock: MockClock) -> None:

@@ -142,7 +142,7 @@ def test_directory_overwritten_with_anything(
             memory.use()
 
 
-@pytest.mark.parametrize("bar", [6, 255, 1 << 32, (1 << 64) - 1])
+@pytest.mark.parametrize("bar", [max(Bar) + 1, 255, 1 << 32, (1 << 64) - 1])
 def test_wild_bar_is_damage(memory: Memory, bar: int) -> None:
     assert memory.table.is_sound()
     memory.table.bars[3] = bar

@@ -11,7 +11,7 @@ import trio
 
 from rt.buffer import Doorbell, LeaseTable
 from rt.buffer.bells import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
-from rt.buffer.lease import SLOTS, Bar
+from rt.buffer.lease import DRIVER_BARS, SLOTS, Bar
 from rt.errors import DeviceError, ExecutionError
 from rt.executor import commands, dispatcher
 from rt.executor.commands import Go, Loaded, Mode, Over, Prepare, Refused, RequestSpec
@@ -80,7 +80,12 @@ class Driver:
 
     def __init__(self) -> None:
         self.is_live = False
+        self.absence = Bar.DRIVER
         self.refusal: str | None = None
+
+    @property
+    def bar(self) -> Bar:
+        return Bar.NONE if self.is_live else self.absence
 
     def begin(self) -> str | None:
         return None if self.is_live else "no gamepad is connected"
@@ -346,6 +351,31 @@ async def test_teleop_cannot_drive_without_a_driver(prefix: str) -> None:
         await stage.dispatcher.idle()
         stage.drive(live=True)
         assert not stage.drives(EXECUTOR_SEAT), "a driver alone begins no mode"
+
+
+@pytest.mark.parametrize("absence", sorted(DRIVER_BARS))
+async def test_teleop_is_barred_for_the_reason_of_the_driver(prefix: str, absence: Bar) -> None:
+    async with open_stage(prefix, needs_driver=True) as stage:
+        stage.drive(live=True)
+        await stage.begin("teleop")
+        stage.driver.absence = absence
+        stage.drive(live=False)
+        lease = stage.leases.slot(EXECUTOR_SEAT)
+        assert (lease.bar, lease.cause) == (absence, absence)
+        stage.drive(live=True)
+        assert stage.drives(EXECUTOR_SEAT)
+
+
+async def test_a_mode_that_begins_ends_the_leases_of_commands(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        visitors = [stage.leases.slot(seat) for seat in range(FIRST_VISITOR_SEAT, SLOTS)]
+        stage.leases.beat()
+        for seat, visitor in enumerate(visitors, FIRST_VISITOR_SEAT):
+            stage.leases.unbar(seat)
+            assert visitor.begin()
+        await stage.begin()
+        assert not any(visitor.renew() for visitor in visitors)
+        assert {visitor.cause for visitor in visitors} == {Bar.MODE}
 
 
 async def test_autonomous_needs_no_driver(prefix: str) -> None:

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from rt.buffer import Doorbell, LeaseTable, lease
 from rt.buffer.bells import EXECUTOR_SEAT
-from rt.buffer.lease import TIMEOUT, Bar
+from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor import lease as module
 from rt.executor.lease import GAP_LIMIT, HANDOVER, LeaseKeeper
@@ -148,9 +148,10 @@ def test_what_the_root_has_ended_stays_ended(bench: Bench) -> None:
     assert not bench.moves
 
 
-def test_a_silent_driver_suspends_the_lease(bench: Bench) -> None:
+@pytest.mark.parametrize("bar", sorted(DRIVER_BARS))
+def test_an_absent_driver_suspends_the_lease(bench: Bench, bar: Bar) -> None:
     bench.run(1)
-    bench.table.bar(EXECUTOR_SEAT, Bar.DRIVER)
+    bench.table.bar(EXECUTOR_SEAT, bar)
     bench.run(30)
     assert not bench.moves
     assert not bench.ended

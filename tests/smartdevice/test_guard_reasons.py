@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from rt.buffer import LeaseTable
 from rt.buffer.bells import EXECUTOR_SEAT, STANDBY_SEAT
-from rt.buffer.lease import ALL_MARKS, Bar
+from rt.buffer.lease import ALL_MARKS, DRIVER_BARS, Bar
 from rt.smartdevice.guard import SafetyGuard
 
 
@@ -17,7 +17,11 @@ def reasons(events: list[Any]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("bar", "part"),
-    [(Bar.IDLE, "no mode is running"), (Bar.DRIVER, "waits for its driver"), (Bar.ESTOP, "emergency stop")],
+    [
+        (Bar.IDLE, "no mode is running"),
+        (Bar.ESTOP, "emergency stop"),
+        *((bar, "waits for its driver") for bar in sorted(DRIVER_BARS)),
+    ],
 )
 @pytest.mark.parametrize("known", [True, False])
 def test_barred_writes_are_dropped_for_the_reason_of_the_bar(prefix: str, bar: Bar, part: str, known: bool) -> None:
@@ -118,3 +122,23 @@ def test_writes_of_a_mode_that_has_ended_are_dropped_for_that_reason(prefix: str
         guard.dropped("line", 1, 1 << table.mark(0))
     assert [event["reason"] for event in events if "disabled" in event["event"]] == ["the mode has ended"]
     assert reasons(events) == ["the mode has ended, and no mode is running"]
+
+
+@pytest.mark.parametrize(
+    ("bar", "reason"),
+    [
+        (Bar.DRIVER, "the driver's station is silent"),
+        (Bar.TAKEN, "control was taken over"),
+        (Bar.RELEASED, "control was released"),
+        (Bar.HELD, "a gamepad joined whose sticks were not at rest"),
+    ],
+)
+def test_devices_are_disabled_for_what_happened_to_the_driver(prefix: str, bar: Bar, reason: str) -> None:
+    with LeaseTable.open(prefix) as table, capture_logs() as events:
+        guard = SafetyGuard(table, lambda _ended, _moved: None)
+        table.beat()
+        table.slot(EXECUTOR_SEAT).begin()
+        assert guard.open
+        table.bar(EXECUTOR_SEAT, bar)
+        guard.look()
+    assert [event["reason"] for event in events] == [reason]

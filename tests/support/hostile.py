@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from rt.buffer import Doorbell, LeaseTable
+from rt.buffer.lease import Bar
 from rt.config import Config
 from rt.executor.dispatcher import Dispatcher
 from rt.executor.pool import ExecutorPool
@@ -187,6 +188,7 @@ class _OtherDriver:
     """A driver who is in control, so that no call starts a process."""
 
     is_live = False
+    bar = Bar.DRIVER
 
     def begin(self) -> str | None:
         return None

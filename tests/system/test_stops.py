@@ -238,27 +238,26 @@ async def test_idle_ends_what_a_command_moves(robot: Robot, nursery: trio.Nurser
     nursery.cancel_scope.cancel()
 
 
-async def test_idle_ends_what_several_commands_and_a_mode_move(robot: Robot, nursery: trio.Nursery) -> None:
-    board = await driving(robot, CODE["drives"])
-    others = [Board(2), Board(3)]
-    for other in others:
+async def test_idle_ends_what_several_commands_move(robot: Robot, nursery: trio.Nursery) -> None:
+    boards = [await with_motor(robot, ""), Board(2), Board(3)]
+    for other in boards[1:]:
         await robot.plug_pty(other)
-    await robot.connected(*others)
-    async with (
-        commanding(robot, "write", str(others[0].uid), "duty_cycle=0.7") as first,
-        commanding(robot, "write", str(others[1].uid), "duty_cycle=-0.7") as second,
-    ):
-        for each in others:
-            await each.moves()
-        assert board.moving
+    await robot.connected(*boards[1:])
+    async with contextlib.AsyncExitStack() as stack:
+        commands = [
+            await stack.enter_async_context(commanding(robot, "write", str(board.uid), f"duty_cycle={value}"))
+            for board, value in zip(boards, (0.7, -0.7, 0.3), strict=True)
+        ]
+        for board in boards:
+            await board.moves()
         await robot.call("idle")
-        for each in (board, *others):
-            await each.stops()
-        for command in (first, second):
+        for board in boards:
+            await board.stops()
+        for command in commands:
             assert TOLD in await message(command)
             assert await command.wait() == 1
-    for each in (board, *others):
-        await stays_still(each, each.pulses[-1][1])
+    for board in boards:
+        await stays_still(board, board.pulses[-1][1])
     nursery.cancel_scope.cancel()
 
 

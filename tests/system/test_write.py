@@ -2,14 +2,15 @@
 
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 from support.robot import PATIENCE, Device, Robot
 
-from rt.protocol.message import DevDisable, DevWrite
+from rt.protocol.message import DevDisable
 
 pytestmark = pytest.mark.system
 
@@ -120,23 +121,89 @@ async def test_a_motor_that_is_unplugged_is_not_driven_again_when_it_is_back(rob
     assert motor.writes(since) == 0
 
 
-async def test_the_end_of_the_command_stops_nothing_that_the_teams_code_drives(robot: Robot, motor: Device) -> None:
-    robot.write(
-        "studentcode.py",
-        "def autonomous_setup():\n    pass\n\ndef autonomous_main():\n    Robot.write('motor', 'duty_cycle', 0.75)\n",
-    )
+PROGRAM = """
+def autonomous_main():
+    Robot.write('motor', 'duty_cycle', 0.75)
+
+teleop_main = autonomous_main
+
+def forward():
+    Robot.write('motor', 'duty_cycle', 0.75)
+"""
+EXECUTED = ("execute", [{"func": "forward", "periodic": True}])
+
+
+@pytest.mark.parametrize("mode", [("auto",), ("teleop",), EXECUTED], ids=lambda mode: mode[0])
+async def test_a_mode_refuses_the_command_at_every_device(robot: Robot, motor: Device, mode: tuple[Any, ...]) -> None:
+    robot.write("studentcode.py", PROGRAM)
     other = Device("polar-bear", 9)
     await robot.plug_tcp(other)
     await robot.connected(other)
-    await robot.call("auto")
+    await robot.call(*mode)
     await motor.written(duty_cycle=0.75)
-    async with writing(robot, str(other.uid), "duty_cycle=0.5") as command:
+    name, since = await robot.call("mode"), len(motor.messages)
+    for uid in ("motor", str(other.uid)):
+        done = await robot.command("write", uid, "duty_cycle=-0.5", "--seconds", "1")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == f"rt: the robot is in {name}, and the team's code drives: `rt call idle` first\n"
+    await motor.written(since, duty_cycle=0.75)
+    assert not any(isinstance(message, DevDisable) for message in motor.messages[since:])
+    assert other.writes() == 0
+    await robot.call("idle")
+    done = await robot.command("write", "motor", "duty_cycle=-0.5", "--seconds", "0.1")
+    assert done.stdout.endswith("motor is disabled\n")
+
+
+async def ended_by(robot: Robot, motor: Device, end: Callable[[], Awaitable[Any]]) -> str:
+    """What a command says that something ends; again if a busy machine has kept it from running."""
+    while True:
+        async with writing(robot, "motor", "duty_cycle=-0.5") as command:
+            await command.line()
+            since = len(motor.messages)
+            await end()
+            assert await command.process.wait() == 1
+            await motor.disabled(since)
+            errors = await command.errors()
+            if "did not run for" not in errors:
+                return errors
+            await robot.call("idle")
+
+
+@pytest.mark.parametrize("mode", [("auto",), ("teleop",), EXECUTED], ids=lambda mode: mode[0])
+async def test_a_mode_that_begins_ends_the_command(robot: Robot, motor: Device, mode: tuple[Any, ...]) -> None:
+    robot.write("studentcode.py", PROGRAM)
+    errors = await ended_by(robot, motor, lambda: robot.call(*mode))
+    assert errors == "rt: motor was disabled: a mode has begun, and the team's code drives now\n"
+    await robot.said("disabled", reason="a mode has begun")
+    await motor.written(len(motor.messages), duty_cycle=0.75)
+
+
+async def test_the_command_says_that_another_one_has_disabled_its_device(robot: Robot, motor: Device) -> None:
+    errors = await ended_by(robot, motor, lambda: robot.call("disable", "motor"))
+    assert errors == "rt: motor was disabled by another command, such as `rt call disable`\n"
+
+
+async def test_of_two_commands_at_one_device_the_second_is_refused(robot: Robot, motor: Device) -> None:
+    other = Device("polar-bear", 9)
+    await robot.plug_tcp(other)
+    await robot.connected(other)
+    async with writing(robot, "motor", "duty_cycle=0.5") as command:
         await command.line()
-        mine, theirs = len(other.messages), len(motor.messages)
+        command.process.send_signal(signal.SIGSTOP)  # whatever the machine does, it does not end now
+        since = len(motor.messages)
+        for name in ("motor", str(motor.uid)):
+            done = await robot.command("write", name, "duty_cycle=-0.5")
+            assert (done.returncode, done.stdout) == (1, "")
+            assert "another `rt write`, process " in done.stderr
+            assert "drives motor: end it first" in done.stderr
+        done = await robot.command("write", str(other.uid), "duty_cycle=0.25", "--seconds", "0.1")
+        assert done.stdout.endswith("is disabled\n")
+        await other.written(duty_cycle=0.25)
+        assert motor.writes(since) == 0
         command.process.kill()
-        await other.disabled(mine)
-    await motor.until(lambda message: isinstance(message, DevWrite), len(motor.messages))
-    assert not any(isinstance(message, DevDisable) for message in motor.messages[theirs:])
+        await command.process.wait()
+    done = await robot.command("write", "motor", "duty_cycle=0.5", "--seconds", "0.1")
+    assert done.stdout.endswith("motor is disabled\n")
 
 
 MISTAKES = {
