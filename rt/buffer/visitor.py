@@ -14,6 +14,7 @@ import array
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -28,12 +29,14 @@ from rt.buffer.doorbell import Doorbell
 from rt.buffer.lease import Bar, LeaseTable
 from rt.errors import DeviceBufferError, RemoteProtocolError
 from rt.instance import is_file
+from rt.ownership import user
 from rt.protocol import structs
 
 NAME: Final = "visitors.sock"
 _MESSAGE_SIZE: Final = 64
 _ANSWER_TIMEOUT: Final = 5.0
 _BACKLOG: Final = 16
+_CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred of unix(7)
 _INT: Final = array.array("i").itemsize
 
 
@@ -192,6 +195,7 @@ async def _asked(directory: Path, request: Request) -> AsyncIterator[tuple[Welco
         try:
             with trio.fail_after(_ANSWER_TIMEOUT):
                 await connection.connect(str(directory / NAME))
+                _refuse_stranger(connection, directory)
                 await connection.send(msgspec.msgpack.encode(request))
                 message, ancillary, _, _ = await connection.recvmsg(
                     _MESSAGE_SIZE, socket.CMSG_SPACE((SEATS + 2) * _INT)
@@ -207,6 +211,17 @@ async def _asked(directory: Path, request: Request) -> AsyncIterator[tuple[Welco
         except (OSError, RemoteProtocolError) as error:
             raise DeviceBufferError(f"the robot in {directory} receives no visitors: {error}") from error
         yield welcome, fds
+
+
+def _refuse_stranger(connection: trio.socket.SocketType, directory: Path) -> None:
+    """Refuse a desk of another user: its shared memory is not that of a robot of this user.
+
+    Raises:
+        DeviceBufferError: The process that listens belongs to another user; says to whom.
+    """
+    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if uid not in {0, os.geteuid()}:
+        raise DeviceBufferError(f"the robot in {directory} belongs to {user(uid)}: run rt as that user")
 
 
 def _prefix(arena: int) -> str:

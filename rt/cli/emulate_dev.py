@@ -21,6 +21,7 @@ from rt.cli.options import click_options
 from rt.config import Config, Loaded
 from rt.errors import DeviceError, InstanceAbsentError, RemoteCallError
 from rt.instance import Instance, running
+from rt.ownership import planted_by, user
 
 if TYPE_CHECKING:
     from rt.smartdevice.emulator import EmulatedDevice
@@ -215,6 +216,8 @@ def _paths(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DeviceError(f"--pty-dir {folder}: {error.strerror}", path=str(folder)) from error
+    if (uid := planted_by(folder)) is not None:
+        raise DeviceError(f"--pty-dir {folder} belongs to {user(uid)}: use another directory", path=str(folder))
     paths: dict[EmulatedDevice, Path | None] = {}
     for device in emulated:
         name = names.get(device.uid, label(device.peripheral.name, device.uid))

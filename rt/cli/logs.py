@@ -26,6 +26,7 @@ from rt.errors import ConfigError
 from rt.instance import Instance
 from rt.instance.log_place import log_path, marked
 from rt.instance.logread import MAX_LINE
+from rt.ownership import planted_by, user
 from rt.protocol.logevent import LEVELS
 from rt.remote.address import get_connection
 from rt.supervisor.output import LineCutter
@@ -109,6 +110,8 @@ async def _show_robot(
         if file is None or not await trio.Path(file).exists():
             why = f"{file} does not exist; `rt run` writes it" if file else "the option log_file is empty"
             raise ConfigError(f"there is no log file of {instance.name!r}: {why}")
+        if (uid := planted_by(file)) is not None:
+            raise ConfigError(f"{file} belongs to {user(uid)}: it is no log of your robot; remove it", file=str(file))
         await printer.file(file, older=True)
         if not only_past:
             click.echo(f"rt: no robot runs as {instance.name!r}: this was its file {file}", err=True)

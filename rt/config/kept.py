@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from rt.errors import ConfigError
+from rt.ownership import planted_by, user
 
 ORIGIN = "set_option"
 """What `rt config` shows as the origin of such a value."""
@@ -64,6 +65,8 @@ def read(directory: Path | None) -> Kept:
     if directory is None:
         return {}
     path = directory / FILE_NAME
+    if (uid := planted_by(path)) is not None:
+        raise _bad(path, f"belongs to {user(uid)}")
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -92,6 +95,8 @@ def write(directory: Path | None, kept: Kept) -> None:
         # What is longer would not be read at the next start, and the robot would not start.
         raise ConfigError(f"{ORIGIN}: all that is set would be longer than {MOST_BYTES >> 10} KiB: set it in rt.toml")
     path = directory / FILE_NAME
+    if (uid := planted_by(path)) is not None:
+        raise ConfigError(f"{path} belongs to {user(uid)}: remove it; nothing was changed", file=str(path))
     fresh = directory / f".{FILE_NAME}.{secrets.token_hex(4)}"
     try:
         if not kept:

@@ -19,7 +19,7 @@ import trio
 from rt.app import Application, ChildSettings
 from rt.config.load import FILE_NAME
 from rt.config.team_code import removed_directory
-from rt.errors import ExecutionError
+from rt.errors import ConfigError, ExecutionError
 from rt.executor.actions import AsyncExecutor
 from rt.executor.lease import LeaseKeeper
 from rt.executor.main_thread import STOP_LIMIT
@@ -129,7 +129,10 @@ class ExecutorProcess:
     def _is_outdated(self) -> bool:
         from rt.instance import Instance  # of the root: only a wrong name needs it here
 
-        holder = Instance(self._settings.config.instance, Path(self._settings.directory)).holder()
+        try:
+            holder = Instance(self._settings.config.instance, Path(self._settings.directory)).holder()
+        except ConfigError:  # the directory was replaced meanwhile
+            return False
         return holder is not None and holder.started_before(FILE_NAME)
 
     async def _show_life(self) -> None:

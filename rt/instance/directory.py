@@ -3,6 +3,9 @@
 The directory holds what lives as long as the robot: sockets, and the file ``pid``, on which the robot keeps a lock. The rule
 of this module: the lock alone says whether a robot runs; what the file says is only for people, and everything else that is
 found without a lock is the remains of a killed robot and is swept.
+
+Invariant: a lock counts only in a directory of this user; what another user has put in its place is refused, and never asked, read or
+connected to.
 """
 
 import contextlib
@@ -22,6 +25,7 @@ import msgspec
 from rt.errors import ConfigError, InstanceAbsentError, InstanceBusyError
 from rt.instance import leftovers
 from rt.limits import explain
+from rt.ownership import user
 
 MAX_DIRECTORY = 74
 """The longest path of a directory in bytes: a socket address has room for 107, and a socket's name takes up to 32."""
@@ -81,7 +85,7 @@ class Instance:
         It is ``$XDG_RUNTIME_DIR/rt/NAME``, else ``/run/rt/NAME`` where we may write there, else ``/tmp/rt-UID/NAME``.
 
         Raises:
-            ConfigError: The name is not allowed, or the path is too long for the sockets in it.
+            ConfigError: The name is not allowed, the path is too long for the sockets in it, or XDG_RUNTIME_DIR is another user's.
         """
         if not _NAME.fullmatch(name):
             allowed = "1 to 32 of A-Z a-z 0-9 _ . - and no leading dot"
@@ -103,8 +107,13 @@ class Instance:
         return self.directory / name
 
     def holder(self) -> Holder | None:
-        """Who runs as this instance, or None. Takes the lock for a moment, which a starting robot waits out."""
+        """Who runs as this instance, or None. Takes the lock for a moment, which a starting robot waits out.
+
+        Raises:
+            ConfigError: The directory belongs to another user, or is a link.
+        """
         try:
+            self.verify()
             with self.path("pid").open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -113,10 +122,26 @@ class Instance:
             return None
         return None
 
+    def verify(self) -> None:
+        """Refuse a directory that another user has put in the place of this one; one that does not exist is fine.
+
+        Raises:
+            ConfigError: The directory or the one that it is in belongs to another user, or is a link; says whose it is.
+        """
+        base = self.directory.parent
+        for path in (base, self.directory):
+            try:
+                _verify(path, foreign_root=path == base == _RUN)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            except OSError as error:
+                raise ConfigError(f"cannot look at {path}: {error.strerror}", directory=str(path)) from None
+
     def require(self) -> Holder:
         """Who runs as this instance.
 
         Raises:
+            ConfigError: The directory belongs to another user, or is a link.
             InstanceAbsentError: Nobody; says how to start a robot.
         """
         holder = self.holder()
@@ -265,9 +290,17 @@ class Instance:
 
 
 def running(base: Path | None = None) -> list[str]:
-    """The names of our robots that run, sorted; ``base`` is where their directories are, if elsewhere than usual."""
-    pids = (_base(os.environ) if base is None else base).glob("*/pid")
-    return sorted(pid.parent.name for pid in pids if Instance(pid.parent.name, pid.parent).holder())
+    """The names of our robots that run, sorted; ``base`` is where their directories are, if elsewhere than usual.
+
+    Directories of other users are left out.
+    """
+    names: list[str] = []
+    with contextlib.suppress(ConfigError):
+        for pid in (_base(os.environ) if base is None else base).glob("*/pid"):
+            with contextlib.suppress(ConfigError):
+                if Instance(pid.parent.name, pid.parent).holder():
+                    names.append(pid.parent.name)
+    return sorted(names)
 
 
 def is_file(path: Path, before: os.stat_result) -> bool:
@@ -281,6 +314,7 @@ def is_file(path: Path, before: os.stat_result) -> bool:
 def _base(env: Mapping[str, str]) -> Path:
     runtime = env.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/") and os.access(runtime, os.W_OK | os.X_OK):
+        _verify_runtime(Path(runtime))
         return Path(runtime) / "rt"
     if os.access(_RUN if _RUN.exists() else _RUN.parent, os.W_OK | os.X_OK):
         return _RUN
@@ -309,14 +343,30 @@ def _make_private(directory: Path) -> None:
         raise ConfigError(f"cannot use {error.filename}: {error.strerror}", directory=str(directory)) from None
 
 
+def _verify_runtime(path: Path) -> None:
+    """Refuse an XDG_RUNTIME_DIR in which another user could put directories in the place of ours."""
+    info = path.stat()
+    if info.st_uid not in {0, os.geteuid()}:
+        raise ConfigError(
+            f"XDG_RUNTIME_DIR is {path}, which belongs to {user(info.st_uid)}: unset it, or run rt as that user",
+            directory=str(path),
+        )
+    if info.st_mode & stat.S_IWOTH and not info.st_mode & stat.S_ISVTX:
+        raise ConfigError(
+            f"XDG_RUNTIME_DIR is {path}, which every user may write: close it with `chmod 700 {path}`",
+            directory=str(path),
+        )
+
+
 def _verify(path: Path, *, foreign_root: bool) -> None:
     info = path.lstat()
     if not stat.S_ISDIR(info.st_mode):
         raise ConfigError(
-            f"{path} is a link or a file where a directory of ours should be: remove it", directory=str(path)
+            f"{path} is a link or a file of {user(info.st_uid)} where a directory of ours should be: remove it",
+            directory=str(path),
         )
     if info.st_uid != os.geteuid() and not (foreign_root and info.st_uid == 0):
         raise ConfigError(
-            f"{path} belongs to user {info.st_uid}: remove it, or set XDG_RUNTIME_DIR to a directory of yours",
+            f"{path} belongs to {user(info.st_uid)}: remove it, run rt as that user, or set XDG_RUNTIME_DIR to a directory of yours",
             directory=str(path),
         )

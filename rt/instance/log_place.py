@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from rt.instance.directory import Instance
+
 AUTO = "auto"
 """What an option says that leaves the place to rt."""
 _MARK = "log"
@@ -50,7 +52,12 @@ def mark(directory: Path, file: Path) -> None:
 
 
 def marked(directory: Path) -> Path | None:
-    """The file that the robot of an instance directory keeps its log in, or None if it keeps none."""
+    """The file that the robot of an instance directory keeps its log in, or None if it keeps none.
+
+    Raises:
+        ConfigError: The directory belongs to another user, or is a link.
+    """
+    Instance(directory.name, directory).verify()
     try:
         return (directory / _MARK).readlink()
     except OSError:

@@ -8,11 +8,14 @@ Invariant: only the robot's user and root can read the files, those of earlier v
 """
 
 import contextlib
+import errno
 import os
 import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+from rt.ownership import planted_by, user
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -109,8 +112,10 @@ class LogFile:
         self._open()
 
     def _open(self) -> None:
+        _refuse_planted(self.path)
         _make_directory(self.path.parent)
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, FILE_MODE)
+        _refuse_planted(self.path)  # it may have been made just before it was opened
         _close_to_others(self._fd)
         info = os.fstat(self._fd)
         self._regular = stat.S_ISREG(info.st_mode)
@@ -143,6 +148,17 @@ class LogFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _refuse_planted(path: Path) -> None:
+    """Refuse a file that another user has placed where the log is to be, as in /tmp: that user could read the log, or redirect it.
+
+    Raises:
+        PermissionError: It belongs to another user; says to whom.
+    """
+    uid = planted_by(path)
+    if uid is not None:
+        raise PermissionError(errno.EACCES, f"it belongs to {user(uid)}; choose another log_file", str(path))
 
 
 def _make_directory(path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rt.errors import ConfigError
+from rt.ownership import planted_by
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -132,6 +133,12 @@ def check_directory(path: Path) -> None:
         return
     except OSError as error:
         raise ConfigError(f"{path} cannot be used for keys: {error.strerror}", path=str(path)) from None
+    owner = info.st_uid if info.st_uid not in {0, os.geteuid()} else planted_by(path)
+    if owner is not None:
+        raise ConfigError(
+            f"{path} holds keys and belongs to another user (uid {owner}): start rt as that user, or `chown` it",
+            path=str(path),
+        )
     if not stat.S_ISDIR(info.st_mode):
         raise ConfigError(f"{path} should be the directory of the keys and is a file: move it away", path=str(path))
     if stat.S_IMODE(info.st_mode) & 0o077:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from rt.ownership import planted_by, user
+
 _KERNEL_NAMES = "/dev/tty"
 _UDEV_NAMES = "/dev/serial/"
 _WILD = frozenset("*?[")
@@ -73,7 +75,8 @@ class PortFilter:
         """Return the ports that count at this moment, each under the path of its device."""
         names: dict[str, set[str]] = {}
         for path in _paths(self.patterns):
-            names.setdefault(os.path.realpath(path), set()).add(path)
+            if not _is_planted(path):
+                names.setdefault(os.path.realpath(path), set()).add(path)
         if self.usb_ids:
             for device, usb_id in self.usb_ttys().items():
                 if usb_id in self.usb_ids:
@@ -128,6 +131,9 @@ class PortFilter:
             found: What `find` has returned.
         """
         usb = self.usb_ttys()
+        for path in _paths(self.patterns):
+            if _is_planted(path):
+                yield path, f"it belongs to {user(planted_by(Path(path)) or 0)}, who has put it there in advance"
         denied = {os.path.realpath(path) for path in _paths(self.denied)}
         named = {os.path.realpath(path) for path in _paths(self.patterns)}
         for device in sorted({*map(os.path.realpath, usb), *(denied & named)} - set(found)):
@@ -150,6 +156,11 @@ def _identity(path: str) -> tuple[int, ...]:
 def _paths(patterns: Iterable[str]) -> Iterator[str]:
     for pattern in patterns:
         yield from glob.iglob(pattern)  # noqa: PTH207 - the patterns are whole paths
+
+
+def _is_planted(path: str) -> bool:
+    """Whether another user has put a port where every user may make files."""
+    return not path.startswith((_KERNEL_NAMES, _UDEV_NAMES)) and planted_by(Path(path)) is not None
 
 
 def _is_announced(pattern: str) -> bool:

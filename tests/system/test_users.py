@@ -1,7 +1,9 @@
 """A whole robot and those who share its computer or its network: another user, and a station that means harm."""
 
 import json
+import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from support.board import Board
 from support.robot import PATIENCE, Device, Robot
 from support.stranger import UID, require_another_user, run_stranger, start_stranger
 
-from rt.errors import RemoteCallError
+from rt.errors import ConfigError, RemoteCallError
 from rt.keys import Bundle
 from rt.protocol import rpc
 from rt.protocol.control import GamepadState, encode_gamepads
@@ -125,6 +127,61 @@ async def test_many_sockets_of_another_user_keep_no_driver_away(robot: Robot) ->
         flood.kill()
         flood.communicate()
     await robot.said("a control datagram was dropped", reason="stranger")
+
+
+FALSE_ROBOT = """
+import fcntl
+place = sys.argv[1]
+os.makedirs(place)
+for each in (os.path.dirname(place), place):
+    os.chmod(each, 0o755)
+lock = open(place + "/pid", "w+")
+lock.write('{"pid": 1, "argv": ["rt", "run"]}')
+lock.flush()
+os.chmod(place + "/pid", 0o644)
+fcntl.flock(lock, fcntl.LOCK_EX)
+router = zmq.Context().socket(zmq.ROUTER)
+router.bind(f"ipc://{place}/router-frontend.sock")
+os.chmod(place + "/router-frontend.sock", 0o777)
+print("started", flush=True)
+router.poll()
+print("asked", flush=True)
+"""
+"""Holds the lock of a robot, and listens where a robot does."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("call", "estop"),
+        ("call", "idle"),
+        ("write", "motor", "duty_cycle=0.5"),
+        ("devices",),
+        ("subscribe", "motor", "duty_cycle"),
+        ("ping",),
+        ("logs",),
+        ("logs", "--no-follow"),
+    ],
+    ids=" ".join,
+)
+async def test_command_believes_no_robot_of_another_user(robot: Robot, arguments: tuple[str, ...]) -> None:
+    require_another_user()
+    with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as shared:
+        os.chmod(shared, 0o1777)  # noqa: PTH101 - in no thread
+        robot.environment["XDG_RUNTIME_DIR"] = shared
+        place = f"{shared}/rt/{robot.name}"
+        false = await trio.to_thread.run_sync(lambda: start_stranger(FALSE_ROBOT, place))
+        try:
+            assert false.stdout is not None
+            assert await trio.to_thread.run_sync(false.stdout.readline) == "started\n"
+            done = await robot.command(*arguments)
+        finally:
+            false.kill()
+            said, _ = false.communicate()
+    assert done.returncode == ConfigError.EXIT_CODE, done.stdout + done.stderr
+    assert f"{shared}/rt belongs to user {UID}" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (done.stdout, said) == ("", "")
 
 
 async def test_directories_of_the_robot_are_closed_to_others(robot: Robot) -> None:
