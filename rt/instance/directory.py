@@ -366,7 +366,8 @@ def _verify(path: Path, *, foreign_root: bool) -> None:
             directory=str(path),
         )
     if info.st_uid != os.geteuid() and not (foreign_root and info.st_uid == 0):
+        other = "run rt as that user" if os.geteuid() == 0 else "set XDG_RUNTIME_DIR to a directory of yours"
         raise ConfigError(
-            f"{path} belongs to {user(info.st_uid)}: remove it, run rt as that user, or set XDG_RUNTIME_DIR to a directory of yours",
+            f"{path} belongs to {user(info.st_uid)}: have it removed, or {other}",
             directory=str(path),
         )
