@@ -3,9 +3,8 @@
 A process that commands devices holds a lease: a slot of this table, in which it stamps the time (`rt.buffer.clock`) again and
 again while it is sure of what it does. The device process checks the stamps right before it writes anything to a device. A lease
 whose stamp is older than ``TIMEOUT`` has lapsed: silence stops motion. The root gives a sign of life in the same table (``beat``);
-while that is too old, no command to stop would be heard, and no lease counts. An idle root stamps seldom, and often when it has
-seen that a lease is held; so the device process states when devices may begin to move (``arm``), rings the root, and accepts an
-older stamp only for ``ROOT_ARMED_TIMEOUT`` after that, and only one that the root made while it was idle. A stamp of zero or of the future never counts.
+while that is older than ``ROOT_TIMEOUT``, no command to stop would be heard, and no lease counts. The root stamps when it unbars a slot,
+and often from then on until all slots are barred again. A stamp of zero or of the future never counts.
 
 A lease that has ended does not continue. A holder begins a lease explicitly (`Lease.begin`), which gives it a serial number, and
 then renews it; a lease that lapsed or was revoked cannot be renewed, so its holder has to decide to begin another. The root revokes
@@ -20,7 +19,7 @@ Team code can write anything into the table. Whatever it holds, each look at it 
 only it writes with what it wrote (`LeaseTable.is_sound`). What the root orders does not depend on the table: it writes its words into
 memory of its own too (`ORDERS_SIZE`), which the device process has and commanders have not, and the device process reads them there.
 
-Invariant: every word has one writer. The holder writes stamp, process and serial number of its slot, the root what it revokes and
+Invariant: every word has one writer. The holder writes stamp, process, serial number and mark of its slot, the root what it revokes and
 bars, the device process which leases it saw lapse. Words are aligned 8 byte integers, which the machine reads and writes whole, so
 that the table needs no lock that a dead process could hold.
 """
@@ -29,7 +28,7 @@ import contextlib
 import ctypes
 import enum
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
 import msgspec
@@ -41,10 +40,8 @@ from rt.errors import DeviceBufferError
 
 TIMEOUT = 0.1
 """Age (s) at which a lease has lapsed."""
-ROOT_TIMEOUT = 1.5
-"""Age (s) of the root's sign of life at which no lease counts, until the root knows that devices may move."""
-ROOT_ARMED_TIMEOUT = 0.1
-"""The same age from then on, at the latest this time after devices could begin to move."""
+ROOT_TIMEOUT = 0.1
+"""Age (s) of the root's sign of life at which no lease counts."""
 SLOTS = SEATS
 """There is one for each seat; see `rt.buffer.bells`."""
 ALL_MARKS: Final = (1 << 256) - 1
@@ -57,7 +54,6 @@ _NUMBER_SHIFT = 4
 _NS = 1_000_000_000
 _TIMEOUT_NS = round(TIMEOUT * _NS)
 _ROOT_TIMEOUT_NS = round(ROOT_TIMEOUT * _NS)
-_ROOT_ARMED_NS = round(ROOT_ARMED_TIMEOUT * _NS)
 
 
 class Bar(enum.IntEnum):
@@ -241,6 +237,9 @@ class LeaseTable:
         memory: The table.
         orders: The memory of the root's words that only the root and the device process have, `ORDERS_SIZE` bytes; by default the words
             in the table are all that there is, as for commanders.
+
+    Attributes:
+        on_unbar: Called when the root has unbarred a slot, from when on it has to stamp often.
     """
 
     def __init__(self, memory: memoryview, orders: memoryview | None = None) -> None:
@@ -257,9 +256,8 @@ class LeaseTable:
         self._root = self._orders.beat
         self._visits = self._orders.visits
         self._magic = view[:8]
-        self._armed = 0
-        self._disarmed = 0
         self._written = self._shown.read()
+        self.on_unbar: Callable[[], None] = lambda: None
 
     @classmethod
     @contextlib.contextmanager
@@ -314,7 +312,7 @@ class LeaseTable:
         return self._visits.tolist()
 
     def beat(self) -> None:
-        """Stamp the root's sign of life; its event loop does so every 0.5 s, and every 0.02 s while a lease is held."""
+        """Stamp the root's sign of life; its event loop does so every 0.02 s while a lease may count, and else every 0.5 s."""
         self._write("beat", 0, boottime_ns())
 
     def _write(self, name: str, index: int, value: int) -> None:
@@ -326,15 +324,6 @@ class LeaseTable:
         """Whether the table holds what the root wrote; False if another process has overwritten it. Only the root asks."""
         return self._magic == _MAGIC and self._shown.read() == self._written
 
-    def arm(self) -> None:
-        """State that devices may move from now on; the device process rings the root then, which stamps more often."""
-        self._armed = boottime_ns()
-
-    def disarm(self) -> None:
-        """State that no device may move."""
-        self._armed = 0
-        self._disarmed = boottime_ns()
-
     @property
     def held(self) -> bool:
         """Whether a process renews a lease that was not ended, however silent the root is."""
@@ -343,7 +332,11 @@ class LeaseTable:
     def root_alive(self) -> bool:
         """Whether the root has given a sign of life lately."""
         beat = self._root[0]
-        return bool(beat and beat <= boottime_ns() < self._root_end(beat))
+        return bool(beat and beat <= boottime_ns() < beat + _ROOT_TIMEOUT_NS)
+
+    def may_count(self) -> bool:
+        """Whether a lease may count: a slot is not barred. Only the root asks."""
+        return not all(self._written.bars)
 
     def revoke_all(self) -> None:
         """End every lease, as for ``idle``: each holder has to begin another. Only the root does."""
@@ -373,7 +366,9 @@ class LeaseTable:
     def unbar(self, index: int) -> None:
         """Let leases of a slot count again, unless the bar is final. Only the root does."""
         if not self._is_final(index):
+            self.beat()
             self._write("bars", index, Bar.NONE)
+            self.on_unbar()
 
     def _is_final(self, index: int) -> bool:
         return self.bar_of(index) in _FINAL or self._written.bars[index] in _FINAL
@@ -405,7 +400,7 @@ class LeaseTable:
     def end(self) -> int:
         """When (ns of `rt.buffer.clock`) the first of the leases that count now ends if none is renewed; 0 if none counts."""
         ends = [self.stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
-        return min(*ends, self._root_end(self._root[0])) if ends else 0
+        return min(*ends, self._root[0] + _ROOT_TIMEOUT_NS) if ends else 0
 
     def remaining(self) -> float:
         """How long (s) the leases that count now do so if none is renewed, the shortest of them; 0 if none counts."""
@@ -430,14 +425,6 @@ class LeaseTable:
     def current(self) -> list[Holder]:
         """The present or last lease of each slot, whether it counts or not."""
         return [Holder(index, self.serials[index], self.pids[index]) for index in range(SLOTS)]
-
-    def _root_end(self, beat: int) -> int:
-        """Until when a stamp of the root counts."""
-        if beat <= self._disarmed or 0 < self._armed <= beat:
-            return beat + _ROOT_ARMED_NS  # of a root that stamps often
-        if not self._armed:
-            return beat + _ROOT_TIMEOUT_NS
-        return max(beat + _ROOT_ARMED_NS, min(beat + _ROOT_TIMEOUT_NS, self._armed + _ROOT_ARMED_NS))
 
     def _fresh_slots(self) -> list[int]:
         stamps = self.stamps.tolist()

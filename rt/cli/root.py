@@ -180,7 +180,7 @@ class Root:
         try:
             async with trio.open_nursery() as nursery:
                 # Before the children: without it no lease counts.
-                nursery.start_soon(beat, self._leases, self._bells, self._doorbell, self._verify_memory)
+                nursery.start_soon(beat, self._leases, self._doorbell, self._verify_memory)
                 desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
                 await nursery.start(desk.run)
                 nursery.start_soon(self._watch_directory, desk)

@@ -91,7 +91,6 @@ class SafetyGuard:
             pending writes it has to forget, and with that of the marks whose devices it has to disable: the same, or `ALL_MARKS`
             for every device if no lease is left; has to return at once.
         on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
-        ring_root: Rings the root, which then stamps its sign of life; called when the first lease has begun and when the last has ended.
         describe: Returns what the log says of the device of a port.
 
     Attributes:
@@ -103,13 +102,11 @@ class SafetyGuard:
         leases: LeaseTable,
         on_lapse: Callable[[int, int], None],
         on_allowed: Callable[[], None] = lambda: None,
-        ring_root: Callable[[], None] = lambda: None,
         describe: Callable[[str], dict[str, str]] = lambda port: {"port": port},
     ) -> None:
         self._leases = leases
         self._on_lapse = on_lapse
         self._on_allowed = on_allowed
-        self._ring_root = ring_root
         self._describe = describe
         self._log = log.get_logger()
         self._shut = False
@@ -162,14 +159,14 @@ class SafetyGuard:
 
     def _why(self, marks: int) -> str:
         """Why writes under leases with these marks may not pass at this moment."""
-        if not self._leases.root_alive():
-            return _ROOTLESS
         current = self._leases.current()
         known = [holder for holder in current if marks >> holder.mark & 1]
         seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
         for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, *DRIVER_BARS, Bar.IDLE):
             if any(self._leases.bar_of(seat) is bar for seat in seats):
                 return _MODE_ENDED if bar is Bar.IDLE and known and marks != ALL_MARKS else _BARRED_NOW[bar]
+        if not self._leases.root_alive():
+            return _ROOTLESS
         if marks == ALL_MARKS or not known:
             return _ENDED
         return self._why_not(known[0])
@@ -191,8 +188,6 @@ class SafetyGuard:
             self._lapse(ended)
         else:
             self._note_holders()
-            if not self._armed and self._leases.held and not self._leases.root_alive():
-                self._ring_root()  # the root stamps seldom while it knows of no lease
 
     def shut(self) -> None:
         """Let nothing move any more, whatever the leases say; for the end of this process."""
@@ -255,9 +250,6 @@ class SafetyGuard:
             self._news.set()
 
     def _arm(self, fresh: int) -> None:
-        if not self._armed:
-            self._leases.arm()
-            self._ring_root()
         self._armed |= fresh
         self._told.clear()
         self._holders = self._leases.holders()
@@ -268,9 +260,6 @@ class SafetyGuard:
         self._news.set()
         self._on_lapse(ended, ended if self._armed else ALL_MARKS)
         reason = reason or self._reason(ended)
-        if not self._armed:
-            self._leases.disarm()
-            self._ring_root()  # what it stamped before counts for 0.1 s only, and it may not have seen so short a lease
         self._holders = self._leases.holders()
         say = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:

@@ -13,8 +13,7 @@ from typing import Any, Final, NoReturn
 import trio
 
 from rt import log
-from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
-from rt.buffer.bells import ROOT_SEAT
+from rt.buffer import BufferStore, Doorbell, LeaseTable
 from rt.buffer.lease import ALL_MARKS
 from rt.config import is_open
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
@@ -74,7 +73,6 @@ class SmartDeviceManager(DeviceHandler):
         names: UIDs by the names that the team gave them.
         write_interval: Least time between two writes to a device in s, unless the catalog has one for it.
         discovery_timeout: How long a device may take to say who it is in s.
-        bells: Ring the root when devices may move; None without a root.
         brake: This process's ends of the connection with the brake (`rt.brake.connection`); empty without one.
     """
 
@@ -87,12 +85,10 @@ class SmartDeviceManager(DeviceHandler):
         names: Mapping[str, int] | None = None,
         write_interval: float = WRITE_INTERVAL,
         discovery_timeout: float = DISCOVERY_TIMEOUT,
-        bells: Bells | None = None,
         brake: Sequence[int] = (),
     ) -> None:
         super().__init__(names or {}, leases.is_over)
-        self.guard = SafetyGuard(leases, self._disable_now, self._stamp, self._ring_root, self._of_port)
-        self._bells = bells
+        self.guard = SafetyGuard(leases, self._disable_now, self._stamp, self._of_port)
         self.brake = BrakeClient(brake, self._is_moving, self._note_braked, leases.end)
         self._buffers = buffers
         self._leases = leases
@@ -325,10 +321,6 @@ class SmartDeviceManager(DeviceHandler):
     def _stamp(self) -> None:
         """Have this process watched from before a write goes out."""
         self.brake.beat()
-
-    def _ring_root(self) -> None:
-        if self._bells is not None:
-            self._bells.ring(1 << ROOT_SEAT)
 
     def _is_moving(self) -> bool:
         return self.guard.armed != 0 or any(client.may_move for client in self._clients)

@@ -66,7 +66,6 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
                 app.doorbell,
                 names=app.names,
                 write_interval=config.dev_poll_interval,
-                bells=app.bells,
                 brake=settings.brake,
             )
             await nursery.start(manager.run)

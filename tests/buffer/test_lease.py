@@ -5,6 +5,7 @@ import pytest
 from rt.buffer import LeaseTable, lease, segment
 from rt.buffer.bells import EXECUTOR_SEAT
 from rt.buffer.clock import boottime_ns
+from rt.buffer.lease import Bar
 from rt.errors import DeviceBufferError
 
 
@@ -223,9 +224,7 @@ def test_a_table_that_is_there_is_opened_without_asking_for_memory(
             pass
 
 
-def test_idle_root_may_be_silent_longer_until_it_knows_that_devices_move(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lease_counts_only_for_a_while_after_the_roots_last_stamp(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ms = 10**6
     with LeaseTable.open(prefix) as table:
         start = boottime_ns()
@@ -238,25 +237,25 @@ def test_idle_root_may_be_silent_longer_until_it_knows_that_devices_move(
             now = start + at_ms * ms
             return table.root_alive()
 
-        assert [alive(at) for at in (0, 99, 1499, 1500)] == [True, True, True, False]
-        assert alive(50)
-        table.arm()
-        assert [alive(at) for at in (99, 149, 150)] == [True, True, False], "100 ms after devices began to move"
-        assert alive(250) is False
-        table.disarm()
-        assert alive(250) is False, "a stamp that was too old is not good enough for the next lease"
-        table.arm()
-        assert alive(251) is False
+        assert [alive(at) for at in (0, 99, 100, 1000)] == [True, True, False, False]
 
-        table.beat()
-        assert [alive(at) for at in (350, 351)] == [True, False], "stamped at 251 ms, while devices could move"
-        table.disarm()
-        alive(400)
-        table.beat()
-        assert [alive(at) for at in (1899, 1900)] == [True, False], "stamped at 400 ms, while nothing could"
-        alive(1890)
-        table.arm()
-        assert [alive(at) for at in (1899, 1900)] == [True, False], "never longer than for an idle root"
+
+def test_root_stamps_before_it_unbars(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table:
+        opened: list[bool] = []
+        table.on_unbar = lambda: opened.append(table.root_alive() and table.bar_of(0) is Bar.NONE)
+        table.bar_all(Bar.IDLE)
+        assert not table.may_count()
+        assert not table.root_alive()
+        table.unbar(0)
+        assert opened == [True]
+        assert table.may_count()
+        assert table.slot(0).begin()
+        assert table.fresh()
+        table.bar(0, Bar.ESTOP)
+        table.unbar(0)
+        assert opened == [True], "a final bar stays"
+        assert not table.may_count()
 
 
 def test_lease_is_held_whatever_the_root_does(prefix: str) -> None:

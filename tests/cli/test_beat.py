@@ -9,8 +9,8 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from rt.buffer import Bells, Doorbell, LeaseTable
-from rt.buffer.bells import ROOT_SEAT
+from rt.buffer import Doorbell, LeaseTable
+from rt.buffer.lease import Bar
 from rt.cli import beat
 from rt.cli.beat import IDLE_INTERVAL, LONGEST_DELAY
 
@@ -32,33 +32,35 @@ class Stamps:
 
 
 @asynccontextmanager
-async def beating(table: LeaseTable) -> AsyncIterator[tuple[Bells, Doorbell]]:
-    bells, doorbell = Bells(seat=ROOT_SEAT), Doorbell()
+async def beating(table: LeaseTable) -> AsyncIterator[Doorbell]:
+    doorbell = Doorbell()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(beat.beat, table, bells, doorbell)
+            nursery.start_soon(beat.beat, table, doorbell)
             await trio.testing.wait_all_tasks_blocked()
-            yield bells, doorbell
+            yield doorbell
             nursery.cancel_scope.cancel()
     finally:
-        bells.close()
         doorbell.close()
 
 
-async def test_ring_makes_an_idle_root_stamp_at_once_and_often(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_root_stamps_often_while_a_slot_is_not_barred(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beat, "IDLE_INTERVAL", 600.0)
     with LeaseTable.open(prefix) as table:
+        table.bar_all(Bar.IDLE)
         stamps = Stamps(table, monkeypatch)
-        async with beating(table) as (bells, _):
+        async with beating(table):
             before = stamps.count
-            bells.ring(1 << ROOT_SEAT)
-            await trio.testing.wait_all_tasks_blocked(0.01)
-            assert stamps.count == before + 1, "the device process rings also when the last lease has ended"
+            table.unbar(0)
+            assert stamps.count == before + 1, "at once"
             with trio.fail_after(PATIENCE):
-                while stamps.count < before + 3:
-                    table.slot(0).keep()
-                    bells.ring(1 << ROOT_SEAT)
-                    await trio.sleep(0.01)
+                while stamps.count < before + 4:  # noqa: ASYNC110 - stamps are counted
+                    await trio.sleep(0.005)
+            table.bar(0, Bar.IDLE)
+            await trio.sleep(beat.OPEN_INTERVAL * 2)
+            after = stamps.count
+            await trio.sleep(beat.OPEN_INTERVAL * 4)
+            assert stamps.count == after
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -68,10 +70,9 @@ async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)  # a busy machine is slow
     with LeaseTable.open(prefix) as table:
         lease = table.slot(0)
-        async with beating(table) as (bells, doorbell):
+        async with beating(table) as doorbell:
             if is_held:
-                lease.keep()
-                bells.ring(1 << ROOT_SEAT)
+                assert lease.begin()
                 await trio.testing.wait_all_tasks_blocked(0.005)
             doorbell.clear()
             with capture_logs() as events:

@@ -5,8 +5,8 @@ import itertools
 import pytest
 import trio
 
-from rt.buffer import Bells, Doorbell, LeaseTable
-from rt.buffer.bells import ROOT_SEAT
+from rt.buffer import Doorbell, LeaseTable
+from rt.buffer.lease import Bar
 from rt.cli.beat import IDLE_INTERVAL, beat
 from rt.smartdevice.guard import SafetyGuard
 
@@ -22,17 +22,19 @@ async def test_lease_that_follows_a_short_one_counts_at_once(
 
     for module in ("rt.buffer.lease", "rt.cli.beat"):
         monkeypatch.setattr(f"{module}.boottime_ns", now)
-    root_bells, bell = Bells(seat=ROOT_SEAT), Doorbell()
+    bell = Doorbell()
     with (
         LeaseTable.open(prefix) as of_root,
         LeaseTable.open(prefix) as of_devices,
         LeaseTable.open(prefix) as of_executor,
     ):
-        guard = SafetyGuard(of_devices, lambda _ended, _moved: None, ring_root=lambda: root_bells.ring(1 << ROOT_SEAT))
+        guard = SafetyGuard(of_devices, lambda _ended, _moved: None)
+        of_root.bar_all(Bar.IDLE)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(beat, of_root, root_bells, bell)
+            nursery.start_soon(beat, of_root, bell)
             nursery.start_soon(guard.run)
             await trio.sleep(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL + 0.02)
+            of_root.unbar(0)
             lease = of_executor.slot(0)
             assert lease.begin()
             assert guard.open
@@ -42,5 +44,4 @@ async def test_lease_that_follows_a_short_one_counts_at_once(
             assert lease.begin()
             assert guard.allowed
             nursery.cancel_scope.cancel()
-    root_bells.close()
     bell.close()

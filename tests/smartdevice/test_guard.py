@@ -87,7 +87,6 @@ def set_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 def set_root_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let the root be silent for so long."""
     monkeypatch.setattr(lease, "_ROOT_TIMEOUT_NS", round(seconds * 1e9))
-    monkeypatch.setattr(lease, "_ROOT_ARMED_NS", round(seconds * 1e9))
 
 
 @pytest.fixture
