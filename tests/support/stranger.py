@@ -10,7 +10,7 @@ import pytest
 UID = 65534
 """The user `nobody`."""
 _PRELUDE = f"""\
-import json, os, socket, struct, sys, time
+import json, os, resource, socket, struct, sys, time
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 import trio, zmq
