@@ -12,7 +12,8 @@ which the machine reads and writes whole:
 
 From `ORDERS_OFFSET` on it holds words of the root for the device process.
 
-Invariant: every word has one writer. The brake writes word 1 only when every line has taken DEV_DISABLE or its device is gone.
+Invariant: every word has one writer. The brake writes word 1 only when the kernel has sent DEV_DISABLE on every line, or its device is
+gone.
 """
 
 import fcntl

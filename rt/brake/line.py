@@ -1,25 +1,24 @@
 """The brake's duplicate of one line, and how it is written without waiting.
 
-A duplicate shares the open file of the device process, with its lock and with O_NONBLOCK. So it is unlocked before it is closed, and
-no write waits. What a serial driver has not sent within the time limit is dropped before the duplicate is closed, since the last
-close of a serial port waits for its output.
+A duplicate shares the open file of the device process, with its lock and with O_NONBLOCK. So no write waits, and the lock is kept
+until the line is closed: no other process opens the port while DEV_DISABLE is on its way. What a serial driver has not sent within
+the time limit is dropped before the duplicate is closed, since the last close of a serial port waits for its output.
 """
 
 import contextlib
 import fcntl
 import os
-import socket
 import stat
 import termios
 from typing import Final
 
+from rt.brake import output
 from rt.brake.protocol import DISABLE
 
 MS: Final = 1_000_000
-TIME_LIMIT: Final = 1000 * MS
-"""How long a line may refuse the frame until its device counts as unreachable (ns)."""
+TIME_LIMIT: Final = round(output.TIME_LIMIT * 1e9)
+"""How long a line may refuse the frame until its device counts as dead (ns)."""
 _RETRY: Final = 2 * MS
-_DRAIN_BYTES: Final = 1 << 16
 
 
 class Line:
@@ -31,9 +30,10 @@ class Line:
 
     Attributes:
         name: As above.
-        outcome: How the last write of DEV_DISABLE ended: ``disabled``, ``dead`` or ``refused``; empty before.
-        pending: Whether DEV_DISABLE is still to be written.
-        finishing: Whether the line is closed as soon as it has taken everything.
+        outcome: How the last DEV_DISABLE ended: ``disabled`` if the kernel has sent it, ``dead``, or ``refused`` if it did not within
+            the time limit; empty before.
+        pending: Whether that is still to be seen.
+        finishing: Whether the line is closed as soon as it is.
     """
 
     def __init__(self, name: str, fd: int) -> None:
@@ -42,75 +42,82 @@ class Line:
         self.outcome = ""
         self.pending = False
         self.finishing = False
+        self._is_shared = True
+        self._is_written = False
         self._deadline = 0
         self._is_tty = stat.S_ISCHR(os.fstat(fd).st_mode)
 
-    def disable(self, now: int, *, finish: bool = False) -> None:
-        """Begin to write DEV_DISABLE; `work` does it."""
+    def disable(self, now: int, *, finish: bool = False, shared: bool = False) -> None:
+        """Begin to write DEV_DISABLE; `work` does it.
+
+        Args:
+            now: The time.
+            finish: Whether the line is closed afterwards.
+            shared: Whether the device process lives and goes on to use the line then.
+        """
         self.pending = True
-        self.finishing = self.finishing or finish
+        if finish:
+            self.finishing = True
+            self._is_shared = shared
         self.outcome = ""
+        self._is_written = False
         self._deadline = now + TIME_LIMIT
-        if finish and self._is_tty:
-            with contextlib.suppress(OSError):
-                fcntl.flock(self.fd, fcntl.LOCK_UN)  # the next device process opens the port again
 
     def work(self, now: int) -> bool:
         """Do what can be done now; False if nothing is left to do but to close a line that is `finishing`."""
         if self.pending:
-            self.outcome = self._write()
+            self.outcome = self._progress()
             if not self.outcome and now >= self._deadline:
                 self.outcome = "refused"
             self.pending = not self.outcome
-            return True
-        return self.finishing and now < self._deadline and self.outcome == "disabled" and self._unsent() > 0
+        return self.pending
 
     def due(self, now: int) -> int | None:
         """When `work` is to be called again; None if that changes nothing."""
-        return now + _RETRY if self.pending or self.finishing else None
+        return now + _RETRY if self.pending else None
 
     def close(self) -> None:
-        """Close the duplicate, with what its device has not taken."""
-        with contextlib.suppress(OSError):
-            if self._is_tty:
-                if self._unsent():
-                    termios.tcflush(self.fd, termios.TCOFLUSH)
-            elif self.finishing:
-                self._end_connection()
+        """Close the duplicate.
+
+        What the driver of a port has not sent is dropped if no process has the port otherwise: only then the close would wait for it.
+        """
+        with contextlib.suppress(OSError, termios.error):
+            if self._is_tty and not (self.finishing and self._is_shared):
+                self._release()
+            elif self.finishing and not self._is_shared:
+                output.end_connection(self.fd)
         os.close(self.fd)
 
-    def _write(self) -> str:
-        """Write the frame: how that ended, or an empty string if the line does not take it now."""
+    def _release(self) -> None:
+        """Make the close of the port wait for nothing, and let another process open it."""
+        if output.unsent(self.fd):
+            # Refused if the port was opened anew after the device process had closed it: then the output is that of its new owner.
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            output.drop(self.fd)
+        if self.finishing:
+            # Duplicates on their way to a brake that has ended would keep it.
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def _progress(self) -> str:
+        """Write the frame, and see it sent: how that ended, or an empty string before."""
         try:
-            for flush in (True, False):
-                if self._try():
-                    return "disabled"
-                if flush and self._is_tty:
-                    termios.tcflush(self.fd, termios.TCOFLUSH)
+            if not self._is_written:
+                self._is_written = self._write()
+            return "disabled" if self._is_written and not output.unsent(self.fd) else ""
         except (OSError, termios.error):
             return "dead"
-        return ""
+
+    def _write(self) -> bool:
+        """Write the frame; False if the line does not take it now."""
+        if self._try():
+            return True
+        if not self._is_tty:
+            return False
+        output.drop(self.fd)
+        return self._try()
 
     def _try(self) -> bool:
         try:
             return os.write(self.fd, DISABLE) == len(DISABLE)
         except BlockingIOError:
             return False
-
-    def _unsent(self) -> int:
-        """Bytes that the driver has taken and not yet sent."""
-        if not self._is_tty:
-            return 0
-        try:
-            return int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0"), "little")
-        except OSError:
-            return 0
-
-    def _end_connection(self) -> None:
-        """End a TCP connection so that the peer reads the frame: a close with unread input would reset it."""
-        with socket.socket(fileno=os.dup(self.fd)) as connection:
-            connection.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(16):
-                    if not connection.recv(_DRAIN_BYTES, socket.MSG_DONTWAIT):
-                        break

@@ -37,7 +37,7 @@ class Act(Enum):
     KILL = auto()
     """Send SIGKILL to the device process."""
     FINISH = auto()
-    """Write DEV_DISABLE on every line of a process that is dead, and give the lines up."""
+    """Write DEV_DISABLE on every line, and give the lines up: their process is dead, or goes on without this brake (`Brake.shared`)."""
     EXIT = auto()
     """End the brake."""
 
@@ -50,6 +50,7 @@ class Brake:
         reason: Why the last act was decided, as a fact for the log.
         repeats: Whether the last act repeats one whose outcome is known, as at the end of a process that was killed.
         is_silent: Whether the last act is due because the device process has not stamped, so that it has not written either.
+        shared: Whether the lines that are given up last are those of a process that lives and goes on to use them.
     """
 
     def __init__(self) -> None:
@@ -57,6 +58,7 @@ class Brake:
         self.reason = ""
         self.repeats = False
         self.is_silent = False
+        self.shared = False
         self._acted = 0
         self._ended = 0
         self._killed: int | None = None
@@ -75,7 +77,7 @@ class Brake:
         self.alive = True
         self._acted = self._ended = 0
         self._killed = None
-        self._rewritten = self.repeats = False
+        self._rewritten = self.repeats = self.shared = False
         return acts
 
     def died(self) -> list[Act]:
@@ -153,6 +155,7 @@ class Brake:
         if self._rootless:
             return self._kill(now, "the device process outlived the root")
         self.alive = False  # the supervisor ends it, or another brake watches it
+        self.shared = True
         return [Act.FINISH]
 
     def _rewrite(self, now: int, killed: int) -> list[Act]:

@@ -155,7 +155,7 @@ class _Process:
                     self._settling = stamp if self._introduced else 0
                     for (generation, _), line in self._lines.items():
                         if generation == self._generation:
-                            line.disable(now, finish=act is Act.FINISH)
+                            line.disable(now, finish=act is Act.FINISH, shared=self._brake.shared)
                     self._pend()
                     self._begin(now, self._brake.reason)
                 case Act.KILL:
@@ -246,11 +246,6 @@ class _Process:
                         self._lines.pop((generation, number)).close()
             case Kind.CLOSED if key in self._lines:
                 self._lines.pop(key).close()
-            case Kind.LEFT if key in self._lines:
-                now = _now()
-                self._lines[key].disable(now, finish=True)
-                self._pend()
-                self._begin(now, "a line did not take DEV_DISABLE from the device process")
             case _:
                 for fd in fds:
                     os.close(fd)

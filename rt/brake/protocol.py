@@ -5,8 +5,7 @@ text (UTF-8). File descriptors travel with it (SCM_RIGHTS, unix(7)), at most one
 
 - HELLO, from the device process: its own pidfd comes along; the number is its process id. LINE follows for each open line, then ALL.
 - LINE: the number and the name of an open line; a duplicate of its descriptor comes along.
-- CLOSED: a line is about to be closed and its device is disabled or gone.
-- LEFT: a line is about to be closed and its device did not take its DEV_DISABLE; the brake goes on trying.
+- CLOSED: a line is about to be closed. Its device has taken DEV_DISABLE or is dead: gone, or its line was full for 1 s.
 - ALL: lines that were not told since the last HELLO are closed.
 - ASK, from the brake: its own pidfd comes along; the device process answers with HELLO.
 - BRAKED, from the brake: the devices were disabled because the device process was late.
@@ -35,10 +34,9 @@ class Kind(IntEnum):
     HELLO = 1
     LINE = 2
     CLOSED = 3
-    LEFT = 4
-    ASK = 5
-    BRAKED = 6
-    ALL = 7
+    ASK = 4
+    BRAKED = 5
+    ALL = 6
 
 
 WITH_DESCRIPTOR: Final = frozenset({Kind.HELLO, Kind.LINE, Kind.ASK})

@@ -17,6 +17,7 @@ import trio
 from rt import log
 from rt.brake.connection import FLAGS, adopt
 from rt.brake.heartbeat import Heartbeat
+from rt.brake.output import TIME_LIMIT
 from rt.brake.protocol import SIZE, Kind, Message, decode, encode
 from rt.buffer.clock import boottime_ns
 from rt.smartdevice.link import Link
@@ -29,6 +30,8 @@ _SLACK: Final = 0.001
 """How long after the end of a lease the brake is told whether that was renewed, in s."""
 _FULL: Final = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 """Errors of a channel that takes messages later: its queue is full, or too many descriptors are in it."""
+_LAST_LINES: Final = 2 * TIME_LIMIT
+"""How long this process goes on to stamp, at its end, until its lines are closed, in s: each of them may take `TIME_LIMIT`."""
 _PAUSE: Final = 0.01
 """Time until a message that the channel did not take is sent again, in s."""
 
@@ -58,6 +61,8 @@ class BrakeClient:
         self._count = 0
         self._news = trio.Event()
         self._outdated = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
         self._absent = not fds
         self._channel: socket.socket | None = None
         if fds:
@@ -82,41 +87,55 @@ class BrakeClient:
         if self._channel is None or (fd := link.fileno()) is None:
             return
         self._count += 1
+        if not self._lines:
+            self._idle = trio.Event()
         self._lines[self._count] = link
         self._numbers[link] = self._count
         if not self._tell(Kind.LINE, self._count, link.name, fd):
             self._outdated.set()
 
-    def close(self, link: Link, *, disabled: bool) -> None:
-        """Take a line back before it is closed.
+    def close(self, link: Link) -> None:
+        """Take a line back before it is closed, when its device has taken a last DEV_DISABLE or is dead.
 
-        Args:
-            link: The line; one that is not registered is left out.
-            disabled: Whether its device took a last DEV_DISABLE, or is gone.
+        One that is not registered is left out.
         """
         number = self._numbers.pop(link, None)
         if number is not None:
             del self._lines[number]
-            if not self._tell(Kind.CLOSED if disabled else Kind.LEFT, number):
+            if not self._tell(Kind.CLOSED, number):
                 self._outdated.set()
             if not self._lines:
                 self._heartbeat.rest()
+                self._idle.set()
 
     def shut(self) -> None:
         """Close the channel, when all lines are closed."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+            self._idle.set()
 
     async def run(self) -> None:
-        """Stamp, and answer the brake, until cancelled."""
+        """Stamp, and answer the brake, until cancelled; then go on until the lines that are open are closed, at most `_LAST_LINES`."""
         if self._channel is None:
             return
         self._outdated.set()
+        scope = trio.CancelScope(shield=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._beat)
-            nursery.start_soon(self._receive, self._channel)
-            nursery.start_soon(self._introduce, self._channel)
+            nursery.start_soon(self._serve, self._channel, scope)
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(_LAST_LINES, shield=True):
+                    await self._idle.wait()
+                scope.cancel()
+
+    async def _serve(self, channel: socket.socket, scope: trio.CancelScope) -> None:
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._beat)
+                nursery.start_soon(self._receive, channel)
+                nursery.start_soon(self._introduce, channel)
 
     async def _beat(self) -> None:
         while True:

@@ -28,7 +28,6 @@ from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Gate, Sender
 from rt.smartdevice.subscriptions import Subscriptions
 
 ANSWER_TIMEOUT: Final = 1.0
-FAREWELL_TIMEOUT: Final = 0.1
 WRITE_INTERVAL: Final = 0.04
 SETTLE_TIME: Final = 1.0
 """Time after a request for reports in which answers to earlier questions may still come, in s."""
@@ -53,7 +52,7 @@ class SmartDeviceClient:
         write_interval: Least time between two rounds of writes in s, unless the catalog has one for the device.
         receiver: Receives from the link; one of its own if None.
         throttle: Limits what is logged about the device; one of its own if None.
-        on_closing: Called before `run` closes the link, with whether the device took a last DEV_DISABLE or is gone.
+        on_closing: Called before `run` closes the link: the device has taken a last DEV_DISABLE, or it is dead.
 
     Attributes:
         link: As above.
@@ -70,7 +69,7 @@ class SmartDeviceClient:
         write_interval: float = WRITE_INTERVAL,
         receiver: Receiver | None = None,
         throttle: Throttle | None = None,
-        on_closing: Callable[[bool], None] = lambda _: None,
+        on_closing: Callable[[], None] = lambda: None,
     ) -> None:
         self.link = link
         self.uid: int | None = None
@@ -145,8 +144,8 @@ class SmartDeviceClient:
     async def run(self) -> None:
         """Talk to the device, and return when it is gone or the link was closed.
 
-        However it ends, the buffer becomes invalid, a last DEV_DISABLE is tried (at most 0.1 s, also when cancelled), and the
-        link is closed.
+        However it ends, a last DEV_DISABLE is sent (it may take `rt.brake.output.TIME_LIMIT`, also when cancelled), the buffer becomes
+        invalid, and the link is closed.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -161,14 +160,24 @@ class SmartDeviceClient:
             for exchange in (self._intake.greetings, self._intake.heartbeats, self._sender.disables):
                 exchange.close()
             with trio.CancelScope(shield=True):
-                with trio.move_on_after(FAREWELL_TIMEOUT) as farewell:
-                    with contextlib.suppress(LinkGoneError, trio.ClosedResourceError):
-                        await self.link.send(DISABLE_FRAME)
-                        self.buffer.counters.disables += 1
-                self._on_closing(not farewell.cancelled_caught)
+                await self._disable_last()
+                self._on_closing()
                 await self._leave()
                 await self.link.aclose()
             self.ended.set()
+
+    async def _disable_last(self) -> None:
+        """Send the last DEV_DISABLE."""
+        with contextlib.suppress(LinkGoneError, trio.ClosedResourceError):
+            if await self.link.send_last(DISABLE_FRAME):
+                self.buffer.counters.disables += 1
+            else:
+                self._throttle.log(
+                    self._log.warning,
+                    "the Smart Device takes no DEV_DISABLE: its line was full until it was given up",
+                    port=self.link.name,
+                    uid=str(self.uid),
+                )
 
     async def drop(self) -> None:
         """End `run`, with its last DEV_DISABLE, and wait for that."""

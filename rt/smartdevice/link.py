@@ -12,12 +12,15 @@ from typing import Final, Protocol
 import trio
 from trio.abc import Stream
 
+from rt.brake import output
 from rt.errors import DeviceError
 from rt.protocol.frames import DELIMITER
 
 RECEIVE_SIZE: Final = 4096
 PIECE_SIZE: Final = 1024
 """The most bytes that `Link.receive_nowait` gives at once: about 1 ms of work, so that one line does not keep the others waiting."""
+DRAIN_PAUSE: Final = 0.005
+"""Time between two looks whether the kernel has sent everything, in s."""
 
 
 class LinkGoneError(DeviceError):
@@ -62,6 +65,16 @@ class Link(Protocol):
         """Send whole frames if the line takes them at this moment; False if it does not, and `send` has to send them.
 
         Not while another task sends.
+        """
+
+    async def send_last(self, data: bytes, /) -> bool:
+        """Send a frame before the link is closed, and see that the close does not drop it.
+
+        Returns:
+            False if the line has not taken it within `rt.brake.output.TIME_LIMIT`.
+
+        Raises:
+            LinkGoneError: The peer is gone.
         """
 
     async def aclose(self) -> None:
@@ -121,6 +134,12 @@ class StreamLink:
         del data
         return False
 
+    async def send_last(self, data: bytes, /) -> bool:
+        """See `Link.send_last`."""
+        with trio.move_on_after(output.TIME_LIMIT) as limit:
+            await self.send(data)
+        return not limit.cancelled_caught
+
     async def aclose(self) -> None:
         """See `Link.aclose`."""
         self._announce_closing()
@@ -143,6 +162,16 @@ def gone(name: str, cause: BaseException | None) -> LinkGoneError:
     detail = cause.__cause__ or cause if cause is not None else None
     reason = f": {detail}" if detail is not None and str(detail) else ""
     return LinkGoneError(f"{name} is gone{reason}", port=name)
+
+
+async def drain(fd: int) -> None:
+    """Wait until the kernel has sent what was written.
+
+    Raises:
+        OSError: The peer is gone.
+    """
+    while output.unsent(fd):  # noqa: ASYNC110 - no event says so
+        await trio.sleep(DRAIN_PAUSE)
 
 
 def cuts(fd: int, data: bytes) -> bool:

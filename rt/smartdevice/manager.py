@@ -172,7 +172,7 @@ class SmartDeviceManager(DeviceHandler):
             write_interval=self._write_interval,
             receiver=self._receiver,
             throttle=self._throttle,
-            on_closing=lambda disabled: self.brake.close(link, disabled=disabled),
+            on_closing=lambda: self.brake.close(link),
         )
         self.brake.open(link)
         failure: DeviceError | None = None

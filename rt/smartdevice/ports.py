@@ -22,8 +22,9 @@ LAST_RETRY: Final = 5.0
 LEAST_PAUSE: Final = 0.02
 """Time between two attempts, in s, however often the kernel says that something is new about a port."""
 
-PATIENCE: Final = 1.0
-"""How long a port may be on its way out until that is a trouble to tell of, in s: the observer is to say first that it is gone."""
+PATIENCE: Final = 1.2
+"""How long a port may be on its way out, or be held, until that is a trouble to tell of, in s: the observer is to say first that it is
+gone, and the brake holds the port of a device process that has ended for up to 1 s."""
 
 _VANISHING: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO})
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
@@ -133,6 +134,8 @@ class _Trouble:
     def _lasts(self, number: int, now: float) -> bool:
         if number in _VANISHING:
             return now - self._since >= PATIENCE
+        if number == errno.EBUSY and now - self._since < PATIENCE:
+            return False  # the brake holds it while it disables the device of a process that has ended
         # A port that has just appeared belongs to root for a moment: the second failure is the one to tell of.
         return self._failures > 1
 

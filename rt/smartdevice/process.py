@@ -27,8 +27,9 @@ from rt.supervisor import notify, signals
 from rt.supervisor.lifeline import Lifeline
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LAST_RESORT = 1
-"""Seconds after the death of the root until the kernel ends a device process that has not ended itself."""
+LAST_RESORT = 3
+"""Seconds after the death of the root until the kernel ends a device process that has not ended itself; its lines may take 1.2 s. The
+brake, if there is one, ends it earlier."""
 
 
 def main(settings: ChildSettings, lifeline: Lifeline) -> int:

@@ -5,7 +5,6 @@ import errno
 import fcntl
 import os
 import select
-import struct
 import termios
 import threading
 from typing import Final, Self
@@ -13,12 +12,15 @@ from typing import Final, Self
 import trio
 from trio_serial.linux import LinuxSerialStream
 
-from rt.smartdevice.link import PIECE_SIZE, StreamLink, cuts, gone
+from rt.brake import output
+from rt.protocol.frames import DELIMITER
+from rt.smartdevice.link import DRAIN_PAUSE, PIECE_SIZE, StreamLink, cuts, drain, gone
 
 DEFAULT_BAUD_RATE: Final = 115200
 _EMPTY_READ_PAUSE: Final = 0.01
+PATIENCE: Final = 0.1
+"""How long what was sent before the last frame may keep that waiting until it is dropped, in s."""
 _CLOSE_LOOKS: Final = 10
-_CLOSE_PAUSE: Final = 0.005
 
 
 class SerialLink(StreamLink):
@@ -101,8 +103,34 @@ class SerialLink(StreamLink):
         self._cut = self._cut or cuts(fd, data)
         return not self._cut
 
+    async def send_last(self, data: bytes, /) -> bool:
+        """See `Link.send_last`. Returns when the driver has sent all bytes, or has dropped them after the time limit."""
+        try:
+            with trio.move_on_after(output.TIME_LIMIT):
+                with trio.move_on_after(PATIENCE):
+                    await self.send(data)
+                    await drain(self._stream.fd)
+                    return True
+                while not self._replace_output(DELIMITER + data):  # noqa: ASYNC110 - no event says so
+                    await trio.sleep(DRAIN_PAUSE)
+                await drain(self._stream.fd)
+                return True
+            output.drop(self._stream.fd)
+        except (OSError, termios.error) as error:
+            raise gone(self.name, error) from error
+        return False
+
+    def _replace_output(self, data: bytes) -> bool:
+        """Drop what the driver has not sent, and write something else; False if the driver does not take all of it now."""
+        fd = self._stream.fd
+        output.drop(fd)
+        try:
+            return os.write(fd, data) == len(data)
+        except BlockingIOError:
+            return False
+
     async def aclose(self) -> None:
-        """See `Link.aclose`. Waits at most 50 ms for bytes that the driver still holds, then drops them.
+        """See `Link.aclose`. Waits at most 50 ms for bytes that the driver still holds, then drops them; `send_last` waits longer.
 
         Closing a tty whose device takes no more bytes would otherwise block the whole process for up to 30 s.
         """
@@ -110,12 +138,12 @@ class SerialLink(StreamLink):
         with contextlib.suppress(OSError, termios.error, trio.ClosedResourceError):
             fd = self._stream.fd
             for _ in range(_CLOSE_LOOKS):
-                if not _unsent(fd):
+                if not output.unsent(fd):
                     break
                 with trio.CancelScope(shield=True):
-                    await trio.sleep(_CLOSE_PAUSE)
+                    await trio.sleep(DRAIN_PAUSE)
             else:
-                termios.tcflush(fd, termios.TCOFLUSH)
+                output.drop(fd)
             # The brake's duplicate would keep the lock until it is closed too.
             fcntl.flock(fd, fcntl.LOCK_UN)
         await self._stream.aclose()
@@ -155,9 +183,3 @@ def _hung_up(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return any(events & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))
-
-
-def _unsent(fd: int) -> int:
-    """Bytes that the driver has taken and not yet sent."""
-    (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0\0\0\0"))
-    return int(count)

@@ -5,7 +5,8 @@ import os
 
 import trio
 
-from rt.smartdevice.link import PIECE_SIZE, RECEIVE_SIZE, StreamLink, cuts, gone
+from rt.brake.output import TIME_LIMIT, end_connection
+from rt.smartdevice.link import PIECE_SIZE, RECEIVE_SIZE, StreamLink, cuts, drain, gone
 
 
 class SocketLink(StreamLink):
@@ -33,12 +34,22 @@ class SocketLink(StreamLink):
         """See `Link.fileno`."""
         return self._fd if self._fd >= 0 else None
 
+    async def send_last(self, data: bytes, /) -> bool:
+        """See `Link.send_last`."""
+        with trio.move_on_after(TIME_LIMIT):
+            await self.send(data)
+            await drain(self._fileno())
+            return True
+        return False
+
     async def aclose(self) -> None:
         """See `Link.aclose`."""
         self._announce_closing()
-        if self._fd >= 0 and self._shared:
+        if self._fd >= 0:
             with contextlib.suppress(OSError):
-                self._stream.socket.shutdown(trio.socket.SHUT_RDWR)
+                end_connection(self._fd)
+                if self._shared:
+                    self._stream.socket.shutdown(trio.socket.SHUT_RD)
         self._fd = -1
         await super().aclose()
 

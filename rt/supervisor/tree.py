@@ -4,7 +4,7 @@ The rules of this module: no child outlives `Supervisor.run`; every stop has a r
 supervisor is to stop, no child gets a new process.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import trio
@@ -34,7 +34,7 @@ class Supervisor:
         on_change: Called when the status of a child has changed.
         on_shutdown: Called once when all children are to stop, before the first of them does; it may not block or raise.
         stop_timeout: Seconds that the orderly stop of all children together may take; then the late ones are killed,
-            and those whose turn did not come get `LAST_GRACE`.
+            and those whose turn did not come get `LAST_GRACE`. A child that is to stop last has its own time limit after that.
 
     Raises:
         ConfigError: Two children have the same name.
@@ -74,7 +74,8 @@ class Supervisor:
         """Start all children at once, keep them, and stop them in reverse order in the end.
 
         Ends after `shutdown` or `kill`, or by a cancel, whose reason then becomes the reason of every stop. Either way all
-        children are gone when it does; this takes at most ``stop_timeout``, `LAST_GRACE` and `KILL_TIMEOUT` together.
+        children are gone when it does; this takes at most ``stop_timeout``, `LAST_GRACE` and `KILL_TIMEOUT` together, and then the time
+        limit of a child that is to stop last.
 
         Args:
             task_status: Started with the status of all children when each of them is ready, or has failed or stopped for good.
@@ -168,6 +169,17 @@ class Supervisor:
         children = list(reversed(self._children.values()))
         for child in children:
             child.feed(Retire(reason))
+        await self._stop_together([child for child in children if not child.spec.last], reason)
+        last = [child for child in children if child.spec.last]
+        for child in last:
+            child.feed(Stop(reason, final=True))
+        with trio.move_on_after(max((child.spec.stop_timeout for child in last), default=0) + KILL_TIMEOUT):
+            await _all_finished(last)
+        left = [child.spec.name for child in children if not child.finished.is_set()]
+        if left:
+            self._log.error("children are still there after SIGKILL", children=left)
+
+    async def _stop_together(self, children: Sequence[Child], reason: str) -> None:
         with trio.move_on_after(self._stop_timeout) as patience:
             for child in children:
                 child.feed(Stop(reason, final=True))
@@ -181,13 +193,10 @@ class Supervisor:
                 asked = child.status.state is State.STOPPING
                 child.feed(Kill(late, final=True) if asked else Stop(reason, final=True))
             await _all_finished(children)
-        with trio.move_on_after(KILL_TIMEOUT) as patience:
+        with trio.move_on_after(KILL_TIMEOUT):
             for child in children:
                 child.feed(Kill(late, final=True))
             await _all_finished(children)
-        if patience.cancelled_caught:
-            left = [child.spec.name for child in children if not child.finished.is_set()]
-            self._log.error("children are still there after SIGKILL", children=left)
 
 
 async def _all_finished(children: Iterable[Child]) -> None:

@@ -103,6 +103,19 @@ def test_sigterm_disables_every_line_before_the_brake_ends(driving: Bench) -> No
     assert driving.brake.wait(PATIENCE) == 0
 
 
+def test_brake_that_is_stopped_alone_leaves_a_living_process_the_lock_of_its_ports(driving: Bench) -> None:
+    driving.brake.terminate()
+    assert driving.brake.wait(PATIENCE) == 0
+    assert all(line.is_locked() for line in driving.lines)
+
+
+def test_ports_are_free_when_the_brake_has_disabled_over_a_dead_process(driving: Bench) -> None:
+    die(driving)
+    driving.lifeline.close()
+    assert driving.brake.wait(PATIENCE) == 0
+    assert not any(line.is_locked() for line in driving.lines)
+
+
 def test_brake_without_lines_ends_at_once_with_its_device_process(driving: Bench) -> None:
     for line in driving.lines:
         driving.tell(Kind.CLOSED, line.number)
@@ -150,12 +163,17 @@ def test_tcp_line_is_disabled_and_then_ended(driving: Bench) -> None:
             assert data == DISABLE
 
 
-def test_line_that_refused_its_disable_is_tried_on(driving: Bench) -> None:
-    line = driving.lines[0]
-    driving.tell(Kind.LEFT, line.number)
-    driving.lose(line)
-    line.hears(DISABLE)
-    assert driving.victim.poll() is None
+def test_process_killed_while_it_waits_for_a_full_line_leaves_it_to_the_brake(driving: Bench) -> None:
+    with full_line(driving, 9) as board:
+        driving.tell(Kind.CLOSED, driving.lines[0].number)
+        die(driving)
+        driving.lifeline.close()  # the robot ends
+        assert driving.brake.poll() is None
+        heard = b""
+        while DISABLE not in heard:
+            heard += board.recv(65536)
+    assert driving.brake.wait(PATIENCE) == 0
+    assert driving.said("devices disabled by the brake")["lines"]["full"] == "disabled"
 
 
 def descriptors(made: Bench) -> list[str]:
@@ -287,7 +305,7 @@ def test_line_that_refuses_is_never_published_as_disabled(driving: Bench) -> Non
 
 def test_line_that_is_still_tried_is_not_settled_while_the_process_rests(driving: Bench) -> None:
     with full_line(driving, 9) as board:
-        driving.tell(Kind.LEFT, 9)
+        die(driving)
         deadline = time.monotonic() + PATIENCE
         while driving.heartbeat.is_settled:
             assert time.monotonic() < deadline

@@ -3,7 +3,7 @@
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import trio
@@ -186,3 +186,40 @@ async def test_brake_is_not_told_that_devices_rest_before_they_do(
     client.shut()
     page.close()
     nursery.cancel_scope.cancel()
+
+
+async def test_process_that_ends_is_watched_until_its_last_line_is_closed(
+    connection: Connection, autojump_clock: trio.testing.MockClock
+) -> None:
+    page = Heartbeat(connection.device.memory)
+    device = connection.device._replace(channel=os.dup(connection.device.channel))
+    client = BrakeClient(device, lambda: True, lambda: None)
+    lines = [Wire(1), Wire(2)]
+    for line in lines:
+        client.open(line)
+    client.beat()
+    ended = trio.Event()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_ended_after, client.run, ended)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            for line in lines:
+                before = page.stamp
+                await trio.sleep(2 * BEAT_INTERVAL)
+                assert page.stamp > before, "the brake would disable over a process that does it itself"
+                assert not ended.is_set()
+                client.close(line)
+            with trio.fail_after(30):
+                await ended.wait()
+    assert page.stamp == 0
+    client.shut()
+    page.close()
+
+
+async def _ended_after(run: Callable[[], Awaitable[None]], ended: trio.Event) -> None:
+    try:
+        await run()
+    finally:
+        ended.set()

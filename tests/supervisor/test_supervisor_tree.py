@@ -207,6 +207,24 @@ async def test_last_child_is_not_killed_with_the_others_but_stopped_after_them()
     assert {"device", "executor"} <= set(ended)
 
 
+@pytest.mark.parametrize("others", [WELL_BEHAVED, STUBBORN])
+async def test_last_child_has_its_own_time_however_late_the_others_are(others: str) -> None:
+    slow = """
+        def leave(*_):
+            time.sleep(1.5)
+            print("done", flush=True)
+            raise SystemExit
+        signal.signal(signal.SIGTERM, leave)
+        say('READY=1'); time.sleep(1000)
+    """
+    watcher = Watcher()
+    last = ChildSpec(name="brake", command=program(slow), last=True, stop_timeout=GRACE)
+    async with supervising(watcher, last, child("device", others), stop_timeout=0.2) as supervisor:
+        supervisor.shutdown("enough")
+    assert ("brake", "stdout", "done") in watcher.lines
+    assert supervisor.status()[0].reason == "exited with code 0 (enough)"
+
+
 async def test_shutdown_is_announced_once_before_the_first_child_stops() -> None:
     watcher = Watcher()
     announced: list[list[State]] = []

@@ -1,6 +1,7 @@
 """A brake as the root starts it, and a device process that the test plays: a process to kill, and the channel."""
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -29,6 +30,7 @@ class Line:
     """A pseudo-terminal: the board's end, and the port's descriptor until the device process dies."""
 
     number: int
+    name: str
     board: int
     port: int
     heard: bytes = b""
@@ -39,6 +41,17 @@ class Line:
         while wanted not in self.heard:
             assert select.select([self.board], [], [], max(0.0, deadline - time.monotonic()))[0], f"only {self.heard!r}"
             self.heard += os.read(self.board, 4096)
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the port."""
+        fd = os.open(self.name, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
 
     def is_silent(self) -> bool:
         """Whether the board was sent nothing; an error is the end of a line whose other end is closed."""
@@ -75,7 +88,8 @@ class Bench:
         board, port = os.openpty()
         tty.setraw(port)
         os.set_blocking(port, False)
-        line = Line(len(self.lines) + 1, board, port)
+        fcntl.flock(port, fcntl.LOCK_EX)
+        line = Line(len(self.lines) + 1, os.ttyname(port), board, port)
         self.lines.append(line)
         self.stack.callback(os.close, board)
         self.tell(Kind.LINE, line.number, os.ttyname(port), port)
