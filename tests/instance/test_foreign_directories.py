@@ -87,6 +87,18 @@ def test_robot_does_not_start_in_a_directory_of_another_user(false_robot: Instan
         pass
 
 
+def test_root_reaches_the_robot_of_a_service(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = shared / "run" / "rt"
+    monkeypatch.setattr("rt.instance.directory._RUN", place)
+    instance = Instance("default", place / "default")
+    instance.directory.mkdir(parents=True)
+    instance.path("pid").write_text('{"pid": 1}')
+    give(place)
+    with instance.path("pid").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert instance.require().pid == 1
+
+
 def test_robot_of_this_user_in_a_shared_place_is_found(shared: Path) -> None:
     instance = Instance.locate("default", {"XDG_RUNTIME_DIR": str(shared)})
     assert instance.holder() is None
