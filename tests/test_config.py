@@ -128,7 +128,10 @@ class TestRefusals:
         assert (
             refusal(tmp_path, env={"RT_PORTBASE": "1"}) == "RT_PORTBASE: unknown variable; did you mean RT_PORT_BASE?"
         )
-        load(tmp_path, env={"RT_BINARY": "dist/rt", "RT_INSTANCE_DIR": "/tmp/x", "PATH": "", "RTFM": "1"})
+        load(
+            tmp_path,
+            env={"RT_BINARY": "dist/rt", "RT_INSTANCE_DIR": "/tmp/x", "RT_CHILD": "1f", "PATH": "", "RTFM": "1"},
+        )
 
     def test_a_bad_entry_of_a_table_names_its_own_line(self, tmp_path: Path) -> None:
         message = refusal(tmp_path, '[dev_name]\nleft = "1"\nright = "two"\n')

@@ -39,8 +39,8 @@ def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> Non
 
     Defaults come before rt.toml, rt.toml before what `rt config set` or, from afar, `rt call set_option` has set, that before
     variables, variables before flags. The variable of an option is its name in capitals after RT_, as RT_PORT_BASE. Beside those
-    there are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR, which rt itself sets in the processes of a robot, and
-    RT_BINARY, the executable that the system tests start.
+    there are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR and RT_CHILD, which rt itself sets in the processes of a
+    robot, and RT_BINARY, the executable that the system tests start.
 
     In an address {bind} and {port0} to {port4} stand for what follows from the options bind and port_base, and {dir} for the
     directory of this instance.

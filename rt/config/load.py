@@ -29,6 +29,7 @@ _NEAR = 0.8  # all variables begin alike, so that even different ones are half a
 ENVIRONMENT: Mapping[str, str] = {
     "RT_CONFIG": "path of the rt.toml to read",
     "RT_INSTANCE_DIR": "set by rt in each process of a robot: the instance directory",
+    "RT_CHILD": "set by rt in each process of a robot: which child of the root it belongs to",
     "RT_ROBOT": "address of a robot on another machine, as --robot",
     "RT_KEY": "file with the key for it, as --key",
     "RT_BINARY": "executable that the system tests start instead of the source",

@@ -1,7 +1,10 @@
 """Orphans: processes that the team's code left behind, whatever session, group and environment they gave themselves.
 
 A process whose parent ends becomes a child of the nearest ancestor that asked for it (PR_SET_CHILD_SUBREAPER of prctl(2)). The root asks,
-so that every process below a child becomes its own in the end, and is killed when a child of the root ends.
+so that every process below a child becomes its own in the end, and is killed when that child ends.
+
+An orphan belongs to a child that lives if it is in the session of that child, or carries its mark in the environment. An orphan that has
+given itself a session of its own and another environment belongs to no child, and is killed when any child ends.
 
 Invariant: a child that this process started itself is never taken for an orphan. So rt starts processes with `open_process`, which
 notes them, and nothing is judged while one is being started. trio keeps the exit statuses of its own children: others are waited for by
@@ -12,7 +15,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -20,34 +23,38 @@ import trio
 
 from rt import log
 from rt.instance import ENV_DIRECTORY
+from rt.supervisor import processes
+from rt.supervisor.processes import STEP, Process, is_same
 
-KILL_TIMEOUT: Final = 1.0
-"""How long killed orphans may take to be gone (s)."""
+ENV_CHILD: Final = "RT_CHILD"
+"""The variable of the environment that holds the mark of a child, for all that is below it."""
 REAP_INTERVAL: Final = 0.5
 """The least time between two looks for orphans that have ended (s)."""
 
 _ROUNDS: Final = 20
 """The children of an orphan that is killed become orphans themselves and are found in the next round."""
-_AT_ONCE: Final = 32
-"""Processes of the system that are looked at between two checkpoints."""
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _INIT: Final = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Process(NamedTuple):
-    """A line of /proc/PID/stat (proc(5))."""
+class _Own(NamedTuple):
+    """A child that this process has started.
 
-    parent: int
-    zombie: bool
+    Attributes:
+        start: When it started.
+        mark: The value of `ENV_CHILD` in its environment, or empty.
+    """
+
     start: int
+    mark: str = ""
 
 
 class _State:
     """What this process knows of its children."""
 
     adopting = False
-    own: dict[int, int]
+    own: dict[int, _Own]
     making = 0
     made = trio.lowlevel.ParkingLot()
 
@@ -66,7 +73,8 @@ def adopted() -> Iterator[None]:
         log.get_logger().warning("processes that the team's code leaves behind are not found", reason=reason)
         yield
         return
-    _State.own = {pid: each.start for pid, each in _processes().items() if each.parent == os.getpid()}
+    us = os.getpid()
+    _State.own = {pid: _Own(each.start) for pid, each in processes.scan_at_once().items() if each.parent == us}
     _State.adopting = True
     try:
         yield
@@ -80,12 +88,16 @@ def _set_subreaper(on: bool, /) -> bool:
 
 
 async def open_process(command: Sequence[str], **options: Any) -> trio.Process:
-    """Start a process that is no orphan; `trio.lowlevel.open_process` otherwise."""
+    """Start a process that is no orphan; `trio.lowlevel.open_process` otherwise. Inside of `adopted` it carries a mark."""
+    mark = ""
+    if _State.adopting:
+        mark = os.urandom(8).hex()
+        options["env"] = {**(options.get("env") or os.environ), ENV_CHILD: mark}
     _State.making += 1
     try:
         process: trio.Process = await trio.lowlevel.open_process(command, **options)
-        if _State.adopting and (found := _process(process.pid)) is not None:
-            _State.own[process.pid] = found.start
+        if _State.adopting and (found := processes.read(process.pid)) is not None:
+            _State.own[process.pid] = _Own(found.start, mark)
         return process
     finally:
         _State.making -= 1
@@ -93,16 +105,28 @@ async def open_process(command: Sequence[str], **options: Any) -> trio.Process:
             _State.made.unpark_all()
 
 
-async def kill() -> int:
-    """Kill all orphans and their descendants; how many there were. Does nothing outside of `adopted`. A checkpoint."""
+async def kill(leader: int | None = None) -> int:
+    """Kill the rest of a child's session, and every orphan and its descendants, but what belongs to other children that live.
+
+    Args:
+        leader: A child that has ended and has not been waited for, or None to kill orphans alone.
+
+    Returns:
+        How many processes were killed. Outside of `adopted` there are no orphans.
+
+    Raises:
+        OSError: /proc cannot be read, or this process has no descriptor left.
+    """
     await trio.lowlevel.checkpoint()
     killed: set[int] = set()
-    for _ in range(_ROUNDS if _State.adopting else 0):
-        found = await _find()
-        if not found:
+    for _ in range(_ROUNDS if _State.adopting or leader is not None else 0):
+        found = await _scan()
+        doomed = {pid: each.start for pid, each in found.items() if each.session == leader and not each.zombie}
+        doomed.pop(leader or 0, None)
+        doomed |= await _orphans(found, leader)
+        if not doomed:
             break
-        killed.update(found)
-        await _kill(found)
+        killed |= await processes.kill(doomed)
     return len(killed)
 
 
@@ -110,99 +134,68 @@ async def reap() -> None:
     """Wait for the exit statuses of orphans that end by themselves, until cancelled."""
     with trio.open_signal_receiver(signal.SIGCHLD) as signals:
         async for _ in signals:
-            await _find()
+            with contextlib.suppress(OSError):  # no descriptor is left: the next orphan that ends tries again
+                await _orphans(await _scan(), None)
             await trio.sleep(REAP_INTERVAL)
 
 
-async def _find() -> dict[int, int]:
-    """The living orphans and all that is below them, with their start times; those that have ended are waited for."""
+async def _scan() -> dict[int, Process]:
+    """All processes. When it returns, every process that rt has started and that is among them is noted."""
+    found = await processes.scan()
+    while _State.making:
+        await _State.made.park()
+    return found
+
+
+async def _orphans(found: Mapping[int, Process], leader: int | None) -> dict[int, int]:
+    """The living orphans that belong to no child that lives, and all that is below them, with their start times.
+
+    Orphans that have ended are waited for. Each orphan is judged by a look at this moment, since the scan took a while.
+
+    Args:
+        found: What `_scan` has just returned.
+        leader: A child that counts as ended.
+    """
     if not _State.adopting:
         return {}
-    while True:
-        while _State.making:
-            await _State.made.park()
-        processes = await _looked_through()
-        if not _State.making:
-            return _judged(processes)
-
-
-def _judged(processes: dict[int, _Process]) -> dict[int, int]:
-    us = os.getpid()
-    # A process that was started meanwhile need not be among those that were found.
-    own = _State.own = {
-        pid: start for pid, start in _State.own.items() if _is(processes.get(pid) or _process(pid), start)
-    }
+    _State.own = {pid: own for pid, own in _State.own.items() if is_same(processes.read(pid), own.start)}
+    living = {pid for pid in _State.own if pid in found and not found[pid].zombie and pid != leader}
+    marks = {_State.own[pid].mark for pid in living}
     below: dict[int, list[int]] = {}
-    for pid, each in processes.items():
+    for pid, each in found.items():
         below.setdefault(each.parent, []).append(pid)
-    waiting = [pid for pid in below.get(us, ()) if pid not in own]
-    found: dict[int, int] = {}
-    for pid in waiting:
-        if processes[pid].zombie:
+    waiting: list[int] = []
+    us = os.getpid()
+    for count, pid in enumerate(below.get(us, ()), 1):
+        if count % STEP == 0:
+            await trio.lowlevel.checkpoint()
+        orphan = processes.read(pid)
+        if orphan is None or orphan.start != found[pid].start or orphan.parent != us or _is_own(pid, orphan):
+            continue
+        if orphan.zombie:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-    # The first process of a container is given the orphans of everything in it.
-    waiting = [pid for pid in waiting if not processes[pid].zombie and (us != _INIT or _is_marked(pid))]
+                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait
+        elif orphan.session not in living and not _is_spared(pid, marks):
+            waiting.append(pid)
+    doomed: dict[int, int] = {}
     while waiting:
         pid = waiting.pop()
-        if not processes[pid].zombie:
-            found[pid] = processes[pid].start
+        if not found[pid].zombie:
+            doomed[pid] = found[pid].start
         waiting += below.get(pid, ())
-    return found
+    return doomed
 
 
-async def _kill(found: dict[int, int]) -> None:
-    with contextlib.ExitStack() as stack:
-        fds = []
-        for pid, start in found.items():
-            # A process that ends meanwhile is what we want; one of another user cannot be killed.
-            with contextlib.suppress(OSError):
-                fd = os.pidfd_open(pid)
-                stack.callback(os.close, fd)
-                # The descriptor is of this very process; only now is it certain that the number was not given to another.
-                if _is(_process(pid), start):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-                    fds.append(fd)
-        with trio.move_on_after(KILL_TIMEOUT):
-            for fd in fds:
-                await trio.lowlevel.wait_readable(fd)
+def _is_own(pid: int, process: Process) -> bool:
+    own = _State.own.get(pid)
+    return own is not None and own.start == process.start
 
 
-def _is(process: _Process | None, start: int) -> bool:
-    return process is not None and process.start == start
-
-
-def _processes() -> dict[int, _Process]:
-    found = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - names are all that is needed
-        if entry.isdecimal() and (process := _process(int(entry))) is not None:
-            found[int(entry)] = process
-    return found
-
-
-async def _looked_through() -> dict[int, _Process]:
-    """As `_processes`, with a checkpoint after every few: other users may have any number of processes."""
-    found = {}
-    for index, entry in enumerate(os.listdir("/proc")):  # noqa: PTH208 - names are all that is needed
-        if entry.isdecimal() and (process := _process(int(entry))) is not None:
-            found[int(entry)] = process
-        if index % _AT_ONCE == _AT_ONCE - 1:
-            await trio.lowlevel.checkpoint()
-    return found
-
-
-def _process(pid: int) -> _Process | None:
+def _is_spared(pid: int, marks: set[str]) -> bool:
+    """Whether a process carries one of these marks, or is an orphan that we have been given as the first process of a container."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - read hundreds of times in a row
-            # The name of the program stands in brackets and may itself contain some.
-            fields = file.read().rpartition(b")")[2].split()
-        return _Process(int(fields[1]), fields[0] in (b"Z", b"X"), int(fields[19]))
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-def _is_marked(pid: int) -> bool:
-    try:
-        return f"{ENV_DIRECTORY}=".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+        variables = dict(each.partition(b"=")[::2] for each in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
     except OSError:
-        return False
+        variables = {}
+    mark = variables.get(ENV_CHILD.encode(), b"").decode(errors="replace")
+    return (mark != "" and mark in marks) or (os.getpid() == _INIT and ENV_DIRECTORY.encode() not in variables)

@@ -9,7 +9,7 @@ import pytest
 PRELUDE = r"""
 import contextlib, os, signal, subprocess, sys, time
 import trio
-from rt.supervisor import orphans
+from rt.supervisor import group, orphans, processes
 
 SLEEP = "import time; time.sleep(100)"
 
@@ -37,13 +37,27 @@ def split(depth):
 split({depth})
 ''')
 
-async def start(command):
-    process = await orphans.open_process(command, stdout=subprocess.PIPE)
+async def start(command, **options):
+    process = await orphans.open_process(command, stdout=subprocess.PIPE, **options)
     line = b""
     while not line.endswith(b"\n"):
-        line += await process.stdout.receive_some()
+        got = await process.stdout.receive_some()
+        assert got, "the program has failed"
+        line += got
     await process.stdout.aclose()
     return process, int(line)
+
+def leaves(command):
+    # A child that leads a session, starts a program from a shell that exits, tells its number, and stays.
+    return program(f'''
+print(int(subprocess.check_output(["sh", "-c", {command + " >/dev/null 2>&1 & echo $!"!r}])), flush=True)
+time.sleep(100)
+''')
+
+def ended(process):
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    return process.pid
 
 def lives(pid):
     try:
@@ -194,3 +208,100 @@ def test_process_adopts_no_longer_than_it_says() -> None:
         """,
         adopted=False,
     )
+
+
+IN_THE_BACKGROUND = {
+    "of a shell": "sleep 100",
+    "in a session of its own": "setsid sleep 100",
+    "with other variables": "FOO=1 PATH=/usr/bin:/bin sleep 100",
+    "without variables": "env -i sleep 100",
+    "below another program": "setsid sh -c 'sleep 100; true'",
+}
+
+
+@pytest.mark.parametrize("command", IN_THE_BACKGROUND.values(), ids=IN_THE_BACKGROUND)
+def test_program_in_the_background_lives_as_long_as_its_child(command: str) -> None:
+    run(f"""
+        one, of_one = await start(leaves({command!r}), start_new_session=True)
+        two, of_two = await start(leaves({command!r}), start_new_session=True)
+        other = await orphans.open_process(sleeper(), start_new_session=True)
+        assert await group.sweep(ended(other)) == 0
+        assert lives(of_one) and lives(of_two)
+        await other.wait()
+        await group.sweep(ended(one))
+        assert not lives(of_one)
+        assert lives(of_two)
+        await one.wait()
+        assert await orphans.kill() == 0
+        await group.sweep(ended(two))
+        assert not lives(of_two)
+        await two.wait()
+    """)
+
+
+def test_what_is_below_a_program_in_the_background_lives_too() -> None:
+    run("""
+        command = "setsid sh -c 'sleep 98765; true'"
+        child, shell = await start(leaves(command), start_new_session=True)
+        def sleepers():
+            return [pid for pid, each in processes.scan_at_once().items() if each.parent == shell]
+        while not sleepers():
+            await trio.sleep(0.01)
+        (below,) = sleepers()
+        assert await orphans.kill() == 0
+        assert lives(below)
+        await group.sweep(ended(child))
+        assert not lives(below)
+        await child.wait()
+    """)
+
+
+def test_program_that_hides_whose_it_is_ends_with_any_child() -> None:
+    run("""
+        child, pid = await start(leaves("env -i setsid sleep 100"), start_new_session=True)
+        assert await orphans.kill() == 1
+        assert not lives(pid)
+        child.kill()
+        await child.wait()
+    """)
+
+
+def test_child_that_is_put_down_takes_its_programs_along() -> None:
+    run("""
+        from rt.supervisor.spawn import put_down
+        child, pid = await start(leaves("setsid sleep 100"), start_new_session=True)
+        await put_down(child)
+        assert not lives(pid)
+    """)
+
+
+def test_sweep_of_many_processes_gives_way() -> None:
+    run("""
+        import pathlib, tempfile
+        FIRST, COUNT = 5_000_000, 400  # the system gives no such pids
+        folder = pathlib.Path(tempfile.mkdtemp())
+        leader = await orphans.open_process(program(""), start_new_session=True)
+        os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
+        for pid in range(FIRST, FIRST + COUNT):
+            parent, session = (os.getpid(), 1) if pid % 2 else (1, leader.pid)
+            (folder / str(pid)).mkdir()
+            (folder / str(pid) / "stat").write_text(f"{pid} (x) S {parent} 1 {session} {'0 ' * 15} 7")
+        processes._PROC = str(folder)
+        reads, longest = [], 0
+        read = processes.read
+        processes.read = lambda pid: reads.append(pid) or read(pid)
+        async def ticker():
+            nonlocal longest
+            while True:
+                longest = max(longest, len(reads))
+                reads.clear()
+                await trio.lowlevel.checkpoint()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ticker)
+            await group.sweep(leader.pid)
+            nursery.cancel_scope.cancel()
+        assert 0 < longest <= 4 * processes.STEP, longest
+        processes._PROC = "/proc"
+        __import__("shutil").rmtree(folder)
+        await leader.wait()
+    """)
