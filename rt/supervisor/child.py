@@ -20,6 +20,7 @@ import trio
 
 from rt import log
 from rt.limits import explain
+from rt.log.throttle import Throttle
 from rt.protocol.notify import Notice
 from rt.supervisor import group
 from rt.supervisor.life import (
@@ -52,6 +53,8 @@ from rt.supervisor.table import AT_REST
 LINGER = 0.5
 """Seconds for which the output of a child that has exited is still read: somebody else may hold its pipes open."""
 
+_BURST = 20
+"""How many ends of a child in a row are logged at once."""
 _LEVELS = {State.READY: "info", State.STOPPING: "info", State.STOPPED: "info"}
 _LEVELS |= {State.KILLING: "warning", State.BACKOFF: "warning", State.FAILED: "error"}
 
@@ -102,6 +105,7 @@ class Child:
         self._said = ""
         self._last_exit: ExitReport | None = None
         self._log = log.get_logger(child=spec.name)
+        self._throttle = Throttle(burst=_BURST, clock=trio.current_time)
 
     @property
     def status(self) -> ChildStatus:
@@ -179,9 +183,16 @@ class Child:
                 routine = self._machine.closed or self._machine.planned or not self.spec.autostart
                 if routine and state in (State.STOPPING, State.STOPPED):
                     level = "debug"  # part of the end of everything, which is said once for all, or of the child's work
-                say = getattr(self._log, level)
-                say(f"child is {state}", reason=reason, pid=self._pid)
+                self._say(level, state, reason)
                 self._tell()
+
+    def _say(self, level: str, state: State, reason: str) -> None:
+        write = getattr(self._log, level)
+        if state is State.BACKOFF:  # a child that cannot live is started again and again
+            self._throttle.log(write, f"child is {state}", reason=reason, pid=self._pid)
+        else:
+            self._throttle.flush()
+            write(f"child is {state}", reason=reason, pid=self._pid)
 
     def _tell(self) -> None:
         self._news.set()

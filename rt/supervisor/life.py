@@ -55,6 +55,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         healthy_after: Seconds of being ready after which fast restarts and the back-off begin anew.
         max_restarts: The restart intensity: more unexpected ends than this ...
         restart_window: ... within so many seconds, and the child has failed.
+        gives_up: Whether the child can fail at all. If not, neither the restart intensity nor an error of its start that another try
+            cannot mend ends the tries.
     """
 
     ready_timeout: float = 10.0
@@ -67,6 +69,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     healthy_after: float = 2.0
     max_restarts: int = 30
     restart_window: float = 60.0
+    gives_up: bool = True
 
 
 # Events.

@@ -151,7 +151,8 @@ class Machine:
             return Trigger.GONE
         if self._renew:
             return Trigger.GONE_RENEW
-        if isinstance(event, SpawnFailed) and event.errno in FINAL_ERRORS:
+        gives_up = self._policy.gives_up
+        if gives_up and isinstance(event, SpawnFailed) and event.errno in FINAL_ERRORS:
             return Trigger.GONE_FAILED
         clean = isinstance(event, Exited) and event.code == 0 and not self.cause
         restart = self._policy.restart
@@ -160,7 +161,8 @@ class Machine:
         self._ends.append(now)
         while self._ends[0] <= now - self._policy.restart_window:
             self._ends.popleft()
-        return Trigger.GONE_FAILED if len(self._ends) > self._policy.max_restarts else Trigger.GONE_RETRY
+        too_many = len(self._ends) > self._policy.max_restarts
+        return Trigger.GONE_FAILED if gives_up and too_many else Trigger.GONE_RETRY
 
     def _remember(self, event: Event) -> None:
         match event:

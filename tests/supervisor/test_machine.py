@@ -178,6 +178,21 @@ def test_a_child_that_ends_too_often_has_failed() -> None:
     assert Spawn() in live(machine, Start("by hand"))
 
 
+@given(
+    st.lists(st.sampled_from([Exited(code=1), Exited(signal="SIGKILL"), SpawnFailed(errno.ENOENT, "no")]), min_size=1),
+    st.floats(0, 1),
+)
+def test_a_child_that_is_never_given_up_is_started_again_soon(ends: list[Exited | SpawnFailed], jitter: float) -> None:
+    policy = Policy(gives_up=False, fast_restarts=3, backoff=0.1, backoff_cap=0.1, max_restarts=2)
+    machine = Machine(policy)
+    live(machine, Start())
+    for end in ends:
+        if isinstance(end, Exited):
+            live(machine, Spawned())
+        assert backoff_of(machine.handle(end, 0.0, jitter)) <= 0.1
+        assert Spawn() in machine.handle(TimerOver(Timer.BACKOFF), 0.0)
+
+
 def test_a_child_that_ends_now_and_then_comes_back_for_ever() -> None:
     machine = Machine(Policy(max_restarts=2, restart_window=10.0))
     live(machine, Start())
