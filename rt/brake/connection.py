@@ -1,13 +1,21 @@
-"""What connects the device process with the brake. The root makes it once, so that it outlives restarts of either."""
+"""What connects the device process with the brake. The root makes it once, so that it outlives restarts of either.
 
+Invariant: what a process that has ended did not read is discarded. A descriptor in a queue that is not read stays open, and a line
+keeps its lock as long as a descriptor of it is open.
+"""
+
+import array
 import os
 import socket
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from rt.brake import heartbeat
+from rt.brake.line import Line
+from rt.brake.protocol import SIZE
 
 FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_SPACE: Final = socket.CMSG_SPACE(4 * array.array("i").itemsize)
 
 
 class Ends(NamedTuple):
@@ -39,6 +47,33 @@ class Connection:
         self.device = Ends(ours.detach(), bell, memory)
         self.brake = Ends(theirs.detach(), bell, memory)
 
+    def discard(self, end: Ends, *, flush: bool) -> int:
+        """Discard what a process has not read, after its end and before the next one is made. Does not wait.
+
+        Args:
+            end: The end of that process.
+            flush: Whether the device process has ended: the unsent output of its lines is dropped then, since the last close of a
+                serial port waits for it.
+
+        Returns:
+            How many descriptors were closed.
+        """
+        closed = 0
+        with socket.socket(fileno=os.dup(end.channel)) as channel:
+            while True:
+                try:
+                    data, ancillary, _, _ = channel.recvmsg(SIZE, _SPACE, FLAGS | socket.MSG_CMSG_CLOEXEC)
+                except OSError:  # nothing is left
+                    return closed
+                if not data:
+                    return closed
+                for fd in _received(ancillary):
+                    if flush:
+                        Line("", fd).close()
+                    else:
+                        os.close(fd)
+                    closed += 1
+
     def close(self) -> None:
         """Close all descriptors."""
         for fd in {*self.device, *self.brake}:
@@ -50,3 +85,11 @@ def adopt(fds: Sequence[int]) -> Ends:
     for fd in fds:
         os.set_inheritable(fd, False)
     return Ends(*fds)
+
+
+def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)

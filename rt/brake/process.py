@@ -25,6 +25,7 @@ from rt.brake.heartbeat import Heartbeat
 from rt.brake.line import MS, Line
 from rt.brake.machine import Act, Brake
 from rt.brake.protocol import SIZE, WITH_DESCRIPTOR, Kind, Message, decode, encode
+from rt.brake.watch import WAITING, watching
 
 ROLE: Final = "brake"
 _PRIORITY: Final = 10
@@ -81,7 +82,7 @@ class _Process:
         self._period = int(os.environ.get("WATCHDOG_USEC", "0")) * 1000 // 2
         self._next_notice = 0
         self._root = _open_notify()
-        self._told = -1
+        self._told = ""
         self._acting: tuple[int, str] | None = None
         self._outcomes: dict[str, str] = {}
         self._introduced = False
@@ -280,9 +281,10 @@ class _Process:
 
     def _say_alive(self) -> None:
         now = _now()
-        if len(self._lines) != self._told:
-            self._told = len(self._lines)
-            self._notify(f"STATUS={self._told} lines")
+        status = watching(len(self._lines)) if self._introduced else WAITING
+        if status != self._told:
+            self._told = status
+            self._notify(f"STATUS={status}")
         if self._period and now >= self._next_notice:
             self._next_notice = now + self._period
             self._notify("WATCHDOG=1")

@@ -76,7 +76,9 @@ class Bar(enum.IntEnum):
     """The mode needs a driver, and a stick or a button of a gamepad that joined is not at rest."""
     MODE = 8
     """A mode has begun, while which no visitor moves devices."""
-    DAMAGED = 9
+    BRAKE = 9
+    """No brake is ready (`rt.brake.watch`)."""
+    DAMAGED = 10
     """The shared memory was overwritten, so that the table holds no bar that there is; final."""
 
 

@@ -86,9 +86,25 @@ class VisitorDesk:
         self._bells = bells
         self._leases = leases
         self._free = set(range(FIRST_VISITOR_SEAT, SEATS))
+        self._bar = Bar.NONE
         self._nursery: trio.Nursery | None = None
         self._listening = trio.CancelScope()
         self._file: os.stat_result | None = None
+
+    def bar(self, bar: Bar) -> None:
+        """Let no visitor move devices, present or coming, until this is called with `Bar.NONE`. Returns at once."""
+        self._bar = bar
+        for seat in range(FIRST_VISITOR_SEAT, SEATS):
+            if seat not in self._free:
+                self._admit(seat)
+        self._doorbell.ring()
+
+    def _admit(self, seat: int) -> None:
+        """Let the visitor of a seat move devices, unless there is a bar."""
+        if self._bar:
+            self._leases.bar(seat, self._bar)
+        else:
+            self._leases.unbar(seat)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Receive visitors until cancelled.
@@ -143,7 +159,7 @@ class VisitorDesk:
                 return
             seat = min(self._free)
             self._free.remove(seat)
-            self._leases.unbar(seat)
+            self._admit(seat)
             try:
                 await self._welcome(connection, seat, self._arena.fd, self._doorbell.fd, *self._bells.fds)
                 await connection.recv(1)  # ends when the visitor does

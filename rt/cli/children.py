@@ -22,6 +22,8 @@ EXECUTOR_STOP_TIMEOUT = 1.0
 """How long the executor may take to stop (s); it is killed then, and the device process after it has its own time."""
 BRAKE_WATCHDOG = 4.0
 """How long the brake may be silent before it is restarted (s)."""
+BRAKE_BACKOFF = 0.1
+"""The longest time between the end of a brake and its restart (s). It is restarted for ever: without a brake nothing moves."""
 FAST_RESTARTS = 3
 """How often in a row the processes that keep motors safe are started again at once."""
 SEATS_OF = {**SEATS, "device": DEVICE_SEAT}
@@ -102,6 +104,9 @@ def child_specs(
         pass_fds=connection.brake,
         watchdog=BRAKE_WATCHDOG,
         fast_restarts=FAST_RESTARTS,
+        backoff=BRAKE_BACKOFF,
+        backoff_cap=BRAKE_BACKOFF,
+        gives_up=False,
         last=True,
     )
     specs = [

@@ -6,18 +6,22 @@ The rule of this module: when the children are gone, nothing else goes on, and w
 import contextlib
 import functools
 import gc
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import trio
 
 from rt import log
 from rt.app import Application, nodes
+from rt.brake import watch
 from rt.brake.connection import Connection
 from rt.brake.heartbeat import Heartbeat
+from rt.brake.process import ROLE as BRAKE
+from rt.brake.watch import BrakeWatch
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.lease import Bar
@@ -42,11 +46,18 @@ from rt.instance import Instance, log_place
 from rt.remote import Gate
 from rt.remote.socket import mend_files
 from rt.supervisor import notify, orphans, signals
+from rt.supervisor.life import State
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.tree import Supervisor
 
+DEVICE = "device"
+"""The child that talks to the devices."""
 DIRECTORY_INTERVAL = 1.0
 """How often it is verified that the instance directory and its sockets are there (s)."""
+WAKE_SLACK = 0.02
+"""How long the news of the brake that came while this process was busy may take to be handled (s)."""
+_ABSENT = frozenset({State.BACKOFF, State.FAILED, State.STOPPED})
+"""The states of a child that has no process and is not about to get one."""
 UNUSABLE = (ConfigError.EXIT_CODE, InstanceBusyError.EXIT_CODE)
 """Exit codes of a child that will not get ready however often it is started."""
 
@@ -113,6 +124,10 @@ class Root:
         self._arena = arena
         self._doorbell = doorbell
         self._bells = bells
+        self._connection = brake
+        self._brake_watch = BrakeWatch()
+        self._brake_news = trio.Event()
+        self._desk: VisitorDesk | None = None
         self._gate = gate
         self._store: BufferStore | None = None
         self.exit_code = 0
@@ -133,12 +148,19 @@ class Root:
             insecure=config.insecure and bool(opened(config)),
         )
         self._log = log.get_logger()
+        self._children: dict[str, ChildStatus] = {}
+        self._bar_without_brake()
 
     def _watch(self, status: ChildStatus) -> None:
         """Stop the robot when a child ended in a way that concerns all of it."""
         self._verify_memory()
+        self._children[status.name] = status
+        if status.name in (BRAKE, DEVICE):
+            self._discard_unread(status)
+        if status.name == BRAKE and not self.supervisor.ending:
+            self._note_brake(status)
         self._pool.changed(status)
-        if status.name == "device" and status.pid is None:
+        if status.name == DEVICE and status.pid is None:
             self._forget_devices()
         if status.last_exit is None or self.exit_code:
             return
@@ -146,6 +168,64 @@ class Root:
             self._stop(EmergencyStopException.EXIT_CODE, f"{status.name} raised an emergency stop")
         elif status.last_exit.code in UNUSABLE and not self._ready:
             self._stop(status.last_exit.code, f"{status.name} cannot start")
+
+    def _note_brake(self, status: ChildStatus) -> None:
+        """Let nothing move while no brake is ready for too long. The brake may have changed."""
+        gate = self._brake_watch
+        began = gate.began
+        lifted = gate.note(trio.current_time(), ready=status.ready and watch.is_watching(status.status))
+        if lifted or gate.barred:
+            self._bar_without_brake()
+        if lifted and began:
+            self._log.info("a brake is ready: devices may move again", pid=status.pid)
+        self._brake_news.set()
+
+    async def _watch_brake(self) -> None:
+        """Let nothing move from the moment on at which no brake was ready for too long."""
+        while True:
+            self._brake_news = trio.Event()
+            with trio.move_on_at(math.inf if self._brake_watch.due is None else self._brake_watch.due):
+                await self._brake_news.wait()
+                continue
+            await trio.sleep(WAKE_SLACK)
+            if self._brake_watch.look(trio.current_time()) and not self.supervisor.ending:
+                self._bar_without_brake()
+                self._log.error("every mode and command is ended, because no brake is ready", reason=self._refusal())
+
+    def _refusal(self) -> str | None:
+        """Why nothing may move for want of a brake, or None."""
+        if not self._brake_watch.barred:
+            return None
+        status = self._children.get(BRAKE)
+        return watch.refusal(
+            *((State.STOPPED, "not started", "") if status is None else (status.state, status.reason, status.status))
+        )
+
+    def _bar_without_brake(self) -> None:
+        """Bar every slot while no brake is ready, and let leases begin again when one is."""
+        refusal = self._refusal()
+        self._dispatcher.brake_changed(refusal)
+        if self._desk is not None:
+            self._desk.bar(Bar.NONE if refusal is None else Bar.BRAKE)
+
+    def _discard_unread(self, status: ChildStatus) -> None:
+        """Discard what the brake or the device process did not read before it ended: a descriptor in it keeps a line locked."""
+        if status.pid is not None or status.state not in {*_ABSENT, State.SPAWNING}:
+            return
+        ends = {BRAKE: self._connection.brake, DEVICE: self._connection.device}
+        absent = {name for name in ends if name in self._children and self._children[name].state in _ABSENT}
+        for name in absent | {status.name}:
+            self._connection.discard(ends[name], flush=DEVICE in absent | {status.name})
+
+    def _status(self) -> Any:
+        """The state of each child; that of a brake for whose want nothing may move says so."""
+        refusal = self._refusal()
+        children = self.supervisor.status()
+        if refusal is not None:
+            children = [
+                msgspec.structs.replace(each, status=refusal) if each.name == BRAKE else each for each in children
+            ]
+        return msgspec.to_builtins(children)
 
     def _end_leases(self) -> None:
         """Stop all motion before the children stop one after another: a command such as `rt write` holds a lease too."""
@@ -182,8 +262,11 @@ class Root:
                 # Before the children: without it no lease counts.
                 nursery.start_soon(beat, self._leases, self._doorbell, self._verify_memory)
                 desk = VisitorDesk(self._instance.directory, self._arena, self._doorbell, self._bells, self._leases)
+                self._desk = desk
+                self._bar_without_brake()
                 await nursery.start(desk.run)
                 nursery.start_soon(self._watch_directory, desk)
+                nursery.start_soon(self._watch_brake)
                 nursery.start_soon(orphans.reap)
                 supervisor = self.supervisor
                 watch = functools.partial(signals.watch, supervisor.shutdown, supervisor.kill, early=self._early)
@@ -296,7 +379,7 @@ class Root:
                     self._gate,
                     instance=self._instance.name,
                     directory=self._instance.directory,
-                    status=lambda: msgspec.to_builtins(self.supervisor.status()),
+                    status=self._status,
                     driving=driving,
                 )
                 await app.nursery.start(self._dispatcher.run)

@@ -34,10 +34,16 @@ RENEW_INTERVAL: Final = 0.02
 """Time between two renewals of the lease (s)."""
 SEND_TIMEOUT: Final = 2.0
 """How long the device process may take to send the values, and to disable the device in the end (s)."""
+UNBRAKED: Final = (
+    "the robot lets nothing move, because its brake, which disables devices when a process ends, is not ready:"
+    " wait until `rt call status` shows it as ready, or see `rt logs`"
+)
+"""Why this command moves nothing while there is no brake."""
 _LOOK_INTERVAL: Final = 1.0
 _PAUSE: Final = 0.01
 _ENDED: Final = {
     Bar.MODE: "a mode has begun, and the team's code drives now",
+    Bar.BRAKE: UNBRAKED,
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
 }
@@ -190,6 +196,8 @@ class _Driver:
         await check()
         disables = self._device.buffer.counters.disables
         if not self._lease.begin():
+            if self._lease.bar is Bar.BRAKE:
+                raise DeviceError(UNBRAKED)
             why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
             raise DeviceError(f"the robot was stopped {why}: nothing moves until it is started again")
         self._doorbell.ring()

@@ -39,6 +39,8 @@ _MESSAGE_PAUSE: Final = 0.01
 _PATH_MAX: Final = 4096
 _TEXT_MAX: Final = 4096
 _IDLE: Final = "the robot was told to be idle"
+BRAKE_LIMIT: Final = 5.0
+"""How long a mode waits for a brake that is ready (s)."""
 STILL_LIMIT: Final = 0.5
 """How long the devices may take to be told to stop (s)."""
 _STILL_PAUSE: Final = 0.002
@@ -171,6 +173,9 @@ class Dispatcher(Handler):
         self._session: _Session | None = None
         self._hint: str | None = None
         self._closed = False
+        self._unbraked: str | None = None
+        self._braked = trio.Event()
+        self._braked.set()
         self._log = log.get_logger()
         leases.bar_all(Bar.IDLE)
 
@@ -189,6 +194,31 @@ class Dispatcher(Handler):
         self._closed = True
         self._leases.bar_all(Bar.STOPPING)
         self._doorbell.ring()
+
+    def brake_changed(self, refusal: str | None) -> None:
+        """Let no mode move devices for want of a brake, or let modes begin again. Returns at once.
+
+        Args:
+            refusal: Why nothing may move and what to do, in a sentence; None if a brake is ready.
+        """
+        was, self._unbraked = self._unbraked, refusal
+        if (was is None) == (refusal is None) or self._closed:
+            return
+        if refusal is None:
+            self._braked.set()
+        else:
+            self._braked = trio.Event()
+            if (session := self._session) is not None:
+                session.finish(ExecutionError(refusal))
+                self._close(session, "no brake is ready")
+        for seat in SEATS.values():
+            self._leases.bar(seat, self._rest)
+        self._doorbell.ring()
+
+    @property
+    def _rest(self) -> Bar:
+        """Why a slot is barred in which no mode runs."""
+        return Bar.IDLE if self._unbraked is None else Bar.BRAKE
 
     def driver_changed(self) -> None:
         """Let teleop move devices, or not: the driver is live now, or no longer. Returns at once."""
@@ -285,6 +315,15 @@ class Dispatcher(Handler):
                     limit=limit,
                 )
 
+    def _require_brake(self) -> None:
+        """Refuse to begin a mode without a brake.
+
+        Raises:
+            ExecutionError: No brake is ready; says what to do.
+        """
+        if self._unbraked is not None:
+            raise ExecutionError(self._unbraked)
+
     async def _begin_standard(self, mode: Mode, prefix: str, *, gamepads: bool) -> None:
         specs = [RequestSpec(f"{prefix}_setup"), RequestSpec(f"{prefix}_main", periodic=True)]
         try:
@@ -302,6 +341,9 @@ class Dispatcher(Handler):
         with trio.CancelScope() as scope:
             self._begins.add(scope)
             try:
+                with trio.move_on_after(BRAKE_LIMIT):
+                    await self._braked.wait()
+                self._require_brake()
                 async with self._changing:
                     await self._end(f"{mode.name.lower()} begins", within=HANDOVER_LIMIT)
                     prepare = commands.Prepare(int(mode), list(specs), gamepads, partial)
@@ -323,6 +365,7 @@ class Dispatcher(Handler):
                 await session.answered.wait()
             await trio.lowlevel.checkpoint()  # `idle` may have come meanwhile, or the process ended
             session.require()
+            self._require_brake()
             self._session = session
             self._end_visitors()
             self._hint = self.driver.begin() if self.driver is not None and self._driven_by_gamepad(mode) else None
@@ -375,7 +418,7 @@ class Dispatcher(Handler):
         """End every lease, whoever holds it; the device process disables what was moved."""
         self._leases.revoke_all()
         for seat in SEATS.values():
-            self._leases.bar(seat, Bar.IDLE)
+            self._leases.bar(seat, self._rest)
         self._doorbell.ring()
 
     def _end_visitors(self) -> None:
@@ -388,7 +431,7 @@ class Dispatcher(Handler):
         """Let a mode move nothing any more; idempotent."""
         if self._session is session:
             self._session = None
-            self._leases.bar(session.seat, Bar.IDLE)
+            self._leases.bar(session.seat, self._rest)
             self._doorbell.ring()
             about = {"reason": session.error.message} if session.error is not None else {}
             self._log.info("mode ended", mode=session.mode.name.lower(), **about)

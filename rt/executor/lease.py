@@ -21,7 +21,7 @@ import trio
 
 from rt import log
 from rt.buffer import Doorbell, Lease
-from rt.buffer.lease import DRIVER_BARS, TIMEOUT
+from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor.cutoff import CutoffCounter
 from rt.executor.fork import is_forked
@@ -38,6 +38,8 @@ CUTOFFS: Final = 5
 
 STOPPED: Final = "the robot was told to stop"
 """Why a mode ends whose lease the root has ended."""
+UNBRAKED: Final = "the robot's brake is not ready: see `rt call status`"
+"""The same if the root bars its slot for want of a brake."""
 
 NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
 """Why a call that is late is cut off."""
@@ -213,7 +215,7 @@ class LeaseKeeper:
             if not self._lease.revoked:
                 self._count(_LATE if now - before >= TIMEOUT else _ROOT_LATE)
             elif self._lease.cause not in DRIVER_BARS:
-                self._end(STOPPED)
+                self._end(UNBRAKED if self._lease.cause is Bar.BRAKE else STOPPED)
             if self._closed:
                 return
         if self._lease.begin():

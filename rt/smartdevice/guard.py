@@ -33,6 +33,7 @@ _BARRED: Final = {
     Bar.RELEASED: "control was released",
     Bar.HELD: "a gamepad joined whose sticks were not at rest",
     Bar.MODE: "a mode has begun",
+    Bar.BRAKE: "the brake, which would disable devices if this process ended, is not ready",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
     Bar.DAMAGED: "the shared memory was overwritten",
@@ -61,6 +62,7 @@ _BARRED_NOW: Final = {
     **dict.fromkeys(
         DRIVER_BARS, "the mode waits for its driver: a gamepad has to send, and its sticks have to be at rest once"
     ),
+    Bar.BRAKE: "the brake, which would disable devices if this process ended, is not ready: see `rt call status`",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
     Bar.DAMAGED: "the shared memory was overwritten",
@@ -162,7 +164,7 @@ class SafetyGuard:
         current = self._leases.current()
         known = [holder for holder in current if marks >> holder.mark & 1]
         seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
-        for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, *DRIVER_BARS, Bar.IDLE):
+        for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, Bar.BRAKE, *DRIVER_BARS, Bar.IDLE):
             if any(self._leases.bar_of(seat) is bar for seat in seats):
                 return _MODE_ENDED if bar is Bar.IDLE and known and marks != ALL_MARKS else _BARRED_NOW[bar]
         if not self._leases.root_alive():

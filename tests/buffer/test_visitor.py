@@ -16,6 +16,7 @@ from trio.testing import MockClock
 from rt.buffer import Bells, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.bells import FIRST_VISITOR_SEAT, ROOT_SEAT, SEATS
+from rt.buffer.lease import Bar
 from rt.buffer.visitor import NAME, VisitorDesk, read, visit
 from rt.errors import DeviceBufferError
 
@@ -47,6 +48,7 @@ class Root:
         self.doorbell = Doorbell()
         self.bells = Bells(seat=ROOT_SEAT)
         self.directory = directory
+        self.desk: VisitorDesk
 
 
 @asynccontextmanager
@@ -56,12 +58,30 @@ async def receiving(arena: Arena, directory: Path) -> AsyncIterator[tuple[Root, 
         leases.beat()
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(VisitorDesk(directory, arena, root.doorbell, root.bells, leases).run)
+                root.desk = VisitorDesk(directory, arena, root.doorbell, root.bells, leases)
+                await nursery.start(root.desk.run)
                 yield root, leases
                 nursery.cancel_scope.cancel()
         finally:
             root.doorbell.close()
             root.bells.close()
+
+
+async def test_without_a_brake_no_visitor_moves_devices(arena: Arena, tmp_path: Path) -> None:
+    async with receiving(arena, tmp_path) as (root, leases), visit(tmp_path) as early:
+        lease = leases.slot(early.seat)
+        assert lease.begin()
+        root.desk.bar(Bar.BRAKE)
+        assert not lease.renew()
+        assert not lease.begin()
+        assert lease.cause is lease.bar is Bar.BRAKE
+        async with visit(tmp_path) as late:
+            assert not leases.slot(late.seat).begin()
+            root.desk.bar(Bar.NONE)
+            assert not lease.renew(), "it has to begin another"
+            assert lease.begin()
+            assert leases.slot(late.seat).begin()
+        assert leases.bar_of(FIRST_VISITOR_SEAT + 2) is not Bar.BRAKE
 
 
 async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(arena: Arena, tmp_path: Path) -> None:

@@ -378,6 +378,75 @@ async def test_a_mode_that_begins_ends_the_leases_of_commands(prefix: str) -> No
         assert {visitor.cause for visitor in visitors} == {Bar.MODE}
 
 
+async def test_a_mode_ends_for_want_of_a_brake(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = await stage.begin()
+        assert stage.drives(EXECUTOR_SEAT)
+        stage.dispatcher.brake_changed("no brake")
+        assert not stage.leases.fresh()
+        assert stage.dispatcher.mode() == "idle"
+        assert stage.leases.bar_of(EXECUTOR_SEAT) is stage.leases.cause_of(EXECUTOR_SEAT) is Bar.BRAKE
+        assert process.ended
+        await stage.dispatcher.idle()
+        assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.BRAKE
+        stage.dispatcher.brake_changed(None)
+        assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.IDLE
+        assert not stage.drives(EXECUTOR_SEAT)
+
+
+async def test_without_a_brake_modes_are_refused_with_the_reason(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "BRAKE_LIMIT", 0.01)
+    async with open_stage(prefix) as stage:
+        stage.dispatcher.brake_changed("it is started")
+        stage.dispatcher.brake_changed("it has failed")
+        for begin in (stage.dispatcher.auto, stage.dispatcher.teleop):
+            with trio.fail_after(PATIENCE), pytest.raises(ExecutionError, match="it has failed"):
+                await begin()
+        with trio.fail_after(PATIENCE), pytest.raises(ExecutionError, match="it has failed"):
+            await stage.dispatcher.execute([RequestSpec("lift")])
+        stage.dispatcher.brake_changed(None)
+        await stage.begin()
+        assert stage.drives(EXECUTOR_SEAT)
+
+
+async def test_a_mode_waits_for_a_brake_that_restarts(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        stage.dispatcher.brake_changed("it is started")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stage.begin)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not stage.drives(EXECUTOR_SEAT)
+            stage.dispatcher.brake_changed(None)
+        assert stage.drives(EXECUTOR_SEAT)
+
+
+async def test_a_brake_that_is_lost_while_code_is_loaded_begins_no_mode(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        process = stage.processes[0]
+        async with trio.open_nursery() as nursery:
+
+            async def begin() -> None:
+                with pytest.raises(ExecutionError, match="no brake"):
+                    await stage.dispatcher.auto()
+
+            nursery.start_soon(begin)
+            await process.hears(Prepare)
+            stage.dispatcher.brake_changed("no brake")
+            await process.say(Loaded("studentcode.py"))
+        assert stage.dispatcher.mode() == "idle"
+        assert process.ended
+        assert not stage.drives(EXECUTOR_SEAT)
+
+
+async def test_a_robot_that_is_being_stopped_is_not_opened_by_its_brake(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        await stage.begin()
+        stage.dispatcher.brake_changed("no brake")
+        stage.dispatcher.close()
+        stage.dispatcher.brake_changed(None)
+        assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.STOPPING
+
+
 async def test_autonomous_needs_no_driver(prefix: str) -> None:
     async with open_stage(prefix, needs_driver=True) as stage:
         await stage.begin("auto")

@@ -14,7 +14,7 @@ from rt.buffer.bells import EXECUTOR_SEAT
 from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor import lease as module
-from rt.executor.lease import GAP_LIMIT, HANDOVER, LeaseKeeper
+from rt.executor.lease import GAP_LIMIT, HANDOVER, UNBRAKED, LeaseKeeper
 
 CUTOFFS = 3
 
@@ -145,6 +145,15 @@ def test_what_the_root_has_ended_stays_ended(bench: Bench) -> None:
     bench.table.revoke_all()
     bench.run(1)
     assert bench.ended
+    assert not bench.moves
+
+
+def test_want_of_a_brake_ends_the_mode_with_its_reason(bench: Bench) -> None:
+    bench.run(1)
+    bench.table.bar(EXECUTOR_SEAT, Bar.BRAKE)
+    bench.table.unbar(EXECUTOR_SEAT)
+    bench.run(1)
+    assert bench.ended == [UNBRAKED]
     assert not bench.moves
 
 

@@ -21,6 +21,7 @@ def reasons(events: list[Any]) -> list[str]:
         (Bar.IDLE, "no mode is running"),
         (Bar.ESTOP, "emergency stop"),
         *((bar, "waits for its driver") for bar in sorted(DRIVER_BARS)),
+        (Bar.BRAKE, "the brake, which would disable devices if this process ended, is not ready"),
     ],
 )
 @pytest.mark.parametrize("known", [True, False])

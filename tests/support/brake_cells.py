@@ -117,6 +117,12 @@ class Board:
             return True
         return False
 
+    async def still(self) -> None:
+        """Wait until it does not move."""
+        with trio.fail_after(PATIENCE):
+            while self.changes[-1:] and self.changes[-1][1] != 0:
+                await self._news.wait()
+
     def moved_at(self, moment: int) -> bool:
         """Whether the board moved at a moment (ns)."""
         before = [speed for stamp, speed in self.changes if stamp <= moment]
@@ -134,7 +140,7 @@ class Board:
 
 
 @contextlib.asynccontextmanager
-async def _board(robot: Robot) -> AsyncIterator[Board]:
+async def open_board(robot: Robot) -> AsyncIterator[Board]:
     uid = uid_of("polar-bear")
     script = Path(__file__).with_name("motion_board.py")
     process = await trio.lowlevel.open_process(
@@ -154,7 +160,7 @@ async def _board(robot: Robot) -> AsyncIterator[Board]:
             await process.wait()
 
 
-class _Starvation:
+class Starvation:
     """How late this process is run."""
 
     def __init__(self) -> None:
@@ -186,7 +192,7 @@ async def _run_once(cell: Cell) -> Outcome | None:
         robot = Robot(Path(tempfile.mkdtemp(prefix="rt-")), nursery)
         robot.write("studentcode.py", PROGRAM)
         try:
-            async with _board(robot) as board:
+            async with open_board(robot) as board:
                 await robot.start()
                 await robot.said("the Smart Device is connected", uid=str(uid_of("polar-bear")))
                 outcome = await _run(cell, robot, board, nursery)
@@ -213,7 +219,7 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
     root = robot.root()
     victims = [root if target == "root" else robot.child(target) for target in TARGETS[cell.target]]
     others = [robot.child("device")] if cell.action == SECOND_FAULT else []
-    starvation = _Starvation()
+    starvation = Starvation()
     nursery.start_soon(starvation.watch)
     await trio.sleep(10 * TICK)
     fault = time.monotonic_ns()

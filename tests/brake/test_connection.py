@@ -1,0 +1,109 @@
+"""What is left in the channel when the brake or the device process has ended keeps nothing open."""
+
+import fcntl
+import os
+import socket
+import tty
+from collections.abc import Iterator
+
+import pytest
+
+from rt.brake.connection import Connection, Ends
+from rt.brake.protocol import Kind, Message, encode
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    made = Connection()
+    yield made
+    made.close()
+
+
+def send(end: Ends, message: Message, fd: int | None = None) -> None:
+    with socket.socket(fileno=os.dup(end.channel)) as channel:
+        channel.setblocking(False)
+        socket.send_fds(channel, [encode(message)], [] if fd is None else [fd])
+
+
+def fill(end: Ends, fd: int) -> None:
+    for _ in range(100_000):
+        send(end, Message(Kind.ASK, 1), fd)
+
+
+def is_free(port: str) -> bool:
+    fd = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+@pytest.mark.parametrize("flush", [True, False])
+@pytest.mark.parametrize("unsent", [b"", b"a frame that the board does not read"])
+def test_line_that_a_dead_brake_did_not_read_is_free(connection: Connection, unsent: bytes, *, flush: bool) -> None:
+    board, port = os.openpty()
+    try:
+        name = os.ttyname(port)
+        tty.setraw(port)
+        fcntl.flock(port, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.write(port, unsent)
+        for number in range(3):
+            send(connection.device, Message(Kind.LINE, number, name), port)
+        os.close(port)  # the device process ends
+        assert not is_free(name)
+        assert connection.discard(connection.brake, flush=flush) == 3
+        assert is_free(name)
+        assert connection.discard(connection.brake, flush=flush) == 0
+    finally:
+        os.close(board)
+
+
+def test_line_of_a_device_process_that_lives_stays_locked_and_keeps_its_output(connection: Connection) -> None:
+    board, port = os.openpty()
+    try:
+        name = os.ttyname(port)
+        tty.setraw(port)
+        fcntl.flock(port, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        send(connection.device, Message(Kind.LINE, 1, name), port)
+        os.write(port, b"frame")
+        connection.discard(connection.brake, flush=False)
+        assert not is_free(name)
+        assert os.read(board, 10) == b"frame"
+    finally:
+        os.close(port)
+        os.close(board)
+
+
+def test_connection_that_a_dead_brake_did_not_read_ends(connection: Connection) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        send(connection.device, Message(Kind.LINE, 1, "tcp"), ours.fileno())
+        ours.close()
+        connection.discard(connection.brake, flush=True)
+        assert theirs.recv(1) == b""
+
+
+def test_full_queue_of_a_dead_device_process_takes_messages_again(connection: Connection) -> None:
+    """Else the next device process hears of no brake: the message that asks it for its lines is dropped."""
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        with pytest.raises(OSError, match=r"unavailable|references"):
+            fill(connection.brake, pidfd)
+        assert connection.discard(connection.device, flush=True) > 0
+        send(connection.brake, Message(Kind.ASK, 1), pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def test_messages_that_are_none_are_discarded(connection: Connection) -> None:
+    with socket.socket(fileno=os.dup(connection.device.channel)) as channel:
+        for data in (b"\xff", b"x" * 1000):
+            channel.send(data)
+        socket.send_fds(channel, [b"?"], [0] * 20)
+    connection.discard(connection.brake, flush=True)
+    send(connection.device, Message(Kind.ALL))
+    with socket.socket(fileno=os.dup(connection.brake.channel)) as channel:
+        assert channel.recv(100, socket.MSG_DONTWAIT) == encode(Message(Kind.ALL))
