@@ -51,7 +51,7 @@ test-booted *arguments:
     unshare --time --fork --boottime "$((5 - $(cut -d. -f1 /proc/uptime)))" --monotonic "$((5 - $(cut -d. -f1 /proc/uptime)))" \
         python -m pytest --numprocesses 3 --dist worksteal {{ arguments }}
 
-# The tests that start whole robots, against dist/rt
+# The tests that start whole robots, against dist/rt: a case of each, or all with BINARY_CASES=all
 [group("test")]
 test-binary *arguments:
     export RT_BINARY="$PWD/dist/rt"; {{ pytest }} tests/system {{ arguments }} || {{ alone }} tests/system {{ arguments }}

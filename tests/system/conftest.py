@@ -1,13 +1,35 @@
 """A whole robot for a test, and a look at what it leaves behind."""
 
 import contextlib
+import os
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
-from support.robot import Plug, Robot
+from support.robot import BINARY, Plug, Robot
+
+EVERY_CASE = os.environ.get("BINARY_CASES") == "all"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run one case of each test against the executable, whose cases differ in what team code does and not in how rt is started.
+
+    BINARY_CASES=all runs all. Tests that are marked `every_case` are left alone.
+    """
+    if not BINARY or EVERY_CASE:
+        return
+    seen: set[str] = set()
+    left_out = []
+    for item in items:
+        name = item.nodeid.partition("[")[0]
+        if item.path.parent == Path(__file__).parent and "every_case" not in item.keywords and name in seen:
+            left_out.append(item)
+        seen.add(name)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @contextlib.asynccontextmanager

@@ -29,6 +29,7 @@ def test_sample_covers_every_pair() -> None:
     assert pairs(brake_cells.SAMPLE) == pairs(brake_cells.ALL)
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: "-".join(cell).replace(" ", "_"))
 async def test_board_stops_in_time_and_stays_stopped(cell: Cell) -> None:
     for number in range(1, max(ROUNDS, 1) + 1):

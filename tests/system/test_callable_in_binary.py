@@ -14,7 +14,7 @@ from rt.process import CommandProcess
 from rt.process.call import CallSettings
 from rt.supervisor.spec import LIFELINE
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.every_case]
 
 MODULE = """
 import os, sys, time

@@ -10,6 +10,7 @@ import pytest
 import rt
 
 pytestmark = [
+    pytest.mark.every_case,
     pytest.mark.system,
     pytest.mark.skipif("RT_BINARY" not in os.environ, reason="RT_BINARY names no executable"),
 ]

@@ -1,9 +1,11 @@
 """`idle` and `estop` stop what moves, whatever the executor does, and whoever commands: measured at a motor."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -61,6 +63,11 @@ while True:
 STATES = [*CODE, "is stopped", "is starting", "fails to start", "loads code that does not return", "has nothing to do"]
 
 
+def alternating(cases: Iterable[str], *values: Any) -> list[tuple[str, Any]]:
+    """Each case with one of the values in turn, by default `idle` and `estop`: a robot for each pair would take too long."""
+    return list(zip(cases, itertools.cycle(values or ("idle", "estop")), strict=False))
+
+
 async def in_state(robot: Robot, nursery: trio.Nursery, state: str) -> Board:
     """A robot whose executor is in a state, and whose motor has moved."""
     board = await driving(robot, CODE.get(state, CODE["drives"]))
@@ -95,8 +102,7 @@ async def fail(robot: Robot) -> None:
             await trio.sleep(0.01)
 
 
-@pytest.mark.parametrize("command", ["idle", "estop"])
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(("state", "command"), alternating(STATES))
 async def test_stop_commands_do_not_depend_on_the_executor(
     robot: Robot, nursery: trio.Nursery, command: str, state: str
 ) -> None:
@@ -114,8 +120,9 @@ async def test_stop_commands_do_not_depend_on_the_executor(
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("command", ["idle", "estop"])
-@pytest.mark.parametrize("state", ["spins", "is stopped", "fails to start", "loads code that does not return"])
+@pytest.mark.parametrize(
+    ("state", "command"), alternating(["spins", "is stopped", "fails to start", "loads code that does not return"])
+)
 async def test_rt_call_stops_whatever_the_executor_does(
     robot: Robot, nursery: trio.Nursery, command: str, state: str
 ) -> None:
@@ -142,8 +149,7 @@ WRONG_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("command", ["idle", "estop"])
-@pytest.mark.parametrize("wrong", WRONG_OPTIONS)
+@pytest.mark.parametrize(("wrong", "command"), alternating(WRONG_OPTIONS))
 async def test_rt_call_stops_whatever_the_options_are(
     robot: Robot, nursery: trio.Nursery, command: str, wrong: str
 ) -> None:
@@ -180,8 +186,12 @@ async def test_a_stop_for_a_robot_that_a_flag_names_is_for_no_other(robot: Robot
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("state", ["drives", "holds the interpreter", "swallows every exception", "is stopped"])
+@pytest.mark.parametrize(
+    ("state", "signum"),
+    alternating(
+        ["drives", "holds the interpreter", "swallows every exception", "is stopped"], signal.SIGTERM, signal.SIGINT
+    ),
+)
 async def test_a_signal_stops_whatever_the_executor_does(
     robot: Robot, nursery: trio.Nursery, signum: signal.Signals, state: str
 ) -> None:
@@ -191,8 +201,10 @@ async def test_a_signal_stops_whatever_the_executor_does(
     nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("command", ["idle", "estop"])
-@pytest.mark.parametrize("function", ["executed", "executed again and again", "executed while the caller waits"])
+@pytest.mark.parametrize(
+    ("function", "command"),
+    alternating(["executed", "executed again and again", "executed while the caller waits"]),
+)
 async def test_stop_commands_end_what_is_executed(
     robot: Robot, nursery: trio.Nursery, command: str, function: str
 ) -> None:
