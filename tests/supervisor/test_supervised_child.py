@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, gone, is_state, keeping, program
 
 from rt.supervisor.life import Kill, Restart, Start, State, Stop
@@ -69,6 +70,25 @@ async def test_a_killed_child_is_ready_again() -> None:
             status = await child.until(lambda status: status.restarts == 1 and status.ready)
     assert status.last_exit is not None
     assert status.last_exit.signal == "SIGKILL"
+
+
+async def test_a_child_that_cannot_live_is_started_again_for_ever_and_floods_no_log() -> None:
+    spec = ChildSpec(
+        name="kid",
+        command=("/nonexistent",),
+        notify=False,
+        gives_up=False,
+        backoff=0.001,
+        backoff_cap=0.001,
+        max_restarts=3,
+    )
+    with capture_logs() as logs:
+        async with keeping(spec, Watcher()) as child:
+            with trio.fail_after(30):
+                await child.until(lambda status: status.restarts >= 200)
+    said = [entry for entry in logs if entry["event"] == "child is backoff"]
+    assert 0 < len(said) < 100
+    assert not [entry for entry in logs if entry["event"] == "child is failed"]
 
 
 async def test_an_emergency_stop_is_reported_as_such() -> None:
