@@ -30,6 +30,7 @@ from rt.errors import ConfigError, InstanceBusyError, leaves
 from rt.keys import Bundle, KeyPair, Keyring
 from rt.log.throttle import Throttle
 from rt.protocol import zmtp
+from rt.remote.handshakes import Handshakes, origin
 from rt.remote.inlet import Inlet
 from rt.remote.listener import Listener, Turnstile
 from rt.remote.peer import Peer, PeerTable
@@ -45,13 +46,17 @@ HANDSHAKE_TIMEOUT = 5000
 """How long a station may take to show its key, in ms."""
 
 MOST_HANDSHAKES = 256
-"""Connections that have not shown a key yet."""
+"""Connections that have not shown a key yet. A further one ends another one, see `rt.remote.handshakes`."""
 MOST_HANDSHAKES_OF_HOST = 32
-"""The same, from one address."""
+"""The same, from one address, or of one user of this computer over its loopback addresses."""
+MOST_GREETED = 64
+"""Connections that have not shown a key yet, but a greeting, and so take six descriptors and a socket of ZMQ each."""
 MOST_OF_STATION = 64
 """Connections that a station has. Each takes six descriptors and a socket of ZMQ, which has 1023."""
 MOST_KEYED = 512
 """Connections with a key, proved or not."""
+_SILENT_PART, _GREETED_PART = 7, 30
+"""Connections without a proved key take at most a third of the descriptors from which on no connection is accepted."""
 
 LOOK_INTERVAL = 0.5
 """Time between two looks at the files of the keys, in s: after at most so long a station that was revoked is out."""
@@ -64,6 +69,7 @@ FAILED = "it ended without a key that counts; it may not know the robot's key"
 SILENT = "it was silent"
 CROWDED = "too many connections without a key"
 CROWDED_STATION = "too many connections of its station"
+CROWDED_STATIONS = "too many connections of stations"
 UNUSABLE = "this process has no room for it"
 
 _TOLD_MAX = 256
@@ -131,7 +137,6 @@ class _Connection:
         self.socket: Socket | None = None
         self.public = ""
         self.station = ""
-        self.is_shaking = False
         self.is_refused = False
 
 
@@ -169,7 +174,7 @@ class Gate:
         self._nursery: trio.Nursery | None = None
         self._numbers = itertools.count(1)
         self._connections: dict[bytes, _Connection] = {}
-        self._shaking: Counter[str] = Counter()
+        self._shaking = Handshakes[bytes]()
         self._admitted: Counter[str] = Counter()
         self._told: set[tuple[str, str]] = set()
         self._failures = Throttle(clock=trio.current_time)
@@ -288,7 +293,10 @@ class Gate:
     def _peer_of(self, entrance: _Entrance, accepted: trio.socket.SocketType) -> Peer | None:
         """The other end of a connection, or None if it is refused at once; refusals are counted."""
         if not entrance.is_local:
-            return Peer(str(accepted.getpeername()[0]), None, trusted=self._insecure)
+            host = str(accepted.getpeername()[0])
+            if self._insecure or self._peers.budget.is_spent:
+                return Peer(host, None, trusted=self._insecure)
+            return Peer(host, self._peers.peer_of(accepted).uid, trusted=False)
         peer = self._peers.peer_of(accepted)
         if peer.trusted or entrance.takes_keys:
             return peer
@@ -308,7 +316,7 @@ class Gate:
         except Exception as error:  # noqa: BLE001 - an error of one connection must not end the others
             self._note_failure(connection, error)
         finally:
-            self._end_handshake(connection)
+            self._shaking.end(connection.domain)
             if connection.station:
                 _less(self._admitted, connection.station)
             del self._connections[connection.domain]
@@ -353,14 +361,14 @@ class Gate:
                 connection.socket.close()
             return
         try:
-            inner = await inlet.connect()
-            inlet.close()
-            await self._introduce(outer, inner, greeting)
-            async with trio.open_nursery() as nursery:
-                if connection.socket is not None:
-                    nursery.start_soon(self._hear, connection, connection.socket)
-                await relay(outer, inner)
-                nursery.cancel_scope.cancel()
+            async with await inlet.connect() as inner:
+                inlet.close()
+                await self._introduce(outer, inner, greeting)
+                async with trio.open_nursery() as nursery:
+                    if connection.socket is not None:
+                        nursery.start_soon(self._hear, connection, connection.socket)
+                    await relay(outer, inner)
+                    nursery.cancel_scope.cancel()
             if not connection.station and not connection.is_refused:
                 self._refuse(connection, FAILED)
         finally:
@@ -375,16 +383,14 @@ class Gate:
 
     async def _shaken(self, connection: _Connection, outer: trio.SocketStream) -> bytes:
         """The greeting of an end that wants to show a key; empty if it does not, which is told to it and counted."""
-        host = connection.peer.host
-        if (
-            self._shaking.total() >= MOST_HANDSHAKES
-            or self._shaking[host] >= MOST_HANDSHAKES_OF_HOST
-            or self._shaking.total() + self._admitted.total() >= MOST_KEYED
-        ):
-            self._refuse(connection, CROWDED)
+        room = min(MOST_HANDSHAKES, MOST_KEYED - self._admitted.total(), self._turnstile.most // _SILENT_PART)
+        if room <= 0:
+            self._refuse(connection, CROWDED_STATIONS)
             return b""
-        connection.is_shaking = True
-        self._shaking[host] += 1
+        where = origin(connection.peer.host, connection.peer.uid)
+        self._displace(
+            self._shaking.begin(connection.domain, where, most=room, most_of_host=MOST_HANDSHAKES_OF_HOST),
+        )
         greeting = b""
         with trio.move_on_after(HANDSHAKE_TIMEOUT / 1000) as patience:
             await outer.send_all(zmtp.OPENING)
@@ -405,8 +411,17 @@ class Gate:
         elif connection.entrance.is_local and not self.keyring.stations and not self._refresh():
             self._refuse(connection, NO_STATIONS)
         else:
+            room = max(1, min(MOST_GREETED, self._turnstile.most // _GREETED_PART))
+            self._displace(self._shaking.greeted(connection.domain, most=room))
             return greeting
         return b""
+
+    def _displace(self, domains: Iterable[bytes]) -> None:
+        """End connections without a key, for others that need their room."""
+        for each in domains:
+            if (connection := self._connections.get(each)) is not None:
+                self._refuse(connection, CROWDED)
+                connection.scope.cancel()
 
     async def _introduce(self, outer: trio.SocketStream, inner: trio.SocketStream, greeting: bytes) -> None:
         """Exchange the greetings of both ends, of which the outer has had the beginning of ours."""
@@ -423,16 +438,11 @@ class Gate:
         connection.is_refused = True
         self.refusals.add(reason, **connection.peer.described, **context)
 
-    def _end_handshake(self, connection: _Connection) -> None:
-        if connection.is_shaking:
-            connection.is_shaking = False
-            _less(self._shaking, connection.peer.host)
-
     def admits(self, public: str, domain: bytes) -> str | None:
         """The name of the station with a public key (Z85), proved over the connection with a ZAP domain; counted and logged."""
         self._refresh()
         connection = self._connections.get(domain)
-        if connection is None:
+        if connection is None or connection.is_refused:
             return None
         station = self.keyring.station_of(public)
         if station is None:
@@ -442,7 +452,7 @@ class Gate:
         if self._admitted[station] >= MOST_OF_STATION or connection.station:
             self._refuse(connection, CROWDED_STATION, station=station)
             return None
-        self._end_handshake(connection)
+        self._shaking.end(connection.domain)
         self._admitted[station] += 1
         connection.public, connection.station = public, station
         self.counters.admitted += 1

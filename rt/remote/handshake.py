@@ -110,7 +110,7 @@ async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
                 return f"what answers at {address} {_WANTS_KEY}; or it is no robot"
             return (
                 f"the robot at {address} is not the one that the key of {bundle.station!r} was made for, takes no keys,"
-                " or has another port"
+                " has another port, or has too many connections (its log says so; then try again)"
             )
 
 

@@ -110,7 +110,7 @@ async def test_a_station_with_its_key_calls_and_listens(place: Place) -> None:
 
 
 async def test_costly_lookups_delay_connections_and_refuse_none(
-    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = 0.0
     looks: list[float] = []
@@ -131,13 +131,17 @@ async def test_costly_lookups_delay_connections_and_refuse_none(
     gate = Gate(Keyring(tmp_path / "keys"), context=context)
     gate._peers.budget = TimeBudget(1.0, timer=lambda: used)
     router = Router(["tcp://127.0.0.1:*"], [f"ipc://{tmp_path}/back"], context=context, gate=gate)
-    await nursery.start(gate.run)
-    await nursery.start(router.run)
-    port = int(router.frontends[0].rpartition(":")[2])
-    with trio.fail_after(30), contextlib.ExitStack() as stack:
-        for _ in range(8):
-            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        await all_looked.wait()
+    with trio.fail_after(30):
+        async with trio.open_nursery() as inner:
+            await inner.start(gate.run)
+            await inner.start(router.run)
+            port = int(router.frontends[0].rpartition(":")[2])
+            with contextlib.ExitStack() as stack:
+                for _ in range(8):
+                    stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                await all_looked.wait()
+            inner.cancel_scope.cancel()
+    context.destroy(linger=0)
     # 2.1 s of processor time before the last look, and a budget of one second for each second.
     assert looks[-1] - looks[0] >= 0.9
     assert gate.refusals.counts == {}

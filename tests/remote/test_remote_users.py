@@ -18,7 +18,17 @@ from rt.errors import RemoteCallError
 from rt.keys import Bundle, Keyring
 from rt.protocol import rpc
 from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
-from rt.remote.gate import FAILED, NO_KEY, NO_STATIONS, NOT_ZMTP, UNKNOWN_KEY, curve_options
+from rt.remote.gate import (
+    CROWDED,
+    CROWDED_STATIONS,
+    FAILED,
+    NO_KEY,
+    NO_STATIONS,
+    NOT_ZMTP,
+    UNKNOWN_KEY,
+    curve_options,
+)
+from rt.remote.handshake import shake_hands
 from rt.remote.peer import ANOTHER_USER
 from rt.remote.quota import MOST, STATION, Quota
 from rt.remote.stations import StationSide, station_of
@@ -389,6 +399,94 @@ async def test_crowd_without_keys_keeps_no_station_out(open_place: Place, monkey
             await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", open_place.port))
         await open_place.refused("too many connections without a key", 6)
         assert await station.call.greet("still") == "hello still"
+
+
+CURVE_GREETING = GREETING.replace(b"NULL\0", b"CURVE")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", CURVE_GREETING[:11], CURVE_GREETING, CURVE_GREETING + b"\x04\xc8\x05HELLO"],
+    ids=["silent", "half a greeting", "greeting", "half a hello"],
+)
+async def test_full_table_of_handshakes_keeps_no_station_out(
+    open_place: Place, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    for name, most in (("MOST_HANDSHAKES", 8), ("MOST_HANDSHAKES_OF_HOST", 100), ("MOST_GREETED", 4)):
+        monkeypatch.setattr(f"rt.remote.gate.{name}", most)
+    monkeypatch.setattr("rt.remote.gate.HANDSHAKE_TIMEOUT", 1000 * 3600)
+    blue = open_place.keys.new("blue")
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(12):
+            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", open_place.port))
+            await stream.send_all(sent)
+        await open_place.refused(CROWDED, 4)
+        for _ in range(3):
+            async with open_place.client(blue) as station:
+                assert await station.call.greet("robot") == "hello robot"
+    assert open_place.gate.refusals.counts.keys() <= {CROWDED, FAILED, NOT_ZMTP}
+
+
+FLOOD = """
+streams = {}
+poll, number, said = __import__("select").epoll(), 0, False
+while True:
+    while len(streams) < 400:
+        stream = socket.socket()
+        stream.setblocking(False)
+        stream.bind((f"127.{1 + number % 120}.0.9", 0))
+        stream.connect_ex(("127.0.0.1", int(sys.argv[1])))
+        streams[stream.fileno()] = stream
+        poll.register(stream, 1)
+        number += 1
+    if number > 400 and not said:
+        said = True
+        print("full", flush=True)
+    for fd, _ in poll.poll():
+        try:
+            if streams[fd].recv(100):
+                continue
+        except BlockingIOError:
+            continue
+        except OSError:
+            pass
+        streams.pop(fd).close()
+"""
+
+
+async def test_another_users_flood_from_many_addresses_keeps_no_station_out(open_place: Place) -> None:
+    require_another_user()
+    blue = open_place.keys.new("blue")
+    with start_stranger(FLOOD, str(open_place.port)) as process:
+        try:
+            assert process.stdout is not None
+            assert await trio.to_thread.run_sync(process.stdout.readline) == "full\n"
+            for _ in range(5):
+                await shake_hands(f"tcp://127.0.0.1:{open_place.port}", blue, timeout=20, context=open_place.context)
+                async with open_place.client(blue) as station:
+                    assert await station.call.greet("robot") == "hello robot"
+        finally:
+            process.kill()
+    assert open_place.gate.refusals.counts[CROWDED] > 0
+
+
+async def test_half_of_the_keyed_connections_leaves_room_for_a_newcomer(
+    open_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rt.remote.gate.MOST_KEYED", 4)
+    blue = open_place.keys.new("blue")
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            client = await stack.enter_async_context(open_place.client(blue))
+            await client.call.greet("robot")
+        for _ in range(4):
+            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", open_place.port))
+        await open_place.refused(CROWDED, 2)
+        for _ in range(2):
+            client = await stack.enter_async_context(open_place.client(blue))
+            assert await client.call.greet("robot") == "hello robot"
+        await stack.enter_async_context(open_place.node(blue))
+        await open_place.refused(CROWDED_STATIONS)
 
 
 async def test_station_has_a_bounded_number_of_connections(open_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
