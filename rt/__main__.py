@@ -7,7 +7,7 @@ version: both have to be quick.
 import sys
 
 import rt
-from rt.cli.quick import die_quietly, heed_interrupts, importing
+from rt.cli.quick import die_quietly, heed_interrupts, importing, keep_descriptors
 
 
 def main() -> int:
@@ -15,6 +15,9 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments[:1] == ["_child"]:
         heed_interrupts()
+        # What a CallableProcess passes to its function is for the programs of that function too.
+        if arguments[1:2] != ["call"]:
+            keep_descriptors()
         if arguments[1:2] == ["brake"]:  # which imports nothing that the others do
             from rt.brake import process as brake
 

@@ -62,12 +62,12 @@ class Connection:
         with socket.socket(fileno=os.dup(end.channel)) as channel:
             while True:
                 try:
-                    data, ancillary, _, _ = channel.recvmsg(SIZE, _SPACE, FLAGS | socket.MSG_CMSG_CLOEXEC)
+                    data, fds = receive(channel)
                 except OSError:  # nothing is left
                     return closed
                 if not data:
                     return closed
-                for fd in _received(ancillary):
+                for fd in fds:
                     if flush:
                         Line("", fd).close()
                     else:
@@ -80,16 +80,25 @@ class Connection:
             os.close(fd)
 
 
+def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it, which are close-on-exec from the beginning. Does not wait.
+
+    Not `socket.recv_fds`, which ignores its flags in some versions of Python, 3.11 among them.
+
+    Raises:
+        BlockingIOError: There is no message.
+        OSError: The other end has ended with unread messages.
+    """
+    data, ancillary, _, _ = channel.recvmsg(SIZE, _SPACE, FLAGS | socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, rights in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
+    return data, list(fds)
+
+
 def adopt(fds: Sequence[int]) -> Ends:
     """The inherited ends; processes that this one starts do not inherit them."""
     for fd in fds:
         os.set_inheritable(fd, False)
     return Ends(*fds)
-
-
-def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-    return list(fds)

@@ -4,7 +4,6 @@ It is a plain loop around `poll`, without an event loop's libraries. Everything 
 that unpacks itself may be gone when the root is.
 """
 
-import array
 import contextlib
 import ctypes
 import faulthandler
@@ -20,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from rt.brake.connection import FLAGS, adopt
+from rt.brake.connection import FLAGS, adopt, receive
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.line import MS, Line
 from rt.brake.machine import Act, Brake
-from rt.brake.protocol import SIZE, WITH_DESCRIPTOR, Kind, Message, decode, encode
+from rt.brake.protocol import WITH_DESCRIPTOR, Kind, Message, decode, encode
 from rt.brake.watch import WAITING, watching
 
 ROLE: Final = "brake"
@@ -32,7 +31,6 @@ _PRIORITY: Final = 10
 _NICE: Final = -20
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _SETTINGS_TIMEOUT: Final = 5.0
-_INT: Final = array.array("i").itemsize
 _STANDING: Final = frozenset("TtZXx")
 
 
@@ -211,17 +209,16 @@ class _Process:
         """Take in all messages that are there; those that were sent before this process asked are out of date."""
         while True:
             try:
-                data, ancillary, _, _ = self._channel.recvmsg(SIZE, socket.CMSG_SPACE(4 * _INT), FLAGS)
+                data, fds = receive(self._channel)
             except BlockingIOError:
                 return
             except OSError:
-                data = b""
+                data, fds = b"", []
             if not data:  # the root and the device process have ended
                 if self._connected:
                     self._connected = False
                     self._poll.unregister(self._channel.fileno())
                 return
-            fds = _received(ancillary)
             message = decode(data)
             if not discard and message is not None and len(fds) == (message.kind in WITH_DESCRIPTOR):
                 self._take(message, fds)
@@ -315,16 +312,6 @@ def _receive(_number: int, _frame: object) -> None:
 def _discard(fd: int) -> None:
     with contextlib.suppress(BlockingIOError):
         os.read(fd, 64)
-
-
-def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            fds.frombytes(data[: len(data) - len(data) % _INT])
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    return list(fds)
 
 
 def _open_notify() -> socket.socket | None:

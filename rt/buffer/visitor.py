@@ -214,7 +214,7 @@ async def _asked(directory: Path, request: Request) -> AsyncIterator[tuple[Welco
                 _refuse_stranger(connection, directory)
                 await connection.send(msgspec.msgpack.encode(request))
                 message, ancillary, _, _ = await connection.recvmsg(
-                    _MESSAGE_SIZE, socket.CMSG_SPACE((SEATS + 2) * _INT)
+                    _MESSAGE_SIZE, socket.CMSG_SPACE((SEATS + 2) * _INT), socket.MSG_CMSG_CLOEXEC
                 )
             fds = _received(ancillary)
             for fd in fds:
@@ -266,6 +266,4 @@ def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % _INT])
-    for fd in fds:
-        os.set_inheritable(fd, False)
     return list(fds)

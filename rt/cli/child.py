@@ -55,7 +55,6 @@ def _be(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int = -1) 
 
         return call.main(lifeline, log_pipe)
     settings = _settings(lifeline.read_message())
-    os.set_inheritable(settings.doorbell, False)
     config = settings.config
     log.configure(
         level=config.log_level, fmt="json", stream=log_pipe, app=role, pid=os.getpid(), instance=config.instance
@@ -64,7 +63,6 @@ def _be(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int = -1) 
         _restore_library_path()
         from rt.executor import process as executor
 
-        os.set_inheritable(channel, False)
         return executor.main(settings, lifeline, channel)
     if role in {"device", "emulator"}:
         from rt.smartdevice import process as smartdevice

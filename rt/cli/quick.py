@@ -10,6 +10,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
+_STDERR = 2
+
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
@@ -49,6 +51,14 @@ def _spare_ldconfig() -> None:
         return "libpthread.so.0"
 
     ctypes.util.find_library = answer
+
+
+def keep_descriptors() -> None:
+    """Set close-on-exec on every descriptor but the standard streams: what a child has inherited is for no program that it starts."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all that is needed
+        if int(name) > _STDERR:
+            with contextlib.suppress(OSError):  # that of the directory itself is closed again
+                os.set_inheritable(int(name), False)
 
 
 def die_quietly() -> None:

@@ -15,10 +15,10 @@ from typing import Final
 import trio
 
 from rt import log
-from rt.brake.connection import FLAGS, adopt
+from rt.brake.connection import FLAGS, adopt, receive
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.output import TIME_LIMIT
-from rt.brake.protocol import SIZE, Kind, Message, decode, encode
+from rt.brake.protocol import Kind, Message, decode, encode
 from rt.buffer.clock import boottime_ns
 from rt.smartdevice.link import Link
 
@@ -157,7 +157,7 @@ class BrakeClient:
             while True:
                 await trio.lowlevel.wait_readable(channel)
                 try:
-                    data, fds, _, _ = socket.recv_fds(channel, SIZE, 4, FLAGS)
+                    data, fds = receive(channel)
                 except BlockingIOError:
                     continue
                 except OSError:  # the brake ended with unread messages

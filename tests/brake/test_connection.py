@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rt.brake.connection import Connection, Ends
+from rt.brake.connection import Connection, Ends, receive
 from rt.brake.protocol import Kind, Message, encode
 
 
@@ -107,3 +107,16 @@ def test_messages_that_are_none_are_discarded(connection: Connection) -> None:
     send(connection.device, Message(Kind.ALL))
     with socket.socket(fileno=os.dup(connection.brake.channel)) as channel:
         assert channel.recv(100, socket.MSG_DONTWAIT) == encode(Message(Kind.ALL))
+
+
+def test_descriptors_that_arrive_are_for_no_program(connection: Connection) -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    send(connection.brake, Message(Kind.ASK, 1), pidfd)
+    os.close(pidfd)
+    with socket.socket(fileno=os.dup(connection.device.channel)) as channel:
+        data, (fd,) = receive(channel)
+        inheritable = os.get_inheritable(fd)
+        os.close(fd)
+        assert (data, inheritable) == (encode(Message(Kind.ASK, 1)), False)
+        with pytest.raises(BlockingIOError):
+            receive(channel)
