@@ -14,6 +14,7 @@ import msgspec
 
 from rt.errors import RemoteProtocolError
 from rt.protocol import structs
+from rt.protocol.logevent import plain
 
 MAX_MESSAGE = 1 << 17
 """The longest message in bytes."""
@@ -101,11 +102,13 @@ Answer = Loaded | Refused | Over
 
 
 def encode(message: Prepare | Go | Answer) -> bytes:
-    """The bytes of a message; of an error that is too long, its beginning.
+    """The bytes of a message; of an error that is too long, its beginning. What MessagePack cannot hold of a context becomes text.
 
     Raises:
         RemoteProtocolError: The requests of a `Prepare` are too long.
     """
+    if isinstance(message, Refused | Over):
+        message = msgspec.structs.replace(message, context=_sendable(message.context))
     data = structs.encode(message)
     if len(data) <= MAX_MESSAGE:
         return data
@@ -116,6 +119,14 @@ def encode(message: Prepare | Go | Answer) -> bytes:
             return structs.encode(Over(text[:_CLIPPED]))
         case _:
             raise RemoteProtocolError(f"the requests take {len(data)} bytes, more than {MAX_MESSAGE}", size=len(data))
+
+
+def _sendable(context: Any) -> dict[str, Any]:
+    """The context of an error, which team code can set to anything."""
+    try:
+        return dict(plain(dict(context)))
+    except Exception:  # noqa: BLE001 - an object of the team's code fails when it is looked at
+        return {}
 
 
 def decode_command(data: bytes) -> Prepare | Go:

@@ -10,6 +10,7 @@ from typing import Any
 from rt.errors import ExecutionError
 from rt.executor.sync import StopRun, TimeLimitError
 from rt.executor.team import is_team_file, where
+from rt.protocol import exception
 
 
 def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
@@ -46,5 +47,7 @@ def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
         raise
     except BaseException as error:  # sys.exit() at import is the code's fault, and not this process's end
         place, line = where(error, path)
-        raise ExecutionError(f"{place}:{line}: {type(error).__name__}: {error}", path=place, line=line) from error
+        raise ExecutionError(
+            f"{place}:{line}: {type(error).__name__}: {exception.message(error)}", path=place, line=line
+        ) from error
     return module

@@ -26,6 +26,7 @@ from rt.executor.program import Program
 from rt.executor.report import Reporter
 from rt.executor.stall import StallWatch
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
+from rt.protocol import exception
 
 
 class ModeRunner:
@@ -107,7 +108,7 @@ class ModeRunner:
         try:
             requests = await self._program.prepare(command.requests, partial=command.partial)
         except RuntimeBaseException as error:
-            await channel.send(commands.encode(commands.Refused(error.message, error.context)))
+            await channel.send(commands.encode(commands.Refused(exception.message(error), error.context)))
             return
         await channel.send(commands.encode(commands.Loaded(str(self._program.path))))
         if not isinstance(await self._receive(channel), commands.Go):
@@ -175,4 +176,4 @@ def _over(error: BaseException | None) -> commands.Over:
     if error is None:
         return commands.Over()
     context: dict[str, Any] = error.context if isinstance(error, RuntimeBaseException) else {}
-    return commands.Over(str(error), context)
+    return commands.Over(exception.message(error) or type(error).__name__, context)

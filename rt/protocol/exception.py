@@ -25,7 +25,7 @@ def data(error: BaseException, depth: int = MAX_DEPTH) -> dict[str, Any]:
     name = (
         kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
     )
-    told: dict[str, Any] = {"type": name, "message": _message(error), "frames": _frames(error)}
+    told: dict[str, Any] = {"type": name, "message": message(error), "frames": _frames(error)}
     if depth:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is not None:
@@ -70,7 +70,8 @@ def _frames(error: BaseException) -> list[dict[str, Any]]:
     ]
 
 
-def _message(error: BaseException) -> str:
+def message(error: BaseException) -> str:
+    """The text of an error, bounded; its type where the text cannot be made. Never fails."""
     try:
         return str(error)[:MAX_MESSAGE]
     except Exception:  # noqa: BLE001 - an error of the team's own whose text cannot be made

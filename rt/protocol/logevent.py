@@ -156,16 +156,23 @@ def plain(value: Any, depth: int = 6) -> Any:  # noqa: PLR0911 - one for each ki
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return int(value) if -_INT_END <= value < _INT_END else reprlib.repr(int(value))
+        return int(value) if -_INT_END <= value < _INT_END else _digits(int(value))
     if isinstance(value, str):
         return value.encode(errors="replace").decode()
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if depth and isinstance(value, Mapping):
-        return {plain(str(key)): plain(each, depth - 1) for key, each in value.items()}
+        return {plain(_shown(key)): plain(each, depth - 1) for key, each in value.items()}
     if depth and isinstance(value, list | tuple | set | frozenset):
         return [plain(each, depth - 1) for each in value]
     return plain(_shown(value))
+
+
+def _digits(value: int) -> str:
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # more digits than Python converts (sys.set_int_max_str_digits)
+        return f"a number of {value.bit_length()} bits"
 
 
 class Numbers:

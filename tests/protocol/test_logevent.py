@@ -41,7 +41,9 @@ def test_whatever_is_logged_can_be_sent_and_is_the_same_event_there(context: dic
 
 
 @pytest.mark.parametrize(
-    "value", [Evil(), {"a": Evil()}, 1 << 70, "\ud800", {1: math.nan}, {"deep": [[[[[[[[1]]]]]]]]}]
+    "value",
+    [Evil(), {"a": Evil()}, {Evil(): 1}, 1 << 70, 10**5000, "\ud800", {1: math.nan}, {"deep": [[[[[[[[1]]]]]]]]}],
+    ids=["evil", "evil value", "evil key", "big", "too many digits", "surrogate", "key and NaN", "deep"],
 )
 def test_odd_values_become_text(value: object) -> None:
     event = {**EVENT, "odd": value}

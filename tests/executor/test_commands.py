@@ -1,0 +1,84 @@
+"""Messages of the executor's channel: whatever an error of team code carries, the root learns of the error."""
+
+from typing import Any
+
+import pytest
+
+from rt.errors import ExecutionError
+from rt.executor import commands
+from rt.executor.commands import Over, Refused
+from rt.executor.runner import _over
+
+
+class Evil:
+    """An object that fails when it is looked at."""
+
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __str__
+    __iter__ = __str__
+
+
+def endless() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["again"] = value
+    return value
+
+
+CONTEXTS = {
+    "a big number": {"line": 1 << 64},
+    "a negative number": {"line": -(1 << 63) - 1},
+    "a number with too many digits": {"line": 10**5000},
+    "a surrogate": {"path": "\udcff", "\udcff": 1},
+    "an object": {"value": object()},
+    "an evil object": {"value": Evil(), "more": [Evil(), {Evil(): Evil()}]},
+    "keys that are no text": {1: 2, (3, 4): 5, None: 6},
+    "itself": endless(),
+    "a map as a key": {"value": {frozenset({1}): 2}},
+    "something else": 5,
+    "an evil context": Evil(),
+    "a set of bytes": {"value": {b"\xff"}},
+}
+
+
+@pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
+def test_error_with_any_context_reaches_the_root(context: Any) -> None:
+    refused = commands.decode_answer(commands.encode(Refused("studentcode.py:3: wrong", context)))
+    assert isinstance(refused, Refused)
+    assert refused.message == "studentcode.py:3: wrong"
+    over = commands.decode_answer(commands.encode(Over("wrong", context)))
+    assert isinstance(over, Over)
+    assert over.error == "wrong"
+
+
+def test_plain_context_arrives_as_it_is() -> None:
+    context = {"path": "studentcode.py", "line": 3, "wanted": ["a", "b"], "limit": 0.5, "again": True, "none": None}
+    assert commands.decode_answer(commands.encode(Refused("wrong", context))) == Refused("wrong", context)
+
+
+def test_error_that_is_too_long_keeps_its_beginning() -> None:
+    answer = commands.decode_answer(commands.encode(Over("x" * 10_000, {"value": "y" * 200_000})))
+    assert isinstance(answer, Over)
+    assert answer.error.startswith("xxx")
+
+
+class Mute(Exception):  # noqa: N818 - the text of the error is what the test is about
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+class OddError(ExecutionError):
+    def __init__(self) -> None:
+        super().__init__("odd")
+        self.message = 5  # type: ignore[assignment]
+        self.context = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), AssertionError(), Mute(), OddError(), KeyError("\udcff"), SystemExit()]
+)
+def test_mode_that_an_error_ended_is_never_told_as_executed(error: BaseException) -> None:
+    answer = commands.decode_answer(commands.encode(_over(error)))
+    assert isinstance(answer, Over)
+    assert answer.error
