@@ -23,16 +23,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Self
 
 from rt.buffer import mutex
-from rt.errors import ConfigError, DeviceBufferError
+from rt.errors import BufferBusyError, ConfigError, DeviceBufferError
 from rt.limits import explain
 
 SIZE: Final = 16 << 20
 """Bytes of an arena; pages are allocated when a segment is made in them."""
 CAPACITY: Final = 8192
 """How many segments an arena can hold: the buffers of a few thousand Smart Devices, and of the robot's own peripherals."""
-LOCK_TIMEOUT: Final = 0.1
-"""How long a process waits (s) while another one creates a segment, which takes some 20 us."""
-
 _MAGIC = b"rtarena\x01"
 _NAME_SIZE = 112
 _ALIGNMENT = 64
@@ -117,7 +114,7 @@ class Mapping(mmap.mmap):
 
     address: int
     locks: set[int]
-    _lock: mutex.RobustMutex
+    _mutex: int
     _known: dict[str, int]
     _seen: int
 
@@ -153,7 +150,7 @@ class Mapping(mmap.mmap):
         self.address = ctypes.addressof(directory)
         lock = self.address + _Directory.mutex.offset
         self.locks = {lock}
-        self._lock = mutex.RobustMutex(lock, LOCK_TIMEOUT)
+        self._mutex = lock
         self._known = {}
         self._seen = 0
         return self
@@ -162,7 +159,9 @@ class Mapping(mmap.mmap):
         # Made for each use: kept, it would keep its own memory mapped.
         return _Directory.from_buffer(self)
 
-    def create(self, fd: int, name: str, size: int, initialize: Callable[[memoryview], None]) -> memoryview | None:
+    def create(
+        self, fd: int, name: str, size: int, initialize: Callable[[memoryview], None], timeout: float = 0.0
+    ) -> memoryview | None:
         """Make a segment of ``size`` bytes and let ``initialize`` fill it before it is in the directory.
 
         Args:
@@ -170,17 +169,20 @@ class Mapping(mmap.mmap):
             name: The name of the segment.
             size: Its bytes.
             initialize: Fills it; it is all zeros.
+            timeout: How long to wait while another process creates or removes one (s), which takes some 20 us; 0 where an event loop
+                runs.
 
         Returns:
             Its memory, or None if there is a segment of that name already.
 
         Raises:
+            BufferBusyError: Another process has the lock for longer.
             DeviceBufferError: The name is too long, or the memory is used up.
         """
         encoded = name.encode()
         if not 0 < len(encoded) <= _NAME_SIZE:
             raise DeviceBufferError(f"the name of a buffer has 1 to {_NAME_SIZE} bytes, not {len(encoded)}: {name!r}")
-        self._lock.acquire()
+        lock = self._acquire(name, timeout)
         try:
             if self._find(name) is not None:
                 return None
@@ -206,7 +208,7 @@ class Mapping(mmap.mmap):
         except OSError as error:
             raise DeviceBufferError(f"no memory for the buffer {name}: {explain(error)}", segment=name) from error
         finally:
-            self._lock.release()
+            lock.release()
         return memory
 
     def attach(self, name: str) -> memoryview:
@@ -223,9 +225,13 @@ class Mapping(mmap.mmap):
             raise _damaged(name)
         return memoryview(self)[entry.offset : entry.offset + entry.size]
 
-    def unlink(self, name: str) -> bool:
-        """Remove a segment from the directory; processes that use it keep its memory. False if there was none."""
-        self._lock.acquire()
+    def unlink(self, name: str, timeout: float = 0.0) -> bool:
+        """Remove a segment from the directory; processes that use it keep its memory. False if there was none.
+
+        Raises:
+            BufferBusyError: Another process has the lock for longer than ``timeout`` (s).
+        """
+        lock = self._acquire(name, timeout)
         try:
             index = self._find(name)
             if index is None:
@@ -233,7 +239,19 @@ class Mapping(mmap.mmap):
             self._directory().entries[index].name = b""
             return True
         finally:
-            self._lock.release()
+            lock.release()
+
+    def _acquire(self, name: str, timeout: float) -> mutex.RobustMutex:
+        """Take the lock of the directory, for the segment of that name."""
+        lock = mutex.RobustMutex(self._mutex, timeout)
+        try:
+            lock.acquire()
+        except BufferBusyError as error:
+            raise BufferBusyError(
+                f"no buffer {name} at this moment: another process has the lock of the robot's shared memory",
+                segment=name,
+            ) from error
+        return lock
 
     def is_sound(self) -> bool:
         """Whether the directory can be what rt has written; False if it was overwritten."""

@@ -5,7 +5,7 @@ import ctypes
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from rt import log
 from rt.buffer import arena, layout, mutex, segment
@@ -16,6 +16,9 @@ from rt.buffer.transaction import Journal, Lock, Transaction
 from rt.buffer.watch import Watch
 from rt.catalog import Parameter, Peripheral
 from rt.errors import DeviceBufferError
+
+LOCK_TIMEOUT: Final = 0.01
+"""How long an operation waits for a lock by default (s)."""
 
 
 class BaseBuffer:
@@ -55,7 +58,7 @@ class BaseBuffer:
         self._update_bytes = memoryview(view.update).cast("B")
         self._write_bytes = memoryview(view.write).cast("B")
         address = ctypes.addressof(self._header) + layout.Header.mutex.offset
-        self._mutex = mutex.RobustMutex(address, recovered=self._recover)
+        self._mutex = mutex.RobustMutex(address, LOCK_TIMEOUT, recovered=self._recover)
         self._address = address
         arena.use_lock(memory, address)
         self._journal = Journal(memoryview(memory), self._header, self._changing)
@@ -112,30 +115,46 @@ class BaseBuffer:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, name: str, /, *, create: bool = True) -> Iterator[Self]:
+    def open(cls, name: str, /, *, create: bool = True, lock_timeout: float = LOCK_TIMEOUT) -> Iterator[Self]:
         """Map the buffer of that name; its memory is unmapped when it is no longer used, and its name stays until ``unlink``.
+
+        One that is there is mapped without any lock.
 
         Args:
             name: The name of the segment.
             create: Whether to make it if there is none. Who makes buffers owns them: one of another layout is replaced.
+            lock_timeout: How long to wait while another process makes a buffer, and for the buffer's lock later (s); 0 where an event
+                loop runs.
 
         Raises:
+            BufferBusyError: Another process makes a buffer for longer.
             DeviceBufferError: There is none, or it has another layout than this process expects.
         """
-        memory = segment.create(name, cls.size(), cls._initialize) if create else None
-        if memory is None:
+        try:
             memory = segment.attach(name)
             fault = cls._fault(memory)
-            if fault and create:
-                segment.unlink(name)
-                memory = segment.create(name, cls.size(), cls._initialize) or segment.attach(name)
-                fault = cls._fault(memory)
-            if fault:
-                raise DeviceBufferError(f"the buffer {name} is not what this process expects: {fault}", segment=name)
+        except DeviceBufferError:
+            if not create:
+                raise
+            memory, fault = cls._create(name, lock_timeout)
+        if fault and create:
+            segment.unlink(name, lock_timeout)
+            memory, fault = cls._create(name, lock_timeout)
+        if fault:
+            raise DeviceBufferError(f"the buffer {name} is not what this process expects: {fault}", segment=name)
         buffer = cls.attach(memory)
+        buffer.lock_timeout = lock_timeout
         if create:
             buffer.own()
         yield buffer
+
+    @classmethod
+    def _create(cls, name: str, timeout: float) -> tuple[memoryview, str]:
+        """Make the segment, or map the one that another process has made meanwhile: its memory, and what is wrong with it."""
+        memory = segment.create(name, cls.size(), cls._initialize, timeout)
+        if memory is None:
+            memory = segment.attach(name)
+        return memory, cls._fault(memory)
 
     @classmethod
     def attach(cls, memory: Any) -> Self:
@@ -179,10 +198,9 @@ class BaseBuffer:
         return ""
 
     def own(self) -> None:
-        """Say that this process is the one that keeps the buffer."""
-        with self._lock:
-            self._header.generation += 1
-            self._header.writer = os.getpid()
+        """Say that this process is the one that keeps the buffer: without the lock, since no other process writes these words."""
+        self._header.generation += 1
+        self._header.writer = os.getpid()
 
     @property
     def lock_timeout(self) -> float:

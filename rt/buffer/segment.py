@@ -19,19 +19,26 @@ DIRECTORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory stands on
 MODE = 0o600
 
 
-def create(name: str, size: int, initialize: Callable[[memoryview], None]) -> memoryview | None:
+def create(name: str, size: int, initialize: Callable[[memoryview], None], timeout: float = 0.0) -> memoryview | None:
     """Make a segment of ``size`` bytes and let ``initialize`` fill it before any process sees it.
+
+    Args:
+        name: Its name.
+        size: Its bytes.
+        initialize: Fills it; it is all zeros.
+        timeout: How long to wait while another process creates a segment of the robot (s); 0 where an event loop runs.
 
     Returns:
         Its memory, or None if a segment of that name is there already.
 
     Raises:
+        BufferBusyError: Another process creates one for longer.
         DeviceBufferError: There is no memory for it, or /dev/shm cannot be written.
     """
     location, _, entry = name.rpartition("/")
     if location:
         with arena.reach(location) as (mapping, fd):
-            return mapping.create(fd, entry, size, initialize)
+            return mapping.create(fd, entry, size, initialize, timeout)
     path = DIRECTORY / name
     draft = DIRECTORY / f"{name}~{os.getpid()}"
     try:
@@ -39,7 +46,7 @@ def create(name: str, size: int, initialize: Callable[[memoryview], None]) -> me
     except FileExistsError:
         # A killed process of our number left it.
         draft.unlink(missing_ok=True)
-        return create(name, size, initialize)
+        return create(name, size, initialize, timeout)
     except OSError as error:
         raise DeviceBufferError(f"{path} cannot be made: {error.strerror}", segment=name) from error
     try:
@@ -83,12 +90,16 @@ def attach(name: str) -> memoryview:
         os.close(fd)
 
 
-def unlink(name: str) -> bool:
-    """Take the segment's name away; processes that have it mapped keep their memory. False if there was none."""
+def unlink(name: str, timeout: float = 0.0) -> bool:
+    """Take the segment's name away; processes that have it mapped keep their memory. False if there was none.
+
+    Raises:
+        BufferBusyError: Another process creates or removes a segment of the robot for longer than ``timeout`` (s).
+    """
     location, _, entry = name.rpartition("/")
     if location:
         with arena.reach(location) as (mapping, _):
-            return mapping.unlink(entry)
+            return mapping.unlink(entry, timeout)
     try:
         (DIRECTORY / name).unlink()
     except FileNotFoundError:

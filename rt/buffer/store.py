@@ -27,7 +27,7 @@ class BufferStore(Mapping[Key, Buffer]):
         bells: Given to every buffer: how processes that wait for changes are woken.
         seat: The seat of this process, under whose lease it writes; that of the bells if there are some.
         shared: Whether buffers stand in shared memory; otherwise they are this process's own.
-        lock_timeout: How long operations wait for a buffer's lock (s); 0 where an event loop runs.
+        lock_timeout: How long operations wait for a lock, that of a buffer or of the arena (s); 0 where an event loop runs.
 
     Examples:
         >>> from rt import catalog
@@ -136,6 +136,7 @@ class BufferStore(Mapping[Key, Buffer]):
 
         Raises:
             KeyError: The catalog has no such type or device id.
+            BufferBusyError: The buffer has to be made, and another process makes one for longer than ``lock_timeout``.
             DeviceBufferError: There is no such buffer and ``create`` is False, or it cannot be made.
         """
         name, number = self.normalize_key(key)
@@ -143,7 +144,8 @@ class BufferStore(Mapping[Key, Buffer]):
         if buffer is None:
             kind = self._types[name]
             if self._shared:
-                buffer = self._stack.enter_context(kind.open(self._segment(name, number), create=create))
+                opened = kind.open(self._segment(name, number), create=create, lock_timeout=self._lock_timeout)
+                buffer = self._stack.enter_context(opened)
             elif create:
                 buffer = kind.private()
             else:

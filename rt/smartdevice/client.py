@@ -205,7 +205,7 @@ class SmartDeviceClient:
         answer = await greeting(
             lambda within: self.ping(within=within), self.link.name, interval=interval, within=within
         )
-        self._found = open_buffer(store, answer, self.link.name), answer
+        self._found = await open_buffer(store, answer, self.link.name, within=within), answer
         if answer.uid != self.uid:
             self._subscriptions.clear()
             self.missing = 0

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from rt.buffer import BufferStore, DeviceBuffer
-from rt.errors import DeviceBufferError, DeviceError
+from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
 from rt.protocol.message import SubRes
 from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.link import LinkGoneError
@@ -19,9 +19,12 @@ PING_INTERVAL: Final = 0.2
 DISCOVERY_TIMEOUT: Final = 10.0
 """How long a device may take to say who it is, in s; a board needs up to 2 s after its port was opened."""
 
+_BUSY_PAUSE: Final = 0.001
+"""Time until a buffer that could not be made is made again, in s; doubled each time."""
+
 MOST_BUFFERS: Final = 1024
-"""How many different devices one run of the device process remembers: a page of /dev/shm each, 4 MB in all, and a descriptor. Twice
-as many as may be connected, so that each of them may be exchanged once while the robot runs."""
+"""How many different devices one run of the device process remembers, each with its part of the arena. Twice as many as may be
+connected, so that each of them may be exchanged once while the robot runs."""
 
 
 async def greeting(ping: Callable[[float], Awaitable[SubRes]], port: str, *, interval: float, within: float) -> SubRes:
@@ -54,21 +57,35 @@ async def greeting(ping: Callable[[float], Awaitable[SubRes]], port: str, *, int
     )
 
 
-def open_buffer(store: BufferStore, greeting: SubRes, port: str) -> DeviceBuffer:
-    """The buffer of the device that has said who it is.
+async def open_buffer(store: BufferStore, greeting: SubRes, port: str, *, within: float) -> DeviceBuffer:
+    """The buffer of the device that has said who it is; tried again while another process makes one.
+
+    Args:
+        store: Where it is opened.
+        greeting: What the device has said.
+        port: The name of the line, for errors.
+        within: How long to try in s.
 
     Raises:
         DeviceError: The catalog does not know it (the context has ``device_id``), or there is no room for its buffer.
     """
     uid, device_id = greeting.uid, greeting.device_id
     known = store.catalog.by_device_id(device_id) is not None
-    if known and uid not in store and len(store) >= MOST_BUFFERS:
-        raise DeviceError(
-            f"{port} is refused: {MOST_BUFFERS} devices have been seen already; restart the robot to forget them",
-            port=port,
-        )
+    pause, end = _BUSY_PAUSE, trio.current_time() + within
     try:
-        return store.get_or_open(uid)
+        while True:
+            if known and uid not in store and len(store) >= MOST_BUFFERS:
+                raise DeviceError(
+                    f"{port} is refused: {MOST_BUFFERS} devices have been seen already; restart the robot to forget them",
+                    port=port,
+                )
+            try:
+                return store.get_or_open(uid)
+            except BufferBusyError:
+                if trio.current_time() >= end:
+                    raise
+            await trio.sleep(pause)
+            pause = min(2 * pause, PING_INTERVAL)
     except KeyError:
         raise DeviceError(
             f"{port}: the catalog has no device id {device_id} (UID {uid}); add it to the catalog to use this device",

@@ -340,10 +340,13 @@ class SmartDeviceManager(DeviceHandler):
         """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""
         for name, number in self._buffers.existing():
             if self._buffers.catalog[name].device_id is not None:
-                with contextlib.suppress(BufferBusyError, DeviceBufferError):
+                with contextlib.suppress(DeviceBufferError):
                     buffer = self._buffers.get_or_open(number)
-                    buffer.valid = False
-                    buffer.discard_writes()
+                    try:
+                        buffer.valid = False
+                        buffer.discard_writes()
+                    except BufferBusyError:
+                        buffer.invalidate_by_force()  # its writes are discarded when its device is admitted
 
     def _named(self, uid: int) -> dict[str, str]:
         """A device for the log: its UID, and the name that the team gave it."""

@@ -6,14 +6,16 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rt import catalog
-from rt.buffer import BufferStore, DeviceBufferError, DeviceUID, LeaseTable, segment
+from rt.buffer import Buffer, BufferStore, DeviceBufferError, DeviceUID, LeaseTable, segment
 from rt.buffer.arena import SIZE, Arena, Mapping, reach
-from rt.errors import ConfigError, ExecutionError
+from rt.errors import BufferBusyError, ConfigError, ExecutionError
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))
@@ -228,3 +230,100 @@ def _flags_of(address: int) -> list[str]:
         if found and line.startswith("VmFlags:"):
             return line.split()[1:]
     raise AssertionError("it is not mapped")
+
+
+@contextlib.contextmanager
+def lock_held(arena: Arena) -> Iterator[None]:
+    """Another process has the arena's lock and does nothing."""
+    hold = f"""
+import sys
+from rt.buffer import mutex
+from rt.buffer.arena import Mapping
+arena = Mapping.of({arena.fd})
+mutex.RobustMutex(arena._mutex).acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", hold],
+        pass_fds=[arena.fd],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        try:
+            yield
+        finally:
+            holder.kill()
+
+
+def test_event_loop_waits_for_no_lock_when_it_opens_buffers(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BufferStore(KNOWN, arena.prefix) as earlier:
+        earlier.get_or_open(MOTOR).valid = True
+    waits = []
+
+    def wait(*arguments: object) -> int:
+        waits.append(arguments)
+        return errno.ETIMEDOUT
+
+    monkeypatch.setattr("rt.buffer.mutex._clock_lock", wait)
+    with lock_held(arena), BufferStore(KNOWN, arena.prefix) as store:
+        for _ in range(2):
+            with pytest.raises(BufferBusyError, match="another process has the lock of the robot's shared memory"):
+                store.get_or_open(MOTOR + 1)
+            with pytest.raises(BufferBusyError):
+                store.get_or_open(("gamepad", 0))
+        assert store.get_or_open(MOTOR).valid, "a buffer that is there needs no lock"
+        with pytest.raises(BufferBusyError):
+            segment.unlink(f"{arena.prefix}lease")
+    assert waits == []
+    with BufferStore(KNOWN, arena.prefix) as store:
+        assert store.get_or_open(MOTOR + 1).lock_timeout == 0
+        assert not store.get_or_open(("gamepad", 0)).valid
+
+
+def test_buffer_whose_own_lock_is_held_is_opened_without_waiting(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rt.buffer.mutex._clock_lock", lambda *_: pytest.fail("it waits"))
+    with BufferStore(KNOWN, arena.prefix) as one, BufferStore(KNOWN, arena.prefix) as two:
+        one.get_or_open(MOTOR).valid = True
+        held, done = threading.Event(), threading.Event()
+
+        def hold(buffer: Buffer) -> None:
+            with buffer.transaction():
+                held.set()
+                done.wait(30)
+
+        holder = threading.Thread(target=hold, args=(one.get_or_open(MOTOR),))
+        holder.start()
+        assert held.wait(30)
+        try:
+            buffer = two.get_or_open(MOTOR)
+            with pytest.raises(BufferBusyError):
+                buffer.valid = True
+        finally:
+            done.set()
+            holder.join()
+        buffer.valid = True
+
+
+def test_process_without_an_event_loop_waits_for_the_lock_as_long_as_it_may(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[object] = []
+
+    def wait(*arguments: object) -> int:
+        waits.append(arguments)
+        return errno.ETIMEDOUT
+
+    with (
+        lock_held(arena),
+        BufferStore(KNOWN, arena.prefix, lock_timeout=0.001) as store,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr("rt.buffer.mutex._clock_lock", wait)
+        with pytest.raises(BufferBusyError):
+            store.get_or_open(MOTOR)
+    assert len(waits) == 1
+    with BufferStore(KNOWN, arena.prefix, lock_timeout=0.001) as store:
+        assert store.get_or_open(MOTOR).lock_timeout == 0.001

@@ -1,0 +1,84 @@
+"""Another process that keeps a lock of the shared memory holds up no event loop, and no device for longer than it keeps the lock."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from support.device_robot import open_robot
+
+from rt import catalog
+from rt.buffer import BufferStore, DeviceBuffer
+from rt.buffer.arena import Arena
+from rt.errors import BufferBusyError, DeviceError
+from rt.protocol.message import SubRes
+from rt.smartdevice.discovery import PING_INTERVAL, open_buffer
+
+KNOWN = catalog.load()
+MOTOR = 12 << 72
+
+
+class BusyStore(BufferStore):
+    """A store whose arena another process uses until a time."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(KNOWN, "", shared=False)
+        self._until = until
+        self.tries = 0
+
+    def get_or_open(self, key: Any, /, *, create: bool = True) -> Any:
+        self.tries += 1
+        if trio.current_time() < self._until:
+            raise BufferBusyError("no buffer at this moment")
+        return super().get_or_open(key, create=create)
+
+
+def answer() -> SubRes:
+    return SubRes(0, 0, MOTOR)
+
+
+async def test_device_gets_its_buffer_when_the_lock_is_free(autojump_clock: trio.testing.MockClock) -> None:
+    store = BusyStore(trio.current_time() + 3)
+    buffer = await open_buffer(store, answer(), "port", within=10)
+    assert buffer is store[MOTOR]
+    assert 3 <= trio.current_time() <= 3 + PING_INTERVAL
+    assert store.tries < 40, "it does not look all the time"
+
+
+async def test_device_is_refused_when_the_lock_stays_taken(autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(DeviceError, match=r"port: the device .* gets no buffer: no buffer at this moment"):
+        await open_buffer(BusyStore(float("inf")), answer(), "port", within=10)
+    assert trio.current_time() <= 10 + PING_INTERVAL
+
+
+@contextmanager
+def locked(buffer: DeviceBuffer) -> Iterator[None]:
+    """Another thread has the buffer's lock."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with buffer.transaction():
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(30)
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+async def test_device_of_an_earlier_process_is_not_connected_though_its_lock_is_taken(arena: Arena) -> None:
+    with BufferStore(KNOWN, arena.prefix) as earlier:
+        old = earlier.get_or_open(MOTOR)
+        old.valid = True
+        with locked(old):
+            async with open_robot(arena.prefix) as robot:
+                assert not old.valid
+                robot.nursery.cancel_scope.cancel()
