@@ -1,25 +1,32 @@
 """How long a thread has waited for a processor: tells a busy machine from a process that was stopped or waits for something else.
 
-Source: `/proc/thread-self/schedstat`, whose second number is the time (ns) for which the thread could run and did not
+Source: `/proc/self/task/TID/schedstat`, whose second number is the time (ns) for which the thread could run and did not
 (Documentation/scheduler/sched-stats.rst of Linux). A kernel without it always says 0.
 """
 
 import contextlib
 import os
+from os import pread
 
 
 class RunDelay:
-    """The time for which the thread that creates this has waited for a processor."""
+    """The time for which a thread has waited for a processor.
 
-    def __init__(self) -> None:
+    Args:
+        thread: The thread of this process (see `threading.get_native_id`); the main thread has the number of the process. None for the
+            thread that creates this.
+    """
+
+    def __init__(self, thread: int | None = None) -> None:
         self._fd = -1
+        place = "thread-self" if thread is None else f"self/task/{thread}"
         with contextlib.suppress(OSError):
-            self._fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(f"/proc/{place}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> float:
         """The time so far (s)."""
         try:
-            return int(os.pread(self._fd, 128, 0).split()[1]) / 1e9
+            return int(pread(self._fd, 128, 0).split()[1]) / 1e9
         except (OSError, IndexError, ValueError):
             return 0.0
 

@@ -1,6 +1,6 @@
 """Runs the team's asynchronous actions as tasks of the event loop, beside the main functions.
 
-One action runs once at a time: starting one that is running is refused and said. When the mode ends, all are cancelled.
+One action runs once at a time: starting one that is running is refused, and logged once for each run. When the mode ends, all are cancelled.
 """
 
 import inspect
@@ -43,6 +43,7 @@ class AsyncExecutor:
         self._ended = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._running: set[Action] = set()
+        self._refused: set[Action] = set()
         self._log = log.get_logger()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -55,6 +56,7 @@ class AsyncExecutor:
         finally:
             self._nursery = None
             self._running.clear()
+            self._refused.clear()
 
     async def all_ended(self) -> None:
         """Wait until no action runs; a checkpoint."""
@@ -72,7 +74,9 @@ class AsyncExecutor:
         if not inspect.iscoroutinefunction(action):
             raise ExecutionError(f"{name} is no action: write it as `async def {name}(...)`", action=name)
         if action in self._running:
-            self._log.warning("the action is running already", action=name)
+            if action not in self._refused:  # main may ask at each call
+                self._refused.add(action)
+                self._log.warning("the action is running already: it is not started again before it ends", action=name)
             return
         if len(self._running) >= self._max_actions:
             raise ExecutionError(f"{self._max_actions} actions are running: {name} is not started", action=name)
@@ -113,5 +117,6 @@ class AsyncExecutor:
             self._fail(error, name)
         finally:
             self._running.discard(action)
+            self._refused.discard(action)
             self._ended.set()
             self._ended = trio.Event()

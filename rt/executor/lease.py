@@ -44,10 +44,14 @@ UNBRAKED: Final = "the robot's brake is not ready: see `rt call status`"
 NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
 """Why a call that is late is cut off."""
 
+_BUSY: Final = (
+    "the computer is busy, and the team's code does not return in time: every device is disabled until it does"
+)
+_AGAIN: Final = "the team's code moves devices again"
 _LATE: Final = "the event loop beside the team's code came late: every device was disabled"
 _ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
 _STOOD_STILL: Final = "the process was stopped or something kept it from running: every device was disabled"
-_STARVED: Final = "the machine is busy, and the process waited for the processor: every device was disabled"
+_STARVED: Final = "the computer is busy, and the process waited for the processor: every device was disabled"
 
 
 class LeaseKeeper:
@@ -61,6 +65,7 @@ class LeaseKeeper:
             from then on.
         gap_limit: See `GAP_LIMIT`.
         run_delay: Makes what tells how long the event loop's thread has waited for a processor (s); called in that thread.
+        main_delay: Makes what tells the same of the main thread; called in the event loop's thread.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class LeaseKeeper:
         on_end: Callable[[str], None] = lambda _reason: None,
         gap_limit: float = GAP_LIMIT,
         run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
+        main_delay: Callable[[], Callable[[], float]] = lambda: RunDelay(os.getpid()).read,
     ) -> None:
         self._lease = lease
         self._doorbell = doorbell
@@ -81,6 +87,11 @@ class LeaseKeeper:
         self._make_run_delay = run_delay
         self._run_delay: Callable[[], float] | None = None
         self._waited = 0.0
+        self._make_main_delay = main_delay
+        self._main_delay: Callable[[], float] = lambda: 0.0
+        self._main_grant = -math.inf
+        self._main_waited = 0.0
+        self._is_cut_off = False
         self._until = -math.inf
         self._beaten = -math.inf
         self._granted = -math.inf
@@ -177,19 +188,24 @@ class LeaseKeeper:
             return
         if self._run_delay is None:
             self._run_delay = self._make_run_delay()
+            self._main_delay = self._make_main_delay()
         with self._lock:
             now, before = monotonic(), self._beaten
             waited, self._waited = self._waited, self._run_delay()
             self._beaten = now
+            if self._main_grant != self._granted:
+                self._main_grant = self._granted
+                self._main_waited = self._main_delay()
             gap = now - max(before, self._granted)
             if math.isfinite(gap) and gap >= self._gap_limit and self._granted > -math.inf:
                 self._judge(gap, self._waited - waited)
             elif now < self._until:
-                self._hold(now, before)
+                self._hold(now, before, self._waited - waited)
             elif self._until > -math.inf:
                 self._until = -math.inf
                 self._release()
-                self._count(NOT_RETURNING)
+                is_busy = self._main_delay() - self._main_waited >= (now - self._granted) / 2
+                self._count(_BUSY if is_busy else NOT_RETURNING)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Renew while it is permitted, until cancelled; then the lease is given up."""
@@ -204,8 +220,14 @@ class LeaseKeeper:
         finally:
             self.withdraw()
 
-    def _hold(self, now: float, before: float) -> None:
-        """Renew the lease or begin it; ``before`` is when the event loop was alive last."""
+    def _hold(self, now: float, before: float, waited: float = 0.0) -> None:
+        """Renew the lease or begin it.
+
+        Args:
+            now: The time (s).
+            before: When the event loop was alive last.
+            waited: How long (s) it has waited for a processor since then.
+        """
         if self._closed:
             return
         if self._holding:
@@ -213,7 +235,8 @@ class LeaseKeeper:
                 return
             self._holding = False
             if not self._lease.revoked:
-                self._count(_LATE if now - before >= TIMEOUT else _ROOT_LATE)
+                late = f"{_STARVED}, {waited:.1f} s" if waited >= (now - before) / 2 else _LATE
+                self._count(late if now - before >= TIMEOUT else _ROOT_LATE)
             elif self._lease.cause not in DRIVER_BARS:
                 self._end(UNBRAKED if self._lease.cause is Bar.BRAKE else STOPPED)
             if self._closed:
@@ -221,6 +244,9 @@ class LeaseKeeper:
         if self._lease.begin():
             self._holding = True
             self._doorbell.ring()
+            if self._is_cut_off:
+                self._is_cut_off = False
+                self._log.info(_AGAIN)
 
     def _release(self) -> None:
         self._holding = False
@@ -245,6 +271,7 @@ class LeaseKeeper:
         """Count a cut-off, and log it unless its reason is logged elsewhere; end the mode if it is one too many."""
         if reason:
             self._log.error(reason)
+            self._is_cut_off = True
         if self._cutoffs.add(monotonic()):
             self._end("the team's code was cut off again and again; start the mode again")
 

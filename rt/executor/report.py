@@ -57,10 +57,16 @@ class Reporter:
         place, line = where(error, self.path)
         context: dict[str, Any] = {"func": name, "file": place, "line": line}
         if isinstance(error, TimeLimitError):
-            key: tuple[object, ...] = (TimeLimitError, name)
+            key: tuple[object, ...] = (TimeLimitError, name, bool(error.waited))
             level = "warning"
             sentence = f"{name} took too long and was interrupted: it has to return within {error.limit:g} s; {WAIT}"
             extra: dict[str, Any] = {"limit": error.limit}
+            if error.waited:
+                sentence = (
+                    f"the computer is busy: {name} waited for the processor, took too long and was interrupted; end other programs"
+                    " on this computer"
+                )
+                extra["waited"] = round(error.waited, 3)
         else:
             sentence = _sentence(error)
             key = (type(error), sentence, place, line)

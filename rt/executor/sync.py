@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from rt import log
+from rt.diagnostics.run_delay import RunDelay
 from rt.errors import ExecutionError
 from rt.executor.fork import is_forked
 from rt.executor.lease import NOT_RETURNING, LeaseKeeper
@@ -32,6 +33,8 @@ GRACE = 0.03
 _RETRY = 0.001
 _REPEAT = 0.05
 _REPORT_INTERVAL = 1.0
+_IN_TIME = 3.0
+"""How long (s) no call has to be late for calls to be in time again."""
 _MAX_TIMEOUTS = 2
 _HANDLER = "a signal handler"
 """What else of the team's code runs in the main thread between two calls."""
@@ -47,11 +50,15 @@ class TimeLimitError(BaseException):
 
     Args:
         limit: How long it may take (s).
+
+    Attributes:
+        waited: How long (s) it waited for a processor, if that is why it took so long; else 0.
     """
 
     def __init__(self, limit: float) -> None:
         super().__init__(f"it took longer than {limit:g} s")
         self.limit = limit
+        self.waited = 0.0
 
 
 class StopRun(BaseException):
@@ -106,9 +113,15 @@ class SyncExecutor:
     Args:
         report: Called with an error that a function of the team's code raised, and the function's name.
         team: The folder of the team's code: only what stands there is interrupted.
+        run_delay: Makes what tells how long the main thread has waited for a processor (s); called in that thread.
     """
 
-    def __init__(self, report: Callable[[BaseException, str], None], team: str) -> None:
+    def __init__(
+        self,
+        report: Callable[[BaseException, str], None],
+        team: str,
+        run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
+    ) -> None:
         self._report = report
         self.team = team
         self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
@@ -116,12 +129,15 @@ class SyncExecutor:
         self._limited = False
         self._limit = 0.0
         self._deadline = math.inf
+        self._make_run_delay = run_delay
+        self._delay: Callable[[], float] = lambda: 0.0
         self._main = threading.main_thread()
         self._log = log.get_logger()
 
     def execute_forever(self) -> None:
         """Work off what is scheduled until ``stop``; only in the main thread, which handles signals."""
         _set_signal(_SIGALRM, self._on_alarm)
+        self._delay = self._make_run_delay()
         while True:
             run = self._runs.get()
             _leave_fork()
@@ -179,16 +195,18 @@ class SyncExecutor:
 
     def _repeat(self, run: Run, request: ExecutionRequest) -> None:
         tick = monotonic()
-        reported = -math.inf
+        lateness = _Lateness(request, self._log)
         timeouts = 0
         trusted = True
+        waited = self._delay()
         while not run.stopped.is_set():
             error = self._call(run, request, trusted=trusted)
             sound = trusted and error is None
             timeouts = timeouts + 1 if isinstance(error, TimeLimitError) else 0
             if timeouts >= _MAX_TIMEOUTS and run.keeper is not None and trusted:
+                cause = "the computer is busy: " if isinstance(error, TimeLimitError) and error.waited else ""
                 run.keeper.cut_off(
-                    f"{_name(request)} took too long again: every device is disabled until a call of it ends in time"
+                    f"{cause}{_name(request)} took too long again: every device is disabled until a call of it ends in time"
                 )
             # One time-out alone changes nothing; a failure does until a call ends well.
             trusted = error is None or (trusted and 0 < timeouts < _MAX_TIMEOUTS)
@@ -198,22 +216,18 @@ class SyncExecutor:
                 missed = math.ceil(late / request.timeout)
                 tick += missed * request.timeout
                 run.overruns += missed
-                if monotonic() - reported > _REPORT_INTERVAL:
-                    reported = monotonic()
-                    self._log.warning(
-                        f"calls of {_name(request)} come late: the code takes longer than the period; do less in each call,"
-                        " or give it a longer period in exec_timeout",
-                        func=_name(request),
-                        skipped=run.overruns,
-                        period=request.timeout,
-                    )
+                if not timeouts:  # that a call was interrupted is logged already
+                    lateness.note(run.overruns, is_busy=self._delay() - waited >= late)
+            else:
+                lateness.pass_time()
             if sound or (trusted and error is not None):
                 _grant(run, tick + GRACE)
+            waited = self._delay()
             run.stopped.wait(max(0.0, tick - monotonic()))
 
     def _call(self, run: Run, request: ExecutionRequest, *, trusted: bool = True) -> BaseException | None:
         """Call once. After a failure the next call is on trial: what it writes reaches no device until it has ended well."""
-        start = monotonic()
+        start, waited = monotonic(), self._delay()
         if trusted:
             _grant(run, start + request.timeout + GRACE, seal=True)
         run.calls += 1
@@ -223,6 +237,8 @@ class SyncExecutor:
         except StopRun:
             raise
         except TimeLimitError as error:
+            waited = self._delay() - waited
+            error.waited = waited if waited >= (monotonic() - start) / 2 else 0.0
             self._report(error, _name(request))
             return error
         except BaseException as error:  # noqa: BLE001 - whatever team code raises, SystemExit too, ends its call alone
@@ -280,6 +296,47 @@ class SyncExecutor:
                 return False
             frame = frame.f_back
         return False
+
+
+class _Lateness:
+    """Logs that the calls of a periodic function come late, and that they are in time again.
+
+    Args:
+        request: The function.
+        logger: Where it is logged.
+    """
+
+    def __init__(self, request: ExecutionRequest, logger: Any) -> None:
+        self._request = request
+        self._log = logger
+        self._reported = -math.inf
+        self._last = math.inf
+
+    def note(self, skipped: int, *, is_busy: bool) -> None:
+        """Note that a call has come late.
+
+        Args:
+            skipped: How many calls were skipped so far.
+            is_busy: Whether it would have been in time if it had not waited for a processor.
+        """
+        self._last = monotonic()
+        if self._last - self._reported <= _REPORT_INTERVAL:
+            return
+        self._reported = self._last
+        name = _name(self._request)
+        reason = (
+            f"the computer is busy: calls of {name} come late; end other programs on it"
+            if is_busy
+            else f"calls of {name} come late: the code takes longer than the period; do less in each call, or give it a longer"
+            " period in exec_timeout"
+        )
+        self._log.warning(reason, func=name, skipped=skipped, period=self._request.timeout)
+
+    def pass_time(self) -> None:
+        """Note that a call was in time."""
+        if monotonic() - self._last >= _IN_TIME:
+            self._last = math.inf
+            self._log.info(f"calls of {_name(self._request)} are in time again", func=_name(self._request))
 
 
 def _grant(run: Run, until: float, *, seal: bool = False) -> None:

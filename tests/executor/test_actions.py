@@ -2,7 +2,10 @@
 
 import sys
 
+import structlog
 import trio
+import trio.lowlevel
+import trio.testing
 
 from rt.executor.actions import AsyncExecutor
 
@@ -30,4 +33,33 @@ async def test_an_action_that_exits_ends_alone(nursery: trio.Nursery) -> None:
         await reported.wait()
     assert errors == [("leave", SystemExit)]
     assert executor.is_running(wait)
+    nursery.cancel_scope.cancel()
+
+
+async def test_an_action_that_is_running_is_refused_once_for_each_run(nursery: trio.Nursery) -> None:
+    executor = AsyncExecutor(trio.lowlevel.current_trio_token(), lambda _error, _name: None)
+    await nursery.start(executor.run)
+    go = [trio.Event() for _ in range(3)]
+    runs = 0
+
+    async def wave() -> None:
+        nonlocal runs
+        runs += 1
+        await go[runs - 1].wait()
+
+    async def other() -> None:
+        await trio.sleep_forever()
+
+    with structlog.testing.capture_logs() as logs, trio.fail_after(30):
+        executor._log = structlog.get_logger()
+        for event in go:
+            for _ in range(50):
+                executor.start(wave)
+                executor.start(other)
+            await trio.testing.wait_all_tasks_blocked()
+            event.set()
+            while executor.is_running(wave):
+                await trio.lowlevel.checkpoint()
+    assert runs == 3
+    assert [entry["action"] for entry in logs] == ["wave", "other", "wave", "wave"]
     nursery.cancel_scope.cancel()

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 import trio
 import trio.testing
 from trio.testing import MockClock
@@ -29,12 +30,14 @@ class Bench:
         monkeypatch.setattr(module, "monotonic", lambda: self.now)
         monkeypatch.setattr(lease, "boottime_ns", lambda: round(self.now * 1e9))
         self.waited = 0.0
+        self.main_waited = 0.0
         self.keeper = LeaseKeeper(
             table.slot(EXECUTOR_SEAT),
             bell,
             cutoffs=cutoffs,
             on_end=self.ended.append,
             run_delay=lambda: lambda: self.waited,
+            main_delay=lambda: lambda: self.main_waited,
         )
         self.keeper.beat()
 
@@ -83,6 +86,42 @@ def test_code_that_does_not_return_loses_the_lease(bench: Bench) -> None:
     assert not bench.ended, "once may be bad luck"
     bench.run(1)
     assert bench.moves
+
+
+@pytest.mark.parametrize(
+    ("share", "sentence"),
+    [
+        (0.0, "the team's code does not return: every device is disabled until it does"),
+        (0.3, "the team's code does not return: every device is disabled until it does"),
+        (
+            0.7,
+            "the computer is busy, and the team's code does not return in time: every device is disabled until it does",
+        ),
+    ],
+)
+def test_a_cut_off_is_logged_with_its_cause_and_its_end(bench: Bench, share: float, sentence: str) -> None:
+    bench.run(1)
+    with structlog.testing.capture_logs() as logs:
+        bench.keeper._log = structlog.get_logger()
+        for _ in range(10):
+            bench.now += 0.02
+            bench.main_waited += share * 0.02
+            bench.keeper.beat()
+        assert not bench.moves
+        bench.run(1)
+    assert bench.moves
+    assert [entry["event"] for entry in logs] == [sentence, "the team's code moves devices again"]
+
+
+def test_an_event_loop_that_waits_for_a_processor_is_no_fault_of_the_code(bench: Bench) -> None:
+    bench.run(1)
+    with structlog.testing.capture_logs() as logs:
+        bench.keeper._log = structlog.get_logger()
+        bench.keeper.grant(bench.now + 1)
+        bench.now += TIMEOUT + 0.05
+        bench.waited += TIMEOUT
+        bench.keeper.beat()
+    assert logs[0]["event"].startswith("the computer is busy, and the process waited for the processor")
 
 
 def test_code_that_does_not_return_again_and_again_ends_the_mode(bench: Bench) -> None:

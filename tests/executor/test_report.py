@@ -28,6 +28,20 @@ def test_a_time_out_is_said_with_the_limit_that_it_had() -> None:
     assert logs[0]["event"].startswith("teleop_main took too long and was interrupted: it has to return within 0.25 s")
 
 
+def test_a_busy_computer_is_not_blamed_on_the_code() -> None:
+    reporter, busy = Reporter(), TimeLimitError(0.25)
+    busy.waited = 0.2
+    with structlog.testing.capture_logs() as logs:
+        for error in (busy, TimeLimitError(0.25), busy):
+            reporter.report(error, "teleop_main")
+        reporter.forget()
+    first, second, again = logs
+    assert first["event"].startswith("the computer is busy: teleop_main waited for the processor")
+    assert first["waited"] == 0.2
+    assert second["event"].startswith("teleop_main took too long")
+    assert again["error"] == first["event"]
+
+
 def test_an_error_of_our_own_is_said_by_its_message() -> None:
     with structlog.testing.capture_logs() as logs:
         Reporter().report(DeviceError("no device is named 'x'"), "teleop_main")

@@ -191,6 +191,67 @@ def test_missed_calls_are_counted_and_not_made_up_for(team: Team) -> None:
     assert team.errors == [("main", TimeLimitError)]
 
 
+class Laggard(Flag):
+    """A flag whose first waits come back late, on a clock that the test sets; for a share of that time a processor was missing."""
+
+    def __init__(self, waits: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.waited = 0.0
+        self._waits = waits
+        self._share = share
+        monkeypatch.setattr("rt.executor.sync.monotonic", lambda: self.now)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        late = 0.5 if self._waits > 0 else 0.0
+        self._waits -= 1
+        self.now += timeout + late
+        self.waited += late * self._share
+        return self._set
+
+
+def lateness(laggard: Laggard, body: Callable[[], None] = lambda: None) -> list[str]:
+    """What is logged of a main that is called a hundred times, each time 0.2 s after the last one."""
+    team = Team()
+    team.executor = SyncExecutor(team.report, team.executor.team, lambda: lambda: laggard.waited)
+    calls = itertools.count()
+
+    def main() -> None:
+        if next(calls) == 100:
+            laggard.set()
+        body()
+
+    run = Run([ExecutionRequest(main, timeout=0.2, periodic=True)], None)
+    run.stopped = laggard
+    with structlog.testing.capture_logs() as logs:
+        team.executor._log = structlog.get_logger()
+        team.execute(run)
+    return [entry["event"] for entry in logs]
+
+
+@pytest.mark.parametrize(
+    ("share", "start"),
+    [(0.0, "calls of main come late: the code takes"), (1.0, "the computer is busy: calls of main come late")],
+)
+def test_late_calls_are_logged_with_their_cause_and_their_end(
+    monkeypatch: pytest.MonkeyPatch, share: float, start: str
+) -> None:
+    late, over = lateness(Laggard(2, share, monkeypatch))
+    assert late.startswith(start)
+    assert over == "calls of main are in time again"
+
+
+def test_calls_that_are_interrupted_are_not_called_late_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    laggard = Laggard(0, 0.0, monkeypatch)
+
+    def body() -> None:
+        laggard.now += 0.7
+        raise TimeLimitError(0.2)
+
+    assert lateness(laggard, body) == []
+
+
 def test_a_run_can_be_ended_within_a_call(team: Team) -> None:
     started = threading.Event()
 
