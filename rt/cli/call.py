@@ -24,7 +24,7 @@ rt call read --help        one method and its arguments, from the running robot
 rt call teleop
 rt call commander          the station in control of the gamepads; take_control takes it over
 rt call ping left_motor
-rt call read left_motor '["duty_cycle"]'
+rt call heartbeat left_motor
 """
 
 _AT_ONCE = {"idle": "executor-service", "estop": "executor-service", "disable": "device-service"}
@@ -32,6 +32,10 @@ _AT_ONCE = {"idle": "executor-service", "estop": "executor-service", "disable": 
 
 _ESTOP_TIMEOUT = 2.0
 _ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
+_BEGUN = {
+    name: f"ok: {what} has begun; `rt logs --since 10s` shows what the code says, and its errors"
+    for name, what in (("auto", "auto"), ("teleop", "teleop"), ("execute", "it"))
+}
 
 
 @click.command(help=HELP, add_help_option=False, context_settings={"ignore_unknown_options": True})
@@ -113,7 +117,7 @@ def _print(method: str, result: Any) -> None:
     elif method == "estop":
         click.echo(_ESTOPPED)
     elif sys.stdout.isatty():
-        click.echo("ok")
+        click.echo(_BEGUN.get(method, "ok"))
 
 
 async def _estop(robot: link.Link, address: str, values: list[Any]) -> None:

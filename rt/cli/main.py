@@ -55,6 +55,18 @@ SECTIONS: dict[str, dict[str, Verb]] = {
 VERBS = {name: verb for verbs in SECTIONS.values() for name, verb in verbs.items()}
 
 
+CALLED = {
+    **{name: name for name in ("estop", "idle", "auto", "teleop", "mode", "execute", "disable", "status", "commander")},
+    **{name: name for name in ("stations", "take_control", "release_control", "set_option", "get_option", "list_uids")},
+    **dict.fromkeys(("stop", "halt"), "idle"),
+    **dict.fromkeys(("autonomous", "start-auto"), "auto"),
+    **dict.fromkeys(("take-control", "take"), "take_control"),
+    "release-control": "release_control",
+    "e-stop": "estop",
+}
+"""What is no verb, and which method of the running robot `rt call` calls for it."""
+
+
 class LazyGroup(click.Group):
     """A group of which a command's module is imported when the command is asked for."""
 
@@ -78,6 +90,8 @@ class LazyGroup(click.Group):
         if args[0] not in VERBS and not args[0].startswith("-"):
             from rt.config import nearest
 
+            if args[0] in CALLED:
+                raise click.UsageError(f"there is no verb {args[0]!r}: use `rt call {CALLED[args[0]]}`", ctx)
             raise click.UsageError(f"there is no verb {args[0]!r}{nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
 

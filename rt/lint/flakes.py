@@ -14,6 +14,7 @@ from rt.lint import wording
 from rt.lint.api import ENTRIES, NAMES
 from rt.lint.check import Case
 from rt.lint.module import Module
+from rt.lint.names import given_names
 from rt.lint.record import MOST_FAULTS, Record, record
 
 CODES: Mapping[str, str] = MappingProxyType(
@@ -70,6 +71,7 @@ CODES: Mapping[str, str] = MappingProxyType(
 """The numbers that flake8 and ruff give to pyflakes' messages."""
 
 _OTHER = "F999"
+_OF_IMPORTS = (messages.UnusedImport, messages.ImportStarUsed)
 _DEPTH = 20_000
 _ERRORS = frozenset(
     {
@@ -103,10 +105,17 @@ def run(case: Case, names: Collection[str]) -> Iterator[Record]:
         return
     places = {(getattr(node, "lineno", 0), getattr(node, "col_offset", -1)): scope for node, scope in module.nodes()}
     named = {(node.lineno, node.col_offset): node for node, _ in module.nodes() if isinstance(node, ast.Name)}
+    given = {
+        node.lineno
+        for node, _ in module.nodes()
+        if isinstance(node, ast.Import | ast.ImportFrom) and given_names(case, node)
+    }
     told: Counter[str] = Counter()
     for message in sorted(checker.messages, key=lambda each: (each.lineno, each.col)):
         place = (message.lineno, message.col)
-        if _is_harmless(case, message, named.get(place)):
+        if _is_harmless(case, message, named.get(place)) or (
+            message.lineno in given and isinstance(message, _OF_IMPORTS)
+        ):
             continue
         symbol = "UndefinedName" if isinstance(message, messages.ImportStarUsage) else type(message).__name__
         told[symbol] += 1

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rt import catalog
+from rt.config.load import FILE_NAME
 from rt.config.team_code import is_file, locate
 from rt.errors import ConfigError, ExecutionError
 from rt.lint import api, check, flakes
@@ -19,6 +20,8 @@ from rt.lint.program import Program
 from rt.lint.record import Record, ordered, record
 from rt.lint.request import LintRequest
 
+_PYTHON = frozenset({"", ".py", ".pyw", ".pyi"})
+"""How names of files end that may be Python."""
 _SILENCED = re.compile(r"#\s*noqa(?::\s*(?P<ids>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*))?", re.IGNORECASE)
 
 
@@ -47,6 +50,9 @@ def _named(name: str, directory: Path) -> Path:
     path = directory / name
     if os.path.isdir(path) and not is_file(path / "__init__.py"):  # noqa: PTH112 - it bears every name
         raise ExecutionError(f"{name} is a directory: name a file in it", path=name)
+    if path.suffix not in _PYTHON and is_file(path):
+        remedy = "`rt doctor --only config` checks it" if path.name == FILE_NAME else "name a file that ends in .py"
+        raise ExecutionError(f"{name} is not Python: {remedy}", path=name)
     try:
         return locate(name, directory)
     except ExecutionError:

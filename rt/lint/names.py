@@ -6,12 +6,14 @@ import sys
 from collections.abc import Iterator
 
 from rt.config import nearest
-from rt.lint.api import METHODS, VALUES, Method, owner_of
+from rt.lint.api import METHODS, NAMES, VALUES, Method, owner_of
 from rt.lint.check import Case, Fault, check
 from rt.lint.files import files_of
 
 _OLDER = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
 """What methods are called in other robots' programs."""
+
+_BY_LETTERS = {name.lower(): name for name in NAMES}
 
 
 @check("RT101", "unknown-method", "error")
@@ -102,9 +104,36 @@ def not_installed(case: Case) -> Iterator[Fault]:
         else:
             continue
         if not isinstance(case.module.parents.get(node), ast.Try):
+            if given_names(case, node):
+                continue  # which another check tells
             for top in dict.fromkeys(name.partition(".")[0] for name in names):
                 if not _is_found(case, top):
                     yield node, f"there is no module {top} here, and it is not installed on this computer"
+
+
+@check("RT107", "import-of-given-name", "error")
+def import_of_given_name(case: Case) -> Iterator[Fault]:
+    """One of rt's names is imported, as in other robots' programs, but is there without an import."""
+    for node, _ in case.module.nodes():
+        names = [] if isinstance(case.module.parents.get(node), ast.Try) else given_names(case, node)
+        if names:
+            verb = "is" if len(names) == 1 else "are"
+            where = "delete this line" if case.is_main else "the main module has it; hand it over as an argument"
+            yield node, f"{' and '.join(names)} {verb} there without an import: {where}"
+
+
+def given_names(case: Case, node: ast.AST) -> list[str]:
+    """Those of rt's names that an import asks for, of a module that there is not."""
+    match node:
+        case ast.Import():
+            tops = [alias.name.partition(".")[0] for alias in node.names]
+        case ast.ImportFrom(module="rt", level=0):
+            return [alias.name for alias in node.names if alias.name in NAMES]
+        case ast.ImportFrom(module=str(module), level=0):
+            tops = [module.partition(".")[0]]
+        case _:
+            return []
+    return [_BY_LETTERS[top.lower()] for top in tops if top.lower() in _BY_LETTERS and not _is_found(case, top)]
 
 
 def _is_found(case: Case, top: str) -> bool:

@@ -2,12 +2,15 @@
 
 import ast
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
 from rt.lint.check import Case, Fault, check
 from rt.lint.module import Scope
 
 _EXITS = frozenset({"sys.exit", "os._exit", "os.abort", "exit", "quit"})
 _TURNS = frozenset({"itertools.count", "itertools.cycle"})
+_ASKED = frozenset({("Robot", "get"), ("Gamepad", "get"), ("Actions", "is_running")})
+"""What may change while a loop waits for it."""
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
@@ -63,6 +66,63 @@ def endless_action(case: Case) -> Iterator[Fault]:
         if scope.is_async:
             for loop in _endless(case, scope):
                 yield loop, "this loop never waits, so that nothing else runs: put `await Actions.sleep(...)` into it"
+
+
+@check("RT406", "waiting-loop", "warning")
+def waiting_loop(case: Case) -> Iterator[Fault]:
+    """A loop waits for a sensor, a gamepad, the clock or an action, though what waits is interrupted, or stops everything else."""
+    asked = {call.node for call in case.calls if (call.owner, call.name) in _ASKED}
+    clocks = {call.node for call in case.calls if (call.owner, call.name) == ("Field", "clock")}
+    for scope in case.module.scopes if asked or clocks else ():
+        entry = case.program.timed.get(scope.function) if scope.function else None
+        if not scope.is_async and entry is None:
+            continue
+        for loop in scope.nodes:
+            if not isinstance(loop, ast.While):
+                continue
+            if not _waits(case, loop, asked) and not _waits_long(case, scope, entry, loop, clocks):
+                continue
+            if scope.is_async:
+                if not _is_left(case, scope, loop):
+                    yield loop, "this loop waits and lets nothing else run: put `await Actions.sleep(...)` into it"
+            elif entry is not None:
+                limit = case.request.time_limit(entry)
+                shown = f" after {limit:g} s" if limit is not None else ""
+                way = "ask in each call with `if`" if entry.endswith("_main") else "ask in main with `if`"
+                waiter = f"this loop waits, but {_whose(scope, entry)} is interrupted{shown}"
+                yield loop, f"{waiter}: {way}, or wait in an action with `await Actions.sleep(...)`"
+
+
+def _waits(case: Case, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
+    """Whether a loop ends only when the answer to a question to the robot changes."""
+    if any(each in asked for each in ast.walk(loop.test)):
+        # Another condition may well end it in time.
+        return not (isinstance(loop.test, ast.BoolOp) and isinstance(loop.test.op, ast.And))
+    if not isinstance(loop.test, ast.Constant) or not loop.test.value:
+        return False
+    exits = [node for node in ast.walk(loop) if isinstance(node, ast.Break | ast.Return | ast.Raise)]
+    return bool(exits) and all(_is_asked(case, node, loop, asked) for node in exits)
+
+
+def _waits_long(case: Case, scope: Scope, entry: str | None, loop: ast.While, clocks: AbstractSet[ast.AST]) -> bool:
+    """Whether a loop waits for the clock, for longer than its function may take."""
+    match loop.test:
+        case ast.Compare(ops=[ast.Lt() | ast.LtE()], left=left, comparators=[end]):
+            seconds = case.constant(scope, end)
+            limit = 0.0 if entry is None else case.request.time_limit(entry)
+            is_long = limit is not None and isinstance(seconds, int | float) and seconds > limit
+            return is_long and any(each in clocks for each in ast.walk(left))
+    return False
+
+
+def _is_asked(case: Case, node: ast.AST, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
+    """Whether an exit of a loop is taken only on the answer to a question to the robot."""
+    around = case.module.parents.get(node)
+    while around is not None and around is not loop:
+        if isinstance(around, ast.If) and any(each in asked for each in ast.walk(around.test)):
+            return True
+        around = case.module.parents.get(around)
+    return False
 
 
 def _sleeps(case: Case) -> Iterator[tuple[ast.Call, Scope]]:

@@ -14,10 +14,14 @@ import pytest
 
 import rt
 from rt import config
+from rt.broker.handler import Broker
 from rt.cli import main
+from rt.cli.main import CALLED, VERBS
 from rt.cli.options import click_options, text_of
 from rt.config.template import template
 from rt.errors import EmergencyStopException, InstanceBusyError
+from rt.executor.dispatcher import Dispatcher
+from rt.smartdevice.handler import DeviceHandler
 
 Result = subprocess.CompletedProcess[str]
 Command = Callable[..., Result]
@@ -91,6 +95,27 @@ class TestGroup:
         result = command("confg")
         assert result.returncode == 2
         assert result.stderr.splitlines()[0] == "rt: there is no verb 'confg'; did you mean config?"
+
+    @pytest.mark.parametrize(
+        ("verb", "method"),
+        [
+            ("estop", "estop"),
+            ("stop", "idle"),
+            ("idle", "idle"),
+            ("auto", "auto"),
+            ("teleop", "teleop"),
+            ("mode", "mode"),
+        ],
+    )
+    def test_a_method_that_is_used_as_a_verb_is_told_with_call(self, command: Command, verb: str, method: str) -> None:
+        result = command(verb)
+        assert result.returncode == 2
+        assert result.stderr.splitlines()[0] == f"rt: there is no verb {verb!r}: use `rt call {method}`"
+
+    def test_methods_that_are_used_as_verbs_are_no_verbs_and_exist(self) -> None:
+        assert not CALLED.keys() & VERBS.keys()
+        methods = {name for service in (Dispatcher, DeviceHandler, Broker) for name in vars(service)}
+        assert set(CALLED.values()) <= methods
 
     def test_an_unknown_flag_is_a_wrong_configuration(self, command: Command) -> None:
         result = command("config", "--port-bse", "7000")

@@ -171,9 +171,13 @@ class TestModules:
         assert [each.path for each in found] == ["other.py", "arm.py"]
 
     def test_a_name_of_no_file_is_told(self, tmp_path: Path) -> None:
-        write(tmp_path, {"studentcode.py": "", "parts/arm.py": ""})
+        write(tmp_path, {"studentcode.py": "", "parts/arm.py": "", "rt.toml": "", "parts/notes.txt": ""})
         for name, said in {
             "absent.py": "there is no file absent.py",
+            "absent.toml": "there is no file absent.toml",
+            "rt.toml": "rt.toml is not Python: `rt doctor --only config` checks it",
+            "./rt.toml": "rt.toml is not Python: `rt doctor --only config` checks it",
+            "parts/notes.txt": "parts/notes.txt is not Python: name a file that ends in .py",
             "parts": "parts is a directory: name a file in it",
         }.items():
             with pytest.raises(ExecutionError, match=said):

@@ -38,6 +38,13 @@ HITS: dict[str, list[tuple[str, str]]] = {
         ("from no_such_package.arm import lift\n" + MAIN + "lift()", "from no"),
         (MAIN + "import json, no_such_module_anywhere as arm\n    print(json, arm)", "import json"),
     ],
+    "RT107": [
+        ("import Gamepad\n" + MAIN + "print(Gamepad.get('button_a'))", "import"),
+        ("from Robot import *\n" + MAIN + "Robot.write('motor', 'duty_cycle', 1.0)", "from"),
+        ("import robot\n" + MAIN + "pass", "import"),
+        ("from gamepad import Gamepad as Pad\n" + MAIN + "print(Pad)", "from"),
+        ("from rt import Robot, Gamepad\n" + MAIN + "print(Robot, Gamepad)", "from"),
+    ],
     "RT201": [
         (MAIN + 'Robot.write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
         ("r = Robot\nwrite = r.write\n" + MAIN + 'write("left_moter", "duty_cycle", 1.0)', '"left_moter"'),
@@ -127,6 +134,14 @@ HITS: dict[str, list[tuple[str, str]]] = {
         ("def drive():\n    while True:\n        pass\ndef autonomous_main():\n    drive()", "while"),
     ],
     "RT405": [("async def wave():\n    while True:\n        print(1)\n" + MAIN + "Actions.run(wave)", "while")],
+    "RT406": [
+        (MAIN + "while Robot.get('motor', 'enc_pos') < 1e6:\n        Robot.write('motor', 'duty_cycle', 0.1)", "while"),
+        ("def autonomous_setup():\n    while not Gamepad.get('button_a'):\n        pass", "while"),
+        ("def wait():\n    while Field.clock() < 3:\n        pass\n" + MAIN + "wait()", "while"),
+        ("async def wave():\n    pass\n" + MAIN + "while Actions.is_running(wave):\n        pass", "while"),
+        (MAIN + "while True:\n        if Robot.get('bumper', 'switch0'):\n            break", "while"),
+        ("async def wave():\n    while Field.clock() < 3:\n        pass\n" + MAIN + "Actions.run(wave)", "while"),
+    ],
     "RT501": [("def teleop_setup():\n    pass", "def"), ("print(1)", "print"), ("", "")],
     "RT502": [
         ("async def teleop_main():\n    pass", "async"),
@@ -167,6 +182,11 @@ MISSES: dict[str, list[str]] = {
         "import json\nimport xml.dom\nfrom trio import sleep\n" + MAIN + "print(json, xml.dom, sleep)",
         "from . import arm\n" + MAIN + "arm.lift()",
         "try:\n    import no_such_module_anywhere as arm\nexcept ImportError:\n    arm = None\n" + MAIN + "print(arm)",
+    ],
+    "RT107": [
+        "import json\nfrom rt import __version__\n" + MAIN + "print(json, __version__)",
+        "try:\n    import Gamepad\nexcept ImportError:\n    pass\n" + MAIN + "pass",
+        "from . import robot\n" + MAIN + "print(robot)",
     ],
     "RT201": [
         MAIN + 'Robot.write("left_motor", "duty_cycle", 1.0)',
@@ -248,6 +268,17 @@ MISSES: dict[str, list[str]] = {
         "threading.Thread(target=camera_main).start()\n" + MAIN + "pass",
     ],
     "RT405": ["async def wave():\n    while True:\n        await Actions.sleep(1)\n" + MAIN + "Actions.run(wave)"],
+    "RT406": [
+        MAIN + "if Robot.get('motor', 'enc_pos') < 1e6:\n        Robot.write('motor', 'duty_cycle', 0.1)",
+        MAIN + "began = Field.clock()\n    while Field.clock() - began < 0.001:\n        pass",
+        MAIN + "tries = 3\n    while tries and Robot.get('motor', 'enc_pos') < 1:\n        tries -= 1",
+        MAIN + "tries = 3\n    while tries:\n        tries -= Robot.get('motor', 'enc_pos') < 1",
+        MAIN + "while True:\n        if Robot.get('bumper', 'switch0'):\n            print(1)\n        break",
+        "async def wave():\n    while Field.clock() < 3:\n        await Actions.sleep(0.1)\n"
+        + MAIN
+        + "Actions.run(wave)",
+        "def wait():\n    while Field.clock() < 3:\n        pass\n" + MAIN + "print(wait)",
+    ],
     "RT501": [
         MAIN + "pass",
         "from drive import *",
