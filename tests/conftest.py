@@ -59,7 +59,7 @@ def arena() -> Iterator[Arena]:
 @pytest.fixture
 def prefix(arena: Arena) -> str:
     """What the names of the shared memory begin with, in this process and in others."""
-    return arena.public_prefix
+    return f"/proc/{os.getpid()}/fd/{arena.fd}/"
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from rt import log
 from rt.config import Config, is_open, opened
 from rt.remote import Gate, Service, VerifyingNode
 from rt.remote.address import interface_of
+from rt.remote.gate import UNKNOWN_KEY
 
 
 class StationsReport(msgspec.Struct, frozen=True):
@@ -78,7 +79,7 @@ class Access:
             bool(self._network) and self._insecure,
             sorted(self._gate.keyring.stations),
             self._gate.counters.admitted,
-            self._gate.counters.refused,
+            self._gate.refusals.counts.get(UNKNOWN_KEY, 0),
             {str(verdict): count for verdict, count in self._controls.verdicts.items()} if self._controls else {},
             dict(self._gate.refusals.counts),
         )

@@ -132,11 +132,6 @@ class Driving:
         return Bar.DRIVER
 
     @property
-    def is_present(self) -> bool:
-        """Whether a gamepad sends updates."""
-        return self.driver.is_present
-
-    @property
     def reason(self) -> str:
         """Why the driver is live or not, for the log."""
         return _REASONS[self.driver.state]

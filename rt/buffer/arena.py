@@ -86,11 +86,6 @@ class Arena:
             raise ConfigError(f"cannot create {SIZE >> 20} MiB of shared memory: {explain(error)}") from None
         self.prefix = f"{_DESCRIPTOR}{self.fd}/"
 
-    @property
-    def public_prefix(self) -> str:
-        """The prefix for other processes of the same user, while this process lives."""
-        return f"/proc/{os.getpid()}/fd/{self.fd}/"
-
     def __enter__(self) -> Self:
         return self
 

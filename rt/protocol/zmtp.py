@@ -13,7 +13,6 @@ SIGNATURE_BYTES = 10
 OPENING = b"\xff" + bytes(8) + b"\x7f\x03"
 """The first bytes of every greeting of version 3. An end that has read them sends the rest of its own greeting."""
 CURVE = "CURVE"
-NULL = "NULL"
 
 
 def greeting(mechanism: str, *, as_server: bool) -> bytes:

@@ -82,11 +82,9 @@ class GateCounters(msgspec.Struct):
 
     Attributes:
         admitted: Connections with the key of a station.
-        refused: Connections with another key.
     """
 
     admitted: int = 0
-    refused: int = 0
 
 
 def secure(socket: Socket, robot: KeyPair, domain: bytes) -> None:
@@ -446,7 +444,6 @@ class Gate:
             return None
         station = self.keyring.station_of(public)
         if station is None:
-            self.counters.refused += 1
             self._refuse(connection, UNKNOWN_KEY)
             return None
         if self._admitted[station] >= MOST_OF_STATION or connection.station:

@@ -38,7 +38,7 @@ class ChildSpec(Policy, frozen=True):
         last: Whether it is spared when all children are killed at once, and stopped when the others are gone; it stands first.
         notify: Whether it says by sd_notify when it is ready; otherwise it is ready as soon as it exists.
         app: The part of the robot that it is in the log; its name by default.
-        autostart: Whether it is started with the others; otherwise `Supervisor.start` starts it.
+        autostart: Whether it is started with the others; otherwise an event `Start` starts it.
     """
 
     name: str

@@ -12,10 +12,9 @@ import trio
 from rt import log
 from rt.errors import ConfigError, RuntimeBaseException
 from rt.supervisor.child import Child, OnChange
-from rt.supervisor.life import Kill, Restart, Retire, Start, State, Stop
+from rt.supervisor.life import Kill, Retire, State, Stop
 from rt.supervisor.output import OnLine, log_line
 from rt.supervisor.spec import ChildSpec, ChildStatus
-from rt.supervisor.table import AT_REST
 
 LAST_GRACE = 0.3
 """Seconds that are left to children whose turn to stop did not come in time; they get them all at once."""
@@ -119,39 +118,6 @@ class Supervisor:
             known = ", ".join(self._children) or "none"
             raise RuntimeBaseException(f"there is no child {name!r}: known are {known}", name=name)
         return child
-
-    async def stop(self, name: str, reason: str) -> ChildStatus:
-        """Stop one child and wait until it is gone. A cancel ends only the waiting.
-
-        Raises:
-            RuntimeBaseException: There is no child of this name.
-        """
-        return await self._ask(name, Stop(reason), lambda status: status.state in AT_REST)
-
-    async def start(self, name: str, reason: str) -> ChildStatus:
-        """Start a child that was stopped or has failed, and wait until it is ready or this try has failed.
-
-        Raises:
-            RuntimeBaseException: There is no child of this name.
-        """
-        return await self._ask(name, Start(reason), lambda status: status.settled or status.state is State.BACKOFF)
-
-    async def restart(self, name: str, reason: str) -> ChildStatus:
-        """Stop one child, start it again, and wait until it is ready or this try has failed. A cancel ends only the waiting.
-
-        When the child is being stopped already, the stop wins.
-
-        Raises:
-            RuntimeBaseException: There is no child of this name.
-        """
-        return await self._ask(name, Restart(reason), lambda status: status.settled or status.state is State.BACKOFF)
-
-    async def _ask(
-        self, name: str, event: Start | Stop | Restart, condition: Callable[[ChildStatus], bool]
-    ) -> ChildStatus:
-        child = self.child(name)
-        child.feed(event)
-        return await child.until(condition)
 
     async def _keep(self, scope: trio.CancelScope) -> None:
         with scope:

@@ -26,7 +26,7 @@ _SKIPPED = {"lint"}
 def longest_steps() -> list[Figure]:
     """The longest step of the event loop for each service, of all hostile calls of all its methods."""
     log.configure(level="critical")
-    with tempfile.TemporaryDirectory() as folder, Arena("bench") as arena, modes_handler(arena.public_prefix) as modes:
+    with tempfile.TemporaryDirectory() as folder, Arena("bench") as arena, modes_handler(arena.prefix) as modes:
         return [
             Figure(f"a call of {name} keeps others waiting, worst: {place}", seconds * MS, "ms", bar, REPEATS)
             for name, handler, names, bar in (("executor-service", *modes, 1.0), *_handlers(Path(folder)))

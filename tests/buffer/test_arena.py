@@ -26,12 +26,12 @@ def make(name: str, size: int = 8) -> memoryview | None:
 
 
 @pytest.mark.parametrize("size", [0, 1, SIZE - 1, SIZE + mmap.PAGESIZE])
-def test_arena_cannot_be_truncated_or_extended(arena: Arena, size: int) -> None:
+def test_arena_cannot_be_truncated_or_extended(arena: Arena, prefix: str, size: int) -> None:
     assert make(f"{arena.prefix}one") is not None
     for path in (arena.fd, f"/proc/self/fd/{arena.fd}"):
         with pytest.raises(PermissionError):
             os.truncate(path, size)
-    with open(arena.public_prefix.rstrip("/"), "r+b") as file, pytest.raises(PermissionError):  # noqa: PTH123
+    with open(prefix.rstrip("/"), "r+b") as file, pytest.raises(PermissionError):  # noqa: PTH123
         file.truncate(size)
     assert segment.attach(f"{arena.prefix}one")[0] == 7
 
@@ -42,13 +42,13 @@ def test_arena_has_no_name(arena: Arena) -> None:
     assert not [path for path in set(Path("/dev/shm").iterdir()) - before if "one" in path.name]
 
 
-def test_segments_are_found_by_name_through_either_prefix(arena: Arena) -> None:
+def test_segments_are_found_by_name_through_either_prefix(arena: Arena, prefix: str) -> None:
     with pytest.raises(DeviceBufferError, match="no buffer one"):
         segment.attach(f"{arena.prefix}one")
     assert make(f"{arena.prefix}one") is not None
-    assert make(f"{arena.public_prefix}one") is None, "it is there already"
+    assert make(f"{prefix}one") is None, "it is there already"
     assert make(f"{arena.prefix}two", 5000) is not None
-    assert bytes(segment.attach(f"{arena.public_prefix}two")) == b"\7" + bytes(4999)
+    assert bytes(segment.attach(f"{prefix}two")) == b"\7" + bytes(4999)
     assert list(segment.names(f"{arena.prefix}t")) == [f"{arena.prefix}two"]
     assert segment.unlink(f"{arena.prefix}one")
     assert not segment.unlink(f"{arena.prefix}one")
@@ -64,8 +64,8 @@ def test_two_arenas_share_nothing(arena: Arena) -> None:
             segment.attach(f"{other.prefix}one")
 
 
-def test_arena_is_mapped_once(arena: Arena) -> None:
-    with reach(arena.prefix[:-1]) as (one, _), reach(arena.public_prefix[:-1]) as (two, _):
+def test_arena_is_mapped_once(arena: Arena, prefix: str) -> None:
+    with reach(arena.prefix[:-1]) as (one, _), reach(prefix[:-1]) as (two, _):
         assert one is two is arena.mapping
 
 
@@ -106,10 +106,10 @@ def test_segment_that_cannot_be_filled_is_not_there(arena: Arena) -> None:
     assert make(f"{arena.prefix}one") is not None
 
 
-def test_process_killed_while_it_creates_a_segment_blocks_no_other(arena: Arena) -> None:
+def test_process_killed_while_it_creates_a_segment_blocks_no_other(arena: Arena, prefix: str) -> None:
     pid = os.fork()
     if pid == 0:
-        segment.create(f"{arena.public_prefix}one", 8, lambda _: os.kill(os.getpid(), 9))
+        segment.create(f"{prefix}one", 8, lambda _: os.kill(os.getpid(), 9))
     os.waitpid(pid, 0)
     assert make(f"{arena.prefix}one") is not None
     assert bytes(segment.attach(f"{arena.prefix}one")) == b"\7" + bytes(7)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, assert_no_children, open_fds, place, program
+from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, assert_no_children, is_state, open_fds, place, program
 
 from rt.errors import ConfigError, RuntimeBaseException
-from rt.supervisor.life import State
+from rt.supervisor.life import Restart, Start, State, Stop
 from rt.supervisor.spec import ChildSpec
 from rt.supervisor.tree import Supervisor
 
@@ -163,20 +163,21 @@ async def test_a_child_without_a_program_keeps_nobody_from_running() -> None:
 async def test_one_child_is_stopped_started_and_restarted_by_name() -> None:
     async with supervising(Watcher(), child("device"), child("executor")) as supervisor:
         device, first = supervisor.status()
-        second = await supervisor.restart("executor", "new code")
-        assert second.ready
-        assert second.pid != first.pid
-        stopped = await supervisor.stop("executor", "not needed")
-        assert stopped.state is State.STOPPED
+        executor = supervisor.child("executor")
+        executor.feed(Restart("new code"))
+        await executor.until(lambda status: status.ready and status.pid != first.pid)
+        executor.feed(Stop("not needed"))
+        stopped = await executor.until(is_state(State.STOPPED))
         assert stopped.reason == "ended by SIGTERM (not needed)"
-        assert (await supervisor.start("executor", "needed after all")).ready
+        executor.feed(Start("needed after all"))
+        await executor.until(is_state(State.READY))
         assert supervisor.status()[0].pid == device.pid
 
 
 async def test_an_unknown_child_is_named_beside_the_known_ones() -> None:
     async with supervising(Watcher(), child("device")) as supervisor:
         with pytest.raises(RuntimeBaseException, match="there is no child 'devise': known are device"):
-            await supervisor.restart("devise", "why not")
+            supervisor.child("devise")
 
 
 @pytest.mark.parametrize("name", ["", ".x", "a/b", "a" * 33, "-x", "ü"])
