@@ -55,7 +55,10 @@ class TaskOwner:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
         self.nursery.cancel_scope.cancel("the application is over")
-        return await self._stack.__aexit__(kind, error, traceback)
+        try:
+            return await self._stack.__aexit__(kind, error, traceback)
+        finally:
+            log.flush()
 
     def stop(self, reason: str) -> None:
         """Cancel what runs in the application's block; only the first call counts."""

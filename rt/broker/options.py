@@ -6,6 +6,7 @@ set from afar. No error quotes a file.
 """
 
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +19,7 @@ from rt.config import OPTIONS, Config, change, kept, known, nearest, opened
 from rt.errors import ConfigError
 from rt.keys import key_place
 from rt.keys.place import is_secret
+from rt.log.throttle import Bucket
 from rt.remote.caller import Caller, caller
 
 ALLOWED = frozenset(
@@ -66,6 +68,11 @@ REASONS: Mapping[str, str] = MappingProxyType(
 )
 """Why some may not."""
 
+TURNS = 16
+"""Calls in which a station may set options at once."""
+TURN_INTERVAL = 1.0
+"""Time (s) in which a station may set options once more after that."""
+
 LOG_LEVELS = ("debug", "info")
 """The values of `log_level` that may be set from afar: others would hide what is done from afar, and why motion stops."""
 
@@ -87,6 +94,7 @@ class OptionKeeper:
         self._directory = directory.resolve()
         self._keys = key_place(config.keys_dir, config.instance, folder=directory).directory
         self._lock = threading.Lock()
+        self._changes: dict[str, Bucket] = {}
         self._log = log.get_logger()
 
     def get(self, name: str | None = None) -> Any:
@@ -116,21 +124,36 @@ class OptionKeeper:
             All that is kept now.
 
         Raises:
-            ConfigError: One is unknown, has a wrong value or may not be set from afar, or the file cannot be written.
+            ConfigError: One is unknown, has a wrong value or may not be set from afar, a station sets options too often, or the
+                file cannot be written.
         """
         with self._lock:
             for name, value in options.items():
                 self._refuse(name, value)
+            self._take_turn()
+            before = kept.read(self._state)
             now = change(
                 self._state, _without(self._config, options), options, check=lambda now: self._check(options, now)
             )
-        if options:
+        if now != before:
             self._log.warning(
                 "options were set from afar; they count from the next start on",
                 options=sorted(options),
                 by=_name(caller()),
             )
         return now
+
+    def _take_turn(self) -> None:
+        """Bound how often a station sets options: each change is logged and written."""
+        if not caller().may_be_remote(insecure=self._is_insecure):
+            return
+        now = time.monotonic()
+        bucket = self._changes.setdefault(caller().station, Bucket(TURNS, TURN_INTERVAL, now))
+        if bucket.refill(now) < 1:
+            raise ConfigError(
+                f"{kept.ORIGIN}: this station sets options too often: set them in one call, or one each {TURN_INTERVAL:g} s"
+            )
+        bucket.tokens -= 1
 
     def _refuse(self, name: str, value: object) -> None:
         option = known(name, kept.ORIGIN)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from rt.log.charged import Charges
 from rt.log.lean import FilteringBoundLogger, structlog
 from rt.log.pretty import pretty, wants_colors
 from rt.log.stamp import now
@@ -33,6 +34,8 @@ Tap = Callable[[Mapping[str, Any]], None]
 
 _taps: list[Tap] = []
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("log context", default=None)
+_source: ContextVar[str] = ContextVar("log source", default="")
+_charges = Charges()
 
 
 class _Pipeline:
@@ -80,7 +83,12 @@ class _Pipeline:
         event["timestamp"] = now()
         if "exc_info" in event:
             _add_exception(event)
-        self._spread(event, severity)
+        if _charges.waits:
+            _charges.flush()
+        if source := _source.get():
+            _charges.log(self._spread, source, event, severity)
+        else:
+            self._spread(event, severity)
 
     def relay(self, fields: Mapping[str, Any]) -> None:
         """Take an event of another process."""
@@ -90,6 +98,8 @@ class _Pipeline:
         if not logevent.is_stamp(event.get("timestamp")):
             event["timestamp"] = now()
         event["event"] = str(event.get("event", ""))
+        if _charges.waits:
+            _charges.flush()
         self._spread(event, LEVELS[event["level"]])
 
     def _spread(self, event: Event, severity: int) -> None:
@@ -163,6 +173,21 @@ def bound(**context: Any) -> Iterator[None]:
         _bound.reset(token)
 
 
+def charge(source: str) -> None:
+    """Charge every event that this task, and what it starts, logs from now on to ``source``, whose events are bounded in rate.
+
+    Args:
+        source: Who causes the events; empty for the robot itself, which is not bounded.
+    """
+    if _source.get() != source:
+        _source.set(source)
+
+
+def flush() -> None:
+    """Log the newest event of each class whose events were suppressed, as at the end of a process."""
+    _charges.flush(always=True)
+
+
 @contextlib.contextmanager
 def tapped(tap: Tap) -> Iterator[None]:
     """Let a function see every event of this process within the block, those of ``configure``'s ``tap_level`` and above."""
@@ -233,8 +258,10 @@ __all__ = [
     "Logger",
     "Tap",
     "bound",
+    "charge",
     "configure",
     "descriptor",
+    "flush",
     "get_logger",
     "pretty",
     "relay",

@@ -129,6 +129,11 @@ class Throttle:
         return True
 
     @property
+    def has_suppressed(self) -> bool:
+        """Whether an event is suppressed that `flush` will log."""
+        return bool(self._suppressed)
+
+    @property
     def due(self) -> float:
         """When `flush` has an event to log; infinite while none is suppressed."""
         if not self._suppressed:

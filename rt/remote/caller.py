@@ -7,6 +7,7 @@ from contextvars import ContextVar
 
 import msgspec
 
+from rt import log
 from rt.remote.stations import station_of
 
 
@@ -44,6 +45,13 @@ class Caller(msgspec.Struct, frozen=True):
             return station_of(self.peer)
         return self.peer.station if isinstance(self.peer, SourceAddress) else ""
 
+    @property
+    def source(self) -> str:
+        """To what log events are charged; empty for programs at the robot."""
+        return (
+            f"station {each}" if (each := self.station) else "datagrams" if isinstance(self.peer, SourceAddress) else ""
+        )
+
     def may_be_remote(self, *, insecure: bool) -> bool:
         """Whether the caller may be another computer or user: it has a station's key, or the robot is open without keys."""
         return bool(self.station) or (self.is_routed and insecure)
@@ -61,5 +69,6 @@ def caller() -> Caller:
 
 
 def set_caller(value: Caller) -> None:
-    """State the caller for the rest of this task."""
+    """State the caller for the rest of this task; events are charged to a caller that may be elsewhere."""
     _current.set(value)
+    log.charge(value.source)

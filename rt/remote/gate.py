@@ -303,6 +303,7 @@ class Gate:
 
     async def _carry(self, connection: _Connection, accepted: trio.socket.SocketType) -> None:
         """Connect an accepted connection with its ZMQ socket, until one of them ends."""
+        log.charge(f"connections from {origin(connection.peer.host, connection.peer.uid).network}")
         outer = trio.SocketStream(accepted)
         try:
             async with outer:
@@ -438,6 +439,7 @@ class Gate:
 
     def admits(self, public: str, domain: bytes) -> str | None:
         """The name of the station with a public key (Z85), proved over the connection with a ZAP domain; counted and logged."""
+        log.charge("")
         self._refresh()
         connection = self._connections.get(domain)
         if connection is None or connection.is_refused:
@@ -458,6 +460,7 @@ class Gate:
 
     def _tell_once(self, connection: _Connection) -> None:
         """Log at the first time that a station connects from an address; each of its commands makes a connection or two."""
+        log.charge(f"station {connection.station}")
         key = (connection.station, connection.peer.host)
         tell = self._log.debug if key in self._told else self._log.info
         tell("a station has connected", station=connection.station, **connection.peer.described)

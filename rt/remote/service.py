@@ -163,6 +163,8 @@ class Service:
         if not payload:
             self._known.set()
             return
+        # What this task logs until the next message is about this one.
+        set_caller(Caller(peer, self.node.routed))
         is_long = len(payload) > SHORT
         message = rpc.peek(payload) if is_long else self._decode(peer, payload)
         if message is None:
@@ -201,6 +203,7 @@ class Service:
 
     async def _begin(self, nursery: trio.Nursery, call: Call) -> None:
         peer, message, route, payload = call
+        set_caller(Caller(peer, self.node.routed))
         if payload:
             try:
                 message = rpc.decode_raw(payload)

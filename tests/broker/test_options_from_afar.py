@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import config
-from rt.broker.options import ALLOWED, REASONS, OptionKeeper
+from rt.broker.options import ALLOWED, REASONS, TURN_INTERVAL, TURNS, OptionKeeper
 from rt.config import OPTIONS, Config, kept
 from rt.errors import ConfigError
 from rt.keys import Keyring
@@ -36,6 +36,54 @@ def as_(peer: bytes, function: Any, *args: Any, **options: Any) -> Any:
     context = copy_context()
     context.run(set_caller, Caller(peer, is_routed=True))
     return context.run(function, *args, **options)
+
+
+class TestRate:
+    def test_station_that_floods_is_refused_and_another_is_not(self, keeper: OptionKeeper) -> None:
+        for number in range(TURNS):
+            as_(b"blue/a", keeper.set, {"dev_poll_interval": 0.01 + number / 1000})
+        for peer in (b"blue/a", b"blue/b", b"\0station/blue/7"):
+            with pytest.raises(ConfigError, match="this station sets options too often"):
+                as_(peer, keeper.set, {"log_level": "debug"})
+        assert "log_level" not in as_(b"red/a", keeper.set, {"dev_poll_interval": 0.05})
+        for number in range(2 * TURNS):
+            keeper.set({"dev_poll_interval": 0.01 + number / 1000})
+
+    def test_callers_of_an_insecure_robot_share_one_rate(self, tmp_path: Path) -> None:
+        keeper = OptionKeeper(Config(insecure=True, bind="0.0.0.0"), tmp_path / "state", tmp_path)
+        for number in range(TURNS):
+            as_(b"x%d" % number, keeper.set, {"debug": bool(number % 2)})
+        with pytest.raises(ConfigError, match="this station sets options too often"):
+            as_(b"another", keeper.set, {"debug": True})
+
+    def test_refused_values_and_empty_calls_cost_a_turn_too(self, keeper: OptionKeeper) -> None:
+        for number in range(TURNS):
+            if number % 2:
+                assert as_(b"blue/a", keeper.set, {}) == {}
+            else:
+                with pytest.raises(ConfigError, match="dev_poll_interval"):
+                    as_(b"blue/a", keeper.set, {"dev_poll_interval": 5.0})
+        with pytest.raises(ConfigError, match="this station sets options too often"):
+            as_(b"blue/a", keeper.set, {})
+
+    def test_station_sets_options_again_after_a_while(
+        self, keeper: OptionKeeper, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = 100.0
+        monkeypatch.setattr("rt.broker.options.time.monotonic", lambda: now)
+        for _ in range(TURNS):
+            as_(b"blue/a", keeper.set, {"debug": True})
+        now += TURN_INTERVAL
+        as_(b"blue/a", keeper.set, {"debug": False})
+        with pytest.raises(ConfigError, match="too often"):
+            as_(b"blue/a", keeper.set, {"debug": True})
+
+    def test_only_what_changes_is_logged(self, keeper: OptionKeeper) -> None:
+        with structlog.testing.capture_logs() as logs:
+            keeper._log = structlog.get_logger()
+            for value in (0.05, 0.05, 0.06, 0.06):
+                as_(b"blue/a", keeper.set, {"dev_poll_interval": value})
+        assert [(each["options"], each["by"]) for each in logs] == [(["dev_poll_interval"], "blue")] * 2
 
 
 class TestGet:

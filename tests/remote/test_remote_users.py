@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import zmq
 from support.stranger import UID, require_another_user, run_stranger, start_stranger
 from support.strangers import GREETING
 
+from rt import log
 from rt.errors import RemoteCallError
 from rt.keys import Bundle, Keyring
+from rt.log.charged import BURST, Charges
 from rt.protocol import rpc
 from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
 from rt.remote.gate import (
@@ -66,6 +69,11 @@ class Greeter(Handler):
         return f"hello {name}"
 
     @route(urgent=True)
+    async def fail(self) -> None:
+        """Fail as a bug does."""
+        raise ValueError("a bug")
+
+    @route(urgent=True)
     async def hang(self) -> None:
         """Leave a call unanswered."""
         await trio.sleep_forever()
@@ -73,6 +81,8 @@ class Greeter(Handler):
 
 class Place:
     """A robot's router and log, its keys, and a service."""
+
+    service: Service
 
     def __init__(self, folder: Path, context: Context, host: str) -> None:
         self.folder = folder
@@ -123,7 +133,8 @@ async def running(folder: Path, host: str) -> AsyncIterator[Place]:
             await nursery.start(place.gate.run)
             await nursery.start(place.router.run)
             node = SocketNode(zmq.DEALER, "greeter-service", connections=[f"ipc://{folder}/back"], context=context)
-            await nursery.start(Service(node, place.greeter).run)
+            place.service = Service(node, place.greeter)
+            await nursery.start(place.service.run)
             async with place.log:
                 nursery.start_soon(publish, place.log)
                 yield place
@@ -524,6 +535,40 @@ async def test_connections_of_one_station_share_its_quota(open_place: Place, mon
         assert await other.call.greet("red") == "hello red"
         assert await own.call.greet("robot") == "hello robot"
     assert open_place.greeter.greeted == STATION * MOST + 2
+
+
+@pytest.mark.parametrize(
+    ("payload", "event"),
+    [
+        (b"\xc1", "a payload was no call"),
+        (b"\xc1" * 2000, "a payload was no call"),
+        (rpc.encode(rpc.Notification("none", [])), "a notification was not obeyed"),
+        (rpc.encode(rpc.Notification("greet", [1, 2])), "a notification was not obeyed"),
+        (rpc.encode(rpc.Response(1, None, None)), "an answer came to a service"),
+        (rpc.encode(rpc.Request(1, "fail", [])), "a handler failed"),
+    ],
+    ids=["garbage", "long garbage", "no method", "wrong arguments", "answer", "bug"],
+)
+async def test_station_floods_the_log_with_nothing(
+    open_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes, event: str
+) -> None:
+    monkeypatch.setattr(log, "_charges", Charges(lambda: 1000.0))
+    monkeypatch.setattr(open_place.router, "_quota_of_station", Quota(100))
+    blue = open_place.keys.new("blue")
+    path = tmp_path / "events"
+    try:
+        with path.open("w") as stream:
+            log.configure(level="debug", stream=stream)
+            async with open_place.node(blue) as node:
+                for _ in range(4 * BURST):
+                    await node.send(b"greeter-service", payload)
+                counters = open_place.service.counters
+                while counters.malformed + counters.errors + counters.calls < 4 * BURST:  # noqa: ASYNC110 - a counter rings no bell
+                    await trio.sleep(0.01)
+    finally:
+        structlog.reset_defaults()
+    said = [each for line in path.read_text().splitlines() if (each := json.loads(line))["event"] == event]
+    assert 0 < len(said) <= BURST
 
 
 async def test_one_program_of_a_station_does_not_keep_another_from_calling(open_place: Place) -> None:
