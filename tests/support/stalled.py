@@ -16,6 +16,8 @@ import pytest
 from rt.brake import output
 
 PATIENCE = 30.0
+SETTLED = 0.1
+"""For how long (s) a line takes nothing when it is full."""
 
 
 @dataclass
@@ -35,9 +37,11 @@ class Board:
 
     def stall(self, port: int) -> None:
         """Fill the line: the board takes nothing until `take`."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                os.write(port, b"\xaa" * 512)
+        while select.select([], [port], [], SETTLED)[1]:  # the kernel moves bytes from one of its buffers to the next
+            for size in (512, 1):
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        os.write(port, b"\xaa" * size)
 
     def take(self) -> bytes:
         """Take what the driver has; all that was taken so far."""

@@ -1,0 +1,144 @@
+"""A board whose line is full while the robot ends, whatever ends it: it is sent DEV_DISABLE, and its port is free afterwards."""
+
+import fcntl
+import os
+import select
+import signal
+import tty
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+
+import pytest
+import trio
+from support.robot import PATIENCE, Robot, uid_of
+
+from rt.smartdevice.sender import DISABLE_FRAME
+
+pytestmark = pytest.mark.system
+
+GARBAGE = b"\xaa"
+SETTLED = 0.1
+"""For how long (s) a line takes nothing when it is full."""
+
+
+class Line:
+    """A serial port of the robot's pattern, whose board reads only when the test does."""
+
+    def __init__(self, robot: Robot) -> None:
+        self.board, self.port = os.openpty()
+        tty.setraw(self.port)
+        os.set_blocking(self.board, False)
+        os.set_blocking(self.port, False)
+        (robot.folder / f"tty{uid_of('polar-bear')}").symlink_to(os.ttyname(self.port))
+
+    async def opened(self) -> None:
+        """Wait until the device process has opened the port, and has disabled its board."""
+        heard = b""
+        with trio.fail_after(PATIENCE):
+            while DISABLE_FRAME not in heard:
+                await trio.lowlevel.wait_readable(self.board)
+                heard += os.read(self.board, 65536)
+
+    def fill(self) -> None:
+        """Fill the line, until the kernel moves no more of it from one of its buffers to the next."""
+        while select.select([], [self.port], [], SETTLED)[1]:
+            for size in (512, 1):
+                with suppress(BlockingIOError):
+                    while True:
+                        os.write(self.port, GARBAGE * size)
+
+    def last_heard(self) -> bytes:
+        """What the board is sent after the bytes that fill the line."""
+        heard = b""
+        while select.select([self.board], [], [], 0)[0]:
+            heard += os.read(self.board, 65536)
+        return heard.rpartition(GARBAGE)[2]
+
+    def is_free(self) -> bool:
+        """Whether no process has the lock of the port."""
+        with suppress(BlockingIOError):
+            fcntl.flock(self.port, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+
+@pytest.fixture
+def line(robot: Robot) -> Iterator[Line]:
+    made = Line(robot)
+    yield made
+    os.close(made.board)
+    os.close(made.port)
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+async def stop(robot: Robot, signum: int = signal.SIGTERM) -> None:
+    os.kill(robot.root(), signum)
+
+
+async def interrupt_twice(robot: Robot) -> None:
+    await stop(robot, signal.SIGINT)
+    await stop(robot, signal.SIGINT)
+
+
+async def estop(robot: Robot) -> None:
+    await robot.call("estop")
+
+
+async def crash(robot: Robot) -> None:
+    kill(robot.child("device"))
+    await stop(robot)
+
+
+async def crash_all(robot: Robot) -> None:
+    device = robot.child("device")
+    kill(robot.root())
+    kill(device)
+
+
+async def lose_the_root(robot: Robot) -> None:
+    kill(robot.root())
+
+
+async def lose_the_brake(robot: Robot) -> None:
+    kill(robot.child("brake"))
+    await stop(robot)
+
+
+async def lose_the_device_process_while_it_stops(robot: Robot) -> None:
+    device = robot.child("device")
+    await stop(robot)
+    await robot.said("the device process stops")
+    kill(device)
+
+
+ENDS = [
+    stop,
+    interrupt_twice,
+    estop,
+    crash,
+    crash_all,
+    lose_the_root,
+    lose_the_brake,
+    lose_the_device_process_while_it_stops,
+]
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__)
+async def test_board_is_disabled_over_a_full_line_whatever_ends_the_robot(
+    robot: Robot, line: Line, end: Callable[[Robot], Awaitable[None]], nursery: trio.Nursery
+) -> None:
+    await robot.start()
+    await line.opened()
+    line.fill()
+    await end(robot)
+    await robot.until_gone()
+    await robot.wait()
+    assert line.is_free()
+    assert DISABLE_FRAME in line.last_heard()
+    if end in {crash_all, lose_the_root}:
+        await robot.start()  # which removes the files of a root that was killed
+        await robot.stop()
+    nursery.cancel_scope.cancel()
