@@ -220,10 +220,6 @@ class Lease:
             self._table.stamps[self._index] = boottime_ns()
         return held
 
-    def keep(self) -> bool:
-        """Renew the lease, or begin another; True if that began another, so that the device process is to be rung."""
-        return not self.renew() and self.begin()
-
     def release(self) -> bool:
         """Give the lease up: from now on nothing that is written reaches a device. True if it was held."""
         stamps = self._table.stamps

@@ -47,7 +47,7 @@ class Memory:
                 lambda index=index: table.unbar(index),
                 lambda index=index: table.end_visit(index),
                 lambda index=index: table.slot(index).begin(),
-                lambda index=index: table.slot(index).keep(),
+                lambda index=index: table.slot(index).renew(),
             )
         yield from (table.beat, table.revoke_all, lambda: table.bar_all(Bar.DAMAGED))
         yield from (mapping.names, mapping.is_sound, lambda: mapping.attach("lease"), self.store.existing)

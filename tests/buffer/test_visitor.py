@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from support.leases import keep
 from trio.testing import MockClock
 
 from rt.buffer import Bells, Doorbell, LeaseTable
@@ -29,7 +30,7 @@ from rt.buffer.visitor import visit
 async def main():
     async with visit(Path(sys.argv[1])) as visitor:
         with LeaseTable.open(visitor.prefix, create=False) as table:
-            table.slot(visitor.seat).keep()
+            table.slot(visitor.seat).begin()
             visitor.doorbell.ring()
             await trio.sleep_forever()
 
@@ -100,7 +101,7 @@ async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(arena
             with trio.fail_after(30):
                 await root.doorbell.wait()
             assert leases.slot(FIRST_VISITOR_SEAT).release()
-            leases.slot(FIRST_VISITOR_SEAT).keep()
+            keep(leases.slot(FIRST_VISITOR_SEAT))
             os.kill(process.pid, signal.SIGKILL)
             with trio.fail_after(30):
                 await root.doorbell.wait()

@@ -15,6 +15,7 @@ from typing import IO
 import pytest
 import trio
 from support.device_robot import CATALOG, Board, make_board
+from support.leases import keep
 
 from rt.app import ChildSettings
 from rt.buffer import BufferStore, DeviceBuffer, Doorbell, LeaseTable
@@ -44,7 +45,7 @@ class Child:
     async def keep_lease(self) -> None:
         while True:
             self.leases.beat()
-            if self.leases.slot(0).keep():
+            if keep(self.leases.slot(0)):
                 self.doorbell.ring()
             await trio.sleep(0.02)
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 from structlog.testing import capture_logs
+from support.leases import keep
 
 from rt.buffer import LeaseTable, lease
 from rt.buffer.lease import TIMEOUT, Bar, seats_of
@@ -22,7 +23,7 @@ from rt.buffer import LeaseTable
 with LeaseTable.open(sys.argv[1], create=False) as table:
     lease = table.slot(2)
     while True:
-        lease.keep()
+        lease.renew() or lease.begin()
         time.sleep(0.02)
 """
 
@@ -118,7 +119,7 @@ async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             for count in range(1, 4):
-                table.slot(0).keep()
+                keep(table.slot(0))
                 assert is_open(guard)
                 table.slot(0).release()
                 assert not is_open(guard)
@@ -130,11 +131,11 @@ async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_l
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             lease = table.slot(0)
-            lease.keep()
+            keep(lease)
             guard.look()
             before = lease.mark
             lease.release()
-            lease.keep()
+            keep(lease)
             with capture_logs() as events:
                 guard.look()
             assert lapses.marks == [1 << before]
@@ -149,16 +150,16 @@ async def test_a_lease_that_begins_while_the_last_one_lapses_is_not_taken_away(
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             first, next_one = table.slot(0), table.slot(seat)
-            first.keep()
+            keep(first)
             guard.look()
             ended = first.mark
             first.release()
-            lapses.meanwhile = next_one.keep
+            lapses.meanwhile = next_one.begin
             with capture_logs() as events:
                 guard.look()
             assert lapses.marks == [1 << ended], "what the next one has written is not forgotten"
             assert guard.allowed == 1 << next_one.mark
-            assert not next_one.keep(), "it goes on"
+            assert not keep(next_one), "it goes on"
             assert len(events) == 1
 
 
@@ -166,12 +167,12 @@ async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             start = trio.current_time()
-            table.slot(0).keep()
+            keep(table.slot(0))
             guard.look()
             with capture_logs() as events:
                 assert await lapses.wait() - start >= TIMEOUT
             assert [event["reason"] for event in events] == ["it gave no sign of life for 0.1 s"]
-            assert table.slot(0).keep(), "whoever comes back has to ring"
+            assert keep(table.slot(0)), "whoever comes back has to ring"
 
 
 async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +181,7 @@ async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatc
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             for _ in range(4):
-                table.slot(0).keep()
+                keep(table.slot(0))
                 guard.look()
                 await trio.sleep(long / 3)
             assert guard.open
@@ -206,7 +207,7 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(pr
 
             async def renew() -> None:
                 while True:
-                    table.slot(0).keep()
+                    keep(table.slot(0))
                     guard.look()
                     await trio.sleep(0.02)
 
@@ -226,11 +227,11 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(pr
 async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
-            table.slot(0).keep()
+            keep(table.slot(0))
             assert is_open(guard)
             guard.shut()
             assert len(lapses.times) == 1
-            table.slot(0).keep()
+            keep(table.slot(0))
             guard.look()
             assert not guard.open
 
@@ -244,7 +245,7 @@ async def test_nothing_moves_when_the_root_falls_silent(
 
             async def renew() -> None:
                 while True:
-                    table.slot(0).keep()
+                    keep(table.slot(0))
                     guard.look()
                     await trio.sleep(0.02)
 
@@ -280,7 +281,7 @@ async def test_guard_sleeps_after_a_lease_has_ended(
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, _):
             lease = table.slot(0)
-            lease.keep()
+            keep(lease)
             guard.look()
             await trio.testing.wait_all_tasks_blocked()
             match how:
@@ -294,7 +295,7 @@ async def test_guard_sleeps_after_a_lease_has_ended(
                     table.bar_all(Bar.IDLE)
                 case "shut":
                     guard.shut()
-                    lease.keep()
+                    keep(lease)
             guard.look()
             assert not guard.open
             await trio.lowlevel.checkpoint()

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 import trio
 from support.device_robot import CATALOG, Board, Robot, make_board
+from support.leases import keep
 
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.protocol.message import DevDisable, DevWrite
@@ -23,7 +24,7 @@ def seen_from(robot: Robot, prefix: str, board: Board, seat: int) -> Iterator[De
 async def hold(robot: Robot, seat: int) -> None:
     lease = robot.leases.slot(seat)
     while True:
-        if lease.keep():
+        if keep(lease):
             robot.doorbell.ring()
         await trio.sleep(0.02)
 
@@ -72,7 +73,7 @@ async def test_a_lease_that_gives_way_to_another_unseen_stops_what_it_moved(robo
     await board.hears(DevWrite)
     buffer.write("duty_cycle", 1.0)  # this one waits for the write interval
     robot.lease.release()
-    robot.lease.keep()  # the next mode, before the device process has looked
+    keep(robot.lease)  # the next mode, before the device process has looked
     robot.nursery.start_soon(robot.keep_lease)
     buffer.write("deadband", 0.125)  # which writes this in its setup, and once
     board.heard.clear()

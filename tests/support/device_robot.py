@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 import trio.testing
+from support.leases import keep
 
 from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, Doorbell, Lease, LeaseTable
@@ -65,7 +66,7 @@ class Robot:
     nursery: trio.Nursery
 
     def hold_lease(self) -> None:
-        if self.lease.keep():
+        if keep(self.lease):
             self.doorbell.ring()
 
     def drop_lease(self) -> None:
