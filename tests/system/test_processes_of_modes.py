@@ -8,6 +8,8 @@ import pytest
 import trio
 from support.robot import PATIENCE, Robot
 
+from rt.executor.pool import SEATS
+
 pytestmark = pytest.mark.system
 
 CODE = """
@@ -81,4 +83,31 @@ async def test_code_that_ends_its_process_again_and_again_can_be_started_again(
     robot.write("studentcode.py", CODE)
     await robot.call("auto")
     assert await robot.call("mode") == "auto"
+    nursery.cancel_scope.cancel()
+
+
+async def test_program_in_the_background_ends_with_its_own_mode(robot: Robot, nursery: trio.Nursery) -> None:
+    robot.write(
+        "studentcode.py",
+        "import os\ndef autonomous_setup():\n"
+        "    os.system('sleep 1000 >/dev/null 2>&1 & echo $! >> programs')\n"
+        "    print('begun')\n"
+        "def autonomous_main(): pass\n",
+    )
+    await robot.start()
+    for count in range(1, 5):
+        await robot.call("auto")
+        await robot.said("begun", count=count)
+        with trio.fail_after(PATIENCE):
+            while True:  # until the process of the mode before has been swept
+                found = await children(robot)
+                if all(found[name]["state"] == "ready" for name in SEATS):
+                    break
+                await trio.sleep(0.02)
+        *earlier, latest = map(int, (robot.folder / "empty" / "programs").read_text().split())
+        for pid in earlier:
+            await robot.until_ended(pid)
+        os.kill(latest, 0)
+    await robot.call("idle")
+    await robot.until_ended(latest)
     nursery.cancel_scope.cancel()
