@@ -136,7 +136,7 @@ class Dispatcher(Handler):
         doorbell: Has the device process look at the leases.
         needs_driver: Whether teleop moves devices only while the driver is live.
         is_moving: Whether a device may still move, as the device process states it.
-        on_estop: Called at an emergency stop, when no device can move any more: has to end the robot.
+        on_estop: Called at an emergency stop, when every lease has ended: has to end the robot.
         time_limit: The time limit or period of a function by its name (s), or None; a station can only shorten it.
         insecure: Whether the robot is open to the network without keys, so that any caller may be another computer.
 
@@ -180,7 +180,7 @@ class Dispatcher(Handler):
         leases.bar_all(Bar.IDLE)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the modes until cancelled; then no device can move any more."""
+        """Own the modes until cancelled; then every lease has ended."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery

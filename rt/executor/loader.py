@@ -37,12 +37,14 @@ def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
-        exec(code, vars(module))  # noqa: S102 - running the team's code is what this process is for
     except SyntaxError as error:
-        place, line = error.filename or str(path), error.lineno or 1
-        raise ExecutionError(f"{place}:{line}: {error.msg}", path=place, line=line) from None
+        raise _refusal(error, path) from None
     except (OSError, ValueError) as error:
         raise ExecutionError(f"{path} cannot be read: {error}", path=str(path)) from error
+    try:
+        exec(code, vars(module))  # noqa: S102 - running the team's code is what this process is for
+    except SyntaxError as error:
+        raise _refusal(error, path) from None
     except (TimeLimitError, StopRun):
         raise
     except BaseException as error:  # sys.exit() at import is the code's fault, and not this process's end
@@ -51,3 +53,8 @@ def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
             f"{place}:{line}: {type(error).__name__}: {exception.message(error)}", path=place, line=line
         ) from error
     return module
+
+
+def _refusal(error: SyntaxError, path: Path) -> ExecutionError:
+    place, line = error.filename or str(path), error.lineno or 1
+    return ExecutionError(f"{place}:{line}: {error.msg}", path=place, line=line)

@@ -33,6 +33,9 @@ def test_each_load_sees_the_files_as_they_are_now(tmp_path: Path) -> None:
         ("\n\nimport nothing_of_this_name", r"bad\.py:3: ModuleNotFoundError"),
         ("def f():\n    return missing\nf()", r"bad\.py:2: NameError"),
         ("import sys\nsys.exit(3)", r"bad\.py:2: SystemExit: 3"),
+        ("x = 1\nint('one')", r"bad\.py:2: ValueError: invalid literal"),
+        ("\nopen('/nothing/there')", r"bad\.py:2: FileNotFoundError"),
+        ("\ncompile('x = = 1', 'made.py', 'exec')", r"made\.py:1: invalid syntax"),
     ],
 )
 def test_code_that_cannot_be_loaded_is_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
