@@ -106,7 +106,7 @@ def test_a_second_robot_learns_who_holds_it(instance: Instance, holder: "subproc
     with pytest.raises(InstanceBusyError) as caught, instance.acquire():
         pass
     assert f"a robot runs as 'default' already: process {holder.pid} since 20" in caught.value.message
-    assert caught.value.message.endswith("stop it or use --instance NAME")
+    assert caught.value.message.endswith("stop it, or use --instance NAME --port-base 6010")
     assert caught.value.context["pid"] == holder.pid
     assert caught.value.EXIT_CODE == 75
     found = instance.holder()

@@ -80,7 +80,14 @@ class Refusal(msgspec.Struct, frozen=True):
             fault = f"{self.you} has released control of the robot, or another program of {self.you} has it"
         else:
             fault = f"{self.by} has control of the robot, not {self.you}"
-        return f"{fault}; `rt call take_control {self.you}` takes it over"
+        return f"{fault}; {self.remedy}"
+
+    @property
+    def remedy(self) -> str:
+        """What gives control to the refused sender."""
+        return (
+            f"`rt call take_control` at that station, or `rt call take_control {self.you}` at the robot, takes it over"
+        )
 
 
 class Contender(msgspec.Struct):

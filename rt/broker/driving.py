@@ -208,7 +208,8 @@ class Driving:
         refusal = self.arbiter.judge(sender, now)
         if refusal is not None:
             warn = self._log.warning
-            if not self._refusals.log(warn, "gamepad update refused", station=refusal.you, commander=refusal.by):
+            about = {"station": refusal.you, "commander": refusal.by, "remedy": refusal.remedy}
+            if not self._refusals.log(warn, "gamepad update refused", **about):
                 self.on_suppressed()
             raise ControlRefusedError(refusal)
 

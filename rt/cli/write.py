@@ -21,6 +21,7 @@ import trio
 
 from rt.buffer import Doorbell, Lease
 from rt.buffer.lease import TIMEOUT, Bar
+from rt.catalog import unknown_parameter
 from rt.cli import candidates, link
 from rt.cli.device import UID_HELP, Device, Devices
 from rt.cli.ending import run_until_signal
@@ -141,19 +142,27 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
     Raises:
         DeviceError: One is not of that form, its parameter does not exist or cannot be written, or the value does not fit it.
     """
-    from rt.catalog.notation_value import NotationError, find_parameter, pack_value
+    from rt.catalog.notation_value import NotationError, pack_value
 
     values: dict[str, Any] = {}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
             raise DeviceError(f"{text!r} has to be PARAM=VALUE, as duty_cycle=0.5", setting=text)
+        param = next((each for each in device.peripheral.params if each.name == name), None)
+        if param is None:
+            raise unknown_parameter(device.peripheral, name)
         try:
-            param = find_parameter(device.peripheral, name, ())
             if not param.writeable:
                 writeable = [each.name for each in device.peripheral.params if each.writeable]
-                hint = f"; it has {listed(writeable)}" if writeable else ": it has none that can be written"
-                raise DeviceError(f"{device.name}.{name} cannot be written, only read{hint}", setting=text)
+                kind = device.peripheral.name
+                hint = (
+                    f"; these can be written: {listed(writeable)}"
+                    if writeable
+                    else f": no parameter of {kind} can be written"
+                )
+                shown = kind if device.name == str(device.uid) else device.name
+                raise DeviceError(f"{shown}.{name} cannot be written, only read{hint}", setting=text)
             values[name] = json.loads(value)
             if isinstance(values[name], str):
                 raise DeviceError(f"{text!r}: the value has to be a number, true or false", setting=text)

@@ -132,6 +132,8 @@ def _bad(option: Option, raw: object, place: str, label: str) -> ConfigError:
         hint = "; `rt devices` shows the UIDs of devices"
     elif _number_in_quotes(option, raw, place):
         hint = "; write it without quotes"
+    elif option.name == "bind" and isinstance(raw, str) and ":" in raw:
+        hint = "; leave out what is not the host: port_base says the ports"
     return ConfigError(f"{place}: {label} = {_shown(raw)} is not {option.allowed}{hint}", option=option.name)
 
 

@@ -260,7 +260,7 @@ class Instance:
         who = f"process {holder.pid}" if holder.pid else "another process"
         since = f" since {holder.started}" if holder.started else ""
         return InstanceBusyError(
-            f"a robot runs as {self.name!r} already: {who}{since}; stop it or use --instance NAME",
+            f"a robot runs as {self.name!r} already: {who}{since}; stop it, or use --instance NAME --port-base 6010",
             instance=self.name,
             pid=holder.pid,
             started=holder.started,

@@ -238,7 +238,10 @@ class StationNode(DatagramNode):
             return False
         if self.refused is None:
             self._log.warning(
-                "gamepads refused: another station has control", commander=refused.by, station=refused.you
+                "gamepads refused: another station has control",
+                commander=refused.by,
+                station=refused.you,
+                remedy="`rt call take_control` at this station takes it over",
             )
         self._refused, self._refused_at = refused, trio.current_time()
         return True

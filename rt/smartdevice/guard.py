@@ -23,7 +23,8 @@ from rt.buffer.lease import ALL_MARKS, DRIVER_BARS, SLOTS, Bar, Holder, seats_of
 from rt.log.throttle import Throttle
 
 _ENDED_ITSELF: Final = "it has ended"
-_FAILED: Final = "a function failed, was late or has ended"
+_WRITE_ENDED: Final = "rt write has ended"
+_FAILED: Final = "a function of the team's code failed, came late or ended: a line of its own says which"
 _REPLACED: Final = "it has ended and begun again"
 _REVOKED: Final = "the robot was told to stop"
 _BARRED: Final = {
@@ -44,6 +45,7 @@ _STOPPING: Final = "this process stops"
 _ORDERLY: Final = frozenset(
     {
         _ENDED_ITSELF,
+        _WRITE_ENDED,
         _FAILED,
         _REPLACED,
         _REVOKED,
@@ -181,7 +183,11 @@ class SafetyGuard:
             return _REVOKED
         if self._leases.has_lapsed(holder):
             return "the writer is cut off from the devices: it gave no sign of life for 0.1 s"
-        return "the writer is cut off from the devices: a function of it was late or has failed, and none has ended well since"
+        if holder.slot in _TEAM_SEATS:
+            return (
+                "the team's code is cut off from the devices until one of its functions ends in time, without an error"
+            )
+        return "the writer has given up its permission to move devices"
 
     def look(self) -> None:
         """Look at the leases now, as when the doorbell rang, and have disabled what may not move any more."""
@@ -277,13 +283,18 @@ class SafetyGuard:
         last = [holder for holder in self._leases.current() if ended >> holder.mark & 1]
         revoked = [holder for holder in last if self._leases.was_revoked(holder)]
         silent = [holder for holder in last if self._leases.lapse(holder)]
+        is_visitor = any(holder.slot >= FIRST_VISITOR_SEAT for holder in last)
         if revoked:
+            if is_visitor and self._leases.cause_of(revoked[0].slot) is Bar.IDLE:
+                return _WRITE_ENDED
             return _BARRED.get(self._leases.cause_of(revoked[0].slot), _REVOKED)
         if silent:
             return self._cause()
         if not last:
             return _REPLACED
-        return _FAILED if any(holder.slot in _TEAM_SEATS for holder in last) else _ENDED_ITSELF
+        if any(holder.slot in _TEAM_SEATS for holder in last):
+            return _FAILED
+        return _WRITE_ENDED if is_visitor else _ENDED_ITSELF
 
     def _cause(self) -> str:
         return _SILENT if self._leases.root_alive() else _ROOTLESS

@@ -36,7 +36,10 @@ def test_the_refusal_names_both_and_the_remedy() -> None:
     sends(arbiter, BLUE, 0.0)
     refusal = arbiter.judge(RED, 0.1)
     assert refusal is not None
-    assert refusal.sentence == "blue has control of the robot, not red; `rt call take_control red` takes it over"
+    assert refusal.sentence == (
+        "blue has control of the robot, not red; `rt call take_control` at that station, or `rt call take_control red` at"
+        " the robot, takes it over"
+    )
 
 
 def test_the_next_one_takes_control_when_the_one_in_control_is_silent() -> None:

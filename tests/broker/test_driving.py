@@ -249,7 +249,10 @@ async def test_only_the_one_in_control_and_the_robots_user_may_command(
     assert driving.may_command(station("blue")) is None
     assert driving.may_command(Caller(b"cli-1-client", is_routed=True)) is None
     sentence = driving.may_command(station("red"))
-    assert sentence == "blue has control of the robot, not red; `rt call take_control red` takes it over"
+    assert sentence == (
+        "blue has control of the robot, not red; `rt call take_control` at that station, or `rt call take_control red` at"
+        " the robot, takes it over"
+    )
     driving.take_control(station("red"))
     assert driving.may_command(station("red")) is None
     assert driving.may_command(station("blue")) is not None

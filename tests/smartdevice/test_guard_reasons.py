@@ -10,6 +10,8 @@ from rt.buffer.bells import EXECUTOR_SEAT, STANDBY_SEAT
 from rt.buffer.lease import ALL_MARKS, DRIVER_BARS, Bar
 from rt.smartdevice.guard import SafetyGuard
 
+FAILED = "a function of the team's code failed, came late or ended: a line of its own says which"
+
 
 def reasons(events: list[Any]) -> list[str]:
     return [event["event"].partition("dropped: ")[2] for event in events if "are dropped" in event["event"]]
@@ -51,7 +53,7 @@ def test_suspended_lease_is_never_called_idle(prefix: str) -> None:
         guard.dropped("line", 1, 1 << lease.mark)
         guard.dropped("line", 1, mark)
     first, second, third, fourth = reasons(events)
-    assert "was late or has failed" in first
+    assert "the team's code is cut off from the devices until one of its functions ends in time" in first
     assert "no sign of life" in second
     assert "the robot was told to stop" in third
     assert "was cut off" in fourth
@@ -93,9 +95,10 @@ def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(
 @pytest.mark.parametrize(
     ("seat", "other", "sentence", "reason"),
     [
-        (9, EXECUTOR_SEAT, "the devices that rt write moved are disabled", "it has ended"),
-        (EXECUTOR_SEAT, 9, "the devices that team code moved are disabled", "a function failed, was late or has ended"),
-        (STANDBY_SEAT, 9, "the devices that team code moved are disabled", "a function failed, was late or has ended"),
+        (9, EXECUTOR_SEAT, "the devices that rt write moved are disabled", "rt write has ended"),
+        (5, EXECUTOR_SEAT, "the devices that a component moved are disabled", "it has ended"),
+        (EXECUTOR_SEAT, 9, "the devices that team code moved are disabled", FAILED),
+        (STANDBY_SEAT, 9, "the devices that team code moved are disabled", FAILED),
     ],
 )
 def test_who_moved_the_devices_that_are_disabled_is_logged(
@@ -143,3 +146,14 @@ def test_devices_are_disabled_for_what_happened_to_the_driver(prefix: str, bar: 
         table.bar(EXECUTOR_SEAT, bar)
         guard.look()
     assert [event["reason"] for event in events] == [reason]
+
+
+def test_a_visitor_that_leaves_ends_no_mode(prefix: str) -> None:
+    with LeaseTable.open(prefix) as table, capture_logs() as events:
+        guard = SafetyGuard(table, lambda _ended, _moved: None)
+        table.beat()
+        table.slot(9).begin()
+        assert guard.open
+        table.bar(9, Bar.IDLE)  # as the desk does when the visitor has left
+        guard.look()
+    assert [event["reason"] for event in events] == ["rt write has ended"]

@@ -109,7 +109,9 @@ async def test_a_second_station_commands_nothing_until_it_takes_control(robot: R
             for method, arguments in (("teleop", ()), ("auto", ()), ("execute", ('[{"func": "teleop_main"}]',))):
                 done = await away.call(robot, method, *arguments, key="red.rtkey")
                 assert done.returncode == 1
-                assert "blue has control of the robot, not red; `rt call take_control red` takes it over" in done.stderr
+                assert (
+                    "blue has control of the robot, not red; `rt call take_control` at that station, or " in done.stderr
+                )
             done = await away.call(robot, "take_control", "blue", key="red.rtkey")
             assert "station red can take control for itself only" in done.stderr
             done = await away.call(robot, "release_control", key="red.rtkey")

@@ -208,12 +208,12 @@ async def test_of_two_commands_at_one_device_the_second_is_refused(robot: Robot,
 
 MISTAKES = {
     ("motr", "duty_cycle=1"): "did you mean motor?",
-    ("motor", "duty=1"): "did you mean duty_cycle?",
+    ("motor", "duty=1"): "rt: polar-bear has no parameter 'duty': did you mean 'duty_cycle'?",
     ("motor", "duty_cycle"): "has to be PARAM=VALUE",
     ("motor", "duty_cycle=fast"): "a number, true or false",
     ("motor", "duty_cycle=NaN"): "has to be a number",
     ("motor", "duty_cycle=1.5"): "-1 to 1",
-    ("motor", "enc_vel=1"): "cannot be written, only read; it has duty_cycle, ",
+    ("motor", "enc_vel=1"): "cannot be written, only read; these can be written: duty_cycle, ",
     ("switch", "switch0=true"): "is not connected",
 }
 
