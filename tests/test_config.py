@@ -1,6 +1,7 @@
 """The options of a robot: four sources, one order, and errors that say where and what instead."""
 
 import itertools
+import re
 import string
 from pathlib import Path
 
@@ -133,11 +134,48 @@ class TestRefusals:
             env={"RT_BINARY": "dist/rt", "RT_INSTANCE_DIR": "/tmp/x", "RT_CHILD": "1f", "PATH": "", "RTFM": "1"},
         )
 
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ('[dev_name]\na = "1"\n\n[dev_name]\nb = "2"', "4: [dev_name] is there twice (lines 1 and 4): join them"),
+            ('[dev_name]\na = "1"\na = "2"', "3: a is there twice (lines 2 and 3): remove one of them"),
+            ("debug = true\nport_base = 7000\ndebug = false", "3: debug is there twice (lines 1 and 3): remove one"),
+            ("teleop_needs_gamepad = False", "1: False is not a value: write false, in small letters"),
+            ("debug = TRUE # why", "1: TRUE is not a value: write true, in small letters"),
+            ("exec_module = foo.py", '1: a text needs quotes: write exec_module = "foo.py"'),
+            ("exec_module = /home/robot/foo.py", '1: a text needs quotes: write exec_module = "/home/robot/foo.py"'),
+            ("port_base =", "1: the value of port_base is missing"),
+            (
+                '[dev_name]\nleft motor = "33"',
+                '2: a name with a space needs quotes: write "left motor" = ..., or left_motor',
+            ),
+            (
+                '[dev_name]\nmotor!= "33"',
+                '2: a name with other signs than letters, digits, _ and - needs quotes: write "motor!"',
+            ),
+            ("debug: true", "1: write = instead of :"),
+            ("debug", "1: = and a value are missing after the name"),
+            ('exec_module = "foo', "1: the closing quote is missing"),
+            (
+                "bind = 127.0.0.1",
+                '1: one value and nothing else may follow bind =; a text needs quotes: write bind = "127.0.0.1"',
+            ),
+        ],
+    )
+    def test_a_slip_in_the_file_is_told_with_its_remedy(self, tmp_path: Path, text: str, said: str) -> None:
+        message = refusal(tmp_path, text)
+        place, _, reason = said.partition(": ")
+        assert re.sub(r"^(rt\.toml:\d+):\d+: ", r"\1: ", message).startswith(f"rt.toml:{place}: {reason}")
+
+    def test_two_names_of_one_device_are_told_with_their_line(self, tmp_path: Path) -> None:
+        message = refusal(tmp_path, '[dev_name]\nleft = "1"\nright = "2"\narm = "1"\n')
+        assert message.startswith("rt.toml:4: dev_name gives left and arm the same UID 1")
+
     def test_a_bad_entry_of_a_table_names_its_own_line(self, tmp_path: Path) -> None:
         message = refusal(tmp_path, '[dev_name]\nleft = "1"\nright = "two"\n')
         assert (
             message
-            == "rt.toml:3: dev_name.right = 'two' is not a UID, a decimal number of at most 27 digits; `rt devices` shows the UIDs of devices"
+            == "rt.toml:3: dev_name.right = 'two' is not a UID, which is a number of at most 27 digits; `rt devices` shows the UIDs of devices"
         )
         message = refusal(tmp_path, f'[dev_name]\nright = "{1 << 88}"\n')
         assert message.startswith("rt.toml:2: dev_name.right = ")
@@ -162,8 +200,8 @@ class TestRefusals:
                 "rt.toml:1: log_frontend: 'tcp://127.0.0.1:99999' does not end in a port",
             ),
             ('exec_timeout = ["(:1"]', "which is no regular expression"),
-            ('dev_name = "left"', "is not NAME:VALUE"),
-            ("dev_name = 3", "is not NAME:VALUE"),
+            ('dev_name = "left"', "is not a table: write a line [dev_name]"),
+            ("dev_name = 3", "is not a table: write a line [dev_name]"),
             ("[exec_timeout]\na = 0", "rt.toml:2: exec_timeout.a = 0 is not seconds"),
             ("[component.blinker]\nmode = 1", "rt.toml:1: [component] tables are not supported"),
             (
@@ -171,7 +209,7 @@ class TestRefusals:
                 "rt.toml:2: port_base is an option, but stands below [dev_name]: move it above",
             ),
             ("left = '56668397794435742564353'", "a device's name belongs below a line [dev_name]"),
-            ("[dev_name]\na = '5'\nb = 5", "rt.toml:1: dev_name gives a and b the same UID 5"),
+            ("[dev_name]\na = '5'\nb = 5", "rt.toml:3: dev_name gives a and b the same UID 5"),
             ('port_base = "7000"', "write it without quotes"),
             ('dev_usb_ids = ["2341"]', "each entry is VENDOR:PRODUCT of four hexadecimal digits each"),
             ('dev_usb_ids = ["2341:803g"]', "each entry is VENDOR:PRODUCT"),

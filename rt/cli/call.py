@@ -1,7 +1,9 @@
 """`rt call METHOD [ARGS]`: one remote call; the service is found by the method's name."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -88,10 +90,12 @@ def command(  # noqa: PLR0917 - click passes them by name
             return await robot.client.issue_call(short, address=address, timeout=timeout)
         services = await _look(robot, wanted)
         address = methods.find(services, short, wanted)
+        methods.require_count(short, services[address][short], len(args))
         values = methods.values(short, services[address][short], args)
         if short == "estop":
             return await _estop(robot, address, values)
-        return await robot.client.issue_call(short, *values, address=address, timeout=timeout)
+        with _plainly():
+            return await robot.client.issue_call(short, *values, address=address, timeout=timeout)
 
     if helping or listing or not method:
         link.run(loaded().config, show, away=away)
@@ -101,6 +105,15 @@ def command(  # noqa: PLR0917 - click passes them by name
         if target.trouble:
             robot = f"robot {target.config.instance!r}" if away is None else "robot"
             click.echo(f"rt: {target.trouble}; {short} was sent to the {robot} all the same", err=True)
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    """Have an error of a service told in plain words."""
+    try:
+        yield
+    except RemoteCallError as error:
+        raise RemoteCallError(methods.in_plain_words(error.message), **error.context) from error
 
 
 async def _look(robot: link.Link, wanted: str | None) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What `rt call` knows of methods: which service has one, how it is told to a person, and its arguments from words."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -102,14 +103,77 @@ def _argument(method: str, argument: Mapping[str, Any] | None, text: str) -> Any
     if schema and _allows(schema, "string"):
         return text if _is_number(text) and not _takes_number(schema) else _value(text)
     value = _value(text)
-    if schema and isinstance(value, str) and text[:1] in {"[", "{", '"'} and not _is_json(text):
+    if schema and isinstance(value, str):
         assert argument is not None
-        raise RemoteCallError(
-            f"{method}: argument {argument['name']} came as {clip(text)}, which is no JSON; allowed is {argument['type']}",
-            method=method,
-            argument=argument["name"],
-        )
+        about = {"method": method, "argument": argument["name"]}
+        if text[:1] in {"[", "{", '"'} and not _is_json(text):
+            raise RemoteCallError(
+                f"{method}: argument {argument['name']} came as {clip(text)}, which is no JSON; allowed is {argument['type']}"
+                f"{_with_quotes(text)}",
+                **about,
+            )
+        for kind, (noun, example) in _CONTAINERS.items():
+            if _allows(schema, kind):
+                raise RemoteCallError(
+                    f"{method}: argument {argument['name']} is {noun}, not {clip(text)}: write it as JSON, as {example};"
+                    f" `rt call {method} --help` tells more",
+                    **about,
+                )
     return value
+
+
+_CONTAINERS = {"array": ("a list", "'[\"duty_cycle\"]'"), "object": ("a map", "'{\"name\": 1}'")}
+
+
+def _with_quotes(text: str) -> str:
+    """What a text is with quotes around its words, if that is JSON, as the rest of a sentence."""
+    quoted = re.sub(
+        r"(?<![\w\"])(?!true\b|false\b|null\b)[A-Za-z_]\w*(?![\w\"])", lambda match: f'"{match[0]}"', text[:_QUOTED_MAX]
+    )
+    return f"; texts in it need quotes: write '{quoted}'" if len(text) <= _QUOTED_MAX and _is_json(quoted) else ""
+
+
+_QUOTED_MAX = 200
+
+
+def require_count(name: str, info: Mapping[str, Any], count: int) -> None:
+    """Refuse more arguments than a method takes.
+
+    Raises:
+        RemoteCallError: There are more.
+    """
+    words = [metavar(argument) for argument in info["arguments"]]
+    if count > len(words) and not any(word.endswith("...") for word in words):
+        takes = f"takes {' '.join(words)}, and no more" if words else "takes no arguments"
+        raise RemoteCallError(f"{name} {takes}", method=name)
+
+
+def in_plain_words(message: str) -> str:
+    """What a service says of a value of a wrong type, without the words of the library that found it.
+
+    >>> in_plain_words("argument uid came as 5: Expected `str | null`, got `int` - at `$[0]`")
+    'argument uid came as 5: text or nothing is needed, not a whole number, at [0]'
+    """
+    return _EXPECTED.sub(_plain, message)
+
+
+_EXPECTED = re.compile(r"Expected `([^`]+)`((?: of length)? [<>=]+ [\w.]+)?(?:, got `([^`]+)`)?(?: - at `([^`]+)`)?")
+_WORDS = {
+    "array": "a list",
+    "object": "a map",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "nothing",
+}
+
+
+def _plain(match: re.Match[str]) -> str:
+    kinds, bound, got, place = match.groups()
+    wanted, came = (" or ".join(_WORDS.get(each, each) for each in (text or "").split(" | ")) for text in (kinds, got))
+    at = (place or "").removeprefix("$").removeprefix(".")
+    return f"{wanted}{bound or ''} is needed{f', not {came}' if came else ''}{f', at {at}' if at else ''}"
 
 
 def _takes_number(schema: Mapping[str, Any]) -> bool:

@@ -95,6 +95,7 @@ class _Layers:
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
         self._origins = dict.fromkeys(OPTIONS, "default")
+        self._places: dict[str, str] = {}
 
     def put(self, option: Option, raw: object, place: str, *, text: bool) -> None:
         if option.kind == "map":
@@ -121,6 +122,10 @@ class _Layers:
         else:
             self.put(option, raw, kept.ORIGIN, text=False)
 
+    def note_places(self, places: Mapping[str, str]) -> None:
+        """Note where the names of devices are given, each on a line of its own."""
+        self._places |= places
+
     def lay(self, option: Option, entries: Mapping[str, Any], place: str) -> None:
         below = self._values.get(option.name, option.default)
         self._values[option.name] = {**{key: each for key, each in below.items() if key not in entries}, **entries}
@@ -132,8 +137,9 @@ class _Layers:
         for name, uid in config.dev_name.items():
             other = named.setdefault(int(uid), name)
             if other != name:
+                place = self._places.get(name, self._origins["dev_name"])
                 raise ConfigError(
-                    f"{self._origins['dev_name']}: dev_name gives {other} and {name} the same UID {uid}: remove one of them",
+                    f"{place}: dev_name gives {other} and {name} the same UID {uid}: remove one of them",
                     option="dev_name",
                 )
 
@@ -173,6 +179,8 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
         if option.kind == "map" and isinstance(raw, dict):
             places = {key: document.place(name, key) for key in raw}
             _refuse_misplaced(option, raw, places)
+            if option.name == "dev_name":
+                layers.note_places(places)
             layers.lay(option, {key: entry(option, key, raw[key], places[key], text=False) for key in raw}, place)
         elif option.is_path and isinstance(raw, str) and _names_file(raw) and document.path.parent != cwd:
             layers.put(option, str(document.path.parent.absolute() / raw), place, text=False)

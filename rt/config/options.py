@@ -23,7 +23,7 @@ _ROBOT, _NETWORK, _DEVICES, _CODE, _LOG, _CALLS = "Robot", "Network", "Devices",
 
 ZmqAddress = Annotated[str, Meta(pattern=r"^(tcp|ipc)://.+$", description="an address: tcp://HOST:PORT or ipc://PATH")]
 SocketOption = Annotated[int, Meta(ge=-1, description="a whole number")]
-Uid = Annotated[str, Meta(pattern=r"^[0-9]{1,27}\Z", description="a UID, a decimal number of at most 27 digits")]
+Uid = Annotated[str, Meta(pattern=r"^[0-9]{1,27}\Z", description="a UID, which is a number of at most 27 digits")]
 PortGlob = Annotated[str, Meta(pattern=r"^/.", description="a glob of whole paths, as /dev/ttyACM*")]
 UsbId = Annotated[
     str,

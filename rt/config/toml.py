@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rt.config.toml_slips import explained
 from rt.errors import ConfigError
 
 _MULTI_LINE = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'')
@@ -70,9 +71,8 @@ def read(path: Path, label: str) -> Document:
         column = (
             int(match["column"]) if match and match["column"] else len(text.splitlines()[last - 1]) + 1 if text else 1
         )
-        raise ConfigError(
-            f"{label}:{line}:{column}: {reason[:1].lower()}{reason[1:]}", file=str(path), line=line, column=column
-        ) from None
+        reason = explained(reason, text.splitlines(), line)
+        raise ConfigError(f"{label}:{line}:{column}: {reason}", file=str(path), line=line, column=column) from None
 
 
 def _places(text: str) -> dict[Keys, int]:

@@ -109,8 +109,11 @@ def pairs(option: Option, raw: object, place: str) -> dict[str, str]:
             found[match["name"]] = match["value"]
             position = match.end()
         if not isinstance(part, str) or part[position:].strip():
+            form = f"NAME:VALUE, of which VALUE is {option.allowed}"
+            if not place.startswith(("RT_", "--", "rt config")):
+                form = f"a table: write a line [{option.name}], and below it NAME = VALUE; or {form}"
             raise ConfigError(
-                f"{place}: {option.name} = {_shown(part)} is not NAME:VALUE, of which VALUE is {option.allowed}",
+                f"{place}: {option.name} = {_shown(part)} is not {form}",
                 option=option.name,
             )
     return found

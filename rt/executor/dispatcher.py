@@ -281,6 +281,8 @@ class Dispatcher(Handler):
         With gamepads they move devices only while the driver is live, as in teleop. The result says what the driver has to do before
         anything moves, or is null.
 
+        As a command: rt call execute '[{"func": "wave"}]'
+
         Args:
             requests: What to execute: func (a name), args, timeout (s; a station can only shorten the robot's), periodic.
             block: Whether to answer only when all have been executed.

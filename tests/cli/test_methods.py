@@ -47,6 +47,47 @@ def test_json_that_is_broken_is_told_with_the_argument_and_what_is_allowed(text:
     assert methods.values("m", method(UID), [text]) == [text]
 
 
+PARAMS = argument("params", {"anyOf": [{"type": "array"}, {"type": "null"}]}, "list[str] | None", "None")
+TABLE = argument("gamepads", {"type": "object"}, "dict[int, GamepadState]")
+
+
+@pytest.mark.parametrize(
+    ("taken", "text", "said"),
+    [
+        (PARAMS, "duty_cycle", r"m: argument params is a list, not duty_cycle: write it as JSON, as '\["),
+        (TABLE, "lx", "argument gamepads is a map, not lx: write it as JSON"),
+        (PARAMS, "[duty_cycle, enc_vel]", r"""texts in it need quotes: write '\["duty_cycle", "enc_vel"\]'"""),
+        (TABLE, "{lx: 0.5}", r"""texts in it need quotes: write '\{"lx": 0\.5\}'"""),
+    ],
+)
+def test_a_list_or_map_that_is_none_is_told_with_an_example(taken: dict[str, Any], text: str, said: str) -> None:
+    with pytest.raises(RemoteCallError, match=said):
+        methods.values("m", method(taken), [text])
+
+
+def test_more_arguments_than_a_method_takes_are_told() -> None:
+    many = [UID, MANY]
+    for taken, said in (([], "m takes no arguments"), (many, r"m takes UID \[UIDS\], and no more")):
+        methods.require_count("m", method(*taken), len(taken))
+        with pytest.raises(RemoteCallError, match=said):
+            methods.require_count("m", method(*taken), len(taken) + 1)
+    methods.require_count("m", method(UID, REST), 9)
+
+
+@pytest.mark.parametrize(
+    ("message", "plain"),
+    [
+        ("came as 5: Expected `float` <= 1.1 - at `$.lx`", "came as 5: a number <= 1.1 is needed, at lx"),
+        ("Expected `array | null`, got `str`", "a list or nothing is needed, not text"),
+        ("Expected `object`, got `str` - at `$[0]`", "a map is needed, not text, at [0]"),
+        ("Expected `str` of length <= 10", "text of length <= 10 is needed"),
+        ("there is no device 'x'", "there is no device 'x'"),
+    ],
+)
+def test_a_wrong_type_is_told_in_plain_words(message: str, plain: str) -> None:
+    assert methods.in_plain_words(message) == plain
+
+
 @given(st.text(), st.sampled_from([UID, EITHER, MANY, REST, argument("any", None)]))
 def test_whatever_a_person_types_is_an_argument_or_one_error(text: str, taken: dict[str, Any]) -> None:
     with contextlib.suppress(RemoteCallError):

@@ -70,8 +70,8 @@ async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) 
     assert "there is no service devic-service; did you mean device-service?" in await refused("devic.ping")
     assert "device-service has no method 'pong'; did you mean ping?" in await refused("pong", "--service", "device")
     said = await refused("execute", '[{"func": 5}]')
-    assert "argument requests came as [{'func': 5}]: Expected `str`, got `int`" in said
-    assert "cannot be called with 3 arguments" in await refused("teleop", "1", "2", "3")
+    assert "argument requests came as [{'func': 5}]: text is needed, not a whole number, at [0].func" in said
+    assert "teleop takes no arguments" in await refused("teleop", "1", "2", "3")
 
 
 async def test_the_tab_key_knows_verbs_flags_methods_devices_and_parameters(
