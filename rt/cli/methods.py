@@ -114,14 +114,16 @@ def _argument(method: str, argument: Mapping[str, Any] | None, text: str) -> Any
             )
         for kind, (noun, example) in _CONTAINERS.items():
             if _allows(schema, kind):
+                shown = _OF_OBJECTS if kind == "array" and not _holds_texts(schema) else example
                 raise RemoteCallError(
-                    f"{method}: argument {argument['name']} is {noun}, not {clip(text)}: write it as JSON, as {example};"
+                    f"{method}: argument {argument['name']} is {noun}, not {clip(text)}: write it as JSON, as {shown};"
                     f" `rt call {method} --help` tells more",
                     **about,
                 )
     return value
 
 
+_OF_OBJECTS = '\'[{"func": "wave"}]\''
 _CONTAINERS = {"array": ("a list", "'[\"duty_cycle\"]'"), "object": ("a map", "'{\"name\": 1}'")}
 
 
@@ -185,6 +187,13 @@ def _allows(schema: Mapping[str, Any], kind: str) -> bool:
     if named == kind or (isinstance(named, list) and kind in named):
         return True
     return any(_allows(each, kind) for each in (*schema.get("anyOf", ()), *schema.get("oneOf", ())))
+
+
+def _holds_texts(schema: Mapping[str, Any]) -> bool:
+    """Whether the arrays that a schema allows may hold texts; so it is if it does not say what they hold."""
+    choices = (schema, *schema.get("anyOf", ()), *schema.get("oneOf", ()))
+    items = [each["items"] for each in choices if isinstance(each.get("items"), Mapping)]
+    return not items or any(_allows(each, "string") for each in items)
 
 
 def _is_number(text: str) -> bool:

@@ -35,6 +35,9 @@ _REPEAT = 0.05
 _REPORT_INTERVAL = 1.0
 _IN_TIME = 3.0
 """How long (s) no call has to be late for calls to be in time again."""
+_BUSY_SHARE = 0.8
+"""Share of its time for which a call that was interrupted has to have waited for a processor to be no fault of the code: code that
+computes without end on a busy computer waits less."""
 _MAX_TIMEOUTS = 2
 _HANDLER = "a signal handler"
 """What else of the team's code runs in the main thread between two calls."""
@@ -238,7 +241,7 @@ class SyncExecutor:
             raise
         except TimeLimitError as error:
             waited = self._delay() - waited
-            error.waited = waited if waited >= (monotonic() - start) / 2 else 0.0
+            error.waited = waited if waited >= _BUSY_SHARE * (monotonic() - start) else 0.0
             self._report(error, _name(request))
             return error
         except BaseException as error:  # noqa: BLE001 - whatever team code raises, SystemExit too, ends its call alone

@@ -48,6 +48,7 @@ def test_json_that_is_broken_is_told_with_the_argument_and_what_is_allowed(text:
 
 
 PARAMS = argument("params", {"anyOf": [{"type": "array"}, {"type": "null"}]}, "list[str] | None", "None")
+OBJECTS = argument("requests", {"type": "array", "items": {"$ref": "#/$defs/RequestSpec"}}, "list[RequestSpec]")
 TABLE = argument("gamepads", {"type": "object"}, "dict[int, GamepadState]")
 
 
@@ -55,6 +56,7 @@ TABLE = argument("gamepads", {"type": "object"}, "dict[int, GamepadState]")
     ("taken", "text", "said"),
     [
         (PARAMS, "duty_cycle", r"m: argument params is a list, not duty_cycle: write it as JSON, as '\["),
+        (OBJECTS, "wave", r"argument requests is a list, not wave: write it as JSON, as '\[\{\"func\": "),
         (TABLE, "lx", "argument gamepads is a map, not lx: write it as JSON"),
         (PARAMS, "[duty_cycle, enc_vel]", r"""texts in it need quotes: write '\["duty_cycle", "enc_vel"\]'"""),
         (TABLE, "{lx: 0.5}", r"""texts in it need quotes: write '\{"lx": 0\.5\}'"""),

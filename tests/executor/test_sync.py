@@ -252,6 +252,27 @@ def test_calls_that_are_interrupted_are_not_called_late_too(monkeypatch: pytest.
     assert lateness(laggard, body) == []
 
 
+@pytest.mark.parametrize(("share", "is_busy"), [(0.0, False), (0.5, False), (0.9, True)])
+def test_an_interrupted_call_knows_whether_it_waited_for_a_processor(
+    monkeypatch: pytest.MonkeyPatch, share: float, is_busy: bool
+) -> None:
+    laggard = Laggard(0, 0.0, monkeypatch)
+    found: list[BaseException] = []
+    executor = SyncExecutor(lambda error, _name: found.append(error), ".", lambda: lambda: laggard.waited)
+
+    def main() -> None:
+        laggard.now += 0.25
+        laggard.waited += share * 0.25
+        raise TimeLimitError(0.2)
+
+    run = Run([ExecutionRequest(main, timeout=0.2)], None, done=lambda _error: executor.stop())
+    executor.schedule(run)
+    executor.execute_forever()
+    (error,) = found
+    assert isinstance(error, TimeLimitError)
+    assert bool(error.waited) == is_busy
+
+
 def test_a_run_can_be_ended_within_a_call(team: Team) -> None:
     started = threading.Event()
 
