@@ -195,7 +195,27 @@ class BaseBuffer:
             return f"it was made from another catalog entry of {cls.name}"
         if len(memory) != cls.size():
             return f"it has {len(memory)} bytes, not {cls.size()}"
+        return cls._overwritten(header)
+
+    @classmethod
+    def _overwritten(cls, header: layout.Header) -> str:
+        """What of a header of this type no process of rt writes; empty if there is nothing."""
+        if header.magic != layout.MAGIC or header.version != layout.VERSION or header.catalog_hash != cls._hash:
+            return "its header was overwritten"
+        if header.size != cls.size() or header.valid > 1:
+            return "its header was overwritten"
+        if mutex.State.at(memoryview(header.mutex).cast("B")).kind != mutex.kind():
+            return "its lock was overwritten"
         return ""
+
+    def damage(self) -> str:
+        """What no process of rt has written into the header; empty if there is nothing. Takes no lock."""
+        return self._overwritten(self._header)
+
+    def lock_state(self) -> tuple[int, ...]:
+        """All zeros while the lock is free and no transaction runs, or if the owner died; looks without the lock."""
+        held = mutex.State.at(memoryview(self._header.mutex).cast("B")).held
+        return held if len(held) == 1 else (*held, self._header.depth)
 
     def own(self) -> None:
         """Say that this process is the one that keeps the buffer: without the lock, since no other process writes these words."""

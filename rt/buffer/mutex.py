@@ -9,14 +9,21 @@ Source: pthread_mutexattr_setrobust(3), pthread_mutex_consistent(3).
 import ctypes
 import errno
 import os
+import struct
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from rt.errors import BufferBusyError, DeviceBufferError, ExecutionError
 
 SIZE = 64
 """Bytes that a mutex is given: pthread_mutex_t is 40 bytes on x86_64 and 48 on aarch64."""
+
+# struct __pthread_mutex_s of glibc, alike on x86_64 and aarch64; linux/futex.h.
+_STATE = struct.Struct("=IIIII")
+_OWNER_DIED = 0x40000000
+_WAITERS = 0x80000000
+_kind: int | None = None
 
 _PTHREAD_PROCESS_SHARED = 1
 _PTHREAD_MUTEX_RECURSIVE = 1
@@ -60,6 +67,38 @@ def initialize(address: int) -> None:
     _set(attributes, "setprotocol", _PTHREAD_PRIO_INHERIT)
     _check(_init(address, ctypes.addressof(attributes)), "pthread_mutex_init")
     _set(attributes, "destroy")
+
+
+class State(NamedTuple):
+    """What glibc keeps in a mutex: who holds it, how often, and of what kind it is."""
+
+    word: int
+    depth: int
+    owner: int
+    users: int
+    kind: int
+
+    @classmethod
+    def at(cls, memory: memoryview) -> "State":
+        """The state of the mutex in ``SIZE`` bytes."""
+        return cls._make(_STATE.unpack_from(memory))
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """All zeros if the mutex is free, or was left by a dead owner, so that the next one takes it."""
+        if self.word & ~_WAITERS == _OWNER_DIED:
+            return (0,)
+        return self.word & ~_WAITERS, self.depth, self.owner, self.users
+
+
+def kind() -> int:
+    """The kind of every mutex that `initialize` makes."""
+    global _kind  # noqa: PLW0603 - the system says it once
+    if _kind is None:
+        memory = (ctypes.c_uint64 * (SIZE // 8))()
+        initialize(ctypes.addressof(memory))
+        _kind = State.at(memoryview(memory).cast("B")).kind
+    return _kind
 
 
 def forbid(address: int) -> None:

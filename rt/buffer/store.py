@@ -10,6 +10,7 @@ from rt.buffer.buffer import Buffer
 from rt.buffer.device import DeviceBuffer, device_type
 from rt.buffer.doorbell import Doorbell
 from rt.buffer.lease import LeaseTable
+from rt.buffer.soundness import Soundness
 from rt.catalog import Catalog, from_tables
 from rt.errors import DeviceBufferError
 
@@ -61,6 +62,7 @@ class BufferStore(Mapping[Key, Buffer]):
         self._shared = shared
         self._lock_timeout = lock_timeout
         self._buffers: dict[tuple[str, int], Buffer] = {}
+        self._checks: dict[tuple[str, int], Soundness] = {}
         self._types = self.make_catalog(catalog)
         self._stack = contextlib.ExitStack()
         self._own_mark: memoryview | None = None
@@ -94,6 +96,7 @@ class BufferStore(Mapping[Key, Buffer]):
     def close(self) -> None:
         """Forget all buffers; the segments stay for others."""
         self._buffers.clear()
+        self._checks.clear()
         self._stack.close()
 
     def __getitem__(self, key: Key) -> Buffer:
@@ -176,6 +179,37 @@ class BufferStore(Mapping[Key, Buffer]):
                 with contextlib.suppress(DeviceBufferError, KeyError):  # a name that no robot gave is no device
                     devices[number] = self.get_or_open(number, create=False)
         return devices
+
+    def damaged(self) -> dict[tuple[str, int], str]:
+        """The buffers that were overwritten, and by what that shows; takes no lock. To be called again and again."""
+        found = {}
+        for key in self.existing():
+            try:
+                buffer = self.get_or_open(key, create=False)
+            except DeviceBufferError as error:
+                if not error.context.get("absent"):
+                    found[key] = error.message
+                continue
+            except KeyError:  # a name that no robot gave
+                continue
+            if key not in self._checks:
+                self._checks[key] = Soundness(buffer)
+            if damage := self._checks[key].damage():
+                found[key] = damage
+        return found
+
+    def replace(self, key: Key) -> None:
+        """Take the name of a buffer away, so that it is made anew; in this one, the peripheral is gone.
+
+        Raises:
+            DeviceBufferError: The directory of the buffers cannot be changed now.
+        """
+        name, number = self.normalize_key(key)
+        self._types[name].unlink(self._segment(name, number))
+        self._checks.pop((name, number), None)
+        buffer = self._buffers.pop((name, number), None)
+        if buffer is not None:
+            buffer.invalidate_by_force()
 
     def _mark(self) -> memoryview | bytes:
         """What this process's writes carry; without a lease table there is nobody who obeys them."""

@@ -33,6 +33,7 @@ from rt.cli.outer import outer_gone
 from rt.config import Config, opened
 from rt.config.team_code import find
 from rt.errors import (
+    BufferBusyError,
     ConfigError,
     DeviceBufferError,
     EmergencyStopException,
@@ -46,7 +47,7 @@ from rt.instance import Instance, log_place
 from rt.remote import Gate
 from rt.remote.socket import mend_files
 from rt.supervisor import notify, orphans, signals
-from rt.supervisor.life import State
+from rt.supervisor.life import Restart, State
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.tree import Supervisor
 
@@ -54,6 +55,8 @@ DEVICE = "device"
 """The child that talks to the devices."""
 DIRECTORY_INTERVAL = 1.0
 """How often it is verified that the instance directory and its sockets are there (s)."""
+BUFFERS_INTERVAL = 0.25
+"""Least time between two looks whether a buffer was overwritten (s)."""
 WAKE_SLACK = 0.02
 """How long the news of the brake that came while this process was busy may take to be handled (s)."""
 _ABSENT = frozenset({State.BACKOFF, State.FAILED, State.STOPPED})
@@ -130,6 +133,7 @@ class Root:
         self._desk: VisitorDesk | None = None
         self._gate = gate
         self._store: BufferStore | None = None
+        self._verified_at = -math.inf
         self.exit_code = 0
         self._ready = False
         self._children_gone = trio.Event()
@@ -154,6 +158,8 @@ class Root:
     def _watch(self, status: ChildStatus) -> None:
         """Stop the robot when a child ended in a way that concerns all of it."""
         self._verify_memory()
+        if status.name == DEVICE and status.pid is None:
+            self._verify_buffers()
         self._children[status.name] = status
         if status.name in (BRAKE, DEVICE):
             self._discard_unread(status)
@@ -241,7 +247,12 @@ class Root:
 
     def _verify_memory(self) -> None:
         """Stop the robot if team code has overwritten the shared memory: nothing that it holds can be trusted any more."""
-        if self.exit_code or (self._leases.is_sound() and self._arena.mapping.is_sound()):
+        if self.exit_code:
+            return
+        if self._leases.is_sound() and self._arena.mapping.is_sound():
+            if (now := trio.current_time()) - self._verified_at >= BUFFERS_INTERVAL:
+                self._verified_at = now
+                self._verify_buffers()
             return
         self._leases.bar_all(Bar.DAMAGED)
         self._doorbell.ring()
@@ -249,6 +260,26 @@ class Root:
             DeviceBufferError.EXIT_CODE,
             "team code has overwritten the robot's shared memory: every device is disabled, and the robot stops",
         )
+
+    def _verify_buffers(self) -> None:
+        """End every mode if team code has overwritten the memory of a device or a gamepad, and have that memory made anew."""
+        if self._store is None or self.supervisor.ending:
+            return
+        damaged = self._store.damaged()
+        for (name, number), reason in damaged.items():
+            with contextlib.suppress(BufferBusyError):  # tried again at the next look
+                self._store.replace((name, number))
+                self._log.error(
+                    f"team code has overwritten the memory of a {name}: every mode and command is ended",
+                    number=str(number),
+                    reason=reason,
+                )
+        if not damaged:
+            return
+        self._dispatcher.memory_overwritten("team code has overwritten the memory of devices or gamepads")
+        device = self._children.get(DEVICE)
+        if device is not None and device.pid is not None and any(key != "gamepad" for key, _ in damaged):
+            self.supervisor.child(DEVICE).feed(Restart("the memory of its devices was overwritten"))
 
     def _stop(self, exit_code: int, reason: str) -> None:
         self.exit_code = exit_code

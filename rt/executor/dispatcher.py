@@ -215,6 +215,14 @@ class Dispatcher(Handler):
             self._leases.bar(seat, self._rest)
         self._doorbell.ring()
 
+    def memory_overwritten(self, reason: str) -> None:
+        """End the mode, and the leases of commands, because a buffer was overwritten. Returns at once."""
+        if (session := self._session) is not None:
+            session.finish(ExecutionError(reason))
+            self._close(session, reason)
+        if not self._closed:
+            self._stop_motion()
+
     @property
     def _rest(self) -> Bar:
         """Why a slot is barred in which no mode runs."""

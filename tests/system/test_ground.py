@@ -235,6 +235,48 @@ async def test_team_code_that_erases_the_shared_memory_ends_the_robot_in_order(
     nursery.cancel_scope.cancel()
 
 
+OVERWRITES = {
+    "header": "ctypes.memset(at, 0, 8)",
+    "kind of the lock": "ctypes.memset(at + 64 + 16, 0xFF, 4)",
+    "owner of the lock": "ctypes.memset(at + 64, 1, 1)",
+    "transaction": "ctypes.memset(at + 148, 9, 1)",
+    "all of it": "ctypes.memset(at, 0xFF, ctypes.sizeof(buffer._view))",
+}
+OVERWRITING = """
+import ctypes
+calls = 0
+def autonomous_main():
+    global calls
+    Robot.write("motor", "duty_cycle", 0.5)
+    calls += 1
+    if calls == 10:
+        buffer = Robot._store.get_or_open(UID, create=False)
+        at = ctypes.addressof(buffer._view)
+        ATTACK
+        print("overwritten")
+"""
+
+
+@pytest.mark.parametrize("statement", list(OVERWRITES))
+async def test_damage_to_the_memory_of_a_device_ends_with_its_mode(
+    robot: Robot, nursery: trio.Nursery, statement: str
+) -> None:
+    board = Board()
+    program = OVERWRITING.replace("UID", str(int(board.uid))).replace("ATTACK", OVERWRITES[statement])
+    board = await driving_board(robot, program)
+    await robot.said("overwritten")
+    await robot.said("team code has overwritten the memory of a polar-bear", level="error")
+    await robot.said("mode ended")
+    stopped = await board.stops()
+    await stays_still(board, stopped)
+    robot.write("studentcode.py", f"def autonomous_main():\n    {DRIVE}\n")
+    await until_called(robot, "auto")
+    await board.moves()
+    assert await robot.call("mode") == "auto"
+    assert robot.devices()[board.uid]["connected"]
+    nursery.cancel_scope.cancel()
+
+
 async def helpers(robot: Robot) -> list[int]:
     """The processes that the team's code has started."""
     program = Path(__file__).parents[1] / "programs" / "leaves_processes.py"
