@@ -57,17 +57,21 @@ async def keep_beating(table: LeaseTable) -> None:
 
 
 @asynccontextmanager
-async def guarding(table: LeaseTable, *, rooted: bool = True) -> AsyncIterator[tuple[SafetyGuard, Lapses]]:
+async def guarding(
+    table: LeaseTable, *, rooted: bool = True, deadline: float = 60.0
+) -> AsyncIterator[tuple[SafetyGuard, Lapses]]:
+    """A guard that runs; a body that takes longer than ``deadline`` (s) fails, as one that waits for a guard that spins."""
     lapses = Lapses()
     guard = SafetyGuard(table, lapses)
-    async with trio.open_nursery() as nursery:
-        table.beat()
-        if rooted:
-            nursery.start_soon(keep_beating, table)
-        nursery.start_soon(guard.run)
-        await trio.testing.wait_all_tasks_blocked()
-        yield guard, lapses
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(deadline):
+        async with trio.open_nursery() as nursery:
+            table.beat()
+            if rooted:
+                nursery.start_soon(keep_beating, table)
+            nursery.start_soon(guard.run)
+            await trio.testing.wait_all_tasks_blocked()
+            yield guard, lapses
+            nursery.cancel_scope.cancel()
 
 
 @contextmanager
@@ -274,12 +278,13 @@ async def rounds(guard: SafetyGuard, monkeypatch: pytest.MonkeyPatch) -> int:
     return looks
 
 
-@pytest.mark.parametrize("how", ["released", "lapsed", "revoked", "barred", "shut"])
-async def test_guard_sleeps_after_a_lease_has_ended(
-    prefix: str, how: str, patient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+HOWS = ["released", "lapsed", "revoked", "barred", "shut"]
+
+
+async def sleep_after(prefix: str, how: str, monkeypatch: pytest.MonkeyPatch, deadline: float) -> None:
+    """See that a guard sleeps when a lease has ended in some way."""
     with LeaseTable.open(prefix) as table:
-        async with guarding(table) as (guard, _):
+        async with guarding(table, deadline=deadline) as (guard, _):
             lease = table.slot(0)
             keep(lease)
             guard.look()
@@ -300,3 +305,30 @@ async def test_guard_sleeps_after_a_lease_has_ended(
             assert not guard.open
             await trio.lowlevel.checkpoint()
             assert await rounds(guard, monkeypatch) <= 2
+
+
+@pytest.mark.parametrize("how", HOWS)
+async def test_guard_sleeps_after_a_lease_has_ended(
+    prefix: str, how: str, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sleep_after(prefix, how, monkeypatch, 60.0)
+
+
+@pytest.mark.parametrize("spins", ["always", "after the lease"])
+@pytest.mark.parametrize("how", HOWS)
+async def test_guard_that_spins_is_found(
+    prefix: str, how: str, spins: str, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def spin(guard: SafetyGuard) -> None:
+        if spins == "after the lease":
+            assert isinstance(guard._on_lapse, Lapses)
+            await guard._on_lapse.news.wait()
+        while True:
+            guard.look()
+            await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(SafetyGuard, "run", spin)
+    with pytest.raises((trio.TooSlowError, ExceptionGroup)) as raised:
+        await sleep_after(prefix, how, monkeypatch, 1.0 if spins == "always" else 60.0)
+    assert isinstance(raised.value, trio.TooSlowError) == (spins == "always")
+    assert isinstance(raised.value, trio.TooSlowError) or raised.group_contains(AssertionError)
