@@ -11,7 +11,7 @@ from rt import config
 from rt.app import Application, ChildSettings
 from rt.cli.robot import stdout_format
 from rt.config import Config
-from rt.errors import CatalogError, RemoteCallError
+from rt.errors import CatalogError, RemoteCallError, RemoteProtocolError
 from rt.remote import Handler, route
 
 
@@ -90,7 +90,7 @@ def test_settings_survive_the_lifeline(tmp_path: Path) -> None:
         emulated=('polar-bear@1:{"duty_cycle": 0}',),
     )
     assert ChildSettings.decode(settings.encode()) == settings
-    with pytest.raises(msgspec.ValidationError):
+    with pytest.raises(RemoteProtocolError, match="role"):
         ChildSettings.decode(msgspec.msgpack.encode(json.loads("{}")))
 
 
