@@ -1,7 +1,6 @@
 """Checks of rt's names: that what is called is there, and takes what it is given."""
 
 import ast
-import importlib.util
 import sys
 from collections.abc import Iterator
 
@@ -139,12 +138,10 @@ def given_names(case: Case, node: ast.AST) -> list[str]:
 def _is_found(case: Case, top: str) -> bool:
     """Whether a module can be imported, as far as that can be told without importing it."""
     folder = case.program.folder
-    if top in sys.stdlib_module_names or top in sys.modules or any(files_of(top, folder)) or (folder / top).is_dir():
+    if top in sys.stdlib_module_names or any(files_of(top, folder)) or (folder / top).is_dir():
         return True
-    try:
-        return importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):
-        return True
+    # Not importlib.util.find_spec, which also finds what this process happens to have loaded under that name.
+    return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)
 
 
 def _is_used_as_value(around: ast.AST | None, node: ast.Attribute) -> bool:

@@ -6,8 +6,6 @@ waiting.
 
 import contextlib
 import os
-import socket
-import struct
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +28,6 @@ _BACKLOG: Final = 64
 _RETRY_FIRST: Final = 0.05
 _RETRY_LONGEST: Final = 0.25
 _SETTLED: Final = 5.0
-_RESET: Final = struct.pack("ii", 1, 0)
 
 
 async def run_emulated(device: EmulatedDevice, link: Line, *, pacer: Pacer | None = None) -> None:
@@ -147,7 +144,7 @@ async def connect_emulated(
                 if on_connect is not None:
                     on_connect(True)
                 link = SocketLink(stream, f"tcp://{host}:{port}")
-                await _run_faulty(device, link, pacer, faults, lambda: _will_reset(stream))
+                await _run_faulty(device, link, pacer, faults, link.reset_at_close)
         if on_connect is not None:
             on_connect(False)
         if trio.current_time() - started > _SETTLED:
@@ -222,11 +219,6 @@ async def _run_faulty(
         nursery.start_soon(faulty.run)
         await run_emulated(device, faulty, pacer=pacer)
         nursery.cancel_scope.cancel()
-
-
-def _will_reset(stream: trio.SocketStream) -> None:
-    """Have the connection end with a reset when it is closed."""
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 @contextlib.contextmanager

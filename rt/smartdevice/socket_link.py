@@ -2,11 +2,17 @@
 
 import contextlib
 import os
+import socket
+import struct
+from typing import Final
 
 import trio
 
 from rt.brake.output import TIME_LIMIT, end_connection
 from rt.smartdevice.link import PIECE_SIZE, RECEIVE_SIZE, StreamLink, cuts, drain, gone
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""For SO_LINGER (socket(7)): close at once, and tell the peer by a reset."""
 
 
 class SocketLink(StreamLink):
@@ -28,6 +34,7 @@ class SocketLink(StreamLink):
         """
         super().__init__(stream, name)
         self._shared = shared
+        self._resets = False
         self._fd = stream.socket.fileno()
 
     def fileno(self) -> int | None:
@@ -42,10 +49,15 @@ class SocketLink(StreamLink):
             return True
         return False
 
+    def reset_at_close(self) -> None:
+        """Have the connection end with a reset when the link is closed, as if the peer had crashed."""
+        self._resets = True
+        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
     async def aclose(self) -> None:
         """See `Link.aclose`."""
         self._announce_closing()
-        if self._fd >= 0:
+        if self._fd >= 0 and not self._resets:
             with contextlib.suppress(OSError):
                 end_connection(self._fd)
                 if self._shared:

@@ -50,7 +50,13 @@ async def start(command, **options):
 def leaves(command):
     # A child that leads a session, starts a program from a shell that exits, tells its number, and stays.
     return program(f'''
-print(int(subprocess.check_output(["sh", "-c", {command + " >/dev/null 2>&1 & echo $!"!r}])), flush=True)
+pid = int(subprocess.check_output(["sh", "-c", {command + " >/dev/null 2>&1 & echo $!"!r}]))
+while True:
+    words = open(f"/proc/{{pid}}/cmdline").read()
+    if "echo $!" not in words and words.partition(chr(0))[0] not in {{"env", "setsid"}}:
+        break
+    time.sleep(0.005)
+print(pid, flush=True)
 time.sleep(100)
 ''')
 

@@ -209,6 +209,12 @@ class Robot:
         lines = "\n".join(map(str, self.log))
         raise AssertionError(f"the robot never said {event!r} {context}:\n{lines}\n{self.errors.decode()}")
 
+    async def said_one_of(self, *events: str) -> None:
+        """Wait until the log has had one of several events."""
+        with trio.fail_after(PATIENCE):
+            while not any(event in entry["event"] for entry in self.log for event in events):
+                await self._news.wait()
+
     async def command(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command of rt beside the robot."""
         with trio.fail_after(PATIENCE):
