@@ -21,7 +21,7 @@ default:
 
 # Everything: checks, tests, the executable, the system tests against it, and what root may do otherwise as an ordinary user
 [group("test")]
-test: test-parts test-binary (test-user user_part)
+test: test-parts test-rest
 
 # What depends on who runs it: files, sockets, limits, processes of others
 user_part := "tests/remote tests/buffer tests/instance tests/keys tests/ports tests/test_instance.py tests/test_limits.py tests/system/test_ground.py tests/system/test_commands.py"
@@ -31,8 +31,13 @@ user_part := "tests/remote tests/buffer tests/instance tests/keys tests/ports te
 [private]
 test-parts: check build test-source
 
+# A robot waits more than it computes: both parts use two cores better than one.
+[parallel]
+[private]
+test-rest: test-binary (test-user user_part)
+
 # What has failed next to other tests runs once more alone: a fault of rt is there again, a machine that was too busy is not
-pytest := "python -m pytest --numprocesses 3 --dist worksteal"
+pytest := "python -m pytest --numprocesses 4 --dist worksteal"
 alone := "python -m pytest --last-failed --last-failed-no-failures none"
 
 # The tests and the examples in the documentation, from source
