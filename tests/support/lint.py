@@ -1,8 +1,10 @@
 """Programs for the linter, as text."""
 
+import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from unittest import mock
 
 from rt import catalog
 from rt.buffer import DeviceUID
@@ -44,4 +46,6 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 def linted(folder: Path, program: str, **modules: str) -> list[Record]:
     """The records of a program, and of the modules beside it."""
     write(folder, {"studentcode.py": program, **{f"{name}.py": text for name, text in modules.items()}})
-    return lint(request(folder))
+    # Without the programs of other tests, which are on the path of this process and not on that of a linter.
+    with mock.patch.object(sys, "path", [each for each in sys.path if "pytest-of-" not in each]):
+        return lint(request(folder))

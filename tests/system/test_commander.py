@@ -715,8 +715,8 @@ def hang():
             pass
 """
     board = await driving(robot, hang + HANGS[trick].replace("DRIVE", DRIVE))
-    stopped = await board.stops()
     await robot.said_one_of("does not return", "something kept it from running")
+    stopped = await board.stops()
     assert await robot.call("mode") in {"auto", "idle"}
     await stays_still(board, stopped)
     await robot.call("idle")
