@@ -237,7 +237,7 @@ class LeaseTable:
             in the table are all that there is, as for commanders.
 
     Attributes:
-        on_unbar: Called when the root has unbarred a slot, from when on it has to stamp often.
+        on_unbar: Called before the root unbars a slot; has to stamp (`beat`), as it does unless it is replaced, and often from then on.
     """
 
     def __init__(self, memory: memoryview, orders: memoryview | None = None) -> None:
@@ -255,7 +255,7 @@ class LeaseTable:
         self._visits = self._orders.visits
         self._magic = view[:8]
         self._written = self._shown.read()
-        self.on_unbar: Callable[[], None] = lambda: None
+        self.on_unbar: Callable[[], None] = self.beat
 
     @classmethod
     @contextlib.contextmanager
@@ -364,9 +364,8 @@ class LeaseTable:
     def unbar(self, index: int) -> None:
         """Let leases of a slot count again, unless the bar is final. Only the root does."""
         if not self._is_final(index):
-            self.beat()
-            self._write("bars", index, Bar.NONE)
             self.on_unbar()
+            self._write("bars", index, Bar.NONE)
 
     def _is_final(self, index: int) -> bool:
         return self.bar_of(index) in _FINAL or self._written.bars[index] in _FINAL

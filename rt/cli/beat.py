@@ -37,14 +37,9 @@ async def beat(leases: LeaseTable, doorbell: Doorbell, check: Callable[[], objec
     interval = IDLE_INTERVAL
     last = boottime_ns()
 
-    def note_unbarred() -> None:
-        """Stamp often from now on; the table has a stamp of this moment."""
-        nonlocal interval, last
-        interval, last = OPEN_INTERVAL, boottime_ns()
-        unbarred.set()
-
-    leases.on_unbar = note_unbarred
-    while True:
+    def stamp(until_next: float) -> None:
+        """Stamp, and end every lease before that if the root stood still."""
+        nonlocal held, interval, last
         check()
         before, held = held, leases.held
         now = boottime_ns()
@@ -54,12 +49,19 @@ async def beat(leases: LeaseTable, doorbell: Doorbell, check: Callable[[], objec
             doorbell.ring()
             log.get_logger().warning("the root stood still: every lease is revoked", seconds=round(gap, 3))
         leases.beat()
-        last = now
+        last, interval = now, until_next
+
+    def stamp_before_unbarring() -> None:
+        stamp(OPEN_INTERVAL)
+        unbarred.set()
+
+    leases.on_unbar = stamp_before_unbarring
+    while True:
         if leases.may_count():
-            interval = OPEN_INTERVAL
+            stamp(OPEN_INTERVAL)
             await trio.sleep(OPEN_INTERVAL)
         else:
-            interval = IDLE_INTERVAL
+            stamp(IDLE_INTERVAL)
             unbarred = trio.Event()
             # At a multiple of the interval, when other tasks of the root run too.
             with trio.move_on_after(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL):

@@ -243,19 +243,24 @@ def test_lease_counts_only_for_a_while_after_the_roots_last_stamp(prefix: str, m
 
 def test_root_stamps_before_it_unbars(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
-        opened: list[bool] = []
-        table.on_unbar = lambda: opened.append(table.root_alive() and table.bar_of(0) is Bar.NONE)
+        stamps: list[Bar] = []
+
+        def stamp() -> None:
+            stamps.append(table.bar_of(0))
+            table.beat()
+
         table.bar_all(Bar.IDLE)
+        table.on_unbar = stamp
         assert not table.may_count()
         assert not table.root_alive()
         table.unbar(0)
-        assert opened == [True]
+        assert stamps == [Bar.IDLE]
         assert table.may_count()
         assert table.slot(0).begin()
         assert table.fresh()
         table.bar(0, Bar.ESTOP)
         table.unbar(0)
-        assert opened == [True], "a final bar stays"
+        assert stamps == [Bar.IDLE], "a final bar stays"
         assert not table.may_count()
 
 

@@ -82,3 +82,22 @@ async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
                 assert lease.revoked
             assert [event["event"] for event in events] == ["the root stood still: every lease is revoked"] * is_held
             assert doorbell.clear() == is_held
+
+
+async def test_root_that_stood_still_ends_every_lease_before_it_unbars(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
+    with LeaseTable.open(prefix) as table:
+        table.bar_all(Bar.IDLE)
+        async with beating(table) as doorbell:
+            table.unbar(0)
+            lease = table.slot(0)
+            assert lease.begin()
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            await trio.sleep(2 * beat.OPEN_INTERVAL)
+            doorbell.clear()
+            time.sleep(beat.OPEN_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
+            table.unbar(1)  # by a task that runs before the one that stamps
+            assert lease.revoked
+            assert doorbell.clear()

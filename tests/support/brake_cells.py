@@ -84,6 +84,9 @@ SAMPLE = [
     for j, action in enumerate(ACTIONS)
 ]
 """Every pair of values at least once."""
+SAMPLE += [
+    cell for cell in (Cell("stop", "root", "nothing", "teleop"),) if cell not in SAMPLE
+]  # the driver goes on meanwhile
 
 TWO_FAULTS = [
     Cell("stop", target, SECOND_FAULT, mode) for target in ("executor", "root") for mode in ("auto", "teleop")
