@@ -46,6 +46,7 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 def linted(folder: Path, program: str, **modules: str) -> list[Record]:
     """The records of a program, and of the modules beside it."""
     write(folder, {"studentcode.py": program, **{f"{name}.py": text for name, text in modules.items()}})
-    # Without the programs of other tests, which are on the path of this process and not on that of a linter.
-    with mock.patch.object(sys, "path", [each for each in sys.path if "pytest-of-" not in each]):
+    # A linter's process has nothing of other tests on its path.
+    places = (Path(sys.prefix), Path(sys.base_prefix), Path(catalog.__file__).parents[2])
+    with mock.patch.object(sys, "path", [each for each in sys.path if any(map(Path(each).is_relative_to, places))]):
         return lint(request(folder))

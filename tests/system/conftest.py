@@ -10,26 +10,30 @@ import pytest
 import trio
 from support.robot import BINARY, Plug, Robot
 
-EVERY_CASE = os.environ.get("BINARY_CASES") == "all"
+CASES = os.environ.get("SYSTEM_CASES", "first" if BINARY else "all")
+"""Which cases of each test here run: "first", the "others", or "all"."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run one case of each test against the executable, whose cases differ in what team code does and not in how rt is started.
+    """Leave out the cases that are not asked for.
 
-    BINARY_CASES=all runs all. Tests that are marked `every_case` are left alone.
+    The cases of a test differ in what team code does and not in how rt is started, so that each runs either from source or against
+    the executable in CI. Of tests that are marked `every_case` all run.
     """
-    if not BINARY or EVERY_CASE:
+    if CASES == "all":
         return
     seen: set[str] = set()
-    left_out = []
+    left_out: set[pytest.Item] = set()
     for item in items:
         name = item.nodeid.partition("[")[0]
-        if item.path.parent == Path(__file__).parent and "every_case" not in item.keywords and name in seen:
-            left_out.append(item)
+        is_other = name in seen
         seen.add(name)
+        is_here = item.path.parent == Path(__file__).parent
+        if is_here and "every_case" not in item.keywords and is_other != (CASES == "others"):
+            left_out.add(item)
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 @contextlib.asynccontextmanager

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.system
 ROUNDS = int(os.environ.get("BRAKE_ROUNDS", "0"))
 TRIES = 3
 RESULTS = os.environ.get("BRAKE_RESULTS")
-CELLS = brake_cells.ALL if ROUNDS else brake_cells.SAMPLE[:: 3 if BINARY else 1]
-CELLS = [*CELLS, *brake_cells.TWO_FAULTS]
+CELLS = brake_cells.ALL if ROUNDS else brake_cells.SAMPLE[:: 4 if BINARY else 1]
+CELLS = [*CELLS, *brake_cells.TWO_FAULTS[:: 3 if BINARY else 1]]
 
 
 def test_sample_covers_every_pair() -> None:
