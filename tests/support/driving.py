@@ -34,8 +34,10 @@ async def driving(robot: Robot, program: str, mode: str = "auto", *flags: str) -
 
 
 async def stays_still(board: Board, since: float | None = None) -> None:
-    """Watch a motor that does not move, by default from now on."""
-    since = time.monotonic() if since is None else since
+    """Watch a motor that does not move, by default from when it has heard what was sent to it until now."""
+    if since is None:
+        await board.settles(lambda: not board.moving)
+        since = time.monotonic()
     await trio.sleep(WHILE)
     assert board.moved_since(since) == 0.0
 

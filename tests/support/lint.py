@@ -46,7 +46,8 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 def linted(folder: Path, program: str, **modules: str) -> list[Record]:
     """The records of a program, and of the modules beside it."""
     write(folder, {"studentcode.py": program, **{f"{name}.py": text for name, text in modules.items()}})
-    # A linter's process has nothing of other tests on its path.
-    places = (Path(sys.prefix), Path(sys.base_prefix), Path(catalog.__file__).parents[2])
-    with mock.patch.object(sys, "path", [each for each in sys.path if any(map(Path(each).is_relative_to, places))]):
+    # A linter's process has nothing of tests on its path, as tests/support/robot.py.
+    tests = Path(__file__).parents[1]
+    own = [each for each in sys.path if "pytest-of-" not in each and not Path(each).is_relative_to(tests)]
+    with mock.patch.object(sys, "path", own):
         return lint(request(folder))
