@@ -36,7 +36,7 @@ STRANGE_SHARE = 0.01
 """Processor time (s) in each second for looks at sources that have not been found to be trusted."""
 TRUSTED_SHARE = 0.1
 """Processor time (s) in each second for looks at sources that were found to be trusted."""
-LIST_SHARE = 0.02
+LIST_SHARE = 0.05
 """Processor time (s) in each second for lists of a port's sockets. The kernel passes every UDP socket of the computer for each list."""
 STREAM_SHARE = 0.1
 """Processor time (s) in each second for looks at TCP connections; about 5000 connections a second."""
