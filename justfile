@@ -39,7 +39,7 @@ test-rest: test-binary (test-user user_part)
 
 # What has failed next to other tests runs once more alone: a fault of rt is there again, a machine that was too busy is not
 pytest := "python -m pytest --numprocesses 4 --dist worksteal"
-alone := "python -m pytest --last-failed --last-failed-no-failures none"
+alone := "SYSTEM_CASES=all python -m pytest --last-failed --last-failed-no-failures none"
 
 # The tests and the examples in the documentation, from source
 [group("test")]
