@@ -64,17 +64,27 @@ def uid_of(name: str, number: int = 1) -> int:
     return int(DeviceUID(device_id, 7, number))
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_ports(count: int = 5) -> int:
-    """A base from which so many ports are free; below the range that the system gives away."""
+    """A base from which so many ports are free; below the range that the system gives away.
+
+    No other process that runs tests is given the same while this one lives: the kernel keeps the name of a socket for each.
+    """
     while True:
         base = 10000 + secrets.randbelow(4000) * count
+        reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
+            reservation.bind(f"\0rt-tests/ports/{base}")
             for port in range(base, base + count):
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
                     with socket.socket(socket.AF_INET, kind) as probe:
                         probe.bind(("127.0.0.1", port))
         except OSError:
+            reservation.close()
             continue
+        _reserved.append(reservation)
         return base
 
 
