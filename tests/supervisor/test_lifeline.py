@@ -25,6 +25,7 @@ ours, theirs = open_lifeline(b"settings" if sys.argv[1] == "child" else None)
 child = subprocess.Popen([sys.executable, "-c", sys.argv[2], str(theirs.fileno())], pass_fds=[theirs.fileno()], start_new_session=True)
 if sys.argv[1] == "parent":
     arm(theirs, child.pid)
+print("armed", flush=True)
 theirs.close()
 time.sleep(1000)
 """
@@ -69,7 +70,9 @@ async def test_the_kernel_kills_the_group_of_a_dead_parent(who: str, state: str)
         assert parent.stdout is not None
         with trio.fail_after(20):
             await trio.lowlevel.wait_readable(parent.stdout)
-            child, grandchild = map(int, parent.stdout.readline().split())
+            said = sorted(parent.stdout.readline().split() for _ in range(2))  # the parent's line and its child's, in any order
+            assert said[1] == [b"armed"]
+            child, grandchild = map(int, said[0])
             try:
                 parent.kill()
                 await gone(child)
