@@ -13,6 +13,7 @@ from typing import Any
 
 from rt.config import kept
 from rt.config.load import set_over
+from rt.config.option import OPTIONS
 from rt.config.options import Config
 from rt.errors import ConfigError
 
@@ -91,7 +92,7 @@ def _merged(before: kept.Kept, changes: Mapping[str, Any]) -> kept.Kept:
     for name, value in changes.items():
         if value is None:
             now.pop(name, None)
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and name in OPTIONS and OPTIONS[name].kind == "map":
             below = now.get(name)
             entries = {**(below if isinstance(below, dict) else {}), **{str(key): each for key, each in value.items()}}
             now[name] = {key: each for key, each in entries.items() if each is not None}
