@@ -37,8 +37,11 @@ test-parts: check build test-others
 [private]
 test-rest: test-binary (test-user user_part)
 
+# A robot waits about as long as it computes
+workers := env("TEST_WORKERS", "5")
+
 # What has failed next to other tests runs once more alone: a fault of rt is there again, a machine that was too busy is not
-pytest := "python -m pytest --numprocesses 4 --dist worksteal"
+pytest := "python -m pytest --numprocesses " + workers + " --dist worksteal"
 alone := "SYSTEM_CASES=all python -m pytest --last-failed --last-failed-no-failures none"
 
 # The tests and the examples in the documentation, from source
@@ -53,7 +56,7 @@ test-others:
 # The tests as an ordinary user (nobody), where root runs this
 [group("test")]
 test-user *arguments:
-    SYSTEM_CASES="${SYSTEM_CASES:-first}" ./packaging/as-user test-source {{ arguments }}
+    TEST_WORKERS=2 SYSTEM_CASES="${SYSTEM_CASES:-first}" ./packaging/as-user test-source {{ arguments }}
 
 # The tests 5 s after the machine has booted, as its clocks say
 [group("test")]
