@@ -80,10 +80,13 @@ class Bar(enum.IntEnum):
     """No brake is ready (`rt.brake.watch`)."""
     DAMAGED = 10
     """The shared memory was overwritten, so that the table holds no bar that there is; final."""
+    STALLED = 11
+    """The root stood still: only the cause of a lease's end, no bar."""
 
 
 DRIVER_BARS: Final = frozenset({Bar.DRIVER, Bar.TAKEN, Bar.RELEASED, Bar.HELD})
 """Why a mode that needs a driver waits for one."""
+_BARS: Final = frozenset(Bar)
 _FINAL: Final = frozenset({Bar.ESTOP, Bar.STOPPING, Bar.DAMAGED})
 
 
@@ -336,10 +339,14 @@ class LeaseTable:
         """Whether a lease may count: a slot is not barred. Only the root asks."""
         return not all(self._written.bars)
 
-    def revoke_all(self) -> None:
-        """End every lease, as for ``idle``: each holder has to begin another. Only the root does."""
+    def revoke_all(self, cause: Bar = Bar.NONE) -> None:
+        """End every lease: each holder has to begin another. Only the root does.
+
+        Args:
+            cause: Why; `Bar.NONE` for a command to stop.
+        """
         for index in range(SLOTS):
-            self.revoke_slot(index)
+            self.revoke_slot(index, cause)
 
     def revoke_slot(self, index: int, cause: Bar = Bar.NONE) -> None:
         """End the present lease of a slot. Only the root does."""
@@ -365,7 +372,8 @@ class LeaseTable:
         """Let leases of a slot count again, unless the bar is final. Only the root does."""
         if not self._is_final(index):
             self.on_unbar()
-            self._write("bars", index, Bar.NONE)
+            if not self._is_final(index):  # `on_unbar` may have barred it
+                self._write("bars", index, Bar.NONE)
 
     def _is_final(self, index: int) -> bool:
         return self.bar_of(index) in _FINAL or self._written.bars[index] in _FINAL
@@ -442,7 +450,7 @@ def _mark(index: int, serial: int) -> int:
 
 
 def _bar(value: int) -> Bar:
-    return Bar(value) if value <= Bar.DAMAGED else Bar.DAMAGED
+    return Bar(value) if value in _BARS else Bar.DAMAGED
 
 
 def _initialize(memory: memoryview) -> None:

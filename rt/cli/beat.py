@@ -4,8 +4,8 @@ While every slot is barred, it is stamped twice a second, which costs next to no
 20 ms, so that the device process notices within 100 ms that the root stands still.
 
 Invariant: a root that stood still for `LONGEST_DELAY` ends every lease before it stamps again, so that nothing moves again by itself.
-After a shorter silence, from 100 ms on, the devices are disabled and a mode may drive on; each time counts as a cut-off of the mode
-(`rt.executor.lease`).
+From 100 ms on, the devices are disabled; after a shorter silence, or one in which the root waited for a processor, a mode may drive on,
+and each time counts as a cut-off of the mode (`rt.executor.lease`).
 """
 
 from collections.abc import Callable
@@ -16,40 +16,51 @@ import trio
 from rt import log
 from rt.buffer import Doorbell, LeaseTable
 from rt.buffer.clock import boottime_ns
+from rt.buffer.lease import Bar
+from rt.diagnostics.run_delay import RunDelay
 
 IDLE_INTERVAL: Final = 0.5
 OPEN_INTERVAL: Final = 0.02
 """Time between two stamps in s, while every slot is barred and while a lease may count."""
 LONGEST_DELAY: Final = 0.2
 """How late a stamp may be, in s, until the root counts as having stood still."""
+LONGEST_WAIT: Final = 2.0
+"""The same, in s, if the root waited for a processor for at least half of that time: the computer is busy."""
 
 
-async def beat(leases: LeaseTable, doorbell: Doorbell, check: Callable[[], object] = lambda: None) -> None:
+async def beat(
+    leases: LeaseTable,
+    doorbell: Doorbell,
+    check: Callable[[], object] = lambda: None,
+    run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
+) -> None:
     """Stamp until cancelled.
 
     Args:
         leases: Where to stamp.
         doorbell: Rung when leases were ended.
-        check: Called before each stamp; verifies the shared memory.
+        check: Verifies the shared memory; called before each stamp, but for the one when a slot is unbarred.
+        run_delay: Makes what tells how long this thread has waited for a processor (s).
     """
+    waited = run_delay()
     unbarred = trio.Event()
     held = False
     interval = IDLE_INTERVAL
-    last = boottime_ns()
+    last, last_waited = boottime_ns(), waited()
 
     def stamp(until_next: float) -> None:
         """Stamp, and end every lease before that if the root stood still."""
-        nonlocal held, interval, last
-        check()
+        nonlocal held, interval, last, last_waited
         before, held = held, leases.held
-        now = boottime_ns()
+        now, now_waited = boottime_ns(), waited()
         gap = (now - last) / 1e9
-        if gap >= interval + LONGEST_DELAY and (held or before):
-            leases.revoke_all()
+        longest = LONGEST_WAIT if now_waited - last_waited >= gap / 2 else LONGEST_DELAY
+        if gap >= interval + longest and (held or before):
+            leases.revoke_all(Bar.STALLED)
             doorbell.ring()
             log.get_logger().warning("the root stood still: every lease is revoked", seconds=round(gap, 3))
         leases.beat()
-        last, interval = now, until_next
+        last, last_waited, interval = now, now_waited, until_next
 
     def stamp_before_unbarring() -> None:
         stamp(OPEN_INTERVAL)
@@ -57,6 +68,7 @@ async def beat(leases: LeaseTable, doorbell: Doorbell, check: Callable[[], objec
 
     leases.on_unbar = stamp_before_unbarring
     while True:
+        check()
         if leases.may_count():
             stamp(OPEN_INTERVAL)
             await trio.sleep(OPEN_INTERVAL)

@@ -47,6 +47,8 @@ _ENDED: Final = {
     Bar.BRAKE: UNBRAKED,
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
+    Bar.DAMAGED: "team code has overwritten the robot's shared memory",
+    Bar.STALLED: "the robot's main process stood still",
 }
 
 HELP = f"""\

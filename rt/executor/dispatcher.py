@@ -221,7 +221,7 @@ class Dispatcher(Handler):
             session.finish(ExecutionError(reason))
             self._close(session, reason)
         if not self._closed:
-            self._stop_motion()
+            self._stop_motion(Bar.DAMAGED)
 
     @property
     def _rest(self) -> Bar:
@@ -424,9 +424,9 @@ class Dispatcher(Handler):
     def _driven_by_gamepad(self, mode: Mode) -> bool:
         return self._needs_driver and mode is Mode.TELEOP
 
-    def _stop_motion(self) -> None:
+    def _stop_motion(self, cause: Bar = Bar.NONE) -> None:
         """End every lease, whoever holds it; the device process disables what was moved."""
-        self._leases.revoke_all()
+        self._leases.revoke_all(cause)
         for seat in SEATS.values():
             self._leases.bar(seat, self._rest)
         self._doorbell.ring()

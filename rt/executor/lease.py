@@ -40,6 +40,12 @@ STOPPED: Final = "the robot was told to stop"
 """Why a mode ends whose lease the root has ended."""
 UNBRAKED: Final = "the robot's brake is not ready: see `rt call status`"
 """The same if the root bars its slot for want of a brake."""
+_ENDED: Final = {
+    Bar.BRAKE: UNBRAKED,
+    Bar.DAMAGED: "the robot's shared memory was overwritten",
+    Bar.STALLED: "the robot's main process stood still: start the mode again",
+}
+"""The same, by what the root says about the lease."""
 
 NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
 """Why a call that is late is cut off."""
@@ -238,7 +244,7 @@ class LeaseKeeper:
                 late = f"{_STARVED}, {waited:.1f} s" if waited >= (now - before) / 2 else _LATE
                 self._count(late if now - before >= TIMEOUT else _ROOT_LATE)
             elif self._lease.cause not in DRIVER_BARS:
-                self._end(UNBRAKED if self._lease.cause is Bar.BRAKE else STOPPED)
+                self._end(_ENDED.get(self._lease.cause, STOPPED))
             if self._closed:
                 return
         if self._lease.begin():

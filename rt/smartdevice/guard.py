@@ -38,6 +38,7 @@ _BARRED: Final = {
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
     Bar.DAMAGED: "the shared memory was overwritten",
+    Bar.STALLED: "the robot's main process stood still",
 }
 _SILENT: Final = "it gave no sign of life for 0.1 s"
 _ROOTLESS: Final = "the robot's main process does not answer"

@@ -264,6 +264,17 @@ def test_root_stamps_before_it_unbars(prefix: str) -> None:
         assert not table.may_count()
 
 
+@pytest.mark.parametrize("bar", [Bar.DAMAGED, Bar.STOPPING, Bar.ESTOP])
+def test_slot_that_is_barred_for_good_while_it_is_unbarred_stays_barred(prefix: str, bar: Bar) -> None:
+    with LeaseTable.open(prefix) as table:
+        table.bar_all(Bar.IDLE)
+        table.on_unbar = lambda: table.bar_all(bar)
+        table.unbar(0)
+        assert table.bar_of(0) is bar
+        assert not table.slot(0).begin()
+        assert not table.may_count()
+
+
 def test_lease_is_held_whatever_the_root_does(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         assert not table.held

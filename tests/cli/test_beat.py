@@ -1,7 +1,7 @@
 """The root's sign of life: seldom while it is idle, often while a lease is held, and none after a standstill before leases end."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -32,11 +32,13 @@ class Stamps:
 
 
 @asynccontextmanager
-async def beating(table: LeaseTable) -> AsyncIterator[Doorbell]:
+async def beating(
+    table: LeaseTable, waited: Callable[[], float] = lambda: 0.0, check: Callable[[], object] = lambda: None
+) -> AsyncIterator[Doorbell]:
     doorbell = Doorbell()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(beat.beat, table, doorbell)
+            nursery.start_soon(beat.beat, table, doorbell, check, lambda: waited)
             await trio.testing.wait_all_tasks_blocked()
             yield doorbell
             nursery.cancel_scope.cancel()
@@ -80,6 +82,7 @@ async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
                 await trio.testing.wait_all_tasks_blocked(0.005)
             if is_held:
                 assert lease.revoked
+                assert table.cause_of(0) is Bar.STALLED
             assert [event["event"] for event in events] == ["the root stood still: every lease is revoked"] * is_held
             assert doorbell.clear() == is_held
 
@@ -101,3 +104,31 @@ async def test_root_that_stood_still_ends_every_lease_before_it_unbars(
             table.unbar(1)  # by a task that runs before the one that stamps
             assert lease.revoked
             assert doorbell.clear()
+
+
+@pytest.mark.parametrize(("share", "is_revoked"), [(0.8, False), (0.3, True)])
+async def test_root_that_waited_for_a_processor_ends_no_lease(
+    prefix: str, share: float, is_revoked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
+    with LeaseTable.open(prefix) as table:
+        lease = table.slot(0)
+        start = time.monotonic()
+        async with beating(table, lambda: share * (time.monotonic() - start)):
+            assert lease.begin()
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            assert lease.revoked is is_revoked
+
+
+async def test_memory_is_verified_soon_after_a_slot_is_unbarred_and_not_meanwhile(prefix: str) -> None:
+    seen: list[Bar] = []
+    with LeaseTable.open(prefix) as table:
+        table.bar_all(Bar.IDLE)
+        async with beating(table, check=lambda: seen.append(table.bar_of(0))):
+            seen.clear()
+            table.unbar(0)
+            assert seen == []
+            await trio.testing.wait_all_tasks_blocked()
+            assert seen == [Bar.NONE]
