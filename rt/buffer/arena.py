@@ -256,7 +256,16 @@ class Mapping(mmap.mmap):
             and directory.size == SIZE
             and _is_place(directory.used, 0)
             and self._seen <= directory.count <= CAPACITY
+            and self._lock_now().kind == mutex.kind()
         )
+
+    def lock_state(self) -> tuple[int, ...]:
+        """All zeros while the lock of the directory is free, or if its owner died; looks without the lock."""
+        return self._lock_now().held
+
+    def _lock_now(self) -> mutex.State:
+        start = _Directory.mutex.offset
+        return mutex.State.at(memoryview(self)[start : start + mutex.SIZE])
 
     def names(self) -> list[str]:
         """The names of all segments."""

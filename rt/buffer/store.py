@@ -198,6 +198,11 @@ class BufferStore(Mapping[Key, Buffer]):
                 found[key] = damage
         return found
 
+    def suspects(self) -> dict[tuple[str, int], str]:
+        """The same, of those buffers alone whose lock was held at the last look."""
+        suspected = [(key, check) for key, check in self._checks.items() if check.suspected]
+        return {key: damage for key, check in suspected if (damage := check.damage())}
+
     def replace(self, key: Key) -> None:
         """Take the name of a buffer away, so that it is made anew; in this one, the peripheral is gone.
 

@@ -25,6 +25,7 @@ from rt.brake.watch import BrakeWatch
 from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.lease import Bar
+from rt.buffer.soundness import StuckLock
 from rt.buffer.visitor import NAME as VISITORS
 from rt.buffer.visitor import VisitorDesk
 from rt.cli.beat import beat
@@ -33,7 +34,6 @@ from rt.cli.outer import outer_gone
 from rt.config import Config, opened
 from rt.config.team_code import find
 from rt.errors import (
-    BufferBusyError,
     ConfigError,
     DeviceBufferError,
     EmergencyStopException,
@@ -134,6 +134,7 @@ class Root:
         self._gate = gate
         self._store: BufferStore | None = None
         self._verified_at = -math.inf
+        self._arena_lock = StuckLock(self._arena.mapping.lock_state)
         self.exit_code = 0
         self._ready = False
         self._children_gone = trio.Event()
@@ -249,10 +250,8 @@ class Root:
         """Stop the robot if team code has overwritten the shared memory: nothing that it holds can be trusted any more."""
         if self.exit_code:
             return
-        if self._leases.is_sound() and self._arena.mapping.is_sound():
-            if (now := trio.current_time()) - self._verified_at >= BUFFERS_INTERVAL:
-                self._verified_at = now
-                self._verify_buffers()
+        if self._leases.is_sound() and self._arena.mapping.is_sound() and not self._arena_lock.look():
+            self._verify_buffers()
             return
         self._leases.bar_all(Bar.DAMAGED)
         self._doorbell.ring()
@@ -265,21 +264,34 @@ class Root:
         """End every mode if team code has overwritten the memory of a device or a gamepad, and have that memory made anew."""
         if self._store is None or self.supervisor.ending:
             return
-        damaged = self._store.damaged()
-        for (name, number), reason in damaged.items():
-            with contextlib.suppress(BufferBusyError):  # tried again at the next look
-                self._store.replace((name, number))
-                self._log.error(
-                    f"team code has overwritten the memory of a {name}: every mode and command is ended",
-                    number=str(number),
-                    reason=reason,
-                )
+        if (now := trio.current_time()) - self._verified_at >= BUFFERS_INTERVAL:
+            self._verified_at = now
+            damaged = self._store.damaged()
+        else:
+            damaged = self._store.suspects()
         if not damaged:
             return
         self._dispatcher.memory_overwritten("team code has overwritten the memory of devices or gamepads")
+        replaced = [key for key, reason in damaged.items() if self._replace(key, reason)]
         device = self._children.get(DEVICE)
-        if device is not None and device.pid is not None and any(key != "gamepad" for key, _ in damaged):
+        if device is not None and device.pid is not None and any(name != "gamepad" for name, _ in replaced):
             self.supervisor.child(DEVICE).feed(Restart("the memory of its devices was overwritten"))
+
+    def _replace(self, key: tuple[str, int], reason: str) -> bool:
+        """Have the memory of one device or gamepad made anew; False if that is impossible now, and is tried at the next look."""
+        assert self._store is not None
+        try:
+            self._store.replace(key)
+        except DeviceBufferError as error:
+            self._log.debug("memory that team code has overwritten cannot be replaced yet", reason=error.message)
+            return False
+        name, number = key
+        self._log.error(
+            f"team code has overwritten the memory of a {name}: every mode and command is ended",
+            number=str(number),
+            reason=reason,
+        )
+        return True
 
     def _stop(self, exit_code: int, reason: str) -> None:
         self.exit_code = exit_code

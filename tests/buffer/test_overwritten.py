@@ -11,6 +11,7 @@ from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, LeaseTable, arena, lease, segment
 from rt.buffer.arena import Arena
 from rt.buffer.lease import SLOTS, Bar, Holder
+from rt.buffer.soundness import LOOKS, STUCK_AFTER, StuckLock
 from rt.errors import DeviceBufferError
 from rt.protocol.message import DevData, DevWrite, SubRes
 from rt.smartdevice.guard import SafetyGuard
@@ -162,6 +163,32 @@ def test_one_byte_of_the_roots_words_is_noticed(memory: Memory, name: str) -> No
     assert table.is_sound()
     segment.attach(f"{memory.arena.prefix}lease")[getattr(lease._Table, name).offset] ^= 0x10
     assert not table.is_sound()
+
+
+@pytest.mark.parametrize("value", [0, 1, 0xFF])
+def test_kind_of_the_directorys_lock_is_noticed(memory: Memory, value: int) -> None:
+    mapping = memory.arena.mapping
+    kind = arena._Directory.mutex.offset + 16
+    before = mapping[kind : kind + 4]
+    assert mapping.is_sound()
+    mapping[kind : kind + 4] = bytes([value]) * 4
+    assert not mapping.is_sound()
+    mapping[kind : kind + 4] = before
+    assert mapping.is_sound()
+
+
+def test_lock_of_the_directory_that_is_not_released_is_noticed(memory: Memory) -> None:
+    mapping = memory.arena.mapping
+    now = 5.0
+    lock = StuckLock(mapping.lock_state, lambda: now)
+    assert not lock.look()
+    mapping[arena._Directory.mutex.offset] = 77
+    for _ in range(LOOKS):
+        assert not lock.look()
+    now += STUCK_AFTER
+    assert lock.look()
+    mapping[arena._Directory.mutex.offset] = 0
+    assert not lock.look()
 
 
 def test_holders_do_not_make_the_table_unsound(memory: Memory) -> None:

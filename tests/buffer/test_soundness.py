@@ -2,9 +2,12 @@
 
 import ctypes
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.buffer.arena import Arena
 from rt.buffer.layout import Header
-from rt.buffer.soundness import LOOKS, STUCK_AFTER, Soundness
+from rt.buffer.soundness import LOOKS, STUCK_AFTER, Soundness, StuckLock
 
 UID = 12 << 72
 _LOCK = Header.mutex.offset
@@ -47,10 +50,10 @@ def poke(buffer: Any, offset: int, *values: int) -> None:
 
 def looked(soundness: Soundness, clock: Clock, seconds: float = 2 * STUCK_AFTER) -> str:
     """What looks over some time say."""
-    for _ in range(20):
+    for _ in range(LOOKS + 1):
         if damage := soundness.damage():
             return damage
-        clock.now += seconds / 20
+        clock.now += seconds / LOOKS
     return ""
 
 
@@ -135,6 +138,38 @@ def test_use_is_never_taken_for_damage(story: list[str]) -> None:
         buffer._lock.__exit__(None, None, None)
         depth -= 1
     assert looked(soundness, clock) == ""
+
+
+def test_lock_that_is_taken_again_and_again_is_not_stuck() -> None:
+    chance = random.Random(4)
+    clock = Clock()
+    lock = StuckLock(lambda: chance.choice([(7, 1, 7, 1, 0), (0, 0, 0, 0, 0)]), clock)
+    suspicions = 0
+    for _ in range(20_000):
+        assert not lock.look()
+        suspicions += lock.suspected
+        clock.now += 0.02
+    assert suspicions > 1000
+
+
+def test_buffer_that_another_thread_uses_without_a_pause_is_sound() -> None:
+    buffer, soundness, clock = make()
+    ended = threading.Event()
+
+    def use() -> None:
+        while not ended.is_set():
+            buffer.get("enc_pos")
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    try:
+        for _ in range(20 * LOOKS):
+            assert soundness.damage() == ""
+            clock.now += STUCK_AFTER / LOOKS
+            time.sleep(0.0005)
+    finally:
+        ended.set()
+        thread.join()
 
 
 def killed_with_the_lock(prefix: str) -> None:
