@@ -119,13 +119,15 @@ async def kill(leader: int | None = None) -> int:
     """
     await trio.lowlevel.checkpoint()
     killed: set[int] = set()
+    tried: dict[int, int] = {}
     for _ in range(_ROUNDS if _State.adopting or leader is not None else 0):
         found = await _scan()
         doomed = {pid: each.start for pid, each in found.items() if each.session == leader and not each.zombie}
         doomed.pop(leader or 0, None)
         doomed |= await _orphans(found, leader)
-        if not doomed:
+        if doomed.items() <= tried.items():  # the kernel does not let the rest end now, or it belongs to another user
             break
+        tried |= doomed
         killed |= await processes.kill(doomed)
     return len(killed)
 

@@ -106,6 +106,23 @@ def test_daemon_is_killed_whatever_it_left(depth: int) -> None:
     """)
 
 
+def test_orphan_that_cannot_be_killed_is_tried_once() -> None:
+    run("""
+        process, pid = await start(daemon())
+        await process.wait()
+        tried = []
+        kill, processes.kill = processes.kill, lambda doomed: refuse(doomed)
+        async def refuse(doomed):
+            await trio.lowlevel.checkpoint()
+            tried.append(set(doomed))
+            return set()
+        assert await orphans.kill() == 0
+        assert tried == [{pid}]
+        processes.kill = kill
+        assert await orphans.kill() == 1
+    """)
+
+
 def test_look_at_many_processes_lets_other_tasks_run() -> None:
     run("""
         turns = 0
