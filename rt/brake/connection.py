@@ -59,7 +59,8 @@ class Connection:
             How many descriptors were closed.
         """
         closed = 0
-        with socket.socket(fileno=os.dup(end.channel)) as channel:
+        channel = socket.socket(fileno=end.channel)  # no duplicate: there may be no descriptor left
+        try:
             while True:
                 try:
                     data, fds = receive(channel)
@@ -73,6 +74,8 @@ class Connection:
                     else:
                         os.close(fd)
                     closed += 1
+        finally:
+            channel.detach()
 
     def close(self) -> None:
         """Close all descriptors."""

@@ -115,7 +115,11 @@ class LogFile:
         _refuse_planted(self.path)
         _make_directory(self.path.parent)
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, FILE_MODE)
-        _refuse_planted(self.path)  # it may have been made just before it was opened
+        try:
+            _refuse_planted(self.path)  # it may have been made just before it was opened
+        except BaseException:
+            self._close()
+            raise
         _close_to_others(self._fd)
         info = os.fstat(self._fd)
         self._regular = stat.S_ISREG(info.st_mode)

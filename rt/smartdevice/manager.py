@@ -340,7 +340,7 @@ class SmartDeviceManager(DeviceHandler):
         """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""
         for name, number in self._buffers.existing():
             if self._buffers.catalog[name].device_id is not None:
-                with contextlib.suppress(DeviceBufferError):
+                with contextlib.suppress(DeviceBufferError, KeyError):  # what is damaged, and a name that no robot gave
                     buffer = self._buffers.get_or_open(number)
                     try:
                         buffer.valid = False

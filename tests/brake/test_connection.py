@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import socket
 import tty
 from collections.abc import Iterator
@@ -59,6 +60,19 @@ def test_line_that_a_dead_brake_did_not_read_is_free(connection: Connection, uns
         assert connection.discard(connection.brake, flush=flush) == 0
     finally:
         os.close(board)
+
+
+def test_channel_is_emptied_without_a_free_descriptor(connection: Connection) -> None:
+    for number in range(3):
+        send(connection.device, Message(Kind.ASK, number))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert connection.discard(connection.brake, flush=False) == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with socket.socket(fileno=os.dup(connection.brake.channel)) as channel, pytest.raises(BlockingIOError):
+        receive(channel)
 
 
 def test_line_of_a_device_process_that_lives_stays_locked_and_keeps_its_output(connection: Connection) -> None:

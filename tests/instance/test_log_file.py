@@ -125,6 +125,19 @@ def test_the_newest_lines_are_there_in_order_and_the_room_is_bounded(lines: list
         assert kept or not lines
 
 
+def test_file_that_is_planted_while_it_is_opened_gets_no_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = iter([None, 12345])
+    monkeypatch.setattr("rt.instance.logfile.planted_by", lambda _path: next(owners, None))
+    file = LogFile(path, 100, 3)
+    file.write([b"first"])
+    assert isinstance(file.error, PermissionError)
+    assert path.read_bytes() == b""
+    monkeypatch.setattr("rt.instance.logfile.planted_by", lambda _path: 12345)
+    file.write([b"second"])
+    assert path.read_bytes() == b""
+    file.close()
+
+
 def test_a_line_longer_than_a_file_has_a_file_of_its_own(path: Path) -> None:
     file = LogFile(path, 100, 3)
     assert file.write([b"a", b"x" * 500, b"b"]) == 3

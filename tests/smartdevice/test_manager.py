@@ -11,7 +11,7 @@ import structlog
 import trio
 import trio.testing
 from structlog.testing import capture_logs
-from support.device_robot import Board, Robot, make_board
+from support.device_robot import Board, Robot, make_board, open_robot
 from support.stranger import UID, require_another_user, run_stranger
 
 from rt.buffer import segment
@@ -407,3 +407,10 @@ async def test_a_full_shared_memory_is_the_error_of_one_device(
         await robot.plug(make_board("limit-switch"), "second line")
         await until(lambda: any("no room for the buffer" in event["event"] for event in events))
     assert list(robot.manager.devices) == [first.device.uid]
+
+
+@pytest.mark.parametrize("name", ["limit-switch@99999999999999999999999999", "polar-bear@0", "limit-switch@7"])
+async def test_name_that_no_robot_gave_does_not_end_the_device_process(prefix: str, name: str) -> None:
+    segment.create(f"{prefix}{name}", 64, lambda _memory: None)
+    async with open_robot(prefix) as robot:
+        assert not any(each.valid for each in robot.buffers.devices().values())
