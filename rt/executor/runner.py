@@ -158,7 +158,7 @@ class ModeRunner:
         scope.cancel(self._reason)
 
     def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
-        """Stop what the team's code moves because one of its threads has ended with an error, and report that."""
+        """Stop what the team's code moves because one of its threads has ended with an error or has exited, and report that."""
         self._keeper.restart()
         error = failure.exc_value or failure.exc_type()
         self._reporter.report(error, "a thread" if failure.thread is None else f"thread {failure.thread.name}")

@@ -70,7 +70,9 @@ async def test_the_kernel_kills_the_group_of_a_dead_parent(who: str, state: str)
         assert parent.stdout is not None
         with trio.fail_after(20):
             await trio.lowlevel.wait_readable(parent.stdout)
-            said = sorted(parent.stdout.readline().split() for _ in range(2))  # the parent's line and its child's, in any order
+            said = sorted(
+                parent.stdout.readline().split() for _ in range(2)
+            )  # the parent's line and its child's, in any order
             assert said[1] == [b"armed"]
             child, grandchild = map(int, said[0])
             try:

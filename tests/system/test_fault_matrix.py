@@ -210,7 +210,7 @@ async def test_a_robot_outlives_a_fault_of_all_its_devices(
         bad, connects = watch.total("bad_frames") - bad, watch.total("connects") - connects
         async with emulated(robot, line):
             recovery = await watch.all_live(RECOVERY)
-            assert await robot.call("mode") == "teleop"
+            assert await robot.call("mode") == "teleop", robot.log[-30:]
             await settled(robot, watch, before)
         writes = watch.total("writes_sent") - writes
     outages = watch.outages or [0.0]
