@@ -37,8 +37,7 @@ test-parts: check build test-others
 [private]
 test-rest: test-binary (test-user user_part)
 
-# A robot waits about as long as it computes
-workers := env("TEST_WORKERS", "5")
+workers := env("TEST_WORKERS", "4")
 
 # What has failed next to other tests runs once more alone: a fault of rt is there again, a machine that was too busy is not
 pytest := "python -m pytest --numprocesses " + workers + " --dist worksteal"
@@ -67,7 +66,7 @@ test-booted *arguments:
 # The tests that start whole robots, against dist/rt: the first case of each, or all with SYSTEM_CASES=all
 [group("test")]
 test-binary *arguments:
-    export RT_BINARY="$PWD/dist/rt"; {{ pytest }} tests/system {{ arguments }} || {{ alone }} tests/system {{ arguments }}
+    export RT_BINARY="$PWD/dist/rt"; {{ pytest }} --numprocesses 5 tests/system {{ arguments }} || {{ alone }} tests/system {{ arguments }}
 
 # Each kind of fault on 16 devices of a robot that drives, so many seconds long, and two minutes of noise at its ports, with figures
 [group("test")]

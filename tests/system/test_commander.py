@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 from typing import Any
 
 import pytest
@@ -12,11 +11,13 @@ from support.board import Board
 from support.driving import (
     DRIVE,
     WHILE,
+    comes_to_rest,
     commanding,
     driving,
     family,
     idle,
     message,
+    rested,
     stays_still,
     with_motor,
 )
@@ -60,10 +61,9 @@ def autonomous_setup():
     Actions.run(act)
 """,
     )
-    stopped = await board.stops()
     await robot.said("mode ended", mode="auto")
     assert await robot.call("mode") == "idle"
-    await stays_still(board, stopped)
+    await comes_to_rest(robot, board)
     nursery.cancel_scope.cancel()
 
 
@@ -114,10 +114,9 @@ async def test_a_mode_without_a_function_that_runs_ends_and_its_motors_stop(
     board = await with_motor(robot, program)
     await robot.call(method, *arguments)
     await board.settles(lambda: bool(board.pulses))
-    stopped = await board.stops()
     await robot.said("mode ended")
     assert await robot.call("mode") == "idle"
-    await stays_still(board, stopped)
+    await comes_to_rest(robot, board)
     nursery.cancel_scope.cancel()
 
 
@@ -212,8 +211,7 @@ async def test_what_ends_with_an_error_stops_what_it_moved(robot: Robot, nursery
     board = await with_motor(robot, f"import sys, threading, time\nEND = time.monotonic() + 0.5\n{program}")
     await robot.call(method, *arguments)
     await board.settles(lambda: bool(board.pulses))
-    stopped = await board.stops()
-    await stays_still(board, stopped)
+    await comes_to_rest(robot, board)
     if "exit" not in code:
         entry = await robot.said("ZeroDivisionError" if "1 / 0" in program else "ValueError: drive")
         assert entry["file"].endswith("studentcode.py")
@@ -295,9 +293,8 @@ def autonomous_setup():
 """
         + ("" if main == "setup alone" else "def autonomous_main():\n    pass\n"),
     )
-    stopped = await board.stops()
     await robot.said("mode ended", mode="auto")
-    await stays_still(board, stopped)
+    await comes_to_rest(robot, board)
     nursery.cancel_scope.cancel()
 
 
@@ -409,11 +406,6 @@ async def test_code_that_is_cut_off_again_and_again_comes_to_rest(
         await stays_still(board, stopped)
     assert len(board.pulses) <= CUTOFFS + 1
     nursery.cancel_scope.cancel()
-
-
-def rested(board: Board) -> bool:
-    """Whether the motor has not moved for as long as motors are watched."""
-    return not board.moving and board.moved_since(time.monotonic() - WHILE) == 0.0
 
 
 def on_trial(robot: Robot) -> bool:
@@ -725,9 +717,8 @@ def hang():
 """
     board = await driving(robot, hang + HANGS[trick].replace("DRIVE", DRIVE))
     await robot.said_one_of("does not return", "something kept it from running")
-    stopped = await board.stops()
+    await comes_to_rest(robot, board)
     assert await robot.call("mode") in {"auto", "idle"}
-    await stays_still(board, stopped)
     await robot.call("idle")
     nursery.cancel_scope.cancel()
 
