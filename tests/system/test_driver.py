@@ -183,7 +183,8 @@ async def test_what_is_no_update_of_the_driver_is_silence(robot: Robot, silence:
         }[silence]
         if datagram is not None:
             nursery.start_soon((other if silence == "refused ones" else station).repeat, datagram)
-        await robot.said("driver silent")
+        # On a busy machine another station may take control in the moment in which the silence is noted.
+        await robot.said_one_of("driver silent", "gamepad reads neutral")
         stopped = await board.stops()
         await trio.sleep(1.0)
         assert board.moved_since(stopped) == 0.0
