@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
@@ -61,6 +61,29 @@ async def until(condition: Callable[[], object]) -> None:
     with trio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what another process shows
             await trio.sleep(0.005)
+
+
+def brakes(robot: Robot) -> int:
+    """How many brakes were ready so far."""
+    return sum(entry["event"] == "child is ready" and entry["child"] == "brake" for entry in robot.log)
+
+
+async def while_no_brake_is_ready(robot: Robot, check: Callable[[], Awaitable[None]]) -> None:
+    """Check something while a robot has no brake; again if one was ready for a moment before it was killed, on a busy machine."""
+    for _ in range(TRIES):
+        before = brakes(robot)
+        try:
+            await check()
+        except (AssertionError, pytest.fail.Exception):
+            await robot.call("idle")
+            if brakes(robot) == before:
+                raise
+            with trio.fail_after(PATIENCE):
+                while "nothing may move" not in (await robot.command("doctor", "--only", "brake")).stdout:
+                    pass
+        else:
+            return
+    raise AssertionError("a brake was ready again and again")
 
 
 def _is_another(robot: Robot, killed: int) -> bool:
@@ -124,21 +147,34 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
             began = time.monotonic_ns()
             await board.still()
             moved = (board.changes[-1][0] - began) / 1e9
-            ready = len([each for each in robot.log if each["event"] == "child is ready" and each["child"] == "brake"])
-            assert ready > 1 or moved <= GRACE + SLACK + starvation.longest
+            assert brakes(robot) > 1 or moved <= GRACE + SLACK + starvation.longest
             assert await robot.call("mode") == "idle"
             reason = (await robot.said("every mode and command is ended"))["reason"]
-            for method in ("auto", "teleop"):
+
+            async def refused(method: str) -> None:
                 with pytest.raises(RemoteCallError, match="the brake, which disables devices when a process ends"):
                     await robot.call(method)
-            written = await robot.command("write", "motor", "duty_cycle=0.5")
-            assert written.returncode != 0
-            assert "its brake" in written.stderr
-            assert (await brake_status(robot))["status"].partition("(")[0] == reason.partition("(")[0]  # type: ignore[attr-defined]
-            doctor = await robot.command("doctor", "--only", "brake")
-            assert "nothing may move" in doctor.stdout
-            assert doctor.returncode != 0
-            assert not board.moved_at(time.monotonic_ns())
+
+            async def write_refused() -> None:
+                written = await robot.command("write", "motor", "duty_cycle=0.5")
+                assert written.returncode != 0
+                assert "its brake" in written.stderr
+
+            async def shown() -> None:
+                status = str((await brake_status(robot))["status"])
+                assert status.partition("(")[0] == reason.partition("(")[0]
+                doctor = await robot.command("doctor", "--only", "brake")
+                assert "nothing may move" in doctor.stdout
+                assert doctor.returncode != 0
+                assert not board.moved_at(time.monotonic_ns())
+
+            for check in (
+                functools.partial(refused, "auto"),
+                functools.partial(refused, "teleop"),
+                write_refused,
+                shown,
+            ):
+                await while_no_brake_is_ready(robot, check)
         await robot.said("devices may move again")
         assert is_watching(str((await brake_status(robot))["status"]))
         doctor = await robot.command("doctor", "--only", "brake")
