@@ -84,6 +84,7 @@ class Application(TaskOwner):
         self._shm_prefix = shm_prefix
         self._clients = 0
         self._serves = False
+        self._router: Router | None = None
 
     @classmethod
     def of_child(cls, settings: ChildSettings) -> Self:
@@ -145,7 +146,7 @@ class Application(TaskOwner):
         Raises:
             InstanceBusyError: Somebody else holds one of its addresses.
         """
-        router = Router(self.config.router_frontend, self.config.router_backend, gate=self.gate)
+        router = self._router = Router(self.config.router_frontend, self.config.router_backend, gate=self.gate)
         await self.nursery.start(router.run)
         return router
 
@@ -187,10 +188,15 @@ class Application(TaskOwner):
             raise RuntimeError(f"{self.name}-service is there already; give another service a node of its own")
         self._serves = True
         try:
-            return await self._serve(handler, nodes.service_node(self.config, f"{self.name}-service"), logger)
+            return await self._serve(handler, self.make_service_node(f"{self.name}-service"), logger)
         except BaseException:
             self._serves = False  # it is not there: it may be asked for again
             raise
+
+    def make_service_node(self, name: str) -> Node:
+        """Where calls of a service come in. Where the router is an application's own, no other process can take the name."""
+        identity = name if self._router is None else self._router.reserve(name)
+        return nodes.service_node(self.config, identity)
 
     async def make_control_service(self, handler: Handler) -> Service:
         """A service that receives gamepads from the driver's station.

@@ -17,7 +17,7 @@ def client_node(config: Config, identity: str) -> SocketNode:
     return SocketNode(zmq.DEALER, identity, connections=connections, options=config.client_option)
 
 
-def service_node(config: Config, identity: str) -> SocketNode:
+def service_node(config: Config, identity: str | bytes) -> SocketNode:
     """A DEALER that is connected to the router's backend."""
     connections = [get_connection(config.router_backend)]
     return SocketNode(zmq.DEALER, identity, connections=connections, options=config.service_option)

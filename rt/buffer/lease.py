@@ -323,7 +323,7 @@ class LeaseTable:
 
     def is_sound(self) -> bool:
         """Whether the table holds what the root wrote; False if another process has overwritten it. Only the root asks."""
-        return self._magic == _MAGIC and self._shown.read() == self._written
+        return self._magic == _MAGIC and self._shown.read() == self._orders.read() == self._written
 
     @property
     def held(self) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from rt import log
-from rt.app import Application, nodes
+from rt.app import Application
 from rt.brake import watch
 from rt.brake.connection import Connection
 from rt.brake.heartbeat import Heartbeat
@@ -134,6 +134,7 @@ class Root:
         self._gate = gate
         self._store: BufferStore | None = None
         self._verified_at = -math.inf
+        self._runs_mode = False
         self._arena_lock = StuckLock(self._arena.mapping.lock_state)
         self.exit_code = 0
         self._ready = False
@@ -151,6 +152,7 @@ class Root:
             on_estop=functools.partial(self._stop, EmergencyStopException.EXIT_CODE, "emergency stop"),
             time_limit=config.time_limit,
             insecure=config.insecure and bool(opened(config)),
+            on_mode=self._bar_visitors_of_mode,
         )
         self._log = log.get_logger()
         self._children: dict[str, ChildStatus] = {}
@@ -210,10 +212,17 @@ class Root:
 
     def _bar_without_brake(self) -> None:
         """Bar every slot while no brake is ready, and let leases begin again when one is."""
-        refusal = self._refusal()
-        self._dispatcher.brake_changed(refusal)
+        self._dispatcher.brake_changed(self._refusal())
+        self._bar_visitors()
+
+    def _bar_visitors_of_mode(self, running: bool) -> None:
+        """Let no command such as `rt write` move devices while the process of a mode lives: both would move them to and fro."""
+        self._runs_mode = running
+        self._bar_visitors()
+
+    def _bar_visitors(self) -> None:
         if self._desk is not None:
-            self._desk.bar(Bar.NONE if refusal is None else Bar.BRAKE)
+            self._desk.bar(Bar.BRAKE if self._refusal() is not None else Bar.MODE if self._runs_mode else Bar.NONE)
 
     def _discard_unread(self, status: ChildStatus) -> None:
         """Discard what the brake or the device process did not read before it ended: a descriptor in it keeps a line locked."""
@@ -426,7 +435,7 @@ class Root:
                     driving=driving,
                 )
                 await app.nursery.start(self._dispatcher.run)
-                await app.make_service(self._dispatcher, nodes.service_node(self._config, "executor-service"))
+                await app.make_service(self._dispatcher, app.make_service_node("executor-service"))
                 yield app
 
     @contextlib.contextmanager

@@ -35,6 +35,8 @@ RENEW_INTERVAL: Final = 0.02
 """Time between two renewals of the lease (s)."""
 SEND_TIMEOUT: Final = 2.0
 """How long the device process may take to send the values, and to disable the device in the end (s)."""
+MODE_END_LIMIT: Final = 2.0
+"""How long the process of a mode that is over may take to end (s)."""
 UNBRAKED: Final = (
     "the robot lets nothing move, because its brake, which disables devices when a process ends, is not ready:"
     " wait until `rt call status` shows it as ready, or see `rt logs`"
@@ -206,9 +208,15 @@ class _Driver:
         """
         await check()
         disables = self._device.buffer.counters.disables
-        if not self._lease.begin():
+        begun = False
+        with trio.move_on_after(MODE_END_LIMIT):
+            while not (begun := self._lease.begin()) and self._lease.bar is Bar.MODE:  # noqa: ASYNC110 - a bar rings no bell
+                await trio.sleep(_PAUSE)
+        if not begun:
             if self._lease.bar is Bar.BRAKE:
                 raise DeviceError(UNBRAKED)
+            if self._lease.bar is Bar.MODE:
+                raise DeviceError(_ENDED[Bar.MODE])
             why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
             raise DeviceError(f"the robot was stopped {why}: nothing moves until it is started again")
         self._doorbell.ring()

@@ -16,8 +16,7 @@ import trio
 
 from rt import log
 from rt.buffer import Doorbell, LeaseTable
-from rt.buffer.bells import FIRST_VISITOR_SEAT
-from rt.buffer.lease import SLOTS, Bar
+from rt.buffer.lease import Bar
 from rt.errors import DeviceError, ExecutionError, RemoteProtocolError
 from rt.executor import commands
 from rt.executor.commands import Mode, Requests, RequestSpec
@@ -45,7 +44,7 @@ STILL_LIMIT: Final = 0.5
 """How long the devices may take to be told to stop (s)."""
 _STILL_PAUSE: Final = 0.002
 HANDOVER_LIMIT: Final = 0.2
-"""How long the next mode waits for the process of the last one to end (s); that one cannot move devices any more."""
+"""How long the process of a mode may take to end when the next mode is to begin (s); then it is killed."""
 
 
 class _Session:
@@ -157,6 +156,7 @@ class Dispatcher(Handler):
         on_estop: Callable[[], None],
         time_limit: Callable[[str], float | None],
         insecure: bool,
+        on_mode: Callable[[bool], None] = lambda _running: None,
     ) -> None:
         self._pool = pool
         self._leases = leases
@@ -166,6 +166,8 @@ class Dispatcher(Handler):
         self._on_estop = on_estop
         self._time_limit = time_limit
         self._is_insecure = insecure
+        self._on_mode = on_mode
+        self._living: set[_Session] = set()
         self.driver: Driver | None = None
         self._changing = trio.Lock()
         self._begins: set[trio.CancelScope] = set()
@@ -377,7 +379,8 @@ class Dispatcher(Handler):
             session.require()
             self._require_brake()
             self._session = session
-            self._end_visitors()
+            self._living.add(session)
+            self._on_mode(True)
             self._hint = self.driver.begin() if self.driver is not None and self._driven_by_gamepad(mode) else None
             self._permit(session)
             self._log.info("mode began", mode=mode.name.lower(), code=session.path)
@@ -409,6 +412,11 @@ class Dispatcher(Handler):
             # If it has crashed, that is what its supervisor is to see.
             await self._pool.ended(session.process, within=EXIT_LIMIT)
             self._close(session, "it has closed its channel")
+            # Until then team code may take part as a visitor does.
+            await self._pool.gone(session.process)
+            self._living.discard(session)
+            if not self._living:
+                self._on_mode(False)
 
     def _permit(self, session: _Session) -> None:
         """Let a mode move devices, unless its driver is silent."""
@@ -431,12 +439,6 @@ class Dispatcher(Handler):
             self._leases.bar(seat, self._rest)
         self._doorbell.ring()
 
-    def _end_visitors(self) -> None:
-        """End the leases of commands such as `rt write`: a device that a mode and a command write would move to and fro."""
-        for seat in range(FIRST_VISITOR_SEAT, SLOTS):
-            self._leases.revoke_slot(seat, Bar.MODE)
-        self._doorbell.ring()
-
     def _leave(self, session: _Session) -> None:
         """Let a mode move nothing any more; idempotent."""
         if self._session is session:
@@ -457,7 +459,13 @@ class Dispatcher(Handler):
         session = self._session
         if session is not None:
             self._close(session, reason)
-        await _gone(session, within=within)
+            with trio.CancelScope(shield=True):
+                with trio.move_on_after(within):
+                    await self._pool.gone(session.process)
+                    return
+                self._pool.kill(session.process)
+                with trio.move_on_after(END_LIMIT):
+                    await self._pool.gone(session.process)
 
 
 async def _gone(session: _Session | None, *, within: float) -> None:

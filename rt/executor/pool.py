@@ -4,7 +4,9 @@ A process runs one mode. When that is over, the process is ended and another is 
 the other one is busy, so an idle robot has one executor process.
 """
 
+import contextlib
 import os
+import signal
 from typing import Final, NamedTuple
 
 import trio
@@ -93,6 +95,19 @@ class ExecutorPool:
         if assignment.pid is not None and _has_exited(assignment.pid):
             with trio.move_on_after(SEEN_LIMIT):
                 await self._seen_to_end(assignment)
+
+    async def gone(self, assignment: Assignment) -> None:
+        """Wait until the supervisor has seen the end of a process that was recycled."""
+        child, pid = assignment
+        while pid is not None and child.status.pid == pid:
+            await self._news.wait()
+
+    def kill(self, assignment: Assignment) -> None:
+        """Kill a process that was recycled and has not ended yet."""
+        child, pid = assignment
+        if pid is not None and child.status.pid == pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     async def _seen_to_end(self, assignment: Assignment) -> None:
         child, pid = assignment

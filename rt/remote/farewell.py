@@ -9,6 +9,7 @@ import contextlib
 import errno
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import trio
 import zmq
@@ -44,6 +45,7 @@ class Farewell:
         counters: Those of the router.
         logger: Where events go.
         stations: The connections with a key, each with a socket of its own.
+        public: The names by which others know peers that connect with a secret identity.
 
     Attributes:
         on_gone: Called with the name of each peer that has gone, or is about to come back.
@@ -58,6 +60,7 @@ class Farewell:
         logger: log.Logger,
         *,
         stations: StationSide | None = None,
+        public: Mapping[bytes, bytes] = MappingProxyType({}),
     ) -> None:
         self.on_gone: Callable[[bytes], None] = lambda _: None
         self._back = back
@@ -65,6 +68,7 @@ class Farewell:
         self._counters = counters
         self._log = logger
         self._stations = stations
+        self._public = public
         self._departures = {side: Departures(self._tell_takeover) for side in (front, back)}
         self._events = {side: side.monitor(CONNECTIONS) for side in (front, back)}
         # The connection that an announcement came over; -1 for stations and within this process.
@@ -153,19 +157,24 @@ class Farewell:
 
     def _tell(self, gone: Sequence[bytes], peers: Iterable[bytes], side: Socket | StationSide) -> None:
         for first in range(0, len(gone), GONE_MAX):
-            payload = rpc.encode(rpc.Notification(rpc.GONE, list(gone[first : first + GONE_MAX])))
+            names = [self._public.get(each, each) for each in gone[first : first + GONE_MAX]]
+            payload = rpc.encode(rpc.Notification(rpc.GONE, names))
             for peer in peers:
                 if self._understands(peer) and not offer(side, (peer, b"", payload)):
                     self._counters.dropped += 1
-                    self._log.debug("a peer was not told who has gone", peer=peer.decode(errors="backslashreplace"))
+                    self._log.debug("a peer was not told who has gone", peer=self._name(peer))
 
     def _tell_takeover(self, identity: bytes) -> None:
         """Say that a name has a newer connection: libzmq never hands on what comes over the older one, nor tells its end."""
         self._counters.takeovers += 1
         if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
             self._said_at = trio.current_time()
-            name = identity.decode(errors="backslashreplace")
-            self._log.warning("a name was connected twice: only its newest connection is served", name=name)
+            self._log.warning(
+                "a name was connected twice: only its newest connection is served", name=self._name(identity)
+            )
+
+    def _name(self, identity: bytes) -> str:
+        return self._public.get(identity, identity).decode(errors="backslashreplace")
 
 
 def offer(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:

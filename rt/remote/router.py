@@ -8,6 +8,8 @@ sends or fails to read stops it for the others.
 
 import contextlib
 import errno
+import math
+import os
 from collections.abc import Callable, Iterable
 
 import trio
@@ -33,6 +35,12 @@ KNOWN_MAX = 256
 
 OWN_SERVICES = frozenset({b"broker-service", b"device-service", b"executor-service"})
 """Services of rt's own processes, which are there, or will be, in every robot."""
+
+_RESERVED = b"\x01"
+"""What the identities of reserved names begin with, see `Router.reserve`."""
+
+COMPLAINT_INTERVAL = 1.0
+"""Least time between two log events about reserved names, in s."""
 
 NAME_MAX = 255
 """The longest name of a peer in ZMQ, in bytes."""
@@ -89,12 +97,26 @@ class Router:
         self._context = context
         self._gate = gate
         self._log = logger or log.get_logger()
+        self._reserved: dict[bytes, bytes] = {}
+        self._public: dict[bytes, bytes] = {}
+        self._complained_at = -math.inf
         self._services: dict[bytes, None] = {}
         self._ended: dict[bytes, None] = {}
         self._quota = Quota()
         self._quota_of_station = Quota(STATION)
         self._farewell: Farewell | None = None
         self._targets: tuple[StationSide | Socket, ...] = ()
+
+    def reserve(self, service: str) -> bytes:
+        """Reserve the name of a service of this process, and return the identity with which that service connects.
+
+        Nothing else can answer under the name: processes of the robot's user may connect to the backend, and team code is one. The
+        identity is a secret of this process.
+        """
+        name = service.encode()
+        identity = self._reserved[name] = _RESERVED + os.urandom(16).hex().encode()
+        self._public[identity] = name
+        return identity
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Route until cancelled; started when every address is bound, `frontends` and `backends` being the real ones then.
@@ -110,7 +132,7 @@ class Router:
         ):
             stations = StationSide(_CONNECTION_OPTIONS, context=self._context)
             farewell = self._farewell = Farewell(
-                front, back, self._services, self.counters, self._log, stations=stations
+                front, back, self._services, self.counters, self._log, stations=stations, public=self._public
             )
             farewell.on_gone = self._quota.forget
             stations.on_gone = lambda name: farewell.take_leave([name])
@@ -151,6 +173,9 @@ class Router:
             self.counters.malformed += 1
             return None
         sender, recipient, payload = frames
+        if source is back and sender in self._reserved:
+            self._complain(sender)
+            return None
         if (not payload or not recipient) and (wanted := rpc.understood(payload)) is not None:
             if self._farewell is not None and rpc.GONE in wanted:
                 self._farewell.announce(source, sender)
@@ -160,21 +185,38 @@ class Router:
         if refusal or (flood := self._flooded(sender, recipient, is_service=source is back)):
             self._answer(frames, source, lambda name: refusal or _FLOODED.format(name, flood))
             return None if refusal else sender
+        return sender if self._deliver(frames, source, back) else None
+
+    def _deliver(self, frames: list[bytes], source: Socket | StationSide, back: Socket) -> bool:
+        """Hand a message to its recipient; False if there is none or it does not keep up, which the sender of a request is told."""
+        sender, recipient, payload = frames
         for target in (back,) if recipient.endswith(SERVICE) else self._targets:
             try:
-                target.send_nowait((recipient, sender, payload))
+                name = self._public.get(sender, sender)
+                target.send_nowait((self._reserved.get(recipient, recipient), name, payload))
             except trio.WouldBlock:
                 self._answer(frames, source, lambda name: f"{name} does not keep up with its messages")
-                return None
+                return False
             except zmq.ZMQError as error:
                 if error.errno != errno.EHOSTUNREACH:
                     raise
             else:
                 self.counters.routed += 1
-                return sender
+                return True
         self._note_absence(recipient)
         self._answer(frames, source, lambda name: self._absent(recipient, name))
-        return None
+        return False
+
+    def _complain(self, name: bytes) -> None:
+        """Log that a program uses a reserved name; what it sends is dropped."""
+        self.counters.malformed += 1
+        now = trio.current_time()
+        if now - self._complained_at >= COMPLAINT_INTERVAL:
+            self._complained_at = now
+            self._log.warning(
+                "a program takes the name of a service of the robot: it gets no call, and what it sends is dropped",
+                name=_text(name),
+            )
 
     def _flooded(self, sender: bytes, recipient: bytes, *, is_service: bool) -> str:
         """What keeps a peer from sending one more message to a service; empty if it may. An answer makes room for its recipient."""
@@ -203,7 +245,7 @@ class Router:
         """What to say of a service that is not connected; a service of rt itself is never taken for a mistyped other one."""
         if service in OWN_SERVICES or service in self._ended:
             return f"{name} is not connected: it is starting or has ended; try again in a moment, `rt logs` says why"
-        return unknown("service", name, map(_text, self._services))
+        return unknown("service", name, [_text(self._public.get(each, each)) for each in self._services])
 
     def _greet(self, sender: bytes, source: Socket | StationSide, back: Socket) -> None:
         """Answer a hello with a hello: now the peer knows that messages reach it."""

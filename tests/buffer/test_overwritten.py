@@ -191,6 +191,18 @@ def test_lock_of_the_directory_that_is_not_released_is_noticed(memory: Memory) -
     assert not lock.look()
 
 
+def test_overwritten_orders_are_noticed(memory: Memory) -> None:
+    orders = bytearray(lease.ORDERS_SIZE)
+    with LeaseTable.open(memory.arena.prefix, orders=memoryview(orders)) as table:
+        table.bar_all(Bar.IDLE)
+        for index in range(SLOTS):
+            table.end_visit(index)
+        table.beat()
+        assert table.is_sound()
+        orders[lease._Orders.bars.offset] = 0
+        assert not table.is_sound()
+
+
 def test_holders_do_not_make_the_table_unsound(memory: Memory) -> None:
     for index in range(SLOTS):
         slot = memory.table.slot(index)

@@ -31,6 +31,7 @@ class Process:
         self.channel: Any = trio.socket.from_stdlib_socket(ours)
         self._theirs = trio.socket.from_stdlib_socket(theirs)
         self.ended: list[str] = []
+        self.is_stubborn = self.is_gone = self.killed = False
 
     async def hears(self, kind: type[Any]) -> Any:
         with trio.fail_after(PATIENCE):
@@ -68,11 +69,19 @@ class Pool:
         assert within > 0
         await trio.lowlevel.checkpoint()
 
+    async def gone(self, process: Any) -> None:
+        while not process.child.is_gone:  # noqa: ASYNC110 - the test sets it
+            await trio.sleep(0.001)
+
+    def kill(self, process: Any) -> None:
+        process.child.killed = process.child.is_gone = True
+
     def recycle(self, process: Any, reason: str) -> None:
         child = process.child
         if not child.ended:
             child.end()
         child.ended.append(reason)
+        child.is_gone = child.is_gone or not child.is_stubborn
 
 
 class Driver:
@@ -103,6 +112,7 @@ class Stage:
         self.nursery = nursery
         self.processes = [Process("executor"), Process("standby"), Process("executor")]
         self.stops: list[bool] = []
+        self.noted: list[tuple[bool, bool]] = []
         self.driver = Driver()
         self.moving = False
         self.pool = Pool(*self.processes)
@@ -115,8 +125,15 @@ class Stage:
             on_estop=lambda: self.stops.append(bool(leases.fresh())),
             time_limit={"lift": 0.5, "teleop_main": 0.05}.get,
             insecure=insecure,
+            on_mode=self.note_mode,
         )
         self.dispatcher.driver = self.driver
+
+    def note_mode(self, running: bool) -> None:
+        """Bar the slots of visitors as the root does, and note whether a mode could move devices just then."""
+        self.noted.append((running, bool(self.leases.fresh())))
+        for seat in range(FIRST_VISITOR_SEAT, SLOTS):
+            self.leases.bar(seat, Bar.MODE if running else Bar.IDLE)
 
     def drive(self, *, live: bool) -> None:
         self.driver.is_live = live
@@ -376,6 +393,31 @@ async def test_a_mode_that_begins_ends_the_leases_of_commands(prefix: str) -> No
         await stage.begin()
         assert not any(visitor.renew() for visitor in visitors)
         assert {visitor.cause for visitor in visitors} == {Bar.MODE}
+
+
+async def test_no_visitor_moves_devices_until_the_process_of_the_mode_is_gone(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        stage.processes[0].is_stubborn = True
+        process = await stage.begin()
+        assert stage.noted == [(True, False)], "before the mode may move devices"
+        await stage.dispatcher.idle()
+        assert process.ended
+        assert len(stage.noted) == 1
+        process.is_gone = True
+        with trio.fail_after(PATIENCE):
+            while len(stage.noted) == 1:  # noqa: ASYNC110 - the callback wakes no task
+                await trio.sleep(0.001)
+        assert stage.noted[1:] == [(False, False)]
+
+
+async def test_process_that_outlives_its_mode_is_killed_before_the_next_one_may_move_devices(prefix: str) -> None:
+    async with open_stage(prefix) as stage:
+        stage.processes[0].is_stubborn = True
+        first = await stage.begin()
+        await stage.begin("teleop", 1)
+        assert first.killed
+        assert stage.noted[-1][0], "no visitor may move devices beside the second mode"
+        assert stage.drives(STANDBY_SEAT) or stage.drives(EXECUTOR_SEAT)
 
 
 async def test_a_mode_ends_for_want_of_a_brake(prefix: str) -> None:

@@ -118,6 +118,20 @@ async def test_each_mode_gets_a_process_that_has_run_no_other() -> None:
         assert len(set(used)) == len(used)
 
 
+async def test_process_that_does_not_end_with_its_mode_is_killed_and_replaced() -> None:
+    async with open_pool(executor=ENDS_WHEN_TOLD) as pool:
+        mode = await pool.begin()
+        pool.recycle(mode, "idle")
+        with trio.move_on_after(0.1) as waited:
+            await pool.gone(mode)
+        assert waited.cancelled_caught
+        pool.kill(mode)
+        await pool.gone(mode)
+        assert pool.executor.status.pid != mode.pid
+        await pool.executor.until(lambda status: status.ready and status.pid != mode.pid)
+        pool.kill(mode)  # another process has its place
+
+
 async def test_mode_that_begins_while_the_standby_is_being_stopped_gets_a_standby() -> None:
     async with open_pool(standby=ENDS_WHEN_TOLD) as pool:
         first = await pool.begin()

@@ -5,6 +5,7 @@ import os
 import random
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -288,3 +289,54 @@ async def test_an_address_in_use_is_said_with_its_remedy(tmp_path: Path) -> None
     async with routing("tcp://127.0.0.1:*", backend=f"ipc://{tmp_path}/b") as (router, _):
         with pytest.raises(InstanceBusyError, match=f"{router.frontends[0]} is in use"):
             await Router(router.frontends, [f"ipc://{tmp_path}/b2"]).run()
+
+
+async def test_reserved_name_cannot_be_taken(tmp_path: Path) -> None:
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        identity = router.reserve("echo-service")
+        service = Service(SocketNode(zmq.DEALER, identity, connections=router.backends), Echo())
+        await nursery.start(service.run)
+        async with Client(SocketNode(zmq.DEALER, "a-client", connections=router.frontends)) as client:
+            assert await client.call.echo("before", address="echo-service") == "before"
+            with (
+                structlog.testing.capture_logs() as events,
+                Socket(zmq.DEALER, options={zmq.ROUTING_ID: b"echo-service"}) as thief,
+            ):
+                thief.connect(router.backends[0])
+                for frames in ([b"", b""], [b"a-client", rpc.encode(rpc.Response(1, None, "forged"))]):
+                    await thief.send(frames)
+                while router.counters.malformed < 2:  # noqa: ASYNC110 - counters ring no bell
+                    await trio.sleep(0.005)
+                for number in range(20):
+                    assert await client.call.echo(number, address="echo-service") == number
+                assert not thief.has_message()
+            assert [event["name"] for event in events if "takes the name" in event["event"]] == ["echo-service"]
+            assert not any(identity.decode() in str(event) for event in events)
+            assert await client.call.echo("after", address="echo-service") == "after"
+            with pytest.raises(RemoteCallError) as info:
+                await client.call.echo(1, address="ecko-service")
+            assert "did you mean echo-service" in str(info.value)
+            assert "\\x01" not in str(info.value)
+
+
+async def test_service_hears_of_a_caller_that_has_gone_under_a_reserved_name_too(tmp_path: Path) -> None:
+    async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        started = trio.Event()
+        ended = trio.Event()
+
+        class Waits(Handler):
+            @route
+            async def wait(self) -> None:
+                started.set()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    ended.set()
+
+        identity = router.reserve("waits-service")
+        await nursery.start(Service(SocketNode(zmq.DEALER, identity, connections=router.backends), Waits()).run)
+        async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client, trio.open_nursery() as calls:
+            calls.start_soon(partial(client.call.wait, address="waits-service"))
+            await started.wait()
+            calls.cancel_scope.cancel()
+        await ended.wait()

@@ -259,3 +259,90 @@ async def test_team_code_that_forges_the_roots_words_does_not_drive_on(
     await robot.wait()
     await robot.until_gone()
     nursery.cancel_scope.cancel()
+
+
+TAKES = """
+import gc, os, signal, threading
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os._exit = lambda code: None
+mains = 0
+
+def autonomous_main():
+    global mains
+    Robot.write(UID, "duty_cycle", 0.5)
+    mains += 1
+    if mains == 5:
+        threading.Thread(target=take, daemon=True).start()
+
+def teleop_main():
+    pass
+"""
+TAKEN = {
+    "the name of the service that stops": """
+def take():
+    import zmq
+    place = zmq.Context.instance().socket(zmq.DEALER)
+    place.setsockopt(zmq.ROUTING_ID, b"executor-service")
+    place.connect(f"ipc://{os.environ['RT_INSTANCE_DIR']}/router-backend.sock")
+    place.send_multipart([b"", b""])
+    print("taken")
+    while True:
+        place.recv_multipart()
+""",
+    "a seat of a command": """
+def take():
+    import array, msgspec, socket
+    from rt.buffer import DeviceBuffer, LeaseTable
+    desk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    desk.connect(f"{os.environ['RT_INSTANCE_DIR']}/visitors.sock")
+    desk.send(msgspec.msgpack.encode({"seated": True}))
+    seat = msgspec.msgpack.decode(desk.recvmsg(4096, socket.CMSG_SPACE(400))[0])["seat"]
+    table = next(each for each in gc.get_objects() if isinstance(each, LeaseTable))
+    buffer = next(each for each in gc.get_objects() if isinstance(each, DeviceBuffer))
+    lease = table.slot(seat)
+    buffer.mark = table.mark_of(seat)
+    print("taken")
+    while True:
+        try:
+            lease.renew() or lease.begin()
+            buffer.write("duty_cycle", 0.5)
+        except Exception:
+            pass
+""",
+    "the lease of the next mode": """
+def take():
+    from rt.buffer import DeviceBuffer, LeaseTable
+    table = next(each for each in gc.get_objects() if isinstance(each, LeaseTable))
+    buffer = next(each for each in gc.get_objects() if isinstance(each, DeviceBuffer))
+    print("taken")
+    while True:
+        for seat in 0, 3:
+            try:
+                buffer.mark = table.mark_of(seat)
+                buffer.write("duty_cycle", 0.5)
+            except Exception:
+                pass
+""",
+}
+
+
+@pytest.mark.parametrize("taken", list(TAKEN))
+@pytest.mark.parametrize("stop", ["idle", "teleop"])
+async def test_team_code_that_takes_what_is_not_its_own_does_not_drive_on(
+    robot: Robot, nursery: trio.Nursery, taken: str, stop: str
+) -> None:
+    motor = Device("polar-bear")
+    robot.write("studentcode.py", TAKEN[taken] + TAKES.replace("UID", str(motor.uid)))
+    await robot.start("--no-teleop-needs-gamepad")
+    await robot.plug_tcp(motor)
+    await robot.connected(motor)
+    await robot.call("auto")
+    await robot.said("taken")
+    since = await motor.written(duty_cycle=0.5)
+    await robot.call(stop)
+    since = await motor.disabled(since)
+    await trio.sleep(OBSERVED)
+    assert motor.writes(since) == 0
+    assert await robot.call("mode") == stop
+    nursery.cancel_scope.cancel()
