@@ -66,10 +66,18 @@ class Outcome(NamedTuple):
     Attributes:
         stopped_after: Time (ms) from the fault (see `Cell.counts_from_action`) to the end of motion; infinite if it did not end.
         starved: The longest time (ms) that this process was not run when it was due.
+        changes: When (ms from the fault) the board was told how fast to move.
+        log: The log of the robot.
     """
 
     stopped_after: float
     starved: float
+    changes: list[tuple[float, float]]
+    log: list[dict[str, Any]]
+
+    def is_late(self, bound: float) -> bool:
+        """Whether the board moved for longer than a bound (ms) and what the machine kept processes waiting for."""
+        return self.stopped_after > bound + self.starved
 
 
 ALL = [
@@ -245,7 +253,8 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
         return None
     end = ends[0] if cell.may_be_driven_again else ends[-1]
     start = asked if cell.counts_from_action else fault
-    return Outcome((end - start) / 1e6, starvation.longest * 1e3)
+    changes = [((stamp - fault) / 1e6, speed) for stamp, speed in board.changes]
+    return Outcome((end - start) / 1e6, starvation.longest * 1e3, changes, list(robot.log))
 
 
 def _ask(action: str, robot: Robot, root: int, nursery: trio.Nursery) -> None:
