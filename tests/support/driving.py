@@ -56,9 +56,10 @@ async def comes_to_rest(robot: Robot, board: Board) -> None:
     It moves again only as often as the log says that the code was kept from running: on a busy machine a lease lapses, and a call is cut
     off before it has come to what the test is about.
     """
-    with trio.fail_after(PATIENCE):
+    with trio.move_on_after(PATIENCE):
         while not rested(board):  # noqa: ASYNC110 - that nothing happens tells nobody
             await trio.sleep(0.05)
+    assert rested(board), (board.pulses, robot.log[-20:])
     kept = sum(re.search(KEPT_FROM_RUNNING, entry["event"]) is not None for entry in robot.log)
     assert len(board.pulses) <= 1 + kept, (board.pulses, robot.log[-20:])
 
