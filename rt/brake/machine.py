@@ -15,6 +15,8 @@ LATE: Final = 60 * MS
 """Age of the device process's stamp at which devices are disabled; it stamps every 20 ms while one can move."""
 OVERDUE: Final = 10 * MS
 """How long after the end of its permission the device process may need to disable devices or to see the permission renewed."""
+RELOOK: Final = 20 * MS
+"""How soon a device process that was late is looked at again: it stamps without waking the brake."""
 HUNG: Final = 1000 * MS
 """Age of the stamp at which a device process that was disabled over is killed."""
 KILL_GRACE: Final = 5 * MS
@@ -61,6 +63,7 @@ class Brake:
         self.shared = False
         self._acted = 0
         self._ended = 0
+        self._looked = 0
         self._killed: int | None = None
         self._rewritten = False
         self._left: int | None = None
@@ -112,6 +115,7 @@ class Brake:
             is_standing: Whether the device process cannot run: it is stopped, traced or dead. Asked only when it is late.
             end: When the permission to move ends that the device process saw last; 0 if that is not known.
         """
+        self._looked = now
         if not self.alive:
             return [Act.EXIT] if self.leaving and not lines else []
         if self._killed is not None:
@@ -145,7 +149,7 @@ class Brake:
             return None if self._rewritten else self._killed + KILL_GRACE
         times = [] if (leave := self._end(lines)) is None else [leave]
         if stamp:
-            times.append(stamp + (HUNG if stamp == self._acted else LATE))
+            times.append(min(stamp + HUNG, self._looked + RELOOK) if stamp == self._acted else stamp + LATE)
         if stamp and end and end != self._ended:
             times.append(end + OVERDUE)
         return min(times, default=None)

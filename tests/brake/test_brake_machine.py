@@ -4,7 +4,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rt.brake.machine import FAREWELL, HUNG, KILL_GRACE, LAST_FAREWELL, LATE, MS, OVERDUE, STOP_GRACE, Act, Brake
+from rt.brake.machine import (
+    FAREWELL,
+    HUNG,
+    KILL_GRACE,
+    LAST_FAREWELL,
+    LATE,
+    MS,
+    OVERDUE,
+    RELOOK,
+    STOP_GRACE,
+    Act,
+    Brake,
+)
 from rt.brake.protocol import DISABLE, MOST_NAME, SIZE, Kind, Message, decode, encode
 from rt.protocol import frames
 from rt.protocol.message import DevDisable
@@ -59,8 +71,25 @@ def test_starved_process_is_disabled_over_once_for_each_stamp() -> None:
 def test_process_that_stays_late_is_killed() -> None:
     brake = live()
     brake.look(NOW, NOW - LATE, 1, running)
+    assert brake.due(NOW - LATE, 1) == NOW + RELOOK
+    assert brake.look(NOW - LATE + HUNG - 1, NOW - LATE, 1, running) == []
     assert brake.due(NOW - LATE, 1) == NOW - LATE + HUNG
     assert brake.look(NOW - LATE + HUNG, NOW - LATE, 1, running) == [Act.KILL]
+
+
+@given(gaps=st.lists(st.integers(1, 150), max_size=30))
+def test_brake_that_sleeps_until_something_is_due_sees_that_a_process_is_stopped(gaps: list[int]) -> None:
+    """A stamp wakes the brake only if the one before was 0, whatever the brake has done meanwhile."""
+    brake = live()
+    stamps = [NOW, *(NOW + sum(gaps[: count + 1]) * MS for count in range(len(gaps)))]
+    now, acts = NOW, []
+    while Act.KILL not in acts:
+        stamp = max(each for each in stamps if each <= now)
+        acts = brake.look(now, stamp, 1, lambda: now > stamps[-1])  # noqa: B023 - called at once
+        due = brake.due(stamp, 1)
+        assert due is not None or Act.KILL in acts
+        last, now = now, max(now, due or 0)
+    assert last <= stamps[-1] + LATE + RELOOK
 
 
 def test_process_stopped_before_its_lease_ended_is_killed_when_the_lease_ends() -> None:
