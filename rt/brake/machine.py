@@ -16,7 +16,7 @@ LATE: Final = 60 * MS
 OVERDUE: Final = 10 * MS
 """How long after the end of its permission the device process may need to disable devices or to see the permission renewed."""
 RELOOK: Final = 20 * MS
-"""How soon a device process that was late is looked at again: it stamps without waking the brake."""
+"""How soon the brake looks again at a device process that was late, whose next stamp does not wake it."""
 HUNG: Final = 1000 * MS
 """Age of the stamp at which a device process that was disabled over is killed."""
 KILL_GRACE: Final = 5 * MS

@@ -21,14 +21,20 @@ OBSERVED = 0.8
 PROGRAMS = Path(__file__).parents[1] / "programs"
 
 
-async def started(robot: Robot, program: str) -> Device:
-    """A robot that runs a program of the corpus in teleop; its motor, which has been written to."""
-    robot.write("studentcode.py", (PROGRAMS / program).read_text())
+async def runs(robot: Robot, program: str, mode: str, *flags: str) -> Device:
+    """A robot that runs a program in a mode; its motor, whose UID the program has as ``UID``."""
     motor = Device("polar-bear")
-    await robot.start()
+    robot.write("studentcode.py", program.replace("UID", str(motor.uid)))
+    await robot.start(*flags)
     await robot.plug_tcp(motor)
     await robot.connected(motor)
-    await robot.call("teleop")
+    await robot.call(mode)
+    return motor
+
+
+async def started(robot: Robot, program: str) -> Device:
+    """A robot that runs a program of the corpus in teleop; its motor, which has been written to."""
+    motor = await runs(robot, (PROGRAMS / program).read_text(), "teleop")
     await motor.written(duty_cycle=0.5)
     return motor
 
@@ -165,13 +171,7 @@ def teleop_main():
 async def test_overwritten_shared_memory_ends_the_robot_in_order(
     robot: Robot, nursery: trio.Nursery, fill: bytes
 ) -> None:
-    motor = Device("polar-bear")
-    program = OVERWRITES.replace("FILL", repr(fill)).replace("UID", str(motor.uid))
-    robot.write("studentcode.py", program)
-    await robot.start()
-    await robot.plug_tcp(motor)
-    await robot.connected(motor)
-    await robot.call("teleop")
+    motor = await runs(robot, OVERWRITES.replace("FILL", repr(fill)), "teleop")
     since = await motor.written(duty_cycle=0.5)
     await robot.said("team code has overwritten the robot's shared memory", level="critical")
     await motor.disabled(since)
@@ -240,12 +240,7 @@ async def stop_root(robot: Robot) -> None:
 async def test_team_code_that_forges_the_roots_words_does_not_drive_on(
     robot: Robot, nursery: trio.Nursery, ask: Callable[[Robot], Awaitable[None]]
 ) -> None:
-    motor = Device("polar-bear")
-    robot.write("studentcode.py", FORGES.replace("UID", str(motor.uid)))
-    await robot.start()
-    await robot.plug_tcp(motor)
-    await robot.connected(motor)
-    await robot.call("auto")
+    motor = await runs(robot, FORGES, "auto")
     await robot.said_one_of("forges", "team code has overwritten the robot's shared memory")
     root = robot.root()
     await ask(robot)
@@ -332,12 +327,7 @@ def take():
 async def test_team_code_that_takes_what_is_not_its_own_does_not_drive_on(
     robot: Robot, nursery: trio.Nursery, taken: str, stop: str
 ) -> None:
-    motor = Device("polar-bear")
-    robot.write("studentcode.py", TAKEN[taken] + TAKES.replace("UID", str(motor.uid)))
-    await robot.start("--no-teleop-needs-gamepad")
-    await robot.plug_tcp(motor)
-    await robot.connected(motor)
-    await robot.call("auto")
+    motor = await runs(robot, TAKEN[taken] + TAKES, "auto", "--no-teleop-needs-gamepad")
     await robot.said("taken")
     since = await motor.written(duty_cycle=0.5)
     await robot.call(stop)
