@@ -24,7 +24,7 @@ default:
 test: test-parts test-rest
 
 # What depends on who runs it: files, sockets, limits, processes of others
-user_part := "tests/remote tests/buffer/test_arena.py tests/buffer/test_visitor.py tests/instance tests/keys tests/ports tests/test_instance.py tests/test_limits.py tests/system/test_ground.py tests/system/test_commands.py"
+user_part := "tests/access tests/transport tests/remote tests/buffer/test_arena.py tests/buffer/test_session.py tests/instance tests/serialports tests/test_limits.py tests/system/test_ground.py tests/system/test_commands.py"
 
 # Types and the executable are made by one process each, so that tests have the other core. The first case of each test of a whole
 # robot runs against the executable, the others from source: a robot for each in both would take too long.

@@ -8,9 +8,9 @@ from rt.__main__ import main
 if not {"-c", "--multiprocessing-fork"}.isdisjoint(sys.argv):
     from multiprocessing import freeze_support
 
-    from rt.cli.quick import heed_interrupts
+    from rt.startup import restore_interrupts
 
-    heed_interrupts()
+    restore_interrupts()
     freeze_support()
 
 if __name__ == "__main__":

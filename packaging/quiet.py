@@ -3,4 +3,4 @@
 import signal
 
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # `rt.cli.quick.heed_interrupts` takes it back
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # `rt.startup.restore_interrupts` takes it back

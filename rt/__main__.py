@@ -7,14 +7,14 @@ version: both have to be quick.
 import sys
 
 import rt
-from rt.cli.quick import die_quietly, heed_interrupts, importing, keep_descriptors
+from rt.startup import ignore_interrupts, importing, keep_descriptors, restore_interrupts
 
 
 def main() -> int:
     """Run what the process's arguments ask for and return its exit status."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["_child"]:
-        heed_interrupts()
+        restore_interrupts()
         # What a CallableProcess passes to its function is for the programs of that function too.
         if arguments[1:2] != ["call"]:
             keep_descriptors()
@@ -23,18 +23,18 @@ def main() -> int:
 
             return brake.main(arguments[2:])
         with importing():
-            from rt.cli import child
+            from rt.root import entry
 
-        return child.main(arguments[1:])
+        return entry.main(arguments[1:])
     if arguments == ["--version"]:
         try:
             print(f"rt {rt.__version__}", flush=True)  # noqa: T201 - the answer of a command
         except OSError as error:
-            from rt.cli import failure
+            from rt.terminal import failure
 
             return failure.report(error, debug=False)
         return 0
-    die_quietly()
+    ignore_interrupts()
     from rt.cli.main import run
 
     return run(arguments)

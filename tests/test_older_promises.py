@@ -1,4 +1,4 @@
-"""What the documentation of the older package promises of its names holds for those of rt, but where ARCHITECTURE.md says otherwise."""
+"""What the documentation of the older package promises of its names holds for those of rt, except where docs/migration.md says otherwise."""
 
 import ctypes
 import inspect
@@ -10,9 +10,10 @@ import pytest
 from support.names import find
 
 from rt import catalog
-from rt.buffer import Buffer, BufferStore, DeviceBuffer, DeviceBufferError, DeviceUID, NullDevice, Parameter
+from rt.buffer import Buffer, BufferStore, DeviceBuffer, DeviceBufferError, NullDevice, Parameter
 from rt.errors import DeviceError, RuntimeBaseException
 from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
+from rt.protocol.uid import DeviceUID
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))

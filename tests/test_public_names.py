@@ -1,4 +1,4 @@
-"""Every name that robot programs know from the older package is in the table of ARCHITECTURE.md, and is where that says."""
+"""Every name that robot programs know from the older package is in the table of docs/migration.md, and is where that says."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.names import find
 
-MAP = Path(__file__).parents[1] / "ARCHITECTURE.md"
+MAP = Path(__file__).parents[1] / "docs" / "migration.md"
 
 CALLS: dict[str, str] = {
     "remote.Client": "call issue_call",
@@ -56,8 +56,7 @@ def older_names() -> list[str]:
 
 def table() -> dict[str, str]:
     """What the older package calls things -> what rt calls them, from the map."""
-    _, _, section = MAP.read_text("utf-8").partition("\n## Where the names are\n")
-    section, _, _ = section.partition("\n## ")
+    section = MAP.read_text("utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| `(rt\.[^`]+)` \|[^|]*\|$", section, re.MULTILINE)
     assert len(rows) == len(dict(rows)), "a name stands twice"
     return dict(rows)

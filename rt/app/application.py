@@ -12,28 +12,23 @@ from typing import Self
 import trio
 
 from rt import catalog, log
+from rt.access.authenticator import Authenticator
+from rt.access.key_place import key_place
+from rt.access.keyring import Keyring
+from rt.access.peer import DatagramPeers
 from rt.app import nodes
 from rt.app.owner import TaskOwner
 from rt.app.settings import ChildSettings
-from rt.buffer import Bells, BufferStore, Doorbell, LeaseTable
+from rt.buffer import BufferStore, LeaseTable
+from rt.buffer.wakeup import Wakeups
+from rt.buffer.write_event import WriteEvent
 from rt.catalog import Catalog
-from rt.config import Config, is_open
+from rt.config import Config
+from rt.config.network import is_open
 from rt.diagnostics import report_health
-from rt.keys import Keyring, key_place
-from rt.remote import (
-    Client,
-    DatagramNode,
-    DatagramPeers,
-    Gate,
-    Handler,
-    LogHub,
-    LogPublisher,
-    Node,
-    Router,
-    Service,
-    VerifyingNode,
-)
-from rt.remote.address import get_connection
+from rt.logs.hub import LogHub, LogPublisher
+from rt.remote import Client, DatagramNode, Handler, Node, Router, Service, VerifyingNode
+from rt.transport.address import get_connection
 
 
 class Application(TaskOwner):
@@ -51,8 +46,8 @@ class Application(TaskOwner):
         name: Unique among the robot's processes; the service of ``device`` is ``device-service``.
         options: The options, with addresses resolved.
         shm_prefix: What the names of this robot's shared memory begin with.
-        doorbell: Rung by writes to devices.
-        bells: Rung by changes of buffers; its seat is that of this process.
+        write_event: Rung by writes to devices.
+        wakeups: Rung by changes of buffers; its seat is that of this process.
         signals: Whether it answers SIGINT and SIGTERM. rt's own processes do that themselves.
 
     Attributes:
@@ -71,15 +66,15 @@ class Application(TaskOwner):
         options: Config,
         *,
         shm_prefix: str = "",
-        doorbell: Doorbell | None = None,
-        bells: Bells | None = None,
+        write_event: WriteEvent | None = None,
+        wakeups: Wakeups | None = None,
         signals: bool = True,
     ) -> None:
         super().__init__(name, signals=signals, debug=options.debug)
         self.config = options
-        self.doorbell = doorbell
-        self.bells = bells
-        self.gate: Gate | None = None
+        self.write_event = write_event
+        self.wakeups = wakeups
+        self.authenticator: Authenticator | None = None
         self.threads = trio.CapacityLimiter(options.thread_pool_workers)
         self._shm_prefix = shm_prefix
         self._clients = 0
@@ -93,8 +88,8 @@ class Application(TaskOwner):
             settings.role,
             settings.config,
             shm_prefix=settings.shm_prefix,
-            doorbell=Doorbell(settings.doorbell),
-            bells=Bells(settings.bells, seat=settings.seat) if settings.bells else None,
+            write_event=WriteEvent(settings.write_event),
+            wakeups=Wakeups(settings.wakeups, seat=settings.seat) if settings.wakeups else None,
             signals=False,
         )
 
@@ -117,8 +112,8 @@ class Application(TaskOwner):
         store = BufferStore(
             self.catalog,
             self._shm_prefix,
-            doorbell=self.doorbell,
-            bells=self.bells,
+            write_event=self.write_event,
+            wakeups=self.wakeups,
             shared=shared,
             lock_timeout=lock_timeout,
         )
@@ -129,16 +124,16 @@ class Application(TaskOwner):
         """The leases on the robot's devices; for ``orders`` see `LeaseTable`."""
         return self._held.enter_context(LeaseTable.open(self._shm_prefix, orders=orders))
 
-    async def make_gate(self) -> Gate:
+    async def make_gate(self) -> Authenticator:
         """The gate through which what is made afterwards listens: open to the network only for stations with a key.
 
         Raises:
             ConfigError: The directory of the keys cannot be used.
         """
         place = key_place(self.config.keys_dir, self.config.instance)
-        self.gate = Gate(Keyring(place.directory), insecure=self.config.insecure)
-        await self.nursery.start(self.gate.run)
-        return self.gate
+        self.authenticator = Authenticator(Keyring(place.directory), insecure=self.config.insecure)
+        await self.nursery.start(self.authenticator.run)
+        return self.authenticator
 
     async def make_router(self) -> Router:
         """A router between clients and services, bound and running.
@@ -146,7 +141,9 @@ class Application(TaskOwner):
         Raises:
             InstanceBusyError: Somebody else holds one of its addresses.
         """
-        router = self._router = Router(self.config.router_frontend, self.config.router_backend, gate=self.gate)
+        router = self._router = Router(
+            self.config.router_frontend, self.config.router_backend, authenticator=self.authenticator
+        )
         await self.nursery.start(router.run)
         return router
 
@@ -209,11 +206,13 @@ class Application(TaskOwner):
                 bits}}``; see `rt.protocol.control`.
         """
         node = nodes.control_node(self.config)
-        if self.gate is None:
+        if self.authenticator is None:
             return await self.make_service(handler, node)
         address = self.config.control_addr
         peers = None if is_open(address) else DatagramPeers()
-        verifying = VerifyingNode(node, self.gate.keyring, required=self.gate.guards(address), peers=peers)
+        verifying = VerifyingNode(
+            node, self.authenticator.keyring, required=self.authenticator.guards(address), peers=peers
+        )
         return await self.make_service(handler, verifying)
 
     async def make_control_client(self) -> Client:
@@ -245,7 +244,7 @@ class Application(TaskOwner):
         Raises:
             InstanceBusyError: Somebody else holds one of its addresses.
         """
-        hub = LogHub(self.config.log_frontend, self.config.log_backend, gate=self.gate)
+        hub = LogHub(self.config.log_frontend, self.config.log_backend, authenticator=self.authenticator)
         await self.nursery.start(hub.run)
         return hub
 

@@ -6,9 +6,9 @@ import zmq
 
 from rt import log
 from rt.config import Config
+from rt.logs.hub import QUEUE_EVENTS
 from rt.remote import DatagramNode, SocketNode, StationNode
-from rt.remote.address import get_connection, interface_of
-from rt.remote.loghub import QUEUE_EVENTS
+from rt.transport.address import get_connection, interface_of
 
 
 def client_node(config: Config, identity: str) -> SocketNode:

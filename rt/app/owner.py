@@ -13,7 +13,7 @@ import trio
 
 from rt import log
 from rt.app.signals import answered
-from rt.diagnostics import SlowSteps, watched
+from rt.diagnostics.slow_tasks import SlowTasks, watched
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class TaskOwner:
         self.name = name
         self.logger = log.get_logger()
         self.stopped: str | None = None
-        self.steps: SlowSteps | None = None
+        self.steps: SlowTasks | None = None
         self._signals = signals
         self._debug = debug
         self._stack = contextlib.AsyncExitStack()

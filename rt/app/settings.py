@@ -4,7 +4,7 @@ from typing import Self
 
 import msgspec
 
-from rt.buffer.bells import ROOT_SEAT
+from rt.buffer.wakeup import ROOT_SEAT
 from rt.config import Config
 from rt.protocol import structs
 
@@ -17,8 +17,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
         config: The options, with addresses resolved.
         directory: The instance directory.
         shm_prefix: What the names of this robot's shared memory begin with.
-        doorbell: The inherited eventfd that wakes the device process.
-        bells: The inherited eventfds that wake the processes that wait for changes, by seat.
+        write_event: The inherited eventfd that wakes the device process.
+        wakeups: The inherited eventfds that wake the processes that wait for changes, by seat.
         brake: The inherited ends of the connection with the brake, for the device process; see `rt.brake.connection`.
         seat: The child's seat among them.
         emulated: Virtual Smart Devices to run, as ``UID[:JSON]``, for the role ``emulator``.
@@ -28,8 +28,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     directory: str
     shm_prefix: str
-    doorbell: int
-    bells: tuple[int, ...] = ()
+    write_event: int
+    wakeups: tuple[int, ...] = ()
     brake: tuple[int, ...] = ()
     seat: int = ROOT_SEAT
     emulated: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class Ends(NamedTuple):
     """
 
     channel: int
-    bell: int
+    wakeup: int
     memory: int
 
 
@@ -42,10 +42,10 @@ class Connection:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         memory = heartbeat.make()
-        self.device = Ends(ours.detach(), bell, memory)
-        self.brake = Ends(theirs.detach(), bell, memory)
+        self.device = Ends(ours.detach(), wakeup, memory)
+        self.brake = Ends(theirs.detach(), wakeup, memory)
 
     def discard(self, end: Ends, *, flush: bool) -> int:
         """Discard what a process has not read, after its end and before the next one is made. Does not wait.

@@ -34,9 +34,9 @@ _SETTINGS_TIMEOUT: Final = 5.0
 _STANDING: Final = frozenset("TtZXx")
 
 
-def settings(*, channel: int, bell: int, memory: int, instance: str) -> bytes:
+def settings(*, channel: int, wakeup: int, memory: int, instance: str) -> bytes:
     """The message on the brake's lifeline: its ends of the connection, and the robot's name for the log (JSON)."""
-    return json.dumps({"fds": [channel, bell, memory], "instance": instance}).encode()
+    return json.dumps({"fds": [channel, wakeup, memory], "instance": instance}).encode()
 
 
 def main(arguments: list[str]) -> int:
@@ -315,7 +315,7 @@ def _discard(fd: int) -> None:
 
 
 def _open_notify() -> socket.socket | None:
-    """The socket by which the supervisor hears this process, as `rt.supervisor.notify` has it; None without a supervisor."""
+    """The socket by which the supervisor hears this process, as `rt.process.notify` has it; None without a supervisor."""
     fd, _, inode = os.environ.get("RT_NOTIFY", "").partition(":")
     with contextlib.suppress(OSError, ValueError):
         if str(os.fstat(int(fd)).st_ino) == inode:
@@ -325,7 +325,7 @@ def _open_notify() -> socket.socket | None:
 
 
 def _open_log() -> int:
-    """The descriptor for log events, as `rt.supervisor.logpipe` has it, or stdout; no write to it waits."""
+    """The descriptor for log events, as `rt.process.logpipe` has it, or stdout; no write to it waits."""
     number = os.environ.pop("RT_LOG_FD", "")
     fd = sys.stdout.fileno()
     with contextlib.suppress(OSError, ValueError):
@@ -336,7 +336,7 @@ def _open_log() -> int:
 
 
 def _read_settings(lifeline: socket.socket) -> bytes:
-    """The message of `rt.supervisor.lifeline`."""
+    """The message of `rt.process.lifeline`."""
     lifeline.settimeout(_SETTINGS_TIMEOUT)
     with lifeline.makefile("rb", buffering=0) as file:
         (length,) = struct.unpack("<I", _exactly(file, 4))

@@ -5,10 +5,11 @@ import ipaddress
 import msgspec
 
 from rt import log
-from rt.config import Config, is_open, opened
-from rt.remote import Gate, Service, VerifyingNode
-from rt.remote.address import interface_of
-from rt.remote.gate import UNKNOWN_KEY
+from rt.access.authenticator import UNKNOWN_KEY, Authenticator
+from rt.config import Config
+from rt.config.network import is_open, opened
+from rt.remote import Service, VerifyingNode
+from rt.transport.address import interface_of
 
 
 class StationsReport(msgspec.Struct, frozen=True):
@@ -43,8 +44,8 @@ class Access:
         gate: Through which its sockets listen.
     """
 
-    def __init__(self, config: Config, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, config: Config, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
         self._insecure = config.insecure
         self._network = [address for _, address in opened(config)]
         self._updates = config.update_addr if _leaves(config) else None
@@ -62,7 +63,7 @@ class Access:
             self._log.info(
                 "the robot is open to the network for stations with a key",
                 addresses=self._network,
-                stations=sorted(self._gate.keyring.stations),
+                stations=sorted(self._authenticator.keyring.stations),
             )
         if self._updates:
             self._log.info("device updates go to the network: anyone there may listen", address=self._updates)
@@ -77,11 +78,11 @@ class Access:
         return StationsReport(
             self._network,
             bool(self._network) and self._insecure,
-            sorted(self._gate.keyring.stations),
-            self._gate.counters.admitted,
-            self._gate.refusals.counts.get(UNKNOWN_KEY, 0),
+            sorted(self._authenticator.keyring.stations),
+            self._authenticator.counters.admitted,
+            self._authenticator.refusals.counts.get(UNKNOWN_KEY, 0),
             {str(verdict): count for verdict, count in self._controls.verdicts.items()} if self._controls else {},
-            dict(self._gate.refusals.counts),
+            dict(self._authenticator.refusals.counts),
         )
 
 

@@ -4,7 +4,7 @@ A gamepad is believed for ``SILENCE`` seconds after its last update. Then its bu
 at rest and no button pressed; it comes back by itself with the next update.
 
 Invariant: an update counts only if its sender is in control (``rt.broker.commander``) and its stamp is news
-(``rt.broker.freshness``). Only an update that counts is a sign of life of the driver, and of it only the states that are stored:
+(``rt.broker.replay_filter``). Only an update that counts is a sign of life of the driver, and of it only the states that are stored:
 the driver is judged by what team code reads.
 """
 
@@ -18,7 +18,7 @@ from rt import log
 from rt.broker.commander import Sender
 from rt.broker.driver import SILENCE
 from rt.broker.driving import Driving
-from rt.broker.freshness import StampBook
+from rt.broker.replay_filter import SequenceTracker
 from rt.buffer import Buffer, BufferStore
 from rt.catalog import Parameter
 from rt.errors import BufferBusyError, DeviceBufferError
@@ -64,7 +64,7 @@ class GamepadFeed:
         self.driving.on_suppressed = self._wake
         self.updates = 0
         self.skipped = 0
-        self.stamps = StampBook()
+        self.stamps = SequenceTracker()
         params = sorted(store.catalog["gamepad"].params, key=lambda param: param.id)
         self.button_params: list[Parameter] = [param for param in params if param.ctype is ctypes.c_bool][:MOST_BUTTONS]
         self.buttons = [param.name for param in self.button_params]

@@ -10,7 +10,7 @@ import trio
 from rt.broker.access import StationsReport
 from rt.broker.driving import CommanderReport, Driving, sender_of
 from rt.broker.gamepads import GamepadFeed
-from rt.broker.options import OptionKeeper
+from rt.broker.options import Overrides
 from rt.catalog import Parameter
 from rt.config import Config
 from rt.errors import ExecutionError
@@ -52,7 +52,7 @@ class Broker(Handler):
         self._config = config
         self._directory = directory or Path.cwd()
         self._instance_directory = instance_directory
-        self._options = OptionKeeper(config, state, self._directory)
+        self._options = Overrides(config, state, self._directory)
         self._gamepads = gamepads
         self._status = status
         self._stations = stations

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from rt import log
-from rt.config import OPTIONS, Config, change, kept, known, nearest, opened
+from rt.access.key_place import is_secret, key_place
+from rt.config import OPTIONS, Config, change, known, nearest, overrides
+from rt.config.network import opened
 from rt.errors import ConfigError
-from rt.keys import key_place
-from rt.keys.place import is_secret
 from rt.log.throttle import Bucket
 from rt.remote.caller import Caller, caller
 
@@ -77,7 +77,7 @@ LOG_LEVELS = ("debug", "info")
 """The values of `log_level` that may be set from afar: others would hide what is done from afar, and why motion stops."""
 
 
-class OptionKeeper:
+class Overrides:
     """Answers get_option and set_option.
 
     Args:
@@ -115,7 +115,7 @@ class OptionKeeper:
             raise ConfigError(f"{option} has no entry {key!r}{nearest(key, values)}", option=option)
         raise ConfigError(f"there is no option {name!r}{nearest(name, self._values)}", option=name)
 
-    def set(self, options: Mapping[str, Any]) -> kept.Kept:
+    def set(self, options: Mapping[str, Any]) -> overrides.Kept:
         """Keep some options for the next start, all or none; None takes one back, or one entry of a map.
 
         Blocks for as long as the disk takes.
@@ -131,7 +131,7 @@ class OptionKeeper:
             for name, value in options.items():
                 self._refuse(name, value)
             self._take_turn()
-            before = kept.read(self._state)
+            before = overrides.read(self._state)
             now = change(
                 self._state, _without(self._config, options), options, check=lambda now: self._check(options, now)
             )
@@ -151,41 +151,42 @@ class OptionKeeper:
         bucket = self._changes.setdefault(caller().station, Bucket(TURNS, TURN_INTERVAL, now))
         if bucket.refill(now) < 1:
             raise ConfigError(
-                f"{kept.ORIGIN}: this station sets options too often: set them in one call, or one each {TURN_INTERVAL:g} s"
+                f"{overrides.ORIGIN}: this station sets options too often: set them in one call, or one each {TURN_INTERVAL:g} s"
             )
         bucket.tokens -= 1
 
     def _refuse(self, name: str, value: object) -> None:
-        option = known(name, kept.ORIGIN)
+        option = known(name, overrides.ORIGIN)
         if option.kind == "map" and value is not None and not isinstance(value, Mapping):
             raise ConfigError(
-                f'{kept.ORIGIN}: {name} is given as a map of those entries that are set, as {{"name": value}}',
+                f'{overrides.ORIGIN}: {name} is given as a map of those entries that are set, as {{"name": value}}',
                 option=name,
             )
         if name in LOCAL_ONLY and caller().may_be_remote(insecure=self._is_insecure):
             raise ConfigError(
-                f"{kept.ORIGIN}: {name} cannot be set by a station, because {_SAFETY}: {_AT_THE_ROBOT}", option=name
+                f"{overrides.ORIGIN}: {name} cannot be set by a station, because {_SAFETY}: {_AT_THE_ROBOT}",
+                option=name,
             )
         if name not in ALLOWED:  # nor taken back: what was set at the robot stays
             default = _NETWORK if option.group == "Network" else "it is none of those that may"
             reason = REASONS.get(name, default)
             raise ConfigError(
-                f"{kept.ORIGIN}: {name} cannot be set from afar, because {reason}: {_AT_THE_ROBOT}",
+                f"{overrides.ORIGIN}: {name} cannot be set from afar, because {reason}: {_AT_THE_ROBOT}",
                 option=name,
             )
 
-    def _check(self, options: Mapping[str, Any], now: kept.Kept) -> None:
+    def _check(self, options: Mapping[str, Any], now: overrides.Kept) -> None:
         level = options.get("log_level")
         if level is not None and level not in LOG_LEVELS:
             raise ConfigError(
-                f"{kept.ORIGIN}: log_level = {level!r} cannot be set from afar, because it would hide events: allowed are"
+                f"{overrides.ORIGIN}: log_level = {level!r} cannot be set from afar, because it would hide events: allowed are"
                 f" {' and '.join(LOG_LEVELS)}; {_AT_THE_ROBOT}",
                 option="log_level",
             )
         interval = options.get("dev_poll_interval")
         if interval is not None and interval > POLL_INTERVAL_MAX and caller().may_be_remote(insecure=self._is_insecure):
             raise ConfigError(
-                f"{kept.ORIGIN}: dev_poll_interval = {interval} s cannot be set by a station, because {_SAFETY}: at most"
+                f"{overrides.ORIGIN}: dev_poll_interval = {interval} s cannot be set by a station, because {_SAFETY}: at most"
                 f" {POLL_INTERVAL_MAX} s is possible; {_AT_THE_ROBOT}",
                 option="dev_poll_interval",
             )
@@ -194,7 +195,7 @@ class OptionKeeper:
             adds = any(value is not None for value in (options.get(name) or {}).values())
             if adds and len(now[name]) > most:
                 raise ConfigError(
-                    f"{kept.ORIGIN}: {name} would have {len(now[name])} entries: at most {most} can be set from afar;"
+                    f"{overrides.ORIGIN}: {name} would have {len(now[name])} entries: at most {most} can be set from afar;"
                     f" {_AT_THE_ROBOT}",
                     option=name,
                 )
@@ -210,7 +211,7 @@ class OptionKeeper:
             secret = is_secret(named, self._keys) or is_secret(path, self._keys)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"{kept.ORIGIN}: exec_module = {value!r} is no path: {error}", option="exec_module"
+                f"{overrides.ORIGIN}: exec_module = {value!r} is no path: {error}", option="exec_module"
             ) from None
         if secret:
             why = "it is a file of keys"
@@ -221,7 +222,7 @@ class OptionKeeper:
         else:
             return
         raise ConfigError(
-            f"{kept.ORIGIN}: exec_module = {value!r} cannot be set from afar, because {why}: {_AT_THE_ROBOT}",
+            f"{overrides.ORIGIN}: exec_module = {value!r} cannot be set from afar, because {why}: {_AT_THE_ROBOT}",
             option="exec_module",
         )
 
@@ -245,4 +246,4 @@ def _without(config: Config, options: Mapping[str, Any]) -> Config:
     return msgspec.structs.replace(config, **changes)
 
 
-__all__ = ["ALLOWED", "LOG_LEVELS", "REASONS", "OptionKeeper"]
+__all__ = ["ALLOWED", "LOG_LEVELS", "REASONS", "Overrides"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from rt.access.authenticator import Authenticator
 from rt.app import Application
 from rt.broker.access import Access
 from rt.broker.commander import Refusal
@@ -17,10 +18,10 @@ from rt.broker.gamepads import GamepadFeed
 from rt.broker.handler import UPDATE_BOUNDS, Broker
 from rt.broker.updates import UpdatePublisher
 from rt.buffer import BufferStore
-from rt.config import kept
+from rt.config import overrides
 from rt.log.throttle import Bucket
 from rt.protocol.control import Refused, Stamp
-from rt.remote import Gate, Handler, Node, VerifyingNode, route
+from rt.remote import Handler, Node, VerifyingNode, route
 from rt.remote.caller import caller
 from rt.remote.handler import Route
 
@@ -82,7 +83,7 @@ class Controls(Handler):
 async def serve(
     app: Application,
     store: BufferStore,
-    gate: Gate,
+    authenticator: Authenticator,
     *,
     instance: str,
     directory: Path,
@@ -94,7 +95,7 @@ async def serve(
     Args:
         app: Named ``broker``.
         store: Its buffers.
-        gate: Through which it listens.
+        authenticator: Through which it listens.
         instance: The name of the robot's instance.
         directory: The instance directory.
         status: Says how the robot's children are, in plain values.
@@ -104,16 +105,16 @@ async def serve(
         InstanceBusyError: Another program holds one of its addresses.
     """
     gamepads = GamepadFeed(store, driving)
-    gamepads.driving.is_revoked = lambda station: station not in gate.keyring.stations
-    app.gate = gate
-    access = Access(app.config, gate)
+    gamepads.driving.is_revoked = lambda station: station not in authenticator.keyring.stations
+    app.authenticator = authenticator
+    access = Access(app.config, authenticator)
     access.announce()
     handler = Broker(
         app.config,
         gamepads,
         status,
         access.report,
-        state=kept.state_directory(instance, os.environ),
+        state=overrides.state_directory(instance, os.environ),
         instance_directory=directory,
     )
     await app.make_router()

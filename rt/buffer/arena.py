@@ -1,6 +1,6 @@
 """The shared memory of one robot: a sealed memfd that holds every segment, and a directory of them by name.
 
-The root creates the arena and its processes inherit the descriptor; commands receive it from the root (`rt.buffer.visitor`). So the
+The root creates the arena and its processes inherit the descriptor; commands receive it from the root (`rt.buffer.session`). So the
 memory has no name in the file system that could be removed or replaced, and its size is sealed (memfd_create(2), F_ADD_SEALS), so
 that truncating it cannot end its processes with SIGBUS. The memory ends with the last process that has it.
 
@@ -248,7 +248,7 @@ class Mapping(mmap.mmap):
             ) from error
         return lock
 
-    def is_sound(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the directory can be what rt has written; False if it was overwritten."""
         directory = self._directory()
         return bool(

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Final, Self
 from rt import log
 from rt.buffer import arena, layout, mutex, segment
 from rt.buffer.arrays import plain
-from rt.buffer.bells import EXECUTOR_SEAT, Bells
-from rt.buffer.doorbell import Doorbell
 from rt.buffer.transaction import Journal, Lock, Transaction
+from rt.buffer.wakeup import EXECUTOR_SEAT, Wakeups
 from rt.buffer.watch import Watch
+from rt.buffer.write_event import WriteEvent
 from rt.catalog import Parameter, Peripheral
 from rt.errors import DeviceBufferError
 
@@ -27,16 +27,16 @@ class BaseBuffer:
     Attributes:
         name: The catalog's name of the peripheral.
         params: Maps parameter names to their descriptors.
-        doorbell: Rung when the first of some pending writes is stored; None for nobody.
-        bells: How processes that wait for a change are woken; None for nobody.
+        write_event: Rung when the first of some pending writes is stored; None for nobody.
+        wakeups: How processes that wait for a change are woken; None for nobody.
         mark: One byte, what this process's writes to devices carry: that of its lease (see `rt.buffer.lease`).
     """
 
     name: ClassVar[str] = ""
     params: ClassVar[Mapping[str, Parameter]] = {}
     peripheral: ClassVar[Peripheral] = Peripheral(name="")
-    doorbell: Doorbell | None = None
-    bells: Bells | None = None
+    write_event: WriteEvent | None = None
+    wakeups: Wakeups | None = None
     mark: memoryview | bytes = bytes((EXECUTOR_SEAT,))
 
     _counters: ClassVar[tuple[tuple[str, Any], ...]] = ()
@@ -248,8 +248,8 @@ class BaseBuffer:
         """Say that the peripheral is gone without the lock, one aligned word: for when another process keeps the lock."""
         self._header.valid = 0
         self._header.presence += 1
-        if self.bells is not None:
-            self.bells.ring(self._header.watchers)
+        if self.wakeups is not None:
+            self.wakeups.ring(self._header.watchers)
 
     @property
     def recoveries(self) -> int:
@@ -269,9 +269,9 @@ class BaseBuffer:
     def _wake(self) -> None:
         """Ring the bells of those who wait, with the lock held; without bells here they stay for who has some."""
         seats = self._header.watchers
-        if seats and self.bells is not None:
+        if seats and self.wakeups is not None:
             self._header.watchers = 0
-            self.bells.ring(seats)
+            self.wakeups.ring(seats)
 
     def _recover(self) -> None:
         """Take the lock over from an owner that died."""

@@ -75,9 +75,9 @@ class Buffer(BaseBuffer):
             DeviceBufferError: There is no such parameter, or this process has no bells.
         """
         ids = {self._descriptor(name).id: name for name in params or self.params}
-        if self.bells is None:
+        if self.wakeups is None:
             raise DeviceBufferError(f"nobody can wait for the {self.name}: this process has no bells", device=self.name)
-        return frozenset(ids[changed] for changed in await self._watch.changed(ids, self.bells))
+        return frozenset(ids[changed] for changed in await self._watch.changed(ids, self.wakeups))
 
     def get(self, param: str, /) -> Any:
         """The newest value of a readable parameter: a bool, int or float; of an array a list.
@@ -158,8 +158,8 @@ class Buffer(BaseBuffer):
             header.pending = was | 1 << descriptor.id
         finally:
             _unlock(self._address)
-        if not was and self.doorbell is not None:
-            self.doorbell.ring()
+        if not was and self.write_event is not None:
+            self.write_event.ring()
 
     def snapshot(self) -> dict[str, Any]:
         """All readable values, of one moment.

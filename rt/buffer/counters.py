@@ -6,7 +6,7 @@ Only the device process counts, and a torn read of one number costs nothing: no 
 import ctypes
 import functools
 
-from rt.buffer.layout import BaseStructure
+from rt.protocol.uid import BaseStructure
 
 
 class Counters(BaseStructure):

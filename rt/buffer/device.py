@@ -10,10 +10,10 @@ from rt.buffer.buffer import Buffer
 from rt.buffer.clock import boottime_ns
 from rt.buffer.counters import Counters, count
 from rt.buffer.lease import ALL_MARKS
-from rt.buffer.uid import DeviceUID
 from rt.catalog import Peripheral
 from rt.errors import RemoteProtocolError
 from rt.protocol.message import INTERVAL_MAX, PARAMS_MAX, VALUES_MAX, DevData, DevRead, DevWrite, SubReq, SubRes
+from rt.protocol.uid import DeviceUID
 
 _try_lock = mutex.try_lock
 _unlock = mutex.unlock
@@ -89,8 +89,8 @@ class DeviceBuffer(Buffer):
         bitmap = self.peripheral.read_bitmap(params)
         with self._lock:
             self._header.pending_read |= bitmap
-        if self.doorbell is not None:
-            self.doorbell.ring()
+        if self.write_event is not None:
+            self.write_event.ring()
 
     def get_read(self) -> list[str]:
         """The names of the parameters that are to be read, each given once."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from rt.buffer import mutex
 from rt.catalog import Parameter
+from rt.protocol.uid import BaseStructure
 
 MAGIC = b"rtbuffer"
 VERSION = 4
@@ -62,14 +63,6 @@ class Header(ctypes.Structure):
 
 assert ctypes.sizeof(Header) == 208
 assert Header.mutex.offset % 8 == 0
-
-
-class BaseStructure(ctypes.Structure):
-    """A C structure that shows its fields when printed."""
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name, *_ in self._fields_)
-        return f"{type(self).__name__}({fields})"
 
 
 class Slice(NamedTuple):

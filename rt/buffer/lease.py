@@ -16,7 +16,7 @@ followed the other. Marks repeat after 16 leases of a slot; writes do not wait f
 still is killed long before.
 
 Team code can write anything into the table. Whatever it holds, each look at it ends with an answer; the root compares the words that
-only it writes with what it wrote (`LeaseTable.is_sound`). What the root orders does not depend on the table: it writes its words into
+only it writes with what it wrote (`LeaseTable.is_intact`). What the root orders does not depend on the table: it writes its words into
 memory of its own too (`ORDERS_SIZE`), which the device process has and commanders have not, and the device process reads them there.
 
 Invariant: every word has one writer. The holder writes stamp, process, serial number and mark of its slot, the root what it revokes and
@@ -34,8 +34,8 @@ from typing import Any, Final, Self
 import msgspec
 
 from rt.buffer import segment
-from rt.buffer.bells import SEATS
 from rt.buffer.clock import boottime_ns
+from rt.buffer.wakeup import SEATS
 from rt.errors import DeviceBufferError
 
 TIMEOUT = 0.1
@@ -43,7 +43,7 @@ TIMEOUT = 0.1
 ROOT_TIMEOUT = 0.1
 """Age (s) of the root's sign of life at which no lease counts."""
 SLOTS = SEATS
-"""There is one for each seat; see `rt.buffer.bells`."""
+"""There is one for each seat; see `rt.buffer.wakeup`."""
 ALL_MARKS: Final = (1 << 256) - 1
 """The bitmap of every mark that there can be."""
 
@@ -297,7 +297,7 @@ class LeaseTable:
         return self.marks[index : index + 1]
 
     def visit_of(self, index: int) -> int:
-        """The number of the visit that goes on in a slot: no other one, of any slot, had it or will have it (`rt.buffer.visitor`)."""
+        """The number of the visit that goes on in a slot: no other one, of any slot, had it or will have it (`rt.buffer.session`)."""
         return self._visits[index] * SLOTS + index
 
     def end_visit(self, index: int) -> None:
@@ -321,7 +321,7 @@ class LeaseTable:
         for words in (getattr(self._orders, name), getattr(self._shown, name), getattr(self._written, name)):
             words[index] = value
 
-    def is_sound(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether the table holds what the root wrote; False if another process has overwritten it. Only the root asks."""
         return self._magic == _MAGIC and self._shown.read() == self._orders.read() == self._written
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Self, overload
 
 from rt.buffer import segment
-from rt.buffer.bells import EXECUTOR_SEAT, Bells
 from rt.buffer.buffer import Buffer
 from rt.buffer.device import DeviceBuffer, device_type
-from rt.buffer.doorbell import Doorbell
+from rt.buffer.integrity import Integrity
 from rt.buffer.lease import LeaseTable
-from rt.buffer.soundness import Soundness
+from rt.buffer.wakeup import EXECUTOR_SEAT, Wakeups
+from rt.buffer.write_event import WriteEvent
 from rt.catalog import Catalog, from_tables
 from rt.errors import DeviceBufferError
 
@@ -24,8 +24,8 @@ class BufferStore(Mapping[Key, Buffer]):
     Args:
         catalog: What peripherals there are.
         prefix: What the names of this robot's segments begin with.
-        doorbell: Given to every buffer: rung when writes become pending.
-        bells: Given to every buffer: how processes that wait for changes are woken.
+        write_event: Given to every buffer: rung when writes become pending.
+        wakeups: Given to every buffer: how processes that wait for changes are woken.
         seat: The seat of this process, under whose lease it writes; that of the bells if there are some.
         shared: Whether buffers stand in shared memory; otherwise they are this process's own.
         lock_timeout: How long operations wait for a lock, that of a buffer or of the arena (s); 0 where an event loop runs.
@@ -48,21 +48,21 @@ class BufferStore(Mapping[Key, Buffer]):
         catalog: Catalog,
         prefix: str,
         *,
-        doorbell: Doorbell | None = None,
-        bells: Bells | None = None,
+        write_event: WriteEvent | None = None,
+        wakeups: Wakeups | None = None,
         seat: int = EXECUTOR_SEAT,
         shared: bool = True,
         lock_timeout: float = 0.0,
     ) -> None:
         self.catalog = catalog
         self._prefix = prefix
-        self._doorbell = doorbell
-        self._bells = bells
-        self._seat = seat if bells is None else bells.seat
+        self._write_event = write_event
+        self._wakeups = wakeups
+        self._seat = seat if wakeups is None else wakeups.seat
         self._shared = shared
         self._lock_timeout = lock_timeout
         self._buffers: dict[tuple[str, int], Buffer] = {}
-        self._checks: dict[tuple[str, int], Soundness] = {}
+        self._checks: dict[tuple[str, int], Integrity] = {}
         self._types = self.make_catalog(catalog)
         self._stack = contextlib.ExitStack()
         self._own_mark: memoryview | None = None
@@ -153,8 +153,8 @@ class BufferStore(Mapping[Key, Buffer]):
                 buffer = kind.private()
             else:
                 raise DeviceBufferError(f"there is no buffer of {name} {number}")
-            buffer.doorbell = self._doorbell
-            buffer.bells = self._bells
+            buffer.write_event = self._write_event
+            buffer.wakeups = self._wakeups
             buffer.mark = self._mark()
             buffer.lock_timeout = self._lock_timeout
             self._buffers[name, number] = buffer
@@ -193,7 +193,7 @@ class BufferStore(Mapping[Key, Buffer]):
             except KeyError:  # a name that no robot gave
                 continue
             if key not in self._checks:
-                self._checks[key] = Soundness(buffer)
+                self._checks[key] = Integrity(buffer)
             if damage := self._checks[key].damage():
                 found[key] = damage
         return found

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from rt.buffer import layout, mutex
-from rt.buffer.bells import Bells
+from rt.buffer.wakeup import Wakeups
 
 BUSY_PAUSE = 0.001
 """Time (s) until a lock that somebody else has is tried again."""
@@ -33,7 +33,7 @@ class Watch:
         self._first = self._now()
         self._seen: weakref.WeakKeyDictionary[trio.lowlevel.Task, list[int]] = weakref.WeakKeyDictionary()
 
-    async def changed(self, ids: Iterable[int], bells: Bells) -> list[int]:
+    async def changed(self, ids: Iterable[int], wakeups: Wakeups) -> list[int]:
         """Wait until one of these parameters has come in, or the peripheral has come or gone (none of them then); a checkpoint.
 
         What the calling task has been told before is not told again. A cancel loses nothing.
@@ -51,12 +51,12 @@ class Watch:
                 try:
                     news = self._news(seen, ids)
                     if news is None:
-                        self._header.watchers |= 1 << bells.seat
+                        self._header.watchers |= 1 << wakeups.seat
                 finally:
                     self._lock.release()
             if news is not None:
                 return news
-            await bells.wait()
+            await wakeups.wait()
 
     def _now(self) -> list[int]:
         return [*self._received, self._header.presence]

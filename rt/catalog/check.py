@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from rt.catalog.fault import NO_VALUE, Fault, Say, sayer, shown, typed
 from rt.catalog.parameter import MOST_BYTES, Parameter
 from rt.catalog.peripheral import DEFAULT_SUB_INTERVAL, Peripheral
+from rt.catalog.problem import NO_VALUE, Fault, Say, sayer, shown, typed
 from rt.protocol.message import INTERVAL_MAX, VALUES_MAX
 
 MAX_PARAMS: Final = 16

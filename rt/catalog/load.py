@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from rt.catalog import check
-from rt.catalog.fault import Fault
+from rt.catalog.line_map import line_of
 from rt.catalog.peripheral import Peripheral
-from rt.catalog.places import line_of
+from rt.catalog.problem import Fault
 from rt.errors import CatalogError, DeviceError
 
 LARGEST_FILE: Final = 1 << 20

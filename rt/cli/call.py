@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from rt.cli import candidates, link, methods
-from rt.cli.away import Away, away_options
-from rt.cli.number import Number
-from rt.cli.options import Loader, click_options
-from rt.cli.stopping import Target, find_target
+from rt.client import completers, connection, methods
+from rt.client.options import Loader, click_options
+from rt.client.stopping import Target, find_target
+from rt.client.target import RemoteTarget, target_options
 from rt.errors import RemoteCallError
+from rt.terminal.number import Number
 
 HELP = """\
 Call a method of the running robot and print its result as JSON.
@@ -41,7 +41,7 @@ _BEGUN = {
 
 
 @click.command(help=HELP, add_help_option=False, context_settings={"ignore_unknown_options": True})
-@click.argument("method", default="", shell_complete=candidates.methods)
+@click.argument("method", default="", shell_complete=completers.methods)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option("--service", metavar="NAME", help="Service to call, when several have a method of that name.")
 @click.option(
@@ -54,11 +54,11 @@ _BEGUN = {
 )
 @click.option("--list", "listing", is_flag=True, help="List the methods of all services, as without METHOD.")
 @click.option("-h", "--help", "helping", is_flag=True, help="Show this message, or with METHOD what that takes.")
-@away_options
+@target_options
 @click_options("instance", load=False)
 def command(  # noqa: PLR0917 - click passes them by name
     loaded: Loader,
-    away: Away | None,
+    remote: RemoteTarget | None,
     method: str,
     args: tuple[str, ...],
     service: str | None,
@@ -73,7 +73,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     name, _, short = method.rpartition(".")
     wanted = methods.service_name(service or name) if service or name else None
 
-    async def show(robot: link.Link) -> None:
+    async def show(robot: connection.Link) -> None:
         services = await _look(robot, wanted)
         if helping:
             address = methods.find(services, short, wanted)
@@ -82,7 +82,7 @@ def command(  # noqa: PLR0917 - click passes them by name
             lines = methods.listing(services)
         click.echo("\n".join(lines))
 
-    async def call(robot: link.Link) -> Any:
+    async def call(robot: connection.Link) -> Any:
         if short in _AT_ONCE and not args and wanted in {None, _AT_ONCE[short]}:
             address = _AT_ONCE[short]
             if short == "estop":
@@ -98,12 +98,12 @@ def command(  # noqa: PLR0917 - click passes them by name
             return await robot.client.issue_call(short, *values, address=address, timeout=timeout)
 
     if helping or listing or not method:
-        link.run(loaded().config, show, away=away)
+        connection.run(loaded().config, show, remote=remote)
     else:
-        target = find_target(loaded, is_here=away is None) if short in _AT_ONCE else Target(loaded().config)
-        _print(short, link.run(target.config, call, away=away))
+        target = find_target(loaded, is_here=remote is None) if short in _AT_ONCE else Target(loaded().config)
+        _print(short, connection.run(target.config, call, remote=remote))
         if target.trouble:
-            robot = f"robot {target.config.instance!r}" if away is None else "robot"
+            robot = f"robot {target.config.instance!r}" if remote is None else "robot"
             click.echo(f"rt: {target.trouble}; {short} was sent to the {robot} all the same", err=True)
 
 
@@ -116,12 +116,12 @@ def _plainly() -> Iterator[None]:
         raise RemoteCallError(methods.in_plain_words(error.message), **error.context) from error
 
 
-async def _look(robot: link.Link, wanted: str | None) -> dict[str, dict[str, Any]]:
+async def _look(robot: connection.Link, wanted: str | None) -> dict[str, dict[str, Any]]:
     """The methods of one service, or of all that answer."""
     if wanted is None:
         return await robot.describe()
     # That it is not there is said at once, and by the one who knows which are: the router.
-    return {wanted: await robot.client.issue_call("describe", address=wanted, timeout=link.DESCRIBE_TIMEOUT)}
+    return {wanted: await robot.client.issue_call("describe", address=wanted, timeout=connection.DESCRIBE_TIMEOUT)}
 
 
 def _print(method: str, result: Any) -> None:
@@ -133,7 +133,7 @@ def _print(method: str, result: Any) -> None:
         click.echo(_BEGUN.get(method, "ok"))
 
 
-async def _estop(robot: link.Link, address: str, values: list[Any]) -> None:
+async def _estop(robot: connection.Link, address: str, values: list[Any]) -> None:
     """Call the emergency stop; that the robot has ended is an answer too."""
     try:
         await robot.client.issue_call("estop", *values, address=address, timeout=_ESTOP_TIMEOUT)

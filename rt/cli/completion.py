@@ -1,4 +1,4 @@
-"""`rt completion SHELL`, and how a shell is answered when somebody presses Tab; what it is offered stands in `rt.cli.candidates`.
+"""`rt completion SHELL`, and how a shell is answered when somebody presses Tab; what it is offered stands in `rt.client.completers`.
 
 The rule of this module: whoever presses Tab gets an answer or none, and never a message.
 """

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from rt import config
-from rt.cli import candidates
-from rt.cli.console import console
-from rt.cli.options import click_options, text_of
+from rt.client import completers
+from rt.client.options import click_options, text_of
+from rt.terminal.console import console
 
 
 class _Config(click.Command):
@@ -27,7 +27,7 @@ class _Config(click.Command):
 
 
 @click.command(cls=_Config, short_help="Show the options, or set one.")
-@click.argument("names", nargs=-1, metavar="[OPTION]...", shell_complete=candidates.options)
+@click.argument("names", nargs=-1, metavar="[OPTION]...", shell_complete=completers.options)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: for each option its value and origin.")
 @click_options()
 def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:

@@ -8,20 +8,21 @@ from typing import Any
 import click
 
 from rt import catalog
-from rt.cli import candidates
-from rt.cli.options import Loader, click_options, text_of
-from rt.config import OPTIONS, Loaded, Option, change, forget, kept, known
-from rt.config.exposure import KEYED, KEYLESS, require_keys
+from rt.access.key_place import key_place
+from rt.access.keyring import Keyring
+from rt.client import completers
+from rt.client.options import Loader, click_options, text_of
+from rt.config import OPTIONS, Loaded, Option, change, forget, known, overrides
+from rt.config.network import KEYED, KEYLESS, require_keys
 from rt.config.value import entry, pairs, single
 from rt.errors import ConfigError
-from rt.keys import Keyring, key_place
 
 _SET, _UNSET = "rt config set", "rt config unset"
 
 
 @click.command("set", short_help="Set an option for the next start.")
-@click.argument("name", shell_complete=candidates.options)
-@click.argument("values", nargs=-1, required=True, metavar="VALUE...", shell_complete=candidates.values)
+@click.argument("name", shell_complete=completers.options)
+@click.argument("values", nargs=-1, required=True, metavar="VALUE...", shell_complete=completers.values)
 @click_options("instance", load=False)
 def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
     """Set the option NAME for each start from the next one on, as `rt call set_option` does from afar.
@@ -48,7 +49,7 @@ def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
 
 
 @click.command("unset", short_help="Take back what was set.")
-@click.argument("names", nargs=-1, metavar="NAME...", shell_complete=candidates.options)
+@click.argument("names", nargs=-1, metavar="NAME...", shell_complete=completers.options)
 @click.option("--all", "everything", is_flag=True, help="Take back all that is kept, whatever it is.")
 @click_options("instance", load=False)
 def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> None:
@@ -63,7 +64,7 @@ def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> N
         forget(directory)
         click.echo("nothing is kept any more")
         return
-    before = kept.read(directory)
+    before = overrides.read(directory)
     changes: dict[str, Any] = {}
     for each in names:
         name, _, key = each.partition(".")
@@ -95,7 +96,7 @@ def _change(loaded: Loader, changes: dict[str, Any]) -> None:
 
 
 def _directory(base: Loaded) -> Path | None:
-    return kept.state_directory(base.config.instance, os.environ)
+    return overrides.state_directory(base.config.instance, os.environ)
 
 
 def _warn_open(now: Loaded) -> None:

@@ -9,16 +9,17 @@ from pathlib import Path
 import click
 import msgspec
 
-from rt.cli import robot
-from rt.cli.console import console
-from rt.cli.demo_driver import Driver, Tally
-from rt.cli.number import Number
-from rt.cli.options import click_options
+from rt import demo as demo_package
+from rt.client.options import click_options
 from rt.config import Config, Loaded
+from rt.demo.driver import Driver, Tally
 from rt.errors import RuntimeBaseException
 from rt.instance import Instance
+from rt.root import lifecycle
+from rt.terminal.console import console
+from rt.terminal.number import Number
 
-PROGRAM = Path(__file__).parent / "programs" / "drive.py"
+PROGRAM = Path(demo_package.__file__).parent / "programs" / "drive.py"
 DEVICES = {
     "left_motor": "polar-bear@1",
     "right_motor": "polar-bear@2",
@@ -52,7 +53,7 @@ def command(loaded: Loaded, seconds: float | None) -> None:
     config = _configured(loaded)
     driver = Driver(screen, tally, config, seconds)
     screen.print("starting an emulated robot ...")
-    code = robot.start(
+    code = lifecycle.start(
         config,
         emulated=tuple(DEVICES.values()),
         beside=driver.drive,
@@ -86,7 +87,7 @@ def how_started() -> str:
 def _configured(loaded: Loaded) -> Config:
     """The given options, and what the demo sets itself."""
     from rt import catalog
-    from rt.smartdevice.uid_spec import parse_uid_spec
+    from rt.emulator.uid_spec import parse_uid_spec
 
     known = catalog.load()
     config = loaded.config

@@ -8,14 +8,15 @@ import click
 import trio
 
 from rt.catalog.names import OUTDATED, absent_device
-from rt.cli import candidates, link, table
-from rt.cli.console import console
-from rt.cli.device import Devices
-from rt.cli.ending import run_until_signal
-from rt.cli.options import click_options
-from rt.cli.output import jsonable
+from rt.client import completers, connection
+from rt.client.device import Devices
+from rt.client.options import click_options
 from rt.config import Loaded
 from rt.errors import RemoteCallError
+from rt.terminal import table
+from rt.terminal.console import console
+from rt.terminal.output import jsonable
+from rt.terminal.signals import run_until_signal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +45,7 @@ rt devices left_motor --json | jq '.[0].values'
 
 
 @click.command(help=HELP)
-@click.argument("wanted", nargs=-1, metavar="[UID]...", shell_complete=candidates.devices)
+@click.argument("wanted", nargs=-1, metavar="[UID]...", shell_complete=completers.devices)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list and end.")
 @click.option("--watch/--once", default=None, help="Go on until Ctrl-C, or print once. [watch on a terminal]")
 @click_options("instance", "dev_name", "dev_catalog")
@@ -53,7 +54,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
     screen = console()
     live = not as_json and (screen.is_terminal if watch is None else watch)
 
-    async def show(robot: link.Link) -> None:
+    async def show(robot: connection.Link) -> None:
         devices = await Devices.of(robot)
         names = {uid: name for name, uid in devices.names.items()}
         chosen: dict[int, str] = {}
@@ -82,7 +83,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         else:
             await run_until_signal(lambda: _watch(screen, devices, draw))
 
-    link.run(loaded.config, show, part=link.Part.READER)
+    connection.run(loaded.config, show, part=connection.Part.READER)
 
 
 async def _ports(devices: Devices) -> dict[str, str]:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rt.cli import candidates
-from rt.cli.console import console
-from rt.cli.options import click_options
+from rt.client import completers
+from rt.client.options import click_options
 from rt.config import Config, Loaded
 from rt.errors import ConfigError
+from rt.terminal.console import console
 
 if TYPE_CHECKING:
-    from rt.doctor import Scene
+    from rt.doctor import Environment
 
 _COULD_NOT_RUN = 2
 
@@ -21,7 +21,7 @@ _COULD_NOT_RUN = 2
 @click.command(short_help="Check this machine and the team's code.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of id, status, fact and remedy.")
 @click.option(
-    "--only", multiple=True, metavar="ID", shell_complete=candidates.checks, help="Run only this check (repeatable)."
+    "--only", multiple=True, metavar="ID", shell_complete=completers.checks, help="Run only this check (repeatable)."
 )
 @click.option("--list", "listing", is_flag=True, help="List the checks instead of running them.")
 @click_options("bind", "insecure", "keys_dir", "port_base", "dev_catalog", "dev_ports", "exec_module", load=False)
@@ -52,12 +52,12 @@ def command(as_json: bool, only: tuple[str, ...], listing: bool, loaded: Callabl
     return report.exit_status(findings)
 
 
-def _scene(loaded: Callable[[], Loaded]) -> "Scene":
-    from rt.doctor import Scene
+def _scene(loaded: Callable[[], Loaded]) -> "Environment":
+    from rt.doctor import Environment
 
     directory = Path.cwd()
     try:
         found = loaded()
     except ConfigError as error:
-        return Scene(config=Config(), problem=str(error), directory=directory)
-    return Scene(config=found.config, origins=found.origins, directory=directory)
+        return Environment(config=Config(), problem=str(error), directory=directory)
+    return Environment(config=found.config, origins=found.origins, directory=directory)

@@ -13,19 +13,19 @@ import msgspec
 import trio
 
 from rt import log
-from rt.cli import candidates
-from rt.cli.ending import run_until_signal
-from rt.cli.known import known_devices
-from rt.cli.number import Number
-from rt.cli.options import click_options
+from rt.client import completers
+from rt.client.offline import offline_devices
+from rt.client.options import click_options
 from rt.config import Config, Loaded
 from rt.errors import DeviceError, InstanceAbsentError, RemoteCallError
 from rt.instance import Instance, running
 from rt.ownership import planted_by, user
+from rt.terminal.number import Number
+from rt.terminal.signals import run_until_signal
 
 if TYPE_CHECKING:
-    from rt.smartdevice.emulator import EmulatedDevice
-    from rt.smartdevice.faults import Fault, Faults
+    from rt.emulator.faults import Fault, Faults
+    from rt.emulator.lines import EmulatedDevice
 
 _SEED_BITS = 32
 _ASK_TIMEOUT = 5.0
@@ -60,7 +60,7 @@ freeze      about every so many seconds the device is deaf and mute for 3 s [5]
 
 
 @click.command(help=HELP)
-@click.argument("devices", nargs=-1, required=True, metavar="UID[:JSON]...", shell_complete=candidates.kinds)
+@click.argument("devices", nargs=-1, required=True, metavar="UID[:JSON]...", shell_complete=completers.kinds)
 @click.option("--wave", is_flag=True, help="Move every sensor that was given no value.")
 @click.option(
     "--fault", "fault_texts", multiple=True, metavar="KIND[=VALUE]", help="Let something go wrong (repeatable)."
@@ -86,7 +86,7 @@ def command(
     folder: Path | None,
 ) -> None:
     """Emulate Smart Devices that connect to a robot over TCP until Ctrl-C, or on serial ports."""
-    from rt.smartdevice.faults import parse_faults
+    from rt.emulator.faults import parse_faults
 
     config = loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
     is_served = on_pty or folder is not None
@@ -148,9 +148,9 @@ def _robot_address(config: Config) -> str:
 
 def _ask_address(config: Config) -> str:
     """What the robot of an instance says; nothing if it does not answer."""
-    from rt.cli import link
+    from rt.client import connection
 
-    async def ask(robot: link.Link) -> str:
+    async def ask(robot: connection.Link) -> str:
         with contextlib.suppress(RemoteCallError):
             return str(
                 await robot.client.issue_call(
@@ -160,7 +160,7 @@ def _ask_address(config: Config) -> str:
         return ""
 
     with contextlib.suppress(InstanceAbsentError):  # it has ended meanwhile
-        return str(link.run(config, ask))
+        return str(connection.run(config, ask))
     return ""
 
 
@@ -170,12 +170,12 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
     Raises:
         DeviceError: An argument names none, or one that another has named.
     """
-    from rt.smartdevice.emulator import EmulatedDevice
-    from rt.smartdevice.motion import World
-    from rt.smartdevice.uid_spec import parse_uid_specs
+    from rt.emulator.lines import EmulatedDevice
+    from rt.emulator.simulation import SimState
+    from rt.emulator.uid_spec import parse_uid_specs
 
-    known, names = known_devices(config)
-    world = World()
+    known, names = offline_devices(config)
+    world = SimState()
     emulated: dict[int, EmulatedDevice] = {}
     for spec in specs:
         uids, values = parse_uid_specs(spec, known, names)
@@ -191,7 +191,7 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
 
 
 def _plan(faults: "Sequence[Fault]", seed: int, uid: int) -> "Faults":
-    from rt.smartdevice.faults import Faults
+    from rt.emulator.faults import Faults
 
     return Faults(faults, seed, uid)
 
@@ -237,19 +237,19 @@ async def _connect(
     emulated: "Sequence[EmulatedDevice]", plans: "Callable[[int], Faults] | None", vsd_address: str
 ) -> None:
     """Play devices over TCP until cancelled."""
-    from rt.smartdevice.emulator import connect_emulated
-    from rt.smartdevice.pacer import Pacer
+    from rt.emulator.lines import connect_emulated
+    from rt.emulator.scheduler import Scheduler
 
     address = urlsplit(vsd_address)
     host = "127.0.0.1" if address.hostname in {None, "*"} else address.hostname
-    pacer = Pacer()
+    scheduler = Scheduler()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pacer.run)
+        nursery.start_soon(scheduler.run)
         for device in emulated:
             faults = plans and plans(device.uid)
             connect = functools.partial(
                 connect_emulated,
-                pacer=pacer,
+                scheduler=scheduler,
                 faults=faults,
                 on_connect=_reporter(device, vsd_address, faults),
             )
@@ -267,15 +267,15 @@ async def _serve(
     Raises:
         DeviceError: There are no more terminals, or a link to one cannot be made.
     """
-    from rt.smartdevice.emulator import serve_pty
-    from rt.smartdevice.pacer import Pacer
+    from rt.emulator.lines import serve_pty
+    from rt.emulator.scheduler import Scheduler
 
-    pacer = Pacer()
+    scheduler = Scheduler()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pacer.run)
+        nursery.start_soon(scheduler.run)
         for device in emulated:
             faults = plans and plans(device.uid)
-            serve = functools.partial(serve_pty, pacer=pacer, faults=faults, on_port=_teller(device))
+            serve = functools.partial(serve_pty, scheduler=scheduler, faults=faults, on_port=_teller(device))
             try:
                 await nursery.start(serve, device, paths[device])
             except OSError as error:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import click
 
-from rt.catalog.notation_text import format_text
-from rt.cli.known import known_devices
-from rt.cli.messages import convert_all
-from rt.cli.options import click_options
+from rt.client.offline import offline_devices
+from rt.client.options import click_options
 from rt.config import Loaded
+from rt.textformat.lines import convert_all
+from rt.textformat.text import format_text
 
 HELP = """\
 Print the frame of each Smart Device message as hexadecimal, COBS-encoded.
@@ -29,7 +29,7 @@ rt parse-msg --device rfid <frames.txt | rt format-msg
 @click_options("dev_name", "dev_catalog")
 def command(loaded: Loaded, messages: tuple[str, ...], delimiter: bool) -> int:
     """Print the frame of each Smart Device message as hexadecimal."""
-    known, names = known_devices(loaded.config)
+    known, names = offline_devices(loaded.config)
     end = b"\0" if delimiter else b""
 
     def convert(text: str) -> Iterator[str]:

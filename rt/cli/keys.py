@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from rt.cli.options import click_options
+from rt.access.key_place import BUNDLE_SUFFIX, key_place, project_of
+from rt.access.keyring import Keyring
+from rt.client.options import click_options
 from rt.config import Loaded, nearest
 from rt.errors import ConfigError
-from rt.keys import Keyring, key_place
-from rt.keys.place import BUNDLE_SUFFIX, project_of
 
 HELP = """\
 Say who may drive this robot from another computer.

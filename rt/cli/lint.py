@@ -8,7 +8,7 @@ import click
 import msgspec
 import trio
 
-from rt.cli.options import click_options
+from rt.client.options import click_options
 from rt.config import Loaded
 
 HELP = """\

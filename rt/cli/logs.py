@@ -16,20 +16,20 @@ import trio
 import zmq
 
 from rt import log
-from rt.cli.away import Away, away_options
-from rt.cli.ending import run_until_signal
-from rt.cli.log_follower import Follower, Printer
-from rt.cli.log_view import LogView, parse_since
-from rt.cli.options import click_options
+from rt.client.options import click_options
+from rt.client.target import RemoteTarget, target_options
 from rt.config import Loaded
 from rt.errors import ConfigError
 from rt.instance import Instance
-from rt.instance.log_place import log_path, marked
-from rt.instance.logread import MAX_LINE
+from rt.logs.follower import Follower, Printer
+from rt.logs.place import log_path, marked
+from rt.logs.read import MAX_LINE
+from rt.logs.view import LogView, parse_since
 from rt.ownership import planted_by, user
+from rt.process.output import LineCutter
 from rt.protocol.logevent import LEVELS
-from rt.remote.address import get_connection
-from rt.supervisor.output import LineCutter
+from rt.terminal.signals import run_until_signal
+from rt.transport.address import get_connection
 
 HELP = """\
 Watch what the running robot says, until Ctrl-C; a robot that is restarted is followed.
@@ -63,7 +63,7 @@ def _since(_context: click.Context, _param: click.Parameter, value: str | None) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON object.")
 @click.option("--no-follow", "past", is_flag=True, help="Print what the robot's file has, and end.")
-@away_options
+@target_options
 @click_options("instance")
 def command(  # noqa: PLR0917 - click passes them by name
     loaded: Loaded,
@@ -73,7 +73,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     since: datetime | None,
     as_json: bool,
     past: bool,
-    away: Away | None,
+    remote: RemoteTarget | None,
 ) -> None:
     """Watch what the running robot says, or what it has said."""
     log.configure(level="error", fmt="pretty", stream=sys.stderr)
@@ -82,8 +82,8 @@ def command(  # noqa: PLR0917 - click passes them by name
     config = loaded.config
 
     async def show() -> None:
-        if away is not None:
-            await _show_away(printer, away, source)
+        if remote is not None:
+            await _show_away(printer, remote, source)
         elif source is None:
             instance = Instance.locate(config.instance)
             # A robot goes by its own options, which need not be those that are found here.
@@ -120,14 +120,14 @@ async def _show_robot(
     await Follower(printer, address, instance=instance, file=file, wants_past=wants_past).run()
 
 
-async def _show_away(printer: Printer, away: Away, source: str | None) -> None:
-    from rt.remote.gate import curve_options
-    from rt.remote.handshake import shake_hands
+async def _show_away(printer: Printer, remote: RemoteTarget, source: str | None) -> None:
+    from rt.access.authenticator import curve_options
+    from rt.access.probe import probe
 
     if source is not None:
         raise ConfigError(f"--robot names the robot already: leave {source} away")
-    await shake_hands(away.log_address, away.bundle, socket_type=zmq.SUB)
-    await Follower(printer, away.log_address, options=curve_options(away.bundle) if away.bundle else None).run()
+    await probe(remote.log_address, remote.bundle, socket_type=zmq.SUB)
+    await Follower(printer, remote.log_address, options=curve_options(remote.bundle) if remote.bundle else None).run()
 
 
 def _readable(source: str) -> Path:

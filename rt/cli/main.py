@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import rt
-from rt.cli.quick import heed_interrupts, importing
+from rt.startup import importing, restore_interrupts
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -124,9 +124,9 @@ New here?
 
 
 def _instances(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[Any]]":
-    from rt.cli import candidates
+    from rt.client import completers
 
-    return candidates.instances(context, parameter, incomplete)
+    return completers.instances(context, parameter, incomplete)
 
 
 @click.group(
@@ -158,13 +158,13 @@ def run(arguments: Sequence[str], group: click.Group = cli) -> int:
     if list(arguments[:1]) == ["help"]:
         arguments = [*arguments[1:2], "--help"]
     try:
-        heed_interrupts()
+        restore_interrupts()
         with group.make_context("rt", list(arguments) or ["--help"]) as context:
             context_meta = context.meta
             result = group.invoke(context)
             return result if isinstance(result, int) else 0
     except (Exception, BaseExceptionGroup, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place that an error reaches
-        from rt.cli import failure
+        from rt.terminal import failure
 
         return failure.report(error, debug=context_meta.get("rt.debug", "--debug" in arguments))
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import click
 
-from rt.catalog.notation import find_device
-from rt.catalog.notation_text import parse_text
-from rt.cli import candidates
-from rt.cli.known import known_devices
-from rt.cli.messages import convert_all
-from rt.cli.options import click_options
+from rt.client import completers
+from rt.client.offline import offline_devices
+from rt.client.options import click_options
 from rt.config import Loaded
 from rt.errors import RuntimeBaseException
+from rt.textformat.lines import convert_all
+from rt.textformat.message import find_device
+from rt.textformat.text import parse_text
 
 HELP = """\
 Print the Smart Device message of each frame as one line of JSON.
@@ -31,13 +31,13 @@ rt parse-msg --device left_motor '0x04 0x14 0x06 0x01 0x01 0x01 0x01 0x03 0xbf 0
 @click.option(
     "--device",
     metavar="NAME|UID",
-    shell_complete=candidates.kinds,
+    shell_complete=completers.kinds,
     help="The device: a type of the catalog, a name of dev_name, or a UID.",
 )
 @click_options("dev_name", "dev_catalog")
 def command(loaded: Loaded, frames: tuple[str, ...], device: str | None) -> int:
     """Print the Smart Device message of each frame as one line of JSON."""
-    known, names = known_devices(loaded.config)
+    known, names = offline_devices(loaded.config)
     peripheral = None if device is None else find_device(device, known, names)
 
     def convert(text: str) -> Iterator[str | RuntimeBaseException]:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import click
 import trio
 
-from rt.cli import candidates, link
-from rt.cli.device import UID_HELP, Device, Devices
-from rt.cli.ending import run_until_signal
-from rt.cli.number import Number
-from rt.cli.options import click_options
-from rt.cli.output import Output
+from rt.client import completers, connection
+from rt.client.device import UID_HELP, Device, Devices
+from rt.client.options import click_options
 from rt.config import Loaded
 from rt.errors import RemoteCallError
+from rt.terminal.number import Number
+from rt.terminal.output import Output
+from rt.terminal.signals import run_until_signal
 
 MARGIN = 2.0
 """How much longer than its device the device service may take to answer (s)."""
@@ -35,7 +35,7 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
 
 
 @click.command(help=HELP)
-@click.argument("uids", nargs=-1, metavar="[UID]...", shell_complete=candidates.devices)
+@click.argument("uids", nargs=-1, metavar="[UID]...", shell_complete=completers.devices)
 @click.option(
     "--count", type=Number(1, whole=True), metavar="NUMBER", help="End after so many requests to each device."
 )
@@ -60,7 +60,7 @@ def command(loaded: Loaded, uids: tuple[str, ...], count: int | None, interval: 
     """Measure how fast devices answer."""
     trips: list[RoundTrips] = []
 
-    async def show(robot: link.Link) -> None:
+    async def show(robot: connection.Link) -> None:
         devices = await Devices.of(robot)
         found = await devices.find(uids)
         trips.extend(RoundTrips(device) for device in found)
@@ -74,7 +74,7 @@ def command(loaded: Loaded, uids: tuple[str, ...], count: int | None, interval: 
         await run_until_signal(ask_all)
 
     try:
-        link.run(loaded.config, show, part=link.Part.READER)
+        connection.run(loaded.config, show, part=connection.Part.READER)
     finally:
         for each in trips:
             click.echo(f"\n{each.summary()}")

@@ -6,13 +6,13 @@ from typing import Any
 import click
 import trio
 
-from rt.cli import candidates, link
-from rt.cli.device import UID_HELP, Device, Devices
-from rt.cli.number import Number
-from rt.cli.options import click_options
-from rt.cli.output import as_text
+from rt.client import completers, connection
+from rt.client.device import UID_HELP, Device, Devices
+from rt.client.options import click_options
 from rt.config import Loaded
 from rt.errors import DeviceError
+from rt.terminal.number import Number
+from rt.terminal.output import as_text
 
 HELP = f"""\
 Ask a device for the values of parameters, all readable ones if none is named, and print them when it has answered.
@@ -27,8 +27,8 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 
 
 @click.command(help=HELP)
-@click.argument("uid", shell_complete=candidates.devices)
-@click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=candidates.readable)
+@click.argument("uid", shell_complete=completers.devices)
+@click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=completers.readable)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--timeout",
@@ -42,7 +42,7 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
 def command(loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, timeout: float) -> None:
     """Ask a device for its values now."""
 
-    async def show(robot: link.Link) -> None:
+    async def show(robot: connection.Link) -> None:
         devices = await Devices.of(robot)
         device = await devices.find_one(uid)
         names = device.readable(params)
@@ -54,7 +54,7 @@ def command(loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, ti
             for name, value in values.items():
                 click.echo(f"{name:<{width}}  {_shown(value)}")
 
-    link.run(loaded.config, show, part=link.Part.VISITOR)
+    connection.run(loaded.config, show, part=connection.Part.VISITOR)
 
 
 def _shown(value: Any) -> str:

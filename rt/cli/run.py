@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from rt.cli import robot
-from rt.cli.options import click_options
+from rt.client.options import click_options
 from rt.config import OPTIONS, Config, Loaded, nearest
-from rt.config.kept import ORIGIN
+from rt.config.overrides import ORIGIN
 from rt.config.team_code import find
+from rt.root import lifecycle
 
 HELP = """\
 Run the robot that is described here.
@@ -38,7 +38,7 @@ def command(loaded: Loaded) -> int:
     problem = problem_of_code(loaded.config, Path.cwd())
     if problem:
         click.echo(f"rt: {problem}", err=True)
-    return robot.start(loaded.config)
+    return lifecycle.start(loaded.config)
 
 
 def problem_of_code(config: Config, directory: Path) -> str:

@@ -13,16 +13,16 @@ from typing import Any
 import click
 import trio
 
-from rt.cli import candidates, link
-from rt.cli.device import ASK_TIMEOUT, UID_HELP, Device, Devices
-from rt.cli.ending import run_until_signal
-from rt.cli.number import Number
-from rt.cli.options import click_options
-from rt.cli.output import Output
-from rt.cli.table import shown
+from rt.client import completers, connection
+from rt.client.device import ASK_TIMEOUT, UID_HELP, Device, Devices
+from rt.client.options import click_options
 from rt.config import Loaded
 from rt.errors import DeviceError, RuntimeBaseException
 from rt.protocol.message import INTERVAL_MAX
+from rt.terminal.number import Number
+from rt.terminal.output import Output
+from rt.terminal.signals import run_until_signal
+from rt.terminal.table import shown
 
 LOOK_INTERVAL = 1.0
 """Time without a value after which it is verified that the robot still runs (s)."""
@@ -42,8 +42,8 @@ rt subscribe bumper --json --count 10
 
 
 @click.command(help=HELP)
-@click.argument("uid", shell_complete=candidates.devices)
-@click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=candidates.readable)
+@click.argument("uid", shell_complete=completers.devices)
+@click.argument("params", nargs=-1, metavar="[PARAM]...", shell_complete=completers.readable)
 @click.option(
     "--interval",
     type=Number(above=0, most=INTERVAL_MAX / 1000),
@@ -58,13 +58,13 @@ def command(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """Print the values of a device as they arrive."""
 
-    async def show(robot: link.Link) -> None:
+    async def show(robot: connection.Link) -> None:
         devices = await Devices.of(robot)
         device = await devices.find_one(uid)
         names = device.readable(params) if params else None
 
-        assert robot.app.bells is not None, "a visitor has bells"
-        visit = robot.app.make_lease_table().visit_of(robot.app.bells.seat)
+        assert robot.app.wakeups is not None, "a visitor has bells"
+        visit = robot.app.make_lease_table().visit_of(robot.app.wakeups.seat)
 
         async def watch() -> None:
             try:
@@ -77,7 +77,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 
         await run_until_signal(watch)
 
-    link.run(loaded.config, show, part=link.Part.VISITOR)
+    connection.run(loaded.config, show, part=connection.Part.VISITOR)
 
 
 async def _print(devices: Devices, device: Device, count: int | None, *, as_json: bool) -> None:

@@ -19,16 +19,17 @@ from typing import Any, Final
 import click
 import trio
 
-from rt.buffer import Doorbell, Lease
+from rt.buffer import Lease
 from rt.buffer.lease import TIMEOUT, Bar
+from rt.buffer.write_event import WriteEvent
 from rt.catalog import unknown_parameter
-from rt.cli import candidates, link
-from rt.cli.device import UID_HELP, Device, Devices
-from rt.cli.ending import run_until_signal
-from rt.cli.number import Number
-from rt.cli.options import click_options
+from rt.client import completers, connection
+from rt.client.device import UID_HELP, Device, Devices
+from rt.client.options import click_options
 from rt.config import Loaded
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
+from rt.terminal.number import Number
+from rt.terminal.signals import run_until_signal
 from rt.text import listed
 
 RENEW_INTERVAL: Final = 0.02
@@ -65,8 +66,8 @@ rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
 
 
 @click.command(help=HELP)
-@click.argument("uid", shell_complete=candidates.devices)
-@click.argument("settings", nargs=-1, required=True, metavar="PARAM=VALUE...", shell_complete=candidates.writeable)
+@click.argument("uid", shell_complete=completers.devices)
+@click.argument("settings", nargs=-1, required=True, metavar="PARAM=VALUE...", shell_complete=completers.writeable)
 @click.option(
     "--seconds",
     type=Number(above=0),
@@ -78,16 +79,16 @@ rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
 def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float) -> None:
     """Drive a device from the command line."""
 
-    async def show(robot: link.Link) -> None:
+    async def show(robot: connection.Link) -> None:
         devices = await Devices.of(robot)
         device = await devices.find_one(uid)
         values = parse_settings(device, settings)
-        bells, doorbell = robot.app.bells, robot.app.doorbell
-        assert bells is not None, "a visitor has bells"
-        assert doorbell is not None, "a visitor has the doorbell"
-        lease = robot.app.make_lease_table().slot(bells.seat)
+        wakeups, write_event = robot.app.wakeups, robot.app.write_event
+        assert wakeups is not None, "a visitor has bells"
+        assert write_event is not None, "a visitor has the doorbell"
+        lease = robot.app.make_lease_table().slot(wakeups.seat)
         end = "Ctrl-C disables it" if seconds == math.inf else f"it is disabled after {seconds:g} s"
-        driver = _Driver(device, lease, doorbell, end)
+        driver = _Driver(device, lease, write_event, end)
 
         async def drive() -> None:
             with trio.move_on_after(seconds):
@@ -103,7 +104,7 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
                 uid=str(device.uid),
             )
 
-    link.run(loaded.config, show, part=link.Part.VISITOR)
+    connection.run(loaded.config, show, part=connection.Part.VISITOR)
 
 
 @contextlib.contextmanager
@@ -129,7 +130,7 @@ def _claimed(directory: Path, device: Device) -> Iterator[None]:
         yield
 
 
-async def _require_idle(robot: link.Link) -> None:
+async def _require_idle(robot: connection.Link) -> None:
     """Refuse to write while a mode runs.
 
     Raises:
@@ -146,7 +147,7 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
     Raises:
         DeviceError: One is not of that form, its parameter does not exist or cannot be written, or the value does not fit it.
     """
-    from rt.catalog.notation_value import NotationError, pack_value
+    from rt.textformat.value import NotationError, pack_value
 
     values: dict[str, Any] = {}
     for text in settings:
@@ -185,11 +186,11 @@ class _Driver:
         disabled: Whether the device was seen to be disabled in the end.
     """
 
-    def __init__(self, device: Device, lease: Lease, doorbell: Doorbell, end: str = "Ctrl-C disables it") -> None:
+    def __init__(self, device: Device, lease: Lease, write_event: WriteEvent, end: str = "Ctrl-C disables it") -> None:
         self.disabled = False
         self._device = device
         self._lease = lease
-        self._doorbell = doorbell
+        self._write_event = write_event
         self._end = end
 
     async def drive(
@@ -219,7 +220,7 @@ class _Driver:
                 raise DeviceError(_ENDED[Bar.MODE])
             why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
             raise DeviceError(f"the robot was stopped {why}: nothing moves until it is started again")
-        self._doorbell.ring()
+        self._write_event.ring()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_lease)
@@ -233,7 +234,7 @@ class _Driver:
             if not self._lease.held:
                 before = disables  # the lease has ended already, and the device may have been disabled for that
             self._lease.release()
-            self._doorbell.ring()
+            self._write_event.ring()
             with trio.move_on_after(SEND_TIMEOUT, shield=True):
                 while self._device.buffer.valid and self._device.buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
                     await trio.sleep(_PAUSE)

@@ -1,8 +1,8 @@
 """Every option once, typed, and where each value came from: defaults < rt.toml < set_option < RT_* < flags."""
 
 from rt.config.change import change, forget
-from rt.config.exposure import is_open, opened, require_keys
 from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, load, set_over
+from rt.config.network import is_open, opened, require_keys
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
 from rt.config.value import known

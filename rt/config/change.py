@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rt.config import kept
+from rt.config import overrides
 from rt.config.load import set_over
 from rt.config.option import OPTIONS
 from rt.config.options import Config
@@ -23,14 +23,14 @@ def change(
     config: Config,
     changes: Mapping[str, Any],
     *,
-    check: Callable[[kept.Kept], object] = lambda _: None,
-) -> kept.Kept:
+    check: Callable[[overrides.Kept], object] = lambda _: None,
+) -> overrides.Kept:
     """Keep some options for the next start; None takes one back, or one entry of a map.
 
     Blocks for as long as the disk takes.
 
     Args:
-        directory: The instance's; see `rt.config.kept.state_directory`.
+        directory: The instance's; see `rt.config.overrides.state_directory`.
         config: What the options lie over.
         changes: Values by option, of a map those of some of its entries.
         check: Raises if the changes may not be; called with all that would be kept, after the types of values were checked.
@@ -43,12 +43,12 @@ def change(
             changed.
     """
     with _turn(directory if changes else None):
-        before = kept.read(directory)
+        before = overrides.read(directory)
         now = _merged(before, changes)
         set_over(config, now)
         check(now)
         if now != before:
-            kept.write(directory, now)
+            overrides.write(directory, now)
         return now
 
 
@@ -60,7 +60,7 @@ def forget(directory: Path | None) -> None:
     """
     there = directory is not None and directory.is_dir()
     with _turn(directory if there else None):
-        kept.write(directory, {})
+        overrides.write(directory, {})
 
 
 @contextlib.contextmanager
@@ -73,20 +73,20 @@ def _turn(directory: Path | None) -> Iterator[None]:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise kept.unwritten(directory, error) from None
+        raise overrides.unwritten(directory, error) from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"somebody else is changing the options in {directory} right now: try again") from None
         except OSError as error:
-            raise kept.unwritten(directory, error) from None
+            raise overrides.unwritten(directory, error) from None
         yield
     finally:
         os.close(fd)
 
 
-def _merged(before: kept.Kept, changes: Mapping[str, Any]) -> kept.Kept:
+def _merged(before: overrides.Kept, changes: Mapping[str, Any]) -> overrides.Kept:
     """What is kept after a change: maps entry by entry, and without what was taken back."""
     now = dict(before)
     for name, value in changes.items():

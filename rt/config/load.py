@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rt.config import kept
+from rt.config import overrides
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
 from rt.config.value import entry, known, pairs, single
@@ -67,7 +67,7 @@ def load(
         env: The environment; the process's own when absent.
         file: The rt.toml to read; when absent RT_CONFIG's, else the one of `cwd` if there is one.
         cwd: Where rt.toml is looked for; the working directory when absent.
-        set_from_afar: Whether what `set_option` keeps counts; see `rt.config.kept`.
+        set_from_afar: Whether what `set_option` keeps counts; see `rt.config.overrides`.
 
     Raises:
         ConfigError: An unknown or bad value; the message is one sentence with its place, what is allowed and the nearest name.
@@ -108,7 +108,7 @@ class _Layers:
     def begin(self, name: str, value: Any) -> None:
         """Begin with a value that has been checked, wherever it came from."""
         self._values[name] = value
-        self._origins[name] = kept.ORIGIN
+        self._origins[name] = overrides.ORIGIN
 
     def value(self, name: str) -> Any:
         """The value of an option so far."""
@@ -117,10 +117,10 @@ class _Layers:
     def set_from_afar(self, option: Option, raw: object) -> None:
         """Put a value that came in a call: of a map, a map."""
         if option.kind == "map" and isinstance(raw, Mapping):
-            checked = {key: entry(option, str(key), each, kept.ORIGIN, text=False) for key, each in raw.items()}
-            self.lay(option, checked, kept.ORIGIN)
+            checked = {key: entry(option, str(key), each, overrides.ORIGIN, text=False) for key, each in raw.items()}
+            self.lay(option, checked, overrides.ORIGIN)
         else:
-            self.put(option, raw, kept.ORIGIN, text=False)
+            self.put(option, raw, overrides.ORIGIN, text=False)
 
     def note_places(self, places: Mapping[str, str]) -> None:
         """Note where the names of devices are given, each on a line of its own."""
@@ -195,16 +195,14 @@ def _read_kept(layers: "_Layers", env: Mapping[str, str], flags: Mapping[str, ob
         single(OPTIONS["instance"], name, "instance", text=False)
     except ConfigError:
         return  # told where the name was given
-    directory = kept.state_directory(str(name), env)
-    values = kept.read(directory)
+    directory = overrides.state_directory(str(name), env)
+    values = overrides.read(directory)
     try:
         for option, raw in values.items():
-            layers.set_from_afar(known(option, kept.ORIGIN), raw)
+            layers.set_from_afar(known(option, overrides.ORIGIN), raw)
     except ConfigError as error:
         assert directory is not None
-        remedy = (
-            f"correct or remove {directory / kept.FILE_NAME}, where it is kept, or take it back by `rt config unset`"
-        )
+        remedy = f"correct or remove {directory / overrides.FILE_NAME}, where it is kept, or take it back by `rt config unset`"
         raise ConfigError(f"{error.message}; {remedy}", **error.context) from None
 
 
@@ -218,7 +216,7 @@ def set_over(config: Config, values: Mapping[str, Any]) -> Config:
     for name in OPTIONS:
         layers.begin(name, getattr(config, name))
     for name, raw in values.items():
-        layers.set_from_afar(known(name, kept.ORIGIN), raw)
+        layers.set_from_afar(known(name, overrides.ORIGIN), raw)
     return layers.finish(None).config
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rt.config.toml_slips import explained
+from rt.config.toml_errors import explained
 from rt.errors import ConfigError
 
 _MULTI_LINE = re.compile(r'"""[\s\S]*?"""|\'\'\'[\s\S]*?\'\'\'')

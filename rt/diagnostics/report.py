@@ -7,10 +7,10 @@ import trio
 
 from rt import log
 from rt.diagnostics.health import LoopDelay, health
-from rt.diagnostics.steps import SlowSteps
+from rt.diagnostics.slow_tasks import SlowTasks
 
 
-async def report_health(process: str, interval: float, steps: SlowSteps | None = None) -> NoReturn:
+async def report_health(process: str, interval: float, steps: SlowTasks | None = None) -> NoReturn:
     """Say at an interval (s) how this process is and how late its event loop has been, until a cancel.
 
     Args:

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from rt.doctor.registry import Result, Scene, check, fail, ok
+from rt.doctor.registry import Environment, Result, check, fail, ok
 from rt.errors import CatalogError
 
 
 @check("catalog")
-def catalog(scene: Scene) -> Result:
+def catalog(environment: Environment) -> Result:
     """The device catalog can be read and is right."""
     from rt.catalog import load
 
-    name = scene.config.dev_catalog
+    name = environment.config.dev_catalog
     try:
-        peripherals = load(scene.directory / name if name else None)
+        peripherals = load(environment.directory / name if name else None)
     except CatalogError as error:
         return fail(str(error), "correct the catalog, or leave dev_catalog empty for the one built in")
     smart = [each for each in peripherals.values() if each.device_id is not None]

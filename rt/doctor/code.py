@@ -4,17 +4,17 @@ import ast
 import tokenize
 
 from rt.config.team_code import find
-from rt.doctor.registry import Result, Scene, check, fail, ok, warn
+from rt.doctor.registry import Environment, Result, check, fail, ok, warn
 
 
 @check("code")
-def code(scene: Scene) -> Result:
+def code(environment: Environment) -> Result:
     """The team's code is there and compiles."""
-    name = scene.config.exec_module
-    path = find(name, scene.directory)
+    name = environment.config.exec_module
+    path = find(name, environment.directory)
     if path is None:
-        absent = f"{name!r} is not in {scene.directory}"
-        if scene.origins.get("exec_module", "default") != "default":
+        absent = f"{name!r} is not in {environment.directory}"
+        if environment.origins.get("exec_module", "default") != "default":
             return fail(absent, "correct exec_module, or run rt in the directory of the code")
         return warn(absent, "`rt init` writes a first studentcode.py; without it the robot stays idle")
     try:

@@ -3,16 +3,16 @@
 import os
 from pathlib import Path
 
-from rt.doctor.registry import Result, Scene, check, ok, skip, warn
-from rt.instance.log_place import log_path
+from rt.doctor.registry import Environment, Result, check, ok, skip, warn
+from rt.logs.place import log_path
 
 _MIB = 1 << 20
 
 
 @check("log-file")
-def log_file(scene: Scene) -> Result:
+def log_file(environment: Environment) -> Result:
     """The log file can be written, and the disk has room for it."""
-    config = scene.config
+    config = environment.config
     path = log_path(config.log_file, config.instance)
     if path is None:
         return skip("log_file is empty: the log is kept nowhere")

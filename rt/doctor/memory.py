@@ -7,7 +7,7 @@ import select
 import signal
 from typing import TYPE_CHECKING
 
-from rt.doctor.registry import Result, Scene, check, fail, ok
+from rt.doctor.registry import Environment, Result, check, fail, ok
 from rt.errors import BufferBusyError, RuntimeBaseException
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _NO_ROBUST_LOCK = "rt needs a kernel and a C library with robust mutexes; use a 
 
 
 @check("shm")
-def shm(scene: Scene) -> Result:  # noqa: ARG001 - every check is given the scene
+def shm(environment: Environment) -> Result:  # noqa: ARG001 - every check is given the scene
     """Shared memory can be made, sealed and written."""
     from rt.buffer import segment
     from rt.buffer.arena import SIZE, Arena
@@ -36,7 +36,7 @@ def _write(memory: memoryview) -> None:
 
 
 @check("mutex")
-def mutex(scene: Scene) -> Result:  # noqa: ARG001 - every check is given the scene
+def mutex(environment: Environment) -> Result:  # noqa: ARG001 - every check is given the scene
     """A lock in shared memory is given back when its owner is killed."""
     from rt.buffer import mutex as locks
 

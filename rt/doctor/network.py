@@ -5,8 +5,9 @@ import socket
 import struct
 from typing import NamedTuple
 
-from rt.config import Config, opened, require_keys
-from rt.doctor.registry import Result, Scene, check, fail, ok, warn
+from rt.config import Config
+from rt.config.network import opened, require_keys
+from rt.doctor.registry import Environment, Result, check, fail, ok, warn
 from rt.doctor.sockets import owner_of
 from rt.errors import ConfigError
 
@@ -20,12 +21,12 @@ class _Taken(NamedTuple):
 
 
 @check("addresses")
-def addresses(scene: Scene) -> Result:
+def addresses(environment: Environment) -> Result:
     """The addresses that the robot binds are free, or its own."""
     from rt.instance import Instance
 
-    here = Instance.locate(scene.config.instance)
-    settings = scene.config.resolved(here.directory)
+    here = Instance.locate(environment.config.instance)
+    settings = environment.config.resolved(here.directory)
     bound = [(option, address) for option, address in settings.addresses() if option != _SENT_TO]
     taken = [_Taken(option, address, why) for option, address in bound if (why := _refusal(address))]
     if not taken:
@@ -38,12 +39,13 @@ def addresses(scene: Scene) -> Result:
 
 
 @check("keys")
-def keys(scene: Scene) -> Result:
+def keys(environment: Environment) -> Result:
     """Other machines reach the robot with a key only."""
+    from rt.access.key_place import key_place
+    from rt.access.keyring import Keyring
     from rt.instance import Instance
-    from rt.keys import Keyring, key_place
 
-    settings = scene.config.resolved(Instance.locate(scene.config.instance).directory)
+    settings = environment.config.resolved(Instance.locate(environment.config.instance).directory)
     network = opened(settings)
     if not network:
         return ok("the robot listens to this machine only")
@@ -53,7 +55,7 @@ def keys(scene: Scene) -> Result:
             f"whoever reaches {addresses} can drive the robot (insecure)",
             "take `insecure` away, and give each driver's station a key with `rt keys new NAME`",
         )
-    place = key_place(settings.keys_dir, settings.instance, folder=scene.directory)
+    place = key_place(settings.keys_dir, settings.instance, folder=environment.directory)
     ring = Keyring(place.directory)
     ring.refresh()
     if ring.problems:
@@ -72,10 +74,12 @@ def keys(scene: Scene) -> Result:
 
 
 @check("multicast")
-def multicast(scene: Scene) -> Result:
+def multicast(environment: Environment) -> Result:
     """A device update that is sent to its group arrives on this machine."""
     address = next(
-        address for option, address in scene.config.resolved(scene.directory).addresses() if option == _SENT_TO
+        address
+        for option, address in environment.config.resolved(environment.directory).addresses()
+        if option == _SENT_TO
     )
     host, _, port = address.removeprefix("udp://").rpartition(":")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:

@@ -20,7 +20,7 @@ Status = Literal["ok", "warn", "fail", "skip"]
 FAMILIES = ("system", "memory", "network", "serial", "catalog", "code", "log")
 
 
-class Scene(msgspec.Struct, frozen=True, kw_only=True):
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """What the checks look at.
 
     Attributes:
@@ -71,7 +71,7 @@ class Check(msgspec.Struct, frozen=True):
 
     id: str
     meaning: str
-    function: Callable[[Scene], Result]
+    function: Callable[[Environment], Result]
     on_request: bool = False
 
 
@@ -80,14 +80,14 @@ _registered: dict[str, Check] = {}
 
 def check(
     identifier: str, *, on_request: bool = False
-) -> Callable[[Callable[[Scene], Result]], Callable[[Scene], Result]]:
+) -> Callable[[Callable[[Environment], Result]], Callable[[Environment], Result]]:
     """Declare a function as a check; the first line of its docstring tells what it looks at.
 
     Raises:
         ValueError: The id is taken.
     """
 
-    def declare(function: Callable[[Scene], Result]) -> Callable[[Scene], Result]:
+    def declare(function: Callable[[Environment], Result]) -> Callable[[Environment], Result]:
         if identifier in _registered:
             raise ValueError(f"two checks have the id {identifier!r}")
         meaning = (function.__doc__ or "").partition("\n")[0].rstrip(".")
@@ -126,11 +126,11 @@ def checks() -> Mapping[str, Check]:
     return MappingProxyType({each.id: each for each in ordered})
 
 
-def examine(scene: Scene, only: Collection[str] = ()) -> list[Finding]:
+def examine(environment: Environment, only: Collection[str] = ()) -> list[Finding]:
     """Run the checks.
 
     Args:
-        scene: What they look at.
+        environment: What they look at.
         only: The ids of those to run; all but those on request when empty.
 
     Raises:
@@ -141,13 +141,13 @@ def examine(scene: Scene, only: Collection[str] = ()) -> list[Finding]:
         if identifier not in known:
             raise LookupError(f"there is no check {identifier!r}{nearest(identifier, known)}")
     chosen = [each for each in known.values() if each.id in only or not (only or each.on_request)]
-    return [run_one(each, scene) for each in chosen]
+    return [run_one(each, environment) for each in chosen]
 
 
-def run_one(chosen: Check, scene: Scene) -> Finding:
+def run_one(chosen: Check, environment: Environment) -> Finding:
     """Run one check; a crash is a finding too."""
     try:
-        result = chosen.function(scene)
+        result = chosen.function(environment)
     except Exception as error:  # noqa: BLE001 - whatever a check dies of is what the report has to say
         result = fail(
             f"the check itself failed: {type(error).__name__}: {error}", "please report this to the makers of rt"

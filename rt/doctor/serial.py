@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rt.doctor.registry import Result, Scene, check, fail, ok, warn
-from rt.ports import Holder, PortFilter, access_remedy, held_remedy, holders
+from rt.doctor.registry import Environment, Result, check, fail, ok, warn
+from rt.serialports.filter import PortFilter
+from rt.serialports.open_error import Holder, access_remedy, held_remedy, holders
 
 
 @check("serial")
-def serial(scene: Scene) -> Result:
+def serial(environment: Environment) -> Result:
     """The serial ports that count are there, may be used, and are held by nobody but rt."""
-    config = scene.config
+    config = environment.config
     ports = PortFilter(config.dev_ports, config.dev_usb_ids, config.dev_ports_denied)
     found = ports.find()
     names = sorted(seen.name for seen in found.values())

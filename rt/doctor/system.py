@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import rt
-from rt.doctor.registry import Result, Scene, check, fail, ok, skip, warn
+from rt.doctor.registry import Environment, Result, check, fail, ok, skip, warn
 
 if TYPE_CHECKING:
     from rt.instance import Instance
@@ -25,7 +25,7 @@ STDLIB_LIST = Path(__file__).with_name("stdlib.txt")
 
 
 @check("python")
-def python(scene: Scene) -> Result:  # noqa: ARG001 - every check is given the scene
+def python(environment: Environment) -> Result:  # noqa: ARG001 - every check is given the scene
     """The Python that runs rt."""
     kind = "in the executable" if getattr(sys, "frozen", False) else f"at {sys.executable}"
     fact = f"rt {rt.__version__} on Python {platform.python_version()} {kind}"
@@ -35,7 +35,7 @@ def python(scene: Scene) -> Result:  # noqa: ARG001 - every check is given the s
 
 
 @check("platform")
-def system(scene: Scene) -> Result:  # noqa: ARG001 - every check is given the scene
+def system(environment: Environment) -> Result:  # noqa: ARG001 - every check is given the scene
     """The operating system and its kernel."""
     fact = f"{platform.system()} {platform.release()} on {platform.machine()}, {os.cpu_count()} processors"
     if sys.platform != "linux":
@@ -47,34 +47,36 @@ def system(scene: Scene) -> Result:  # noqa: ARG001 - every check is given the s
 
 
 @check("config")
-def options(scene: Scene) -> Result:
+def options(environment: Environment) -> Result:
     """The options of the robot."""
-    if scene.problem:
-        return fail(scene.problem, "correct it there; the other checks went on with the defaults")
-    given = sorted({place for origin in scene.origins.values() for place in origin.split(", ") if place != "default"})
+    if environment.problem:
+        return fail(environment.problem, "correct it there; the other checks went on with the defaults")
+    given = sorted(
+        {place for origin in environment.origins.values() for place in origin.split(", ") if place != "default"}
+    )
     return ok(f"given in {', '.join(given)}" if given else "all defaults")
 
 
 @check("instance")
-def instance(scene: Scene) -> Result:
+def instance(environment: Environment) -> Result:
     """The directory of this robot's sockets, and who runs it."""
     from rt.instance import Instance
 
-    here = Instance.locate(scene.config.instance)
-    scene.config.resolved(here.directory)
+    here = Instance.locate(environment.config.instance)
+    environment.config.resolved(here.directory)
     holder = here.holder()
     state = f"runs as process {holder.pid}" if holder else "does not run"
     return ok(f"robot {here.name!r} {state}, its directory is {here.directory}")
 
 
 @check("brake")
-def brake(scene: Scene) -> Result:
+def brake(environment: Environment) -> Result:
     """A running robot has a brake that is ready; without one nothing moves."""
     from rt.brake.watch import is_watching
     from rt.errors import RemoteCallError
     from rt.instance import Instance
 
-    here = Instance.locate(scene.config.instance)
+    here = Instance.locate(environment.config.instance)
     if here.holder() is None:
         return skip("the robot does not run")
     try:
@@ -115,7 +117,7 @@ def _children(robot: "Instance") -> list[dict[str, Any]]:
 
 
 @check("stdlib", on_request=True)
-def stdlib(scene: Scene) -> Result:  # noqa: ARG001 - every check is given the scene
+def stdlib(environment: Environment) -> Result:  # noqa: ARG001 - every check is given the scene
     """The whole standard library can be imported in the executable."""
     if not STDLIB_LIST.exists():
         return skip("runs from source: the standard library is the interpreter's own")

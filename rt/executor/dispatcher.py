@@ -15,8 +15,9 @@ from typing import Any, Final, Protocol
 import trio
 
 from rt import log
-from rt.buffer import Doorbell, LeaseTable
+from rt.buffer import LeaseTable
 from rt.buffer.lease import Bar
+from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError, RemoteProtocolError
 from rt.executor import commands
 from rt.executor.commands import Mode, Requests, RequestSpec
@@ -132,7 +133,7 @@ class Dispatcher(Handler):
     Args:
         pool: The processes in which modes run.
         leases: Where the slots of those processes are opened and barred.
-        doorbell: Has the device process look at the leases.
+        write_event: Has the device process look at the leases.
         needs_driver: Whether teleop moves devices only while the driver is live.
         is_moving: Whether a device may still move, as the device process states it.
         on_estop: Called at an emergency stop, when every lease has ended: has to end the robot.
@@ -149,7 +150,7 @@ class Dispatcher(Handler):
         self,
         pool: ExecutorPool,
         leases: LeaseTable,
-        doorbell: Doorbell,
+        write_event: WriteEvent,
         *,
         needs_driver: bool,
         is_moving: Callable[[], bool],
@@ -160,7 +161,7 @@ class Dispatcher(Handler):
     ) -> None:
         self._pool = pool
         self._leases = leases
-        self._doorbell = doorbell
+        self._write_event = write_event
         self._needs_driver = needs_driver
         self._is_moving = is_moving
         self._on_estop = on_estop
@@ -195,7 +196,7 @@ class Dispatcher(Handler):
         """Let nothing move any more, for the end of the robot. Returns at once."""
         self._closed = True
         self._leases.bar_all(Bar.STOPPING)
-        self._doorbell.ring()
+        self._write_event.ring()
 
     def brake_changed(self, refusal: str | None) -> None:
         """Let no mode move devices for want of a brake, or let modes begin again. Returns at once.
@@ -215,7 +216,7 @@ class Dispatcher(Handler):
                 self._close(session, "no brake is ready")
         for seat in SEATS.values():
             self._leases.bar(seat, self._rest)
-        self._doorbell.ring()
+        self._write_event.ring()
 
     def memory_overwritten(self, reason: str) -> None:
         """End the mode, and the leases of commands, because a buffer was overwritten. Returns at once."""
@@ -276,7 +277,7 @@ class Dispatcher(Handler):
     def estop(self) -> None:
         """Emergency stop: every device is disabled and the robot stops running."""
         self._leases.bar_all(Bar.ESTOP)
-        self._doorbell.ring()
+        self._write_event.ring()
         self._on_estop()
 
     @route(inline=True)
@@ -425,7 +426,7 @@ class Dispatcher(Handler):
         bar = Bar.DRIVER if self.driver is None else self.driver.bar
         if self._driven_by_gamepad(session.mode) and bar is not Bar.NONE:
             self._leases.bar(session.seat, bar)
-            self._doorbell.ring()
+            self._write_event.ring()
         else:
             self._leases.unbar(session.seat)
 
@@ -437,14 +438,14 @@ class Dispatcher(Handler):
         self._leases.revoke_all(cause)
         for seat in SEATS.values():
             self._leases.bar(seat, self._rest)
-        self._doorbell.ring()
+        self._write_event.ring()
 
     def _leave(self, session: _Session) -> None:
         """Let a mode move nothing any more; idempotent."""
         if self._session is session:
             self._session = None
             self._leases.bar(session.seat, self._rest)
-            self._doorbell.ring()
+            self._write_event.ring()
             about = {"reason": session.error.message} if session.error is not None else {}
             self._log.info("mode ended", mode=session.mode.name.lower(), **about)
 

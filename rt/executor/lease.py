@@ -20,8 +20,9 @@ from typing import Final
 import trio
 
 from rt import log
-from rt.buffer import Doorbell, Lease
+from rt.buffer import Lease
 from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
+from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor.cutoff import CutoffCounter
 from rt.executor.fork import is_forked
@@ -65,7 +66,7 @@ class LeaseKeeper:
 
     Args:
         lease: The executor's slot of the lease table.
-        doorbell: Rung when the lease begins and ends, so that the device process looks at once.
+        write_event: Rung when the lease begins and ends, so that the device process looks at once.
         cutoffs: How many cut-offs within 10 s end the mode.
         on_end: Called, in any thread and at most once, with the sentence that says why the mode has to end. Nothing is granted
             from then on.
@@ -77,7 +78,7 @@ class LeaseKeeper:
     def __init__(
         self,
         lease: Lease,
-        doorbell: Doorbell,
+        write_event: WriteEvent,
         *,
         cutoffs: int = CUTOFFS,
         on_end: Callable[[str], None] = lambda _reason: None,
@@ -86,7 +87,7 @@ class LeaseKeeper:
         main_delay: Callable[[], Callable[[], float]] = lambda: RunDelay(os.getpid()).read,
     ) -> None:
         self._lease = lease
-        self._doorbell = doorbell
+        self._write_event = write_event
         self._cutoffs = CutoffCounter(cutoffs)
         self._on_end = on_end
         self._gap_limit = gap_limit
@@ -249,7 +250,7 @@ class LeaseKeeper:
                 return
         if self._lease.begin():
             self._holding = True
-            self._doorbell.ring()
+            self._write_event.ring()
             if self._is_cut_off:
                 self._is_cut_off = False
                 self._log.info(_AGAIN)
@@ -257,7 +258,7 @@ class LeaseKeeper:
     def _release(self) -> None:
         self._holding = False
         if self._lease.release():
-            self._doorbell.ring()
+            self._write_event.ring()
 
     def _judge(self, gap: float, waited: float) -> None:
         """Decide on a gap (s) in which neither thread ran, and for so long (s) of which the event loop waited for a processor."""

@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 
 import trio
 
-from rt.buffer.bells import EXECUTOR_SEAT, STANDBY_SEAT
+from rt.buffer.wakeup import EXECUTOR_SEAT, STANDBY_SEAT
 from rt.config.team_code import removed_directory
 from rt.errors import ExecutionError
 from rt.supervisor.child import Child
-from rt.supervisor.life import Restart, Start, State, Stop
 from rt.supervisor.spec import ChildStatus
-from rt.supervisor.table import AT_REST
+from rt.supervisor.state import Restart, Start, State, Stop
+from rt.supervisor.transitions import AT_REST
 from rt.supervisor.tree import Supervisor
 
 EXECUTOR: Final = "executor"

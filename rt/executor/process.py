@@ -26,9 +26,9 @@ from rt.executor.main_thread import STOP_LIMIT
 from rt.executor.report import Reporter
 from rt.executor.runner import ModeRunner
 from rt.executor.sync import SyncExecutor
-from rt.supervisor import notify
-from rt.supervisor.ending import exit_code
-from rt.supervisor.lifeline import Lifeline
+from rt.process import notify
+from rt.process.exit_status import exit_code
+from rt.process.lifeline import Lifeline
 
 LOCK_TIMEOUT = 0.01
 """How long the team's code waits for a buffer's lock (s)."""
@@ -95,13 +95,13 @@ class ExecutorProcess:
             return
         with self._scope:
             async with Application.of_child(self._settings) as app:
-                assert app.doorbell is not None
+                assert app.write_event is not None
                 actions = AsyncExecutor(token, self._reporter.report)
                 lease = app.make_lease_table().slot(self._settings.seat)
-                doorbell, cutoffs = app.doorbell, app.config.exec_cutoffs
+                write_event, cutoffs = app.write_event, app.config.exec_cutoffs
 
                 def make_keeper(on_end: Callable[[str], None]) -> LeaseKeeper:
-                    return LeaseKeeper(lease, doorbell, cutoffs=cutoffs, on_end=on_end)
+                    return LeaseKeeper(lease, write_event, cutoffs=cutoffs, on_end=on_end)
 
                 runner = ModeRunner(
                     reporter=self._reporter,

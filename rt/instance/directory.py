@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from rt.errors import ConfigError, InstanceAbsentError, InstanceBusyError
-from rt.instance import leftovers
+from rt.instance import stale_files
 from rt.limits import explain
 from rt.ownership import user
 
@@ -281,13 +281,13 @@ class Instance:
             raise ConfigError(f"cannot write {path}: {explain(error)}", directory=str(self.directory)) from None
 
     def _sweep(self, left: Holder | None) -> list[str]:
-        timeout = leftovers.OWN_LEAVE_TIMEOUT if left is None else leftovers.LEAVE_TIMEOUT
+        timeout = stale_files.OWN_LEAVE_TIMEOUT if left is None else stale_files.LEAVE_TIMEOUT
         swept: list[str] = []
-        if pids := leftovers.end_processes(self.directory, timeout):
+        if pids := stale_files.end_processes(self.directory, timeout):
             swept.append(f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}")
-        if files := leftovers.empty(self.directory, keep="pid"):
+        if files := stale_files.empty(self.directory, keep="pid"):
             swept.append(f"removed from {self.directory}: {', '.join(files)}")
-        if left is not None and left.frozen_dir is not None and leftovers.is_stale_unpacked(Path(left.frozen_dir)):
+        if left is not None and left.frozen_dir is not None and stale_files.is_stale_unpacked(Path(left.frozen_dir)):
             shutil.rmtree(left.frozen_dir, ignore_errors=True)
             swept.append(f"removed the unpacked files of a robot that was killed: {left.frozen_dir}")
         return swept

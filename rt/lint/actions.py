@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from functools import lru_cache
 
-from rt.lint.check import Case, Fault, check
+from rt.lint.check import CheckContext, Fault, check
 from rt.lint.module import UNKNOWN, Function, Scope
 
 _ASYNCIO = frozenset(
@@ -17,7 +17,7 @@ _ASYNCIO = frozenset(
 
 
 @check("RT301", "action-not-run", "error")
-def action_not_run(case: Case) -> Iterator[Fault]:
+def action_not_run(case: CheckContext) -> Iterator[Fault]:
     """An action is called as a function, which does not run it."""
     for node, scope in case.module.nodes():
         if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
@@ -35,7 +35,7 @@ def action_not_run(case: Case) -> Iterator[Fault]:
 
 
 @check("RT302", "action-already-called", "error")
-def action_already_called(case: Case) -> Iterator[Fault]:
+def action_already_called(case: CheckContext) -> Iterator[Fault]:
     """Actions.run is given an action's call instead of the action."""
     for scope, node in _run_arguments(case):
         if isinstance(node, ast.Call):
@@ -47,7 +47,7 @@ def action_already_called(case: Case) -> Iterator[Fault]:
 
 
 @check("RT303", "not-an-action", "error")
-def not_an_action(case: Case) -> Iterator[Fault]:
+def not_an_action(case: CheckContext) -> Iterator[Fault]:
     """Actions.run is given something that is no ``async def``."""
     for scope, node in _run_arguments(case):
         function = case.function(scope, node)
@@ -63,7 +63,7 @@ def not_an_action(case: Case) -> Iterator[Fault]:
 
 
 @check("RT304", "not-awaited", "error")
-def not_awaited(case: Case) -> Iterator[Fault]:
+def not_awaited(case: CheckContext) -> Iterator[Fault]:
     """Actions.sleep is called without ``await``, so that nothing waits."""
     for call in case.calls:
         if call.method.is_async and isinstance(case.module.parents.get(call.node), ast.Expr):
@@ -75,7 +75,7 @@ def not_awaited(case: Case) -> Iterator[Fault]:
 
 
 @check("RT305", "nothing-to-await", "error")
-def nothing_to_await(case: Case) -> Iterator[Fault]:
+def nothing_to_await(case: CheckContext) -> Iterator[Fault]:
     """What is awaited is no action."""
     synchronous = {call.node: f"{call.owner}.{call.name}" for call in case.calls if not call.method.is_async}
     for node, scope in case.module.nodes():
@@ -93,7 +93,7 @@ def nothing_to_await(case: Case) -> Iterator[Fault]:
 
 
 @check("RT306", "wrong-action-arguments", "error")
-def wrong_action_arguments(case: Case) -> Iterator[Fault]:
+def wrong_action_arguments(case: CheckContext) -> Iterator[Fault]:
     """Actions.run is given another number of arguments than the action takes."""
     for call in case.calls:
         if call.name != "run" or "action" not in call.arguments or not call.certain or call.node.keywords:
@@ -108,7 +108,7 @@ def wrong_action_arguments(case: Case) -> Iterator[Fault]:
 
 
 @check("RT307", "asyncio-in-action", "error")
-def asyncio_in_action(case: Case) -> Iterator[Fault]:
+def asyncio_in_action(case: CheckContext) -> Iterator[Fault]:
     """An action uses asyncio, but actions run on trio."""
     for node, scope in case.module.nodes():
         if isinstance(node, ast.Call) and scope.is_async:
@@ -118,13 +118,13 @@ def asyncio_in_action(case: Case) -> Iterator[Fault]:
                 yield node, f"{origin} fails in an action, which runs on trio: use {instead}"
 
 
-def _run_arguments(case: Case) -> Iterator[tuple[Scope, ast.expr]]:
+def _run_arguments(case: CheckContext) -> Iterator[tuple[Scope, ast.expr]]:
     for call in case.calls:
         if call.owner == "Actions" and call.name in {"run", "is_running"} and "action" in call.arguments:
             yield call.scope, call.arguments["action"]
 
 
-def _action(case: Case, scope: Scope, node: ast.AST) -> ast.AsyncFunctionDef | None:
+def _action(case: CheckContext, scope: Scope, node: ast.AST) -> ast.AsyncFunctionDef | None:
     """The action that an expression certainly is; a decorator may make anything of one."""
     function = case.function(scope, node)
     if isinstance(function, ast.AsyncFunctionDef) and not function.decorator_list and not _yields(function):
@@ -132,7 +132,7 @@ def _action(case: Case, scope: Scope, node: ast.AST) -> ast.AsyncFunctionDef | N
     return None
 
 
-def _takes(case: Case, function: Function) -> tuple[int, int | None]:
+def _takes(case: CheckContext, function: Function) -> tuple[int, int | None]:
     """The least and the most positional arguments of a function, of a method without the instance; None for any number."""
     arguments = function.args
     most = len(arguments.posonlyargs) + len(arguments.args) - case.is_method(function)

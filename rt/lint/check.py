@@ -40,10 +40,10 @@ class Check(NamedTuple):
     symbol: str
     type: Literal["error", "warning"]
     meaning: str
-    function: "Callable[[Case], Iterator[Fault]]"
+    function: "Callable[[CheckContext], Iterator[Fault]]"
 
 
-class Case:
+class CheckContext:
     """One module of a program, and what there is to check it against.
 
     Args:
@@ -94,14 +94,14 @@ _registered: dict[str, Check] = {}
 
 def check(
     number: str, symbol: str, type_: Literal["error", "warning"]
-) -> Callable[[Callable[[Case], Iterator[Fault]]], Callable[[Case], Iterator[Fault]]]:
+) -> Callable[[Callable[[CheckContext], Iterator[Fault]]], Callable[[CheckContext], Iterator[Fault]]]:
     """Declare a check under a number and a name that stay; the first line of its documentation is what it finds.
 
     Raises:
         ValueError: The number or the name is taken.
     """
 
-    def register(function: Callable[[Case], Iterator[Fault]]) -> Callable[[Case], Iterator[Fault]]:
+    def register(function: Callable[[CheckContext], Iterator[Fault]]) -> Callable[[CheckContext], Iterator[Fault]]:
         if number in _registered or symbol in {each.symbol for each in _registered.values()}:
             raise ValueError(f"there is a check {number} or {symbol} already")
         meaning = (function.__doc__ or "").partition("\n")[0]
@@ -118,7 +118,7 @@ def checks() -> Mapping[str, Check]:
     return MappingProxyType(dict(sorted(_registered.items())))
 
 
-def run(case: Case) -> Iterator[Record]:
+def run(case: CheckContext) -> Iterator[Record]:
     """Run all checks over a module."""
     for each in checks().values():
         try:

@@ -14,7 +14,7 @@ import msgspec
 from rt.errors import RuntimeBaseException
 from rt.lint.record import Record, record
 from rt.lint.request import LintRequest
-from rt.supervisor.lifeline import Lifeline
+from rt.process.lifeline import Lifeline
 
 MOST_MEMORY = 768 << 20
 """Bytes of address space: a file of the largest size takes a third of it."""

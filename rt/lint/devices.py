@@ -12,7 +12,7 @@ from rt.catalog.names import resolve_uid
 from rt.config import nearest
 from rt.errors import DeviceError
 from rt.lint.api import Call
-from rt.lint.check import Case, Fault, check
+from rt.lint.check import CheckContext, Fault, check
 from rt.lint.module import UNKNOWN
 from rt.protocol.control import GAMEPADS
 
@@ -20,7 +20,7 @@ _HUGE = 1 << 70
 
 
 @check("RT201", "unknown-device", "error")
-def unknown_device(case: Case) -> Iterator[Fault]:
+def unknown_device(case: CheckContext) -> Iterator[Fault]:
     """A device's name is not in dev_name, or a UID is of no type in the catalog."""
     for call in _of(case, "Robot"):
         found = _peripheral(case, call)
@@ -29,7 +29,7 @@ def unknown_device(case: Case) -> Iterator[Fault]:
 
 
 @check("RT202", "unknown-parameter", "error")
-def unknown_parameter(case: Case) -> Iterator[Fault]:
+def unknown_parameter(case: CheckContext) -> Iterator[Fault]:
     """A device has no parameter of that name; where the device is not certain: no device has."""
     for call in _of(case, "Robot"):
         name = case.text(call.scope, call.arguments.get("param"))
@@ -50,7 +50,7 @@ def unknown_parameter(case: Case) -> Iterator[Fault]:
 
 
 @check("RT203", "read-only-parameter", "error")
-def read_only_parameter(case: Case) -> Iterator[Fault]:
+def read_only_parameter(case: CheckContext) -> Iterator[Fault]:
     """A parameter is written that can only be read."""
     for call, param in _params(case, "write"):
         if not param.writeable:
@@ -58,7 +58,7 @@ def read_only_parameter(case: Case) -> Iterator[Fault]:
 
 
 @check("RT204", "write-only-parameter", "error")
-def write_only_parameter(case: Case) -> Iterator[Fault]:
+def write_only_parameter(case: CheckContext) -> Iterator[Fault]:
     """A parameter is read that can only be written."""
     for call, param in _params(case, "get"):
         if not param.readable:
@@ -66,7 +66,7 @@ def write_only_parameter(case: Case) -> Iterator[Fault]:
 
 
 @check("RT205", "wrong-value-type", "error")
-def wrong_value_type(case: Case) -> Iterator[Fault]:
+def wrong_value_type(case: CheckContext) -> Iterator[Fault]:
     """A value is of a kind that its parameter does not take."""
     for call, param, value in _values(case):
         if _checked(param, value) is UNKNOWN:
@@ -76,7 +76,7 @@ def wrong_value_type(case: Case) -> Iterator[Fault]:
 
 
 @check("RT206", "value-out-of-range", "warning")
-def value_out_of_range(case: Case) -> Iterator[Fault]:
+def value_out_of_range(case: CheckContext) -> Iterator[Fault]:
     """A number is beyond its parameter's limits: another one is written."""
     for call, param, value in _values(case):
         written = _checked(param, value)
@@ -86,7 +86,7 @@ def value_out_of_range(case: Case) -> Iterator[Fault]:
 
 
 @check("RT207", "unknown-gamepad-parameter", "error")
-def unknown_gamepad_parameter(case: Case) -> Iterator[Fault]:
+def unknown_gamepad_parameter(case: CheckContext) -> Iterator[Fault]:
     """A gamepad has no axis or button of that name."""
     for call in _of(case, "Gamepad"):
         name = case.text(call.scope, call.arguments.get("param"))
@@ -98,7 +98,7 @@ def unknown_gamepad_parameter(case: Case) -> Iterator[Fault]:
 
 
 @check("RT208", "unknown-gamepad", "error")
-def unknown_gamepad(case: Case) -> Iterator[Fault]:
+def unknown_gamepad(case: CheckContext) -> Iterator[Fault]:
     """There is no gamepad of that number."""
     for call in _of(case, "Gamepad"):
         node = call.arguments.get("gamepad")
@@ -108,18 +108,18 @@ def unknown_gamepad(case: Case) -> Iterator[Fault]:
 
 
 @check("RT209", "gamepad-read-once", "warning")
-def gamepad_read_once(case: Case) -> Iterator[Fault]:
+def gamepad_read_once(case: CheckContext) -> Iterator[Fault]:
     """A gamepad is read outside of all functions: once, before anybody drives."""
     for call in _of(case, "Gamepad"):
         if call.scope is case.module.scope:
             yield call.node, "this reads the gamepad once, before anybody drives: read it in teleop_main"
 
 
-def _of(case: Case, owner: str) -> Iterator[Call]:
+def _of(case: CheckContext, owner: str) -> Iterator[Call]:
     return (call for call in case.calls if call.owner == owner and call.name in {"get", "write"})
 
 
-def _peripheral(case: Case, call: Call) -> Peripheral | str | None:
+def _peripheral(case: CheckContext, call: Call) -> Peripheral | str | None:
     """The type of the device that a call names, or what is wrong with it, or None where that is not certain."""
     value = case.constant(call.scope, call.arguments.get("device"))
     if value is UNKNOWN:
@@ -135,7 +135,7 @@ def _peripheral(case: Case, call: Call) -> Peripheral | str | None:
         return "a UID is a number below 2**88"
 
 
-def _param(case: Case, call: Call) -> Parameter | None:
+def _param(case: CheckContext, call: Call) -> Parameter | None:
     peripheral = _peripheral(case, call)
     name = case.text(call.scope, call.arguments.get("param"))
     if not isinstance(peripheral, Peripheral) or name is None:
@@ -143,14 +143,14 @@ def _param(case: Case, call: Call) -> Parameter | None:
     return next((param for param in peripheral.params if param.name == name), None)
 
 
-def _params(case: Case, method: str) -> Iterator[tuple[Call, Parameter]]:
+def _params(case: CheckContext, method: str) -> Iterator[tuple[Call, Parameter]]:
     for call in _of(case, "Robot"):
         param = _param(case, call) if call.name == method else None
         if param is not None:
             yield call, param
 
 
-def _values(case: Case) -> Iterator[tuple[Call, Parameter, Any]]:
+def _values(case: CheckContext) -> Iterator[tuple[Call, Parameter, Any]]:
     """Writes of a value that is certain to a parameter that can be written."""
     for call, param in _params(case, "write"):
         value = case.constant(call.scope, call.arguments.get("value"))

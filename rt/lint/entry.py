@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rt.lint.actions import own_nodes
 from rt.lint.api import ENTRIES, PREFIXES
-from rt.lint.check import Case, Fault, check
+from rt.lint.check import CheckContext, Fault, check
 from rt.lint.module import Function
 from rt.text import closest
 
@@ -13,7 +13,7 @@ _SIMILAR = 0.85
 
 
 @check("RT501", "missing-main", "warning")
-def missing_main(case: Case) -> Iterator[Fault]:
+def missing_main(case: CheckContext) -> Iterator[Fault]:
     """A mode has a setup but no main, or the program has nothing that the robot would call."""
     if not case.is_main or not _is_certain(case):
         return
@@ -32,7 +32,7 @@ def missing_main(case: Case) -> Iterator[Fault]:
 
 
 @check("RT502", "async-entry", "error")
-def async_entry(case: Case) -> Iterator[Fault]:
+def async_entry(case: CheckContext) -> Iterator[Fault]:
     """A setup or main is an ``async def``, which the robot refuses."""
     for function in _entries(case):
         if isinstance(function, ast.AsyncFunctionDef):
@@ -40,7 +40,7 @@ def async_entry(case: Case) -> Iterator[Fault]:
 
 
 @check("RT503", "entry-with-arguments", "error")
-def entry_with_arguments(case: Case) -> Iterator[Fault]:
+def entry_with_arguments(case: CheckContext) -> Iterator[Fault]:
     """A setup or main has to be given arguments, but the robot gives it none."""
     for function in _entries(case):
         arguments = function.args
@@ -55,7 +55,7 @@ def entry_with_arguments(case: Case) -> Iterator[Fault]:
 
 
 @check("RT504", "entry-is-generator", "error")
-def entry_is_generator(case: Case) -> Iterator[Fault]:
+def entry_is_generator(case: CheckContext) -> Iterator[Fault]:
     """A setup or main has a ``yield``, so that calling it runs nothing of it."""
     for function in _entries(case):
         if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function)):
@@ -63,18 +63,18 @@ def entry_is_generator(case: Case) -> Iterator[Fault]:
 
 
 @check("RT505", "misspelt-entry", "warning")
-def misspelt_entry(case: Case) -> Iterator[Fault]:
+def misspelt_entry(case: CheckContext) -> Iterator[Fault]:
     """A function is named nearly as one that the robot would call and that is not there."""
     if case.is_main and _is_certain(case):
         for wanted, function in _misspelt(case):
             yield function, f"the robot does not call {function.name}: did you mean {wanted}?"
 
 
-def _is_certain(case: Case) -> bool:
+def _is_certain(case: CheckContext) -> bool:
     return "*" not in case.module.scope.bindings
 
 
-def _entries(case: Case) -> Iterator[Function]:
+def _entries(case: CheckContext) -> Iterator[Function]:
     if not case.is_main:
         return
     for name in ENTRIES:
@@ -83,7 +83,7 @@ def _entries(case: Case) -> Iterator[Function]:
             yield nodes[-1]
 
 
-def _misspelt(case: Case) -> Iterator[tuple[str, Function]]:
+def _misspelt(case: CheckContext) -> Iterator[tuple[str, Function]]:
     bound = case.module.scope.bindings
     missing = [name for name in ENTRIES if name not in bound]
     used = {node.id for node, _ in case.module.nodes() if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}

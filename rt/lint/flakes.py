@@ -12,7 +12,7 @@ from pyflakes.checker import Checker
 
 from rt.lint import wording
 from rt.lint.api import ENTRIES, NAMES
-from rt.lint.check import Case
+from rt.lint.check import CheckContext
 from rt.lint.module import Module
 from rt.lint.names import given_names
 from rt.lint.record import MOST_FAULTS, Record, record
@@ -88,7 +88,7 @@ _ERRORS = frozenset(
 """What fails when it runs; the rest is a warning."""
 
 
-def run(case: Case, names: Collection[str]) -> Iterator[Record]:
+def run(case: CheckContext, names: Collection[str]) -> Iterator[Record]:
     """Run pyflakes over a module.
 
     Args:
@@ -135,7 +135,7 @@ def run(case: Case, names: Collection[str]) -> Iterator[Record]:
         )
 
 
-def _is_harmless(case: Case, message: messages.Message, node: ast.Name | None) -> bool:
+def _is_harmless(case: CheckContext, message: messages.Message, node: ast.Name | None) -> bool:
     """Whether something is certainly no fault, or not certainly one."""
     if isinstance(message, messages.UnusedImport):
         name = str(message.message_args[0]).rpartition(" as ")[2].rpartition(".")[2]
@@ -149,7 +149,7 @@ def _is_harmless(case: Case, message: messages.Message, node: ast.Name | None) -
     return False
 
 
-def _lack(case: Case, name: str, modules: str) -> bool:
+def _lack(case: CheckContext, name: str, modules: str) -> bool:
     """Whether none of the modules of which all is imported has a name, as far as they are the team's."""
     found = [case.program.modules.get(each) for each in modules.split(", ")]
     return all(each is not None and not {name, "*"} & each.scope.bindings.keys() for each in found)

@@ -14,7 +14,7 @@ from rt.config.load import FILE_NAME
 from rt.config.team_code import is_file, locate
 from rt.errors import ConfigError, ExecutionError
 from rt.lint import api, check, flakes
-from rt.lint.check import Case
+from rt.lint.check import CheckContext
 from rt.lint.module import Module
 from rt.lint.program import Program
 from rt.lint.record import Record, ordered, record
@@ -79,14 +79,14 @@ def _records_of(
 def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> Iterator[Record]:
     handed = {name for name in api.NAMES if program.given(name)}
     for module in program.modules.values():
-        case = Case(program, module, request, known)
+        case = CheckContext(program, module, request, known)
         found = [*check.run(case), *_flakes(case, {*api.NAMES} if case.is_main else handed)]
         silenced = _silenced(module)
         yield from (each for each in found if not _is_silenced(silenced, each))
     yield from program.broken
 
 
-def _flakes(case: Case, names: set[str]) -> Iterator[Record]:
+def _flakes(case: CheckContext, names: set[str]) -> Iterator[Record]:
     try:
         yield from flakes.run(case, names)
     except Exception as error:  # noqa: BLE001 - what pyflakes stumbles over is told, and rt's own checks count

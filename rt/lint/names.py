@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rt.config import nearest
 from rt.lint.api import METHODS, NAMES, VALUES, Method, owner_of
-from rt.lint.check import Case, Fault, check
+from rt.lint.check import CheckContext, Fault, check
 from rt.lint.files import files_of
 
 _OLDER = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
@@ -16,7 +16,7 @@ _BY_LETTERS = {name.lower(): name for name in NAMES}
 
 
 @check("RT101", "unknown-method", "error")
-def unknown_method(case: Case) -> Iterator[Fault]:
+def unknown_method(case: CheckContext) -> Iterator[Fault]:
     """One of rt's names is asked for something that it does not have."""
     for node, scope in case.module.nodes():
         if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
@@ -32,7 +32,7 @@ def unknown_method(case: Case) -> Iterator[Fault]:
 
 
 @check("RT102", "wrong-arguments", "error")
-def wrong_arguments(case: Case) -> Iterator[Fault]:
+def wrong_arguments(case: CheckContext) -> Iterator[Fault]:
     """A method of rt's is called with too few or too many arguments, or with one that it does not have."""
     for call in case.calls:
         method, given = call.method, f"{call.owner}.{call.name}"
@@ -54,7 +54,7 @@ def wrong_arguments(case: Case) -> Iterator[Fault]:
 
 
 @check("RT103", "input-call", "error")
-def input_call(case: Case) -> Iterator[Fault]:
+def input_call(case: CheckContext) -> Iterator[Fault]:
     """``input`` is called, but a robot's program has no keyboard."""
     for node, scope in case.module.nodes():
         if (
@@ -67,7 +67,7 @@ def input_call(case: Case) -> Iterator[Fault]:
 
 
 @check("RT104", "method-not-called", "error")
-def method_not_called(case: Case) -> Iterator[Fault]:
+def method_not_called(case: CheckContext) -> Iterator[Fault]:
     """A method of rt's is named where only its call makes sense."""
     for node, scope in case.module.nodes():
         if isinstance(node, ast.Attribute) and _is_used_as_value(case.module.parents.get(node), node):
@@ -78,7 +78,7 @@ def method_not_called(case: Case) -> Iterator[Fault]:
 
 
 @check("RT105", "compared-with-text", "error")
-def compared_with_text(case: Case) -> Iterator[Fault]:
+def compared_with_text(case: CheckContext) -> Iterator[Fault]:
     """Field.mode or Field.alliance is compared with a text, which neither is ever equal to."""
     for node, scope in case.module.nodes():
         if not isinstance(node, ast.Compare) or not all(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
@@ -93,7 +93,7 @@ def compared_with_text(case: Case) -> Iterator[Fault]:
 
 
 @check("RT106", "not-installed", "warning")
-def not_installed(case: Case) -> Iterator[Fault]:
+def not_installed(case: CheckContext) -> Iterator[Fault]:
     """A module is imported that neither is in the team's directory nor is installed on this computer."""
     for node, _ in case.module.nodes():
         if isinstance(node, ast.Import):
@@ -111,7 +111,7 @@ def not_installed(case: Case) -> Iterator[Fault]:
 
 
 @check("RT107", "import-of-given-name", "error")
-def import_of_given_name(case: Case) -> Iterator[Fault]:
+def import_of_given_name(case: CheckContext) -> Iterator[Fault]:
     """One of rt's names is imported, as in other robots' programs, but is there without an import."""
     for node, _ in case.module.nodes():
         names = [] if isinstance(case.module.parents.get(node), ast.Try) else given_names(case, node)
@@ -121,7 +121,7 @@ def import_of_given_name(case: Case) -> Iterator[Fault]:
             yield node, f"{' and '.join(names)} {verb} there without an import: {where}"
 
 
-def given_names(case: Case, node: ast.AST) -> list[str]:
+def given_names(case: CheckContext, node: ast.AST) -> list[str]:
     """Those of rt's names that an import asks for, of a module that there is not."""
     match node:
         case ast.Import():
@@ -135,7 +135,7 @@ def given_names(case: Case, node: ast.AST) -> list[str]:
     return [_BY_LETTERS[top.lower()] for top in tops if top.lower() in _BY_LETTERS and not _is_found(case, top)]
 
 
-def _is_found(case: Case, top: str) -> bool:
+def _is_found(case: CheckContext, top: str) -> bool:
     """Whether a module can be imported, as far as that can be told without importing it."""
     folder = case.program.folder
     if top in sys.stdlib_module_names or any(files_of(top, folder)) or (folder / top).is_dir():

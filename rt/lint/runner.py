@@ -12,16 +12,12 @@ from pathlib import Path
 import trio
 
 from rt.errors import ExecutionError, RemoteProtocolError
-from rt.instance import ENV_DIRECTORY
+from rt.instance.stale_files import ENV_DIRECTORY
 from rt.lint.child import Answer, given_up
 from rt.lint.record import Record
 from rt.lint.request import LintRequest
-from rt.process.call import child_command
+from rt.process.spawn import child_command, spawn
 from rt.protocol import structs
-from rt.supervisor.lifeline import open_lifeline
-from rt.supervisor.orphans import open_process
-from rt.supervisor.spawn import inherited
-from rt.supervisor.spec import LIFELINE
 
 LIMIT = 5.0
 """How long linting may take (s); the process is killed then."""
@@ -45,7 +41,7 @@ async def run_lint(
         request: What is to be linted.
         limit: How long it may take, the process's start included (s).
         instance_directory: The robot's that wants to know, so that the process is known as one of that robot.
-        command: What to start instead of this executable; `LIFELINE` in it becomes the number of a file descriptor.
+        command: What to start instead of this executable; see `rt.process.spawn.spawn`.
 
     Returns:
         The records; a process that had to be killed, or crashed, is one record.
@@ -68,25 +64,14 @@ async def run_lint(
 
 async def _run(command: Sequence[str], message: bytes, instance_directory: Path | None) -> tuple[int, bytes]:
     """The exit code and the output of a process that is killed when this is cancelled."""
-    env = inherited()
-    if instance_directory is not None:
-        env[ENV_DIRECTORY] = os.fspath(instance_directory)
-    ours, theirs = open_lifeline(message)
-    with ours:
-        with theirs, trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
-            fd = theirs.fileno()
-            try:
-                process = await open_process(
-                    [argument.replace(LIFELINE, str(fd)) for argument in command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    env=env,
-                    start_new_session=True,
-                    pass_fds=(fd,),
-                )
-            except OSError as error:
-                raise ExecutionError(f"the linter's process cannot be started: {error.strerror}") from None
+    env = {} if instance_directory is None else {ENV_DIRECTORY: os.fspath(instance_directory)}
+    with contextlib.ExitStack() as stack:
+        try:
+            process, _ = await spawn(
+                command, stack, message=message, env=env, stderr=subprocess.DEVNULL, log_pipe=False
+            )
+        except OSError as error:
+            raise ExecutionError(f"cannot start the linter's process: {error.strerror}") from None
         assert process.stdout is not None
         output = bytearray()
         try:

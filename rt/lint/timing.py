@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
-from rt.lint.check import Case, Fault, check
+from rt.lint.check import CheckContext, Fault, check
 from rt.lint.module import Scope
 
 _EXITS = frozenset({"sys.exit", "os._exit", "os.abort", "exit", "quit"})
@@ -15,7 +15,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 @check("RT401", "sleep-in-main", "warning")
-def sleep_in_main(case: Case) -> Iterator[Fault]:
+def sleep_in_main(case: CheckContext) -> Iterator[Fault]:
     """time.sleep delays main; it has to be over before its period is."""
     for node, scope, entry in _timed_sleeps(case):
         if entry.endswith("_main") and not _too_long(case, node, scope, entry):
@@ -26,7 +26,7 @@ def sleep_in_main(case: Case) -> Iterator[Fault]:
 
 
 @check("RT402", "sleep-too-long", "error")
-def sleep_too_long(case: Case) -> Iterator[Fault]:
+def sleep_too_long(case: CheckContext) -> Iterator[Fault]:
     """time.sleep takes as long as the time limit of a setup or main: the call is interrupted."""
     for node, scope, entry in _timed_sleeps(case):
         if _too_long(case, node, scope, entry):
@@ -36,7 +36,7 @@ def sleep_too_long(case: Case) -> Iterator[Fault]:
 
 
 @check("RT403", "sleep-in-action", "warning")
-def sleep_in_action(case: Case) -> Iterator[Fault]:
+def sleep_in_action(case: CheckContext) -> Iterator[Fault]:
     """time.sleep in an action stops every other action too, and soon the motors."""
     for node, scope in _sleeps(case):
         if scope.is_async and not isinstance(case.module.parents.get(node), ast.Await):
@@ -47,7 +47,7 @@ def sleep_in_action(case: Case) -> Iterator[Fault]:
 
 
 @check("RT404", "endless-loop", "error")
-def endless_loop(case: Case) -> Iterator[Fault]:
+def endless_loop(case: CheckContext) -> Iterator[Fault]:
     """A loop in main never ends, so that main is interrupted at each call."""
     for scope in case.module.scopes:
         entry = case.program.timed.get(scope.function) if scope.function else None
@@ -60,7 +60,7 @@ def endless_loop(case: Case) -> Iterator[Fault]:
 
 
 @check("RT405", "endless-action", "error")
-def endless_action(case: Case) -> Iterator[Fault]:
+def endless_action(case: CheckContext) -> Iterator[Fault]:
     """A loop in an action never ends and never awaits, so that nothing else runs."""
     for scope in case.module.scopes:
         if scope.is_async:
@@ -69,7 +69,7 @@ def endless_action(case: Case) -> Iterator[Fault]:
 
 
 @check("RT406", "waiting-loop", "warning")
-def waiting_loop(case: Case) -> Iterator[Fault]:
+def waiting_loop(case: CheckContext) -> Iterator[Fault]:
     """A loop waits for a sensor, a gamepad, the clock or an action, though what waits is interrupted, or stops everything else."""
     asked = {call.node for call in case.calls if (call.owner, call.name) in _ASKED}
     clocks = {call.node for call in case.calls if (call.owner, call.name) == ("Field", "clock")}
@@ -93,7 +93,7 @@ def waiting_loop(case: Case) -> Iterator[Fault]:
                 yield loop, f"{waiter}: {way}, or wait in an action with `await Actions.sleep(...)`"
 
 
-def _waits(case: Case, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
+def _waits(case: CheckContext, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
     """Whether a loop ends only when the answer to a question to the robot changes."""
     if any(each in asked for each in ast.walk(loop.test)):
         # Another condition may well end it in time.
@@ -104,7 +104,9 @@ def _waits(case: Case, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
     return bool(exits) and all(_is_asked(case, node, loop, asked) for node in exits)
 
 
-def _waits_long(case: Case, scope: Scope, entry: str | None, loop: ast.While, clocks: AbstractSet[ast.AST]) -> bool:
+def _waits_long(
+    case: CheckContext, scope: Scope, entry: str | None, loop: ast.While, clocks: AbstractSet[ast.AST]
+) -> bool:
     """Whether a loop waits for the clock, for longer than its function may take."""
     match loop.test:
         case ast.Compare(ops=[ast.Lt() | ast.LtE()], left=left, comparators=[end]):
@@ -115,7 +117,7 @@ def _waits_long(case: Case, scope: Scope, entry: str | None, loop: ast.While, cl
     return False
 
 
-def _is_asked(case: Case, node: ast.AST, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
+def _is_asked(case: CheckContext, node: ast.AST, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
     """Whether an exit of a loop is taken only on the answer to a question to the robot."""
     around = case.module.parents.get(node)
     while around is not None and around is not loop:
@@ -125,13 +127,13 @@ def _is_asked(case: Case, node: ast.AST, loop: ast.While, asked: AbstractSet[ast
     return False
 
 
-def _sleeps(case: Case) -> Iterator[tuple[ast.Call, Scope]]:
+def _sleeps(case: CheckContext) -> Iterator[tuple[ast.Call, Scope]]:
     for node, scope in case.module.nodes():
         if isinstance(node, ast.Call) and case.module.origin(scope, node.func) == "time.sleep":
             yield node, scope
 
 
-def _timed_sleeps(case: Case) -> Iterator[tuple[ast.Call, Scope, str]]:
+def _timed_sleeps(case: CheckContext) -> Iterator[tuple[ast.Call, Scope, str]]:
     """Sleeps in a setup or main, or in a function that one calls, with the name of that."""
     for node, scope in _sleeps(case):
         entry = case.program.timed.get(scope.function) if scope.function else None
@@ -139,7 +141,7 @@ def _timed_sleeps(case: Case) -> Iterator[tuple[ast.Call, Scope, str]]:
             yield node, scope, entry
 
 
-def _too_long(case: Case, node: ast.Call, scope: Scope, entry: str) -> bool:
+def _too_long(case: CheckContext, node: ast.Call, scope: Scope, entry: str) -> bool:
     limit = case.request.time_limit(entry)
     seconds = case.constant(scope, node.args[0]) if len(node.args) == 1 else None
     return limit is not None and isinstance(seconds, int | float) and seconds >= limit
@@ -149,7 +151,7 @@ def _whose(scope: Scope, entry: str) -> str:
     return entry if scope.name == entry else f"{entry} (which calls {scope.name})"
 
 
-def _endless(case: Case, scope: Scope) -> Iterator[ast.AST]:
+def _endless(case: CheckContext, scope: Scope) -> Iterator[ast.AST]:
     """The outermost loops of a function that nothing leaves."""
     inside: set[ast.AST] = set()
     for node in scope.nodes:
@@ -161,7 +163,7 @@ def _endless(case: Case, scope: Scope) -> Iterator[ast.AST]:
             yield node
 
 
-def _turns_for_ever(case: Case, scope: Scope, node: ast.AST) -> bool:
+def _turns_for_ever(case: CheckContext, scope: Scope, node: ast.AST) -> bool:
     match node:
         case ast.While(test=ast.Constant(value=value)):
             return bool(value)
@@ -170,7 +172,7 @@ def _turns_for_ever(case: Case, scope: Scope, node: ast.AST) -> bool:
     return False
 
 
-def _is_left(case: Case, scope: Scope, loop: ast.AST) -> bool:
+def _is_left(case: CheckContext, scope: Scope, loop: ast.AST) -> bool:
     """Whether anything in a loop may end it or, in an action, waits in it."""
     # Of the loops in it, a `break` in the body is their own; one in the `else` is not.
     assert isinstance(loop, ast.While | ast.For)
@@ -194,7 +196,7 @@ def _is_left(case: Case, scope: Scope, loop: ast.AST) -> bool:
     return False
 
 
-def _is_tried(case: Case, loop: ast.AST) -> bool:
+def _is_tried(case: CheckContext, loop: ast.AST) -> bool:
     """Whether an exception may be what ends a loop, as ``queue.Empty`` does: something around it in its function catches some."""
     node, around = loop, case.module.parents.get(loop)
     while around is not None and not isinstance(around, _DEFINITIONS):
@@ -204,7 +206,7 @@ def _is_tried(case: Case, loop: ast.AST) -> bool:
     return False
 
 
-def _ends(case: Case, scope: Scope, func: ast.expr) -> bool:
+def _ends(case: CheckContext, scope: Scope, func: ast.expr) -> bool:
     name = case.module.origin(scope, func)
     if not name and isinstance(func, ast.Name) and case.module.finder(scope, func.id) is None:
         name = func.id

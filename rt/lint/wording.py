@@ -15,7 +15,7 @@ from pyflakes import messages
 
 from rt.config import nearest
 from rt.lint.api import NAMES
-from rt.lint.check import Case
+from rt.lint.check import CheckContext
 from rt.lint.module import Scope
 
 _REMEDIES: Mapping[str, str] = MappingProxyType(
@@ -37,7 +37,7 @@ _MOST_NAMES = 1000
 """Of so many names the nearest is looked for: there may be as many undefined ones as a hostile file likes."""
 
 
-def of_flake(case: Case, message: messages.Message, scope: Scope, node: ast.Name | None) -> str:
+def of_flake(case: CheckContext, message: messages.Message, scope: Scope, node: ast.Name | None) -> str:
     """The sentence for what pyflakes has found, with the remedy.
 
     Args:
@@ -69,7 +69,7 @@ def of_flake(case: Case, message: messages.Message, scope: Scope, node: ast.Name
     return f"{text}: {remedy}" if remedy else text
 
 
-def _meant(case: Case, name: str, scope: Scope, node: ast.Name | None) -> str:
+def _meant(case: CheckContext, name: str, scope: Scope, node: ast.Name | None) -> str:
     """What an undefined name may have been meant to be, as the rest of a sentence."""
     if name in NAMES and not case.is_main:
         return ": only the robot's main module has it; hand it over as an argument"
@@ -81,7 +81,7 @@ def _meant(case: Case, name: str, scope: Scope, node: ast.Name | None) -> str:
     return _imported(case, name, node) or nearest(name, others, cutoff=_CUTOFF) or _UNKNOWN
 
 
-def _imported(case: Case, name: str, node: ast.Name | None) -> str:
+def _imported(case: CheckContext, name: str, node: ast.Name | None) -> str:
     if name in sys.stdlib_module_names and node and isinstance(case.module.parents.get(node), ast.Attribute):
         return f": write `import {name}` at the top of the file"
     if hasattr(math, name):
@@ -89,7 +89,7 @@ def _imported(case: Case, name: str, node: ast.Name | None) -> str:
     return ": an action waits with `await Actions.sleep(...)`" if name == "sleep" else ""
 
 
-def _unused(case: Case, name: str, scope: Scope) -> str:
+def _unused(case: CheckContext, name: str, scope: Scope) -> str:
     bound = case.module.scope.bindings.get(name)
     line = getattr(bound[0], "lineno", 0) if bound else 0
     if scope is not case.module.scope and line:
@@ -97,12 +97,12 @@ def _unused(case: Case, name: str, scope: Scope) -> str:
     return f"{name} is given a value that is never used: use it, or leave it out"
 
 
-def _texts(case: Case) -> set[str]:
+def _texts(case: CheckContext) -> set[str]:
     """What is written in quotes: names of devices and of parameters."""
     return {*case.names, *(param.name for each in case.catalog.values() for param in each.params)}
 
 
-def _names(case: Case, scope: Scope) -> Iterator[str]:
+def _names(case: CheckContext, scope: Scope) -> Iterator[str]:
     yield from NAMES if case.is_main else ()
     yield from dir(builtins)
     looked: Scope | None = scope

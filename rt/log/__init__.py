@@ -29,10 +29,10 @@ Logger = FilteringBoundLogger
 """What `get_logger` gives."""
 Event = MutableMapping[str, Any]
 Renderer = Callable[[Event], str]
-Tap = Callable[[Mapping[str, Any]], None]
+Listener = Callable[[Mapping[str, Any]], None]
 """Is given each event, in whatever thread it is logged; it may not wait, raise, log or change the event."""
 
-_taps: list[Tap] = []
+_listeners: list[Listener] = []
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("log context", default=None)
 _source: ContextVar[str] = ContextVar("log source", default="")
 _charges = Charges()
@@ -46,7 +46,7 @@ class _Pipeline:
     Args:
         context: What every event of this process carries.
         level: The least severity that is written.
-        tap_level: The least severity that taps are given.
+        listener_level: The least severity that taps are given.
         render: Makes lines for a person; None for JSON.
         target: Where lines go.
     """
@@ -55,15 +55,15 @@ class _Pipeline:
         self,
         context: Mapping[str, Any],
         level: int,
-        tap_level: int,
+        listener_level: int,
         render: Renderer | None,
         target: TextIO | int,
     ) -> None:
         self._context = context
         self._instance = {"instance": context["instance"]} if "instance" in context else {}
         self._level = level
-        self._tap_level = tap_level
-        self._least = min(level, tap_level)
+        self._listener_level = listener_level
+        self._least = min(level, listener_level)
         self._render = render
         self._writer = writer_to(target, lambda count: self._line({**context, **dropped_lines(count)}))
 
@@ -103,9 +103,9 @@ class _Pipeline:
         self._spread(event, LEVELS[event["level"]])
 
     def _spread(self, event: Event, severity: int) -> None:
-        if severity >= self._tap_level:
-            for tap in _taps:
-                tap(event)
+        if severity >= self._listener_level:
+            for listener in _listeners:
+                listener(event)
         if severity >= self._level:
             self._writer.write(self._line(event))
 
@@ -189,13 +189,13 @@ def flush() -> None:
 
 
 @contextlib.contextmanager
-def tapped(tap: Tap) -> Iterator[None]:
-    """Let a function see every event of this process within the block, those of ``configure``'s ``tap_level`` and above."""
-    _taps.append(tap)
+def listening(listener: Listener) -> Iterator[None]:
+    """Let a function see every event of this process within the block, those of ``configure``'s ``listener_level`` and above."""
+    _listeners.append(listener)
     try:
         yield
     finally:
-        _taps.remove(tap)
+        _listeners.remove(listener)
 
 
 def configure(
@@ -203,7 +203,7 @@ def configure(
     level: str = "info",
     fmt: str = "json",
     stream: TextIO | int | None = None,
-    tap_level: str | None = None,
+    listener_level: str | None = None,
     **context: Any,
 ) -> None:
     """Set up how this process writes its log events; may be called again.
@@ -212,13 +212,13 @@ def configure(
         level: The least severity that is written, one of ``LEVELS``.
         fmt: ``json`` for one JSON object a line, ``pretty`` for a person.
         stream: Where to write, a stream or the descriptor of a pipe; stdout by default.
-        tap_level: The least severity that taps are given; what is written by default.
+        listener_level: The least severity that taps are given; what is written by default.
         context: Values that every event of this process carries, e.g. ``app="device"``.
     """
     global _pipeline  # noqa: PLW0603 - as structlog itself, there is one log in a process
     target = stream if stream is not None else sys.stdout
     render = pretty(colors=not isinstance(target, int) and wants_colors(target)) if fmt == "pretty" else None
-    _pipeline = _Pipeline(context, LEVELS[level], LEVELS[tap_level or level], render, target)
+    _pipeline = _Pipeline(context, LEVELS[level], LEVELS[listener_level or level], render, target)
     # Levels are looked at in the pipeline, so that loggers which are there already heed a new one.
     structlog.configure(
         processors=[],
@@ -255,8 +255,8 @@ def _add_exception(event: Event) -> None:
 __all__ = [
     "LEVELS",
     "LineWriter",
+    "Listener",
     "Logger",
-    "Tap",
     "bound",
     "charge",
     "configure",

@@ -2,7 +2,7 @@
 
 Never a fork: a copy of a process with an event loop and sockets has broken halves of both. So nothing is shared with the
 parent but what is passed, and what is passed is plain values (MessagePack), which the function's annotations turn into its own
-types again. `rt.process.role` is the other end.
+types again. `rt.process.callable_child` is the other end.
 """
 
 import sys
@@ -14,9 +14,10 @@ import msgspec
 
 from rt.errors import ProcessStateError
 from rt.process.command import CommandProcess
+from rt.process.lifeline import MAX_MESSAGE
+from rt.process.output import OnLine, log_line
+from rt.process.spawn import child_command
 from rt.protocol import structs
-from rt.supervisor.output import OnLine, log_line
-from rt.supervisor.spec import LIFELINE, MAX_MESSAGE
 
 ROLE = "call"
 """What such a child is called on its command line."""
@@ -120,13 +121,6 @@ class CallableProcess(CommandProcess):
             log_level=log_level,
         )
         super().__init__(child_command(ROLE), name=name, message=settings.encode(), cwd=cwd, env=env, on_line=on_line)
-
-
-def child_command(role: str) -> tuple[str, ...]:
-    """The command that starts this executable again as a child of that role."""
-    if getattr(sys, "frozen", False):
-        return (sys.executable, "_child", role, LIFELINE)
-    return (sys.executable, "-P", "-m", "rt", "_child", role, LIFELINE)
 
 
 def path_of(function: Callable[..., Any]) -> str:

@@ -17,13 +17,9 @@ import trio
 
 from rt import log
 from rt.errors import ProcessStateError
-from rt.supervisor import group
-from rt.supervisor.lifeline import arm, open_lifeline
-from rt.supervisor.logpipe import VARIABLE, open_log_pipe
-from rt.supervisor.orphans import open_process
-from rt.supervisor.output import LOG, LineCutter, OnLine, log_line
-from rt.supervisor.spawn import inherited
-from rt.supervisor.spec import LIFELINE
+from rt.process import group
+from rt.process.output import LOG, LineCutter, OnLine, log_line
+from rt.process.spawn import spawn
 
 LINGER = 0.5
 """Seconds for which the output of a process that has ended is still read: somebody else may hold its pipes open."""
@@ -40,11 +36,11 @@ class CommandProcess:
     context manager starts it and, whatever happens, leaves nothing of it: what still runs at the end of the block is killed.
 
     Args:
-        command: The program and its arguments. `rt.supervisor.spec.LIFELINE` in an argument becomes the number of the descriptor of
+        command: The program and its arguments. `rt.process.lifeline.LIFELINE` in an argument becomes the number of the descriptor of
             its lifeline; a command without it is killed by the kernel when we die, as long as it leaves open a descriptor that
             it does not know of.
         name: What it is called in the log; by default the name of the program.
-        message: What its lifeline carries, at most `rt.supervisor.spec.MAX_MESSAGE` bytes; only with `LIFELINE`.
+        message: What its lifeline carries, at most `rt.process.lifeline.MAX_MESSAGE` bytes; only with `LIFELINE`.
         cwd: Where it starts, or None for where we are.
         env: Added to our environment, which it inherits.
         pass_fds: Descriptors that it inherits under the same numbers.
@@ -108,42 +104,23 @@ class CommandProcess:
             raise ProcessStateError(f"process {self.name} is started once; make another one", process=self.name)
         await trio.lowlevel.checkpoint_if_cancelled()
         self._starting = True
-        has_lifeline = any(LIFELINE in argument for argument in self._command)
-        ours, theirs = open_lifeline(self._message if has_lifeline else None)
         pipe = None if self._on_line is None else subprocess.PIPE
-        with (
-            contextlib.ExitStack() as stack,
-            contextlib.ExitStack() as failed,
-            theirs,
-            contextlib.ExitStack() as inherited_fds,
-        ):
-            stack.callback(ours.close)
-            fd = theirs.fileno()
-            env = {**inherited(), **self._env}
-            fds = [*self._pass_fds, fd]
-            if has_lifeline and pipe is not None:
-                events, log_fd = open_log_pipe()
-                inherited_fds.callback(os.close, log_fd)
-                failed.callback(events.close)
-                env[VARIABLE] = str(log_fd)
-                fds.append(log_fd)
-                self._streams.append((events, LOG, LineCutter()))
-            with trio.CancelScope(shield=True):  # a process that is made while we leave would have no owner
-                self._process = process = await open_process(
-                    [argument.replace(LIFELINE, str(fd)) for argument in self._command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=pipe,
-                    stderr=pipe,
-                    env=env,
-                    cwd=self._cwd,
-                    start_new_session=True,
-                    pass_fds=fds,
-                )
-            if not has_lifeline:
-                with contextlib.suppress(OSError):  # it has exited already
-                    arm(theirs, process.pid)
-            failed.pop_all()
+        with contextlib.ExitStack() as stack:
+            process, events = await spawn(
+                self._command,
+                stack,
+                message=self._message,
+                env=self._env,
+                cwd=self._cwd,
+                pass_fds=self._pass_fds,
+                stdout=pipe,
+                stderr=pipe,
+                log_pipe=pipe is not None,
+            )
+            self._process = process
             self._stack = stack.pop_all()
+        if events is not None:
+            self._streams.append((events, LOG, LineCutter()))
         for stream, name in ((process.stdout, "stdout"), (process.stderr, "stderr")):
             if stream is not None:
                 self._streams.append((stream, name, LineCutter()))

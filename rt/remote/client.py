@@ -17,9 +17,9 @@ import trio
 
 from rt.errors import LocalProtocolError, RemoteCallError, RemoteProtocolError
 from rt.protocol import rpc
-from rt.remote.counters import ClientCounters
 from rt.remote.node import Node
 from rt.text import clip
+from rt.transport.counters import ClientCounters
 
 ANNOUNCE_INTERVAL = 1.0
 """Least time between two announcements to the router that this client understands `rpc.GONE`, in s; only calls announce."""
@@ -29,13 +29,13 @@ TAKE_BACK_TIME = 0.05
 
 
 class _OpenCall:
-    __slots__ = ("answer", "answered", "deserted", "peer")
+    __slots__ = ("answer", "answered", "peer", "peer_lost")
 
     def __init__(self, peer: bytes) -> None:
         self.peer = peer
         self.answered = trio.Event()
         self.answer: rpc.Response | None = None
-        self.deserted = False
+        self.peer_lost = False
 
 
 class Caller:
@@ -176,7 +176,7 @@ class Client:
                     await call.answered.wait()
         finally:
             del self._calls[call_id]
-            if sent and call.answer is None and not call.deserted:
+            if sent and call.answer is None and not call.peer_lost:
                 await self._take_back(peer, call_id)
         if not sent:
             raise self._unsent(place)
@@ -190,7 +190,7 @@ class Client:
             await self.node.post(b"", rpc.ANNOUNCEMENT)
 
     def _result(self, call: _OpenCall, place: dict[str, Any]) -> Any:
-        if call.deserted:
+        if call.peer_lost:
             raise RemoteCallError(
                 f"{place['address']} has ended without an answer to {place['method']}; `rt logs` says why it ended",
                 **place,
@@ -247,7 +247,7 @@ class Client:
                 self.counters.malformed += 1
                 continue
             if isinstance(message, rpc.Notification) and message.method == rpc.GONE and self.node.routed and not peer:
-                self._desert({each for each in message.params if isinstance(each, bytes)})
+                self._lose_peer({each for each in message.params if isinstance(each, bytes)})
                 continue
             if not isinstance(message, rpc.Response):
                 self.counters.malformed += 1
@@ -260,9 +260,9 @@ class Client:
             call.answer = message
             call.answered.set()
 
-    def _desert(self, gone: set[bytes]) -> None:
+    def _lose_peer(self, gone: set[bytes]) -> None:
         """End the calls of services that a router knows to have gone."""
         for call in self._calls.values():
             if call.peer in gone and call.answer is None:
-                call.deserted = True
+                call.peer_lost = True
                 call.answered.set()

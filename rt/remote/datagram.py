@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import trio
 
+from rt.access.peer import UdpSocket, mapped
 from rt.errors import ConfigError, LocalProtocolError
-from rt.remote.binding import bind_error
-from rt.remote.counters import Counters
 from rt.remote.node import refuse_again
-from rt.remote.peer import UdpSocket, mapped
+from rt.transport.binding import bind_error
+from rt.transport.counters import Counters
 
 MAX_DATAGRAM = 65_507
 """The most bytes that a UDP datagram carries over IPv4."""

@@ -11,11 +11,11 @@ from typing import Protocol, Self
 import trio
 import zmq
 
+from rt.access.authenticator import Authenticator
 from rt.errors import ConfigError, LocalProtocolError
-from rt.remote.counters import Counters
-from rt.remote.gate import Gate
-from rt.remote.socket import Socket
 from rt.text import nearest
+from rt.transport.counters import Counters
+from rt.transport.zmq_socket import Socket
 
 
 class Node(Protocol):
@@ -75,7 +75,7 @@ class SocketNode:
         bindings: Addresses to bind, e.g. `tcp://127.0.0.1:6001` or `ipc:///run/rt/log`.
         connections: Addresses to connect to, now or as soon as they are bound.
         subscriptions: Topics of a SUB, as prefixes; none means nothing is received.
-        options: ZMQ options, by number or by name (`SNDTIMEO`), over the defaults of `rt.remote.socket`.
+        options: ZMQ options, by number or by name (`SNDTIMEO`), over the defaults of `rt.transport.zmq_socket`.
         context: ZMQ context; by default the one of the process.
         gate: Lets in who may connect to a binding on the network; without one everybody may.
 
@@ -97,7 +97,7 @@ class SocketNode:
         subscriptions: Iterable[bytes | str] = (),
         options: Mapping[int, int | bytes] | Mapping[str, int | bytes] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
-        gate: Gate | None = None,
+        authenticator: Authenticator | None = None,
     ) -> None:
         if socket_type not in (zmq.DEALER, zmq.PUB, zmq.SUB):
             raise ValueError("a node is a DEALER, a PUB or a SUB")
@@ -109,7 +109,7 @@ class SocketNode:
         self.endpoints: tuple[str, ...] = ()
         self.socket_type = socket_type
         self._context = context
-        self._gate = gate
+        self._authenticator = authenticator
         self.options = {_option(key): value for key, value in (options or {}).items()}
         if self.subscriptions and socket_type != zmq.SUB:
             raise ValueError("only a SUB has subscriptions")
@@ -277,8 +277,8 @@ class SocketNode:
         raise trio.WouldBlock
 
     def _bound(self, socket: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        if self._gate is not None:
-            return self._gate.bind(socket, addresses)
+        if self._authenticator is not None:
+            return self._authenticator.bind(socket, addresses)
         return tuple([socket.bind(address) for address in addresses])
 
     def _open(self) -> Socket:

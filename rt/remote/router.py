@@ -16,16 +16,16 @@ import trio
 import zmq
 
 from rt import log
+from rt.access.authenticator import Authenticator
+from rt.access.stations import SERVICE, StationSide, station_of
 from rt.errors import RemoteProtocolError
 from rt.protocol import rpc
-from rt.remote.counters import RouterCounters
-from rt.remote.farewell import Farewell, offer
-from rt.remote.gate import Gate
 from rt.remote.handler import unknown
+from rt.remote.peer_tracker import PeerTracker, offer
 from rt.remote.quota import STATION, Quota
-from rt.remote.socket import Socket
-from rt.remote.stations import SERVICE, StationSide, station_of
 from rt.text import clip
+from rt.transport.counters import RouterCounters
+from rt.transport.zmq_socket import Socket
 
 BURST = 64
 """Messages of one side that are carried before the other side and the rest of the process have their turn."""
@@ -67,7 +67,7 @@ _NO_HEARTBEAT: dict[int, int | bytes] = {zmq.HEARTBEAT_IVL: 0}
 class Router:
     """Carries messages between the peers of two ROUTER sockets.
 
-    At the high-water mark of a recipient (1000 messages, see `rt.remote.socket`) messages to it are not kept: a request is
+    At the high-water mark of a recipient (1000 messages, see `rt.transport.zmq_socket`) messages to it are not kept: a request is
     answered with an error, everything else is dropped and counted. Of a peer the router keeps the number of its connection
     and its identity, and both only while the connection stands. Services are told who has gone, so that they stop working
     for nobody (`rpc.GONE`): at once, or after `RETURN_TIME` if it is a peer that has given itself a name, and may come back.
@@ -79,7 +79,7 @@ class Router:
         context: ZMQ context; by default the one of the process.
         logger: Where events go.
         gate: Lets in who may connect over TCP; without one everybody may. What comes with a station's key is named after the
-            station, see `rt.remote.stations`.
+            station, see `rt.access.stations`.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class Router:
         *,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         logger: log.Logger | None = None,
-        gate: Gate | None = None,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self.counters = RouterCounters()
         self.frontends = tuple(frontends)
         self.backends = tuple(backends)
         self._context = context
-        self._gate = gate
+        self._authenticator = authenticator
         self._log = logger or log.get_logger()
         self._reserved: dict[bytes, bytes] = {}
         self._public: dict[bytes, bytes] = {}
@@ -104,7 +104,7 @@ class Router:
         self._ended: dict[bytes, None] = {}
         self._quota = Quota()
         self._quota_of_station = Quota(STATION)
-        self._farewell: Farewell | None = None
+        self._peer_tracker: PeerTracker | None = None
         self._targets: tuple[StationSide | Socket, ...] = ()
 
     def reserve(self, service: str) -> bytes:
@@ -131,38 +131,40 @@ class Router:
             Socket(zmq.ROUTER, options=_OPTIONS | quiet, context=self._context) as back,
         ):
             stations = StationSide(_CONNECTION_OPTIONS, context=self._context)
-            farewell = self._farewell = Farewell(
+            peer_tracker = self._peer_tracker = PeerTracker(
                 front, back, self._services, self.counters, self._log, stations=stations, public=self._public
             )
-            farewell.on_gone = self._quota.forget
-            stations.on_gone = lambda name: farewell.take_leave([name])
-            if self._gate is not None:
-                self.frontends = self._gate.bind(front, self.frontends, stations=stations)
-                self.backends = self._gate.bind(back, self.backends, takes_keys=False)
+            peer_tracker.on_gone = self._quota.forget
+            stations.on_gone = lambda name: peer_tracker.take_leave([name])
+            if self._authenticator is not None:
+                self.frontends = self._authenticator.bind(front, self.frontends, stations=stations)
+                self.backends = self._authenticator.bind(back, self.backends, takes_keys=False)
             else:
                 self.frontends = tuple([front.bind(address) for address in self.frontends])
                 self.backends = tuple([back.bind(address) for address in self.backends])
             self._targets = (stations, front, back)
             try:
                 async with trio.open_nursery() as nursery:
-                    farewell.start(nursery)
+                    peer_tracker.start(nursery)
                     for source in self._targets:
-                        nursery.start_soon(self._carry, source, front, back, farewell)
+                        nursery.start_soon(self._carry, source, front, back, peer_tracker)
                     task_status.started()
             finally:
                 stations.on_gone = lambda _: None
-                if self._gate is not None:
-                    self._gate.release(front)
+                if self._authenticator is not None:
+                    self._authenticator.release(front)
 
-    async def _carry(self, source: Socket | StationSide, front: Socket, back: Socket, farewell: Farewell) -> None:
-        heard = source.heard if isinstance(source, StationSide) else farewell.departures_of(source).heard
+    async def _carry(
+        self, source: Socket | StationSide, front: Socket, back: Socket, peer_tracker: PeerTracker
+    ) -> None:
+        heard = source.heard if isinstance(source, StationSide) else peer_tracker.disconnects_of(source).heard
         while True:
             frames = await source.recv()
             with contextlib.suppress(trio.WouldBlock):
                 for left in range(BURST, -1, -1):
                     sender = self._route(frames, source, front, back)
                     if sender is not None and (gone := heard(source.source, sender)) is not None:
-                        farewell.take_leave([gone])
+                        peer_tracker.take_leave([gone])
                     if not left or not source.has_message():
                         break
                     frames = source.recv_nowait()
@@ -177,8 +179,8 @@ class Router:
             self._complain(sender)
             return None
         if (not payload or not recipient) and (wanted := rpc.understood(payload)) is not None:
-            if self._farewell is not None and rpc.GONE in wanted:
-                self._farewell.announce(source, sender)
+            if self._peer_tracker is not None and rpc.GONE in wanted:
+                self._peer_tracker.announce(source, sender)
             self._greet(sender, source, back)
             return sender
         refusal = _refusal(sender, recipient, is_front=source is front)

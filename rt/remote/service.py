@@ -22,11 +22,11 @@ from rt.errors import (
 from rt.protocol import rpc
 from rt.remote.bounds import DEFAULT, NEWS, Bounds
 from rt.remote.caller import Caller, set_caller
-from rt.remote.counters import ServiceCounters
 from rt.remote.handler import Handler, Route, unknown
 from rt.remote.inbox import Call, Inbox
 from rt.remote.node import Node, SocketNode
 from rt.text import clip
+from rt.transport.counters import ServiceCounters
 
 BACKLOG = 128
 """Calls that may wait for a free place; a call beyond them is answered with an error at once."""

@@ -13,13 +13,14 @@ from typing import Self, get_args
 import trio
 
 from rt import log
+from rt.access.bundle import Bundle
+from rt.access.keyring import Keyring
+from rt.access.peer import DatagramPeers
 from rt.errors import RemoteProtocolError
-from rt.keys import Bundle, Keyring
 from rt.protocol.control import Refused, decode_refused, encode_refused
 from rt.protocol.signed import NO_SESSION, OVERHEAD, SESSION_BYTES, Checked, Signer, Verdict, Verifier
 from rt.remote.caller import SourceAddress
 from rt.remote.datagram import DatagramNode
-from rt.remote.peer import DatagramPeers
 
 ANSWER_INTERVAL = 0.05
 """Least time between two answers to one address, in s. Addresses are told apart so that nobody, by replaying what a station has

@@ -3,12 +3,12 @@
 The manager, the process and the devices that are played are imported where they are used; what stands here is cheap to import.
 """
 
+from rt.link.link import Link, LinkGoneError, StreamLink
+from rt.link.serial import SerialLink
+from rt.serialports.observer import PollingObserver, PortChange
 from rt.smartdevice.client import SmartDeviceClient
-from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.guard import SafetyGuard
-from rt.smartdevice.link import Link, LinkGoneError, StreamLink
-from rt.smartdevice.observer import PollingObserver, PortChange
-from rt.smartdevice.serial_link import SerialLink
+from rt.smartdevice.pending_replies import NoAnswerError
 
 __all__ = [
     "Link",

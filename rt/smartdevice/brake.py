@@ -20,7 +20,7 @@ from rt.brake.heartbeat import Heartbeat
 from rt.brake.output import TIME_LIMIT
 from rt.brake.protocol import Kind, Message, decode, encode
 from rt.buffer.clock import boottime_ns
-from rt.smartdevice.link import Link
+from rt.link.link import Link
 
 BEAT_INTERVAL: Final = 0.02
 """Time between two stamps while a device can move, in s."""

@@ -16,15 +16,15 @@ from rt import log
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.buffer.lease import ALL_MARKS
 from rt.errors import BufferBusyError, DeviceError
+from rt.link.link import Link, LinkGoneError
 from rt.log.throttle import Throttle
 from rt.protocol.message import PARAMS_MAX, DevRead, HbReq, Ping, SubReq, SubRes
 from rt.smartdevice.discovery import DISCOVERY_TIMEOUT, PING_INTERVAL, greeting, open_buffer
-from rt.smartdevice.exchange import NoAnswerError
-from rt.smartdevice.intake import BUSY_TRIES, Intake, Loss
-from rt.smartdevice.link import Link, LinkGoneError
+from rt.smartdevice.pending_replies import NoAnswerError
+from rt.smartdevice.receive_path import BUSY_TRIES, Loss, ReceivePath
 from rt.smartdevice.receiver import Receiver
 from rt.smartdevice.reports import LOST_AFTER, Reports, Verdict
-from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Gate, Sender
+from rt.smartdevice.sender import BUSY_PAUSE, DISABLE_FRAME, Sender, WriteGuard
 from rt.smartdevice.subscriptions import Subscriptions
 
 ANSWER_TIMEOUT: Final = 1.0
@@ -64,7 +64,7 @@ class SmartDeviceClient:
     def __init__(
         self,
         link: Link,
-        gate: Gate,
+        guard: WriteGuard,
         *,
         write_interval: float = WRITE_INTERVAL,
         receiver: Receiver | None = None,
@@ -90,8 +90,8 @@ class SmartDeviceClient:
         self._throttle = throttle or Throttle("port", clock=trio.current_time)
         self._found: tuple[DeviceBuffer, SubRes] | None = None
         self._write_interval = write_interval
-        self._sender = Sender(link, gate, write_interval)
-        self._intake = Intake(link.name, self._sender)
+        self._sender = Sender(link, guard, write_interval)
+        self._receive_path = ReceivePath(link.name, self._sender)
         self._heartbeat_id = 0
         self._scope: trio.CancelScope | None = None
         self._dropped = False
@@ -105,21 +105,21 @@ class SmartDeviceClient:
     @property
     def lost(self) -> trio.Event:
         """Set when the admitted device is lost, see `loss`; a new event with `admit`."""
-        return self._intake.lost
+        return self._receive_path.lost
 
     @property
     def loss(self) -> Loss:
         """Why the device is lost."""
-        return self._intake.loss
+        return self._receive_path.loss
 
     @property
     def heard(self) -> float:
         """When the last intact frame was taken in, by trio's clock (s)."""
-        return self._intake.heard
+        return self._receive_path.heard
 
     @heard.setter
     def heard(self, time: float) -> None:
-        self._intake.heard = time
+        self._receive_path.heard = time
 
     @property
     def drivers(self) -> int:
@@ -157,7 +157,7 @@ class SmartDeviceClient:
         except* (LinkGoneError, trio.ClosedResourceError):
             pass
         finally:
-            for exchange in (self._intake.greetings, self._intake.heartbeats, self._sender.disables):
+            for exchange in (self._receive_path.greetings, self._receive_path.heartbeats, self._sender.disables):
                 exchange.close()
             with trio.CancelScope(shield=True):
                 await self._disable_last()
@@ -231,7 +231,7 @@ class SmartDeviceClient:
             setattr(buffer.counters, name, getattr(buffer.counters, name) + getattr(before, name))
         buffer.counters.connects += 1
         self._sender.buffer = buffer
-        self._intake.admit(self.uid)
+        self._receive_path.admit(self.uid)
         self._sender.write_interval = buffer.peripheral.write_interval or self._write_interval
         while True:
             with contextlib.suppress(BufferBusyError):
@@ -249,20 +249,20 @@ class SmartDeviceClient:
         await self._leave()
         self._sender.disable()
         self._sender.buffer = type(self.buffer).private()
-        self._intake.admit(None)
+        self._receive_path.admit(None)
         self._found = None
 
     def ask_for_life(self) -> None:
         """Send a heartbeat request that nobody waits for, unless the line takes none; disturbs no `heartbeat`."""
         for heartbeat_id in _LIFE_IDS:
-            if not self._intake.heartbeats.awaited(heartbeat_id):
+            if not self._receive_path.heartbeats.awaited(heartbeat_id):
                 with contextlib.suppress(DeviceError):
                     self._sender.request(HbReq(heartbeat_id))
                 return
 
     def lose(self, loss: Loss = Loss.SILENT) -> None:
         """Take note that the device is lost."""
-        self._intake.lose(loss)
+        self._receive_path.lose(loss)
 
     def excuse(self, seconds: float) -> None:
         """Do not count so many seconds as silence: this process did not read what came meanwhile."""
@@ -277,9 +277,9 @@ class SmartDeviceClient:
         Args:
             now: The present time by trio's clock, in s.
         """
-        if self._intake.uid is None or self.lost.is_set() or self._subscribing:
+        if self._receive_path.uid is None or self.lost.is_set() or self._subscribing:
             return
-        if self._unanswered is not None and self._unanswered == self._intake.statements:
+        if self._unanswered is not None and self._unanswered == self._receive_path.statements:
             # What it reports is not known: the answer to the last request was lost.
             if now - self._asked >= LOST_AFTER + ANSWER_TIMEOUT:
                 self.lose_reports(self.wanted)
@@ -290,14 +290,14 @@ class SmartDeviceClient:
             if now - self._asked_who >= WHO_INTERVAL:
                 self._ask_who(now)
         elif not self._compare(now):
-            self._intake.lose(Loss.RESTARTED)
+            self._receive_path.lose(Loss.RESTARTED)
         else:
             self._judge(now)
 
     def lose_reports(self, params: int) -> None:
         """Take note that the device is lost because it does not report the parameters of a bitmap."""
         self.missing = params
-        self._intake.lose(Loss.MUTE)
+        self._receive_path.lose(Loss.MUTE)
 
     def _judge(self, now: float) -> None:
         """Do what the silence of the subscribed parameters asks for."""
@@ -361,7 +361,7 @@ class SmartDeviceClient:
     def _ask_who(self, now: float) -> None:
         """Send a ping, whose answer tells the UID and the subscription, unless an answer is waited for already."""
         self._asked_who = now
-        if not self._intake.greetings.awaited(0):
+        if not self._receive_path.greetings.awaited(0):
             with contextlib.suppress(DeviceError):
                 self._sender.request(Ping())
 
@@ -391,7 +391,7 @@ class SmartDeviceClient:
             if answer.uid != self.uid:
                 return False
             with trio.move_on_after(patience + 2 * answer.interval / 1000):
-                await self._intake.reported(answer.params & readable | missing)
+                await self._receive_path.reported(answer.params & readable | missing)
                 return True
         raise AssertionError
 
@@ -402,7 +402,7 @@ class SmartDeviceClient:
             DeviceError: No answer in time (`NoAnswerError`), or the device is gone.
         """
         self._sender.request(Ping())
-        return await self._intake.greetings.wait(0, within)
+        return await self._receive_path.greetings.wait(0, within)
 
     async def subscribe(
         self,
@@ -453,11 +453,11 @@ class SmartDeviceClient:
         self._asked = trio.current_time()
         self._subscribing += 1
         self._granted = None
-        self._unanswered = self._intake.statements
+        self._unanswered = self._receive_path.statements
         try:
             self._sender.request(request)
             # An answer to an earlier ping says that nothing is subscribed: the one to this request is still to come.
-            return await self._intake.greetings.wait(
+            return await self._receive_path.greetings.wait(
                 0, within, lambda answer: bool(answer.interval or not (request.params and request.interval))
             )
         finally:
@@ -483,7 +483,7 @@ class SmartDeviceClient:
             DeviceError: No answer in time, or the device is gone.
         """
         start = trio.current_time()
-        return await self._intake.heartbeats.wait(self.send_heartbeat(heartbeat_id), within) - start
+        return await self._receive_path.heartbeats.wait(self.send_heartbeat(heartbeat_id), within) - start
 
     def send_heartbeat(self, heartbeat_id: int | None = None) -> int:
         """Ask for a sign of life without waiting; returns the id. Raises like `heartbeat`."""
@@ -507,17 +507,17 @@ class SmartDeviceClient:
         self._sender.disable()
         await self._sender.disables.wait(0, within)
 
-    def kick(self) -> None:
+    def flush(self) -> None:
         """Look whether the buffer holds something to send; returns at once."""
-        self._sender.kick()
+        self._sender.flush()
 
     async def _read(self) -> None:
         while True:
-            await self._receiver.feed(self.link, self._intake.take)
-            await self._intake.catch_up()
+            await self._receiver.feed(self.link, self._receive_path.take)
+            await self._receive_path.catch_up()
 
     async def _leave(self) -> None:
-        if self._intake.uid is None:
+        if self._receive_path.uid is None:
             return  # the buffer is another link's
         for _ in range(BUSY_TRIES):
             with contextlib.suppress(BufferBusyError):

@@ -1,7 +1,7 @@
 """Who stands at the end of a line: asked until it answers, and given the buffer of its UID.
 
 The rule of this module: what a device says of itself opens a buffer and changes nothing in it. Whether the UID is this device's, and
-not also that of another one which is there already, is decided later (`rt.smartdevice.rivals`).
+not also that of another one which is there already, is decided later (`rt.smartdevice.uid_conflict`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,9 +11,9 @@ import trio
 
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError
+from rt.link.link import LinkGoneError
 from rt.protocol.message import SubRes
-from rt.smartdevice.exchange import NoAnswerError
-from rt.smartdevice.link import LinkGoneError
+from rt.smartdevice.pending_replies import NoAnswerError
 
 PING_INTERVAL: Final = 0.2
 DISCOVERY_TIMEOUT: Final = 10.0

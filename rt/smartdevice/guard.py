@@ -18,8 +18,8 @@ import trio
 
 from rt import log
 from rt.buffer import LeaseTable
-from rt.buffer.bells import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
 from rt.buffer.lease import ALL_MARKS, DRIVER_BARS, SLOTS, Bar, Holder, seats_of
+from rt.buffer.wakeup import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
 from rt.log.throttle import Throttle
 
 _ENDED_ITSELF: Final = "it has ended"

@@ -13,30 +13,31 @@ from typing import Any, Final, NoReturn
 import trio
 
 from rt import log
-from rt.buffer import BufferStore, Doorbell, LeaseTable
+from rt.access.peer import CROWDED, PeerTable
+from rt.access.refusals import Refusals
+from rt.buffer import BufferStore, LeaseTable
 from rt.buffer.lease import ALL_MARKS
-from rt.config import is_open
+from rt.buffer.write_event import WriteEvent
+from rt.config.network import is_open
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
 from rt.limits import allow_descriptors
+from rt.link.link import Link, LinkGoneError
+from rt.link.serial import DEFAULT_BAUD_RATE
+from rt.link.tcp import SocketLink
 from rt.log.throttle import Throttle, Write
-from rt.remote.address import split_address
-from rt.remote.peer import CROWDED, PeerTable
-from rt.remote.refusals import Refusals
+from rt.serialports.observer import PollingObserver
+from rt.serialports.ports import keep_ports_open
 from rt.smartdevice import liveness
 from rt.smartdevice.brake import BrakeClient
 from rt.smartdevice.client import ANSWER_TIMEOUT, MOST_PATIENCE, WRITE_INTERVAL, SmartDeviceClient
 from rt.smartdevice.discovery import DISCOVERY_TIMEOUT
-from rt.smartdevice.exchange import NoAnswerError
 from rt.smartdevice.guard import SafetyGuard
 from rt.smartdevice.handler import DeviceHandler, each
-from rt.smartdevice.intake import Loss
-from rt.smartdevice.link import Link, LinkGoneError
-from rt.smartdevice.observer import PollingObserver
-from rt.smartdevice.ports import keep_ports_open
+from rt.smartdevice.pending_replies import NoAnswerError
+from rt.smartdevice.receive_path import Loss
 from rt.smartdevice.receiver import Receiver
-from rt.smartdevice.rivals import Rivals
-from rt.smartdevice.serial_link import DEFAULT_BAUD_RATE
-from rt.smartdevice.socket_link import SocketLink
+from rt.smartdevice.uid_conflict import UIDConflict
+from rt.transport.address import split_address
 
 DISABLE_TIMEOUT: Final = 0.2
 """How long all devices together may take to be disabled when the process ends, in s."""
@@ -69,7 +70,7 @@ class SmartDeviceManager(DeviceHandler):
     Args:
         buffers: Where the devices' buffers are opened.
         leases: Who may move devices.
-        doorbell: Rung when there is something to write, or a lease has begun or ended.
+        write_event: Rung when there is something to write, or a lease has begun or ended.
         names: UIDs by the names that the team gave them.
         write_interval: Least time between two writes to a device in s, unless the catalog has one for it.
         discovery_timeout: How long a device may take to say who it is in s.
@@ -80,7 +81,7 @@ class SmartDeviceManager(DeviceHandler):
         self,
         buffers: BufferStore,
         leases: LeaseTable,
-        doorbell: Doorbell,
+        write_event: WriteEvent,
         *,
         names: Mapping[str, int] | None = None,
         write_interval: float = WRITE_INTERVAL,
@@ -92,12 +93,12 @@ class SmartDeviceManager(DeviceHandler):
         self.brake = BrakeClient(brake, self._is_moving, self._note_braked, leases.end)
         self._buffers = buffers
         self._leases = leases
-        self._doorbell = doorbell
+        self._write_event = write_event
         self._write_interval = write_interval
         self._discovery_timeout = discovery_timeout
         self._throttle = Throttle("port", "uid", clock=trio.current_time)
         self._refused = Throttle(burst=16, interval=2.0, clock=trio.current_time)
-        self._rivals = Rivals(self.devices, self._throttle)
+        self._uid_conflict = UIDConflict(self.devices, self._throttle)
         self._said: set[object] = set()
         self._receiver = Receiver()
         self._refusals = Refusals("a virtual Smart Device was refused")
@@ -115,10 +116,10 @@ class SmartDeviceManager(DeviceHandler):
             task_status.started()
             visits = self._leases.visits()
             while True:
-                await self._doorbell.wait()
+                await self._write_event.wait()
                 # What is written goes out first: each write asks the guard itself.
                 for client in self.devices.values():
-                    client.kick()
+                    client.flush()
                 self.guard.look()
                 if visits != (visits := self._leases.visits()):
                     # Also of devices that are silent just now: these must not come back to it.
@@ -231,7 +232,7 @@ class SmartDeviceManager(DeviceHandler):
             uid = await client.discover(self._buffers, within=self._discovery_timeout)
             if is_reporting:
                 break
-        await self._rivals.outlive(uid, client)
+        await self._uid_conflict.resolve(uid, client)
         self.devices[uid] = client
         # What was silent for a while may have missed that it was disabled.
         if before is not None or not self.guard.open:

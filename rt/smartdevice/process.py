@@ -19,12 +19,12 @@ from rt.app import Application, ChildSettings
 from rt.brake.connection import Ends
 from rt.brake.heartbeat import map_orders
 from rt.buffer.lease import ORDERS_SIZE
-from rt.ports import PortFilter
-from rt.remote.address import split_address
+from rt.process import notify, signals
+from rt.process.lifeline import Lifeline
+from rt.serialports.filter import PortFilter
+from rt.serialports.udev import open_observer
 from rt.smartdevice.manager import SmartDeviceManager
-from rt.smartdevice.udev import open_observer
-from rt.supervisor import notify, signals
-from rt.supervisor.lifeline import Lifeline
+from rt.transport.address import split_address
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_RESORT = 3
@@ -60,11 +60,11 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
     config = settings.config
     with trio.open_signal_receiver(*STOP_SIGNALS) as received:
         async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
-            assert app.doorbell is not None
+            assert app.write_event is not None
             manager = SmartDeviceManager(
                 app.make_buffer_manager(),
                 app.make_lease_table(_orders(settings.brake)),
-                app.doorbell,
+                app.write_event,
                 names=app.names,
                 write_interval=config.dev_poll_interval,
                 brake=settings.brake,
@@ -106,21 +106,21 @@ def _orders(brake: Sequence[int]) -> memoryview | None:
 
 async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:
     """Play the virtual devices of the settings until the root is dead or SIGTERM or SIGINT arrives."""
-    from rt.smartdevice.emulator import EmulatedDevice, connect_emulated
-    from rt.smartdevice.motion import World
-    from rt.smartdevice.pacer import Pacer
-    from rt.smartdevice.uid_spec import parse_uid_spec
+    from rt.emulator.lines import EmulatedDevice, connect_emulated
+    from rt.emulator.scheduler import Scheduler
+    from rt.emulator.simulation import SimState
+    from rt.emulator.uid_spec import parse_uid_spec
 
     lifeline.kill_group_at_eof()
     with trio.open_signal_receiver(*STOP_SIGNALS) as received:
         async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
             host, port = split_address(settings.config.dev_vsd_addr)
-            world, pacer = World(), Pacer()
-            nursery.start_soon(pacer.run)
+            world, scheduler = SimState(), Scheduler()
+            nursery.start_soon(scheduler.run)
             for spec in settings.emulated:
                 uid, values = parse_uid_spec(spec, app.catalog)
                 device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, world=world)
-                nursery.start_soon(functools.partial(connect_emulated, device, host, port, pacer=pacer))
+                nursery.start_soon(functools.partial(connect_emulated, device, host, port, scheduler=scheduler))
             notify.send(ready=True, status=_count(settings.emulated))
             nursery.start_soon(_tell)
             await _stop_reason(lifeline, received, early)

@@ -16,7 +16,7 @@ from typing import Final
 
 import trio
 
-from rt.smartdevice.link import Link
+from rt.link.link import Link
 
 EMPTY_READ_PAUSE: Final = 0.01
 """How long a line that was said to be readable and was not is left alone, in s: nothing ever spins on it."""
@@ -37,7 +37,7 @@ Take = Callable[[bytes], bool]
 """Takes in bytes and says whether it can take more."""
 
 
-class Pace:
+class Coalescing:
     """Says how long to leave the lines alone: not at all, or a little while much arrives."""
 
     def __init__(self) -> None:
@@ -70,14 +70,14 @@ class Receiver:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve all links until cancelled; those that are still watched then are received from by their own tasks."""
-        pace = Pace()
+        coalescing = Coalescing()
         with select.epoll() as epoll:
             self._epoll = epoll
             task_status.started()
             try:
                 while True:
                     await trio.lowlevel.wait_readable(epoll.fileno())
-                    while pause := pace.after(self._sweep(epoll), trio.current_time()):  # noqa: ASYNC110 - not to wait for
+                    while pause := coalescing.after(self._sweep(epoll), trio.current_time()):  # noqa: ASYNC110 - not to wait for
                         await trio.sleep(pause)  # something, but to let something gather
             finally:
                 self._epoll = None

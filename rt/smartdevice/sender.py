@@ -19,10 +19,10 @@ from rt.buffer import DeviceBuffer, NullDevice
 from rt.buffer.device import Outgoing
 from rt.buffer.lease import ALL_MARKS
 from rt.errors import BufferBusyError, DeviceError
+from rt.link.link import Link, LinkGoneError
 from rt.protocol import frames
 from rt.protocol.message import DevDisable, DevWrite, HbRes, Message
-from rt.smartdevice.exchange import Exchange
-from rt.smartdevice.link import Link, LinkGoneError
+from rt.smartdevice.pending_replies import PendingReplies
 
 BACKOFF_TIME: Final = 1.0
 """How long the write interval stays doubled after a device asked to be sent less, in s."""
@@ -39,7 +39,7 @@ _MOST_ANSWERS: Final = 16
 _MOST_REQUESTS: Final = 64
 
 
-class Gate(Protocol):
+class WriteGuard(Protocol):
     """What says who may move devices now."""
 
     @property
@@ -65,13 +65,13 @@ class Sender:
         disables: Answered with None whenever a DEV_DISABLE was handed to the line (key 0).
     """
 
-    def __init__(self, link: Link, gate: Gate, write_interval: float) -> None:
+    def __init__(self, link: Link, guard: WriteGuard, write_interval: float) -> None:
         self.buffer: DeviceBuffer = NullDevice.private()
         self.write_interval = write_interval
         self.drivers = 0
-        self.disables: Exchange[None] = Exchange(link.name)
+        self.disables: PendingReplies[None] = PendingReplies(link.name)
         self._link = link
-        self._gate = gate
+        self._guard = guard
         self._wake = trio.Event()
         self._disable = False
         self._disabling = 0
@@ -118,12 +118,12 @@ class Sender:
             self._requests.append(message)
             self._wake.set()
 
-    def kick(self) -> None:
+    def flush(self) -> None:
         """Look whether the buffer holds something to send; what may go out at once is on the line when this returns."""
         if not self.buffer.dirty:
             return
         self._dirty = True
-        if self.drivers & ~self._gate.allowed:
+        if self.drivers & ~self._guard.allowed:
             self._disable = True
         elif self._is_idle and not self._forget and self._collect() == 0:
             while self._values and self._starts(self._values[0]):
@@ -177,12 +177,12 @@ class Sender:
             return self._next_write - now
         try:
             before = self.buffer.counters.writes_dropped
-            self._values.extend(self.buffer.take_dev_rw(lambda: self._gate.allowed))
+            self._values.extend(self.buffer.take_dev_rw(lambda: self._guard.allowed))
             dropped = self.buffer.counters.writes_dropped - before
         except BufferBusyError:
             return BUSY_PAUSE
         if dropped:
-            self._gate.dropped(self._link.name, dropped, self.buffer.dropped_marks)
+            self._guard.dropped(self._link.name, dropped, self.buffer.dropped_marks)
         self._dirty = False
         self._next_write = now + self.write_interval * (2 if now < self._backoff_until else 1)
         return 0
@@ -204,7 +204,7 @@ class Sender:
         return self._link.send_nowait(frames.encode(outgoing.message))
 
     async def _send_value(self) -> None:
-        allowed = self._gate.allowed
+        allowed = self._guard.allowed
         if self.drivers & ~allowed:
             self._disable = True
             return
@@ -219,14 +219,14 @@ class Sender:
 
     def _count(self, outgoing: Outgoing, buffer: DeviceBuffer) -> None:
         buffer.count_sent(outgoing.message)
-        if outgoing.marks & ~self._gate.allowed:
+        if outgoing.marks & ~self._guard.allowed:
             self._disable = True  # the gate closed while the line took the write
 
     def _drop(self, outgoing: Outgoing) -> None:
         if isinstance(outgoing.message, DevWrite):
             count = outgoing.message.params.bit_count()
             self.buffer.counters.writes_dropped += count
-            self._gate.dropped(self._link.name, count, outgoing.marks)
+            self._guard.dropped(self._link.name, count, outgoing.marks)
 
     async def _send(self, data: bytes) -> None:
         await self._hand_over(data)
@@ -257,5 +257,5 @@ class Sender:
             return False
         self._forget = 0
         if count:
-            self._gate.dropped(self._link.name, count, marks)
+            self._guard.dropped(self._link.name, count, marks)
         return True

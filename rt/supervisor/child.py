@@ -19,11 +19,17 @@ from pathlib import Path
 import trio
 
 from rt import log
+from rt.instance.stale_files import ENV_DIRECTORY
 from rt.limits import explain
 from rt.log.throttle import Throttle
+from rt.process import group
+from rt.process.notify import Channel, Listener
+from rt.process.output import LOG, OnLine, Output, log_line
+from rt.process.spawn import kill_tree, spawn
 from rt.protocol.notify import Notice
-from rt.supervisor import group
-from rt.supervisor.life import (
+from rt.supervisor.machine import Machine
+from rt.supervisor.spec import ChildSpec, ChildStatus, ExitReport
+from rt.supervisor.state import (
     EMERGENCY,
     Alive,
     CancelTimer,
@@ -32,6 +38,7 @@ from rt.supervisor.life import (
     Exited,
     Ready,
     Report,
+    RestartRequested,
     SendSignal,
     Spawn,
     Spawned,
@@ -41,14 +48,8 @@ from rt.supervisor.life import (
     State,
     Timer,
     TimerOver,
-    Trouble,
 )
-from rt.supervisor.machine import Machine
-from rt.supervisor.notify import Channel, Listener
-from rt.supervisor.output import LOG, OnLine, Output, log_line
-from rt.supervisor.spawn import put_down, spawn
-from rt.supervisor.spec import ChildSpec, ChildStatus, ExitReport
-from rt.supervisor.table import AT_REST
+from rt.supervisor.transitions import AT_REST
 
 LINGER = 0.5
 """Seconds for which the output of a child that has exited is still read: somebody else may hold its pipes open."""
@@ -219,7 +220,17 @@ class Child:
             # Not the command's fault: another try may find the directory usable again.
             return SpawnFailed(errno.EAGAIN, f"{explain(error)}: {path}")
         try:
-            process, events = await spawn(self.spec, self._directory, listener, stack, channel)
+            spec = self.spec
+            process, events = await spawn(
+                spec.command,
+                stack,
+                message=spec.message,
+                channel=channel,
+                env=self._environment() | listener.environment(),
+                cwd=spec.cwd,
+                pass_fds=[*spec.pass_fds, *listener.fds],
+            )
+            listener.started()
         except OSError as error:
             return SpawnFailed(error.errno or 0, f"{explain(error)}: {error.filename or self.spec.command[0]}")
         except (ValueError, subprocess.SubprocessError) as error:
@@ -236,7 +247,7 @@ class Child:
             returncode = await self._attend(process, listener, output, events)
         except BaseException:
             self._leader = None
-            await put_down(process)
+            await kill_tree(process)
             raise
         code, name = (returncode, None) if returncode >= 0 else (None, _signal_name(-returncode))
         exited = Exited(code, name)
@@ -251,6 +262,13 @@ class Child:
             uptime=trio.current_time() - began,
         )
         return exited
+
+    def _environment(self) -> dict[str, str]:
+        """Return what the child's environment has besides ours: its robot, and how often it has to say that it is alive."""
+        env = {**(self.spec.env or {}), ENV_DIRECTORY: os.fspath(self._directory)}
+        if self.spec.watchdog is not None:
+            env["WATCHDOG_USEC"] = str(round(self.spec.watchdog * 1e6))
+        return env
 
     def _open_channel(self, stack: contextlib.ExitStack) -> socket.socket | None:
         """Open a channel if the child has one; our end becomes `channel`, the child's is returned."""
@@ -313,7 +331,7 @@ class Child:
         if notice.watchdog:
             self.feed(Alive())
         if notice.trouble:
-            self.feed(Trouble())
+            self.feed(RestartRequested())
 
 
 async def _drain(

@@ -2,7 +2,7 @@
 
 Rules:
 
-- What may follow what stands in `rt.supervisor.table`, and nowhere else.
+- What may follow what stands in `rt.supervisor.transitions`, and nowhere else.
 - There is at most one process. It exists from `Spawn` (answered by `Spawned` or `SpawnFailed`) until `Exited`.
 - In every race between a stop and a restart the stop wins: once a stop is wanted, only a later `Start` or `Restart` that
   finds no process left can bring the child back, and after a final stop nothing can.
@@ -16,18 +16,19 @@ from collections import deque
 from collections.abc import Mapping
 
 from rt.errors import LocalProtocolError
-from rt.supervisor.life import (
+from rt.supervisor.state import (
     Alive,
     CancelTimer,
     Effect,
     Event,
     Exited,
     Kill,
+    NoRestart,
     Policy,
     Ready,
     Report,
     Restart,
-    Retire,
+    RestartRequested,
     SendSignal,
     Spawn,
     Spawned,
@@ -38,9 +39,8 @@ from rt.supervisor.life import (
     Stop,
     Timer,
     TimerOver,
-    Trouble,
 )
-from rt.supervisor.table import RUNNING, TABLE, TIMERS, Act, Trigger
+from rt.supervisor.transitions import RUNNING, TABLE, TIMERS, Act, Trigger
 
 FINAL_ERRORS = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
@@ -59,10 +59,10 @@ _ON_TIMER = {
 _ON_WORD: Mapping[type, Trigger] = {
     Stop: Trigger.STOP,
     Kill: Trigger.KILL,
-    Retire: Trigger.RETIRE,
+    NoRestart: Trigger.RETIRE,
     Ready: Trigger.READY,
     Alive: Trigger.ALIVE,
-    Trouble: Trigger.WATCHDOG_TIMEOUT,
+    RestartRequested: Trigger.WATCHDOG_TIMEOUT,
 }
 
 
@@ -88,7 +88,7 @@ class Machine:
         self._ends: deque[float] = deque()
         self._wanted = False
         self._renew = False
-        self._doomed = False
+        self._kill_pending = False
         self._closed = False
         self._spawned_before = False
 
@@ -111,7 +111,7 @@ class Machine:
         Raises:
             LocalProtocolError: The event tells of a process that cannot exist.
         """
-        self._closed |= isinstance(event, Retire) or (isinstance(event, Stop | Kill) and event.final)
+        self._closed |= isinstance(event, NoRestart) or (isinstance(event, Stop | Kill) and event.final)
         trigger = self._trigger(event, now)
         step = None if trigger is None else TABLE[self.state].get(trigger)
         if trigger is None or step is None:
@@ -140,7 +140,7 @@ class Machine:
             case Exited() if self.state not in RUNNING:
                 raise LocalProtocolError(f"a child that is {self.state} has no process that could exit")
             case Spawned():
-                return Trigger.SPAWNED_DOOMED if self._doomed else Trigger.SPAWNED
+                return Trigger.SPAWNED_KILL_PENDING if self._kill_pending else Trigger.SPAWNED
             case SpawnFailed() | Exited():
                 return self._gone(event, now)
             case _:
@@ -168,7 +168,7 @@ class Machine:
         match event:
             case Stop(reason) | Kill(reason):
                 self._wanted = self._renew = False
-                self._doomed = self._doomed or isinstance(event, Kill)
+                self._kill_pending = self._kill_pending or isinstance(event, Kill)
                 self.cause = reason
             case Restart(reason, planned):
                 self._renew, self.planned = True, planned
@@ -177,7 +177,7 @@ class Machine:
                 self.cause = f"not ready within {self._policy.ready_timeout:g} s"
             case TimerOver(Timer.WATCHDOG):
                 self.cause = f"not a sign of life for {self._policy.watchdog:g} s"
-            case Trouble():
+            case RestartRequested():
                 self.cause = "asked for its own restart"
 
     def _explain(self, event: Event, trigger: Trigger) -> str:  # noqa: PLR0911 - one answer for each kind of event
@@ -190,7 +190,7 @@ class Machine:
                 return f"still there {self._policy.stop_timeout:g} s after the signal ({self.cause})"
             case TimerOver(Timer.BACKOFF):
                 return "another try"
-            case TimerOver() | Trouble():
+            case TimerOver() | RestartRequested():
                 return self.cause
             case SpawnFailed(_, text):
                 ending = f"cannot be started: {text}"
@@ -236,7 +236,7 @@ class Machine:
                 self.restarts += self._spawned_before and not self.planned
                 self._spawned_before = True
                 self.planned = False
-                self._wanted, self._renew, self._doomed, self.cause = True, False, False, ""
+                self._wanted, self._renew, self._kill_pending, self.cause = True, False, False, ""
                 return [Spawn()]
             case Act.TERM:
                 return [SendSignal("TERM")]
@@ -244,9 +244,9 @@ class Machine:
                 return [SendSignal("ABRT")]
             case Act.KILL:
                 return [SendSignal("KILL")]
-            case Act.FEED:
+            case Act.PET_WATCHDOG:
                 watchdog = self._policy.watchdog
                 return [] if watchdog is None else [StartTimer(Timer.WATCHDOG, watchdog)]
-            case Act.FORGIVE:
+            case Act.RESET_BACKOFF:
                 self._attempts = 0
                 return []

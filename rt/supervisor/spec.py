@@ -9,16 +9,8 @@ from collections.abc import Mapping
 import msgspec
 
 from rt.errors import ConfigError
-from rt.supervisor.life import Policy, State
-
-LIFELINE = "{lifeline}"
-"""Stands in a command for the number of the file descriptor of the child's end of its lifeline."""
-
-CHANNEL = "{channel}"
-"""Stands in a command for the number of the file descriptor of the child's end of its channel."""
-
-MAX_MESSAGE = 65536
-"""The longest settings message in bytes: one that fits into the socket's buffer before the child exists."""
+from rt.process.lifeline import CHANNEL, LIFELINE, MAX_MESSAGE
+from rt.supervisor.state import Policy, State
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 
@@ -29,7 +21,7 @@ class ChildSpec(Policy, frozen=True):
     Attributes:
         name: Its name in the log, the status and the name of its notify socket.
         command: The program and its arguments. `LIFELINE` in an argument becomes the number of a file descriptor: the child
-            adopts it (`rt.supervisor.lifeline.Lifeline`). A command without it is guarded by the kernel instead: its group is
+            adopts it (`rt.process.lifeline.Lifeline`). A command without it is guarded by the kernel instead: its group is
             killed when we die, as long as it leaves open a descriptor that it does not know of.
         message: The settings that `Lifeline.read_message` gives; at most `MAX_MESSAGE` bytes, and only with `LIFELINE`.
         pass_fds: Descriptors that the child inherits under the same numbers.

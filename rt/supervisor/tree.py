@@ -11,10 +11,10 @@ import trio
 
 from rt import log
 from rt.errors import ConfigError, RuntimeBaseException
+from rt.process.output import OnLine, log_line
 from rt.supervisor.child import Child, OnChange
-from rt.supervisor.life import Kill, Retire, State, Stop
-from rt.supervisor.output import OnLine, log_line
 from rt.supervisor.spec import ChildSpec, ChildStatus
+from rt.supervisor.state import Kill, NoRestart, State, Stop
 
 LAST_GRACE = 0.3
 """Seconds that are left to children whose turn to stop did not come in time; they get them all at once."""
@@ -134,7 +134,7 @@ class Supervisor:
         self._log.info("stopping all children", reason=reason)
         children = list(reversed(self._children.values()))
         for child in children:
-            child.feed(Retire(reason))
+            child.feed(NoRestart(reason))
         await self._stop_together([child for child in children if not child.spec.last], reason)
         last = [child for child in children if child.spec.last]
         for child in last:

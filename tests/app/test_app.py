@@ -9,10 +9,10 @@ from trio.testing import MockClock
 
 from rt import config
 from rt.app import Application, ChildSettings
-from rt.cli.robot import stdout_format
 from rt.config import Config
 from rt.errors import CatalogError, RemoteCallError, RemoteProtocolError
 from rt.remote import Handler, route
+from rt.root.lifecycle import stdout_format
 
 
 class Greeter(Handler):
@@ -86,7 +86,7 @@ def test_settings_survive_the_lifeline(tmp_path: Path) -> None:
         config=options(tmp_path, dev_name={"left": str(12 << 72)}),
         directory=str(tmp_path),
         shm_prefix="rt-x.",
-        doorbell=7,
+        write_event=7,
         emulated=('polar-bear@1:{"duty_cycle": 0}',),
     )
     assert ChildSettings.decode(settings.encode()) == settings

@@ -14,7 +14,7 @@ from support.supervised import assert_no_children
 
 from rt import config
 from rt.app import Application
-from rt.process import CommandProcess
+from rt.process.command import CommandProcess
 
 PROGRAM = """
 import signal, sys, trio

@@ -10,11 +10,11 @@ from unittest import mock
 import trio
 from bench.figures import MS, Figure
 
-from rt.smartdevice import uevents
-from rt.smartdevice.link import Link
-from rt.smartdevice.ports import keep_ports_open
-from rt.smartdevice.serial_link import SerialLink
-from rt.smartdevice.udev import EventObserver
+from rt.link.link import Link
+from rt.link.serial import SerialLink
+from rt.serialports import uevents
+from rt.serialports.ports import keep_ports_open
+from rt.serialports.udev import EventObserver
 
 PORT = "/dev/ttyS0"
 UEVENT = Path("/sys/class/tty/ttyS0/uevent")
@@ -51,7 +51,7 @@ async def _measure() -> list[float]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(SerialLink, "open", refuse))
         for name in ("FIRST_RETRY", "LAST_RETRY"):
-            stack.enter_context(mock.patch(f"rt.smartdevice.ports.{name}", 1000))
+            stack.enter_context(mock.patch(f"rt.serialports.ports.{name}", 1000))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_ports_open, EventObserver([PORT], rescan=1000).changes(), run)
             with trio.fail_after(60):

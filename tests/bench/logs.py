@@ -10,8 +10,8 @@ import trio
 from bench.figures import Figure, Work
 from support.robot import Robot
 
+from rt.logs.feed import LogFeed
 from rt.protocol.logevent import Numbers
-from rt.remote.logfeed import LogFeed
 
 CALLS = 20_000
 RATE = 10_000

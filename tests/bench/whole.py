@@ -17,11 +17,11 @@ from bench.figures import MS, Figure, p99
 from support.robot import KNOWN, Device, Robot, uid_of
 
 from rt.buffer import BufferStore
+from rt.emulator.lines import EmulatedDevice
 from rt.errors import DeviceBufferError
 from rt.protocol import frames
 from rt.protocol.control import GamepadState
 from rt.protocol.message import DevData, DevWrite, Message
-from rt.smartdevice.emulator import EmulatedDevice
 
 WRITER = """
 import time

@@ -29,7 +29,7 @@ def driving() -> Iterator[Bench]:
 
 
 def ring(made: Bench) -> None:
-    os.eventfd_write(made.connection.device.bell, 1)
+    os.eventfd_write(made.connection.device.wakeup, 1)
 
 
 def die(made: Bench) -> None:

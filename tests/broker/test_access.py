@@ -8,18 +8,19 @@ import structlog
 import trio
 import zmq
 
+from rt.access.authenticator import Authenticator
+from rt.access.keyring import Keyring
 from rt.broker import Access
 from rt.config import Config
-from rt.keys import Keyring
-from rt.remote import DatagramNode, Gate, Handler, Service, VerifyingNode
+from rt.remote import DatagramNode, Handler, Service, VerifyingNode
 
 
 def made(tmp_path: Path, **options: object) -> tuple[Access, list[structlog.typing.EventDict]]:
     """The access of a robot with such options, and what it says at the start."""
     config = msgspec.structs.replace(Config(), **options).resolved(tmp_path)
-    gate = Gate(Keyring(tmp_path / "keys"), insecure=config.insecure, context=zmq.Context.instance())
+    authenticator = Authenticator(Keyring(tmp_path / "keys"), insecure=config.insecure, context=zmq.Context.instance())
     with structlog.testing.capture_logs() as logs:
-        access = Access(config, gate)
+        access = Access(config, authenticator)
         access._log = structlog.get_logger()
         access.announce()
     return access, logs
@@ -58,7 +59,7 @@ async def test_the_report_counts_datagrams(tmp_path: Path) -> None:
     access, logs = made(tmp_path, bind="0.0.0.0")
     assert [entry["stations"] for entry in logs if "stations" in entry] == [["blue"]]
     assert access.report().datagrams == {}
-    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), access._gate.keyring, required=True)
+    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), access._authenticator.keyring, required=True)
     service = Service(node, Handler())
     access.watch(service)
     with trio.fail_after(30):

@@ -11,13 +11,13 @@ import trio
 from trio.testing import MockClock
 
 from rt import catalog
+from rt.access.keyring import Keyring
 from rt.broker import Broker, GamepadFeed
 from rt.broker.commander import Sender
 from rt.broker.serving import NOTICES, Controls
 from rt.buffer import BufferStore
 from rt.config import Config
 from rt.errors import RemoteCallError
-from rt.keys import Keyring
 from rt.protocol.control import NEUTRAL, GamepadState, Stamp, decode_refused, encode_gamepads
 from rt.remote import Client, DatagramNode, Router, Service, SocketNode, StationNode, VerifyingNode
 from rt.remote.caller import Caller, SourceAddress, set_caller

@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import config
-from rt.broker.options import ALLOWED, REASONS, TURN_INTERVAL, TURNS, OptionKeeper
-from rt.config import OPTIONS, Config, kept
+from rt.access.keyring import Keyring
+from rt.broker.options import ALLOWED, REASONS, TURN_INTERVAL, TURNS, Overrides
+from rt.config import OPTIONS, Config, overrides
 from rt.errors import ConfigError
-from rt.keys import Keyring
 from rt.remote.caller import Caller, set_caller
 
 CONFIG = Config(dev_name={"left": "5", "right": "6"}, log_level="warning")
 
 
 @pytest.fixture
-def keeper(tmp_path: Path) -> OptionKeeper:
+def keeper(tmp_path: Path) -> Overrides:
     (tmp_path / "team").mkdir()
-    return OptionKeeper(CONFIG, tmp_path / "state", tmp_path / "team")
+    return Overrides(CONFIG, tmp_path / "state", tmp_path / "team")
 
 
-def refusal(keeper: OptionKeeper, **options: object) -> str:
+def refusal(keeper: Overrides, **options: object) -> str:
     with pytest.raises(ConfigError) as raised:
         keeper.set(options)
     return raised.value.message
@@ -39,7 +39,7 @@ def as_(peer: bytes, function: Any, *args: Any, **options: Any) -> Any:
 
 
 class TestRate:
-    def test_station_that_floods_is_refused_and_another_is_not(self, keeper: OptionKeeper) -> None:
+    def test_station_that_floods_is_refused_and_another_is_not(self, keeper: Overrides) -> None:
         for number in range(TURNS):
             as_(b"blue/a", keeper.set, {"dev_poll_interval": 0.01 + number / 1000})
         for peer in (b"blue/a", b"blue/b", b"\0station/blue/7"):
@@ -50,13 +50,13 @@ class TestRate:
             keeper.set({"dev_poll_interval": 0.01 + number / 1000})
 
     def test_callers_of_an_insecure_robot_share_one_rate(self, tmp_path: Path) -> None:
-        keeper = OptionKeeper(Config(insecure=True, bind="0.0.0.0"), tmp_path / "state", tmp_path)
+        keeper = Overrides(Config(insecure=True, bind="0.0.0.0"), tmp_path / "state", tmp_path)
         for number in range(TURNS):
             as_(b"x%d" % number, keeper.set, {"debug": bool(number % 2)})
         with pytest.raises(ConfigError, match="this station sets options too often"):
             as_(b"another", keeper.set, {"debug": True})
 
-    def test_refused_values_and_empty_calls_cost_a_turn_too(self, keeper: OptionKeeper) -> None:
+    def test_refused_values_and_empty_calls_cost_a_turn_too(self, keeper: Overrides) -> None:
         for number in range(TURNS):
             if number % 2:
                 assert as_(b"blue/a", keeper.set, {}) == {}
@@ -66,9 +66,7 @@ class TestRate:
         with pytest.raises(ConfigError, match="this station sets options too often"):
             as_(b"blue/a", keeper.set, {})
 
-    def test_station_sets_options_again_after_a_while(
-        self, keeper: OptionKeeper, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_station_sets_options_again_after_a_while(self, keeper: Overrides, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 100.0
         monkeypatch.setattr("rt.broker.options.time.monotonic", lambda: now)
         for _ in range(TURNS):
@@ -78,7 +76,7 @@ class TestRate:
         with pytest.raises(ConfigError, match="too often"):
             as_(b"blue/a", keeper.set, {"debug": True})
 
-    def test_only_what_changes_is_logged(self, keeper: OptionKeeper) -> None:
+    def test_only_what_changes_is_logged(self, keeper: Overrides) -> None:
         with structlog.testing.capture_logs() as logs:
             keeper._log = structlog.get_logger()
             for value in (0.05, 0.05, 0.06, 0.06):
@@ -87,7 +85,7 @@ class TestRate:
 
 
 class TestGet:
-    def test_all_options_one_and_an_entry_of_one(self, keeper: OptionKeeper) -> None:
+    def test_all_options_one_and_an_entry_of_one(self, keeper: Overrides) -> None:
         assert set(keeper.get()) == set(OPTIONS)
         assert keeper.get("log_level") == "warning"
         assert keeper.get("dev_name") == {"left": "5", "right": "6"}
@@ -103,14 +101,14 @@ class TestGet:
             ("log_level.x", "there is no option 'log_level.x'; did you mean log_level?"),
         ],
     )
-    def test_what_is_not_there_is_told_with_the_nearest(self, keeper: OptionKeeper, name: str, said: str) -> None:
+    def test_what_is_not_there_is_told_with_the_nearest(self, keeper: Overrides, name: str, said: str) -> None:
         with pytest.raises(ConfigError) as raised:
             keeper.get(name)
         assert raised.value.message == said
 
 
 class TestSet:
-    def test_it_counts_at_the_next_start_and_not_before(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+    def test_it_counts_at_the_next_start_and_not_before(self, keeper: Overrides, tmp_path: Path) -> None:
         assert keeper.set({"dev_poll_interval": 0.05, "dev_name": {"arm": "7"}}) == {
             "dev_poll_interval": 0.05,
             "dev_name": {"arm": "7"},
@@ -119,18 +117,18 @@ class TestSet:
         loaded = config.load(env={"STATE_DIRECTORY": str(tmp_path)}, cwd=tmp_path, flags={"instance": "state"})
         assert (loaded.config.dev_poll_interval, loaded.config.dev_name) == (0.05, {"arm": "7"})
 
-    def test_later_calls_add_and_replace(self, keeper: OptionKeeper) -> None:
+    def test_later_calls_add_and_replace(self, keeper: Overrides) -> None:
         keeper.set({"log_level": "debug", "dev_name": {"arm": "7"}})
         keeper.set({"log_level": "info", "dev_name": {"leg": "8"}})
         assert keeper.set({}) == {"log_level": "info", "dev_name": {"arm": "7", "leg": "8"}}
 
-    def test_null_takes_an_option_or_an_entry_back(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+    def test_null_takes_an_option_or_an_entry_back(self, keeper: Overrides, tmp_path: Path) -> None:
         keeper.set({"log_level": "debug", "dev_name": {"arm": "7", "leg": "8"}})
         assert keeper.set({"log_level": None, "dev_name": {"arm": None}}) == {"dev_name": {"leg": "8"}}
         assert keeper.set({"dev_name": {"leg": None, "absent": None}}) == {}
-        assert not (tmp_path / "state" / kept.FILE_NAME).exists()
+        assert not (tmp_path / "state" / overrides.FILE_NAME).exists()
 
-    def test_all_or_none(self, keeper: OptionKeeper) -> None:
+    def test_all_or_none(self, keeper: Overrides) -> None:
         keeper.set({"debug": True})
         assert "log_level = 'loud'" in refusal(keeper, debug=False, dev_poll_interval=0.1, log_level="loud")
         assert keeper.set({}) == {"debug": True}
@@ -196,22 +194,22 @@ class TestSet:
         ],
     )
     def test_what_may_not_be_is_refused_with_the_reason(
-        self, keeper: OptionKeeper, options: dict[str, object], said: str
+        self, keeper: Overrides, options: dict[str, object], said: str
     ) -> None:
         assert said in refusal(keeper, **options)
         assert keeper.set({}) == {}
 
-    def test_a_link_does_not_lead_out_of_the_teams_directory(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+    def test_a_link_does_not_lead_out_of_the_teams_directory(self, keeper: Overrides, tmp_path: Path) -> None:
         (tmp_path / "team" / "link").symlink_to("/etc")
         assert "lies outside of" in refusal(keeper, exec_module="link/passwd.py")
 
-    def test_code_of_the_teams_directory_may_be_named(self, keeper: OptionKeeper) -> None:
+    def test_code_of_the_teams_directory_may_be_named(self, keeper: Overrides) -> None:
         assert keeper.set({"exec_module": "robots/second.py"}) == {"exec_module": "robots/second.py"}
         assert keeper.set({"exec_module": "robots.third"})["exec_module"] == "robots.third"
 
     @pytest.mark.parametrize("name", ["keys/robot.key", "keys/blue.station", "blue.rtkey"])
     @pytest.mark.parametrize("option", ["dev_catalog", "exec_module", "log_file"])
-    def test_no_error_quotes_a_key(self, keeper: OptionKeeper, tmp_path: Path, option: str, name: str) -> None:
+    def test_no_error_quotes_a_key(self, keeper: Overrides, tmp_path: Path, option: str, name: str) -> None:
         ring = Keyring(tmp_path / "team" / "keys")
         bundle = ring.new("blue")
         bundle.write(tmp_path / "team" / "blue.rtkey")
@@ -224,7 +222,7 @@ class TestSet:
             assert secret not in said
         assert keeper.set({}) == {}
 
-    def test_change_is_logged_as_a_warning_with_its_caller(self, keeper: OptionKeeper) -> None:
+    def test_change_is_logged_as_a_warning_with_its_caller(self, keeper: Overrides) -> None:
         with structlog.testing.capture_logs() as logs:
             keeper._log = structlog.get_logger()
             context = copy_context()
@@ -233,35 +231,35 @@ class TestSet:
         (said,) = logs
         assert (said["by"], said["options"], said["log_level"]) == ("blue", ["log_level"], "warning")
 
-    def test_a_name_may_go_from_one_device_to_another(self, keeper: OptionKeeper) -> None:
-        OptionKeeper(CONFIG, keeper._state, keeper._directory).set({"dev_name": {"arm": "9"}})
+    def test_a_name_may_go_from_one_device_to_another(self, keeper: Overrides) -> None:
+        Overrides(CONFIG, keeper._state, keeper._directory).set({"dev_name": {"arm": "9"}})
         assert keeper.set({"dev_name": {"arm": None, "leg": "9"}}) == {"dev_name": {"leg": "9"}}
 
-    def test_what_was_set_at_the_robot_is_not_taken_back_from_afar(self, keeper: OptionKeeper, tmp_path: Path) -> None:
-        kept.write(tmp_path / "state", {"insecure": False, "debug": True})
+    def test_what_was_set_at_the_robot_is_not_taken_back_from_afar(self, keeper: Overrides, tmp_path: Path) -> None:
+        overrides.write(tmp_path / "state", {"insecure": False, "debug": True})
         assert "insecure cannot be set from afar" in refusal(keeper, insecure=None)
         assert keeper.set({"debug": None}) == {"insecure": False}
 
-    def test_no_more_is_kept_than_is_read_at_the_next_start(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+    def test_no_more_is_kept_than_is_read_at_the_next_start(self, keeper: Overrides, tmp_path: Path) -> None:
         keeper.set({"debug": True})
-        assert "would be longer than 256 KiB" in refusal(keeper, exec_module="x" * kept.MOST_BYTES)
-        assert kept.read(tmp_path / "state") == {"debug": True}
+        assert "would be longer than 256 KiB" in refusal(keeper, exec_module="x" * overrides.MOST_BYTES)
+        assert overrides.read(tmp_path / "state") == {"debug": True}
 
-    def test_calls_one_after_another_do_not_keep_more_entries_than_one_may(self, keeper: OptionKeeper) -> None:
+    def test_calls_one_after_another_do_not_keep_more_entries_than_one_may(self, keeper: Overrides) -> None:
         names = {f"m{number}": str(number + 7) for number in range(256)}
         assert len(keeper.set({"dev_name": names})["dev_name"]) == 256
         assert "would have 257 entries: at most 256 can be set from afar" in refusal(keeper, dev_name={"arm": "9999"})
         assert len(keeper.set({"dev_name": {"m0": None, "arm": "9999"}})["dev_name"]) == 256
 
-    def test_entries_that_were_set_at_the_robot_can_be_taken_back(self, keeper: OptionKeeper, tmp_path: Path) -> None:
-        kept.write(tmp_path / "state", {"dev_name": {f"m{number}": str(number + 7) for number in range(300)}})
+    def test_entries_that_were_set_at_the_robot_can_be_taken_back(self, keeper: Overrides, tmp_path: Path) -> None:
+        overrides.write(tmp_path / "state", {"dev_name": {f"m{number}": str(number + 7) for number in range(300)}})
         assert "would have 301 entries" in refusal(keeper, dev_name={"arm": "9999"})
         assert len(keeper.set({"dev_name": {"m0": None}})["dev_name"]) == 299
         assert keeper.set({"dev_name": None}) == {}
 
-    def test_a_broken_file_is_told_and_kept(self, keeper: OptionKeeper, tmp_path: Path) -> None:
+    def test_a_broken_file_is_told_and_kept(self, keeper: Overrides, tmp_path: Path) -> None:
         (tmp_path / "state").mkdir()
-        (tmp_path / "state" / kept.FILE_NAME).write_text("{")
+        (tmp_path / "state" / overrides.FILE_NAME).write_text("{")
         assert "remove it to start without them" in refusal(keeper, debug=True)
 
     def test_every_option_is_allowed_or_refused_for_a_reason(self) -> None:
@@ -292,21 +290,21 @@ class TestSet:
         ],
     )
     def test_no_station_decides_when_devices_stop(
-        self, keeper: OptionKeeper, tmp_path: Path, options: dict[str, object]
+        self, keeper: Overrides, tmp_path: Path, options: dict[str, object]
     ) -> None:
-        before: kept.Kept = {"exec_timeout": {".*_main": 0.02}}
-        kept.write(tmp_path / "state", before)
+        before: overrides.Kept = {"exec_timeout": {".*_main": 0.02}}
+        overrides.write(tmp_path / "state", before)
         assert "because it decides when devices stop" in as_(b"blue/panel", refusal, keeper, **options)
-        assert kept.read(tmp_path / "state") == before
+        assert overrides.read(tmp_path / "state") == before
 
-    def test_robots_user_may_lengthen_time_limits(self, keeper: OptionKeeper) -> None:
+    def test_robots_user_may_lengthen_time_limits(self, keeper: Overrides) -> None:
         limits = {"exec_timeout": {".*_main": 0.1}, "dev_poll_interval": 0.5}
         assert as_(b"client-7", keeper.set, limits) == limits
         assert as_(b"blue/panel", keeper.set, {"dev_poll_interval": 0.1})["dev_poll_interval"] == 0.1
 
     def test_every_caller_of_an_insecure_robot_counts_as_a_station(self, tmp_path: Path) -> None:
         options = Config(insecure=True, bind="0.0.0.0").resolved(tmp_path)
-        keeper = OptionKeeper(options, tmp_path / "state", tmp_path)
+        keeper = Overrides(options, tmp_path / "state", tmp_path)
         assert "cannot be set by a station" in as_(b"client-7", refusal, keeper, exec_timeout={".*_main": 30})
 
     @given(options=st.dictionaries(st.sampled_from([*OPTIONS, "x"]), st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), lambda each: st.lists(each) | st.dictionaries(st.text() | st.integers(), each))))  # fmt: skip
@@ -314,11 +312,11 @@ class TestSet:
         self, tmp_path_factory: pytest.TempPathFactory, options: dict[str, object]
     ) -> None:
         folder = tmp_path_factory.mktemp("robot")
-        keeper = OptionKeeper(CONFIG, folder / "state", folder)
+        keeper = Overrides(CONFIG, folder / "state", folder)
         try:
             now = keeper.set(options)
         except ConfigError:
-            assert kept.read(folder / "state") == {}
+            assert overrides.read(folder / "state") == {}
         else:
-            assert kept.read(folder / "state") == now
+            assert overrides.read(folder / "state") == now
             config.load(env={"STATE_DIRECTORY": str(folder)}, cwd=folder, flags={"instance": "state"})

@@ -7,10 +7,11 @@ from trio.testing import MockClock
 from rt import catalog
 from rt.broker import updates
 from rt.broker.updates import FULL_INTERVAL, UpdatePublisher
-from rt.buffer import BufferStore, DeviceUID
+from rt.buffer import BufferStore
 from rt.errors import BufferBusyError
 from rt.protocol import control
 from rt.protocol.message import DevData
+from rt.protocol.uid import DeviceUID
 
 SWITCH = int(DeviceUID(0, 7, 1))
 

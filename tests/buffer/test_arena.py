@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from rt import catalog
-from rt.buffer import Buffer, BufferStore, DeviceBufferError, DeviceUID, LeaseTable, segment
+from rt.buffer import Buffer, BufferStore, DeviceBufferError, LeaseTable, segment
 from rt.buffer.arena import SIZE, Arena, Mapping, reach
 from rt.errors import BufferBusyError, ConfigError, ExecutionError
+from rt.protocol.uid import DeviceUID
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import catalog
-from rt.buffer import Buffer, BufferStore, DeviceBuffer, DeviceUID, Doorbell, NullDevice, segment
+from rt.buffer import Buffer, BufferStore, DeviceBuffer, NullDevice, segment
 from rt.buffer.clock import boottime_ns
+from rt.buffer.write_event import WriteEvent
 from rt.errors import BufferBusyError, DeviceBufferError, RemoteProtocolError
 from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
+from rt.protocol.uid import DeviceUID
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 0x0123456789ABCDEF))
@@ -161,18 +163,18 @@ def test_arrays_are_read_and_set_whole() -> None:
 
 
 async def test_the_doorbell_rings_when_writes_begin_to_be_pending() -> None:
-    bell = Doorbell()
+    wakeup = WriteEvent()
     buffer = private()
-    buffer.doorbell = bell
+    buffer.write_event = wakeup
     buffer.write("duty_cycle", 0.1)
     with trio.fail_after(30):
-        await bell.wait()
+        await wakeup.wait()
     buffer.write("duty_cycle", 0.2)
-    assert not bell.clear()
+    assert not wakeup.clear()
     buffer.emit_dev_rw()
     buffer.write("duty_cycle", 0.3)
-    assert bell.clear()
-    bell.close()
+    assert wakeup.clear()
+    wakeup.close()
 
 
 def test_two_stores_see_one_buffer(prefix: str) -> None:

@@ -10,10 +10,11 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from rt import catalog
-from rt.buffer import Bells, Buffer, BufferStore, DeviceBuffer, DeviceUID
-from rt.buffer.bells import DEVICE_SEAT, ROOT_SEAT
+from rt.buffer import Buffer, BufferStore, DeviceBuffer
+from rt.buffer.wakeup import DEVICE_SEAT, ROOT_SEAT, Wakeups
 from rt.errors import BufferBusyError, DeviceBufferError
 from rt.protocol.message import DevData, DevWrite
+from rt.protocol.uid import DeviceUID
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))
@@ -25,9 +26,9 @@ class Sides:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.bells = Bells(seat=DEVICE_SEAT)
-        self.device = BufferStore(KNOWN, prefix, bells=self.bells)
-        self.reader = BufferStore(KNOWN, prefix, bells=Bells(self.bells.fds, seat=ROOT_SEAT))
+        self.wakeups = Wakeups(seat=DEVICE_SEAT)
+        self.device = BufferStore(KNOWN, prefix, wakeups=self.wakeups)
+        self.reader = BufferStore(KNOWN, prefix, wakeups=Wakeups(self.wakeups.fds, seat=ROOT_SEAT))
 
     def pair(self, uid: int) -> tuple[DeviceBuffer, DeviceBuffer]:
         theirs = self.device.get_or_open(uid)
@@ -36,7 +37,7 @@ class Sides:
 
     def in_fork(self, uid: int) -> DeviceBuffer:
         """The device's buffer in a process that was forked, which has to open it anew."""
-        return BufferStore(KNOWN, self.prefix, bells=self.bells).get_or_open(uid, create=False)
+        return BufferStore(KNOWN, self.prefix, wakeups=self.wakeups).get_or_open(uid, create=False)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def sides(prefix: str) -> Iterator[Sides]:
     yield sides
     sides.device.close()
     sides.reader.close()
-    sides.bells.close()
+    sides.wakeups.close()
 
 
 async def told(buffer: Buffer, *params: str) -> frozenset[str]:
@@ -119,10 +120,10 @@ async def test_changes_that_nobody_waits_for_ring_no_bell(sides: Sides) -> None:
     theirs, ours = sides.pair(SWITCH)
     assert await is_waiting(ours)
     theirs.set("switch0", True)  # rings, for whoever waited a moment ago
-    os.eventfd_read(sides.bells.fds[ROOT_SEAT])
+    os.eventfd_read(sides.wakeups.fds[ROOT_SEAT])
     theirs.set("switch0", False)
     with pytest.raises(BlockingIOError):
-        os.eventfd_read(sides.bells.fds[ROOT_SEAT])
+        os.eventfd_read(sides.wakeups.fds[ROOT_SEAT])
 
 
 async def test_a_buffer_that_is_locked_by_another_process_is_waited_for_too(sides: Sides) -> None:
@@ -157,7 +158,7 @@ async def test_nobody_waits_without_bells_or_for_what_is_not_there(sides: Sides)
     theirs, ours = sides.pair(SWITCH)
     with pytest.raises(DeviceBufferError, match="did you mean 'switch1'"):
         await ours.changed("swich1")
-    theirs.bells = None
+    theirs.wakeups = None
     with pytest.raises(DeviceBufferError, match="no bells"):
         await theirs.changed()
 

@@ -8,9 +8,10 @@ import signal
 from collections.abc import Callable
 
 from rt import catalog
-from rt.buffer import BufferStore, DeviceBuffer, DeviceUID
+from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import BufferBusyError
 from rt.protocol.message import DevData
+from rt.protocol.uid import DeviceUID
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))

@@ -4,9 +4,9 @@ import pytest
 from support.leases import keep
 
 from rt.buffer import LeaseTable, lease, segment
-from rt.buffer.bells import EXECUTOR_SEAT
 from rt.buffer.clock import boottime_ns
 from rt.buffer.lease import Bar
+from rt.buffer.wakeup import EXECUTOR_SEAT
 from rt.errors import DeviceBufferError
 
 

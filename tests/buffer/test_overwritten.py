@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, LeaseTable, arena, lease, segment
 from rt.buffer.arena import Arena
+from rt.buffer.integrity import LOOKS, STUCK_AFTER, StuckLock
 from rt.buffer.lease import SLOTS, Bar, Holder
-from rt.buffer.soundness import LOOKS, STUCK_AFTER, StuckLock
 from rt.errors import DeviceBufferError
 from rt.protocol.message import DevData, DevWrite, SubRes
 from rt.smartdevice.guard import SafetyGuard
@@ -36,7 +36,7 @@ class Memory:
         table, buffer, mapping = self.table, self.buffer, self.arena.mapping
         guard = SafetyGuard(table, lambda _ended, _disabled: None)
         yield from (table.visits, table.root_alive, table.fresh, table.holders, table.remaining, table.current)
-        yield from (lambda: table.held, table.is_sound, guard.look, lambda: guard.dropped("port", 1, lease.ALL_MARKS))
+        yield from (lambda: table.held, table.is_intact, guard.look, lambda: guard.dropped("port", 1, lease.ALL_MARKS))
         for index in range(SLOTS):
             yield from (
                 lambda index=index: table.bar_of(index),
@@ -51,7 +51,7 @@ class Memory:
                 lambda index=index: table.slot(index).renew(),
             )
         yield from (table.beat, table.revoke_all, lambda: table.bar_all(Bar.DAMAGED))
-        yield from (mapping.names, mapping.is_sound, lambda: mapping.attach("lease"), self.store.existing)
+        yield from (mapping.names, mapping.is_intact, lambda: mapping.attach("lease"), self.store.existing)
         yield from (self.store.devices, lambda: segment.create(f"{self.arena.prefix}new", 64, lambda _memory: None))
         yield from (lambda: segment.unlink(f"{self.arena.prefix}lease"), lambda: mapping.attach("lease"))
         yield from (lambda: buffer.valid, lambda: buffer.uid, lambda: buffer.subscription, lambda: buffer.interval)
@@ -88,7 +88,7 @@ def memory() -> Iterator[Memory]:
 @pytest.mark.parametrize("fill", FILLS)
 def test_everything_overwritten(memory: Memory, fill: bytes) -> None:
     memory.arena.mapping[:] = fill * arena.SIZE
-    assert not memory.table.is_sound()
+    assert not memory.table.is_intact()
     memory.use()
 
 
@@ -145,10 +145,10 @@ def test_directory_overwritten_with_anything(
 
 @pytest.mark.parametrize("bar", [max(Bar) + 1, 255, 1 << 32, (1 << 64) - 1])
 def test_wild_bar_is_damage(memory: Memory, bar: int) -> None:
-    assert memory.table.is_sound()
+    assert memory.table.is_intact()
     memory.table.bars[3] = bar
     assert memory.table.bar_of(3) is Bar.DAMAGED
-    assert not memory.table.is_sound()
+    assert not memory.table.is_intact()
     memory.table.unbar(3)
     assert not memory.table.slot(3).begin()
 
@@ -160,9 +160,9 @@ def test_one_byte_of_the_roots_words_is_noticed(memory: Memory, name: str) -> No
     table.bar(2, Bar.DRIVER)
     table.revoke_slot(4, Bar.DRIVER)
     table.end_visit(9)
-    assert table.is_sound()
+    assert table.is_intact()
     segment.attach(f"{memory.arena.prefix}lease")[getattr(lease._Table, name).offset] ^= 0x10
-    assert not table.is_sound()
+    assert not table.is_intact()
 
 
 @pytest.mark.parametrize("value", [0, 1, 0xFF])
@@ -170,11 +170,11 @@ def test_kind_of_the_directorys_lock_is_noticed(memory: Memory, value: int) -> N
     mapping = memory.arena.mapping
     kind = arena._Directory.mutex.offset + 16
     before = mapping[kind : kind + 4]
-    assert mapping.is_sound()
+    assert mapping.is_intact()
     mapping[kind : kind + 4] = bytes([value]) * 4
-    assert not mapping.is_sound()
+    assert not mapping.is_intact()
     mapping[kind : kind + 4] = before
-    assert mapping.is_sound()
+    assert mapping.is_intact()
 
 
 def test_lock_of_the_directory_that_is_not_released_is_noticed(memory: Memory) -> None:
@@ -198,9 +198,9 @@ def test_overwritten_orders_are_noticed(memory: Memory) -> None:
         for index in range(SLOTS):
             table.end_visit(index)
         table.beat()
-        assert table.is_sound()
+        assert table.is_intact()
         orders[lease._Orders.bars.offset] = 0
-        assert not table.is_sound()
+        assert not table.is_intact()
 
 
 def test_holders_do_not_make_the_table_unsound(memory: Memory) -> None:
@@ -210,8 +210,8 @@ def test_holders_do_not_make_the_table_unsound(memory: Memory) -> None:
         assert slot.renew()
         slot.release()
     memory.table.lapse(Holder(3, memory.table.serials[3], memory.table.pids[3]))
-    assert memory.table.is_sound()
-    assert memory.arena.mapping.is_sound()
+    assert memory.table.is_intact()
+    assert memory.arena.mapping.is_intact()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from rt.cli import main
-from rt.config import kept
+from rt.config import overrides
 
 
 class Done(NamedTuple):
@@ -93,11 +93,11 @@ class TestSet:
         done = rt("config", "set", *words)
         assert done.status == 78
         assert said in done.err
-        assert kept.read(state) == {}
+        assert overrides.read(state) == {}
 
     def test_a_catalog_with_which_no_robot_starts_is_refused(self, rt: Rt, state: Path) -> None:
         assert "absent.toml: the catalog cannot be read" in rt("config", "set", "dev_catalog", "absent.toml").err
-        assert kept.read(state) == {}
+        assert overrides.read(state) == {}
 
     def test_each_instance_has_its_own(self, rt: Rt) -> None:
         rt("--instance", "second", "config", "set", "debug", "true")
@@ -122,9 +122,9 @@ class TestUnset:
         rt("config", "set", "update_interval", "0.5")
         done = rt("config", "unset", "update_interval", "dev_name.arm")
         assert done.out.splitlines()[0] == "update_interval: 0.1 s (from default), from the next start on"
-        assert kept.read(state) == {"dev_name": {"leg": "8"}}
+        assert overrides.read(state) == {"dev_name": {"leg": "8"}}
         assert rt("config", "unset", "--all").out == "nothing is kept any more\n"
-        assert kept.read(state) == {}
+        assert overrides.read(state) == {}
 
     def test_what_was_not_set_is_no_trouble_but_an_unknown_name_is(self, rt: Rt) -> None:
         assert rt("config", "unset", "debug").status == 0
@@ -134,7 +134,7 @@ class TestUnset:
     @pytest.mark.parametrize("data", [b"{", b'{"of_another_version": 1, "debug": true}'])
     def test_a_file_with_which_no_robot_starts_is_mended(self, rt: Rt, state: Path, data: bytes) -> None:
         state.mkdir(parents=True)
-        (state / kept.FILE_NAME).write_bytes(data)
+        (state / overrides.FILE_NAME).write_bytes(data)
         assert rt("config").status == 78
         if b"of_another" in data:
             assert rt("config", "unset", "of_another_version").status == 0

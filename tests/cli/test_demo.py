@@ -9,8 +9,8 @@ from rich.console import Console
 from rt.buffer import BufferStore
 from rt.catalog import Catalog
 from rt.cli import demo
-from rt.cli.demo_driver import Driver, Tally
 from rt.config import Config, load
+from rt.demo.driver import Driver, Tally
 
 
 class Client:

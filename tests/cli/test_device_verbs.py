@@ -17,14 +17,14 @@ from trio.testing import MockClock
 
 from rt import catalog
 from rt.buffer import BufferStore
-from rt.cli import table
-from rt.cli.device import Device, Devices
-from rt.cli.ending import run_until_signal
-from rt.cli.output import Output, as_text, jsonable
 from rt.cli.ping import RoundTrips
+from rt.client.device import Device, Devices
 from rt.errors import DeviceError, InstanceAbsentError
 from rt.instance import Holder
 from rt.protocol.message import DevData
+from rt.terminal import table
+from rt.terminal.output import Output, as_text, jsonable
+from rt.terminal.signals import run_until_signal
 
 KNOWN = catalog.load()
 MOTOR = 12 << 72 | 1

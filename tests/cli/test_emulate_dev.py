@@ -12,9 +12,9 @@ import pytest
 import trio
 
 import rt
+from rt.link.serial import SerialLink
 from rt.protocol import frames
 from rt.protocol.message import DevData, DevRead, Ping, SubRes
-from rt.smartdevice.serial_link import SerialLink
 
 PATIENCE = 40.0
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("RT_")}

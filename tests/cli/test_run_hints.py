@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from rt.cli import main
-from rt.cli.robot import PORTS, free_ports
 from rt.cli.run import problem_of_code
 from rt.config import Config
+from rt.root.lifecycle import PORTS, free_ports
 
 
 def test_missing_code_suggests_rt_init_only_for_the_default_name(tmp_path: Path) -> None:

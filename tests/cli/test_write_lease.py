@@ -7,8 +7,8 @@ import trio
 from support.device_robot import CATALOG, PATIENCE, make_board, open_robot
 
 from rt.buffer import BufferStore
-from rt.cli.device import Device
 from rt.cli.write import _Driver
+from rt.client.device import Device
 from rt.errors import DeviceError
 from rt.protocol.message import DevDisable, DevWrite, SubReq
 
@@ -20,16 +20,16 @@ async def test_a_command_that_was_kept_from_running_says_that_the_device_was_dis
         board = make_board("polar-bear")
         await robot.plug(board)
         await board.hears(SubReq)
-        with BufferStore(CATALOG, prefix, doorbell=robot.doorbell, seat=SEAT) as store:
+        with BufferStore(CATALOG, prefix, write_event=robot.write_event, seat=SEAT) as store:
             buffer = store.get_or_open(board.device.uid, create=False)
             lease = robot.leases.slot(SEAT)
-            driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.doorbell)
+            driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.write_event)
 
             async def watch() -> None:
                 await board.hears(DevWrite)
                 board.heard.clear()
                 lease.release()  # as the device process does with a lease that has fallen silent
-                robot.doorbell.ring()
+                robot.write_event.ring()
                 await trio.sleep_forever()
 
             with pytest.raises(ExceptionGroup) as caught:
@@ -46,17 +46,17 @@ async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_dis
         board = make_board("polar-bear")
         await robot.plug(board)
         await board.hears(SubReq)
-        with BufferStore(CATALOG, prefix, doorbell=robot.doorbell, seat=SEAT) as store:
+        with BufferStore(CATALOG, prefix, write_event=robot.write_event, seat=SEAT) as store:
             buffer = store.get_or_open(board.device.uid, create=False)
             lease = robot.leases.slot(SEAT)
-            driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.doorbell)
+            driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.write_event)
 
             async def watch() -> None:
                 await board.hears(DevWrite)
                 before = buffer.counters.disables
                 board.heard.clear()
                 lease.release()
-                robot.doorbell.ring()
+                robot.write_event.ring()
                 await board.hears(DevDisable)
                 with trio.fail_after(PATIENCE):
                     while buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from rt import doctor
+from rt.access.keyring import Keyring
 from rt.config import Config
-from rt.doctor import Finding, Scene, sockets
-from rt.keys import Keyring
+from rt.doctor import Environment, Finding, sockets
 
 Look = Callable[..., Finding]
 
@@ -25,7 +25,7 @@ def look(tmp_path: Path) -> Look:
     def run(identifier: str, **options: object) -> Finding:
         origins = dict.fromkeys(options, "rt.toml:1")
         config = Config(**{"instance": f"doctor-{os.getpid()}", **options})  # type: ignore[arg-type]
-        (finding,) = doctor.examine(Scene(config=config, origins=origins, directory=tmp_path), [identifier])
+        (finding,) = doctor.examine(Environment(config=config, origins=origins, directory=tmp_path), [identifier])
         return finding
 
     return run
@@ -63,8 +63,8 @@ class TestGround:
         assert "does not run" in look("instance").fact
 
     def test_a_problem_of_the_options_is_a_finding_with_its_place(self, tmp_path: Path) -> None:
-        scene = Scene(config=Config(), problem="rt.toml:3: unknown option 'x'", directory=tmp_path)
-        (finding,) = doctor.examine(scene, ["config"])
+        environment = Environment(config=Config(), problem="rt.toml:3: unknown option 'x'", directory=tmp_path)
+        (finding,) = doctor.examine(environment, ["config"])
         assert (finding.status, finding.fact) == ("fail", "rt.toml:3: unknown option 'x'")
 
     def test_a_lock_is_taken_over_from_a_killed_owner(self) -> None:
@@ -189,7 +189,7 @@ class TestSerial:
             "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
             "else: os.chmod(sys.argv[1], 0)\n"
             "config = Config(dev_ports=(sys.argv[1],))\n"
-            "(finding,) = doctor.examine(doctor.Scene(config=config, directory=Path('/')), ['serial'])\n"
+            "(finding,) = doctor.examine(doctor.Environment(config=config, directory=Path('/')), ['serial'])\n"
             "print(finding.status, finding.fact, finding.remedy, sep='|')"
         )
         return subprocess.run(

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from rt import doctor
 from rt.config import Config
-from rt.doctor import Finding, Scene
+from rt.doctor import Environment, Finding
 
 
 def look(directory: Path, file: str, **options: int) -> Finding:
     config = Config(log_file=file, log_file_size=options.get("size", 100_000))
-    (finding,) = doctor.examine(Scene(config=config, directory=directory), ["log-file"])
+    (finding,) = doctor.examine(Environment(config=config, directory=directory), ["log-file"])
     return finding
 
 

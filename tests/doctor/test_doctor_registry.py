@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 from rt import doctor
-from rt.cli.console import console
 from rt.config import Config
 from rt.doctor import registry, report
-from rt.doctor.registry import Check, Finding, Result, Scene
+from rt.doctor.registry import Check, Environment, Finding, Result
+from rt.terminal.console import console
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(config=Config(), directory=tmp_path)
+def environment(tmp_path: Path) -> Environment:
+    return Environment(config=Config(), directory=tmp_path)
 
 
 def test_every_check_has_a_meaning_of_one_line() -> None:
@@ -23,11 +23,11 @@ def test_every_check_has_a_meaning_of_one_line() -> None:
         assert each.id == each.id.lower()
 
 
-def test_a_crashed_check_is_a_failed_one(scene: Scene) -> None:
-    def crash(_: Scene) -> Result:
+def test_a_crashed_check_is_a_failed_one(environment: Environment) -> None:
+    def crash(_: Environment) -> Result:
         raise ZeroDivisionError("by zero")
 
-    finding = registry.run_one(Check("crash", "It crashes", crash), scene)
+    finding = registry.run_one(Check("crash", "It crashes", crash), environment)
     assert (finding.status, finding.fact) == ("fail", "the check itself failed: ZeroDivisionError: by zero")
     assert finding.remedy
 
@@ -38,17 +38,17 @@ def test_an_id_is_taken_once() -> None:
         doctor.check("shm")(lambda _: doctor.ok("twice"))
 
 
-def test_only_the_named_checks_run(scene: Scene) -> None:
-    assert [finding.id for finding in doctor.examine(scene, ["serial", "python"])] == ["python", "serial"]
+def test_only_the_named_checks_run(environment: Environment) -> None:
+    assert [finding.id for finding in doctor.examine(environment, ["serial", "python"])] == ["python", "serial"]
 
 
-def test_a_check_on_request_runs_only_then(scene: Scene) -> None:
-    assert [finding.status for finding in doctor.examine(scene, ["stdlib"])] == ["skip"]
+def test_a_check_on_request_runs_only_then(environment: Environment) -> None:
+    assert [finding.status for finding in doctor.examine(environment, ["stdlib"])] == ["skip"]
 
 
-def test_an_unknown_id_is_told_the_nearest(scene: Scene) -> None:
+def test_an_unknown_id_is_told_the_nearest(environment: Environment) -> None:
     with pytest.raises(LookupError, match="no check 'adresses'; did you mean addresses"):
-        doctor.examine(scene, ["adresses"])
+        doctor.examine(environment, ["adresses"])
 
 
 FINDINGS = [

@@ -4,10 +4,11 @@ import pytest
 import structlog
 
 from rt import catalog
-from rt.buffer import BufferStore, DeviceBuffer, DeviceUID
+from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.api import GAMEPAD_TIMEOUT, Field, Gamepad, Robot, RunState, refuse_input
 from rt.executor.commands import Mode
+from rt.protocol.uid import DeviceUID
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 1, 1))

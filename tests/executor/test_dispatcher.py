@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from rt.buffer import Doorbell, LeaseTable
-from rt.buffer.bells import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
+from rt.buffer import LeaseTable
 from rt.buffer.lease import DRIVER_BARS, SLOTS, Bar
+from rt.buffer.wakeup import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
+from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError
 from rt.executor import commands, dispatcher
 from rt.executor.commands import Go, Loaded, Mode, Over, Prepare, Refused, RequestSpec
@@ -106,7 +107,7 @@ class Driver:
 
 class Stage:
     def __init__(
-        self, leases: LeaseTable, bell: Doorbell, nursery: trio.Nursery, *, needs_driver: bool, insecure: bool
+        self, leases: LeaseTable, wakeup: WriteEvent, nursery: trio.Nursery, *, needs_driver: bool, insecure: bool
     ) -> None:
         self.leases = leases
         self.nursery = nursery
@@ -119,7 +120,7 @@ class Stage:
         self.dispatcher = Dispatcher(
             self.pool,  # type: ignore[arg-type]
             leases,
-            bell,
+            wakeup,
             needs_driver=needs_driver,
             is_moving=lambda: self.moving,
             on_estop=lambda: self.stops.append(bool(leases.fresh())),
@@ -162,11 +163,11 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def open_stage(prefix: str, *, needs_driver: bool = False, insecure: bool = False) -> AsyncIterator[Stage]:
-    bell = Doorbell()
+    wakeup = WriteEvent()
     try:
         with LeaseTable.open(prefix) as leases:
             async with trio.open_nursery() as nursery:
-                stage = Stage(leases, bell, nursery, needs_driver=needs_driver, insecure=insecure)
+                stage = Stage(leases, wakeup, nursery, needs_driver=needs_driver, insecure=insecure)
                 try:
                     await nursery.start(stage.dispatcher.run)
                     yield stage
@@ -175,7 +176,7 @@ async def open_stage(prefix: str, *, needs_driver: bool = False, insecure: bool 
                     for process in stage.processes:
                         process.close()
     finally:
-        bell.close()
+        wakeup.close()
 
 
 async def test_a_process_can_drive_only_while_its_mode_runs(prefix: str) -> None:

@@ -11,7 +11,7 @@ from rt import config
 from rt.app import ChildSettings
 from rt.errors import ConfigError, EmergencyStopException
 from rt.executor.process import ExecutorProcess
-from rt.supervisor.lifeline import Lifeline
+from rt.process.lifeline import Lifeline
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_an_error_of_the_event_loop_is_the_exit_code_of_the_process(
             raise error
 
     options = config.load(env={}, cwd=tmp_path).config
-    settings = ChildSettings(role="executor", config=options, directory=str(tmp_path), shm_prefix="", doorbell=-1)
+    settings = ChildSettings(role="executor", config=options, directory=str(tmp_path), shm_prefix="", write_event=-1)
     ours, theirs = socket.socketpair()
     with ours, theirs, structlog.testing.capture_logs() as logs:
         process = ExecutorProcess(settings, Lifeline(theirs), -1)

@@ -6,7 +6,10 @@ import sys
 PROGRAM = """
 import os, time
 from rt import catalog
-from rt.buffer import BufferStore, Doorbell, LeaseTable, lease
+from rt.buffer.store import BufferStore
+from rt.buffer.write_event import WriteEvent
+from rt.buffer.lease import LeaseTable
+from rt.buffer import lease
 from rt.errors import ExecutionError
 from rt.executor.api import Robot
 from rt.executor.lease import LeaseKeeper
@@ -16,7 +19,7 @@ lease._TIMEOUT_NS = lease._ROOT_TIMEOUT_NS = 600 * 10**9  # no beat comes, and a
 robot = Robot(BufferStore(catalog.load(), "", shared=False), {})
 with LeaseTable.open("PREFIX") as table:
     table.beat()
-    keeper = LeaseKeeper(table.slot(0), Doorbell())
+    keeper = LeaseKeeper(table.slot(0), WriteEvent())
     keeper.beat()
     executor = SyncExecutor(lambda error, name: print("reported", error, flush=True), "/nowhere")
 
@@ -52,7 +55,8 @@ def test_a_fork_moves_nothing_and_ends_when_it_returns(prefix: str) -> None:
 API = """
 import os, sys
 from rt import catalog
-from rt.buffer import BufferStore, LeaseTable
+from rt.buffer.store import BufferStore
+from rt.buffer.lease import LeaseTable
 from rt.errors import ExecutionError
 from rt.executor.api import Actions, Gamepad, Robot, RunState
 

@@ -10,9 +10,10 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from rt.buffer import Doorbell, LeaseTable, lease
-from rt.buffer.bells import EXECUTOR_SEAT
+from rt.buffer import LeaseTable, lease
 from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
+from rt.buffer.wakeup import EXECUTOR_SEAT
+from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor import lease as module
 from rt.executor.lease import GAP_LIMIT, HANDOVER, UNBRAKED, LeaseKeeper
@@ -23,7 +24,7 @@ CUTOFFS = 3
 class Bench:
     """A keeper whose clocks the test sets, and the table that its lease stands in."""
 
-    def __init__(self, table: LeaseTable, bell: Doorbell, monkeypatch: pytest.MonkeyPatch, cutoffs: int) -> None:
+    def __init__(self, table: LeaseTable, wakeup: WriteEvent, monkeypatch: pytest.MonkeyPatch, cutoffs: int) -> None:
         self.table = table
         self.now = 1000.0
         self.ended: list[str] = []
@@ -33,7 +34,7 @@ class Bench:
         self.main_waited = 0.0
         self.keeper = LeaseKeeper(
             table.slot(EXECUTOR_SEAT),
-            bell,
+            wakeup,
             cutoffs=cutoffs,
             on_end=self.ended.append,
             run_delay=lambda: lambda: self.waited,
@@ -64,10 +65,10 @@ def bench(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 @contextlib.contextmanager
 def open_bench(prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int = CUTOFFS) -> Iterator[Bench]:
-    bell = Doorbell()
+    wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
-        yield Bench(table, bell, monkeypatch, cutoffs)
-    bell.close()
+        yield Bench(table, wakeup, monkeypatch, cutoffs)
+    wakeup.close()
 
 
 def test_code_that_keeps_its_limits_keeps_the_lease(bench: Bench) -> None:

@@ -15,8 +15,11 @@ from support.supervised import WELL_BEHAVED, Watcher, assert_no_children, is_sta
 from rt.errors import ExecutionError
 from rt.executor import pool as pool_module
 from rt.executor.pool import EXECUTOR, STANDBY, Assignment, ExecutorPool
+from rt.process.lifeline import CHANNEL
 from rt.supervisor.child import Child
-from rt.supervisor.life import (
+from rt.supervisor.machine import Machine
+from rt.supervisor.spec import ChildSpec, ChildStatus
+from rt.supervisor.state import (
     Event,
     Exited,
     Policy,
@@ -30,9 +33,7 @@ from rt.supervisor.life import (
     Timer,
     TimerOver,
 )
-from rt.supervisor.machine import Machine
-from rt.supervisor.spec import CHANNEL, ChildSpec, ChildStatus
-from rt.supervisor.table import RUNNING
+from rt.supervisor.transitions import RUNNING
 from rt.supervisor.tree import Supervisor
 
 PATIENCE = 30.0

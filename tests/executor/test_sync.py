@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
-from rt.buffer import Doorbell, LeaseTable
+from rt.buffer import LeaseTable
+from rt.buffer.write_event import WriteEvent
 from rt.executor.lease import LeaseKeeper
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor, TimeLimitError
 
@@ -53,9 +54,9 @@ def keeper(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseKeeper
     monkeypatch.setattr("rt.executor.lease.TIMEOUT", 600.0)
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
     monkeypatch.setattr("rt.buffer.lease._ROOT_TIMEOUT_NS", 600 * 10**9)
-    bell = Doorbell()
+    wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
-        keeper = LeaseKeeper(table.slot(0), bell)
+        keeper = LeaseKeeper(table.slot(0), wakeup)
         table.beat()
         keeper.table = table  # type: ignore[attr-defined]  # for the tests to look at
         over = threading.Event()
@@ -71,7 +72,7 @@ def keeper(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseKeeper
         yield keeper
         over.set()
         loop.join()
-    bell.close()
+    wakeup.close()
 
 
 def forever() -> None:
@@ -397,29 +398,29 @@ def test_after_two_time_outs_a_call_has_to_end_in_time_before_devices_move_again
 
 
 def test_a_permission_that_runs_out_gives_the_lease_up_at_once(prefix: str) -> None:
-    bell = Doorbell()
+    wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
         table.beat()
-        keeper = LeaseKeeper(table.slot(0), bell)
+        keeper = LeaseKeeper(table.slot(0), wakeup)
         keeper.beat()
         keeper.grant(time.monotonic() + 60)
         assert table.holders()
         keeper.grant(time.monotonic() - 1)
         keeper.beat()
         assert not table.holders()
-    bell.close()
+    wakeup.close()
 
 
 def test_a_lease_that_was_closed_is_not_granted_again(prefix: str) -> None:
-    bell = Doorbell()
+    wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
         table.beat()
-        keeper = LeaseKeeper(table.slot(0), bell)
+        keeper = LeaseKeeper(table.slot(0), wakeup)
         keeper.beat()
         keeper.close()
         keeper.grant()
         assert not table.holders()
-    bell.close()
+    wakeup.close()
 
 
 def test_a_handler_that_the_team_took_away_is_put_back(team: Team) -> None:
@@ -434,7 +435,7 @@ def test_a_handler_that_the_team_took_away_is_put_back(team: Team) -> None:
 
 def test_without_an_event_loop_the_lease_is_not_held(team: Team, prefix: str) -> None:
     """Main alone may not drive: nobody could tell it to stop."""
-    bell = Doorbell()
+    wakeup = WriteEvent()
     held: list[bool] = []
     with LeaseTable.open(prefix) as table:
         table.beat()
@@ -443,8 +444,8 @@ def test_without_an_event_loop_the_lease_is_not_held(team: Team, prefix: str) ->
             held.append(bool(table.holders()))
             run.stopped.set()
 
-        periodic(team, body, LeaseKeeper(table.slot(0), bell))
-    bell.close()
+        periodic(team, body, LeaseKeeper(table.slot(0), wakeup))
+    wakeup.close()
     assert held == [False]
 
 

@@ -11,15 +11,15 @@ import pytest
 from support.stranger import UID, require_another_user
 
 from rt import ownership
-from rt.buffer import visitor
+from rt.access.keyring import Keyring
+from rt.buffer import session
 from rt.cli.emulate_dev import _paths
-from rt.config import kept
+from rt.config import overrides
 from rt.errors import ConfigError, DeviceBufferError, DeviceError
 from rt.instance import Instance, running
-from rt.instance.log_place import marked
-from rt.instance.logfile import LogFile
-from rt.keys import Keyring
-from rt.ports.filter import PortFilter
+from rt.logs.file import LogFile
+from rt.logs.place import marked
+from rt.serialports.filter import PortFilter
 
 OWNER = rf"belongs to user {UID}\b"
 
@@ -148,9 +148,9 @@ def test_kept_options_of_another_user_are_refused(shared: Path, given: str) -> N
     plant(directory / "options.json", '{"bind": "0.0.0.0"}')
     give(directory / given if directory == shared else shared / "state")
     with pytest.raises(ConfigError, match=OWNER):
-        kept.read(directory)
+        overrides.read(directory)
     with pytest.raises(ConfigError, match=OWNER):
-        kept.write(directory, {"bind": "127.0.0.1"})
+        overrides.write(directory, {"bind": "127.0.0.1"})
 
 
 def test_keys_of_another_user_are_refused(shared: Path) -> None:
@@ -186,7 +186,7 @@ def test_emulated_ports_are_not_put_into_a_directory_of_another_user(shared: Pat
 
 async def test_desk_of_another_user_gives_no_shared_memory(shared: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as desk:
-        desk.bind(str(shared / visitor.NAME))
+        desk.bind(str(shared / session.NAME))
         # The kernel notes the user at this moment.
         os.seteuid(UID)
         try:
@@ -194,7 +194,7 @@ async def test_desk_of_another_user_gives_no_shared_memory(shared: Path) -> None
         finally:
             os.seteuid(0)
         with pytest.raises(DeviceBufferError, match=OWNER):
-            async with visitor.read(shared):
+            async with session.read(shared):
                 pass
 
 
@@ -206,4 +206,4 @@ def test_home_of_another_user_is_no_shared_place(tmp_path: Path) -> None:
     give(home)
     assert ownership.planted_by(home / "rt" / "options.json") is None
     assert ownership.foreign_owner(home) == UID
-    assert kept.read(home / "rt") == {}
+    assert overrides.read(home / "rt") == {}

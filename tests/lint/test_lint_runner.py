@@ -9,11 +9,11 @@ import trio
 from support.lint import request, write
 
 from rt.errors import ExecutionError
-from rt.instance import ENV_DIRECTORY
+from rt.instance.stale_files import ENV_DIRECTORY
 from rt.lint.child import Answer, answer
 from rt.lint.runner import run_lint
-from rt.process.call import child_command
-from rt.supervisor.spec import LIFELINE
+from rt.process.lifeline import LIFELINE
+from rt.process.spawn import child_command
 
 PATIENCE = 60.0
 """A limit that no loaded machine reaches."""
@@ -113,7 +113,7 @@ async def test_a_process_that_crashes_is_a_record(tmp_path: Path, code: str, how
 
 
 async def test_a_command_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ExecutionError, match="cannot be started: No such file"):
+    with pytest.raises(ExecutionError, match="cannot start the linter's process: No such file"):
         await run_lint(request(tmp_path), command=(str(tmp_path / "absent"),))
 
 

@@ -89,8 +89,8 @@ def test_a_tap_sees_what_is_not_written_and_is_gone_after_its_block(tmp_path: Pa
     seen: list[str] = []
     path = tmp_path / "log"
     with path.open("w") as stream:
-        log.configure(level="warning", tap_level="info", stream=stream, app="root")
-        with log.tapped(lambda event: seen.append(event["event"])):
+        log.configure(level="warning", listener_level="info", stream=stream, app="root")
+        with log.listening(lambda event: seen.append(event["event"])):
             log.get_logger().debug("nobody wants this")
             log.get_logger().info("only the tap")
             log.relay({"event": "of a child", "level": "info"})

@@ -18,9 +18,9 @@ from support.lines import Lines
 from support.supervised import assert_no_children, gone
 
 from rt.errors import ConfigError, ProcessStateError
-from rt.process import CallableProcess
-from rt.process.call import CallSettings, child_command, path_of
-from rt.process.role import bind, load
+from rt.process.call import CallableProcess, CallSettings, path_of
+from rt.process.callable_child import bind, load
+from rt.process.spawn import child_command
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -188,7 +188,8 @@ async def test_what_a_function_prints_comes_line_by_line() -> None:
 PARENT = """
 import sys, trio
 from support import called
-from rt.process import CallableProcess, run_process
+from rt.process.call import CallableProcess
+from rt.process.run import run_process
 trio.run(run_process, CallableProcess(called.{function}, on_line=lambda *line: print(line[2], flush=True)))
 """
 

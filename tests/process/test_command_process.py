@@ -11,7 +11,8 @@ from support.lines import Lines
 from support.supervised import PRELUDE, assert_no_children, gone, open_fds
 
 from rt.errors import ProcessStateError
-from rt.process import ChildProcess, CommandProcess
+from rt.process.base import ChildProcess
+from rt.process.command import CommandProcess
 
 SLEEPER = "print('asleep', flush=True); time.sleep(1000)"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from rt.process import Schedule, spin
+from rt.process.periodic import Schedule, spin
 
 
 async def spun(durations: list[float], interval: float) -> tuple[list[float], list[int]]:

@@ -16,7 +16,9 @@ from support.supervised import PRELUDE, STUBBORN, assert_no_children, gone
 from trio.testing import MockClock
 
 from rt.errors import EmergencyStopException
-from rt.process import CallableProcess, CommandProcess, run_process
+from rt.process.call import CallableProcess
+from rt.process.command import CommandProcess
+from rt.process.run import run_process
 
 
 @pytest.fixture(autouse=True)
@@ -227,7 +229,8 @@ async def test_a_command_that_is_not_there_is_an_error() -> None:
 
 PARENT = """
 import sys, trio
-from rt.process import CommandProcess, run_process
+from rt.process.command import CommandProcess
+from rt.process.run import run_process
 body = sys.argv[1]
 command = [sys.executable, "-I", "-S", "-c", body]
 trio.run(run_process, CommandProcess(command, on_line=lambda *line: print(line[2], flush=True)))

@@ -34,7 +34,7 @@ class Bounded(Handler):
     bounds = SMALL
 
     def __init__(self) -> None:
-        self.gate = trio.Event()
+        self.authenticator = trio.Event()
         self.order: list[str] = []
 
     @route(inline=True)
@@ -80,7 +80,7 @@ class Bounded(Handler):
     @route
     async def wait(self, name: str) -> None:
         self.order.append(name)
-        await self.gate.wait()
+        await self.authenticator.wait()
 
     @route(starts=True)
     async def begin(self, name: str) -> None:
@@ -203,11 +203,11 @@ async def test_describe_tells_the_bounds(tmp_path: Path) -> None:
 
 
 def test_a_service_without_a_router_takes_all_that_a_message_can_carry() -> None:
-    class News(Handler):
+    class PortEvents(Handler):
         @route(inline=True)
         def info(self, event: dict[str, Any], text: str) -> None: ...
 
-    found = News().routes()["info"]
+    found = PortEvents().routes()["info"]
     with pytest.raises(RemoteProtocolError):
         found.bind([{}, "x" * 300_000])
     found.leave_bounds_to(bounds.NEWS)
@@ -350,7 +350,7 @@ async def test_an_urgent_call_overtakes_those_that_wait_and_refuses_what_would_s
         await _flood(client, *waiting, ("begin", ["b1"]), ("halt", []), ("begin", ["b2"]), requests=True)
         while serving.counters.calls < 13:
             await trio.lowlevel.checkpoint()
-        handler.gate.set()
+        handler.authenticator.set()
         await client.call.text("x")
         while len(handler.order) < 11:
             await trio.lowlevel.checkpoint()
@@ -378,7 +378,7 @@ async def test_a_start_that_waits_for_a_place_is_refused_by_an_urgent_call(tmp_p
             await trio.lowlevel.checkpoint()
         await client.call.halt()
         await refused.wait()
-        handler.gate.set()
+        handler.authenticator.set()
     assert handler.order == ["w", "halt"]
 
 
@@ -391,7 +391,7 @@ async def test_a_call_that_its_caller_has_taken_back_while_it_waits_is_not_begun
         client.node.send_nowait(ADDRESS.encode(), rpc.encode(rpc.Notification(rpc.CANCEL, [1])))
         while serving.counters.cancelled < 1:
             await trio.lowlevel.checkpoint()
-        handler.gate.set()
+        handler.authenticator.set()
         assert await client.call.text("x") == 1
     assert handler.order in (["a"], ["a", "b"])  # the second may have begun before it was taken back
 
@@ -408,4 +408,4 @@ async def test_a_flood_of_one_peer_delays_no_other(tmp_path: Path) -> None:
             # Beyond the places of the service and its own room, what the peer sends is refused, and most at the router.
             while serving.counters.refused < 1:
                 await trio.lowlevel.checkpoint()
-            handler.gate.set()
+            handler.authenticator.set()

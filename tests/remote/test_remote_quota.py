@@ -17,7 +17,7 @@ from rt.remote.quota import Quota
 
 class Busy(Handler):
     def __init__(self) -> None:
-        self.gate = trio.Event()
+        self.authenticator = trio.Event()
 
     @route(inline=True)
     def quick(self) -> int:
@@ -25,7 +25,7 @@ class Busy(Handler):
 
     @route
     async def wait(self) -> None:
-        await self.gate.wait()
+        await self.authenticator.wait()
 
     @route(urgent=True)
     async def halt(self) -> int:
@@ -84,4 +84,4 @@ async def test_a_flooding_peer_is_refused_at_the_router_and_another_is_served(
             for _ in range(2 * quota.MOST):
                 assert await other.call.quick() == 1
             assert serving.counters.calls == quota.MOST + 1 + 2 + 2 * quota.MOST
-            handler.gate.set()
+            handler.authenticator.set()

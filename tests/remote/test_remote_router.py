@@ -16,7 +16,8 @@ import zmq
 import rt
 from rt.errors import InstanceBusyError, RemoteCallError
 from rt.protocol import rpc
-from rt.remote import Client, Handler, Router, Service, Socket, SocketNode, quota, route
+from rt.remote import Client, Handler, Router, Service, SocketNode, quota, route
+from rt.transport.zmq_socket import Socket
 
 
 class Echo(Handler):
@@ -218,7 +219,9 @@ async def test_a_reader_that_does_not_read_is_told_off_and_stops_nobody(
 
 SERVICE = """
 import sys, trio, zmq
-from rt.remote import Handler, Service, SocketNode, route
+from rt.remote.handler import Handler, route
+from rt.remote.service import Service
+from rt.remote.node import SocketNode
 import os
 class Who(Handler):
     @route(inline=True)

@@ -23,7 +23,7 @@ class Device(Handler):
     """A handler with one method of each kind."""
 
     def __init__(self) -> None:
-        self.gate = trio.Event()
+        self.authenticator = trio.Event()
         self.entered = 0
         self.gamepads: list[GamepadUpdate] = []
         self.seen = trio.Event()
@@ -67,7 +67,7 @@ class Device(Handler):
     @route
     async def wait(self) -> None:
         self.entered += 1
-        await self.gate.wait()
+        await self.authenticator.wait()
 
     @route(inline=True)
     def update_gamepads(self, update: GamepadUpdate) -> None:
@@ -192,7 +192,7 @@ async def test_calls_beyond_the_backlog_are_refused_at_once_and_inline_and_urgen
             assert await client.call.quick()
             assert await client.call.halt()
             assert handler.entered == 2
-            handler.gate.set()
+            handler.authenticator.set()
         assert handler.entered == 4
         assert serving.counters.refused == 1
 
@@ -202,7 +202,7 @@ async def test_a_call_that_nobody_answers_says_who_and_how_long(tmp_path: Path) 
     async with robot(tmp_path, handler) as (client, _):
         with pytest.raises(RemoteCallError, match=r"device-service did not answer wait within 0\.05 s"):
             await client.call.wait(timeout=0.05)
-        handler.gate.set()
+        handler.authenticator.set()
         assert await client.call.ping() == [None, 1]
         with trio.fail_after(30):
             while client.counters.late == 0:  # noqa: ASYNC110 - an answer that nobody waits for wakes nobody

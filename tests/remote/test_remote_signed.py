@@ -7,7 +7,7 @@ import pytest
 import structlog
 import trio
 
-from rt.keys import Keyring
+from rt.access.keyring import Keyring
 from rt.protocol.signed import NO_SESSION, Signer
 from rt.remote import Client, DatagramNode, Handler, Service, StationNode, VerifyingNode, route
 

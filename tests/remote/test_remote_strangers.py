@@ -18,7 +18,9 @@ from support.strangers import GREETING, frames_of, introduce, nested, payloads
 
 from rt.errors import DeviceError, RemoteProtocolError
 from rt.protocol import rpc
-from rt.remote import Client, Counters, Handler, Router, Service, Socket, SocketNode, route
+from rt.remote import Client, Handler, Router, Service, SocketNode, route
+from rt.transport.counters import Counters
+from rt.transport.zmq_socket import Socket
 
 IDENTITIES = int(os.environ.get("STRANGERS", "20000"))
 AT_ONCE = 100
@@ -178,8 +180,8 @@ async def test_tens_of_thousands_of_identities_leave_nothing_behind(tmp_path: Pa
             if first >= IDENTITIES // 4 and not middle:
                 middle = resident()
         assert router.counters.hellos >= IDENTITIES
-        assert router._farewell is not None
-        assert len(router._farewell) < 3 * AT_ONCE
+        assert router._peer_tracker is not None
+        assert len(router._peer_tracker) < 3 * AT_ONCE
         assert len(router._services) == 1
         assert resident() < middle + 50
 

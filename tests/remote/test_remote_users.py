@@ -16,12 +16,7 @@ from support.stranger import UID, require_another_user, run_stranger, start_stra
 from support.strangers import GREETING
 
 from rt import log
-from rt.errors import RemoteCallError
-from rt.keys import Bundle, Keyring
-from rt.log.charged import BURST, Charges
-from rt.protocol import rpc
-from rt.remote import Client, Gate, Handler, Router, Service, SocketNode, route
-from rt.remote.gate import (
+from rt.access.authenticator import (
     CROWDED,
     CROWDED_STATIONS,
     FAILED,
@@ -29,12 +24,19 @@ from rt.remote.gate import (
     NO_STATIONS,
     NOT_ZMTP,
     UNKNOWN_KEY,
+    Authenticator,
     curve_options,
 )
-from rt.remote.handshake import shake_hands
-from rt.remote.peer import ANOTHER_USER
+from rt.access.bundle import Bundle
+from rt.access.keyring import Keyring
+from rt.access.peer import ANOTHER_USER
+from rt.access.probe import probe
+from rt.access.stations import StationSide, station_of
+from rt.errors import RemoteCallError
+from rt.log.charged import BURST, Charges
+from rt.protocol import rpc
+from rt.remote import Client, Handler, Router, Service, SocketNode, route
 from rt.remote.quota import MOST, STATION, Quota
-from rt.remote.stations import StationSide, station_of
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -88,14 +90,14 @@ class Place:
         self.folder = folder
         self.context = context
         self.keys = Keyring(folder / "keys")
-        self.gate = Gate(Keyring(folder / "keys"), context=context)
+        self.authenticator = Authenticator(Keyring(folder / "keys"), context=context)
         self.router = Router(
             [f"tcp://{host}:*", f"ipc://{folder}/front"],
             ["tcp://127.0.0.1:*", f"ipc://{folder}/back"],
             context=context,
-            gate=self.gate,
+            authenticator=self.authenticator,
         )
-        self.log = SocketNode(zmq.PUB, bindings=[f"tcp://{host}:*"], context=context, gate=self.gate)
+        self.log = SocketNode(zmq.PUB, bindings=[f"tcp://{host}:*"], context=context, authenticator=self.authenticator)
         self.greeter = Greeter()
 
     @property
@@ -120,7 +122,7 @@ class Place:
 
     async def refused(self, reason: str, count: int = 1) -> None:
         """Wait until so many connections were refused for a reason."""
-        while self.gate.refusals.counts.get(reason, 0) < count:  # noqa: ASYNC110 - a counter rings no bell
+        while self.authenticator.refusals.counts.get(reason, 0) < count:  # noqa: ASYNC110 - a counter rings no bell
             await trio.sleep(0.01)
 
 
@@ -130,7 +132,7 @@ async def running(folder: Path, host: str) -> AsyncIterator[Place]:
     place = Place(folder, context, host)
     with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
-            await nursery.start(place.gate.run)
+            await nursery.start(place.authenticator.run)
             await nursery.start(place.router.run)
             node = SocketNode(zmq.DEALER, "greeter-service", connections=[f"ipc://{folder}/back"], context=context)
             place.service = Service(node, place.greeter)
@@ -181,7 +183,7 @@ async def test_another_user_is_refused_over_tcp(local: Place) -> None:
     require_another_user()
     payload = rpc.encode(rpc.Request(1, "greet", ["stranger"])).hex()
     with structlog.testing.capture_logs() as logs:
-        local.gate.refusals._log = structlog.get_logger()
+        local.authenticator.refusals._log = structlog.get_logger()
         assert await as_another(CALL, local.port, payload) == "closed"
         await local.refused(NO_KEY)
     assert local.greeter.greeted == 0
@@ -237,7 +239,7 @@ for _ in range(50):
 async def test_abstract_socket_admits_no_other_user(tmp_path: Path) -> None:
     require_another_user()
     context: Context = zmq.Context()
-    gate = Gate(Keyring(tmp_path / "keys"), context=context)
+    authenticator = Authenticator(Keyring(tmp_path / "keys"), context=context)
     name = f"rt-test-{tmp_path.name}-{tmp_path.parent.name}"
     program = """
 stream = socket.socket(socket.AF_UNIX)
@@ -248,7 +250,7 @@ try:
 except ConnectionError:
     print(b"")
 """
-    async with SocketNode(zmq.PUB, bindings=[f"ipc://@{name}"], context=context, gate=gate):
+    async with SocketNode(zmq.PUB, bindings=[f"ipc://@{name}"], context=context, authenticator=authenticator):
         assert await as_another(program, name) == "b''"
         async with SocketNode(zmq.SUB, connections=[f"ipc://@{name}"], context=context) as own:
             own.subscribe(b"")
@@ -283,7 +285,7 @@ async def test_silent_connection_takes_no_name(open_place: Place) -> None:
     async with open_place.client(blue, "panel") as honest:
         await spoken(open_place, honest)
         async with open_place.node(red, "panel") as silent:
-            while open_place.gate.counters.admitted < 2:  # noqa: ASYNC110 - a counter rings no bell
+            while open_place.authenticator.counters.admitted < 2:  # noqa: ASYNC110 - a counter rings no bell
                 await trio.sleep(0.01)
             assert await honest.call.greet("still") == "hello still"
             del silent
@@ -352,11 +354,11 @@ async def test_only_the_revoked_station_loses_its_connection(open_place: Place) 
     async with open_place.client(blue, "b") as out, open_place.client(red, "r") as stays:
         await spoken(open_place, out)
         assert len(await spoken(open_place, stays)) == 2
-        admitted = open_place.gate.counters.admitted
+        admitted = open_place.authenticator.counters.admitted
         open_place.keys.revoke("blue")
         while len(await spoken(open_place, stays)) == 2:  # noqa: ASYNC110 - a name rings no bell
             await trio.sleep(0.01)
-        assert open_place.gate.counters.admitted == admitted
+        assert open_place.authenticator.counters.admitted == admitted
         with pytest.raises(RemoteCallError):
             await out.call.greet("x", timeout=1)
 
@@ -379,7 +381,7 @@ async def test_failed_handshake_is_counted_and_logged_with_its_address(
 ) -> None:
     open_place.keys.new("blue")
     with structlog.testing.capture_logs() as logs:
-        open_place.gate.refusals._log = structlog.get_logger()
+        open_place.authenticator.refusals._log = structlog.get_logger()
         async with await trio.open_tcp_stream("127.0.0.1", open_place.port) as stream:
             await stream.send_all(sent)
             await stream.send_eof()
@@ -393,16 +395,16 @@ async def test_unknown_key_is_counted_and_logged_once_a_second(open_place: Place
     other = Keyring(tmp_path / "elsewhere").new("blue")
     unknown = Bundle("x", open_place.keys.robot().public, other.public, other.secret, other.datagram)
     with structlog.testing.capture_logs() as logs:
-        open_place.gate.refusals._log = structlog.get_logger()
+        open_place.authenticator.refusals._log = structlog.get_logger()
         async with open_place.node(unknown), open_place.node(unknown):
             await open_place.refused(UNKNOWN_KEY, 2)
     said = [entry for entry in logs if entry["event"] == "a connection was refused"]
-    assert 1 <= len(said) <= open_place.gate.refusals.counts[UNKNOWN_KEY]
+    assert 1 <= len(said) <= open_place.authenticator.refusals.counts[UNKNOWN_KEY]
     assert {entry["peer"] for entry in said} == {"127.0.0.1"}
 
 
 async def test_crowd_without_keys_keeps_no_station_out(open_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rt.remote.gate.MOST_HANDSHAKES_OF_HOST", 4)
+    monkeypatch.setattr("rt.access.authenticator.MOST_HANDSHAKES_OF_HOST", 4)
     blue = open_place.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack, open_place.client(blue) as station:
         await station.call.greet("robot")
@@ -424,8 +426,8 @@ async def test_full_table_of_handshakes_keeps_no_station_out(
     open_place: Place, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     for name, most in (("MOST_HANDSHAKES", 8), ("MOST_HANDSHAKES_OF_HOST", 100), ("MOST_GREETED", 4)):
-        monkeypatch.setattr(f"rt.remote.gate.{name}", most)
-    monkeypatch.setattr("rt.remote.gate.HANDSHAKE_TIMEOUT", 1000 * 3600)
+        monkeypatch.setattr(f"rt.access.authenticator.{name}", most)
+    monkeypatch.setattr("rt.access.authenticator.HANDSHAKE_TIMEOUT", 1000 * 3600)
     blue = open_place.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(12):
@@ -435,7 +437,7 @@ async def test_full_table_of_handshakes_keeps_no_station_out(
         for _ in range(3):
             async with open_place.client(blue) as station:
                 assert await station.call.greet("robot") == "hello robot"
-    assert open_place.gate.refusals.counts.keys() <= {CROWDED, FAILED, NOT_ZMTP}
+    assert open_place.authenticator.refusals.counts.keys() <= {CROWDED, FAILED, NOT_ZMTP}
 
 
 FLOOD = """
@@ -473,18 +475,18 @@ async def test_another_users_flood_from_many_addresses_keeps_no_station_out(open
             assert process.stdout is not None
             assert await trio.to_thread.run_sync(process.stdout.readline) == "full\n"
             for _ in range(5):
-                await shake_hands(f"tcp://127.0.0.1:{open_place.port}", blue, timeout=20, context=open_place.context)
+                await probe(f"tcp://127.0.0.1:{open_place.port}", blue, timeout=20, context=open_place.context)
                 async with open_place.client(blue) as station:
                     assert await station.call.greet("robot") == "hello robot"
         finally:
             process.kill()
-    assert open_place.gate.refusals.counts[CROWDED] > 0
+    assert open_place.authenticator.refusals.counts[CROWDED] > 0
 
 
 async def test_half_of_the_keyed_connections_leaves_room_for_a_newcomer(
     open_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt.remote.gate.MOST_KEYED", 4)
+    monkeypatch.setattr("rt.access.authenticator.MOST_KEYED", 4)
     blue = open_place.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(2):
@@ -501,7 +503,7 @@ async def test_half_of_the_keyed_connections_leaves_room_for_a_newcomer(
 
 
 async def test_station_has_a_bounded_number_of_connections(open_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rt.remote.gate.MOST_OF_STATION", 3)
+    monkeypatch.setattr("rt.access.authenticator.MOST_OF_STATION", 3)
     blue, red = open_place.keys.new("blue"), open_place.keys.new("red")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(3):
@@ -511,7 +513,7 @@ async def test_station_has_a_bounded_number_of_connections(open_place: Place, mo
         await open_place.refused("too many connections of its station")
         other = await stack.enter_async_context(open_place.client(red))
         assert await other.call.greet("robot") == "hello robot"
-    while open_place.gate._admitted:  # noqa: ASYNC110 - a counter rings no bell
+    while open_place.authenticator._admitted:  # noqa: ASYNC110 - a counter rings no bell
         await trio.sleep(0.01)
 
 
@@ -615,8 +617,10 @@ async def test_answer_that_was_sent_last_still_arrives(tmp_path: Path) -> None:
     elsewhere: Context = zmq.Context()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            await nursery.start(place.gate.run)
-            log = SocketNode(zmq.PUB, bindings=["tcp://127.0.0.1:*"], context=context, gate=place.gate)
+            await nursery.start(place.authenticator.run)
+            log = SocketNode(
+                zmq.PUB, bindings=["tcp://127.0.0.1:*"], context=context, authenticator=place.authenticator
+            )
             async with SocketNode(zmq.SUB, subscriptions=[b""], context=elsewhere) as listener:
                 async with log:
                     listener.connect(log.endpoints[0])

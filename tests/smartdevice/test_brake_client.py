@@ -12,8 +12,8 @@ import trio.testing
 from rt.brake.connection import Connection
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.protocol import Kind, Message, encode
+from rt.link.link import StreamLink
 from rt.smartdevice.brake import BEAT_INTERVAL, BrakeClient
-from rt.smartdevice.link import StreamLink
 
 _NO_DESCRIPTOR = 1 << 29
 

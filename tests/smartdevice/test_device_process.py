@@ -18,11 +18,12 @@ from support.device_robot import CATALOG, Board, make_board
 from support.leases import keep
 
 from rt.app import ChildSettings
-from rt.buffer import BufferStore, DeviceBuffer, Doorbell, LeaseTable
+from rt.buffer import BufferStore, DeviceBuffer, LeaseTable
+from rt.buffer.write_event import WriteEvent
 from rt.config import Config
+from rt.emulator.lines import connect_emulated, serve_pty
+from rt.process.lifeline import open_lifeline
 from rt.protocol.message import DevDisable, DevWrite, SubReq
-from rt.smartdevice.emulator import connect_emulated, serve_pty
-from rt.supervisor.lifeline import open_lifeline
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 40.0
@@ -35,7 +36,7 @@ class Child:
     process: subprocess.Popen[bytes]
     lifeline: socket.socket
     port: int
-    doorbell: Doorbell
+    write_event: WriteEvent
     leases: LeaseTable
     buffers: BufferStore
 
@@ -46,7 +47,7 @@ class Child:
         while True:
             self.leases.beat()
             if keep(self.leases.slot(0)):
-                self.doorbell.ring()
+                self.write_event.ring()
             await trio.sleep(0.02)
 
     async def exit_code(self) -> int:
@@ -64,7 +65,7 @@ def free_port() -> int:
 
 @contextmanager
 def start(
-    prefix: str, directory: Path, port: int, doorbell: Doorbell, *, log: IO[bytes] | None = None
+    prefix: str, directory: Path, port: int, write_event: WriteEvent, *, log: IO[bytes] | None = None
 ) -> Iterator[Child]:
     config = Config(
         dev_vsd_addr=f"tcp://127.0.0.1:{port}",
@@ -72,19 +73,19 @@ def start(
         log_level="debug",
     ).resolved(directory)
     settings = ChildSettings(
-        role="device", config=config, directory=str(directory), shm_prefix=prefix, doorbell=doorbell.fd
+        role="device", config=config, directory=str(directory), shm_prefix=prefix, write_event=write_event.fd
     )
     ours, theirs = open_lifeline(settings.encode())
     command = [sys.executable, "-P", "-m", "rt", "_child", "device", str(theirs.fileno())]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with (
         LeaseTable.open(prefix) as leases,
-        BufferStore(CATALOG, prefix, doorbell=doorbell, lock_timeout=0.1) as store,
-        subprocess.Popen(command, pass_fds=(theirs.fileno(), doorbell.fd), env=environment, stdout=log) as process,
+        BufferStore(CATALOG, prefix, write_event=write_event, lock_timeout=0.1) as store,
+        subprocess.Popen(command, pass_fds=(theirs.fileno(), write_event.fd), env=environment, stdout=log) as process,
     ):
         theirs.close()
         try:
-            yield Child(process, ours, port, doorbell, leases, store)
+            yield Child(process, ours, port, write_event, leases, store)
         finally:
             process.kill()
             ours.close()
@@ -93,9 +94,9 @@ def start(
 @asynccontextmanager
 async def driving(prefix: str, directory: Path) -> AsyncIterator[tuple[Child, list[Board]]]:
     """A device process that drives two motors."""
-    doorbell = Doorbell()
+    write_event = WriteEvent()
     try:
-        with trio.fail_after(PATIENCE), start(prefix, directory, free_port(), doorbell) as child:
+        with trio.fail_after(PATIENCE), start(prefix, directory, free_port(), write_event) as child:
             boards = [make_board("polar-bear", number=number) for number in range(2)]
             async with trio.open_nursery() as nursery:
                 for board in boards:
@@ -110,7 +111,7 @@ async def driving(prefix: str, directory: Path) -> AsyncIterator[tuple[Child, li
                 yield child, boards
                 nursery.cancel_scope.cancel()
     finally:
-        doorbell.close()
+        write_event.close()
 
 
 async def disabled(boards: list[Board]) -> None:
@@ -145,7 +146,7 @@ async def test_a_killed_device_process_is_followed_by_one_that_finds_all_devices
 ) -> None:
     async with driving(prefix, tmp_path) as (child, boards):
         child.process.kill()
-        with start(prefix, tmp_path, child.port, child.doorbell):
+        with start(prefix, tmp_path, child.port, child.write_event):
             for board in boards:
                 board.heard.clear()
             for board in boards:
@@ -153,26 +154,26 @@ async def test_a_killed_device_process_is_followed_by_one_that_finds_all_devices
 
 
 async def test_a_taken_address_is_one_sentence_and_exit_code_75(prefix: str, tmp_path: Path) -> None:
-    doorbell = Doorbell()
+    write_event = WriteEvent()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with start(prefix, tmp_path, int(taken.getsockname()[1]), doorbell) as child:
+        with start(prefix, tmp_path, int(taken.getsockname()[1]), write_event) as child:
             with trio.fail_after(PATIENCE):
                 assert await child.exit_code() == 75
-    doorbell.close()
+    write_event.close()
 
 
 async def test_a_board_on_a_port_is_found_and_the_log_says_how_ports_are_observed(prefix: str, tmp_path: Path) -> None:
-    doorbell = Doorbell()
+    write_event = WriteEvent()
     log = tmp_path / "log"
     board = make_board("limit-switch")
-    with log.open("wb") as file, trio.fail_after(PATIENCE), start(prefix, tmp_path, free_port(), doorbell, log=file):
+    with log.open("wb") as file, trio.fail_after(PATIENCE), start(prefix, tmp_path, free_port(), write_event, log=file):
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_pty, board.device, tmp_path / "ttyACM0")
             await board.hears(SubReq)
             nursery.cancel_scope.cancel()
-    doorbell.close()
+    write_event.close()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     (told,) = [line for line in lines if line["event"].startswith("serial ports are")]
     assert told["observer"] == "EventObserver" or told["reason"]

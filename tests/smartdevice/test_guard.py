@@ -19,7 +19,7 @@ from rt.smartdevice.guard import SafetyGuard
 
 HOLDER = """
 import sys, time
-from rt.buffer import LeaseTable
+from rt.buffer.lease import LeaseTable
 with LeaseTable.open(sys.argv[1], create=False) as table:
     lease = table.slot(2)
     while True:

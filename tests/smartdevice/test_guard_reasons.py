@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from rt.buffer import LeaseTable
-from rt.buffer.bells import EXECUTOR_SEAT, STANDBY_SEAT
 from rt.buffer.lease import ALL_MARKS, DRIVER_BARS, Bar
+from rt.buffer.wakeup import EXECUTOR_SEAT, STANDBY_SEAT
 from rt.smartdevice.guard import SafetyGuard
 
 FAILED = "a function of the team's code failed, came late or ended: a line of its own says which"

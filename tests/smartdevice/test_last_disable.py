@@ -17,15 +17,15 @@ from support.stalled import Board, stalling_board
 from rt.brake import output
 from rt.brake.line import Line
 from rt.brake.output import TIME_LIMIT
+from rt.link.serial import PATIENCE, SerialLink
+from rt.link.tcp import SocketLink
 from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.sender import DISABLE_FRAME
-from rt.smartdevice.serial_link import PATIENCE, SerialLink
-from rt.smartdevice.socket_link import SocketLink
 
 GARBAGE = b"\xaa"
 
 
-class Gate:
+class WriteGuard:
     allowed = 0
 
     def dropped(self, port: str, count: int, marks: int) -> None:
@@ -39,7 +39,7 @@ class Leaving:
         self.board = board
         self.link = link
         self.closings = 0
-        self.client = SmartDeviceClient(link, Gate(), on_closing=self._note)
+        self.client = SmartDeviceClient(link, WriteGuard(), on_closing=self._note)
         self.began = 0.0
         self._nursery = nursery
         fd = link.fileno()
@@ -223,7 +223,7 @@ async def test_connection_is_kept_until_the_board_has_room_for_its_frame(
 ) -> None:
     async with stalled_connection() as connection:
         told = trio.Event()
-        client = SmartDeviceClient(connection.link, Gate(), on_closing=told.set)
+        client = SmartDeviceClient(connection.link, WriteGuard(), on_closing=told.set)
         nursery.start_soon(client.run)
         nursery.start_soon(client.drop)
         await trio.sleep(TIME_LIMIT / 2)
@@ -238,7 +238,7 @@ async def test_board_over_tcp_that_never_reads_is_given_up(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, fill: bool
 ) -> None:
     async with stalled_connection(fill=fill) as connection:
-        client = SmartDeviceClient(connection.link, Gate())
+        client = SmartDeviceClient(connection.link, WriteGuard())
         nursery.start_soon(client.run)
         began = trio.current_time()
         await client.drop()

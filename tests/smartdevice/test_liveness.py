@@ -12,10 +12,10 @@ from support.device_robot import Board, Robot, make_board
 from trio.testing import MockClock
 
 from rt.errors import DeviceBufferError, DeviceError, RemoteProtocolError
+from rt.link.link import StreamLink
 from rt.protocol.message import DevDisable, DevWrite, HbReq, HbRes, Message, Ping, SubReq
 from rt.smartdevice import liveness
 from rt.smartdevice.client import SmartDeviceClient
-from rt.smartdevice.link import StreamLink
 from rt.smartdevice.liveness import ASKED_AFTER, LOST_AFTER, Verdict, judge
 
 SILENT = "does not answer any more"
@@ -233,7 +233,7 @@ async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(robot: Robot, a
         await board.hears(HbReq)
         client.ask_for_life()
         await board.hears(HbReq, 2)
-        client._intake._hear(HbRes(254))
+        client._receive_path._hear(HbRes(254))
     assert [message.id for message in board.heard if isinstance(message, HbReq)] == [255, 254]
     numbers = {client.send_heartbeat() for _ in range(60)}
     assert not numbers & {254, 255}

@@ -14,8 +14,11 @@ from structlog.testing import capture_logs
 from support.device_robot import Board, Robot, make_board, open_robot
 from support.stranger import UID, require_another_user, run_stranger
 
+from rt.access.peer import CROWDED, ENDED, Peer, PeerTable
 from rt.buffer import segment
+from rt.emulator.lines import connect_emulated
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError, RemoteProtocolError
+from rt.link.link import StreamLink
 from rt.protocol import frames
 from rt.protocol.message import (
     DevData,
@@ -30,9 +33,6 @@ from rt.protocol.message import (
     Ping,
     SubReq,
 )
-from rt.remote.peer import CROWDED, ENDED, Peer, PeerTable
-from rt.smartdevice.emulator import connect_emulated
-from rt.smartdevice.link import StreamLink
 
 
 def writes_duty(value: float) -> Callable[[Message], bool]:
@@ -96,7 +96,7 @@ async def test_writes_keep_their_distance(robot: Robot) -> None:
 async def test_a_device_that_asks_to_be_sent_less_is_sent_half_as_much(robot: Robot) -> None:
     board = await plugged(robot)
     client = robot.manager.devices[board.device.uid]
-    client._intake._hear(Error(ErrorCode.BACKOFF))
+    client._receive_path._hear(Error(ErrorCode.BACKOFF))
     buffer = robot.buffer_of(board)
     robot.nursery.start_soon(robot.keep_lease)
     await until(lambda: robot.manager.guard.open)

@@ -10,9 +10,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.smartdevice.link import LinkGoneError, StreamLink
-from rt.smartdevice.receiver import BUSY_RATE, PAUSE, Pace, Receiver
-from rt.smartdevice.socket_link import SocketLink
+from rt.link.link import LinkGoneError, StreamLink
+from rt.link.tcp import SocketLink
+from rt.smartdevice.receiver import BUSY_RATE, PAUSE, Coalescing, Receiver
 
 
 @contextlib.asynccontextmanager
@@ -182,13 +182,13 @@ async def test_a_link_in_memory_is_received_from_too() -> None:
 
 @given(st.lists(st.floats(1.25 / BUSY_RATE, 1.0), min_size=1, max_size=200))
 def test_lines_that_say_little_are_never_left_alone(gaps: list[float]) -> None:
-    pace = Pace()
+    pace = Coalescing()
     for now in itertools.accumulate(gaps, initial=100.0):
         assert pace.after(1, now) == 0
 
 
 def test_the_lines_are_left_alone_while_much_arrives_and_not_after_that() -> None:
-    pace = Pace()
+    pace = Coalescing()
     now = 100.0
     pauses = []
     for _ in range(3 * BUSY_RATE):

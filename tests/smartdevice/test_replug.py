@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 from support.device_robot import Board, Robot, make_board
 
 from rt.buffer import segment
+from rt.emulator.lines import EmulatedDevice
 from rt.errors import BufferBusyError
 from rt.protocol import frames
 from rt.protocol.message import DevData, DevWrite, Error, ErrorCode, HbReq, HbRes, Ping, SubReq
-from rt.smartdevice.emulator import EmulatedDevice
 
 TURNS = 100
 
@@ -183,11 +183,11 @@ async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_
     await board.hears(SubReq)
     buffer = robot.buffer_of(board)
     client = robot.manager.devices[board.device.uid]
-    client._intake.take(frames.encode(Error(ErrorCode.BAD_CHECKSUM)) + frames.encode(Error(0x42)))
+    client._receive_path.take(frames.encode(Error(ErrorCode.BAD_CHECKSUM)) + frames.encode(Error(0x42)))
     assert buffer.counters.errors_received == 2
     robot.nursery.start_soon(robot.keep_lease)
     await until(lambda: robot.manager.guard.open)
-    client._intake.take(frames.encode(Error(ErrorCode.BACKOFF)))
+    client._receive_path.take(frames.encode(Error(ErrorCode.BACKOFF)))
     start = trio.current_time()
     for step in range(1, 4):
         buffer.write("duty_cycle", step / 8)

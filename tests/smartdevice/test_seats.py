@@ -17,7 +17,7 @@ VISITOR = 9
 @contextmanager
 def seen_from(robot: Robot, prefix: str, board: Board, seat: int) -> Iterator[DeviceBuffer]:
     """The board's buffer as the process of a seat has it."""
-    with BufferStore(CATALOG, prefix, doorbell=robot.doorbell, seat=seat) as store:
+    with BufferStore(CATALOG, prefix, write_event=robot.write_event, seat=seat) as store:
         yield store.get_or_open(board.device.uid, create=False)
 
 
@@ -25,7 +25,7 @@ async def hold(robot: Robot, seat: int) -> None:
     lease = robot.leases.slot(seat)
     while True:
         if keep(lease):
-            robot.doorbell.ring()
+            robot.write_event.ring()
         await trio.sleep(0.02)
 
 
@@ -77,7 +77,7 @@ async def test_a_lease_that_gives_way_to_another_unseen_stops_what_it_moved(robo
     robot.nursery.start_soon(robot.keep_lease)
     buffer.write("deadband", 0.125)  # which writes this in its setup, and once
     board.heard.clear()
-    robot.doorbell.ring()
+    robot.write_event.ring()
     await board.hears(lambda message: isinstance(message, DevWrite) and message.params == 1 << 13)
     said = [message for message in board.heard if isinstance(message, DevWrite | DevDisable)]
     assert isinstance(said[0], DevDisable)

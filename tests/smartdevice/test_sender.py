@@ -6,8 +6,8 @@ import trio.testing
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
+from rt.link.link import LinkGoneError, StreamLink
 from rt.protocol.message import HbReq
-from rt.smartdevice.link import LinkGoneError, StreamLink
 from rt.smartdevice.sender import STUCK_AFTER, Sender
 
 

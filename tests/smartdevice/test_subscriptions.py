@@ -73,7 +73,7 @@ async def test_a_visitor_that_leaves_without_a_word_gives_the_subscription_back(
     await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, robot.leases.visit_of(SEAT))
     assert (buffer.subscription, buffer.interval) == (["switch1"], 0.2)
     robot.leases.end_visit(SEAT)  # as the root does
-    robot.doorbell.ring()
+    robot.write_event.ring()
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
     assert buffer.interval == 0.04
 
@@ -96,7 +96,7 @@ async def test_a_visit_that_is_over_before_the_device_has_answered_leaves_nothin
         nursery.start_soon(subscribe)
         await trio.testing.wait_all_tasks_blocked()
         robot.leases.end_visit(SEAT)
-        robot.doorbell.ring()
+        robot.write_event.ring()
         await trio.testing.wait_all_tasks_blocked()
         deaf.to = ()
     await trio.sleep(2)
@@ -125,7 +125,7 @@ async def test_a_visit_that_was_over_before_its_call_came_asks_for_nothing_thoug
     await until(lambda: buffer.subscription)
     visit = robot.leases.visit_of(SEAT)
     robot.leases.end_visit(SEAT)
-    robot.doorbell.ring()
+    robot.write_event.ring()
     await trio.testing.wait_all_tasks_blocked()
     deaf = Deaf(board, SubReq)
     await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, visit)
@@ -146,7 +146,7 @@ async def test_a_visit_that_ends_while_the_device_is_silent_is_over_when_it_answ
     robot.manager.devices[board.device.uid].lose()
     await until(lambda: not buffer.valid)
     robot.leases.end_visit(SEAT)
-    robot.doorbell.ring()
+    robot.write_event.ring()
     await trio.testing.wait_all_tasks_blocked()
     deaf.to = ()
     await until(lambda: buffer.valid and buffer.interval)
@@ -191,7 +191,7 @@ async def test_what_a_device_did_not_hear_of_the_end_of_a_subscription_it_is_tol
     deaf.to = ()
     assert buffer.subscription == ["switch1"]
     robot.leases.end_visit(SEAT)
-    robot.doorbell.ring()
+    robot.write_event.ring()
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
 
 
@@ -207,7 +207,7 @@ async def test_a_subscription_for_good_that_is_not_answered_yet_is_newer_than_on
         nursery.start_soon(robot.manager.subscribe, uid, ["switch2"], 0.1)
         await trio.lowlevel.checkpoint()
         robot.leases.end_visit(SEAT)  # while the device has not answered
-        robot.doorbell.ring()
+        robot.write_event.ring()
     await trio.sleep(0.1)
     assert (buffer.subscription, buffer.interval) == (["switch2"], 0.1)
 

@@ -8,18 +8,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rt.errors import LocalProtocolError
-from rt.supervisor.life import (
+from rt.supervisor.machine import Machine
+from rt.supervisor.state import (
     Alive,
     CancelTimer,
     Effect,
     Event,
     Exited,
     Kill,
+    NoRestart,
     Policy,
     Ready,
     Report,
     Restart,
-    Retire,
+    RestartRequested,
     SendSignal,
     Spawn,
     Spawned,
@@ -30,10 +32,8 @@ from rt.supervisor.life import (
     Stop,
     Timer,
     TimerOver,
-    Trouble,
 )
-from rt.supervisor.machine import Machine
-from rt.supervisor.table import RUNNING, TABLE, TIMERS, Trigger
+from rt.supervisor.transitions import RUNNING, TABLE, TIMERS, Trigger
 
 POLICY = Policy(watchdog=1.0)
 
@@ -93,7 +93,7 @@ def test_a_silent_child_is_asked_for_a_trace_before_it_is_killed() -> None:
 
 def test_a_child_may_ask_for_its_own_restart() -> None:
     machine = Machine(POLICY)
-    assert SendSignal("ABRT") in live(machine, Start(), Spawned(), Ready(), Trouble())
+    assert SendSignal("ABRT") in live(machine, Start(), Spawned(), Ready(), RestartRequested())
 
 
 def test_the_back_off_doubles_up_to_its_cap_and_jitter_takes_off_up_to_half() -> None:
@@ -265,7 +265,7 @@ def test_a_stop_ends_the_wait_for_another_try() -> None:
 
 def test_a_retired_child_ends_its_life_and_gets_no_other() -> None:
     machine = Machine(POLICY)
-    assert live(machine, Start(), Spawned(), Ready(), Retire("soon")) == []
+    assert live(machine, Start(), Spawned(), Ready(), NoRestart("soon")) == []
     live(machine, Exited(signal="SIGKILL"))
     assert machine.state is State.STOPPED
     assert live(machine, Start()) == []
@@ -283,10 +283,10 @@ def test_every_state_has_a_row_and_every_trigger_a_use() -> None:
 
 
 RARELY = st.sampled_from([False] * 7 + [True])
-WORDS = st.sampled_from([Start("a"), Restart("b"), Ready(), Alive(), Trouble()])
+WORDS = st.sampled_from([Start("a"), Restart("b"), Ready(), Alive(), RestartRequested()])
 
 
-class World(RuleBasedStateMachine):
+class SimState(RuleBasedStateMachine):
     """An operating system as the machine sees it: a process or none, and timers that run out in any order."""
 
     def __init__(self) -> None:
@@ -351,7 +351,7 @@ class World(RuleBasedStateMachine):
     def retire(self, really: bool) -> None:
         if really:
             self.closed = True
-            self.feed(Retire("r"))
+            self.feed(NoRestart("r"))
 
     @precondition(lambda self: self.asked)
     @rule()
@@ -408,7 +408,7 @@ class World(RuleBasedStateMachine):
             assert self.machine.state is not State.BACKOFF
 
 
-TestEveryOrderOfEvents = World.TestCase
+TestEveryOrderOfEvents = SimState.TestCase
 TestEveryOrderOfEvents.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 
 

@@ -14,9 +14,10 @@ import trio
 from structlog.testing import capture_logs
 from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, gone, is_state, keeping, program
 
-from rt.supervisor.life import Kill, Restart, Start, State, Stop
-from rt.supervisor.output import TAIL
-from rt.supervisor.spec import LIFELINE, ChildSpec
+from rt.process.lifeline import LIFELINE
+from rt.process.output import TAIL
+from rt.supervisor.spec import ChildSpec
+from rt.supervisor.state import Kill, Restart, Start, State, Stop
 
 
 def spec_of(body: str, **options: Any) -> ChildSpec:
@@ -199,12 +200,12 @@ async def test_a_process_that_holds_the_pipes_from_elsewhere_delays_nothing_for_
     watcher = Watcher()
     async with keeping(spec_of(body, restart="temporary"), watcher) as child:
         with trio.fail_after(30):
-            away = await watcher.number("away ")
+            remote = await watcher.number("away ")
             try:
                 await child.until(is_state(State.FAILED))
             finally:
-                os.kill(away, signal.SIGKILL)
-            await gone(away)
+                os.kill(remote, signal.SIGKILL)
+            await gone(remote)
 
 
 async def test_a_program_that_does_not_exist_is_not_tried_again() -> None:

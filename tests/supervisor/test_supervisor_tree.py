@@ -12,8 +12,8 @@ import trio.testing
 from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, assert_no_children, is_state, open_fds, place, program
 
 from rt.errors import ConfigError, RuntimeBaseException
-from rt.supervisor.life import Restart, Start, State, Stop
 from rt.supervisor.spec import ChildSpec
+from rt.supervisor.state import Restart, Start, State, Stop
 from rt.supervisor.tree import Supervisor
 
 PATIENCE = 30.0

@@ -19,7 +19,7 @@ from rt.brake.connection import Connection
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.process import settings
 from rt.brake.protocol import SIZE, Kind, Message, decode, encode
-from rt.supervisor.lifeline import open_lifeline
+from rt.process.lifeline import open_lifeline
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0

@@ -10,12 +10,13 @@ import trio.testing
 from support.leases import keep
 
 from rt import catalog
-from rt.buffer import BufferStore, DeviceBuffer, Doorbell, Lease, LeaseTable
+from rt.buffer import BufferStore, DeviceBuffer, Lease, LeaseTable
+from rt.buffer.write_event import WriteEvent
+from rt.emulator.lines import EmulatedDevice, run_emulated
+from rt.link.link import StreamLink
+from rt.link.tcp import SocketLink
 from rt.protocol.message import DevWrite, Message
-from rt.smartdevice.emulator import EmulatedDevice, run_emulated
-from rt.smartdevice.link import StreamLink
 from rt.smartdevice.manager import SmartDeviceManager
-from rt.smartdevice.socket_link import SocketLink
 
 CATALOG = catalog.load()
 PATIENCE = 30.0
@@ -62,16 +63,16 @@ class Robot:
     buffers: BufferStore
     leases: LeaseTable
     lease: Lease
-    doorbell: Doorbell
+    write_event: WriteEvent
     nursery: trio.Nursery
 
     def hold_lease(self) -> None:
         if keep(self.lease):
-            self.doorbell.ring()
+            self.write_event.ring()
 
     def drop_lease(self) -> None:
         if self.lease.release():
-            self.doorbell.ring()
+            self.write_event.ring()
 
     async def keep_lease(self) -> None:
         while True:
@@ -128,15 +129,15 @@ async def keep_beating(leases: LeaseTable) -> None:
 
 @contextlib.asynccontextmanager
 async def open_robot(prefix: str) -> AsyncIterator[Robot]:
-    doorbell = Doorbell()
+    write_event = WriteEvent()
     with contextlib.ExitStack() as stack:
-        stack.callback(doorbell.close)
+        stack.callback(write_event.close)
         leases = stack.enter_context(LeaseTable.open(prefix))
-        buffers = stack.enter_context(BufferStore(CATALOG, prefix, doorbell=doorbell))
-        manager = SmartDeviceManager(buffers, leases, doorbell, names={"left": 12 << 72 | 7})
+        buffers = stack.enter_context(BufferStore(CATALOG, prefix, write_event=write_event))
+        manager = SmartDeviceManager(buffers, leases, write_event, names={"left": 12 << 72 | 7})
         async with trio.open_nursery() as nursery:
             leases.beat()
             nursery.start_soon(keep_beating, leases)
             await nursery.start(manager.run)
-            yield Robot(manager, buffers, leases, leases.slot(0), doorbell, nursery)
+            yield Robot(manager, buffers, leases, leases.slot(0), write_event, nursery)
             nursery.cancel_scope.cancel()

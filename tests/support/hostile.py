@@ -11,17 +11,18 @@ import msgspec
 import trio
 import trio.testing
 
-from rt.buffer import Doorbell, LeaseTable
+from rt.buffer import LeaseTable
 from rt.buffer.lease import Bar
+from rt.buffer.write_event import WriteEvent
 from rt.config import Config
 from rt.executor.dispatcher import Dispatcher
 from rt.executor.pool import ExecutorPool
 from rt.protocol import rpc
 from rt.remote import Handler, Service
 from rt.remote.caller import Caller
-from rt.remote.counters import Counters
 from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.handler import DeviceHandler
+from rt.transport.counters import Counters
 
 PEER = b"hostile-client"
 MESSAGES = (512, 1024, 4096, 8192, 16_384, 65_536, rpc.MAX_MESSAGE)
@@ -200,11 +201,11 @@ class _OtherDriver:
 @contextlib.contextmanager
 def modes_handler(prefix: str) -> Iterator[tuple[Handler, list[str]]]:
     """The handler of modes, which starts none of them, and names of functions."""
-    with contextlib.closing(Doorbell()) as bell, LeaseTable.open(prefix) as leases:
+    with contextlib.closing(WriteEvent()) as wakeup, LeaseTable.open(prefix) as leases:
         dispatcher = Dispatcher(
             cast(ExecutorPool, None),
             leases,
-            bell,
+            wakeup,
             needs_driver=True,
             is_moving=lambda: False,
             on_estop=lambda: None,

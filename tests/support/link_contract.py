@@ -13,10 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from rt.smartdevice.link import Link, LinkGoneError, StreamLink
+from rt.link.link import Link, LinkGoneError, StreamLink
+from rt.link.serial import SerialLink
+from rt.link.tcp import SocketLink
 from rt.smartdevice.receiver import Receiver
-from rt.smartdevice.serial_link import SerialLink
-from rt.smartdevice.socket_link import SocketLink
 
 Receive = Callable[[], Awaitable[bytes]]
 

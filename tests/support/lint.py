@@ -7,10 +7,10 @@ from pathlib import Path
 from unittest import mock
 
 from rt import catalog
-from rt.buffer import DeviceUID
 from rt.lint.lint import lint
 from rt.lint.record import Record
 from rt.lint.request import LintRequest
+from rt.protocol.uid import DeviceUID
 
 KNOWN = catalog.load()
 

@@ -12,9 +12,9 @@ import tty
 from pathlib import Path
 
 from rt import catalog
+from rt.emulator.firmware import EmulatedDevice
 from rt.protocol import frames
 from rt.protocol.message import DevDisable, DevWrite, Message
-from rt.smartdevice.firmware import EmulatedDevice
 
 PARAMETER = "duty_cycle"
 PRIORITY = 20

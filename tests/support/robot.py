@@ -21,15 +21,17 @@ import trio
 import zmq
 
 from rt import catalog
-from rt.buffer import BufferStore, DeviceUID
-from rt.cli import table
-from rt.cli.device import LOCK_TIMEOUT
-from rt.instance import ENV_DIRECTORY, Instance
+from rt.buffer import BufferStore
+from rt.client.device import LOCK_TIMEOUT
+from rt.emulator.lines import EmulatedDevice, connect_emulated, serve_pty
+from rt.instance import Instance
+from rt.instance.stale_files import ENV_DIRECTORY
 from rt.protocol import control
 from rt.protocol.control import NEUTRAL, GamepadState
 from rt.protocol.message import DevDisable, DevWrite, Message
+from rt.protocol.uid import DeviceUID
 from rt.remote import Client, DatagramNode, SocketNode
-from rt.smartdevice.emulator import EmulatedDevice, connect_emulated, serve_pty
+from rt.terminal import table
 
 KNOWN = catalog.load()
 BINARY = os.environ.get("RT_BINARY")

@@ -14,11 +14,12 @@ from pathlib import Path
 import trio
 import zmq
 
-from rt.keys import Bundle, Keyring
+from rt.access.authenticator import curve_options
+from rt.access.bundle import Bundle
+from rt.access.keyring import Keyring
 from rt.protocol.control import NEUTRAL, GamepadState, encode_gamepads
 from rt.protocol.signed import Signer
 from rt.remote import DatagramNode, SocketNode, StationNode
-from rt.remote.gate import curve_options
 
 COPIES = 20
 RESTS = 10

@@ -13,8 +13,8 @@ from typing import Any
 import trio
 
 from rt.supervisor.child import Child
-from rt.supervisor.life import Kill, State
 from rt.supervisor.spec import ChildSpec, ChildStatus
+from rt.supervisor.state import Kill, State
 
 PRELUDE = """
 import os, signal, socket, subprocess, sys, time

@@ -10,9 +10,9 @@ from support.lines import Lines
 from support.robot import COMMAND, PATIENCE
 from support.supervised import assert_no_children, gone
 
-from rt.process import CommandProcess
 from rt.process.call import CallSettings
-from rt.supervisor.spec import LIFELINE
+from rt.process.command import CommandProcess
+from rt.process.lifeline import LIFELINE
 
 pytestmark = [pytest.mark.system, pytest.mark.every_case]
 

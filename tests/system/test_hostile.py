@@ -288,7 +288,8 @@ def take():
     "a seat of a command": """
 def take():
     import array, msgspec, socket
-    from rt.buffer import DeviceBuffer, LeaseTable
+    from rt.buffer.device import DeviceBuffer
+    from rt.buffer.lease import LeaseTable
     desk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     desk.connect(f"{os.environ['RT_INSTANCE_DIR']}/visitors.sock")
     desk.send(msgspec.msgpack.encode({"seated": True}))
@@ -307,7 +308,8 @@ def take():
 """,
     "the lease of the next mode": """
 def take():
-    from rt.buffer import DeviceBuffer, LeaseTable
+    from rt.buffer.device import DeviceBuffer
+    from rt.buffer.lease import LeaseTable
     table = next(each for each in gc.get_objects() if isinstance(each, LeaseTable))
     buffer = next(each for each in gc.get_objects() if isinstance(each, DeviceBuffer))
     print("taken")

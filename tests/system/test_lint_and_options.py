@@ -11,7 +11,7 @@ import pytest
 import trio
 from support.robot import Device, Robot, uid_of
 
-from rt.config import kept
+from rt.config import overrides
 from rt.protocol import control
 from rt.protocol.control import GamepadState, Stamp
 from rt.protocol.message import DevWrite
@@ -135,7 +135,7 @@ class TestOptions:
         assert await robot.call("get_option", "dev_poll_interval") == 0.04
         await robot.stop()
 
-        path = robot.folder / "state/rt" / robot.name / kept.FILE_NAME
+        path = robot.folder / "state/rt" / robot.name / overrides.FILE_NAME
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         shown = json.loads((await robot.command("config", "--json", "dev_poll_interval", "dev_name")).stdout)
         assert shown["dev_poll_interval"] == {"value": 0.05, "origin": "set_option"}
@@ -173,7 +173,7 @@ class TestOptions:
         assert await robot.call("set_option", {}) == {}
 
     async def test_a_broken_file_is_one_sentence_with_the_remedy(self, robot: Robot) -> None:
-        path = robot.folder / "state/rt" / robot.name / kept.FILE_NAME
+        path = robot.folder / "state/rt" / robot.name / overrides.FILE_NAME
         path.parent.mkdir(parents=True)
         path.write_text("{")
         done = await robot.command("run")

@@ -17,7 +17,7 @@ LOOK_INTERVAL = 0.02
 
 
 @pytest.fixture
-def away() -> Iterator[Elsewhere]:
+def remote() -> Iterator[Elsewhere]:
     with elsewhere() as machine:
         yield machine
 
@@ -46,41 +46,41 @@ async def counted(robot: Robot, verdict: str, count: int) -> dict[str, Any]:
             await trio.sleep(LOOK_INTERVAL)
 
 
-async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(robot: Robot, away: Elsewhere) -> None:
+async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(robot: Robot, remote: Elsewhere) -> None:
     motor = await opened(robot, "blue")
     await robot.call("teleop")
 
-    done = await away.call(robot, "mode")
+    done = await remote.call(robot, "mode")
     assert (done.returncode, done.stdout) == (1, "")
     assert "wants a key" in done.stderr
 
     done = await robot.command("keys", "new", "blue", "--keys-dir", "other", "--output", "other.rtkey")
     assert done.returncode == 0, done.stderr
-    done = await away.call(robot, "mode", key="other.rtkey")
+    done = await remote.call(robot, "mode", key="other.rtkey")
     assert (done.returncode, done.stdout) == (1, "")
     assert "is not the one that the key of 'blue' was made for" in done.stderr
 
     for what in ("listen", "plug"):
-        done = await away.run(robot, *away.station(robot, what))
+        done = await remote.run(robot, *remote.station(robot, what))
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
-    async with away.driving(robot, "1.0"):
+    async with remote.driving(robot, "1.0"):
         report = await counted(robot, "unsigned", 50)
     assert report["datagrams"]["obeyed"] == 0
-    async with away.driving(robot, "1.0", "other.rtkey"):
+    async with remote.driving(robot, "1.0", "other.rtkey"):
         report = await counted(robot, "unknown", 50)
     assert report["datagrams"]["obeyed"] == 0
     assert motor.emulated.values["duty_cycle"] == 0.0
     await robot.said("a control datagram was dropped")
 
 
-async def test_a_station_drives_with_its_key_until_it_is_revoked(robot: Robot, away: Elsewhere) -> None:
+async def test_a_station_drives_with_its_key_until_it_is_revoked(robot: Robot, remote: Elsewhere) -> None:
     motor = await opened(robot, "blue", "red")
     root = robot.root()
 
-    done = await away.call(robot, "teleop", key="blue.rtkey")
+    done = await remote.call(robot, "teleop", key="blue.rtkey")
     assert done.returncode == 0, done.stderr
-    async with away.driving(robot, "0.5", "blue.rtkey"):
+    async with remote.driving(robot, "0.5", "blue.rtkey"):
         since = await motor.written(duty_cycle=0.5)
         done = await robot.command("keys", "revoke", "blue")
         assert done.returncode == 0, done.stderr
@@ -88,54 +88,54 @@ async def test_a_station_drives_with_its_key_until_it_is_revoked(robot: Robot, a
         # It goes on sending, and is a silent one to the robot.
         since = await motor.written(duty_cycle=0.0, since=since)
         await counted(robot, "unknown", 20)
-    done = await away.call(robot, "mode", key="blue.rtkey")
+    done = await remote.call(robot, "mode", key="blue.rtkey")
     assert done.returncode == 1
     assert "does not know the key of 'blue', or it was revoked" in done.stderr
 
-    async with away.driving(robot, "0.25", "red.rtkey"):
+    async with remote.driving(robot, "0.25", "red.rtkey"):
         await motor.written(duty_cycle=0.25, since=since)
-    done = await away.call(robot, "idle", key="red.rtkey")
+    done = await remote.call(robot, "idle", key="red.rtkey")
     assert done.returncode == 0, done.stderr
     assert robot.root() == root
 
 
-async def test_a_second_station_commands_nothing_until_it_takes_control(robot: Robot, away: Elsewhere) -> None:
+async def test_a_second_station_commands_nothing_until_it_takes_control(robot: Robot, remote: Elsewhere) -> None:
     motor = await opened(robot, "blue", "red")
     await robot.call("teleop")
-    async with away.driving(robot, "0.5", "blue.rtkey"):
+    async with remote.driving(robot, "0.5", "blue.rtkey"):
         await motor.written(duty_cycle=0.5)
-        async with away.driving(robot, "-0.5", "red.rtkey"):
+        async with remote.driving(robot, "-0.5", "red.rtkey"):
             await robot.said("gamepad update refused", station="red", commander="blue")
             for method, arguments in (("teleop", ()), ("auto", ()), ("execute", ('[{"func": "teleop_main"}]',))):
-                done = await away.call(robot, method, *arguments, key="red.rtkey")
+                done = await remote.call(robot, method, *arguments, key="red.rtkey")
                 assert done.returncode == 1
                 assert (
                     "blue has control of the robot, not red; `rt call take_control` at that station, or " in done.stderr
                 )
-            done = await away.call(robot, "take_control", "blue", key="red.rtkey")
+            done = await remote.call(robot, "take_control", "blue", key="red.rtkey")
             assert "station red can take control for itself only" in done.stderr
-            done = await away.call(robot, "release_control", key="red.rtkey")
+            done = await remote.call(robot, "release_control", key="red.rtkey")
             assert "only the station in control can release it" in done.stderr
             assert await robot.call("mode") == "teleop"
 
             since = len(motor.messages)
-            done = await away.call(robot, "take_control", key="red.rtkey")
+            done = await remote.call(robot, "take_control", key="red.rtkey")
             assert done.returncode == 0, done.stderr
             await robot.said("control taken over", station="red", former="blue")
             await motor.written(duty_cycle=-0.5, since=since)
             assert (await robot.call("stations"))["commander"] == "red"
-            done = await away.call(robot, "teleop", key="blue.rtkey")
+            done = await remote.call(robot, "teleop", key="blue.rtkey")
             assert "red has control of the robot, not blue" in done.stderr
-            done = await away.call(robot, "idle", key="blue.rtkey")
+            done = await remote.call(robot, "idle", key="blue.rtkey")
             assert done.returncode == 0, done.stderr
             await motor.disabled(since)
             assert await robot.call("mode") == "idle"
 
 
-async def test_replayed_and_forged_gamepads_are_dropped_and_counted(robot: Robot, away: Elsewhere) -> None:
+async def test_replayed_and_forged_gamepads_are_dropped_and_counted(robot: Robot, remote: Elsewhere) -> None:
     motor = await opened(robot, "blue")
     await robot.call("teleop")
-    done = await away.run(robot, *away.station(robot, "attack", "blue.rtkey"))
+    done = await remote.run(robot, *remote.station(robot, "attack", "blue.rtkey"))
     assert done.returncode == 0, done.stderr
     for verdict in ("replayed", "forged", "unknown", "unsigned"):
         report = await counted(robot, verdict, station.COPIES)
@@ -143,18 +143,18 @@ async def test_replayed_and_forged_gamepads_are_dropped_and_counted(robot: Robot
     assert motor.emulated.values["duty_cycle"] == 0.0
 
 
-async def test_a_station_hears_the_log(robot: Robot, away: Elsewhere) -> None:
+async def test_a_station_hears_the_log(robot: Robot, remote: Elsewhere) -> None:
     await opened(robot, "blue")
-    async with away.driving(robot, "0.0", "blue.rtkey"), trio.open_nursery() as nursery:
+    async with remote.driving(robot, "0.0", "blue.rtkey"), trio.open_nursery() as nursery:
         nursery.start_soon(chatter, robot, enough := trio.Event())
-        done = await away.run(robot, *away.station(robot, "listen", "blue.rtkey"))
+        done = await remote.run(robot, *remote.station(robot, "listen", "blue.rtkey"))
         assert "event" in done.stdout, done.stderr
-        watching = robot.arguments("logs", "--robot", f"tcp://{away.here}:{robot.port_base}", "--key", "blue.rtkey")
-        done = await away.run(robot, "sh", "-c", f"{shlex.join(watching)} | head -n 1")
+        watching = robot.arguments("logs", "--robot", f"tcp://{remote.here}:{robot.port_base}", "--key", "blue.rtkey")
+        done = await remote.run(robot, "sh", "-c", f"{shlex.join(watching)} | head -n 1")
         assert done.stdout, done.stderr
         enough.set()
     await robot.command("keys", "new", "blue", "--keys-dir", "other", "--output", "other.rtkey")
-    done = await away.run(robot, *watching[:-1], "other.rtkey")
+    done = await remote.run(robot, *watching[:-1], "other.rtkey")
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
 

@@ -8,8 +8,8 @@ import pytest
 import trio
 from support.robot import Device, Robot
 
+from rt.emulator.lines import EmulatedDevice
 from rt.protocol.message import Message, SubReq, SubRes
-from rt.smartdevice.emulator import EmulatedDevice
 
 pytestmark = pytest.mark.system
 

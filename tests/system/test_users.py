@@ -14,14 +14,14 @@ from support.board import Board
 from support.robot import PATIENCE, Device, Robot
 from support.stranger import UID, require_another_user, run_stranger, start_stranger
 
+from rt.access.authenticator import curve_options
+from rt.access.bundle import Bundle
 from rt.errors import ConfigError, RemoteCallError
-from rt.keys import Bundle
 from rt.protocol import rpc
 from rt.protocol.control import GamepadState, encode_gamepads
 from rt.protocol.frames import encode
 from rt.protocol.message import SubRes
 from rt.remote import Client, SocketNode
-from rt.remote.gate import curve_options
 
 pytestmark = pytest.mark.system
 

@@ -1,0 +1,551 @@
+"""Owners of loopback peers: which user of this computer holds the other end of a connection, or sent a datagram.
+
+The kernel tells the owner of a socket (sock_diag(7), else the tables of /proc/net). Invariant: a peer is a stranger unless the
+kernel names its owner, and the owner is root or the user that this process runs as.
+
+Invariant: another user makes no look expensive and no second full of looks. One look asks for one socket; a list of sockets ends at
+the first one of another user; a table of /proc/net is read up to `TABLE_BYTES`; and all looks of a class share a `TimeBudget`.
+"""
+
+import contextlib
+import errno
+import ipaddress
+import math
+import os
+import re
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+import trio
+
+from rt import log
+from rt.access.time_budget import TimeBudget
+
+COMPLAINT_INTERVAL = 10.0
+"""Least time (s) between two log events about sources that cannot be looked up."""
+REFUSED_FOR = 1.0
+"""Seconds for which a source is a stranger's without another look, once it was found to be one."""
+STRANGE_SHARE = 0.01
+"""Processor time (s) in each second for looks at sources that have not been found to be trusted."""
+TRUSTED_SHARE = 0.1
+"""Processor time (s) in each second for looks at sources that were found to be trusted."""
+LIST_SHARE = 0.05
+"""Processor time (s) in each second for lists of a port's sockets. The kernel passes every UDP socket of the computer for each list."""
+STREAM_SHARE = 0.1
+"""Processor time (s) in each second for looks at TCP connections; about 5000 connections a second."""
+TABLE_BYTES = 1 << 20
+"""The most that is read of a table of /proc/net: about 7000 sockets, in about 10 ms."""
+NET = Path("/proc/net")
+"""Where the kernel's tables of sockets are, each a file."""
+MOST_PEERS = 256
+"""Sources that are remembered as trusted, and as strangers'; and sockets that are remembered as shared."""
+
+ANOTHER_USER = "it belongs to another user of this computer"
+SHARED = "its port can be shared with another user: do not set SO_REUSEADDR on the socket that sends"
+ENDED = "its user is unknown: it has ended, or belongs to another namespace"
+CROWDED = "too many connections at once"
+COSTLY = (
+    "other programs hold so many UDP sockets that its port cannot be looked up: send from a socket that is neither bound nor "
+    "connected, or with a key"
+)
+
+_UNREAD = -1
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+_MAPPED = bytes(10) + b"\xff\xff"
+_LOOPBACKS = ipaddress.IPv4Network("127.0.0.0/8")
+_WILDCARDS = (bytes(16), _MAPPED + bytes(4))
+_SOCK_DIAG = 4  # linux/netlink.h: NETLINK_SOCK_DIAG
+_BY_FAMILY = 20  # linux/sock_diag.h: SOCK_DIAG_BY_FAMILY
+_REQUEST, _DUMP = 0x001, 0x300  # linux/netlink.h
+_ERROR, _DONE = 2, 3
+_PORT_EQUALS = 1  # linux/inet_diag.h: INET_DIAG_REQ_BYTECODE, of S_GE and S_LE below
+_S_GE, _S_LE = 2, 3
+_HEADER = struct.Struct("=IHHII")
+_SOCKET = struct.Struct("=BBBB")
+_PORTS = struct.Struct(">HH")
+_ENDS = struct.Struct(">HH16s16s")
+_INTERFACE = struct.Struct("=I")
+_OWNER = struct.Struct("=II")
+_OWNER_AT = 16 + 4 + 48 + 12
+"""Offset of the uid and the inode in an answer: behind netlink's header, four bytes, the socket's id, and three words."""
+_ANY_COOKIE = struct.pack("=II", 0xFFFFFFFF, 0xFFFFFFFF)
+_BUFFER = 1 << 16
+_LOOPBACK = bytes(10) + b"\xff\xff" + bytes((127, 0, 0, 1))
+_LOOPBACK_INTERFACE = 1  # the index of lo in each network namespace
+
+
+class _CostlyError(Exception):
+    """A look would take more time than there is."""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """The other end of a connection.
+
+    Attributes:
+        host: Its address.
+        uid: The user of this computer that holds it, or None where the kernel does not tell.
+        trusted: Whether that is root or the user that this process runs as.
+    """
+
+    host: str
+    uid: int | None
+    trusted: bool
+
+    @property
+    def refusal(self) -> str:
+        """Why it is not trusted."""
+        return ENDED if self.uid is None else ANOTHER_USER
+
+    @property
+    def described(self) -> dict[str, object]:
+        """For the log."""
+        return {"peer": self.host} | ({} if self.uid is None else {"uid": self.uid})
+
+
+class UdpSocket(msgspec.Struct, frozen=True):
+    """A UDP socket of this computer, as the kernel lists it.
+
+    Attributes:
+        uid: Its user.
+        inode: Its number.
+        address: Its local address, of 16 bytes; IPv4 is mapped.
+        to_port: The port that it is connected to; 0 without a connection.
+        interface: The number of the interface that it is bound to; 0 for none, and where the kernel does not tell.
+    """
+
+    uid: int
+    inode: int
+    address: bytes
+    to_port: int = 0
+    interface: int = 0
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it has every local address."""
+        return self.address in _WILDCARDS
+
+    def may_be_source(self, address: bytes, to_port: int) -> bool:
+        """Whether a datagram from an address (16 bytes) to a port is one that this socket sends, by what it is bound to.
+
+        A socket may name another local address than its own as the source, but then it does not vouch for the datagram.
+        """
+        if self.is_wildcard:
+            return not self.interface and self.to_port in {0, to_port}
+        return self.address == address and self.to_port in {0, to_port}
+
+
+class PeerTable:
+    """Asks the kernel who owns sockets of this computer; a context manager. Its calls wait for nothing.
+
+    A look at a connection or at one UDP socket costs about 10 microseconds, whatever the number of sockets. A list of a port's UDP
+    sockets costs about 40 microseconds and 0.05 for each UDP socket of the computer.
+
+    Attributes:
+        budget: Processor time for looks at connections; callers look at none while it is spent.
+    """
+
+    def __init__(self) -> None:
+        self.budget = TimeBudget(STREAM_SHARE)
+        self._netlink: socket.socket | None = None
+        self._sequence = 0
+        self._is_working: bool | None = None
+        self._finds_datagrams: bool | None = None
+        self._unmapped = _unmapped_uid()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the descriptor; a later call opens another one."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
+
+    def trusts(self, uid: int | None) -> bool:
+        """Whether a user may do what the user that this process runs as may do."""
+        return uid is not None and uid != self._unmapped and uid in {0, os.geteuid()}
+
+    def peer_of(self, accepted: socket.socket | trio.socket.SocketType) -> Peer:
+        """The other end of a TCP connection that was accepted.
+
+        Raises:
+            OSError: The connection has ended.
+        """
+        local, remote = accepted.getsockname(), accepted.getpeername()
+        host = str(remote[0]).removeprefix("::ffff:")
+        uid = None
+        if ipaddress.ip_address(host).is_loopback:
+            with self.budget.spend():
+                uid = self._stream_owner(accepted.family, remote[0], remote[1], local[0], local[1])
+        return Peer(host, uid, self.trusts(uid))
+
+    def datagram_socket(self, source: bytes, port: int, to: bytes, to_port: int) -> UdpSocket | None:
+        """The UDP socket that receives what is sent back to the source of a datagram, or None if there is none.
+
+        That is the sender's own, unless the sender names another address than its socket's as the source.
+
+        Args:
+            source: Address of the source, of 16 bytes; IPv4 is mapped.
+            port: Port of the source.
+            to: Address that the datagram was sent to, as above.
+            to_port: Port that the datagram was sent to.
+
+        Raises:
+            OSError: The kernel does not tell.
+        """
+        # The kernel takes both ends of a UDP socket in the other order than those of a TCP socket.
+        ident = _ident(to[12:], to_port, source[12:], port, _LOOPBACK_INTERFACE)
+        body = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF) + ident
+        answer = self._ask(_REQUEST, body)
+        if _HEADER.unpack_from(answer)[1] == _ERROR:
+            if not self._works_for_datagrams():
+                raise OSError("the kernel does not look UDP sockets up")
+            return None
+        found = _udp_socket(answer, 0, len(answer))
+        if found is None or found[0] != port:
+            raise OSError("the kernel looks UDP sockets up in another form")
+        return found[1]
+
+    def datagram_sockets(self, port: int) -> list[UdpSocket]:
+        """The UDP sockets with a port, whatever their address is: each of them may send from that port.
+
+        A socket may name any local address as the source of a datagram, but no port other than its own. The list ends with the
+        first socket that is not trusted, of which there may be any number.
+        """
+        try:
+            sockets = self._dump(socket.AF_INET, port)
+            if all(map(self.vouches, sockets)):
+                sockets += self._dump(socket.AF_INET6, port)
+        except OSError:
+            sockets = []
+            for uid, inode, local, remote in _table("udp", port):
+                sockets.append(UdpSocket(uid, inode, local[:16], int.from_bytes(remote[16:], "big")))
+                if not self.vouches(sockets[-1]):
+                    break
+        return sockets
+
+    def vouches(self, each: UdpSocket) -> bool:
+        """Whether a trusted user's program holds a socket."""
+        return self.trusts(each.uid) and each.inode != 0
+
+    def can_be_shared(self, port: int) -> bool:
+        """Whether a user may bind a UDP port that is in use at another local address; True where that is not known."""
+        try:
+            with socket.socket(type=socket.SOCK_DGRAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                # Another address each time, so that no user can occupy it beforehand.
+                probe.bind((str(_LOOPBACKS[1 + secrets.randbelow(_LOOPBACKS.num_addresses - 2)]), port))
+        except OSError as error:
+            return error.errno not in {errno.EADDRINUSE, errno.EACCES}
+        return True
+
+    def _stream_owner(self, family: int, host: str, port: int, to_host: str, to_port: int) -> int | None:
+        source, target = socket.inet_pton(family, host), socket.inet_pton(family, to_host)
+        ident = _ident(source, port, target, to_port)
+        try:
+            return self._owner(family, ident)
+        except OSError:
+            wanted = (_address(source) + port.to_bytes(2, "big"), _address(target) + to_port.to_bytes(2, "big"))
+            found = (uid for uid, inode, *ends in _table("tcp", port) if inode and tuple(ends) == wanted)
+            return next((uid for uid in found if uid != _UNREAD), None)
+
+    def _owner(self, family: int, ident: bytes) -> int | None:
+        """The owner of a TCP socket of this computer.
+
+        Raises:
+            OSError: The kernel does not tell.
+        """
+        answer = self._ask(_REQUEST, struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident)
+        if _HEADER.unpack_from(answer)[1] == _ERROR:
+            # The error is the same where there is no such socket, and where the kernel was built without sock_diag for TCP.
+            if not self._works():
+                raise OSError("the kernel does not look TCP sockets up")
+            return None
+        if len(answer) < _OWNER_AT + _OWNER.size or answer[20:24] != ident[:4]:
+            return None
+        uid, inode = _OWNER.unpack_from(answer, _OWNER_AT)
+        # A socket that its program has closed belongs to no user any more, and counts as root's in the kernel's tables.
+        return uid if inode else None
+
+    def _works(self) -> bool:
+        """Whether the kernel finds a connection that is there."""
+        if self._is_working is None:
+            self._is_working = True  # of the connection below an error says no more
+            with (
+                socket.create_server(("127.0.0.1", 0)) as server,
+                socket.create_connection(server.getsockname()) as end,
+            ):
+                (host, port), (to_host, to_port) = end.getsockname(), server.getsockname()
+                ident = _ident(socket.inet_aton(host), port, socket.inet_aton(to_host), to_port)
+                try:
+                    self._is_working = self._owner(socket.AF_INET, ident) is not None
+                except OSError:
+                    self._is_working = False
+        return self._is_working
+
+    def _dump(self, family: int, port: int) -> list[UdpSocket]:
+        code = struct.pack("=BBHBBHBBHBBH", _S_GE, 8, 20, 0, 0, port, _S_LE, 8, 12, 0, 0, port)
+        attribute = struct.pack("=HH", 4 + len(code), _PORT_EQUALS) + code
+        body = struct.pack("=BBBBI", family, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF) + bytes(48) + attribute
+        answer = self._ask(_REQUEST | _DUMP, body)
+        sockets: list[UdpSocket] = []
+        while True:
+            offset = 0
+            while offset + _HEADER.size <= len(answer):
+                length, kind, _, _, _ = _HEADER.unpack_from(answer, offset)
+                if kind == _DONE:
+                    return sockets
+                if kind == _ERROR or length < _HEADER.size:
+                    raise OSError("the kernel does not list UDP sockets")
+                found = _udp_socket(answer, offset, length)
+                if found is None:
+                    raise OSError("the kernel lists UDP sockets in another form")
+                if found[0] == port:
+                    sockets.append(found[1])
+                    if not self.vouches(found[1]):
+                        self.close()  # the kernel does not generate the rest of the list
+                        return sockets
+                offset += (length + 3) & ~3
+            answer = self._receive()
+
+    def _works_for_datagrams(self) -> bool:
+        """Whether the kernel finds a UDP socket that is there; it answers alike without sock_diag for UDP and without the socket."""
+        if self._finds_datagrams is None:
+            self._finds_datagrams = True  # for the call below
+            with socket.socket(type=socket.SOCK_DGRAM) as probe:
+                probe.bind(("127.0.0.1", 0))
+                try:
+                    found = self.datagram_socket(_LOOPBACK, probe.getsockname()[1], _LOOPBACK, 0)
+                    self._finds_datagrams = found is not None and found.inode == os.fstat(probe.fileno()).st_ino
+                except OSError:
+                    self._finds_datagrams = False
+        return self._finds_datagrams
+
+    def _ask(self, flags: int, body: bytes) -> bytes:
+        if self._netlink is None:
+            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+            self._netlink = socket.socket(socket.AF_NETLINK, kind, _SOCK_DIAG)
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        header = _HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, flags, self._sequence, 0)
+        self._netlink.sendto(header + body, (0, 0))
+        return self._receive()
+
+    def _receive(self) -> bytes:
+        """The answer to the last question: the kernel writes it while the question is sent."""
+        assert self._netlink is not None
+        while True:
+            answer, (sender, _) = self._netlink.recvfrom(_BUFFER)
+            if sender == 0 and len(answer) >= _HEADER.size and _HEADER.unpack_from(answer)[3] == self._sequence:
+                return answer
+
+
+class DatagramPeers:
+    """Decides for each datagram from the loopback interface whether its sender is root or the robot's user.
+
+    A datagram is looked up after it was read, and its socket may be closed by then. So a datagram counts only if a socket that
+    can have sent it is there: one with the source's address, or with every address and a port that no user can share. Sockets of
+    other users with the port, at any address, refuse it; the socket that received it never counts.
+
+    The kernel is asked first for the one socket that receives at the source. It decides alone if it is another user's, or has a
+    port that no other user can share. The sockets of the port are listed only where it is trusted and does not decide.
+
+    A datagram of a trusted source is looked up each time, so that a port that changes hands gives nothing away. What a stranger
+    sends takes a bounded share of the processor, whatever sockets the stranger holds.
+
+    Args:
+        table: Where sockets are looked up.
+        timer: Gives the processor time of this thread (s).
+    """
+
+    def __init__(self, table: PeerTable | None = None, *, timer: Callable[[], float] = time.thread_time) -> None:
+        self._table = table or PeerTable()
+        self._trusted: dict[bytes, None] = {}
+        self._refused: dict[bytes, float] = {}
+        self._foreign: dict[int, float] = {}
+        self._shared: dict[int, None] = {}
+        self._users: set[int] = set()
+        self._strange_time = TimeBudget(STRANGE_SHARE, timer=timer)
+        self._trusted_time = TimeBudget(TRUSTED_SHARE, timer=timer)
+        self._list_time = TimeBudget(LIST_SHARE, timer=timer)
+        self._costly_at = -math.inf
+        self._log = log.get_logger()
+
+    def close(self) -> None:
+        """Free the descriptor."""
+        self._table.close()
+
+    def admits(self, peer: bytes, receiver: UdpSocket | None = None) -> bool:
+        """Whether a datagram from a peer, `host:port`, may be obeyed without a signature.
+
+        Args:
+            peer: Its source.
+            receiver: The socket that received it; its `to_port` is the port that it is bound to.
+        """
+        host, _, text = peer.decode().rpartition(":")
+        if not host.startswith("127."):
+            return False
+        now, port = trio.current_time(), int(text)
+        if max(self._refused.get(peer, -math.inf), self._foreign.get(port, -math.inf)) > now:
+            return False
+        budget = self._trusted_time if peer in self._trusted else self._strange_time
+        if budget.is_spent:
+            return False
+        with budget.spend():
+            try:
+                uid = self._sender(peer, mapped(host), port, receiver)
+            except _CostlyError:
+                self._tell_costly(peer)
+                return False
+        self._refused.pop(peer, None)
+        if uid is not None:
+            if peer not in self._trusted:
+                _remember(self._trusted, peer, None)
+            if uid not in self._users:
+                self._users.add(uid)
+                self._log.info("unsigned control datagrams accepted from a local user", uid=uid, peer=peer.decode())
+            return True
+        self._trusted.pop(peer, None)
+        _remember(self._refused, peer, now + REFUSED_FOR)
+        return False
+
+    def _sender(self, peer: bytes, source: bytes, port: int, receiver: UdpSocket | None) -> int | None:
+        """The trusted user whose socket has sent a datagram; None if there is no such socket, or another user may have sent it.
+
+        Raises:
+            _CostlyError: The sockets of the port would have to be listed, and the time for lists is spent.
+        """
+        to_port = receiver.to_port if receiver else 0
+        with contextlib.suppress(OSError):
+            to = receiver.address if receiver and receiver.address and not receiver.is_wildcard else _LOOPBACK
+            found = self._table.datagram_socket(source, port, to, to_port)
+            if found is None:
+                return None
+            if not self._table.vouches(found):
+                self._note_foreign(port)
+                return None
+            if (
+                found.is_wildcard
+                and (receiver is None or found.inode != receiver.inode)
+                and found.may_be_source(source, to_port)
+                and not self._is_shared(found, port, peer)
+            ):
+                return found.uid
+        if self._list_time.is_spent:
+            raise _CostlyError
+        with self._list_time.spend():
+            sockets = self._table.datagram_sockets(port)
+        if not all(map(self._table.vouches, sockets)):
+            self._note_foreign(port)
+            return None
+        for each in sockets:
+            if receiver is not None and each.inode == receiver.inode:
+                continue
+            if each.may_be_source(source, to_port) and not (each.is_wildcard and self._is_shared(each, port, peer)):
+                return each.uid
+        return None
+
+    def _note_foreign(self, port: int) -> None:
+        """Refuse a port of which another user has a socket, from any address, without another look for a while."""
+        _remember(self._foreign, port, trio.current_time() + REFUSED_FOR)
+
+    def _tell_costly(self, peer: bytes) -> None:
+        now = trio.current_time()
+        if now - self._costly_at >= COMPLAINT_INTERVAL:
+            self._costly_at = now
+            self._log.warning("a control datagram was refused", reason=COSTLY, peer=peer.decode())
+
+    def _is_shared(self, sender: UdpSocket, port: int, peer: bytes) -> bool:
+        """Whether another user may have had the port of a socket too; a socket that was shared once stays so."""
+        if sender.inode in self._shared:
+            return True
+        if not self._table.can_be_shared(port):
+            return False
+        _remember(self._shared, sender.inode, None)
+        self._log.warning("a control datagram was refused", reason=SHARED, peer=peer.decode(), uid=sender.uid)
+        return True
+
+
+def _remember(peers: dict[K, T], peer: K, value: T) -> None:
+    if len(peers) >= MOST_PEERS:
+        del peers[next(iter(peers))]
+    peers[peer] = value
+
+
+def _unmapped_uid() -> int | None:
+    """The number that stands for every user that this process's user namespace does not know; None where it knows all."""
+    try:
+        if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
+            return None
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return 65534
+
+
+def _ident(source: bytes, port: int, target: bytes, to_port: int, interface: int = 0) -> bytes:
+    ends = _PORTS.pack(port, to_port) + source.ljust(16, b"\0") + target.ljust(16, b"\0")
+    return ends + struct.pack("=I", interface) + _ANY_COOKIE
+
+
+def _udp_socket(answer: bytes, offset: int, length: int) -> tuple[int, UdpSocket] | None:
+    """The port and the UDP socket of a message of sock_diag; None if the message has another form."""
+    if length < _OWNER_AT + _OWNER.size or offset + length > len(answer):
+        return None
+    family = answer[offset + _HEADER.size]
+    ident = offset + _HEADER.size + _SOCKET.size
+    port, to_port, source, _ = _ENDS.unpack_from(answer, ident)
+    (interface,) = _INTERFACE.unpack_from(answer, ident + _ENDS.size)
+    uid, inode = _OWNER.unpack_from(answer, offset + _OWNER_AT)
+    return port, UdpSocket(uid, inode, _MAPPED + source[:4] if family == socket.AF_INET else source, to_port, interface)
+
+
+def mapped(host: str) -> bytes:
+    """An IPv4 address as 16 bytes."""
+    return _MAPPED + socket.inet_aton(host)
+
+
+def _address(packed: bytes) -> bytes:
+    return packed if len(packed) == 16 else _MAPPED + packed
+
+
+def _table(protocol: str, port: int) -> Iterator[tuple[int, int, bytes, bytes]]:
+    """The uid, the inode and both ends of the open sockets with a local port, as /proc/net lists them.
+
+    Nothing comes where that cannot be read. Each table is read up to `TABLE_BYTES`; a longer one ends with a socket of the user `_UNREAD`,
+    whom no process trusts.
+    """
+    for name in (protocol, f"{protocol}6"):
+        try:
+            with (NET / name).open("rb") as file:
+                table = file.read(TABLE_BYTES)
+                is_cut = bool(file.read(1))
+        except OSError:
+            continue
+        # The last line of a table that is cut has no end.
+        for line in re.finditer(rb"^ *\d+: [0-9A-F]+:%04X .*\n" % port, table, re.MULTILINE):
+            _, local, remote, _, _, _, _, uid, _, inode, *_ = line[0].decode("ascii").split()
+            yield int(uid), int(inode), _end(local), _end(remote)
+        if is_cut:
+            yield _UNREAD, 0, bytes(18), bytes(18)
+
+
+def _end(text: str) -> bytes:
+    """An address and a port of /proc/net, which writes each 32 bits of an address in the order of the processor."""
+    host, _, port = text.partition(":")
+    words = [bytes.fromhex(host[at : at + 8]) for at in range(0, len(host), 8)]
+    packed = b"".join(int.from_bytes(word, "big").to_bytes(4, "little") for word in words)
+    return _address(packed) + bytes.fromhex(port)

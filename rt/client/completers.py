@@ -1,0 +1,154 @@
+"""What the Tab key offers where a verb takes a name: of methods, devices, parameters, robots, options.
+
+The rule of this module: an answer comes soon or not at all, and never as a message. What only the robot knows, it is asked;
+without a robot there is none.
+"""
+
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from rt import config
+from rt.errors import RuntimeBaseException
+
+if TYPE_CHECKING:
+    from rt.client.connection import Link
+
+PATIENCE = 1.0
+"""How long the robot may take to say its names (s)."""
+
+Items = list[CompletionItem[Any]]
+Candidates = Callable[[click.Context, click.Parameter, str], Items]
+
+
+def methods(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """The methods of the running robot, and with their service where several have one of that name."""
+
+    async def ask(robot: "Link") -> dict[str, str]:
+        found: dict[str, str] = {}
+        for service, entries in (await robot.describe()).items():
+            short = service.removesuffix("-service")
+            for name, info in entries.items():
+                text = info["doc"].strip().partition("\n")[0]
+                found.setdefault(name, text)
+                found[f"{short}.{name}"] = text
+        return {name: text for name, text in found.items() if "." in incomplete or "." not in name}
+
+    return _items(_ask(context, ask), incomplete)
+
+
+def devices(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """The Smart Devices that are connected, by the names that the team gave them or else by their UIDs."""
+
+    async def ask(robot: "Link") -> dict[str, str]:
+        call = robot.client.issue_call
+        names = {uid: name for name, uid in (await call("get_option", "dev_name", address="broker-service")).items()}
+        uids = await call("list_uids", address="device-service")
+        return {str(names.get(uid, uid)): str(uid) if uid in names else "" for uid in uids}
+
+    return _items(_ask(context, ask), incomplete)
+
+
+def readable(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """The parameters that can be read of the device that was named before, but for those that were named too."""
+    named = context.params.get(parameter.name or "") or ()
+    found = _ask(context, lambda robot: _params(robot, context, "{}", "readable"))
+    return [item for item in _items(found, incomplete) if item.value not in named]
+
+
+def writeable(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """The parameters that can be written of the device that was named before, as ``NAME=``."""
+    return _items(_ask(context, lambda robot: _params(robot, context, "{}=", "writeable")), incomplete)
+
+
+async def _params(robot: "Link", context: click.Context, form: str, kind: str) -> dict[str, str]:
+    from rt.catalog.names import resolve_uid
+    from rt.client.device import adopt
+
+    await adopt(robot)
+    peripheral = robot.app.catalog.of_uid(resolve_uid(context.params["uid"], robot.app.names))
+    return {form.format(param.name): "" for param in peripheral.params if getattr(param, kind)}
+
+
+def instances(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """The robots that run on this machine."""
+    from rt.instance import running
+
+    return _items(dict.fromkeys(running(), ""), incomplete)
+
+
+def kinds(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """The types of the catalog, and the names that ./rt.toml gives."""
+    with contextlib.suppress(RuntimeBaseException):
+        from rt.client.offline import offline_devices
+
+        known, names = offline_devices(config.load().config)
+        return _items(
+            dict.fromkeys([*names, *(name for name, each in known.items() if each.device_id is not None)], ""),
+            incomplete,
+        )
+    return []
+
+
+def options(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """The options of rt.toml."""
+    return _items({option.name: option.meaning for option in config.OPTIONS.values()}, incomplete)
+
+
+def choices(option: config.Option) -> "Candidates | None":
+    """What an option's flag may be given, if that is known before it is."""
+    if option.name == "instance":
+        return instances
+    if not option.choices:
+        return None
+    return lambda _context, _parameter, incomplete: _items(dict.fromkeys(option.choices, ""), incomplete)
+
+
+def values(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """What the option that was named before may be set to, if there is a choice."""
+    option = config.OPTIONS.get(context.params.get("name") or "")
+    words = ("true", "false") if option and option.kind == "switch" else option.choices if option else ()
+    return _items(dict.fromkeys(words, ""), incomplete)
+
+
+def checks(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+    """The checks of the doctor."""
+    from rt import doctor
+
+    return _items({each.id: each.meaning for each in doctor.checks().values()}, incomplete)
+
+
+def _items(found: dict[str, str], incomplete: str) -> Items:
+    return [CompletionItem(name, help=text or None) for name, text in found.items() if name.startswith(incomplete)]
+
+
+def _ask(context: click.Context, function: Callable[["Link"], Awaitable[dict[str, str]]]) -> dict[str, str]:
+    """What the robot says, or nothing: if there is none, or if it takes its time."""
+    from rt.instance import Instance
+
+    with contextlib.suppress(Exception):
+        given: Iterable[Any] = (context.params.get("instance"), context.find_root().params.get("instance"))
+        name = next(filter(None, given), os.environ.get("RT_INSTANCE") or "default")
+        if Instance.locate(name).holder() is None:
+            return {}
+        import trio
+
+        from rt import log
+        from rt.client.connection import connect
+
+        log.configure(level="critical", fmt="pretty")
+        loaded = config.load(flags={"instance": name}, env={}, cwd=Path(os.devnull))
+
+        async def main() -> dict[str, str]:
+            with trio.move_on_after(PATIENCE):
+                async with connect(loaded.config) as robot:
+                    return await function(robot)
+            return {}
+
+        return trio.run(main)
+    return {}

@@ -1,0 +1,158 @@
+"""How a verb reaches the running robot: a client over the router's ipc socket, named apart from all others."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from enum import Enum, auto
+from typing import Any
+
+import trio
+import zmq
+
+from rt import log
+from rt.access.probe import probe
+from rt.app import Application
+from rt.buffer import session
+from rt.client.target import RemoteTarget
+from rt.config import Config
+from rt.errors import RemoteCallError
+from rt.instance import Instance
+from rt.remote import Client, SocketNode
+
+SERVICES = ("broker-service", "device-service", "executor-service")
+DESCRIBE_TIMEOUT = 2.0
+_LOOK_INTERVAL = 0.05
+_LOOK_TIMEOUT = 1.0
+
+
+class Part(Enum):
+    """What a verb needs of the robot."""
+
+    CALLER = auto()
+    """Calls."""
+    READER = auto()
+    """Calls, and the values of buffers."""
+    VISITOR = auto()
+    """All that, and a seat, which writing and waiting for changes need."""
+
+
+class Link:
+    """A verb's way to the robot.
+
+    Attributes:
+        client: Makes calls.
+        app: Makes buffers; closed with the link.
+        instance: The robot; of one on another machine, what it would be here.
+    """
+
+    def __init__(
+        self, app: Application, client: Client, instance: Instance, is_there: Callable[[], Awaitable[bool]]
+    ) -> None:
+        self.app = app
+        self.client = client
+        self.instance = instance
+        self._is_there = is_there
+
+    async def ended(self, within: float) -> bool:
+        """Wait for the end of the robot, ``within`` s at most; whether it has come."""
+        with trio.move_on_after(within):
+            while await self._is_there():  # noqa: ASYNC110 - the end of another process rings no bell
+                await trio.sleep(_LOOK_INTERVAL)
+        return not await self._is_there()
+
+    async def describe(self) -> dict[str, dict[str, Any]]:
+        """The methods of each service that answers."""
+        found: dict[str, dict[str, Any]] = {}
+
+        async def ask(service: str) -> None:
+            with contextlib.suppress(RemoteCallError):
+                found[service] = await self.client.issue_call("describe", address=service, timeout=DESCRIBE_TIMEOUT)
+
+        async with trio.open_nursery() as nursery:
+            for service in SERVICES:
+                nursery.start_soon(ask, service)
+        return {service: found[service] for service in SERVICES if service in found}
+
+
+@contextlib.asynccontextmanager
+async def connect(config: Config, *, part: Part = Part.CALLER) -> AsyncIterator[Link]:
+    """Connect to the robot of an instance.
+
+    Args:
+        config: The options; says which instance.
+        part: What of the robot is needed.
+
+    Raises:
+        InstanceAbsentError: No robot runs as that instance.
+        DeviceBufferError: There is no free seat.
+    """
+    instance = Instance.locate(config.instance)
+    instance.require()
+    resolved = config.resolved(instance.directory)
+    async with contextlib.AsyncExitStack() as stack:
+        prefix, write_event, wakeups = "", None, None
+        if part is Part.READER:
+            prefix = await stack.enter_async_context(session.read(instance.directory))
+        elif part is Part.VISITOR:
+            visit = await stack.enter_async_context(session.visit(instance.directory))
+            prefix, write_event, wakeups = visit.prefix, visit.write_event, visit.wakeups
+        app = Application(_name(), resolved, shm_prefix=prefix, write_event=write_event, wakeups=wakeups, signals=False)
+        await stack.enter_async_context(app)
+
+        async def is_there() -> bool:
+            await trio.lowlevel.checkpoint()
+            return instance.holder() is not None
+
+        yield Link(app, await app.make_client(), instance, is_there)
+
+
+@contextlib.asynccontextmanager
+async def connect_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[Link]:
+    """Connect to a robot on another machine.
+
+    Raises:
+        RemoteCallError: It is not there, or does not let us in; says why at once.
+        ConfigError: The address is none.
+    """
+    await probe(remote.address, remote.bundle)
+    async with Application(_name(), config) as app:
+
+        async def is_there() -> bool:
+            try:
+                await probe(remote.address, remote.bundle, timeout=_LOOK_TIMEOUT)
+            except RemoteCallError:
+                return False
+            return True
+
+        node = SocketNode(
+            zmq.DEALER,
+            f"{app.name}-client",
+            connections=[remote.address],
+            options={**config.client_option, **remote.options()},
+        )
+        yield Link(app, await app.make_client(node), Instance.locate(config.instance), is_there)
+
+
+def _name() -> str:
+    return f"cli-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+def run(
+    config: Config, function: Callable[[Link], Any], *, part: Part = Part.CALLER, remote: RemoteTarget | None = None
+) -> Any:
+    """Run an async function with a link to the robot and return its result.
+
+    Args:
+        config: The options; says which instance.
+        function: What to run.
+        part: See `connect`.
+        remote: The robot of another machine instead of one of this.
+    """
+    log.configure(level="error", fmt="pretty")
+
+    async def main() -> Any:
+        async with connect_remote(config, remote) if remote else connect(config, part=part) as link:
+            return await function(link)
+
+    return trio.run(main)

@@ -1,0 +1,1 @@
+"""The emulated robot of `rt demo`: its driver and its program."""

@@ -1,0 +1,150 @@
+"""The driver's station of `rt demo`: it moves the sticks, counts what comes back, and shows the robot on the screen."""
+
+import itertools
+import math
+import secrets
+from typing import Any
+
+import trio
+
+from rt.config import Config
+from rt.protocol.control import DeviceUpdate, Stamp
+from rt.remote import Handler, route
+from rt.root import lifecycle
+from rt.terminal import table
+
+STICK_INTERVAL = 0.02
+"""Time between two gamepad datagrams (s)."""
+REFRESH_INTERVAL = 0.1
+"""Time between two looks at the devices (s)."""
+CONNECT_TIMEOUT = 5.0
+"""How long is waited for all emulated devices before the drive begins without them (s)."""
+
+
+class Tally(Handler):
+    """Counts what the demo sees; receives device updates as a driver's station does.
+
+    Args:
+        devices: How many devices a whole update has.
+    """
+
+    def __init__(self, devices: int) -> None:
+        self._devices = devices
+        self.updates = 0
+        self.calls = 0
+        self.gamepads = 0
+        self.restarts = 0
+        self.seconds = 0.0
+        self.ready = False
+        self.moved = False
+        self.complete = trio.Event()
+
+    @route(inline=True)
+    def update(self, update: DeviceUpdate) -> None:
+        """Take in one update."""
+        self.updates += 1
+        if len(update) >= self._devices:
+            self.complete.set()
+        self.moved = self.moved or any(values.get("duty_cycle") for values in update.values())
+
+    def summary(self) -> str:
+        """What was seen, in one line."""
+        return (
+            f"{_plural(self.updates, 'update')} seen, {_plural(self.gamepads, 'gamepad datagram')} sent, "
+            f"{_plural(self.calls, 'call')} made, {_plural(self.restarts, 'restart')}"
+        )
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+class Driver:
+    """The driver's station of the demo: moves the sticks, and shows the robot on the screen."""
+
+    def __init__(self, console: Any, tally: Tally, config: Config, seconds: float | None) -> None:
+        self._console = console
+        self._tally = tally
+        self._names = {int(uid): name for name, uid in config.dev_name.items()}
+        self._seconds = math.inf if seconds is None else seconds
+        self._sticks = (0.0, 0.0)
+        self._begun = math.inf
+
+    async def drive(self, running: lifecycle.Robot) -> None:
+        """Let the robot drive in teleop for the time that was asked for, then let it be idle."""
+        self._tally.ready = True
+        app = running.app
+        client = await app.make_client()
+        await app.make_update_service(self._tally)
+        store = app.make_buffer_manager()
+        with trio.move_on_after(CONNECT_TIMEOUT):
+            await self._tally.complete.wait()
+        # As long as the robot: a driver who lets go before it is idle is told of in the log.
+        await app.nursery.start(self._move_sticks, app)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._show, store, running)
+            await self._call(client, "teleop")
+            # The sticks rest until then: a stick that is deflected when teleop begins moves nothing.
+            start = self._begun = trio.current_time()
+            try:
+                await trio.sleep(self._seconds)
+            finally:
+                self._tally.seconds = trio.current_time() - start
+                self._tally.restarts = sum(status.restarts for status in running.supervisor.status())
+            nursery.cancel_scope.cancel()
+        await self._call(client, "idle")
+
+    async def _call(self, client: Any, method: str) -> None:
+        await client.issue_call(method, address="executor-service", timeout=15.0)
+        self._tally.calls += 1
+
+    async def _move_sticks(self, app: Any, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Send gamepads until cancelled; started when the robot has one whose sticks are at rest."""
+        control = await app.make_control_client()
+        station = secrets.token_hex(8)
+        for number in itertools.count():
+            now = trio.current_time()
+            phase = max(0.0, now - self._begun)
+            sticks = {
+                "lx": 0.4 * math.sin(phase),
+                "ly": 0.8 * math.sin(0.7 * phase),
+                "rx": 0.0,
+                "ry": 0.0,
+                "btn": 0,
+            }
+            self._sticks = (sticks["lx"], sticks["ly"])
+            stamp = Stamp(station, number, now)
+            await control.issue_call("update_gamepads", {"0": sticks}, stamp, notification=True)
+            self._tally.gamepads += 1
+            if number == 0:
+                task_status.started()
+            await trio.sleep(STICK_INTERVAL)
+
+    async def _show(self, store: Any, running: lifecycle.Robot) -> None:
+        from rich.live import Live
+
+        def draw() -> Any:
+            turn, forward = self._sticks
+            title = (
+                f"rt demo: teleop, {self._tally.updates} updates seen; Ctrl-C ends it\n"
+                f"gamepad: forward {forward:+.2f}  turn {turn:+.2f}"
+            )
+            return table.device_table(table.device_rows(store, self._names), title, width=self._console.width)
+
+        def is_whole() -> bool:
+            return all(status.ready or status.on_demand for status in running.supervisor.status())
+
+        last = draw()
+        if not self._console.is_terminal:
+            try:
+                while True:
+                    await trio.sleep(REFRESH_INTERVAL)
+                    last = draw() if is_whole() else last
+            finally:
+                self._console.print(last)
+        with Live(last, console=self._console, auto_refresh=False) as screen:
+            while True:
+                await trio.sleep(REFRESH_INTERVAL)
+                # The last table stays as it was while the robot drove: not that of a robot which is being stopped.
+                if is_whole():
+                    screen.update(draw(), refresh=True)

@@ -1,0 +1,1 @@
+"""Emulated Smart Devices: firmware, simulated sensors, fault injection, and the lines that they are on."""

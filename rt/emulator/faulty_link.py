@@ -1,0 +1,147 @@
+"""A link on which things go wrong, as `rt.emulator.faults` decides: the I/O of it, and no decision.
+
+It stands on the device's side of a line. Frames that the device says and hears are lost, spoilt and late; the line ends when its
+time has come; and a frozen device neither says nor hears anything.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from rt.emulator.faults import Faults
+from rt.link.link import LinkGoneError
+from rt.protocol.frames import DELIMITER, MAX_FRAME
+
+_MOST_LATE: Final = 1024
+"""How many frames may be under way at the same time; a device that says more has to wait."""
+
+
+class Line(Protocol):
+    """What a device needs of a `rt.link.link.Link`; its methods do as they do there."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+
+    async def receive(self) -> bytes:
+        """Return what has arrived."""
+
+    async def send(self, data: bytes, /) -> None:
+        """Send whole frames."""
+
+    def send_nowait(self, data: bytes, /) -> bool:
+        """Send whole frames if the line takes them at this moment."""
+
+    async def aclose(self) -> None:
+        """Close it."""
+
+
+class FaultyLink:
+    """A line over another one, with faults. `run` has to run beside whoever uses it.
+
+    Args:
+        link: The sound line, owned by this one from here on.
+        faults: What goes wrong.
+        reset: Makes the coming end of the line a reset; None if there is no such thing on this line.
+    """
+
+    def __init__(self, link: Line, faults: Faults, reset: Callable[[], object] | None = None) -> None:
+        self._link = link
+        self._faults = faults
+        self._reset = reset
+        self._said: deque[tuple[float, bytes]] = deque()
+        self._heard: deque[tuple[float, bytes]] = deque()
+        self._tail = b""
+        self._news = trio.Event()
+        self._room = trio.Event()
+
+    @property
+    def name(self) -> str:
+        """See `Link.name`."""
+        return self._link.name
+
+    async def run(self) -> None:
+        """Send what is late when it is due, and end the line when its time has come; returns when the line has ended."""
+        end = trio.current_time() + self._faults.lifetime()
+        while (now := trio.current_time()) < end:
+            if self._said and self._said[0][0] <= now:
+                _, frame = self._said.popleft()
+                self._room.set()
+                if self._faults.frozen_until(now) <= now:
+                    try:
+                        with trio.move_on_at(end):
+                            await self._link.send(frame)
+                    except (LinkGoneError, trio.ClosedResourceError):
+                        return
+                continue
+            self._news = trio.Event()
+            with trio.move_on_at(min(end, self._said[0][0]) if self._said else end):
+                await self._news.wait()
+        if self._reset is not None and self._faults.is_reset():
+            self._reset()
+        await self._link.aclose()
+
+    async def receive(self) -> bytes:
+        """See `Link.receive`; whole frames, or what is left of them."""
+        while True:
+            now = trio.current_time()
+            due = b""
+            while self._heard and self._heard[0][0] <= now:
+                due += self._heard.popleft()[1]
+            if due and self._faults.frozen_until(now) <= now:
+                return due
+            with trio.move_on_at(self._heard[0][0] if self._heard else float("inf")):
+                if len(self._heard) >= _MOST_LATE:
+                    await trio.sleep_forever()
+                await self._hear()
+
+    async def send(self, data: bytes, /) -> None:
+        """See `Link.send`. Returns when the frames are under way; an end of the line is told by `receive`."""
+        now = trio.current_time()
+        if self._faults.frozen_until(now) > now:
+            await trio.lowlevel.checkpoint()
+            return
+        for frame in _frames(data):
+            self._put(self._said, frame, now)
+        self._news.set()
+        while len(self._said) >= _MOST_LATE:
+            self._room = trio.Event()
+            await self._room.wait()
+        await trio.lowlevel.checkpoint()
+
+    def send_nowait(self, _data: bytes, /) -> bool:
+        """See `Link.send_nowait`; never does."""
+        return False
+
+    async def aclose(self) -> None:
+        """See `Link.aclose`."""
+        await self._link.aclose()
+
+    async def _hear(self) -> None:
+        try:
+            data = await self._link.receive()
+        except LinkGoneError:
+            # A frozen device does not notice it either.
+            await trio.sleep_until(self._faults.frozen_until(trio.current_time()))
+            raise
+        now = trio.current_time()
+        if self._faults.frozen_until(now) > now:
+            self._tail = b""
+            self._heard.clear()
+            return
+        whole, delimiter, tail = (self._tail + data).rpartition(DELIMITER)
+        self._tail = tail[-2 * MAX_FRAME :]
+        for frame in _frames(whole + delimiter):
+            self._put(self._heard, frame, now)
+
+    def _put(self, queue: deque[tuple[float, bytes]], frame: bytes, now: float) -> None:
+        frame = self._faults.pass_on(frame)
+        if frame:
+            queue.append((max(now + self._faults.lateness(), queue[-1][0] if queue else now), frame))
+
+
+def _frames(data: bytes) -> list[bytes]:
+    """The frames of some bytes, each with its delimiter; empty ones are nothing."""
+    return [frame + DELIMITER for frame in data.split(DELIMITER) if frame]

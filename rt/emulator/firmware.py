@@ -1,0 +1,193 @@
+"""An emulated Smart Device that behaves as firmware does.
+
+Pure: messages and the time in, messages out. `rt.emulator.lines` puts it on a link.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from rt.catalog import Parameter, Peripheral
+from rt.emulator.payload import Packer, checked, initial
+from rt.emulator.simulation import SimState, WaveSimulation, motions_for
+from rt.errors import RemoteProtocolError
+from rt.protocol.message import (
+    DevData,
+    DevDisable,
+    DevRead,
+    DevWrite,
+    Error,
+    ErrorCode,
+    HbReq,
+    HbRes,
+    Message,
+    Ping,
+    SubReq,
+    SubRes,
+)
+
+SHORTEST_INTERVAL: Final = 40
+LONGEST_INTERVAL: Final = 250
+"""What firmware clamps a subscription's interval to, in ms."""
+
+HEARTBEAT_TIMEOUT: Final = 1.0
+"""How long a device that asks for heartbeats acts on without an answer, in s."""
+
+
+class EmulatedDevice:
+    """The state of one device.
+
+    Args:
+        peripheral: What kind of device it is.
+        uid: Its UID; the device id in it should be the peripheral's.
+        values: What its parameters start with; the others start with zero. A sensor that is given a value keeps it.
+        world: What it shares with other emulated devices of the same robot; one of its own if None.
+        on_message: Called with every message that arrives, for whoever watches.
+        wave: Whether every sensor moves, as `WaveSimulation` has it.
+
+    Attributes:
+        values: The present value of every parameter, by name.
+        disabled: Whether the device has stopped acting, by DEV_DISABLE or for want of a heartbeat, and nothing was
+            written since.
+
+    Raises:
+        DeviceError: A value is for no parameter, of another kind, or does not fit.
+    """
+
+    def __init__(
+        self,
+        peripheral: Peripheral,
+        uid: int,
+        values: Mapping[str, Any] | None = None,
+        *,
+        world: SimState | None = None,
+        on_message: Callable[[Message], object] | None = None,
+        wave: bool = False,
+    ) -> None:
+        self.peripheral = peripheral
+        self.uid = uid
+        self.values: dict[str, Any] = {param.name: initial(param) for param in peripheral.params}
+        given = {name: checked(peripheral.param(name), value) for name, value in (values or {}).items()}
+        self.values.update(given)
+        self._fixed = {name: value for name, value in given.items() if not peripheral.param(name).writeable}
+        self.disabled = False
+        self._on_message = on_message
+        self._readable = peripheral.readable
+        self._writeable = peripheral.writeable
+        self._packer = Packer(peripheral)
+        self._motions = motions_for(peripheral, world or SimState())
+        if wave:
+            self._motions.append(WaveSimulation(peripheral, uid))
+        self._moved: float | None = None
+        self._actuators = tuple(param.name for param in peripheral.params if _acts(param))
+        self.reset()
+
+    def reset(self) -> None:
+        """Start as after power-up: nothing is subscribed, nothing acts."""
+        self._params = 0
+        self._interval = 0
+        self._next_data = float("inf")
+        self._next_heartbeat = float("inf") if self.peripheral.heartbeat_interval is None else 0.0
+        self._heartbeat_id = 0
+        self._unanswered_since: float | None = None
+        self._stop()
+
+    @property
+    def next_due(self) -> float:
+        """When `due` has something to do next, on the clock that it is given; may be in the past or infinite."""
+        return min(self._next_data, self._next_heartbeat)
+
+    def handle(self, item: Message | RemoteProtocolError, now: float) -> list[Message]:
+        """Take in a message, or what could not be read as one, and return the answers."""
+        if isinstance(item, RemoteProtocolError):
+            return [Error(item.context.get("code", ErrorCode.GENERIC_ERROR))]
+        if self._on_message is not None:
+            self._on_message(item)
+        self._move(now)
+        try:
+            return self._answer(item, now)
+        except RemoteProtocolError:
+            return [Error(ErrorCode.GENERIC_ERROR)]
+
+    def due(self, now: float) -> list[Message]:
+        """Return what the device sends on its own: subscribed values and heartbeat requests.
+
+        A late call sends once, not once for each period missed.
+        """
+        messages: list[Message] = []
+        if now >= self._next_data:
+            self._move(now)
+            messages += self._data(self._params)
+            period = self._interval / 1000
+            self._next_data += period
+            if self._next_data <= now:
+                self._next_data = now + period
+        if now >= self._next_heartbeat:
+            if self._unanswered_since is None:
+                self._unanswered_since = now
+            elif now - self._unanswered_since >= HEARTBEAT_TIMEOUT:
+                self._stop()
+            self._heartbeat_id = (self._heartbeat_id + 1) % 256
+            messages.append(HbReq(self._heartbeat_id))
+            self._next_heartbeat = now + (self.peripheral.heartbeat_interval or 0)
+        return messages
+
+    def _answer(self, message: Message, now: float) -> list[Message]:
+        match message:
+            case DevWrite(params=params, data=data):
+                return self._write(params, data)
+            case DevRead(params=params):
+                return self._data(params & self._readable)
+            case HbReq(id=id_):
+                return [HbRes(id_)]
+            case SubReq(params=params, interval=interval):
+                self._subscribe(params, interval, now)
+                return [SubRes(self._params, self._interval, self.uid)]
+            case Ping():
+                return [SubRes(self._params, self._interval, self.uid)]
+            case _:
+                return self._take(message)
+
+    def _take(self, message: Message) -> list[Message]:
+        """Take in what is not answered in the normal course."""
+        if isinstance(message, DevData | SubRes):
+            return [Error(ErrorCode.INVALID_TYPE)]
+        if isinstance(message, DevDisable):
+            self._stop()
+        elif isinstance(message, HbRes):
+            self._unanswered_since = None
+        return []
+
+    def _write(self, params: int, data: bytes) -> list[Message]:
+        written = self._packer.unpack(params, data)
+        writeable = self.peripheral.names(params & self._writeable)
+        self.values.update((name, written[name]) for name in writeable)
+        if writeable:
+            self.disabled = False
+        answered = params & self._writeable & self._readable
+        return self._data(answered) if answered else []
+
+    def _subscribe(self, params: int, interval: int, now: float) -> None:
+        # A subscription to nothing that can be read is granted, and nothing comes of it.
+        self._interval = min(max(interval, SHORTEST_INTERVAL), LONGEST_INTERVAL) if interval else 0
+        self._params = params & self._readable if interval else 0
+        self._next_data = now + self._interval / 1000 if self._params else float("inf")
+
+    def _data(self, params: int) -> list[Message]:
+        return [DevData(*payload) for payload in self._packer.pack(params, self.values)]
+
+    def _move(self, now: float) -> None:
+        seconds = 0.0 if self._moved is None else max(0.0, now - self._moved)
+        self._moved = now
+        for motion in self._motions:
+            motion.step(self.values, seconds)
+        self.values.update(self._fixed)
+
+    def _stop(self) -> None:
+        self.disabled = True
+        for name in self._actuators:
+            self.values[name] = 0.0
+
+
+def _acts(param: Parameter) -> bool:
+    """Whether a parameter moves something: a real number that may be written, with a rest in the middle of its range."""
+    return param.writeable and param.is_real and param.lower == -param.upper and param.upper < float("inf")

@@ -1,0 +1,249 @@
+"""Emulated devices on lines: on any link, over TCP, or on a pseudo-terminal.
+
+The rule of this module: what one device says waits in a backlog of its own when its line is full, and keeps no other device
+waiting.
+"""
+
+import contextlib
+import os
+import tty
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from rt.emulator.faults import Faults
+from rt.emulator.faulty_link import FaultyLink, Line
+from rt.emulator.firmware import EmulatedDevice
+from rt.emulator.scheduler import Entry, Scheduler
+from rt.link.link import LinkGoneError, StreamLink
+from rt.link.tcp import SocketLink
+from rt.protocol import frames
+from rt.protocol.message import Message
+
+__all__ = ["EmulatedDevice", "connect_emulated", "run_emulated", "serve_pty"]
+
+_BACKLOG: Final = 64
+_RETRY_FIRST: Final = 0.05
+_RETRY_LONGEST: Final = 0.25
+_SETTLED: Final = 5.0
+
+
+async def run_emulated(device: EmulatedDevice, link: Line, *, scheduler: Scheduler | None = None) -> None:
+    """Let a device live on a link until the peer is gone or the link is closed.
+
+    Args:
+        device: The device.
+        link: The line to the robot, a `Link` or a part of one; left open, for the caller to close.
+        scheduler: What tells the device when it is due, if it is to share one with others.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            if scheduler is None:
+                scheduler = Scheduler()
+                nursery.start_soon(scheduler.run)
+            player = _Player(device, link, scheduler)
+            try:
+                nursery.start_soon(player.drain)
+                await player.listen()
+            finally:
+                player.leave()
+    except* (LinkGoneError, trio.ClosedResourceError):
+        pass
+
+
+class _Player:
+    """One device on one link: a task that listens, and one that speaks when the line does not take everything at once."""
+
+    def __init__(self, device: EmulatedDevice, link: Line, scheduler: Scheduler) -> None:
+        self._device = device
+        self._link = link
+        self._scheduler = scheduler
+        self._turn = Entry(self._act)
+        self._backlog: list[bytes] = []
+        self._draining = False
+        self._news = trio.Event()
+        self._room = trio.Event()
+
+    async def listen(self) -> None:
+        """Take in what the robot says, and answer. A full backlog makes it wait, and with it the robot: nothing is lost."""
+        reader = frames.FrameReader()
+        self._plan()
+        while True:
+            items = reader.feed(await self._link.receive())
+            now = trio.current_time()
+            for item in items:
+                self._say(self._device.handle(item, now))
+                while len(self._backlog) >= _BACKLOG:
+                    self._room = trio.Event()
+                    await self._room.wait()
+            self._plan()
+
+    async def drain(self) -> None:
+        """Send what the line did not take at once."""
+        while True:
+            if not self._backlog:
+                self._news = trio.Event()
+                await self._news.wait()
+            self._draining = True
+            data = b"".join(self._backlog)
+            self._backlog.clear()
+            self._room.set()
+            await self._link.send(data)
+            self._draining = False
+            self._plan()
+
+    def leave(self) -> None:
+        """Have no more turns."""
+        self._scheduler.plan(self._turn, float("inf"))
+
+    def _act(self, now: float) -> None:
+        self._say(self._device.due(now))
+        self._plan()
+
+    def _plan(self) -> None:
+        # While the line is full nothing more is said: the periods that pass are left out.
+        if not self._draining and not self._backlog:
+            self._scheduler.plan(self._turn, self._device.next_due)
+
+    def _say(self, messages: list[Message]) -> None:
+        if not messages:
+            return
+        data = b"".join(map(frames.encode, messages))
+        if self._draining or self._backlog or not self._link.send_nowait(data):
+            self._backlog.append(data)
+            self._news.set()
+
+
+async def connect_emulated(
+    device: EmulatedDevice,
+    host: str,
+    port: int,
+    *,
+    on_connect: Callable[[bool], None] | None = None,
+    scheduler: Scheduler | None = None,
+    faults: Faults | None = None,
+) -> None:
+    """Keep a device connected over TCP, for ever: tried again at once when the line ends, then ever less often (0.25 s).
+
+    Args:
+        device: The device.
+        host: Where the robot listens.
+        port: Its port, 1..65535.
+        on_connect: Called with True when the device is connected, with False when a try failed or the line ended.
+        scheduler: See `run_emulated`.
+        faults: What goes wrong on the line.
+    """
+    delay = _RETRY_FIRST
+    while True:
+        started = trio.current_time()
+        with contextlib.suppress(OSError):
+            async with await trio.open_tcp_stream(host, port) as stream:
+                device.reset()
+                if on_connect is not None:
+                    on_connect(True)
+                link = SocketLink(stream, f"tcp://{host}:{port}")
+                await _run_faulty(device, link, scheduler, faults, link.reset_at_close)
+        if on_connect is not None:
+            on_connect(False)
+        if trio.current_time() - started > _SETTLED:
+            delay = _RETRY_FIRST
+        await trio.sleep(delay if faults is None else delay + faults.absence())
+        delay = min(2 * delay, _RETRY_LONGEST)
+
+
+async def serve_pty(
+    device: EmulatedDevice,
+    path: Path | None = None,
+    *,
+    scheduler: Scheduler | None = None,
+    faults: Faults | None = None,
+    on_port: Callable[[str], None] | None = None,
+    task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Let a device live on a pseudo-terminal until cancelled; then the terminal is gone as an unplugged board's is.
+
+    Args:
+        device: The device.
+        path: Where to put a symbolic link to the terminal, e.g. a name that a pattern of ports matches; removed in the end.
+        scheduler: See `run_emulated`.
+        faults: What goes wrong. If the line ends, the terminal vanishes and another one comes back, with the same ``path``.
+        on_port: Called with the path to open whenever there is a terminal.
+        task_status: Told the path to open: ``path`` if given, else the terminal's own.
+
+    Raises:
+        OSError: There are no more terminals, or the symbolic link cannot be made.
+    """
+    is_first = True
+    while True:
+        with _terminal(path) as (master, port):
+            async with trio.lowlevel.FdStream(master) as stream:
+                if is_first:
+                    task_status.started(port)
+                if on_port is not None:
+                    on_port(port)
+                await _run_faulty(device, _MasterLink(stream, port), scheduler, faults, None)
+        if faults is None or not faults.disconnects:
+            return
+        is_first = False
+        await trio.sleep(faults.absence())
+        device.reset()
+
+
+class _MasterLink(StreamLink):
+    """A link over the master's end of a pseudo-terminal."""
+
+    _stream: trio.lowlevel.FdStream
+
+    def send_nowait(self, data: bytes, /) -> bool:
+        """See `Link.send_nowait`."""
+        if self._cut:
+            return False
+        try:
+            sent = os.write(self._stream.fileno(), data)
+        except OSError:
+            return False
+        self._cut = 0 < sent < len(data)
+        return sent == len(data)
+
+
+async def _run_faulty(
+    device: EmulatedDevice,
+    link: Line,
+    scheduler: Scheduler | None,
+    faults: Faults | None,
+    reset: Callable[[], object] | None,
+) -> None:
+    if faults is None:
+        await run_emulated(device, link, scheduler=scheduler)
+        return
+    faulty = FaultyLink(link, faults, reset)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(faulty.run)
+        await run_emulated(device, faulty, scheduler=scheduler)
+        nursery.cancel_scope.cancel()
+
+
+@contextlib.contextmanager
+def _terminal(path: Path | None) -> Iterator[tuple[int, str]]:
+    """A new pseudo-terminal: its master, which the caller closes, and the path to open."""
+    master, slave = os.openpty()
+    # Our own slave stays open, so that the terminal outlives whoever opens and closes it, as a board does.
+    try:
+        tty.setraw(slave)
+        port = os.ttyname(slave)
+        if path is None:
+            yield master, port
+        else:
+            try:
+                path.symlink_to(port)
+            except OSError:
+                os.close(master)
+                raise
+            try:
+                yield master, str(path)
+            finally:
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(slave)

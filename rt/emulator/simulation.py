@@ -1,0 +1,220 @@
+"""How the sensors of emulated devices move.
+
+A model is chosen by the names of a device's parameters, as the catalog gives them, never by the name of a device: what has a
+duty cycle and an encoder behaves as a motor, whatever board it is. Models are crude on purpose. They show a person, and a test,
+that what was commanded happened. Where there is nothing to model, `WaveSimulation` moves every sensor.
+"""
+
+import ctypes
+import math
+import re
+from collections.abc import MutableMapping
+from typing import Any, Final, Protocol
+
+from rt.catalog import Parameter, Peripheral
+
+Values = MutableMapping[str, Any]
+
+MAX_SPEED: Final = 360.0
+"""Speed of a motor at a duty cycle of 1, in degrees per second."""
+
+TRAVEL: Final = 720.0
+"""Half the way between the two ends of travel, in degrees of the motors' mean position."""
+
+_RISE_TIME: Final = 0.1
+_STALL_CURRENT: Final = 5.0
+_CELL_FULL: Final = 4.15
+_CELL_EMPTY: Final = 3.3
+_CELL_RESISTANCE: Final = 0.15
+_CELL_LIFE: Final = 3600.0
+
+REAL_PERIOD: Final = 4.0
+INTEGER_PERIOD: Final = 10.0
+BOOL_PERIOD: Final = 2.0
+"""How long the waves of sensors take, in s."""
+
+_AMPLITUDE: Final = 1.0
+_RAMP: Final = 100
+_GOLDEN: Final = (math.sqrt(5) - 1) / 2
+_PHASES: Final = 1 << 20
+
+
+class SimState:
+    """What the emulated devices of one robot share: where its motors are, and what they draw from the battery."""
+
+    def __init__(self) -> None:
+        self._positions: dict[int, float] = {}
+        self._loads: dict[int, float] = {}
+
+    def report(self, motor: object, position: float, load: float) -> None:
+        """Take in one motor's position (degrees) and load (0 to 1)."""
+        self._positions[id(motor)] = position
+        self._loads[id(motor)] = load
+
+    @property
+    def travel(self) -> float:
+        """Mean position of all motors, in degrees."""
+        return sum(self._positions.values()) / len(self._positions) if self._positions else 0.0
+
+    @property
+    def load(self) -> float:
+        """Sum of the motors' loads, each 0 to 1."""
+        return sum(self._loads.values())
+
+
+class Simulation(Protocol):
+    """A model of one thing that a device senses."""
+
+    def step(self, values: Values, seconds: float) -> None:
+        """Let time pass and change the sensed values in place."""
+
+
+class MotorSimulation:
+    """A motor with an encoder: its speed follows the duty cycle with a lag."""
+
+    def __init__(self, suffix: str, names: set[str], world: SimState) -> None:
+        self._duty = f"duty_cycle{suffix}"
+        self._position = f"enc_pos{suffix}"
+        self._speed = f"enc_vel{suffix}" if f"enc_vel{suffix}" in names else None
+        self._current = f"motor_current{suffix}" if f"motor_current{suffix}" in names else None
+        self._world = world
+        self._velocity = 0.0
+
+    def step(self, values: Values, seconds: float) -> None:
+        """See `Simulation.step`."""
+        duty = _finite(values[self._duty])
+        kept = math.exp(-seconds / _RISE_TIME)
+        self._velocity = duty * MAX_SPEED * (1 - kept) + self._velocity * kept
+        values[self._position] = _finite(values[self._position]) + self._velocity * seconds
+        if self._speed:
+            values[self._speed] = self._velocity
+        if self._current:
+            values[self._current] = _STALL_CURRENT * abs(duty)
+        self._world.report(self, values[self._position], abs(duty))
+
+
+class LimitSimulation:
+    """Switches at the two ends of travel: the first at the lower end, the second at the upper."""
+
+    def __init__(self, lower: str, upper: str, world: SimState) -> None:
+        self._lower = lower
+        self._upper = upper
+        self._world = world
+
+    def step(self, values: Values, seconds: float) -> None:  # noqa: ARG002 - a switch has no memory
+        """See `Simulation.step`."""
+        values[self._lower] = self._world.travel <= -TRAVEL
+        values[self._upper] = self._world.travel >= TRAVEL
+
+
+class BatterySimulation:
+    """Cells in series that sag under load and run down over an hour of full load."""
+
+    def __init__(self, cells: list[str], total: str, names: set[str], world: SimState) -> None:
+        self._cells = cells
+        self._total = total
+        self._calibrated = "calibrated" if "calibrated" in names else None
+        self._unsafe = "is_unsafe" if "is_unsafe" in names else None
+        self._world = world
+        self._charge = 1.0
+
+    def step(self, values: Values, seconds: float) -> None:
+        """See `Simulation.step`."""
+        load = self._world.load
+        self._charge = max(0.0, self._charge - load * seconds / _CELL_LIFE)
+        cell = _CELL_EMPTY + (_CELL_FULL - _CELL_EMPTY) * self._charge - _CELL_RESISTANCE * load
+        for name in self._cells:
+            values[name] = cell
+        values[self._total] = cell * len(self._cells)
+        if self._calibrated:
+            values[self._calibrated] = True
+        if self._unsafe:
+            values[self._unsafe] = cell < _CELL_EMPTY
+
+
+class Signal:
+    """A sensor's value as a function of the time: a sine for a real number, a ramp for an integer, a square wave for a bool.
+
+    Args:
+        param: The parameter, a simple one. Its limits are those of the wave; a sine without limits goes from -1 to 1, or two
+            wide beside the one limit there is, and a ramp from 0 to 100.
+        phase: Where in its period it begins, 0 to 1.
+    """
+
+    def __init__(self, param: Parameter, phase: float) -> None:
+        self._param = param
+        self._phase = phase
+        if param.is_real:
+            self._period, self._lower, self._upper = REAL_PERIOD, *_between(param.lower, param.upper)
+        elif param.ctype is ctypes.c_bool:
+            self._period, self._lower, self._upper = BOOL_PERIOD, 0.0, 1.0
+        else:
+            self._period = INTEGER_PERIOD
+            least = math.ceil(param.lower) if math.isfinite(param.lower) else min(0.0, param.upper - _RAMP)
+            most = math.floor(param.upper) if math.isfinite(param.upper) else max(least, 0) + _RAMP
+            self._lower, self._upper = param.checked(int(least)), param.checked(int(most))
+
+    def at(self, time: float) -> Any:
+        """The value after ``time`` s."""
+        turn = (time / self._period + self._phase) % 1.0
+        if self._param.is_real:
+            middle, amplitude = (self._lower + self._upper) / 2, (self._upper - self._lower) / 2
+            return middle + amplitude * math.sin(2 * math.pi * turn)
+        if self._param.ctype is ctypes.c_bool:
+            return turn < 0.5
+        return min(int(self._lower + turn * (self._upper - self._lower + 1)), int(self._upper))
+
+
+class WaveSimulation:
+    """Moves every sensor of a device: what can be read and not written, each with a phase of its own.
+
+    Args:
+        peripheral: The type of device.
+        uid: Its UID: two devices of a type do not move alike.
+    """
+
+    def __init__(self, peripheral: Peripheral, uid: int) -> None:
+        self._time = 0.0
+        self._waves = [
+            (param.name, Signal(param, (_GOLDEN * (uid % _PHASES * len(peripheral.params) + param.id)) % 1.0))
+            for param in peripheral.params
+            if param.readable and not param.writeable and param.is_simple
+        ]
+
+    def step(self, values: Values, seconds: float) -> None:
+        """See `Simulation.step`."""
+        self._time += seconds
+        for name, wave in self._waves:
+            values[name] = wave.at(self._time)
+
+
+def motions_for(peripheral: Peripheral, world: SimState) -> list[Simulation]:
+    """The models that fit a peripheral's parameters; none if nothing of it moves."""
+    names = {param.name for param in peripheral.params}
+    sensed = {param.name for param in peripheral.params if param.readable}
+    motions: list[Simulation] = []
+    for param in peripheral.params:
+        match = re.fullmatch(r"duty_cycle(.*)", param.name)
+        if match and param.writeable and f"enc_pos{match[1]}" in sensed:
+            motions.append(MotorSimulation(match[1], sensed, world))
+    switches = sorted(name for name in sensed if re.fullmatch(r"switch\d+", name))
+    if len(switches) > 1:
+        motions.append(LimitSimulation(switches[0], switches[1], world))
+    cells = sorted(name for name in sensed if re.fullmatch(r"v_cell\d+", name))
+    if cells and "v_batt" in sensed:
+        motions.append(BatterySimulation(cells, "v_batt", names, world))
+    return motions
+
+
+def _between(lower: float, upper: float) -> tuple[float, float]:
+    if math.isfinite(lower) and math.isfinite(upper):
+        return lower, upper
+    if math.isfinite(lower):
+        return lower, lower + 2 * _AMPLITUDE
+    if math.isfinite(upper):
+        return upper - 2 * _AMPLITUDE, upper
+    return -_AMPLITUDE, _AMPLITUDE
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

@@ -1,0 +1,121 @@
+"""Which processes a robot has beside its root, and how long each may take."""
+
+from collections.abc import Sequence
+
+from rt.app import ChildSettings
+from rt.brake import process as brake
+from rt.brake.connection import Connection
+from rt.buffer.arena import Arena
+from rt.buffer.wakeup import DEVICE_SEAT, ROOT_SEAT, Wakeups
+from rt.buffer.write_event import WriteEvent
+from rt.config import Config
+from rt.executor.pool import EXECUTOR, SEATS, STANDBY
+from rt.instance import Instance
+from rt.process.lifeline import CHANNEL
+from rt.process.spawn import child_command
+from rt.supervisor.spec import ChildSpec
+
+DEVICE_WATCHDOG = 2.0
+"""How long the device process may be silent before it is taken for dead (s)."""
+EXECUTOR_WATCHDOG = 5.0
+"""The same of the executor: the team's code shares its interpreter, and may keep it for long while it imports."""
+EXECUTOR_STOP_TIMEOUT = 1.0
+"""How long the executor may take to stop (s); it is killed then, and the device process after it has its own time."""
+BRAKE_WATCHDOG = 4.0
+"""How long the brake may be silent before it is restarted (s)."""
+BRAKE_BACKOFF = 0.1
+"""The longest time between the end of a brake and its restart (s). It is restarted for ever: without a brake nothing moves."""
+FAST_RESTARTS = 3
+"""How often in a row the processes that keep motors safe are started again at once."""
+SEATS_OF = {**SEATS, "device": DEVICE_SEAT}
+"""The seats of the children that read and write buffers."""
+
+
+def child_specs(
+    config: Config,
+    instance: Instance,
+    arena: Arena,
+    write_event: WriteEvent,
+    wakeups: Wakeups,
+    *,
+    connection: Connection,
+    emulated: Sequence[str] = (),
+) -> list[ChildSpec]:
+    """The children in the order of their stop reversed: the executor stops first, then the device process, and the brake last.
+
+    Args:
+        config: The options, with addresses resolved.
+        instance: The robot's.
+        arena: The robot's shared memory, inherited by all of them.
+        write_event: Inherited by all of them.
+        wakeups: Likewise.
+        connection: Connects the device process with the brake.
+        emulated: Virtual Smart Devices to run as one more child, as ``UID[:JSON]``.
+    """
+
+    def spec(
+        role: str,
+        *,
+        name: str = "",
+        command: tuple[str, ...] = (),
+        autostart: bool = True,
+        watchdog: float | None = None,
+        stop_timeout: float = 2.0,
+        fast_restarts: int = 0,
+        ends: Sequence[int] = (),
+        emulated: tuple[str, ...] = (),
+    ) -> ChildSpec:
+        settings = ChildSettings(
+            role=role,
+            config=config,
+            directory=str(instance.directory),
+            shm_prefix=arena.prefix,
+            write_event=write_event.fd,
+            wakeups=wakeups.fds,
+            brake=tuple(ends),
+            seat=SEATS_OF.get(name or role, ROOT_SEAT),
+            emulated=emulated,
+        )
+        return ChildSpec(
+            name=name or role,
+            app=role,
+            command=command or child_command(role),
+            message=settings.encode(),
+            pass_fds=(arena.fd, write_event.fd, *wakeups.fds, *ends),
+            watchdog=watchdog,
+            stop_timeout=stop_timeout,
+            fast_restarts=fast_restarts,
+            autostart=autostart,
+        )
+
+    def executor(name: str) -> ChildSpec:
+        return spec(
+            "executor",
+            name=name,
+            command=(*child_command("executor"), CHANNEL),
+            watchdog=EXECUTOR_WATCHDOG,
+            stop_timeout=EXECUTOR_STOP_TIMEOUT,
+            autostart=name == EXECUTOR,
+        )
+
+    brake_spec = ChildSpec(
+        name=brake.ROLE,
+        command=child_command(brake.ROLE),
+        message=brake.settings(**connection.brake._asdict(), instance=instance.name),
+        pass_fds=connection.brake,
+        watchdog=BRAKE_WATCHDOG,
+        fast_restarts=FAST_RESTARTS,
+        backoff=BRAKE_BACKOFF,
+        backoff_cap=BRAKE_BACKOFF,
+        gives_up=False,
+        last=True,
+    )
+    specs = [
+        brake_spec,
+        spec("device", watchdog=DEVICE_WATCHDOG, fast_restarts=FAST_RESTARTS, ends=connection.device),
+        executor(EXECUTOR),
+        executor(STANDBY),
+    ]
+    if emulated:
+        specs.insert(1, spec("emulator", emulated=tuple(emulated)))
+    return specs

@@ -1,0 +1,156 @@
+"""Keeps serial ports open: each port that appears is opened, run, and opened again until it vanishes.
+
+A port that cannot be opened is told of once, with a remedy; that it was opened after all is told of too.
+"""
+
+import errno
+from collections.abc import AsyncIterable, Awaitable, Callable
+from typing import Final
+
+import trio
+
+from rt import log
+from rt.link.link import Link
+from rt.link.serial import DEFAULT_BAUD_RATE, SerialLink
+from rt.serialports.open_error import Holder, access_remedy, held_remedy, holders
+from rt.serialports.port_state import PortChange
+
+FIRST_RETRY: Final = 0.05
+LAST_RETRY: Final = 5.0
+"""Shortest and longest time until a port is opened again, in s; doubled each time in between."""
+
+LEAST_PAUSE: Final = 0.02
+"""Time between two attempts, in s, however often the kernel says that something is new about a port."""
+
+PATIENCE: Final = 1.2
+"""How long a port may be on its way out, or be held, until that is a trouble to tell of, in s: the observer is to say first that it is
+gone, and the brake holds the port of a device process that has ended for up to 1 s."""
+
+_VANISHING: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO})
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
+
+
+async def keep_ports_open(
+    changes: AsyncIterable[PortChange], run: Callable[[Link], Awaitable[bool]], *, baud_rate: int = DEFAULT_BAUD_RATE
+) -> None:
+    """Run a device on every serial port there is, for ever. Each port has a task from when it appears until it vanishes.
+
+    A port that is announced again is opened at once, not when its time has come.
+
+    Args:
+        changes: Which ports appear, vanish and are announced.
+        run: Runs a device on a link until it is gone, and closes the link; says whether one was there.
+        baud_rate: Serial speed.
+    """
+    ports: dict[str, _Port] = {}
+    async with trio.open_nursery() as nursery:
+        async for change in changes:
+            leaving = {name: ports.pop(name) for name in sorted(change.vanished)}
+            for port in leaving.values():
+                port.scope.cancel()
+            for name in sorted(change.appeared):
+                ports[name] = _Port(name, run, baud_rate)
+                nursery.start_soon(ports[name].keep_open, leaving.get(name))
+            for name in change.announced:
+                ports[name].announce()
+
+
+class _Port:
+    """One port, from when it appears until it vanishes."""
+
+    def __init__(self, name: str, run: Callable[[Link], Awaitable[bool]], baud_rate: int) -> None:
+        self.scope = trio.CancelScope()
+        self._name = name
+        self._run = run
+        self._baud_rate = baud_rate
+        self._closed = trio.Event()
+        self._announced = trio.Event()
+        self._trouble = _Trouble(name)
+
+    def announce(self) -> None:
+        """Try to open it at once if it is waited for."""
+        self._announced.set()
+
+    async def keep_open(self, predecessor: "_Port | None") -> None:
+        """Open and run it until its scope is cancelled, after the one that had the same name has been closed."""
+        try:
+            with self.scope:
+                if predecessor is not None:
+                    await predecessor._closed.wait()  # noqa: SLF001 - of the same class
+                await self._open_for_ever()
+        finally:
+            self._closed.set()
+
+    async def _open_for_ever(self) -> None:
+        delay = FIRST_RETRY
+        while True:
+            self._announced = trio.Event()
+            try:
+                link = await SerialLink.open(self._name, baud_rate=self._baud_rate)
+                self._trouble.is_over()
+                if await self._run(link):
+                    delay = FIRST_RETRY  # it worked, so this is a new trouble
+            except OSError as error:
+                await self._trouble.is_there(error)
+            await trio.sleep(LEAST_PAUSE)
+            with trio.move_on_after(delay - LEAST_PAUSE) as waiting:
+                await self._announced.wait()
+            delay = min(2 * delay, LAST_RETRY) if waiting.cancelled_caught else FIRST_RETRY
+
+
+class _Trouble:
+    """Why a port cannot be opened: told of once for each reason, and once when it is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._log = log.get_logger().bind(port=name)
+        self._since = 0.0
+        self._failures = 0
+        self._told: set[int] = set()
+
+    async def is_there(self, error: OSError) -> None:
+        """Tell of an attempt that failed, if it is time and not yet done."""
+        now = trio.current_time()
+        if not self._failures:
+            self._since = now
+        self._failures += 1
+        number = error.errno or 0
+        if number in self._told or not self._lasts(number, now):
+            return
+        self._told.add(number)
+        self._log.warning(
+            "the serial port cannot be opened",
+            reason=error.strerror or str(error),
+            remedy=await self._remedy(number),
+        )
+
+    def is_over(self) -> None:
+        """Tell of an attempt that went well, if trouble was told of."""
+        if self._told:
+            self._log.info("the serial port was opened after all", attempts=self._failures + 1)
+        self._failures = 0
+        self._told.clear()
+
+    def _lasts(self, number: int, now: float) -> bool:
+        if number in _VANISHING:
+            return now - self._since >= PATIENCE
+        if number == errno.EBUSY and now - self._since < PATIENCE:
+            return False  # the brake holds it while it disables the device of a process that has ended
+        # A port that has just appeared belongs to root for a moment: the second failure is the one to tell of.
+        return self._failures > 1
+
+    async def _remedy(self, number: int) -> str:
+        if number in _FORBIDDEN:
+            return access_remedy(self._name)
+        if number == errno.EBUSY:
+            return held_remedy(self._name, await self._holder())
+        if number in _VANISHING:
+            return "it goes away while it is opened: look at the cable, its plug and the power of the USB hub; rt tries again"
+        return "rt tries again"
+
+    async def _holder(self) -> Holder | None:
+        for holder in holders(self._name):
+            if holder is not None:
+                return holder
+            await trio.lowlevel.checkpoint()  # there may be many processes, and motors wait for nobody
+        return None

@@ -1,0 +1,161 @@
+"""What one Smart Device says, taken in: reports into its buffer, answers to whoever waits for them.
+
+The rule of this module: reports are stored in the order in which they came. While another process holds the buffer's lock they wait
+here, never the event loop; what needs no buffer does not wait behind them.
+"""
+
+import collections
+import enum
+from typing import Final
+
+import trio
+
+from rt import log
+from rt.errors import BufferBusyError, RemoteProtocolError
+from rt.protocol import frames
+from rt.protocol.message import DevData, Error, ErrorCode, HbReq, HbRes, Message, SubRes
+from rt.smartdevice.pending_replies import PendingReplies
+from rt.smartdevice.sender import BUSY_PAUSE, Sender
+
+BUSY_TRIES: Final = 20
+"""How often a busy buffer is tried, a millisecond apart, before that is given up."""
+
+
+class Loss(enum.Enum):
+    """Why an admitted device is taken out of use."""
+
+    SILENT = "silent"
+    MUTE = "mute"
+    RESTARTED = "restarted"
+    REPLACED = "replaced"
+
+
+class ReceivePath:
+    """Takes in what the device of one line says.
+
+    Args:
+        port: The name of the line.
+        sender: Answers heartbeat requests and knows the buffer.
+
+    Attributes:
+        uid: The UID of the device whose reports are stored; None to store none.
+        heard: When the last intact frame was taken in, by trio's clock (s).
+        lost: Set when the admitted device is lost; a new event with `admit`.
+        loss: Why it is.
+        statements: How often the admitted device has said who it is and what it reports.
+        greetings: The answers to pings and subscriptions (key 0).
+        heartbeats: When heartbeats were answered, by trio's clock (s); the keys are their ids.
+    """
+
+    def __init__(self, port: str, sender: Sender) -> None:
+        self.uid: int | None = None
+        self.heard = trio.current_time()
+        self.lost = trio.Event()
+        self.loss = Loss.SILENT
+        self.statements = 0
+        self.greetings: PendingReplies[SubRes] = PendingReplies(port)
+        self.heartbeats: PendingReplies[float] = PendingReplies(port)
+        self._port = port
+        self._sender = sender
+        self._reader = frames.FrameReader()
+        self._backlog: collections.deque[DevData | SubRes] = collections.deque()  # at most what one piece of data held
+        self._errors: set[int] = set()
+        self._expected = 0
+        self._reported = trio.Event()
+
+    def admit(self, uid: int | None) -> None:
+        """Store the reports of this device from now on; of none if None."""
+        if uid is not None:
+            self.lost = trio.Event()
+        self.uid = uid
+
+    def lose(self, loss: Loss) -> None:
+        """Take note that the admitted device is lost; only the first reason counts."""
+        if not self.lost.is_set():
+            self.loss = loss
+            self.lost.set()
+
+    async def reported(self, params: int) -> None:
+        """Wait until a device that is not admitted has reported each parameter of a bitmap; its values are not stored."""
+        self._expected = params
+        self._reported = trio.Event()
+        try:
+            await self._reported.wait()
+        finally:
+            self._expected = 0
+
+    def take(self, data: bytes) -> bool:
+        """Take in what the line gave; False if the buffer is busy, and `catch_up` has to take in what is left over."""
+        for item in self._reader.feed(data):
+            counters = self._sender.buffer.counters
+            if isinstance(item, RemoteProtocolError):
+                counters.bad_frames += 1
+                continue
+            counters.frames_received += 1
+            self.heard = trio.current_time()
+            if not isinstance(item, (DevData, SubRes)):
+                self._hear(item)
+            elif self._backlog or not self._store(item):
+                self._backlog.append(item)
+        return not self._backlog
+
+    async def catch_up(self) -> None:
+        """Take in what is left over. Each message is tried for some ms, then its values are counted as dropped."""
+        while self._backlog:
+            message = self._backlog[0]
+            for _ in range(BUSY_TRIES):
+                if self._store(message):
+                    break
+                await trio.sleep(BUSY_PAUSE)
+            else:
+                self._sender.buffer.counters.updates_dropped += 1
+                if isinstance(message, SubRes):
+                    self.greetings.answer(0, message)
+            self._backlog.popleft()
+            self.heard = trio.current_time()
+
+    def _store(self, message: DevData | SubRes) -> bool:
+        """Store what the device reports; False if the buffer is busy, and nothing was done."""
+        buffer = self._sender.buffer
+        if self.uid is not None:
+            if type(message) is SubRes and message.uid != self.uid:
+                self.lose(Loss.REPLACED)  # another device stands at this line: not its values in this buffer
+            else:
+                try:
+                    buffer.update(message)
+                except RemoteProtocolError:
+                    buffer.counters.bad_frames += 1
+                    return True
+                except BufferBusyError:
+                    return False
+                self.statements += type(message) is SubRes
+        elif self._expected and type(message) is DevData:
+            self._expected &= ~message.params
+            if not self._expected:
+                self._reported.set()
+        if type(message) is SubRes:
+            self.greetings.answer(0, message)
+        return True
+
+    def _hear(self, message: Message) -> None:
+        """Take in what is no report."""
+        if isinstance(message, HbReq):
+            self._sender.answer_heartbeat(message.id)
+        elif isinstance(message, HbRes):
+            self.heartbeats.answer(message.id, trio.current_time())
+        elif isinstance(message, Error):
+            if message.code == ErrorCode.BACKOFF:
+                self._sender.back_off()
+            else:
+                self._note_error(message.code)
+        else:  # what only travels to a device
+            self._sender.buffer.counters.bad_frames += 1
+
+    def _note_error(self, code: int) -> None:
+        """Count what the device complains of; said once for each code."""
+        self._sender.buffer.counters.errors_received += 1
+        if code not in self._errors:
+            self._errors.add(code)
+            log.get_logger().debug(
+                "the Smart Device reports an error", port=self._port, uid=str(self.uid), code=int(code)
+            )

@@ -1,0 +1,1 @@
+"""What the verbs share on a terminal: output, tables, error messages and signals."""

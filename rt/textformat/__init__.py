@@ -1,0 +1,1 @@
+"""Smart Device messages as JSON and as hexadecimal, for people and scripts."""

@@ -1,0 +1,140 @@
+"""The texts that messages are written as: JSON one way, hexadecimal the other; and where in them something is wrong.
+
+Characters of a text are counted from 1, as an editor does; bytes of a frame from 0, as an offset.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rt.catalog.load import Catalog
+from rt.catalog.peripheral import Peripheral
+from rt.errors import RemoteProtocolError
+from rt.protocol.frames import DELIMITER
+from rt.textformat.message import format_message, parse_message
+from rt.textformat.value import NotationError
+
+_DECODER = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def format_text(text: str, catalog: Catalog, names: Mapping[str, int] | None = None) -> bytes:
+    """The frame of a message that is written as JSON, without its delimiter.
+
+    Raises:
+        NotationError: It is no JSON, or not written as a message is. The message begins with the place, and the context has
+            the ``character``.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_no_twins)
+    except json.JSONDecodeError as error:
+        raise _at(error.pos + 1, f"this is not JSON: {error.msg}") from None
+    except NotationError as error:
+        raise _at(_twin(text, error.context["path"][0]) + 1, error.message) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists within lists without end
+        raise _at(1, f"this is beyond what a message holds: {error}") from None
+    try:
+        return format_message(value, catalog, names)
+    except NotationError as error:
+        raise _at(_character(text, error.context["path"]) + 1, error.message) from None
+
+
+def parse_text(
+    text: str, catalog: Catalog, device: Peripheral | None = None
+) -> Iterator[dict[str, Any] | NotationError]:
+    """The messages of the frames that are written in hexadecimal, in order; for one that is none, its error.
+
+    A byte of 00 separates frames, and two in a row are nothing. Bytes may be parted by spaces and begin with 0x.
+    """
+    try:
+        data = _bytes_of(text)
+    except NotationError as error:
+        yield error
+        return
+    position = 0
+    for frame in data.split(DELIMITER):
+        if frame:
+            try:
+                yield parse_message(frame, catalog, device)
+            except RemoteProtocolError as error:
+                yield NotationError(f"byte {position}: {error.message}", **{**error.context, "byte": position})
+        position += len(frame) + 1
+
+
+def _bytes_of(text: str) -> bytes:
+    data = bytearray()
+    for word in text.split():
+        digits = word[2:] if word[:2] in {"0x", "0X"} else word
+        for place in range(0, len(digits), 2):
+            pair = digits[place : place + 2]
+            if not re.fullmatch("[0-9A-Fa-f]{2}", pair):
+                what = "half a byte" if re.fullmatch("[0-9A-Fa-f]", pair) else "not hexadecimal"
+                raise NotationError(
+                    f"byte {len(data)}: {pair!r} is {what}: a byte is two digits of 0-9 and a-f", byte=len(data)
+                )
+            data += bytes.fromhex(pair)
+    if not data:
+        raise NotationError("byte 0: there is no byte: a frame is written as hexadecimal digits, two a byte", byte=0)
+    return bytes(data)
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twin = next(name for name in names if names.count(name) > 1)
+        raise NotationError(f"{json.dumps(twin)} stands twice", path=[twin])
+    return value
+
+
+def _twin(text: str, name: str) -> int:
+    """Where a member of that name begins that is not the first of its object."""
+    values = [0]
+    while values:
+        members = _members(text, values.pop())
+        places = [place for key, place, _ in members if key == name]
+        if len(places) > 1:
+            return places[1]
+        values += [value for _, _, value in members]
+    return 0
+
+
+def _character(text: str, path: Sequence[str | int]) -> int:
+    """Where in a JSON text the member begins that a path leads to."""
+    found, value = _skip(text, 0), 0
+    for key in path:
+        for name, place, start in _members(text, value):
+            if name == key:
+                found, value = place, start
+    return found
+
+
+def _members(text: str, start: int) -> list[tuple[str | int, int, int]]:
+    """Name or number of each member of an object or list, where it begins, and where its value does."""
+    position = _skip(text, start)
+    if text[position] not in "{[":
+        return []
+    close = {"{": "}", "[": "]"}[text[position]]
+    members: list[tuple[str | int, int, int]] = []
+    position = _skip(text, position + 1)
+    while text[position] != close:
+        name: str | int = len(members)
+        value = place = position
+        if close == "}":
+            name, end = _DECODER.raw_decode(text, place)
+            value = _skip(text, _skip(text, end) + 1)
+        members.append((name, place, value))
+        position = _skip(text, _DECODER.raw_decode(text, value)[1])
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+    return members
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _at(character: int, message: str) -> NotationError:
+    return NotationError(f"character {character}: {message}", character=character)

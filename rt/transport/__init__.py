@@ -1,0 +1,1 @@
+"""ZMQ sockets on trio, their addresses and their counters."""

@@ -1,0 +1,295 @@
+"""The files of the keys: who can read them, and what is wrong with others."""
+
+import contextlib
+import errno
+import os
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rt.access import key_files
+from rt.access.bundle import Bundle
+from rt.access.keyring import Keyring
+from rt.errors import ConfigError
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Keyring:
+    return Keyring(tmp_path / "keys")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_files_are_readable_by_their_owner_alone_whatever_the_mask(ring: Keyring, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        ring.new("blue").write(tmp_path / "blue.rtkey")
+    finally:
+        os.umask(before)
+    assert mode(ring.directory) == 0o700
+    assert mode(ring.directory / "robot.key") == 0o600
+    assert mode(ring.directory / "blue.station") == 0o600
+    assert mode(tmp_path / "blue.rtkey") == 0o600
+    assert (ring.directory / ".gitignore").read_text() == "*\n"
+    assert not list(tmp_path.rglob(".*.*[0-9]"))
+
+
+def test_what_a_station_gets_is_what_the_robot_knows(ring: Keyring, tmp_path: Path) -> None:
+    bundle = ring.new("blue")
+    bundle.write(tmp_path / "blue.rtkey")
+    assert Bundle.load(tmp_path / "blue.rtkey") == bundle
+    assert ring.refresh()
+    assert ring.station_of(bundle.public) == "blue"
+    assert ring.station_of_datagram(bundle.datagram.id) == "blue"
+    assert ring.datagram_keys == {bundle.datagram.id: bundle.datagram}
+    assert bundle.robot_public == ring.robot().public
+
+
+def test_a_stations_secret_is_not_kept_at_the_robot(ring: Keyring) -> None:
+    bundle = ring.new("blue")
+    for path in ring.directory.iterdir():
+        assert bundle.secret not in path.read_text()
+
+
+def test_the_robots_key_is_made_once(ring: Keyring) -> None:
+    assert ring.robot() == ring.robot() == Keyring(ring.directory).robot()
+
+
+def test_a_look_finds_what_was_made_and_revoked_since(ring: Keyring) -> None:
+    assert ring.refresh()
+    assert not ring.refresh()
+    other = Keyring(ring.directory)
+    other.new("blue")
+    other.new("red")
+    assert ring.refresh()
+    assert sorted(ring.stations) == ["blue", "red"]
+    other.revoke("blue")
+    assert ring.refresh()
+    assert sorted(ring.stations) == ["red"]
+    assert not ring.refresh()
+
+
+def test_a_name_is_taken_until_it_is_revoked(ring: Keyring) -> None:
+    first = ring.new("blue")
+    with pytest.raises(ConfigError, match=r"there is a key for blue already: .*rt keys revoke blue"):
+        ring.new("blue")
+    ring.revoke("blue")
+    assert ring.new("blue").public != first.public
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "x" * 33, "ü"])
+def test_a_name_that_no_file_should_have_is_refused(ring: Keyring, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be named"):
+        ring.new(name)
+    with pytest.raises(KeyError):
+        ring.revoke(name)
+
+
+def test_a_directory_that_others_may_look_into_lets_nobody_in(ring: Keyring) -> None:
+    ring.new("blue")
+    ring.directory.chmod(0o755)
+    assert ring.refresh()
+    assert ring.stations == {}
+    assert ring.problems == (
+        f"{ring.directory} holds keys and is open to others: close it with `chmod 700 {ring.directory}`",
+    )
+    with pytest.raises(ConfigError, match="chmod 700"):
+        ring.robot()
+    ring.directory.chmod(0o700)
+    assert ring.refresh()
+    assert list(ring.stations) == ["blue"]
+    assert not ring.problems
+
+
+def test_a_file_that_others_may_read_does_not_count(ring: Keyring) -> None:
+    ring.new("blue")
+    ring.new("red")
+    path = ring.directory / "blue.station"
+    path.chmod(0o640)
+    ring.refresh()
+    assert list(ring.stations) == ["red"]
+    assert ring.problems == (f"others may read {path}: close it with `chmod 600 {path}`",)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"public = 1\n", b"public = 'x'\n", b"[", b"a" * 20_000])
+def test_a_file_that_is_no_key_does_not_count(ring: Keyring, content: bytes) -> None:
+    ring.new("blue")
+    path = ring.directory / "blue.station"
+    path.write_bytes(content)
+    ring.refresh()
+    assert ring.stations == {}
+    assert len(ring.problems) == 1
+    assert str(path) in ring.problems[0]
+
+
+@pytest.mark.parametrize("key", ["~" * 40, "#" * 40, "x" * 39, "é" * 40])
+def test_a_key_that_is_not_z85_does_not_count(ring: Keyring, tmp_path: Path, key: str) -> None:
+    bundle = ring.new("blue")
+    bundle.write(tmp_path / "x.rtkey")
+    for path in (ring.directory / "blue.station", tmp_path / "x.rtkey"):
+        path.write_text(path.read_text().replace(bundle.public, key))
+    ring.refresh()
+    assert (ring.stations, len(ring.problems)) == ({}, 1)
+    with pytest.raises(ConfigError, match="one of its keys is not 40 characters in Z85"):
+        Bundle.load(tmp_path / "x.rtkey")
+
+
+def test_what_is_no_file_is_told_and_not_waited_for(ring: Keyring) -> None:
+    ring.new("blue")
+    os.mkfifo(ring.directory / "pipe.station", 0o600)
+    (ring.directory / "directory.station").mkdir()
+    (ring.directory / "dangling.station").symlink_to("nowhere")
+    ring.refresh()
+    assert list(ring.stations) == ["blue"]
+    assert [problem.rpartition("/")[2] for problem in ring.problems] == [
+        "directory.station cannot be read: Is a directory",
+        "pipe.station should be the file of a key and is none: move it away",
+    ]
+
+
+@pytest.mark.parametrize("name", [b"a b", b"a\nb", b"\xff", b"x" * 33])
+def test_a_file_whose_name_no_station_can_have_does_not_count(ring: Keyring, name: bytes) -> None:
+    ring.new("blue")
+    content = (ring.directory / "blue.station").read_bytes()
+    path = Path(os.fsdecode(bytes(ring.directory) + b"/" + name + b".station"))
+    path.write_bytes(content)
+    path.chmod(0o600)
+    ring.refresh()
+    assert list(ring.stations) == ["blue"]
+    (problem,) = ring.problems
+    assert problem.isascii()
+    assert "no station can be named as" in problem
+
+
+@pytest.fixture
+def no_descriptors() -> Iterator[Callable[[], None]]:
+    """Uses up the descriptors that this process may have."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held: list[int] = []
+
+    def use_up() -> None:
+        held.append(os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 50, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+
+    yield use_up
+    for each in held:
+        os.close(each)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_without_descriptors_stations_stay_and_a_revoked_one_is_out(
+    ring: Keyring, no_descriptors: Callable[[], None]
+) -> None:
+    for name in ("blue", "red"):
+        ring.new(name)
+    ring.refresh()
+    no_descriptors()
+    assert not ring.refresh()
+    ring.revoke("red")
+    assert ring.refresh()
+    assert list(ring.stations) == ["blue"]
+    assert not ring.problems
+
+
+def test_what_could_not_be_read_for_want_of_descriptors_is_read_later(
+    ring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring.new("blue")
+
+    def no_descriptor(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(key_files, "_open_at_once", no_descriptor)
+        ring.refresh()
+        assert (ring.stations, len(ring.problems)) == ({}, 1)
+    assert ring.refresh()
+    assert (list(ring.stations), ring.problems) == (["blue"], ())
+
+
+def test_a_key_can_be_written_to_a_stick_that_knows_neither_links_nor_modes(
+    ring: Keyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    bundle = ring.new("blue")
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "fchmod", refuse)
+    bundle.write(tmp_path / "blue.rtkey")
+    assert Bundle.load(tmp_path / "blue.rtkey") == bundle
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["blue.rtkey"]
+    with pytest.raises(ConfigError, match="exists"):
+        bundle.write(tmp_path / "blue.rtkey")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_directory_of_another_user_is_told(ring: Keyring, tmp_path: Path) -> None:
+    ring.new("blue")
+    for path in (tmp_path, *tmp_path.parents):
+        if path.parent.is_relative_to(tempfile.gettempdir()):  # which pytest keeps to its own user
+            path.chmod(path.stat().st_mode | 0o055)
+    os.setresuid(65534, 65534, 0)
+    try:
+        ring.refresh()
+        assert ring.stations == {}
+        assert "belongs to another user (uid 0)" in ring.problems[0]
+        with pytest.raises(ConfigError, match="another user"):
+            ring.robot()
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"station = 'blue'\n", b"["])
+def test_a_bundle_that_is_none_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.rtkey"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"x\.rtkey is no"):
+        Bundle.load(path)
+    with pytest.raises(ConfigError, match="`rt keys new NAME` makes such a file"):
+        Bundle.load(tmp_path / "absent.rtkey")
+
+
+def test_a_broken_key_of_the_robot_is_told(ring: Keyring) -> None:
+    ring.robot()
+    (ring.directory / "robot.key").write_text("public = 'x'\n")
+    with pytest.raises(ConfigError, match="is no key of a robot: remove it"):
+        ring.robot()
+
+
+def test_a_bundle_does_not_overwrite(ring: Keyring, tmp_path: Path) -> None:
+    path = tmp_path / "blue.rtkey"
+    path.write_text("precious")
+    with pytest.raises(ConfigError, match="exists"):
+        ring.new("blue").write(path)
+    assert path.read_text() == "precious"
+
+
+def test_a_file_in_the_place_of_the_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("")
+    ring = Keyring(tmp_path / "keys")
+    ring.refresh()
+    assert "should be the directory of the keys" in ring.problems[0]
+    with pytest.raises(ConfigError, match="cannot make"):
+        ring.new("blue")
+
+
+def test_full_disk_leaves_no_half_made_file(ring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        ring.new("blue")
+    assert not ring.directory.exists()
+    monkeypatch.undo()
+    ring.new("blue")
+    assert (ring.directory / ".gitignore").read_text() == "*\n"

@@ -1,0 +1,70 @@
+"""Bytes between a TCP connection and a ZMQ socket: whole, in order, and without an error whatever an end does."""
+
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from rt.access.relay import relay
+
+
+async def pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """The two ends of a TCP connection."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        near = await trio.testing.open_stream_to_socket_listener(listener)
+        return near, await listener.accept()
+
+
+def unix_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    near, far = trio.socket.socketpair()
+    return trio.SocketStream(near), trio.SocketStream(far)
+
+
+async def test_bytes_pass_both_ways_until_the_end(nursery: trio.Nursery) -> None:
+    client, outer = await pair()
+    inner, server = unix_pair()
+    nursery.start_soon(relay, outer, inner)
+    big = bytes(range(256)) * 8192
+    with trio.fail_after(30):
+        async with client, server:
+            nursery.start_soon(client.send_all, big)
+            heard = b""
+            while len(heard) < len(big):
+                heard += bytes(await server.receive_some())
+            assert heard == big
+            await server.send_all(b"answer")
+            assert await client.receive_some() == b"answer"
+            await client.send_eof()
+            assert await server.receive_some() == b""
+            await server.send_all(b"last")
+            await server.send_eof()
+            assert await client.receive_some() == b"last"
+            assert await client.receive_some() == b""
+
+
+def reset(stream: trio.SocketStream) -> None:
+    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+@pytest.mark.parametrize("end", [reset, lambda stream: stream.socket.close()], ids=["reset", "close"])
+@pytest.mark.parametrize("who", ["client", "server", "both"])
+async def test_no_end_of_a_connection_is_an_error(end: Callable[[trio.SocketStream], None], who: str) -> None:
+    with trio.fail_after(30):
+        for _ in range(20):
+            client, outer = await pair()
+            inner, server = unix_pair()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(relay, outer, inner)
+                # Neither end reads: both directions have bytes to carry when an end goes.
+                for stream in (client, server):
+                    with trio.move_on_after(0.01):
+                        await stream.send_all(bytes(1 << 22))
+                for stream in {"client": [client], "server": [server], "both": [client, server]}[who]:
+                    end(stream)
+                for stream in (client, server):
+                    await trio.aclose_forcefully(stream)

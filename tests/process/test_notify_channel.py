@@ -1,0 +1,129 @@
+"""sd_notify over a real socket, to ourselves, to nobody, and to somebody who does not listen."""
+
+import os
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+import trio
+from support.supervised import place
+
+from rt.process.notify import FD_VARIABLE, VARIABLE, Channel, Listener, send, watchdog_period
+from rt.protocol.notify import Notice
+
+
+async def test_what_is_sent_is_heard() -> None:
+    with place() as directory, Listener(directory / "n.sock") as listener:
+        assert send(ready=True, status="all well", env={VARIABLE: str(listener.path)})
+        with trio.fail_after(30):
+            assert await listener.receive() == Notice(ready=True, status="all well")
+        assert listener.receive_nowait() is None
+
+
+async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
+    with place() as directory, Listener(directory / "n.sock") as listener:
+        with trio.move_on_after(0.01):
+            await listener.receive()
+        send(watchdog=True, env={VARIABLE: str(listener.path)})
+        with trio.fail_after(30):
+            assert (await listener.receive()).watchdog
+
+
+def test_a_socket_that_was_left_behind_is_replaced() -> None:
+    with place() as directory:
+        path = directory / "n.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as old:
+            old.bind(str(path))
+        with Listener(path) as listener:
+            assert send(ready=True, env={VARIABLE: str(path)})
+            assert listener.receive_nowait() == Notice(ready=True)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "relative", "/nonexistent/socket", "@nobody-listens-here", "/" + "x" * 200, "vsock:2:1"]
+)
+def test_nobody_who_listens_is_no_error(address: str) -> None:
+    assert not send(ready=True, env={VARIABLE: address})
+
+
+def test_a_parent_may_listen_on_an_abstract_address() -> None:
+    name = f"rt-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as parent:
+        parent.bind("\0" + name)
+        assert send(stopping=True, env={VARIABLE: "@" + name})
+        assert parent.recv(100) == b"STOPPING=1"
+
+
+def test_a_parent_who_does_not_read_does_not_block_us() -> None:
+    with place() as directory, Listener(directory / "n.sock") as listener:
+        answers = [send(watchdog=True, env={VARIABLE: str(listener.path)}) for _ in range(2000)]
+    assert answers[0]
+    assert not answers[-1]
+
+
+def test_a_closed_listener_leaves_no_file() -> None:
+    with place() as directory:
+        listener = Listener(directory / "n.sock")
+        listener.close()
+        listener.close()
+
+
+@pytest.mark.parametrize(("value", "period"), [("2000000", 1.0), ("", None), ("0", None), ("soon", None), ("-5", None)])
+def test_a_sign_of_life_is_given_twice_as_often_as_asked(value: str, period: float | None) -> None:
+    assert watchdog_period({"WATCHDOG_USEC": value, "WATCHDOG_PID": "1"}) == period
+
+
+async def test_a_removed_directory_is_made_again_with_its_socket(tmp_path: Path) -> None:
+    with Listener(tmp_path / "d.sock") as listener:
+        assert not listener.mend()
+        listener.path.unlink()
+        assert listener.mend()
+        assert send(ready=True, env={VARIABLE: str(listener.path)})
+        with trio.fail_after(30):
+            assert (await listener.receive()).ready
+
+
+def test_an_address_that_is_none_is_no_error() -> None:
+    assert not send(ready=True, env={VARIABLE: "/a\0b"})
+
+
+async def test_own_child_is_heard_without_a_file() -> None:
+    with Channel() as channel:
+        env = channel.environment()
+        assert send(ready=True, env=env | {VARIABLE: "/nowhere"})
+        with trio.fail_after(30):
+            assert await channel.receive() == Notice(ready=True)
+        channel.started()
+        assert not send(ready=True, env=env), "the descriptor is closed"
+
+
+def test_full_channel_does_not_block_the_child() -> None:
+    with Channel() as channel:
+        answers = [send(watchdog=True, env=channel.environment()) for _ in range(5000)]
+    assert answers[0]
+    assert not answers[-1]
+
+
+def test_child_is_heard_when_no_descriptor_is_left() -> None:
+    with Channel() as channel:
+        env = channel.environment()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            assert send(watchdog=True, env=env)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert channel.receive_nowait() == Notice(watchdog=True)
+
+
+@pytest.mark.parametrize("value", ["", "x", "1", "1:", "1:0", "9999:1", "-1:1", "99999999999999999999:1", ":", "²:1"])
+def test_channel_of_another_process_is_not_used(value: str) -> None:
+    assert not send(ready=True, env={FD_VARIABLE: value})
+
+
+def test_descriptor_of_another_file_is_not_written(tmp_path: Path) -> None:
+    with Channel() as channel, (tmp_path / "file").open("wb") as file:
+        inode = channel.environment()[FD_VARIABLE].partition(":")[2]
+        assert not send(ready=True, env={FD_VARIABLE: f"{file.fileno()}:{inode}"})
+    assert not (tmp_path / "file").read_bytes()

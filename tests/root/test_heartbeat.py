@@ -1,0 +1,135 @@
+"""The root's sign of life: seldom while it is idle, often while a lease is held, and none after a standstill before leases end."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from structlog.testing import capture_logs
+
+from rt.buffer import LeaseTable
+from rt.buffer.lease import Bar
+from rt.buffer.write_event import WriteEvent
+from rt.root import heartbeat
+from rt.root.heartbeat import IDLE_INTERVAL, LONGEST_DELAY
+
+PATIENCE = 30.0
+
+
+class Stamps:
+    """Counts the stamps of a table."""
+
+    def __init__(self, table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        original = table.beat
+
+        def count() -> None:
+            self.count += 1
+            original()
+
+        monkeypatch.setattr(table, "beat", count)
+
+
+@asynccontextmanager
+async def beating(
+    table: LeaseTable, waited: Callable[[], float] = lambda: 0.0, check: Callable[[], object] = lambda: None
+) -> AsyncIterator[WriteEvent]:
+    write_event = WriteEvent()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heartbeat.beat, table, write_event, check, lambda: waited)
+            await trio.testing.wait_all_tasks_blocked()
+            yield write_event
+            nursery.cancel_scope.cancel()
+    finally:
+        write_event.close()
+
+
+async def test_root_stamps_often_while_a_slot_is_not_barred(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "IDLE_INTERVAL", 600.0)
+    with LeaseTable.open(prefix) as table:
+        table.bar_all(Bar.IDLE)
+        stamps = Stamps(table, monkeypatch)
+        async with beating(table):
+            before = stamps.count
+            table.unbar(0)
+            assert stamps.count == before + 1, "at once"
+            with trio.fail_after(PATIENCE):
+                while stamps.count < before + 4:  # noqa: ASYNC110 - stamps are counted
+                    await trio.sleep(0.005)
+            table.bar(0, Bar.IDLE)
+            await trio.sleep(heartbeat.OPEN_INTERVAL * 2)
+            after = stamps.count
+            await trio.sleep(heartbeat.OPEN_INTERVAL * 4)
+            assert stamps.count == after
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
+    prefix: str, is_held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)  # a busy machine is slow
+    with LeaseTable.open(prefix) as table:
+        lease = table.slot(0)
+        async with beating(table) as write_event:
+            if is_held:
+                assert lease.begin()
+                await trio.testing.wait_all_tasks_blocked(0.005)
+            write_event.clear()
+            with capture_logs() as events:
+                time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
+                await trio.testing.wait_all_tasks_blocked(0.005)
+            if is_held:
+                assert lease.revoked
+                assert table.cause_of(0) is Bar.STALLED
+            assert [event["event"] for event in events] == ["the root stood still: every lease is revoked"] * is_held
+            assert write_event.clear() == is_held
+
+
+async def test_root_that_stood_still_ends_every_lease_before_it_unbars(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
+    with LeaseTable.open(prefix) as table:
+        table.bar_all(Bar.IDLE)
+        async with beating(table) as write_event:
+            table.unbar(0)
+            lease = table.slot(0)
+            assert lease.begin()
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            await trio.sleep(2 * heartbeat.OPEN_INTERVAL)
+            write_event.clear()
+            time.sleep(heartbeat.OPEN_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
+            table.unbar(1)  # by a task that runs before the one that stamps
+            assert lease.revoked
+            assert write_event.clear()
+
+
+@pytest.mark.parametrize(("share", "is_revoked"), [(0.8, False), (0.3, True)])
+async def test_root_that_waited_for_a_processor_ends_no_lease(
+    prefix: str, share: float, is_revoked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
+    with LeaseTable.open(prefix) as table:
+        lease = table.slot(0)
+        start = time.monotonic()
+        async with beating(table, lambda: share * (time.monotonic() - start)):
+            assert lease.begin()
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
+            await trio.testing.wait_all_tasks_blocked(0.005)
+            assert lease.revoked is is_revoked
+
+
+async def test_memory_is_verified_soon_after_a_slot_is_unbarred_and_not_meanwhile(prefix: str) -> None:
+    seen: list[Bar] = []
+    with LeaseTable.open(prefix) as table:
+        table.bar_all(Bar.IDLE)
+        async with beating(table, check=lambda: seen.append(table.bar_of(0))):
+            seen.clear()
+            table.unbar(0)
+            assert seen == []
+            await trio.testing.wait_all_tasks_blocked()
+            assert seen == [Bar.NONE]

@@ -1,0 +1,48 @@
+"""The root's sign of life and the device process's guard together: a sound root never counts as dead."""
+
+import itertools
+
+import pytest
+import trio
+
+from rt.buffer import LeaseTable
+from rt.buffer.lease import Bar
+from rt.buffer.write_event import WriteEvent
+from rt.root.heartbeat import IDLE_INTERVAL, beat
+from rt.smartdevice.guard import SafetyGuard
+
+
+@pytest.mark.parametrize("gap", [0.05, 0.15, 0.25, 0.35])
+async def test_lease_that_follows_a_short_one_counts_at_once(
+    prefix: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, gap: float
+) -> None:
+    looks = itertools.count()
+
+    def now() -> int:
+        return round((1000 + trio.current_time()) * 1e9) + next(looks)
+
+    for module in ("rt.buffer.lease", "rt.root.heartbeat"):
+        monkeypatch.setattr(f"{module}.boottime_ns", now)
+    wakeup = WriteEvent()
+    with (
+        LeaseTable.open(prefix) as of_root,
+        LeaseTable.open(prefix) as of_devices,
+        LeaseTable.open(prefix) as of_executor,
+    ):
+        guard = SafetyGuard(of_devices, lambda _ended, _moved: None)
+        of_root.bar_all(Bar.IDLE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beat, of_root, wakeup)
+            nursery.start_soon(guard.run)
+            await trio.sleep(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL + 0.02)
+            of_root.unbar(0)
+            lease = of_executor.slot(0)
+            assert lease.begin()
+            assert guard.open
+            lease.release()
+            guard.look()
+            await trio.sleep(gap)
+            assert lease.begin()
+            assert guard.allowed
+            nursery.cancel_scope.cancel()
+    wakeup.close()

@@ -1,0 +1,242 @@
+"""The root of a robot, with a child that is quickly there: what stops it is said once, with the reason, and reaches its owner."""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+import trio
+from support.robot import free_ports
+from support.supervised import WELL_BEHAVED, assert_no_children, program
+
+from rt import config
+from rt.app import Application
+from rt.brake.connection import Connection
+from rt.brake.heartbeat import Heartbeat
+from rt.config import Config
+from rt.errors import RemoteCallError
+from rt.executor.pool import EXECUTOR, STANDBY
+from rt.instance import Instance
+from rt.logs import place
+from rt.logs.hub import LogHub
+from rt.process import signals
+from rt.root import lifecycle as robot_module
+from rt.root import root
+from rt.root.lifecycle import Robot, run_robot
+from rt.supervisor.spec import ChildSpec
+
+NEVER_READY = "time.sleep(1000)"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    yield
+    assert_no_children()
+
+
+@pytest.fixture
+def instance() -> Iterator[Instance]:
+    # Sockets allow shorter paths than pytest makes.
+    with tempfile.TemporaryDirectory(prefix="rt-") as directory:
+        found = Instance.locate("test", {"XDG_RUNTIME_DIR": directory})
+        with found.acquire():
+            yield found
+
+
+@pytest.fixture
+def options(tmp_path: Path, instance: Instance) -> Config:
+    loaded = config.load(env={}, cwd=tmp_path).config
+    return msgspec.structs.replace(loaded, port_base=free_ports(), log_file="").resolved(instance.directory)
+
+
+def children(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    specs = [
+        ChildSpec(name="child", command=program(body)),
+        ChildSpec(name=EXECUTOR, command=program(WELL_BEHAVED)),
+        ChildSpec(name=STANDBY, command=program(WELL_BEHAVED), autostart=False),
+    ]
+    monkeypatch.setattr(root, "child_specs", lambda *_, **__: specs)
+
+
+def told(logs: list[Any], sentence: str) -> list[Any]:
+    return [entry for entry in logs if entry["event"] == sentence]
+
+
+async def test_an_error_beside_the_children_stops_them_with_its_reason_and_reaches_the_owner(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_robot: Robot) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    children(monkeypatch, WELL_BEHAVED)
+    raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
+    with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
+        await run_robot(options, instance, beside=fail)
+    (stop,) = told(logs, "stopping all children")
+    assert stop["reason"] == "the robot failed by ZeroDivisionError: on purpose"
+    (event,) = told(logs, "the robot failed")
+    assert event["log_level"] == "critical"
+    assert event["exc_info"].subgroup(ZeroDivisionError)
+
+
+async def test_an_error_of_a_task_of_the_broker_does_so_too(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(robot: Robot) -> None:
+        robot.app.nursery.start_soon(stumble)
+        await trio.sleep_forever()
+
+    async def stumble() -> None:
+        raise ZeroDivisionError("on purpose")
+
+    children(monkeypatch, WELL_BEHAVED)
+    raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
+    with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
+        await run_robot(options, instance, beside=fail)
+    assert [entry["reason"] for entry in told(logs, "stopping all children")] == [
+        "the robot failed by ZeroDivisionError: on purpose"
+    ]
+    assert len(told(logs, "the robot failed")) == 1
+
+
+async def test_an_error_of_the_log_itself_stops_the_robot_and_is_told_once(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_hub = Application.make_log_forwarder
+    ready = trio.Event()
+
+    async def failing(app: Application) -> LogHub:
+        async def stumble() -> None:
+            await ready.wait()
+            raise ZeroDivisionError("on purpose")
+
+        app.nursery.start_soon(stumble)
+        return await open_hub(app)
+
+    async def stay(_robot: Robot) -> None:
+        ready.set()
+        await trio.sleep_forever()
+
+    children(monkeypatch, WELL_BEHAVED)
+    monkeypatch.setattr(Application, "make_log_forwarder", failing)
+    raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
+    with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
+        await run_robot(options, instance, beside=stay)
+    assert len(told(logs, "stopping all children")) == 1
+    (event,) = told(logs, "the robot failed")
+    assert event["exc_info"].subgroup(ZeroDivisionError)
+
+
+async def test_a_robot_that_is_stopped_while_it_starts_is_neither_ready_nor_incomplete(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children(monkeypatch, NEVER_READY)
+    with trio.fail_after(30), structlog.testing.capture_logs() as logs:
+        assert await run_robot(options, instance, early=[signal.SIGTERM]) == 0
+    assert [entry["reason"] for entry in told(logs, "stopping all children")] == ["received SIGTERM"]
+    assert not told(logs, "the robot is incomplete")
+    assert not told(logs, "the robot is ready")
+    assert told(logs, "stopped")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_log_is_opened_or_closed_is_an_orderly_stop(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    open_hub = Application.make_log_forwarder
+
+    async def signalled(app: Application) -> LogHub:
+        os.kill(os.getpid(), number)
+        hub = await open_hub(app)
+
+        async def at_the_end() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                os.kill(os.getpid(), number)
+
+        app.nursery.start_soon(at_the_end)
+        return hub
+
+    children(monkeypatch, NEVER_READY)
+    monkeypatch.setattr(Application, "make_log_forwarder", signalled)
+    before = {each: signal.getsignal(each) for each in signals.stopping()}
+    try:
+        with structlog.testing.capture_logs() as logs, signals.kept(*before) as early:
+            assert trio.run(lambda: run_robot(options, instance, early=early)) == 0
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert early == [number, number]
+    assert [entry["reason"] for entry in told(logs, "stopping all children")] == [f"received {number.name}"]
+    assert not told(logs, "the application stops")
+
+
+async def test_mark_of_the_log_is_made_again_when_the_directory_is_removed(
+    options: Config, instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = msgspec.structs.replace(options, log_file=str(tmp_path / "robot.log"))
+    monkeypatch.setattr(root, "DIRECTORY_INTERVAL", 0.05)
+
+    async def remove(_robot: Robot) -> None:
+        assert place.marked(instance.directory) == tmp_path / "robot.log"
+        shutil.rmtree(instance.directory)
+        while place.marked(instance.directory) is None:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        assert place.marked(instance.directory) == tmp_path / "robot.log"
+
+    children(monkeypatch, WELL_BEHAVED)
+    with trio.fail_after(30), structlog.testing.capture_logs():
+        assert await run_robot(options, instance, beside=remove) == 0
+
+
+async def test_robot_without_a_log_file_makes_no_mark(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(root, "DIRECTORY_INTERVAL", 0.05)
+
+    async def remove(_robot: Robot) -> None:
+        shutil.rmtree(instance.directory)
+        while not told(logs, "files of the robot were removed and are made again"):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        assert place.marked(instance.directory) is None
+
+    children(monkeypatch, WELL_BEHAVED)
+    with trio.fail_after(30), structlog.testing.capture_logs() as logs:
+        assert await run_robot(options, instance, beside=remove) == 0
+
+
+async def test_idle_succeeds_over_a_silent_device_process_only_when_the_brake_has_acted(
+    options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Connection] = []
+
+    def connect() -> Connection:
+        made.append(Connection())
+        return made[-1]
+
+    async def idle(robot: Robot) -> None:
+        client = await robot.app.make_client()
+        page = Heartbeat(made[0].device.memory)
+        await client.call.idle(address="executor-service")
+        page.beat()
+        with pytest.raises(RemoteCallError, match="does not confirm"):
+            await client.call.idle(address="executor-service")
+        page.pend(1)
+        page.settle(page.stamp)
+        with pytest.raises(RemoteCallError, match="does not confirm"):
+            await client.call.idle(address="executor-service")
+        page.pend(0)
+        await client.call.idle(address="executor-service")
+        page.close()
+
+    monkeypatch.setattr(robot_module, "Connection", connect)
+    children(monkeypatch, WELL_BEHAVED)
+    with trio.fail_after(60), structlog.testing.capture_logs():
+        assert await run_robot(options, instance, beside=idle) == 0

@@ -1,0 +1,34 @@
+"""Numbers as flags take them."""
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rt.terminal.number import Number
+
+
+@given(st.floats(), st.floats(-5, 5), st.floats(0, 5))
+def test_a_number_is_between_its_limits_or_refused(value: float, least: float, span: float) -> None:
+    kind = Number(least, least + span)
+    if least <= value <= least + span:
+        assert kind.convert(repr(value), None, None) == value
+    else:
+        with pytest.raises(click.BadParameter, match="is not a number from"):
+            kind.convert(repr(value), None, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed"),
+    [
+        (Number(), "a number"),
+        (Number(above=0), "a number above 0"),
+        (Number(above=0, most=10), "a number above 0 and at most 10"),
+        (Number(1, whole=True), "a whole number of at least 1"),
+        (Number(1, 5, whole=True), "a whole number from 1 to 5"),
+    ],
+)
+def test_what_is_allowed_is_said_as_options_say_it(kind: Number, allowed: str) -> None:
+    assert kind.allowed == allowed
+    with pytest.raises(click.BadParameter, match=allowed):
+        kind.convert("nan", None, None)
