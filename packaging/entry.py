@@ -4,7 +4,8 @@ import sys
 
 from rt.__main__ import main
 
-# Team code may use multiprocessing. Its helpers are this executable again, with arguments that only freeze_support knows.
+# Team code may use multiprocessing. Its helpers are this executable again, with arguments that only
+# freeze_support knows.
 if not {"-c", "--multiprocessing-fork"}.isdisjoint(sys.argv):
     from multiprocessing import freeze_support
 

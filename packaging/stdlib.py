@@ -1,8 +1,9 @@
 """Which modules of the standard library the executable carries, and which of them can be imported here.
 
-Team code may import any of them, so the rule is: all that the building interpreter has, but for the few that need a window
-system, install packages, or test Python itself. Run as a script, it tries each import and prints those that succeed; the
-executable is held to that list by the doctor's check `stdlib`.
+Team code may import any of them, so the rule is: all that the building interpreter has, but for the
+few that need a window system, install packages, or test Python itself. Run as a script, it tries
+each import and prints those that succeed; the executable is held to that list by the doctor's check
+`stdlib`.
 """
 
 import contextlib
@@ -13,8 +14,11 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 
-# nis is gone from Python 3.13, and would bring the libraries of Sun RPC and Kerberos: 2 MB to unpack at each start.
-LEFT_OUT = frozenset({"ensurepip", "idlelib", "lib2to3", "nis", "test", "tkinter", "turtle", "turtledemo"})
+# nis is gone from Python 3.13, and would bring the libraries of Sun RPC and Kerberos: 2 MB to
+# unpack at each start.
+LEFT_OUT = frozenset(
+    {"ensurepip", "idlelib", "lib2to3", "nis", "test", "tkinter", "turtle", "turtledemo"}
+)
 
 # Importing these acts: a browser opens, a poem is printed. They are carried but not tried.
 ACTS_ON_IMPORT = frozenset({"antigravity", "this"})
@@ -23,7 +27,9 @@ ACTS_ON_IMPORT = frozenset({"antigravity", "this"})
 def names() -> Iterator[str]:
     """Yield the dotted name of every module and submodule to carry, packages before what is in them."""
     for name in sorted(sys.stdlib_module_names):
-        if name in LEFT_OUT or name.startswith(("_test", "_xxtest", "xx", "_tkinter", "_ctypes_test", "__")):
+        if name in LEFT_OUT or name.startswith(
+            ("_test", "_xxtest", "xx", "_tkinter", "_ctypes_test", "__")
+        ):
             continue
         try:
             spec = importlib.util.find_spec(name)
@@ -54,7 +60,11 @@ def importable() -> Iterator[str]:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 importlib.import_module(name)
-        except (ImportError, AttributeError, OSError):  # modules of another platform fail in these ways
+        except (
+            ImportError,
+            AttributeError,
+            OSError,
+        ):  # modules of another platform fail in these ways
             continue
         yield name
 

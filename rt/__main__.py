@@ -1,7 +1,7 @@
 """`python -m rt`, the command `rt` and the executable all begin here.
 
-A child of the supervisor is dispatched before the command line's own library is imported, and so is the question for the
-version: both have to be quick.
+A child of the supervisor is dispatched before the command line's own library is imported, and so is
+the question for the version: both have to be quick.
 """
 
 import sys

@@ -1,7 +1,8 @@
 """The few errors of rt.
 
-Each is named by the state that it reports, carries one sentence for a person, and a context of plain values for a program:
-what is logged, and what travels as the second element of an error over RPC.
+Each is named by the state that it reports, carries one sentence for a person, and a context of
+plain values for a program: what is logged, and what travels as the second element of an error over
+RPC.
 """
 
 from collections.abc import Iterator

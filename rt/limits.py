@@ -35,9 +35,21 @@ class _Limit(NamedTuple):
 
 _LIMITS: Final = (
     _Limit(resource.RLIMIT_NOFILE, "open files", DESCRIPTORS, 1, "", "ulimit -Hn", "LimitNOFILE"),
-    _Limit(resource.RLIMIT_FSIZE, "the size of a file", FILE_SIZE, 1024, " KiB", "ulimit -Hf", "LimitFSIZE"),
-    _Limit(resource.RLIMIT_AS, "address space", ADDRESS_SPACE, 1024, " KiB", "ulimit -Hv", "LimitAS"),
-    _Limit(resource.RLIMIT_DATA, "data memory", ADDRESS_SPACE, 1024, " KiB", "ulimit -Hd", "LimitDATA"),
+    _Limit(
+        resource.RLIMIT_FSIZE,
+        "the size of a file",
+        FILE_SIZE,
+        1024,
+        " KiB",
+        "ulimit -Hf",
+        "LimitFSIZE",
+    ),
+    _Limit(
+        resource.RLIMIT_AS, "address space", ADDRESS_SPACE, 1024, " KiB", "ulimit -Hv", "LimitAS"
+    ),
+    _Limit(
+        resource.RLIMIT_DATA, "data memory", ADDRESS_SPACE, 1024, " KiB", "ulimit -Hd", "LimitDATA"
+    ),
 )
 
 
@@ -59,7 +71,9 @@ def provide() -> None:
     if os.geteuid() != 0 and hard != resource.RLIM_INFINITY and hard < _MANY:
         needed = _tasks(os.geteuid()) + PROCESSES
         if hard < needed:
-            limit = _Limit(resource.RLIMIT_NPROC, "processes", needed, 1, "", "ulimit -Hu", "LimitNPROC")
+            limit = _Limit(
+                resource.RLIMIT_NPROC, "processes", needed, 1, "", "ulimit -Hu", "LimitNPROC"
+            )
             raise _too_low(limit, hard, needed)
 
 
@@ -85,7 +99,9 @@ def explain(error: OSError) -> str:
         case errno.ENFILE:
             return f"{reason}; the system has none left (`sysctl fs.file-max`)"
         case errno.EAGAIN:
-            return f"{reason}; the limit of processes is {_soft(resource.RLIMIT_NPROC)} (`ulimit -u`)"
+            return (
+                f"{reason}; the limit of processes is {_soft(resource.RLIMIT_NPROC)} (`ulimit -u`)"
+            )
         case errno.EFBIG:
             return f"{reason}; raise the limit of file sizes (`ulimit -f`)"
         case errno.ENOMEM:

@@ -1,7 +1,7 @@
 """Owners of files, and files that another user has placed in advance.
 
-Invariant: root and the user that this process runs as are trusted. In a directory where every user may make files, as /tmp, what
-another user has made is never used in place of what rt expects there.
+Invariant: root and the user that this process runs as are trusted. In a directory where every user
+may make files, as /tmp, what another user has made is never used in place of what rt expects there.
 """
 
 import os

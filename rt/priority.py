@@ -1,12 +1,15 @@
 """The priority of a process for the processor, as far as the system lets it be chosen.
 
-The processes that stop motors run before others: with every core busy, an ordinary process may wait for several milliseconds each
-time that it is woken. They get a better nice value where that is permitted, and a short time slice, which needs no permission:
-from Linux 6.12 on a process with a shorter slice is scheduled earlier (sched_setattr(2), `sched_runtime` of SCHED_OTHER).
+The processes that stop motors run before others: with every core busy, an ordinary process may wait
+for several milliseconds each time that it is woken. They get a better nice value where that is
+permitted, and a short time slice, which needs no permission: from Linux 6.12 on a process with a
+shorter slice is scheduled earlier (sched_setattr(2), `sched_runtime` of SCHED_OTHER).
 
-In such a process a worker thread that computes keeps the event loop waiting for a fifth of a millisecond, instead of Python's 5 ms.
+In such a process a worker thread that computes keeps the event loop waiting for a fifth of a
+millisecond, instead of Python's 5 ms.
 
-Threads and processes that are started later inherit the nice value and the slice. So the processes that run other code become ordinary again.
+Threads and processes that are started later inherit the nice value and the slice. So the processes
+that run other code become ordinary again.
 """
 
 import ctypes
@@ -17,7 +20,9 @@ from typing import Final
 _NICE: Final = -3
 _SLICE_NS: Final = 100_000  # the shortest that the kernel grants
 _DEFAULT_SLICE: Final = 0
-_SWITCH_INTERVAL: Final = 0.0002  # s; the event loop asks for the interpreter anew after each system call
+_SWITCH_INTERVAL: Final = (
+    0.0002  # s; the event loop asks for the interpreter anew after each system call
+)
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 
 

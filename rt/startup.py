@@ -17,10 +17,13 @@ _STDERR = 2
 def importing() -> Iterator[None]:
     """Import the large libraries within this: no program is run for it, and no garbage is looked for.
 
-    What an import makes stays, so that the collector, which looks at all of it again and again while it grows, would find nothing.
-    Later it need not look at that either: a full collection would stop the event loop for some 10 ms.
+    What an import makes stays, so that the collector, which looks at all of it again and again
+    while it grows, would find nothing. Later it need not look at that either: a full collection
+    would stop the event loop for some 10 ms.
     """
-    if "trio" in sys.modules or not gc.isenabled():  # the large ones are there, or it is none of our business
+    if (
+        "trio" in sys.modules or not gc.isenabled()
+    ):  # the large ones are there, or it is none of our business
         yield
         return
     gc.disable()
@@ -35,8 +38,9 @@ def importing() -> Iterator[None]:
 def _spare_ldconfig() -> None:
     """Answer the one question for which the import of trio runs a program, /sbin/ldconfig, in each process of a robot.
 
-    trio names its threads through libpthread, whose file it asks `ctypes` for, and `ctypes` asks ldconfig. With glibc the answer
-    is always the same, and the dynamic loader finds the file by it, as it would by ldconfig's. It is given once.
+    trio names its threads through libpthread, whose file it asks `ctypes` for, and `ctypes` asks
+    ldconfig. With glibc the answer is always the same, and the dynamic loader finds the file by it,
+    as it would by ldconfig's. It is given once.
     """
     if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
         return

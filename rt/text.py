@@ -1,6 +1,7 @@
 """Bounded text for messages: the known name nearest to a wrong one, and a short printable form of what a caller sent.
 
-Invariant: the cost is bounded however long a name is and however many names are known, because callers choose the names.
+Invariant: the cost is bounded however long a name is and however many names are known, because
+    callers choose the names.
 """
 
 import heapq
@@ -38,7 +39,11 @@ def closest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str | No
     compared = word[:COMPARED_MAX].lower()
     matcher = difflib.SequenceMatcher(b=compared)
     near: list[tuple[float, str]] = []
-    similar = (each for each in itertools.islice(words, _LOOKED_AT) if _ceiling(len(compared), len(each)) >= cutoff)
+    similar = (
+        each
+        for each in itertools.islice(words, _LOOKED_AT)
+        if _ceiling(len(compared), len(each)) >= cutoff
+    )
     for each in itertools.islice(similar, WORDS_MAX):
         matcher.set_seq1(each[:COMPARED_MAX].lower())
         if (ratio := matcher.quick_ratio()) >= cutoff:

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, settings
 from rt.buffer.arena import Arena
 
 # How long an example takes says something of the machine, not of the program.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 PLACES = {
@@ -37,7 +39,10 @@ FEW = 20
 @pytest.fixture(scope="session", autouse=True)
 def isolated() -> Iterator[None]:
     """No test finds the robots, options, keys and logs of this machine's user, and all robots of the tests are gone in the end."""
-    with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as name, pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         for variable in filter(MEANT_FOR_A_ROBOT.fullmatch, list(os.environ)):
             patch.delenv(variable)
         for variable, folder in PLACES.items():
@@ -68,13 +73,16 @@ def leaves_nothing_behind() -> Iterator[None]:
     before = set(map(str, FDS.iterdir()))
     yield
     structlog.reset_defaults()
-    assert not [path.name for path in SHM.glob(f"rt*{os.getpid()}*")], "the test left a file in /dev/shm"
+    assert not [path.name for path in SHM.glob(f"rt*{os.getpid()}*")], (
+        "the test left a file in /dev/shm"
+    )
     try:
         pid, _ = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
         pid = None
     assert pid is None, "the test left a child process"
-    # A descriptor that the garbage collector has yet to close is none that a robot would run out of.
+    # A descriptor that the garbage collector has yet to close is none that a robot would run out
+    # of.
     left = [path for path in FDS.iterdir() if str(path) not in before and path.exists()]
     if len(left) >= FEW:
         gc.collect()

@@ -31,7 +31,9 @@ def imports_of(package: str) -> set[str]:
     for file in files:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Import):
-                found |= {each.name.partition(".")[2] for each in node.names if each.name[:3] == "rt."}
+                found |= {
+                    each.name.partition(".")[2] for each in node.names if each.name[:3] == "rt."
+                }
             elif isinstance(node, ast.ImportFrom) and node.module == "rt":
                 found |= {each.name for each in node.names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rt."):

@@ -33,7 +33,9 @@ def test_a_process_has_as_many_descriptors_as_it_needs_and_the_system_allows(
 
 
 def test_a_limit_that_is_none_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    )
     monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("it was lowered"))
     assert allow_descriptors(4096) == 4096
 
@@ -59,10 +61,15 @@ def test_limit_that_is_too_low_is_named_with_the_number_that_is_needed(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    monkeypatch.setattr(resource, "getrlimit", lambda asked: (4096, 4096) if asked == number else unlimited)
-    monkeypatch.setattr(limits, "_LIMITS", [each._replace(needed=max(each.needed, 8192)) for each in limits._LIMITS])
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda asked: (4096, 4096) if asked == number else unlimited
+    )
+    monkeypatch.setattr(
+        limits, "_LIMITS", [each._replace(needed=max(each.needed, 8192)) for each in limits._LIMITS]
+    )
     with pytest.raises(
-        ConfigError, match=r"the limit of .* is 4.*, and a robot needs [0-9]+.*: raise it with `ulimit"
+        ConfigError,
+        match=r"the limit of .* is 4.*, and a robot needs [0-9]+.*: raise it with `ulimit",
     ) as caught:
         limits.provide()
     assert caught.value.EXIT_CODE == 78
@@ -73,7 +80,9 @@ def test_limit_of_processes_counts_what_the_user_runs(monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(limits, "_tasks", lambda uid: 70 if uid == 1000 else 0)
     monkeypatch.setattr(
-        resource, "getrlimit", lambda asked: (100, 100) if asked == resource.RLIMIT_NPROC else unlimited
+        resource,
+        "getrlimit",
+        lambda asked: (100, 100) if asked == resource.RLIMIT_NPROC else unlimited,
     )
     with pytest.raises(ConfigError, match="the limit of processes is 100, and a robot needs 110"):
         limits.provide()

@@ -56,12 +56,17 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         (str(MOTOR),),
         {"heartbeat_id": None, "timeout": 1, "block": True},
     ),
-    "rt.smartdevice.manager.SmartDeviceManager.open_virtual_devices": (("tcp://127.0.0.1:6004",), {}),
+    "rt.smartdevice.manager.SmartDeviceManager.open_virtual_devices": (
+        ("tcp://127.0.0.1:6004",),
+        {},
+    ),
 }
 
 
 @pytest.mark.parametrize(("path", "arguments"), CALLS.items(), ids=CALLS)
-def test_calls_are_written_as_before(path: str, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+def test_calls_are_written_as_before(
+    path: str, arguments: tuple[tuple[Any, ...], dict[str, Any]]
+) -> None:
     args, kwargs = arguments
     inspect.signature(find(path)).bind("self", *args, **kwargs)
 
@@ -75,7 +80,16 @@ def test_errors_have_a_message_and_a_context() -> None:
 
 def test_a_parameter_is_made_with_few_words() -> None:
     param = Parameter("param", ctypes.c_double, 0)
-    assert tuple(param) == ("param", ctypes.c_double, 0, -float("inf"), float("inf"), True, False, True)
+    assert tuple(param) == (
+        "param",
+        ctypes.c_double,
+        0,
+        -float("inf"),
+        float("inf"),
+        True,
+        False,
+        True,
+    )
     assert param.platform_type is ctypes.c_float
     assert Parameter("param", ctypes.c_double * 2, 0).platform_type is ctypes.c_float * 2
 
@@ -143,13 +157,20 @@ def test_a_store_is_a_mapping_of_what_is_open(store: BufferStore) -> None:
     with pytest.raises(KeyError):
         store[MOTOR]
     buffer = store.get_or_open(MOTOR)
-    assert store[MOTOR] is store["polar-bear", MOTOR] is store.get_or_open(MOTOR, create=False) is buffer
+    assert (
+        store[MOTOR]
+        is store["polar-bear", MOTOR]
+        is store.get_or_open(MOTOR, create=False)
+        is buffer
+    )
     assert list(store) == [("polar-bear", MOTOR)]
     assert MOTOR in store
     assert 5 not in store
 
 
-def test_buffers_of_one_name_are_one_and_leave_their_memory_until_it_is_unlinked(prefix: str) -> None:
+def test_buffers_of_one_name_are_one_and_leave_their_memory_until_it_is_unlinked(
+    prefix: str,
+) -> None:
     kind = Buffer.make_type("lamp", [Parameter("lit", ctypes.c_bool, 0)])
     name = f"{prefix}lamp"
     with pytest.raises(DeviceBufferError), kind.open(name, create=False):

@@ -19,7 +19,9 @@ for line in open("/proc/self/sched"):
 
 def look(statements: str, nice: int = 0) -> list[int]:
     command = [sys.executable, "-c", LOOK.format(statements)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=lambda: os.nice(nice))
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, preexec_fn=lambda: os.nice(nice)
+    )
     return [int(line) for line in done.stdout.split()]
 
 
@@ -52,5 +54,7 @@ def test_a_lower_priority_that_was_given_stays() -> None:
 
 
 def test_without_the_call_of_this_kernel_nothing_changes() -> None:
-    nice, *_ = look("os.uname = lambda: os.uname_result(('', '', '', '', 'toaster')); assert not priority.run_first()")
+    nice, *_ = look(
+        "os.uname = lambda: os.uname_result(('', '', '', '', 'toaster')); assert not priority.run_first()"
+    )
     assert nice == os.getpriority(os.PRIO_PROCESS, 0)

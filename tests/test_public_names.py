@@ -51,7 +51,10 @@ OLDER: dict[str, str] = CALLS | {
 
 
 def older_names() -> list[str]:
-    return [*OLDER, *(f"{owner}.{member}" for owner, members in OLDER.items() for member in members.split())]
+    return [
+        *OLDER,
+        *(f"{owner}.{member}" for owner, members in OLDER.items() for member in members.split()),
+    ]
 
 
 def table() -> dict[str, str]:

@@ -62,7 +62,9 @@ def test_a_suggestion_is_as_similar_as_any_known_name_is(word: str, known: list[
         assert found in known
 
 
-@pytest.mark.parametrize("word", ["x" * 900_000, "left_motor" * 90_000, "\U0001f600" * 100_000, "", "\x1b" * 5000])
+@pytest.mark.parametrize(
+    "word", ["x" * 900_000, "left_motor" * 90_000, "\U0001f600" * 100_000, "", "\x1b" * 5000]
+)
 def test_the_work_for_a_suggestion_is_bounded(word: str, counted: type[CountingMatcher]) -> None:
     text.closest(word, [f"left_motor_{index}{'x' * (index % 50)}" for index in range(100_000)])
     assert counted.compared <= text.WORDS_MAX + 5
@@ -71,7 +73,14 @@ def test_the_work_for_a_suggestion_is_bounded(word: str, counted: type[CountingM
 
 @pytest.mark.parametrize(
     "value",
-    ["x" * 900_000, b"x" * 900_000, [1] * 100_000, {str(n): n for n in range(9000)}, ["\x1b" * 9000] * 900, 2**64 - 1],
+    [
+        "x" * 900_000,
+        b"x" * 900_000,
+        [1] * 100_000,
+        {str(n): n for n in range(9000)},
+        ["\x1b" * 9000] * 900,
+        2**64 - 1,
+    ],
 )
 def test_a_quotation_is_short_and_printable(value: object) -> None:
     quoted = text.quote(value)

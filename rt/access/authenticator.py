@@ -6,11 +6,12 @@
 | network | with a station's key | with a station's key | with a station's key |
 | network, `insecure` | without a key | without a key | without a key |
 
-rt accepts connections itself, because libzmq can tell neither the user at the other end, nor end a single connection, nor keep
-a name from being taken over. Permitted connections reach the ZMQ socket through an `Inlet`. With a key, ZMQ encrypts and
-authenticates by CURVE, and asks the ZAP handler (`rt.access.zap`) whether the key counts. Invariants: what is not answered is
-refused (ZAP_ENFORCE_DOMAIN), and each keyed connection has a ZAP domain of its own, so that the key that it proves is known to
-belong to it.
+rt accepts connections itself, because libzmq can tell neither the user at the other end, nor end a
+single connection, nor keep a name from being taken over. Permitted connections reach the ZMQ socket
+through an `Inlet`. With a key, ZMQ encrypts and authenticates by CURVE, and asks the ZAP handler
+(`rt.access.zap`) whether the key counts. Invariants: what is not answered is refused
+(ZAP_ENFORCE_DOMAIN), and each keyed connection has a ZAP domain of its own, so that the key that it
+proves is known to belong to it.
 """
 
 import contextlib
@@ -99,7 +100,8 @@ def secure(socket: Socket, robot: KeyPair, domain: bytes) -> None:
     socket.set_option(zmq.CURVE_SERVER, 1)
     socket.set_option(zmq.CURVE_SECRETKEY, robot.secret.encode())
     socket.set_option(zmq.ZAP_DOMAIN, domain)
-    # Without it libzmq admits everybody who knows the robot's public key while no ZAP handler is there.
+    # Without it libzmq admits everybody who knows the robot's public key while no ZAP handler is
+    # there.
     socket.set_option(zmq.ZAP_ENFORCE_DOMAIN, 1)
     socket.set_option(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT)
 
@@ -116,7 +118,9 @@ def curve_options(bundle: Bundle) -> dict[int, int | bytes]:
 class _Entrance:
     """One TCP address of a ZMQ socket."""
 
-    def __init__(self, socket: Socket, address: str, inlet: Inlet, stations: StationSide | None) -> None:
+    def __init__(
+        self, socket: Socket, address: str, inlet: Inlet, stations: StationSide | None
+    ) -> None:
         self.socket = socket
         self.inlet = inlet
         self.stations = stations
@@ -198,7 +202,8 @@ class Authenticator:
         Args:
             socket: The socket.
             addresses: Where it listens.
-            stations: Of a ROUTER: takes the connections that show a key. Other sockets take them themselves.
+            stations: Of a ROUTER: takes the connections that show a key. Other sockets take them
+                themselves.
             takes_keys: Whether a key admits another user of this computer.
 
         Raises:
@@ -208,7 +213,8 @@ class Authenticator:
         endpoints = []
         for address in addresses:
             if not address.startswith("tcp://"):
-                # A socket file may lie where other users may open it, and an abstract name always does.
+                # A socket file may lie where other users may open it, and an abstract name always
+                # does.
                 for uid in sorted({0, os.geteuid()}) if address.startswith("ipc://") else ():
                     socket.set_option(zmq.IPC_FILTER_UID, uid)
                 endpoints.append(socket.bind(address))
@@ -330,7 +336,9 @@ class Authenticator:
             return
         reason = "; ".join(f"{type(each).__name__}: {each}" for each in causes)
         if all(isinstance(each, _ENDS) for each in causes):
-            self._log.debug("a connection was not carried", reason=reason, **connection.peer.described)
+            self._log.debug(
+                "a connection was not carried", reason=reason, **connection.peer.described
+            )
         else:
             self._failures.log(
                 self._log.error,
@@ -383,13 +391,17 @@ class Authenticator:
 
     async def _shaken(self, connection: _Connection, outer: trio.SocketStream) -> bytes:
         """The greeting of an end that wants to show a key; empty if it does not, which is told to it and counted."""
-        room = min(MOST_HANDSHAKES, MOST_KEYED - self._admitted.total(), self._limiter.most // _SILENT_PART)
+        room = min(
+            MOST_HANDSHAKES, MOST_KEYED - self._admitted.total(), self._limiter.most // _SILENT_PART
+        )
         if room <= 0:
             self._refuse(connection, CROWDED_STATIONS)
             return b""
         where = origin(connection.peer.host, connection.peer.uid)
         self._displace(
-            self._shaking.begin(connection.domain, where, most=room, most_of_host=MOST_HANDSHAKES_OF_HOST),
+            self._shaking.begin(
+                connection.domain, where, most=room, most_of_host=MOST_HANDSHAKES_OF_HOST
+            ),
         )
         greeting = b""
         with trio.move_on_after(HANDSHAKE_TIMEOUT / 1000) as patience:
@@ -423,7 +435,9 @@ class Authenticator:
                 self._refuse(connection, CROWDED)
                 connection.scope.cancel()
 
-    async def _introduce(self, outer: trio.SocketStream, inner: trio.SocketStream, greeting: bytes) -> None:
+    async def _introduce(
+        self, outer: trio.SocketStream, inner: trio.SocketStream, greeting: bytes
+    ) -> None:
         """Exchange the greetings of both ends, of which the outer has had the beginning of ours."""
         await inner.send_all(greeting)
         ours = b""

@@ -44,7 +44,9 @@ class Bundle(msgspec.Struct, frozen=True):
         try:
             key_files.write_new(path, comment, self._fields())
         except FileExistsError:
-            raise ConfigError(f"{path} exists; choose another file with --output", path=str(path)) from None
+            raise ConfigError(
+                f"{path} exists; choose another file with --output", path=str(path)
+            ) from None
 
     def _fields(self) -> dict[str, str]:
         return {
@@ -71,7 +73,8 @@ class Bundle(msgspec.Struct, frozen=True):
             values = key_files.read(path, private=False)
         except FileNotFoundError:
             raise ConfigError(
-                f"there is no {path}: `rt keys new NAME` makes such a file, at the robot", path=str(path)
+                f"there is no {path}: `rt keys new NAME` makes such a file, at the robot",
+                path=str(path),
             ) from None
         try:
             found = cls(
@@ -90,7 +93,8 @@ class Bundle(msgspec.Struct, frozen=True):
 
 def _none(path: Path, fault: str) -> ConfigError:
     return ConfigError(
-        f"{path} is no key of a driver's station ({fault}): `rt keys new NAME` makes one, at the robot", path=str(path)
+        f"{path} is no key of a driver's station ({fault}): `rt keys new NAME` makes one, at the robot",
+        path=str(path),
     )
 
 
@@ -103,7 +107,11 @@ def curve_key(value: object) -> str:
     from zmq.utils import z85
 
     try:
-        if isinstance(value, str) and len(value) == Z85_BYTES and len(z85.decode(value)) == CURVE_BYTES:
+        if (
+            isinstance(value, str)
+            and len(value) == Z85_BYTES
+            and len(z85.decode(value)) == CURVE_BYTES
+        ):
             return value
     except (KeyError, ValueError, struct.error):
         pass  # a character that Z85 does not have, or five that say more than 32 bits
@@ -118,6 +126,10 @@ def datagram_key(values: dict[str, object]) -> DatagramKey:
         KeyError, ValueError: It is not there, or is none.
     """
     try:
-        return DatagramKey(bytes.fromhex(str(values["datagram_id"])), bytes.fromhex(str(values["datagram_key"])))
+        return DatagramKey(
+            bytes.fromhex(str(values["datagram_id"])), bytes.fromhex(str(values["datagram_key"]))
+        )
     except ValueError:
-        raise ValueError("its datagram_id or datagram_key is not hexadecimal, or has another length") from None
+        raise ValueError(
+            "its datagram_id or datagram_key is not hexadecimal, or has another length"
+        ) from None

@@ -1,9 +1,9 @@
 """Connections that have not proved a key yet, and which of them ends when there is no room for another one.
 
-Invariant: a newcomer is never refused in favor of connections that have proved nothing. The connection that ends is the oldest one of
-the host with most of them, in the network with most of them, so a flood displaces itself; one that is silent ends before one that has
-sent a greeting. All connections of one user of this computer
-count as one host.
+Invariant: a newcomer is never refused in favor of connections that have proved nothing. The
+connection that ends is the oldest one of the host with most of them, in the network with most of
+them, so a flood displaces itself; one that is silent ends before one that has sent a greeting. All
+connections of one user of this computer count as one host.
 """
 
 import ipaddress
@@ -84,13 +84,16 @@ class _Part(Generic[K]):
 
     def worst(self) -> Origin:
         """The host with most connections of the network with most."""
-        return max(self._hosts, key=lambda each: (self._networks[each.network], len(self._hosts[each])))
+        return max(
+            self._hosts, key=lambda each: (self._networks[each.network], len(self._hosts[each]))
+        )
 
 
 class Handshakes(Generic[K]):
     """The connections that have not proved a key.
 
-    A connection is silent until its greeting has come. Then it takes a ZMQ socket, so fewer of those are kept.
+    A connection is silent until its greeting has come. Then it takes a ZMQ socket, so fewer of
+    those are kept.
 
     >>> table = Handshakes[str]()
     >>> stranger, station = origin("10.0.1.3", None), origin("10.0.0.2", None)
@@ -126,7 +129,11 @@ class Handshakes(Generic[K]):
         """
         ended = []
         while self._silent.of_host(where) + self._greeted.of_host(where) >= most_of_host:
-            ended.append(self._displace(self._silent if self._silent.of_host(where) else self._greeted, where))
+            ended.append(
+                self._displace(
+                    self._silent if self._silent.of_host(where) else self._greeted, where
+                )
+            )
         while len(self) >= most:
             ended.append(self._displace(self._silent if self._silent.origins else self._greeted))
         self._silent.add(key, where)

@@ -1,6 +1,7 @@
 """A way into a ZMQ socket that only this process can use: a listening Unix socket whose name is removed at once.
 
-rt accepts TCP connections itself, decides about each, and carries the bytes of those that it permits through an inlet.
+rt accepts TCP connections itself, decides about each, and carries the bytes of those that it
+permits through an inlet.
 """
 
 import contextlib
@@ -37,7 +38,8 @@ class Inlet:
                 try:
                     listening.listen(_BACKLOG)
                     listening.setblocking(False)
-                    # The file's inode stays as long as this descriptor, which is the only way to it.
+                    # The file's inode stays as long as this descriptor, which is the only way to
+                    # it.
                     self._file = os.open(path, os.O_PATH | os.O_CLOEXEC)
                     try:
                         self.endpoint = _hand_to(taker, listening, path)
@@ -82,7 +84,9 @@ def _folder() -> Iterator[Path]:
         OSError: None of the usual places takes one.
     """
     failure = OSError("no directory for sockets")
-    for place in filter(None, (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), *_PLACES)):
+    for place in filter(
+        None, (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), *_PLACES)
+    ):
         folder = Path(place, f"rt-inlet-{secrets.token_hex(8)}")
         try:
             folder.mkdir(mode=0o700)

@@ -48,7 +48,9 @@ def write_new(path: Path, comment: str, values: Mapping[str, str]) -> None:
 
 
 def _create(path: Path, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    fd = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE
+    )
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             with contextlib.suppress(PermissionError):  # a USB stick knows no modes
@@ -66,11 +68,13 @@ def read(path: Path, *, private: bool = True) -> dict[str, Any]:
 
     Args:
         path: The file.
-        private: Whether it has to be closed to everybody but its owner, and a file: to read a pipe might wait for ever.
+        private: Whether it has to be closed to everybody but its owner, and a file: to read a pipe
+            might wait for ever.
 
     Raises:
         FileNotFoundError: There is none.
-        ConfigError: It cannot be read (the cause is the system's error), others may read it, or it is no TOML.
+        ConfigError: It cannot be read (the cause is the system's error), others may read it, or it
+            is no TOML.
     """
     import tomllib  # only where there are keys: start-up time counts
 
@@ -78,9 +82,13 @@ def read(path: Path, *, private: bool = True) -> dict[str, Any]:
         with open(path, "rb", opener=_open_at_once if private else None) as file:
             info = os.fstat(file.fileno())
             if private and not stat.S_ISREG(info.st_mode):
-                raise ConfigError(f"{path} should be the file of a key and is none: move it away", path=str(path))
+                raise ConfigError(
+                    f"{path} should be the file of a key and is none: move it away", path=str(path)
+                )
             if private and stat.S_IMODE(info.st_mode) & 0o077:
-                raise ConfigError(f"others may read {path}: close it with `chmod 600 {path}`", path=str(path))
+                raise ConfigError(
+                    f"others may read {path}: close it with `chmod 600 {path}`", path=str(path)
+                )
             return tomllib.loads(file.read(MAX_BYTES).decode())
     except FileNotFoundError:
         raise
@@ -118,7 +126,9 @@ def make_directory(path: Path) -> None:
                         path.rmdir()
                 raise
     except OSError as error:
-        raise ConfigError(f"cannot make {path} for keys: {error.strerror}", path=str(path)) from None
+        raise ConfigError(
+            f"cannot make {path} for keys: {error.strerror}", path=str(path)
+        ) from None
 
 
 def check_directory(path: Path) -> None:
@@ -132,7 +142,9 @@ def check_directory(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ConfigError(f"{path} cannot be used for keys: {error.strerror}", path=str(path)) from None
+        raise ConfigError(
+            f"{path} cannot be used for keys: {error.strerror}", path=str(path)
+        ) from None
     owner = info.st_uid if info.st_uid not in {0, os.geteuid()} else planted_by(path)
     if owner is not None:
         raise ConfigError(
@@ -140,9 +152,15 @@ def check_directory(path: Path) -> None:
             path=str(path),
         )
     if not stat.S_ISDIR(info.st_mode):
-        raise ConfigError(f"{path} should be the directory of the keys and is a file: move it away", path=str(path))
+        raise ConfigError(
+            f"{path} should be the directory of the keys and is a file: move it away",
+            path=str(path),
+        )
     if stat.S_IMODE(info.st_mode) & 0o077:
-        raise ConfigError(f"{path} holds keys and is open to others: close it with `chmod 700 {path}`", path=str(path))
+        raise ConfigError(
+            f"{path} holds keys and is open to others: close it with `chmod 700 {path}`",
+            path=str(path),
+        )
     if not os.access(path, os.R_OK | os.X_OK):
         raise ConfigError(
             f"{path} holds keys and belongs to another user (uid {info.st_uid}): start rt as that user, or `chown` it",

@@ -1,7 +1,7 @@
 """Where a robot keeps its keys, and which files are such.
 
-Secrets lie outside of the project's folder: what lies in it is copied, committed, and read by the linter and by options that name
-files.
+Secrets lie outside of the project's folder: what lies in it is copied, committed, and read by the
+linter and by options that name files.
 """
 
 import os
@@ -38,8 +38,8 @@ def key_place(
 ) -> KeyPlace:
     """Where the robot of an instance keeps its keys.
 
-    With `auto` that is ``keys`` in the project's folder if keys are there already, else ``INSTANCE/keys`` in the directory of
-    `state_home`.
+    With `auto` that is ``keys`` in the project's folder if keys are there already, else
+    ``INSTANCE/keys`` in the directory of `state_home`.
 
     Args:
         option: The option `keys_dir`: ``auto``, or a path.
@@ -56,7 +56,8 @@ def key_place(
         return KeyPlace(wanted)
     move = f"mkdir -p {shlex.quote(str(wanted.parent))} && mv {LEGACY} {shlex.quote(str(wanted))}"
     return KeyPlace(
-        old, f"{old} holds keys in the project's folder, from where they leak easily: move them with `{move}`"
+        old,
+        f"{old} holds keys in the project's folder, from where they leak easily: move them with `{move}`",
     )
 
 
@@ -82,7 +83,9 @@ def state_home(env: Mapping[str, str]) -> Path:
     try:
         return (Path(home) if home.startswith("/") else Path.home()) / ".local" / "state" / "rt"
     except RuntimeError:
-        raise ConfigError("there is no place for keys: set HOME or XDG_STATE_HOME, or the option keys_dir") from None
+        raise ConfigError(
+            "there is no place for keys: set HOME or XDG_STATE_HOME, or the option keys_dir"
+        ) from None
 
 
 def is_secret(path: Path, directory: Path) -> bool:
@@ -106,7 +109,9 @@ def refuse_secret(option: str, path: Path, directory: Path) -> None:
         ConfigError: It does.
     """
     if is_secret(path, directory):
-        raise ConfigError(f"{option} names a file of keys: choose a file outside of {directory}", option=option)
+        raise ConfigError(
+            f"{option} names a file of keys: choose a file outside of {directory}", option=option
+        )
 
 
 def project_of(path: Path) -> Path | None:

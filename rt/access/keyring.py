@@ -1,11 +1,12 @@
 """The keys at the robot: its own pair, and what it has to know of each driver's station.
 
-The directory holds `robot.key` and one `NAME.station` for each station. The rule of this module: the files are the truth. A
-station whose file is gone is out, a file that cannot be read or is open to others lets nobody in, and no error here ends a
-robot that runs. A station's own secret is not kept at the robot.
+The directory holds `robot.key` and one `NAME.station` for each station. The rule of this module:
+the files are the truth. A station whose file is gone is out, a file that cannot be read or is open
+to others lets nobody in, and no error here ends a robot that runs. A station's own secret is not
+kept at the robot.
 
-Strangers can use up the descriptors of a robot, and must neither throw stations out by that nor keep a revoked one in: what is
-known already is looked at without opening anything.
+Strangers can use up the descriptors of a robot, and must neither throw stations out by that nor
+keep a revoked one in: what is known already is looked at without opening anything.
 """
 
 import contextlib
@@ -117,13 +118,16 @@ class Keyring:
         if not path.exists():
             pair = KeyPair.new()
             with contextlib.suppress(FileExistsError):  # somebody else was faster; his counts
-                key_files.write_new(path, "The robot's own key. Keep it secret.", msgspec.to_builtins(pair))
+                key_files.write_new(
+                    path, "The robot's own key. Keep it secret.", msgspec.to_builtins(pair)
+                )
         try:
             values = key_files.read(path)
             return KeyPair(curve_key(values["public"]), curve_key(values["secret"]))
         except (KeyError, ValueError, FileNotFoundError):
             raise ConfigError(
-                f"{path} is no key of a robot: remove it, and give every station a new key", path=str(path)
+                f"{path} is no key of a robot: remove it, and give every station a new key",
+                path=str(path),
             ) from None
 
     def new(self, name: str) -> Bundle:
@@ -150,7 +154,8 @@ class Keyring:
             key_files.write_new(self._path(name), f'The driver\'s station "{name}".', values)
         except FileExistsError:
             raise ConfigError(
-                f"there is a key for {name} already: choose another name, or `rt keys revoke {name}` first", name=name
+                f"there is a key for {name} already: choose another name, or `rt keys revoke {name}` first",
+                name=name,
             ) from None
         return Bundle(name, robot.public, pair.public, pair.secret, datagram)
 
@@ -168,7 +173,9 @@ class Keyring:
         except FileNotFoundError:
             raise KeyError(name) from None
         except OSError as error:
-            raise ConfigError(f"{self._path(name)} cannot be removed: {error.strerror}", name=name) from None
+            raise ConfigError(
+                f"{self._path(name)} cannot be removed: {error.strerror}", name=name
+            ) from None
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}{STATION_SUFFIX}"
@@ -207,12 +214,17 @@ class Keyring:
             )
         values = key_files.read(path)
         try:
-            return Station(name, curve_key(values["public"]), datagram_key(values), str(values.get("made", "")))
+            return Station(
+                name, curve_key(values["public"]), datagram_key(values), str(values.get("made", ""))
+            )
         except KeyError as error:
             fault = f"it has no {error.args[0]}"
         except ValueError as error:
             fault = str(error)
-        raise ConfigError(f"{path} is no key ({fault}): `rt keys revoke {name}`, then make it anew", path=str(path))
+        raise ConfigError(
+            f"{path} is no key ({fault}): `rt keys revoke {name}`, then make it anew",
+            path=str(path),
+        )
 
     def _look(self) -> dict[str, _Stamp]:
         """The files there are, by their names, and the directory under an empty name."""
@@ -223,7 +235,11 @@ class Keyring:
             if error.errno in _SCARCITY:
                 # What has changed counts as gone until it can be read.
                 paths = [self.directory, *(self.directory / name for name in known if name)]
-                return {name: stamp for name, stamp in self._stamps(paths).items() if stamp == known.get(name)}
+                return {
+                    name: stamp
+                    for name, stamp in self._stamps(paths).items()
+                    if stamp == known.get(name)
+                }
             paths = [self.directory]
         return self._stamps(paths)
 
@@ -233,5 +249,11 @@ class Keyring:
             with contextlib.suppress(OSError):  # gone meanwhile
                 info = path.stat()
                 name = "" if path is self.directory else path.name
-                stamps[name] = (info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+                stamps[name] = (
+                    info.st_ino,
+                    info.st_mode,
+                    info.st_size,
+                    info.st_mtime_ns,
+                    info.st_ctime_ns,
+                )
         return stamps

@@ -1,9 +1,9 @@
 """TCP addresses that a process listens at, and a limit for the connections that it accepts there.
 
-Each connection takes descriptors. When there is none left, libzmq aborts the process at the next connection to a socket file, or
-in `bind`: so many strangers, or one program that forgets to close what it opens, would end the robot. Invariant: while more than
-`CONNECTIONS` descriptors are in use no connection is accepted; those that stand stay, and socket files and children have
-descriptors.
+Each connection takes descriptors. When there is none left, libzmq aborts the process at the next
+connection to a socket file, or in `bind`: so many strangers, or one program that forgets to close
+what it opens, would end the robot. Invariant: while more than `CONNECTIONS` descriptors are in use
+no connection is accepted; those that stand stay, and socket files and children have descriptors.
 """
 
 import errno
@@ -40,7 +40,8 @@ class Listener:
     """One address; a socket file's would need none of this.
 
     Args:
-        address: `tcp://HOST:PORT`; HOST is `*`, an IPv4 address, a network interface or a name, PORT may be `*`.
+        address: `tcp://HOST:PORT`; HOST is `*`, an IPv4 address, a network interface or a name,
+            PORT may be `*`.
 
     Attributes:
         endpoint: The real address.
@@ -154,7 +155,9 @@ class ConnectionLimiter:
     def _tell(self, used: int) -> None:
         if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
             self._said_at = trio.current_time()
-            self._log.warning("too many connections: new ones are not accepted", descriptors=used, most=self.most)
+            self._log.warning(
+                "too many connections: new ones are not accepted", descriptors=used, most=self.most
+            )
 
 
 def descriptors() -> int:

@@ -1,10 +1,12 @@
 """Owners of loopback peers: which user of this computer holds the other end of a connection, or sent a datagram.
 
-The kernel tells the owner of a socket (sock_diag(7), else the tables of /proc/net). Invariant: a peer is a stranger unless the
-kernel names its owner, and the owner is root or the user that this process runs as.
+The kernel tells the owner of a socket (sock_diag(7), else the tables of /proc/net). Invariant: a
+peer is a stranger unless the kernel names its owner, and the owner is root or the user that this
+process runs as.
 
-Invariant: another user makes no look expensive and no second full of looks. One look asks for one socket; a list of sockets ends at
-the first one of another user; a table of /proc/net is read up to `TABLE_BYTES`; and all looks of a class share a `TimeBudget`.
+Invariant: another user makes no look expensive and no second full of looks. One look asks for one
+socket; a list of sockets ends at the first one of another user; a table of /proc/net is read up to
+`TABLE_BYTES`; and all looks of a class share a `TimeBudget`.
 """
 
 import contextlib
@@ -48,7 +50,9 @@ MOST_PEERS = 256
 """Sources that are remembered as trusted, and as strangers'; and sockets that are remembered as shared."""
 
 ANOTHER_USER = "it belongs to another user of this computer"
-SHARED = "its port can be shared with another user: do not set SO_REUSEADDR on the socket that sends"
+SHARED = (
+    "its port can be shared with another user: do not set SO_REUSEADDR on the socket that sends"
+)
 ENDED = "its user is unknown: it has ended, or belongs to another namespace"
 CROWDED = "too many connections at once"
 COSTLY = (
@@ -120,7 +124,8 @@ class UdpSocket(msgspec.Struct, frozen=True):
         inode: Its number.
         address: Its local address, of 16 bytes; IPv4 is mapped.
         to_port: The port that it is connected to; 0 without a connection.
-        interface: The number of the interface that it is bound to; 0 for none, and where the kernel does not tell.
+        interface: The number of the interface that it is bound to; 0 for none, and where the kernel
+            does not tell.
     """
 
     uid: int
@@ -137,7 +142,8 @@ class UdpSocket(msgspec.Struct, frozen=True):
     def may_be_source(self, address: bytes, to_port: int) -> bool:
         """Whether a datagram from an address (16 bytes) to a port is one that this socket sends, by what it is bound to.
 
-        A socket may name another local address than its own as the source, but then it does not vouch for the datagram.
+        A socket may name another local address than its own as the source, but then it does not
+        vouch for the datagram.
         """
         if self.is_wildcard:
             return not self.interface and self.to_port in {0, to_port}
@@ -147,8 +153,9 @@ class UdpSocket(msgspec.Struct, frozen=True):
 class PeerTable:
     """Asks the kernel who owns sockets of this computer; a context manager. Its calls wait for nothing.
 
-    A look at a connection or at one UDP socket costs about 10 microseconds, whatever the number of sockets. A list of a port's UDP
-    sockets costs about 40 microseconds and 0.05 for each UDP socket of the computer.
+    A look at a connection or at one UDP socket costs about 10 microseconds, whatever the number of
+    sockets. A list of a port's UDP sockets costs about 40 microseconds and 0.05 for each UDP socket
+    of the computer.
 
     Attributes:
         budget: Processor time for looks at connections; callers look at none while it is spent.
@@ -166,7 +173,10 @@ class PeerTable:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -194,10 +204,13 @@ class PeerTable:
                 uid = self._stream_owner(accepted.family, remote[0], remote[1], local[0], local[1])
         return Peer(host, uid, self.trusts(uid))
 
-    def datagram_socket(self, source: bytes, port: int, to: bytes, to_port: int) -> UdpSocket | None:
+    def datagram_socket(
+        self, source: bytes, port: int, to: bytes, to_port: int
+    ) -> UdpSocket | None:
         """The UDP socket that receives what is sent back to the source of a datagram, or None if there is none.
 
-        That is the sender's own, unless the sender names another address than its socket's as the source.
+        That is the sender's own, unless the sender names another address than its socket's as the
+        source.
 
         Args:
             source: Address of the source, of 16 bytes; IPv4 is mapped.
@@ -224,8 +237,9 @@ class PeerTable:
     def datagram_sockets(self, port: int) -> list[UdpSocket]:
         """The UDP sockets with a port, whatever their address is: each of them may send from that port.
 
-        A socket may name any local address as the source of a datagram, but no port other than its own. The list ends with the
-        first socket that is not trusted, of which there may be any number.
+        A socket may name any local address as the source of a datagram, but no port other than its
+        own. The list ends with the first socket that is not trusted, of which there may be any
+        number.
         """
         try:
             sockets = self._dump(socket.AF_INET, port)
@@ -234,7 +248,9 @@ class PeerTable:
         except OSError:
             sockets = []
             for uid, inode, local, remote in _table("udp", port):
-                sockets.append(UdpSocket(uid, inode, local[:16], int.from_bytes(remote[16:], "big")))
+                sockets.append(
+                    UdpSocket(uid, inode, local[:16], int.from_bytes(remote[16:], "big"))
+                )
                 if not self.vouches(sockets[-1]):
                     break
         return sockets
@@ -249,19 +265,28 @@ class PeerTable:
             with socket.socket(type=socket.SOCK_DGRAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 # Another address each time, so that no user can occupy it beforehand.
-                probe.bind((str(_LOOPBACKS[1 + secrets.randbelow(_LOOPBACKS.num_addresses - 2)]), port))
+                probe.bind(
+                    (str(_LOOPBACKS[1 + secrets.randbelow(_LOOPBACKS.num_addresses - 2)]), port)
+                )
         except OSError as error:
             return error.errno not in {errno.EADDRINUSE, errno.EACCES}
         return True
 
-    def _stream_owner(self, family: int, host: str, port: int, to_host: str, to_port: int) -> int | None:
+    def _stream_owner(
+        self, family: int, host: str, port: int, to_host: str, to_port: int
+    ) -> int | None:
         source, target = socket.inet_pton(family, host), socket.inet_pton(family, to_host)
         ident = _ident(source, port, target, to_port)
         try:
             return self._owner(family, ident)
         except OSError:
-            wanted = (_address(source) + port.to_bytes(2, "big"), _address(target) + to_port.to_bytes(2, "big"))
-            found = (uid for uid, inode, *ends in _table("tcp", port) if inode and tuple(ends) == wanted)
+            wanted = (
+                _address(source) + port.to_bytes(2, "big"),
+                _address(target) + to_port.to_bytes(2, "big"),
+            )
+            found = (
+                uid for uid, inode, *ends in _table("tcp", port) if inode and tuple(ends) == wanted
+            )
             return next((uid for uid in found if uid != _UNREAD), None)
 
     def _owner(self, family: int, ident: bytes) -> int | None:
@@ -270,16 +295,20 @@ class PeerTable:
         Raises:
             OSError: The kernel does not tell.
         """
-        answer = self._ask(_REQUEST, struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident)
+        answer = self._ask(
+            _REQUEST, struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident
+        )
         if _HEADER.unpack_from(answer)[1] == _ERROR:
-            # The error is the same where there is no such socket, and where the kernel was built without sock_diag for TCP.
+            # The error is the same where there is no such socket, and where the kernel was built
+            # without sock_diag for TCP.
             if not self._works():
                 raise OSError("the kernel does not look TCP sockets up")
             return None
         if len(answer) < _OWNER_AT + _OWNER.size or answer[20:24] != ident[:4]:
             return None
         uid, inode = _OWNER.unpack_from(answer, _OWNER_AT)
-        # A socket that its program has closed belongs to no user any more, and counts as root's in the kernel's tables.
+        # A socket that its program has closed belongs to no user any more, and counts as root's in
+        # the kernel's tables.
         return uid if inode else None
 
     def _works(self) -> bool:
@@ -301,7 +330,11 @@ class PeerTable:
     def _dump(self, family: int, port: int) -> list[UdpSocket]:
         code = struct.pack("=BBHBBHBBHBBH", _S_GE, 8, 20, 0, 0, port, _S_LE, 8, 12, 0, 0, port)
         attribute = struct.pack("=HH", 4 + len(code), _PORT_EQUALS) + code
-        body = struct.pack("=BBBBI", family, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF) + bytes(48) + attribute
+        body = (
+            struct.pack("=BBBBI", family, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF)
+            + bytes(48)
+            + attribute
+        )
         answer = self._ask(_REQUEST | _DUMP, body)
         sockets: list[UdpSocket] = []
         while True:
@@ -331,7 +364,9 @@ class PeerTable:
                 probe.bind(("127.0.0.1", 0))
                 try:
                     found = self.datagram_socket(_LOOPBACK, probe.getsockname()[1], _LOOPBACK, 0)
-                    self._finds_datagrams = found is not None and found.inode == os.fstat(probe.fileno()).st_ino
+                    self._finds_datagrams = (
+                        found is not None and found.inode == os.fstat(probe.fileno()).st_ino
+                    )
                 except OSError:
                     self._finds_datagrams = False
         return self._finds_datagrams
@@ -350,29 +385,38 @@ class PeerTable:
         assert self._netlink is not None
         while True:
             answer, (sender, _) = self._netlink.recvfrom(_BUFFER)
-            if sender == 0 and len(answer) >= _HEADER.size and _HEADER.unpack_from(answer)[3] == self._sequence:
+            if (
+                sender == 0
+                and len(answer) >= _HEADER.size
+                and _HEADER.unpack_from(answer)[3] == self._sequence
+            ):
                 return answer
 
 
 class DatagramPeers:
     """Decides for each datagram from the loopback interface whether its sender is root or the robot's user.
 
-    A datagram is looked up after it was read, and its socket may be closed by then. So a datagram counts only if a socket that
-    can have sent it is there: one with the source's address, or with every address and a port that no user can share. Sockets of
-    other users with the port, at any address, refuse it; the socket that received it never counts.
+    A datagram is looked up after it was read, and its socket may be closed by then. So a datagram
+    counts only if a socket that can have sent it is there: one with the source's address, or with
+    every address and a port that no user can share. Sockets of other users with the port, at any
+    address, refuse it; the socket that received it never counts.
 
-    The kernel is asked first for the one socket that receives at the source. It decides alone if it is another user's, or has a
-    port that no other user can share. The sockets of the port are listed only where it is trusted and does not decide.
+    The kernel is asked first for the one socket that receives at the source. It decides alone if it
+    is another user's, or has a port that no other user can share. The sockets of the port are
+    listed only where it is trusted and does not decide.
 
-    A datagram of a trusted source is looked up each time, so that a port that changes hands gives nothing away. What a stranger
-    sends takes a bounded share of the processor, whatever sockets the stranger holds.
+    A datagram of a trusted source is looked up each time, so that a port that changes hands gives
+    nothing away. What a stranger sends takes a bounded share of the processor, whatever sockets the
+    stranger holds.
 
     Args:
         table: Where sockets are looked up.
         timer: Gives the processor time of this thread (s).
     """
 
-    def __init__(self, table: PeerTable | None = None, *, timer: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self, table: PeerTable | None = None, *, timer: Callable[[], float] = time.thread_time
+    ) -> None:
         self._table = table or PeerTable()
         self._trusted: dict[bytes, None] = {}
         self._refused: dict[bytes, float] = {}
@@ -417,21 +461,32 @@ class DatagramPeers:
                 _remember(self._trusted, peer, None)
             if uid not in self._users:
                 self._users.add(uid)
-                self._log.info("unsigned control datagrams accepted from a local user", uid=uid, peer=peer.decode())
+                self._log.info(
+                    "unsigned control datagrams accepted from a local user",
+                    uid=uid,
+                    peer=peer.decode(),
+                )
             return True
         self._trusted.pop(peer, None)
         _remember(self._refused, peer, now + REFUSED_FOR)
         return False
 
-    def _sender(self, peer: bytes, source: bytes, port: int, receiver: UdpSocket | None) -> int | None:
+    def _sender(
+        self, peer: bytes, source: bytes, port: int, receiver: UdpSocket | None
+    ) -> int | None:
         """The trusted user whose socket has sent a datagram; None if there is no such socket, or another user may have sent it.
 
         Raises:
-            _CostlyError: The sockets of the port would have to be listed, and the time for lists is spent.
+            _CostlyError: The sockets of the port would have to be listed, and the time for lists is
+                spent.
         """
         to_port = receiver.to_port if receiver else 0
         with contextlib.suppress(OSError):
-            to = receiver.address if receiver and receiver.address and not receiver.is_wildcard else _LOOPBACK
+            to = (
+                receiver.address
+                if receiver and receiver.address and not receiver.is_wildcard
+                else _LOOPBACK
+            )
             found = self._table.datagram_socket(source, port, to, to_port)
             if found is None:
                 return None
@@ -455,7 +510,9 @@ class DatagramPeers:
         for each in sockets:
             if receiver is not None and each.inode == receiver.inode:
                 continue
-            if each.may_be_source(source, to_port) and not (each.is_wildcard and self._is_shared(each, port, peer)):
+            if each.may_be_source(source, to_port) and not (
+                each.is_wildcard and self._is_shared(each, port, peer)
+            ):
                 return each.uid
         return None
 
@@ -476,7 +533,9 @@ class DatagramPeers:
         if not self._table.can_be_shared(port):
             return False
         _remember(self._shared, sender.inode, None)
-        self._log.warning("a control datagram was refused", reason=SHARED, peer=peer.decode(), uid=sender.uid)
+        self._log.warning(
+            "a control datagram was refused", reason=SHARED, peer=peer.decode(), uid=sender.uid
+        )
         return True
 
 
@@ -510,7 +569,9 @@ def _udp_socket(answer: bytes, offset: int, length: int) -> tuple[int, UdpSocket
     port, to_port, source, _ = _ENDS.unpack_from(answer, ident)
     (interface,) = _INTERFACE.unpack_from(answer, ident + _ENDS.size)
     uid, inode = _OWNER.unpack_from(answer, offset + _OWNER_AT)
-    return port, UdpSocket(uid, inode, _MAPPED + source[:4] if family == socket.AF_INET else source, to_port, interface)
+    return port, UdpSocket(
+        uid, inode, _MAPPED + source[:4] if family == socket.AF_INET else source, to_port, interface
+    )
 
 
 def mapped(host: str) -> bytes:
@@ -525,8 +586,8 @@ def _address(packed: bytes) -> bytes:
 def _table(protocol: str, port: int) -> Iterator[tuple[int, int, bytes, bytes]]:
     """The uid, the inode and both ends of the open sockets with a local port, as /proc/net lists them.
 
-    Nothing comes where that cannot be read. Each table is read up to `TABLE_BYTES`; a longer one ends with a socket of the user `_UNREAD`,
-    whom no process trusts.
+    Nothing comes where that cannot be read. Each table is read up to `TABLE_BYTES`; a longer one
+    ends with a socket of the user `_UNREAD`, whom no process trusts.
     """
     for name in (protocol, f"{protocol}6"):
         try:

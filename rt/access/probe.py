@@ -19,7 +19,8 @@ TIMEOUT = 5.0
 
 _TRIES = 5
 """Connections that have to end without a word before that counts. Who wants a key, and who knows none, hangs up too, and it is a
-matter of luck whether the reason arrives before."""
+matter of luck whether the reason arrives before.
+"""
 
 _WANTS_KEY = "wants a key: give the file that `rt keys new NAME` made there with --key"
 _MISMATCH = 0x11000002  # zmq.h: ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
@@ -41,10 +42,14 @@ def parse_robot(address: str) -> tuple[str, int]:
     except ValueError:
         host = port = None
     if host and ":" in host:
-        raise ConfigError(f"{address}: robots are reached by IPv4; write such an address, or a name", address=address)
+        raise ConfigError(
+            f"{address}: robots are reached by IPv4; write such an address, or a name",
+            address=address,
+        )
     if parts.scheme != "tcp" or not host or not port or parts.path:
         raise ConfigError(
-            f"{address} is no address of a robot; write tcp://HOST:PORT, as tcp://robot.local:6000", address=address
+            f"{address} is no address of a robot; write tcp://HOST:PORT, as tcp://robot.local:6000",
+            address=address,
         )
     return host, port
 
@@ -81,7 +86,9 @@ async def probe(
             f"{address}: the host {host} is not known: {error.strerror}; use the robot's IP address",
             address=address,
         ) from None
-    with Socket(socket_type, options=curve_options(bundle) if bundle else {}, context=context) as socket:
+    with Socket(
+        socket_type, options=curve_options(bundle) if bundle else {}, context=context
+    ) as socket:
         monitor = socket.monitor(zmq.EVENT_ALL)
         with trio.move_on_after(timeout):
             socket.connect(address)
@@ -90,7 +97,8 @@ async def probe(
                 raise RemoteCallError(reason, address=address)
             return
     raise RemoteCallError(
-        f"{address} did not answer within {timeout:g} s; is it the address of a robot?", address=address
+        f"{address} did not answer within {timeout:g} s; is it the address of a robot?",
+        address=address,
     )
 
 
@@ -104,7 +112,10 @@ async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
         sentence = _sentence(event, value, address, bundle)
         if sentence:
             return sentence
-        silent += event in {zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL}
+        silent += event in {
+            zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+            zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+        }
         if silent == _TRIES:
             if bundle is None:
                 return f"what answers at {address} {_WANTS_KEY}; or it is no robot"

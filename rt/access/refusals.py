@@ -40,4 +40,6 @@ class Refusals:
             self._suppressed[reason] = self._suppressed.get(reason, 0) + 1
             return
         self._said_at[reason] = now
-        self._log.warning(self._event, reason=reason, **context, suppressed=self._suppressed.pop(reason, 0))
+        self._log.warning(
+            self._event, reason=reason, **context, suppressed=self._suppressed.pop(reason, 0)
+        )

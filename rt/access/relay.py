@@ -17,7 +17,9 @@ async def relay(outer: trio.SocketStream, inner: trio.SocketStream) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def _carry(source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+async def _carry(
+    source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
+) -> None:
     """Carry bytes one way, and then the end of them; cancel the other way where the connection is broken."""
     try:
         while data := await source.receive_some(CHUNK):

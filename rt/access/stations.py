@@ -1,9 +1,10 @@
 """The stations' side of a router: a ZMQ socket for each connection, and names that no other user can take.
 
-A ROUTER lets the newest connection take a name over, whoever has made it and before anything of it can be looked at. So a
-connection that proves a station's key has a DEALER socket of its own, which knows no names, and rt names it: `blue/panel`
-where station blue calls itself `panel`, else a name that nobody can address before it has spoken. Invariant: a name begins
-with the station whose key the connection has proved.
+A ROUTER lets the newest connection take a name over, whoever has made it and before anything of it
+can be looked at. So a connection that proves a station's key has a DEALER socket of its own, which
+knows no names, and rt names it: `blue/panel` where station blue calls itself `panel`, else a name
+that nobody can address before it has spoken. Invariant: a name begins with the station whose key
+the connection has proved.
 """
 
 import errno
@@ -100,7 +101,9 @@ class StationSide:
         """A name for a connection. The newest connection of a station has the name that it asks for."""
         if claim and (claim.endswith(SERVICE.decode()) or "/" in claim):
             self._refusals.add(
-                "names of services and of other stations are not given", station=station, name=claim[:100]
+                "names of services and of other stations are not given",
+                station=station,
+                name=claim[:100],
             )
         elif is_new and _CLAIM.fullmatch(claim):
             return f"{station}/{claim}".encode()

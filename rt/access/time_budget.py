@@ -1,7 +1,8 @@
 """A bound on the processor time that one class of work takes.
 
-Invariant: in any `t` seconds the work takes at most `share * (t + 1)` seconds of processor time, and one unit of work more.
-The bound is in time and not in units, so work that becomes expensive becomes rare.
+Invariant: in any `t` seconds the work takes at most `share * (t + 1)` seconds of processor time,
+and one unit of work more. The bound is in time and not in units, so work that becomes expensive
+becomes rare.
 """
 
 import contextlib

@@ -21,11 +21,14 @@ class ZapHandler:
     """Answers requests about CURVE keys.
 
     Args:
-        admit: Gives the name of the station that connects with a public key (Z85) to a ZAP domain, or None.
+        admit: Gives the name of the station that connects with a public key (Z85) to a ZAP domain,
+            or None.
         context: Where the ZMQ sockets belong.
     """
 
-    def __init__(self, admit: Callable[[str, bytes], str | None], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(
+        self, admit: Callable[[str, bytes], str | None], context: zmq.Context[zmq.Socket[bytes]]
+    ) -> None:
         self._admit = admit
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
@@ -44,7 +47,12 @@ class ZapHandler:
     def _answer(self, request: list[bytes]) -> list[bytes]:
         if request[2:3] == [FILE_DOMAIN] and request[5:6] == [b"NULL"]:
             return [_VERSION, request[1], b"200", b"OK", b"", b""]
-        if len(request) != 7 or request[0] != _VERSION or request[5] != b"CURVE" or len(request[6]) != _KEY_BYTES:
+        if (
+            len(request) != 7
+            or request[0] != _VERSION
+            or request[5] != b"CURVE"
+            or len(request[6]) != _KEY_BYTES
+        ):
             return [_VERSION, request[1] if len(request) > 1 else b"", b"400", b"no key", b"", b""]
         _, number, domain, _, _, _, key = request
         station = self._admit(z85.encode(key).decode(), domain)

@@ -1,8 +1,8 @@
 """The Application: what one process of rt opens and closes.
 
-An Application owns the process's sockets, buffers and tasks. When it ends, its tasks end first, and then whatever it has made is
-closed, in reverse order. An exception in any of its tasks ends it and reaches its owner, in a group as every nursery makes it; none
-is only logged.
+An Application owns the process's sockets, buffers and tasks. When it ends, its tasks end first, and
+then whatever it has made is closed, in reverse order. An exception in any of its tasks ends it and
+reaches its owner, in a group as every nursery makes it; none is only logged.
 """
 
 import functools
@@ -34,8 +34,9 @@ from rt.transport.address import get_connection
 class Application(TaskOwner):
     """Makes and owns what a process needs; an async context manager.
 
-    SIGINT and SIGTERM cancel what runs in its block, once: the block is left in order, and `stopped` says why. That is so where
-    the application runs in the main thread, and unless ``signals`` is off.
+    SIGINT and SIGTERM cancel what runs in its block, once: the block is left in order, and
+    `stopped` says why. That is so where the application runs in the main thread, and unless
+    ``signals`` is off.
 
     >>> async def main(options: Config) -> None:
     ...     async with Application("my-app", options) as app:
@@ -54,8 +55,8 @@ class Application(TaskOwner):
         name: As above.
         config: As ``options`` above.
         logger: Where it logs.
-        threads: The limit of the worker threads for plain functions, as many as the option `thread_pool_workers` says; for
-            `trio.to_thread.run_sync`.
+        threads: The limit of the worker threads for plain functions, as many as the option
+            `thread_pool_workers` says; for `trio.to_thread.run_sync`.
         stopped: Why `stop` was called, or None.
         steps: Counts the steps of its event loop that were too long; only with the option `debug`.
     """
@@ -142,7 +143,9 @@ class Application(TaskOwner):
             InstanceBusyError: Somebody else holds one of its addresses.
         """
         router = self._router = Router(
-            self.config.router_frontend, self.config.router_backend, authenticator=self.authenticator
+            self.config.router_frontend,
+            self.config.router_backend,
+            authenticator=self.authenticator,
         )
         await self.nursery.start(router.run)
         return router
@@ -151,8 +154,9 @@ class Application(TaskOwner):
         """A client for remote calls, open until the application ends.
 
         Args:
-            node: Through which it calls. By default a DEALER socket that is connected to the router's frontend and called
-                ``NAME-client``; further ones are called ``NAME-client-2`` and so on.
+            node: Through which it calls. By default a DEALER socket that is connected to the
+                router's frontend and called ``NAME-client``; further ones are called
+                ``NAME-client-2`` and so on.
         """
         if node is None:
             self._clients += 1
@@ -170,8 +174,8 @@ class Application(TaskOwner):
 
         Args:
             handler: What can be called.
-            node: Where calls come in. By default a DEALER socket that is connected to the router's backend and called
-                ``NAME-service``.
+            node: Where calls come in. By default a DEALER socket that is connected to the router's
+                backend and called ``NAME-service``.
             logger: Where it logs; by default where the application does.
 
         Raises:
@@ -182,10 +186,14 @@ class Application(TaskOwner):
         if node is not None:
             return await self._serve(handler, node, logger)
         if self._serves:
-            raise RuntimeError(f"{self.name}-service is there already; give another service a node of its own")
+            raise RuntimeError(
+                f"{self.name}-service is there already; give another service a node of its own"
+            )
         self._serves = True
         try:
-            return await self._serve(handler, self.make_service_node(f"{self.name}-service"), logger)
+            return await self._serve(
+                handler, self.make_service_node(f"{self.name}-service"), logger
+            )
         except BaseException:
             self._serves = False  # it is not there: it may be asked for again
             raise
@@ -198,12 +206,12 @@ class Application(TaskOwner):
     async def make_control_service(self, handler: Handler) -> Service:
         """A service that receives gamepads from the driver's station.
 
-        Behind a gate, an address on the network takes signed datagrams only, and one of the loopback interface takes unsigned
-        ones of this user and root only.
+        Behind a gate, an address on the network takes signed datagrams only, and one of the
+        loopback interface takes unsigned ones of this user and root only.
 
         Args:
-            handler: Has a route ``update_gamepads`` with one argument, ``{"0": {"lx": f, "ly": f, "rx": f, "ry": f, "btn":
-                bits}}``; see `rt.protocol.control`.
+            handler: Has a route ``update_gamepads`` with one argument, ``{"0": {"lx": f, "ly": f,
+                "rx": f, "ry": f, "btn": bits}}``; see `rt.protocol.control`.
         """
         node = nodes.control_node(self.config)
         if self.authenticator is None:
@@ -211,14 +219,18 @@ class Application(TaskOwner):
         address = self.config.control_addr
         peers = None if is_open(address) else DatagramPeers()
         verifying = VerifyingNode(
-            node, self.authenticator.keyring, required=self.authenticator.guards(address), peers=peers
+            node,
+            self.authenticator.keyring,
+            required=self.authenticator.guards(address),
+            peers=peers,
         )
         return await self.make_service(handler, verifying)
 
     async def make_control_client(self) -> Client:
         """A client that sends gamepads, as the driver's station does, with ``notification=True``: nobody answers.
 
-        ``client.node.refused`` says which station has control while the robot refuses these gamepads.
+        ``client.node.refused`` says which station has control while the robot refuses these
+        gamepads.
         """
         return await self.make_client(nodes.station_node(self.config))
 
@@ -226,7 +238,8 @@ class Application(TaskOwner):
         """A service that receives device updates.
 
         Args:
-            handler: Has a route ``update`` with one argument, ``{"UID": {"PARAM": value, ...}, ...}``.
+            handler: Has a route ``update`` with one argument, ``{"UID": {"PARAM": value, ...},
+                ...}``.
         """
         return await self.make_service(handler, nodes.update_node(self.config, bind=True))
 
@@ -244,15 +257,17 @@ class Application(TaskOwner):
         Raises:
             InstanceBusyError: Somebody else holds one of its addresses.
         """
-        hub = LogHub(self.config.log_frontend, self.config.log_backend, authenticator=self.authenticator)
+        hub = LogHub(
+            self.config.log_frontend, self.config.log_backend, authenticator=self.authenticator
+        )
         await self.nursery.start(hub.run)
         return hub
 
     async def make_log_publisher(self) -> LogPublisher:
         """Hands what this process logs in at the robot's log hub; running.
 
-        For processes that are no children of the root, whose log it reads anyway. Waits up to 1 s for the hub; without one it goes
-        on, and what is logged until there is one is lost.
+        For processes that are no children of the root, whose log it reads anyway. Waits up to 1 s
+        for the hub; without one it goes on, and what is logged until there is one is lost.
         """
         publisher = LogPublisher(get_connection(self.config.log_backend))
         await self.nursery.start(publisher.run)
@@ -262,16 +277,20 @@ class Application(TaskOwner):
         """A service that is given the robot's log events, running; what is published before it has connected, it misses.
 
         Args:
-            handler: Its methods are named by level and take an event, a dict; of a level without a method nothing comes.
+            handler: Its methods are named by level and take an event, a dict; of a level without a
+                method nothing comes.
             level: The least severity that is wanted; that of the options by default.
         """
         node = nodes.log_node(self.config, handler.routes(), level or self.config.log_level)
-        # Warnings only: if this process hands in its own log, a refused event would be told by one that is refused too.
+        # Warnings only: if this process hands in its own log, a refused event would be told by one
+        # that is refused too.
         return await self.make_service(handler, node, log.get_logger("warning"))
 
     def report_health(self) -> None:
         """Say in the log every `health_check_interval` how this process is; see `rt.diagnostics`."""
-        report = functools.partial(report_health, self.name, self.config.health_check_interval, self.steps)
+        report = functools.partial(
+            report_health, self.name, self.config.health_check_interval, self.steps
+        )
         self.nursery.start_soon(report, name=f"health of {self.name}")
 
     async def _serve(self, handler: Handler, node: Node, logger: log.Logger | None) -> Service:

@@ -30,7 +30,9 @@ def log_node(config: Config, wanted: Container[str], level: str) -> SocketNode:
     return SocketNode(
         zmq.SUB,
         connections=[get_connection(config.log_frontend)],
-        subscriptions=[name for name, severity in log.LEVELS.items() if name in wanted and severity >= least],
+        subscriptions=[
+            name for name, severity in log.LEVELS.items() if name in wanted and severity >= least
+        ],
         options=options,
     )
 
@@ -48,4 +50,6 @@ def station_node(config: Config) -> StationNode:
 
 def update_node(config: Config, *, bind: bool) -> DatagramNode:
     """Where device updates arrive, or are sent from, by the interface that the robot is bound to."""
-    return DatagramNode.from_address(config.update_addr, bind=bind, interface=interface_of(config.bind))
+    return DatagramNode.from_address(
+        config.update_addr, bind=bind, interface=interface_of(config.bind)
+    )

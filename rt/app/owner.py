@@ -1,7 +1,7 @@
 """Who owns the tasks of one process, and how they end.
 
-The rule of this module: the tasks end first, then what was held for them is closed, in reverse order, and last of all signals do again
-what they did before.
+The rule of this module: the tasks end first, then what was held for them is closed, in reverse
+order, and last of all signals do again what they did before.
 """
 
 import contextlib
@@ -52,7 +52,10 @@ class TaskOwner:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> bool | None:
         self.nursery.cancel_scope.cancel("the application is over")
         try:

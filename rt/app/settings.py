@@ -19,7 +19,8 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
         shm_prefix: What the names of this robot's shared memory begin with.
         write_event: The inherited eventfd that wakes the device process.
         wakeups: The inherited eventfds that wake the processes that wait for changes, by seat.
-        brake: The inherited ends of the connection with the brake, for the device process; see `rt.brake.connection`.
+        brake: The inherited ends of the connection with the brake, for the device process; see
+            `rt.brake.connection`.
         seat: The child's seat among them.
         emulated: Virtual Smart Devices to run, as ``UID[:JSON]``, for the role ``emulator``.
     """

@@ -14,8 +14,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def answered(answer: Callable[[str], None]) -> Iterator[None]:
     """Have the signals call a function in this event loop, with their name, instead of ending the process.
 
-    To be entered before everything else and left after it, so that the second half of a doubled signal does not end the process in
-    the middle of its end. The handlers of before are then back in their place.
+    To be entered before everything else and left after it, so that the second half of a doubled
+    signal does not end the process in the middle of its end. The handlers of before are then back
+    in their place.
     """
     token = trio.lowlevel.current_trio_token()
 

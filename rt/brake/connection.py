@@ -1,7 +1,7 @@
 """What connects the device process with the brake. The root makes it once, so that it outlives restarts of either.
 
-Invariant: what a process that has ended did not read is discarded. A descriptor in a queue that is not read stays open, and a line
-keeps its lock as long as a descriptor of it is open.
+Invariant: what a process that has ended did not read is discarded. A descriptor in a queue that is
+not read stays open, and a line keeps its lock as long as a descriptor of it is open.
 """
 
 import array
@@ -52,8 +52,8 @@ class Connection:
 
         Args:
             end: The end of that process.
-            flush: Whether the device process has ended: the unsent output of its lines is dropped then, since the last close of a
-                serial port waits for it.
+            flush: Whether the device process has ended: the unsent output of its lines is dropped
+                then, since the last close of a serial port waits for it.
 
         Returns:
             How many descriptors were closed.

@@ -1,7 +1,7 @@
 """The device process's sign of life and the brake's outcome, in anonymous shared memory that the root makes and all three share.
 
-It has no name in /dev/shm that could be removed, and its seals keep it from being truncated. It holds words of 8 bytes, aligned,
-which the machine reads and writes whole:
+It has no name in /dev/shm that could be removed, and its seals keep it from being truncated. It
+holds words of 8 bytes, aligned, which the machine reads and writes whole:
 
 | word | writer | meaning |
 | --- | --- | --- |
@@ -12,8 +12,8 @@ which the machine reads and writes whole:
 
 From `ORDERS_OFFSET` on it holds words of the root for the device process.
 
-Invariant: every word has one writer. The brake writes word 1 only when the kernel has sent DEV_DISABLE on every line, or its device is
-gone.
+Invariant: every word has one writer. The brake writes word 1 only when the kernel has sent
+DEV_DISABLE on every line, or its device is gone.
 """
 
 import fcntl
@@ -72,7 +72,8 @@ class Heartbeat:
         """Stamp the time.
 
         Args:
-            end: When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if it is as before.
+            end: When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if
+                it is as before.
 
         Returns:
             Whether that was the first stamp since `rest`, so that the brake is to be rung.

@@ -1,8 +1,9 @@
 """The brake's duplicate of one line, and how it is written without waiting.
 
-A duplicate shares the open file of the device process, with its lock and with O_NONBLOCK. So no write waits, and the lock is kept
-until the line is closed: no other process opens the port while DEV_DISABLE is on its way. What a serial driver has not sent within
-the time limit is dropped before the duplicate is closed, since the last close of a serial port waits for its output.
+A duplicate shares the open file of the device process, with its lock and with O_NONBLOCK. So no
+write waits, and the lock is kept until the line is closed: no other process opens the port while
+DEV_DISABLE is on its way. What a serial driver has not sent within the time limit is dropped before
+the duplicate is closed, since the last close of a serial port waits for its output.
 """
 
 import contextlib
@@ -30,8 +31,8 @@ class Line:
 
     Attributes:
         name: As above.
-        outcome: How the last DEV_DISABLE ended: ``disabled`` if the kernel has sent it, ``dead``, or ``refused`` if it did not within
-            the time limit; empty before.
+        outcome: How the last DEV_DISABLE ended: ``disabled`` if the kernel has sent it, ``dead``,
+            or ``refused`` if it did not within the time limit; empty before.
         pending: Whether that is still to be seen.
         finishing: Whether the line is closed as soon as it is.
     """
@@ -79,7 +80,8 @@ class Line:
     def close(self) -> None:
         """Close the duplicate.
 
-        What the driver of a port has not sent is dropped if no process has the port otherwise: only then the close would wait for it.
+        What the driver of a port has not sent is dropped if no process has the port otherwise: only
+        then the close would wait for it.
         """
         with contextlib.suppress(OSError, termios.error):
             if self._is_tty and not (self.finishing and self._is_shared):
@@ -91,7 +93,8 @@ class Line:
     def _release(self) -> None:
         """Make the close of the port wait for nothing, and let another process open it."""
         if output.unsent(self.fd):
-            # Refused if the port was opened anew after the device process had closed it: then the output is that of its new owner.
+            # Refused if the port was opened anew after the device process had closed it: then the
+            # output is that of its new owner.
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             output.drop(self.fd)
         if self.finishing:

@@ -1,9 +1,11 @@
 """The brake's decisions: when devices are disabled, when the device process is killed, and when the brake ends.
 
-Invariants: no act is due while the device process says that nothing can move, unless the brake leaves; the death of the device
-process disables every line that it held; the brake ends only when no line is left.
+Invariants: no act is due while the device process says that nothing can move, unless the brake
+leaves; the death of the device process disables every line that it held; the brake ends only when
+no line is left.
 
-Pure: no clock and no input or output. Times are nanoseconds of the clock by which the device process stamps.
+Pure: no clock and no input or output. Times are nanoseconds of the clock by which the device
+    process stamps.
 """
 
 from collections.abc import Callable
@@ -50,9 +52,12 @@ class Brake:
     Attributes:
         alive: Whether there is a device process that has not ended.
         reason: Why the last act was decided, as a fact for the log.
-        repeats: Whether the last act repeats one whose outcome is known, as at the end of a process that was killed.
-        is_silent: Whether the last act is due because the device process has not stamped, so that it has not written either.
-        shared: Whether the lines that are given up last are those of a process that lives and goes on to use them.
+        repeats: Whether the last act repeats one whose outcome is known, as at the end of a process
+            that was killed.
+        is_silent: Whether the last act is due because the device process has not stamped, so that
+            it has not written either.
+        shared: Whether the lines that are given up last are those of a process that lives and goes
+            on to use them.
     """
 
     def __init__(self) -> None:
@@ -105,15 +110,19 @@ class Brake:
         self.reason = "the brake stops"
         return [Act.DISABLE, Act.WARN] if self.alive else []
 
-    def look(self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool], end: int = 0) -> list[Act]:
+    def look(
+        self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool], end: int = 0
+    ) -> list[Act]:
         """Decide what is due.
 
         Args:
             now: The time.
             stamp: When the device process last said that it is alive; 0 while no device can move.
             lines: How many lines are held, those that are being given up included.
-            is_standing: Whether the device process cannot run: it is stopped, traced or dead. Asked only when it is late.
-            end: When the permission to move ends that the device process saw last; 0 if that is not known.
+            is_standing: Whether the device process cannot run: it is stopped, traced or dead. Asked
+                only when it is late.
+            end: When the permission to move ends that the device process saw last; 0 if that is not
+                known.
         """
         self._looked = now
         if not self.alive:
@@ -122,7 +131,9 @@ class Brake:
             return self._rewrite(now, self._killed)
         return self._judge(now, stamp, lines, is_standing, end)
 
-    def _judge(self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool], end: int) -> list[Act]:
+    def _judge(
+        self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool], end: int
+    ) -> list[Act]:
         """Decide on a device process that lives."""
         if (leave := self._end(lines)) is not None and now >= leave:
             return self._leave(now)
@@ -139,7 +150,11 @@ class Brake:
         else:
             return []
         self._ended = end if now >= end else 0
-        return self._kill(now, "the device process is stopped") if is_standing() else [Act.DISABLE, Act.WARN]
+        return (
+            self._kill(now, "the device process is stopped")
+            if is_standing()
+            else [Act.DISABLE, Act.WARN]
+        )
 
     def due(self, stamp: int, lines: int, end: int = 0) -> int | None:
         """When `look` has something to decide next if nothing happens before; None for never."""
@@ -149,7 +164,9 @@ class Brake:
             return None if self._rewritten else self._killed + KILL_GRACE
         times = [] if (leave := self._end(lines)) is None else [leave]
         if stamp:
-            times.append(min(stamp + HUNG, self._looked + RELOOK) if stamp == self._acted else stamp + LATE)
+            times.append(
+                min(stamp + HUNG, self._looked + RELOOK) if stamp == self._acted else stamp + LATE
+            )
         if stamp and end and end != self._ended:
             times.append(end + OVERDUE)
         return min(times, default=None)

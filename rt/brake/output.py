@@ -1,7 +1,8 @@
 """The output queue of a line: what the kernel has taken and not yet sent.
 
-Both the device process and the brake write to a line. Invariant: neither drops the queue while DEV_DISABLE may be in it, unless it
-writes DEV_DISABLE again at once or the line has refused it for `TIME_LIMIT`.
+Both the device process and the brake write to a line. Invariant: neither drops the queue while
+DEV_DISABLE may be in it, unless it writes DEV_DISABLE again at once or the line has refused it for
+`TIME_LIMIT`.
 """
 
 import contextlib
@@ -30,7 +31,9 @@ def unsent(fd: int) -> int:
     """
     is_tty = stat.S_ISCHR(os.fstat(fd).st_mode)
     try:
-        return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ if is_tty else _SIOCOUTQNSD, b"\0\0\0\0"), "little")
+        return int.from_bytes(
+            fcntl.ioctl(fd, termios.TIOCOUTQ if is_tty else _SIOCOUTQNSD, b"\0\0\0\0"), "little"
+        )
     except OSError:
         if is_tty:
             raise

@@ -1,7 +1,7 @@
 """The brake process: it waits for the device process to die, to hang or to say that it is late, and disables its lines.
 
-It is a plain loop around `poll`, without an event loop's libraries. Everything is imported at the start: the files of an executable
-that unpacks itself may be gone when the root is.
+It is a plain loop around `poll`, without an event loop's libraries. Everything is imported at the
+start: the files of an executable that unpacks itself may be gone when the root is.
 """
 
 import contextlib
@@ -145,7 +145,8 @@ class _Process:
 
         Args:
             acts: What the brake does.
-            stamp: The stamp of the device process after which it has written nothing; 0 if there is none.
+            stamp: The stamp of the device process after which it has written nothing; 0 if there is
+                none.
         """
         for act in acts:
             match act:
@@ -158,7 +159,12 @@ class _Process:
                     self._pend()
                     self._begin(now, self._brake.reason)
                 case Act.KILL:
-                    self._log("warning", "the device process is killed", reason=self._brake.reason, killed=self._pid)
+                    self._log(
+                        "warning",
+                        "the device process is killed",
+                        reason=self._brake.reason,
+                        killed=self._pid,
+                    )
                     with contextlib.suppress(OSError):  # it has ended
                         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 case Act.WARN:
@@ -203,7 +209,9 @@ class _Process:
         began, reason = self._acting
         self._acting = None
         took = round((_now() - began) / MS, 1)
-        self._log("warning", "devices disabled by the brake", reason=reason, ms=took, lines=self._outcomes)
+        self._log(
+            "warning", "devices disabled by the brake", reason=reason, ms=took, lines=self._outcomes
+        )
 
     def _drain_channel(self, *, discard: bool = False) -> None:
         """Take in all messages that are there; those that were sent before this process asked are out of date."""
@@ -220,7 +228,11 @@ class _Process:
                     self._poll.unregister(self._channel.fileno())
                 return
             message = decode(data)
-            if not discard and message is not None and len(fds) == (message.kind in WITH_DESCRIPTOR):
+            if (
+                not discard
+                and message is not None
+                and len(fds) == (message.kind in WITH_DESCRIPTOR)
+            ):
                 self._take(message, fds)
             else:
                 for fd in fds:
@@ -264,8 +276,12 @@ class _Process:
         self._send(Kind.ASK, self._own_pidfd)
 
     def _send(self, kind: Kind, fd: int | None = None) -> None:
-        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
-        with contextlib.suppress(OSError):  # a device process that does not read has ended, or is killed soon
+        rights = (
+            [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+        )
+        with contextlib.suppress(
+            OSError
+        ):  # a device process that does not read has ended, or is killed soon
             self._channel.sendmsg([encode(Message(kind, os.getpid()))], rights, FLAGS)
 
     def _is_standing(self) -> bool:
@@ -294,8 +310,17 @@ class _Process:
     def _log(self, level: str, sentence: str, **context: Any) -> None:
         """Write an event to the root, as `rt.protocol.logevent` has it; dropped if the root does not read."""
         seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanoseconds // 1000:06d}Z"
-        event = {"event": sentence, "level": level, "timestamp": stamp, "app": ROLE, "pid": os.getpid()}
+        stamp = (
+            time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+            + f".{nanoseconds // 1000:06d}Z"
+        )
+        event = {
+            "event": sentence,
+            "level": level,
+            "timestamp": stamp,
+            "app": ROLE,
+            "pid": os.getpid(),
+        }
         event |= {"instance": self._instance, **context}
         with contextlib.suppress(OSError):
             os.write(self._events, json.dumps(event).encode() + b"\n")

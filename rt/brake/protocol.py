@@ -1,11 +1,14 @@
 """Messages between the device process and the brake, and the bytes that disable a device.
 
-Each message is one datagram of a SOCK_SEQPACKET pair: a type (1 byte), the number of a line (unsigned 32 bit, little endian) and a
-text (UTF-8). File descriptors travel with it (SCM_RIGHTS, unix(7)), at most one a message.
+Each message is one datagram of a SOCK_SEQPACKET pair: a type (1 byte), the number of a line
+(unsigned 32 bit, little endian) and a text (UTF-8). File descriptors travel with it (SCM_RIGHTS,
+unix(7)), at most one a message.
 
-- HELLO, from the device process: its own pidfd comes along; the number is its process id. LINE follows for each open line, then ALL.
+- HELLO, from the device process: its own pidfd comes along; the number is its process id. LINE
+follows for each open line, then ALL.
 - LINE: the number and the name of an open line; a duplicate of its descriptor comes along.
-- CLOSED: a line is about to be closed. Its device has taken DEV_DISABLE or is dead: gone, or its line was full for 1 s.
+- CLOSED: a line is about to be closed. Its device has taken DEV_DISABLE or is dead: gone, or its
+line was full for 1 s.
 - ALL: lines that were not told since the last HELLO are closed.
 - ASK, from the brake: its own pidfd comes along; the device process answers with HELLO.
 - BRAKED, from the brake: the devices were disabled because the device process was late.
@@ -53,7 +56,9 @@ class Message(NamedTuple):
 
 def encode(message: Message) -> bytes:
     """The bytes of a message; a name that is too long is cut."""
-    return _HEAD.pack(message.kind, message.number) + message.name.encode(errors="replace")[:MOST_NAME]
+    return (
+        _HEAD.pack(message.kind, message.number) + message.name.encode(errors="replace")[:MOST_NAME]
+    )
 
 
 def decode(data: bytes) -> Message | None:

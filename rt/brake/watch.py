@@ -1,10 +1,11 @@
 """The root's decision whether devices may move: only while a brake is ready and knows every line.
 
-A brake that ends is restarted at once. For so long (`GRACE`) a mode goes on without it; then nothing moves until a brake is ready
-again and the device process has told it all lines.
+A brake that ends is restarted at once. For so long (`GRACE`) a mode goes on without it; then
+nothing moves until a brake is ready again and the device process has told it all lines.
 
-Invariants: nothing may move before the first brake was ready, and nothing from `GRACE` after the last moment at which one was ready;
-while one is ready, the brake bars nothing. Ends of the brake in a row do not lengthen the time.
+Invariants: nothing may move before the first brake was ready, and nothing from `GRACE` after the
+last moment at which one was ready; while one is ready, the brake bars nothing. Ends of the brake in
+a row do not lengthen the time.
 
 Pure: no clock and no input or output. Times are seconds.
 """

@@ -22,7 +22,8 @@ class StationsReport(msgspec.Struct, frozen=True):
         admitted: Connections of stations since the robot started.
         refused: Connections with a key that does not count.
         refusals: All connections that were refused, by the reason.
-        datagrams: Signed control datagrams since the robot started, and those that lacked a signature, by what became of them.
+        datagrams: Signed control datagrams since the robot started, and those that lacked a
+            signature, by what became of them.
         commander: The station in control of the gamepads, keyed or not; null while control is free.
     """
 
@@ -66,7 +67,9 @@ class Access:
                 stations=sorted(self._authenticator.keyring.stations),
             )
         if self._updates:
-            self._log.info("device updates go to the network: anyone there may listen", address=self._updates)
+            self._log.info(
+                "device updates go to the network: anyone there may listen", address=self._updates
+            )
 
     def watch(self, controls: Service) -> None:
         """Count from now on what a control service receives."""
@@ -81,7 +84,9 @@ class Access:
             sorted(self._authenticator.keyring.stations),
             self._authenticator.counters.admitted,
             self._authenticator.refusals.counts.get(UNKNOWN_KEY, 0),
-            {str(verdict): count for verdict, count in self._controls.verdicts.items()} if self._controls else {},
+            {str(verdict): count for verdict, count in self._controls.verdicts.items()}
+            if self._controls
+            else {},
             dict(self._authenticator.refusals.counts),
         )
 

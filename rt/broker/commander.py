@@ -1,7 +1,7 @@
 """Which driver's station is in control of the robot.
 
-Invariant: the gamepads of one sender at a time are accepted. Control changes hands only when the sender in control has been
-silent, or by an explicit take-over.
+Invariant: the gamepads of one sender at a time are accepted. Control changes hands only when the
+sender in control has been silent, or by an explicit take-over.
 
 The module is pure: the caller brings the time, in s, of a clock that never goes back.
 """
@@ -28,7 +28,8 @@ class Sender(msgspec.Struct, frozen=True):
         key: The station whose key proves the update; empty without keys.
         host: The IP address of a datagram's source; empty for a call.
         line: The source itself: `host:port` of a datagram, or the name of the caller.
-        run: The `station` of the update's stamp: one run of one station's program; empty without a stamp.
+        run: The `station` of the update's stamp: one run of one station's program; empty without a
+            stamp.
     """
 
     key: str = ""
@@ -41,7 +42,9 @@ class Sender(msgspec.Struct, frozen=True):
         """The name by which people and `take_control` call the sender: printable, at most 64 characters, without spaces."""
         name = self.key or (f"{self.run}@{self.host or 'rpc'}" if self.run else self.line or "rpc")
         printable = all(char.isprintable() and not char.isspace() for char in name)
-        return (name if printable else name.encode("unicode_escape").decode().replace(" ", "_"))[:_NAME_MAX]
+        return (name if printable else name.encode("unicode_escape").decode().replace(" ", "_"))[
+            :_NAME_MAX
+        ]
 
     @property
     def place(self) -> str:
@@ -66,7 +69,8 @@ class Refusal(msgspec.Struct, frozen=True):
     """Why an update or a call is refused.
 
     Attributes:
-        by: The name of the sender in control; of the refused sender itself after it released control.
+        by: The name of the sender in control; of the refused sender itself after it released
+            control.
         you: The name of the refused sender.
     """
 
@@ -85,9 +89,7 @@ class Refusal(msgspec.Struct, frozen=True):
     @property
     def remedy(self) -> str:
         """What gives control to the refused sender."""
-        return (
-            f"`rt call take_control` at that station, or `rt call take_control {self.you}` at the robot, takes it over"
-        )
+        return f"`rt call take_control` at that station, or `rt call take_control {self.you}` at the robot, takes it over"
 
 
 class Contender(msgspec.Struct):
@@ -199,7 +201,9 @@ class Arbiter:
     def _is_restarted(self, sender: Sender, now: float) -> bool:
         """Whether a sender at the place of the one in control has begun when that one ended: both never sent at once."""
         contender = self.contenders.get(sender.name)
-        return now >= self._heard + SILENCE and (contender is None or contender.first >= self._heard)
+        return now >= self._heard + SILENCE and (
+            contender is None or contender.first >= self._heard
+        )
 
     def _forget(self, sender: Sender) -> None:
         if not self.contenders:

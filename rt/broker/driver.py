@@ -1,8 +1,9 @@
 """The state of the driver: absent, waiting, live or silent.
 
-Invariant: a driver becomes live only by an update after which every stick of every gamepad is at rest and no button is pressed.
-A driver that has been silent, that has taken control from another one, or whose mode begins with a deflected stick, therefore
-moves nothing until the sticks have been at rest once.
+Invariant: a driver becomes live only by an update after which every stick of every gamepad is at
+rest and no button is pressed. A driver that has been silent, that has taken control from another
+one, or whose mode begins with a deflected stick, therefore moves nothing until the sticks have been
+at rest once.
 
 The module is pure: the caller brings the time, in s, of a clock that never goes back.
 """
@@ -70,7 +71,8 @@ class Driver:
     def update(self, states: Mapping[int, GamepadState], now: float) -> None:
         """Take in an accepted update; one without a gamepad is no sign of life.
 
-        A gamepad that joins with a deflected stick makes a live driver wait: its values would start from nothing.
+        A gamepad that joins with a deflected stick makes a live driver wait: its values would start
+        from nothing.
         """
         self.tick(now)
         if not states:
@@ -85,7 +87,9 @@ class Driver:
 
     def tick(self, now: float) -> None:
         """Let time pass; a gamepad that is silent for `SILENCE` reads neutral and no longer counts as deflected."""
-        self._gamepads = {index: each for index, each in self._gamepads.items() if now < each[0] + SILENCE}
+        self._gamepads = {
+            index: each for index, each in self._gamepads.items() if now < each[0] + SILENCE
+        }
         if now >= self.deadline:
             self.state = State.SILENT
 

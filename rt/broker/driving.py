@@ -1,7 +1,8 @@
 """The driver of the robot: which station is in control, whether it is live, and who may call what moves the robot.
 
-`Driving` joins two pure state machines, `rt.broker.commander` and `rt.broker.driver`, with the log and the clock. It has no
-task and no timer of its own: `rt.broker.gamepads` calls `tick` at `deadline`.
+`Driving` joins two pure state machines, `rt.broker.commander` and `rt.broker.driver`, with the log
+and the clock. It has no task and no timer of its own: `rt.broker.gamepads` calls `tick` at
+`deadline`.
 """
 
 from collections.abc import Callable, Mapping
@@ -90,7 +91,8 @@ class Driving:
         driver: The state machine of the driver; to be read only.
         arbiter: Who is in control; to be read only.
         is_revoked: Says whether a station's key is revoked; control ends with the key.
-        on_suppressed: Called when a log event was suppressed, so that `flush` has something to do at `flush_due`.
+        on_suppressed: Called when a log event was suppressed, so that `flush` has something to do
+            at `flush_due`.
     """
 
     def __init__(self) -> None:
@@ -112,7 +114,9 @@ class Driving:
             clock=trio.current_time,
         )
         self._handovers = Throttle(clock=trio.current_time)
-        self._states = Throttle(burst=_STATE_BURST, interval=_STATE_INTERVAL, clock=trio.current_time)
+        self._states = Throttle(
+            burst=_STATE_BURST, interval=_STATE_INTERVAL, clock=trio.current_time
+        )
 
     @property
     def is_live(self) -> bool:
@@ -181,8 +185,8 @@ class Driving:
     def may_command(self, caller: Caller) -> str | None:
         """Decide on a call that moves the robot.
 
-        Stopping is never refused, nor is a call of the robot's own user. Without keys, calls from the network cannot be told
-        from those of that user.
+        Stopping is never refused, nor is a call of the robot's own user. Without keys, calls from
+        the network cannot be told from those of that user.
 
         Returns:
             None, or a sentence that says who has control and what to do.
@@ -237,7 +241,8 @@ class Driving:
 
         Args:
             caller: Who asks. A station with a key may take control for itself only.
-            name: The station; by default the one that calls, or else the only one that is being refused.
+            name: The station; by default the one that calls, or else the only one that is being
+                refused.
 
         Raises:
             RemoteCallError: The station is unknown, or it is not clear which one is meant.
@@ -273,7 +278,9 @@ class Driving:
         before = self.driver.state
         former = self.arbiter.release(now)
         if former is not None:
-            self._note_handover(self._log.warning, "control released", station=former.name, by=_text(caller.peer))
+            self._note_handover(
+                self._log.warning, "control released", station=former.name, by=_text(caller.peer)
+            )
         self._leave(before, Bar.RELEASED)
 
     def report(self) -> CommanderReport:
@@ -295,7 +302,9 @@ class Driving:
     def _wanted(self, caller: Caller, name: str | None, now: float) -> Sender:
         if caller.station:
             if name not in {None, caller.station}:
-                raise RemoteCallError(f"station {caller.station} can take control for itself only, not for {name!r}")
+                raise RemoteCallError(
+                    f"station {caller.station} can take control for itself only, not for {name!r}"
+                )
             return self.arbiter.find(caller.station) or Sender(key=caller.station)
         waiting = [each.sender for each in self.arbiter.waiting(now)]
         if name is not None:
@@ -329,7 +338,11 @@ class Driving:
         elif state is State.WAITING:
             self._note_state(self._log.info, _WAITING, station=name)
         elif state is State.LIVE:
-            self._note_state(self._log.info, "driver live again" if self._was_silent else "driver live", station=name)
+            self._note_state(
+                self._log.info,
+                "driver live again" if self._was_silent else "driver live",
+                station=name,
+            )
             self._was_silent = False
         if (state is State.LIVE) != (before is State.LIVE):
             for listener in self._listeners:

@@ -1,11 +1,12 @@
 """Gamepads: from the driver's station into their buffers, and to neutral when the station falls silent.
 
-A gamepad is believed for ``SILENCE`` seconds after its last update. Then its buffer is marked invalid, which reads as every axis
-at rest and no button pressed; it comes back by itself with the next update.
+A gamepad is believed for ``SILENCE`` seconds after its last update. Then its buffer is marked
+invalid, which reads as every axis at rest and no button pressed; it comes back by itself with the
+next update.
 
-Invariant: an update counts only if its sender is in control (``rt.broker.commander``) and its stamp is news
-(``rt.broker.replay_filter``). Only an update that counts is a sign of life of the driver, and of it only the states that are stored:
-the driver is judged by what team code reads.
+Invariant: an update counts only if its sender is in control (``rt.broker.commander``) and its stamp
+is news (``rt.broker.replay_filter``). Only an update that counts is a sign of life of the driver,
+and of it only the states that are stored: the driver is judged by what team code reads.
 """
 
 import ctypes
@@ -60,16 +61,25 @@ class GamepadFeed:
         self._active = trio.Event()
         self._log = log.get_logger()
         self._told = False
-        self._events = Throttle("gamepad", burst=_BURST, interval=_INTERVAL, clock=trio.current_time)
+        self._events = Throttle(
+            "gamepad", burst=_BURST, interval=_INTERVAL, clock=trio.current_time
+        )
         self.driving.on_suppressed = self._wake
         self.updates = 0
         self.skipped = 0
         self.stamps = SequenceTracker()
         params = sorted(store.catalog["gamepad"].params, key=lambda param: param.id)
-        self.button_params: list[Parameter] = [param for param in params if param.ctype is ctypes.c_bool][:MOST_BUTTONS]
+        self.button_params: list[Parameter] = [
+            param for param in params if param.ctype is ctypes.c_bool
+        ][:MOST_BUTTONS]
         self.buttons = [param.name for param in self.button_params]
 
-    def feed(self, update: Mapping[int, GamepadState], stamp: Stamp | None = None, sender: Sender = _LOCAL) -> None:
+    def feed(
+        self,
+        update: Mapping[int, GamepadState],
+        stamp: Stamp | None = None,
+        sender: Sender = _LOCAL,
+    ) -> None:
         """Store the states of some gamepads; each stick is brought into the unit circle.
 
         Args:
@@ -79,11 +89,13 @@ class GamepadFeed:
 
         Raises:
             ControlRefusedError: Another sender is in control; nothing of the update is stored.
-            RemoteProtocolError: The update is older than one before it, or too old; nothing of it is stored.
+            RemoteProtocolError: The update is older than one before it, or too old; nothing of it
+                is stored.
         """
         self.driving.judge(sender)
         if stamp is not None:
-            # Only stamps of the sender in control get here, so that no other one can push them out of the book.
+            # Only stamps of the sender in control get here, so that no other one can push them out
+            # of the book.
             self.stamps.check(stamp, trio.current_time(), sender.place)
         if not update:
             return
@@ -125,7 +137,9 @@ class GamepadFeed:
         self._wake()
 
     def _store_state(self, buffer: Buffer, state: GamepadState) -> None:
-        values: dict[str, float | bool] = dict(zip(_AXES, (state.lx, state.ly, state.rx, state.ry), strict=True))
+        values: dict[str, float | bool] = dict(
+            zip(_AXES, (state.lx, state.ly, state.rx, state.ry), strict=True)
+        )
         values |= {name: bool(state.btn >> bit & 1) for bit, name in enumerate(self.buttons)}
         buffer.set_all(values)
         if not buffer.valid:
@@ -179,8 +193,14 @@ class GamepadFeed:
         except BufferBusyError:
             return
         except DeviceBufferError as error:
-            # Its readers look at the age too; the watch over the other gamepads must not end with this one.
-            self._note(self._log.error, "gamepad cannot be set to neutral", gamepad=index, reason=error.message)
+            # Its readers look at the age too; the watch over the other gamepads must not end with
+            # this one.
+            self._note(
+                self._log.error,
+                "gamepad cannot be set to neutral",
+                gamepad=index,
+                reason=error.message,
+            )
             del self._seen[index]
             return
         del self._seen[index]

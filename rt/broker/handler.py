@@ -88,13 +88,17 @@ class Broker(Handler):
         """Check the team's code without running it: what is wrong, with file and line, as `rt lint --json` prints it.
 
         Raises:
-            ExecutionError: There is no code, or it is being linted and somebody waits for that already.
+            ExecutionError: There is no code, or it is being linted and somebody waits for that
+                already.
         """
-        # The process is started from here, but its limits and its answer's types stand in the linter's room.
+        # The process is started from here, but its limits and its answer's types stand in the
+        # linter's room.
         from rt.lint.runner import run_lint
 
         if self._linting.statistics().tasks_waiting:
-            raise ExecutionError("the code is being checked, and somebody waits to have it checked again: ask later")
+            raise ExecutionError(
+                "the code is being checked, and somebody waits to have it checked again: ask later"
+            )
         async with self._linting:
             request = LintRequest.of(self._config, str(self._directory))
             return await run_lint(request, instance_directory=self._instance_directory)
@@ -103,8 +107,9 @@ class Broker(Handler):
     def update_gamepads(self, update: dict[str, Any], stamp: Stamp | None = None) -> None:
         """Store the state of one or more gamepads: index -> lx, ly, rx, ry (-1 to 1) and btn.
 
-        With a stamp (station, seq, time) an update that comes late, twice or after its successor is refused. While another
-        station has control, every update is refused; take_control takes it over.
+        With a stamp (station, seq, time) an update that comes late, twice or after its successor is
+        refused. While another station has control, every update is refused; take_control takes it
+        over.
         """
         states = control.gamepads(update, buttons=len(self._gamepads.buttons))
         self._gamepads.feed(states, stamp, sender_of(caller(), stamp.station if stamp else ""))

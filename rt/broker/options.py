@@ -1,8 +1,8 @@
 """What may be set from afar, and what a call of set_option makes of what is kept.
 
-The rule of this module: a call changes all that it names or nothing. Who may reach the robot, and which files it opens, is
-decided at the robot only, and nothing that is set from afar hides what was done; an option that nobody has thought about cannot be
-set from afar. No error quotes a file.
+The rule of this module: a call changes all that it names or nothing. Who may reach the robot, and
+which files it opens, is decided at the robot only, and nothing that is set from afar hides what was
+done; an option that nobody has thought about cannot be set from afar. No error quotes a file.
 """
 
 import threading
@@ -24,7 +24,13 @@ from rt.remote.caller import Caller, caller
 
 ALLOWED = frozenset(
     {
-        *("debug", "health_check_interval", "update_interval", "service_workers", "thread_pool_workers"),
+        *(
+            "debug",
+            "health_check_interval",
+            "update_interval",
+            "service_workers",
+            "thread_pool_workers",
+        ),
         *("dev_name", "dev_usb_ids", "dev_baud_rate", "dev_poll_interval"),
         *("exec_module", "exec_timeout", "log_level"),
     }
@@ -124,8 +130,8 @@ class Overrides:
             All that is kept now.
 
         Raises:
-            ConfigError: One is unknown, has a wrong value or may not be set from afar, a station sets options too often, or the
-                file cannot be written.
+            ConfigError: One is unknown, has a wrong value or may not be set from afar, a station
+                sets options too often, or the file cannot be written.
         """
         with self._lock:
             for name, value in options.items():
@@ -133,7 +139,10 @@ class Overrides:
             self._take_turn()
             before = overrides.read(self._state)
             now = change(
-                self._state, _without(self._config, options), options, check=lambda now: self._check(options, now)
+                self._state,
+                _without(self._config, options),
+                options,
+                check=lambda now: self._check(options, now),
             )
         if now != before:
             self._log.warning(
@@ -184,7 +193,11 @@ class Overrides:
                 option="log_level",
             )
         interval = options.get("dev_poll_interval")
-        if interval is not None and interval > POLL_INTERVAL_MAX and caller().may_be_remote(insecure=self._is_insecure):
+        if (
+            interval is not None
+            and interval > POLL_INTERVAL_MAX
+            and caller().may_be_remote(insecure=self._is_insecure)
+        ):
             raise ConfigError(
                 f"{overrides.ORIGIN}: dev_poll_interval = {interval} s cannot be set by a station, because {_SAFETY}: at most"
                 f" {POLL_INTERVAL_MAX} s is possible; {_AT_THE_ROBOT}",
@@ -207,11 +220,14 @@ class Overrides:
         is_module = all(part.isidentifier() for part in value.split("."))
         try:
             named = self._directory / value
-            path = (self._directory / f"{value.replace('.', '/')}.py" if is_module else named).resolve()
+            path = (
+                self._directory / f"{value.replace('.', '/')}.py" if is_module else named
+            ).resolve()
             secret = is_secret(named, self._keys) or is_secret(path, self._keys)
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"{overrides.ORIGIN}: exec_module = {value!r} is no path: {error}", option="exec_module"
+                f"{overrides.ORIGIN}: exec_module = {value!r} is no path: {error}",
+                option="exec_module",
             ) from None
         if secret:
             why = "it is a file of keys"

@@ -1,11 +1,13 @@
 """Whether a gamepad update is news: by the sequence number and the time that the driver's station has stamped it with.
 
-A network may deliver a datagram late, twice, or after its successor, and a recorded one may be sent again. The rule of this
-module: of one station only what is newer than all before it counts, and only while it is young. Clocks need not agree: an
-update's age is told by how much longer it took than the quickest of its station.
+A network may deliver a datagram late, twice, or after its successor, and a recorded one may be sent
+again. The rule of this module: of one station only what is newer than all before it counts, and
+only while it is young. Clocks need not agree: an update's age is told by how much longer it took
+than the quickest of its station.
 
-An update without a stamp is always news, and so is a recording of it. Unsigned ones come over the loopback interface, or to a
-robot that is ``insecure``, and there whoever can send may drive anyhow; a signed one counts once (``rt.protocol.signed``).
+An update without a stamp is always news, and so is a recording of it. Unsigned ones come over the
+loopback interface, or to a robot that is ``insecure``, and there whoever can send may drive anyhow;
+a signed one counts once (``rt.protocol.signed``).
 
 It is pure: the caller brings the time.
 """
@@ -21,7 +23,8 @@ MOST_STATIONS = 16
 """How many stations are remembered; one more, and the one that was silent for longest is forgotten."""
 RESET_TIME = 1.0
 """For how long (s) updates may be late by the same time until it is the station's clock that has been set back; and after how
-long without an update that counted a station without a name is taken for another one."""
+long without an update that counted a station without a name is taken for another one.
+"""
 _DRIFT = 1e-3
 _EQUAL = 0.1
 
@@ -54,22 +57,29 @@ class SequenceTracker:
         Args:
             stamp: What it carries.
             now: When it came (s, of a clock that is never set).
-            place: Where the station is; stations of the same name at different places are different ones.
+            place: Where the station is; stations of the same name at different places are different
+                ones.
 
         Raises:
-            RemoteProtocolError: It is not newer than the last of its station, or too old; nothing of it may count.
+            RemoteProtocolError: It is not newer than the last of its station, or too old; nothing
+                of it may count.
         """
         station = self._stations.setdefault((place, stamp.station), _Station(now))
         if not stamp.station and now - station.heard > RESET_TIME:
-            # A station without a name cannot take another one when it is started anew and counts from 0 again.
+            # A station without a name cannot take another one when it is started anew and counts
+            # from 0 again.
             station.seq = -1
         self._stations.move_to_end((place, stamp.station))
         if len(self._stations) > MOST_STATIONS:
             self._stations.popitem(last=False)
         if stamp.seq is not None:
             if stamp.seq <= station.seq:
-                fault = f"number {stamp.seq} comes after {station.seq}: it was sent twice or overtaken"
-                self._refuse("sequence", f"{fault}, or its station was started anew and needs another name")
+                fault = (
+                    f"number {stamp.seq} comes after {station.seq}: it was sent twice or overtaken"
+                )
+                self._refuse(
+                    "sequence", f"{fault}, or its station was started anew and needs another name"
+                )
             station.seq = stamp.seq
         if stamp.time is not None:
             age = _age(station, stamp.time, now)
@@ -88,7 +98,8 @@ def _age(station: _Station, sent: float, now: float) -> float:
     if station.least is None or trip <= station.least:
         station.least = trip
     else:
-        # A clock that is a little slow would make every update seem to come later than the one before.
+        # A clock that is a little slow would make every update seem to come later than the one
+        # before.
         station.least = min(station.least + _DRIFT * (now - station.at), trip)
     station.at = now
     age = trip - station.least

@@ -35,8 +35,8 @@ _SOURCES_MAX = 256
 class Controls(Handler):
     """What the driver's station may call by datagram, which anybody on its network can send: gamepads and nothing else.
 
-    Invariant: a datagram draws at most one datagram, never a longer one, a source at most one a second, and all sources
-    together at most `NOTICES`.
+    Invariant: a datagram draws at most one datagram, never a longer one, a source at most one a
+    second, and all sources together at most `NOTICES`.
 
     Args:
         broker: Takes the gamepads.

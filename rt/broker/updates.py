@@ -1,8 +1,8 @@
 """Device updates: what the devices say, to whoever listens.
 
-Every ``interval`` seconds one datagram names every connected device with the parameters that came in since the last; once a
-second it carries all of them, so that a listener who has just come knows everything soon. A datagram that would be too long is
-sent as several.
+Every ``interval`` seconds one datagram names every connected device with the parameters that came
+in since the last; once a second it carries all of them, so that a listener who has just come knows
+everything soon. A datagram that would be too long is sent as several.
 """
 
 import contextlib
@@ -62,7 +62,8 @@ class UpdatePublisher:
     async def run(self) -> None:
         """Publish on absolute deadlines until cancelled; a late update is not made up for.
 
-        They are multiples of the interval, as those of the root's sign of life are, so that the process wakes once for both.
+        They are multiples of the interval, as those of the root's sign of life are, so that the
+        process wakes once for both.
         """
         now = trio.current_time()
         deadline = now - now % self._interval
@@ -91,7 +92,10 @@ class UpdatePublisher:
 
     def _values(self, uid: int, buffer: DeviceBuffer, now: float) -> dict[str, Any]:
         # The next update would be too late for it.
-        full = now + self._interval > self._last_full.get(uid, -FULL_INTERVAL) + FULL_INTERVAL + _TOLERANCE
+        full = (
+            now + self._interval
+            > self._last_full.get(uid, -FULL_INTERVAL) + FULL_INTERVAL + _TOLERANCE
+        )
         try:
             values = buffer.get_update()
             if full:
@@ -103,7 +107,9 @@ class UpdatePublisher:
             return {}
         if full:
             self._last_full[uid] = now
-        return {name: value for name, value in values.items() if isinstance(value, (bool, int, float))}
+        return {
+            name: value for name, value in values.items() if isinstance(value, (bool, int, float))
+        }
 
     def _payloads(self, update: Update) -> Iterator[bytes]:
         """The update encoded: one datagram, or as many halves of it as are short enough."""

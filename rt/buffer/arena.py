@@ -1,16 +1,20 @@
 """The shared memory of one robot: a sealed memfd that holds every segment, and a directory of them by name.
 
-The root creates the arena and its processes inherit the descriptor; commands receive it from the root (`rt.buffer.session`). So the
-memory has no name in the file system that could be removed or replaced, and its size is sealed (memfd_create(2), F_ADD_SEALS), so
-that truncating it cannot end its processes with SIGBUS. The memory ends with the last process that has it.
+The root creates the arena and its processes inherit the descriptor; commands receive it from the
+root (`rt.buffer.session`). So the memory has no name in the file system that could be removed or
+replaced, and its size is sealed (memfd_create(2), F_ADD_SEALS), so that truncating it cannot end
+its processes with SIGBUS. The memory ends with the last process that has it.
 
-Team code can write anything into the memory. Whatever the directory holds, no entry leads outside of the arena or into the directory,
-and a place or a number that cannot be is an error of that segment.
+Team code can write anything into the memory. Whatever the directory holds, no entry leads outside
+of the arena or into the directory, and a place or a number that cannot be is an error of that
+segment.
 
-Invariant: a segment is complete before it is in the directory, and its place is never given to another one.
+Invariant: a segment is complete before it is in the directory, and its place is never given to
+    another one.
 
-A process that was forked has no part in the arena: the mapping does not survive a fork (MADV_DONTFORK), and private memory takes its
-place, in which every lock refuses to be taken (`rt.buffer.mutex`).
+A process that was forked has no part in the arena: the mapping does not survive a fork
+(MADV_DONTFORK), and private memory takes its place, in which every lock refuses to be taken
+(`rt.buffer.mutex`).
 """
 
 import contextlib
@@ -41,7 +45,11 @@ _DESCRIPTOR = "fd:"
 
 
 class _Entry(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char * _NAME_SIZE), ("offset", ctypes.c_uint64), ("size", ctypes.c_uint64))
+    _fields_ = (
+        ("name", ctypes.c_char * _NAME_SIZE),
+        ("offset", ctypes.c_uint64),
+        ("size", ctypes.c_uint64),
+    )
 
 
 class _Directory(ctypes.Structure):
@@ -63,7 +71,8 @@ class Arena:
 
     Attributes:
         fd: The descriptor, which children inherit under the same number.
-        prefix: What the names of its segments begin with, in this process and in those that inherited the descriptor.
+        prefix: What the names of its segments begin with, in this process and in those that
+            inherited the descriptor.
 
     Raises:
         ConfigError: The system refuses such memory; says why and what to do.
@@ -83,7 +92,9 @@ class Arena:
             self.mapping = Mapping.of(self.fd)
         except OSError as error:
             os.close(self.fd)
-            raise ConfigError(f"cannot create {SIZE >> 20} MiB of shared memory: {explain(error)}") from None
+            raise ConfigError(
+                f"cannot create {SIZE >> 20} MiB of shared memory: {explain(error)}"
+            ) from None
         self.prefix = f"{_DESCRIPTOR}{self.fd}/"
 
     def __enter__(self) -> Self:
@@ -155,7 +166,12 @@ class Mapping(mmap.mmap):
         return _Directory.from_buffer(self)
 
     def create(
-        self, fd: int, name: str, size: int, initialize: Callable[[memoryview], None], timeout: float = 0.0
+        self,
+        fd: int,
+        name: str,
+        size: int,
+        initialize: Callable[[memoryview], None],
+        timeout: float = 0.0,
     ) -> memoryview | None:
         """Make a segment of ``size`` bytes and let ``initialize`` fill it before it is in the directory.
 
@@ -164,8 +180,8 @@ class Mapping(mmap.mmap):
             name: The name of the segment.
             size: Its bytes.
             initialize: Fills it; it is all zeros.
-            timeout: How long to wait while another process creates or removes one (s), which takes some 20 us; 0 where an event loop
-                runs.
+            timeout: How long to wait while another process creates or removes one (s), which takes
+                some 20 us; 0 where an event loop runs.
 
         Returns:
             Its memory, or None if there is a segment of that name already.
@@ -176,7 +192,9 @@ class Mapping(mmap.mmap):
         """
         encoded = name.encode()
         if not 0 < len(encoded) <= _NAME_SIZE:
-            raise DeviceBufferError(f"the name of a buffer has 1 to {_NAME_SIZE} bytes, not {len(encoded)}: {name!r}")
+            raise DeviceBufferError(
+                f"the name of a buffer has 1 to {_NAME_SIZE} bytes, not {len(encoded)}: {name!r}"
+            )
         lock = self._acquire(name, timeout)
         try:
             if self._find(name) is not None:
@@ -192,7 +210,8 @@ class Mapping(mmap.mmap):
                     f" {SIZE >> 10}; restart the robot to forget the devices that it has seen",
                     segment=name,
                 )
-            # Allocated now: a page that the system does not have is an error here and not a SIGBUS later.
+            # Allocated now: a page that the system does not have is an error here and not a SIGBUS
+            # later.
             os.posix_fallocate(fd, offset, size)
             directory.used = end
             memory = memoryview(self)[offset : offset + size]
@@ -201,7 +220,9 @@ class Mapping(mmap.mmap):
             entry.name, entry.offset, entry.size = encoded, offset, size
             directory.count = index + 1
         except OSError as error:
-            raise DeviceBufferError(f"no memory for the buffer {name}: {explain(error)}", segment=name) from error
+            raise DeviceBufferError(
+                f"no memory for the buffer {name}: {explain(error)}", segment=name
+            ) from error
         finally:
             lock.release()
         return memory
@@ -298,8 +319,8 @@ _located: weakref.WeakValueDictionary[str, Mapping] = weakref.WeakValueDictionar
 def reach(location: str) -> Iterator[tuple[Mapping, int]]:
     """The arena at a location and a descriptor of it: ``fd:N`` for a descriptor of this process, or a path of one in /proc.
 
-    A process whose team code has closed the descriptor, or put another file in its place, continues with what it has mapped; only new
-    segments need the descriptor.
+    A process whose team code has closed the descriptor, or put another file in its place, continues
+    with what it has mapped; only new segments need the descriptor.
 
     Raises:
         DeviceBufferError: There is no arena.
@@ -316,7 +337,9 @@ def reach(location: str) -> Iterator[tuple[Mapping, int]]:
             known = _located.get(location)
             if known is None:
                 reason = explain(error) if isinstance(error, OSError) else str(error)
-                raise DeviceBufferError(f"the shared memory of the robot cannot be used: {reason}") from error
+                raise DeviceBufferError(
+                    f"the shared memory of the robot cannot be used: {reason}"
+                ) from error
             mapping, fd = known, -1
         yield mapping, fd
     finally:
@@ -345,15 +368,26 @@ def _is_place(offset: int, size: int) -> bool:
 
 
 def _damaged(name: str) -> DeviceBufferError:
-    return DeviceBufferError(f"no buffer {name}: the shared memory of the robot was overwritten", segment=name)
+    return DeviceBufferError(
+        f"no buffer {name}: the shared memory of the robot was overwritten", segment=name
+    )
 
 
 def _not_an_arena(fd: int) -> DeviceBufferError:
-    return DeviceBufferError(f"descriptor {fd} is not the shared memory of a robot of this version of rt")
+    return DeviceBufferError(
+        f"descriptor {fd} is not the shared memory of a robot of this version of rt"
+    )
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_long,
+)
 _libc.mmap.restype = ctypes.c_void_p
 _MAP_FIXED = 0x10
 

@@ -20,7 +20,9 @@ def filled(descriptor: Parameter, value: Any) -> Any:
     try:
         return _fill(descriptor.platform_type, value)
     except (TypeError, IndexError) as error:
-        raise TypeError(f"{descriptor.name} takes an array like {descriptor.platform_type.__name__}: {error}") from None
+        raise TypeError(
+            f"{descriptor.name} takes an array like {descriptor.platform_type.__name__}: {error}"
+        ) from None
 
 
 def _fill(ctype: Any, value: Any) -> Any:

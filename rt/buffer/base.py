@@ -29,7 +29,8 @@ class BaseBuffer:
         params: Maps parameter names to their descriptors.
         write_event: Rung when the first of some pending writes is stored; None for nobody.
         wakeups: How processes that wait for a change are woken; None for nobody.
-        mark: One byte, what this process's writes to devices carry: that of its lease (see `rt.buffer.lease`).
+        mark: One byte, what this process's writes to devices carry: that of its lease (see
+            `rt.buffer.lease`).
     """
 
     name: ClassVar[str] = ""
@@ -69,7 +70,9 @@ class BaseBuffer:
 
     def __repr__(self) -> str:
         """The type and the values, without the lock: for a person."""
-        values = ", ".join(f"{name}={plain(getattr(self._updates, name))!r}" for name in self.params)
+        values = ", ".join(
+            f"{name}={plain(getattr(self._updates, name))!r}" for name in self.params
+        )
         return f"<{self.name} {'valid' if self.valid else 'invalid'} {values}>"
 
     @classmethod
@@ -81,7 +84,8 @@ class BaseBuffer:
         Args:
             name: The catalog's name of the peripheral.
             params: Its parameters in order of their ids.
-            extra_fields: Names and C types of further state, placed between the header and the blocks.
+            extra_fields: Names and C types of further state, placed between the header and the
+                blocks.
             attrs: Attributes of the new class.
 
         Examples:
@@ -115,16 +119,19 @@ class BaseBuffer:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, name: str, /, *, create: bool = True, lock_timeout: float = LOCK_TIMEOUT) -> Iterator[Self]:
+    def open(
+        cls, name: str, /, *, create: bool = True, lock_timeout: float = LOCK_TIMEOUT
+    ) -> Iterator[Self]:
         """Map the buffer of that name; its memory is unmapped when it is no longer used, and its name stays until ``unlink``.
 
         One that is there is mapped without any lock.
 
         Args:
             name: The name of the segment.
-            create: Whether to make it if there is none. Who makes buffers owns them: one of another layout is replaced.
-            lock_timeout: How long to wait while another process makes a buffer, and for the buffer's lock later (s); 0 where an event
-                loop runs.
+            create: Whether to make it if there is none. Who makes buffers owns them: one of another
+                layout is replaced.
+            lock_timeout: How long to wait while another process makes a buffer, and for the
+                buffer's lock later (s); 0 where an event loop runs.
 
         Raises:
             BufferBusyError: Another process makes a buffer for longer.
@@ -141,7 +148,9 @@ class BaseBuffer:
             segment.unlink(name, lock_timeout)
             memory, fault = cls._create(name, lock_timeout)
         if fault:
-            raise DeviceBufferError(f"the buffer {name} is not what this process expects: {fault}", segment=name)
+            raise DeviceBufferError(
+                f"the buffer {name} is not what this process expects: {fault}", segment=name
+            )
         buffer = cls.attach(memory)
         buffer.lock_timeout = lock_timeout
         if create:
@@ -200,7 +209,11 @@ class BaseBuffer:
     @classmethod
     def _overwritten(cls, header: layout.Header) -> str:
         """What of a header of this type no process of rt writes; empty if there is nothing."""
-        if header.magic != layout.MAGIC or header.version != layout.VERSION or header.catalog_hash != cls._hash:
+        if (
+            header.magic != layout.MAGIC
+            or header.version != layout.VERSION
+            or header.catalog_hash != cls._hash
+        ):
             return "its header was overwritten"
         if header.size != cls.size() or header.valid > 1:
             return "its header was overwritten"

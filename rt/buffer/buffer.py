@@ -1,8 +1,9 @@
 """Peripheral data, shared between processes.
 
-A buffer holds the newest value of every parameter of one peripheral. Every operation takes the buffer's mutex, waits for it at
-most ``lock_timeout`` seconds, and touches nothing else: a call of a microsecond, not a round trip. Whatever consists of several
-steps is a transaction: it counts as a whole or not at all, also when its process is killed in the middle.
+A buffer holds the newest value of every parameter of one peripheral. Every operation takes the
+buffer's mutex, waits for it at most ``lock_timeout`` seconds, and touches nothing else: a call of a
+microsecond, not a round trip. Whatever consists of several steps is a transaction: it counts as a
+whole or not at all, also when its process is killed in the middle.
 """
 
 import contextlib
@@ -43,7 +44,8 @@ class Buffer(BaseBuffer):
     def transaction(self) -> contextlib.AbstractContextManager[BaseBuffer]:
         """Hold the lock over several operations, which count all or none; reentrant, and never across an ``await``.
 
-        A transaction that ends with an exception leaves everything as it was when the outermost one began.
+        A transaction that ends with an exception leaves everything as it was when the outermost one
+        began.
 
         Raises:
             BufferBusyError: Another process holds the lock.
@@ -65,25 +67,30 @@ class Buffer(BaseBuffer):
     async def changed(self, *params: str) -> frozenset[str]:
         """Wait until one of these parameters, or any if none is named, has come in; a checkpoint.
 
-        Nothing is missed: what came in since the calling task's last call, or since this process opened the buffer, is told at
-        once. What came in several times is told once. A cancel loses nothing.
+        Nothing is missed: what came in since the calling task's last call, or since this process
+        opened the buffer, is told at once. What came in several times is told once. A cancel loses
+        nothing.
 
         Returns:
-            Those of the parameters that came in; none of them if instead the peripheral came or went (see ``valid``).
+            Those of the parameters that came in; none of them if instead the peripheral came or
+            went (see ``valid``).
 
         Raises:
             DeviceBufferError: There is no such parameter, or this process has no bells.
         """
         ids = {self._descriptor(name).id: name for name in params or self.params}
         if self.wakeups is None:
-            raise DeviceBufferError(f"nobody can wait for the {self.name}: this process has no bells", device=self.name)
+            raise DeviceBufferError(
+                f"nobody can wait for the {self.name}: this process has no bells", device=self.name
+            )
         return frozenset(ids[changed] for changed in await self._watch.changed(ids, self.wakeups))
 
     def get(self, param: str, /) -> Any:
         """The newest value of a readable parameter: a bool, int or float; of an array a list.
 
         Raises:
-            DeviceBufferError: There is no such parameter, it is not readable, or the buffer is not valid.
+            DeviceBufferError: There is no such parameter, it is not readable, or the buffer is not
+                valid.
             BufferBusyError: Another process holds the lock.
         """
         if param not in self._readable:
@@ -127,7 +134,8 @@ class Buffer(BaseBuffer):
         """Ask for a parameter to be written to the device; a newer value replaces one that has not been sent.
 
         Raises:
-            DeviceBufferError: There is no such parameter, it is not writeable, or the buffer is not valid.
+            DeviceBufferError: There is no such parameter, it is not writeable, or the buffer is not
+                valid.
             TypeError: The value is of the wrong kind.
             ValueError: The value is NaN.
             BufferBusyError: Another process holds the lock.
@@ -171,7 +179,11 @@ class Buffer(BaseBuffer):
         with self._lock:
             if not self._header.valid:
                 raise not_connected(self.name)
-            values = ((name, getattr(self._updates, name)) for name in self.params if name in self._readable)
+            values = (
+                (name, getattr(self._updates, name))
+                for name in self.params
+                if name in self._readable
+            )
             return {name: plain(value) for name, value in values}
 
     def get_update(self) -> dict[str, Any]:
@@ -184,7 +196,11 @@ class Buffer(BaseBuffer):
             header = self._header
             names = [name for name, param in self.params.items() if header.updated >> param.id & 1]
             header.updated = 0
-            return {name: plain(getattr(self._updates, name)) for name in names if name in self._readable}
+            return {
+                name: plain(getattr(self._updates, name))
+                for name in names
+                if name in self._readable
+            }
 
     def get_write(self) -> dict[str, Any]:
         """The parameters that were asked to be written since the last call, with their values.
@@ -222,6 +238,8 @@ class Buffer(BaseBuffer):
 
     def _unusable(self, param: str, access: str) -> DeviceBufferError:
         if param in self.params:
-            return DeviceBufferError(f"{self.name}.{param} is not {access}", device=self.name, param=param)
+            return DeviceBufferError(
+                f"{self.name}.{param} is not {access}", device=self.name, param=param
+            )
         error = unknown_parameter(self.peripheral, param)
         return DeviceBufferError(error.message, **error.context)

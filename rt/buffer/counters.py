@@ -1,6 +1,7 @@
 """Counters of a device's buffer: what came by on its line, and how often each parameter did.
 
-Only the device process counts, and a torn read of one number costs nothing: no lock is taken, and no transaction takes it back.
+Only the device process counts, and a torn read of one number costs nothing: no lock is taken, and
+no transaction takes it back.
 """
 
 import ctypes

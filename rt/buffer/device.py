@@ -12,7 +12,16 @@ from rt.buffer.counters import Counters, count
 from rt.buffer.lease import ALL_MARKS
 from rt.catalog import Peripheral
 from rt.errors import RemoteProtocolError
-from rt.protocol.message import INTERVAL_MAX, PARAMS_MAX, VALUES_MAX, DevData, DevRead, DevWrite, SubReq, SubRes
+from rt.protocol.message import (
+    INTERVAL_MAX,
+    PARAMS_MAX,
+    VALUES_MAX,
+    DevData,
+    DevRead,
+    DevWrite,
+    SubReq,
+    SubRes,
+)
 from rt.protocol.uid import DeviceUID
 
 _try_lock = mutex.try_lock
@@ -128,11 +137,13 @@ class DeviceBuffer(Buffer):
     def take_dev_rw(self, allowed: Callable[[], int] = lambda: ALL_MARKS) -> list[Outgoing]:
         """The same, with the marks of the writes, and without those writes whose marks are not allowed.
 
-        Those are forgotten and counted in ``counters.writes_dropped``; the bitmap of their marks is in `dropped_marks`.
+        Those are forgotten and counted in ``counters.writes_dropped``; the bitmap of their marks is
+        in `dropped_marks`.
 
         Args:
-            allowed: Gives the bitmap of the marks whose writes are taken. It is asked with the lock held: whoever has written here
-                has begun its lease before, so that none is taken for one without a lease because it began just now.
+            allowed: Gives the bitmap of the marks whose writes are taken. It is asked with the lock
+                held: whoever has written here has begun its lease before, so that none is taken for
+                one without a lease because it began just now.
 
         Raises:
             BufferBusyError: Another process holds the lock; nothing is lost.
@@ -142,7 +153,9 @@ class DeviceBuffer(Buffer):
             header = self._header
             read, header.pending_read = header.pending_read, 0
             pending, header.pending = header.pending, 0
-            taken = [Outgoing(DevRead(known), 0)] if (known := read & self._known & PARAMS_MAX) else []
+            taken = (
+                [Outgoing(DevRead(known), 0)] if (known := read & self._known & PARAMS_MAX) else []
+            )
             if pending:
                 passing = allowed()
                 for mark, asked in self._by_mark(pending).items():
@@ -152,7 +165,8 @@ class DeviceBuffer(Buffer):
                         continue
                     parts = self._block.split(asked, VALUES_MAX)
                     taken += [
-                        Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), 1 << mark) for part in parts
+                        Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), 1 << mark)
+                        for part in parts
                     ]
                 header.last_write = _time()
         return taken
@@ -183,12 +197,15 @@ class DeviceBuffer(Buffer):
         with self._lock:
             return self._data(self._view.subscription)
 
-    def make_sub_req(self, params: Iterable[str] | None = None, interval: float | None = None) -> SubReq:
+    def make_sub_req(
+        self, params: Iterable[str] | None = None, interval: float | None = None
+    ) -> SubReq:
         """A request for reports.
 
         Args:
             params: Names of parameters; those that the catalog subscribes to if None.
-            interval: Time between two reports (s, in whole ms and at least one), the catalog's if None; 0 ends the subscription.
+            interval: Time between two reports (s, in whole ms and at least one), the catalog's if
+                None; 0 ends the subscription.
 
         Raises:
             DeviceError: A name is unknown.
@@ -197,7 +214,9 @@ class DeviceBuffer(Buffer):
         bitmap = self.peripheral.subscribed if params is None else self.peripheral.bitmap(params)
         milliseconds = (self.peripheral.sub_interval if interval is None else interval) * 1000
         if not 0 <= milliseconds <= INTERVAL_MAX:
-            raise OverflowError(f"an interval of {milliseconds:g} ms does not fit 0 to {INTERVAL_MAX}")
+            raise OverflowError(
+                f"an interval of {milliseconds:g} ms does not fit 0 to {INTERVAL_MAX}"
+            )
         return SubReq(bitmap, max(1, round(milliseconds)) if milliseconds else 0)
 
     def make_sub_res(self) -> SubRes:
@@ -209,7 +228,8 @@ class DeviceBuffer(Buffer):
         """Take in what the device said.
 
         Raises:
-            RemoteProtocolError: The message does not fit the device's parameters; nothing is changed.
+            RemoteProtocolError: The message does not fit the device's parameters; nothing is
+                changed.
             BufferBusyError: Another process holds the lock; nothing is changed.
 
         Examples:
@@ -233,7 +253,9 @@ class DeviceBuffer(Buffer):
         length, slices = self._block.slices(bitmap)
         if length != len(data) or bitmap & ~self._known:
             raise RemoteProtocolError(
-                f"the values of a {self.name} take {length} bytes, not {len(data)}", params=bitmap, length=len(data)
+                f"the values of a {self.name} take {length} bytes, not {len(data)}",
+                params=bitmap,
+                length=len(data),
             )
         block, header, journal = self._update_bytes, self._header, self._journal
         # A transaction written out: this is what the device process does most.
@@ -247,7 +269,9 @@ class DeviceBuffer(Buffer):
             for start, position, size in slices:
                 block[start : start + size] = data[position : position + size]
             header.updated |= bitmap
-            count(self._received_bytes, bitmap)  # before the bells are rung: whoever wakes looks at the counters
+            count(
+                self._received_bytes, bitmap
+            )  # before the bells are rung: whoever wakes looks at the counters
             header.last_update = _time()
             header.update_stamp = boottime_ns()
             if header.watchers:
@@ -259,7 +283,8 @@ class DeviceBuffer(Buffer):
 
     def _data(self, bitmap: int) -> list[DevData]:
         return [
-            DevData(part, self._collect(self._update_bytes, part)) for part in self._block.split(bitmap, VALUES_MAX)
+            DevData(part, self._collect(self._update_bytes, part))
+            for part in self._block.split(bitmap, VALUES_MAX)
         ]
 
     def _by_mark(self, bitmap: int) -> dict[int, int]:
@@ -288,7 +313,9 @@ _STATE = (
 
 def device_type(peripheral: Peripheral) -> type[DeviceBuffer]:
     """The type of the buffers of a Smart Device of the catalog."""
-    return DeviceBuffer.make_type(peripheral.name, peripheral.params, *_STATE, peripheral=peripheral)
+    return DeviceBuffer.make_type(
+        peripheral.name, peripheral.params, *_STATE, peripheral=peripheral
+    )
 
 
 NullDevice = device_type(Peripheral(name="null-device"))

@@ -1,6 +1,7 @@
 """Finds buffers that team code has overwritten, by what rt itself never writes into them.
 
-Invariant: what a killed or stopped process leaves behind is no damage unless nobody could take the lock any more.
+Invariant: what a killed or stopped process leaves behind is no damage unless nobody could take the
+    lock any more.
 """
 
 import time
@@ -14,8 +15,8 @@ STUCK_AFTER: Final = 1.0
 LOOKS: Final = 40
 """Looks that have to see that state, each some milliseconds after the one before.
 
-The state of a lock is the same each time a thread holds it. Code that does nothing else than use a buffer holds the lock half of the
-time.
+The state of a lock is the same each time a thread holds it. Code that does nothing else than use a
+buffer holds the lock half of the time.
 """
 
 
@@ -27,7 +28,9 @@ class StuckLock:
         clock: Gives the time in s.
     """
 
-    def __init__(self, state: Callable[[], tuple[int, ...]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, state: Callable[[], tuple[int, ...]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._read = state
         self._clock = clock
         self._state: tuple[int, ...] = ()

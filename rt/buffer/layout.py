@@ -1,12 +1,15 @@
 """How a buffer stands in memory.
 
-A segment is a header, the state of the buffer's kind, an update block (the newest values of the device), a write block (the
-values to send to it) and the marks of the leases under which they were written (`rt.buffer.lease`). Both blocks are packed and in the order of the parameter ids, little-endian,
-exactly as values travel on the wire, so that a run of neighbouring parameters is one slice of a message.
+A segment is a header, the state of the buffer's kind, an update block (the newest values of the
+device), a write block (the values to send to it) and the marks of the leases under which they were
+written (`rt.buffer.lease`). Both blocks are packed and in the order of the parameter ids,
+little-endian, exactly as values travel on the wire, so that a run of neighbouring parameters is one
+slice of a message.
 
-What a transaction may change stands in one piece, from the header's ``pending`` to the end of the marks. Behind it is room for a
-copy of that piece, the shadow: a transaction first copies what is there into it, and only then changes anything, so that whoever
-takes the lock over from a dead owner can put back what was there before. Last come counters, which no transaction takes back.
+What a transaction may change stands in one piece, from the header's ``pending`` to the end of the
+marks. Behind it is room for a copy of that piece, the shadow: a transaction first copies what is
+there into it, and only then changes anything, so that whoever takes the lock over from a dead owner
+can put back what was there before. Last come counters, which no transaction takes back.
 """
 
 import ctypes
@@ -26,15 +29,18 @@ VERSION = 4
 class Header(ctypes.Structure):
     """What every buffer begins with; 208 bytes.
 
-    Its fields: ``magic``, ``version`` and ``size`` (bytes of the segment) and ``catalog_hash`` tell whether a reader understands
-    the rest; ``generation`` counts how often an owner has opened it and ``writer`` is that owner's process; then the mutex;
-    ``valid`` says that the peripheral is there; ``recoveries`` counts owners of the lock that died; ``presence`` counts how often
-    the peripheral came or went; ``watchers`` is the bitmap of the seats whose bells are to be rung at the next change; ``depth``
-    is how many transactions the lock's owner is in, and ``journal`` whether the shadow holds what was before them.
+    Its fields: ``magic``, ``version`` and ``size`` (bytes of the segment) and ``catalog_hash`` tell
+    whether a reader understands the rest; ``generation`` counts how often an owner has opened it
+    and ``writer`` is that owner's process; then the mutex; ``valid`` says that the peripheral is
+    there; ``recoveries`` counts owners of the lock that died; ``presence`` counts how often the
+    peripheral came or went; ``watchers`` is the bitmap of the seats whose bells are to be rung at
+    the next change; ``depth`` is how many transactions the lock's owner is in, and ``journal``
+    whether the shadow holds what was before them.
 
-    The rest is what a transaction may change: ``pending``, ``updated`` and ``pending_read`` are the bitmaps of parameters to be
-    written, of those that came in, and of those to be read; ``last_update`` is when a value came in (s since the epoch), and
-    ``update_stamp`` the same by `rt.buffer.clock` (ns; 0 for never).
+    The rest is what a transaction may change: ``pending``, ``updated`` and ``pending_read`` are the
+    bitmaps of parameters to be written, of those that came in, and of those to be read;
+    ``last_update`` is when a value came in (s since the epoch), and ``update_stamp`` the same by
+    `rt.buffer.clock` (ns; 0 for never).
     """
 
     _fields_ = (
@@ -80,7 +86,10 @@ def make_block(name: str, params: Sequence[Parameter]) -> type[ctypes.Structure]
 
 
 def make_structure(
-    name: str, params: Sequence[Parameter], state: Sequence[tuple[str, Any]], counters: Sequence[tuple[str, Any]]
+    name: str,
+    params: Sequence[Parameter],
+    state: Sequence[tuple[str, Any]],
+    counters: Sequence[tuple[str, Any]],
 ) -> tuple[type[ctypes.Structure], slice]:
     """The structure of a whole segment, and the bytes of it that a transaction may change.
 
@@ -104,7 +113,12 @@ def make_structure(
 def catalog_hash(name: str, params: Sequence[Parameter], kind: str) -> int:
     """64 bits that differ when any part of a catalog entry that decides on the layout differs."""
     text = repr(
-        (VERSION, kind, name, [(param.name, _type_text(param), param.readable, param.writeable) for param in params])
+        (
+            VERSION,
+            kind,
+            name,
+            [(param.name, _type_text(param), param.readable, param.writeable) for param in params],
+        )
     )
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
@@ -131,7 +145,9 @@ class Block:
         runs: list[Slice] = []
         position = 0
         for offset, size in (
-            (self._offsets[index], self._sizes[index]) for index in range(len(self._sizes)) if bitmap >> index & 1
+            (self._offsets[index], self._sizes[index])
+            for index in range(len(self._sizes))
+            if bitmap >> index & 1
         ):
             if runs and runs[-1].block + runs[-1].length == offset:
                 runs[-1] = runs[-1]._replace(length=runs[-1].length + size)

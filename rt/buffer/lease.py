@@ -1,27 +1,34 @@
 """The right to move devices, as time stamps in shared memory.
 
-A process that commands devices holds a lease: a slot of this table, in which it stamps the time (`rt.buffer.clock`) again and
-again while it is sure of what it does. The device process checks the stamps right before it writes anything to a device. A lease
-whose stamp is older than ``TIMEOUT`` has lapsed: silence stops motion. The root gives a sign of life in the same table (``beat``);
-while that is older than ``ROOT_TIMEOUT``, no command to stop would be heard, and no lease counts. The root stamps when it unbars a slot,
-and often from then on until all slots are barred again. A stamp of zero or of the future never counts.
+A process that commands devices holds a lease: a slot of this table, in which it stamps the time
+(`rt.buffer.clock`) again and again while it is sure of what it does. The device process checks the
+stamps right before it writes anything to a device. A lease whose stamp is older than ``TIMEOUT``
+has lapsed: silence stops motion. The root gives a sign of life in the same table (``beat``); while
+that is older than ``ROOT_TIMEOUT``, no command to stop would be heard, and no lease counts. The
+root stamps when it unbars a slot, and often from then on until all slots are barred again. A stamp
+of zero or of the future never counts.
 
-A lease that has ended does not continue. A holder begins a lease explicitly (`Lease.begin`), which gives it a serial number, and
-then renews it; a lease that lapsed or was revoked cannot be renewed, so its holder has to decide to begin another. The root revokes
-leases (``idle``) and bars slots (emergency stop, a silent driver): no lease counts in a slot that is barred.
+A lease that has ended does not continue. A holder begins a lease explicitly (`Lease.begin`), which
+gives it a serial number, and then renews it; a lease that lapsed or was revoked cannot be renewed,
+so its holder has to decide to begin another. The root revokes leases (``idle``) and bars slots
+(emergency stop, a silent driver): no lease counts in a slot that is barred.
 
-The last bits of the serial number, with the slot, are the mark of a lease: one byte, which every write to a device carries. So the
-device process tells a write of the present lease from one of an earlier lease, also if it was busy or stopped when the one
-followed the other. Marks repeat after 16 leases of a slot; writes do not wait for so long, since a device process that stands
-still is killed long before.
+The last bits of the serial number, with the slot, are the mark of a lease: one byte, which every
+write to a device carries. So the device process tells a write of the present lease from one of an
+earlier lease, also if it was busy or stopped when the one followed the other. Marks repeat after 16
+leases of a slot; writes do not wait for so long, since a device process that stands still is killed
+long before.
 
-Team code can write anything into the table. Whatever it holds, each look at it ends with an answer; the root compares the words that
-only it writes with what it wrote (`LeaseTable.is_intact`). What the root orders does not depend on the table: it writes its words into
-memory of its own too (`ORDERS_SIZE`), which the device process has and commanders have not, and the device process reads them there.
+Team code can write anything into the table. Whatever it holds, each look at it ends with an answer;
+the root compares the words that only it writes with what it wrote (`LeaseTable.is_intact`). What
+the root orders does not depend on the table: it writes its words into memory of its own too
+(`ORDERS_SIZE`), which the device process has and commanders have not, and the device process reads
+them there.
 
-Invariant: every word has one writer. The holder writes stamp, process, serial number and mark of its slot, the root what it revokes and
-bars, the device process which leases it saw lapse. Words are aligned 8 byte integers, which the machine reads and writes whole, so
-that the table needs no lock that a dead process could hold.
+Invariant: every word has one writer. The holder writes stamp, process, serial number and mark of
+its slot, the root what it revokes and bars, the device process which leases it saw lapse. Words are
+aligned 8 byte integers, which the machine reads and writes whole, so that the table needs no lock
+that a dead process could hold.
 """
 
 import contextlib
@@ -135,7 +142,11 @@ class _Words:
     def read(self) -> "_Written":
         """What they hold."""
         return _Written(
-            self.bars.tolist(), self.causes.tolist(), self.revoked.tolist(), self.visits.tolist(), self.beat.tolist()
+            self.bars.tolist(),
+            self.causes.tolist(),
+            self.revoked.tolist(),
+            self.visits.tolist(),
+            self.beat.tolist(),
         )
 
 
@@ -236,11 +247,13 @@ class LeaseTable:
 
     Args:
         memory: The table.
-        orders: The memory of the root's words that only the root and the device process have, `ORDERS_SIZE` bytes; by default the words
-            in the table are all that there is, as for commanders.
+        orders: The memory of the root's words that only the root and the device process have,
+            `ORDERS_SIZE` bytes; by default the words in the table are all that there is, as for
+            commanders.
 
     Attributes:
-        on_unbar: Called before the root unbars a slot; has to stamp (`beat`), as it does unless it is replaced, and often from then on.
+        on_unbar: Called before the root unbars a slot; has to stamp (`beat`), as it does unless it
+            is replaced, and often from then on.
     """
 
     def __init__(self, memory: memoryview, orders: memoryview | None = None) -> None:
@@ -262,7 +275,9 @@ class LeaseTable:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, prefix: str, *, create: bool = True, orders: memoryview | None = None) -> Iterator[Self]:
+    def open(
+        cls, prefix: str, *, create: bool = True, orders: memoryview | None = None
+    ) -> Iterator[Self]:
         """Map the table of a robot; if there is none and ``create``, it is made: only then is memory asked for.
 
         Args:
@@ -279,9 +294,13 @@ class LeaseTable:
         except DeviceBufferError:
             if not create:
                 raise
-            memory = segment.create(name, ctypes.sizeof(_Table), _initialize) or segment.attach(name)
+            memory = segment.create(name, ctypes.sizeof(_Table), _initialize) or segment.attach(
+                name
+            )
         if len(memory) != ctypes.sizeof(_Table) or memory[:8] != _MAGIC:
-            raise DeviceBufferError(f"the segment {name} is not a lease table of this version", segment=name)
+            raise DeviceBufferError(
+                f"the segment {name} is not a lease table of this version", segment=name
+            )
         yield cls(memory, orders)
 
     def slot(self, index: int) -> Lease:
@@ -318,7 +337,11 @@ class LeaseTable:
 
     def _write(self, name: str, index: int, value: int) -> None:
         """Write a word that only the root writes: what holders see last."""
-        for words in (getattr(self._orders, name), getattr(self._shown, name), getattr(self._written, name)):
+        for words in (
+            getattr(self._orders, name),
+            getattr(self._shown, name),
+            getattr(self._written, name),
+        ):
             words[index] = value
 
     def is_intact(self) -> bool:
@@ -360,7 +383,9 @@ class LeaseTable:
     def bar(self, index: int, bar: Bar) -> None:
         """Let no lease of a slot count until `unbar`, and end the present one. Only the root does; a final bar stays."""
         is_final = self._is_final(index)
-        self._write("bars", index, (self._written.bars[index] or self.bars[index]) if is_final else bar)
+        self._write(
+            "bars", index, (self._written.bars[index] or self.bars[index]) if is_final else bar
+        )
         self.revoke_slot(index, bar)
 
     def bar_all(self, bar: Bar) -> None:
@@ -385,7 +410,9 @@ class LeaseTable:
     def is_ended(self, index: int) -> bool:
         """Whether the present lease of a slot was ended by the root or by the device process."""
         serial = self.serials[index]
-        return bool(serial <= self._revoked[index] or serial <= self._lapsed[index] or self.bars[index])
+        return bool(
+            serial <= self._revoked[index] or serial <= self._lapsed[index] or self.bars[index]
+        )
 
     def fresh(self) -> int:
         """The bitmap of the marks of the leases whose holders may move devices now; 0 for none."""
@@ -400,7 +427,9 @@ class LeaseTable:
         """Who holds a lease that counts, by slot."""
         if not self.root_alive():
             return []
-        return [Holder(index, self.serials[index], self.pids[index]) for index in self._fresh_slots()]
+        return [
+            Holder(index, self.serials[index], self.pids[index]) for index in self._fresh_slots()
+        ]
 
     def end(self) -> int:
         """When (ns of `rt.buffer.clock`) the first of the leases that count now ends if none is renewed; 0 if none counts."""
@@ -414,7 +443,11 @@ class LeaseTable:
     def lapse(self, holder: Holder) -> bool:
         """End a lease, as of a process that is dead or silent; False if it has ended already. Only the device process does."""
         index = holder.slot
-        if self.serials[index] != holder.serial or self.stamps[index] == 0 or holder.serial <= self._lapsed[index]:
+        if (
+            self.serials[index] != holder.serial
+            or self.stamps[index] == 0
+            or holder.serial <= self._lapsed[index]
+        ):
             return False
         self._lapsed[index] = holder.serial
         return True
@@ -436,7 +469,9 @@ class LeaseTable:
         now = boottime_ns()
         oldest = now - _TIMEOUT_NS
         return [
-            index for index, stamp in enumerate(stamps) if stamp and oldest < stamp <= now and not self.is_ended(index)
+            index
+            for index, stamp in enumerate(stamps)
+            if stamp and oldest < stamp <= now and not self.is_ended(index)
         ]
 
 

@@ -1,7 +1,8 @@
 """A mutex in shared memory that survives its owner: robust, process-shared, recursive, with priority inheritance.
 
-When a process is killed or a thread ends while it holds the lock, the next one that asks gets it and is told so; nobody waits
-for the dead. Waiting is bounded always. The lock belongs to a thread: it is never held across an ``await``.
+When a process is killed or a thread ends while it holds the lock, the next one that asks gets it
+and is told so; nobody waits for the dead. Waiting is bounded always. The lock belongs to a thread:
+it is never held across an ``await``.
 
 Source: pthread_mutexattr_setrobust(3), pthread_mutex_consistent(3).
 """
@@ -30,7 +31,8 @@ _PTHREAD_MUTEX_RECURSIVE = 1
 _PTHREAD_MUTEX_ROBUST = 1
 _PTHREAD_PRIO_INHERIT = 1
 
-# PyDLL keeps the interpreter's lock: right for calls that return at once and cost less than giving it away and back.
+# PyDLL keeps the interpreter's lock: right for calls that return at once and cost less than giving
+# it away and back.
 _quick = ctypes.PyDLL(None)
 _slow = ctypes.CDLL(None)
 
@@ -50,7 +52,9 @@ try_lock = _function(_quick, "pthread_mutex_trylock", ctypes.c_void_p)
 unlock = _function(_quick, "pthread_mutex_unlock", ctypes.c_void_p)
 _consistent = _function(_quick, "pthread_mutex_consistent", ctypes.c_void_p)
 _init = _function(_quick, "pthread_mutex_init", ctypes.c_void_p, ctypes.c_void_p)
-_clock_lock = _function(_slow, "pthread_mutex_clocklock", ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Timespec))
+_clock_lock = _function(
+    _slow, "pthread_mutex_clocklock", ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Timespec)
+)
 
 
 def initialize(address: int) -> None:
@@ -116,13 +120,16 @@ class RobustMutex:
 
     Args:
         address: Where it stands; the memory has to stay mapped as long as this object lives.
-        timeout: How long ``acquire`` waits for another owner (s); 0 only tries, as an event loop has to.
+        timeout: How long ``acquire`` waits for another owner (s); 0 only tries, as an event loop
+            has to.
         recovered: Called with the lock held when it was taken over from an owner that had died.
     """
 
     __slots__ = ("_recovered", "address", "timeout")
 
-    def __init__(self, address: int, timeout: float = 0.01, *, recovered: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, address: int, timeout: float = 0.01, *, recovered: Callable[[], None] = lambda: None
+    ) -> None:
         self.address = address
         self.timeout = timeout
         self._recovered = recovered
@@ -164,7 +171,8 @@ class RobustMutex:
         """Go on after ``try_lock`` gave something else than 0: take over from the dead, or wait within the bound.
 
         Raises:
-            BufferBusyError: Another owner kept the lock for the whole time, or the memory holds no usable mutex any more.
+            BufferBusyError: Another owner kept the lock for the whole time, or the memory holds no
+                usable mutex any more.
             ExecutionError: This process was forked from the one that opened the buffer.
         """
         if result == errno.EBUSY and self.timeout > 0:
@@ -176,14 +184,19 @@ class RobustMutex:
         if result == errno.EOWNERDEAD:
             self._recover()
         elif result in {errno.EBUSY, errno.ETIMEDOUT}:
-            raise BufferBusyError(f"another process has held the buffer's lock for {self.timeout * 1000:g} ms")
+            raise BufferBusyError(
+                f"another process has held the buffer's lock for {self.timeout * 1000:g} ms"
+            )
         elif _Process.forked:
-            raise ExecutionError("a process that the team's code forked cannot use devices and gamepads")
+            raise ExecutionError(
+                "a process that the team's code forked cannot use devices and gamepads"
+            )
         else:
             raise _unusable(result)
 
     def _recover(self) -> None:
-        # In this order: whoever is killed in between leaves the lock to the next as he found it, to be recovered again.
+        # In this order: whoever is killed in between leaves the lock to the next as he found it, to
+        # be recovered again.
         self._recovered()
         result = _consistent(self.address)
         if result:
@@ -192,7 +205,9 @@ class RobustMutex:
 
 
 def _unusable(result: int) -> BufferBusyError:
-    return BufferBusyError(f"the buffer's lock cannot be taken: {os.strerror(result)}", errno=result)
+    return BufferBusyError(
+        f"the buffer's lock cannot be taken: {os.strerror(result)}", errno=result
+    )
 
 
 def _set(attributes: Any, what: str, *value: int) -> None:

@@ -1,8 +1,9 @@
 """A named piece of shared memory.
 
-A robot's segments are in its arena (`rt.buffer.arena`): their names begin with the location of the arena and a slash. A name without a
-slash is a file under /dev/shm, for programs that share buffers without a robot. Such a file is made complete under another name and
-then linked to its own, so that no process ever maps a half-made one; its pages are allocated when it is made, so that a full
+A robot's segments are in its arena (`rt.buffer.arena`): their names begin with the location of the
+arena and a slash. A name without a slash is a file under /dev/shm, for programs that share buffers
+without a robot. Such a file is made complete under another name and then linked to its own, so that
+no process ever maps a half-made one; its pages are allocated when it is made, so that a full
 /dev/shm is an error there and not a SIGBUS later; it is never truncated.
 """
 
@@ -19,14 +20,17 @@ DIRECTORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory stands on
 MODE = 0o600
 
 
-def create(name: str, size: int, initialize: Callable[[memoryview], None], timeout: float = 0.0) -> memoryview | None:
+def create(
+    name: str, size: int, initialize: Callable[[memoryview], None], timeout: float = 0.0
+) -> memoryview | None:
     """Make a segment of ``size`` bytes and let ``initialize`` fill it before any process sees it.
 
     Args:
         name: Its name.
         size: Its bytes.
         initialize: Fills it; it is all zeros.
-        timeout: How long to wait while another process creates a segment of the robot (s); 0 where an event loop runs.
+        timeout: How long to wait while another process creates a segment of the robot (s); 0 where
+            an event loop runs.
 
     Returns:
         Its memory, or None if a segment of that name is there already.
@@ -80,7 +84,9 @@ def attach(name: str) -> memoryview:
     except FileNotFoundError:
         raise DeviceBufferError(f"there is no buffer {name}", segment=name, absent=True) from None
     except OSError as error:
-        raise DeviceBufferError(f"{path} cannot be opened: {error.strerror}", segment=name) from error
+        raise DeviceBufferError(
+            f"{path} cannot be opened: {error.strerror}", segment=name
+        ) from error
     try:
         size = os.fstat(fd).st_size
         if size == 0:
@@ -94,7 +100,8 @@ def unlink(name: str, timeout: float = 0.0) -> bool:
     """Take the segment's name away; processes that have it mapped keep their memory. False if there was none.
 
     Raises:
-        BufferBusyError: Another process creates or removes a segment of the robot for longer than ``timeout`` (s).
+        BufferBusyError: Another process creates or removes a segment of the robot for longer than
+            ``timeout`` (s).
     """
     location, _, entry = name.rpartition("/")
     if location:
@@ -112,7 +119,9 @@ def names(prefix: str) -> Iterator[str]:
     location, slash, start = prefix.rpartition("/")
     if location:
         with contextlib.suppress(DeviceBufferError), arena.reach(location) as (mapping, _):
-            yield from (location + slash + name for name in mapping.names() if name.startswith(start))
+            yield from (
+                location + slash + name for name in mapping.names() if name.startswith(start)
+            )
         return
     with contextlib.suppress(OSError), os.scandir(DIRECTORY) as entries:
         for entry in entries:

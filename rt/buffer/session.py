@@ -1,13 +1,15 @@
 """Visitors: processes that the root did not start and that take part in the robot for a while, as a command of a person does.
 
-The root keeps a desk, a Unix socket in the instance directory, which only the robot's user can reach. A visitor that connects is
-given the robot's shared memory, a free seat and the robot's eventfds, and has the seat for as long as the connection lives. When it
-ends, however that happens, the seat's lease is taken away, so that what the visitor moved is disabled, and the visit is over: what
-was done for as long as it lasts is undone by whoever did it, as a subscription is by the device process. A process that only reads
-buffers asks for no seat.
+The root keeps a desk, a Unix socket in the instance directory, which only the robot's user can
+reach. A visitor that connects is given the robot's shared memory, a free seat and the robot's
+eventfds, and has the seat for as long as the connection lives. When it ends, however that happens,
+the seat's lease is taken away, so that what the visitor moved is disabled, and the visit is over:
+what was done for as long as it lasts is undone by whoever did it, as a subscription is by the
+device process. A process that only reads buffers asks for no seat.
 
-The format: one SOCK_SEQPACKET message to the desk, MessagePack of `Request`, and one from it, MessagePack of `Registration`, with the arena,
-the doorbell and the bells of all seats as its SCM_RIGHTS file descriptors (unix(7)).
+The format: one SOCK_SEQPACKET message to the desk, MessagePack of `Request`, and one from it,
+MessagePack of `Registration`, with the arena, the doorbell and the bells of all seats as its
+SCM_RIGHTS file descriptors (unix(7)).
 """
 
 import array
@@ -80,7 +82,12 @@ class Registrar:
     """
 
     def __init__(
-        self, directory: Path, arena: Arena, write_event: WriteEvent, wakeups: Wakeups, leases: LeaseTable
+        self,
+        directory: Path,
+        arena: Arena,
+        write_event: WriteEvent,
+        wakeups: Wakeups,
+        leases: LeaseTable,
     ) -> None:
         self._path = directory / NAME
         self._arena = arena
@@ -163,7 +170,9 @@ class Registrar:
             self._free.remove(seat)
             self._admit(seat)
             try:
-                await self._welcome(connection, seat, self._arena.fd, self._write_event.fd, *self._wakeups.fds)
+                await self._welcome(
+                    connection, seat, self._arena.fd, self._write_event.fd, *self._wakeups.fds
+                )
                 await connection.recv(1)  # ends when the visitor does
             finally:
                 self._leases.bar(seat, Bar.IDLE)
@@ -171,7 +180,9 @@ class Registrar:
                 self._write_event.ring()
                 self._free.add(seat)
 
-    async def _welcome(self, connection: trio.socket.SocketType, seat: int | None, *fds: int) -> None:
+    async def _welcome(
+        self, connection: trio.socket.SocketType, seat: int | None, *fds: int
+    ) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         await connection.sendmsg([msgspec.msgpack.encode(Registration(seat))], rights)
 
@@ -186,11 +197,18 @@ async def visit(directory: Path) -> AsyncIterator[Session]:
     async with _asked(directory, Request(seated=True)) as (welcome, fds):
         if welcome.seat is None and not fds:
             count = SEATS - FIRST_VISITOR_SEAT
-            raise DeviceBufferError(f"{count} commands take part in this robot already: end one of them")
+            raise DeviceBufferError(
+                f"{count} commands take part in this robot already: end one of them"
+            )
         if welcome.seat is None or len(fds) != SEATS + 2:
             raise _other_version(directory)
         arena, write_event, *wakeups = fds
-        yield Session(_prefix(arena), welcome.seat, WriteEvent(write_event), Wakeups(wakeups, seat=welcome.seat))
+        yield Session(
+            _prefix(arena),
+            welcome.seat,
+            WriteEvent(write_event),
+            Wakeups(wakeups, seat=welcome.seat),
+        )
 
 
 @contextlib.asynccontextmanager
@@ -207,9 +225,14 @@ async def read(directory: Path) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _asked(directory: Path, request: Request) -> AsyncIterator[tuple[Registration, list[int]]]:
+async def _asked(
+    directory: Path, request: Request
+) -> AsyncIterator[tuple[Registration, list[int]]]:
     """The answer of the desk and the descriptors that came with it, which are closed in the end, as the connection is."""
-    with trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection, contextlib.ExitStack() as stack:
+    with (
+        trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
+        contextlib.ExitStack() as stack,
+    ):
         try:
             with trio.fail_after(_ANSWER_TIMEOUT):
                 await connection.connect(str(directory / NAME))
@@ -227,7 +250,9 @@ async def _asked(directory: Path, request: Request) -> AsyncIterator[tuple[Regis
                 f"the root of the robot in {directory} did not answer within {_ANSWER_TIMEOUT:g} s: is it stopped?"
             ) from None
         except (OSError, RemoteProtocolError) as error:
-            raise DeviceBufferError(f"the robot in {directory} receives no visitors: {error}") from error
+            raise DeviceBufferError(
+                f"the robot in {directory} receives no visitors: {error}"
+            ) from error
         yield welcome, fds
 
 
@@ -237,9 +262,13 @@ def _refuse_stranger(connection: trio.socket.SocketType, directory: Path) -> Non
     Raises:
         DeviceBufferError: The process that listens belongs to another user; says to whom.
     """
-    _, uid, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    _, uid, _ = _CREDENTIALS.unpack(
+        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
     if uid not in {0, os.geteuid()}:
-        raise DeviceBufferError(f"the robot in {directory} belongs to {user(uid)}: run rt as that user")
+        raise DeviceBufferError(
+            f"the robot in {directory} belongs to {user(uid)}: run rt as that user"
+        )
 
 
 def _prefix(arena: int) -> str:

@@ -26,9 +26,11 @@ class BufferStore(Mapping[Key, Buffer]):
         prefix: What the names of this robot's segments begin with.
         write_event: Given to every buffer: rung when writes become pending.
         wakeups: Given to every buffer: how processes that wait for changes are woken.
-        seat: The seat of this process, under whose lease it writes; that of the bells if there are some.
+        seat: The seat of this process, under whose lease it writes; that of the bells if there are
+            some.
         shared: Whether buffers stand in shared memory; otherwise they are this process's own.
-        lock_timeout: How long operations wait for a lock, that of a buffer or of the arena (s); 0 where an event loop runs.
+        lock_timeout: How long operations wait for a lock, that of a buffer or of the arena (s); 0
+            where an event loop runs.
 
     Examples:
         >>> from rt import catalog
@@ -119,7 +121,9 @@ class BufferStore(Mapping[Key, Buffer]):
             peripheral = self.catalog.get(name)
             if peripheral is None:
                 raise KeyError(f"the catalog has no peripheral {name!r}")
-            if number < 0 or (peripheral.device_id is not None and number >> 72 != peripheral.device_id):
+            if number < 0 or (
+                peripheral.device_id is not None and number >> 72 != peripheral.device_id
+            ):
                 raise KeyError(f"{number} is not the number of a {name}")
             return key
         if not isinstance(key, int):
@@ -139,15 +143,19 @@ class BufferStore(Mapping[Key, Buffer]):
 
         Raises:
             KeyError: The catalog has no such type or device id.
-            BufferBusyError: The buffer has to be made, and another process makes one for longer than ``lock_timeout``.
-            DeviceBufferError: There is no such buffer and ``create`` is False, or it cannot be made.
+            BufferBusyError: The buffer has to be made, and another process makes one for longer
+                than ``lock_timeout``.
+            DeviceBufferError: There is no such buffer and ``create`` is False, or it cannot be
+                made.
         """
         name, number = self.normalize_key(key)
         buffer = self._buffers.get((name, number))
         if buffer is None:
             kind = self._types[name]
             if self._shared:
-                opened = kind.open(self._segment(name, number), create=create, lock_timeout=self._lock_timeout)
+                opened = kind.open(
+                    self._segment(name, number), create=create, lock_timeout=self._lock_timeout
+                )
                 buffer = self._stack.enter_context(opened)
             elif create:
                 buffer = kind.private()
@@ -176,7 +184,9 @@ class BufferStore(Mapping[Key, Buffer]):
         devices = {}
         for name, number in self.existing():
             if self.catalog[name].device_id is not None:
-                with contextlib.suppress(DeviceBufferError, KeyError):  # a name that no robot gave is no device
+                with contextlib.suppress(
+                    DeviceBufferError, KeyError
+                ):  # a name that no robot gave is no device
                     devices[number] = self.get_or_open(number, create=False)
         return devices
 

@@ -1,7 +1,8 @@
 """Holds a buffer's lock over several operations, all of which count or none.
 
-What is there when the outermost transaction begins is copied to the shadow before anything changes. A transaction that ends with
-an exception puts it back; if its process is killed, whoever takes the lock over does. So nobody ever sees half of it.
+What is there when the outermost transaction begins is copied to the shadow before anything changes.
+A transaction that ends with an exception puts it back; if its process is killed, whoever takes the
+lock over does. So nobody ever sees half of it.
 """
 
 from types import TracebackType
@@ -37,7 +38,10 @@ class Lock(Generic[B]):
         return self._buffer
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         _unlock(self._address)
 
@@ -54,7 +58,9 @@ class Transaction(Lock[B]):
 
     __slots__ = ("_header", "_journal", "_name")
 
-    def __init__(self, buffer: B, lock: mutex.RobustMutex, journal: "Journal", name: str = "") -> None:
+    def __init__(
+        self, buffer: B, lock: mutex.RobustMutex, journal: "Journal", name: str = ""
+    ) -> None:
         super().__init__(buffer, lock)
         self._journal = journal
         self._header = journal.header
@@ -74,7 +80,10 @@ class Transaction(Lock[B]):
         return self._buffer
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         depth = self._header.depth - 1
         if not depth:
@@ -88,8 +97,9 @@ class Transaction(Lock[B]):
 class Journal:
     """The copy of what was there before a transaction. All methods need the buffer's lock.
 
-    The order of the stores is what keeps it whole: the copy is complete before ``journal`` says that it counts, and nothing
-    changes before that. Whoever is killed anywhere leaves either no journal and nothing changed, or a whole journal.
+    The order of the stores is what keeps it whole: the copy is complete before ``journal`` says
+    that it counts, and nothing changes before that. Whoever is killed anywhere leaves either no
+    journal and nothing changed, or a whole journal.
 
     Args:
         memory: The bytes of the segment.

@@ -1,9 +1,10 @@
 """Bells: how a process that waits for a change of a buffer is woken, without anybody polling.
 
-Each process that takes part in a robot has a seat, a small number. By its seat it is known as the holder of a lease, as the one
-that wrote a value, and as the one that waits: every seat has a bell, an eventfd that all processes of the robot share. Who
-waits sets its seat's bit in a buffer's header; who changes the buffer takes the bits and rings those bells. So a change
-that nobody waits for costs one look, and any number of changes before the waiting process runs count as one ring.
+Each process that takes part in a robot has a seat, a small number. By its seat it is known as the
+holder of a lease, as the one that wrote a value, and as the one that waits: every seat has a bell,
+an eventfd that all processes of the robot share. Who waits sets its seat's bit in a buffer's
+header; who changes the buffer takes the bits and rings those bells. So a change that nobody waits
+for costs one look, and any number of changes before the waiting process runs count as one ring.
 """
 
 import contextlib
@@ -37,7 +38,9 @@ class Wakeups:
     def __init__(self, fds: Sequence[int] | None = None, *, seat: int = EXECUTOR_SEAT) -> None:
         self._owned = fds is None
         self.fds = (
-            tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(SEATS)) if fds is None else tuple(fds)
+            tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(SEATS))
+            if fds is None
+            else tuple(fds)
         )
         self.seat = seat
         self._own = WriteEvent(self.fds[seat])
@@ -54,7 +57,8 @@ class Wakeups:
     async def wait(self) -> None:
         """Wait until this process's bell has been rung; a checkpoint. Any number of tasks may wait, and one ring wakes them all.
 
-        It may return without a ring, so look again at what is waited for. A cancel takes no ring away.
+        It may return without a ring, so look again at what is waited for. A cancel takes no ring
+        away.
         """
         if self._somebody_waits:
             await self._others.park()

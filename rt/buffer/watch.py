@@ -1,7 +1,7 @@
 """Waiting for a buffer's changes, from the event loop of any process of the robot.
 
-What has changed is told by the counters of values that came in, so that nothing is missed between two calls, and what changed
-several times is told once. Each task has its own place in them.
+What has changed is told by the counters of values that came in, so that nothing is missed between
+two calls, and what changed several times is told once. Each task has its own place in them.
 """
 
 import weakref
@@ -31,7 +31,9 @@ class Watch:
         self._received = received
         self._lock = lock
         self._first = self._now()
-        self._seen: weakref.WeakKeyDictionary[trio.lowlevel.Task, list[int]] = weakref.WeakKeyDictionary()
+        self._seen: weakref.WeakKeyDictionary[trio.lowlevel.Task, list[int]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     async def changed(self, ids: Iterable[int], wakeups: Wakeups) -> list[int]:
         """Wait until one of these parameters has come in, or the peripheral has come or gone (none of them then); a checkpoint.

@@ -1,6 +1,7 @@
 """What a catalog may say: every rule that a peripheral and its parameters keep, and the sentence for each that is broken.
 
-The rule of this module: whatever the tables hold, the answer is peripherals and faults, never an exception.
+The rule of this module: whatever the tables hold, the answer is peripherals and faults, never an
+exception.
 """
 
 import ctypes
@@ -64,7 +65,9 @@ def check(tables: Mapping[str, object]) -> tuple[dict[str, Peripheral], list[Fau
         if device_id is not None:
             owner = owners.setdefault(device_id, name)
             if owner != name:
-                sayer(faults, name)("device_id", device_id, f"it is taken by [{owner}], and each type has its own")
+                sayer(faults, name)(
+                    "device_id", device_id, f"it is taken by [{owner}], and each type has its own"
+                )
         peripherals[name] = peripheral
     return peripherals, faults
 
@@ -78,7 +81,11 @@ def check_own(own: Mapping[str, Peripheral], builtin: Mapping[str, Peripheral]) 
             continue
         say = sayer(faults, name)
         if given.device_id is not None:
-            say("device_id", given.device_id, f"{name} is rt's own and no Smart Device: give yours another name")
+            say(
+                "device_id",
+                given.device_id,
+                f"{name} is rt's own and no Smart Device: give yours another name",
+            )
             continue
         kinds = {param.name: param.ctype for param in given.params}
         changed = {param.name: param.ctype for param in wanted.params}.items() ^ kinds.items()
@@ -98,7 +105,11 @@ def _peripheral(name: str, table: object, faults: list[Fault]) -> Peripheral | N
         say("", table, "it is no table, and a catalog consists of tables like [limit-switch]")
         return None
     if not _PERIPHERAL_NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        say("", NO_VALUE, f"the name of a peripheral is made of a-z, 0-9 and - between them, at most {LONGEST_NAME}")
+        say(
+            "",
+            NO_VALUE,
+            f"the name of a peripheral is made of a-z, 0-9 and - between them, at most {LONGEST_NAME}",
+        )
     spec = typed(_PeripheralSpec, table, say)
     if spec is None:
         return None
@@ -126,12 +137,20 @@ def _check_head(spec: _PeripheralSpec, say: Say) -> None:
         if interval is None:
             continue
         if not LEAST_INTERVAL <= interval <= LONGEST_INTERVAL:
-            say(key, interval, f"it has to be {LEAST_INTERVAL} to {LONGEST_INTERVAL} s (16 bits of milliseconds)")
+            say(
+                key,
+                interval,
+                f"it has to be {LEAST_INTERVAL} to {LONGEST_INTERVAL} s (16 bits of milliseconds)",
+            )
         elif not smart:
             say(key, interval, "only a Smart Device has intervals, and this table has no device_id")
     most, kind = (MAX_PARAMS, "a Smart Device") if smart else (MOST_PARAMS, "a peripheral")
     if len(spec.params) > most:
-        say("params", NO_VALUE, f"it has {len(spec.params)} parameters, and {kind} has at most {most}")
+        say(
+            "params",
+            NO_VALUE,
+            f"it has {len(spec.params)} parameters, and {kind} has at most {most}",
+        )
 
 
 def _params(table: str, spec: _PeripheralSpec, faults: list[Fault]) -> list[Parameter]:
@@ -141,7 +160,12 @@ def _params(table: str, spec: _PeripheralSpec, faults: list[Fault]) -> list[Para
     for number, raw in enumerate(spec.params):
         name = raw.get("name")
         label = name if isinstance(name, str) else None
-        say = sayer(faults, table, f"params[{number}]" + (f" {shown(label)}" if label is not None else ""), label)
+        say = sayer(
+            faults,
+            table,
+            f"params[{number}]" + (f" {shown(label)}" if label is not None else ""),
+            label,
+        )
         found = typed(_ParameterSpec, raw, say)
         if found is None:
             continue
@@ -149,13 +173,17 @@ def _params(table: str, spec: _PeripheralSpec, faults: list[Fault]) -> list[Para
             say("name", NO_VALUE, "the name stands twice in this table")
         names.add(found.name)
         ids.append(found.id)
-        param = _param(found, number if found.id is None else found.id, say, smart=spec.device_id is not None)
+        param = _param(
+            found, number if found.id is None else found.id, say, smart=spec.device_id is not None
+        )
         if param is not None:
             params.append(param)
     if len(ids) == len(spec.params):
         _check_ids(ids, sayer(faults, table))
     if sum(ctypes.sizeof(param.platform_type) for param in params) > MOST_BYTES:
-        sayer(faults, table)("params", NO_VALUE, f"their values take more than {MOST_BYTES} bytes together")
+        sayer(faults, table)(
+            "params", NO_VALUE, f"their values take more than {MOST_BYTES} bytes together"
+        )
     return sorted(params, key=lambda param: param.id)
 
 
@@ -164,34 +192,61 @@ def _check_ids(ids: Sequence[int | None], say: Say) -> None:
     if not given:
         return
     if len(given) < len(ids):
-        say("params", NO_VALUE, "some have an id and some have none: give all of them one, or none for the order here")
+        say(
+            "params",
+            NO_VALUE,
+            "some have an id and some have none: give all of them one, or none for the order here",
+        )
     elif len(set(given)) < len(given):
         twice = next(each for each in given if given.count(each) > 1)
         say("params", NO_VALUE, f"id {twice} stands twice, and each parameter has its own")
     elif sorted(given) != list(range(len(given))):
         gap = next(each for each in range(len(given)) if each not in given)
-        say("params", NO_VALUE, f"id {gap} is missing: ids go from 0 to {len(given) - 1} without gaps")
+        say(
+            "params",
+            NO_VALUE,
+            f"id {gap} is missing: ids go from 0 to {len(given) - 1} without gaps",
+        )
 
 
 def _param(spec: _ParameterSpec, number: int, say: Say, *, smart: bool) -> Parameter | None:
     if not _PARAM_NAME.fullmatch(spec.name) or len(spec.name) > LONGEST_NAME:
-        say("name", spec.name, f"it has to be a-z, 0-9 and _, beginning with a letter, at most {LONGEST_NAME}")
+        say(
+            "name",
+            spec.name,
+            f"it has to be a-z, 0-9 and _, beginning with a letter, at most {LONGEST_NAME}",
+        )
     elif keyword.iskeyword(spec.name):
         say("name", spec.name, "it is a word of Python's: choose another")
     if not spec.readable and not spec.writeable:
         say("readable", spec.readable, "it is not writeable either, so nobody could use it")
     if spec.subscribed and not spec.readable:
-        say("subscribed", spec.subscribed, "a parameter that is not readable cannot be subscribed to")
+        say(
+            "subscribed",
+            spec.subscribed,
+            "a parameter that is not readable cannot be subscribed to",
+        )
     try:
         ctype = Parameter.parse_ctype(spec.type)
     except ValueError as error:
         say("type", NO_VALUE, str(error))
         return None
     subscribed = spec.readable if spec.subscribed is None else spec.subscribed
-    param = Parameter(spec.name, ctype, number, readable=spec.readable, writeable=spec.writeable, subscribed=subscribed)
+    param = Parameter(
+        spec.name,
+        ctype,
+        number,
+        readable=spec.readable,
+        writeable=spec.writeable,
+        subscribed=subscribed,
+    )
     size = ctypes.sizeof(param.platform_type)
     if smart and size > VALUES_MAX:
-        say("type", spec.type, f"it takes {size} bytes, and a message to a Smart Device carries {VALUES_MAX}")
+        say(
+            "type",
+            spec.type,
+            f"it takes {size} bytes, and a message to a Smart Device carries {VALUES_MAX}",
+        )
     lower, upper = (_limit(param, key, getattr(spec, key), say) for key in ("lower", "upper"))
     if lower is not None and upper is not None and lower > upper:
         say("lower", lower, f"it is greater than upper = {upper}")
@@ -206,7 +261,11 @@ def _limit(param: Parameter, key: str, value: float | None, say: Say) -> float |
     if value is None:
         return None
     if not param.is_simple or param.ctype is ctypes.c_bool:
-        say(key, value, f"only numbers have limits, and the type is {'bool' if param.is_simple else 'an array'}")
+        say(
+            key,
+            value,
+            f"only numbers have limits, and the type is {'bool' if param.is_simple else 'an array'}",
+        )
         return None
     if not -math.inf < value < math.inf:  # math.isfinite fails at integers beyond every float
         say(key, value, "a limit is a finite number: leave it out for none")

@@ -19,7 +19,8 @@ LARGEST_FILE: Final = 1 << 20
 """Bytes of a catalog file at most; the one that rt carries has 7000."""
 _MOST_FAULTS = 20
 _SYNTAX_PLACE = re.compile(
-    r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$", re.DOTALL
+    r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$",
+    re.DOTALL,
 )
 
 
@@ -28,7 +29,9 @@ class Catalog(Mapping[str, Peripheral]):
 
     def __init__(self, peripherals: Mapping[str, Peripheral], source: str = "") -> None:
         self._peripherals = dict(peripherals)
-        self._by_device_id = {p.device_id: p for p in peripherals.values() if p.device_id is not None}
+        self._by_device_id = {
+            p.device_id: p for p in peripherals.values() if p.device_id is not None
+        }
         self.source = source
 
     def __getitem__(self, name: str) -> Peripheral:
@@ -52,18 +55,22 @@ class Catalog(Mapping[str, Peripheral]):
         """
         peripheral = self._by_device_id.get(uid >> 72)
         if peripheral is None:
-            raise DeviceError(f"no peripheral of {self.source} has device id {uid >> 72}", uid=str(uid))
+            raise DeviceError(
+                f"no peripheral of {self.source} has device id {uid >> 72}", uid=str(uid)
+            )
         return peripheral
 
 
 def load(path: Path | None = None) -> Catalog:
     """Read a catalog file, or the one that rt carries.
 
-    A file of one's own says what Smart Devices there are. The peripherals that are rt's own, such as the gamepads, come from rt
-    where the file has none of that name; where it has, they need the parameters that rt uses.
+    A file of one's own says what Smart Devices there are. The peripherals that are rt's own, such
+    as the gamepads, come from rt where the file has none of that name; where it has, they need the
+    parameters that rt uses.
 
     Raises:
-        CatalogError: The file cannot be read or anything in it is wrong; nothing of it is used then.
+        CatalogError: The file cannot be read or anything in it is wrong; nothing of it is used
+            then.
     """
     builtin = parse(_read(builtin_path()), str(builtin_path()))
     if path is None:
@@ -71,7 +78,9 @@ def load(path: Path | None = None) -> Catalog:
     text = _read(path)
     own = parse(text, str(path))
     _refuse(check.check_own(own, builtin), str(path), text)
-    rest = {name: each for name, each in builtin.items() if each.device_id is None and name not in own}
+    rest = {
+        name: each for name, each in builtin.items() if each.device_id is None and name not in own
+    }
     return Catalog({**own, **rest}, str(path))
 
 
@@ -91,7 +100,11 @@ def parse(text: str, source: str = "catalog") -> Catalog:
             f"{source}:{line}: not TOML: {reason[:1].lower()}{reason[1:]}", file=source, line=line
         ) from None
     except (ValueError, RecursionError) as error:
-        reason = "brackets are nested too deep" if isinstance(error, RecursionError) else "a number has too many digits"
+        reason = (
+            "brackets are nested too deep"
+            if isinstance(error, RecursionError)
+            else "a number has too many digits"
+        )
         raise CatalogError(f"{source}: not TOML that rt can read: {reason}", file=source) from None
     return from_tables(tables, source, text)
 
@@ -100,14 +113,16 @@ def from_tables(tables: Mapping[str, object], source: str = "catalog", text: str
     """The catalog that raw tables describe, in the form of catalog.toml.
 
     Args:
-        tables: By the name of the peripheral: ``params`` (a list of ``name``, ``type`` and further arguments of ``Parameter``), and
-            for a Smart Device ``device_id``, and if wanted ``sub_interval``, ``write_interval`` and ``heartbeat_interval`` (s).
+        tables: By the name of the peripheral: ``params`` (a list of ``name``, ``type`` and further
+            arguments of ``Parameter``), and for a Smart Device ``device_id``, and if wanted
+            ``sub_interval``, ``write_interval`` and ``heartbeat_interval`` (s).
         source: What names the catalog in errors.
         text: What the tables were read from, to tell lines.
 
     Raises:
-        CatalogError: Anything is wrong: one line for each fault, with its place, the value and what is allowed; the context has
-            ``file``, ``table`` and ``field`` of the first, and the sentences of all as ``faults``.
+        CatalogError: Anything is wrong: one line for each fault, with its place, the value and what
+            is allowed; the context has ``file``, ``table`` and ``field`` of the first, and the
+            sentences of all as ``faults``.
 
     Example:
         >>> known = from_tables({"lamp": {"device_id": 77, "params": [{"name": "lit", "type": "bool", "writeable": True}]}})
@@ -127,7 +142,11 @@ def builtin_path() -> Path:
     """The catalog that comes with rt: beside the package when installed, at the top of a source tree."""
     installed = resources.files("rt.catalog") / "catalog.toml"
     path = Path(str(installed))
-    return path if path.exists() or hasattr(sys, "_MEIPASS") else Path(__file__).parents[2] / "catalog.toml"
+    return (
+        path
+        if path.exists() or hasattr(sys, "_MEIPASS")
+        else Path(__file__).parents[2] / "catalog.toml"
+    )
 
 
 def _refuse(faults: list[Fault], source: str, text: str) -> None:
@@ -136,28 +155,41 @@ def _refuse(faults: list[Fault], source: str, text: str) -> None:
     sentences = []
     for fault in faults[:_MOST_FAULTS]:
         line = line_of(text, fault.table, fault.param)
-        sentences.append(f"{source}: {fault.sentence}" if line is None else f"{source}:{line}: {fault.sentence}")
+        sentences.append(
+            f"{source}: {fault.sentence}" if line is None else f"{source}:{line}: {fault.sentence}"
+        )
     if len(faults) > _MOST_FAULTS:
         sentences.append(f"{source}: and {len(faults) - _MOST_FAULTS} more")
     first = faults[0]
     raise CatalogError(
-        "\n".join(sentences), file=source, table=first.table, param=first.param, field=first.field, faults=sentences
+        "\n".join(sentences),
+        file=source,
+        table=first.table,
+        param=first.param,
+        field=first.field,
+        faults=sentences,
     )
 
 
 def _read(path: Path) -> str:
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # a FIFO would never end, and a directory has a clearer sentence than the kernel's
+        if not stat.S_ISREG(
+            mode
+        ):  # a FIFO would never end, and a directory has a clearer sentence than the kernel's
             what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
             raise CatalogError(f"{path}: the catalog cannot be read: it is {what}", file=str(path))
         with path.open("rb") as file:
             data = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise CatalogError(f"{path}: the catalog cannot be read: {reason}", file=str(path)) from error
+        raise CatalogError(
+            f"{path}: the catalog cannot be read: {reason}", file=str(path)
+        ) from error
     if len(data) > LARGEST_FILE:
-        raise CatalogError(f"{path}: it has more than {LARGEST_FILE} bytes and is no catalog", file=str(path))
+        raise CatalogError(
+            f"{path}: it has more than {LARGEST_FILE} bytes and is no catalog", file=str(path)
+        )
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -60,4 +60,6 @@ def absent_device(uid: int, names: Mapping[str, int], connected: Iterable[int]) 
     """The error for a device that is not connected, with those that are."""
     called = {number: name for name, number in reversed(list(names.items()))}
     others = listed(called.get(number, str(number)) for number in sorted(connected)) or "none"
-    return DeviceError(f"the device {name_of(uid, names)} is not connected; connected: {others}", uid=str(uid))
+    return DeviceError(
+        f"the device {name_of(uid, names)} is not connected; connected: {others}", uid=str(uid)
+    )

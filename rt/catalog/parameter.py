@@ -196,7 +196,11 @@ class Parameter(NamedTuple):
         if self.is_real:
             return -_FLOAT_MAX, _FLOAT_MAX
         bits = 8 * ctypes.sizeof(self.ctype)
-        return (-(1 << bits - 1), (1 << bits - 1) - 1) if self.format.islower() else (0, (1 << bits) - 1)
+        return (
+            (-(1 << bits - 1), (1 << bits - 1) - 1)
+            if self.format.islower()
+            else (0, (1 << bits) - 1)
+        )
 
     def checked(self, value: Any, /) -> Any:
         """A value that may be stored: of the right kind, a number that is one, clamped to the limits and to the type without a word.

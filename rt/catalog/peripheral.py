@@ -1,7 +1,7 @@
 """One type of peripheral: its parameters, and its values as they are packed on the wire.
 
-Source of the format: the Smart Device protocol. A bitmap names parameters by id (bit i is id i); the values follow in
-ascending id, little-endian, without padding.
+Source of the format: the Smart Device protocol. A bitmap names parameters by id (bit i is id i);
+the values follow in ascending id, little-endian, without padding.
 """
 
 import ctypes
@@ -24,10 +24,12 @@ class Peripheral(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The catalog's name of the type.
-        device_id: The id that Smart Devices of this type carry in their UID; None for other peripherals.
+        device_id: The id that Smart Devices of this type carry in their UID; None for other
+            peripherals.
         sub_interval: Time between two reports of subscribed parameters (s).
         write_interval: Least time between two writes to a device (s), or None for the common one.
-        heartbeat_interval: Time between two heartbeat requests that the device sends (s), or None if it sends none.
+        heartbeat_interval: Time between two heartbeat requests that the device sends (s), or None
+            if it sends none.
         params: The parameters, in order of their ids.
     """
 
@@ -83,7 +85,9 @@ class Peripheral(msgspec.Struct, frozen=True, kw_only=True):
         bitmap = self.readable if names is None else self.bitmap(names)
         mute = self.names(bitmap & ~self.readable)
         if mute:
-            raise DeviceError(f"{self.name}.{mute[0]} is not readable", device=self.name, param=mute[0])
+            raise DeviceError(
+                f"{self.name}.{mute[0]} is not readable", device=self.name, param=mute[0]
+            )
         return bitmap
 
     def names(self, bitmap: int) -> list[str]:
@@ -99,20 +103,29 @@ class Peripheral(msgspec.Struct, frozen=True, kw_only=True):
         """
         bitmap = self.bitmap(values)
         try:
-            flat = [item for param in self._chosen(bitmap) for item in _flat(param.platform_type, values[param.name])]
+            flat = [
+                item
+                for param in self._chosen(bitmap)
+                for item in _flat(param.platform_type, values[param.name])
+            ]
             data = _format(self, bitmap).pack(*flat)
         except (struct.error, OverflowError, TypeError) as error:
-            raise TypeError(f"{dict(values)!r} does not fit the parameters of {self.name}: {error}") from None
+            raise TypeError(
+                f"{dict(values)!r} does not fit the parameters of {self.name}: {error}"
+            ) from None
         return bitmap, data
 
     def unpack(self, bitmap: int, data: bytes) -> dict[str, Any]:
         """The values by name that a bitmap and bytes carry; that of an array is a list.
 
         Raises:
-            RemoteProtocolError: The bitmap names parameters that there are not, or the length is not what it asks for.
+            RemoteProtocolError: The bitmap names parameters that there are not, or the length is
+                not what it asks for.
         """
         if bitmap >> len(self.params):
-            raise RemoteProtocolError(f"a {self.name} has no parameters beyond {len(self.params)}", params=bitmap)
+            raise RemoteProtocolError(
+                f"a {self.name} has no parameters beyond {len(self.params)}", params=bitmap
+            )
         layout = _format(self, bitmap)
         if layout.size != len(data):
             raise RemoteProtocolError(

@@ -82,7 +82,9 @@ def _expected(error: msgspec.ValidationError) -> str:
     if match is None:
         return f"{what[:1].lower()}{what[1:]}"
     element = re.search(r"\[(\d+)\]", where)
-    return (f"its element {element[1]}" if element else "it") + f" has to be {dict(_WORDS).get(match[1], match[1])}"
+    return (
+        f"its element {element[1]}" if element else "it"
+    ) + f" has to be {dict(_WORDS).get(match[1], match[1])}"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

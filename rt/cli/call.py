@@ -43,7 +43,9 @@ _BEGUN = {
 @click.command(help=HELP, add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("method", default="", shell_complete=completers.methods)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
-@click.option("--service", metavar="NAME", help="Service to call, when several have a method of that name.")
+@click.option(
+    "--service", metavar="NAME", help="Service to call, when several have a method of that name."
+)
 @click.option(
     "--timeout",
     type=Number(above=0),
@@ -52,8 +54,16 @@ _BEGUN = {
     metavar="SECONDS",
     help="Time to wait for the answer.",
 )
-@click.option("--list", "listing", is_flag=True, help="List the methods of all services, as without METHOD.")
-@click.option("-h", "--help", "helping", is_flag=True, help="Show this message, or with METHOD what that takes.")
+@click.option(
+    "--list", "listing", is_flag=True, help="List the methods of all services, as without METHOD."
+)
+@click.option(
+    "-h",
+    "--help",
+    "helping",
+    is_flag=True,
+    help="Show this message, or with METHOD what that takes.",
+)
 @target_options
 @click_options("instance", load=False)
 def command(  # noqa: PLR0917 - click passes them by name
@@ -100,11 +110,17 @@ def command(  # noqa: PLR0917 - click passes them by name
     if helping or listing or not method:
         connection.run(loaded().config, show, remote=remote)
     else:
-        target = find_target(loaded, is_here=remote is None) if short in _AT_ONCE else Target(loaded().config)
+        target = (
+            find_target(loaded, is_here=remote is None)
+            if short in _AT_ONCE
+            else Target(loaded().config)
+        )
         _print(short, connection.run(target.config, call, remote=remote))
         if target.trouble:
             robot = f"robot {target.config.instance!r}" if remote is None else "robot"
-            click.echo(f"rt: {target.trouble}; {short} was sent to the {robot} all the same", err=True)
+            click.echo(
+                f"rt: {target.trouble}; {short} was sent to the {robot} all the same", err=True
+            )
 
 
 @contextlib.contextmanager
@@ -121,7 +137,11 @@ async def _look(robot: connection.Link, wanted: str | None) -> dict[str, dict[st
     if wanted is None:
         return await robot.describe()
     # That it is not there is said at once, and by the one who knows which are: the router.
-    return {wanted: await robot.client.issue_call("describe", address=wanted, timeout=connection.DESCRIBE_TIMEOUT)}
+    return {
+        wanted: await robot.client.issue_call(
+            "describe", address=wanted, timeout=connection.DESCRIBE_TIMEOUT
+        )
+    }
 
 
 def _print(method: str, result: Any) -> None:

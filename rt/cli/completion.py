@@ -41,9 +41,11 @@ def command(shell: str | None) -> None:
 def script(shell: str) -> str:
     """The function of a shell that asks rt for completions."""
     text = ShellComplete.source(_of(shell, click.Group("rt")))
-    # Whoever has completed `duty_cycle=` goes on with the value: other than fish, bash has to be told.
+    # Whoever has completed `duty_cycle=` goes on with the value: other than fish, bash has to be
+    # told.
     return text.replace(
-        "COMPREPLY+=($value)", "COMPREPLY+=($value)\n            [[ $value == *= ]] && compopt -o nospace"
+        "COMPREPLY+=($value)",
+        "COMPREPLY+=($value)\n            [[ $value == *= ]] && compopt -o nospace",
     )
 
 

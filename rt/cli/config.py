@@ -15,7 +15,11 @@ class _Config(click.Command):
     """A command of which two words are commands of their own: no option is called so."""
 
     def make_context(
-        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
     ) -> click.Context:
         """Return the context of `set` or `unset` where one of them comes first."""
         if args[:1] in (["set"], ["unset"]):
@@ -28,7 +32,9 @@ class _Config(click.Command):
 
 @click.command(cls=_Config, short_help="Show the options, or set one.")
 @click.argument("names", nargs=-1, metavar="[OPTION]...", shell_complete=completers.options)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: for each option its value and origin.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: for each option its value and origin."
+)
 @click_options()
 def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> None:
     r"""Show every option (or those named), its value and where the value came from.
@@ -37,18 +43,22 @@ def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> Non
     rt config set NAME VALUE...     sets an option for the next start
     rt config unset NAME...         takes that back
 
-    Defaults come before rt.toml, rt.toml before what `rt config set` or, from afar, `rt call set_option` has set, that before
-    variables, variables before flags. The variable of an option is its name in capitals after RT_, as RT_PORT_BASE. Beside those
-    there are RT_CONFIG, which names the rt.toml to read, RT_INSTANCE_DIR and RT_CHILD, which rt itself sets in the processes of a
+    Defaults come before rt.toml, rt.toml before what `rt config set` or, from afar, `rt call
+    set_option` has set, that before variables, variables before flags. The variable of an option is
+    its name in capitals after RT_, as RT_PORT_BASE. Beside those there are RT_CONFIG, which names
+    the rt.toml to read, RT_INSTANCE_DIR and RT_CHILD, which rt itself sets in the processes of a
     robot, and RT_BINARY, the executable that the system tests start.
 
-    In an address {bind} and {port0} to {port4} stand for what follows from the options bind and port_base, and {dir} for the
-    directory of this instance.
+    In an address {bind} and {port0} to {port4} stand for what follows from the options bind and
+    port_base, and {dir} for the directory of this instance.
     """
     chosen = [config.known(name, "rt config") for name in names] or list(config.OPTIONS.values())
     if as_json:
         rows = {
-            option.name: {"value": getattr(loaded.config, option.name), "origin": loaded.origins[option.name]}
+            option.name: {
+                "value": getattr(loaded.config, option.name),
+                "origin": loaded.origins[option.name],
+            }
             for option in chosen
         }
         click.echo(json.dumps(rows, indent=2))
@@ -63,7 +73,13 @@ def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> Non
     for option in chosen:
         origin = loaded.origins[option.name]
         value = getattr(loaded.config, option.name)
-        shown = "\n".join(text_of(value).split(", ")) if option.kind in {"list", "map"} else text_of(value)
+        shown = (
+            "\n".join(text_of(value).split(", "))
+            if option.kind in {"list", "map"}
+            else text_of(value)
+        )
         style = "dim" if origin == "default" else "bold"
-        table.add_row(option.name, Text(f"{shown} {option.unit}".strip() or "-", style), Text(origin, style))
+        table.add_row(
+            option.name, Text(f"{shown} {option.unit}".strip() or "-", style), Text(origin, style)
+        )
     console().print(table)

@@ -22,19 +22,23 @@ _SET, _UNSET = "rt config set", "rt config unset"
 
 @click.command("set", short_help="Set an option for the next start.")
 @click.argument("name", shell_complete=completers.options)
-@click.argument("values", nargs=-1, required=True, metavar="VALUE...", shell_complete=completers.values)
+@click.argument(
+    "values", nargs=-1, required=True, metavar="VALUE...", shell_complete=completers.values
+)
 @click_options("instance", load=False)
 def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
     """Set the option NAME for each start from the next one on, as `rt call set_option` does from afar.
 
-    What is set is kept for this robot, outside of rt.toml, and goes before it. A list takes several values; of a map, entries
-    are set, as `rt config set dev_name arm:47252153627919119984829` or `rt config set dev_name.arm 47252153627919119984829`.
+    What is set is kept for this robot, outside of rt.toml, and goes before it. A list takes several
+    values; of a map, entries are set, as `rt config set dev_name arm:47252153627919119984829` or
+    `rt config set dev_name.arm 47252153627919119984829`.
     """
     name, _, key = name.partition(".")
     option = known(name, _SET)
     if name == "instance":
         raise ConfigError(
-            f"{_SET}: what is set is kept under this name: set instance in rt.toml, or by --instance", option=name
+            f"{_SET}: what is set is kept under this name: set instance in rt.toml, or by --instance",
+            option=name,
         )
     if key and option.kind != "map":
         raise ConfigError(f"{_SET}: {name} has no entries", option=name)
@@ -50,7 +54,9 @@ def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
 
 @click.command("unset", short_help="Take back what was set.")
 @click.argument("names", nargs=-1, metavar="NAME...", shell_complete=completers.options)
-@click.option("--all", "everything", is_flag=True, help="Take back all that is kept, whatever it is.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Take back all that is kept, whatever it is."
+)
 @click_options("instance", load=False)
 def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> None:
     """Take back what `rt config set`, or `rt call set_option` from afar, has set: rt.toml counts again, or the default.
@@ -58,7 +64,9 @@ def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> N
     A NAME is an option, or an entry of a map as dev_name.arm.
     """
     if everything == bool(names):
-        raise click.UsageError("name the options to take back, or --all", click.get_current_context())
+        raise click.UsageError(
+            "name the options to take back, or --all", click.get_current_context()
+        )
     directory = _directory(loaded(set_from_afar=False))
     if everything:
         forget(directory)
@@ -86,7 +94,9 @@ def _value(option: Option, key: str, values: Sequence[str]) -> Any:
     if option.kind == "list":
         return list(single(option, values, _SET, text=True))
     if len(values) > 1:
-        raise ConfigError(f"{_SET}: {option.name} takes one value: put quotes around it", option=option.name)
+        raise ConfigError(
+            f"{_SET}: {option.name} takes one value: put quotes around it", option=option.name
+        )
     return single(option, values[0], _SET, text=True)
 
 

@@ -45,8 +45,9 @@ PORTS = 5
 def command(loaded: Loaded, seconds: float | None) -> None:
     """Run an emulated robot and watch its motors and sensors.
 
-    Nothing is plugged in, and no rt.toml is read: two motors, a limit switch, a battery and a servo are emulated, and a built-in program follows a
-    gamepad that this command moves. Everything else is what `rt run` runs.
+    Nothing is plugged in, and no rt.toml is read: two motors, a limit switch, a battery and a servo
+    are emulated, and a built-in program follows a gamepad that this command moves. Everything else
+    is what `rt run` runs.
     """
     screen = console()
     tally = Tally(len(DEVICES))
@@ -66,15 +67,25 @@ def command(loaded: Loaded, seconds: float | None) -> None:
         raise SystemExit(_INTERRUPTED)
     if code == 0 and not tally.moved and tally.seconds >= _TIME_TO_MOVE:
         raise RuntimeBaseException(f"the emulated motors did not move: {tally.summary()}")
-    screen.print(f"the robot drove for {tally.seconds:.0f} s: {tally.summary()}", soft_wrap=True, highlight=False)
+    screen.print(
+        f"the robot drove for {tally.seconds:.0f} s: {tally.summary()}",
+        soft_wrap=True,
+        highlight=False,
+    )
     started = how_started()
-    screen.print(f"next: `{started} init` writes files for a robot of your own", soft_wrap=True, highlight=False)
+    screen.print(
+        f"next: `{started} init` writes files for a robot of your own",
+        soft_wrap=True,
+        highlight=False,
+    )
     raise SystemExit(code)
 
 
 def how_started() -> str:
     """The command by which a person reaches this rt: bare if a shell finds it, else its path."""
-    program = Path(sys.executable if getattr(sys, "frozen", False) else Path(sys.executable).parent / "rt")
+    program = Path(
+        sys.executable if getattr(sys, "frozen", False) else Path(sys.executable).parent / "rt"
+    )
     if shutil.which("rt") == str(program) or not program.is_file():
         return "rt"
     try:
@@ -94,7 +105,9 @@ def _configured(loaded: Loaded) -> Config:
     return msgspec.structs.replace(
         config,
         instance=_free_instance() if loaded.origins["instance"] == "default" else config.instance,
-        port_base=_free_ports(config.port_base) if loaded.origins["port_base"] == "default" else config.port_base,
+        port_base=_free_ports(config.port_base)
+        if loaded.origins["port_base"] == "default"
+        else config.port_base,
         exec_module=str(PROGRAM),
         dev_catalog="",
         dev_name={name: str(parse_uid_spec(spec, known)[0]) for name, spec in DEVICES.items()},
@@ -113,7 +126,9 @@ def _free_ports(first: int) -> int:
     """The first base from ``first`` on of which all ports are free, so that a demo runs beside a robot."""
     for base in range(first, first + 40 * PORTS, PORTS):
         if all(
-            _is_free(base + number, kind) for number in range(PORTS) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+            _is_free(base + number, kind)
+            for number in range(PORTS)
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
         ):
             return base
     return first

@@ -47,7 +47,9 @@ rt devices left_motor --json | jq '.[0].values'
 @click.command(help=HELP)
 @click.argument("wanted", nargs=-1, metavar="[UID]...", shell_complete=completers.devices)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON list and end.")
-@click.option("--watch/--once", default=None, help="Go on until Ctrl-C, or print once. [watch on a terminal]")
+@click.option(
+    "--watch/--once", default=None, help="Go on until Ctrl-C, or print once. [watch on a terminal]"
+)
 @click_options("instance", "dev_name", "dev_catalog")
 def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool | None) -> None:
     """Show the Smart Devices of the running robot and their values."""
@@ -60,7 +62,9 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         chosen: dict[int, str] = {}
         for text in wanted:
             alike = devices.of_type(text, devices.store.devices())
-            chosen |= {devices.resolve(text): text} if alike is None else {uid: str(uid) for uid in alike}
+            chosen |= (
+                {devices.resolve(text): text} if alike is None else {uid: str(uid) for uid in alike}
+            )
         expected = {uid: names.get(uid, text) for uid, text in chosen.items()} if chosen else names
 
         def rows() -> list[dict[str, Any]]:
@@ -72,11 +76,18 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
 
         if as_json:
             ports = await _ports(devices)
-            told = [row | {"port": ports.get(row["uid"]), "values": jsonable(row["values"])} for row in rows()]
+            told = [
+                row | {"port": ports.get(row["uid"]), "values": jsonable(row["values"])}
+                for row in rows()
+            ]
             click.echo(json.dumps(told, indent=2))
         elif not live:
             screen.print(draw())
-            connected = [int(row["uid"]) for row in table.device_rows(devices.store, names) if row["connected"]]
+            connected = [
+                int(row["uid"])
+                for row in table.device_rows(devices.store, names)
+                if row["connected"]
+            ]
             for uid in chosen:
                 if uid not in connected:
                     raise absent_device(uid, devices.names, connected)

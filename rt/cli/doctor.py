@@ -19,17 +19,34 @@ _COULD_NOT_RUN = 2
 
 
 @click.command(short_help="Check this machine and the team's code.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of id, status, fact and remedy.")
 @click.option(
-    "--only", multiple=True, metavar="ID", shell_complete=completers.checks, help="Run only this check (repeatable)."
+    "--json", "as_json", is_flag=True, help="Print a JSON list of id, status, fact and remedy."
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="ID",
+    shell_complete=completers.checks,
+    help="Run only this check (repeatable).",
 )
 @click.option("--list", "listing", is_flag=True, help="List the checks instead of running them.")
-@click_options("bind", "insecure", "keys_dir", "port_base", "dev_catalog", "dev_ports", "exec_module", load=False)
-def command(as_json: bool, only: tuple[str, ...], listing: bool, loaded: Callable[[], Loaded]) -> int:
+@click_options(
+    "bind",
+    "insecure",
+    "keys_dir",
+    "port_base",
+    "dev_catalog",
+    "dev_ports",
+    "exec_module",
+    load=False,
+)
+def command(
+    as_json: bool, only: tuple[str, ...], listing: bool, loaded: Callable[[], Loaded]
+) -> int:
     """Check this machine, the configuration and the team's code.
 
-    Each check says what it saw and, where something is wrong, what to do. Exit status: 0 all is fine, or there are only
-    warnings; 1 a check failed; 2 the doctor itself could not run.
+    Each check says what it saw and, where something is wrong, what to do. Exit status: 0 all is
+    fine, or there are only warnings; 1 a check failed; 2 the doctor itself could not run.
     """
     from rt import doctor
     from rt.doctor import report

@@ -60,13 +60,26 @@ freeze      about every so many seconds the device is deaf and mute for 3 s [5]
 
 
 @click.command(help=HELP)
-@click.argument("devices", nargs=-1, required=True, metavar="UID[:JSON]...", shell_complete=completers.kinds)
+@click.argument(
+    "devices", nargs=-1, required=True, metavar="UID[:JSON]...", shell_complete=completers.kinds
+)
 @click.option("--wave", is_flag=True, help="Move every sensor that was given no value.")
 @click.option(
-    "--fault", "fault_texts", multiple=True, metavar="KIND[=VALUE]", help="Let something go wrong (repeatable)."
+    "--fault",
+    "fault_texts",
+    multiple=True,
+    metavar="KIND[=VALUE]",
+    help="Let something go wrong (repeatable).",
 )
-@click.option("--seed", type=Number(0, whole=True), metavar="N", help="What the faults are decided by. [random]")
-@click.option("--pty", "on_pty", is_flag=True, help="Be on serial ports, pseudo-terminals, and not on TCP.")
+@click.option(
+    "--seed",
+    type=Number(0, whole=True),
+    metavar="N",
+    help="What the faults are decided by. [random]",
+)
+@click.option(
+    "--pty", "on_pty", is_flag=True, help="Be on serial ports, pseudo-terminals, and not on TCP."
+)
 @click.option(
     "--pty-dir",
     "folder",
@@ -90,7 +103,9 @@ def command(
 
     config = loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
     is_served = on_pty or folder is not None
-    address = config.dev_vsd_addr if is_served or _is_given(loaded) else _robot_address(loaded.config)
+    address = (
+        config.dev_vsd_addr if is_served or _is_given(loaded) else _robot_address(loaded.config)
+    )
     log.configure(level=config.log_level, fmt="pretty", app="emulate-dev")
     emulated = _devices(devices, config, wave=wave)
     faults = parse_faults(fault_texts)
@@ -98,7 +113,10 @@ def command(
     count = f"{len(emulated)} device{'' if len(emulated) == 1 else 's'}"
     plans = None
     if faults:
-        click.echo(f"{count} with {' '.join(f'--fault {fault}' for fault in faults)} --seed {seed}", err=True)
+        click.echo(
+            f"{count} with {' '.join(f'--fault {fault}' for fault in faults)} --seed {seed}",
+            err=True,
+        )
         plans = functools.partial(_plan, faults, seed)
     names = {int(uid): name for name, uid in config.dev_name.items()}
     if is_served:
@@ -122,7 +140,8 @@ def _robot_address(config: Config) -> str:
         config: The options, addresses not yet resolved.
 
     Raises:
-        DeviceError: The robot does not answer, or it does not run and another robot has that address.
+        DeviceError: The robot does not answer, or it does not run and another robot has that
+            address.
     """
     instance = Instance.locate(config.instance)
     if instance.holder() is not None:
@@ -217,7 +236,9 @@ def _paths(
     except OSError as error:
         raise DeviceError(f"--pty-dir {folder}: {error.strerror}", path=str(folder)) from error
     if (uid := planted_by(folder)) is not None:
-        raise DeviceError(f"--pty-dir {folder} belongs to {user(uid)}: use another directory", path=str(folder))
+        raise DeviceError(
+            f"--pty-dir {folder} belongs to {user(uid)}: use another directory", path=str(folder)
+        )
     paths: dict[EmulatedDevice, Path | None] = {}
     for device in emulated:
         name = names.get(device.uid, label(device.peripheral.name, device.uid))
@@ -275,7 +296,9 @@ async def _serve(
         nursery.start_soon(scheduler.run)
         for device in emulated:
             faults = plans and plans(device.uid)
-            serve = functools.partial(serve_pty, scheduler=scheduler, faults=faults, on_port=_teller(device))
+            serve = functools.partial(
+                serve_pty, scheduler=scheduler, faults=faults, on_port=_teller(device)
+            )
             try:
                 await nursery.start(serve, device, paths[device])
             except OSError as error:
@@ -299,7 +322,9 @@ def _teller(device: "EmulatedDevice") -> Callable[[str], None]:
     return tell
 
 
-def _reporter(device: "EmulatedDevice", address: str, faults: "Faults | None") -> Callable[[bool], None]:
+def _reporter(
+    device: "EmulatedDevice", address: str, faults: "Faults | None"
+) -> Callable[[bool], None]:
     """What says on stdout that a device is connected or not, each time that it changes; but not that a fault did as it was told."""
     last: bool | None = None
     is_expected = faults is not None and faults.disconnects
@@ -308,7 +333,13 @@ def _reporter(device: "EmulatedDevice", address: str, faults: "Faults | None") -
         nonlocal last
         if connected == last or (is_expected and last):
             return
-        state = "connected to" if connected else "no longer connected to" if last else "not yet connected: no robot at"
+        state = (
+            "connected to"
+            if connected
+            else "no longer connected to"
+            if last
+            else "not yet connected: no robot at"
+        )
         click.echo(f"{device.peripheral.name} {device.uid} {state} {address}")
         last = connected
 

@@ -43,7 +43,8 @@ def teleop_main():
 def command(directory: Path, force: bool) -> None:
     """Write a commented rt.toml and a first studentcode.py into DIRECTORY (here, when none is named).
 
-    A file that is there already is kept, and only what is missing is written; --force replaces both.
+    A file that is there already is kept, and only what is missing is written; --force replaces
+    both.
     """
     from rt.config.template import template
 
@@ -57,9 +58,13 @@ def command(directory: Path, force: bool) -> None:
             if force or not there:
                 path.write_text(text, "utf-8")
     except OSError as error:
-        raise RuntimeBaseException(f"{error.filename} cannot be written: {error.strerror}") from None
+        raise RuntimeBaseException(
+            f"{error.filename} cannot be written: {error.strerror}"
+        ) from None
     click.echo(", ".join(f"{what} {' and '.join(paths)}" for what, paths in done.items() if paths))
     if done["kept"]:
         click.echo("--force replaces what was kept")
-    enter = "" if directory.resolve() == Path.cwd() else f"`cd {shlex.quote(str(directory))}`, then "
+    enter = (
+        "" if directory.resolve() == Path.cwd() else f"`cd {shlex.quote(str(directory))}`, then "
+    )
     click.echo(f"next: {enter}`rt doctor` checks this machine, `rt run` runs the robot")

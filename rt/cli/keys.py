@@ -58,25 +58,36 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
     )
     if project := project_of(path):
         click.echo(
-            f"rt: {path} lies in the project's folder {project}: remove it before that is copied or committed", err=True
+            f"rt: {path} lies in the project's folder {project}: remove it before that is copied or committed",
+            err=True,
         )
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of name, public key and when it was made.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a JSON list of name, public key and when it was made.",
+)
 @click_options("instance", "keys_dir")
 def list_keys(loaded: Loaded, as_json: bool) -> None:
     """List the stations that have a key."""
     ring = _ring(loaded)
     if as_json:
-        rows = [{"name": each.name, "public": each.public, "made": each.made} for each in ring.stations.values()]
+        rows = [
+            {"name": each.name, "public": each.public, "made": each.made}
+            for each in ring.stations.values()
+        ]
         click.echo(json.dumps(rows, indent=2))
     else:
         width = max(map(len, ring.stations), default=0)
         for each in ring.stations.values():
             click.echo(f"{each.name:<{width}}  made {each.made}  public key {each.public}")
         if not ring.stations and not ring.problems:
-            click.echo(f"no station has a key in {ring.directory}: `rt keys new NAME` makes one", err=True)
+            click.echo(
+                f"no station has a key in {ring.directory}: `rt keys new NAME` makes one", err=True
+            )
     for problem in ring.problems:
         click.echo(f"rt: {problem}", err=True)
 

@@ -27,7 +27,12 @@ Exit status:
 
 @click.command(help=HELP)
 @click.argument("paths", nargs=-1, metavar="[PATH]...", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of records in the shape of pylint's.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON: a list of records in the shape of pylint's.",
+)
 @click.option("--list", "listing", is_flag=True, help="List rt's own checks.")
 @click_options("dev_catalog", "dev_name", "exec_module", "exec_timeout")
 def command(loaded: Loaded, paths: tuple[str, ...], as_json: bool, listing: bool) -> int:

@@ -1,6 +1,7 @@
 """`rt logs`: what the running robot says, what it has said, or what stands in a file.
 
-The rule of this module: it ends at once and without a complaint on Ctrl-C, on a stop, and when nobody reads it any more.
+The rule of this module: it ends at once and without a complaint on Ctrl-C, on a stop, and when
+nobody reads it any more.
 """
 
 import os
@@ -56,10 +57,24 @@ def _since(_context: click.Context, _param: click.Parameter, value: str | None) 
 
 @click.command(help=HELP)
 @click.argument("source", required=False, metavar="[SOURCE]", type=click.Path())
-@click.option("--level", type=click.Choice(list(LEVELS)), default="debug", help="Least severity. [all that there is]")
-@click.option("--app", "apps", multiple=True, metavar="NAME", help="Only of this process, as executor (repeatable).")
 @click.option(
-    "--since", callback=_since, metavar="WHEN", help="Also what was said since: 30s, 10m, 2h or 1d ago, 14:05, a date."
+    "--level",
+    type=click.Choice(list(LEVELS)),
+    default="debug",
+    help="Least severity. [all that there is]",
+)
+@click.option(
+    "--app",
+    "apps",
+    multiple=True,
+    metavar="NAME",
+    help="Only of this process, as executor (repeatable).",
+)
+@click.option(
+    "--since",
+    callback=_since,
+    metavar="WHEN",
+    help="Also what was said since: 30s, 10m, 2h or 1d ago, 14:05, a date.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON object.")
 @click.option("--no-follow", "past", is_flag=True, help="Print what the robot's file has, and end.")
@@ -89,7 +104,9 @@ def command(  # noqa: PLR0917 - click passes them by name
             # A robot goes by its own options, which need not be those that are found here.
             file = marked(instance.directory) or log_path(config.log_file, config.instance)
             address = get_connection(config.resolved(instance.directory).log_frontend)
-            await _show_robot(printer, instance, address, file, wants_past=since is not None, only_past=past)
+            await _show_robot(
+                printer, instance, address, file, wants_past=since is not None, only_past=past
+            )
         elif source == "-":
             await printer.lines(_stdin())
         elif "://" in source:
@@ -104,17 +121,32 @@ def command(  # noqa: PLR0917 - click passes them by name
 
 
 async def _show_robot(
-    printer: Printer, instance: Instance, address: str, file: Path | None, *, wants_past: bool, only_past: bool
+    printer: Printer,
+    instance: Instance,
+    address: str,
+    file: Path | None,
+    *,
+    wants_past: bool,
+    only_past: bool,
 ) -> None:
     if only_past or (wants_past and instance.holder() is None):
         if file is None or not await trio.Path(file).exists():
-            why = f"{file} does not exist; `rt run` writes it" if file else "the option log_file is empty"
+            why = (
+                f"{file} does not exist; `rt run` writes it"
+                if file
+                else "the option log_file is empty"
+            )
             raise ConfigError(f"there is no log file of {instance.name!r}: {why}")
         if (uid := planted_by(file)) is not None:
-            raise ConfigError(f"{file} belongs to {user(uid)}: it is no log of your robot; remove it", file=str(file))
+            raise ConfigError(
+                f"{file} belongs to {user(uid)}: it is no log of your robot; remove it",
+                file=str(file),
+            )
         await printer.file(file, older=True)
         if not only_past:
-            click.echo(f"rt: no robot runs as {instance.name!r}: this was its file {file}", err=True)
+            click.echo(
+                f"rt: no robot runs as {instance.name!r}: this was its file {file}", err=True
+            )
         return
     instance.require()
     await Follower(printer, address, instance=instance, file=file, wants_past=wants_past).run()
@@ -127,7 +159,9 @@ async def _show_away(printer: Printer, remote: RemoteTarget, source: str | None)
     if source is not None:
         raise ConfigError(f"--robot names the robot already: leave {source} away")
     await probe(remote.log_address, remote.bundle, socket_type=zmq.SUB)
-    await Follower(printer, remote.log_address, options=curve_options(remote.bundle) if remote.bundle else None).run()
+    await Follower(
+        printer, remote.log_address, options=curve_options(remote.bundle) if remote.bundle else None
+    ).run()
 
 
 def _readable(source: str) -> Path:
@@ -163,5 +197,7 @@ async def _until_closed(function: Any) -> None:
 
 
 async def _watch_stdout() -> None:
-    await trio.lowlevel.wait_readable(1)  # of the writing end of a pipe this says that the other one is closed
+    await trio.lowlevel.wait_readable(
+        1
+    )  # of the writing end of a pipe this says that the other one is closed
     raise BrokenPipeError

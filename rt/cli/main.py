@@ -1,6 +1,7 @@
 """The command `rt` and the table of its verbs.
 
-A verb's module is imported only when the verb runs, so this table and not the modules holds the one-line help.
+A verb's module is imported only when the verb runs, so this table and not the modules holds the
+one-line help.
 """
 
 import importlib
@@ -43,7 +44,9 @@ SECTIONS: dict[str, dict[str, Verb]] = {
         "config": Verb("config", "Show every option and where its value came from, or set one."),
         "keys": Verb("keys", "Say who may drive this robot from another computer."),
         "lint": Verb("lint", "Check the team's code without running it."),
-        "completion": Verb("completion", "Let the Tab key complete verbs, flags, methods, devices and parameters."),
+        "completion": Verb(
+            "completion", "Let the Tab key complete verbs, flags, methods, devices and parameters."
+        ),
         "doctor": Verb("doctor", "Check this machine and the team's code."),
     },
     "Develop": {
@@ -56,8 +59,31 @@ VERBS = {name: verb for verbs in SECTIONS.values() for name, verb in verbs.items
 
 
 CALLED = {
-    **{name: name for name in ("estop", "idle", "auto", "teleop", "mode", "execute", "disable", "status", "commander")},
-    **{name: name for name in ("stations", "take_control", "release_control", "set_option", "get_option", "list_uids")},
+    **{
+        name: name
+        for name in (
+            "estop",
+            "idle",
+            "auto",
+            "teleop",
+            "mode",
+            "execute",
+            "disable",
+            "status",
+            "commander",
+        )
+    },
+    **{
+        name: name
+        for name in (
+            "stations",
+            "take_control",
+            "release_control",
+            "set_option",
+            "get_option",
+            "list_uids",
+        )
+    },
     **dict.fromkeys(("stop", "halt"), "idle"),
     **dict.fromkeys(("autonomous", "start-auto"), "auto"),
     **dict.fromkeys(("take-control", "take"), "take_control"),
@@ -91,7 +117,9 @@ class LazyGroup(click.Group):
             from rt.config import nearest
 
             if args[0] in CALLED:
-                raise click.UsageError(f"there is no verb {args[0]!r}: use `rt call {CALLED[args[0]]}`", ctx)
+                raise click.UsageError(
+                    f"there is no verb {args[0]!r}: use `rt call {CALLED[args[0]]}`", ctx
+                )
             raise click.UsageError(f"there is no verb {args[0]!r}{nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
 
@@ -99,8 +127,16 @@ class LazyGroup(click.Group):
         """Return the verbs and flags that begin so, without importing any verb."""
         from click.shell_completion import CompletionItem
 
-        found = [CompletionItem(name, help=verb.help) for name, verb in VERBS.items() if name.startswith(incomplete)]
-        return found + (click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else [])
+        found = [
+            CompletionItem(name, help=verb.help)
+            for name, verb in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+        return found + (
+            click.Command.shell_complete(self, ctx, incomplete)
+            if incomplete.startswith("-")
+            else []
+        )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the signature of click
         """Write the verbs by what they are for, without importing them."""
@@ -123,7 +159,9 @@ New here?
 """
 
 
-def _instances(context: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[Any]]":
+def _instances(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> "list[CompletionItem[Any]]":
     from rt.client import completers
 
     return completers.instances(context, parameter, incomplete)
@@ -142,7 +180,11 @@ def _instances(context: click.Context, parameter: click.Parameter, incomplete: s
     shell_complete=_instances,
     help="Name of the robot among those on this machine. [default]",
 )
-@click.option("--debug/--no-debug", default=None, help="Slow-step and task diagnostics, and tracebacks of errors.")
+@click.option(
+    "--debug/--no-debug",
+    default=None,
+    help="Slow-step and task diagnostics, and tracebacks of errors.",
+)
 def cli(instance: str | None, debug: bool | None) -> None:
     """Keep what stands before the verb; the verb reads it from the context."""
 

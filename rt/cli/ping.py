@@ -1,7 +1,7 @@
 """`rt ping [UID...]`: how fast devices answer, as ping(8) tells of hosts.
 
-The time of a round trip is taken in the device process, from when the request is handed over for sending to when the answer has
-come in; what this command takes to ask for it does not count.
+The time of a round trip is taken in the device process, from when the request is handed over for
+sending to when the answer has come in; what this command takes to ask for it does not count.
 """
 
 import math
@@ -37,7 +37,10 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
 @click.command(help=HELP)
 @click.argument("uids", nargs=-1, metavar="[UID]...", shell_complete=completers.devices)
 @click.option(
-    "--count", type=Number(1, whole=True), metavar="NUMBER", help="End after so many requests to each device."
+    "--count",
+    type=Number(1, whole=True),
+    metavar="NUMBER",
+    help="End after so many requests to each device.",
 )
 @click.option(
     "--interval",
@@ -56,7 +59,9 @@ rt ping left_motor --interval 0.1 --count 100 --timeout 0.5
     help="Time to wait for an answer, at most 10.",
 )
 @click_options("instance")
-def command(loaded: Loaded, uids: tuple[str, ...], count: int | None, interval: float, timeout: float) -> int:
+def command(
+    loaded: Loaded, uids: tuple[str, ...], count: int | None, interval: float, timeout: float
+) -> int:
     """Measure how fast devices answer."""
     trips: list[RoundTrips] = []
 
@@ -101,7 +106,14 @@ class RoundTrips:
         self._sum = 0.0
         self._squares = 0.0
 
-    async def ask(self, devices: Devices, output: Output, count: int | None, interval: float, timeout: float) -> None:  # noqa: ASYNC109 - goes to the device process
+    async def ask(
+        self,
+        devices: Devices,
+        output: Output,
+        count: int | None,
+        interval: float,
+        timeout: float,  # noqa: ASYNC109 - the value of a flag
+    ) -> None:
         """Ask again and again, on absolute deadlines, until the count is reached, if there is one."""
         name = self._device.name
         deadline = trio.current_time()
@@ -109,7 +121,12 @@ class RoundTrips:
             await trio.sleep_until(deadline)
             try:
                 seconds = await devices.call(
-                    "heartbeat", str(self._device.uid), None, timeout, True, timeout=timeout + MARGIN
+                    "heartbeat",
+                    str(self._device.uid),
+                    None,
+                    timeout,
+                    True,
+                    timeout=timeout + MARGIN,
                 )
             except RemoteCallError as error:
                 devices.require()
@@ -133,16 +150,27 @@ class RoundTrips:
     def summary(self) -> str:
         """The statistics as lines: requests, answers, loss, and of the round trips least, mean, most and deviation in ms."""
         device = self._device
-        title = device.peripheral.name if device.name == str(device.uid) else f"{device.peripheral.name} {device.uid}"
+        title = (
+            device.peripheral.name
+            if device.name == str(device.uid)
+            else f"{device.peripheral.name} {device.uid}"
+        )
         loss = 100 * (self.requests - self.answers) / self.requests if self.requests else 0.0
         lines = [
             f"--- {device.name} ({title}) ---",
             f"{self.requests} requests, {self.answers} answers, {loss:.4g}% loss",
         ]
         if self.answers:
-            lines.append(f"min/avg/max/mdev = {'/'.join(f'{each * 1000:.2f}' for each in self._statistics())} ms")
+            lines.append(
+                f"min/avg/max/mdev = {'/'.join(f'{each * 1000:.2f}' for each in self._statistics())} ms"
+            )
         return "\n".join(lines)
 
     def _statistics(self) -> Sequence[float]:
         mean = self._sum / self.answers
-        return self._least, mean, self._most, math.sqrt(max(self._squares / self.answers - mean * mean, 0.0))
+        return (
+            self._least,
+            mean,
+            self._most,
+            math.sqrt(max(self._squares / self.answers - mean * mean, 0.0)),
+        )

@@ -39,7 +39,9 @@ rt read left_motor enc_pos --json | jq .values.enc_pos
     help="Time to wait for the values.",
 )
 @click_options("instance")
-def command(loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, timeout: float) -> None:
+def command(
+    loaded: Loaded, uid: str, params: tuple[str, ...], as_json: bool, timeout: float
+) -> None:
     """Ask a device for its values now."""
 
     async def show(robot: connection.Link) -> None:
@@ -63,7 +65,12 @@ def _shown(value: Any) -> str:
     return text if text and (value == 0 or float(text) != 0) else as_text(value)
 
 
-async def _ask(devices: Devices, device: Device, names: list[str], timeout: float) -> dict[str, Any]:  # noqa: ASYNC109 - its end is an error of its own
+async def _ask(
+    devices: Devices,
+    device: Device,
+    names: list[str],
+    timeout: float,  # noqa: ASYNC109 - the value of a flag
+) -> dict[str, Any]:
     """Values that came in after the question.
 
     Raises:
@@ -80,4 +87,6 @@ async def _ask(devices: Devices, device: Device, names: list[str], timeout: floa
                 device.gone()
         return await device.values_soon(names)
     which = "its values" if len(missing) == len(names) else ", ".join(missing)
-    raise DeviceError(f"{device.name} did not send {which} within {timeout:g} s", uid=str(device.uid))
+    raise DeviceError(
+        f"{device.name} did not send {which} within {timeout:g} s", uid=str(device.uid)
+    )

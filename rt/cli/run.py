@@ -45,15 +45,22 @@ def problem_of_code(config: Config, directory: Path) -> str:
     """Why the robot will stay idle, in one sentence; empty when the team's code is there and compiles."""
     path = find(config.exec_module, directory)
     if path is None:
-        name = config.exec_module if config.exec_module.endswith(".py") else f"{config.exec_module}.py"
+        name = (
+            config.exec_module if config.exec_module.endswith(".py") else f"{config.exec_module}.py"
+        )
         if config.exec_module != OPTIONS["exec_module"].default:
-            hint = nearest(name, (each.name for each in directory.glob("*.py"))) or "; correct exec_module"
+            hint = (
+                nearest(name, (each.name for each in directory.glob("*.py")))
+                or "; correct exec_module"
+            )
             return f"there is no {name} here: the robot stays idle{hint}"
         return f"there is no {name} here: the robot stays idle; `rt init` writes one"
     try:
         compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
-        return f"{path}:{error.lineno or 1}: {error.msg}: the robot stays idle until that is corrected"
+        return (
+            f"{path}:{error.lineno or 1}: {error.msg}: the robot stays idle until that is corrected"
+        )
     except (OSError, ValueError) as error:
         return f"{path} cannot be read: {error}: the robot stays idle"
     return ""

@@ -1,7 +1,8 @@
 """`rt subscribe UID [PARAM...]`: print the values of a device as they arrive.
 
-The rule of this module: however it ends, the device's former subscription counts again, since a robot goes by it. The device process
-sees to that, as it knows when a visit is over; a command that was killed could not.
+The rule of this module: however it ends, the device's former subscription counts again, since a
+robot goes by it. The device process sees to that, as it knows when a visit is over; a command that
+was killed could not.
 """
 
 import contextlib
@@ -50,11 +51,18 @@ rt subscribe bumper --json --count 10
     metavar="SECONDS",
     help="Time between two reports, 0.04 to 0.25. [the catalog's]",
 )
-@click.option("--count", type=Number(1, whole=True), metavar="NUMBER", help="End after so many lines.")
+@click.option(
+    "--count", type=Number(1, whole=True), metavar="NUMBER", help="End after so many lines."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON object.")
 @click_options("instance")
 def command(  # noqa: PLR0917 - click passes them by name
-    loaded: Loaded, uid: str, params: tuple[str, ...], interval: float | None, count: int | None, as_json: bool
+    loaded: Loaded,
+    uid: str,
+    params: tuple[str, ...],
+    interval: float | None,
+    count: int | None,
+    as_json: bool,
 ) -> None:
     """Print the values of a device as they arrive."""
 
@@ -71,7 +79,8 @@ def command(  # noqa: PLR0917 - click passes them by name
                 await _subscribe(devices, device, names, interval, visit)
                 await _print(devices, device, count, as_json=as_json)
             finally:
-                # It would be so without this, but whoever looks after the end of the command should find it done.
+                # It would be so without this, but whoever looks after the end of the command should
+                # find it done.
                 with trio.CancelScope(shield=True), contextlib.suppress(RuntimeBaseException):
                     await devices.call("unsubscribe", str(device.uid), visit, timeout=ASK_TIMEOUT)
 
@@ -101,11 +110,17 @@ async def _print(devices: Devices, device: Device, count: int | None, *, as_json
 def _line(device: Device, values: dict[str, Any]) -> str:
     stamp = device.buffer.last_update
     clock = f"{time.strftime('%H:%M:%S', time.localtime(stamp))}.{int(stamp % 1 * 1000):03}"
-    return "  ".join([clock, *(f"{name} {shown(value)}" for name, value in values.items())]).rstrip()
+    return "  ".join(
+        [clock, *(f"{name} {shown(value)}" for name, value in values.items())]
+    ).rstrip()
 
 
 async def _subscribe(
-    devices: Devices, device: Device, params: Sequence[str] | None, interval: float | None, visit: int
+    devices: Devices,
+    device: Device,
+    params: Sequence[str] | None,
+    interval: float | None,
+    visit: int,
 ) -> None:
     """Ask for reports as long as a visit lasts; what the device makes of the interval is told.
 
@@ -120,9 +135,13 @@ async def _subscribe(
         DeviceError: It grants none.
         RemoteCallError: It does not answer.
     """
-    await devices.call("subscribe", str(device.uid), params, interval, visit, timeout=SUBSCRIBE_TIMEOUT)
+    await devices.call(
+        "subscribe", str(device.uid), params, interval, visit, timeout=SUBSCRIBE_TIMEOUT
+    )
     granted = device.buffer.interval
     if not granted or not device.buffer.subscription:
         raise DeviceError(f"{device.name} grants no subscription", uid=str(device.uid))
     if interval is not None and round(interval * 1000) != round(granted * 1000):
-        click.echo(f"rt: {device.name} reports every {granted:g} s instead of {interval:g} s", err=True)
+        click.echo(
+            f"rt: {device.name} reports every {granted:g} s instead of {interval:g} s", err=True
+        )

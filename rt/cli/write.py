@@ -1,10 +1,11 @@
 """`rt write UID PARAM=VALUE...`: drive a device from the command line, for as long as the command lives.
 
-The rule of this module: what it writes moves a device only under a lease of its own, which ends with the command however that
-happens; then the device process disables what it moved. A device that leaves is not driven again when it comes back.
+The rule of this module: what it writes moves a device only under a lease of its own, which ends
+with the command however that happens; then the device process disables what it moved. A device that
+leaves is not driven again when it comes back.
 
-One commander at a time drives: the command is refused while a mode runs, and ends when one begins, since a motor that two write to
-jerks. Of two commands, the second is refused at the same device.
+One commander at a time drives: the command is refused while a mode runs, and ends when one begins,
+since a motor that two write to jerks. Of two commands, the second is refused at the same device.
 """
 
 import contextlib
@@ -67,7 +68,13 @@ rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
 
 @click.command(help=HELP)
 @click.argument("uid", shell_complete=completers.devices)
-@click.argument("settings", nargs=-1, required=True, metavar="PARAM=VALUE...", shell_complete=completers.writeable)
+@click.argument(
+    "settings",
+    nargs=-1,
+    required=True,
+    metavar="PARAM=VALUE...",
+    shell_complete=completers.writeable,
+)
 @click.option(
     "--seconds",
     type=Number(above=0),
@@ -92,7 +99,9 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
 
         async def drive() -> None:
             with trio.move_on_after(seconds):
-                await driver.drive(values, lambda: _watch(devices, device), lambda: _require_idle(robot))
+                await driver.drive(
+                    values, lambda: _watch(devices, device), lambda: _require_idle(robot)
+                )
 
         with _claimed(robot.instance.directory, device):
             await run_until_signal(drive)
@@ -138,14 +147,17 @@ async def _require_idle(robot: connection.Link) -> None:
     """
     mode = await robot.client.issue_call("mode", address="executor-service", timeout=SEND_TIMEOUT)
     if mode != "idle":
-        raise DeviceError(f"the robot is in {mode}, and the team's code drives: `rt call idle` first", mode=mode)
+        raise DeviceError(
+            f"the robot is in {mode}, and the team's code drives: `rt call idle` first", mode=mode
+        )
 
 
 def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
     """The values by parameter that ``PARAM=VALUE`` texts give.
 
     Raises:
-        DeviceError: One is not of that form, its parameter does not exist or cannot be written, or the value does not fit it.
+        DeviceError: One is not of that form, its parameter does not exist or cannot be written, or
+            the value does not fit it.
     """
     from rt.textformat.value import NotationError, pack_value
 
@@ -167,15 +179,21 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
                     else f": no parameter of {kind} can be written"
                 )
                 shown = kind if device.name == str(device.uid) else device.name
-                raise DeviceError(f"{shown}.{name} cannot be written, only read{hint}", setting=text)
+                raise DeviceError(
+                    f"{shown}.{name} cannot be written, only read{hint}", setting=text
+                )
             values[name] = json.loads(value)
             if isinstance(values[name], str):
-                raise DeviceError(f"{text!r}: the value has to be a number, true or false", setting=text)
+                raise DeviceError(
+                    f"{text!r}: the value has to be a number, true or false", setting=text
+                )
             pack_value(param, values[name], limited=True)
         except NotationError as error:
             raise DeviceError(f"{text!r}: {error}", setting=text) from None
         except json.JSONDecodeError:
-            raise DeviceError(f"{text!r}: the value has to be a number, true or false", setting=text) from None
+            raise DeviceError(
+                f"{text!r}: the value has to be a number, true or false", setting=text
+            ) from None
     return values
 
 
@@ -186,7 +204,9 @@ class _Driver:
         disabled: Whether the device was seen to be disabled in the end.
     """
 
-    def __init__(self, device: Device, lease: Lease, write_event: WriteEvent, end: str = "Ctrl-C disables it") -> None:
+    def __init__(
+        self, device: Device, lease: Lease, write_event: WriteEvent, end: str = "Ctrl-C disables it"
+    ) -> None:
         self.disabled = False
         self._device = device
         self._lease = lease
@@ -204,8 +224,8 @@ class _Driver:
         Args:
             values: By parameter.
             watch: Waits for the end.
-            check: Raises if nothing may be written now; called before the lease begins, and again before the values are written, since
-                a mode may have begun meanwhile.
+            check: Raises if nothing may be written now; called before the lease begins, and again
+                before the values are written, since a mode may have begun meanwhile.
         """
         await check()
         disables = self._device.buffer.counters.disables
@@ -219,7 +239,9 @@ class _Driver:
             if self._lease.bar is Bar.MODE:
                 raise DeviceError(_ENDED[Bar.MODE])
             why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
-            raise DeviceError(f"the robot was stopped {why}: nothing moves until it is started again")
+            raise DeviceError(
+                f"the robot was stopped {why}: nothing moves until it is started again"
+            )
         self._write_event.ring()
         try:
             async with trio.open_nursery() as nursery:
@@ -259,7 +281,8 @@ class _Driver:
         """Renew the lease, for ever.
 
         Raises:
-            DeviceError: It has ended, so that the device is disabled; it does not start again by itself.
+            DeviceError: It has ended, so that the device is disabled; it does not start again by
+                itself.
         """
         while True:
             await trio.sleep(RENEW_INTERVAL)
@@ -269,7 +292,9 @@ class _Driver:
                     if self._lease.revoked
                     else f"this command did not run for {TIMEOUT:g} s; start it again to continue"
                 )
-                raise DeviceError(f"{self._device.name} was disabled: {why}", uid=str(self._device.uid))
+                raise DeviceError(
+                    f"{self._device.name} was disabled: {why}", uid=str(self._device.uid)
+                )
 
     async def _write(self, values: dict[str, Any]) -> None:
         """Write the values and wait until they are on the line.

@@ -1,7 +1,7 @@
 """What the Tab key offers where a verb takes a name: of methods, devices, parameters, robots, options.
 
-The rule of this module: an answer comes soon or not at all, and never as a message. What only the robot knows, it is asked;
-without a robot there is none.
+The rule of this module: an answer comes soon or not at all, and never as a message. What only the
+robot knows, it is asked; without a robot there is none.
 """
 
 import contextlib
@@ -47,7 +47,12 @@ def devices(context: click.Context, _parameter: click.Parameter, incomplete: str
 
     async def ask(robot: "Link") -> dict[str, str]:
         call = robot.client.issue_call
-        names = {uid: name for name, uid in (await call("get_option", "dev_name", address="broker-service")).items()}
+        names = {
+            uid: name
+            for name, uid in (
+                await call("get_option", "dev_name", address="broker-service")
+            ).items()
+        }
         uids = await call("list_uids", address="device-service")
         return {str(names.get(uid, uid)): str(uid) if uid in names else "" for uid in uids}
 
@@ -63,7 +68,9 @@ def readable(context: click.Context, parameter: click.Parameter, incomplete: str
 
 def writeable(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """The parameters that can be written of the device that was named before, as ``NAME=``."""
-    return _items(_ask(context, lambda robot: _params(robot, context, "{}=", "writeable")), incomplete)
+    return _items(
+        _ask(context, lambda robot: _params(robot, context, "{}=", "writeable")), incomplete
+    )
 
 
 async def _params(robot: "Link", context: click.Context, form: str, kind: str) -> dict[str, str]:
@@ -89,7 +96,9 @@ def kinds(_context: click.Context, _parameter: click.Parameter, incomplete: str)
 
         known, names = offline_devices(config.load().config)
         return _items(
-            dict.fromkeys([*names, *(name for name, each in known.items() if each.device_id is not None)], ""),
+            dict.fromkeys(
+                [*names, *(name for name, each in known.items() if each.device_id is not None)], ""
+            ),
             incomplete,
         )
     return []
@@ -106,13 +115,21 @@ def choices(option: config.Option) -> "Candidates | None":
         return instances
     if not option.choices:
         return None
-    return lambda _context, _parameter, incomplete: _items(dict.fromkeys(option.choices, ""), incomplete)
+    return lambda _context, _parameter, incomplete: _items(
+        dict.fromkeys(option.choices, ""), incomplete
+    )
 
 
 def values(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """What the option that was named before may be set to, if there is a choice."""
     option = config.OPTIONS.get(context.params.get("name") or "")
-    words = ("true", "false") if option and option.kind == "switch" else option.choices if option else ()
+    words = (
+        ("true", "false")
+        if option and option.kind == "switch"
+        else option.choices
+        if option
+        else ()
+    )
     return _items(dict.fromkeys(words, ""), incomplete)
 
 
@@ -124,15 +141,24 @@ def checks(_context: click.Context, _parameter: click.Parameter, incomplete: str
 
 
 def _items(found: dict[str, str], incomplete: str) -> Items:
-    return [CompletionItem(name, help=text or None) for name, text in found.items() if name.startswith(incomplete)]
+    return [
+        CompletionItem(name, help=text or None)
+        for name, text in found.items()
+        if name.startswith(incomplete)
+    ]
 
 
-def _ask(context: click.Context, function: Callable[["Link"], Awaitable[dict[str, str]]]) -> dict[str, str]:
+def _ask(
+    context: click.Context, function: Callable[["Link"], Awaitable[dict[str, str]]]
+) -> dict[str, str]:
     """What the robot says, or nothing: if there is none, or if it takes its time."""
     from rt.instance import Instance
 
     with contextlib.suppress(Exception):
-        given: Iterable[Any] = (context.params.get("instance"), context.find_root().params.get("instance"))
+        given: Iterable[Any] = (
+            context.params.get("instance"),
+            context.find_root().params.get("instance"),
+        )
         name = next(filter(None, given), os.environ.get("RT_INSTANCE") or "default")
         if Instance.locate(name).holder() is None:
             return {}

@@ -47,7 +47,11 @@ class Link:
     """
 
     def __init__(
-        self, app: Application, client: Client, instance: Instance, is_there: Callable[[], Awaitable[bool]]
+        self,
+        app: Application,
+        client: Client,
+        instance: Instance,
+        is_there: Callable[[], Awaitable[bool]],
     ) -> None:
         self.app = app
         self.client = client
@@ -67,7 +71,9 @@ class Link:
 
         async def ask(service: str) -> None:
             with contextlib.suppress(RemoteCallError):
-                found[service] = await self.client.issue_call("describe", address=service, timeout=DESCRIBE_TIMEOUT)
+                found[service] = await self.client.issue_call(
+                    "describe", address=service, timeout=DESCRIBE_TIMEOUT
+                )
 
         async with trio.open_nursery() as nursery:
             for service in SERVICES:
@@ -97,7 +103,14 @@ async def connect(config: Config, *, part: Part = Part.CALLER) -> AsyncIterator[
         elif part is Part.VISITOR:
             visit = await stack.enter_async_context(session.visit(instance.directory))
             prefix, write_event, wakeups = visit.prefix, visit.write_event, visit.wakeups
-        app = Application(_name(), resolved, shm_prefix=prefix, write_event=write_event, wakeups=wakeups, signals=False)
+        app = Application(
+            _name(),
+            resolved,
+            shm_prefix=prefix,
+            write_event=write_event,
+            wakeups=wakeups,
+            signals=False,
+        )
         await stack.enter_async_context(app)
 
         async def is_there() -> bool:
@@ -139,7 +152,11 @@ def _name() -> str:
 
 
 def run(
-    config: Config, function: Callable[[Link], Any], *, part: Part = Part.CALLER, remote: RemoteTarget | None = None
+    config: Config,
+    function: Callable[[Link], Any],
+    *,
+    part: Part = Part.CALLER,
+    remote: RemoteTarget | None = None,
 ) -> Any:
     """Run an async function with a link to the robot and return its result.
 

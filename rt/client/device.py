@@ -17,7 +17,13 @@ from rt.catalog import Peripheral, unknown_parameter
 from rt.catalog.names import OUTDATED, absent_device, name_of, resolve_uid
 from rt.client.connection import Link
 from rt.config.load import FILE_NAME
-from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceAbsentError, RemoteCallError
+from rt.errors import (
+    BufferBusyError,
+    DeviceBufferError,
+    DeviceError,
+    InstanceAbsentError,
+    RemoteCallError,
+)
 from rt.protocol.uid import DeviceUID
 from rt.terminal.output import jsonable, short
 
@@ -60,7 +66,9 @@ class Device(NamedTuple):
             if name not in known:
                 raise unknown_parameter(self.peripheral, name)
             if not known[name]:
-                raise DeviceError(f"{self.name}.{name} cannot be read, only written", device=self.name, param=name)
+                raise DeviceError(
+                    f"{self.name}.{name} cannot be read, only written", device=self.name, param=name
+                )
         chosen = list(dict.fromkeys(params)) or [name for name in known if known[name]]
         if not chosen:
             raise DeviceError(f"{self.name} has no parameter that can be read", device=self.name)
@@ -107,7 +115,8 @@ class Devices:
     """The Smart Devices of a running robot.
 
     Args:
-        robot: The way to it, whose configuration has the robot's own names and catalog (see `adopt`).
+        robot: The way to it, whose configuration has the robot's own names and catalog (see
+            `adopt`).
     """
 
     def __init__(self, robot: Link) -> None:
@@ -145,7 +154,8 @@ class Devices:
         """The UID that a number or a name stands for.
 
         Raises:
-            DeviceError: It is neither, with the nearest, and with the remedy if rt.toml is newer than the robot.
+            DeviceError: It is neither, with the nearest, and with the remedy if rt.toml is newer
+                than the robot.
         """
         kinds = [kind.name for kind in self.store.catalog.values() if kind.device_id is not None]
         try:
@@ -166,14 +176,18 @@ class Devices:
             return None
         alike = [uid for uid in uids if DeviceUID.from_int(uid).device_id == kind.device_id]
         if not alike:
-            raise DeviceError(f"no device of type {text} is connected; `rt devices` shows those that are", uid=text)
+            raise DeviceError(
+                f"no device of type {text} is connected; `rt devices` shows those that are",
+                uid=text,
+            )
         return alike
 
     async def find(self, texts: Sequence[str]) -> list[Device]:
         """The connected devices that a person means by UIDs, names or types; all if none is given.
 
         Raises:
-            DeviceError: A name is unknown, with the nearest that is known, or a device is not connected, with those that are.
+            DeviceError: A name is unknown, with the nearest that is known, or a device is not
+                connected, with those that are.
         """
         connected = [int(uid) for uid in await self.call("list_uids")]
         wanted = list(dict.fromkeys(self._resolve(text, connected) for text in texts))
@@ -194,22 +208,31 @@ class Devices:
             return self.resolve(text)
         if len(alike) > 1:
             which = " or ".join(name_of(uid, self.names) for uid in alike)
-            raise DeviceError(f"{len(alike)} devices of type {text} are connected: name one, {which}", uid=text)
+            raise DeviceError(
+                f"{len(alike)} devices of type {text} are connected: name one, {which}", uid=text
+            )
         return alike[0]
 
     def _device(self, uid: int) -> Device:
         try:
             buffer = self.store.get_or_open(uid, create=False)
         except KeyError as error:
-            raise DeviceError(f"{name_of(uid, self.names)}: {error.args[0]}", uid=str(uid)) from None
+            raise DeviceError(
+                f"{name_of(uid, self.names)}: {error.args[0]}", uid=str(uid)
+            ) from None
         return Device(uid, name_of(uid, self.names), buffer)
 
 
 async def adopt(robot: Link) -> None:
     """Go by the names and the catalog that the robot itself goes by; by one's own if it does not tell them."""
     with contextlib.suppress(RemoteCallError, KeyError, TypeError):
-        options = await robot.client.issue_call("get_option", address="broker-service", timeout=ASK_TIMEOUT)
-        changes = {"dev_name": dict(options["dev_name"]), "dev_catalog": _from_there(robot, options["dev_catalog"])}
+        options = await robot.client.issue_call(
+            "get_option", address="broker-service", timeout=ASK_TIMEOUT
+        )
+        changes = {
+            "dev_name": dict(options["dev_name"]),
+            "dev_catalog": _from_there(robot, options["dev_catalog"]),
+        }
         robot.app.config = msgspec.structs.replace(robot.app.config, **changes)
 
 

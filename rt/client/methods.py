@@ -30,7 +30,9 @@ def find(services: Mapping[str, Methods], method: str, service: str | None) -> s
         return having[0]
     if having:
         choices = " or ".join(f"{name.removesuffix('-service')}.{method}" for name in having)
-        raise RemoteCallError(f"{' and '.join(having)} have a method {method!r}: write {choices}, or use --service")
+        raise RemoteCallError(
+            f"{' and '.join(having)} have a method {method!r}: write {choices}, or use --service"
+        )
     known = {name for methods in services.values() for name in methods}
     if service is not None:
         raise RemoteCallError(
@@ -89,7 +91,8 @@ def values(name: str, info: Mapping[str, Any], texts: Sequence[str]) -> list[Any
     """Arguments as a method takes them: JSON, but what may be a text and no number stays text.
 
     Raises:
-        RemoteCallError: One looks like JSON and is none where no text is allowed; names the argument, and what is allowed.
+        RemoteCallError: One looks like JSON and is none where no text is allowed; names the
+            argument, and what is allowed.
     """
     arguments = list(info["arguments"])
     if arguments and arguments[-1]["name"].startswith("*"):
@@ -130,9 +133,15 @@ _CONTAINERS = {"array": ("a list", "'[\"duty_cycle\"]'"), "object": ("a map", "'
 def _with_quotes(text: str) -> str:
     """What a text is with quotes around its words, if that is JSON, as the rest of a sentence."""
     quoted = re.sub(
-        r"(?<![\w\"])(?!true\b|false\b|null\b)[A-Za-z_]\w*(?![\w\"])", lambda match: f'"{match[0]}"', text[:_QUOTED_MAX]
+        r"(?<![\w\"])(?!true\b|false\b|null\b)[A-Za-z_]\w*(?![\w\"])",
+        lambda match: f'"{match[0]}"',
+        text[:_QUOTED_MAX],
     )
-    return f"; texts in it need quotes: write '{quoted}'" if len(text) <= _QUOTED_MAX and _is_json(quoted) else ""
+    return (
+        f"; texts in it need quotes: write '{quoted}'"
+        if len(text) <= _QUOTED_MAX and _is_json(quoted)
+        else ""
+    )
 
 
 _QUOTED_MAX = 200
@@ -159,7 +168,9 @@ def in_plain_words(message: str) -> str:
     return _EXPECTED.sub(_plain, message)
 
 
-_EXPECTED = re.compile(r"Expected `([^`]+)`((?: of length)? [<>=]+ [\w.]+)?(?:, got `([^`]+)`)?(?: - at `([^`]+)`)?")
+_EXPECTED = re.compile(
+    r"Expected `([^`]+)`((?: of length)? [<>=]+ [\w.]+)?(?:, got `([^`]+)`)?(?: - at `([^`]+)`)?"
+)
 _WORDS = {
     "array": "a list",
     "object": "a map",
@@ -173,7 +184,10 @@ _WORDS = {
 
 def _plain(match: re.Match[str]) -> str:
     kinds, bound, got, place = match.groups()
-    wanted, came = (" or ".join(_WORDS.get(each, each) for each in (text or "").split(" | ")) for text in (kinds, got))
+    wanted, came = (
+        " or ".join(_WORDS.get(each, each) for each in (text or "").split(" | "))
+        for text in (kinds, got)
+    )
     at = (place or "").removeprefix("$").removeprefix(".")
     return f"{wanted}{bound or ''} is needed{f', not {came}' if came else ''}{f', at {at}' if at else ''}"
 

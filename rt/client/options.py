@@ -1,6 +1,7 @@
 """Flags made from the options: a verb names those that it heeds and is given the loaded configuration.
 
-Values are handed to `rt.config` as text, so that a bad flag is told in the same words as a bad line of rt.toml.
+Values are handed to `rt.config` as text, so that a bad flag is told in the same words as a bad line
+of rt.toml.
 """
 
 import functools
@@ -20,7 +21,14 @@ DEBUG = "rt.debug"
 
 _EVERY_VERB = ("instance", "debug")
 _NAMED = {"dev_name": "NAME:UID", "instance": "NAME"}
-_METAVARS = {"switch": None, "number": "NUMBER", "text": "TEXT", "choice": None, "list": "TEXT", "map": "NAME:VALUE"}
+_METAVARS = {
+    "switch": None,
+    "number": "NUMBER",
+    "text": "TEXT",
+    "choice": None,
+    "list": "TEXT",
+    "map": "NAME:VALUE",
+}
 
 Function = Callable[..., Any]
 
@@ -32,16 +40,20 @@ class Loader(Protocol):
         """Load it, perhaps without what is kept of options that were set, or from the flags and RT_INSTANCE alone."""
 
 
-def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> Callable[[Function], Function]:
+def click_options(
+    *names: str, load: bool = True, ignore_file: bool = False
+) -> Callable[[Function], Function]:
     """Give a verb `--config` and the flags of some options, and hand it the loaded configuration.
 
     The verb's function is called with `loaded`, a `rt.config.Loaded`, in place of the flags.
 
     Args:
-        names: The options that the verb heeds, all of them when none is named; `instance` and `debug` are always there.
-        ignore_file: Whether rt.toml is left alone: only variables and flags count, and there is no `--config`.
-        load: False to hand over `loaded` as a function that loads when it is called, with `set_from_afar=False` without what is
-            kept.
+        names: The options that the verb heeds, all of them when none is named; `instance` and
+            `debug` are always there.
+        ignore_file: Whether rt.toml is left alone: only variables and flags count, and there is no
+            `--config`.
+        load: False to hand over `loaded` as a function that loads when it is called, with
+            `set_from_afar=False` without what is kept.
     """
     chosen = [name for name in config.OPTIONS if not names or name in {*names, *_EVERY_VERB}]
     unknown = set(names) - set(chosen)
@@ -57,14 +69,20 @@ def click_options(*names: str, load: bool = True, ignore_file: bool = False) -> 
 
             def loader(*, set_from_afar: bool = True, only_flags: bool = False) -> config.Loaded:
                 root = context.find_root()
-                inherited = {name: value for name, value in root.params.items() if name in config.OPTIONS}
+                inherited = {
+                    name: value for name, value in root.params.items() if name in config.OPTIONS
+                }
                 given = {name: value for name, value in flags.items() if value not in {None, ()}}
                 where: dict[str, Any] = {"file": file, "set_from_afar": set_from_afar}
                 if ignore_file:
                     env = {name: value for name, value in os.environ.items() if name != "RT_CONFIG"}
                     where = {"env": env, "cwd": Path(os.devnull), "set_from_afar": False}
                 if only_flags:
-                    where = {"env": _usable_instance(), "cwd": Path(os.devnull), "set_from_afar": False}
+                    where = {
+                        "env": _usable_instance(),
+                        "cwd": Path(os.devnull),
+                        "set_from_afar": False,
+                    }
                 loaded = config.load(flags={**inherited, **given}, **where)
                 context.meta[DEBUG] = loaded.config.debug
                 return loaded
@@ -101,7 +119,9 @@ def _usable_instance() -> dict[str, str]:
 def _flag(option: config.Option) -> Callable[[Function], Function]:
     text = f"{option.meaning[:1].upper()}{option.meaning[1:]}"
     if option.kind == "switch":
-        return click.option(f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=f"{text}.")
+        return click.option(
+            f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=f"{text}."
+        )
     repeatable = option.kind in {"list", "map"}
     return click.option(
         option.flag,

@@ -27,8 +27,8 @@ class Target(NamedTuple):
 def find_target(load: Loader, *, is_here: bool) -> Target:
     """The options by which a robot is found.
 
-    Without usable options it is the robot of the flags or of RT_INSTANCE. If no robot of that name runs here, it is the only one
-    that does, unless the name came from a flag.
+    Without usable options it is the robot of the flags or of RT_INSTANCE. If no robot of that name
+    runs here, it is the only one that does, unless the name came from a flag.
 
     Args:
         load: Loads the options.
@@ -45,7 +45,11 @@ def find_target(load: Loader, *, is_here: bool) -> Target:
         trouble = error.message
         loaded = load(only_flags=True)
     config = loaded.config
-    if is_here and loaded.origins["instance"] != _FLAG and Instance.locate(config.instance).holder() is None:
+    if (
+        is_here
+        and loaded.origins["instance"] != _FLAG
+        and Instance.locate(config.instance).holder() is None
+    ):
         robots = running()
         if len(robots) == 1:
             trouble = trouble or f"no robot runs as {config.instance!r}"

@@ -35,7 +35,11 @@ class RemoteTarget(msgspec.Struct, frozen=True):
         """The ZMQ options, by name, of a socket that connects to it."""
         from rt.access.authenticator import curve_options
 
-        return {_name(option): value for option, value in curve_options(self.bundle).items()} if self.bundle else {}
+        return (
+            {_name(option): value for option, value in curve_options(self.bundle).items()}
+            if self.bundle
+            else {}
+        )
 
 
 def _name(option: int) -> str:
@@ -49,8 +53,14 @@ def target_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def command(*args: Any, robot: str | None, key: Path | None, **arguments: Any) -> Any:
-        if robot is None and key is not None and click.get_current_context().get_parameter_source("key") is _GIVEN:
-            raise ConfigError("--key is of use with --robot tcp://HOST:PORT only: this machine's robot needs no key")
+        if (
+            robot is None
+            and key is not None
+            and click.get_current_context().get_parameter_source("key") is _GIVEN
+        ):
+            raise ConfigError(
+                "--key is of use with --robot tcp://HOST:PORT only: this machine's robot needs no key"
+            )
         remote = RemoteTarget(robot, Bundle.load(key) if key else None) if robot else None
         return function(*args, remote=remote, **arguments)
 

@@ -1,7 +1,7 @@
 """Changes what an instance keeps of its options: for `set_option` from afar, and for `rt config set` at the robot.
 
-The rule of this module: a change is made whole or not at all, is checked with all that it lies over, and nobody else changes
-anything meanwhile.
+The rule of this module: a change is made whole or not at all, is checked with all that it lies
+over, and nobody else changes anything meanwhile.
 """
 
 import contextlib
@@ -33,14 +33,15 @@ def change(
         directory: The instance's; see `rt.config.overrides.state_directory`.
         config: What the options lie over.
         changes: Values by option, of a map those of some of its entries.
-        check: Raises if the changes may not be; called with all that would be kept, after the types of values were checked.
+        check: Raises if the changes may not be; called with all that would be kept, after the types
+            of values were checked.
 
     Returns:
         All that is kept now.
 
     Raises:
-        ConfigError: A value is wrong, somebody else is changing options right now, or the file cannot be written; nothing was
-            changed.
+        ConfigError: A value is wrong, somebody else is changing options right now, or the file
+            cannot be written; nothing was changed.
     """
     with _turn(directory if changes else None):
         before = overrides.read(directory)
@@ -56,7 +57,8 @@ def forget(directory: Path | None) -> None:
     """Keep nothing any more, whatever the file holds.
 
     Raises:
-        ConfigError: Somebody else is changing options right now, or the file cannot be removed; nothing was changed.
+        ConfigError: Somebody else is changing options right now, or the file cannot be removed;
+            nothing was changed.
     """
     there = directory is not None and directory.is_dir()
     with _turn(directory if there else None):
@@ -78,7 +80,9 @@ def _turn(directory: Path | None) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"somebody else is changing the options in {directory} right now: try again") from None
+            raise ConfigError(
+                f"somebody else is changing the options in {directory} right now: try again"
+            ) from None
         except OSError as error:
             raise overrides.unwritten(directory, error) from None
         yield
@@ -94,7 +98,10 @@ def _merged(before: overrides.Kept, changes: Mapping[str, Any]) -> overrides.Kep
             now.pop(name, None)
         elif isinstance(value, Mapping) and name in OPTIONS and OPTIONS[name].kind == "map":
             below = now.get(name)
-            entries = {**(below if isinstance(below, dict) else {}), **{str(key): each for key, each in value.items()}}
+            entries = {
+                **(below if isinstance(below, dict) else {}),
+                **{str(key): each for key, each in value.items()},
+            }
             now[name] = {key: each for key, each in entries.items() if each is not None}
             if not now[name]:
                 del now[name]

@@ -1,7 +1,8 @@
 """Where a value comes from: defaults < rt.toml < set_option < RT_* < flags.
 
-Every value is checked where it enters, so that an error can name the place. Single values replace what lies below; maps are
-laid over it entry by entry, and an entry that is given again moves to the end.
+Every value is checked where it enters, so that an error can name the place. Single values replace
+what lies below; maps are laid over it entry by entry, and an entry that is given again moves to the
+end.
 """
 
 import os
@@ -42,8 +43,8 @@ class Loaded(msgspec.Struct, frozen=True):
 
     Attributes:
         config: The options.
-        origins: For each option where its value was given: "default", "rt.toml:12", "RT_PORT_BASE" or "--port-base"; for a
-            map, every place that gave entries, joined by ", ".
+        origins: For each option where its value was given: "default", "rt.toml:12", "RT_PORT_BASE"
+            or "--port-base"; for a map, every place that gave entries, joined by ", ".
         file: The rt.toml that was read, if one was.
     """
 
@@ -63,14 +64,16 @@ def load(
     """Read every source and return the options of this robot.
 
     Args:
-        flags: Values of the command line by option name; None and () stand for a flag that was not given.
+        flags: Values of the command line by option name; None and () stand for a flag that was not
+            given.
         env: The environment; the process's own when absent.
         file: The rt.toml to read; when absent RT_CONFIG's, else the one of `cwd` if there is one.
         cwd: Where rt.toml is looked for; the working directory when absent.
         set_from_afar: Whether what `set_option` keeps counts; see `rt.config.overrides`.
 
     Raises:
-        ConfigError: An unknown or bad value; the message is one sentence with its place, what is allowed and the nearest name.
+        ConfigError: An unknown or bad value; the message is one sentence with its place, what is
+            allowed and the nearest name.
     """
     variables = os.environ if env is None else env
     directory = Path.cwd() if cwd is None else cwd
@@ -85,7 +88,9 @@ def load(
         if value is None or value == ():
             continue
         option = known(name, f"--{name.replace('_', '-')}")
-        layers.put(option, value, f"--no-{option.flag[2:]}" if value is False else option.flag, text=True)
+        layers.put(
+            option, value, f"--no-{option.flag[2:]}" if value is False else option.flag, text=True
+        )
     return layers.finish(document.path if document else None)
 
 
@@ -100,7 +105,11 @@ class _Layers:
     def put(self, option: Option, raw: object, place: str, *, text: bool) -> None:
         if option.kind == "map":
             given = pairs(option, raw, place)
-            self.lay(option, {key: entry(option, key, each, place, text=True) for key, each in given.items()}, place)
+            self.lay(
+                option,
+                {key: entry(option, key, each, place, text=True) for key, each in given.items()},
+                place,
+            )
         else:
             self._values[option.name] = single(option, raw, place, text=text)
             self._origins[option.name] = place
@@ -117,7 +126,10 @@ class _Layers:
     def set_from_afar(self, option: Option, raw: object) -> None:
         """Put a value that came in a call: of a map, a map."""
         if option.kind == "map" and isinstance(raw, Mapping):
-            checked = {key: entry(option, str(key), each, overrides.ORIGIN, text=False) for key, each in raw.items()}
+            checked = {
+                key: entry(option, str(key), each, overrides.ORIGIN, text=False)
+                for key, each in raw.items()
+            }
             self.lay(option, checked, overrides.ORIGIN)
         else:
             self.put(option, raw, overrides.ORIGIN, text=False)
@@ -128,7 +140,10 @@ class _Layers:
 
     def lay(self, option: Option, entries: Mapping[str, Any], place: str) -> None:
         below = self._values.get(option.name, option.default)
-        self._values[option.name] = {**{key: each for key, each in below.items() if key not in entries}, **entries}
+        self._values[option.name] = {
+            **{key: each for key, each in below.items() if key not in entries},
+            **entries,
+        }
         origin = self._origins[option.name]
         self._origins[option.name] = f"{origin}, {place}" if below and origin != place else place
 
@@ -149,7 +164,9 @@ class _Layers:
         try:
             config.resolved(Path("/"))
         except ConfigError as error:
-            raise ConfigError(f"{self._origins[error.context['option']]}: {error.message}", **error.context) from None
+            raise ConfigError(
+                f"{self._origins[error.context['option']]}: {error.message}", **error.context
+            ) from None
         return Loaded(config, self._origins, file)
 
 
@@ -170,10 +187,13 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
     for name, raw in document.values.items():
         place = document.place(name)
         if name == "component":
-            raise ConfigError(f"{place}: [component] tables are not supported by this version of rt", option=name)
+            raise ConfigError(
+                f"{place}: [component] tables are not supported by this version of rt", option=name
+            )
         if name not in OPTIONS and _like_uid(raw):
             raise ConfigError(
-                f"{place}: unknown option {name!r}; a device's name belongs below a line [dev_name]", option=name
+                f"{place}: unknown option {name!r}; a device's name belongs below a line [dev_name]",
+                option=name,
             )
         option = known(name, place)
         if option.kind == "map" and isinstance(raw, dict):
@@ -181,8 +201,17 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
             _refuse_misplaced(option, raw, places)
             if option.name == "dev_name":
                 layers.note_places(places)
-            layers.lay(option, {key: entry(option, key, raw[key], places[key], text=False) for key in raw}, place)
-        elif option.is_path and isinstance(raw, str) and _names_file(raw) and document.path.parent != cwd:
+            layers.lay(
+                option,
+                {key: entry(option, key, raw[key], places[key], text=False) for key in raw},
+                place,
+            )
+        elif (
+            option.is_path
+            and isinstance(raw, str)
+            and _names_file(raw)
+            and document.path.parent != cwd
+        ):
             layers.put(option, str(document.path.parent.absolute() / raw), place, text=False)
         else:
             layers.put(option, raw, place, text=False)
@@ -222,7 +251,9 @@ def set_over(config: Config, values: Mapping[str, Any]) -> Config:
 
 def _like_uid(raw: object) -> bool:
     """Whether a value has the length of a UID whose device id is not 0."""
-    return re.fullmatch(r"[0-9]{19,27}", str(raw)) is not None if isinstance(raw, str | int) else False
+    return (
+        re.fullmatch(r"[0-9]{19,27}", str(raw)) is not None if isinstance(raw, str | int) else False
+    )
 
 
 def _refuse_misplaced(option: Option, raw: Mapping[str, object], places: Mapping[str, str]) -> None:

@@ -1,7 +1,8 @@
 """Which addresses other machines can reach, and what a robot that has such has to have.
 
-The rule of this module: an address counts as this machine's own only if it says so itself (an address of the loopback
-interface, `localhost`, a socket file); everything else, a host name included, counts as open to the network.
+The rule of this module: an address counts as this machine's own only if it says so itself (an
+address of the loopback interface, `localhost`, a socket file); everything else, a host name
+included, counts as open to the network.
 """
 
 from collections.abc import Collection
@@ -40,7 +41,11 @@ def is_open(address: str) -> bool:
 
 def opened(config: Config) -> list[tuple[str, str]]:
     """The option and the address of every listener that other machines may reach; the addresses have to be resolved."""
-    return [(option, address) for option, address in config.addresses() if option != "update_addr" and is_open(address)]
+    return [
+        (option, address)
+        for option, address in config.addresses()
+        if option != "update_addr" and is_open(address)
+    ]
 
 
 def require_keys(config: Config, stations: Collection[str]) -> None:
@@ -51,7 +56,8 @@ def require_keys(config: Config, stations: Collection[str]) -> None:
         stations: The names of the stations that have a key.
 
     Raises:
-        ConfigError: A listener is open to the network, and there is neither a key nor the option `insecure`; or it knows no keys.
+        ConfigError: A listener is open to the network, and there is neither a key nor the option
+            `insecure`; or it knows no keys.
     """
     if config.insecure:
         return

@@ -21,7 +21,8 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
         meaning: What it is for, one line.
         group: The heading that it stands under.
         unit: The unit of a number, or nothing.
-        allowed: The values that it takes, of a map those of an entry, in words that follow "is not".
+        allowed: The values that it takes, of a map those of an entry, in words that follow "is
+            not".
         choices: The words of a choice.
         is_path: A relative one is meant from where it is written.
     """
@@ -60,7 +61,9 @@ def _describe(name: str, annotation: Any, default: Any) -> Option:
     elif base in {int, float}:
         kind = "number"
         sort = "a whole number" if base is int else "a number"
-        allowed = f"{sort} from {meta.ge} to {meta.le}" + (f" ({extra['unit']})" if extra["unit"] else "")
+        allowed = f"{sort} from {meta.ge} to {meta.le}" + (
+            f" ({extra['unit']})" if extra["unit"] else ""
+        )
     elif get_origin(base) is Literal:
         kind, choices = "choice", get_args(base)
         allowed = f"one of {', '.join(choices)}"
@@ -96,7 +99,10 @@ def _element(annotation: Any) -> str:
 def _all() -> dict[str, Option]:
     hints = get_type_hints(Config, include_extras=True)
     defaults = Config()
-    return {name: _describe(name, hints[name], getattr(defaults, name)) for name in Config.__struct_fields__}
+    return {
+        name: _describe(name, hints[name], getattr(defaults, name))
+        for name in Config.__struct_fields__
+    }
 
 
 OPTIONS = MappingProxyType(_all())

@@ -1,8 +1,8 @@
 """Every option of rt, once: its name, type, default, bounds and meaning.
 
-The struct below is the only place that knows them. Validation, the environment's and the command line's names, `rt config`
-and the commented rt.toml of `rt init` are all derived from it. A type's `Meta` holds the bounds and, under `extra`, the
-heading that the option stands under and its unit.
+The struct below is the only place that knows them. Validation, the environment's and the command
+line's names, `rt config` and the commented rt.toml of `rt init` are all derived from it. A type's
+`Meta` holds the bounds and, under `extra`, the heading that the option stands under and its unit.
 """
 
 import re
@@ -19,12 +19,26 @@ UID_END = 1 << 88
 """A UID is a decimal number from 0 up to, but not including, this."""
 
 _IPC_PATH_BYTES = 107  # sockaddr_un.sun_path of Linux, less its closing zero byte
-_ROBOT, _NETWORK, _DEVICES, _CODE, _LOG, _CALLS = "Robot", "Network", "Devices", "Team code", "Log", "Calls"
+_ROBOT, _NETWORK, _DEVICES, _CODE, _LOG, _CALLS = (
+    "Robot",
+    "Network",
+    "Devices",
+    "Team code",
+    "Log",
+    "Calls",
+)
 
-ZmqAddress = Annotated[str, Meta(pattern=r"^(tcp|ipc)://.+$", description="an address: tcp://HOST:PORT or ipc://PATH")]
+ZmqAddress = Annotated[
+    str, Meta(pattern=r"^(tcp|ipc)://.+$", description="an address: tcp://HOST:PORT or ipc://PATH")
+]
 SocketOption = Annotated[int, Meta(ge=-1, description="a whole number")]
-Uid = Annotated[str, Meta(pattern=r"^[0-9]{1,27}\Z", description="a UID, which is a number of at most 27 digits")]
-PortGlob = Annotated[str, Meta(pattern=r"^/.", description="a glob of whole paths, as /dev/ttyACM*")]
+Uid = Annotated[
+    str,
+    Meta(pattern=r"^[0-9]{1,27}\Z", description="a UID, which is a number of at most 27 digits"),
+]
+PortGlob = Annotated[
+    str, Meta(pattern=r"^/.", description="a glob of whole paths, as /dev/ttyACM*")
+]
 UsbId = Annotated[
     str,
     Meta(
@@ -64,9 +78,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             allowed="1 to 32 of A-Z a-z 0-9 _ . - without a leading dot",
         ),
     ] = "default"
-    debug: Annotated[bool, _about(_ROBOT, "tracebacks of errors, and which task kept the event loop waiting")] = False
+    debug: Annotated[
+        bool, _about(_ROBOT, "tracebacks of errors, and which task kept the event loop waiting")
+    ] = False
     health_check_interval: Annotated[
-        float, _about(_ROBOT, "time between two health reports in the log", unit="s", ge=0.1, le=86400)
+        float,
+        _about(_ROBOT, "time between two health reports in the log", unit="s", ge=0.1, le=86400),
     ] = 60.0
 
     bind: Annotated[
@@ -89,53 +106,78 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "auto"
     insecure: Annotated[
-        bool, _about(_NETWORK, "open to everybody, without keys; counts only where bind opens the robot")
+        bool,
+        _about(_NETWORK, "open to everybody, without keys; counts only where bind opens the robot"),
     ] = False
     port_base: Annotated[
         int, _about(_NETWORK, "first of the five ports; moves them all at once", ge=1024, le=65531)
     ] = 6000
-    router_frontend: Annotated[tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where clients call services")] = (
+    router_frontend: Annotated[
+        tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where clients call services")
+    ] = (
         "tcp://{bind}:{port0}",
         "ipc://{dir}/router-frontend.sock",
     )
-    router_backend: Annotated[tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where services wait for calls")] = (
-        "ipc://{dir}/router-backend.sock",
-    )
+    router_backend: Annotated[
+        tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where services wait for calls")
+    ] = ("ipc://{dir}/router-backend.sock",)
     control_addr: Annotated[
         str,
         _about(
-            _NETWORK, "where the driver's station sends gamepads", pattern=r"^udp://.+:.+$", allowed="udp://HOST:PORT"
+            _NETWORK,
+            "where the driver's station sends gamepads",
+            pattern=r"^udp://.+:.+$",
+            allowed="udp://HOST:PORT",
         ),
     ] = "udp://{bind}:{port2}"
     update_addr: Annotated[
         str,
         _about(
-            _NETWORK, "multicast group that device updates go to", pattern=r"^udp://.+:.+$", allowed="udp://HOST:PORT"
+            _NETWORK,
+            "multicast group that device updates go to",
+            pattern=r"^udp://.+:.+$",
+            allowed="udp://HOST:PORT",
         ),
     ] = "udp://224.1.1.1:{port3}"
-    update_interval: Annotated[float, _about(_NETWORK, "time between two device updates", unit="s", ge=0.01, le=60)] = (
-        0.1
-    )
+    update_interval: Annotated[
+        float, _about(_NETWORK, "time between two device updates", unit="s", ge=0.01, le=60)
+    ] = 0.1
 
-    dev_catalog: Annotated[str, _about(_DEVICES, "catalog file; empty for the one built in", is_path=True)] = ""
-    dev_name: Annotated[dict[str, Uid], _about(_DEVICES, "names of devices, each with its UID")] = {}
-    dev_ports: Annotated[tuple[PortGlob, ...], _about(_DEVICES, "serial ports of Smart Devices, by their names")] = (
-        "/dev/ttyACM*",
-    )
+    dev_catalog: Annotated[
+        str, _about(_DEVICES, "catalog file; empty for the one built in", is_path=True)
+    ] = ""
+    dev_name: Annotated[
+        dict[str, Uid], _about(_DEVICES, "names of devices, each with its UID")
+    ] = {}
+    dev_ports: Annotated[
+        tuple[PortGlob, ...], _about(_DEVICES, "serial ports of Smart Devices, by their names")
+    ] = ("/dev/ttyACM*",)
     dev_usb_ids: Annotated[
         tuple[UsbId, ...],
-        _about(_DEVICES, "USB devices whose serial ports are of Smart Devices too, whatever their names are"),
+        _about(
+            _DEVICES,
+            "USB devices whose serial ports are of Smart Devices too, whatever their names are",
+        ),
     ] = ("2341:8037",)
     dev_ports_denied: Annotated[
-        tuple[PortGlob, ...], _about(_DEVICES, "serial ports that are never opened; goes before the two above")
+        tuple[PortGlob, ...],
+        _about(_DEVICES, "serial ports that are never opened; goes before the two above"),
     ] = ()
-    dev_baud_rate: Annotated[int, _about(_DEVICES, "serial speed", unit="baud", ge=50, le=4_000_000)] = 115200
+    dev_baud_rate: Annotated[
+        int, _about(_DEVICES, "serial speed", unit="baud", ge=50, le=4_000_000)
+    ] = 115200
     dev_poll_interval: Annotated[
-        float, _about(_DEVICES, "least time between two writes to a device", unit="s", ge=0.001, le=1)
+        float,
+        _about(_DEVICES, "least time between two writes to a device", unit="s", ge=0.001, le=1),
     ] = 0.04
     dev_vsd_addr: Annotated[
         str,
-        _about(_DEVICES, "where virtual Smart Devices connect", pattern=r"^tcp://.+:.+$", allowed="tcp://HOST:PORT"),
+        _about(
+            _DEVICES,
+            "where virtual Smart Devices connect",
+            pattern=r"^tcp://.+:.+$",
+            allowed="tcp://HOST:PORT",
+        ),
     ] = "tcp://127.0.0.1:{port4}"
 
     exec_module: Annotated[
@@ -166,17 +208,26 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5
     teleop_needs_gamepad: Annotated[
         bool,
-        _about(_CODE, "in teleop nothing moves while the gamepads are silent, or before their sticks were at rest"),
+        _about(
+            _CODE,
+            "in teleop nothing moves while the gamepads are silent, or before their sticks were at rest",
+        ),
     ] = True
-    thread_pool_workers: Annotated[int, _about(_CODE, "threads for code that blocks", ge=1, le=64)] = 1
+    thread_pool_workers: Annotated[
+        int, _about(_CODE, "threads for code that blocks", ge=1, le=64)
+    ] = 1
 
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error", "critical"], _about(_LOG, "least severity that is shown")
+        Literal["debug", "info", "warning", "error", "critical"],
+        _about(_LOG, "least severity that is shown"),
     ] = "info"
     log_format: Annotated[
-        Literal["auto", "json", "pretty"], _about(_LOG, "format on stdout; auto is pretty on a terminal, else json")
+        Literal["auto", "json", "pretty"],
+        _about(_LOG, "format on stdout; auto is pretty on a terminal, else json"),
     ] = "auto"
-    log_frontend: Annotated[tuple[ZmqAddress, ...], _about(_LOG, "addresses where the log is published")] = (
+    log_frontend: Annotated[
+        tuple[ZmqAddress, ...], _about(_LOG, "addresses where the log is published")
+    ] = (
         "tcp://{bind}:{port1}",
         "ipc://{dir}/log-frontend.sock",
     )
@@ -194,17 +245,28 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "auto"
     log_file_size: Annotated[
-        int, _about(_LOG, "length at which a new log file is begun", unit="bytes", ge=100_000, le=1_000_000_000)
+        int,
+        _about(
+            _LOG,
+            "length at which a new log file is begun",
+            unit="bytes",
+            ge=100_000,
+            le=1_000_000_000,
+        ),
     ] = 5_000_000
-    log_file_count: Annotated[int, _about(_LOG, "log files that are kept, the newest included", ge=1, le=100)] = 5
+    log_file_count: Annotated[
+        int, _about(_LOG, "log files that are kept, the newest included", ge=1, le=100)
+    ] = 5
 
-    service_workers: Annotated[int, _about(_CALLS, "concurrent calls of one service", ge=1, le=256)] = 5
-    client_option: Annotated[dict[str, SocketOption], _about(_CALLS, "ZMQ options of a client's socket")] = (
-        msgspec.field(default_factory=lambda: {"SNDTIMEO": 1000})
-    )
-    service_option: Annotated[dict[str, SocketOption], _about(_CALLS, "ZMQ options of a service's socket")] = (
-        msgspec.field(default_factory=lambda: {"SNDTIMEO": 1000})
-    )
+    service_workers: Annotated[
+        int, _about(_CALLS, "concurrent calls of one service", ge=1, le=256)
+    ] = 5
+    client_option: Annotated[
+        dict[str, SocketOption], _about(_CALLS, "ZMQ options of a client's socket")
+    ] = msgspec.field(default_factory=lambda: {"SNDTIMEO": 1000})
+    service_option: Annotated[
+        dict[str, SocketOption], _about(_CALLS, "ZMQ options of a service's socket")
+    ] = msgspec.field(default_factory=lambda: {"SNDTIMEO": 1000})
 
     def time_limit(self, function_name: str) -> float | None:
         """Return the seconds that a function of the team's code may take (of a main: its period), None for no limit.
@@ -231,7 +293,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             directory: The instance directory.
 
         Raises:
-            ConfigError: A placeholder is unknown, a port out of 1..65535, or a socket's path longer than the system allows.
+            ConfigError: A placeholder is unknown, a port out of 1..65535, or a socket's path longer
+                than the system allows.
         """
         values: dict[str, str | int] = {
             "bind": self.bind,
@@ -242,7 +305,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         for option, address in self.addresses():
             filled.setdefault(option, []).append(_fill(option, address, values))
         changes = {
-            name: tuple(found) if isinstance(getattr(self, name), tuple) else found[0] for name, found in filled.items()
+            name: tuple(found) if isinstance(getattr(self, name), tuple) else found[0]
+            for name, found in filled.items()
         }
         return msgspec.structs.replace(self, **changes)
 
@@ -253,7 +317,9 @@ def _fill(option: str, template: str, values: dict[str, str | int]) -> str:
     except (KeyError, ValueError, IndexError, AttributeError):
         known = ", ".join(f"{{{name}}}" for name in values)
         raise ConfigError(
-            f"{option}: {template!r} holds something else in braces than {known}", option=option, value=template
+            f"{option}: {template!r} holds something else in braces than {known}",
+            option=option,
+            value=template,
         ) from None
     scheme, _, rest = address.partition("://")
     if scheme == "ipc":
@@ -268,6 +334,8 @@ def _fill(option: str, template: str, values: dict[str, str | int]) -> str:
         port = rest.rpartition(":")[2]
         if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
             raise ConfigError(
-                f"{option}: {address!r} does not end in a port of 1 to 65535", option=option, value=address
+                f"{option}: {address!r} does not end in a port of 1 to 65535",
+                option=option,
+                value=address,
             )
     return address

@@ -1,10 +1,12 @@
 """Options that were set from afar, or by `rt config set`: kept in a file of the instance, and laid over rt.toml at the next start.
 
-The file lies between rt.toml and the variables. It goes before rt.toml, which says how the robot is built, because it is the
-later word of whoever drives it. It stands back behind variables and flags, because those are given by somebody at the machine
-for one start: whatever was set from afar, the robot can be started without it.
+The file lies between rt.toml and the variables. It goes before rt.toml, which says how the robot is
+built, because it is the later word of whoever drives it. It stands back behind variables and flags,
+because those are given by somebody at the machine for one start: whatever was set from afar, the
+robot can be started without it.
 
-The rule of this module: the file is always whole. It is written beside and put in its place, readable by its owner only.
+The rule of this module: the file is always whole. It is written beside and put in its place,
+readable by its owner only.
 """
 
 import contextlib
@@ -32,8 +34,8 @@ Kept = dict[str, Any]
 def state_directory(instance: str, env: Mapping[str, str]) -> Path | None:
     """Where an instance keeps what outlives it.
 
-    It is ``NAME`` in systemd's ``$STATE_DIRECTORY``, else in ``$XDG_STATE_HOME/rt``, else in ``~/.local/state/rt``, else in
-    ``/var/lib/rt`` where we may write there.
+    It is ``NAME`` in systemd's ``$STATE_DIRECTORY``, else in ``$XDG_STATE_HOME/rt``, else in
+    ``~/.local/state/rt``, else in ``/var/lib/rt`` where we may write there.
 
     Returns:
         The directory, which may not exist yet; None where there is no place for it.
@@ -83,20 +85,29 @@ def write(directory: Path | None, kept: Kept) -> None:
     """Keep these options instead of what was kept before; none at all removes the file.
 
     Raises:
-        ConfigError: There is no place for the file, it would be too long, or it cannot be written; what was kept before stays.
+        ConfigError: There is no place for the file, it would be too long, or it cannot be written;
+            what was kept before stays.
     """
     if directory is None:
-        raise ConfigError("there is no place where options could be kept: set HOME or XDG_STATE_HOME for the robot")
+        raise ConfigError(
+            "there is no place where options could be kept: set HOME or XDG_STATE_HOME for the robot"
+        )
     try:
         data = msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n"
     except UnicodeEncodeError as error:
-        raise ConfigError(f"{ORIGIN}: {error.object!a} holds bytes that are no text: write it otherwise") from None
+        raise ConfigError(
+            f"{ORIGIN}: {error.object!a} holds bytes that are no text: write it otherwise"
+        ) from None
     if len(data) > MOST_BYTES:
         # What is longer would not be read at the next start, and the robot would not start.
-        raise ConfigError(f"{ORIGIN}: all that is set would be longer than {MOST_BYTES >> 10} KiB: set it in rt.toml")
+        raise ConfigError(
+            f"{ORIGIN}: all that is set would be longer than {MOST_BYTES >> 10} KiB: set it in rt.toml"
+        )
     path = directory / FILE_NAME
     if (uid := planted_by(path)) is not None:
-        raise ConfigError(f"{path} belongs to {user(uid)}: remove it; nothing was changed", file=str(path))
+        raise ConfigError(
+            f"{path} belongs to {user(uid)}: remove it; nothing was changed", file=str(path)
+        )
     fresh = directory / f".{FILE_NAME}.{secrets.token_hex(4)}"
     try:
         if not kept:
@@ -104,7 +115,9 @@ def write(directory: Path | None, kept: Kept) -> None:
             return
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = os.open(
+                fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
             with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor that was opened for us alone
                 file.write(data)
                 file.flush()
@@ -121,7 +134,9 @@ def write(directory: Path | None, kept: Kept) -> None:
 def unwritten(directory: Path, error: OSError) -> ConfigError:
     """The error of a file that cannot be written."""
     path = directory / FILE_NAME
-    return ConfigError(f"{path} cannot be written: {error.strerror}; nothing was changed", file=str(path))
+    return ConfigError(
+        f"{path} cannot be written: {error.strerror}; nothing was changed", file=str(path)
+    )
 
 
 def _sync(directory: Path) -> None:

@@ -12,8 +12,8 @@ from rt.config.option import OPTIONS, Option
 _WIDTH = 110
 _HEAD = """\
 # Options of this robot. A line that begins with '#' shows the default; remove the '#' to change it.
-# `rt config set`, variables (RT_PORT_BASE=7000) and flags (--port-base 7000) go before what is written here; `rt config` shows
-# what counts.
+# `rt config set`, variables (RT_PORT_BASE=7000) and flags (--port-base 7000) go before what is
+# written here; `rt config` shows what counts.
 """
 
 _TABLES = [

@@ -1,7 +1,7 @@
 """rt.toml: its values, and the line on which each stands.
 
-`tomllib` tells values without places, so the places are found in the text: a key's line is the one that assigns it under the
-table header that it belongs to.
+`tomllib` tells values without places, so the places are found in the text: a key's line is the one
+that assigns it under the table header that it belongs to.
 """
 
 import re
@@ -19,7 +19,9 @@ _DOTTED = rf"{_PART}(?:\s*\.\s*{_PART})*"
 _HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
 _KEY = re.compile(rf"\s*({_DOTTED})\s*=")
 _INLINE_KEY = re.compile(rf"[{{,]\s*({_DOTTED})\s*=")
-_SYNTAX_PLACE = re.compile(r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$")
+_SYNTAX_PLACE = re.compile(
+    r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$"
+)
 
 Keys = tuple[str, ...]
 
@@ -52,7 +54,8 @@ def read(path: Path, label: str) -> Document:
     """Read an rt.toml.
 
     Raises:
-        ConfigError: It cannot be read, is not UTF-8, or is not TOML; the message names line and column.
+        ConfigError: It cannot be read, is not UTF-8, or is not TOML; the message names line and
+            column.
     """
     try:
         text = path.read_text("utf-8")
@@ -69,10 +72,16 @@ def read(path: Path, label: str) -> Document:
         last = text.rstrip().count("\n") + 1
         line = int(match["line"]) if match and match["line"] else last
         column = (
-            int(match["column"]) if match and match["column"] else len(text.splitlines()[last - 1]) + 1 if text else 1
+            int(match["column"])
+            if match and match["column"]
+            else len(text.splitlines()[last - 1]) + 1
+            if text
+            else 1
         )
         reason = explained(reason, text.splitlines(), line)
-        raise ConfigError(f"{label}:{line}:{column}: {reason}", file=str(path), line=line, column=column) from None
+        raise ConfigError(
+            f"{label}:{line}:{column}: {reason}", file=str(path), line=line, column=column
+        ) from None
 
 
 def _places(text: str) -> dict[Keys, int]:

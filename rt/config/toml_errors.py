@@ -58,7 +58,11 @@ def _bad_value(slip: _Slip) -> str:
 
 def _bad_name(slip: _Slip) -> str:
     if not slip.equals:
-        return "write = instead of :" if ":" in slip.line else "= and a value are missing after the name"
+        return (
+            "write = instead of :"
+            if ":" in slip.line
+            else "= and a value are missing after the name"
+        )
     words = slip.name.split()
     if len(words) > 1:
         return f'a name with a space needs quotes: write "{slip.name}" = ..., or {"_".join(words)}'
@@ -72,7 +76,9 @@ def _open_text(_slip: _Slip) -> str:
 def _too_much(slip: _Slip) -> str:
     if not slip.equals or not slip.value[:1].isdigit():
         return ""
-    return f"one value and nothing else may follow {slip.name} =; a text needs quotes: {_quoted(slip)}"
+    return (
+        f"one value and nothing else may follow {slip.name} =; a text needs quotes: {_quoted(slip)}"
+    )
 
 
 def _quoted(slip: _Slip) -> str:

@@ -1,6 +1,7 @@
 """One value, checked where it enters: a typed one of rt.toml, or the text of a variable or a flag.
 
-Every error is one sentence: the place, the option and the value, what is allowed, and the nearest word where there are words.
+Every error is one sentence: the place, the option and the value, what is allowed, and the nearest
+word where there are words.
 """
 
 import math
@@ -89,7 +90,11 @@ def _check_pattern(pattern: str, place: str) -> None:
         )
     try:
         re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:  # the last two: a huge count, and groups in groups
+    except (
+        re.error,
+        OverflowError,
+        RecursionError,
+    ) as error:  # the last two: a huge count, and groups in groups
         raise ConfigError(
             f"{place}: exec_timeout has the pattern {quote(pattern)}, which is no regular expression: {error}",
             option="exec_timeout",
@@ -111,7 +116,9 @@ def pairs(option: Option, raw: object, place: str) -> dict[str, str]:
         if not isinstance(part, str) or part[position:].strip():
             form = f"NAME:VALUE, of which VALUE is {option.allowed}"
             if not place.startswith(("RT_", "--", "rt config")):
-                form = f"a table: write a line [{option.name}], and below it NAME = VALUE; or {form}"
+                form = (
+                    f"a table: write a line [{option.name}], and below it NAME = VALUE; or {form}"
+                )
             raise ConfigError(
                 f"{place}: {option.name} = {_shown(part)} is not {form}",
                 option=option.name,
@@ -137,11 +144,17 @@ def _bad(option: Option, raw: object, place: str, label: str) -> ConfigError:
         hint = "; write it without quotes"
     elif option.name == "bind" and isinstance(raw, str) and ":" in raw:
         hint = "; leave out what is not the host: port_base says the ports"
-    return ConfigError(f"{place}: {label} = {_shown(raw)} is not {option.allowed}{hint}", option=option.name)
+    return ConfigError(
+        f"{place}: {label} = {_shown(raw)} is not {option.allowed}{hint}", option=option.name
+    )
 
 
 def _number_in_quotes(option: Option, raw: object, place: str) -> bool:
-    if option.kind not in {"number", "switch"} or not isinstance(raw, str) or place.startswith(("RT_", "--")):
+    if (
+        option.kind not in {"number", "switch"}
+        or not isinstance(raw, str)
+        or place.startswith(("RT_", "--"))
+    ):
         return False
     try:
         msgspec.convert(raw, option.type, strict=False)

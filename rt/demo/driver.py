@@ -84,13 +84,16 @@ class Driver:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._show, store, running)
             await self._call(client, "teleop")
-            # The sticks rest until then: a stick that is deflected when teleop begins moves nothing.
+            # The sticks rest until then: a stick that is deflected when teleop begins moves
+            # nothing.
             start = self._begun = trio.current_time()
             try:
                 await trio.sleep(self._seconds)
             finally:
                 self._tally.seconds = trio.current_time() - start
-                self._tally.restarts = sum(status.restarts for status in running.supervisor.status())
+                self._tally.restarts = sum(
+                    status.restarts for status in running.supervisor.status()
+                )
             nursery.cancel_scope.cancel()
         await self._call(client, "idle")
 
@@ -98,7 +101,9 @@ class Driver:
         await client.issue_call(method, address="executor-service", timeout=15.0)
         self._tally.calls += 1
 
-    async def _move_sticks(self, app: Any, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def _move_sticks(
+        self, app: Any, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Send gamepads until cancelled; started when the robot has one whose sticks are at rest."""
         control = await app.make_control_client()
         station = secrets.token_hex(8)
@@ -129,7 +134,9 @@ class Driver:
                 f"rt demo: teleop, {self._tally.updates} updates seen; Ctrl-C ends it\n"
                 f"gamepad: forward {forward:+.2f}  turn {turn:+.2f}"
             )
-            return table.device_table(table.device_rows(store, self._names), title, width=self._console.width)
+            return table.device_table(
+                table.device_rows(store, self._names), title, width=self._console.width
+            )
 
         def is_whole() -> bool:
             return all(status.ready or status.on_demand for status in running.supervisor.status())
@@ -145,6 +152,7 @@ class Driver:
         with Live(last, console=self._console, auto_refresh=False) as screen:
             while True:
                 await trio.sleep(REFRESH_INTERVAL)
-                # The last table stays as it was while the robot drove: not that of a robot which is being stopped.
+                # The last table stays as it was while the robot drove: not that of a robot which is
+                # being stopped.
                 if is_whole():
                     screen.update(draw(), refresh=True)

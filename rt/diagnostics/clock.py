@@ -1,7 +1,8 @@
 """Says when the clock of this computer was set while the robot runs.
 
-A Raspberry Pi has no clock of its own: it starts with the time of its last stop, or with 1970, until the network tells it better. Time
-stamps of the log jump then; by what is said here, `rt logs --since` knows how long ago earlier lines were.
+A Raspberry Pi has no clock of its own: it starts with the time of its last stop, or with 1970,
+until the network tells it better. Time stamps of the log jump then; by what is said here, `rt logs
+--since` knows how long ago earlier lines were.
 """
 
 import time

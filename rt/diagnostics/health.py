@@ -20,9 +20,11 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         tasks: Tasks of the event loop.
         threads: Threads that Python knows of.
-        rss: Memory that is in the machine's, in bytes; shared memory counts too. None if there is no descriptor left to look by.
+        rss: Memory that is in the machine's, in bytes; shared memory counts too. None if there is
+            no descriptor left to look by.
         fds: Open descriptors, or None likewise.
-        gc_collections: Runs of the garbage collector since the start, of the youngest to the oldest generation.
+        gc_collections: Runs of the garbage collector since the start, of the youngest to the oldest
+            generation.
         gc_objects: Objects that it has made but not looked at yet, likewise.
     """
 

@@ -29,5 +29,9 @@ async def report_health(process: str, interval: float, steps: SlowTasks | None =
             **msgspec.structs.asdict(health()),
             delay_mean=round(mean, 6),
             delay_max=round(most, 6),
-            **({"slow_steps": steps.count, "slowest_step": round(steps.longest, 3)} if steps else {}),
+            **(
+                {"slow_steps": steps.count, "slowest_step": round(steps.longest, 3)}
+                if steps
+                else {}
+            ),
         )

@@ -1,9 +1,10 @@
 """Which task kept all others waiting: a step of the event loop that took too long.
 
-A step is what a task does between two checkpoints. While one runs nothing else of the loop does, so a long one is a mistake
-whose traces are found elsewhere: late writes, silent children. The line is found by a thread that looks at the stack of the event
-loop's thread while the step still runs. A timer's signal would tell it too, but signals reach only the main thread, and the
-executor has its event loop in another one, and its timer for the team's code there.
+A step is what a task does between two checkpoints. While one runs nothing else of the loop does, so
+a long one is a mistake whose traces are found elsewhere: late writes, silent children. The line is
+found by a thread that looks at the stack of the event loop's thread while the step still runs. A
+timer's signal would tell it too, but signals reach only the main thread, and the executor has its
+event loop in another one, and its timer for the team's code there.
 
 The rule of this room: it only looks. Without the option `debug` none of it exists.
 """
@@ -68,7 +69,9 @@ class SlowTasks(trio.abc.Instrument):
         self._step: Step | None = None
         self._thread_id = threading.get_ident()
         self._over = threading.Event()
-        self._told: dict[str, tuple[float, int]] = {}  # when a task was last told of, and the steps since
+        self._told: dict[
+            str, tuple[float, int]
+        ] = {}  # when a task was last told of, and the steps since
         self._log = log.get_logger()
 
     @contextlib.contextmanager
@@ -116,7 +119,8 @@ class SlowTasks(trio.abc.Instrument):
             "a task kept all others waiting",
             task=name,
             seconds=round(took, 3),
-            # Much less than the seconds: it waited for something, or the machine had other things to do.
+            # Much less than the seconds: it waited for something, or the machine had other things
+            # to do.
             cpu=round(time.thread_time() - step.cpu, 3),
             where=step.where,
             **({"unsaid": unsaid} if unsaid else {}),
@@ -136,11 +140,16 @@ class SlowTasks(trio.abc.Instrument):
             if ran > HANGING and not step.said:
                 step.said = True
                 self._log.warning(
-                    "a task keeps all others waiting", task=step.task.name, seconds=round(ran, 3), where=step.where
+                    "a task keeps all others waiting",
+                    task=step.task.name,
+                    seconds=round(ran, 3),
+                    where=step.where,
                 )
 
 
-_WATCHER: trio.lowlevel.RunVar[SlowTasks | None] = trio.lowlevel.RunVar("who watches this loop", None)
+_WATCHER: trio.lowlevel.RunVar[SlowTasks | None] = trio.lowlevel.RunVar(
+    "who watches this loop", None
+)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ def catalog(environment: Environment) -> Result:
     try:
         peripherals = load(environment.directory / name if name else None)
     except CatalogError as error:
-        return fail(str(error), "correct the catalog, or leave dev_catalog empty for the one built in")
+        return fail(
+            str(error), "correct the catalog, or leave dev_catalog empty for the one built in"
+        )
     smart = [each for each in peripherals.values() if each.device_id is not None]
     return ok(f"{Path(name) if name else 'the built-in one'}: {len(smart)} kinds of Smart Devices")

@@ -16,7 +16,9 @@ def code(environment: Environment) -> Result:
         absent = f"{name!r} is not in {environment.directory}"
         if environment.origins.get("exec_module", "default") != "default":
             return fail(absent, "correct exec_module, or run rt in the directory of the code")
-        return warn(absent, "`rt init` writes a first studentcode.py; without it the robot stays idle")
+        return warn(
+            absent, "`rt init` writes a first studentcode.py; without it the robot stays idle"
+        )
     try:
         with tokenize.open(path) as file:
             source = file.read()
@@ -28,15 +30,30 @@ def code(environment: Environment) -> Result:
     except (ValueError, OSError) as error:
         return fail(f"{path}: {error}", "write the file as UTF-8 text that rt may read")
     # A name that a conditional or an import binds counts too: the code is not run here.
-    bound = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    bound = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
     bound |= {
         alias.asname or alias.name
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    bound |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    missing = [name for name in ("teleop_main", "autonomous_main") if name not in bound and "*" not in bound]
+    bound |= {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    missing = [
+        name
+        for name in ("teleop_main", "autonomous_main")
+        if name not in bound and "*" not in bound
+    ]
     if missing:
-        return warn(f"{path} has no {' and no '.join(missing)}", "define it, or that mode does nothing after its setup")
+        return warn(
+            f"{path} has no {' and no '.join(missing)}",
+            "define it, or that mode does nothing after its setup",
+        )
     return ok(f"{path} compiles, {len(source.splitlines())} lines; `rt lint` checks more")

@@ -32,7 +32,9 @@ def log_file(environment: Environment) -> Result:
             f"{place} has {free // _MIB} MiB free, and the log files may take {most // _MIB} MiB",
             "make room there, or lower log_file_size or log_file_count",
         )
-    return ok(f"{path} can be written; the log files take {most // _MIB} MiB at most, {free // _MIB} MiB are free")
+    return ok(
+        f"{path} can be written; the log files take {most // _MIB} MiB at most, {free // _MIB} MiB are free"
+    )
 
 
 def _nearest(path: Path) -> Path:

@@ -27,7 +27,10 @@ def shm(environment: Environment) -> Result:  # noqa: ARG001 - every check is gi
         with Arena("doctor") as arena:
             segment.create(f"{arena.prefix}doctor", mmap.PAGESIZE, _write)
     except RuntimeBaseException as error:
-        return fail(str(error), "rt needs memfd_create with seals: Linux 3.17 or later, and limits that allow it")
+        return fail(
+            str(error),
+            "rt needs memfd_create with seals: Linux 3.17 or later, and limits that allow it",
+        )
     return ok(f"{SIZE >> 20} MiB of shared memory can be made, sealed and written")
 
 
@@ -61,7 +64,8 @@ def mutex(environment: Environment) -> Result:  # noqa: ARG001 - every check is 
 
 
 def _die_holding(lock: "RobustMutex") -> None:
-    # A fork is safe here: this process has one thread, and its child does nothing but take the lock and die.
+    # A fork is safe here: this process has one thread, and its child does nothing but take the lock
+    # and die.
     pid = os.fork()
     if pid == 0:
         try:

@@ -28,14 +28,19 @@ def addresses(environment: Environment) -> Result:
     here = Instance.locate(environment.config.instance)
     settings = environment.config.resolved(here.directory)
     bound = [(option, address) for option, address in settings.addresses() if option != _SENT_TO]
-    taken = [_Taken(option, address, why) for option, address in bound if (why := _refusal(address))]
+    taken = [
+        _Taken(option, address, why) for option, address in bound if (why := _refusal(address))
+    ]
     if not taken:
         return ok(f"{len(bound)} addresses are free, ports {_ports(settings)}")
     holder = here.holder()
     if holder is not None:
         return ok(f"held by our own robot, process {holder.pid}")
     fact = "\n".join(f"{each.option} {each.address}: {each.why}" for each in taken)
-    return fail(fact, "stop that program, or move all ports of this robot with port_base, as --port-base 7000")
+    return fail(
+        fact,
+        "stop that program, or move all ports of this robot with port_base, as --port-base 7000",
+    )
 
 
 @check("keys")
@@ -60,13 +65,15 @@ def keys(environment: Environment) -> Result:
     ring.refresh()
     if ring.problems:
         return fail(
-            "\n".join(ring.problems), "correct or remove what is named there; `rt keys list` shows the keys that count"
+            "\n".join(ring.problems),
+            "correct or remove what is named there; `rt keys list` shows the keys that count",
         )
     try:
         require_keys(settings, ring.stations)
     except ConfigError as error:
         return fail(
-            error.message, "make a key with `rt keys new NAME`, or take bind away so that only this machine is served"
+            error.message,
+            "make a key with `rt keys new NAME`, or take bind away so that only this machine is served",
         )
     if place.hint:
         return warn(f"{place.directory} lies in the project's folder", place.hint)
@@ -82,14 +89,19 @@ def multicast(environment: Environment) -> Result:
         if option == _SENT_TO
     )
     host, _, port = address.removeprefix("udp://").rpartition(":")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(type=socket.SOCK_DGRAM) as sender,
+    ):
         receiver.settimeout(1.0)
         try:
             receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             receiver.bind((host, 0))
             group = struct.pack("4s4s", socket.inet_aton(host), socket.inet_aton("127.0.0.1"))
             receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
-            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+            sender.setsockopt(
+                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1")
+            )
             sender.sendto(b"rt doctor", receiver.getsockname())
             receiver.recv(64)
         except OSError as error:
@@ -129,5 +141,9 @@ def _ipc_refusal(path: str) -> str:
         try:
             probe.connect(path)
         except OSError as error:
-            return "" if error.errno in {errno.ENOENT, errno.ECONNREFUSED} else error.strerror or str(error)
+            return (
+                ""
+                if error.errno in {errno.ENOENT, errno.ECONNREFUSED}
+                else error.strerror or str(error)
+            )
     return "held by another process"

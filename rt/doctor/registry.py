@@ -1,7 +1,7 @@
 """The checks of the doctor: how one is declared, and how all are run.
 
-A check looks and says what it saw; it changes nothing that outlives it. A check that crashes is a failed check and never
-ends the rest.
+A check looks and says what it saw; it changes nothing that outlives it. A check that crashes is a
+failed check and never ends the rest.
 """
 
 import importlib
@@ -40,7 +40,8 @@ class Result(msgspec.Struct, frozen=True):
     """What a check says.
 
     Attributes:
-        status: "ok", "warn" (the robot runs, but not as one would wish), "fail" (it does not), "skip" (not looked at).
+        status: "ok", "warn" (the robot runs, but not as one would wish), "fail" (it does not),
+            "skip" (not looked at).
         fact: What was seen.
         remedy: What to do about it; nothing for an "ok".
     """
@@ -120,9 +121,12 @@ def skip(fact: str) -> Result:
 def checks() -> Mapping[str, Check]:
     """Return every declared check under its id, in the order in which they run."""
     families = [importlib.import_module(f"rt.doctor.{family}").__name__ for family in FAMILIES]
-    # Whoever imported a family by itself must not change the order; a check from elsewhere comes last.
+    # Whoever imported a family by itself must not change the order; a check from elsewhere comes
+    # last.
     place = {family: number for number, family in enumerate(families)}
-    ordered = sorted(_registered.values(), key=lambda each: place.get(each.function.__module__, len(place)))
+    ordered = sorted(
+        _registered.values(), key=lambda each: place.get(each.function.__module__, len(place))
+    )
     return MappingProxyType({each.id: each for each in ordered})
 
 
@@ -150,6 +154,7 @@ def run_one(chosen: Check, environment: Environment) -> Finding:
         result = chosen.function(environment)
     except Exception as error:  # noqa: BLE001 - whatever a check dies of is what the report has to say
         result = fail(
-            f"the check itself failed: {type(error).__name__}: {error}", "please report this to the makers of rt"
+            f"the check itself failed: {type(error).__name__}: {error}",
+            "please report this to the makers of rt",
         )
     return Finding(chosen.id, result.status, result.fact, result.remedy)

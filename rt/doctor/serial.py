@@ -19,7 +19,9 @@ def serial(environment: Environment) -> Result:
     ports = PortFilter(config.dev_ports, config.dev_usb_ids, config.dev_ports_denied)
     found = ports.find()
     names = sorted(seen.name for seen in found.values())
-    left_out = "".join(f"; {port} does not count: {reason}" for port, reason in ports.left_out(found))
+    left_out = "".join(
+        f"; {port} does not count: {reason}" for port, reason in ports.left_out(found)
+    )
     if not names:
         return warn(
             f"no serial port counts: none matches {_listed(config.dev_ports)}, none is of a USB device "

@@ -1,7 +1,7 @@
 """Who holds a port, read from /proc.
 
-Source: proc(5), /proc/net/tcp: the second column is the local address with the port in hexadecimal, the tenth the inode that
-a link in /proc/PID/fd names.
+Source: proc(5), /proc/net/tcp: the second column is the local address with the port in hexadecimal,
+the tenth the inode that a link in /proc/PID/fd names.
 """
 
 from collections.abc import Iterator

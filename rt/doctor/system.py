@@ -50,9 +50,16 @@ def system(environment: Environment) -> Result:  # noqa: ARG001 - every check is
 def options(environment: Environment) -> Result:
     """The options of the robot."""
     if environment.problem:
-        return fail(environment.problem, "correct it there; the other checks went on with the defaults")
+        return fail(
+            environment.problem, "correct it there; the other checks went on with the defaults"
+        )
     given = sorted(
-        {place for origin in environment.origins.values() for place in origin.split(", ") if place != "default"}
+        {
+            place
+            for origin in environment.origins.values()
+            for place in origin.split(", ")
+            if place != "default"
+        }
     )
     return ok(f"given in {', '.join(given)}" if given else "all defaults")
 
@@ -82,10 +89,15 @@ def brake(environment: Environment) -> Result:
     try:
         children = _children(here)
     except RemoteCallError as error:
-        return warn(f"the robot does not answer: {error}", "see `rt logs`, or start the robot again")
+        return warn(
+            f"the robot does not answer: {error}", "see `rt logs`, or start the robot again"
+        )
     found = next((each for each in children if each["name"] == "brake"), None)
     if found is None:
-        return warn("the running robot has no brake: it is of another version", "start it again with this version")
+        return warn(
+            "the running robot has no brake: it is of another version",
+            "start it again with this version",
+        )
     if found["state"] == "ready" and is_watching(found["status"]):
         return ok(f"ready, process {found['pid']}, {found['status']}")
     return fail(
@@ -107,7 +119,9 @@ def _children(robot: "Instance") -> list[dict[str, Any]]:
 
     async def ask() -> list[dict[str, Any]]:
         router = f"ipc://{robot.path('router-frontend.sock')}"
-        async with Client(SocketNode(zmq.DEALER, f"doctor-{secrets.token_hex(4)}", connections=[router])) as client:
+        async with Client(
+            SocketNode(zmq.DEALER, f"doctor-{secrets.token_hex(4)}", connections=[router])
+        ) as client:
             answer: list[dict[str, Any]] = await client.issue_call(
                 "status", address="broker-service", timeout=_ANSWER_TIMEOUT
             )
@@ -124,7 +138,10 @@ def stdlib(environment: Environment) -> Result:  # noqa: ARG001 - every check is
     names = STDLIB_LIST.read_text().split()
     missing = [f"{name} ({reason})" for name in names if (reason := _refusal(name))]
     if missing:
-        return fail(f"{len(missing)} of {len(names)} modules: {', '.join(missing)}", "build the executable again")
+        return fail(
+            f"{len(missing)} of {len(names)} modules: {', '.join(missing)}",
+            "build the executable again",
+        )
     return ok(f"all {len(names)} modules can be imported")
 
 

@@ -1,7 +1,8 @@
 """What goes wrong with an emulated device, decided beforehand by a seed.
 
-Pure: frames and the time in, decisions out. The rule of this module: every decision comes from one generator of random numbers a
-device, so the same seed, UID and order of questions give the same troubles again.
+Pure: frames and the time in, decisions out. The rule of this module: every decision comes from one
+generator of random numbers a device, so the same seed, UID and order of questions give the same
+troubles again.
 """
 
 import enum
@@ -54,8 +55,8 @@ class Fault(msgspec.Struct, frozen=True):
 
     Attributes:
         kind: What goes wrong.
-        value: The fraction of frames (0 to 1) that is dropped or corrupted, the most that a frame is late (s), or about how
-            much time passes between two disconnections or freezes (s).
+        value: The fraction of frames (0 to 1) that is dropped or corrupted, the most that a frame
+            is late (s), or about how much time passes between two disconnections or freezes (s).
     """
 
     kind: FaultKind
@@ -106,7 +107,8 @@ def parse_faults(texts: Iterable[str]) -> tuple[Fault, ...]:
         fault = parse_fault(text)
         if fault.kind in faults:
             raise DeviceError(
-                f"--fault {text}: {fault.kind} is given twice; one value counts for all devices", fault=text
+                f"--fault {text}: {fault.kind} is given twice; one value counts for all devices",
+                fault=text,
             )
         faults[fault.kind] = fault
     return tuple(faults.values())

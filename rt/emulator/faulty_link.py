@@ -1,7 +1,7 @@
 """A link on which things go wrong, as `rt.emulator.faults` decides: the I/O of it, and no decision.
 
-It stands on the device's side of a line. Frames that the device says and hears are lost, spoilt and late; the line ends when its
-time has come; and a frozen device neither says nor hears anything.
+It stands on the device's side of a line. Frames that the device says and hears are lost, spoilt and
+late; the line ends when its time has come; and a frozen device neither says nor hears anything.
 """
 
 from collections import deque
@@ -44,10 +44,13 @@ class FaultyLink:
     Args:
         link: The sound line, owned by this one from here on.
         faults: What goes wrong.
-        reset: Makes the coming end of the line a reset; None if there is no such thing on this line.
+        reset: Makes the coming end of the line a reset; None if there is no such thing on this
+            line.
     """
 
-    def __init__(self, link: Line, faults: Faults, reset: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, link: Line, faults: Faults, reset: Callable[[], object] | None = None
+    ) -> None:
         self._link = link
         self._faults = faults
         self._reset = reset
@@ -139,7 +142,9 @@ class FaultyLink:
     def _put(self, queue: deque[tuple[float, bytes]], frame: bytes, now: float) -> None:
         frame = self._faults.pass_on(frame)
         if frame:
-            queue.append((max(now + self._faults.lateness(), queue[-1][0] if queue else now), frame))
+            queue.append(
+                (max(now + self._faults.lateness(), queue[-1][0] if queue else now), frame)
+            )
 
 
 def _frames(data: bytes) -> list[bytes]:

@@ -39,15 +39,16 @@ class EmulatedDevice:
     Args:
         peripheral: What kind of device it is.
         uid: Its UID; the device id in it should be the peripheral's.
-        values: What its parameters start with; the others start with zero. A sensor that is given a value keeps it.
+        values: What its parameters start with; the others start with zero. A sensor that is given a
+            value keeps it.
         world: What it shares with other emulated devices of the same robot; one of its own if None.
         on_message: Called with every message that arrives, for whoever watches.
         wave: Whether every sensor moves, as `WaveSimulation` has it.
 
     Attributes:
         values: The present value of every parameter, by name.
-        disabled: Whether the device has stopped acting, by DEV_DISABLE or for want of a heartbeat, and nothing was
-            written since.
+        disabled: Whether the device has stopped acting, by DEV_DISABLE or for want of a heartbeat,
+            and nothing was written since.
 
     Raises:
         DeviceError: A value is for no parameter, of another kind, or does not fit.
@@ -66,9 +67,13 @@ class EmulatedDevice:
         self.peripheral = peripheral
         self.uid = uid
         self.values: dict[str, Any] = {param.name: initial(param) for param in peripheral.params}
-        given = {name: checked(peripheral.param(name), value) for name, value in (values or {}).items()}
+        given = {
+            name: checked(peripheral.param(name), value) for name, value in (values or {}).items()
+        }
         self.values.update(given)
-        self._fixed = {name: value for name, value in given.items() if not peripheral.param(name).writeable}
+        self._fixed = {
+            name: value for name, value in given.items() if not peripheral.param(name).writeable
+        }
         self.disabled = False
         self._on_message = on_message
         self._readable = peripheral.readable
@@ -190,4 +195,9 @@ class EmulatedDevice:
 
 def _acts(param: Parameter) -> bool:
     """Whether a parameter moves something: a real number that may be written, with a rest in the middle of its range."""
-    return param.writeable and param.is_real and param.lower == -param.upper and param.upper < float("inf")
+    return (
+        param.writeable
+        and param.is_real
+        and param.lower == -param.upper
+        and param.upper < float("inf")
+    )

@@ -1,7 +1,7 @@
 """Emulated devices on lines: on any link, over TCP, or on a pseudo-terminal.
 
-The rule of this module: what one device says waits in a backlog of its own when its line is full, and keeps no other device
-waiting.
+The rule of this module: what one device says waits in a backlog of its own when its line is full,
+and keeps no other device waiting.
 """
 
 import contextlib
@@ -30,7 +30,9 @@ _RETRY_LONGEST: Final = 0.25
 _SETTLED: Final = 5.0
 
 
-async def run_emulated(device: EmulatedDevice, link: Line, *, scheduler: Scheduler | None = None) -> None:
+async def run_emulated(
+    device: EmulatedDevice, link: Line, *, scheduler: Scheduler | None = None
+) -> None:
     """Let a device live on a link until the peer is gone or the link is closed.
 
     Args:
@@ -131,7 +133,8 @@ async def connect_emulated(
         device: The device.
         host: Where the robot listens.
         port: Its port, 1..65535.
-        on_connect: Called with True when the device is connected, with False when a try failed or the line ended.
+        on_connect: Called with True when the device is connected, with False when a try failed or
+            the line ended.
         scheduler: See `run_emulated`.
         faults: What goes wrong on the line.
     """
@@ -166,9 +169,11 @@ async def serve_pty(
 
     Args:
         device: The device.
-        path: Where to put a symbolic link to the terminal, e.g. a name that a pattern of ports matches; removed in the end.
+        path: Where to put a symbolic link to the terminal, e.g. a name that a pattern of ports
+            matches; removed in the end.
         scheduler: See `run_emulated`.
-        faults: What goes wrong. If the line ends, the terminal vanishes and another one comes back, with the same ``path``.
+        faults: What goes wrong. If the line ends, the terminal vanishes and another one comes back,
+            with the same ``path``.
         on_port: Called with the path to open whenever there is a terminal.
         task_status: Told the path to open: ``path`` if given, else the terminal's own.
 
@@ -229,7 +234,8 @@ async def _run_faulty(
 def _terminal(path: Path | None) -> Iterator[tuple[int, str]]:
     """A new pseudo-terminal: its master, which the caller closes, and the path to open."""
     master, slave = os.openpty()
-    # Our own slave stays open, so that the terminal outlives whoever opens and closes it, as a board does.
+    # Our own slave stays open, so that the terminal outlives whoever opens and closes it, as a
+    # board does.
     try:
         tty.setraw(slave)
         port = os.ttyname(slave)

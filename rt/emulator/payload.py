@@ -1,7 +1,9 @@
 """The values of an emulated device as payloads, and back.
 
-A payload is a bitmap of parameters and their values, packed as the Smart Device protocol has it: ascending id, little-endian,
-without padding. The rule of this module: what is needed for a bitmap is worked out once, as a device says the same again and again.
+A payload is a bitmap of parameters and their values, packed as the Smart Device protocol has it:
+ascending id, little-endian,
+without padding. The rule of this module: what is needed for a bitmap is worked out once, as a
+device says the same again and again.
 """
 
 import ctypes
@@ -38,7 +40,8 @@ class Packer:
         """The values by name that a payload carries; an array is bytes.
 
         Raises:
-            RemoteProtocolError: The bitmap names parameters that there are not, or the length is not what it asks for.
+            RemoteProtocolError: The bitmap names parameters that there are not, or the length is
+                not what it asks for.
         """
         name = self._peripheral.name
         if bitmap & ~self._known:
@@ -57,7 +60,9 @@ class Packer:
     def _layout(self, bitmap: int) -> "_Layout":
         layout = self._layouts.get(bitmap)
         if layout is None:
-            layout = self._layouts[bitmap] = _Layout([p for p in self._peripheral.params if bitmap >> p.id & 1])
+            layout = self._layouts[bitmap] = _Layout(
+                [p for p in self._peripheral.params if bitmap >> p.id & 1]
+            )
         return layout
 
     def _split(self, bitmap: int) -> tuple[int, ...]:
@@ -103,7 +108,9 @@ def checked(param: Parameter, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         raise DeviceError(str(error), param=param.name) from None
     except (OverflowError, struct.error, IndexError):
-        raise DeviceError(f"{param.name} = {value!r} does not fit its type", param=param.name) from None
+        raise DeviceError(
+            f"{param.name} = {value!r} does not fit its type", param=param.name
+        ) from None
     return fitting
 
 

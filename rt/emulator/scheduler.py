@@ -15,7 +15,8 @@ class Entry:
     """One device's place in the pacer's list.
 
     Args:
-        take: Called with the time whenever the device is due. It must not block, and has to plan the next turn itself.
+        take: Called with the time whenever the device is due. It must not block, and has to plan
+            the next turn itself.
     """
 
     __slots__ = ("due", "take")

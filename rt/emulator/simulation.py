@@ -1,8 +1,9 @@
 """How the sensors of emulated devices move.
 
-A model is chosen by the names of a device's parameters, as the catalog gives them, never by the name of a device: what has a
-duty cycle and an encoder behaves as a motor, whatever board it is. Models are crude on purpose. They show a person, and a test,
-that what was commanded happened. Where there is nothing to model, `WaveSimulation` moves every sensor.
+A model is chosen by the names of a device's parameters, as the catalog gives them, never by the
+name of a device: what has a duty cycle and an encoder behaves as a motor, whatever board it is.
+Models are crude on purpose. They show a person, and a test, that what was commanded happened. Where
+there is nothing to model, `WaveSimulation` moves every sensor.
 """
 
 import ctypes
@@ -136,8 +137,8 @@ class Signal:
     """A sensor's value as a function of the time: a sine for a real number, a ramp for an integer, a square wave for a bool.
 
     Args:
-        param: The parameter, a simple one. Its limits are those of the wave; a sine without limits goes from -1 to 1, or two
-            wide beside the one limit there is, and a ramp from 0 to 100.
+        param: The parameter, a simple one. Its limits are those of the wave; a sine without limits
+            goes from -1 to 1, or two wide beside the one limit there is, and a ramp from 0 to 100.
         phase: Where in its period it begins, 0 to 1.
     """
 
@@ -145,12 +146,19 @@ class Signal:
         self._param = param
         self._phase = phase
         if param.is_real:
-            self._period, self._lower, self._upper = REAL_PERIOD, *_between(param.lower, param.upper)
+            self._period, self._lower, self._upper = (
+                REAL_PERIOD,
+                *_between(param.lower, param.upper),
+            )
         elif param.ctype is ctypes.c_bool:
             self._period, self._lower, self._upper = BOOL_PERIOD, 0.0, 1.0
         else:
             self._period = INTEGER_PERIOD
-            least = math.ceil(param.lower) if math.isfinite(param.lower) else min(0.0, param.upper - _RAMP)
+            least = (
+                math.ceil(param.lower)
+                if math.isfinite(param.lower)
+                else min(0.0, param.upper - _RAMP)
+            )
             most = math.floor(param.upper) if math.isfinite(param.upper) else max(least, 0) + _RAMP
             self._lower, self._upper = param.checked(int(least)), param.checked(int(most))
 
@@ -176,7 +184,12 @@ class WaveSimulation:
     def __init__(self, peripheral: Peripheral, uid: int) -> None:
         self._time = 0.0
         self._waves = [
-            (param.name, Signal(param, (_GOLDEN * (uid % _PHASES * len(peripheral.params) + param.id)) % 1.0))
+            (
+                param.name,
+                Signal(
+                    param, (_GOLDEN * (uid % _PHASES * len(peripheral.params) + param.id)) % 1.0
+                ),
+            )
             for param in peripheral.params
             if param.readable and not param.writeable and param.is_simple
         ]

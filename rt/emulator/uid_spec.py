@@ -13,7 +13,9 @@ MOST: Final = 1024
 """How many devices one range may name."""
 
 
-def parse_uid_spec(spec: str, catalog: Catalog, names: Mapping[str, int] | None = None) -> tuple[int, dict[str, Any]]:
+def parse_uid_spec(
+    spec: str, catalog: Catalog, names: Mapping[str, int] | None = None
+) -> tuple[int, dict[str, Any]]:
     """Read what names one emulated device; as `parse_uid_specs`.
 
     Raises:
@@ -30,9 +32,9 @@ def parse_uid_specs(
 ) -> tuple[list[int], dict[str, Any]]:
     """Read what names emulated devices: ``UID[:JSON]``.
 
-    UID is decimal or 0x and hexadecimal, a name that the team gave a device, a name of the catalog, NAME@N for the device of the
-    catalog whose random part is N, or NAME@A..B for those from A to B. JSON is an object of parameter names and the values that all
-    of them start with.
+    UID is decimal or 0x and hexadecimal, a name that the team gave a device, a name of the catalog,
+    NAME@N for the device of the catalog whose random part is N, or NAME@A..B for those from A to B.
+    JSON is an object of parameter names and the values that all of them start with.
 
     Args:
         spec: The text.
@@ -43,7 +45,8 @@ def parse_uid_specs(
         The UIDs and the values.
 
     Raises:
-        DeviceError: The text is none of these, or the catalog does not know the device or a parameter.
+        DeviceError: The text is none of these, or the catalog does not know the device or a
+            parameter.
     """
     names = names or {}
     # A name may hold a colon.
@@ -51,7 +54,9 @@ def parse_uid_specs(
     uids = _uids(head.strip(), catalog, names, spec)
     peripheral = catalog.by_device_id(uids[0] >> 72)
     if peripheral is None:
-        raise DeviceError(f"{spec!r}: no device of the catalog has device id {uids[0] >> 72}", spec=spec)
+        raise DeviceError(
+            f"{spec!r}: no device of the catalog has device id {uids[0] >> 72}", spec=spec
+        )
     return uids, _values(tail, peripheral, spec) if colon else {}
 
 
@@ -59,9 +64,14 @@ def _values(text: str, peripheral: Peripheral, spec: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise DeviceError(f"{spec!r}: the values after the colon are not JSON: {error}", spec=spec) from error
+        raise DeviceError(
+            f"{spec!r}: the values after the colon are not JSON: {error}", spec=spec
+        ) from error
     if not isinstance(values, dict):
-        raise DeviceError(f'{spec!r}: the values after the colon must be an object, as {{"param": 1.0}}.', spec=spec)
+        raise DeviceError(
+            f'{spec!r}: the values after the colon must be an object, as {{"param": 1.0}}.',
+            spec=spec,
+        )
     try:
         return {name: checked(peripheral.param(name), value) for name, value in values.items()}
     except DeviceError as error:
@@ -84,7 +94,8 @@ def _uids(text: str, catalog: Catalog, names: Mapping[str, int], spec: str) -> l
         raise _unknown(name, catalog, names, spec)
     if not least <= most < least + MOST:
         raise DeviceError(
-            f"{spec!r} names {max(most - least + 1, 0)} devices: NAME@A..B is for A to B, at most {MOST}", spec=spec
+            f"{spec!r} names {max(most - least + 1, 0)} devices: NAME@A..B is for A to B, at most {MOST}",
+            spec=spec,
         )
     return [peripheral.device_id << 72 | random for random in range(least, most + 1)]
 

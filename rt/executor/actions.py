@@ -1,6 +1,7 @@
 """Runs the team's asynchronous actions as tasks of the event loop, beside the main functions.
 
-One action runs once at a time: starting one that is running is refused, and logged once for each run. When the mode ends, all are cancelled.
+One action runs once at a time: starting one that is running is refused, and logged once for each
+run. When the mode ends, all are cancelled.
 """
 
 import inspect
@@ -72,14 +73,21 @@ class AsyncExecutor:
         """
         name = getattr(action, "__name__", repr(action))
         if not inspect.iscoroutinefunction(action):
-            raise ExecutionError(f"{name} is no action: write it as `async def {name}(...)`", action=name)
+            raise ExecutionError(
+                f"{name} is no action: write it as `async def {name}(...)`", action=name
+            )
         if action in self._running:
             if action not in self._refused:  # main may ask at each call
                 self._refused.add(action)
-                self._log.warning("the action is running already: it is not started again before it ends", action=name)
+                self._log.warning(
+                    "the action is running already: it is not started again before it ends",
+                    action=name,
+                )
             return
         if len(self._running) >= self._max_actions:
-            raise ExecutionError(f"{self._max_actions} actions are running: {name} is not started", action=name)
+            raise ExecutionError(
+                f"{self._max_actions} actions are running: {name} is not started", action=name
+            )
         self._running.add(action)
         try:
             self._token.run_sync_soon(self._spawn, action, args, name)

@@ -1,7 +1,7 @@
 """What the team's code finds without importing it: ``Robot``, ``Gamepad``, ``Actions``, ``Field``, ``Alliance``.
 
-Reading and writing never wait for a device: they work on shared memory. A device that is not there reads as zeros and takes no
-writes; that is said once, not at each call.
+Reading and writing never wait for a device: they work on shared memory. A device that is not there
+reads as zeros and takes no writes; that is said once, not at each call.
 """
 
 import enum
@@ -66,11 +66,15 @@ class Robot:
     Args:
         store: The buffers.
         names: UIDs by the names that the team gave them (option ``dev_name``).
-        is_outdated: Says whether rt.toml was changed after the robot started; asked once, when a name is unknown.
+        is_outdated: Says whether rt.toml was changed after the robot started; asked once, when a
+            name is unknown.
     """
 
     def __init__(
-        self, store: BufferStore, names: Mapping[str, int], is_outdated: Callable[[], bool] = lambda: False
+        self,
+        store: BufferStore,
+        names: Mapping[str, int],
+        is_outdated: Callable[[], bool] = lambda: False,
     ) -> None:
         self._is_outdated = functools.cache(is_outdated)
         self._store = store
@@ -106,7 +110,9 @@ class Robot:
                 self._miss(uid, device)  # it has left just now
         descriptor = self._store.catalog.of_uid(uid).param(param)
         if not descriptor.readable:
-            raise DeviceBufferError(f"{device}.{param} is not readable", device=str(device), param=param)
+            raise DeviceBufferError(
+                f"{device}.{param} is not readable", device=str(device), param=param
+            )
         return descriptor.initial
 
     def write(self, device: str | int, param: str, value: Any) -> None:
@@ -142,7 +148,9 @@ class Robot:
                 return
         descriptor = self._store.catalog.of_uid(uid).param(param)
         if not descriptor.writeable:
-            raise DeviceBufferError(f"{device}.{param} is not writeable", device=str(device), param=param)
+            raise DeviceBufferError(
+                f"{device}.{param} is not writeable", device=str(device), param=param
+            )
         descriptor.checked(value)
 
     def _uid(self, device: str | int) -> int:
@@ -176,7 +184,9 @@ class Robot:
         if (uid, descriptor.name) in self._clamped:
             return
         self._clamped.add((uid, descriptor.name))
-        written, least, most = (_short(descriptor.checked(number)) for number in (value, -_HUGE, _HUGE))
+        written, least, most = (
+            _short(descriptor.checked(number)) for number in (value, -_HUGE, _HUGE)
+        )
         sentence = f"{descriptor.name} goes from {least} to {most}: {_short(value)} was written as {written}"
         self._log.warning(sentence, device=str(device))
 
@@ -266,7 +276,8 @@ class Actions:
         """Start an action with arguments; nothing happens if it is running.
 
         Raises:
-            ExecutionError: It is not an ``async def`` function, too many are running, or this process is one that the team's code forked.
+            ExecutionError: It is not an ``async def`` function, too many are running, or this
+                process is one that the team's code forked.
         """
         if is_forked():
             raise _of_fork("run actions")

@@ -1,7 +1,8 @@
 """What a remote call may execute of team code: functions that the team has defined, with arguments of the annotated types.
 
-Invariant: a name that team code imported, a class, an object or a method is never called on behalf of a caller, and a
-function is called only with plain values that its signature and its annotations allow.
+Invariant: a name that team code imported, a class, an object or a method is never called on behalf
+of a caller, and a function is called only with plain values that its signature and its annotations
+allow.
 """
 
 import collections.abc
@@ -34,7 +35,8 @@ def function(names: Mapping[str, Any], name: str, folder: str) -> Callable[..., 
         folder: The folder of the team's files.
 
     Raises:
-        ExecutionError: It is not a plain function that is defined in the team's files; the message says what it is.
+        ExecutionError: It is not a plain function that is defined in the team's files; the message
+            says what it is.
     """
     found = names[name]
     fault = _fault(name, found, folder)
@@ -55,21 +57,24 @@ def arguments(func: Callable[..., Any], name: str, values: Sequence[Any]) -> tup
     """Check arguments against the signature and the annotations of a function, and convert them (an int to a float, say).
 
     Raises:
-        ExecutionError: Their number is wrong, one has another type than annotated, or an annotation is not a plain type.
+        ExecutionError: Their number is wrong, one has another type than annotated, or an annotation
+            is not a plain type.
     """
     try:
         signature = inspect.signature(func)
         hints = get_type_hints(func, include_extras=True) if values else {}
     except Exception as error:  # noqa: BLE001 - annotations are code of the team, which may raise anything
         raise ExecutionError(
-            f"{name}: its annotations cannot be read: {type(error).__name__}: {clip(str(error), _FAULT_MAX)}", func=name
+            f"{name}: its annotations cannot be read: {type(error).__name__}: {clip(str(error), _FAULT_MAX)}",
+            func=name,
         ) from None
     try:
         bound = signature.bind(*values)
     except TypeError:
         shown = clip(f"{name}{signature}", _FAULT_MAX)
         raise ExecutionError(
-            f"{shown} cannot be called with {len(values)} argument{'s' * (len(values) != 1)}", func=name
+            f"{shown} cannot be called with {len(values)} argument{'s' * (len(values) != 1)}",
+            func=name,
         ) from None
     taken: list[Any] = []
     for parameter, value in bound.arguments.items():
@@ -87,7 +92,9 @@ def _fault(name: str, found: object, folder: str) -> str:
     if not is_team_file(found.__code__.co_filename, folder):
         return "it is imported from a library"
     return (
-        "it is a lambda" if found.__code__.co_name == "<lambda>" else _FAULTS.get(found.__code__.co_flags & _LAZY, "")
+        "it is a lambda"
+        if found.__code__.co_name == "<lambda>"
+        else _FAULTS.get(found.__code__.co_flags & _LAZY, "")
     )
 
 
@@ -111,7 +118,8 @@ def _converted(name: str, parameter: str, value: Any, hint: Any) -> Any:
         return value if hint in (Any, object) else msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         raise ExecutionError(
-            f"{name}: argument {parameter} came as {quote(value)}: {clip(str(error), _FAULT_MAX)}", **place
+            f"{name}: argument {parameter} came as {quote(value)}: {clip(str(error), _FAULT_MAX)}",
+            **place,
         ) from None
 
 

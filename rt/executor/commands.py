@@ -1,10 +1,10 @@
 """What the root and an executor process say to each other about one mode: messages of the executor's channel.
 
-The root asks a process to prepare a mode, the process loads the team's code and answers, the root lets it go, and in the end the
-process says how the mode went. A process runs one mode and no other.
+The root asks a process to prepare a mode, the process loads the team's code and answers, the root
+lets it go, and in the end the process says how the mode went. A process runs one mode and no other.
 
-Format: one SOCK_SEQPACKET message each, MessagePack of one of the structs below, tagged by its name in ``type``. Team code runs in
-the process, so the root checks whatever comes from there.
+Format: one SOCK_SEQPACKET message each, MessagePack of one of the structs below, tagged by its name
+in ``type``. Team code runs in the process, so the root checks whatever comes from there.
 """
 
 import enum
@@ -118,7 +118,9 @@ def encode(message: Prepare | Go | Answer) -> bytes:
         case Over(text, _):
             return structs.encode(Over(text[:_CLIPPED]))
         case _:
-            raise RemoteProtocolError(f"the requests take {len(data)} bytes, more than {MAX_MESSAGE}", size=len(data))
+            raise RemoteProtocolError(
+                f"the requests take {len(data)} bytes, more than {MAX_MESSAGE}", size=len(data)
+            )
 
 
 def _sendable(context: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """How often code may be cut off until its mode ends: pure, the caller brings the time.
 
-A cut-off is a moment at which the devices were disabled because their commander was silent or late, or failed. One may be bad luck. Code
-that is cut off again and again makes the robot pulse, which no one can stop in time.
+A cut-off is a moment at which the devices were disabled because their commander was silent or late,
+or failed. One may be bad luck. Code that is cut off again and again makes the robot pulse, which no
+one can stop in time.
 """
 
 from collections import deque

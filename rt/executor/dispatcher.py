@@ -1,10 +1,11 @@
 """The executor's service, in the root: which mode the robot is in, and how it gets from one to the next.
 
-The service stands in the root, so that ``idle`` and ``estop`` never depend on a process that runs team code: they revoke the leases
-first, which disables every device, and end the team's code afterwards.
+The service stands in the root, so that ``idle`` and ``estop`` never depend on a process that runs
+team code: they revoke the leases first, which disables every device, and end the team's code
+afterwards.
 
-A mode runs in a process of its own (`rt.executor.pool`), and a slot of the lease table is open for that process only while its mode
-runs. A process that cannot be ended is killed.
+A mode runs in a process of its own (`rt.executor.pool`), and a slot of the lease table is open for
+that process only while its mode runs. A process that cannot be ended is killed.
 """
 
 import contextlib
@@ -137,8 +138,10 @@ class Dispatcher(Handler):
         needs_driver: Whether teleop moves devices only while the driver is live.
         is_moving: Whether a device may still move, as the device process states it.
         on_estop: Called at an emergency stop, when every lease has ended: has to end the robot.
-        time_limit: The time limit or period of a function by its name (s), or None; a station can only shorten it.
-        insecure: Whether the robot is open to the network without keys, so that any caller may be another computer.
+        time_limit: The time limit or period of a function by its name (s), or None; a station can
+            only shorten it.
+        insecure: Whether the robot is open to the network without keys, so that any caller may be
+            another computer.
 
     Attributes:
         driver: The driver, once the broker knows of one.
@@ -257,7 +260,8 @@ class Dispatcher(Handler):
         The answer comes when the devices have been told to stop and the mode has ended.
 
         Raises:
-            DeviceError: The device process has not confirmed in time that the devices have been told to stop.
+            DeviceError: The device process has not confirmed in time that the devices have been
+                told to stop.
         """
         self._stop_motion()
         session = self._session
@@ -271,7 +275,9 @@ class Dispatcher(Handler):
             while self._is_moving():  # noqa: ASYNC110 - the device process states it in shared memory
                 await trio.sleep(_STILL_PAUSE)
             return
-        raise DeviceError("the devices were told to stop, and the device process does not confirm it: see the log")
+        raise DeviceError(
+            "the devices were told to stop, and the device process does not confirm it: see the log"
+        )
 
     @route(inline=True, urgent=True)
     def estop(self) -> None:
@@ -286,22 +292,25 @@ class Dispatcher(Handler):
         return (Mode.IDLE if self._session is None else self._session.mode).name.lower()
 
     @route(starts=True, limit=math.inf, bounds=EXECUTE_BOUNDS)
-    async def execute(self, requests: Requests, block: bool = False, enable_gamepads: bool = True) -> str | None:
+    async def execute(
+        self, requests: Requests, block: bool = False, enable_gamepads: bool = True
+    ) -> str | None:
         """Execute functions of the team's code in order; when all have been executed, the robot is idle.
 
-        With gamepads they move devices only while the driver is live, as in teleop. The result says what the driver has to do before
-        anything moves, or is null.
+        With gamepads they move devices only while the driver is live, as in teleop. The result says
+        what the driver has to do before anything moves, or is null.
 
         As a command: rt call execute '[{"func": "wave"}]'
 
         Args:
-            requests: What to execute: func (a name), args, timeout (s; a station can only shorten the robot's), periodic.
+            requests: What to execute: func (a name), args, timeout (s; a station can only shorten
+                the robot's), periodic.
             block: Whether to answer only when all have been executed.
             enable_gamepads: Whether gamepads can be read.
 
         Raises:
-            ExecutionError: The code cannot be loaded or has not what is asked for, or a request that is not the last one is
-                periodic; with ``block`` also when a function failed.
+            ExecutionError: The code cannot be loaded or has not what is asked for, or a request
+                that is not the last one is periodic; with ``block`` also when a function failed.
         """
         self._check_limits(requests)
         mode = Mode.TELEOP if enable_gamepads else Mode.AUTO
@@ -345,7 +354,9 @@ class Dispatcher(Handler):
             self._log.error(error.message, mode=mode.name.lower())
             raise
 
-    async def _begin(self, mode: Mode, specs: Sequence[RequestSpec], *, gamepads: bool, partial: bool) -> _Session:
+    async def _begin(
+        self, mode: Mode, specs: Sequence[RequestSpec], *, gamepads: bool, partial: bool
+    ) -> _Session:
         if self._closed:
             raise ExecutionError("the robot is being stopped")
         refusal = None if self.driver is None else self.driver.may_command(caller())
@@ -373,7 +384,10 @@ class Dispatcher(Handler):
         assert channel is not None, "a process that is free has its channel"
         try:
             self._nursery.start_soon(self._attend, session, channel)
-            with trio.move_on_after(LOAD_LIMIT), contextlib.suppress(OSError, trio.ClosedResourceError):
+            with (
+                trio.move_on_after(LOAD_LIMIT),
+                contextlib.suppress(OSError, trio.ClosedResourceError),
+            ):
                 await channel.send(prepare)
                 await session.answered.wait()
             await trio.lowlevel.checkpoint()  # `idle` may have come meanwhile, or the process ended
@@ -382,7 +396,11 @@ class Dispatcher(Handler):
             self._session = session
             self._living.add(session)
             self._on_mode(True)
-            self._hint = self.driver.begin() if self.driver is not None and self._driven_by_gamepad(mode) else None
+            self._hint = (
+                self.driver.begin()
+                if self.driver is not None and self._driven_by_gamepad(mode)
+                else None
+            )
             self._permit(session)
             self._log.info("mode began", mode=mode.name.lower(), code=session.path)
             with contextlib.suppress(OSError, trio.ClosedResourceError):
@@ -478,5 +496,8 @@ async def _gone(session: _Session | None, *, within: float) -> None:
 
 def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:
     """The error of a process, whose texts may be of team code: bounded."""
-    plain = {clip(key): clip(value) if isinstance(value, str) else value for key, value in context.items()}
+    plain = {
+        clip(key): clip(value) if isinstance(value, str) else value
+        for key, value in context.items()
+    }
     return ExecutionError(clip(message, _TEXT_MAX), **plain)

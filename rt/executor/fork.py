@@ -1,7 +1,7 @@
 """Whether this process is a copy that the team's code made of the executor, by os.fork or multiprocessing.
 
-The rule of this module: only the process that the robot started moves devices. A copy shares its memory and has none of the
-threads that stop it.
+The rule of this module: only the process that the robot started moves devices. A copy shares its
+memory and has none of the threads that stop it.
 """
 
 import os

@@ -1,13 +1,16 @@
 """Keeps the executor's lease on the devices: fresh only while the event loop is alive and team code keeps within its limits.
 
-The main thread, which runs the team's functions, permits the lease until a moment that it states before each call. The event loop
-renews it, again and again, while that moment has not come. If the main thread hangs, the permission runs out; if the event loop
-hangs, so that nothing could end the mode, the lease is not renewed; if the process dies, neither happens. Each way the device process
+The main thread, which runs the team's functions, permits the lease until a moment that it states
+before each call. The event loop renews it, again and again, while that moment has not come. If the
+main thread hangs, the permission runs out; if the event loop hangs, so that nothing could end the
+mode, the lease is not renewed; if the process dies, neither happens. Each way the device process
 disables every device at once, or when the last stamp is older than the lease's time-out.
 
-Invariants: a lease that lapsed is not simply renewed. Each lapse is a cut-off, which is logged, and repeated cut-offs end the mode.
-After a gap in which neither thread ran, as when the process was stopped, the mode ends: its commander has to start over. A gap in
-which the process waited for a processor is a cut-off like others. What the root has ended stays ended.
+Invariants: a lease that lapsed is not simply renewed. Each lapse is a cut-off, which is logged, and
+    repeated cut-offs end the mode.
+After a gap in which neither thread ran, as when the process was stopped, the mode ends: its
+commander has to start over. A gap in which the process waited for a processor is a cut-off like
+others. What the root has ended stays ended.
 """
 
 import math
@@ -51,14 +54,16 @@ _ENDED: Final = {
 NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
 """Why a call that is late is cut off."""
 
-_BUSY: Final = (
-    "the computer is busy, and the team's code does not return in time: every device is disabled until it does"
-)
+_BUSY: Final = "the computer is busy, and the team's code does not return in time: every device is disabled until it does"
 _AGAIN: Final = "the team's code moves devices again"
 _LATE: Final = "the event loop beside the team's code came late: every device was disabled"
 _ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
-_STOOD_STILL: Final = "the process was stopped or something kept it from running: every device was disabled"
-_STARVED: Final = "the computer is busy, and the process waited for the processor: every device was disabled"
+_STOOD_STILL: Final = (
+    "the process was stopped or something kept it from running: every device was disabled"
+)
+_STARVED: Final = (
+    "the computer is busy, and the process waited for the processor: every device was disabled"
+)
 
 
 class LeaseKeeper:
@@ -68,10 +73,11 @@ class LeaseKeeper:
         lease: The executor's slot of the lease table.
         write_event: Rung when the lease begins and ends, so that the device process looks at once.
         cutoffs: How many cut-offs within 10 s end the mode.
-        on_end: Called, in any thread and at most once, with the sentence that says why the mode has to end. Nothing is granted
-            from then on.
+        on_end: Called, in any thread and at most once, with the sentence that says why the mode has
+            to end. Nothing is granted from then on.
         gap_limit: See `GAP_LIMIT`.
-        run_delay: Makes what tells how long the event loop's thread has waited for a processor (s); called in that thread.
+        run_delay: Makes what tells how long the event loop's thread has waited for a processor (s);
+            called in that thread.
         main_delay: Makes what tells the same of the main thread; called in the event loop's thread.
     """
 
@@ -118,7 +124,8 @@ class LeaseKeeper:
 
         Args:
             until: The moment.
-            seal: Whether no other grant counts until `unseal`, as while a call of team code must keep within its limit.
+            seal: Whether no other grant counts until `unseal`, as while a call of team code must
+                keep within its limit.
         """
         if is_forked():
             return
@@ -179,7 +186,8 @@ class LeaseKeeper:
     async def hand_over(self, within: float = HANDOVER) -> None:
         """Renew no more, and wait for the root to end the lease, ``within`` s at most; then give it up.
 
-        The mode has ended by itself, and the root knows: a lease that the root ends has a reason, and one that is given up has none.
+        The mode has ended by itself, and the root knows: a lease that the root ends has a reason,
+        and one that is given up has none.
         """
         with self._lock:
             self._closed = True
@@ -266,7 +274,9 @@ class LeaseKeeper:
         if waited >= gap / 2:
             self._count(f"{_STARVED}, {waited:.1f} s")
         else:
-            self._end(f"{_STOOD_STILL} after {gap:.1f} s without a sign of life; start the mode again")
+            self._end(
+                f"{_STOOD_STILL} after {gap:.1f} s without a sign of life; start the mode again"
+            )
 
     def _fail(self) -> None:
         was_held = self._holding

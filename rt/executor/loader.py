@@ -21,7 +21,8 @@ def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
         names: Names that the code finds without importing them.
 
     Raises:
-        ExecutionError: The code cannot be read or compiled, or raises; the message names file and line.
+        ExecutionError: The code cannot be read or compiled, or raises; the message names file and
+            line.
     """
     module = ModuleType(path.stem)
     module.__file__ = str(path)
@@ -31,7 +32,11 @@ def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
         sys.path.insert(0, folder)
     for name, loaded in list(sys.modules.items()):
         origin = getattr(loaded, "__file__", None)
-        if isinstance(origin, str) and is_team_file(origin, folder) and not f"{name}.".startswith(("rt.", "__")):
+        if (
+            isinstance(origin, str)
+            and is_team_file(origin, folder)
+            and not f"{name}.".startswith(("rt.", "__"))
+        ):
             del sys.modules[name]
     importlib.invalidate_caches()
     sys.modules[path.stem] = module
@@ -47,10 +52,14 @@ def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
         raise _refusal(error, path) from None
     except (TimeLimitError, StopRun):
         raise
-    except BaseException as error:  # sys.exit() at import is the code's fault, and not this process's end
+    except (
+        BaseException
+    ) as error:  # sys.exit() at import is the code's fault, and not this process's end
         place, line = where(error, path)
         raise ExecutionError(
-            f"{place}:{line}: {type(error).__name__}: {exception.message(error)}", path=place, line=line
+            f"{place}:{line}: {type(error).__name__}: {exception.message(error)}",
+            path=place,
+            line=line,
         ) from error
     return module
 

@@ -56,5 +56,7 @@ class MainThread:
 
 def give_up() -> None:
     """End the process, whose code of the team cannot be stopped; the supervisor starts it again, idle."""
-    log.get_logger().critical("the team's code cannot be stopped: its process ends", limit=STOP_LIMIT)
+    log.get_logger().critical(
+        "the team's code cannot be stopped: its process ends", limit=STOP_LIMIT
+    )
     os._exit(EXIT_STUCK)

@@ -1,10 +1,11 @@
 """What the team's code says: `print`, and whatever else writes to `sys.stdout`, becomes events of the log.
 
-Each carries the mode and the time since that began. The rules of this module: one line is one event, also one that is made of
-several prints; a line that is begun in one thread is not mixed with another's; and what is said is out when `print` returns,
-but for a line that has no end yet, which is told when it has one, when it is flushed, and when the mode ends. A flood of prints, or
-an endless line, costs the program the time to make it and the log nothing: beyond `LINES` and `BYTES` lines are counted, and a line
-longer than `MAX_LINE` is cut.
+Each carries the mode and the time since that began. The rules of this module: one line is one
+event, also one that is made of several prints; a line that is begun in one thread is not mixed with
+another's; and what is said is out when `print` returns, but for a line that has no end yet, which
+is told when it has one, when it is flushed, and when the mode ends. A flood of prints, or an
+endless line, costs the program the time to make it and the log nothing: beyond `LINES` and `BYTES`
+lines are counted, and a line longer than `MAX_LINE` is cut.
 """
 
 import builtins
@@ -58,7 +59,12 @@ class TeamOutput(io.TextIOBase):
         sys.stdout = self
 
     def print(
-        self, *values: object, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False
+        self,
+        *values: object,
+        sep: str | None = " ",
+        end: str | None = "\n",
+        file: Any = None,
+        flush: bool = False,
     ) -> None:
         """The team's ``print``: as Python's, but what one call says is not torn by another thread."""
         target = sys.stdout if file is None else file
@@ -143,4 +149,6 @@ class TeamOutput(io.TextIOBase):
         count, self._budget.suppressed = self._budget.suppressed, 0
         if count:
             mode = self._state.mode.name.lower()
-            self._log.warning("prints were suppressed: the team code prints too much", suppressed=count, mode=mode)
+            self._log.warning(
+                "prints were suppressed: the team code prints too much", suppressed=count, mode=mode
+            )

@@ -1,7 +1,8 @@
 """The executor processes of a robot: one that waits for a mode, and a standby that takes the next one while the first is busy.
 
-A process runs one mode. When that is over, the process is ended and another is started in its place. The standby exists only while
-the other one is busy, so an idle robot has one executor process.
+A process runs one mode. When that is over, the process is ended and another is started in its
+place. The standby exists only while the other one is busy, so an idle robot has one executor
+process.
 """
 
 import contextlib
@@ -81,7 +82,9 @@ class ExecutorPool:
                 self._busy[child] = assignment.pid
                 return assignment
         status = self._executor.status
-        raise ExecutionError(f"no process can run the team's code: the executor is {status.state} ({status.reason})")
+        raise ExecutionError(
+            f"no process can run the team's code: the executor is {status.state} ({status.reason})"
+        )
 
     def prepare_next(self) -> None:
         """Start the standby if the executor is busy; one that is just being stopped starts when it has ended."""
@@ -138,7 +141,9 @@ class ExecutorPool:
         if self._executor.status.ready and not self._busy and self._standby.status.state in _ALIVE:
             self._standby.feed(Stop("the executor is ready"))
         elif self._standby_due and self._standby.status.state in AT_REST:
-            self._standby_due = False  # a standby that fails for good is not started again in this mode
+            self._standby_due = (
+                False  # a standby that fails for good is not started again in this mode
+            )
             self._standby.feed(Start("the executor runs a mode"))
 
     def _free(self) -> Child | None:

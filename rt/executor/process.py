@@ -1,10 +1,11 @@
 """The executor process: the team's code in the main thread, the event loop in a second one.
 
-A process is started before it is needed, runs one mode, and ends with it. So nothing that team code leaves behind (threads, replaced
-functions, forks, open files) reaches the next mode.
+A process is started before it is needed, runs one mode, and ends with it. So nothing that team code
+leaves behind (threads, replaced functions, forks, open files) reaches the next mode.
 
-Signals reach the main thread, which is why the team's functions run there: an interval timer can interrupt them. The kernel kills
-the whole group of this process when the root dies, whatever the team's code is doing.
+Signals reach the main thread, which is why the team's functions run there: an interval timer can
+interrupt them. The kernel kills the whole group of this process when the root dies, whatever the
+team's code is doing.
 """
 
 import contextlib
@@ -130,7 +131,9 @@ class ExecutorProcess:
         from rt.instance import Instance  # of the root: only a wrong name needs it here
 
         try:
-            holder = Instance(self._settings.config.instance, Path(self._settings.directory)).holder()
+            holder = Instance(
+                self._settings.config.instance, Path(self._settings.directory)
+            ).holder()
         except ConfigError:  # the directory was replaced meanwhile
             return False
         return holder is not None and holder.started_before(FILE_NAME)

@@ -56,7 +56,9 @@ class Program:
         self.path = Path()
         self._log = log.get_logger()
 
-    async def prepare(self, specs: Sequence[RequestSpec], *, partial: bool) -> list[ExecutionRequest]:
+    async def prepare(
+        self, specs: Sequence[RequestSpec], *, partial: bool
+    ) -> list[ExecutionRequest]:
         """Load the team's code in the main thread and find what is to be executed.
 
         Args:
@@ -81,7 +83,9 @@ class Program:
 
         await self._main_thread.finish(Run([ExecutionRequest(load_code, timeout=LOAD_LIMIT)], None))
         if not outcome:
-            raise ExecutionError(f"{path} took more than {LOAD_LIMIT:g} s to be imported", path=str(path))
+            raise ExecutionError(
+                f"{path} took more than {LOAD_LIMIT:g} s to be imported", path=str(path)
+            )
         module = outcome[0]
         if isinstance(module, ExecutionError):
             raise module
@@ -90,7 +94,9 @@ class Program:
         missing = [spec.func for spec in specs if spec.func not in names]
         if missing and not (partial and present):
             shown = [clip(name) for name in dict.fromkeys(missing)][:_SHOWN_MAX]
-            sentence = f"{path} has no function {' and no '.join(shown)}{self._suggestion(module, shown)}"
+            sentence = (
+                f"{path} has no function {' and no '.join(shown)}{self._suggestion(module, shown)}"
+            )
             raise ExecutionError(sentence, path=str(path), wanted=shown)
         for name in missing:
             if name.endswith("_main"):
@@ -98,7 +104,10 @@ class Program:
                 self._log.warning(
                     f"{path.name} has no {name}: after {prefix}_setup only the actions that it started go on"
                 )
-        return [self._mode_request(module, spec) if partial else self._request(module, spec) for spec in present]
+        return [
+            self._mode_request(module, spec) if partial else self._request(module, spec)
+            for spec in present
+        ]
 
     def _request(self, module: ModuleType, spec: RequestSpec) -> ExecutionRequest:
         """A request of a caller, who may call only what the team has defined."""
@@ -110,15 +119,21 @@ class Program:
         path, func = str(self.path), vars(module)[spec.func]
         if not callable(func) or inspect.iscoroutinefunction(func):
             raise ExecutionError(
-                f"{path}: {spec.func} has to be a plain function, `def {spec.func}():`", path=path, func=spec.func
+                f"{path}: {spec.func} has to be a plain function, `def {spec.func}():`",
+                path=path,
+                func=spec.func,
             )
         return self._timed(func, tuple(spec.args), spec)
 
-    def _timed(self, func: Callable[..., Any], args: tuple[Any, ...], spec: RequestSpec) -> ExecutionRequest:
+    def _timed(
+        self, func: Callable[..., Any], args: tuple[Any, ...], spec: RequestSpec
+    ) -> ExecutionRequest:
         timeout = spec.timeout or self._time_limit(spec.func) or DEFAULT_TIMEOUT
         return ExecutionRequest(func, args, timeout, spec.periodic)
 
     def _suggestion(self, module: ModuleType, missing: Sequence[str]) -> str:
         known = calling.functions(vars(module), str(self.path.parent))
-        near = dict.fromkeys(found for wanted in missing if (found := closest(wanted, known, cutoff=0.6)) is not None)
+        near = dict.fromkeys(
+            found for wanted in missing if (found := closest(wanted, known, cutoff=0.6)) is not None
+        )
         return f": did you mean {' and '.join(near)}?" if near else ""

@@ -94,7 +94,9 @@ class Reporter:
             self._known.clear()
 
     def _say(self, known: _Known) -> None:
-        getattr(self._log, known.level)("the same error came again", count=known.count, **known.context)
+        getattr(self._log, known.level)(
+            "the same error came again", count=known.count, **known.context
+        )
         known.said, known.count = time.monotonic(), 0
 
 

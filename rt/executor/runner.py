@@ -1,7 +1,8 @@
 """One mode in an executor process: prepared, let go by the root, run, and over.
 
-A mode is one run of the main thread (load, setup once, main at its period) and the actions that it starts. It ends when the root
-ends the process, when its requests are executed, when an error ends it, and when no function of the team runs any more.
+A mode is one run of the main thread (load, setup once, main at its period) and the actions that it
+starts. It ends when the root ends the process, when its requests are executed, when an error ends
+it, and when no function of the team runs any more.
 """
 
 import contextlib
@@ -108,14 +109,18 @@ class ModeRunner:
         try:
             requests = await self._program.prepare(command.requests, partial=command.partial)
         except RuntimeBaseException as error:
-            await channel.send(commands.encode(commands.Refused(exception.message(error), error.context)))
+            await channel.send(
+                commands.encode(commands.Refused(exception.message(error), error.context))
+            )
             return
         await channel.send(commands.encode(commands.Loaded(str(self._program.path))))
         if not isinstance(await self._receive(channel), commands.Go):
             return
         await self._execute(channel, Mode(command.mode), requests, command)
 
-    async def _receive(self, channel: trio.socket.SocketType) -> commands.Prepare | commands.Go | None:
+    async def _receive(
+        self, channel: trio.socket.SocketType
+    ) -> commands.Prepare | commands.Go | None:
         data = await channel.recv(commands.MAX_MESSAGE)
         try:
             return commands.decode_command(data) if data else None
@@ -137,11 +142,15 @@ class ModeRunner:
                 await nursery.start(self._keeper.run)
                 await nursery.start(self._actions.run)
                 nursery.start_soon(self._watch_end, channel, nursery.cancel_scope)
-                error = await self._main_thread.finish(Run(requests, self._keeper, hold=command.partial))
+                error = await self._main_thread.finish(
+                    Run(requests, self._keeper, hold=command.partial)
+                )
                 is_finished = command.partial and error is None
                 if is_finished:
                     await self._actions.all_ended()
-                    error = ExecutionError("no function of the team's code runs any more: the mode ends")
+                    error = ExecutionError(
+                        "no function of the team's code runs any more: the mode ends"
+                    )
                 await channel.send(commands.encode(_over(error)))
                 if is_finished:
                     await self._keeper.hand_over()
@@ -161,7 +170,9 @@ class ModeRunner:
         """Stop what the team's code moves because one of its threads has ended with an error or has exited, and report that."""
         self._keeper.restart()
         error = failure.exc_value or failure.exc_type()
-        self._reporter.report(error, "a thread" if failure.thread is None else f"thread {failure.thread.name}")
+        self._reporter.report(
+            error, "a thread" if failure.thread is None else f"thread {failure.thread.name}"
+        )
 
     def _end_soon(self, reason: str) -> None:
         """End the mode because of what its commander did. Any thread."""

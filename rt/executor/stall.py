@@ -1,8 +1,8 @@
 """Names the team code that keeps the event loop of the executor from running.
 
-A C thread of `faulthandler` writes the tracebacks of all threads to the log pipe when the event loop has not set it back in time. It
-needs no lock of the interpreter, so it works while team code holds that lock; the root reads the tracebacks and logs the function
-and line (`rt.process.output`).
+A C thread of `faulthandler` writes the tracebacks of all threads to the log pipe when the event
+loop has not set it back in time. It needs no lock of the interpreter, so it works while team code
+holds that lock; the root reads the tracebacks and logs the function and line (`rt.process.output`).
 """
 
 import faulthandler

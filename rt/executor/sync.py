@@ -1,12 +1,14 @@
 """Runs the team's plain functions in the main thread, each under a time limit.
 
-An interval timer (SIGALRM) raises ``TimeLimitError`` inside a function that takes too long. It is raised in the team's code
-only: while rt's own code runs on its behalf, say inside ``Robot.write`` with a buffer's lock held, the alarm comes back a
-millisecond later. A function that returns late has exceeded its limit as well, whatever it caught, and one that does not return
-loses the lease, whatever it has granted itself. Periods are kept on absolute deadlines; a late call is counted and not made up for.
+An interval timer (SIGALRM) raises ``TimeLimitError`` inside a function that takes too long. It is
+raised in the team's code only: while rt's own code runs on its behalf, say inside ``Robot.write``
+with a buffer's lock held, the alarm comes back a millisecond later. A function that returns late
+has exceeded its limit as well, whatever it caught, and one that does not return loses the lease,
+whatever it has granted itself. Periods are kept on absolute deadlines; a late call is counted and
+not made up for.
 
-Invariant: what this module needs of the standard library is bound when it is imported, so that team code that replaces a function
-there, such as ``time.monotonic``, does not change how it is limited.
+Invariant: what this module needs of the standard library is bound when it is imported, so that team
+code that replaces a function there, such as ``time.monotonic``, does not change how it is limited.
 """
 
 import math
@@ -37,7 +39,8 @@ _IN_TIME = 3.0
 """How long (s) no call has to be late for calls to be in time again."""
 _BUSY_SHARE = 0.8
 """Share of its time for which a call that was interrupted has to have waited for a processor to be no fault of the code: code that
-computes without end on a busy computer waits less."""
+computes without end on a busy computer waits less.
+"""
 _MAX_TIMEOUTS = 2
 _HANDLER = "a signal handler"
 """What else of the team's code runs in the main thread between two calls."""
@@ -89,7 +92,8 @@ class Run:
 
     Args:
         requests: Executed in order; the last may be periodic.
-        keeper: Given permission to renew the lease for as long as each step may take; None for code that moves nothing.
+        keeper: Given permission to renew the lease for as long as each step may take; None for code
+            that moves nothing.
         hold: Whether the lease is kept after the last request, for actions that go on.
         done: Called in the main thread when the run is over, with the error that ended it or None.
     """
@@ -114,9 +118,11 @@ class SyncExecutor:
     """Executes runs, one after the other, in the main thread.
 
     Args:
-        report: Called with an error that a function of the team's code raised, and the function's name.
+        report: Called with an error that a function of the team's code raised, and the function's
+            name.
         team: The folder of the team's code: only what stands there is interrupted.
-        run_delay: Makes what tells how long the main thread has waited for a processor (s); called in that thread.
+        run_delay: Makes what tells how long the main thread has waited for a processor (s); called
+            in that thread.
     """
 
     def __init__(
@@ -159,7 +165,9 @@ class SyncExecutor:
                 error = ExecutionError(f"{_HANDLER} of the team's code failed: the mode ends")
             finally:
                 self._current = None
-                if run.keeper is not None and not (run.hold and error is None and not run.stopped.is_set()):
+                if run.keeper is not None and not (
+                    run.hold and error is None and not run.stopped.is_set()
+                ):
                     run.keeper.withdraw()
             run.done(error)
 
@@ -207,7 +215,11 @@ class SyncExecutor:
             sound = trusted and error is None
             timeouts = timeouts + 1 if isinstance(error, TimeLimitError) else 0
             if timeouts >= _MAX_TIMEOUTS and run.keeper is not None and trusted:
-                cause = "the computer is busy: " if isinstance(error, TimeLimitError) and error.waited else ""
+                cause = (
+                    "the computer is busy: "
+                    if isinstance(error, TimeLimitError) and error.waited
+                    else ""
+                )
                 run.keeper.cut_off(
                     f"{cause}{_name(request)} took too long again: every device is disabled until a call of it ends in time"
                 )
@@ -228,7 +240,9 @@ class SyncExecutor:
             waited = self._delay()
             run.stopped.wait(max(0.0, tick - monotonic()))
 
-    def _call(self, run: Run, request: ExecutionRequest, *, trusted: bool = True) -> BaseException | None:
+    def _call(
+        self, run: Run, request: ExecutionRequest, *, trusted: bool = True
+    ) -> BaseException | None:
         """Call once. After a failure the next call is on trial: what it writes reaches no device until it has ended well."""
         start, waited = monotonic(), self._delay()
         if trusted:
@@ -339,7 +353,9 @@ class _Lateness:
         """Note that a call was in time."""
         if monotonic() - self._last >= _IN_TIME:
             self._last = math.inf
-            self._log.info(f"calls of {_name(self._request)} are in time again", func=_name(self._request))
+            self._log.info(
+                f"calls of {_name(self._request)} are in time again", func=_name(self._request)
+            )
 
 
 def _grant(run: Run, until: float, *, seal: bool = False) -> None:

@@ -27,7 +27,10 @@ def is_team_file(filename: str, folder: str) -> bool:
 
 def passed_team_code(error: BaseException, folder: str) -> bool:
     """Whether an error passed through code of the team, whose folder is given."""
-    return any(is_team_file(frame.f_code.co_filename, folder) for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(
+        is_team_file(frame.f_code.co_filename, folder)
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 def where(error: BaseException, path: Path) -> tuple[str, int]:
@@ -46,4 +49,8 @@ def trace(error: BaseException, path: Path) -> list[str]:
 
 def _frames(error: BaseException, path: Path) -> list[traceback.FrameSummary]:
     folder = str(path.parent)
-    return [frame for frame in traceback.extract_tb(error.__traceback__) if is_team_file(frame.filename, folder)]
+    return [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if is_team_file(frame.filename, folder)
+    ]

@@ -1,11 +1,12 @@
 """One robot on a computer that may run several: its name, its directory, and who holds it.
 
-The directory holds what lives as long as the robot: sockets, and the file ``pid``, on which the robot keeps a lock. The rule
-of this module: the lock alone says whether a robot runs; what the file says is only for people, and everything else that is
-found without a lock is the remains of a killed robot and is swept.
+The directory holds what lives as long as the robot: sockets, and the file ``pid``, on which the
+robot keeps a lock. The rule
+of this module: the lock alone says whether a robot runs; what the file says is only for people, and
+everything else that is found without a lock is the remains of a killed robot and is swept.
 
-Invariant: a lock counts only in a directory of this user; what another user has put in its place is refused, and never asked, read or
-connected to.
+Invariant: a lock counts only in a directory of this user; what another user has put in its place is
+refused, and never asked, read or connected to.
 """
 
 import contextlib
@@ -59,7 +60,9 @@ class Holder(msgspec.Struct, frozen=True):
         file = self.argv[self.argv.index("--config") + 1] if "--config" in self.argv[:-1] else name
         try:
             changed = Path(f"/proc/{self.pid}/cwd", file).stat().st_mtime
-            return changed >= datetime.fromisoformat(self.started).timestamp() + 1  # it is told in whole seconds
+            return (
+                changed >= datetime.fromisoformat(self.started).timestamp() + 1
+            )  # it is told in whole seconds
         except (OSError, ValueError):
             return False
 
@@ -82,15 +85,19 @@ class Instance:
     def locate(cls, name: str, env: Mapping[str, str] | None = None) -> "Instance":
         """Find out which directory belongs to a name; makes nothing.
 
-        It is ``$XDG_RUNTIME_DIR/rt/NAME``, else ``/run/rt/NAME`` where we may write there, else ``/tmp/rt-UID/NAME``.
+        It is ``$XDG_RUNTIME_DIR/rt/NAME``, else ``/run/rt/NAME`` where we may write there, else
+        ``/tmp/rt-UID/NAME``.
 
         Raises:
-            ConfigError: The name is not allowed, the path is too long for the sockets in it, or XDG_RUNTIME_DIR is another user's.
+            ConfigError: The name is not allowed, the path is too long for the sockets in it, or
+                XDG_RUNTIME_DIR is another user's.
         """
         if not _NAME.fullmatch(name):
             allowed = "1 to 32 of A-Z a-z 0-9 _ . - and no leading dot"
             raise ConfigError(
-                f"an instance cannot be named {name!r}: allowed are {allowed}", name=name, allowed=allowed
+                f"an instance cannot be named {name!r}: allowed are {allowed}",
+                name=name,
+                allowed=allowed,
             )
         directory = _base(os.environ if env is None else env) / name
         length = len(os.fsencode(directory))
@@ -125,10 +132,12 @@ class Instance:
     def verify(self) -> None:
         """Refuse a directory that another user has put in the place of this one; one that does not exist is fine.
 
-        Root reaches the robot of a service that has a user of its own: only root can have made /run/rt for it.
+        Root reaches the robot of a service that has a user of its own: only root can have made
+        /run/rt for it.
 
         Raises:
-            ConfigError: The directory or the one that it is in belongs to another user, or is a link; says whose it is.
+            ConfigError: The directory or the one that it is in belongs to another user, or is a
+                link; says whose it is.
         """
         base = self.directory.parent
         if base == _RUN and os.geteuid() == 0:
@@ -139,7 +148,9 @@ class Instance:
             except (FileNotFoundError, NotADirectoryError):
                 return
             except OSError as error:
-                raise ConfigError(f"cannot look at {path}: {error.strerror}", directory=str(path)) from None
+                raise ConfigError(
+                    f"cannot look at {path}: {error.strerror}", directory=str(path)
+                ) from None
 
     def require(self) -> Holder:
         """Who runs as this instance.
@@ -151,7 +162,9 @@ class Instance:
         holder = self.holder()
         if holder is None:
             raise InstanceAbsentError(
-                f"no robot runs as {self.name!r}{self._elsewhere()}", instance=self.name, directory=str(self.directory)
+                f"no robot runs as {self.name!r}{self._elsewhere()}",
+                instance=self.name,
+                directory=str(self.directory),
             )
         return holder
 
@@ -159,9 +172,7 @@ class Instance:
         """Where a robot is that may have been meant, or how to start one: the end of a sentence."""
         service = _RUN / self.name
         if service != self.directory and service.is_dir():
-            return (
-                f" in {self.directory.parent}, but one may in {_RUN}: `sudo env -u XDG_RUNTIME_DIR rt ...` reaches it"
-            )
+            return f" in {self.directory.parent}, but one may in {_RUN}: `sudo env -u XDG_RUNTIME_DIR rt ...` reaches it"
         others = running(self.directory.parent)
         if others:
             name = others[0] if len(others) == 1 else "NAME"
@@ -172,8 +183,9 @@ class Instance:
     def acquire(self) -> Iterator[list[str]]:
         """Hold this instance: make the directory, take the lock, sweep what a killed robot left.
 
-        On the way out everything of the robot is removed: its directory, and processes that still carry its
-        mark. May wait up to `leftovers.LEAVE_TIMEOUT` for processes; use it outside of the event loop.
+        On the way out everything of the robot is removed: its directory, and processes that still
+        carry its mark. May wait up to `leftovers.LEAVE_TIMEOUT` for processes; use it outside of
+        the event loop.
 
         Yields:
             What was swept, in sentences for the log.
@@ -187,7 +199,9 @@ class Instance:
             left = self._read_holder()
             swept = self._sweep(left)
             started = datetime.now(UTC).isoformat(timespec="seconds")
-            self._holder = Holder(os.getpid(), started, tuple(sys.argv), getattr(sys, "_MEIPASS", None))
+            self._holder = Holder(
+                os.getpid(), started, tuple(sys.argv), getattr(sys, "_MEIPASS", None)
+            )
             self._write_holder(self._held)
             try:
                 yield swept
@@ -195,7 +209,8 @@ class Instance:
                 if self._still_ours():
                     self._sweep(None)
                     with contextlib.suppress(OSError):
-                        # The file goes while the lock is held; whoever waits for it sees that it is not the file of this name.
+                        # The file goes while the lock is held; whoever waits for it sees that it is
+                        # not the file of this name.
                         self.path("pid").unlink(missing_ok=True)
                         self.directory.rmdir()
         finally:
@@ -224,7 +239,9 @@ class Instance:
         while True:
             _make_private(self.directory)
             try:
-                fd = os.open(self.path("pid"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                fd = os.open(
+                    self.path("pid"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+                )
             except FileNotFoundError:  # the directory went with a robot that ended just now
                 continue
             try:
@@ -245,7 +262,8 @@ class Instance:
             os.close(fd)
 
     def _still_ours(self) -> bool:
-        # Where the directory was removed under a running robot, another one may have taken the name.
+        # Where the directory was removed under a running robot, another one may have taken the
+        # name.
         return self._is_file(self._held) or not self.path("pid").exists()
 
     def _is_file(self, fd: int) -> bool:
@@ -278,18 +296,28 @@ class Instance:
             os.ftruncate(fd, 0)
             os.pwrite(fd, msgspec.json.encode(self._holder), 0)
         except OSError as error:
-            raise ConfigError(f"cannot write {path}: {explain(error)}", directory=str(self.directory)) from None
+            raise ConfigError(
+                f"cannot write {path}: {explain(error)}", directory=str(self.directory)
+            ) from None
 
     def _sweep(self, left: Holder | None) -> list[str]:
         timeout = stale_files.OWN_LEAVE_TIMEOUT if left is None else stale_files.LEAVE_TIMEOUT
         swept: list[str] = []
         if pids := stale_files.end_processes(self.directory, timeout):
-            swept.append(f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}")
+            swept.append(
+                f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}"
+            )
         if files := stale_files.empty(self.directory, keep="pid"):
             swept.append(f"removed from {self.directory}: {', '.join(files)}")
-        if left is not None and left.frozen_dir is not None and stale_files.is_stale_unpacked(Path(left.frozen_dir)):
+        if (
+            left is not None
+            and left.frozen_dir is not None
+            and stale_files.is_stale_unpacked(Path(left.frozen_dir))
+        ):
             shutil.rmtree(left.frozen_dir, ignore_errors=True)
-            swept.append(f"removed the unpacked files of a robot that was killed: {left.frozen_dir}")
+            swept.append(
+                f"removed the unpacked files of a robot that was killed: {left.frozen_dir}"
+            )
         return swept
 
 
@@ -337,14 +365,19 @@ def _make_private(directory: Path) -> None:
         directory.chmod(0o700)
     except FileExistsError:
         raise ConfigError(
-            f"{directory} or what it lies in is not a directory: remove it", directory=str(directory)
+            f"{directory} or what it lies in is not a directory: remove it",
+            directory=str(directory),
         ) from None
     except FileNotFoundError as error:
         if base.is_dir():
             return  # removed by a robot that ended just now; the caller tries again
-        raise ConfigError(f"cannot make {base}: {error.strerror}", directory=str(directory)) from None
+        raise ConfigError(
+            f"cannot make {base}: {error.strerror}", directory=str(directory)
+        ) from None
     except OSError as error:
-        raise ConfigError(f"cannot use {error.filename}: {error.strerror}", directory=str(directory)) from None
+        raise ConfigError(
+            f"cannot use {error.filename}: {error.strerror}", directory=str(directory)
+        ) from None
 
 
 def _verify_runtime(path: Path) -> None:
@@ -370,7 +403,11 @@ def _verify(path: Path, *, foreign_root: bool) -> None:
             directory=str(path),
         )
     if info.st_uid != os.geteuid() and not (foreign_root and info.st_uid == 0):
-        other = "run rt as that user" if os.geteuid() == 0 else "set XDG_RUNTIME_DIR to a directory of yours"
+        other = (
+            "run rt as that user"
+            if os.geteuid() == 0
+            else "set XDG_RUNTIME_DIR to a directory of yours"
+        )
         raise ConfigError(
             f"{path} belongs to {user(info.st_uid)}: have it removed, or {other}",
             directory=str(path),

@@ -1,7 +1,7 @@
 """What a killed robot leaves behind: processes, files, unpacked code.
 
-The rule of this module: only what is certainly of that robot and of our user is touched; and its processes first get the time
-to end by themselves, since one of them may be disabling devices.
+The rule of this module: only what is certainly of that robot and of our user is touched; and its
+processes first get the time to end by themselves, since one of them may be disabling devices.
 """
 
 import contextlib
@@ -51,22 +51,26 @@ def empty(directory: Path, keep: str) -> list[str]:
 
 def is_stale_unpacked(path: Path) -> bool:
     """Whether a directory is what a PyInstaller executable of ours unpacked, and not what we run from."""
-    # It is removed on the word of a file, so nothing but what PyInstaller makes, where it makes it, may pass.
+    # It is removed on the word of a file, so nothing but what PyInstaller makes, where it makes it,
+    # may pass.
     try:
         info = path.lstat()
     except OSError:
         return False
     ours = stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid()
-    named = re.fullmatch(r"_MEI[A-Za-z0-9]+", path.name) and path.parent == Path(tempfile.gettempdir())
+    named = re.fullmatch(r"_MEI[A-Za-z0-9]+", path.name) and path.parent == Path(
+        tempfile.gettempdir()
+    )
     return bool(ours and named) and str(path) != getattr(sys, "_MEIPASS", None)
 
 
 def end_processes(directory: Path, timeout: float = LEAVE_TIMEOUT) -> list[int]:
     """Wait until the processes that carry the mark of a robot have ended, and kill those that do not.
 
-    We and our ancestors are spared: a robot may be started from within another one. A process that is killed may have started
-    another one just before, so it is looked again until there is none, at most ``ROUNDS`` times. Only the first round waits for
-    processes to end by themselves; each takes at most ``timeout`` (s) more.
+    We and our ancestors are spared: a robot may be started from within another one. A process that
+    is killed may have started another one just before, so it is looked again until there is none,
+    at most ``ROUNDS`` times. Only the first round waits for processes to end by themselves; each
+    takes at most ``timeout`` (s) more.
 
     Returns:
         The processes that were there.
@@ -98,7 +102,8 @@ def _open_marked(mark: bytes, spared: set[int], stack: contextlib.ExitStack) -> 
         with contextlib.suppress(OSError):
             fd = os.pidfd_open(pid)
             stack.callback(os.close, fd)
-            # Looked at again: the descriptor is of this process, while the number might be of another by now.
+            # Looked at again: the descriptor is of this process, while the number might be of
+            # another by now.
             if _is_marked(pid, mark):
                 fds[fd] = pid
     return fds

@@ -1,8 +1,8 @@
 """Links: the line to one Smart Device, the same whether it is a serial port, a TCP connection or memory.
 
-A link carries bytes and knows nothing of messages but this: after a write that did not finish there may be half a frame on the
-line, so the next thing written is a delimiter. Whatever way a peer goes (end of file, EIO, hang-up, reset), the link says
-`LinkGoneError` and nothing else.
+A link carries bytes and knows nothing of messages but this: after a write that did not finish there
+may be half a frame on the line, so the next thing written is a delimiter. Whatever way a peer goes
+(end of file, EIO, hang-up, reset), the link says `LinkGoneError` and nothing else.
 """
 
 import os
@@ -30,14 +30,17 @@ class LinkGoneError(DeviceError):
 class Link(Protocol):
     """The line to one Smart Device.
 
-    One task may receive while another sends. Both raise `LinkGoneError` when the peer is gone and `trio.ClosedResourceError`
-    when the link was closed on this side, also if that happens while they wait.
+    One task may receive while another sends. Both raise `LinkGoneError` when the peer is gone and
+    `trio.ClosedResourceError` when the link was closed on this side, also if that happens while
+    they wait.
 
-    A link that has a file descriptor may be watched from outside: when it is readable, `receive_nowait` has something to say. Who
-    watches it sets ``on_closing``, and does not receive in any other way meanwhile.
+    A link that has a file descriptor may be watched from outside: when it is readable,
+    `receive_nowait` has something to say. Who watches it sets ``on_closing``, and does not receive
+    in any other way meanwhile.
 
     Attributes:
-        on_closing: Called once when the link is closed on this side, before its descriptor is; None for nobody.
+        on_closing: Called once when the link is closed on this side, before its descriptor is; None
+            for nobody.
     """
 
     on_closing: Callable[[], None] | None
@@ -55,7 +58,8 @@ class Link(Protocol):
     def receive_nowait(self) -> bytes | None:
         """Return what has arrived, 1 to 1024 bytes, or None if nothing has.
 
-        Raises like `receive`. After None, look at the descriptor again only after a pause: it may be readable for ever.
+        Raises like `receive`. After None, look at the descriptor again only after a pause: it may
+        be readable for ever.
         """
 
     async def send(self, data: bytes, /) -> None:

@@ -36,8 +36,8 @@ class SerialLink(StreamLink):
         """Open a port. Boards reset when that happens and need up to 2 s before they answer.
 
         Raises:
-            OSError: It cannot be opened: ENOENT (vanished), EACCES (permission), EBUSY (another program holds it), or
-                another error number of the system.
+            OSError: It cannot be opened: ENOENT (vanished), EACCES (permission), EBUSY (another
+                program holds it), or another error number of the system.
         """
         stream = LinuxSerialStream(port, exclusive=True, baudrate=baud_rate)
         # A board takes a falling DTR as a reset, so the port must not hang up when we close it.
@@ -62,7 +62,8 @@ class SerialLink(StreamLink):
                 raise gone(self.name, error) from error
             if data:
                 return data
-            # A tty reads empty both when woken for nothing and after a hang-up, for ever: never spin on it.
+            # A tty reads empty both when woken for nothing and after a hang-up, for ever: never
+            # spin on it.
             if _hung_up(self._stream.fd):
                 raise gone(self.name, None)
             await trio.sleep(_EMPTY_READ_PAUSE)
@@ -132,7 +133,8 @@ class SerialLink(StreamLink):
     async def aclose(self) -> None:
         """See `Link.aclose`. Waits at most 50 ms for bytes that the driver still holds, then drops them; `send_last` waits longer.
 
-        Closing a tty whose device takes no more bytes would otherwise block the whole process for up to 30 s.
+        Closing a tty whose device takes no more bytes would otherwise block the whole process for
+        up to 30 s.
         """
         self._announce_closing()
         with contextlib.suppress(OSError, termios.error, trio.ClosedResourceError):
@@ -152,8 +154,9 @@ class SerialLink(StreamLink):
 async def _open_in_thread(stream: LinuxSerialStream) -> None:
     """Open a port and set its speed without keeping the event loop waiting, which is the one that disables the devices.
 
-    The kernel asks a USB board to get ready when its port is opened, and again when its speed is set, and waits for seconds each time
-    for one that hangs. A cancel leaves the thread alone, which closes the port when it has got it.
+    The kernel asks a USB board to get ready when its port is opened, and again when its speed is
+    set, and waits for seconds each time for one that hangs. A cancel leaves the thread alone, which
+    closes the port when it has got it.
 
     Raises:
         OSError, termios.error: It cannot be opened.
@@ -182,4 +185,6 @@ async def _open_in_thread(stream: LinuxSerialStream) -> None:
 def _hung_up(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return any(events & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))
+    return any(
+        events & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0)
+    )

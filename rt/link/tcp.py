@@ -18,8 +18,9 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class SocketLink(StreamLink):
     """A link over TCP that reads and writes the socket itself.
 
-    A line is silent most of the time, and then each layer that a message passes, cold in the processor's caches, costs more
-    than the message: this halves the time from a frame's arrival to its value.
+    A line is silent most of the time, and then each layer that a message passes, cold in the
+    processor's caches, costs more than the message: this halves the time from a frame's arrival to
+    its value.
     """
 
     _stream: trio.SocketStream
@@ -30,7 +31,8 @@ class SocketLink(StreamLink):
         Args:
             stream: The connection.
             name: What a person calls it.
-            shared: Whether another process may have a duplicate of the socket: closing the link then ends the connection for both.
+            shared: Whether another process may have a duplicate of the socket: closing the link
+                then ends the connection for both.
         """
         super().__init__(stream, name)
         self._shared = shared

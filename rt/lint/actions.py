@@ -10,7 +10,17 @@ from rt.lint.module import UNKNOWN, Function, Scope
 _ASYNCIO = frozenset(
     "asyncio." + name
     for name in (
-        *("sleep", "gather", "wait", "wait_for", "create_task", "ensure_future", "to_thread", "timeout", "shield"),
+        *(
+            "sleep",
+            "gather",
+            "wait",
+            "wait_for",
+            "create_task",
+            "ensure_future",
+            "to_thread",
+            "timeout",
+            "shield",
+        ),
         *("get_event_loop", "get_running_loop", "run"),
     )
 )
@@ -55,7 +65,10 @@ def not_an_action(case: CheckContext) -> Iterator[Fault]:
             yield node, "Actions.run takes an action, an `async def`, and a lambda is none"
         elif function is not None and not function.decorator_list:
             if isinstance(function, ast.FunctionDef):
-                yield node, f"{function.name} is no action: write it as `async def {function.name}(...)`"
+                yield (
+                    node,
+                    f"{function.name} is no action: write it as `async def {function.name}(...)`",
+                )
             elif _yields(function):
                 yield node, f"{function.name} is no action: it has a `yield`"
         elif case.constant(scope, node) is not UNKNOWN:
@@ -71,13 +84,18 @@ def not_awaited(case: CheckContext) -> Iterator[Fault]:
             if call.scope.is_async:
                 yield call.node, f"{name} does not wait: write `await {name}(...)`"
             else:
-                yield call.node, f"{name} does not wait here: it can only be awaited in an action (`async def`)"
+                yield (
+                    call.node,
+                    f"{name} does not wait here: it can only be awaited in an action (`async def`)",
+                )
 
 
 @check("RT305", "nothing-to-await", "error")
 def nothing_to_await(case: CheckContext) -> Iterator[Fault]:
     """What is awaited is no action."""
-    synchronous = {call.node: f"{call.owner}.{call.name}" for call in case.calls if not call.method.is_async}
+    synchronous = {
+        call.node: f"{call.owner}.{call.name}" for call in case.calls if not call.method.is_async
+    }
     for node, scope in case.module.nodes():
         if not isinstance(node, ast.Await) or not isinstance(node.value, ast.Call):
             continue
@@ -96,15 +114,29 @@ def nothing_to_await(case: CheckContext) -> Iterator[Fault]:
 def wrong_action_arguments(case: CheckContext) -> Iterator[Fault]:
     """Actions.run is given another number of arguments than the action takes."""
     for call in case.calls:
-        if call.name != "run" or "action" not in call.arguments or not call.certain or call.node.keywords:
+        if (
+            call.name != "run"
+            or "action" not in call.arguments
+            or not call.certain
+            or call.node.keywords
+        ):
             continue
         action = _action(case, call.scope, call.arguments["action"])
         given = len(call.node.args) - 1
         if action is not None:
             least, most = _takes(case, action)
             if given < least or (most is not None and given > most):
-                takes = f"{least}" if least == most else f"at least {least}" if most is None else f"{least} to {most}"
-                yield call.node, f"{action.name} takes {takes} arguments, and Actions.run gives it {given}"
+                takes = (
+                    f"{least}"
+                    if least == most
+                    else f"at least {least}"
+                    if most is None
+                    else f"{least} to {most}"
+                )
+                yield (
+                    call.node,
+                    f"{action.name} takes {takes} arguments, and Actions.run gives it {given}",
+                )
 
 
 @check("RT307", "asyncio-in-action", "error")
@@ -120,14 +152,22 @@ def asyncio_in_action(case: CheckContext) -> Iterator[Fault]:
 
 def _run_arguments(case: CheckContext) -> Iterator[tuple[Scope, ast.expr]]:
     for call in case.calls:
-        if call.owner == "Actions" and call.name in {"run", "is_running"} and "action" in call.arguments:
+        if (
+            call.owner == "Actions"
+            and call.name in {"run", "is_running"}
+            and "action" in call.arguments
+        ):
             yield call.scope, call.arguments["action"]
 
 
 def _action(case: CheckContext, scope: Scope, node: ast.AST) -> ast.AsyncFunctionDef | None:
     """The action that an expression certainly is; a decorator may make anything of one."""
     function = case.function(scope, node)
-    if isinstance(function, ast.AsyncFunctionDef) and not function.decorator_list and not _yields(function):
+    if (
+        isinstance(function, ast.AsyncFunctionDef)
+        and not function.decorator_list
+        and not _yields(function)
+    ):
         return function
     return None
 
@@ -149,7 +189,8 @@ def _yields(function: Function) -> bool:
 def _returns_nothing(function: Function) -> bool:
     """Whether a plain function certainly gives nothing that could be awaited."""
     return not function.decorator_list and not any(
-        isinstance(node, ast.Yield | ast.YieldFrom) or (isinstance(node, ast.Return) and node.value is not None)
+        isinstance(node, ast.Yield | ast.YieldFrom)
+        or (isinstance(node, ast.Return) and node.value is not None)
         for node in own_nodes(function)
     )
 

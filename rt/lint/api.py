@@ -1,7 +1,7 @@
 """What rt gives to the team's code, as the linter sees it: names, methods, arguments; and where the code calls them.
 
-The executor's own definitions are in ``rt.executor.api``, which the linter does not import: it runs where nothing of the robot is.
-A test holds the two together.
+The executor's own definitions are in ``rt.executor.api``, which the linter does not import: it runs
+where nothing of the robot is. A test holds the two together.
 """
 
 import ast
@@ -111,7 +111,11 @@ def _behind(module: Module, scope: Scope, node: ast.AST) -> tuple[ast.AST, Scope
     """What a name is assigned once, and where that stands; the node itself where there is nothing behind it."""
     for _ in range(_MOST_ALIASES):
         found = module.finder(scope, node.id) if isinstance(node, ast.Name) else None
-        value = assigned(module.binding(scope, node.id)) if found is not None and isinstance(node, ast.Name) else None
+        value = (
+            assigned(module.binding(scope, node.id))
+            if found is not None and isinstance(node, ast.Name)
+            else None
+        )
         if found is None or value is None:
             break
         node, scope = value, found
@@ -120,7 +124,9 @@ def _behind(module: Module, scope: Scope, node: ast.AST) -> tuple[ast.AST, Scope
 
 def _call(node: ast.Call, scope: Scope, owner: str, name: str) -> Call:
     method = METHODS[owner][name]
-    starred = next((i for i, each in enumerate(node.args) if isinstance(each, ast.Starred)), len(node.args))
+    starred = next(
+        (i for i, each in enumerate(node.args) if isinstance(each, ast.Starred)), len(node.args)
+    )
     arguments = dict(zip(method.params, node.args[:starred], strict=False))
     arguments |= {each.arg: each.value for each in node.keywords if each.arg in method.params}
     certain = starred == len(node.args) and all(each.arg is not None for each in node.keywords)

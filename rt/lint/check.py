@@ -1,7 +1,8 @@
 """rt's own checks: how one is declared, and how all are run over a program.
 
-A check is a small function that yields a node and a sentence for each fault. It looks only, and what it cannot tell for certain
-it does not say. A check that crashes becomes a record and never ends the rest.
+A check is a small function that yields a node and a sentence for each fault. It looks only, and
+what it cannot tell for certain it does not say. A check that crashes becomes a record and never
+ends the rest.
 """
 
 import ast
@@ -53,7 +54,9 @@ class CheckContext:
         catalog: What devices there are.
     """
 
-    def __init__(self, program: Program, module: Module, request: LintRequest, catalog: Catalog) -> None:
+    def __init__(
+        self, program: Program, module: Module, request: LintRequest, catalog: Catalog
+    ) -> None:
         self.program = program
         self.module = module
         self.request = request
@@ -94,14 +97,18 @@ _registered: dict[str, Check] = {}
 
 def check(
     number: str, symbol: str, type_: Literal["error", "warning"]
-) -> Callable[[Callable[[CheckContext], Iterator[Fault]]], Callable[[CheckContext], Iterator[Fault]]]:
+) -> Callable[
+    [Callable[[CheckContext], Iterator[Fault]]], Callable[[CheckContext], Iterator[Fault]]
+]:
     """Declare a check under a number and a name that stay; the first line of its documentation is what it finds.
 
     Raises:
         ValueError: The number or the name is taken.
     """
 
-    def register(function: Callable[[CheckContext], Iterator[Fault]]) -> Callable[[CheckContext], Iterator[Fault]]:
+    def register(
+        function: Callable[[CheckContext], Iterator[Fault]],
+    ) -> Callable[[CheckContext], Iterator[Fault]]:
         if number in _registered or symbol in {each.symbol for each in _registered.values()}:
             raise ValueError(f"there is a check {number} or {symbol} already")
         meaning = (function.__doc__ or "").partition("\n")[0]

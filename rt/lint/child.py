@@ -1,7 +1,8 @@
 """The linter's process, `_child lint FD`: the request comes on the lifeline, the records go to stdout.
 
-It runs no code of the team's, but a hostile file may still cost time and memory. The memory has a limit here, and of the time
-this process gets what the robot leaves over; whoever started it counts the seconds.
+It runs no code of the team's, but a hostile file may still cost time and memory. The memory has a
+limit here, and of the time this process gets what the robot leaves over; whoever started it counts
+the seconds.
 """
 
 import contextlib
@@ -41,7 +42,8 @@ def main(lifeline: Lifeline) -> int:
     """Be the linter's process.
 
     Args:
-        lifeline: Carries the request; the kernel kills this process when whoever wants the answer is gone.
+        lifeline: Carries the request; the kernel kills this process when whoever wants the answer
+            is gone.
 
     Returns:
         The exit code.
@@ -62,7 +64,9 @@ def answer(request: LintRequest) -> Answer:
 
         return Answer(lint(request))
     except RuntimeBaseException as error:
-        return Answer(error=error.message, context={key: str(value) for key, value in error.context.items()})
+        return Answer(
+            error=error.message, context={key: str(value) for key, value in error.context.items()}
+        )
     except MemoryError:
         return Answer([given_up(request, "too-large", "RT907", _TOO_LARGE)])
     except Exception as error:  # noqa: BLE001 - a fault of ours is told as one
@@ -74,7 +78,9 @@ def given_up(request: LintRequest, symbol: str, message_id: str, sentence: str) 
     """The record of a program that could not be looked at to the end."""
     path = next(iter(request.files), request.exec_module)
     is_path = path.endswith(".py") or "/" in path
-    return record("fatal", path if is_path else f"{path.replace('.', '/')}.py", symbol, message_id, sentence)
+    return record(
+        "fatal", path if is_path else f"{path.replace('.', '/')}.py", symbol, message_id, sentence
+    )
 
 
 def _be_modest() -> None:

@@ -19,11 +19,18 @@ _MOST_DIGITS: Final = 1 << 128
 _MOST_CHARACTERS: Final = 200
 
 _SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
-    {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+    {
+        ast.Add: operator.add,
+        ast.Sub: operator.sub,
+        ast.Mult: operator.mul,
+        ast.Div: operator.truediv,
+    }
 )
 
 
-def constant(program: "Program", module: Module, scope: Scope, node: ast.AST | None, steps: int = _MOST_STEPS) -> Any:
+def constant(
+    program: "Program", module: Module, scope: Scope, node: ast.AST | None, steps: int = _MOST_STEPS
+) -> Any:
     """What an expression certainly is: a literal, a number or text calculated of such, or a name that is assigned once to one.
 
     Args:

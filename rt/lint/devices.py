@@ -43,10 +43,16 @@ def unknown_parameter(case: CheckContext) -> Iterator[Fault]:
                 yield call.arguments["param"], error.message
         elif peripheral is None:
             known = {
-                param.name for each in case.catalog.values() if each.device_id is not None for param in each.params
+                param.name
+                for each in case.catalog.values()
+                if each.device_id is not None
+                for param in each.params
             }
             if name not in known:
-                yield call.arguments["param"], f"no device has a parameter {name!r}{nearest(name, known)}"
+                yield (
+                    call.arguments["param"],
+                    f"no device has a parameter {name!r}{nearest(name, known)}",
+                )
 
 
 @check("RT203", "read-only-parameter", "error")
@@ -70,7 +76,13 @@ def wrong_value_type(case: CheckContext) -> Iterator[Fault]:
     """A value is of a kind that its parameter does not take."""
     for call, param, value in _values(case):
         if _checked(param, value) is UNKNOWN:
-            kind = "a list" if not param.is_simple else "a number" if param.is_real else "a whole number"
+            kind = (
+                "a list"
+                if not param.is_simple
+                else "a number"
+                if param.is_real
+                else "a whole number"
+            )
             kind = "True or False" if param.default is False and param.is_simple else kind
             yield call.arguments["value"], f"{param.name} takes {kind}, not {_short(value)}"
 
@@ -81,7 +93,9 @@ def value_out_of_range(case: CheckContext) -> Iterator[Fault]:
     for call, param, value in _values(case):
         written = _checked(param, value)
         if param.is_simple and written is not UNKNOWN and written != value:
-            sentence = f"{param.name} {_range(param)}: {_short(value)} is written as {_short(written)}"
+            sentence = (
+                f"{param.name} {_range(param)}: {_short(value)} is written as {_short(written)}"
+            )
             yield call.arguments["value"], sentence
 
 
@@ -103,7 +117,11 @@ def unknown_gamepad(case: CheckContext) -> Iterator[Fault]:
     for call in _of(case, "Gamepad"):
         node = call.arguments.get("gamepad")
         value = case.constant(call.scope, node)
-        if node is not None and value is not UNKNOWN and (not isinstance(value, int) or not 0 <= value < GAMEPADS):
+        if (
+            node is not None
+            and value is not UNKNOWN
+            and (not isinstance(value, int) or not 0 <= value < GAMEPADS)
+        ):
             yield node, f"gamepads have the numbers 0 to {GAMEPADS - 1}, not {_short(value)}"
 
 
@@ -112,7 +130,10 @@ def gamepad_read_once(case: CheckContext) -> Iterator[Fault]:
     """A gamepad is read outside of all functions: once, before anybody drives."""
     for call in _of(case, "Gamepad"):
         if call.scope is case.module.scope:
-            yield call.node, "this reads the gamepad once, before anybody drives: read it in teleop_main"
+            yield (
+                call.node,
+                "this reads the gamepad once, before anybody drives: read it in teleop_main",
+            )
 
 
 def _of(case: CheckContext, owner: str) -> Iterator[Call]:
@@ -154,7 +175,10 @@ def _values(case: CheckContext) -> Iterator[tuple[Call, Parameter, Any]]:
     """Writes of a value that is certain to a parameter that can be written."""
     for call, param in _params(case, "write"):
         value = case.constant(call.scope, call.arguments.get("value"))
-        if isinstance(call.arguments.get("value"), ast.List | ast.Tuple | ast.Dict | ast.Set) and param.is_simple:
+        if (
+            isinstance(call.arguments.get("value"), ast.List | ast.Tuple | ast.Dict | ast.Set)
+            and param.is_simple
+        ):
             value = []
         if param.writeable and value is not UNKNOWN:
             yield call, param, value
@@ -174,7 +198,11 @@ def _range(param: Parameter) -> str:
     least, most = (param.checked(number) for number in (-_HUGE, _HUGE))
     if abs(most) >= _HUGE:
         return f"is at least {_short(least)}"
-    return f"is at most {_short(most)}" if abs(least) >= _HUGE else f"goes from {_short(least)} to {_short(most)}"
+    return (
+        f"is at most {_short(most)}"
+        if abs(least) >= _HUGE
+        else f"goes from {_short(least)} to {_short(most)}"
+    )
 
 
 def _short(value: Any) -> str:

@@ -21,13 +21,22 @@ def missing_main(case: CheckContext) -> Iterator[Fault]:
     misspelt = {wanted for wanted, _ in _misspelt(case)}
     # A setup that starts actions may leave everything to them.
     timed = case.program.timed
-    starters = {timed.get(call.scope.function) for call in case.calls if call.name == "run" and call.scope.function}
+    starters = {
+        timed.get(call.scope.function)
+        for call in case.calls
+        if call.name == "run" and call.scope.function
+    }
     for prefix, call in PREFIXES.items():
         setup, main = f"{prefix}_setup", f"{prefix}_main"
         if setup in bound and main not in bound and main not in misspelt and setup not in starters:
-            yield bound[setup][-1], f"after {setup} `rt call {call}` does nothing: write `def {main}():` too"
+            yield (
+                bound[setup][-1],
+                f"after {setup} `rt call {call}` does nothing: write `def {main}():` too",
+            )
     if not misspelt and case.program.is_robots and not any(name in bound for name in ENTRIES):
-        sentence = "the robot has nothing to do: write `def teleop_main():` or `def autonomous_main():`"
+        sentence = (
+            "the robot has nothing to do: write `def teleop_main():` or `def autonomous_main():`"
+        )
         yield case.module.source.tree, sentence
 
 
@@ -36,7 +45,10 @@ def async_entry(case: CheckContext) -> Iterator[Fault]:
     """A setup or main is an ``async def``, which the robot refuses."""
     for function in _entries(case):
         if isinstance(function, ast.AsyncFunctionDef):
-            yield function, f"{function.name} has to be a plain function: write `def {function.name}():`"
+            yield (
+                function,
+                f"{function.name} has to be a plain function: write `def {function.name}():`",
+            )
 
 
 @check("RT503", "entry-with-arguments", "error")
@@ -47,7 +59,9 @@ def entry_with_arguments(case: CheckContext) -> Iterator[Fault]:
         positional = [*arguments.posonlyargs, *arguments.args]
         required = positional[: len(positional) - len(arguments.defaults)]
         required += [
-            each for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None
+            each
+            for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+            if default is None
         ]
         if required:
             names = ", ".join(each.arg for each in required)
@@ -59,7 +73,10 @@ def entry_is_generator(case: CheckContext) -> Iterator[Fault]:
     """A setup or main has a ``yield``, so that calling it runs nothing of it."""
     for function in _entries(case):
         if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function)):
-            yield function, f"{function.name} does nothing when it is called, since it has a `yield`: leave that out"
+            yield (
+                function,
+                f"{function.name} does nothing when it is called, since it has a `yield`: leave that out",
+            )
 
 
 @check("RT505", "misspelt-entry", "warning")
@@ -86,13 +103,18 @@ def _entries(case: CheckContext) -> Iterator[Function]:
 def _misspelt(case: CheckContext) -> Iterator[tuple[str, Function]]:
     bound = case.module.scope.bindings
     missing = [name for name in ENTRIES if name not in bound]
-    used = {node.id for node, _ in case.module.nodes() if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    used = {
+        node.id
+        for node, _ in case.module.nodes()
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
     for name, nodes in bound.items():
         # What the program itself calls is not waiting for the robot to do so.
         if name not in ENTRIES and name not in used and isinstance(nodes[-1], ast.FunctionDef):
             wanted = name.lower().replace("auto_", "autonomous_")
             near = closest(wanted, missing, cutoff=_SIMILAR)
-            # autonomous_setup and autonomous_main are no misspellings of one another, nor is teleop_main2 meant to be called.
+            # autonomous_setup and autonomous_main are no misspellings of one another, nor is
+            # teleop_main2 meant to be called.
             if near is not None and not name.startswith(near):
                 missing.remove(near)
                 yield near, nodes[-1]

@@ -1,6 +1,7 @@
 """Files of the team's code: those that a module imports.
 
-The rule of this module: a file is the team's if it lies in the directory of the main one, and in no library's.
+The rule of this module: a file is the team's if it lies in the directory of the main one, and in no
+library's.
 """
 
 import ast

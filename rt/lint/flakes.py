@@ -75,13 +75,41 @@ _OF_IMPORTS = (messages.UnusedImport, messages.ImportStarUsed)
 _DEPTH = 20_000
 _ERRORS = frozenset(
     {
-        *("UndefinedName", "UndefinedLocal", "UndefinedExport", "DuplicateArgument", "FutureFeatureNotDefined"),
-        *("ReturnOutsideFunction", "YieldOutsideFunction", "BreakOutsideLoop", "ContinueOutsideLoop"),
+        *(
+            "UndefinedName",
+            "UndefinedLocal",
+            "UndefinedExport",
+            "DuplicateArgument",
+            "FutureFeatureNotDefined",
+        ),
+        *(
+            "ReturnOutsideFunction",
+            "YieldOutsideFunction",
+            "BreakOutsideLoop",
+            "ContinueOutsideLoop",
+        ),
         *("DefaultExceptNotLast", "TwoStarredExpressions", "TooManyExpressionsInStarredAssignment"),
-        *("ImportStarNotPermitted", "LateFutureImport", "InvalidPrintSyntax", "RaiseNotImplemented"),
-        *("StringDotFormatInvalidFormat", "StringDotFormatMissingArgument", "StringDotFormatMixingAutomatic"),
-        *("PercentFormatInvalidFormat", "PercentFormatMissingArgument", "PercentFormatPositionalCountMismatch"),
-        *("PercentFormatExpectedMapping", "PercentFormatExpectedSequence", "PercentFormatMixedPositionalAndNamed"),
+        *(
+            "ImportStarNotPermitted",
+            "LateFutureImport",
+            "InvalidPrintSyntax",
+            "RaiseNotImplemented",
+        ),
+        *(
+            "StringDotFormatInvalidFormat",
+            "StringDotFormatMissingArgument",
+            "StringDotFormatMixingAutomatic",
+        ),
+        *(
+            "PercentFormatInvalidFormat",
+            "PercentFormatMissingArgument",
+            "PercentFormatPositionalCountMismatch",
+        ),
+        *(
+            "PercentFormatExpectedMapping",
+            "PercentFormatExpectedSequence",
+            "PercentFormatMixedPositionalAndNamed",
+        ),
         *("PercentFormatUnsupportedFormatCharacter", "PercentFormatStarRequiresSequence"),
     }
 )
@@ -98,13 +126,22 @@ def run(case: CheckContext, names: Collection[str]) -> Iterator[Record]:
     module, source = case.module, case.module.source
     try:
         with _deep_recursion():
-            checker = Checker(source.tree, filename=source.path, builtins=set(names), withDoctest=False)
+            checker = Checker(
+                source.tree, filename=source.path, builtins=set(names), withDoctest=False
+            )
     except (RecursionError, MemoryError):
         sentence = "this is nested too deeply to be looked at: write it as several statements"
         yield record("fatal", source.path, "too-deep", "RT904", sentence, module=source.name)
         return
-    places = {(getattr(node, "lineno", 0), getattr(node, "col_offset", -1)): scope for node, scope in module.nodes()}
-    named = {(node.lineno, node.col_offset): node for node, _ in module.nodes() if isinstance(node, ast.Name)}
+    places = {
+        (getattr(node, "lineno", 0), getattr(node, "col_offset", -1)): scope
+        for node, scope in module.nodes()
+    }
+    named = {
+        (node.lineno, node.col_offset): node
+        for node, _ in module.nodes()
+        if isinstance(node, ast.Name)
+    }
     given = {
         node.lineno
         for node, _ in module.nodes()
@@ -117,7 +154,11 @@ def run(case: CheckContext, names: Collection[str]) -> Iterator[Record]:
             message.lineno in given and isinstance(message, _OF_IMPORTS)
         ):
             continue
-        symbol = "UndefinedName" if isinstance(message, messages.ImportStarUsage) else type(message).__name__
+        symbol = (
+            "UndefinedName"
+            if isinstance(message, messages.ImportStarUsage)
+            else type(message).__name__
+        )
         told[symbol] += 1
         if told[symbol] > MOST_FAULTS:
             continue
@@ -139,8 +180,13 @@ def _is_harmless(case: CheckContext, message: messages.Message, node: ast.Name |
     """Whether something is certainly no fault, or not certainly one."""
     if isinstance(message, messages.UnusedImport):
         name = str(message.message_args[0]).rpartition(" as ")[2].rpartition(".")[2]
-        # A package imports for others, and the main module for the robot; of a star import another message tells.
-        return case.module.source.path.endswith("__init__.py") or name == "*" or (case.is_main and name in ENTRIES)
+        # A package imports for others, and the main module for the robot; of a star import another
+        # message tells.
+        return (
+            case.module.source.path.endswith("__init__.py")
+            or name == "*"
+            or (case.is_main and name in ENTRIES)
+        )
     if isinstance(message, messages.ImportStarUsage):
         return not _lack(case, *message.message_args)
     if isinstance(message, messages.UndefinedName) and node is not None:
@@ -160,7 +206,10 @@ def _is_unevaluated(module: Module, node: ast.AST) -> bool:
     around = module.parents.get(node)
     while around is not None and not isinstance(around, ast.stmt | ast.arg):
         node, around = around, module.parents.get(around)
-    if around is None or node not in {getattr(around, "annotation", None), getattr(around, "returns", None)}:
+    if around is None or node not in {
+        getattr(around, "annotation", None),
+        getattr(around, "returns", None),
+    }:
         return False
     future = module.binding(module.scope, "annotations")
     return (isinstance(future, ast.ImportFrom) and future.module == "__future__") or (

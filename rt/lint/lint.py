@@ -22,14 +22,16 @@ from rt.lint.request import LintRequest
 
 _PYTHON = frozenset({"", ".py", ".pyw", ".pyi"})
 """How names of files end that may be Python."""
-_SILENCED = re.compile(r"#\s*noqa(?::\s*(?P<ids>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*))?", re.IGNORECASE)
+_SILENCED = re.compile(
+    r"#\s*noqa(?::\s*(?P<ids>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*))?", re.IGNORECASE
+)
 
 
 def lint(request: LintRequest) -> list[Record]:
     """Lint the team's code: the main module, and those of its directory that it imports.
 
-    Where the request names files, each is linted as a module of that program if the program imports it, else as a program of its
-    own.
+    Where the request names files, each is linted as a module of that program if the program imports
+    it, else as a program of its own.
 
     Raises:
         ExecutionError: There is no such file.
@@ -40,7 +42,9 @@ def lint(request: LintRequest) -> list[Record]:
     if not all(uid.isdecimal() for uid in request.dev_name.values()):
         raise ConfigError("dev_name: a UID is a decimal number")
     if not request.files:
-        return ordered(_records(Program(locate(request.exec_module, directory), directory), request, known))
+        return ordered(
+            _records(Program(locate(request.exec_module, directory), directory), request, known)
+        )
     files = [_named(name, directory) for name in request.files]
     return ordered(_records_of(files, directory, request, known))
 
@@ -51,7 +55,11 @@ def _named(name: str, directory: Path) -> Path:
     if os.path.isdir(path) and not is_file(path / "__init__.py"):  # noqa: PTH112 - it bears every name
         raise ExecutionError(f"{name} is a directory: name a file in it", path=name)
     if path.suffix not in _PYTHON and is_file(path):
-        remedy = "`rt doctor --only config` checks it" if path.name == FILE_NAME else "name a file that ends in .py"
+        remedy = (
+            "`rt doctor --only config` checks it"
+            if path.name == FILE_NAME
+            else "name a file that ends in .py"
+        )
         raise ExecutionError(f"{name} is not Python: {remedy}", path=name)
     try:
         return locate(name, directory)
@@ -91,7 +99,14 @@ def _flakes(case: CheckContext, names: set[str]) -> Iterator[Record]:
         yield from flakes.run(case, names)
     except Exception as error:  # noqa: BLE001 - what pyflakes stumbles over is told, and rt's own checks count
         sentence = f"pyflakes failed: {type(error).__name__}: {error}"
-        yield record("fatal", case.module.source.path, "check-failed", "RT906", sentence, module=case.module.name)
+        yield record(
+            "fatal",
+            case.module.source.path,
+            "check-failed",
+            "RT906",
+            sentence,
+            module=case.module.name,
+        )
 
 
 def _silenced(module: Module) -> dict[int, frozenset[str] | None]:
@@ -100,7 +115,11 @@ def _silenced(module: Module) -> dict[int, frozenset[str] | None]:
     for number, line in enumerate(module.source.lines, start=1):
         match = _SILENCED.search(line)
         if match is not None:
-            found[number] = None if match["ids"] is None else frozenset(re.split(r"[,\s]+", match["ids"].upper()))
+            found[number] = (
+                None
+                if match["ids"] is None
+                else frozenset(re.split(r"[,\s]+", match["ids"].upper()))
+            )
     return found
 
 

@@ -1,7 +1,8 @@
 """Methods of the team's classes: which function ``self.lift`` or ``arm.lift`` certainly is.
 
-The rule of this module is that of ``module``: it never guesses. A class that inherits, is inherited from or is decorated, and a
-method that is decorated or assigned anywhere, may be something else when the program runs, and is not followed.
+The rule of this module is that of ``module``: it never guesses. A class that inherits, is inherited
+from or is decorated, and a method that is decorated or assigned anywhere, may be something else
+when the program runs, and is not followed.
 """
 
 import ast
@@ -16,7 +17,9 @@ _HARMLESS = frozenset({"dataclasses.dataclass"})
 """Decorators that leave a class's methods as they are."""
 
 
-def method(program: "Program", module: Module, scope: Scope, node: ast.Attribute) -> tuple[Module, Function] | None:
+def method(
+    program: "Program", module: Module, scope: Scope, node: ast.Attribute
+) -> tuple[Module, Function] | None:
     """The method that an attribute of an instance certainly is, with its module, or None."""
     found = _class_of(program, module, scope, node.value)
     if found is None or node.attr in program.stored or program.writes_unseen:
@@ -28,7 +31,9 @@ def method(program: "Program", module: Module, scope: Scope, node: ast.Attribute
     return None
 
 
-def _class_of(program: "Program", module: Module, scope: Scope, node: ast.AST) -> tuple[Module, ast.ClassDef] | None:
+def _class_of(
+    program: "Program", module: Module, scope: Scope, node: ast.AST
+) -> tuple[Module, ast.ClassDef] | None:
     """The class that an expression is certainly an instance of, with its module, or None."""
     found = program.definition(module, scope, node)
     if found is None:
@@ -49,4 +54,8 @@ def _plain(program: "Program", module: Module, cls: ast.AST) -> tuple[Module, as
         return None
     scope = module.scope_of(cls)
     decorators = (each.func if isinstance(each, ast.Call) else each for each in cls.decorator_list)
-    return (module, cls) if all(module.origin(scope, each) in _HARMLESS for each in decorators) else None
+    return (
+        (module, cls)
+        if all(module.origin(scope, each) in _HARMLESS for each in decorators)
+        else None
+    )

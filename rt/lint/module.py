@@ -1,7 +1,8 @@
 """A module of the team's code with its scopes: who binds a name, and what a name stands for as long as that is certain.
 
-The rule of this module: it never guesses. A name that is bound twice, or in a way that is not followed, stands for ``UNKNOWN``,
-and no check says anything about that. Nothing recurses along the code, so that no depth of it is too deep.
+The rule of this module: it never guesses. A name that is bound twice, or in a way that is not
+followed, stands for ``UNKNOWN``, and no check says anything about that. Nothing recurses along the
+code, so that no depth of it is too deep.
 """
 
 import ast
@@ -26,7 +27,8 @@ class Scope:
         node: The node that makes it.
         parent: The scope around it, or None.
         name: Its qualified name; empty for the module.
-        bindings: For each name the nodes that bind it: definitions, imports, assignments, whatever else.
+        bindings: For each name the nodes that bind it: definitions, imports, assignments, whatever
+            else.
         nodes: The nodes in it, in the order of the text, without those of the scopes in it.
     """
 
@@ -86,7 +88,11 @@ class Module:
     @cached_property
     def makes_names(self) -> bool:
         """Whether it may have names that nobody sees it make, by ``exec`` or ``globals``."""
-        read = {node.id for node, _ in self.nodes() if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        read = {
+            node.id
+            for node, _ in self.nodes()
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+        }
         return not read.isdisjoint({"exec", "globals"})
 
     def nodes(self) -> Iterator[tuple[ast.AST, Scope]]:
@@ -106,7 +112,9 @@ class Module:
         looked: Scope | None = scope
         while looked is not None:
             # The names of a class are not seen from its methods.
-            if name in looked.bindings and (looked is scope or not isinstance(looked.node, ast.ClassDef)):
+            if name in looked.bindings and (
+                looked is scope or not isinstance(looked.node, ast.ClassDef)
+            ):
                 return looked
             looked = looked.parent
         return None
@@ -142,7 +150,11 @@ class Module:
             return ""
         bound = self.binding(scope, node.id) or self._star(scope, node.id)
         if isinstance(bound, ast.Import):
-            alias = next(each for each in bound.names if (each.asname or each.name.partition(".")[0]) == node.id)
+            alias = next(
+                each
+                for each in bound.names
+                if (each.asname or each.name.partition(".")[0]) == node.id
+            )
             names.append(alias.name if alias.asname else node.id)
         elif isinstance(bound, ast.ImportFrom) and bound.module and not bound.level:
             own = {each.asname or each.name: each.name for each in bound.names}
@@ -155,11 +167,15 @@ class Module:
         """The only ``from x import *`` that can have brought a name which nothing else binds, or None."""
         stars = self.scope.bindings.get("*", [])
         return (
-            stars[0] if len(stars) == 1 and self.finder(scope, name) is None and not hasattr(builtins, name) else None
+            stars[0]
+            if len(stars) == 1 and self.finder(scope, name) is None and not hasattr(builtins, name)
+            else None
         )
 
     def _build(self) -> None:
-        todo: list[tuple[ast.AST, Scope]] = [(child, self.scope) for child in _reversed(self.source.tree)]
+        todo: list[tuple[ast.AST, Scope]] = [
+            (child, self.scope) for child in _reversed(self.source.tree)
+        ]
         for child, _ in todo:
             self.parents[child] = self.source.tree
         while todo:
@@ -184,7 +200,13 @@ class Module:
         body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else list(node.body)
         if not isinstance(node, ast.ClassDef):
             arguments = node.args
-            named = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg)
+            named = (
+                *arguments.posonlyargs,
+                *arguments.args,
+                *arguments.kwonlyargs,
+                arguments.vararg,
+                arguments.kwarg,
+            )
             for argument in named:
                 if argument is not None:
                     inner.bind(argument.arg, argument)
@@ -230,7 +252,11 @@ def _bind(scope: Scope, node: ast.AST) -> None:  # noqa: C901, PLR0912 - one lin
             scope.bind(name, node)
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr()):
             scope.bind(name, node)
-        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+        case (
+            ast.ExceptHandler(name=str(name))
+            | ast.MatchAs(name=str(name))
+            | ast.MatchStar(name=str(name))
+        ):
             scope.bind(name, node)
         case ast.MatchMapping(rest=str(name)):
             scope.bind(name, node)
@@ -249,7 +275,10 @@ def _is_bound_by_parent(scope: Scope, name: str) -> bool:
     """Whether a stored name is the target of the assignment before it, which bound it already with its value."""
     before = scope.nodes[-2] if len(scope.nodes) > 1 else None
     match before:
-        case ast.Assign(targets=[ast.Name(id=bound)]) | ast.AnnAssign(target=ast.Name(id=bound), value=ast.expr()):
+        case (
+            ast.Assign(targets=[ast.Name(id=bound)])
+            | ast.AnnAssign(target=ast.Name(id=bound), value=ast.expr())
+        ):
             return bound == name
     return False
 

@@ -26,7 +26,9 @@ def unknown_method(case: CheckContext) -> Iterator[Fault]:
             continue
         there = (*METHODS.get(owner, {}), *VALUES.get(owner, ()))
         # Alliance is an enumeration, which has more than its members.
-        if node.attr in there or (owner == "Alliance" and node.attr.upper() not in there and not node.attr.isupper()):
+        if node.attr in there or (
+            owner == "Alliance" and node.attr.upper() not in there and not node.attr.isupper()
+        ):
             continue
         yield node, f"{owner} has no {node.attr}{_instead(owner, node.attr, there)}"
 
@@ -46,11 +48,19 @@ def wrong_arguments(case: CheckContext) -> Iterator[Fault]:
                 break
         else:
             positional = [each for each in call.node.args if not isinstance(each, ast.Starred)]
-            missing = [name for name in method.params[: method.required] if name not in call.arguments]
+            missing = [
+                name for name in method.params[: method.required] if name not in call.arguments
+            ]
             if len(positional) > len(method.params) and not method.rest:
-                yield call.node, f"{_signature(given, method)} is called with {len(positional)} arguments"
+                yield (
+                    call.node,
+                    f"{_signature(given, method)} is called with {len(positional)} arguments",
+                )
             elif missing and call.certain:
-                yield call.node, f"{_signature(given, method)} is called without {' and '.join(missing)}"
+                yield (
+                    call.node,
+                    f"{_signature(given, method)} is called without {' and '.join(missing)}",
+                )
 
 
 @check("RT103", "input-call", "error")
@@ -70,26 +80,42 @@ def input_call(case: CheckContext) -> Iterator[Fault]:
 def method_not_called(case: CheckContext) -> Iterator[Fault]:
     """A method of rt's is named where only its call makes sense."""
     for node, scope in case.module.nodes():
-        if isinstance(node, ast.Attribute) and _is_used_as_value(case.module.parents.get(node), node):
+        if isinstance(node, ast.Attribute) and _is_used_as_value(
+            case.module.parents.get(node), node
+        ):
             owner = owner_of(case.module, scope, node.value)
             method = METHODS.get(owner, {}).get(node.attr) if owner else None
             if method:
-                yield node, f"{owner}.{node.attr} is not called: write {_signature(f'{owner}.{node.attr}', method)}"
+                yield (
+                    node,
+                    f"{owner}.{node.attr} is not called: write {_signature(f'{owner}.{node.attr}', method)}",
+                )
 
 
 @check("RT105", "compared-with-text", "error")
 def compared_with_text(case: CheckContext) -> Iterator[Fault]:
     """Field.mode or Field.alliance is compared with a text, which neither is ever equal to."""
     for node, scope in case.module.nodes():
-        if not isinstance(node, ast.Compare) or not all(isinstance(op, ast.Eq | ast.NotEq) for op in node.ops):
+        if not isinstance(node, ast.Compare) or not all(
+            isinstance(op, ast.Eq | ast.NotEq) for op in node.ops
+        ):
             continue
         sides = [node.left, *node.comparators]
         if any(case.text(scope, each) is not None for each in sides):
             for each in sides:
-                if isinstance(each, ast.Attribute) and owner_of(case.module, scope, each.value) == "Field":
-                    instead = {"alliance": "Alliance.BLUE or Alliance.GOLD", "mode": "a text by `Field.mode.name`"}
+                if (
+                    isinstance(each, ast.Attribute)
+                    and owner_of(case.module, scope, each.value) == "Field"
+                ):
+                    instead = {
+                        "alliance": "Alliance.BLUE or Alliance.GOLD",
+                        "mode": "a text by `Field.mode.name`",
+                    }
                     if each.attr in instead:
-                        yield node, f"Field.{each.attr} is no text: compare it with {instead[each.attr]}"
+                        yield (
+                            node,
+                            f"Field.{each.attr} is no text: compare it with {instead[each.attr]}",
+                        )
 
 
 @check("RT106", "not-installed", "warning")
@@ -107,17 +133,26 @@ def not_installed(case: CheckContext) -> Iterator[Fault]:
                 continue  # which another check tells
             for top in dict.fromkeys(name.partition(".")[0] for name in names):
                 if not _is_found(case, top):
-                    yield node, f"there is no module {top} here, and it is not installed on this computer"
+                    yield (
+                        node,
+                        f"there is no module {top} here, and it is not installed on this computer",
+                    )
 
 
 @check("RT107", "import-of-given-name", "error")
 def import_of_given_name(case: CheckContext) -> Iterator[Fault]:
     """One of rt's names is imported, as in other robots' programs, but is there without an import."""
     for node, _ in case.module.nodes():
-        names = [] if isinstance(case.module.parents.get(node), ast.Try) else given_names(case, node)
+        names = (
+            [] if isinstance(case.module.parents.get(node), ast.Try) else given_names(case, node)
+        )
         if names:
             verb = "is" if len(names) == 1 else "are"
-            where = "delete this line" if case.is_main else "the main module has it; hand it over as an argument"
+            where = (
+                "delete this line"
+                if case.is_main
+                else "the main module has it; hand it over as an argument"
+            )
             yield node, f"{' and '.join(names)} {verb} there without an import: {where}"
 
 
@@ -132,7 +167,11 @@ def given_names(case: CheckContext, node: ast.AST) -> list[str]:
             tops = [module.partition(".")[0]]
         case _:
             return []
-    return [_BY_LETTERS[top.lower()] for top in tops if top.lower() in _BY_LETTERS and not _is_found(case, top)]
+    return [
+        _BY_LETTERS[top.lower()]
+        for top in tops
+        if top.lower() in _BY_LETTERS and not _is_found(case, top)
+    ]
 
 
 def _is_found(case: CheckContext, top: str) -> bool:
@@ -140,7 +179,8 @@ def _is_found(case: CheckContext, top: str) -> bool:
     folder = case.program.folder
     if top in sys.stdlib_module_names or any(files_of(top, folder)) or (folder / top).is_dir():
         return True
-    # Not importlib.util.find_spec, which also finds what this process happens to have loaded under that name.
+    # Not importlib.util.find_spec, which also finds what this process happens to have loaded under
+    # that name.
     return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)
 
 
@@ -168,5 +208,7 @@ def _instead(owner: str, name: str, there: tuple[str, ...]) -> str:
 
 def _signature(name: str, method: Method) -> str:
     name = f"await {name}" if method.is_async else name
-    shown = [each if place < method.required else f"[{each}]" for place, each in enumerate(method.params)]
+    shown = [
+        each if place < method.required else f"[{each}]" for place, each in enumerate(method.params)
+    ]
     return f"{name}({', '.join([*shown, *(['...'] if method.rest else [])])})"

@@ -1,6 +1,7 @@
 """The team's program: its main module, and the modules of the team's directory that it imports.
 
-The rule of this module: what is read is what the executor would load, and never more than ``MOST_MODULES`` files of it.
+The rule of this module: what is read is what the executor would load, and never more than
+``MOST_MODULES`` files of it.
 """
 
 import ast
@@ -57,7 +58,9 @@ class Program:
         """The module that the robot runs; None if it could not be read."""
         return self.modules.get(self._main)
 
-    def function(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, Function] | None:
+    def function(
+        self, module: Module, scope: Scope, node: ast.AST
+    ) -> tuple[Module, Function] | None:
         """The function or method that an expression certainly is, with its module, in whichever module it is written."""
         found = self.definition(module, scope, node)
         if found is None:
@@ -65,7 +68,9 @@ class Program:
         owner, function = found
         return (owner, function) if isinstance(function, Function) else None
 
-    def definition(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, ast.AST] | None:
+    def definition(
+        self, module: Module, scope: Scope, node: ast.AST
+    ) -> tuple[Module, ast.AST] | None:
         """The one node that binds what an expression names, with its module, in whichever module it is written."""
         if isinstance(node, ast.Name):
             found = module.binding(scope, node.id)
@@ -75,10 +80,16 @@ class Program:
         found = owner.binding(owner.scope, name) if owner is not None else None
         return None if owner is None or found is None else (owner, found)
 
-    def assigned(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module, ast.expr | None]:
+    def assigned(
+        self, module: Module, scope: Scope, node: ast.AST
+    ) -> tuple[Module, ast.expr | None]:
         """The value that a name of a module is assigned once, and that module; None if it is not certain."""
         owner, name = module, node.id if isinstance(node, ast.Name) else ""
-        value = assigned(module.binding(scope, name)) if module.finder(scope, name) is module.scope else None
+        value = (
+            assigned(module.binding(scope, name))
+            if module.finder(scope, name) is module.scope
+            else None
+        )
         if value is None:
             imported, name = self._imported(module, scope, node)
             if imported is None:
@@ -90,8 +101,9 @@ class Program:
     def timed(self) -> Mapping[Function, str]:
         """The functions that run in the main thread within a time limit, each with the setup or main that leads to it.
 
-        Those are the setups and mains, and every plain function that one of them certainly calls, or such a function does. A
-        function of a name like `arm_main` is one unless the program uses it itself, say as that of a thread.
+        Those are the setups and mains, and every plain function that one of them certainly calls,
+        or such a function does. A function of a name like `arm_main` is one unless the program uses
+        it itself, say as that of a thread.
         """
         found: dict[Function, str] = {}
         if self.main is None:
@@ -109,7 +121,9 @@ class Program:
             found[function] = entry
             scope = module.inner[function]
             for node in scope.nodes:
-                called = self.function(module, scope, node.func) if isinstance(node, ast.Call) else None
+                called = (
+                    self.function(module, scope, node.func) if isinstance(node, ast.Call) else None
+                )
                 if called is not None and isinstance(called[1], ast.FunctionDef):
                     todo.append((*called, entry))
         return found
@@ -151,9 +165,16 @@ class Program:
     def bases(self) -> frozenset[str]:
         """The names of all classes that others inherit from."""
         classes = (
-            node for module in self.modules.values() for node, _ in module.nodes() if isinstance(node, ast.ClassDef)
+            node
+            for module in self.modules.values()
+            for node, _ in module.nodes()
+            if isinstance(node, ast.ClassDef)
         )
-        names = (getattr(base, "id", getattr(base, "attr", "")) for each in classes for base in each.bases)
+        names = (
+            getattr(base, "id", getattr(base, "attr", ""))
+            for each in classes
+            for base in each.bases
+        )
         return frozenset(names)
 
     @cached_property
@@ -193,7 +214,9 @@ class Program:
                 self.broken.append(source)
                 continue
             module = self.modules[name] = Module(source)
-            package = name if file.name == "__init__.py" and file != main else name.rpartition(".")[0]
+            package = (
+                name if file.name == "__init__.py" and file != main else name.rpartition(".")[0]
+            )
             for wanted in imports(module, package):
                 for found in files_of(wanted, self._folder):
                     if found[1] not in seen:
@@ -205,8 +228,14 @@ class Program:
         bindings = module.scope.bindings
         closed = []
         for node in bindings.pop("*", []):
-            owner = self.modules.get(str(getattr(node, "module", ""))) if not getattr(node, "level", 0) else None
-            brought = owner.scope.bindings if owner is not None and owner is not module else {"*": []}
+            owner = (
+                self.modules.get(str(getattr(node, "module", "")))
+                if not getattr(node, "level", 0)
+                else None
+            )
+            brought = (
+                owner.scope.bindings if owner is not None and owner is not module else {"*": []}
+            )
             for name in brought:
                 if not name.startswith(("_", "*")):
                     module.scope.bind(name, node)

@@ -1,7 +1,7 @@
 """What the linter says: one record for each fault, in the shape of pylint's JSON, so that tools which know that know this.
 
-The rule of this module: whatever stands in the team's code, a record can be sent. Text is cut to a length and cleaned of what
-no encoding carries.
+The rule of this module: whatever stands in the team's code, a record can be sent. Text is cut to a
+length and cleaned of what no encoding carries.
 """
 
 from collections.abc import Iterable
@@ -23,16 +23,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename={"message_id": "m
     """One fault.
 
     Attributes:
-        type: "error" (the program fails or does not do what it says), "warning" (it may), "fatal" (it could not be looked at).
+        type: "error" (the program fails or does not do what it says), "warning" (it may), "fatal"
+            (it could not be looked at).
         module: The module's name, as it is imported.
-        obj: The function or class that the fault is in, e.g. ``teleop_main`` or ``Arm.lift``; empty at the module's level.
+        obj: The function or class that the fault is in, e.g. ``teleop_main`` or ``Arm.lift``; empty
+            at the module's level.
         line: From 1.
         column: From 0, in characters.
         path: The file, relative to the robot's directory where it stands in that.
-        symbol: What is wrong, in a word: of rt's own checks e.g. ``unknown-device``, of pyflakes' the name of its message class.
+        symbol: What is wrong, in a word: of rt's own checks e.g. ``unknown-device``, of pyflakes'
+            the name of its message class.
         message: One sentence.
-        message_id: ``message-id`` in JSON: RT001 and so on of rt's own checks, F401 and so on (as flake8 and ruff have them) of
-            pyflakes'.
+        message_id: ``message-id`` in JSON: RT001 and so on of rt's own checks, F401 and so on (as
+            flake8 and ruff have them) of pyflakes'.
     """
 
     type: Type
@@ -92,7 +95,9 @@ def clean(text: str) -> str:
     short = text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
     if short.isascii() and short.isprintable():
         return short
-    printable = "".join(character if character.isprintable() else _escaped(character) for character in short)
+    printable = "".join(
+        character if character.isprintable() else _escaped(character) for character in short
+    )
     return printable.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -103,7 +108,9 @@ def _escaped(character: str) -> str:
 def ordered(records: Iterable[Record]) -> list[Record]:
     """The records by file and place, each once and not more than ``MOST_RECORDS``; the program's own file stays first."""
     unique = list(dict.fromkeys(records))
-    files = {path: number for number, path in enumerate(dict.fromkeys(each.path for each in unique))}
+    files = {
+        path: number for number, path in enumerate(dict.fromkeys(each.path for each in unique))
+    }
     unique.sort(key=lambda each: (files[each.path], each.line, each.column, each.message_id))
     if len(unique) <= MOST_RECORDS:
         return unique

@@ -53,7 +53,9 @@ class LintRequest(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.msgpack.encode(self)
         except UnicodeEncodeError as error:
             path = ascii(error.object)
-            raise ConfigError(f"{path} is a path with bytes that are no text: rename it", path=path) from None
+            raise ConfigError(
+                f"{path} is a path with bytes that are no text: rename it", path=path
+            ) from None
 
     @classmethod
     def decode(cls, message: bytes) -> Self:

@@ -40,7 +40,8 @@ async def run_lint(
     Args:
         request: What is to be linted.
         limit: How long it may take, the process's start included (s).
-        instance_directory: The robot's that wants to know, so that the process is known as one of that robot.
+        instance_directory: The robot's that wants to know, so that the process is known as one of
+            that robot.
         command: What to start instead of this executable; see `rt.process.spawn.spawn`.
 
     Returns:
@@ -50,19 +51,34 @@ async def run_lint(
         ExecutionError: There is nothing to lint, or no process could be made.
     """
     with trio.move_on_after(limit):
-        code, output = await _run(command or child_command("lint"), request.encode(), instance_directory)
+        code, output = await _run(
+            command or child_command("lint"), request.encode(), instance_directory
+        )
         try:
             answer: Answer = structs.decode(output, Answer)
         except RemoteProtocolError:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            return [given_up(request, "lint-crashed", "RT909", f"the linter's process ended {how}: {_AGAIN}")]
+            return [
+                given_up(
+                    request, "lint-crashed", "RT909", f"the linter's process ended {how}: {_AGAIN}"
+                )
+            ]
         if answer.error:
             raise ExecutionError(answer.error, **answer.context)
         return answer.records
-    return [given_up(request, "lint-timeout", "RT908", f"linting took longer than {limit:g} s and was ended: {_LATER}")]
+    return [
+        given_up(
+            request,
+            "lint-timeout",
+            "RT908",
+            f"linting took longer than {limit:g} s and was ended: {_LATER}",
+        )
+    ]
 
 
-async def _run(command: Sequence[str], message: bytes, instance_directory: Path | None) -> tuple[int, bytes]:
+async def _run(
+    command: Sequence[str], message: bytes, instance_directory: Path | None
+) -> tuple[int, bytes]:
     """The exit code and the output of a process that is killed when this is cancelled."""
     env = {} if instance_directory is None else {ENV_DIRECTORY: os.fspath(instance_directory)}
     with contextlib.ExitStack() as stack:

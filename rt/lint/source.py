@@ -37,7 +37,9 @@ class Source(msgspec.Struct, frozen=True):
         """The column in characters of an offset in bytes, which is how the parser counts."""
         if not 1 <= line <= len(self.lines) or self.lines[line - 1].isascii():
             return offset
-        return len(self.lines[line - 1].encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "ignore"))
+        return len(
+            self.lines[line - 1].encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "ignore")
+        )
 
 
 def read(file: Path, name: str, path: str) -> Source | Record:
@@ -52,7 +54,9 @@ def read(file: Path, name: str, path: str) -> Source | Record:
         with file.open("rb") as opened:
             data = opened.read(MOST_BYTES + 1)
     except OSError as error:
-        return _unread("unreadable-file", "RT902", f"{path} cannot be read: {error.strerror}", name, path)
+        return _unread(
+            "unreadable-file", "RT902", f"{path} cannot be read: {error.strerror}", name, path
+        )
     return parse(data, name, path)
 
 
@@ -66,12 +70,15 @@ def parse(data: bytes, name: str, path: str) -> Source | Record:
         try:
             text = _decoded(data)
             tree = ast.parse(text, path)
-            # What the parser lets pass, say `return` outside of a function, the executor's `compile` does not.
+            # What the parser lets pass, say `return` outside of a function, the executor's
+            # `compile` does not.
             compile(tree, path, "exec", dont_inherit=True)
         except SyntaxError as error:
             return _syntax(error, name, path)
         except (RecursionError, MemoryError):
-            sentence = "this is nested too deeply for Python to read: write it as several statements"
+            sentence = (
+                "this is nested too deeply for Python to read: write it as several statements"
+            )
             return _unread("too-deep", "RT904", sentence, name, path)
         except Exception as error:  # noqa: BLE001 - the compiler of another Python may know more of them
             return _syntax(SyntaxError(f"{type(error).__name__}: {error}"), name, path)
@@ -96,7 +103,8 @@ def _decoded(data: bytes) -> str:
 
 
 def _plain_ends(text: str) -> str:
-    # Lines end as they do for the parser, which knows no others: `splitlines` would count form feeds too.
+    # Lines end as they do for the parser, which knows no others: `splitlines` would count form
+    # feeds too.
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -15,9 +15,18 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ("unexpected indent", "begin the line exactly below the one above"),
     ("unterminated string literal", "close the text with a quote"),
     ("unterminated triple-quoted string literal", "close the text with three quotes"),
-    ("invalid syntax", "look for a missing bracket, quote, comma or colon here and at the end of the line above"),
-    ("unknown encoding", "leave out the line with `coding`, and save the file with the encoding UTF-8"),
-    ("encoding problem", "leave out the line with `coding`, and save the file with the encoding UTF-8"),
+    (
+        "invalid syntax",
+        "look for a missing bracket, quote, comma or colon here and at the end of the line above",
+    ),
+    (
+        "unknown encoding",
+        "leave out the line with `coding`, and save the file with the encoding UTF-8",
+    ),
+    (
+        "encoding problem",
+        "leave out the line with `coding`, and save the file with the encoding UTF-8",
+    ),
 )
 _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"&&"), "write `and` instead of `&&`"),
@@ -26,7 +35,10 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\w\+\+"), "write `+= 1` instead of `++`"),
     (re.compile(r"\w--"), "write `-= 1` instead of `--`"),
     (re.compile(r"!(?!=)"), "write `not` instead of `!`"),
-    (re.compile(r"^\s*(var|let|const|int|float|double|bool)\s+\w+\s*="), "leave out the word before the name"),
+    (
+        re.compile(r"^\s*(var|let|const|int|float|double|bool)\s+\w+\s*="),
+        "leave out the word before the name",
+    ),
     (re.compile(r"^\s*function\b"), "write `def` instead of `function`"),
 )
 """What other languages write."""

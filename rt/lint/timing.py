@@ -19,9 +19,7 @@ def sleep_in_main(case: CheckContext) -> Iterator[Fault]:
     """time.sleep delays main; it has to be over before its period is."""
     for node, scope, entry in _timed_sleeps(case):
         if entry.endswith("_main") and not _too_long(case, node, scope, entry):
-            sentence = (
-                f"time.sleep makes {_whose(scope, entry)} late: let an action wait with `await Actions.sleep(...)`"
-            )
+            sentence = f"time.sleep makes {_whose(scope, entry)} late: let an action wait with `await Actions.sleep(...)`"
             yield node, sentence
 
 
@@ -65,7 +63,10 @@ def endless_action(case: CheckContext) -> Iterator[Fault]:
     for scope in case.module.scopes:
         if scope.is_async:
             for loop in _endless(case, scope):
-                yield loop, "this loop never waits, so that nothing else runs: put `await Actions.sleep(...)` into it"
+                yield (
+                    loop,
+                    "this loop never waits, so that nothing else runs: put `await Actions.sleep(...)` into it",
+                )
 
 
 @check("RT406", "waiting-loop", "warning")
@@ -84,11 +85,18 @@ def waiting_loop(case: CheckContext) -> Iterator[Fault]:
                 continue
             if scope.is_async:
                 if not _is_left(case, scope, loop):
-                    yield loop, "this loop waits and lets nothing else run: put `await Actions.sleep(...)` into it"
+                    yield (
+                        loop,
+                        "this loop waits and lets nothing else run: put `await Actions.sleep(...)` into it",
+                    )
             elif entry is not None:
                 limit = case.request.time_limit(entry)
                 shown = f" after {limit:g} s" if limit is not None else ""
-                way = "ask in each call with `if`" if entry.endswith("_main") else "ask in main with `if`"
+                way = (
+                    "ask in each call with `if`"
+                    if entry.endswith("_main")
+                    else "ask in main with `if`"
+                )
                 waiter = f"this loop waits, but {_whose(scope, entry)} is interrupted{shown}"
                 yield loop, f"{waiter}: {way}, or wait in an action with `await Actions.sleep(...)`"
 
@@ -100,12 +108,18 @@ def _waits(case: CheckContext, loop: ast.While, asked: AbstractSet[ast.AST]) -> 
         return not (isinstance(loop.test, ast.BoolOp) and isinstance(loop.test.op, ast.And))
     if not isinstance(loop.test, ast.Constant) or not loop.test.value:
         return False
-    exits = [node for node in ast.walk(loop) if isinstance(node, ast.Break | ast.Return | ast.Raise)]
+    exits = [
+        node for node in ast.walk(loop) if isinstance(node, ast.Break | ast.Return | ast.Raise)
+    ]
     return bool(exits) and all(_is_asked(case, node, loop, asked) for node in exits)
 
 
 def _waits_long(
-    case: CheckContext, scope: Scope, entry: str | None, loop: ast.While, clocks: AbstractSet[ast.AST]
+    case: CheckContext,
+    scope: Scope,
+    entry: str | None,
+    loop: ast.While,
+    clocks: AbstractSet[ast.AST],
 ) -> bool:
     """Whether a loop waits for the clock, for longer than its function may take."""
     match loop.test:
@@ -117,7 +131,9 @@ def _waits_long(
     return False
 
 
-def _is_asked(case: CheckContext, node: ast.AST, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
+def _is_asked(
+    case: CheckContext, node: ast.AST, loop: ast.While, asked: AbstractSet[ast.AST]
+) -> bool:
     """Whether an exit of a loop is taken only on the answer to a question to the robot."""
     around = case.module.parents.get(node)
     while around is not None and around is not loop:
@@ -158,7 +174,11 @@ def _endless(case: CheckContext, scope: Scope) -> Iterator[ast.AST]:
         around = case.module.parents.get(node)
         if around in inside:
             inside.add(node)
-        elif _turns_for_ever(case, scope, node) and not _is_left(case, scope, node) and not _is_tried(case, node):
+        elif (
+            _turns_for_ever(case, scope, node)
+            and not _is_left(case, scope, node)
+            and not _is_tried(case, node)
+        ):
             inside.add(node)
             yield node
 
@@ -190,7 +210,9 @@ def _is_left(case: CheckContext, scope: Scope, loop: ast.AST) -> bool:
                 return True
             case ast.While() | ast.For():
                 own = set(node.body)
-                todo += [(child, breaks and child not in own) for child in ast.iter_child_nodes(node)]
+                todo += [
+                    (child, breaks and child not in own) for child in ast.iter_child_nodes(node)
+                ]
             case _ if not isinstance(node, _DEFINITIONS):
                 todo += [(child, breaks) for child in ast.iter_child_nodes(node)]
     return False

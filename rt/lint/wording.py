@@ -1,6 +1,7 @@
 """What pyflakes says of a fault, in words that name the remedy too.
 
-The rule of this module: the team's code is read by people who learn to program. What is not in here is clear as it is.
+The rule of this module: the team's code is read by people who learn to program. What is not in here
+is clear as it is.
 """
 
 import ast
@@ -37,7 +38,9 @@ _MOST_NAMES = 1000
 """Of so many names the nearest is looked for: there may be as many undefined ones as a hostile file likes."""
 
 
-def of_flake(case: CheckContext, message: messages.Message, scope: Scope, node: ast.Name | None) -> str:
+def of_flake(
+    case: CheckContext, message: messages.Message, scope: Scope, node: ast.Name | None
+) -> str:
     """The sentence for what pyflakes has found, with the remedy.
 
     Args:
@@ -57,7 +60,9 @@ def of_flake(case: CheckContext, message: messages.Message, scope: Scope, node: 
         return _unused(case, str(message.message_args[0]), scope)
     if isinstance(message, messages.RedefinedWhileUnused):
         name, line = message.message_args
-        return f"{name} is defined twice: this one replaces that of line {line}, which is never used"
+        return (
+            f"{name} is defined twice: this one replaces that of line {line}, which is never used"
+        )
     if isinstance(message, messages.ImportStarUsed):
         (name,) = message.message_args
         return f"what `from {name} import *` brings cannot be told: name what you need, as `from {name} import NAME`"
@@ -82,7 +87,11 @@ def _meant(case: CheckContext, name: str, scope: Scope, node: ast.Name | None) -
 
 
 def _imported(case: CheckContext, name: str, node: ast.Name | None) -> str:
-    if name in sys.stdlib_module_names and node and isinstance(case.module.parents.get(node), ast.Attribute):
+    if (
+        name in sys.stdlib_module_names
+        and node
+        and isinstance(case.module.parents.get(node), ast.Attribute)
+    ):
         return f": write `import {name}` at the top of the file"
     if hasattr(math, name):
         return f": write `from math import {name}` at the top of the file"

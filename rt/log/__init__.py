@@ -1,12 +1,12 @@
 """Log events: one line each, from any thread, and never a reason to wait.
 
-An event is a short sentence and a context of plain values. A child writes its events as JSON lines to a pipe of its own, where the
-root reads them, adds whose they are (`attribution`) and prints them again; the root prints for a person on a terminal and as JSON
-elsewhere.
+An event is a short sentence and a context of plain values. A child writes its events as JSON lines
+to a pipe of its own, where the root reads them, adds whose they are (`attribution`) and prints them
+again; the root prints for a person on a terminal and as JSON elsewhere.
 
-The rules of this room: a line that cannot be written at once is dropped and counted, and the count is said with the next line
-that can, since a log that blocks would stop the event loop, and with it what keeps motors safe; and whatever an event holds, to
-log it raises nothing.
+The rules of this room: a line that cannot be written at once is dropped and counted, and the count
+is said with the next line that can, since a log that blocks would stop the event loop, and with it
+what keeps motors safe; and whatever an event holds, to log it raises nothing.
 """
 
 import contextlib
@@ -65,7 +65,9 @@ class _Pipeline:
         self._listener_level = listener_level
         self._least = min(level, listener_level)
         self._render = render
-        self._writer = writer_to(target, lambda count: self._line({**context, **dropped_lines(count)}))
+        self._writer = writer_to(
+            target, lambda count: self._line({**context, **dropped_lines(count)})
+        )
 
     @property
     def descriptor(self) -> int | None:
@@ -159,7 +161,8 @@ def get_logger(least: str = "debug", /, **context: Any) -> Logger:
     if least != "debug":
         filtering = structlog.make_filtering_bound_logger(LEVELS[least])
         logger = structlog.wrap_logger(None, wrapper_class=filtering, **context)
-    # Bound once and for all where the log is set up, which halves what a call takes; else each call looks for what is set up.
+    # Bound once and for all where the log is set up, which halves what a call takes; else each call
+    # looks for what is set up.
     return logger.bind() if structlog.is_configured() else logger
 
 
@@ -217,7 +220,11 @@ def configure(
     """
     global _pipeline  # noqa: PLW0603 - as structlog itself, there is one log in a process
     target = stream if stream is not None else sys.stdout
-    render = pretty(colors=not isinstance(target, int) and wants_colors(target)) if fmt == "pretty" else None
+    render = (
+        pretty(colors=not isinstance(target, int) and wants_colors(target))
+        if fmt == "pretty"
+        else None
+    )
     _pipeline = _Pipeline(context, LEVELS[level], LEVELS[listener_level or level], render, target)
     # Levels are looked at in the pipeline, so that loggers which are there already heed a new one.
     structlog.configure(

@@ -1,7 +1,8 @@
 """Whose an event is that another process made.
 
-Invariant: the process that receives an event says whose it is, by the channel on which the event came; what the event says about
-that itself is replaced. No other process can log as the root, and none decides what belongs to the log itself.
+Invariant: the process that receives an event says whose it is, by the channel on which the event
+came; what the event says about that itself is replaced. No other process can log as the root, and
+none decides what belongs to the log itself.
 """
 
 import time
@@ -24,11 +25,26 @@ NEWEST: Final = 1.0
 _OWN: Final = ("instance", "child", "pid", "stream", "via", SEQUENCE, CLOCK_MOVED)
 """Fields that only the receiver sets."""
 _PARTS: Final = frozenset(
-    {"root", "log", "broker", "device", "executor", "emulator", "brake", "lint", "call", "supervisor", "rt", ""}
+    {
+        "root",
+        "log",
+        "broker",
+        "device",
+        "executor",
+        "emulator",
+        "brake",
+        "lint",
+        "call",
+        "supervisor",
+        "rt",
+        "",
+    }
 )
 
 
-def of_child(event: Mapping[str, Any], child: str, pid: int | None = None, app: str = "") -> dict[str, Any]:
+def of_child(
+    event: Mapping[str, Any], child: str, pid: int | None = None, app: str = ""
+) -> dict[str, Any]:
     """An event that came on the log pipe of a child.
 
     Args:
@@ -47,7 +63,9 @@ def of_child(event: Mapping[str, Any], child: str, pid: int | None = None, app: 
     return own
 
 
-def of_stream(line: str, child: str, stream: str, pid: int | None = None, app: str = "") -> dict[str, Any]:
+def of_stream(
+    line: str, child: str, stream: str, pid: int | None = None, app: str = ""
+) -> dict[str, Any]:
     """A line of text that a child wrote to stdout or stderr.
 
     Args:
@@ -63,7 +81,9 @@ def of_stream(line: str, child: str, stream: str, pid: int | None = None, app: s
 
 def of_hub(event: Mapping[str, Any]) -> dict[str, Any]:
     """An event that a process handed in at the log hub."""
-    own = _without_claims({key: value for key, value in event.items() if key != "source" or value != PRINT})
+    own = _without_claims(
+        {key: value for key, value in event.items() if key != "source" or value != PRINT}
+    )
     if not _is_recent(own.get("timestamp")):
         own.pop("timestamp", None)
     app = own.get("app")

@@ -1,7 +1,7 @@
 """A bound on the events that those who call from elsewhere cause, whatever they call.
 
-Invariant: one source causes at most `BURST` events with one beginning at once, and one in each `INTERVAL` after that. What was
-suppressed is counted, and its newest event is logged.
+Invariant: one source causes at most `BURST` events with one beginning at once, and one in each
+`INTERVAL` after that. What was suppressed is counted, and its newest event is logged.
 """
 
 import threading
@@ -45,7 +45,9 @@ class Charges:
 
         sentence = str(event["event"])
         with self._lock:
-            if not self._throttle.log(write, sentence, sentence[:BEGINNING], source=source, fields=event):
+            if not self._throttle.log(
+                write, sentence, sentence[:BEGINNING], source=source, fields=event
+            ):
                 self.waits = True
 
     def flush(self, *, always: bool = False) -> None:

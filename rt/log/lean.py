@@ -1,7 +1,8 @@
 """structlog, without what it imports and rt does not use.
 
-It takes rich, for tracebacks, and asyncio, for its coroutines, wherever they are installed. That would cost each process of a robot
-more time at its start than all the rest of the log, and 5 MB; so the two are withheld while structlog is imported.
+It takes rich, for tracebacks, and asyncio, for its coroutines, wherever they are installed. That
+would cost each process of a robot more time at its start than all the rest of the log, and 5 MB; so
+the two are withheld while structlog is imported.
 """
 
 import contextlib

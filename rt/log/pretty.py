@@ -1,7 +1,9 @@
 """An event as a person reads it on a terminal.
 
-The rule of this module: whatever an event holds, and whoever made it, it is shown, and nothing in it moves the cursor, changes
-what the terminal does, or looks like another event: a line of text that continues an event is indented.
+The rule of this module: whatever an event holds, and whoever made it, it is shown, and nothing in
+it moves the cursor, changes
+what the terminal does, or looks like another event: a line of text that continues an event is
+indented.
 """
 
 import os
@@ -13,7 +15,15 @@ from rt.log.lean import structlog
 from rt.protocol import exception
 
 _HIDDEN = ("app", "pid", "instance", "source", "clock", "process")
-_BIDIRECTIONAL = (0x61C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_BIDIRECTIONAL = (
+    0x61C,
+    0x200E,
+    0x200F,
+    0x2028,
+    0x2029,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+)
 """Line separators, and what changes the direction in which a terminal shows text."""
 _BELOW = {
     **dict.fromkeys([*range(32), *range(127, 160), *_BIDIRECTIONAL], "\N{REPLACEMENT CHARACTER}"),
@@ -45,7 +55,9 @@ def pretty(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
     def render(event: MutableMapping[str, Any]) -> str:
         clock = _local_time(event.pop("timestamp", ""))
         if event.get("source") == "print":
-            return f"{clock} print | {_since_start(event)}{event.get('event', '')}".translate(_CONTROL)
+            return f"{clock} print | {_since_start(event)}{event.get('event', '')}".translate(
+                _CONTROL
+            )
         if event.get("child") in (event.get("app"), "root"):
             event.pop("child", None)
         for key in _HIDDEN:
@@ -55,8 +67,14 @@ def pretty(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
         fields = {str(key).translate(_CONTROL): show(value) for key, value in event.items()}
         # What structlog itself puts under a message; another program's log may have anything there.
         told = event.get("exception", event.get("exc_info"))
-        below = {"stack": event.get("stack"), "exception": None if told is None else exception.text(told)}
-        fields |= {key: None if text is None else str(text).translate(_BELOW) for key, text in below.items()}
+        below = {
+            "stack": event.get("stack"),
+            "exception": None if told is None else exception.text(told),
+        }
+        fields |= {
+            key: None if text is None else str(text).translate(_BELOW)
+            for key, text in below.items()
+        }
         fields["exc_info"] = None
         return f"{clock} {console(None, '', fields)}".lstrip()
 

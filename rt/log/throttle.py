@@ -1,7 +1,7 @@
 """A bound on how often events of one class are logged.
 
-Invariant: the first events are logged at once, a flood is logged at a steady low rate, and what was suppressed is counted and its
-newest event is logged in the end.
+Invariant: the first events are logged at once, a flood is logged at a steady low rate, and what was
+suppressed is counted and its newest event is logged in the end.
 """
 
 import math
@@ -68,9 +68,10 @@ class _Suppressed:
 class Throttle:
     """Logs events within a rate, each class of events by itself.
 
-    The class of an event is its sentence with the value of each context field in `per`: a device that floods the log does not
-    suppress the events of another one. All events with one sentence share a larger limit, so that a device that changes its
-    name or its port each time is bounded too.
+    The class of an event is its sentence with the value of each context field in `per`: a device
+    that floods the log does not suppress the events of another one. All events with one sentence
+    share a larger limit, so that a device that changes its name or its port each time is bounded
+    too.
 
     Not for use by several threads.
 
@@ -105,22 +106,30 @@ class Throttle:
         Args:
             write: A method of a logger, such as ``logger.warning``.
             event: The sentence.
-            kind: What stands for the sentence in the class of the event, for sentences that vary; the sentence if None.
-            context: Context fields; ``suppressed`` is added with the number of events that were left out before this one.
+            kind: What stands for the sentence in the class of the event, for sentences that vary;
+                the sentence if None.
+            context: Context fields; ``suppressed`` is added with the number of events that were
+                left out before this one.
 
         Returns:
             Whether the event was logged.
         """
         now = self._clock()
         kind = event if kind is None else kind
-        keys: list[Hashable] = [(kind, name, str(context[name])) for name in self._per if name in context]
+        keys: list[Hashable] = [
+            (kind, name, str(context[name])) for name in self._per if name in context
+        ]
         keys.append(kind)
         buckets = [self._bucket(key, now, len(keys) > 1 and key is kind) for key in keys]
         empty = [key for key, bucket in zip(keys, buckets, strict=True) if bucket.refill(now) < 1]
         if empty:
             suppressed = self._suppressed.setdefault(empty[0], _Suppressed())
             suppressed.count += 1
-            suppressed.write, suppressed.context, suppressed.buckets = write, {"event": event, **context}, buckets
+            suppressed.write, suppressed.context, suppressed.buckets = (
+                write,
+                {"event": event, **context},
+                buckets,
+            )
             return False
         for bucket in buckets:
             bucket.tokens -= 1
@@ -139,13 +148,16 @@ class Throttle:
         if not self._suppressed:
             return math.inf
         now = self._clock()
-        return min(max(bucket.due(now) for bucket in each.buckets) for each in self._suppressed.values())
+        return min(
+            max(bucket.due(now) for bucket in each.buckets) for each in self._suppressed.values()
+        )
 
     def flush(self, *, always: bool = False) -> None:
         """Log the newest suppressed event of each class whose next event is due; call this at an interval or at `due`.
 
         Args:
-            always: Whether to log those too whose next event is not due, as at the end of a process.
+            always: Whether to log those too whose next event is not due, as at the end of a
+                process.
         """
         if not self._suppressed:
             return
@@ -163,7 +175,9 @@ class Throttle:
         if bucket is None:
             if len(self._buckets) >= MOST_KEYS:
                 self._forget(now)
-            bucket = self._buckets[key] = Bucket(*(self._total_limits if total else self._limits), now)
+            bucket = self._buckets[key] = Bucket(
+                *(self._total_limits if total else self._limits), now
+            )
         return bucket
 
     def _forget(self, now: float) -> None:

@@ -30,7 +30,12 @@ os.register_at_fork(after_in_child=_unlock_all)
 
 def dropped_lines(count: int) -> dict[str, Any]:
     """The event that says how many lines were dropped."""
-    return {"event": "log lines were dropped", "level": "warning", "dropped": count, "timestamp": now()}
+    return {
+        "event": "log lines were dropped",
+        "level": "warning",
+        "dropped": count,
+        "timestamp": now(),
+    }
 
 
 def _note(count: int) -> bytes:
@@ -41,9 +46,10 @@ class LineWriter:
     """Writes whole lines to a file descriptor without ever blocking; the rest of one that is longer than `MAX_LINE` is left out.
 
     Args:
-        fd: Where lines go. A file, a pipe or a terminal is opened anew, so that making it non-blocking changes nothing for others
-            that write to the same place, but that what they write to a file comes at its end, too. A socket, as the journal
-            of systemd is, cannot be: each of its writes is told not to wait.
+        fd: Where lines go. A file, a pipe or a terminal is opened anew, so that making it
+            non-blocking changes nothing for others that write to the same place, but that what they
+            write to a file comes at its end, too. A socket, as the journal of systemd is, cannot
+            be: each of its writes is told not to wait.
         note: Makes the line that says how many lines were dropped.
 
     Attributes:
@@ -65,11 +71,14 @@ class LineWriter:
                 self._socket = socket.socket(fileno=os.dup(fd))
                 return
             if stat.S_ISREG(kind):
-                # Else whoever writes there beside us, as an error of `rt run > FILE 2>&1`, would write over our lines.
+                # Else whoever writes there beside us, as an error of `rt run > FILE 2>&1`, would
+                # write over our lines.
                 fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
             flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             self._fd = os.open(f"/proc/self/fd/{fd}", flags)
-        except OSError:  # of another user, or no /proc: asked before each write whether it would wait
+        except (
+            OSError
+        ):  # of another user, or no /proc: asked before each write whether it would wait
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
 
@@ -80,7 +89,8 @@ class LineWriter:
 
     def unlock(self) -> None:
         """Forget who is writing: a process that was forked meanwhile has no such thread."""
-        # The thread that holds it may come again: a finalizer that logs runs wherever garbage is looked for.
+        # The thread that holds it may come again: a finalizer that logs runs wherever garbage is
+        # looked for.
         self._lock = threading.RLock()
 
     def write(self, line: bytes) -> None:
@@ -109,7 +119,9 @@ class LineWriter:
         try:
             while written < len(data):
                 if self._socket is not None:
-                    written += self._socket.send(data[written:], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                    written += self._socket.send(
+                        data[written:], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+                    )
                 elif self._poll is None:
                     written += os.write(self._fd, data[written:])
                 elif self._poll.poll(0):

@@ -50,12 +50,21 @@ class LogFeed:
     """
 
     def __init__(
-        self, address: str, levels: Collection[str], *, options: Mapping[int, int | bytes] | None = None
+        self,
+        address: str,
+        levels: Collection[str],
+        *,
+        options: Mapping[int, int | bytes] | None = None,
     ) -> None:
         self._address = address
         self._levels = levels
         alive = _ALIVE if address.startswith("tcp:") else {}
-        self._options = {**alive, zmq.RCVHWM: QUEUE_EVENTS, zmq.MAXMSGSIZE: logevent.MAX_EVENT, **(options or {})}
+        self._options = {
+            **alive,
+            zmq.RCVHWM: QUEUE_EVENTS,
+            zmq.MAXMSGSIZE: logevent.MAX_EVENT,
+            **(options or {}),
+        }
         self._socket: Socket | None = None
         self._monitor: Socket | None = None
         self.counters = Counters()
@@ -73,7 +82,10 @@ class LogFeed:
         return self
 
     def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         assert self._socket is not None
         self._socket.close()

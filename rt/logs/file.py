@@ -1,8 +1,9 @@
 """The file in which a robot keeps its log: lines that are appended, in a few files of bounded size.
 
-The newest lines are in the file itself, older ones in NAME.1, NAME.2 and so on. The rules of this module: whatever the disk does
-costs lines and nothing else; a line is in the file whole or is known to be lost; and the files never take more room than they may.
-All of it may wait for the disk: it belongs into a worker thread.
+The newest lines are in the file itself, older ones in NAME.1, NAME.2 and so on. The rules of this
+module: whatever the disk does costs lines and nothing else; a line is in the file whole or is known
+to be lost; and the files never take more room than they may. All of it may wait for the disk: it
+belongs into a worker thread.
 
 Invariant: only the robot's user and root can read the files, those of earlier versions included.
 """
@@ -114,7 +115,9 @@ class LogFile:
     def _open(self) -> None:
         _refuse_planted(self.path)
         _make_directory(self.path.parent)
-        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, FILE_MODE)
+        self._fd = os.open(
+            self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, FILE_MODE
+        )
         try:
             _refuse_planted(self.path)  # it may have been made just before it was opened
         except BaseException:
@@ -162,7 +165,9 @@ def _refuse_planted(path: Path) -> None:
     """
     uid = planted_by(path)
     if uid is not None:
-        raise PermissionError(errno.EACCES, f"it belongs to {user(uid)}; choose another log_file", str(path))
+        raise PermissionError(
+            errno.EACCES, f"it belongs to {user(uid)}; choose another log_file", str(path)
+        )
 
 
 def _make_directory(path: Path) -> None:
@@ -187,7 +192,11 @@ def _close_file_to_others(path: Path) -> None:
 def _close_to_others(fd: int) -> None:
     """Take the rights of other users from a file of this user; devices and files of other users stay as they are."""
     info = os.fstat(fd)
-    if stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid() and stat.S_IMODE(info.st_mode) & ~FILE_MODE:
+    if (
+        stat.S_ISREG(info.st_mode)
+        and info.st_uid == os.geteuid()
+        and stat.S_IMODE(info.st_mode) & ~FILE_MODE
+    ):
         with contextlib.suppress(OSError):  # a file system may know no modes
             os.fchmod(fd, FILE_MODE)
 

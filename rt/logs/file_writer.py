@@ -1,9 +1,10 @@
 """Keeps the log of the root in its file, without ever letting the root wait for the disk.
 
-The rules of this module: a line is written as soon as it comes, many that come at once are written together, and a disk that is
-full, slow or gone costs lines, which are counted, said once, and said again when it is over. What team code prints, what its process
-logs and what other programs hand in have shares of the file (`SHARES`): more is left out and counted, so that a flood does not push
-out what the robot itself has logged in the last hour.
+The rules of this module: a line is written as soon as it comes, many that come at once are written
+together, and a disk that is full, slow or gone costs lines, which are counted, said once, and said
+again when it is over. What team code prints, what its process logs and what other programs hand in
+have shares of the file (`SHARES`): more is left out and counted, so that a flood does not push out
+what the robot itself has logged in the last hour.
 """
 
 import time
@@ -55,7 +56,9 @@ class LogFileWriter:
         self._failing = False
         self._unsaid = 0
         room = file.max_bytes_in_all
-        self._shares = {name: _Share(burst * room, hourly * room) for name, (burst, hourly) in SHARES.items()}
+        self._shares = {
+            name: _Share(burst * room, hourly * room) for name, (burst, hourly) in SHARES.items()
+        }
         self._share_said = -SHARE_INTERVAL
         self._log = log.get_logger()
 
@@ -63,7 +66,11 @@ class LogFileWriter:
     def of(cls, config: Config) -> "LogFileWriter | None":
         """The keeper that the options ask for, or None."""
         path = log_path(config.log_file, config.instance)
-        return None if path is None else cls(LogFile(path, config.log_file_size, config.log_file_count))
+        return (
+            None
+            if path is None
+            else cls(LogFile(path, config.log_file_size, config.log_file_count))
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled, and then what is left, for which there are `CLOSE_TIMEOUT` seconds."""
@@ -94,12 +101,17 @@ class LogFileWriter:
         for name, count in left_out.items():
             self._shares[name].left_out = 0
             self._log.warning(
-                "lines are left out of the log file: their source has used its share of it", lines=count, writer=name
+                "lines are left out of the log file: their source has used its share of it",
+                lines=count,
+                writer=name,
             )
 
     async def _write(self, lines: list[bytes]) -> None:
-        # A disk may hang for good: then the thread is left behind. What is next in the file waits for it, this task does not.
-        written = await trio.to_thread.run_sync(self._file.write, lines, abandon_on_cancel=True, limiter=self._threads)
+        # A disk may hang for good: then the thread is left behind. What is next in the file waits
+        # for it, this task does not.
+        written = await trio.to_thread.run_sync(
+            self._file.write, lines, abandon_on_cancel=True, limiter=self._threads
+        )
         lost = len(lines) - written + self._queue.dropped
         self._queue.dropped = 0
         self.lost += lost
@@ -108,11 +120,14 @@ class LogFileWriter:
         if error is not None and not self._failing:
             self._failing = True
             self._log.warning(
-                f"the log file takes no lines, the robot goes on without: {error.strerror}", file=str(self.path)
+                f"the log file takes no lines, the robot goes on without: {error.strerror}",
+                file=str(self.path),
             )
         elif error is None and self._unsaid:
             self._failing = False
-            self._log.warning("lines are missing in the log file", file=str(self.path), lost=self._unsaid)
+            self._log.warning(
+                "lines are missing in the log file", file=str(self.path), lost=self._unsaid
+            )
             self._unsaid = 0
 
 

@@ -153,9 +153,13 @@ class Follower:
         if not self._connected:  # of a robot that is back, before that was noticed
             self._early.update(map(_key, events))
         count = len(events)
-        await self._printer.events(event for event in events if not self._known or _key(event) not in self._known)
+        await self._printer.events(
+            event for event in events if not self._known or _key(event) not in self._known
+        )
         if missed:
-            click.echo(f"rt: {missed} lines were missed: they came faster than they were read", err=True)
+            click.echo(
+                f"rt: {missed} lines were missed: they came faster than they were read", err=True
+            )
         return count
 
     async def _heed(self, change: Change) -> None:
@@ -173,7 +177,10 @@ class Follower:
                     pass
                 self._connected = False
                 self._lost = self._last
-                click.echo(f"rt: {self._name} is gone; this goes on when it is back, Ctrl-C ends it", err=True)
+                click.echo(
+                    f"rt: {self._name} is gone; this goes on when it is back, Ctrl-C ends it",
+                    err=True,
+                )
         elif change is Change.DENIED:
             raise RuntimeBaseException(
                 f"{self._name} does not let this command in: `rt logs --robot tcp://HOST:PORT --key FILE` shows it a key"
@@ -199,7 +206,11 @@ class Follower:
             async for lines in read_file(self._file):
                 events = [event_of(line) for line in lines]
                 if since is not None:
-                    events = [event for event in events if (moment := moment_of(event)) and moment >= since]
+                    events = [
+                        event
+                        for event in events
+                        if (moment := moment_of(event)) and moment >= since
+                    ]
                     events = [event for event in events if _key(event) not in self._early]
                 recent.extend(map(_key, events))
                 await self._printer.events(events)

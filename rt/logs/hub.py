@@ -1,8 +1,9 @@
 """The log on the network: a hub that publishes what its process logs, with what other processes hand in.
 
-Each event goes out as two frames, its level as the topic and a notification. The rules of this module: a log call never waits for
-the network; a subscriber that does not keep up misses events and nobody else does; and whatever is missed is known, since
-each event carries the number that it has among those of its level.
+Each event goes out as two frames, its level as the topic and a notification. The rules of this
+module: a log call never waits for the network; a subscriber that does not keep up misses events and
+nobody else does; and whatever is missed is known, since each event carries the number that it has
+among those of its level.
 """
 
 import threading
@@ -61,7 +62,8 @@ class _LogSink:
         self._counters = counters
         self._queue: LogQueue[tuple[bytes, bytes]] = LogQueue()
         self._numbers = dict.fromkeys(logevent.LEVELS, 0)
-        # The thread that holds it may come again: a finalizer may log, and so may an object that is asked for its text.
+        # The thread that holds it may come again: a finalizer may log, and so may an object that is
+        # asked for its text.
         self._lock = threading.RLock()
 
     def listener(self, event: Mapping[str, Any]) -> None:
@@ -86,7 +88,9 @@ class _LogSink:
                     last = trio.current_time()
                     dropped, self._queue.dropped = self._queue.dropped, 0
                     self._counters.dropped += dropped
-                    log.get_logger().warning("log events were not published: too many came at once", dropped=dropped)
+                    log.get_logger().warning(
+                        "log events were not published: too many came at once", dropped=dropped
+                    )
         finally:
             for frames in self._queue.take_nowait():
                 self._send(socket, frames)
@@ -106,7 +110,8 @@ class LogHub:
     Args:
         frontend: Addresses where events are published.
         backend: Addresses where other processes hand events in, by PUB; none means that nobody can.
-        gate: Through which it publishes: what of the frontend lies on the network is for stations with a key.
+        gate: Through which it publishes: what of the frontend lies on the network is for stations
+            with a key.
 
     Attributes:
         counters: What it has done.
@@ -114,7 +119,11 @@ class LogHub:
     """
 
     def __init__(
-        self, frontend: Sequence[str], backend: Sequence[str] = (), *, authenticator: Authenticator | None = None
+        self,
+        frontend: Sequence[str],
+        backend: Sequence[str] = (),
+        *,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self.counters = LogCounters()
         self.endpoints: tuple[str, ...] = ()
@@ -130,7 +139,10 @@ class LogHub:
             InstanceBusyError: Somebody else holds one of the addresses.
         """
         sink = _LogSink(self.counters)
-        outwards: dict[int, int | bytes] = {zmq.SNDHWM: SUBSCRIBER_EVENTS, zmq.MAXMSGSIZE: _SUBSCRIPTION_BYTES}
+        outwards: dict[int, int | bytes] = {
+            zmq.SNDHWM: SUBSCRIBER_EVENTS,
+            zmq.MAXMSGSIZE: _SUBSCRIPTION_BYTES,
+        }
         inwards: dict[int, int | bytes] = {zmq.MAXMSGSIZE: logevent.MAX_EVENT}
         with Socket(zmq.PUB, options=outwards) as public, Socket(zmq.SUB, options=inwards) as inlet:
             inlet.subscribe(b"")
@@ -159,7 +171,9 @@ class LogHub:
                 self.counters.malformed += 1
                 unsaid += 1
                 if trio.current_time() - last >= COMPLAINT_INTERVAL:
-                    self._log.warning("a message for the log was refused", reason=error.message, count=unsaid)
+                    self._log.warning(
+                        "a message for the log was refused", reason=error.message, count=unsaid
+                    )
                     last, unsaid = trio.current_time(), 0
                 continue
             self.counters.received += 1
@@ -167,7 +181,8 @@ class LogHub:
                 log.relay(attribution.of_hub(event))
             elif trio.current_time() - told >= COMPLAINT_INTERVAL:
                 self._log.warning(
-                    "log events of other processes were suppressed: too many come", suppressed=budget.suppressed
+                    "log events of other processes were suppressed: too many come",
+                    suppressed=budget.suppressed,
                 )
                 told, budget.suppressed = trio.current_time(), 0
 

@@ -14,7 +14,9 @@ BATCH = 1000
 """Lines that are read at once."""
 
 
-async def read_file(path: Path, *, older: bool = True, unfinished: bool = False) -> AsyncIterator[list[bytes]]:
+async def read_file(
+    path: Path, *, older: bool = True, unfinished: bool = False
+) -> AsyncIterator[list[bytes]]:
     """The lines of a log, many at a time; as `rt.logs.read.read`."""
     lines = read.read(path, older=older, unfinished=unfinished)
 
@@ -32,6 +34,8 @@ async def moved_since(path: Path, *, older: bool = True) -> float:
     def find() -> float:
         if not path.is_file():  # what comes through a pipe can be read once only
             return 0.0
-        return sum(clock_moved(event_of(line)) for line in read.read(path, older=older) if mark in line)
+        return sum(
+            clock_moved(event_of(line)) for line in read.read(path, older=older) if mark in line
+        )
 
     return await trio.to_thread.run_sync(find, abandon_on_cancel=True)

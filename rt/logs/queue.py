@@ -1,6 +1,7 @@
 """A bounded queue from the threads that log to the task that sends or writes what they say.
 
-The rules of this module: to put something in takes microseconds and never waits; what does not fit is dropped and counted.
+The rules of this module: to put something in takes microseconds and never waits; what does not fit
+is dropped and counted.
 """
 
 import contextlib
@@ -31,7 +32,9 @@ class LogQueue(Generic[T]):
         self._max_bytes = max_bytes
         self._things: deque[tuple[T, int]] = deque()
         self._bytes = 0
-        self._lock = threading.RLock()  # a finalizer that logs comes again wherever garbage is looked for
+        self._lock = (
+            threading.RLock()
+        )  # a finalizer that logs comes again wherever garbage is looked for
         self._news = trio.Event()
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
@@ -64,7 +67,8 @@ class LogQueue(Generic[T]):
         """Wait until there is something, and take it all. A checkpoint; a cancel leaves everything in the queue."""
         while not self._things:
             self._news = trio.Event()
-            # Between the two lines above somebody may have put something in and seen the event of before.
+            # Between the two lines above somebody may have put something in and seen the event of
+            # before.
             if not self._things:
                 await self._news.wait()
         await trio.lowlevel.checkpoint()

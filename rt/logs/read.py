@@ -1,8 +1,8 @@
 """Reading the files of a log, also while a robot goes on writing them and starts new ones.
 
-The rules of this module: all files are opened before the first is read, so that a file which gets another name meanwhile is read
-once, and whole; and a line takes a bounded room, whatever the file is. All of it may wait for the disk: it belongs into a
-worker thread.
+The rules of this module: all files are opened before the first is read, so that a file which gets
+another name meanwhile is read once, and whole; and a line takes a bounded room, whatever the file
+is. All of it may wait for the disk: it belongs into a worker thread.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ def read(path: Path, *, older: bool = True, unfinished: bool = False) -> Iterato
     Args:
         path: The newest file.
         older: Whether the files before it are read too.
-        unfinished: Whether a last line that has no end counts; of a file that grows meanwhile it is not whole yet.
+        unfinished: Whether a last line that has no end counts; of a file that grows meanwhile it is
+            not whole yet.
     """
     with contextlib.ExitStack() as stack:
         for file in reversed(_opened(path, stack, older=older)):

@@ -19,7 +19,8 @@ def parse_since(text: str, now: datetime) -> datetime:
     """The moment that a person means.
 
     Args:
-        text: How long ago, as 30s, 10m, 2h or 1d; or a local time, as 14:05; or a date with or without a time, ISO 8601.
+        text: How long ago, as 30s, 10m, 2h or 1d; or a local time, as 14:05; or a date with or
+            without a time, ISO 8601.
         now: The present, with a time zone.
 
     Raises:
@@ -35,7 +36,9 @@ def parse_since(text: str, now: datetime) -> datetime:
     try:
         return _since(text.strip(), now)
     except ValueError:
-        raise ValueError(f"{text!r} is not a time: write 30s, 10m, 2h, 1d, 14:05 or 2026-01-31T14:05") from None
+        raise ValueError(
+            f"{text!r} is not a time: write 30s, 10m, 2h, 1d, 14:05 or 2026-01-31T14:05"
+        ) from None
 
 
 def _since(text: str, now: datetime) -> datetime:
@@ -46,7 +49,9 @@ def _since(text: str, now: datetime) -> datetime:
             return datetime.min.replace(tzinfo=UTC)
     if _CLOCK.fullmatch(text):
         hour, minute, *second = map(int, text.split(":"))
-        moment = now.astimezone().replace(hour=hour, minute=minute, second=(second or [0])[0], microsecond=0)
+        moment = now.astimezone().replace(
+            hour=hour, minute=minute, second=(second or [0])[0], microsecond=0
+        )
         return moment - timedelta(days=1) if moment > now else moment
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.astimezone()
@@ -115,7 +120,11 @@ class LogView:
             self._behind -= clock_moved(event)
         if event["level"] not in self.levels and event["level"] in LEVELS:
             return False
-        if self._apps and event.get("app") not in self._apps and event.get("child") not in self._apps:
+        if (
+            self._apps
+            and event.get("app") not in self._apps
+            and event.get("child") not in self._apps
+        ):
             return False
         if self._since is None:
             return True

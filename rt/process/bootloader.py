@@ -1,6 +1,7 @@
 """The outer process of an executable that unpacks itself.
 
-It is the one that a person sees, and that removes the unpacked files; if it is killed, the inner one has to end by itself.
+It is the one that a person sees, and that removes the unpacked files; if it is killed, the inner
+one has to end by itself.
 """
 
 import atexit

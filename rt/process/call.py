@@ -1,8 +1,9 @@
 """A Python function as a process: this executable again, with the function's import path and its arguments on the lifeline.
 
-Never a fork: a copy of a process with an event loop and sockets has broken halves of both. So nothing is shared with the
-parent but what is passed, and what is passed is plain values (MessagePack), which the function's annotations turn into its own
-types again. `rt.process.callable_child` is the other end.
+Never a fork: a copy of a process with an event loop and sockets has broken halves of both. So
+nothing is shared with the parent but what is passed, and what is passed is plain values
+(MessagePack), which the function's annotations turn into its own types again.
+`rt.process.callable_child` is the other end.
 """
 
 import sys
@@ -46,13 +47,15 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
         """The message for the lifeline (MessagePack).
 
         Raises:
-            ProcessStateError: An argument is no plain value, or they are longer than a lifeline takes.
+            ProcessStateError: An argument is no plain value, or they are longer than a lifeline
+                takes.
         """
         try:
             data = msgspec.msgpack.encode(self)
         except (TypeError, ValueError, OverflowError) as error:
             raise ProcessStateError(
-                f"the arguments of process {self.name} cannot be sent: {error}; pass plain values", process=self.name
+                f"the arguments of process {self.name} cannot be sent: {error}; pass plain values",
+                process=self.name,
             ) from error
         if len(data) > MAX_MESSAGE:
             raise ProcessStateError(
@@ -76,16 +79,18 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
 class CallableProcess(CommandProcess):
     """A process with a Python function as its entry point.
 
-    The exit code is 0 when the function returns, N when it raises `SystemExit` with an N below 256 (1 with any other number), that
-    of the error for rt's own errors (255 for an emergency stop), and 1 for any other exception, which goes to the log with its
-    traceback. An ``async def`` runs on an event loop of its own, and SIGTERM cancels it; a plain function is ended by SIGTERM where
+    The exit code is 0 when the function returns, N when it raises `SystemExit` with an N below 256
+    (1 with any other number), that of the error for rt's own errors (255 for an emergency stop),
+    and 1 for any other exception, which goes to the log with its traceback. An ``async def`` runs
+    on an event loop of its own, and SIGTERM cancels it; a plain function is ended by SIGTERM where
     it stands. What it prints comes line by line.
 
     Args:
-        target: The function, or its import path as ``package.module:function``. It has to be importable by that path: a lambda, a
-            function within another one, and one of the main script are not.
-        args: Its positional arguments, plain values or msgspec structs; at most 64 KiB together. They are checked against its
-            annotations in the child before it runs.
+        target: The function, or its import path as ``package.module:function``. It has to be
+            importable by that path: a lambda, a function within another one, and one of the main
+            script are not.
+        args: Its positional arguments, plain values or msgspec structs; at most 64 KiB together.
+            They are checked against its annotations in the child before it runs.
         kwargs: Its arguments by name.
         name: What it is called in the log; by default the name of the function.
         cwd: Where it starts, or None for where we are.
@@ -94,7 +99,8 @@ class CallableProcess(CommandProcess):
         log_level: The least severity that it logs.
 
     Raises:
-        ProcessStateError: The function cannot be imported by another process, or an argument cannot be sent.
+        ProcessStateError: The function cannot be imported by another process, or an argument cannot
+            be sent.
     """
 
     def __init__(
@@ -120,7 +126,14 @@ class CallableProcess(CommandProcess):
             path=[str(Path.cwd()) if entry == "" else entry for entry in sys.path],
             log_level=log_level,
         )
-        super().__init__(child_command(ROLE), name=name, message=settings.encode(), cwd=cwd, env=env, on_line=on_line)
+        super().__init__(
+            child_command(ROLE),
+            name=name,
+            message=settings.encode(),
+            cwd=cwd,
+            env=env,
+            on_line=on_line,
+        )
 
 
 def path_of(function: Callable[..., Any]) -> str:
@@ -142,7 +155,10 @@ def path_of(function: Callable[..., Any]) -> str:
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    # Bound methods are made anew each time, so they are equal rather than the same; only those of classes lead back here.
+    # Bound methods are made anew each time, so they are equal rather than the same; only those of
+    # classes lead back here.
     if found != function:
-        raise ProcessStateError(f"{module}:{name} is not what was given; another process would not find it there")
+        raise ProcessStateError(
+            f"{module}:{name} is not what was given; another process would not find it there"
+        )
     return f"{module}:{name}"

@@ -34,7 +34,8 @@ def main(lifeline: Lifeline, log_pipe: int | None = None) -> int:
     sys.path[:] = dict.fromkeys([*settings.path, *sys.path])
     log.configure(level=settings.log_level, fmt="json", stream=log_pipe, app=settings.name)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Each line when it is printed: what waits in a buffer is lost when the function is ended where it stands.
+        # Each line when it is printed: what waits in a buffer is lost when the function is ended
+        # where it stands.
         sys.stdout.reconfigure(line_buffering=True)
     try:
         function = load(settings.target)
@@ -56,7 +57,9 @@ def load(target: str) -> Callable[..., Any]:
     """
     module, separator, name = target.partition(":")
     if not (module and separator and name) or module.startswith("."):
-        raise ProcessStateError(f"{target!r} is no path of a function; write package.module:function", target=target)
+        raise ProcessStateError(
+            f"{target!r} is no path of a function; write package.module:function", target=target
+        )
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
@@ -64,11 +67,17 @@ def load(target: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # the module is there, and imports one that is not
-        raise ProcessStateError(f"{target}: there is no module {error.name}", target=target) from None
+        raise ProcessStateError(
+            f"{target}: there is no module {error.name}", target=target
+        ) from None
     except AttributeError:
-        raise ProcessStateError(f"{target}: there is no {name} in {module}", target=target) from None
+        raise ProcessStateError(
+            f"{target}: there is no {name} in {module}", target=target
+        ) from None
     if not callable(found):
-        raise ProcessStateError(f"{target} cannot be called: it is {type(found).__name__}", target=target)
+        raise ProcessStateError(
+            f"{target} cannot be called: it is {type(found).__name__}", target=target
+        )
     function: Callable[..., Any] = found
     return function
 
@@ -85,7 +94,11 @@ def bind(
     try:
         signature = inspect.signature(function)
         hints = get_type_hints(_annotated(function), include_extras=True)
-    except (ValueError, TypeError, NameError):  # written in C, or annotated with names that do not exist at run time
+    except (
+        ValueError,
+        TypeError,
+        NameError,
+    ):  # written in C, or annotated with names that do not exist at run time
         return tuple(args), kwargs
     try:
         bound = signature.bind(*args, **kwargs)
@@ -95,9 +108,13 @@ def bind(
         annotation = hints.get(argument, Any)
         kind = signature.parameters[argument].kind
         if kind is inspect.Parameter.VAR_POSITIONAL:
-            bound.arguments[argument] = tuple(_convert(name, argument, annotation, each) for each in value)
+            bound.arguments[argument] = tuple(
+                _convert(name, argument, annotation, each) for each in value
+            )
         elif kind is inspect.Parameter.VAR_KEYWORD:
-            bound.arguments[argument] = {key: _convert(name, key, annotation, each) for key, each in value.items()}
+            bound.arguments[argument] = {
+                key: _convert(name, key, annotation, each) for key, each in value.items()
+            }
         else:
             bound.arguments[argument] = _convert(name, argument, annotation, value)
     return bound.args, bound.kwargs
@@ -107,7 +124,9 @@ def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function whose annotations say what may be passed: of a class its `__init__`, of an object its `__call__`."""
     if inspect.isroutine(function):
         return function
-    owner, name = (function, "__init__") if isinstance(function, type) else (type(function), "__call__")
+    owner, name = (
+        (function, "__init__") if isinstance(function, type) else (type(function), "__call__")
+    )
     method: Callable[..., Any] = getattr(owner, name)
     return method
 
@@ -116,10 +135,13 @@ def _convert(function: str, argument: str, annotation: Any, value: Any) -> Any:
     try:
         return msgspec.convert(value, annotation)
     except msgspec.ValidationError as error:
-        raise ProcessStateError(f"{function}: argument {argument}: {error}", argument=argument) from None
+        raise ProcessStateError(
+            f"{function}: argument {argument}: {error}", argument=argument
+        ) from None
     except (TypeError, NameError) as error:
         raise ProcessStateError(
-            f"{function}: argument {argument} is annotated with what no plain value becomes: {error}", argument=argument
+            f"{function}: argument {argument} is annotated with what no plain value becomes: {error}",
+            argument=argument,
         ) from None
 
 

@@ -1,7 +1,8 @@
 """A command as a process that is run once.
 
-The rules of this module: what the process leaves of its session is killed when it has ended, a signal goes to its group only
-while the group's number is certainly its own (until it is reaped), and the kernel kills the group when we are dead.
+The rules of this module: what the process leaves of its session is killed when it has ended, a
+signal goes to its group only while the group's number is certainly its own (until it is reaped),
+and the kernel kills the group when we are dead.
 """
 
 import contextlib
@@ -32,21 +33,24 @@ _BREATH = 32
 class CommandProcess:
     """One run of a command: made, started, waited for.
 
-    Its output is read while somebody waits for it; nobody's waiting lets a process that writes much stand still. An async
-    context manager starts it and, whatever happens, leaves nothing of it: what still runs at the end of the block is killed.
+    Its output is read while somebody waits for it; nobody's waiting lets a process that writes much
+    stand still. An async context manager starts it and, whatever happens, leaves nothing of it:
+    what still runs at the end of the block is killed.
 
     Args:
-        command: The program and its arguments. `rt.process.lifeline.LIFELINE` in an argument becomes the number of the descriptor of
-            its lifeline; a command without it is killed by the kernel when we die, as long as it leaves open a descriptor that
-            it does not know of.
+        command: The program and its arguments. `rt.process.lifeline.LIFELINE` in an argument
+            becomes the number of the descriptor of its lifeline; a command without it is killed by
+            the kernel when we die, as long as it leaves open a descriptor that it does not know of.
         name: What it is called in the log; by default the name of the program.
-        message: What its lifeline carries, at most `rt.process.lifeline.MAX_MESSAGE` bytes; only with `LIFELINE`.
+        message: What its lifeline carries, at most `rt.process.lifeline.MAX_MESSAGE` bytes; only
+            with `LIFELINE`.
         cwd: Where it starts, or None for where we are.
         env: Added to our environment, which it inherits.
         pass_fds: Descriptors that it inherits under the same numbers.
-        on_line: Called in the event loop for each line that it writes, with the name, ``stdout`` or ``stderr``, and the line; by
-            default it goes to our log. None lets it write where we do. The log events of a process of our own program, that is one
-            with a lifeline, come as lines of JSON of the stream ``log``.
+        on_line: Called in the event loop for each line that it writes, with the name, ``stdout`` or
+            ``stderr``, and the line; by default it goes to our log. None lets it write where we do.
+            The log events of a process of our own program, that is one with a lifeline, come as
+            lines of JSON of the stream ``log``.
     """
 
     def __init__(
@@ -101,7 +105,9 @@ class CommandProcess:
             LocalProtocolError: The message does not fit into a lifeline.
         """
         if self._starting:
-            raise ProcessStateError(f"process {self.name} is started once; make another one", process=self.name)
+            raise ProcessStateError(
+                f"process {self.name} is started once; make another one", process=self.name
+            )
         await trio.lowlevel.checkpoint_if_cancelled()
         self._starting = True
         pipe = None if self._on_line is None else subprocess.PIPE
@@ -134,7 +140,9 @@ class CommandProcess:
             ProcessStateError: It was not started.
         """
         if self._process is None:
-            raise ProcessStateError(f"process {self.name} cannot be waited for before it is started", process=self.name)
+            raise ProcessStateError(
+                f"process {self.name} cannot be waited for before it is started", process=self.name
+            )
         async with self._attending:
             if not self._attended:
                 await self._attend(self._process)
@@ -150,7 +158,9 @@ class CommandProcess:
             ProcessStateError: It was not started.
         """
         if self._process is None:
-            raise ProcessStateError(f"process {self.name} cannot be ended before it is started", process=self.name)
+            raise ProcessStateError(
+                f"process {self.name} cannot be ended before it is started", process=self.name
+            )
         if self.returncode is None:
             group.signal_group(self._process.pid, number)
 
@@ -187,10 +197,13 @@ class CommandProcess:
                 await trio.lowlevel.wait_readable(pidfd)
                 # From here on nobody signals it any more.
                 self._returncode = _peek(process.pid)
-                # Not reaped yet: until everything is swept, the kernel gives the number of the group to nobody else.
+                # Not reaped yet: until everything is swept, the kernel gives the number of the
+                # group to nobody else.
                 if strays := await group.sweep(process.pid):
                     log.get_logger().warning(
-                        "process left others behind; they were killed", process=self.name, processes=strays
+                        "process left others behind; they were killed",
+                        process=self.name,
+                        processes=strays,
                     )
                 with trio.move_on_after(LINGER):
                     for event in read:
@@ -213,7 +226,9 @@ class CommandProcess:
         if self._returncode is None:  # somebody else reaped it
             self._returncode = returncode
 
-    async def _read(self, stream: trio.abc.ReceiveStream, name: str, cutter: LineCutter, read: trio.Event) -> None:
+    async def _read(
+        self, stream: trio.abc.ReceiveStream, name: str, cutter: LineCutter, read: trio.Event
+    ) -> None:
         while chunk := await stream.receive_some(_CHUNK):
             for count, line in enumerate(cutter.feed(chunk), 1):
                 self._say(name, line)

@@ -1,8 +1,9 @@
 """The lifeline: a pair of sockets by which a child learns that its parent is dead, however it died.
 
-The parent writes the child's settings into its end once, before the child exists, and then nothing ever; so the end of the
-stream means that the parent has ended or does not want the child any more. ``PR_SET_PDEATHSIG`` would not do: it is tied to
-the thread that forked, and trio forks in a worker thread.
+The parent writes the child's settings into its end once, before the child exists, and then nothing
+ever; so the end of the stream means that the parent has ended or does not want the child any more.
+``PR_SET_PDEATHSIG`` would not do: it is tied to the thread that forked, and trio forks in a worker
+thread.
 
 The message is a 32-bit little-endian length and as many bytes.
 """
@@ -63,8 +64,9 @@ def open_lifeline(message: bytes | None) -> tuple[socket.socket, socket.socket]:
 def arm(end: socket.socket, group: int) -> None:
     """Have the kernel kill a group of processes when the other end of this lifeline is closed.
 
-    It needs nothing of the processes: one that is stopped, or holds the interpreter's lock, dies as well. It holds as long as
-    one process has ``end``, or a copy of it, open; nothing may ever be written into the other end afterwards.
+    It needs nothing of the processes: one that is stopped, or holds the interpreter's lock, dies as
+    well. It holds as long as one process has ``end``, or a copy of it, open; nothing may ever be
+    written into the other end afterwards.
 
     Args:
         end: The child's end.
@@ -93,7 +95,9 @@ class Lifeline:
         try:
             end = socket.socket(fileno=fd)
         except OSError as error:
-            raise LocalProtocolError(f"file descriptor {fd} is no lifeline: {error.strerror}", fd=fd) from None
+            raise LocalProtocolError(
+                f"file descriptor {fd} is no lifeline: {error.strerror}", fd=fd
+            ) from None
         end.set_inheritable(False)
         return cls(end)
 
@@ -114,10 +118,14 @@ class Lifeline:
         try:
             (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
             if length > _MAX_LENGTH:
-                raise RemoteProtocolError(f"a lifeline begins with a message of {length} bytes", length=length)
+                raise RemoteProtocolError(
+                    f"a lifeline begins with a message of {length} bytes", length=length
+                )
             return self._read(length, deadline)
         except TimeoutError:
-            raise RemoteProtocolError(f"no settings came through the lifeline within {timeout:g} s") from None
+            raise RemoteProtocolError(
+                f"no settings came through the lifeline within {timeout:g} s"
+            ) from None
         finally:
             self._socket.setblocking(False)
 
@@ -141,10 +149,12 @@ class Lifeline:
     def kill_group_at_eof(self) -> None:
         """Have the kernel kill our whole group, ourselves included, as soon as the parent is gone; at once if it is.
 
-        Call it after `read_message`, in a process that is leader of its group or was started into it with its parent's consent.
+        Call it after `read_message`, in a process that is leader of its group or was started into
+        it with its parent's consent.
         """
         if self._spare < 0:
-            # The kernel's watch lasts as long as one descriptor does: code that closes or replaces this one does not end it.
+            # The kernel's watch lasts as long as one descriptor does: code that closes or replaces
+            # this one does not end it.
             with contextlib.suppress(OSError):  # the limit of descriptors is lower than that
                 self._spare = fcntl.fcntl(self._socket.fileno(), fcntl.F_DUPFD_CLOEXEC, _SPARE_FROM)
         arm(self._socket, os.getpgrp())

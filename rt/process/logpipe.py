@@ -1,7 +1,8 @@
 """The pipe on which a child of our own program writes its log events, apart from stdout and stderr.
 
-Invariant: what team code and the programs that it starts write to stdout or stderr is text and nothing else. The child's end is
-close-on-exec, and its number is in the environment only until the child has read it.
+Invariant: what team code and the programs that it starts write to stdout or stderr is text and
+nothing else. The child's end is close-on-exec, and its number is in the environment only until the
+child has read it.
 """
 
 import contextlib

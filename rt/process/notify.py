@@ -1,8 +1,9 @@
 """sd_notify as I/O: the socket on which a parent listens to one child, and the call by which a child speaks.
 
-Each child has a socket of its own, so a datagram needs no proof of who sent it. rt's own children inherit one end of a pair of sockets
-(`Channel`): no file that is removed, and no lack of descriptors, silences them. Other programs find a socket file in the instance
-directory, which is closed to other users (`Listener`). What the datagrams mean is in `rt.protocol.notify`.
+Each child has a socket of its own, so a datagram needs no proof of who sent it. rt's own children
+inherit one end of a pair of sockets (`Channel`): no file that is removed, and no lack of
+descriptors, silences them. Other programs find a socket file in the instance directory, which is
+closed to other users (`Listener`). What the datagrams mean is in `rt.protocol.notify`.
 """
 
 import contextlib
@@ -38,7 +39,9 @@ class Channel:
     def __init__(self) -> None:
         self._socket, self._child = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._child.setblocking(False)  # of both processes: a child that says too much does not wait
+        self._child.setblocking(
+            False
+        )  # of both processes: a child that says too much does not wait
         self.fds: tuple[int, ...] = (self._child.fileno(),)
 
     def __enter__(self) -> Self:
@@ -90,7 +93,8 @@ class Listener:
         fds: What the child is to inherit: nothing.
 
     Args:
-        path: Where the socket is made; one that is left from before is replaced, a directory that was removed made again.
+        path: Where the socket is made; one that is left from before is replaced, a directory that
+            was removed made again.
 
     Raises:
         OSError: The socket cannot be made there.
@@ -156,7 +160,8 @@ class Listener:
     async def receive(self) -> notify.Notice:
         """Wait for the next datagram. A checkpoint; a cancel loses nothing.
 
-        The queue is the kernel's (some ten datagrams); a child that says more than we hear waits, or loses what it says.
+        The queue is the kernel's (some ten datagrams); a child that says more than we hear waits,
+        or loses what it says.
         """
         while True:
             await trio.lowlevel.wait_readable(self._socket)
@@ -213,7 +218,8 @@ def send(
         env: Where to look for the address instead of `os.environ`.
 
     Returns:
-        Whether somebody took it: False when nobody asked for it, nobody listens any more, or the queue is full.
+        Whether somebody took it: False when nobody asked for it, nobody listens any more, or the
+        queue is full.
     """
     variables = os.environ if env is None else env
     data = notify.format(ready=ready, stopping=stopping, watchdog=watchdog, status=status)
@@ -256,8 +262,8 @@ def watchdog_period(env: Mapping[str, str] | None = None) -> float | None:
     """How often, in seconds, our parent wants to hear that we are alive: half of its patience, as sd_watchdog_enabled(3) says.
 
     Returns:
-        The period, or None when nobody waits for it. ``WATCHDOG_PID`` is not looked at: of an executable that unpacks itself
-        it names the outer process.
+        The period, or None when nobody waits for it. ``WATCHDOG_PID`` is not looked at: of an
+        executable that unpacks itself it names the outer process.
     """
     value = (os.environ if env is None else env).get("WATCHDOG_USEC", "")
     if not (value.isascii() and value.isdigit() and int(value)):

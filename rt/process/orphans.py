@@ -1,14 +1,17 @@
 """Orphans: processes that the team's code left behind, whatever session, group and environment they gave themselves.
 
-A process whose parent ends becomes a child of the nearest ancestor that asked for it (PR_SET_CHILD_SUBREAPER of prctl(2)). The root asks,
-so that every process below a child becomes its own in the end, and is killed when that child ends.
+A process whose parent ends becomes a child of the nearest ancestor that asked for it
+(PR_SET_CHILD_SUBREAPER of prctl(2)). The root asks, so that every process below a child becomes its
+own in the end, and is killed when that child ends.
 
-An orphan belongs to a child that lives if it is in the session of that child, or carries its mark in the environment. An orphan that has
-given itself a session of its own and another environment belongs to no child, and is killed when any child ends.
+An orphan belongs to a child that lives if it is in the session of that child, or carries its mark
+in the environment. An orphan that has given itself a session of its own and another environment
+belongs to no child, and is killed when any child ends.
 
-Invariant: a child that this process started itself is never taken for an orphan. So rt starts processes with `open_process`, which
-notes them, and nothing is judged while one is being started. trio keeps the exit statuses of its own children: others are waited for by
-number.
+Invariant: a child that this process started itself is never taken for an orphan. So rt starts
+    processes with `open_process`, which
+notes them, and nothing is judged while one is being started. trio keeps the exit statuses of its
+own children: others are waited for by number.
 """
 
 import contextlib
@@ -66,15 +69,20 @@ _State.own = {}
 def adopted() -> Iterator[None]:
     """Let the descendants of this process that lose their parent become its children, until the end of the block.
 
-    Children that it has already stay what they are. On a kernel that refuses it a warning is logged, and orphans stay.
+    Children that it has already stay what they are. On a kernel that refuses it a warning is
+    logged, and orphans stay.
     """
     if not _set_subreaper(True):
         reason = os.strerror(ctypes.get_errno())
-        log.get_logger().warning("processes that the team's code leaves behind are not found", reason=reason)
+        log.get_logger().warning(
+            "processes that the team's code leaves behind are not found", reason=reason
+        )
         yield
         return
     us = os.getpid()
-    _State.own = {pid: _Own(each.start) for pid, each in table.scan_at_once().items() if each.parent == us}
+    _State.own = {
+        pid: _Own(each.start) for pid, each in table.scan_at_once().items() if each.parent == us
+    }
     _State.adopting = True
     try:
         yield
@@ -122,10 +130,16 @@ async def kill(leader: int | None = None) -> int:
     tried: dict[int, int] = {}
     for _ in range(_ROUNDS if _State.adopting or leader is not None else 0):
         found = await _scan()
-        doomed = {pid: each.start for pid, each in found.items() if each.session == leader and not each.zombie}
+        doomed = {
+            pid: each.start
+            for pid, each in found.items()
+            if each.session == leader and not each.zombie
+        }
         doomed.pop(leader or 0, None)
         doomed |= await _orphans(found, leader)
-        if doomed.items() <= tried.items():  # the kernel does not let the rest end now, or it belongs to another user
+        if (
+            doomed.items() <= tried.items()
+        ):  # the kernel does not let the rest end now, or it belongs to another user
             break
         tried |= doomed
         killed |= await table.kill(doomed)
@@ -136,7 +150,9 @@ async def reap() -> None:
     """Wait for the exit statuses of orphans that end by themselves, until cancelled."""
     with trio.open_signal_receiver(signal.SIGCHLD) as signals:
         async for _ in signals:
-            with contextlib.suppress(OSError):  # no descriptor is left: the next orphan that ends tries again
+            with contextlib.suppress(
+                OSError
+            ):  # no descriptor is left: the next orphan that ends tries again
                 await _orphans(await _scan(), None)
             await trio.sleep(REAP_INTERVAL)
 
@@ -152,7 +168,8 @@ async def _scan() -> dict[int, Process]:
 async def _orphans(found: Mapping[int, Process], leader: int | None) -> dict[int, int]:
     """The living orphans that belong to no child that lives, and all that is below them, with their start times.
 
-    Orphans that have ended are waited for. Each orphan is judged by a look at this moment, since the scan took a while.
+    Orphans that have ended are waited for. Each orphan is judged by a look at this moment, since
+    the scan took a while.
 
     Args:
         found: What `_scan` has just returned.
@@ -160,7 +177,9 @@ async def _orphans(found: Mapping[int, Process], leader: int | None) -> dict[int
     """
     if not _State.adopting:
         return {}
-    _State.own = {pid: own for pid, own in _State.own.items() if is_same(table.read(pid), own.start)}
+    _State.own = {
+        pid: own for pid, own in _State.own.items() if is_same(table.read(pid), own.start)
+    }
     living = {pid for pid in _State.own if pid in found and not found[pid].zombie and pid != leader}
     marks = {_State.own[pid].mark for pid in living}
     below: dict[int, list[int]] = {}
@@ -172,7 +191,12 @@ async def _orphans(found: Mapping[int, Process], leader: int | None) -> dict[int
         if count % STEP == 0:
             await trio.lowlevel.checkpoint()
         orphan = table.read(pid)
-        if orphan is None or orphan.start != found[pid].start or orphan.parent != us or _is_own(pid, orphan):
+        if (
+            orphan is None
+            or orphan.start != found[pid].start
+            or orphan.parent != us
+            or _is_own(pid, orphan)
+        ):
             continue
         if orphan.zombie:
             with contextlib.suppress(ChildProcessError):
@@ -196,8 +220,13 @@ def _is_own(pid: int, process: Process) -> bool:
 def _is_spared(pid: int, marks: set[str]) -> bool:
     """Whether a process carries one of these marks, or is an orphan that we have been given as the first process of a container."""
     try:
-        variables = dict(each.partition(b"=")[::2] for each in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        variables = dict(
+            each.partition(b"=")[::2]
+            for each in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        )
     except OSError:
         variables = {}
     mark = variables.get(ENV_CHILD.encode(), b"").decode(errors="replace")
-    return (mark != "" and mark in marks) or (os.getpid() == _INIT and ENV_DIRECTORY.encode() not in variables)
+    return (mark != "" and mark in marks) or (
+        os.getpid() == _INIT and ENV_DIRECTORY.encode() not in variables
+    )

@@ -1,8 +1,9 @@
 """What a child writes to its log pipe, stdout and stderr: cut into lines, handed on, and its end kept.
 
-The rules of this module: output is read as it comes, so that a child never waits for its log, but no faster than `READ_RATE`; a flood
-of it gives the event loop back every few lines; and what is kept is bounded. Only what comes on the log pipe is an event of the
-child's own log; a line of stdout or stderr is text, whatever it looks like.
+The rules of this module: output is read as it comes, so that a child never waits for its log, but
+no faster than `READ_RATE`; a flood of it gives the event loop back every few lines; and what is
+kept is bounded. Only what comes on the log pipe is an event of the child's own log; a line of
+stdout or stderr is text, whatever it looks like.
 """
 
 import math
@@ -33,7 +34,8 @@ LOG = "log"
 READ_BURST: Final = 1 << 21
 READ_RATE: Final = 4e6
 """How much of one stream is read at once and in each second after that, in bytes; a line counts as `LINE_COST` more. A process that
-writes more waits, and does not take the processor from this one."""
+writes more waits, and does not take the processor from this one.
+"""
 LINE_COST: Final = 200
 
 TEXT_LINES: Final = Rate(1000, 500)
@@ -101,7 +103,8 @@ class Output:
 
     Args:
         child: The child's name.
-        on_line: Called for each line, in the event loop: it may not block. `log_line` is replaced by a `ChildLog` of its own.
+        on_line: Called for each line, in the event loop: it may not block. `log_line` is replaced
+            by a `ChildLog` of its own.
         pid: The process, if known.
         app: The part of the robot that it is; the child's name by default.
     """
@@ -198,7 +201,11 @@ class ChildLog:
         event = _event_of(self._child, stream, line, self._pid, self._app)
         if event is None:
             return
-        budget = self._events if stream == LOG and event.get("source") != attribution.PRINT else self._text
+        budget = (
+            self._events
+            if stream == LOG and event.get("source") != attribution.PRINT
+            else self._text
+        )
         if budget.take(len(line), time.monotonic()):
             log.relay(event)
         self.tell()
@@ -213,11 +220,17 @@ class ChildLog:
         if count and (always or now - self._told >= TELL_INTERVAL):
             self._told = now
             self._text.suppressed = self._events.suppressed = 0
-            self._log.warning("log lines of a process were suppressed: it writes too many", suppressed=count)
+            self._log.warning(
+                "log lines of a process were suppressed: it writes too many", suppressed=count
+            )
 
     def _tell_stall(self, threads: list[list[Frame]]) -> None:
         """Log which function keeps the event loop of the process from running; nothing if none of the team does."""
-        found = [(thread[0], frame) for thread in reversed(threads) if (frame := _innermost(thread)) is not None]
+        found = [
+            (thread[0], frame)
+            for thread in reversed(threads)
+            if (frame := _innermost(thread)) is not None
+        ]
         # Who waits for the interpreter in a library is not who holds it.
         found.sort(key=lambda one: one[0] is not one[1])
         frames = [frame for _, frame in found]
@@ -235,7 +248,11 @@ class ChildLog:
         }
 
         def write(event: str, **context: object) -> None:
-            log.relay(attribution.of_child({**fields, "event": event, **context}, self._child, self._pid, self._app))
+            log.relay(
+                attribution.of_child(
+                    {**fields, "event": event, **context}, self._child, self._pid, self._app
+                )
+            )
 
         self._throttle.log(write, str(fields["event"]), "stall")
 
@@ -243,7 +260,9 @@ class ChildLog:
 def _innermost(thread: list[Frame]) -> Frame | None:
     """The innermost frame of code that is not installed, which is the team's."""
     for frame in thread:
-        is_installed = any(part in frame.file for part in _LIBRARIES) or frame.file.startswith(_INSTALLED)
+        is_installed = any(part in frame.file for part in _LIBRARIES) or frame.file.startswith(
+            _INSTALLED
+        )
         if frame.file.startswith("/") and not is_installed:
             return frame
     return None
@@ -252,15 +271,18 @@ def _innermost(thread: list[Frame]) -> Frame | None:
 def log_line(child: str, stream: str, line: str) -> None:
     """Hand a line on to our own log.
 
-    A JSON object on the stream `LOG` that carries ``event`` and ``level`` is an event of the child's own log; any other line
-    becomes an event with the line as its sentence. Whose the event is, is set here (`rt.log.attribution`). Empty lines are left out.
+    A JSON object on the stream `LOG` that carries ``event`` and ``level`` is an event of the
+    child's own log; any other line becomes an event with the line as its sentence. Whose the event
+    is, is set here (`rt.log.attribution`). Empty lines are left out.
     """
     event = _event_of(child, stream, line)
     if event is not None:
         log.relay(event)
 
 
-def _event_of(child: str, stream: str, line: str, pid: int | None = None, app: str = "") -> dict[str, object] | None:
+def _event_of(
+    child: str, stream: str, line: str, pid: int | None = None, app: str = ""
+) -> dict[str, object] | None:
     if stream == LOG and (event := decode_line(line)) is not None:
         return attribution.of_child(event, child, pid, app)
     return attribution.of_stream(line, child, stream, pid, app) if line.strip() else None

@@ -1,7 +1,7 @@
 """Calls at an interval, on absolute deadlines of the monotonic clock.
 
-The rule of this module: a call that is late is counted and never made up for. The deadlines stay where they were, so that
-nothing drifts, and those that have passed are left out.
+The rule of this module: a call that is late is counted and never made up for. The deadlines stay
+where they were, so that nothing drifts, and those that have passed are left out.
 """
 
 import inspect
@@ -36,7 +36,9 @@ class Schedule:
 
     def __init__(self, start: float, interval: float) -> None:
         if not (math.isfinite(interval) and interval > 0):
-            raise ValueError(f"{interval!r} is no interval; it has to be a number of seconds above 0")
+            raise ValueError(
+                f"{interval!r} is no interval; it has to be a number of seconds above 0"
+            )
         self.interval = interval
         self.overruns = 0
         self._start = start
@@ -60,11 +62,13 @@ class Schedule:
         return self.deadline
 
 
-async def spin(func: Callable[..., Awaitable[Any]], /, *args: Any, interval: float = 1.0, **kwargs: Any) -> NoReturn:
+async def spin(
+    func: Callable[..., Awaitable[Any]], /, *args: Any, interval: float = 1.0, **kwargs: Any
+) -> NoReturn:
     """Call an async function at an interval, the first time at once, until a cancel or an exception of it.
 
-    A call that takes longer than the interval is let run to its end; the calls that would have begun meanwhile are left out and
-    counted. The log says so when the count doubles.
+    A call that takes longer than the interval is let run to its end; the calls that would have
+    begun meanwhile are left out and counted. The log says so when the count doubles.
 
     Args:
         func: What to call.

@@ -13,8 +13,9 @@ from rt.process.base import ChildProcess, Startable
 async def run_process(process: ChildProcess, *, terminate_timeout: float = 2.0) -> int:
     """Start a process if it has not been started, and wait for its end.
 
-    A cancel terminates it, and kills it if it still runs after ``terminate_timeout``; only then does the cancel go on. Another
-    cancel meanwhile changes nothing. An error while it is waited for, as one of its ``on_line``, is treated alike.
+    A cancel terminates it, and kills it if it still runs after ``terminate_timeout``; only then
+    does the cancel go on. Another cancel meanwhile changes nothing. An error while it is waited
+    for, as one of its ``on_line``, is treated alike.
 
     Args:
         process: What to run; one that was started by somebody else is owned from now on.
@@ -64,13 +65,17 @@ async def _end(process: ChildProcess, seconds: float, logger: log.Logger) -> Non
             process.terminate()
             await _wait_until(deadline, process)
         except Exception:
-            # Whoever reads its lines has failed, and is not asked again; the process has its time all the same.
+            # Whoever reads its lines has failed, and is not asked again; the process has its time
+            # all the same.
             await _wait_until(deadline, process)
             raise
         finally:
             if process.returncode is None:
                 process.kill()
-                logger.error("process was killed, since it did not end when it was asked to", patience=seconds)
+                logger.error(
+                    "process was killed, since it did not end when it was asked to",
+                    patience=seconds,
+                )
             await process.wait()
             logger.info("process was stopped", exit_code=process.returncode)
 

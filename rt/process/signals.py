@@ -1,9 +1,11 @@
 """The signals that end a robot: the first one in order, a later one now.
 
-An executable that unpacks itself is two processes, and a terminal or systemd signals both: the outer one hands its signal on,
-so the inner one gets every signal twice. Therefore a second signal within a second is the first one again.
+An executable that unpacks itself is two processes, and a terminal or systemd signals both: the
+outer one hands its signal on, so the inner one gets every signal twice. Therefore a second signal
+within a second is the first one again.
 
-The rule of this module: from `kept` on there is no moment at which one of them is lost, or ends the process where it stands.
+The rule of this module: from `kept` on there is no moment at which one of them is lost, or ends the
+process where it stands.
 """
 
 import contextlib
@@ -54,7 +56,8 @@ async def watch(
 
     Args:
         orderly: Called once, with the reason, at the first signal.
-        now: Called with the reason at each one that comes later than `ECHO` seconds after the first.
+        now: Called with the reason at each one that comes later than `ECHO` seconds after the
+            first.
         early: What `kept` has kept; the first of them counts as the first signal, now.
         task_status: Started when the signals are received.
     """
@@ -81,8 +84,9 @@ async def watch(
 def kept(*numbers: signal.Signals) -> Iterator[list[int]]:
     """Keep the signals that come before an event loop receives them, and ignore those that come after; for a process's main.
 
-    Without this a doubled signal, of which the second half comes when the receiver is closed already, would end a process in
-    the middle of its orderly end. They stay ignored, since the interpreter's end takes a while too.
+    Without this a doubled signal, of which the second half comes when the receiver is closed
+    already, would end a process in the middle of its orderly end. They stay ignored, since the
+    interpreter's end takes a while too.
 
     Yields:
         What has come so far; whoever begins to receive looks at it once.

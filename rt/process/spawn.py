@@ -1,7 +1,7 @@
 """Starts a process of rt: lifeline, log pipe, environment and session.
 
-A child inherits the whole environment, because a frozen child then reuses the unpacked files. Variables that were meant for
-this process alone (its own watchdog, its own sockets) are removed.
+A child inherits the whole environment, because a frozen child then reuses the unpacked files.
+Variables that were meant for this process alone (its own watchdog, its own sockets) are removed.
 """
 
 import contextlib
@@ -74,13 +74,15 @@ async def spawn(
 ) -> Spawned:
     """Start a process as leader of a session of its own.
 
-    A checkpoint only in that it may be cancelled before it starts the process; after that a cancel is delivered late, so that no
-    process is without an owner.
+    A checkpoint only in that it may be cancelled before it starts the process; after that a cancel
+    is delivered late, so that no process is without an owner.
 
     Args:
-        command: The program and its arguments. `LIFELINE` and `CHANNEL` in them become numbers of descriptors. The kernel kills the
-            group of a command without `LIFELINE` when this process dies.
-        stack: Keeps our end of the lifeline; closing it tells the child to end. Keeps the log pipe too.
+        command: The program and its arguments. `LIFELINE` and `CHANNEL` in them become numbers of
+            descriptors. The kernel kills the group of a command without `LIFELINE` when this
+            process dies.
+        stack: Keeps our end of the lifeline; closing it tells the child to end. Keeps the log pipe
+            too.
         message: What the lifeline carries; only with `LIFELINE`.
         channel: The child's end of its channel.
         env: Added to the environment that it inherits.

@@ -1,6 +1,7 @@
 """The processes of the system as /proc/PID/stat shows them (proc(5)), and the end of some of them.
 
-Invariant: no look at all processes blocks the event loop for longer than it takes to read `STEP` of them.
+Invariant: no look at all processes blocks the event loop for longer than it takes to read `STEP` of
+    them.
 """
 
 import contextlib
@@ -28,7 +29,8 @@ class Process(NamedTuple):
         parent: The pid of its parent.
         session: The pid of the leader of its session.
         zombie: Whether it has ended and has not been waited for.
-        start: When it started, in clock ticks since boot; tells it from a later process with the same pid.
+        start: When it started, in clock ticks since boot; tells it from a later process with the
+            same pid.
     """
 
     parent: int
@@ -56,7 +58,8 @@ def is_same(process: Process | None, start: int) -> bool:
 async def scan() -> dict[int, Process]:
     """All processes by pid; a checkpoint after each `STEP` of them.
 
-    It includes each process that exists from before the call until its end, also below a parent that ends meanwhile.
+    It includes each process that exists from before the call until its end, also below a parent
+    that ends meanwhile.
 
     Raises:
         OSError: /proc cannot be read.
@@ -81,7 +84,11 @@ def _read_all(found: dict[int, Process]) -> Iterator[None]:
     count = 0
     for _ in range(_PASSES):
         pids = [int(name) for name in os.listdir(_PROC) if name.isdecimal()]  # noqa: PTH208 - names are all that is needed
-        pids = [pid for pid in pids if pid not in seen or (pid in found and _has_lost_its_parent(found[pid], found))]
+        pids = [
+            pid
+            for pid in pids
+            if pid not in seen or (pid in found and _has_lost_its_parent(found[pid], found))
+        ]
         if not pids:
             return
         seen.update(pids)
@@ -106,7 +113,8 @@ async def kill(starts: Mapping[int, int]) -> set[int]:
     """Kill processes, and wait until they have ended, at most `KILL_TIMEOUT`; if they are very many, until the first of them have.
 
     Args:
-        starts: When each of them started, by pid. A pid that belongs to another process by now is left alone.
+        starts: When each of them started, by pid. A pid that belongs to another process by now is
+            left alone.
 
     Returns:
         Those that were killed. The others have ended, or belong to another user.
@@ -123,7 +131,8 @@ async def kill(starts: Mapping[int, int]) -> set[int]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 fd = os.pidfd_open(pid)
                 try:
-                    # The descriptor is of this very process; only now is it certain that the pid was not given to another.
+                    # The descriptor is of this very process; only now is it certain that the pid
+                    # was not given to another.
                     if is_same(read(pid), start):
                         signal.pidfd_send_signal(fd, signal.SIGKILL)
                         killed.add(pid)

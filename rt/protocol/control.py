@@ -1,13 +1,16 @@
 """What control and update datagrams carry: gamepads towards the robot, device values away from it.
 
-Both are notifications of `rt.protocol.rpc`: `[2, "update_gamepads", [{"0": {"lx": .., "ly": .., "rx": .., "ry": .., "btn": ..}}]]`
-(perhaps with a `Stamp` as a second argument) and `[2, "update", [{"<uid>": {"<param>": value}}]]`. A station whose gamepads are
-refused gets `[2, "refused", [by, you]]` back: the name of the station in control, and its own for `take_control`. The same structures are the
-arguments of methods of those names, so a handler annotates its argument with `GamepadUpdate` or `DeviceUpdate` and turns it with
-`gamepads` or `devices` into values with integer keys.
+Both are notifications of `rt.protocol.rpc`: `[2, "update_gamepads", [{"0": {"lx": .., "ly": ..,
+"rx": .., "ry": .., "btn": ..}}]]` (perhaps with a `Stamp` as a second argument) and `[2, "update",
+[{"<uid>": {"<param>": value}}]]`. A station whose gamepads are refused gets `[2, "refused", [by,
+you]]` back: the name of the station in control, and its own for `take_control`. The same structures
+are the arguments of methods of those names, so a handler annotates its argument with
+`GamepadUpdate` or `DeviceUpdate` and turns it with `gamepads` or `devices` into values with integer
+keys.
 
-The rule of this module: a gamepad moves motors, so a field that is not exactly what it must be refuses the whole update with
-an error that names the field. Nothing is guessed, and nothing is silently brought into range but a stick's overshoot.
+The rule of this module: a gamepad moves motors, so a field that is not exactly what it must be
+refuses the whole update with an error that names the field. Nothing is guessed, and nothing is
+silently brought into range but a stick's overshoot.
 """
 
 import math
@@ -66,8 +69,9 @@ class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """What a driver's station may say of an update beside it, as the second argument, so that a late one is known as such.
 
     Attributes:
-        station: Which run of which station it is: chosen at random when the station starts. Without one a station that starts
-            anew is heard after a second only, and of what it sends a recording may be taken for news.
+        station: Which run of which station it is: chosen at random when the station starts. Without
+            one a station that starts anew is heard after a second only, and of what it sends a
+            recording may be taken for news.
         seq: The number of the update; each is greater than the one before.
         time: When the update was made, by the station's monotonic clock (s).
     """
@@ -116,14 +120,19 @@ def gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, GamepadStat
         Index (0 to 3) -> state, sticks as they came; see `GamepadState.clamped`.
 
     Raises:
-        RemoteProtocolError: A field is missing, unknown, of another type, not finite or out of range; the message names it.
+        RemoteProtocolError: A field is missing, unknown, of another type, not finite or out of
+            range; the message names it.
     """
     if not isinstance(update, Mapping):
         raise _bad(UPDATE_GAMEPADS, "expected a map of gamepads", "$")
     states = {}
     for key, raw in update.items():
         if not isinstance(key, str) or key not in _INDICES:
-            raise _bad(UPDATE_GAMEPADS, f"there is no gamepad {quote(key)}, only '0' to '{GAMEPADS - 1}'", "$")
+            raise _bad(
+                UPDATE_GAMEPADS,
+                f"there is no gamepad {quote(key)}, only '0' to '{GAMEPADS - 1}'",
+                "$",
+            )
         try:
             state = msgspec.convert(raw, GamepadState)
         except msgspec.ValidationError as error:
@@ -139,10 +148,12 @@ def devices(update: object) -> dict[int, dict[str, Value]]:
         update: The argument of `update`: decoded MessagePack, or a `DeviceUpdate`.
 
     Returns:
-        UID (88 bits) -> parameter name -> value. Every connected device is in it, with no parameter when none changed.
+        UID (88 bits) -> parameter name -> value. Every connected device is in it, with no parameter
+        when none changed.
 
     Raises:
-        RemoteProtocolError: A UID is no decimal number of 88 bits, or a value no bool, int or float; the message names it.
+        RemoteProtocolError: A UID is no decimal number of 88 bits, or a value no bool, int or
+            float; the message names it.
     """
     try:
         checked = msgspec.convert(update, DeviceUpdate)
@@ -158,7 +169,9 @@ def encode_gamepads(update: Mapping[int, GamepadState], stamp: Stamp | None = No
         LocalProtocolError: An index or a field is out of range.
     """
     raw = {str(index): state for index, state in update.items()}
-    return _encode(UPDATE_GAMEPADS, raw, lambda: gamepads(raw, buttons=32), *([] if stamp is None else [stamp]))
+    return _encode(
+        UPDATE_GAMEPADS, raw, lambda: gamepads(raw, buttons=32), *([] if stamp is None else [stamp])
+    )
 
 
 def decode_gamepads(datagram: bytes, *, buttons: int = BUTTONS) -> dict[int, GamepadState]:
@@ -175,8 +188,8 @@ def encode_refused(refused: Refused, most: int) -> bytes:
 
     Args:
         refused: What to tell.
-        most: Length (bytes) of the datagram at most. Names are left out or shortened to fit; without any room for one, the
-            result is empty.
+        most: Length (bytes) of the datagram at most. Names are left out or shortened to fit;
+            without any room for one, the result is empty.
     """
     payload = rpc.encode(rpc.Notification(REFUSED, [refused.by, refused.you]))
     if len(payload) <= most:
@@ -233,7 +246,11 @@ def _encode(method: str, update: object, check: Callable[[], object], *more: obj
 
 def _decode(method: str, datagram: bytes, most: int = 1) -> Any:
     message = rpc.decode(datagram)
-    if not isinstance(message, rpc.Notification) or message.method != method or not 1 <= len(message.params) <= most:
+    if (
+        not isinstance(message, rpc.Notification)
+        or message.method != method
+        or not 1 <= len(message.params) <= most
+    ):
         raise _bad(method, "expected one notification of this name with one argument", "$")
     return message.params[0]
 
@@ -243,11 +260,16 @@ def _bad(method: str, fault: str, field: str) -> RemoteProtocolError:
 
 
 def _checked(index: str, state: GamepadState, buttons: int) -> GamepadState:
-    # A state that was built here has passed no decoder, so the ranges are looked at again; NaN fails every comparison.
+    # A state that was built here has passed no decoder, so the ranges are looked at again; NaN
+    # fails every comparison.
     for name in ("lx", "ly", "rx", "ry"):
         value = getattr(state, name)
         if not -AXIS_MOST <= value <= AXIS_MOST:
-            raise _bad(UPDATE_GAMEPADS, f"gamepad {index}: {name} is {value}, allowed is -1 to 1", f"{index}.{name}")
+            raise _bad(
+                UPDATE_GAMEPADS,
+                f"gamepad {index}: {name} is {value}, allowed is -1 to 1",
+                f"{index}.{name}",
+            )
     if not 0 <= state.btn < 1 << buttons:
         fault = f"gamepad {index}: btn is {state.btn:#x}, there are {buttons} buttons"
         raise _bad(UPDATE_GAMEPADS, fault, f"{index}.btn")
@@ -256,7 +278,13 @@ def _checked(index: str, state: GamepadState, buttons: int) -> GamepadState:
 
 def _uid(text: str) -> int:
     # The digits of other scripts and leading zeros would let one device have two names.
-    if text.isascii() and text.isdecimal() and len(text) <= 27 and str(uid := int(text)) == text and uid <= UID_MAX:
+    if (
+        text.isascii()
+        and text.isdecimal()
+        and len(text) <= 27
+        and str(uid := int(text)) == text
+        and uid <= UID_MAX
+    ):
         return uid
     raise _bad(UPDATE, f"{text[:40]!r} is no UID (a decimal number of 88 bits)", "$")
 

@@ -1,7 +1,7 @@
 """The traceback dump that Python's `faulthandler` writes after a timeout, read line by line. Pure.
 
-Source of the format: Python/traceback.c, ``_Py_DumpTracebackThreads``: a line with the timeout, then each thread with its frames,
-innermost first. The dump has no end mark.
+Source of the format: Python/traceback.c, ``_Py_DumpTracebackThreads``: a line with the timeout,
+then each thread with its frames, innermost first. The dump has no end mark.
 """
 
 import re
@@ -47,7 +47,9 @@ class DumpReader:
         elif frame := _FRAME.fullmatch(line):
             number = frame["line"]
             if self._threads:
-                self._threads[-1].append(Frame(frame["file"], int(number) if number.isdecimal() else 0, frame["func"]))
+                self._threads[-1].append(
+                    Frame(frame["file"], int(number) if number.isdecimal() else 0, frame["func"])
+                )
         elif line not in _OTHER:
             return False
         self._lines += 1

@@ -1,7 +1,7 @@
 """Exceptions as data: what a log event carries of one, and how a person reads it.
 
-The data is plain and bounded: type, message, the innermost frames, causes and the parts of a group. The same data is text again
-in `text`, so that a terminal, a file and another machine tell the same.
+The data is plain and bounded: type, message, the innermost frames, causes and the parts of a group.
+The same data is text again in `text`, so that a terminal, a file and another machine tell the same.
 """
 
 import reprlib
@@ -23,7 +23,9 @@ def data(error: BaseException, depth: int = MAX_DEPTH) -> dict[str, Any]:
     """What there is to tell of an exception, in plain values; never fails."""
     kind = type(error)
     name = (
-        kind.__qualname__ if kind.__module__ in {"builtins", "__main__"} else f"{kind.__module__}.{kind.__qualname__}"
+        kind.__qualname__
+        if kind.__module__ in {"builtins", "__main__"}
+        else f"{kind.__module__}.{kind.__qualname__}"
     )
     told: dict[str, Any] = {"type": name, "message": message(error), "frames": _frames(error)}
     if depth:
@@ -65,7 +67,12 @@ def _frames(error: BaseException) -> list[dict[str, Any]]:
     except Exception:  # noqa: BLE001 - a source that cannot be looked at is no reason to lose the event
         return []
     return [
-        {"file": frame.filename, "line": frame.lineno, "func": frame.name, "code": (frame.line or "")[:200]}
+        {
+            "file": frame.filename,
+            "line": frame.lineno,
+            "func": frame.name,
+            "code": (frame.line or "")[:200],
+        }
         for frame in frames
     ]
 

@@ -1,10 +1,12 @@
 """Smart Device messages to bytes and back: COBS frames with a length and a checksum.
 
-A message is type (1 byte), payload length (1 byte), payload, checksum (1 byte, the XOR of all bytes before it), COBS-encoded
-and followed by one zero byte. Values are little-endian. The format is that of existing firmware and matched to the byte.
+A message is type (1 byte), payload length (1 byte), payload, checksum (1 byte, the XOR of all bytes
+before it), COBS-encoded and followed by one zero byte. Values are little-endian. The format is that
+of existing firmware and matched to the byte.
 
-The rule of this module: bytes from outside never do more than yield messages and errors. `FrameReader` keeps at most one
-frame's worth of bytes, whatever arrives, and finds its way back at the next delimiter.
+The rule of this module: bytes from outside never do more than yield messages and errors.
+`FrameReader` keeps at most one frame's worth of bytes, whatever arrives, and finds its way back at
+the next delimiter.
 """
 
 import struct
@@ -70,8 +72,8 @@ def decode(frame: bytes) -> Message:
     """Read one frame, without its delimiter.
 
     Raises:
-        RemoteProtocolError: It is not a message. The context holds `reason` and `code`, the `ErrorCode` that says so to the
-            peer.
+        RemoteProtocolError: It is not a message. The context holds `reason` and `code`, the
+            `ErrorCode` that says so to the peer.
     """
     try:
         body = cobs.decode(frame)
@@ -92,14 +94,16 @@ def decode(frame: bytes) -> Message:
         return reader(body[2:-1])
     except struct.error as error:
         name = MessageType(body[0]).name
-        raise _malformed(f"a payload of {size - 3} bytes is none of {name}", ErrorCode.GENERIC_ERROR) from error
+        raise _malformed(
+            f"a payload of {size - 3} bytes is none of {name}", ErrorCode.GENERIC_ERROR
+        ) from error
 
 
 class FrameReader:
     """Cuts a stream of bytes into messages, with bounded memory.
 
-    Bytes may be cut anywhere between two calls. An empty frame is nothing. A frame that is too long is one error as soon as
-    it is known to be, and everything up to the next delimiter goes with it.
+    Bytes may be cut anywhere between two calls. An empty frame is nothing. A frame that is too long
+    is one error as soon as it is known to be, and everything up to the next delimiter goes with it.
     """
 
     __slots__ = ("_skipping", "_tail")
@@ -110,7 +114,9 @@ class FrameReader:
 
     def feed(self, data: bytes) -> list[Message | RemoteProtocolError]:
         """Take the next bytes of the stream and return, in order, what they complete. Never raises."""
-        *frames, tail = (self._tail + data).split(DELIMITER) if self._tail else data.split(DELIMITER)
+        *frames, tail = (
+            (self._tail + data).split(DELIMITER) if self._tail else data.split(DELIMITER)
+        )
         found: list[Message | RemoteProtocolError] = []
         for frame in frames:
             if self._skipping:
@@ -140,7 +146,9 @@ def _attempt(frame: bytes) -> Message | RemoteProtocolError:
 
 
 def _malformed(reason: str, code: ErrorCode) -> RemoteProtocolError:
-    return RemoteProtocolError(f"a frame from a device is malformed: {reason}", reason=reason, code=code)
+    return RemoteProtocolError(
+        f"a frame from a device is malformed: {reason}", reason=reason, code=code
+    )
 
 
 def _write_sub_res(message: SubRes) -> bytes:
@@ -176,7 +184,10 @@ _PAYLOADS: Final[dict[type[Message], tuple[Callable[[Any], bytes], Callable[[byt
         lambda payload: SubReq(*_SUB_REQ.unpack(payload)),
     ),
     SubRes: (_write_sub_res, _read_sub_res),
-    DevRead: (lambda message: _U16.pack(message.params), lambda payload: DevRead(*_U16.unpack(payload))),
+    DevRead: (
+        lambda message: _U16.pack(message.params),
+        lambda payload: DevRead(*_U16.unpack(payload)),
+    ),
     DevWrite: (_write_values, lambda payload: _read_values(DevWrite, payload)),
     DevData: (_write_values, lambda payload: _read_values(DevData, payload)),
     DevDisable: (lambda _: b"", lambda payload: _read_empty(DevDisable, payload)),

@@ -1,8 +1,8 @@
 """Log events as they travel: JSON lines between processes and in files, and on the network two frames, level and notification.
 
-An event is a map that holds ``event`` (a sentence), ``level``, ``timestamp`` (ISO 8601, UTC), ``app`` and context. The rule of this
-module: whatever a program puts into an event, it can be encoded, and its length is bounded; whatever a stranger sends is an
-event or is refused whole.
+An event is a map that holds ``event`` (a sentence), ``level``, ``timestamp`` (ISO 8601, UTC),
+``app`` and context. The rule of this module: whatever a program puts into an event, it can be
+encoded, and its length is bounded; whatever a stranger sends is an event or is refused whole.
 """
 
 import json
@@ -84,7 +84,9 @@ def _plain_line(event: Mapping[str, Any]) -> bytes:
             return line
     except (TypeError, ValueError, OverflowError, RecursionError):
         pass
-    return json.dumps(plain(event), ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    return json.dumps(plain(event), ensure_ascii=False, separators=(",", ":")).encode(
+        errors="replace"
+    )
 
 
 def _shortened(event: Mapping[str, Any], size: int) -> dict[str, Any]:
@@ -104,7 +106,11 @@ def decode_line(line: str | bytes) -> dict[str, Any] | None:
         event = _line.decode(line)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return event if isinstance(event.get("event"), str) and isinstance(event.get("level"), str) else None
+    return (
+        event
+        if isinstance(event.get("event"), str) and isinstance(event.get("level"), str)
+        else None
+    )
 
 
 def encode(event: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -129,19 +135,32 @@ def decode(frames: Sequence[bytes]) -> dict[str, Any]:
         raise RemoteProtocolError(f"no log event: it has {len(frames)} frames", reason="frames")
     topic, payload = frames
     if len(payload) > MAX_EVENT:
-        raise RemoteProtocolError(f"a log event of {len(payload)} bytes came, {MAX_EVENT} are allowed", reason="size")
+        raise RemoteProtocolError(
+            f"a log event of {len(payload)} bytes came, {MAX_EVENT} are allowed", reason="size"
+        )
     message = rpc.decode(payload)
     if not isinstance(message, rpc.Notification) or len(message.params) != 1:
-        raise RemoteProtocolError("no log event: a notification with one argument is one", reason="envelope")
+        raise RemoteProtocolError(
+            "no log event: a notification with one argument is one", reason="envelope"
+        )
     if message.method not in LEVELS or topic != message.method.encode():
-        raise RemoteProtocolError("no log event: topic and method are one of the levels", reason="level")
+        raise RemoteProtocolError(
+            "no log event: topic and method are one of the levels", reason="level"
+        )
     (event,) = message.params
     if not isinstance(event, dict) or not all(isinstance(key, str) for key in event):
         raise RemoteProtocolError("no log event: it is no map of names", reason="event")
-    if not isinstance(event.get("event"), str) or event.get("level", message.method) != message.method:
-        raise RemoteProtocolError("no log event: it has no sentence, or another level", reason="event")
+    if (
+        not isinstance(event.get("event"), str)
+        or event.get("level", message.method) != message.method
+    ):
+        raise RemoteProtocolError(
+            "no log event: it has no sentence, or another level", reason="event"
+        )
     if not is_stamp(event.get("timestamp", "1970-01-01T00:00:00Z")):
-        raise RemoteProtocolError("no log event: its timestamp is not ISO 8601 in UTC", reason="timestamp")
+        raise RemoteProtocolError(
+            "no log event: its timestamp is not ISO 8601 in UTC", reason="timestamp"
+        )
     event["level"] = message.method
     return event
 

@@ -1,8 +1,9 @@
 """The messages of the Smart Device protocol as values.
 
-One frozen struct a message, with the fields that travel and nothing else. A bitmap stays the integer that it is on the wire
-(bit i stands for parameter id i) and parameter values stay packed bytes, because their layout is the catalog's business.
-`rt.protocol.frames` turns these to bytes and back.
+One frozen struct a message, with the fields that travel and nothing else. A bitmap stays the
+integer that it is on the wire (bit i stands for parameter id i) and parameter values stay packed
+bytes, because their layout is the catalog's business. `rt.protocol.frames` turns these to bytes and
+back.
 """
 
 import enum
@@ -93,7 +94,8 @@ class DevWrite(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         params: Bitmap of the parameters that follow.
-        data: Their values, packed without padding in ascending parameter id, at most `VALUES_MAX` bytes.
+        data: Their values, packed without padding in ascending parameter id, at most `VALUES_MAX`
+            bytes.
     """
 
     params: int
@@ -129,7 +131,9 @@ class Error(msgspec.Struct, frozen=True, gc=False):
     code: int
 
 
-Message: TypeAlias = Ping | SubReq | SubRes | DevRead | DevWrite | DevData | DevDisable | HbReq | HbRes | Error
+Message: TypeAlias = (
+    Ping | SubReq | SubRes | DevRead | DevWrite | DevData | DevDisable | HbReq | HbRes | Error
+)
 
 MESSAGES: Final[dict[MessageType, type[Message]]] = {
     MessageType.PING: Ping,

@@ -1,10 +1,11 @@
 """The datagrams of sd_notify: how a process says that it is ready, alive or about to stop.
 
-Pure: bytes to a `Notice` and back. One datagram is a list of ``KEY=VALUE`` lines; the format and the meaning of the keys are
-those of sd_notify(3), so that any program in any language may be a child, and systemd may be our parent.
+Pure: bytes to a `Notice` and back. One datagram is a list of ``KEY=VALUE`` lines; the format and
+the meaning of the keys are those of sd_notify(3), so that any program in any language may be a
+child, and systemd may be our parent.
 
-The rule of this module: a datagram comes from a program that we do not control, so `parse` never raises. What it does not
-understand it leaves out, and what it keeps is bounded.
+The rule of this module: a datagram comes from a program that we do not control, so `parse` never
+raises. What it does not understand it leaves out, and what it keeps is bounded.
 """
 
 import msgspec
@@ -26,8 +27,10 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
         trouble: It asks to be treated as if its watchdog had run out (``WATCHDOG=trigger``).
         status: One line for a person about what it does (``STATUS=``), or None.
         errno: The number of the error that it fails with (``ERRNO=``), or None.
-        mainpid: The process that does the work when it is not the one that was started (``MAINPID=``), or None.
-        extend: It needs this many more seconds to start or to stop (``EXTEND_TIMEOUT_USEC=``), or None.
+        mainpid: The process that does the work when it is not the one that was started
+            (``MAINPID=``), or None.
+        extend: It needs this many more seconds to start or to stop (``EXTEND_TIMEOUT_USEC=``), or
+            None.
     """
 
     ready: bool = False
@@ -47,8 +50,8 @@ def parse(datagram: bytes) -> Notice:
         datagram: At most `MAX_DATAGRAM` bytes are looked at; invalid UTF-8 is replaced.
 
     Returns:
-        What it says; of a key that occurs twice, the last one counts. A datagram without anything that is understood is an
-        empty notice.
+        What it says; of a key that occurs twice, the last one counts. A datagram without anything
+        that is understood is an empty notice.
     """
     fields: dict[str, str] = {}
     for line in datagram[:MAX_DATAGRAM].decode("utf-8", "replace").split("\n"):
@@ -82,7 +85,8 @@ def format(  # noqa: A001 - the counterpart of parse; it is called as notify.for
 ) -> bytes:
     """Write a datagram; the arguments are the attributes of `Notice`.
 
-    A status is cut to `MAX_STATUS` characters and its line breaks become spaces, because a line break begins the next key.
+    A status is cut to `MAX_STATUS` characters and its line breaks become spaces, because a line
+    break begins the next key.
     """
     lines: list[str] = []
     if ready:

@@ -1,22 +1,26 @@
 """The envelope of every remote call, log event and control datagram: MessagePack-RPC.
 
-A request is `[0, id, method, params]`, a response `[1, id, error or nil, result]`, a notification `[2, method, params]`; params
-is an array, an error is `[message, context]`. One message fills one ZMQ frame or one datagram.
+A request is `[0, id, method, params]`, a response `[1, id, error or nil, result]`, a notification
+`[2, method, params]`; params is an array, an error is `[message, context]`. One message fills one
+ZMQ frame or one datagram.
 
-Methods whose names begin with `$` belong to the protocol itself. They travel as notifications, nobody has to send them, and
-whoever does not know one ignores it:
+Methods whose names begin with `$` belong to the protocol itself. They travel as notifications,
+nobody has to send them, and whoever does not know one ignores it:
 
-- `[2, "$cancel", [id]]`, from a caller to a service: nobody waits for the answer to request `id` any more. The service stops
-  the method, unless that was marked as urgent, and answers the request with an error if it had no answer yet.
-- `[2, "$hello", [name, ...]]`, from any peer to its router, addressed with the empty identity: the peer understands these
-  notifications and wants them (`$gone` is the only one). It is a hello too: a router answers it, like an empty payload, with
-  an empty payload. A router sends nothing unasked to a peer that has not said so over its present connection.
-- `[2, "$gone", [identity, ...]]`, from a router (whose identity is empty): these peers have gone, and with them whoever
-  waited for answers, or should have given them. A router tells its services of every peer, and other peers of services. What
-  was said in the name of another peer is ignored.
+- `[2, "$cancel", [id]]`, from a caller to a service: nobody waits for the answer to request `id`
+  any more. The service stops the method, unless that was marked as urgent, and answers the request
+  with an error if it had no answer yet.
+- `[2, "$hello", [name, ...]]`, from any peer to its router, addressed with the empty identity: the
+  peer understands these notifications and wants them (`$gone` is the only one). It is a hello too:
+  a router answers it, like an empty payload, with an empty payload. A router sends nothing unasked
+  to a peer that has not said so over its present connection.
+- `[2, "$gone", [identity, ...]]`, from a router (whose identity is empty): these peers have gone,
+  and with them whoever waited for answers, or should have given them. A router tells its services
+  of every peer, and other peers of services. What was said in the name of another peer is ignored.
 
-The rule of this module: what is not exactly one of the three is refused whole with `RemoteProtocolError`, whatever the bytes
-are, so that a receiver has one thing to catch, count and go on from.
+The rule of this module: what is not exactly one of the three is refused whole with
+`RemoteProtocolError`, whatever the bytes are, so that a receiver has one thing to catch, count and
+go on from.
 """
 
 from collections.abc import Mapping
@@ -50,7 +54,8 @@ class Request(msgspec.Struct, array_like=True, tag=0, frozen=True, forbid_unknow
     Attributes:
         id: Chosen by the caller, unique among its open calls, 0 to 2**32 - 1.
         method: Name of the method, 1 to 128 characters.
-        params: Positional arguments: nil, bool, int (64 bits), float, str, bin, arrays and maps. UIDs are decimal strings.
+        params: Positional arguments: nil, bool, int (64 bits), float, str, bin, arrays and maps.
+            UIDs are decimal strings.
     """
 
     id: CallId
@@ -112,13 +117,17 @@ class _RawRequest(msgspec.Struct, array_like=True, tag=0, frozen=True, forbid_un
     params: RawParams
 
 
-class _RawNotification(msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_unknown_fields=True):
+class _RawNotification(
+    msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_unknown_fields=True
+):
     method: Method
     params: RawParams
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(Envelope, ext_hook=_refuse_extension)
+_decoder: msgspec.msgpack.Decoder[Envelope] = msgspec.msgpack.Decoder(
+    Envelope, ext_hook=_refuse_extension
+)
 
 
 _raw_decoder: msgspec.msgpack.Decoder[_RawRequest | _RawNotification] = msgspec.msgpack.Decoder(
@@ -130,8 +139,8 @@ def encode(message: Envelope) -> bytes:
     """Turn a message to bytes.
 
     Raises:
-        LocalProtocolError: A value has no form on the wire (an object, an integer beyond 64 bits, a structure that contains
-            itself), or the message is longer than `MAX_MESSAGE`.
+        LocalProtocolError: A value has no form on the wire (an object, an integer beyond 64 bits, a
+            structure that contains itself), or the message is longer than `MAX_MESSAGE`.
     """
     try:
         data = _encoder.encode(message)
@@ -169,7 +178,8 @@ def understood(data: bytes) -> list[Any] | None:
 def peek(data: bytes) -> Request | Notification | None:
     """Return a request or notification without its arguments, or None for anything else; the cost does not depend on them.
 
-    It serves to refuse a message that is too long to be decoded, and tells nothing of the bytes behind the method's name.
+    It serves to refuse a message that is too long to be decoded, and tells nothing of the bytes
+    behind the method's name.
     """
     head = data[:HEAD_MAX]
     try:
@@ -199,9 +209,15 @@ def _read_uint(head: bytes, at: int) -> tuple[int, int]:
     return (first, at + 1) if first < 0x80 else _read_sized(head, at + 1, _UINTS[first])
 
 
-def _read_length(head: bytes, at: int, fixed: int, mask: int, sizes: Mapping[int, int]) -> tuple[int, int]:
+def _read_length(
+    head: bytes, at: int, fixed: int, mask: int, sizes: Mapping[int, int]
+) -> tuple[int, int]:
     first = head[at]
-    return (first & mask, at + 1) if first & ~mask == fixed else _read_sized(head, at + 1, sizes[first])
+    return (
+        (first & mask, at + 1)
+        if first & ~mask == fixed
+        else _read_sized(head, at + 1, sizes[first])
+    )
 
 
 def _read_sized(head: bytes, at: int, width: int) -> tuple[int, int]:
@@ -248,20 +264,27 @@ def decode_argument(data: msgspec.Raw, annotation: Any) -> Any:
 def decode(data: bytes | bytearray | memoryview) -> Envelope:
     """Turn the bytes of one message to a value.
 
-    Maps may have keys of any hashable type, arrays as keys become tuples; every other array becomes a list.
+    Maps may have keys of any hashable type, arrays as keys become tuples; every other array becomes
+    a list.
 
     Raises:
-        RemoteProtocolError: Anything else than one whole message of at most `MAX_MESSAGE` bytes; the context has a `reason`:
-            `size`, `envelope` (MessagePack, but none of the three) or `bytes` (no MessagePack).
+        RemoteProtocolError: Anything else than one whole message of at most `MAX_MESSAGE` bytes;
+            the context has a `reason`: `size`, `envelope` (MessagePack, but none of the three) or
+            `bytes` (no MessagePack).
     """
     if len(data) > MAX_MESSAGE:
         raise RemoteProtocolError(
-            f"a message of {len(data)} bytes came, {MAX_MESSAGE} are allowed", reason="size", size=len(data)
+            f"a message of {len(data)} bytes came, {MAX_MESSAGE} are allowed",
+            reason="size",
+            size=len(data),
         )
     try:
         return _decoder.decode(data)
     except msgspec.ValidationError as error:
-        raise RemoteProtocolError(f"no message of the call protocol: {error}", reason="envelope") from error
-    # Depth ends in RecursionError, bad text in UnicodeDecodeError, an extension in the hook's ValueError.
+        raise RemoteProtocolError(
+            f"no message of the call protocol: {error}", reason="envelope"
+        ) from error
+    # Depth ends in RecursionError, bad text in UnicodeDecodeError, an extension in the hook's
+    # ValueError.
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise RemoteProtocolError(f"no MessagePack: {error}", reason="bytes") from error

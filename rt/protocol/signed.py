@@ -2,15 +2,16 @@
 
 A signed datagram, in bytes, integers unsigned and big endian:
 
-    offset  length  what
-    0       4       "rtc1"; no message of the call protocol begins with "r"
-    4       8       id of the station's datagram key
-    12      8       session: 8 bytes that the robot chose when it started, zeros while the station does not know them
-    20      8       sequence: greater than in every earlier datagram of this station in this session, gaps allowed
-    28      n       payload: the notification that would be sent without keys, see `rt.protocol.control`
-    28+n    16      tag: BLAKE2b of all bytes before it, digest of 16 bytes, keyed with the station's datagram key (32 bytes)
+    offset  length  what 0       4       "rtc1"; no message of the call protocol begins with "r" 4
+    8       id of the station's datagram key 12      8       session: 8 bytes that the robot chose
+    when it started, zeros while the station does not know them 20      8       sequence: greater
+    than in every earlier datagram of this station in this session, gaps allowed 28      n
+    payload: the notification that would be sent without keys, see `rt.protocol.control` 28+n    16
+    tag: BLAKE2b of all bytes before it, digest of 16 bytes, keyed with the station's datagram key
+    (32 bytes)
 
-A station that names another session than the robot's, or a sequence that the robot has passed, gets an answer:
+A station that names another session than the robot's, or a sequence that the robot has passed, gets
+an answer:
 
     offset  length  what
     0       4       "rta1"
@@ -19,7 +20,8 @@ A station that names another session than the robot's, or a sequence that the ro
     20      8       the greatest sequence that the robot has obeyed in this session, 0 for none
     28      16      tag, made as above
 
-What the robot has to tell a station about a datagram that it obeyed goes back to where that came from, never longer than it:
+What the robot has to tell a station about a datagram that it obeyed goes back to where that came
+from, never longer than it:
 
     offset  length  what
     0       4       "rtn1"
@@ -29,11 +31,13 @@ What the robot has to tell a station about a datagram that it obeyed goes back t
     28      n       payload: a notification, see `rt.protocol.control`
     28+n    16      tag, made as above
 
-So a station sends with session 0 and sequence 1, takes session and sequence from the answer (if its tag is right), and goes on
-counting from there; whenever the robot was restarted, it hears the new session. Neither side needs a clock or a file.
+So a station sends with session 0 and sequence 1, takes session and sequence from the answer (if its
+tag is right), and goes on counting from there; whenever the robot was restarted, it hears the new
+session. Neither side needs a clock or a file.
 
-The rule of this module: the tag is looked at first, and nothing that it does not cover changes anything; a datagram is obeyed
-at most once, in one session only, and never after a newer one of the same station.
+The rule of this module: the tag is looked at first, and nothing that it does not cover changes
+anything; a datagram is obeyed at most once, in one session only, and never after a newer one of the
+same station.
 """
 
 import hmac
@@ -76,7 +80,9 @@ Verdict: TypeAlias = Literal[
     "replayed",
 ]
 """`obeyed`, of these without a signature `obeyed_unsigned`; or why not: `unsigned` (another form), `stranger` (unsigned, from another user of this computer), `malformed` (too short), `unknown` (no such key, or revoked), `forged` (wrong
-tag), `session` (of an earlier start of the robot, or not known yet), `late` (a newer one was faster), `replayed` (it was here)."""
+tag), `session` (of an earlier start of the robot, or not known yet), `late` (a newer one was
+faster), `replayed` (it was here).
+"""
 
 
 class DatagramKey(msgspec.Struct, frozen=True):
@@ -92,7 +98,9 @@ class DatagramKey(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if len(self.id) != ID_BYTES or len(self.secret) != SECRET_BYTES:
-            raise ValueError(f"a datagram key is an id of {ID_BYTES} bytes and a secret of {SECRET_BYTES}")
+            raise ValueError(
+                f"a datagram key is an id of {ID_BYTES} bytes and a secret of {SECRET_BYTES}"
+            )
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -128,14 +136,19 @@ class ReplayWindow:
     def take(self, sequence: int) -> Literal["obeyed", "late", "replayed"]:
         """Use a sequence: `obeyed` if it is the greatest so far, `late` if it is only new; both are remembered.
 
-        One that is smaller than all that are remembered may have been used before and counts as `replayed`; so does 0.
+        One that is smaller than all that are remembered may have been used before and counts as
+        `replayed`; so does 0.
         """
         newest = self.newest
         if sequence > newest:
             self._used.append(sequence)
             del self._used[: -self._size]
             return "obeyed"
-        if sequence in self._used or sequence == 0 or (len(self._used) >= self._size and sequence < self._used[0]):
+        if (
+            sequence in self._used
+            or sequence == 0
+            or (len(self._used) >= self._size and sequence < self._used[0])
+        ):
             return "replayed"
         insort(self._used, sequence)
         del self._used[: -self._size]
@@ -215,7 +228,9 @@ class Signer:
         if self.sequence >= SEQUENCE_MAX:
             raise LocalProtocolError("the sequence cannot grow any more; restart the robot")
         self.sequence += 1
-        return _tagged(_HEAD.pack(REQUEST, self._key.id, self.session, self.sequence) + payload, self._key)
+        return _tagged(
+            _HEAD.pack(REQUEST, self._key.id, self.session, self.sequence) + payload, self._key
+        )
 
     def hear(self, datagram: bytes) -> bool:
         """Heed an answer of the robot; False if it is none that concerns this key."""

@@ -21,7 +21,8 @@ def decode(data: bytes, type: type[_T] | Any) -> _T:  # noqa: A002 - msgspec's n
     """The struct that a message carries.
 
     Raises:
-        RemoteProtocolError: It is none of that type, it holds text that is not UTF-8, or it is nested too deeply.
+        RemoteProtocolError: It is none of that type, it holds text that is not UTF-8, or it is
+            nested too deeply.
     """
     try:
         message: _T = msgspec.msgpack.decode(data, type=type)

@@ -42,7 +42,11 @@ class DeviceUID(BaseStructure):
 
     _pack_ = 1
     _layout_ = "ms"
-    _fields_ = (("device_id", ctypes.c_uint16), ("year", ctypes.c_uint8), ("random", ctypes.c_uint64))
+    _fields_ = (
+        ("device_id", ctypes.c_uint16),
+        ("year", ctypes.c_uint8),
+        ("random", ctypes.c_uint64),
+    )
 
     def __int__(self) -> int:
         return int(self.device_id << _DEVICE | self.year << _YEAR | self.random)

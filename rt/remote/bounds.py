@@ -1,7 +1,8 @@
 """Bounds of what a call may carry, and how they become part of a method's types.
 
-Invariant: no argument is looked at whose size is not bounded. The size of a message is checked before it is decoded, the
-length of an array or a text before its elements are converted, and what a method takes as anything is walked once.
+Invariant: no argument is looked at whose size is not bounded. The size of a message is checked
+before it is decoded, the length of an array or a text before its elements are converted, and what a
+method takes as anything is walked once.
 """
 
 import functools
@@ -39,7 +40,13 @@ class Bounds(msgspec.Struct, frozen=True):
 DEFAULT = Bounds()
 """What holds for calls that a router carries, where neither the route nor its handler says otherwise."""
 
-NEWS = Bounds(message=rpc.MAX_MESSAGE, text=rpc.MAX_MESSAGE, items=rpc.MAX_MESSAGE, depth=64, values=rpc.MAX_MESSAGE)
+NEWS = Bounds(
+    message=rpc.MAX_MESSAGE,
+    text=rpc.MAX_MESSAGE,
+    items=rpc.MAX_MESSAGE,
+    depth=64,
+    values=rpc.MAX_MESSAGE,
+)
 """What holds without a router, where the robot's own log events and updates come in: all that a message can carry."""
 
 
@@ -59,7 +66,11 @@ def bounded(annotation: Any, bounds: Bounds) -> Any:
     if origin in (Union, types.UnionType):
         return functools.reduce(operator.or_, (bounded(each, bounds) for each in args))
     kind = origin or annotation
-    if isinstance(kind, type) and issubclass(kind, Collection) and not issubclass(kind, bytes | bytearray | memoryview):
+    if (
+        isinstance(kind, type)
+        and issubclass(kind, Collection)
+        and not issubclass(kind, bytes | bytearray | memoryview)
+    ):
         inner = _of_elements(annotation, bounds)
         fixed = kind is tuple and args and args[-1] is not ...
         return inner if fixed else Annotated[inner, msgspec.Meta(max_length=bounds.items)]
@@ -73,9 +84,13 @@ def is_open(annotation: Any) -> bool:
         return False
     if origin is Annotated:
         return is_open(args[0])
-    if origin in (Union, types.UnionType) or (isinstance(origin, type) and issubclass(origin, Collection)):
+    if origin in (Union, types.UnionType) or (
+        isinstance(origin, type) and issubclass(origin, Collection)
+    ):
         return any(is_open(each) for each in args if each is not ...)
-    return not (args and all(isinstance(each, str | int | None) for each in args))  # a Literal is closed
+    return not (
+        args and all(isinstance(each, str | int | None) for each in args)
+    )  # a Literal is closed
 
 
 def check(value: object, bounds: Bounds) -> None:
@@ -90,17 +105,25 @@ def check(value: object, bounds: Bounds) -> None:
         inner: list[object] = []
         for each in level:
             if isinstance(each, str) and len(each) > bounds.text:
-                raise RemoteProtocolError(f"a text of {len(each)} characters; at most {bounds.text} are accepted")
+                raise RemoteProtocolError(
+                    f"a text of {len(each)} characters; at most {bounds.text} are accepted"
+                )
             if isinstance(each, Mapping | list | tuple):
                 if len(each) > bounds.items:
-                    raise RemoteProtocolError(f"an array or map of {len(each)}; at most {bounds.items} are accepted")
+                    raise RemoteProtocolError(
+                        f"an array or map of {len(each)}; at most {bounds.items} are accepted"
+                    )
                 if depth == bounds.depth:
-                    raise RemoteProtocolError(f"arrays and maps are nested more than {bounds.depth} deep")
+                    raise RemoteProtocolError(
+                        f"arrays and maps are nested more than {bounds.depth} deep"
+                    )
                 inner.extend(each)
                 if isinstance(each, Mapping):
                     inner.extend(each.values())
                 if seen + len(inner) > bounds.values:
-                    raise RemoteProtocolError(f"too many values; at most {bounds.values} are accepted")
+                    raise RemoteProtocolError(
+                        f"too many values; at most {bounds.values} are accepted"
+                    )
         if not inner:
             return
         seen += len(inner)
@@ -111,7 +134,8 @@ def check_raw(data: msgspec.Raw, bounds: Bounds) -> None:
     """Check an argument that may be anything before it is built: a few kilobytes of empty arrays take milliseconds to build.
 
     Raises:
-        RemoteProtocolError: It has too many values, they are nested too deep, or it is no MessagePack.
+        RemoteProtocolError: It has too many values, they are nested too deep, or it is no
+            MessagePack.
         msgspec.ValidationError: An array or map is too long, or a key of a map is not a scalar.
     """
     array = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=bounds.items)]
@@ -129,7 +153,9 @@ def check_raw(data: msgspec.Raw, bounds: Bounds) -> None:
             else:
                 continue
             if depth == bounds.depth:
-                raise RemoteProtocolError(f"arrays and maps are nested more than {bounds.depth} deep")
+                raise RemoteProtocolError(
+                    f"arrays and maps are nested more than {bounds.depth} deep"
+                )
             if len(inner) > left:
                 raise RemoteProtocolError(f"too many values; at most {bounds.values} are accepted")
         if not inner:

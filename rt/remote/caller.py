@@ -1,6 +1,7 @@
 """Who makes the call that a handler serves.
 
-A service states the caller before it runs a method; the method, and whatever it calls, may ask for it with `caller`.
+A service states the caller before it runs a method; the method, and whatever it calls, may ask for
+it with `caller`.
 """
 
 from contextvars import ContextVar
@@ -49,7 +50,11 @@ class Caller(msgspec.Struct, frozen=True):
     def source(self) -> str:
         """To what log events are charged; empty for programs at the robot."""
         return (
-            f"station {each}" if (each := self.station) else "datagrams" if isinstance(self.peer, SourceAddress) else ""
+            f"station {each}"
+            if (each := self.station)
+            else "datagrams"
+            if isinstance(self.peer, SourceAddress)
+            else ""
         )
 
     def may_be_remote(self, *, insecure: bool) -> bool:

@@ -1,8 +1,9 @@
 """A client: calls the methods of services through a node.
 
-The rule of this module: a call ends, with the service's result, with the service's error, or with an error that says who did
-not answer in how many seconds. An answer is only ever given to the call that it belongs to; one that comes too late is
-dropped and counted. A service is told when its answer is not waited for any more (`rpc.CANCEL`), so that it can stop.
+The rule of this module: a call ends, with the service's result, with the service's error, or with
+an error that says who did not answer in how many seconds. An answer is only ever given to the call
+that it belongs to; one that comes too late is dropped and counted. A service is told when its
+answer is not waited for any more (`rpc.CANCEL`), so that it can stop.
 """
 
 import contextlib
@@ -74,7 +75,8 @@ class Client:
 
     Args:
         node: Through which calls go; the client opens and closes it.
-        address: The service that is called when a call names none. A node without a router needs none.
+        address: The service that is called when a call names none. A node without a router needs
+            none.
         timeout: How long a call waits for its answer when it does not say, in s.
     """
 
@@ -99,19 +101,24 @@ class Client:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         assert self._scope is not None
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel("the client is closed")
         try:
-            # An error of the body stays what it is: only a cancel may have come from the nursery and belongs to it.
+            # An error of the body stays what it is: only a cancel may have come from the nursery
+            # and belongs to it.
             if isinstance(exc, trio.Cancelled):
                 await self._scope.__aexit__(exc_type, exc, tb)
             else:
                 await self._scope.__aexit__(None, None, None)
         except trio.Cancelled:
-            # The body's error is on its way out and says more; a cancel that stands is met again at the next checkpoint.
+            # The body's error is on its way out and says more; a cancel that stands is met again at
+            # the next checkpoint.
             if exc is None or isinstance(exc, trio.Cancelled):
                 raise
         finally:
@@ -128,20 +135,24 @@ class Client:
     ) -> Any:
         """Call a method and return its result.
 
-        A checkpoint. A cancel before the request is sent leaves nothing sent. After it, or when the time is over, the service
-        is told that nobody waits any more, and its answer is dropped: a service of rt stops a method that is not urgent.
+        A checkpoint. A cancel before the request is sent leaves nothing sent. After it, or when the
+        time is over, the service is told that nobody waits any more, and its answer is dropped: a
+        service of rt stops a method that is not urgent.
 
         Args:
             method: Name of the method.
-            args: Its arguments: None, bool, int (64 bits), float, str, bytes, sequences and mappings.
+            args: Its arguments: None, bool, int (64 bits), float, str, bytes, sequences and
+                mappings.
             address: Identity of the service, e.g. `device-service`.
             notification: Want no answer: return None as soon as the message is on its way.
             timeout: How long to wait, sending included, in s.
 
         Raises:
-            RemoteCallError: The service answered with an error (its message and context), no such service is connected,
-                it has ended meanwhile, nobody answered in time, or there was nobody to send to.
-            LocalProtocolError: An argument cannot be sent, no service is named, or no method can have that name.
+            RemoteCallError: The service answered with an error (its message and context), no such
+                service is connected, it has ended meanwhile, nobody answered in time, or there was
+                nobody to send to.
+            LocalProtocolError: An argument cannot be sent, no service is named, or no method can
+                have that name.
             trio.ClosedResourceError: The client is not open.
         """
         name = address or self._address or ""
@@ -198,7 +209,8 @@ class Client:
         if call.answer is None:
             self.counters.timeouts += 1
             raise RemoteCallError(
-                f"{place['address']} did not answer {place['method']} within {place['timeout']:g} s", **place
+                f"{place['address']} did not answer {place['method']} within {place['timeout']:g} s",
+                **place,
             )
         if call.answer.error is not None:
             message, context = call.answer.error
@@ -225,7 +237,8 @@ class Client:
 
     def _unsent(self, place: dict[str, Any]) -> RemoteCallError:
         return RemoteCallError(
-            f"{place['method']} was not sent: nothing takes calls at {self.node.where}; is the robot running?", **place
+            f"{place['method']} was not sent: nothing takes calls at {self.node.where}; is the robot running?",
+            **place,
         )
 
     def _open_call(self, peer: bytes) -> tuple[int, _OpenCall]:
@@ -246,14 +259,20 @@ class Client:
             except RemoteProtocolError:
                 self.counters.malformed += 1
                 continue
-            if isinstance(message, rpc.Notification) and message.method == rpc.GONE and self.node.routed and not peer:
+            if (
+                isinstance(message, rpc.Notification)
+                and message.method == rpc.GONE
+                and self.node.routed
+                and not peer
+            ):
                 self._lose_peer({each for each in message.params if isinstance(each, bytes)})
                 continue
             if not isinstance(message, rpc.Response):
                 self.counters.malformed += 1
                 continue
             call = self._calls.get(message.id)
-            # A router tells who answers: another service's answer is not this call's, whatever its number.
+            # A router tells who answers: another service's answer is not this call's, whatever its
+            # number.
             if call is None or call.answer is not None or (self.node.routed and peer != call.peer):
                 self.counters.late += 1
                 continue

@@ -1,7 +1,9 @@
 """Datagrams as a node: gamepads in, device updates out.
 
-The rule of this module: datagrams are news, not letters. Nothing waits for a receiver, nothing that a network answers ends
-the sender, and nothing leaves the machine unless an interface is named: multicast goes over the loopback interface.
+The rule of this module: datagrams are news, not letters. Nothing waits for a receiver, nothing that
+a network answers ends
+the sender, and nothing leaves the machine unless an interface is named: multicast goes over the
+loopback interface.
 """
 
 import errno
@@ -34,11 +36,12 @@ class DatagramNode:
     """A node over UDP (IPv4), unicast or multicast. Peers are written `host:port`.
 
     Args:
-        host: Address or name; `*` is every interface when bound. A multicast address makes the node join or address a group.
+        host: Address or name; `*` is every interface when bound. A multicast address makes the node
+            join or address a group.
         port: 0 to 65535; 0 takes a free one when bound.
         bind: True receives at the address (and may answer whoever sent); False sends to it.
-        interface: The interface over which multicast goes, in and out: its name (`wlan0`) or its address; `0.0.0.0` leaves the
-            choice to the system's routes.
+        interface: The interface over which multicast goes, in and out: its name (`wlan0`) or its
+            address; `0.0.0.0` leaves the choice to the system's routes.
         ttl: How many routers multicast may cross, plus one; 0 to 255, and 0 stays on this machine.
         loopback: Whether receivers on this machine hear the multicast that it sends over a network.
 
@@ -47,10 +50,19 @@ class DatagramNode:
     """
 
     def __init__(
-        self, host: str, port: int, *, bind: bool, interface: str = LOOPBACK, ttl: int = 1, loopback: bool = True
+        self,
+        host: str,
+        port: int,
+        *,
+        bind: bool,
+        interface: str = LOOPBACK,
+        ttl: int = 1,
+        loopback: bool = True,
     ) -> None:
         if not 0 <= ttl <= 255:
-            raise ConfigError(f"multicast cannot live for {ttl} routers; 0 to 255 are possible", ttl=ttl)
+            raise ConfigError(
+                f"multicast cannot live for {ttl} routers; 0 to 255 are possible", ttl=ttl
+            )
         self._loopback = loopback
         self.counters = Counters()
         self.host = host
@@ -67,7 +79,13 @@ class DatagramNode:
 
     @classmethod
     def from_address(
-        cls, address: str, *, bind: bool, interface: str = LOOPBACK, ttl: int = 1, loopback: bool = True
+        cls,
+        address: str,
+        *,
+        bind: bool,
+        interface: str = LOOPBACK,
+        ttl: int = 1,
+        loopback: bool = True,
     ) -> Self:
         """Make a node for `udp://host:port`; the rest is as for the node itself.
 
@@ -80,7 +98,9 @@ class DatagramNode:
         except ValueError:
             host = port = None
         if host is None or port is None or parts.scheme != "udp" or ":" in host:
-            raise ConfigError(f"{address} is no datagram address; write udp://host:port (IPv4)", address=address)
+            raise ConfigError(
+                f"{address} is no datagram address; write udp://host:port (IPv4)", address=address
+            )
         return cls(host, port, bind=bind, interface=interface, ttl=ttl, loopback=loopback)
 
     @property
@@ -102,11 +122,13 @@ class DatagramNode:
         try:
             self._target = target
             if ipaddress.IPv4Address(target[0]).is_multicast:
-                # A group without a route cannot be connected to; the route comes when the radio is up.
+                # A group without a route cannot be connected to; the route comes when the radio is
+                # up.
                 self._unconnected = not self._bind
                 self._prepare_multicast(sock, target[0])
             elif ipaddress.IPv4Address(target[0]).is_loopback and not self._bind:
-                # A socket with every address keeps its port from other users of this computer; a connected one has one address.
+                # A socket with every address keeps its port from other users of this computer; a
+                # connected one has one address.
                 self._unconnected = self._is_alone = True
                 await sock.bind(("0.0.0.0", 0))  # noqa: S104 - datagrams of other sources are dropped
             if self._bind:
@@ -122,11 +144,16 @@ class DatagramNode:
         self._socket, self._plain = sock, plain
         if self._bind:
             host, self.port = sock.getsockname()
-            self._kernel_socket = UdpSocket(os.geteuid(), os.fstat(sock.fileno()).st_ino, mapped(host), self.port)
+            self._kernel_socket = UdpSocket(
+                os.geteuid(), os.fstat(sock.fileno()).st_ino, mapped(host), self.port
+            )
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -143,11 +170,12 @@ class DatagramNode:
     async def send(self, peer: bytes, payload: bytes) -> None:
         """Send one datagram: to the address of this node, or, when it is bound, to a peer that `recv` has named.
 
-        A checkpoint. A cancel leaves nothing sent. What the network reports, now or of earlier datagrams, is counted as
-        dropped and never raised.
+        A checkpoint. A cancel leaves nothing sent. What the network reports, now or of earlier
+        datagrams, is counted as dropped and never raised.
 
         Raises:
-            LocalProtocolError: The payload is longer than `MAX_DATAGRAM`, or the peer of a bound node is none.
+            LocalProtocolError: The payload is longer than `MAX_DATAGRAM`, or the peer of a bound
+                node is none.
             trio.ClosedResourceError: The node is not open.
         """
         sock = self._open()
@@ -157,7 +185,8 @@ class DatagramNode:
                 reason="size",
                 size=len(payload),
             )
-        # The report of an earlier datagram is handed out in place of sending this one, so this one has a second try.
+        # The report of an earlier datagram is handed out in place of sending this one, so this one
+        # has a second try.
         for last in (False, True):
             try:
                 if self._bind:
@@ -195,7 +224,8 @@ class DatagramNode:
     async def recv(self) -> tuple[bytes, bytes]:
         """Wait for a datagram; returns `host:port` of who sent it, and it.
 
-        A checkpoint. A cancel loses nothing. When nobody receives, the kernel keeps some hundred and drops the newest.
+        A checkpoint. A cancel loses nothing. When nobody receives, the kernel keeps some hundred
+        and drops the newest.
 
         Raises:
             trio.ClosedResourceError: The node is not open, or was closed meanwhile.
@@ -239,19 +269,27 @@ class DatagramNode:
         if self.host == "localhost":
             return LOOPBACK, self.port
         try:
-            found = await trio.socket.getaddrinfo(self.host, self.port, trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+            found = await trio.socket.getaddrinfo(
+                self.host, self.port, trio.socket.AF_INET, trio.socket.SOCK_DGRAM
+            )
         except OSError as error:
-            raise ConfigError(f"{name}: the name {self.host} is not known: {error.strerror}", address=name) from error
+            raise ConfigError(
+                f"{name}: the name {self.host} is not known: {error.strerror}", address=name
+            ) from error
         return str(found[0][4][0]), self.port
 
     def _prepare_multicast(self, sock: trio.socket.SocketType, group: str) -> None:
-        request = struct.pack("4s4si", ipaddress.IPv4Address(group).packed, *self._resolve_interface())  # ip_mreqn
+        request = struct.pack(
+            "4s4si", ipaddress.IPv4Address(group).packed, *self._resolve_interface()
+        )  # ip_mreqn
         ip = trio.socket.IPPROTO_IP
         if self._bind:
-            # Several receivers share the port. SO_REUSEPORT would do too, but only among processes of one user.
+            # Several receivers share the port. SO_REUSEPORT would do too, but only among processes
+            # of one user.
             sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
             sock.setsockopt(ip, trio.socket.IP_ADD_MEMBERSHIP, request)
-            # Otherwise what any program of the machine joined on any interface would come in here too.
+            # Otherwise what any program of the machine joined on any interface would come in here
+            # too.
             sock.setsockopt(ip, _IP_MULTICAST_ALL, 0)
         else:
             sock.setsockopt(ip, trio.socket.IP_MULTICAST_IF, request)
@@ -269,7 +307,8 @@ class DatagramNode:
         except OSError:
             names = ", ".join(name for _, name in socket.if_nameindex())
             raise ConfigError(
-                f"there is no network interface {self._interface}; there are {names}", interface=self._interface
+                f"there is no network interface {self._interface}; there are {names}",
+                interface=self._interface,
             ) from None
 
     def _open(self) -> trio.socket.SocketType:
@@ -285,4 +324,6 @@ def _parse_peer(peer: bytes) -> tuple[str, int]:
     try:
         return str(ipaddress.IPv4Address(host)), int(port)
     except ValueError:
-        raise LocalProtocolError(f"{peer!r} is no peer; a bound node answers host:port", reason="peer") from None
+        raise LocalProtocolError(
+            f"{peer!r} is no peer; a bound node answers host:port", reason="peer"
+        ) from None

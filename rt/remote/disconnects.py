@@ -1,7 +1,8 @@
 """Who has left a router: from connections, which come and go, to identities, which calls are made by.
 
-The rule of this module: an identity counts as gone only when the last connection that it spoke over is closed. What is kept is
-one entry for each connection that stands, however many identities come and go.
+The rule of this module: an identity counts as gone only when the last connection that it spoke over
+is closed. What is kept is one entry for each connection that stands, however many identities come
+and go.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +12,8 @@ class Disconnects:
     """Knows which identity speaks over which connection; iterates over the identities that are there.
 
     Args:
-        on_takeover: FailureLog of an identity that speaks over another connection although its own still stands.
+        on_takeover: FailureLog of an identity that speaks over another connection although its own
+            still stands.
 
     >>> disconnects = Disconnects()
     >>> disconnects.heard(7, b"a"), disconnects.heard(8, b"b"), disconnects.heard(9, b"b")

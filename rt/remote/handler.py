@@ -1,7 +1,8 @@
 """What a service can do: methods that are marked as routes, with arguments checked before they run.
 
-The rule of this module: a handler's code only ever sees arguments of the types that it has written down, and no larger than
-their bounds (`rt.remote.bounds`). Whoever sent others is told which argument it was, what came and what is allowed.
+The rule of this module: a handler's code only ever sees arguments of the types that it has written
+down, and no larger than their bounds (`rt.remote.bounds`). Whoever sent others is told which
+argument it was, what came and what is allowed.
 """
 
 import inspect
@@ -47,23 +48,25 @@ def route(
 ) -> F | Callable[[F], F]:
     """Mark a method of a `Handler` as one that can be called from afar, by its name.
 
-    An `async def` is awaited. A plain `def` runs in a worker thread, because nobody knows how long it takes; with
-    `inline=True` it promises to return within microseconds, runs in the event loop as soon as its call is read, and so never
-    stands behind calls that take long.
+    An `async def` is awaited. A plain `def` runs in a worker thread, because nobody knows how long
+    it takes; with `inline=True` it promises to return within microseconds, runs in the event loop
+    as soon as its call is read, and so never stands behind calls that take long.
 
     Args:
         func: The method, when used as a bare decorator.
         inline: Run a plain `def` in the event loop.
-        urgent: Start a call before those that wait, however many others run, and finish it although its caller has gone or
-            does not wait any more, as for what stops a robot.
-        starts: The method starts what an urgent one stops: an urgent call that overtakes a waiting call refuses it.
-        limit: How long a call may run, in s; `math.inf` for any time. By default the service's limit holds, or none for what
-            is urgent.
+        urgent: Start a call before those that wait, however many others run, and finish it although
+            its caller has gone or does not wait any more, as for what stops a robot.
+        starts: The method starts what an urgent one stops: an urgent call that overtakes a waiting
+            call refuses it.
+        limit: How long a call may run, in s; `math.inf` for any time. By default the service's
+            limit holds, or none for what is urgent.
         bounds: What the arguments may be at most; by default what the handler says.
 
     Raises:
         TypeError: `inline` on an `async def`.
-        ValueError: A limit that is not positive, or one for what runs in the event loop and cannot be stopped.
+        ValueError: A limit that is not positive, or one for what runs in the event loop and cannot
+            be stopped.
     """
 
     def mark(method: F) -> F:
@@ -71,7 +74,17 @@ def route(
             raise TypeError(f"{method.__qualname__} is async; only a plain def can be inline")
         if limit is not None and (inline or not limit > 0):
             raise ValueError(f"{method.__qualname__} cannot have the limit {limit}")
-        setattr(method, _MARK, {"inline": inline, "urgent": urgent, "starts": starts, "limit": limit, "bounds": bounds})
+        setattr(
+            method,
+            _MARK,
+            {
+                "inline": inline,
+                "urgent": urgent,
+                "starts": starts,
+                "limit": limit,
+                "bounds": bounds,
+            },
+        )
         return method
 
     return mark if func is None else mark(func)
@@ -124,7 +137,8 @@ class Route:
         bounds: What its arguments may be at most; None leaves that to the service.
 
     Raises:
-        TypeError: An annotation is of a type that no argument can be checked against, or a keyword is required.
+        TypeError: An annotation is of a type that no argument can be checked against, or a keyword
+            is required.
         NameError: An annotation names what does not exist.
     """
 
@@ -164,12 +178,19 @@ class Route:
                 self._rest = annotation
                 self._rest_name = f"*{parameter.name}"
         self._bound()
-        self._required = sum(parameter.default is parameter.empty for parameter, _ in self._positional)
+        self._required = sum(
+            parameter.default is parameter.empty for parameter, _ in self._positional
+        )
         self._result = hints.get("return", Any)
         self._plain = plain
-        shown = [each.replace(annotation=plain.get(each.name, each.empty)) for each in signature.parameters.values()]
+        shown = [
+            each.replace(annotation=plain.get(each.name, each.empty))
+            for each in signature.parameters.values()
+        ]
         returned = plain.get("return", signature.empty)
-        whole = signature.replace(parameters=shown, return_annotation=None if returned is type(None) else returned)
+        whole = signature.replace(
+            parameters=shown, return_annotation=None if returned is type(None) else returned
+        )
         self.signature = name + _plainly(str(whole))
 
     def leave_bounds_to(self, bounds: Bounds) -> None:
@@ -185,7 +206,10 @@ class Route:
             self._rest = types.get(self._rest_name.removeprefix("*"), Any)
         self._open = {
             name
-            for name in [*(each.name for each, _ in self._positional), self._rest_name.removeprefix("*")]
+            for name in [
+                *(each.name for each, _ in self._positional),
+                self._rest_name.removeprefix("*"),
+            ]
             if is_open(self._hints.get(name, Any))
         }
 
@@ -193,7 +217,8 @@ class Route:
         """Check arguments that came and convert them to the types of the method.
 
         Raises:
-            RemoteProtocolError: Too few or too many came, or one is of another type; the message names it.
+            RemoteProtocolError: Too few or too many came, or one is of another type; the message
+                names it.
         """
         most = self.bounds.items if self._rest_name else len(self._positional)
         if not self._required <= len(params) <= most:
@@ -206,7 +231,10 @@ class Route:
             self._convert(parameter.name, annotation, value)
             for (parameter, annotation), value in zip(self._positional, params, strict=False)
         ]
-        args += [self._convert(self._rest_name, self._rest, value) for value in params[len(self._positional) :]]
+        args += [
+            self._convert(self._rest_name, self._rest, value)
+            for value in params[len(self._positional) :]
+        ]
         return args
 
     def describe(self) -> MethodInfo:
@@ -224,10 +252,16 @@ class Route:
         if self._rest_name:
             written = self._written(self._rest_name.removeprefix("*"))
             arguments.append(ArgumentInfo(self._rest_name, False, _schema(self._rest), written))
-        return MethodInfo(self.signature, inspect.getdoc(self.method) or "", arguments, _schema(self._result))
+        return MethodInfo(
+            self.signature, inspect.getdoc(self.method) or "", arguments, _schema(self._result)
+        )
 
     def _written(self, argument: str) -> str:
-        return _plainly(inspect.formatannotation(self._plain[argument])) if argument in self._plain else ""
+        return (
+            _plainly(inspect.formatannotation(self._plain[argument]))
+            if argument in self._plain
+            else ""
+        )
 
     def _convert(self, argument: str, annotation: Any, value: Any) -> Any:
         raw = value if isinstance(value, msgspec.Raw) else None
@@ -239,7 +273,11 @@ class Route:
                 value = rpc.decode_argument(raw, Any if walks else annotation)
             if walks:
                 check(value, self.bounds)
-            return value if annotation is Any or (raw is not None and not walks) else msgspec.convert(value, annotation)
+            return (
+                value
+                if annotation is Any or (raw is not None and not walks)
+                else msgspec.convert(value, annotation)
+            )
         except (msgspec.ValidationError, RemoteProtocolError) as error:
             shown = quote(value) if raw is None else f"{len(memoryview(raw))} bytes"
             raise RemoteProtocolError(
@@ -261,7 +299,8 @@ class Handler:
     ['describe', 'greet']
 
     Attributes:
-        bounds: What the arguments of its routes may be at most, where a route does not say; None leaves that to the service.
+        bounds: What the arguments of its routes may be at most, where a route does not say; None
+            leaves that to the service.
     """
 
     bounds: ClassVar[Bounds | None] = None
@@ -276,7 +315,9 @@ class Handler:
         for name in dir(type(self)):
             mark = getattr(inspect.getattr_static(type(self), name), _MARK, None)
             if mark is not None:
-                found[name] = Route(name, getattr(self, name), **{**mark, "bounds": mark["bounds"] or self.bounds})
+                found[name] = Route(
+                    name, getattr(self, name), **{**mark, "bounds": mark["bounds"] or self.bounds}
+                )
         return found
 
     @route
@@ -301,7 +342,9 @@ def _plainly(text: str) -> str:
 
 def _check_annotation(name: str, parameter: inspect.Parameter, annotation: Any) -> None:
     if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-        raise TypeError(f"{name}: {parameter.name} can only be given by name, but arguments travel by position")
+        raise TypeError(
+            f"{name}: {parameter.name} can only be given by name, but arguments travel by position"
+        )
     try:
         msgspec.convert(None, annotation)
     except msgspec.ValidationError:

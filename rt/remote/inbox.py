@@ -1,6 +1,7 @@
 """Calls that a service has read and not begun yet.
 
-Invariant: each peer has its turn. A peer that sends many calls delays its own, and has at most `PEER_MAX` of them here.
+Invariant: each peer has its turn. A peer that sends many calls delays its own, and has at most
+    `PEER_MAX` of them here.
 """
 
 from collections import deque
@@ -78,7 +79,8 @@ class Inbox:
         if not identities:
             return
         kept = {
-            peer: deque(each for each in calls if id(each) not in identities) for peer, calls in self._of_peer.items()
+            peer: deque(each for each in calls if id(each) not in identities)
+            for peer, calls in self._of_peer.items()
         }
         self._of_peer = {peer: calls for peer, calls in kept.items() if calls}
         self._length = sum(map(len, self._of_peer.values()))

@@ -1,7 +1,8 @@
 """Nodes: what clients and services speak through, whatever carries it.
 
-A node sends and receives pairs of a peer and a payload. The rule that lets one client and one service work over everything:
-a node hides what its transport needs (frames, topics, host and port), counts what it cannot use, and goes on.
+A node sends and receives pairs of a peer and a payload. The rule that lets one client and one
+service work over everything: a node hides what its transport needs (frames, topics, host and port),
+counts what it cannot use, and goes on.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +24,8 @@ class Node(Protocol):
 
     Attributes:
         counters: What passed, also after the node was closed.
-        routed: Whether a router is at the other end: peers have names, and a hello says that this end can be reached.
+        routed: Whether a router is at the other end: peers have names, and a hello says that this
+            end can be reached.
     """
 
     counters: Counters
@@ -39,7 +41,10 @@ class Node(Protocol):
     async def __aenter__(self) -> Self: ...
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None: ...
 
     async def send(self, peer: bytes, payload: bytes) -> None:
@@ -70,17 +75,20 @@ class SocketNode:
 
     Args:
         socket_type: `zmq.DEALER`, `zmq.PUB` or `zmq.SUB`.
-        identity: How a router names a DEALER, 1 to 255 bytes, e.g. `device-service`. The newest connection of an identity
-            takes it over from an older one, so two living processes may not share one; without any, the router makes one up.
+        identity: How a router names a DEALER, 1 to 255 bytes, e.g. `device-service`. The newest
+            connection of an identity takes it over from an older one, so two living processes may
+            not share one; without any, the router makes one up.
         bindings: Addresses to bind, e.g. `tcp://127.0.0.1:6001` or `ipc:///run/rt/log`.
         connections: Addresses to connect to, now or as soon as they are bound.
         subscriptions: Topics of a SUB, as prefixes; none means nothing is received.
-        options: ZMQ options, by number or by name (`SNDTIMEO`), over the defaults of `rt.transport.zmq_socket`.
+        options: ZMQ options, by number or by name (`SNDTIMEO`), over the defaults of
+            `rt.transport.zmq_socket`.
         context: ZMQ context; by default the one of the process.
         gate: Lets in who may connect to a binding on the network; without one everybody may.
 
     Attributes:
-        endpoints: The real addresses of the bindings, once the node is open (`tcp://127.0.0.1:*` takes a free port).
+        endpoints: The real addresses of the bindings, once the node is open (`tcp://127.0.0.1:*`
+            takes a free port).
 
     Raises:
         ConfigError: An option's name is unknown, or an identity is none.
@@ -114,7 +122,9 @@ class SocketNode:
         if self.subscriptions and socket_type != zmq.SUB:
             raise ValueError("only a SUB has subscriptions")
         if len(self.identity) > 255 or self.identity.startswith(b"\0"):
-            raise ConfigError(f"{self.identity[:40]!r} is no identity (1 to 255 bytes, the first not zero)")
+            raise ConfigError(
+                f"{self.identity[:40]!r} is no identity (1 to 255 bytes, the first not zero)"
+            )
         self._socket: Socket | None = None
 
     @property
@@ -131,8 +141,8 @@ class SocketNode:
         refuse_again(self._socket, closed=self._socket is not None and self._socket.closed)
         options = dict(self.options)
         if self.routed:
-            # Only onto a connection that stands: a command that waits for a router which comes back later would be obeyed
-            # long after its caller has given up.
+            # Only onto a connection that stands: a command that waits for a router which comes back
+            # later would be obeyed long after its caller has given up.
             options.setdefault(zmq.IMMEDIATE, 1)
         if self.identity:
             options.setdefault(zmq.ROUTING_ID, self.identity)
@@ -151,7 +161,10 @@ class SocketNode:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -211,8 +224,9 @@ class SocketNode:
     async def send(self, peer: bytes, payload: bytes) -> None:
         """Send a payload to an identity or under a topic.
 
-        A checkpoint. A DEALER waits while it has no connection or its high-water mark is reached, SNDTIMEO at most when that
-        option is set; a PUB never waits, it drops for subscribers that do not keep up. A cancel leaves nothing sent.
+        A checkpoint. A DEALER waits while it has no connection or its high-water mark is reached,
+        SNDTIMEO at most when that option is set; a PUB never waits, it drops for subscribers that
+        do not keep up. A cancel leaves nothing sent.
 
         Raises:
             trio.TooSlowError: SNDTIMEO passed.
@@ -226,7 +240,8 @@ class SocketNode:
     async def post(self, peer: bytes, payload: bytes) -> None:
         """Send like `send`, but give way to other tasks only when it has to wait; a cancel that stands is heeded.
 
-        It saves the turn of the event loop that `send` takes after it has sent: a call would take four of them instead of three.
+        It saves the turn of the event loop that `send` takes after it has sent: a call would take
+        four of them instead of three.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -246,8 +261,8 @@ class SocketNode:
     async def recv(self) -> tuple[bytes, bytes]:
         """Wait for a payload; returns the sender's identity or the topic, and it.
 
-        A checkpoint. A cancel loses nothing. A message of another number of frames than two is counted and passed over.
-        A PUB receives nothing and waits for its cancel.
+        A checkpoint. A cancel loses nothing. A message of another number of frames than two is
+        counted and passed over. A PUB receives nothing and waits for its cancel.
 
         Raises:
             trio.ClosedResourceError: The node is not open.

@@ -1,8 +1,9 @@
 """Tells those whom it concerns who has left a router: services of their callers, callers of their services.
 
-The rules of this module: each side of a router has numbers of connections of its own, since that of one that was closed is soon
-the number of another one, perhaps at the other side; and however many peers go, nobody is told more than `1 / GATHER_TIME` times
-a second. Only peers that have announced that they understand it are told.
+The rules of this module: each side of a router has numbers of connections of its own, since that of
+one that was closed is soon the number of another one, perhaps at the other side; and however many
+peers go, nobody is told more than `1 / GATHER_TIME` times a second. Only peers that have announced
+that they understand it are told.
 """
 
 import contextlib
@@ -110,7 +111,8 @@ class PeerTracker:
         """Note which connections of one side are closed."""
         while True:
             states = dict([connection_event(await events.recv())])
-            # To the last of them: a number whose connection was closed may already be that of another peer.
+            # To the last of them: a number whose connection was closed may already be that of
+            # another peer.
             with contextlib.suppress(trio.WouldBlock):
                 while True:
                     states.update([connection_event(events.recv_nowait())])
@@ -123,7 +125,9 @@ class PeerTracker:
         gone, self._leaving = self._leaving, []
         informed, self._informed_before = self._informed_before, set()
         # Who called itself by a service's name at the frontend has not taken the service along.
-        services = [each for each in gone if each in self._services and not is_there(each, self._back)]
+        services = [
+            each for each in gone if each in self._services and not is_there(each, self._back)
+        ]
         if services:
             for side, disconnects in self._disconnects.items():
                 self._tell(services, disconnects, side)
@@ -139,7 +143,10 @@ class PeerTracker:
         connection = self._informed.get(identity)
         # A newer connection of the same name may be another program.
         return connection is not None and (
-            connection < 0 or any(each.connection_of(identity) == connection for each in self._disconnects.values())
+            connection < 0
+            or any(
+                each.connection_of(identity) == connection for each in self._disconnects.values()
+            )
         )
 
     def _is_back(self, identity: bytes, *, ask: bool) -> bool:
@@ -155,7 +162,9 @@ class PeerTracker:
         self._counters.gone += len(gone)
         self._tell(gone, list(self._services), self._back)
 
-    def _tell(self, gone: Sequence[bytes], peers: Iterable[bytes], side: Socket | StationSide) -> None:
+    def _tell(
+        self, gone: Sequence[bytes], peers: Iterable[bytes], side: Socket | StationSide
+    ) -> None:
         for first in range(0, len(gone), GONE_MAX):
             names = [self._public.get(each, each) for each in gone[first : first + GONE_MAX]]
             payload = rpc.encode(rpc.Notification(rpc.GONE, names))
@@ -170,7 +179,8 @@ class PeerTracker:
         if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
             self._said_at = trio.current_time()
             self._log.warning(
-                "a name was connected twice: only its newest connection is served", name=self._name(identity)
+                "a name was connected twice: only its newest connection is served",
+                name=self._name(identity),
             )
 
     def _name(self, identity: bytes) -> str:

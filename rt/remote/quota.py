@@ -1,8 +1,10 @@
 """How many messages a peer of a router may have under way to services, so that one peer's flood leaves room for the others.
 
-A queue of libzmq is shared by all peers that write to one service, and a full one refuses the next peer. Invariant: a peer with fewer
-than `MOST` unanswered messages is never refused, unless the other programs of its station have filled the station's quota. Each further message is refused until an answer has come, or as many messages count
-as answered as `RATE` says; so a peer that keeps more than `MOST` calls open is refused.
+A queue of libzmq is shared by all peers that write to one service, and a full one refuses the next
+peer. Invariant: a peer with fewer than `MOST` unanswered messages is never refused, unless the
+other programs of its station have filled the station's quota. Each further message is refused until
+an answer has come, or as many messages count as answered as `RATE` says; so a peer that keeps more
+than `MOST` calls open is refused.
 """
 
 MOST = 128

@@ -1,9 +1,10 @@
 """The router: carries calls from clients to services and answers back.
 
-A peer sends `[recipient, payload]`, the recipient gets `[sender, payload]`. Clients connect to the frontend, services to the
-backend; a message may go across or stay on its side, and the names of services belong to the backend. The rules of this module:
-whoever asks for what cannot be delivered is told at once; the router looks into a payload only for that; and nothing that a peer
-sends or fails to read stops it for the others.
+A peer sends `[recipient, payload]`, the recipient gets `[sender, payload]`. Clients connect to the
+frontend, services to the backend; a message may go across or stay on its side, and the names of
+services belong to the backend. The rules of this module: whoever asks for what cannot be delivered
+is told at once; the router looks into a payload only for that; and nothing that a peer sends or
+fails to read stops it for the others.
 """
 
 import contextlib
@@ -56,8 +57,9 @@ _OPTIONS: dict[int, int | bytes] = {
     **_CONNECTION_OPTIONS,
     # Say who is absent instead of dropping in silence.
     zmq.ROUTER_MANDATORY: 1,
-    # A service that was killed and started again has its name back at once, not when its old connection is found dead. All
-    # peers of these sockets belong to this user: those of stations have sockets of their own.
+    # A service that was killed and started again has its name back at once, not when its old
+    # connection is found dead. All peers of these sockets belong to this user: those of stations
+    # have sockets of their own.
     zmq.ROUTER_HANDOVER: 1,
 }
 _NO_HEARTBEAT: dict[int, int | bytes] = {zmq.HEARTBEAT_IVL: 0}
@@ -67,19 +69,21 @@ _NO_HEARTBEAT: dict[int, int | bytes] = {zmq.HEARTBEAT_IVL: 0}
 class Router:
     """Carries messages between the peers of two ROUTER sockets.
 
-    At the high-water mark of a recipient (1000 messages, see `rt.transport.zmq_socket`) messages to it are not kept: a request is
-    answered with an error, everything else is dropped and counted. Of a peer the router keeps the number of its connection
-    and its identity, and both only while the connection stands. Services are told who has gone, so that they stop working
-    for nobody (`rpc.GONE`): at once, or after `RETURN_TIME` if it is a peer that has given itself a name, and may come back.
-    When a service has gone, everybody else is told at once: it answers no call any more, even if it is started again.
+    At the high-water mark of a recipient (1000 messages, see `rt.transport.zmq_socket`) messages to
+    it are not kept: a request is answered with an error, everything else is dropped and counted. Of
+    a peer the router keeps the number of its connection and its identity, and both only while the
+    connection stands. Services are told who has gone, so that they stop working for nobody
+    (`rpc.GONE`): at once, or after `RETURN_TIME` if it is a peer that has given itself a name, and
+    may come back. When a service has gone, everybody else is told at once: it answers no call any
+    more, even if it is started again.
 
     Args:
         frontends: Addresses for clients, e.g. `tcp://127.0.0.1:6000`.
         backends: Addresses for services.
         context: ZMQ context; by default the one of the process.
         logger: Where events go.
-        gate: Lets in who may connect over TCP; without one everybody may. What comes with a station's key is named after the
-            station, see `rt.access.stations`.
+        gate: Lets in who may connect over TCP; without one everybody may. What comes with a
+            station's key is named after the station, see `rt.access.stations`.
     """
 
     def __init__(
@@ -110,8 +114,8 @@ class Router:
     def reserve(self, service: str) -> bytes:
         """Reserve the name of a service of this process, and return the identity with which that service connects.
 
-        Nothing else can answer under the name: processes of the robot's user may connect to the backend, and team code is one. The
-        identity is a secret of this process.
+        Nothing else can answer under the name: processes of the robot's user may connect to the
+        backend, and team code is one. The identity is a secret of this process.
         """
         name = service.encode()
         identity = self._reserved[name] = _RESERVED + os.urandom(16).hex().encode()
@@ -132,7 +136,13 @@ class Router:
         ):
             stations = StationSide(_CONNECTION_OPTIONS, context=self._context)
             peer_tracker = self._peer_tracker = PeerTracker(
-                front, back, self._services, self.counters, self._log, stations=stations, public=self._public
+                front,
+                back,
+                self._services,
+                self.counters,
+                self._log,
+                stations=stations,
+                public=self._public,
             )
             peer_tracker.on_gone = self._quota.forget
             stations.on_gone = lambda name: peer_tracker.take_leave([name])
@@ -157,7 +167,11 @@ class Router:
     async def _carry(
         self, source: Socket | StationSide, front: Socket, back: Socket, peer_tracker: PeerTracker
     ) -> None:
-        heard = source.heard if isinstance(source, StationSide) else peer_tracker.disconnects_of(source).heard
+        heard = (
+            source.heard
+            if isinstance(source, StationSide)
+            else peer_tracker.disconnects_of(source).heard
+        )
         while True:
             frames = await source.recv()
             with contextlib.suppress(trio.WouldBlock):
@@ -169,7 +183,9 @@ class Router:
                         break
                     frames = source.recv_nowait()
 
-    def _route(self, frames: list[bytes], source: Socket | StationSide, front: Socket, back: Socket) -> bytes | None:
+    def _route(
+        self, frames: list[bytes], source: Socket | StationSide, front: Socket, back: Socket
+    ) -> bytes | None:
         """Carry a message; returns its sender if others have to know when that one goes."""
         if len(frames) != 3:
             self.counters.malformed += 1
@@ -197,7 +213,9 @@ class Router:
                 name = self._public.get(sender, sender)
                 target.send_nowait((self._reserved.get(recipient, recipient), name, payload))
             except trio.WouldBlock:
-                self._answer(frames, source, lambda name: f"{name} does not keep up with its messages")
+                self._answer(
+                    frames, source, lambda name: f"{name} does not keep up with its messages"
+                )
                 return False
             except zmq.ZMQError as error:
                 if error.errno != errno.EHOSTUNREACH:
@@ -232,8 +250,11 @@ class Router:
             return ""
         if not self._quota.spend(sender, now):
             return f"{self._quota.most} messages of this peer"
-        # What a station has sent stays counted when one of its connections ends: else it could connect anew for more room.
-        if (station := station_of(sender)) and not self._quota_of_station.spend(station.encode(), now):
+        # What a station has sent stays counted when one of its connections ends: else it could
+        # connect anew for more room.
+        if (station := station_of(sender)) and not self._quota_of_station.spend(
+            station.encode(), now
+        ):
             self._quota.answered(sender)
             return f"{self._quota_of_station.most} messages of station {station}"
         return ""
@@ -247,7 +268,9 @@ class Router:
         """What to say of a service that is not connected; a service of rt itself is never taken for a mistyped other one."""
         if service in OWN_SERVICES or service in self._ended:
             return f"{name} is not connected: it is starting or has ended; try again in a moment, `rt logs` says why"
-        return unknown("service", name, [_text(self._public.get(each, each)) for each in self._services])
+        return unknown(
+            "service", name, [_text(self._public.get(each, each)) for each in self._services]
+        )
 
     def _greet(self, sender: bytes, source: Socket | StationSide, back: Socket) -> None:
         """Answer a hello with a hello: now the peer knows that messages reach it."""
@@ -257,7 +280,9 @@ class Router:
             self._ended.pop(sender, None)
         self._reply(source, (sender, b"", b""))
 
-    def _answer(self, frames: list[bytes], source: Socket | StationSide, say: Callable[[str], str]) -> None:
+    def _answer(
+        self, frames: list[bytes], source: Socket | StationSide, say: Callable[[str], str]
+    ) -> None:
         """Tell whoever asked why there is no answer; the sentence is made only if somebody wants it."""
         sender, recipient, payload = frames
         try:
@@ -275,7 +300,10 @@ class Router:
         name = clip(_text(recipient[:NAME_MAX]), NAME_MAX)
         sentence = say(name)
         context = {"address": name, "method": message.method}
-        if self._reply(source, (sender, recipient, rpc.encode(rpc.Response(message.id, (sentence, context), None)))):
+        if self._reply(
+            source,
+            (sender, recipient, rpc.encode(rpc.Response(message.id, (sentence, context), None))),
+        ):
             self.counters.answered += 1
 
     def _reply(self, source: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
@@ -288,10 +316,13 @@ def _refusal(sender: bytes, recipient: bytes, *, is_front: bool) -> str:
     """Why a message is not carried, whoever the recipient is; empty if it is."""
     if sender == recipient:
         return "a message cannot go to its sender"
-    # With the name of a service a client could answer as one, and had its calls while it is started again.
+    # With the name of a service a client could answer as one, and had its calls while it is started
+    # again.
     if is_front and sender.endswith(SERVICE):
         name = _text(recipient[:NAME_MAX])
-        return f"nobody but a service, which has the backend, may write to {name} as {_text(sender)}"
+        return (
+            f"nobody but a service, which has the backend, may write to {name} as {_text(sender)}"
+        )
     if is_front and station_of(sender):
         return f"{_text(sender)} is the name of a station's program: use a name without a slash"
     return ""

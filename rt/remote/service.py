@@ -1,8 +1,9 @@
 """A service: reads calls from a node, runs the handler's methods, sends the answers.
 
-The rules of this module: every request is answered once, with a result or with an error that says why not, unless whoever asked
-has gone; a method runs no longer than its limit, and stops when nobody waits for its answer any more; and nothing that
-comes in (bytes that are no call, methods that do not exist, wrong arguments, too many calls at once) ends the service.
+The rules of this module: every request is answered once, with a result or with an error that says
+why not, unless whoever asked has gone; a method runs no longer than its limit, and stops when
+nobody waits for its answer any more; and nothing that comes in (bytes that are no call, methods
+that do not exist, wrong arguments, too many calls at once) ends the service.
 """
 
 import functools
@@ -74,10 +75,11 @@ class Service:
         handler: What can be called.
         concurrency: Calls that run at the same time; inline routes do not count.
         logger: Where events go.
-        threads: Limit of the worker threads for plain methods; by default one thread per concurrent call.
+        threads: Limit of the worker threads for plain methods; by default one thread per concurrent
+            call.
         limit: How long a call may run, in s, where its route does not say.
-        bounds: What arguments may be at most, where neither a route nor the handler says; by default `bounds.DEFAULT` behind a
-            router and `bounds.NEWS` without one.
+        bounds: What arguments may be at most, where neither a route nor the handler says; by
+            default `bounds.DEFAULT` behind a router and `bounds.NEWS` without one.
 
     Raises:
         TypeError, NameError: A route's signature cannot be served.
@@ -116,8 +118,9 @@ class Service:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; started as soon as calls can come in, with a router as soon as it has said so.
 
-        A cancel ends the running calls, which stay unanswered. A plain method in a worker thread cannot be stopped: after a
-        cancel, its time limit or its caller's leaving it runs to its end, unheard, and keeps its thread so long.
+        A cancel ends the running calls, which stay unanswered. A plain method in a worker thread
+        cannot be stopped: after a cancel, its time limit or its caller's leaving it runs to its
+        end, unheard, and keeps its thread so long.
 
         Raises:
             EmergencyStopException: A handler raised it; its call was answered before.
@@ -173,7 +176,8 @@ class Service:
                 self._log.debug("a payload was no call", peer=_text(peer), size=len(payload))
             return
         if message.method.startswith("$") and isinstance(message, rpc.Notification):
-            # A router tells of up to a thousand peers at once; nothing else that is for the protocol itself is long.
+            # A router tells of up to a thousand peers at once; nothing else that is for the
+            # protocol itself is long.
             whole = self._decode(peer, payload) if is_long and not peer else message
             if isinstance(whole, rpc.Notification):
                 await self._heed(peer, whole)
@@ -181,7 +185,11 @@ class Service:
         await self._sort(nursery, peer, message, payload if is_long else b"")
 
     async def _sort(
-        self, nursery: trio.Nursery, peer: bytes, message: rpc.Request | rpc.Notification, payload: bytes
+        self,
+        nursery: trio.Nursery,
+        peer: bytes,
+        message: rpc.Request | rpc.Notification,
+        payload: bytes,
     ) -> None:
         self.counters.calls += 1
         route = self._routes.get(message.method)
@@ -199,7 +207,11 @@ class Service:
                 self.counters.refused += 1
                 # A flood of notifications is counted only: to log each costs more than to read it.
                 if isinstance(message, rpc.Request):
-                    await self._refuse(peer, message, f"{route.name} was refused: too many calls are already waiting")
+                    await self._refuse(
+                        peer,
+                        message,
+                        f"{route.name} was refused: too many calls are already waiting",
+                    )
 
     async def _begin(self, nursery: trio.Nursery, call: Call) -> None:
         peer, message, route, payload = call
@@ -209,7 +221,9 @@ class Service:
                 message = rpc.decode_raw(payload)
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
-                await self._refuse(peer, message, f"{route.name} was refused: {clip(error.message, 200)}")
+                await self._refuse(
+                    peer, message, f"{route.name} was refused: {clip(error.message, 200)}"
+                )
                 return
         if route.inline:
             await self._serve(peer, message, route)
@@ -218,7 +232,9 @@ class Service:
             nursery.start_soon(self._serve_urgently, peer, message, route)
         elif self._open >= self._concurrency + BACKLOG:
             self.counters.refused += 1
-            await self._refuse(peer, message, f"{route.name} was refused: {BACKLOG} calls are already waiting")
+            await self._refuse(
+                peer, message, f"{route.name} was refused: {BACKLOG} calls are already waiting"
+            )
         else:
             self._open += 1
             nursery.start_soon(self._serve_in_place, peer, message, route)
@@ -229,7 +245,11 @@ class Service:
         self._inbox.remove(overtaken)
         for call in overtaken:
             self.counters.refused += 1
-            await self._refuse(call.peer, call.message, f"{call.route.name} was refused: {urgent.name} came after it")
+            await self._refuse(
+                call.peer,
+                call.message,
+                f"{call.route.name} was refused: {urgent.name} came after it",
+            )
         for waiting in list(self._starting):
             waiting.stop(f"{urgent.name} came after it", abandoned=False)
 
@@ -248,38 +268,58 @@ class Service:
 
     async def _heed(self, peer: bytes, message: rpc.Notification) -> None:
         """Stop what nobody waits for any more; a message of the protocol that is unknown here is ignored."""
-        if message.method == rpc.CANCEL and len(message.params) == 1 and isinstance(message.params[0], int):
+        if (
+            message.method == rpc.CANCEL
+            and len(message.params) == 1
+            and isinstance(message.params[0], int)
+        ):
             call_id = message.params[0]
             running = self._running.get((peer, call_id))
             if running is not None:
                 running.stop(_UNWANTED, abandoned=False)
             elif self._inbox:
                 await self._forget(peer, call_id)
-        elif message.method == rpc.GONE and self.node.routed and not peer:  # of the router itself, whose name is empty
+        elif (
+            message.method == rpc.GONE and self.node.routed and not peer
+        ):  # of the router itself, whose name is empty
             gone = {each for each in message.params if isinstance(each, bytes)}
             for (caller, _), running in list(self._running.items()):
                 if caller in gone:
                     running.stop("its caller has gone", abandoned=True)
-            left = [call for call in self._inbox if call.peer in gone and isinstance(call.message, rpc.Request)]
+            left = [
+                call
+                for call in self._inbox
+                if call.peer in gone and isinstance(call.message, rpc.Request)
+            ]
             self._inbox.remove(left)
             self.counters.cancelled += len(left)
 
     async def _forget(self, peer: bytes, call_id: int) -> None:
         """Answer a call that has not begun, and that its caller has taken back."""
         for call in self._inbox:
-            if call.peer == peer and isinstance(call.message, rpc.Request) and call.message.id == call_id:
+            if (
+                call.peer == peer
+                and isinstance(call.message, rpc.Request)
+                and call.message.id == call_id
+            ):
                 self._inbox.remove([call])
                 self.counters.cancelled += 1
-                await self._refuse(peer, call.message, f"{call.route.name} was stopped: {_UNWANTED}")
+                await self._refuse(
+                    peer, call.message, f"{call.route.name} was stopped: {_UNWANTED}"
+                )
                 return
 
-    async def _serve_urgently(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+    async def _serve_urgently(
+        self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route
+    ) -> None:
         try:
             await self._serve(peer, message, route)
         finally:
             self._urgent -= 1
 
-    async def _serve_in_place(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+    async def _serve_in_place(
+        self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route
+    ) -> None:
         running = _Running()
         key = (peer, message.id) if isinstance(message, rpc.Request) else None
         if key is not None:
@@ -296,7 +336,9 @@ class Service:
                 del self._running[key]
         if running.scope.cancelled_caught:
             self.counters.cancelled += 1
-            self._log.debug("a call was stopped", method=route.name, peer=_text(peer), reason=running.why)
+            self._log.debug(
+                "a call was stopped", method=route.name, peer=_text(peer), reason=running.why
+            )
             if not running.abandoned:
                 await self._refuse(peer, message, f"{route.name} was stopped: {running.why}")
 
@@ -314,7 +356,9 @@ class Service:
         finally:
             self._places.release()
 
-    async def _serve(self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route) -> None:
+    async def _serve(
+        self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route
+    ) -> None:
         try:
             args = route.bind(message.params)
         except RemoteProtocolError as error:
@@ -325,7 +369,12 @@ class Service:
             result = await self._invoke(route, args)
         except RuntimeBaseException as error:
             # Whoever asked is told; a notification has nobody to tell but the log.
-            about = {"method": route.name, "peer": _text(peer), "reason": error.message, **_plain(error.context)}
+            about = {
+                "method": route.name,
+                "peer": _text(peer),
+                "reason": error.message,
+                **_plain(error.context),
+            }
             if isinstance(message, rpc.Request):
                 self._log.debug("a call failed", **about)
             else:
@@ -333,11 +382,17 @@ class Service:
             await self._refuse(peer, message, error.message, error.context)
             if isinstance(error, EmergencyStopException):
                 raise
-        except Exception as error:  # a handler's bug is its caller's answer and never the service's end
+        except (
+            Exception
+        ) as error:  # a handler's bug is its caller's answer and never the service's end
             if isinstance(message, rpc.Request):
-                self._log.error("a handler failed", method=route.name, peer=_text(peer), exc_info=error)
+                self._log.error(
+                    "a handler failed", method=route.name, peer=_text(peer), exc_info=error
+                )
             else:
-                self._complain("a handler failed", method=route.name, peer=_text(peer), exc_info=error)
+                self._complain(
+                    "a handler failed", method=route.name, peer=_text(peer), exc_info=error
+                )
             await self._refuse(peer, message, f"{type(error).__name__}: {error}")
             if isinstance(error, ExceptionGroup) and error.subgroup(EmergencyStopException):
                 raise
@@ -364,11 +419,15 @@ class Service:
             if route.is_async:
                 return await route.method(*args)
             call = functools.partial(route.method, *args)
-            return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=self._threads)
+            return await trio.to_thread.run_sync(
+                call, abandon_on_cancel=True, limiter=self._threads
+            )
         assert clock.cancelled_caught
         self.counters.overdue += 1
         raise RemoteCallError(
-            f"{route.name} was stopped: it ran longer than its limit of {limit:g} s", method=route.name, limit=limit
+            f"{route.name} was stopped: it ran longer than its limit of {limit:g} s",
+            method=route.name,
+            limit=limit,
         )
 
     async def _refuse(
@@ -382,7 +441,12 @@ class Service:
         if isinstance(message, rpc.Request):
             await self._answer(peer, rpc.Response(message.id, (sentence, context or {}), None))
         else:
-            self._log.debug("a notification was not obeyed", method=message.method, peer=_text(peer), reason=sentence)
+            self._log.debug(
+                "a notification was not obeyed",
+                method=message.method,
+                peer=_text(peer),
+                reason=sentence,
+            )
 
     async def _answer(self, peer: bytes, response: rpc.Response) -> None:
         try:
@@ -401,7 +465,9 @@ def _sendable(error: rpc.ErrorValue | None, cause: LocalProtocolError) -> rpc.Er
         return f"the call was made, but its result cannot be sent: {cause.message}", {}
     sentence, context = error
     plain = {key: str(value)[:1000] for key, value in context.items()}
-    return _printable(sentence), {_printable(key): _printable(value) for key, value in plain.items()}
+    return _printable(sentence), {
+        _printable(key): _printable(value) for key, value in plain.items()
+    }
 
 
 def _printable(text: str) -> str:

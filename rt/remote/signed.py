@@ -1,7 +1,8 @@
 """Nodes for signed control datagrams: the robot's, which verifies, and a driver's station's, which signs.
 
-The form of the datagrams, and what is obeyed, is `rt.protocol.signed`; these are the sockets around it. The rule of this
-module: what is not obeyed is counted by its reason, and said at most once a second, whatever comes.
+The form of the datagrams, and what is obeyed, is `rt.protocol.signed`; these are the sockets around
+it. The rule of this module: what is not obeyed is counted by its reason, and said at most once a
+second, whatever comes.
 """
 
 import contextlib
@@ -18,13 +19,22 @@ from rt.access.keyring import Keyring
 from rt.access.peer import DatagramPeers
 from rt.errors import RemoteProtocolError
 from rt.protocol.control import Refused, decode_refused, encode_refused
-from rt.protocol.signed import NO_SESSION, OVERHEAD, SESSION_BYTES, Checked, Signer, Verdict, Verifier
+from rt.protocol.signed import (
+    NO_SESSION,
+    OVERHEAD,
+    SESSION_BYTES,
+    Checked,
+    Signer,
+    Verdict,
+    Verifier,
+)
 from rt.remote.caller import SourceAddress
 from rt.remote.datagram import DatagramNode
 
 ANSWER_INTERVAL = 0.05
 """Least time between two answers to one address, in s. Addresses are told apart so that nobody, by replaying what a station has
-sent, draws the answers that this station needs."""
+sent, draws the answers that this station needs.
+"""
 
 _ADDRESSES_MAX = 256
 
@@ -47,8 +57,10 @@ class VerifyingNode:
     Args:
         node: Where datagrams come in; opened and closed with this node.
         keyring: Who is obeyed; somebody else refreshes it.
-        required: Whether datagrams without a signature are dropped; one with a wrong signature always is.
-        peers: Decides whose datagrams are obeyed without a signature, where none is required; by default everybody's.
+        required: Whether datagrams without a signature are dropped; one with a wrong signature
+            always is.
+        peers: Decides whose datagrams are obeyed without a signature, where none is required; by
+            default everybody's.
 
     Attributes:
         counters: What passed the socket, dropped datagrams included.
@@ -56,7 +68,12 @@ class VerifyingNode:
     """
 
     def __init__(
-        self, node: DatagramNode, keyring: Keyring, *, required: bool, peers: DatagramPeers | None = None
+        self,
+        node: DatagramNode,
+        keyring: Keyring,
+        *,
+        required: bool,
+        peers: DatagramPeers | None = None,
     ) -> None:
         self.verdicts: dict[Verdict, int] = dict.fromkeys(get_args(Verdict), 0)
         self.required = required
@@ -85,7 +102,10 @@ class VerifyingNode:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         if self._peers is not None:
             self._peers.close()
@@ -130,7 +150,8 @@ class VerifyingNode:
         """
         left = 0
         while True:
-            # Between the datagrams of a flood may be one of the driver's, and the kernel drops what is not read in time.
+            # Between the datagrams of a flood may be one of the driver's, and the kernel drops what
+            # is not read in time.
             taken = self._another() if left else None
             left = left - 1 if taken else BURST
             peer, datagram = taken or await self._node.recv()
@@ -189,7 +210,8 @@ class VerifyingNode:
 class StationNode(DatagramNode):
     """A driver's station's node: signs what it sends. Somebody has to be in `recv` meanwhile, as `rt.remote.Client` is.
 
-    What is sent before the robot has told its session is lost; a gamepad is sent again and again anyhow.
+    What is sent before the robot has told its session is lost; a gamepad is sent again and again
+    anyhow.
 
     Args:
         host: Of the robot.
@@ -213,7 +235,8 @@ class StationNode(DatagramNode):
     def refused(self) -> Refused | None:
         """Which station has control while the robot refuses the gamepads of this one; None while it does not.
 
-        `take_control` of broker-service takes control over. What the robot says is known up to `REFUSAL_LIFE` s late.
+        `take_control` of broker-service takes control over. What the robot says is known up to
+        `REFUSAL_LIFE` s late.
         """
         return self._refused if trio.current_time() < self._refused_at + REFUSAL_LIFE else None
 

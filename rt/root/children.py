@@ -112,7 +112,9 @@ def child_specs(
     )
     specs = [
         brake_spec,
-        spec("device", watchdog=DEVICE_WATCHDOG, fast_restarts=FAST_RESTARTS, ends=connection.device),
+        spec(
+            "device", watchdog=DEVICE_WATCHDOG, fast_restarts=FAST_RESTARTS, ends=connection.device
+        ),
         executor(EXECUTOR),
         executor(STANDBY),
     ]

@@ -20,7 +20,8 @@ def main(arguments: list[str]) -> int:
     """Be the child of a role; the settings come on the lifeline.
 
     Args:
-        arguments: The role and the number of the lifeline's file descriptor, of the executor that of its channel too.
+        arguments: The role and the number of the lifeline's file descriptor, of the executor that
+            of its channel too.
 
     Returns:
         The exit code.
@@ -39,7 +40,8 @@ def main(arguments: list[str]) -> int:
         from rt.lint import child as lint
 
         return lint.main(Lifeline.adopt(int(fds[0])))
-    # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its last output.
+    # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its
+    # last output.
     faulthandler.enable()
     log.configure(fmt="json", stream=log_pipe, app=role, pid=os.getpid())
     try:
@@ -57,7 +59,12 @@ def _be(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int = -1) 
     settings = _settings(lifeline.read_message())
     config = settings.config
     log.configure(
-        level=config.log_level, fmt="json", stream=log_pipe, app=role, pid=os.getpid(), instance=config.instance
+        level=config.log_level,
+        fmt="json",
+        stream=log_pipe,
+        app=role,
+        pid=os.getpid(),
+        instance=config.instance,
     )
     if role == "executor":
         _restore_library_path()

@@ -1,11 +1,13 @@
 """The root's sign of life in the lease table.
 
-While every slot is barred, it is stamped twice a second, which costs next to nothing. While a lease may count, it is stamped every
-20 ms, so that the device process notices within 100 ms that the root stands still.
+While every slot is barred, it is stamped twice a second, which costs next to nothing. While a lease
+may count, it is stamped every 20 ms, so that the device process notices within 100 ms that the root
+stands still.
 
-Invariant: a root that stood still for `LONGEST_DELAY` ends every lease before it stamps again, so that nothing moves again by itself.
-From 100 ms on, the devices are disabled; after a shorter silence, or one in which the root waited for a processor, a mode may drive on,
-and each time counts as a cut-off of the mode (`rt.executor.lease`).
+Invariant: a root that stood still for `LONGEST_DELAY` ends every lease before it stamps again, so
+that nothing moves again by itself. From 100 ms on, the devices are disabled; after a shorter
+silence, or one in which the root waited for a processor, a mode may drive on, and each time counts
+as a cut-off of the mode (`rt.executor.lease`).
 """
 
 from collections.abc import Callable
@@ -40,7 +42,8 @@ async def beat(
     Args:
         leases: Where to stamp.
         write_event: Rung when leases were ended.
-        check: Verifies the shared memory; called before each stamp, but for the one when a slot is unbarred.
+        check: Verifies the shared memory; called before each stamp, but for the one when a slot is
+            unbarred.
         run_delay: Makes what tells how long this thread has waited for a processor (s).
     """
     waited = run_delay()
@@ -59,7 +62,9 @@ async def beat(
         if gap >= interval + longest and (held or before):
             leases.revoke_all(Bar.STALLED)
             write_event.ring()
-            log.get_logger().warning("the root stood still: every lease is revoked", seconds=round(gap, 3))
+            log.get_logger().warning(
+                "the root stood still: every lease is revoked", seconds=round(gap, 3)
+            )
         leases.beat()
         last, last_waited, interval = now, now_waited, until_next
 

@@ -1,6 +1,7 @@
 """A robot from start to end: its instance is held, its log opened, and its root run between the two.
 
-`rt run` and `rt demo` are this and nothing else; what differs between them is which children there are and what runs beside.
+`rt run` and `rt demo` are this and nothing else; what differs between them is which children there
+are and what runs beside.
 """
 
 import contextlib
@@ -154,14 +155,16 @@ def start(
         beside: See `run_robot`.
         name: See `run_robot`.
         quiet: Whether stdout is for something else: the log then goes to stderr, from warnings on.
-        level: The least severity in the log whatever ``quiet`` says; by default that of the options, or warning if quiet.
+        level: The least severity in the log whatever ``quiet`` says; by default that of the
+            options, or warning if quiet.
 
     Raises:
         CatalogError: The catalog is wrong.
         ConfigError: The robot would be open to strangers.
         InstanceBusyError: The instance or an address is held by another.
     """
-    # What systemd's watchdog ends with SIGABRT, or a library with SIGSEGV: where it was is then in the journal.
+    # What systemd's watchdog ends with SIGABRT, or a library with SIGSEGV: where it was is then in
+    # the journal.
     faulthandler.enable()
     limits.provide()
     instance = Instance.locate(config.instance)
@@ -180,12 +183,17 @@ def start(
     catalog.load(Path(resolved.dev_catalog) if resolved.dev_catalog else None)
     refuse_strangers(resolved)
     with signals.kept(*signals.stopping()) as early, instance.acquire() as swept:
-        for sentence in (*swept, *filter(None, [key_place(resolved.keys_dir, resolved.instance).hint])):
+        for sentence in (
+            *swept,
+            *filter(None, [key_place(resolved.keys_dir, resolved.instance).hint]),
+        ):
             log.get_logger().warning(sentence)
         priority.run_first()
         with _rival_named(resolved):
             return trio.run(
-                lambda: run_robot(resolved, instance, emulated=emulated, beside=beside, name=name, early=early)
+                lambda: run_robot(
+                    resolved, instance, emulated=emulated, beside=beside, name=name, early=early
+                )
             )
 
 
@@ -195,7 +203,11 @@ def _rival_named(config: Config) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        busy = [each for each in leaves(error) if isinstance(each, InstanceBusyError) and "address" in each.context]
+        busy = [
+            each
+            for each in leaves(error)
+            if isinstance(each, InstanceBusyError) and "address" in each.context
+        ]
         others = [name for name in running() if name != config.instance]
         base = free_ports(config.port_base) if busy and others else None
         if base is None:
@@ -215,7 +227,9 @@ def free_ports(taken: int) -> int | None:
             try:
                 for offset in range(PORTS):
                     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                        stack.enter_context(socket.socket(type=kind)).bind(("127.0.0.1", base + offset))
+                        stack.enter_context(socket.socket(type=kind)).bind(
+                            ("127.0.0.1", base + offset)
+                        )
             except OSError:
                 continue
             return base

@@ -1,6 +1,7 @@
 """The root process of a robot: its children, what it watches over, and how all of it ends.
 
-The rule of this module: when the children are gone, nothing else goes on, and while they are there, nothing ends without them.
+The rule of this module: when the children are gone, nothing else goes on, and while they are there,
+nothing ends without them.
 """
 
 import contextlib
@@ -143,8 +144,12 @@ class Root:
         self.exit_code = 0
         self._ready = False
         self._children_gone = trio.Event()
-        specs = child_specs(config, instance, arena, write_event, wakeups, connection=brake, emulated=emulated)
-        self.supervisor = Supervisor(specs, instance.directory, on_change=self._watch, on_shutdown=self._end_leases)
+        specs = child_specs(
+            config, instance, arena, write_event, wakeups, connection=brake, emulated=emulated
+        )
+        self.supervisor = Supervisor(
+            specs, instance.directory, on_change=self._watch, on_shutdown=self._end_leases
+        )
         self._pool = ExecutorPool(self.supervisor)
         heartbeat = Heartbeat(brake.device.memory)
         self._dispatcher = Dispatcher(
@@ -153,7 +158,9 @@ class Root:
             write_event,
             needs_driver=config.teleop_needs_gamepad,
             is_moving=lambda: not heartbeat.is_settled,
-            on_estop=functools.partial(self._stop, EmergencyStopException.EXIT_CODE, "emergency stop"),
+            on_estop=functools.partial(
+                self._stop, EmergencyStopException.EXIT_CODE, "emergency stop"
+            ),
             time_limit=config.time_limit,
             insecure=config.insecure and bool(opened(config)),
             on_mode=self._bar_visitors_of_mode,
@@ -186,7 +193,9 @@ class Root:
         """Let nothing move while no brake is ready for too long. The brake may have changed."""
         authenticator = self._brake_watch
         began = authenticator.began
-        lifted = authenticator.note(trio.current_time(), ready=status.ready and watch.is_watching(status.status))
+        lifted = authenticator.note(
+            trio.current_time(), ready=status.ready and watch.is_watching(status.status)
+        )
         if lifted or authenticator.barred:
             self._bar_without_brake()
         if lifted and began:
@@ -197,13 +206,18 @@ class Root:
         """Let nothing move from the moment on at which no brake was ready for too long."""
         while True:
             self._brake_news = trio.Event()
-            with trio.move_on_at(math.inf if self._brake_watch.due is None else self._brake_watch.due):
+            with trio.move_on_at(
+                math.inf if self._brake_watch.due is None else self._brake_watch.due
+            ):
                 await self._brake_news.wait()
                 continue
             await trio.sleep(WAKE_SLACK)
             if self._brake_watch.look(trio.current_time()) and not self.supervisor.ending:
                 self._bar_without_brake()
-                self._log.error("every mode and command is ended, because no brake is ready", reason=self._refusal())
+                self._log.error(
+                    "every mode and command is ended, because no brake is ready",
+                    reason=self._refusal(),
+                )
 
     def _refusal(self) -> str | None:
         """Why nothing may move for want of a brake, or None."""
@@ -211,7 +225,11 @@ class Root:
             return None
         status = self._children.get(BRAKE)
         return watch.refusal(
-            *((State.STOPPED, "not started", "") if status is None else (status.state, status.reason, status.status))
+            *(
+                (State.STOPPED, "not started", "")
+                if status is None
+                else (status.state, status.reason, status.status)
+            )
         )
 
     def _bar_without_brake(self) -> None:
@@ -226,14 +244,24 @@ class Root:
 
     def _bar_visitors(self) -> None:
         if self._registrar is not None:
-            self._registrar.bar(Bar.BRAKE if self._refusal() is not None else Bar.MODE if self._runs_mode else Bar.NONE)
+            self._registrar.bar(
+                Bar.BRAKE
+                if self._refusal() is not None
+                else Bar.MODE
+                if self._runs_mode
+                else Bar.NONE
+            )
 
     def _discard_unread(self, status: ChildStatus) -> None:
         """Discard what the brake or the device process did not read before it ended: a descriptor in it keeps a line locked."""
         if status.pid is not None or status.state not in {*_ABSENT, State.SPAWNING}:
             return
         ends = {BRAKE: self._connection.brake, DEVICE: self._connection.device}
-        absent = {name for name in ends if name in self._children and self._children[name].state in _ABSENT}
+        absent = {
+            name
+            for name in ends
+            if name in self._children and self._children[name].state in _ABSENT
+        }
         for name in absent | {status.name}:
             self._connection.discard(ends[name], flush=DEVICE in absent | {status.name})
 
@@ -243,7 +271,8 @@ class Root:
         children = self.supervisor.status()
         if refusal is not None:
             children = [
-                msgspec.structs.replace(each, status=refusal) if each.name == BRAKE else each for each in children
+                msgspec.structs.replace(each, status=refusal) if each.name == BRAKE else each
+                for each in children
             ]
         return msgspec.to_builtins(children)
 
@@ -263,7 +292,11 @@ class Root:
         """Stop the robot if team code has overwritten the shared memory: nothing that it holds can be trusted any more."""
         if self.exit_code:
             return
-        if self._leases.is_intact() and self._arena.mapping.is_intact() and not self._arena_lock.look():
+        if (
+            self._leases.is_intact()
+            and self._arena.mapping.is_intact()
+            and not self._arena_lock.look()
+        ):
             self._verify_buffers()
             return
         self._leases.bar_all(Bar.DAMAGED)
@@ -284,10 +317,16 @@ class Root:
             damaged = self._store.suspects()
         if not damaged:
             return
-        self._dispatcher.memory_overwritten("team code has overwritten the memory of devices or gamepads")
+        self._dispatcher.memory_overwritten(
+            "team code has overwritten the memory of devices or gamepads"
+        )
         replaced = [key for key, reason in damaged.items() if self._replace(key, reason)]
         device = self._children.get(DEVICE)
-        if device is not None and device.pid is not None and any(name != "gamepad" for name, _ in replaced):
+        if (
+            device is not None
+            and device.pid is not None
+            and any(name != "gamepad" for name, _ in replaced)
+        ):
             self.supervisor.child(DEVICE).feed(Restart("the memory of its devices was overwritten"))
 
     def _replace(self, key: tuple[str, int], reason: str) -> bool:
@@ -296,7 +335,9 @@ class Root:
         try:
             self._store.replace(key)
         except DeviceBufferError as error:
-            self._log.debug("memory that team code has overwritten cannot be replaced yet", reason=error.message)
+            self._log.debug(
+                "memory that team code has overwritten cannot be replaced yet", reason=error.message
+            )
             return False
         name, number = key
         self._log.error(
@@ -318,7 +359,11 @@ class Root:
                 # Before the children: without it no lease counts.
                 nursery.start_soon(beat, self._leases, self._write_event, self._verify_memory)
                 registrar = Registrar(
-                    self._instance.directory, self._arena, self._write_event, self._wakeups, self._leases
+                    self._instance.directory,
+                    self._arena,
+                    self._write_event,
+                    self._wakeups,
+                    self._leases,
                 )
                 self._registrar = registrar
                 self._bar_without_brake()
@@ -327,7 +372,9 @@ class Root:
                 nursery.start_soon(self._watch_brake)
                 nursery.start_soon(orphans.reap)
                 supervisor = self.supervisor
-                watch = functools.partial(signals.watch, supervisor.shutdown, supervisor.kill, early=self._early)
+                watch = functools.partial(
+                    signals.watch, supervisor.shutdown, supervisor.kill, early=self._early
+                )
                 await nursery.start(watch)
                 nursery.start_soon(self._watch_outer)
                 ready = trio.Event()
@@ -341,19 +388,32 @@ class Root:
                     )
                     await ready.wait()
                     self._ready = True
-                    # What lives as long as the robot is not looked at by later collections, which stop the event loop.
+                    # What lives as long as the robot is not looked at by later collections, which
+                    # stop the event loop.
                     gc.freeze()
                     notify.send(ready=True, status="ready")
                     self._log.info(
                         "the robot is ready",
-                        children=[status.name for status in self.supervisor.status() if not status.on_demand],
+                        children=[
+                            status.name
+                            for status in self.supervisor.status()
+                            if not status.on_demand
+                        ],
                     )
                     if beside is None:
                         has_code = find(self._config.exec_module, Path.cwd()) is not None
-                        what = "`rt call teleop` lets it drive" if has_code else "there is no team code yet"
+                        what = (
+                            "`rt call teleop` lets it drive"
+                            if has_code
+                            else "there is no team code yet"
+                        )
                         self._log.info(f"the robot is idle: {what}, Ctrl-C ends it")
                     else:
-                        await beside(Robot(app, self.supervisor, self._instance.directory, self._arena.prefix))
+                        await beside(
+                            Robot(
+                                app, self.supervisor, self._instance.directory, self._arena.prefix
+                            )
+                        )
                         self.supervisor.shutdown(f"{name} is over")
                     await self._children_gone.wait()
         finally:
@@ -363,8 +423,8 @@ class Root:
     async def _watch_directory(self, registrar: Registrar) -> None:
         """Make the instance directory and the sockets in it again when they are removed.
 
-        logind removes /run/user/UID when the last session of a user ends. The children do not notice; without the sockets no
-        command reaches the robot, and no child that is restarted.
+        logind removes /run/user/UID when the last session of a user ends. The children do not
+        notice; without the sockets no command reaches the robot, and no child that is restarted.
         """
         said = ""
         while True:
@@ -382,7 +442,9 @@ class Root:
                 continue
             said = ""
             if mended:
-                self._log.warning("files of the robot were removed and are made again", files=mended)
+                self._log.warning(
+                    "files of the robot were removed and are made again", files=mended
+                )
 
     def _mend(self, registrar: Registrar) -> list[str]:
         """What was missing in the instance directory, and is there again."""
@@ -404,7 +466,9 @@ class Root:
         ready.set()
 
     async def _keep_children(
-        self, scope: trio.CancelScope, task_status: trio.TaskStatus[list[ChildStatus]] = trio.TASK_STATUS_IGNORED
+        self,
+        scope: trio.CancelScope,
+        task_status: trio.TaskStatus[list[ChildStatus]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run the children; when they are gone, so is the reason for everything else."""
         await self.supervisor.run(task_status=task_status)

@@ -1,7 +1,8 @@
 """Which serial ports count.
 
-A port counts when a glob names it or when it is a tty of a USB device with a known id, unless a glob denies it. A port is its
-device: a symbolic link, as those of /dev/serial/by-id, is another name of the same port.
+A port counts when a glob names it or when it is a tty of a USB device with a known id, unless a
+glob denies it. A port is its device: a symbolic link, as those of /dev/serial/by-id, is another
+name of the same port.
 """
 
 import contextlib
@@ -24,8 +25,9 @@ class Seen(msgspec.Struct, frozen=True):
     """A port that counts, as one look saw it.
 
     Attributes:
-        names: Every path by which it counts, the best first: the device's own, then links in alphabetical order. Each has
-            numbers of its file that are others after the device was unplugged and plugged in again.
+        names: Every path by which it counts, the best first: the device's own, then links in
+            alphabetical order. Each has numbers of its file that are others after the device was
+            unplugged and plugged in again.
     """
 
     names: dict[str, tuple[int, ...]]
@@ -41,7 +43,8 @@ class PortFilter:
 
     Args:
         patterns: Globs of paths, e.g. ``/dev/ttyACM*``.
-        usb_ids: ``VENDOR:PRODUCT``, four hexadecimal digits each: a tty of such a USB device counts whatever its name is.
+        usb_ids: ``VENDOR:PRODUCT``, four hexadecimal digits each: a tty of such a USB device counts
+            whatever its name is.
         denied: Globs of paths that never count, also if named by a link.
         sysfs: Where sysfs is mounted.
         dev: Where device files are.
@@ -66,8 +69,9 @@ class PortFilter:
     def unannounced(self) -> tuple[str, ...]:
         """The globs of which neither the kernel nor udev tells when a port appears there; they have to be looked at often.
 
-        Told of is what stands directly in /dev and begins with ``tty``, and the links of udev below /dev/serial. (A link
-        that a person puts there by hand is not told of.) Pseudo-terminals and links elsewhere never are.
+        Told of is what stands directly in /dev and begins with ``tty``, and the links of udev below
+        /dev/serial. (A link that a person puts there by hand is not told of.) Pseudo-terminals and
+        links elsewhere never are.
         """
         return tuple(pattern for pattern in self.patterns if not _is_announced(pattern))
 
@@ -113,12 +117,15 @@ class PortFilter:
             behind = link.resolve(strict=True)
         except OSError:
             return None
-        # A tty hangs on an interface, or on a port of one; the device with the ids is one or two steps above.
+        # A tty hangs on an interface, or on a port of one; the device with the ids is one or two
+        # steps above.
         for place in (behind, *behind.parents):
             if place == self._ttys.parent.parent:
                 break
             try:
-                vendor, product = ((place / each).read_text().strip() for each in ("idVendor", "idProduct"))
+                vendor, product = (
+                    (place / each).read_text().strip() for each in ("idVendor", "idProduct")
+                )
             except OSError:
                 continue
             return f"{vendor}:{product}".lower()
@@ -133,7 +140,10 @@ class PortFilter:
         usb = self.usb_ttys()
         for path in _paths(self.patterns):
             if _is_planted(path):
-                yield path, f"it belongs to {user(planted_by(Path(path)) or 0)}, who has put it there in advance"
+                yield (
+                    path,
+                    f"it belongs to {user(planted_by(Path(path)) or 0)}, who has put it there in advance",
+                )
         denied = {os.path.realpath(path) for path in _paths(self.denied)}
         named = {os.path.realpath(path) for path in _paths(self.patterns)}
         for device in sorted({*map(os.path.realpath, usb), *(denied & named)} - set(found)):
@@ -142,13 +152,17 @@ class PortFilter:
             elif not os.path.exists(device):  # noqa: PTH110 - as above
                 yield device, "the kernel knows it, but there is no such file"
             else:
-                yield device, f"its USB id {usb[device]} is not in dev_usb_ids, and no glob of dev_ports matches"
+                yield (
+                    device,
+                    f"its USB id {usb[device]} is not in dev_usb_ids, and no glob of dev_ports matches",
+                )
 
 
 def _identity(path: str) -> tuple[int, ...]:
     file = os.stat(path)  # noqa: PTH116 - called often
     own = os.lstat(path)
-    # A pseudo-terminal gets the number of an earlier one; a link that leads to it is a new one then.
+    # A pseudo-terminal gets the number of an earlier one; a link that leads to it is a new one
+    # then.
     made = own.st_ctime_ns if stat.S_ISLNK(own.st_mode) else 0
     return (file.st_dev, file.st_ino, file.st_rdev, own.st_ino, made)
 

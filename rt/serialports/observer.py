@@ -1,7 +1,8 @@
 """Which serial ports there are.
 
-Found by looking again and again, which works on every system; a look reads a few directories and blocks nobody for longer than
-that. Where the system says when a port appears, `rt.serialports.udev` has an observer with the same interface that listens.
+Found by looking again and again, which works on every system; a look reads a few directories and
+blocks nobody for longer than that. Where the system says when a port appears, `rt.serialports.udev`
+has an observer with the same interface that listens.
 """
 
 from collections.abc import AsyncGenerator, Iterable
@@ -26,7 +27,9 @@ class PollingObserver:
         interval: Time between two looks in s.
     """
 
-    def __init__(self, patterns: Iterable[str] | PortFilter, interval: float = POLL_INTERVAL) -> None:
+    def __init__(
+        self, patterns: Iterable[str] | PortFilter, interval: float = POLL_INTERVAL
+    ) -> None:
         self._filter = patterns if isinstance(patterns, PortFilter) else PortFilter(patterns)
         self._interval = interval
         self._book = PortState()

@@ -1,7 +1,7 @@
 """Why a serial port cannot be opened, and what to do about it, in words for a person.
 
-Everything is read from the system's own files; nothing is opened, and no rights are needed, but what /proc hides from this
-user stays unknown.
+Everything is read from the system's own files; nothing is opened, and no rights are needed, but
+what /proc hides from this user stays unknown.
 """
 
 import contextlib
@@ -40,7 +40,8 @@ def holders(port: str, proc: Path = Path("/proc")) -> Iterator[Holder | None]:
         proc: Where procfs is mounted.
 
     Yields:
-        One of them, or None after each process that is not, so that a caller with something else to do can do it in between.
+        One of them, or None after each process that is not, so that a caller with something else to
+        do can do it in between.
     """
     device = os.path.realpath(port)
     try:
@@ -52,7 +53,9 @@ def holders(port: str, proc: Path = Path("/proc")) -> Iterator[Holder | None]:
         if pid != os.getpid():
             with contextlib.suppress(OSError):  # it has ended, or is another user's
                 if _has_open(proc / str(pid) / "fd", device):
-                    holder = Holder(pid, (proc / str(pid) / "comm").read_text(errors="replace").strip())
+                    holder = Holder(
+                        pid, (proc / str(pid) / "comm").read_text(errors="replace").strip()
+                    )
         yield holder
 
 

@@ -1,6 +1,7 @@
 """The book of serial ports: looks and news in, changes out. Pure: it knows neither files nor udev.
 
-The rule of this module: what has appeared appears again only after it has vanished, and only what has appeared vanishes.
+The rule of this module: what has appeared appears again only after it has vanished, and only what
+has appeared vanishes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,8 @@ class PortChange(msgspec.Struct, frozen=True):
     Attributes:
         appeared: Paths that were not there at the look before.
         vanished: Paths that were.
-        announced: Of the paths that stay, those that the kernel or udev said something of: an attempt to open may go well now.
+        announced: Of the paths that stay, those that the kernel or udev said something of: an
+            attempt to open may go well now.
     """
 
     appeared: frozenset[str] = frozenset()
@@ -64,14 +66,20 @@ class PortState:
         return frozenset(port.name for port in self._ports.values())
 
     def look(
-        self, found: Mapping[str, Seen], news: Iterable[PortEvents] = (), *, number: int = 0, lost: bool = False
+        self,
+        found: Mapping[str, Seen],
+        news: Iterable[PortEvents] = (),
+        *,
+        number: int = 0,
+        lost: bool = False,
     ) -> PortChange:
         """Enter what a look found.
 
         Args:
             found: The ports that count, by the paths of their devices.
             news: What was said since the look before, up to this one or later.
-            number: That of the last news when the look began: what was said until then is in ``found``.
+            number: That of the last news when the look began: what was said until then is in
+                ``found``.
             lost: Whether some of the news are lost; then they may have been of any port.
         """
         removed, announced = set(), set()

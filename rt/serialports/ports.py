@@ -1,6 +1,7 @@
 """Keeps serial ports open: each port that appears is opened, run, and opened again until it vanishes.
 
-A port that cannot be opened is told of once, with a remedy; that it was opened after all is told of too.
+A port that cannot be opened is told of once, with a remedy; that it was opened after all is told of
+too.
 """
 
 import errno
@@ -24,14 +25,18 @@ LEAST_PAUSE: Final = 0.02
 
 PATIENCE: Final = 1.2
 """How long a port may be on its way out, or be held, until that is a trouble to tell of, in s: the observer is to say first that it is
-gone, and the brake holds the port of a device process that has ended for up to 1 s."""
+gone, and the brake holds the port of a device process that has ended for up to 1 s.
+"""
 
 _VANISHING: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO})
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
 
 
 async def keep_ports_open(
-    changes: AsyncIterable[PortChange], run: Callable[[Link], Awaitable[bool]], *, baud_rate: int = DEFAULT_BAUD_RATE
+    changes: AsyncIterable[PortChange],
+    run: Callable[[Link], Awaitable[bool]],
+    *,
+    baud_rate: int = DEFAULT_BAUD_RATE,
 ) -> None:
     """Run a device on every serial port there is, for ever. Each port has a task from when it appears until it vanishes.
 
@@ -39,7 +44,8 @@ async def keep_ports_open(
 
     Args:
         changes: Which ports appear, vanish and are announced.
-        run: Runs a device on a link until it is gone, and closes the link; says whether one was there.
+        run: Runs a device on a link until it is gone, and closes the link; says whether one was
+            there.
         baud_rate: Serial speed.
     """
     ports: dict[str, _Port] = {}
@@ -135,8 +141,11 @@ class _Trouble:
         if number in _VANISHING:
             return now - self._since >= PATIENCE
         if number == errno.EBUSY and now - self._since < PATIENCE:
-            return False  # the brake holds it while it disables the device of a process that has ended
-        # A port that has just appeared belongs to root for a moment: the second failure is the one to tell of.
+            return (
+                False  # the brake holds it while it disables the device of a process that has ended
+            )
+        # A port that has just appeared belongs to root for a moment: the second failure is the one
+        # to tell of.
         return self._failures > 1
 
     async def _remedy(self, number: int) -> str:
@@ -152,5 +161,7 @@ class _Trouble:
         for holder in holders(self._name):
             if holder is not None:
                 return holder
-            await trio.lowlevel.checkpoint()  # there may be many processes, and motors wait for nobody
+            await (
+                trio.lowlevel.checkpoint()
+            )  # there may be many processes, and motors wait for nobody
         return None

@@ -1,7 +1,7 @@
 """Which serial ports there are, as soon as the system says so.
 
-The rule of this module: what is said is a reason to look, never the truth itself. So news that come late, twice or not at all
-do no harm.
+The rule of this module: what is said is a reason to look, never the truth itself. So news that come
+late, twice or not at all do no harm.
 """
 
 import contextlib
@@ -23,9 +23,10 @@ RESCAN_INTERVAL: Final = 5.0
 class EventObserver(PollingObserver):
     """Watches for serial ports by listening to udev, or to the kernel where no udevd runs.
 
-    It listens before it looks for the first time, so no port is missed. It looks whenever something is said of a tty, at all
-    ports: also when more was said than the kernel keeps. And it looks without that every 5 s, as a net; every 0.5 s if one of
-    the globs names what is never announced: pseudo-terminals, and links outside /dev/serial (see `PortFilter.unannounced`).
+    It listens before it looks for the first time, so no port is missed. It looks whenever something
+    is said of a tty, at all ports: also when more was said than the kernel keeps. And it looks
+    without that every 5 s, as a net; every 0.5 s if one of the globs names what is never announced:
+    pseudo-terminals, and links outside /dev/serial (see `PortFilter.unannounced`).
 
     Args:
         patterns: Globs of paths, or a filter that says which ports count.
@@ -57,20 +58,25 @@ class EventObserver(PollingObserver):
     async def changes(self) -> AsyncGenerator[PortChange, None]:
         """Yield every change from now on, the ports that are there already as the first. Never ends.
 
-        To be iterated once. If there is nothing to hear any more, it goes on as a `PollingObserver`.
+        To be iterated once. If there is nothing to hear any more, it goes on as a
+        `PollingObserver`.
         """
         heard = MonitorEvents([], lost=False)
         try:
             while True:
                 number = last_number()
-                change = self._book.look(self._filter.find(), heard.news, number=number, lost=heard.lost)
+                change = self._book.look(
+                    self._filter.find(), heard.news, number=number, lost=heard.lost
+                )
                 if change:
                     yield change
                 with trio.move_on_after(self._rescan):
                     await trio.lowlevel.wait_readable(self._monitor.fileno())
                 heard = self._monitor.hear()
         except UdevUnavailableError as error:
-            log.get_logger().warning("serial ports are looked for every 0.5 s from now on", reason=error.message)
+            log.get_logger().warning(
+                "serial ports are looked for every 0.5 s from now on", reason=error.message
+            )
         finally:
             self._monitor.close()
         async with contextlib.aclosing(super().changes()) as changes:
@@ -84,7 +90,13 @@ def open_observer(ports: PortFilter) -> PollingObserver:
     try:
         observer = EventObserver(ports)
     except UdevUnavailableError as error:
-        logger.info("serial ports are looked for every 0.5 s", observer="PollingObserver", reason=error.message)
+        logger.info(
+            "serial ports are looked for every 0.5 s",
+            observer="PollingObserver",
+            reason=error.message,
+        )
         return PollingObserver(ports)
-    logger.debug("serial ports are found as they appear", observer="EventObserver", source=observer.source)
+    logger.debug(
+        "serial ports are found as they appear", observer="EventObserver", source=observer.source
+    )
     return observer

@@ -1,9 +1,11 @@
 """What the kernel and udev say of ttys, through pyudev.
 
-The rule of this module: nothing blocks, and nothing is started. pyudev finds libudev with `ctypes.util.find_library`, which
-runs ldconfig or even a compiler; here the library is named, as the system's loader knows it.
+The rule of this module: nothing blocks, and nothing is started. pyudev finds libudev with
+`ctypes.util.find_library`, which runs ldconfig or even a compiler; here the library is named, as
+the system's loader knows it.
 
-Where udevd runs, it is listened to rather than the kernel: a port's permissions and links are as they should be by then.
+Where udevd runs, it is listened to rather than the kernel: a port's permissions and links are as
+they should be by then.
 """
 
 import os
@@ -70,16 +72,23 @@ class UdevMonitor:
             try:
                 device = self._monitor.poll(0)
             except OSError as error:
-                # After an overflow (ENOBUFS) pyudev says the same at each call, until somebody asks the socket for it.
+                # After an overflow (ENOBUFS) pyudev says the same at each call, until somebody asks
+                # the socket for it.
                 number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not (number or error.errno):
-                    raise UdevUnavailableError(f"what {self.source} says cannot be heard: {error}") from error
+                    raise UdevUnavailableError(
+                        f"what {self.source} says cannot be heard: {error}"
+                    ) from error
                 lost = True
                 continue
             if device is None:
                 break
             if device.device_node:
-                news.append(PortEvents(str(device.action), str(device.device_node), int(device.sequence_number)))
+                news.append(
+                    PortEvents(
+                        str(device.action), str(device.device_node), int(device.sequence_number)
+                    )
+                )
         return MonitorEvents(news, lost)
 
     def set_buffer_size(self, size: int) -> None:
@@ -113,6 +122,11 @@ def _open(source: str) -> Any:
         monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source)
         monitor.filter_by("tty")
         monitor.start()
-    except (ImportError, OSError, ValueError, AttributeError) as error:  # ValueError is how pyudev says EINVAL
+    except (
+        ImportError,
+        OSError,
+        ValueError,
+        AttributeError,
+    ) as error:  # ValueError is how pyudev says EINVAL
         raise UdevUnavailableError(f"ports are not announced on this system: {error}") from error
     return monitor

@@ -1,6 +1,7 @@
 """Smart Devices: the lines to them, one client for each, the manager of all, and devices that are only played.
 
-The manager, the process and the devices that are played are imported where they are used; what stands here is cheap to import.
+The manager, the process and the devices that are played are imported where they are used; what
+stands here is cheap to import.
 """
 
 from rt.link.link import Link, LinkGoneError, StreamLink

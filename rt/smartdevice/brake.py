@@ -1,6 +1,7 @@
 """The device process's side of the brake (`rt.brake`): which lines are open, and the heartbeat while a device can move.
 
-Invariant: nothing here waits for the brake. What its channel does not take is told again when it takes messages.
+Invariant: nothing here waits for the brake. What its channel does not take is told again when it
+    takes messages.
 """
 
 import contextlib
@@ -40,10 +41,13 @@ class BrakeClient:
     """Tells the brake what it has to know.
 
     Args:
-        fds: The inherited ends of the connection (`rt.brake.connection.Ends`); empty without a brake.
-        is_moving: Whether a device can move: a lease is armed, or a DEV_DISABLE that is due was not handed to its line.
+        fds: The inherited ends of the connection (`rt.brake.connection.Ends`); empty without a
+            brake.
+        is_moving: Whether a device can move: a lease is armed, or a DEV_DISABLE that is due was not
+            handed to its line.
         on_braked: Called when the brake has disabled the devices over this process.
-        end: Returns when the first of the leases that count ends if none is renewed (ns of CLOCK_BOOTTIME); 0 if none counts.
+        end: Returns when the first of the leases that count ends if none is renewed (ns of
+            CLOCK_BOOTTIME); 0 if none counts.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class BrakeClient:
 
     def beat(self) -> None:
         """Stamp, before a write goes out; the first stamp wakes the brake, which then sleeps until a stamp is late."""
-        if self._channel is not None and self._heartbeat.beat(0 if self._heartbeat.stamp else self._end()):
+        if self._channel is not None and self._heartbeat.beat(
+            0 if self._heartbeat.stamp else self._end()
+        ):
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_write(self._bell, 1)
             self._news.set()
@@ -194,7 +200,9 @@ class BrakeClient:
             self._outdated = trio.Event()
             pidfd = os.pidfd_open(os.getpid())
             try:
-                await self._deliver(channel, functools.partial(self._tell, Kind.HELLO, os.getpid(), "", pidfd))
+                await self._deliver(
+                    channel, functools.partial(self._tell, Kind.HELLO, os.getpid(), "", pidfd)
+                )
             finally:
                 os.close(pidfd)
             for number in list(self._lines):
@@ -217,7 +225,9 @@ class BrakeClient:
         """Send a message; False if the channel takes it later. After its end nothing is sent."""
         if self._channel is None or self._absent:
             return True
-        rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+        rights = (
+            [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+        )
         try:
             self._channel.sendmsg([encode(Message(kind, number, name))], rights, FLAGS)
         except OSError as error:

@@ -1,7 +1,8 @@
 """One Smart Device as seen from the robot: found, subscribed to, read, heard, disabled.
 
-Whatever the device says is taken in at once, into the device's buffer, and in order; the sender's task is the only one that sends.
-However a client ends, its device gets a last DEV_DISABLE if the line still takes it.
+Whatever the device says is taken in at once, into the device's buffer, and in order; the sender's
+task is the only one that sends. However a client ends, its device gets a last DEV_DISABLE if the
+line still takes it.
 """
 
 import contextlib
@@ -49,16 +50,19 @@ class SmartDeviceClient:
     Args:
         link: The line to the device; closed when `run` ends.
         gate: Says whether writes may be sent.
-        write_interval: Least time between two rounds of writes in s, unless the catalog has one for the device.
+        write_interval: Least time between two rounds of writes in s, unless the catalog has one for
+            the device.
         receiver: Receives from the link; one of its own if None.
         throttle: Limits what is logged about the device; one of its own if None.
-        on_closing: Called before `run` closes the link: the device has taken a last DEV_DISABLE, or it is dead.
+        on_closing: Called before `run` closes the link: the device has taken a last DEV_DISABLE, or
+            it is dead.
 
     Attributes:
         link: As above.
         uid: The device's UID, or None until it is discovered.
         ended: Set when `run` has ended.
-        missing: The bitmap of the subscribed parameters that the device stopped to report, if it was lost for that.
+        missing: The bitmap of the subscribed parameters that the device stopped to report, if it
+            was lost for that.
     """
 
     def __init__(
@@ -144,8 +148,8 @@ class SmartDeviceClient:
     async def run(self) -> None:
         """Talk to the device, and return when it is gone or the link was closed.
 
-        However it ends, a last DEV_DISABLE is sent (it may take `rt.brake.output.TIME_LIMIT`, also when cancelled), the buffer becomes
-        invalid, and the link is closed.
+        However it ends, a last DEV_DISABLE is sent (it may take `rt.brake.output.TIME_LIMIT`, also
+        when cancelled), the buffer becomes invalid, and the link is closed.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -157,7 +161,11 @@ class SmartDeviceClient:
         except* (LinkGoneError, trio.ClosedResourceError):
             pass
         finally:
-            for exchange in (self._receive_path.greetings, self._receive_path.heartbeats, self._sender.disables):
+            for exchange in (
+                self._receive_path.greetings,
+                self._receive_path.heartbeats,
+                self._sender.disables,
+            ):
                 exchange.close()
             with trio.CancelScope(shield=True):
                 await self._disable_last()
@@ -187,7 +195,11 @@ class SmartDeviceClient:
         await self.ended.wait()
 
     async def discover(
-        self, store: BufferStore, *, interval: float = PING_INTERVAL, within: float = DISCOVERY_TIMEOUT
+        self,
+        store: BufferStore,
+        *,
+        interval: float = PING_INTERVAL,
+        within: float = DISCOVERY_TIMEOUT,
     ) -> int:
         """Ask the device who it is until it answers, open its buffer, and return its UID. `run` must be running.
 
@@ -199,11 +211,14 @@ class SmartDeviceClient:
             within: How long to try in s.
 
         Raises:
-            DeviceError: No answer in time (`NoAnswerError`), the device is gone, or the catalog does not know it (the context
-                has `device_id`).
+            DeviceError: No answer in time (`NoAnswerError`), the device is gone, or the catalog
+                does not know it (the context has `device_id`).
         """
         answer = await greeting(
-            lambda within: self.ping(within=within), self.link.name, interval=interval, within=within
+            lambda within: self.ping(within=within),
+            self.link.name,
+            interval=interval,
+            within=within,
         )
         self._found = await open_buffer(store, answer, self.link.name, within=within), answer
         if answer.uid != self.uid:
@@ -215,8 +230,8 @@ class SmartDeviceClient:
     async def admit(self) -> None:
         """Take the discovered buffer into use: what the device says comes into it, and it becomes valid.
 
-        What was written to it before is forgotten: a device that comes back does not go on with old commands. Tried again for
-        as long as another process holds the lock.
+        What was written to it before is forgotten: a device that comes back does not go on with old
+        commands. Tried again for as long as another process holds the lock.
         """
         if self._found is None:
             raise RuntimeError("a device is admitted after it was discovered")
@@ -328,7 +343,9 @@ class SmartDeviceClient:
         if stated is None:
             if granted is not None:
                 return not is_settled
-            self._reports.expect(self.wanted, self._wanted.interval / 1000, self.buffer.arrivals, now)
+            self._reports.expect(
+                self.wanted, self._wanted.interval / 1000, self.buffer.arrivals, now
+            )
             self._renew(now)
         elif granted is None or (not is_settled and not granted[0] & ~params):
             if stated != granted:
@@ -428,7 +445,8 @@ class SmartDeviceClient:
             DeviceError: A name is unknown, no answer in time, or the device is gone.
         """
         request = self.buffer.make_sub_req(params, interval)
-        # In the order in which the device is asked, and also if the answer is lost: it may have heard it.
+        # In the order in which the device is asked, and also if the answer is lost: it may have
+        # heard it.
         self._subscriptions.add(request, visit)
         return await self._subscribe(request, within)
 
@@ -456,9 +474,12 @@ class SmartDeviceClient:
         self._unanswered = self._receive_path.statements
         try:
             self._sender.request(request)
-            # An answer to an earlier ping says that nothing is subscribed: the one to this request is still to come.
+            # An answer to an earlier ping says that nothing is subscribed: the one to this request
+            # is still to come.
             return await self._receive_path.greetings.wait(
-                0, within, lambda answer: bool(answer.interval or not (request.params and request.interval))
+                0,
+                within,
+                lambda answer: bool(answer.interval or not (request.params and request.interval)),
             )
         finally:
             self._subscribing -= 1
@@ -471,7 +492,9 @@ class SmartDeviceClient:
         """
         self._sender.request(DevRead(self.buffer.peripheral.read_bitmap(params)))
 
-    async def heartbeat(self, heartbeat_id: int | None = None, *, within: float = ANSWER_TIMEOUT) -> float:
+    async def heartbeat(
+        self, heartbeat_id: int | None = None, *, within: float = ANSWER_TIMEOUT
+    ) -> float:
         """Ask for a sign of life and return the round-trip time in s.
 
         Args:
@@ -483,7 +506,10 @@ class SmartDeviceClient:
             DeviceError: No answer in time, or the device is gone.
         """
         start = trio.current_time()
-        return await self._receive_path.heartbeats.wait(self.send_heartbeat(heartbeat_id), within) - start
+        return (
+            await self._receive_path.heartbeats.wait(self.send_heartbeat(heartbeat_id), within)
+            - start
+        )
 
     def send_heartbeat(self, heartbeat_id: int | None = None) -> int:
         """Ask for a sign of life without waiting; returns the id. Raises like `heartbeat`."""

@@ -1,7 +1,8 @@
 """Who stands at the end of a line: asked until it answers, and given the buffer of its UID.
 
-The rule of this module: what a device says of itself opens a buffer and changes nothing in it. Whether the UID is this device's, and
-not also that of another one which is there already, is decided later (`rt.smartdevice.uid_conflict`).
+The rule of this module: what a device says of itself opens a buffer and changes nothing in it.
+Whether the UID is this device's, and not also that of another one which is there already, is
+decided later (`rt.smartdevice.uid_conflict`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,10 +25,13 @@ _BUSY_PAUSE: Final = 0.001
 
 MOST_BUFFERS: Final = 1024
 """How many different devices one run of the device process remembers, each with its part of the arena. Twice as many as may be
-connected, so that each of them may be exchanged once while the robot runs."""
+connected, so that each of them may be exchanged once while the robot runs.
+"""
 
 
-async def greeting(ping: Callable[[float], Awaitable[SubRes]], port: str, *, interval: float, within: float) -> SubRes:
+async def greeting(
+    ping: Callable[[float], Awaitable[SubRes]], port: str, *, interval: float, within: float
+) -> SubRes:
     """Ask a device who it is until it answers.
 
     A line that takes no more questions is no answer either.
@@ -53,11 +57,14 @@ async def greeting(ping: Callable[[float], Awaitable[SubRes]], port: str, *, int
             except DeviceError:
                 await trio.sleep(interval)
     raise NoAnswerError(
-        f"{port} did not answer a ping within {within:g} s: is it a Smart Device, and does its firmware run?", port=port
+        f"{port} did not answer a ping within {within:g} s: is it a Smart Device, and does its firmware run?",
+        port=port,
     )
 
 
-async def open_buffer(store: BufferStore, greeting: SubRes, port: str, *, within: float) -> DeviceBuffer:
+async def open_buffer(
+    store: BufferStore, greeting: SubRes, port: str, *, within: float
+) -> DeviceBuffer:
     """The buffer of the device that has said who it is; tried again while another process makes one.
 
     Args:
@@ -67,7 +74,8 @@ async def open_buffer(store: BufferStore, greeting: SubRes, port: str, *, within
         within: How long to try in s.
 
     Raises:
-        DeviceError: The catalog does not know it (the context has ``device_id``), or there is no room for its buffer.
+        DeviceError: The catalog does not know it (the context has ``device_id``), or there is no
+            room for its buffer.
     """
     uid, device_id = greeting.uid, greeting.device_id
     known = store.catalog.by_device_id(device_id) is not None
@@ -94,4 +102,6 @@ async def open_buffer(store: BufferStore, greeting: SubRes, port: str, *, within
             uid=str(uid),
         ) from None
     except (DeviceBufferError, OSError) as error:
-        raise DeviceError(f"{port}: the device {uid} gets no buffer: {error}", port=port, uid=str(uid)) from error
+        raise DeviceError(
+            f"{port}: the device {uid} gets no buffer: {error}", port=port, uid=str(uid)
+        ) from error

@@ -1,13 +1,15 @@
 """The safety guard: devices move only while somebody proves that he is alive.
 
-Whoever commands devices renews a lease in shared memory. The guard looks at the leases: `open` compares their stamps with the
-clock at the moment of asking, so that no write leaves on the word of a task that is late. When a lease ends, by release, by
-silence or by the death of its holder, the guard has the devices disabled that its holder moved, and every device when it was the
-last; at once, and it says why. A lease that gave way to another of the same seat has ended like any other, however soon.
+Whoever commands devices renews a lease in shared memory. The guard looks at the leases: `open`
+compares their stamps with the clock at the moment of asking, so that no write leaves on the word of
+a task that is late. When a lease ends, by release, by silence or by the death of its holder, the
+guard has the devices disabled that its holder moved, and every device when it was the last; at
+once, and it says why. A lease that gave way to another of the same seat has ended like any other,
+however soon.
 
-While no lease is fresh the guard waits for the doorbell and costs nothing. While one is, it sleeps until the first of the stamps
-that it has seen would expire, or the root's sign of life, and watches the holders' processes, so that a kill is answered in a
-millisecond and not after a time-out.
+While no lease is fresh the guard waits for the doorbell and costs nothing. While one is, it sleeps
+until the first of the stamps that it has seen would expire, or the root's sign of life, and watches
+the holders' processes, so that a kill is answered in a millisecond and not after a time-out.
 """
 
 import os
@@ -24,7 +26,9 @@ from rt.log.throttle import Throttle
 
 _ENDED_ITSELF: Final = "it has ended"
 _WRITE_ENDED: Final = "rt write has ended"
-_FAILED: Final = "a function of the team's code failed, came late or ended: a line of its own says which"
+_FAILED: Final = (
+    "a function of the team's code failed, came late or ended: a line of its own says which"
+)
 _REPLACED: Final = "it has ended and begun again"
 _REVOKED: Final = "the robot was told to stop"
 _BARRED: Final = {
@@ -63,7 +67,8 @@ _SLACK: Final = 0.0005
 _BARRED_NOW: Final = {
     Bar.IDLE: "no mode is running",
     **dict.fromkeys(
-        DRIVER_BARS, "the mode waits for its driver: a gamepad has to send, and its sticks have to be at rest once"
+        DRIVER_BARS,
+        "the mode waits for its driver: a gamepad has to send, and its sticks have to be at rest once",
     ),
     Bar.BRAKE: "the brake, which would disable devices if this process ended, is not ready: see `rt call status`",
     Bar.ESTOP: "emergency stop",
@@ -92,9 +97,10 @@ class SafetyGuard:
 
     Args:
         leases: The robot's leases.
-        on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their marks (see `rt.buffer.lease`), whose
-            pending writes it has to forget, and with that of the marks whose devices it has to disable: the same, or `ALL_MARKS`
-            for every device if no lease is left; has to return at once.
+        on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their
+            marks (see `rt.buffer.lease`), whose pending writes it has to forget, and with that of
+            the marks whose devices it has to disable: the same, or `ALL_MARKS` for every device if
+            no lease is left; has to return at once.
         on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
         describe: Returns what the log says of the device of a port.
 
@@ -136,7 +142,9 @@ class SafetyGuard:
         """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
         fresh = 0 if self._shut else self._leases.fresh()
         if fresh & ~self._armed:
-            self._arm(fresh)  # nothing moves unwatched, even if the doorbell's ring has not been heard yet
+            self._arm(
+                fresh
+            )  # nothing moves unwatched, even if the doorbell's ring has not been heard yet
         if fresh:
             self._on_allowed()
         return fresh
@@ -147,7 +155,8 @@ class SafetyGuard:
         Args:
             port: The line of the device that they were for.
             count: How many parameters.
-            marks: The bitmap of the marks of the leases under which they were written, or `ALL_MARKS` if that is not known.
+            marks: The bitmap of the marks of the leases under which they were written, or
+                `ALL_MARKS` if that is not known.
         """
         if self._shut:
             return
@@ -169,7 +178,11 @@ class SafetyGuard:
         seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
         for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, Bar.BRAKE, *DRIVER_BARS, Bar.IDLE):
             if any(self._leases.bar_of(seat) is bar for seat in seats):
-                return _MODE_ENDED if bar is Bar.IDLE and known and marks != ALL_MARKS else _BARRED_NOW[bar]
+                return (
+                    _MODE_ENDED
+                    if bar is Bar.IDLE and known and marks != ALL_MARKS
+                    else _BARRED_NOW[bar]
+                )
         if not self._leases.root_alive():
             return _ROOTLESS
         if marks == ALL_MARKS or not known:
@@ -185,9 +198,7 @@ class SafetyGuard:
         if self._leases.has_lapsed(holder):
             return "the writer is cut off from the devices: it gave no sign of life for 0.1 s"
         if holder.slot in _TEAM_SEATS:
-            return (
-                "the team's code is cut off from the devices until one of its functions ends in time, without an error"
-            )
+            return "the team's code is cut off from the devices until one of its functions ends in time, without an error"
         return "the writer has given up its permission to move devices"
 
     def look(self) -> None:
@@ -206,7 +217,12 @@ class SafetyGuard:
 
     def end_visitors(self, reason: str) -> None:
         """End the leases of visitors, which write once and could not know that their devices were disabled."""
-        ended = sum(1 << each.mark for each in self._leases.holders() if each.slot >= FIRST_VISITOR_SEAT) & self._armed
+        ended = (
+            sum(
+                1 << each.mark for each in self._leases.holders() if each.slot >= FIRST_VISITOR_SEAT
+            )
+            & self._armed
+        )
         if ended:
             for holder in self._leases.holders():
                 if ended >> holder.mark & 1:
@@ -228,7 +244,9 @@ class SafetyGuard:
         self._holders = holders = self._leases.holders()
         async with trio.open_nursery() as nursery:
             for pid in {holder.pid for holder in holders}:
-                nursery.start_soon(self._watch_process, pid, [holder for holder in holders if holder.pid == pid])
+                nursery.start_soon(
+                    self._watch_process, pid, [holder for holder in holders if holder.pid == pid]
+                )
             while not self._news.is_set():
                 with trio.move_on_after(self._leases.remaining() + _SLACK):
                     await self._news.wait()
@@ -241,7 +259,10 @@ class SafetyGuard:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             pass
-        except (OSError, OverflowError):  # the latter: not a process, since the table was overwritten
+        except (
+            OSError,
+            OverflowError,
+        ):  # the latter: not a process, since the table was overwritten
             return  # the stamps have to do
         else:
             with os.fdopen(fd, "rb", buffering=0) as file:
@@ -272,14 +293,17 @@ class SafetyGuard:
         self._holders = self._leases.holders()
         say = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:
-            self.throttle.log(say, f"the devices that {_writer(ended)} moved are disabled", reason=reason)
+            self.throttle.log(
+                say, f"the devices that {_writer(ended)} moved are disabled", reason=reason
+            )
         else:
             self.throttle.log(say, "every device is disabled", reason=reason, writer=_writer(ended))
 
     def _reason(self, ended: int) -> str:
         """End what is left of these leases, whose holders have to begin others, and say why they ended.
 
-        A lease that began since they were seen to end is left alone: its first writes would be lost.
+        A lease that began since they were seen to end is left alone: its first writes would be
+        lost.
         """
         last = [holder for holder in self._leases.current() if ended >> holder.mark & 1]
         revoked = [holder for holder in last if self._leases.was_revoked(holder)]

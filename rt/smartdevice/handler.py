@@ -1,7 +1,7 @@
 """What can be asked of the device process: the remote methods of the device service.
 
-Devices are named by UID or by the names that the team gave them. The rule of this module: a method says what the caller may know,
-and leaves everything else to the devices' clients.
+Devices are named by UID or by the names that the team gave them. The rule of this module: a method
+says what the caller may know, and leaves everything else to the devices' clients.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -23,7 +23,8 @@ DEVICES_MAX = 128
 class DeviceHandler(Handler):
     """The devices that are connected, as a caller reaches them.
 
-    Invariant: no call occupies the event loop for more than 1 ms, whatever its arguments are; devices wait meanwhile.
+    Invariant: no call occupies the event loop for more than 1 ms, whatever its arguments are;
+        devices wait meanwhile.
 
     Args:
         names: UIDs by the names that the team gave them.
@@ -37,7 +38,9 @@ class DeviceHandler(Handler):
 
     def __init__(self, names: Mapping[str, int], is_over: Callable[[int], bool]) -> None:
         self.devices: dict[int, SmartDeviceClient] = {}
-        self._clients: set[SmartDeviceClient] = set()  # of every line, whether its device has been discovered or not
+        self._clients: set[SmartDeviceClient] = (
+            set()
+        )  # of every line, whether its device has been discovered or not
         self._names = dict(names)
         self._is_over = is_over
 
@@ -49,7 +52,9 @@ class DeviceHandler(Handler):
     @route(inline=True)
     def ports(self) -> dict[str, str | None]:
         """List the lines that are open, by port or by the peer's address: the UID of the device that is connected there, or null."""
-        ports: dict[str, str | None] = dict.fromkeys(sorted(client.link.name for client in self._clients))
+        ports: dict[str, str | None] = dict.fromkeys(
+            sorted(client.link.name for client in self._clients)
+        )
         return ports | {client.link.name: str(uid) for uid, client in self.devices.items()}
 
     @route
@@ -68,15 +73,21 @@ class DeviceHandler(Handler):
 
     @route
     async def subscribe(
-        self, uid: str, params: list[str] | None = None, interval: float | None = None, visit: int | None = None
+        self,
+        uid: str,
+        params: list[str] | None = None,
+        interval: float | None = None,
+        visit: int | None = None,
     ) -> None:
         """Have a device report parameters.
 
         Args:
             uid: A UID or a name.
             params: Names of parameters; nothing for those of the catalog.
-            interval: Time between two reports in s, nothing for the catalog's; the device makes it 0.04 to 0.25.
-            visit: For rt's own commands: the visit with which it ends, and the subscription of before counts again.
+            interval: Time between two reports in s, nothing for the catalog's; the device makes it
+                0.04 to 0.25.
+            visit: For rt's own commands: the visit with which it ends, and the subscription of
+                before counts again.
         """
         client = self._one(uid)
         if visit is not None and self._is_over(visit):
@@ -85,11 +96,14 @@ class DeviceHandler(Handler):
             await client.subscribe(params, interval, visit=visit)
         except (OverflowError, ValueError):  # NaN is neither
             raise DeviceError(
-                f"interval has to be 0 to {INTERVAL_MAX / 1000:g} s, not {interval:g}", interval=interval
+                f"interval has to be 0 to {INTERVAL_MAX / 1000:g} s, not {interval:g}",
+                interval=interval,
             ) from None
 
     @route
-    async def unsubscribe(self, uids: str | list[str] | None = None, visit: int | None = None) -> None:
+    async def unsubscribe(
+        self, uids: str | list[str] | None = None, visit: int | None = None
+    ) -> None:
         """End the reports of devices; `uids` as for `ping`. With a visit, end what it has subscribed to, as when it is over."""
 
         async def unsubscribe(client: SmartDeviceClient) -> None:
@@ -137,11 +151,15 @@ class DeviceHandler(Handler):
     def _select(self, uids: str | list[str] | None) -> list[SmartDeviceClient]:
         if uids is None:
             return list(self.devices.values())
-        chosen = [self._one(uid) for uid in dict.fromkeys([uids] if isinstance(uids, str) else uids)]
+        chosen = [
+            self._one(uid) for uid in dict.fromkeys([uids] if isinstance(uids, str) else uids)
+        ]
         return list(dict.fromkeys(chosen))  # a device may be given by its name and by its UID
 
 
-async def each(clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]) -> None:
+async def each(
+    clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]
+) -> None:
     """Do something with all devices at the same time.
 
     Raises:

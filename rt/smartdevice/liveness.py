@@ -1,8 +1,10 @@
 """Whether devices are alive: any intact frame is a sign of life, and a device that gives none is asked for one.
 
-One task looks at all devices, four times a second, and once a second while there is none. A device that has been silent for 1 s is asked by a heartbeat request at every
-look until it says something, so that one lost frame is no verdict; one that has been silent for 2 s is lost. A device that answers
-but does not report what it was subscribed to is judged at the same looks (`rt.smartdevice.reports`).
+One task looks at all devices, four times a second, and once a second while there is none. A device
+that has been silent for 1 s is asked by a heartbeat request at every look until it says something,
+so that one lost frame is no verdict; one that has been silent for 2 s is lost. A device that
+answers but does not report what it was subscribed to is judged at the same looks
+(`rt.smartdevice.reports`).
 """
 
 import enum
@@ -56,10 +58,13 @@ class Watched(Protocol):
         """Check whether it reports what it was subscribed to; returns at once and never raises."""
 
 
-async def watch(devices: Callable[[], Iterable[Watched]], flush: Callable[[], object] = lambda: None) -> None:
+async def watch(
+    devices: Callable[[], Iterable[Watched]], flush: Callable[[], object] = lambda: None
+) -> None:
     """Watch over devices until cancelled.
 
-    A process that was stopped for a while has not read what came meanwhile: the time by which a look is late is nobody's silence.
+    A process that was stopped for a while has not read what came meanwhile: the time by which a
+    look is late is nobody's silence.
 
     Args:
         devices: Gives those that there are; called at every look.

@@ -1,7 +1,7 @@
 """All Smart Devices of a robot: opened, admitted, watched over and disabled; `DeviceHandler` is what remote calls reach of it.
 
-The rule of this module: every client that exists, discovered or not, is disabled when the guard says so, and no two clients
-share a buffer.
+The rule of this module: every client that exists, discovered or not, is disabled when the guard
+says so, and no two clients share a buffer.
 """
 
 import contextlib
@@ -51,7 +51,9 @@ STEADY: Final = 10.0
 """Time after which a device that was lost does not count as one that is lost again and again, in s."""
 MOST_DEVICES: Final = 512
 """How many devices may be connected at the same time, those that have not said yet who they are among them: twice as many as the
-device process is measured with, and a bound on what a stranger who connects again and again may take."""
+device process is measured with, and a bound on what a stranger who connects again and again may
+take.
+"""
 _LOST: Final = {
     Loss.SILENT: "the Smart Device does not answer any more: look at its power, its cable and its firmware",
     Loss.MUTE: "the Smart Device answers but does not report its values: it counts as not connected until it does; "
@@ -72,9 +74,11 @@ class SmartDeviceManager(DeviceHandler):
         leases: Who may move devices.
         write_event: Rung when there is something to write, or a lease has begun or ended.
         names: UIDs by the names that the team gave them.
-        write_interval: Least time between two writes to a device in s, unless the catalog has one for it.
+        write_interval: Least time between two writes to a device in s, unless the catalog has one
+            for it.
         discovery_timeout: How long a device may take to say who it is in s.
-        brake: This process's ends of the connection with the brake (`rt.brake.connection`); empty without one.
+        brake: This process's ends of the connection with the brake (`rt.brake.connection`); empty
+            without one.
     """
 
     def __init__(
@@ -111,7 +115,9 @@ class SmartDeviceManager(DeviceHandler):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.brake.run)
             nursery.start_soon(self.guard.run)
-            nursery.start_soon(liveness.watch, lambda: self.devices.copy().values(), self._flush_log)
+            nursery.start_soon(
+                liveness.watch, lambda: self.devices.copy().values(), self._flush_log
+            )
             await nursery.start(self._receiver.run)
             task_status.started()
             visits = self._leases.visits()
@@ -124,19 +130,28 @@ class SmartDeviceManager(DeviceHandler):
                 if visits != (visits := self._leases.visits()):
                     # Also of devices that are silent just now: these must not come back to it.
                     for client in self._clients:
-                        if client.end_visits(self._leases.is_over) and client in self.devices.values():
+                        if (
+                            client.end_visits(self._leases.is_over)
+                            and client in self.devices.values()
+                        ):
                             nursery.start_soon(self._resubscribe, client)
 
-    async def open_serial_devices(self, observer: PollingObserver, *, baud_rate: int = DEFAULT_BAUD_RATE) -> None:
+    async def open_serial_devices(
+        self, observer: PollingObserver, *, baud_rate: int = DEFAULT_BAUD_RATE
+    ) -> None:
         """Run a device on every serial port that an observer finds, for ever."""
         await keep_ports_open(observer.changes(), self._run_and_tell, baud_rate=baud_rate)
 
     async def open_virtual_devices(
-        self, address: str, *, task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED
+        self,
+        address: str,
+        *,
+        task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen for virtual Smart Devices and run each, for ever.
 
-        On the loopback interface only programs of root and of this user are admitted: a device may claim any UID.
+        On the loopback interface only programs of root and of this user are admitted: a device may
+        claim any UID.
 
         Args:
             address: ``tcp://HOST:PORT``; ``*`` for every interface.
@@ -165,7 +180,8 @@ class SmartDeviceManager(DeviceHandler):
             Whether a device was there.
 
         Raises:
-            DeviceError: It did not answer, the catalog does not know it, or another device has its UID.
+            DeviceError: It did not answer, the catalog does not know it, or another device has its
+                UID.
         """
         client = SmartDeviceClient(
             link,
@@ -239,7 +255,9 @@ class SmartDeviceManager(DeviceHandler):
             client.request_disable()
         await client.admit()
         peripheral = client.buffer.peripheral
-        what = "the Smart Device answers again" if uid == before else "the Smart Device is connected"
+        what = (
+            "the Smart Device answers again" if uid == before else "the Smart Device is connected"
+        )
         self._say(self._log.info, what, client)
         if peripheral.readable:
             client.read()
@@ -252,7 +270,12 @@ class SmartDeviceManager(DeviceHandler):
         if uid is not None and self.devices.get(uid) is client:
             del self.devices[uid]
             missing = client.buffer.peripheral.names(client.missing)
-            self._say(self._log.warning, _LOST[client.loss], client, **({"params": missing} if missing else {}))
+            self._say(
+                self._log.warning,
+                _LOST[client.loss],
+                client,
+                **({"params": missing} if missing else {}),
+            )
         await client.release()
 
     async def _subscribe(self, client: SmartDeviceClient) -> None:
@@ -284,7 +307,9 @@ class SmartDeviceManager(DeviceHandler):
                         if not (peer := peers.peer_of(stream.socket)).trusted:
                             self._refusals.add(peer.refusal, **peer.described)
                             return
-                    await self._run_and_tell(SocketLink(stream, f"tcp://{host}:{port}", shared=True))
+                    await self._run_and_tell(
+                        SocketLink(stream, f"tcp://{host}:{port}", shared=True)
+                    )
 
     async def _run_and_tell(self, link: Link) -> bool:
         """Run a device; say what is wrong with it, but not again each time it comes back. Whether one was there."""
@@ -310,7 +335,9 @@ class SmartDeviceManager(DeviceHandler):
     def _say(self, write: Write, event: str, client: SmartDeviceClient, **context: Any) -> None:
         """Log an event of a device, within the rate."""
         about = self._named(client.uid or 0)
-        self._throttle.log(write, event, port=client.link.name, device=client.buffer.name, **about, **context)
+        self._throttle.log(
+            write, event, port=client.link.name, device=client.buffer.name, **about, **context
+        )
 
     def _of_port(self, port: str) -> dict[str, str]:
         """What the log says of the device of a port."""
@@ -341,7 +368,9 @@ class SmartDeviceManager(DeviceHandler):
         """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""
         for name, number in self._buffers.existing():
             if self._buffers.catalog[name].device_id is not None:
-                with contextlib.suppress(DeviceBufferError, KeyError):  # what is damaged, and a name that no robot gave
+                with contextlib.suppress(
+                    DeviceBufferError, KeyError
+                ):  # what is damaged, and a name that no robot gave
                     buffer = self._buffers.get_or_open(number)
                     try:
                         buffer.valid = False

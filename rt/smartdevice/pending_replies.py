@@ -23,13 +23,16 @@ class PendingReplies(Generic[T]):
         self._waiting: dict[int, list[_Slot[T]]] = {}
         self._closed = False
 
-    async def wait(self, key: int, within: float, accept: Callable[[T], bool] = lambda _answer: True) -> T:
+    async def wait(
+        self, key: int, within: float, accept: Callable[[T], bool] = lambda _answer: True
+    ) -> T:
         """Wait at most ``within`` s for the next answer of that key. A cancel leaves nothing behind.
 
         Args:
             key: The key.
             within: How long to wait in s.
-            accept: Whether an answer is the one; it is asked for each answer of the key, and may not raise.
+            accept: Whether an answer is the one; it is asked for each answer of the key, and may
+                not raise.
 
         Raises:
             NoAnswerError: No answer in time.

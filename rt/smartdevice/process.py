@@ -1,7 +1,8 @@
 """The device process, the safe one, and the process that plays virtual devices.
 
-However the device process is made to end (the root is dead, SIGTERM, an exception), every device is disabled before it does.
-Everything that this needs is imported when the process starts, and nothing of the devices that are only played.
+However the device process is made to end (the root is dead, SIGTERM, an exception), every device is
+disabled before it does. Everything that this needs is imported when the process starts, and nothing
+of the devices that are only played.
 """
 
 import difflib  # noqa: F401 - for `rt.text`: the first wrong name is not to hold up the event loop by an import
@@ -29,7 +30,8 @@ from rt.transport.address import split_address
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LAST_RESORT = 3
 """Seconds after the death of the root until the kernel ends a device process that has not ended itself; its lines may take 1.2 s. The
-brake, if there is one, ends it earlier."""
+brake, if there is one, ends it earlier.
+"""
 
 
 def main(settings: ChildSettings, lifeline: Lifeline) -> int:
@@ -39,10 +41,11 @@ def main(settings: ChildSettings, lifeline: Lifeline) -> int:
         The exit code.
 
     Raises:
-        RuntimeBaseException: It cannot start: the catalog is wrong, an address is taken; in a group, as its nurseries make them.
+        RuntimeBaseException: It cannot start: the catalog is wrong, an address is taken; in a
+            group, as its nurseries make them.
     """
-    # Before the event loop listens for signals, and when it does no more, one of them is an end without trouble: also the second
-    # of two, which an executable that unpacks itself always gets.
+    # Before the event loop listens for signals, and when it does no more, one of them is an end
+    # without trouble: also the second of two, which an executable that unpacks itself always gets.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     serve = serve_devices if settings.role == "device" else serve_emulated
@@ -78,10 +81,12 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
                 await manager.open_serial_devices(observer, baud_rate=config.dev_baud_rate)
 
             async def answer_calls() -> None:
-                # A task of its own: a router that is not there yet, or no more, must not keep anybody from stopping us.
+                # A task of its own: a router that is not there yet, or no more, must not keep
+                # anybody from stopping us.
                 await app.make_service(manager)
                 app.report_health()
-                # What has been made so far lives as long as the process: collecting garbage need not look at it again.
+                # What has been made so far lives as long as the process: collecting garbage need
+                # not look at it again.
                 gc.freeze()
                 notify.send(ready=True, status="ready")
                 await _tell(manager)
@@ -120,7 +125,9 @@ async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: lis
             for spec in settings.emulated:
                 uid, values = parse_uid_spec(spec, app.catalog)
                 device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, world=world)
-                nursery.start_soon(functools.partial(connect_emulated, device, host, port, scheduler=scheduler))
+                nursery.start_soon(
+                    functools.partial(connect_emulated, device, host, port, scheduler=scheduler)
+                )
             notify.send(ready=True, status=_count(settings.emulated))
             nursery.start_soon(_tell)
             await _stop_reason(lifeline, received, early)

@@ -1,7 +1,8 @@
 """What one Smart Device says, taken in: reports into its buffer, answers to whoever waits for them.
 
-The rule of this module: reports are stored in the order in which they came. While another process holds the buffer's lock they wait
-here, never the event loop; what needs no buffer does not wait behind them.
+The rule of this module: reports are stored in the order in which they came. While another process
+holds the buffer's lock they wait here, never the event loop; what needs no buffer does not wait
+behind them.
 """
 
 import collections
@@ -58,7 +59,9 @@ class ReceivePath:
         self._port = port
         self._sender = sender
         self._reader = frames.FrameReader()
-        self._backlog: collections.deque[DevData | SubRes] = collections.deque()  # at most what one piece of data held
+        self._backlog: collections.deque[DevData | SubRes] = (
+            collections.deque()
+        )  # at most what one piece of data held
         self._errors: set[int] = set()
         self._expected = 0
         self._reported = trio.Event()
@@ -119,7 +122,9 @@ class ReceivePath:
         buffer = self._sender.buffer
         if self.uid is not None:
             if type(message) is SubRes and message.uid != self.uid:
-                self.lose(Loss.REPLACED)  # another device stands at this line: not its values in this buffer
+                self.lose(
+                    Loss.REPLACED
+                )  # another device stands at this line: not its values in this buffer
             else:
                 try:
                     buffer.update(message)
@@ -157,5 +162,8 @@ class ReceivePath:
         if code not in self._errors:
             self._errors.add(code)
             log.get_logger().debug(
-                "the Smart Device reports an error", port=self._port, uid=str(self.uid), code=int(code)
+                "the Smart Device reports an error",
+                port=self._port,
+                uid=str(self.uid),
+                code=int(code),
             )

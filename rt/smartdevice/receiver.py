@@ -1,12 +1,13 @@
 """Receives from all links at once.
 
-A task for each line that waits until it is readable costs a call of the kernel and two switches of tasks a message. Here one task
-waits for all lines that have a file descriptor, in an epoll of their own, and takes in what all of them have in one sweep. While
-much arrives it leaves the lines alone for 5 ms after each sweep, as drivers of networks do: a sweep then serves several lines, and
-no flood takes the event loop from the others. On a quiet line it answers at once.
+A task for each line that waits until it is readable costs a call of the kernel and two switches of
+tasks a message. Here one task waits for all lines that have a file descriptor, in an epoll of their
+own, and takes in what all of them have in one sweep. While much arrives it leaves the lines alone
+for 5 ms after each sweep, as drivers of networks do: a sweep then serves several lines, and no
+flood takes the event loop from the others. On a quiet line it answers at once.
 
-The rule of this module: nothing is read that nobody can take. A line whose taker is stuck is not watched until it can take more, and
-what comes meanwhile waits in the kernel.
+The rule of this module: nothing is read that nobody can take. A line whose taker is stuck is not
+watched until it can take more, and what comes meanwhile waits in the kernel.
 """
 
 import contextlib

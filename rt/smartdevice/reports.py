@@ -1,7 +1,8 @@
 """Whether a device reports what it was subscribed to. Pure.
 
-Invariant: a value is shown as present only while the device reports it; a report that is only late causes a question and no
-verdict. All times grow with the granted interval where that is longer than 0.4 s.
+Invariant: a value is shown as present only while the device reports it; a report that is only late
+causes a question and no verdict. All times grow with the granted interval where that is longer than
+0.4 s.
 """
 
 import enum

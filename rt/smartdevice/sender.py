@@ -1,11 +1,13 @@
 """What goes out to one Smart Device, and in which order.
 
-One task sends, and it chooses what goes next: a disable before all else, then answers to heartbeats, then requests, then the
-values that were written to the buffer. Nothing stands in front of a disable but the frame that is already on its way.
+One task sends, and it chooses what goes next: a disable before all else, then answers to
+heartbeats, then requests, then the values that were written to the buffer. Nothing stands in front
+of a disable but the frame that is already on its way.
 
-The rule of this module: a DEV_WRITE is sent only if the gate lets pass, at that moment, the leases under which its values were
-written, and if it does no more when the frame is on its way, a DEV_DISABLE follows it. What was moved under a lease that has ended
-is disabled before anything is written under another.
+The rule of this module: a DEV_WRITE is sent only if the gate lets pass, at that moment, the leases
+under which its values were written, and if it does no more when the frame is on its way, a
+DEV_DISABLE follows it. What was moved under a lease that has ended is disabled before anything is
+written under another.
 """
 
 import collections
@@ -32,7 +34,9 @@ BUSY_PAUSE: Final = 0.001
 
 STUCK_AFTER: Final = 2.0
 """How long a line may leave a frame waiting until it is given up, in s. What stands behind it cannot be disabled over it; a line that
-is opened anew begins with a DEV_DISABLE. It resets no board: DTR stays up, since letting it fall waits for a board that hangs."""
+is opened anew begins with a DEV_DISABLE. It resets no board: DTR stays up, since letting it fall
+waits for a board that hangs.
+"""
 
 DISABLE_FRAME: Final = frames.encode(DevDisable())
 _MOST_ANSWERS: Final = 16
@@ -61,7 +65,8 @@ class Sender:
     Attributes:
         buffer: Where reads and writes are collected from, and whose counters count.
         write_interval: As above; may be changed.
-        drivers: The bitmap of the marks of the writes that the device may have been sent since its last DEV_DISABLE.
+        drivers: The bitmap of the marks of the writes that the device may have been sent since its
+            last DEV_DISABLE.
         disables: Answered with None whenever a DEV_DISABLE was handed to the line (key 0).
     """
 
@@ -78,10 +83,14 @@ class Sender:
         self._forget = 0
         self._dirty = False
         self._idle = False
-        self._values: collections.deque[Outgoing] = collections.deque()  # at most one round of the buffer
+        self._values: collections.deque[Outgoing] = (
+            collections.deque()
+        )  # at most one round of the buffer
         self._next_write = 0.0
         self._backoff_until = 0.0
-        self._answers: collections.deque[int] = collections.deque(maxlen=_MOST_ANSWERS)  # a flood loses the oldest
+        self._answers: collections.deque[int] = collections.deque(
+            maxlen=_MOST_ANSWERS
+        )  # a flood loses the oldest
         self._requests: collections.deque[Message] = collections.deque()
 
     @property
@@ -113,7 +122,10 @@ class Sender:
             DeviceError: Too many wait already, as with a device that takes nothing any more.
         """
         if len(self._requests) >= _MOST_REQUESTS:
-            raise DeviceError(f"{self._link.name} takes no more requests: {_MOST_REQUESTS} wait", port=self._link.name)
+            raise DeviceError(
+                f"{self._link.name} takes no more requests: {_MOST_REQUESTS} wait",
+                port=self._link.name,
+            )
         if not self._sent_at_once(message):
             self._requests.append(message)
             self._wake.set()
@@ -141,7 +153,8 @@ class Sender:
         Raises:
             LinkGoneError: The device is gone, or the line takes nothing any more.
         """
-        # A process that was killed here before may have left half a frame on the line, and a device that acts.
+        # A process that was killed here before may have left half a frame on the line, and a device
+        # that acts.
         await self._hand_over(frames.DELIMITER)
         self._disable = True
         while True:
@@ -199,7 +212,8 @@ class Sender:
 
     def _starts(self, outgoing: Outgoing) -> bool:
         """Send a value if the line takes it at this moment."""
-        # Also if it does not: it may have taken all but the last delimiter, which comes with whatever is sent next.
+        # Also if it does not: it may have taken all but the last delimiter, which comes with
+        # whatever is sent next.
         self.drivers |= outgoing.marks
         return self._link.send_nowait(frames.encode(outgoing.message))
 
@@ -236,7 +250,9 @@ class Sender:
         with trio.move_on_after(STUCK_AFTER):
             await self._link.send(data)
             return
-        log.get_logger().warning("the Smart Device takes nothing any more: its line is closed", port=self._link.name)
+        log.get_logger().warning(
+            "the Smart Device takes nothing any more: its line is closed", port=self._link.name
+        )
         raise LinkGoneError(f"{self._link.name} takes nothing any more", port=self._link.name)
 
     async def _wait(self, seconds: float) -> None:

@@ -1,7 +1,8 @@
 """What one device is asked to report, and by whom. Pure.
 
-A subscription is made for good, or by a visitor (see `rt.buffer.session`) for as long as it stays. The rule of this module: the last
-one counts; when a visitor leaves, however it ends, what counted without it counts again; and one for good ends all of visitors.
+A subscription is made for good, or by a visitor (see `rt.buffer.session`) for as long as it stays.
+The rule of this module: the last one counts; when a visitor leaves, however it ends, what counted
+without it counts again; and one for good ends all of visitors.
 """
 
 from collections.abc import Callable

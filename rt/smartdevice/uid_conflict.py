@@ -28,7 +28,9 @@ class UIDConflict:
         throttle: Limits what is logged.
     """
 
-    def __init__(self, devices: MutableMapping[int, SmartDeviceClient], throttle: Throttle | None = None) -> None:
+    def __init__(
+        self, devices: MutableMapping[int, SmartDeviceClient], throttle: Throttle | None = None
+    ) -> None:
         self._throttle = throttle or Throttle("port", "uid", clock=trio.current_time)
         self._devices = devices
         self._probes: dict[SmartDeviceClient, _Probe] = {}

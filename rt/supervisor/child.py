@@ -1,7 +1,8 @@
 """A child as a process: carries out what its machine decides, and tells the machine what happens.
 
-The rule of this module: it decides nothing. Every event goes through `Child.feed`, which asks the machine and carries out the
-answer at once and without a checkpoint; so no event can come between a decision and its effect.
+The rule of this module: it decides nothing. Every event goes through `Child.feed`, which asks the
+machine and carries out the answer at once and without a checkpoint; so no event can come between a
+decision and its effect.
 """
 
 import contextlib
@@ -68,13 +69,15 @@ class Child:
 
     Args:
         spec: What it is to be.
-        directory: That of the instance, where the notify socket of a program that is not rt's own is made.
+        directory: That of the instance, where the notify socket of a program that is not rt's own
+            is made.
         on_line: Called for each line that it writes.
         on_change: Called when its status has changed.
         jitter: Gives a number between 0 and 1 for each back-off.
 
     Attributes:
-        channel: Our end of the channel of the process that runs, or None; of type SOCK_SEQPACKET, closed with the process.
+        channel: Our end of the channel of the process that runs, or None; of type SOCK_SEQPACKET,
+            closed with the process.
     """
 
     def __init__(
@@ -101,7 +104,9 @@ class Child:
         self._nursery: trio.Nursery | None = None
         self._listener: Channel | Listener | None = None
         self._pid: int | None = None
-        self._leader: int | None = None  # the pid while it may be signalled: not exited and therefore not reaped
+        self._leader: int | None = (
+            None  # the pid while it may be signalled: not exited and therefore not reaped
+        )
         self._since = time.time()
         self._said = ""
         self._last_exit: ExitReport | None = None
@@ -138,7 +143,10 @@ class Child:
                         await self._poke.wait()
                     self._poke = trio.Event()
                     for timer, deadline in list(self._timers.items()):
-                        if deadline <= trio.current_time() and timer in (Timer.WATCHDOG, Timer.READY):
+                        if deadline <= trio.current_time() and timer in (
+                            Timer.WATCHDOG,
+                            Timer.READY,
+                        ):
                             self._hear_all(timer)
                         # A timer that an earlier one of this round has cancelled does not run out.
                         if deadline <= trio.current_time() and self._timers.get(timer) == deadline:
@@ -232,7 +240,9 @@ class Child:
             )
             listener.started()
         except OSError as error:
-            return SpawnFailed(error.errno or 0, f"{explain(error)}: {error.filename or self.spec.command[0]}")
+            return SpawnFailed(
+                error.errno or 0, f"{explain(error)}: {error.filename or self.spec.command[0]}"
+            )
         except (ValueError, subprocess.SubprocessError) as error:
             return SpawnFailed(errno.EINVAL, f"{error}: {self.spec.command[0]!r}")
         finally:
@@ -307,9 +317,12 @@ class Child:
                 nursery.start_soon(_drain, process, output, events, drained)
                 await trio.lowlevel.wait_readable(pidfd)
                 self._leader = None
-                # Not reaped yet: until everything is swept, the kernel gives the number of the group to nobody else.
+                # Not reaped yet: until everything is swept, the kernel gives the number of the
+                # group to nobody else.
                 if strays := await group.sweep(process.pid):
-                    self._log.warning("child left processes behind; they were killed", processes=strays)
+                    self._log.warning(
+                        "child left processes behind; they were killed", processes=strays
+                    )
                 returncode = await process.wait()
                 while (notice := listener.receive_nowait()) is not None:
                     self._heed(Notice(status=notice.status))  # its last words
@@ -335,7 +348,10 @@ class Child:
 
 
 async def _drain(
-    process: trio.Process, output: Output, events: trio.abc.ReceiveStream | None, drained: trio.Event
+    process: trio.Process,
+    output: Output,
+    events: trio.abc.ReceiveStream | None,
+    drained: trio.Event,
 ) -> None:
     assert process.stdout is not None
     assert process.stderr is not None

@@ -3,12 +3,15 @@
 Rules:
 
 - What may follow what stands in `rt.supervisor.transitions`, and nowhere else.
-- There is at most one process. It exists from `Spawn` (answered by `Spawned` or `SpawnFailed`) until `Exited`.
-- In every race between a stop and a restart the stop wins: once a stop is wanted, only a later `Start` or `Restart` that
-  finds no process left can bring the child back, and after a final stop nothing can.
+- There is at most one process. It exists from `Spawn` (answered by `Spawned` or `SpawnFailed`)
+until `Exited`.
+- In every race between a stop and a restart the stop wins: once a stop is wanted, only a later
+  `Start` or `Restart` that finds no process left can bring the child back, and after a final stop
+  nothing can.
 - SIGKILL follows a polite signal and a grace, except where `Kill` asks for it at once.
 
-The machine has no clock and no dice: the time comes in with each event, and the jitter as a number between 0 and 1.
+The machine has no clock and no dice: the time comes in with each event, and the jitter as a number
+between 0 and 1.
 """
 
 import errno
@@ -43,7 +46,15 @@ from rt.supervisor.state import (
 from rt.supervisor.transitions import RUNNING, TABLE, TIMERS, Act, Trigger
 
 FINAL_ERRORS = frozenset(
-    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+    }
     | {errno.ENOEXEC, errno.EINVAL, errno.E2BIG}
 )
 """Errors of a start that another try cannot mend."""
@@ -111,7 +122,9 @@ class Machine:
         Raises:
             LocalProtocolError: The event tells of a process that cannot exist.
         """
-        self._closed |= isinstance(event, NoRestart) or (isinstance(event, Stop | Kill) and event.final)
+        self._closed |= isinstance(event, NoRestart) or (
+            isinstance(event, Stop | Kill) and event.final
+        )
         trigger = self._trigger(event, now)
         step = None if trigger is None else TABLE[self.state].get(trigger)
         if trigger is None or step is None:
@@ -136,9 +149,13 @@ class Machine:
             case TimerOver(timer):
                 return _ON_TIMER[timer]
             case Spawned() | SpawnFailed() if self.state not in (State.SPAWNING, State.ABORTING):
-                raise LocalProtocolError(f"a child that is {self.state} has not asked for a process")
+                raise LocalProtocolError(
+                    f"a child that is {self.state} has not asked for a process"
+                )
             case Exited() if self.state not in RUNNING:
-                raise LocalProtocolError(f"a child that is {self.state} has no process that could exit")
+                raise LocalProtocolError(
+                    f"a child that is {self.state} has no process that could exit"
+                )
             case Spawned():
                 return Trigger.SPAWNED_KILL_PENDING if self._kill_pending else Trigger.SPAWNED
             case SpawnFailed() | Exited():
@@ -187,7 +204,9 @@ class Machine:
             case Ready():
                 return "ready"
             case TimerOver(Timer.GRACE):
-                return f"still there {self._policy.stop_timeout:g} s after the signal ({self.cause})"
+                return (
+                    f"still there {self._policy.stop_timeout:g} s after the signal ({self.cause})"
+                )
             case TimerOver(Timer.BACKOFF):
                 return "another try"
             case TimerOver() | RestartRequested():
@@ -227,7 +246,8 @@ class Machine:
                 return (
                     0.0
                     if slow < 0
-                    else min(policy.backoff_cap, policy.backoff * 2.0 ** min(slow, 30)) * (1 - jitter / 2)
+                    else min(policy.backoff_cap, policy.backoff * 2.0 ** min(slow, 30))
+                    * (1 - jitter / 2)
                 )
 
     def _perform(self, act: Act) -> list[Effect]:

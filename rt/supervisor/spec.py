@@ -20,15 +20,20 @@ class ChildSpec(Policy, frozen=True):
 
     Attributes:
         name: Its name in the log, the status and the name of its notify socket.
-        command: The program and its arguments. `LIFELINE` in an argument becomes the number of a file descriptor: the child
-            adopts it (`rt.process.lifeline.Lifeline`). A command without it is guarded by the kernel instead: its group is
-            killed when we die, as long as it leaves open a descriptor that it does not know of.
-        message: The settings that `Lifeline.read_message` gives; at most `MAX_MESSAGE` bytes, and only with `LIFELINE`.
+        command: The program and its arguments. `LIFELINE` in an argument becomes the number of a
+            file descriptor: the child adopts it (`rt.process.lifeline.Lifeline`). A command without
+            it is guarded by the kernel instead: its group is killed when we die, as long as it
+            leaves open a descriptor that it does not know of.
+        message: The settings that `Lifeline.read_message` gives; at most `MAX_MESSAGE` bytes, and
+            only with `LIFELINE`.
         pass_fds: Descriptors that the child inherits under the same numbers.
-        env: Added to our whole environment, which is inherited: a frozen child then reuses the unpacked files.
+        env: Added to our whole environment, which is inherited: a frozen child then reuses the
+            unpacked files.
         cwd: Where it starts, or None for where we are.
-        last: Whether it is spared when all children are killed at once, and stopped when the others are gone; it stands first.
-        notify: Whether it says by sd_notify when it is ready; otherwise it is ready as soon as it exists.
+        last: Whether it is spared when all children are killed at once, and stopped when the others
+            are gone; it stands first.
+        notify: Whether it says by sd_notify when it is ready; otherwise it is ready as soon as it
+            exists.
         app: The part of the robot that it is in the log; its name by default.
         autostart: Whether it is started with the others; otherwise an event `Start` starts it.
     """
@@ -47,16 +52,22 @@ class ChildSpec(Policy, frozen=True):
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             allowed = "1 to 32 of A-Z a-z 0-9 _ . - and no leading dot or dash"
-            raise ConfigError(f"{self.name!r} cannot be the name of a child: allowed are {allowed}", name=self.name)
+            raise ConfigError(
+                f"{self.name!r} cannot be the name of a child: allowed are {allowed}",
+                name=self.name,
+            )
         if not self.command:
             raise ConfigError(f"child {self.name} has no command", name=self.name)
         if len(self.message) > MAX_MESSAGE:
             size = len(self.message)
             raise ConfigError(
-                f"the settings of child {self.name} are {size} bytes long, more than {MAX_MESSAGE}", size=size
+                f"the settings of child {self.name} are {size} bytes long, more than {MAX_MESSAGE}",
+                size=size,
             )
         if self.message and not self.has_lifeline:
-            raise ConfigError(f"child {self.name} has settings but no {LIFELINE} in its command", name=self.name)
+            raise ConfigError(
+                f"child {self.name} has settings but no {LIFELINE} in its command", name=self.name
+            )
 
     @property
     def has_channel(self) -> bool:

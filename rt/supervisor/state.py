@@ -41,22 +41,25 @@ class Timer(StrEnum):
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """How long a child may take, and whether it comes back.
 
-    With the defaults a child that always fails is tried again every 2.5 to 5 s for ever, since a robot in a match goes on
-    trying; the restart intensity is reached only where a smaller back-off lets it.
+    With the defaults a child that always fails is tried again every 2.5 to 5 s for ever, since a
+    robot in a match goes on trying; the restart intensity is reached only where a smaller back-off
+    lets it.
 
     Attributes:
         ready_timeout: Seconds from the start until ready.
         stop_timeout: Seconds between the polite signal and SIGKILL.
         watchdog: Seconds within which a ready child has to say that it is alive, or None.
-        restart: ``permanent``: always; ``transient``: unless it exits with code 0; ``temporary``: never.
+        restart: ``permanent``: always; ``transient``: unless it exits with code 0; ``temporary``:
+            never.
         fast_restarts: How many restarts in a row follow at once, before any back-off.
-        backoff: Seconds before the first restart after these; each further one doubles it. Jitter takes off up to half.
+        backoff: Seconds before the first restart after these; each further one doubles it. Jitter
+            takes off up to half.
         backoff_cap: The longest back-off in seconds.
         healthy_after: Seconds of being ready after which fast restarts and the back-off begin anew.
         max_restarts: The restart intensity: more unexpected ends than this ...
         restart_window: ... within so many seconds, and the child has failed.
-        gives_up: Whether the child can fail at all. If not, neither the restart intensity nor an error of its start that another try
-            cannot mend ends the tries.
+        gives_up: Whether the child can fail at all. If not, neither the restart intensity nor an
+            error of its start that another try cannot mend ends the tries.
     """
 
     ready_timeout: float = 10.0
@@ -141,7 +144,11 @@ class Exited(msgspec.Struct, frozen=True):
         """How it ended, e.g. ``exited with code 1``."""
         if self.signal is not None:
             return f"ended by {self.signal}"
-        return f"emergency stop (exit code {EMERGENCY})" if self.code == EMERGENCY else f"exited with code {self.code}"
+        return (
+            f"emergency stop (exit code {EMERGENCY})"
+            if self.code == EMERGENCY
+            else f"exited with code {self.code}"
+        )
 
 
 class TimerOver(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """The table of a child's life: what may follow what.
 
-Pure data. A line reads: in this state, by this trigger, to that state, with these acts. A pair of state and trigger that
-stands nowhere changes nothing; so the absence of ``START`` and ``RESTART`` while a child stops is what lets the stop win.
+Pure data. A line reads: in this state, by this trigger, to that state, with these acts. A pair of
+state and trigger that stands nowhere changes nothing; so the absence of ``START`` and ``RESTART``
+while a child stops is what lets the stop win.
 """
 
 from collections.abc import Mapping

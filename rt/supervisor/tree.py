@@ -1,7 +1,7 @@
 """The supervisor: all children of a robot, started together and stopped one after another.
 
-The rules of this module: no child outlives `Supervisor.run`; every stop has a reason; and from the moment at which the
-supervisor is to stop, no child gets a new process.
+The rules of this module: no child outlives `Supervisor.run`; every stop has a reason; and from the
+moment at which the supervisor is to stop, no child gets a new process.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -29,11 +29,14 @@ class Supervisor:
     Args:
         specs: The children, in the order of their stop reversed. Names are unique.
         directory: Where their notify sockets are made; closed to other users.
-        on_line: Called with name, stream and text for each line that a child writes; writes it to the log by default.
+        on_line: Called with name, stream and text for each line that a child writes; writes it to
+            the log by default.
         on_change: Called when the status of a child has changed.
-        on_shutdown: Called once when all children are to stop, before the first of them does; it may not block or raise.
-        stop_timeout: Seconds that the orderly stop of all children together may take; then the late ones are killed,
-            and those whose turn did not come get `LAST_GRACE`. A child that is to stop last has its own time limit after that.
+        on_shutdown: Called once when all children are to stop, before the first of them does; it
+            may not block or raise.
+        stop_timeout: Seconds that the orderly stop of all children together may take; then the late
+            ones are killed, and those whose turn did not come get `LAST_GRACE`. A child that is to
+            stop last has its own time limit after that.
 
     Raises:
         ConfigError: Two children have the same name.
@@ -52,7 +55,10 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         for spec in specs:
             if spec.name in self._children:
-                raise ConfigError(f"two children have the name {spec.name!r}: give one of them another", name=spec.name)
+                raise ConfigError(
+                    f"two children have the name {spec.name!r}: give one of them another",
+                    name=spec.name,
+                )
             self._children[spec.name] = Child(spec, directory, on_line=on_line, on_change=on_change)
         self._on_shutdown = on_shutdown
         self._stop_timeout = stop_timeout
@@ -69,15 +75,19 @@ class Supervisor:
         """Whether all children are to stop."""
         return self._ending.is_set()
 
-    async def run(self, *, task_status: trio.TaskStatus[list[ChildStatus]] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self, *, task_status: trio.TaskStatus[list[ChildStatus]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Start all children at once, keep them, and stop them in reverse order in the end.
 
-        Ends after `shutdown` or `kill`, or by a cancel, whose reason then becomes the reason of every stop. Either way all
-        children are gone when it does; this takes at most ``stop_timeout``, `LAST_GRACE` and `KILL_TIMEOUT` together, and then the time
-        limit of a child that is to stop last.
+        Ends after `shutdown` or `kill`, or by a cancel, whose reason then becomes the reason of
+        every stop. Either way all children are gone when it does; this takes at most
+        ``stop_timeout``, `LAST_GRACE` and `KILL_TIMEOUT` together, and then the time limit of a
+        child that is to stop last.
 
         Args:
-            task_status: Started with the status of all children when each of them is ready, or has failed or stopped for good.
+            task_status: Started with the status of all children when each of them is ready, or has
+                failed or stopped for good.
         """
         async with trio.open_nursery() as nursery:
             keeper = trio.CancelScope(shield=True)
@@ -86,7 +96,11 @@ class Supervisor:
             try:
                 await self._ending.wait()
             except trio.Cancelled as cancelled:
-                self._reason = self._reason or getattr(cancelled, "reason", None) or "the supervisor was cancelled"
+                self._reason = (
+                    self._reason
+                    or getattr(cancelled, "reason", None)
+                    or "the supervisor was cancelled"
+                )
                 raise
             finally:
                 with trio.CancelScope(shield=True):
@@ -139,7 +153,9 @@ class Supervisor:
         last = [child for child in children if child.spec.last]
         for child in last:
             child.feed(Stop(reason, final=True))
-        with trio.move_on_after(max((child.spec.stop_timeout for child in last), default=0) + KILL_TIMEOUT):
+        with trio.move_on_after(
+            max((child.spec.stop_timeout for child in last), default=0) + KILL_TIMEOUT
+        ):
             await _all_finished(last)
         left = [child.spec.name for child in children if not child.finished.is_set()]
         if left:
@@ -154,7 +170,8 @@ class Supervisor:
             return
         late = f"all children together took longer than {self._stop_timeout:g} s to stop"
         with trio.move_on_after(LAST_GRACE):
-            # Whoever was asked has had its time; the others have not, and one of them may be what keeps motors safe.
+            # Whoever was asked has had its time; the others have not, and one of them may be what
+            # keeps motors safe.
             for child in children:
                 asked = child.status.state is State.STOPPING
                 child.feed(Kill(late, final=True) if asked else Stop(reason, final=True))

@@ -1,7 +1,8 @@
 """How an error leaves the command `rt`: as one sentence on stderr, and as an exit status.
 
-An error that rt raises on purpose has its own status. What click finds wrong in the arguments is told in rt's words: the place,
-what came, and what is allowed. Anything else is an internal error, exit status 70.
+An error that rt raises on purpose has its own status. What click finds wrong in the arguments is
+told in rt's words: the place, what came, and what is allowed. Anything else is an internal error,
+exit status 70.
 """
 
 import errno
@@ -71,7 +72,11 @@ def _report_usage(error: click.ClickException) -> int:
 def _report_surroundings(causes: list[BaseException]) -> int | None:
     """Tell of what is wrong with the place that rt was called in, or return None."""
     for each in causes:
-        if isinstance(each, OSError) and each.errno in _UNWRITTEN and (each.filename or _is_output_lost()):
+        if (
+            isinstance(each, OSError)
+            and each.errno in _UNWRITTEN
+            and (each.filename or _is_output_lost())
+        ):
             _say(f"{each.filename or 'what this prints'} cannot be written: {each.strerror}")
             return _OUTPUT_ERROR
         if isinstance(each, OSError) and each.errno in _SCARCE:
@@ -80,7 +85,9 @@ def _report_surroundings(causes: list[BaseException]) -> int | None:
             _say(explain(each))
             return _OS_ERROR
         if isinstance(each, RuntimeError) and str(each) == _NO_THREAD:
-            _say(f"{each}: raise the limits of processes (`ulimit -u`) and of address space (`ulimit -v`)")
+            _say(
+                f"{each}: raise the limits of processes (`ulimit -u`) and of address space (`ulimit -v`)"
+            )
             return _OS_ERROR
         if isinstance(each, FileNotFoundError) and not _has_directory():
             _say("the directory that this shell is in has been removed: change to another one")
@@ -106,7 +113,8 @@ def _is_output_lost() -> bool:
     except OSError:
         lost = True
     else:
-        # Where nothing is buffered, as PYTHONUNBUFFERED asks for, whoever printed it has got that error already.
+        # Where nothing is buffered, as PYTHONUNBUFFERED asks for, whoever printed it has got that
+        # error already.
         lost = stdout is sys.__stdout__ and getattr(stdout, "write_through", False)
     if lost:
         sys.stdout = None
@@ -122,7 +130,8 @@ def _has_directory() -> bool:
 
 
 def _say(message: str) -> None:
-    # A sentence that begins with the command's words, as "rt config set: ...", needs no other beginning.
+    # A sentence that begins with the command's words, as "rt config set: ...", needs no other
+    # beginning.
     print(message if message.startswith("rt config") else f"rt: {message}", file=sys.stderr)  # noqa: T201 - the way of a command's errors
 
 

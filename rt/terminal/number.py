@@ -19,7 +19,12 @@ class Number(click.ParamType[float]):
     name = "number"
 
     def __init__(
-        self, least: float = -math.inf, most: float = math.inf, *, above: float = -math.inf, whole: bool = False
+        self,
+        least: float = -math.inf,
+        most: float = math.inf,
+        *,
+        above: float = -math.inf,
+        whole: bool = False,
     ) -> None:
         self._least = least
         self._most = most
@@ -37,7 +42,9 @@ class Number(click.ParamType[float]):
             return f"{sort} from {self._least:g} to {self._most:g}"
         return f"{sort} of at least {self._least:g}" if math.isfinite(self._least) else sort
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         """Return the number, an int if it has to be whole."""
         try:
             number = int(value) if self._whole else float(value)

@@ -23,10 +23,12 @@ class Output:
 
         Raises:
             BrokenPipeError: Nobody reads any more.
-            OSError: It cannot be written, as on a full disk; `rt.terminal.failure` has the words for it.
+            OSError: It cannot be written, as on a full disk; `rt.terminal.failure` has the words
+                for it.
         """
         async with self._lock:
-            # What cannot be waited for, as a file, takes it at once; and there is none if it was closed from the start.
+            # What cannot be waited for, as a file, takes it at once; and there is none if it was
+            # closed from the start.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 await trio.lowlevel.wait_writable(sys.stdout.fileno())
             click.echo(text)
@@ -40,7 +42,8 @@ def short(value: Any) -> Any:
 def jsonable(values: dict[str, Any]) -> dict[str, Any]:
     """Values as JSON can have them: what is no number becomes null."""
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
     }
 
 

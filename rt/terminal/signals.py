@@ -12,9 +12,10 @@ from rt.process.bootloader import outer_gone
 async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
     """Run a function until it returns or a signal asks for the end; then it is cancelled, and further signals change nothing.
 
-    The signals are those of Ctrl-C, of a stop, and of a terminal that is closed, unless somebody had them ignored; that the outer
-    process of an executable was killed is the same as a signal. For the end of a command: after such a signal the others stay
-    without effect, since an executable that unpacks itself gets each twice.
+    The signals are those of Ctrl-C, of a stop, and of a terminal that is closed, unless somebody
+    had them ignored; that the outer process of an executable was killed is the same as a signal.
+    For the end of a command: after such a signal the others stay without effect, since an
+    executable that unpacks itself gets each twice.
     """
     wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]

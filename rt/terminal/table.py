@@ -1,6 +1,7 @@
 """Devices and their values as a table that can be drawn again and again.
 
-A value never parts from its name, numbers keep their width so that nothing jumps, and in a narrow terminal the counters go first.
+A value never parts from its name, numbers keep their width so that nothing jumps, and in a narrow
+terminal the counters go first.
 """
 
 import math
@@ -38,7 +39,9 @@ _NUMBER_WIDTH = 7
 _MOST_HINTS = 8
 
 
-def device_rows(store: BufferStore, names: Mapping[int, str], chosen: Collection[int] = ()) -> list[dict[str, Any]]:
+def device_rows(
+    store: BufferStore, names: Mapping[int, str], chosen: Collection[int] = ()
+) -> list[dict[str, Any]]:
     """What is known of each Smart Device that has been seen: plain values, one map a device.
 
     Args:
@@ -127,7 +130,8 @@ def device_table(
     longest = max([20, *(pair.cell_len for row in rows for pair in _pairs(row))])
     roomy = width >= STACKED and width - widest - counters - 4 * _GAP >= longest
     heads = [
-        (_head(row), _state(row, troubles=not roomy), [str(row[key]) for key in COUNTERS.values()]) for row in rows
+        (_head(row), _state(row, troubles=not roomy), [str(row[key]) for key in COUNTERS.values()])
+        for row in rows
     ]
     seen = {int(row["uid"]) for row in rows}
     for uid, name in (names or {}).items():
@@ -135,8 +139,15 @@ def device_table(
             head = Text(name, "bold") if name == str(uid) else _title(name, str(uid))
             heads.append((head, Text("never seen", "red"), [""] * len(COUNTERS)))
     if not heads:
-        return Group(*([Text(title)] if title else []), Text(EMPTY, "dim"), *([Text(note)] if note else []))
-    table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        return Group(
+            *([Text(title)] if title else []), Text(EMPTY, "dim"), *([Text(note)] if note else [])
+        )
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     if width < STACKED:
         table.add_column("device")
         for head, state, _ in heads:
@@ -186,16 +197,24 @@ def _state(row: dict[str, Any], *, troubles: bool) -> RenderableType:
     """The values, and where the counters have no column those that tell of trouble."""
     pairs = _pairs(row) if row["connected"] else [Text("not connected", "red")]
     if troubles:
-        pairs += [Text(f"{name} {row[COUNTERS[name]]}", "red") for name in TROUBLES if row[COUNTERS[name]]]
+        pairs += [
+            Text(f"{name} {row[COUNTERS[name]]}", "red") for name in TROUBLES if row[COUNTERS[name]]
+        ]
     return _Pairs(pairs)
 
 
 def _pairs(row: dict[str, Any]) -> list[Text]:
-    return [Text.assemble(name, " ", (shown(value), "cyan")) for name, value in row["values"].items()]
+    return [
+        Text.assemble(name, " ", (shown(value), "cyan")) for name, value in row["values"].items()
+    ]
 
 
 def shown(value: Any) -> str:
     """A value as a person reads it, always equally wide."""
     if isinstance(value, bool):
         return "on " if value else "off"
-    return f"{value:{_NUMBER_WIDTH}.{_SHOWN_DIGITS}f}" if isinstance(value, float) else f"{value!s:>{_NUMBER_WIDTH}}"
+    return (
+        f"{value:{_NUMBER_WIDTH}.{_SHOWN_DIGITS}f}"
+        if isinstance(value, float)
+        else f"{value!s:>{_NUMBER_WIDTH}}"
+    )

@@ -8,7 +8,9 @@ import click
 from rt.errors import RuntimeBaseException
 
 
-def convert_all(arguments: Sequence[str], convert: Callable[[str], Iterator[str | RuntimeBaseException]]) -> int:
+def convert_all(
+    arguments: Sequence[str], convert: Callable[[str], Iterator[str | RuntimeBaseException]]
+) -> int:
     """Print what each argument becomes, or each line of stdin; what is wrong with one is told with its place.
 
     Returns:

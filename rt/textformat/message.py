@@ -1,20 +1,21 @@
 """Smart Device messages as plain values that a person can write and read, and back.
 
-`format_message` and `parse_message` are inverse functions. A message is an object with its ``type`` and the fields that travel:
+`format_message` and `parse_message` are inverse functions. A message is an object with its ``type``
+and the fields that travel:
 
-    {"type": "PING"}, {"type": "DEV_DISABLE"}
-    {"type": "SUB_REQ", "device": "limit-switch", "params": ["switch0"], "interval": 40}
-    {"type": "SUB_RES", "device": "limit-switch", "params": ["switch0"], "interval": 40, "uid": "5"}
-    {"type": "DEV_READ", "params": [0, 1]}
-    {"type": "DEV_WRITE", "device": "polar-bear", "params": {"duty_cycle": -0.5}}
-    {"type": "DEV_DATA", "params": [0], "data": "000000bf"}
-    {"type": "HB_REQ", "id": 0}, {"type": "HB_RES", "id": 255}, {"type": "ERROR", "code": "BAD_CHECKSUM"}
+    {"type": "PING"}, {"type": "DEV_DISABLE"} {"type": "SUB_REQ", "device": "limit-switch",
+    "params": ["switch0"], "interval": 40} {"type": "SUB_RES", "device": "limit-switch", "params":
+    ["switch0"], "interval": 40, "uid": "5"} {"type": "DEV_READ", "params": [0, 1]} {"type":
+    "DEV_WRITE", "device": "polar-bear", "params": {"duty_cycle": -0.5}} {"type": "DEV_DATA",
+    "params": [0], "data": "000000bf"} {"type": "HB_REQ", "id": 0}, {"type": "HB_RES", "id": 255},
+    {"type": "ERROR", "code": "BAD_CHECKSUM"}
 
-Intervals are in ms, as they travel. With a ``device`` parameters have their names, and their values are numbers, true or false;
-without one they are ids, and values are bytes in hexadecimal.
+Intervals are in ms, as they travel. With a ``device`` parameters have their names, and their values
+are numbers, true or false; without one they are ids, and values are bytes in hexadecimal.
 
-The rule of this module: what is written travels exactly as written, or is refused. Nothing is clamped, and a value that no number
-of the catalog stands for (NaN, a bool of 2, beyond the limits of what may be written) is a text of its bytes in hexadecimal.
+The rule of this module: what is written travels exactly as written, or is refused. Nothing is
+clamped, and a value that no number of the catalog stands for (NaN, a bool of 2, beyond the limits
+of what may be written) is a text of its bytes in hexadecimal.
 """
 
 import ctypes
@@ -27,7 +28,16 @@ from rt.catalog.names import UID_END, resolve_uid
 from rt.catalog.peripheral import Peripheral
 from rt.errors import DeviceError, LocalProtocolError, RemoteProtocolError
 from rt.protocol import frames
-from rt.protocol.message import INTERVAL_MAX, MESSAGES, DevData, DevWrite, Error, ErrorCode, Message, SubRes
+from rt.protocol.message import (
+    INTERVAL_MAX,
+    MESSAGES,
+    DevData,
+    DevWrite,
+    Error,
+    ErrorCode,
+    Message,
+    SubRes,
+)
 from rt.textformat.value import HEX, find_parameter, hint, pack_value, short, unpack_value, wrong
 
 FIELDS: Final = {
@@ -42,13 +52,16 @@ TYPES: Final = {number.name: kind for number, kind in MESSAGES.items()}
 _NAMES: Final = {kind: name for name, kind in TYPES.items()}
 
 
-def format_message(value: object, catalog: Catalog, names: Mapping[str, int] | None = None) -> bytes:
+def format_message(
+    value: object, catalog: Catalog, names: Mapping[str, int] | None = None
+) -> bytes:
     """The frame of a message, without its delimiter.
 
     Args:
         value: The message, as of JSON.
         catalog: What devices there are.
-        names: UIDs by the names that the team gave them: ``device`` may be one of these, a UID, or a name of the catalog.
+        names: UIDs by the names that the team gave them: ``device`` may be one of these, a UID, or
+            a name of the catalog.
 
     Raises:
         NotationError: It is not written as a message is; the context has the ``path``.
@@ -59,10 +72,15 @@ def format_message(value: object, catalog: Catalog, names: Mapping[str, int] | N
         raise wrong((), f'"type" is missing: use one of {", ".join(TYPES)}')
     kind = TYPES.get(value["type"]) if isinstance(value["type"], str) else None
     if kind is None:
-        raise wrong(("type",), f"there is no type {short(value['type'])}{hint(value['type'], TYPES)}")
+        raise wrong(
+            ("type",), f"there is no type {short(value['type'])}{hint(value['type'], TYPES)}"
+        )
     for field in value:
         if field != "type" and field not in FIELDS[kind]:
-            raise wrong((field,), f"{_NAMES[kind]} has no field {field!r}{hint(field, ('type', *FIELDS[kind]))}")
+            raise wrong(
+                (field,),
+                f"{_NAMES[kind]} has no field {field!r}{hint(field, ('type', *FIELDS[kind]))}",
+            )
     message = _Writer(value, catalog, names or {}).message(kind)
     try:
         return frames.encode(message)[: -len(frames.DELIMITER)]
@@ -70,13 +88,16 @@ def format_message(value: object, catalog: Catalog, names: Mapping[str, int] | N
         raise wrong(("params",), error.message) from error
 
 
-def parse_message(frame: bytes, catalog: Catalog, device: Peripheral | None = None) -> dict[str, Any]:
+def parse_message(
+    frame: bytes, catalog: Catalog, device: Peripheral | None = None
+) -> dict[str, Any]:
     """The message of a frame without its delimiter.
 
     Args:
         frame: The bytes.
         catalog: What devices there are.
-        device: The kind of device that the frame goes to or comes from, if it is known; a SUB_RES says it itself.
+        device: The kind of device that the frame goes to or comes from, if it is known; a SUB_RES
+            says it itself.
 
     Raises:
         RemoteProtocolError: It is not a message, or none of that device.
@@ -113,7 +134,9 @@ def find_device(text: str, catalog: Catalog, names: Mapping[str, int] | None = N
 class _Writer:
     """Reads the fields of one message."""
 
-    def __init__(self, value: Mapping[str, Any], catalog: Catalog, names: Mapping[str, int]) -> None:
+    def __init__(
+        self, value: Mapping[str, Any], catalog: Catalog, names: Mapping[str, int]
+    ) -> None:
         self._value = value
         self._catalog = catalog
         self._names = names
@@ -140,7 +163,9 @@ class _Writer:
             return None
         text = self._value["device"]
         if not isinstance(text, str):
-            raise wrong(("device",), f"device has to be a name or a UID as a text, not {short(text)}")
+            raise wrong(
+                ("device",), f"device has to be a name or a UID as a text, not {short(text)}"
+            )
         try:
             return find_device(text, self._catalog, self._names)
         except DeviceError as error:
@@ -158,30 +183,43 @@ class _Writer:
         if isinstance(code, str) and code in ErrorCode.__members__:
             return ErrorCode[code]
         if isinstance(code, str):
-            raise wrong(("code",), f"there is no error {short(code)}{hint(code, ErrorCode.__members__)}")
+            raise wrong(
+                ("code",), f"there is no error {short(code)}{hint(code, ErrorCode.__members__)}"
+            )
         return self._whole("code", 0xFF, allowed)
 
     def _uid(self) -> int:
         what = "a UID in decimal as a text, below 2**88"
         text = self._field("uid", f"it has to be {what}")
-        if not (isinstance(text, str) and re.fullmatch("[0-9]{1,27}", text) and int(text) < UID_END):
+        if not (
+            isinstance(text, str) and re.fullmatch("[0-9]{1,27}", text) and int(text) < UID_END
+        ):
             raise wrong(("uid",), f"uid has to be {what}, not {short(text)}")
         uid, device = int(text), self._device()
         if device is not None and device.device_id != uid >> 72:
-            raise wrong(("uid",), f"uid has the device id {uid >> 72}, and a {device.name} has {device.device_id}")
+            raise wrong(
+                ("uid",),
+                f"uid has the device id {uid >> 72}, and a {device.name} has {device.device_id}",
+            )
         return uid
 
     def _params(self) -> int:
         """A bitmap, from names if there is a device and from ids if there is none."""
         device = self._device()
-        what = "a list of ids, 0 to 15" if device is None else f"a list of names of parameters of {device.name}"
+        what = (
+            "a list of ids, 0 to 15"
+            if device is None
+            else f"a list of names of parameters of {device.name}"
+        )
         listed = self._field("params", f"it has to be {what}")
         if not isinstance(listed, list):
             raise wrong(("params",), f"params has to be {what}, not {short(listed)}")
         bitmap = 0
         for place, item in enumerate(listed):
             path = ("params", place)
-            bit = 1 << (_id_of(item, path) if device is None else find_parameter(device, item, path).id)
+            bit = 1 << (
+                _id_of(item, path) if device is None else find_parameter(device, item, path).id
+            )
             if bitmap & bit:
                 raise wrong(path, f"{short(item)} stands twice")
             bitmap |= bit
@@ -200,7 +238,10 @@ class _Writer:
                 raise wrong(("data",), f"data has to be {what}, not {short(data)}")
             return bitmap, bytes.fromhex(data)
         if "data" in self._value:
-            raise wrong(("data",), "data stands for params without a device: with one they have names and values")
+            raise wrong(
+                ("data",),
+                "data stands for params without a device: with one they have names and values",
+            )
         what = "an object of names and values"
         values = self._field("params", f"it has to be {what}")
         if not isinstance(values, dict):
@@ -214,7 +255,9 @@ class _Writer:
 
 def _id_of(item: object, path: tuple[str | int, ...]) -> int:
     if type(item) is not int or not 0 <= item <= 15:
-        raise wrong(path, f"an id of a parameter has to be a whole number, 0 to 15, not {short(item)}")
+        raise wrong(
+            path, f"an id of a parameter has to be a whole number, 0 to 15, not {short(item)}"
+        )
     return item
 
 

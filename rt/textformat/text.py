@@ -23,8 +23,8 @@ def format_text(text: str, catalog: Catalog, names: Mapping[str, int] | None = N
     """The frame of a message that is written as JSON, without its delimiter.
 
     Raises:
-        NotationError: It is no JSON, or not written as a message is. The message begins with the place, and the context has
-            the ``character``.
+        NotationError: It is no JSON, or not written as a message is. The message begins with the
+            place, and the context has the ``character``.
     """
     try:
         value = json.loads(text, object_pairs_hook=_no_twins)
@@ -32,7 +32,10 @@ def format_text(text: str, catalog: Catalog, names: Mapping[str, int] | None = N
         raise _at(error.pos + 1, f"this is not JSON: {error.msg}") from None
     except NotationError as error:
         raise _at(_twin(text, error.context["path"][0]) + 1, error.message) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists within lists without end
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number of thousands of digits, lists within lists without end
         raise _at(1, f"this is beyond what a message holds: {error}") from None
     try:
         return format_message(value, catalog, names)
@@ -45,7 +48,8 @@ def parse_text(
 ) -> Iterator[dict[str, Any] | NotationError]:
     """The messages of the frames that are written in hexadecimal, in order; for one that is none, its error.
 
-    A byte of 00 separates frames, and two in a row are nothing. Bytes may be parted by spaces and begin with 0x.
+    A byte of 00 separates frames, and two in a row are nothing. Bytes may be parted by spaces and
+    begin with 0x.
     """
     try:
         data = _bytes_of(text)
@@ -58,7 +62,9 @@ def parse_text(
             try:
                 yield parse_message(frame, catalog, device)
             except RemoteProtocolError as error:
-                yield NotationError(f"byte {position}: {error.message}", **{**error.context, "byte": position})
+                yield NotationError(
+                    f"byte {position}: {error.message}", **{**error.context, "byte": position}
+                )
         position += len(frame) + 1
 
 
@@ -71,11 +77,14 @@ def _bytes_of(text: str) -> bytes:
             if not re.fullmatch("[0-9A-Fa-f]{2}", pair):
                 what = "half a byte" if re.fullmatch("[0-9A-Fa-f]", pair) else "not hexadecimal"
                 raise NotationError(
-                    f"byte {len(data)}: {pair!r} is {what}: a byte is two digits of 0-9 and a-f", byte=len(data)
+                    f"byte {len(data)}: {pair!r} is {what}: a byte is two digits of 0-9 and a-f",
+                    byte=len(data),
                 )
             data += bytes.fromhex(pair)
     if not data:
-        raise NotationError("byte 0: there is no byte: a frame is written as hexadecimal digits, two a byte", byte=0)
+        raise NotationError(
+            "byte 0: there is no byte: a frame is written as hexadecimal digits, two a byte", byte=0
+        )
     return bytes(data)
 
 

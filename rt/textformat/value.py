@@ -1,7 +1,8 @@
 """The values of parameters as a person writes them, and the bytes that travel.
 
-What is written travels exactly as written, or is refused. A value that no number of the catalog stands for (NaN, a bool of 2,
-beyond the limits of what may be written) is a text of its bytes in hexadecimal.
+What is written travels exactly as written, or is refused. A value that no number of the catalog
+stands for (NaN, a bool of 2, beyond the limits of what may be written) is a text of its bytes in
+hexadecimal.
 """
 
 import ctypes
@@ -60,7 +61,8 @@ def pack_value(param: Parameter, value: object, *, limited: bool) -> bytes:
     Args:
         param: Which parameter.
         value: As of JSON.
-        limited: Whether it has to be within the parameter's limits, as what is written to a device has.
+        limited: Whether it has to be within the parameter's limits, as what is written to a device
+            has.
 
     Raises:
         NotationError: It is of another kind, does not fit its bytes, or is beyond the limits.
@@ -129,7 +131,9 @@ def _fits(number: float) -> bool:
 
 
 def _range(lower: float, upper: float) -> str:
-    least, most = (int(each) if math.isfinite(each) and each == int(each) else each for each in (lower, upper))
+    least, most = (
+        int(each) if math.isfinite(each) and each == int(each) else each for each in (lower, upper)
+    )
     if upper == math.inf:
         return " that fits 4 bytes" if lower == -math.inf else f", {least} or more"
     return f", {most} or less" if lower == -math.inf else f", {least} to {most}"

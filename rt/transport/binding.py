@@ -13,5 +13,7 @@ def bind_error(address: str, code: int | None, text: str | None) -> ConfigError 
             address=address,
         )
     if code == errno.ENAMETOOLONG:
-        return ConfigError(f"{address} is too long for a socket; use a shorter instance directory", address=address)
+        return ConfigError(
+            f"{address} is too long for a socket; use a shorter instance directory", address=address
+        )
     return ConfigError(f"{address} cannot be bound: {text}", address=address)

@@ -24,9 +24,11 @@ class RouterCounters(msgspec.Struct):
 
     Attributes:
         routed: Messages that went to their recipient.
-        answered: Requests that were answered with an error because their recipient is absent or does not keep up.
+        answered: Requests that were answered with an error because their recipient is absent or
+            does not keep up.
         hellos: Empty payloads.
-        malformed: Messages of the wrong number of frames, or for nobody and no message of the call protocol.
+        malformed: Messages of the wrong number of frames, or for nobody and no message of the call
+            protocol.
         dropped: Messages that could be neither delivered nor answered.
         gone: Peers whose messages were delivered, and who have gone; the services were told.
         takeovers: Names that were taken by a newer connection while the older one stood.

@@ -1,7 +1,7 @@
 """Receiving from the ZMQ socket by which libzmq itself asks the ZAP handler.
 
-It is no `rt.remote.Socket`, since it has to be a REP; one task makes all its calls, so that nobody else can eat the news of its
-descriptor.
+It is no `rt.remote.Socket`, since it has to be a REP; one task makes all its calls, so that nobody
+else can eat the news of its descriptor.
 """
 
 from typing import cast

@@ -1,15 +1,19 @@
 """A ZMQ socket for trio.
 
-ZMQ's file descriptor does not say "readable"; it says "something may have changed since somebody last looked", once. Any call
-on the socket looks, so a task that sends eats the news a receiver waits for, and a receiver that waits for the descriptor
-alone may wait for ever although its message has come. The rules of this module make that impossible:
+ZMQ's file descriptor does not say "readable"; it says "something may have changed since somebody
+last looked", once. Any call on the socket looks, so a task that sends eats the news a receiver
+waits for, and a receiver that waits for the descriptor alone may wait for ever although its message
+has come. The rules of this module make that impossible:
 
 1. Every operation is tried first without blocking; a task waits only after libzmq has said EAGAIN.
-2. Before a task waits, it reads EVENTS, which takes in all news; it waits only when what it needs is not there.
-3. After every call, and at every reading of EVENTS itself, whoever can go on is woken, whatever became of the descriptor.
-4. One of the waiting tasks at a time watches the descriptor; when it goes, for whatever reason, another takes over.
+2. Before a task waits, it reads EVENTS, which takes in all news; it waits only when what it needs
+is not there.
+3. After every call, and at every reading of EVENTS itself, whoever can go on is woken, whatever
+became of the descriptor. 4. One of the waiting tasks at a time watches the descriptor; when it
+goes, for whatever reason, another takes over.
 
-No message is touched while a task waits, so a cancel, which only ever arrives at a wait, loses nothing and sends nothing.
+No message is touched while a task waits, so a cancel, which only ever arrives at a wait, loses
+nothing and sends nothing.
 """
 
 import contextlib
@@ -35,13 +39,14 @@ LINGER = 200
 
 HIGH_WATER_MARK = 1000
 """Messages that wait per peer and direction, bounding memory. Beyond it a DEALER's `send` waits, a ROUTER's `send_nowait`
-raises `trio.WouldBlock`, a PUB drops for that subscriber without saying."""
+raises `trio.WouldBlock`, a PUB drops for that subscriber without saying.
+"""
 
 MAX_FRAME = rpc.MAX_MESSAGE
 """The longest frame that is taken from a peer, in bytes; libzmq closes the connection of one that sends more.
 
-libzmq knows no bound for the number of frames of one message, and keeps them until the last has come: whoever may connect can
-take memory so. A port that strangers reach therefore needs keys.
+libzmq knows no bound for the number of frames of one message, and keeps them until the last has
+come: whoever may connect can take memory so. A port that strangers reach therefore needs keys.
 """
 
 MAX_FRAMES = 64
@@ -52,7 +57,8 @@ DEFAULTS: Mapping[int, int | bytes] = {
     zmq.SNDHWM: HIGH_WATER_MARK,
     zmq.RCVHWM: HIGH_WATER_MARK,
     zmq.MAXMSGSIZE: MAX_FRAME,
-    # A child may start before the socket that it connects to is bound: the first tries follow one another fast.
+    # A child may start before the socket that it connects to is bound: the first tries follow one
+    # another fast.
     zmq.RECONNECT_IVL: 10,
     zmq.RECONNECT_IVL_MAX: 500,
 }
@@ -84,20 +90,24 @@ class _Waiter:
 class Socket:
     """A ZMQ socket whose waits are trio's.
 
-    Any number of tasks may send and receive at the same time; a message goes to one of the receivers. All calls belong to
-    the thread of the trio run in which the socket is used.
+    Any number of tasks may send and receive at the same time; a message goes to one of the
+    receivers. All calls belong to the thread of the trio run in which the socket is used.
 
     Args:
-        socket_type: DEALER, ROUTER, PUB, SUB and their like. REQ and REP are refused: one lost answer stops them for ever.
-        options: ZMQ option -> value, over `DEFAULTS`. They are set before anything is bound or connected.
-        context: Where the socket belongs; by default the one of this process, made at the first use, never before a fork.
+        socket_type: DEALER, ROUTER, PUB, SUB and their like. REQ and REP are refused: one lost
+            answer stops them for ever.
+        options: ZMQ option -> value, over `DEFAULTS`. They are set before anything is bound or
+            connected.
+        context: Where the socket belongs; by default the one of this process, made at the first
+            use, never before a fork.
         names_peer: Whether `peer_identity` is wanted.
 
     Attributes:
         counters: What passed.
-        peer_identity: The name that the sender of the last received message gives itself; empty if it is no text.
-        source: Of a ROUTER: number of the connection that the last received message came over, or -1 if it has none. A
-            number is used again once its connection is closed.
+        peer_identity: The name that the sender of the last received message gives itself; empty if
+            it is no text.
+        source: Of a ROUTER: number of the connection that the last received message came over, or
+            -1 if it has none. A number is used again once its connection is closed.
 
     Raises:
         ValueError: For REQ and REP.
@@ -141,7 +151,10 @@ class Socket:
         return self
 
     def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -158,7 +171,8 @@ class Socket:
         for waiter in self._waiters:
             self._wake(waiter)
         if self._monitor is not None and not self._monitor.closed:
-            # In this order: libzmq's own thread would wait for ever for the other end of a monitor that was just closed.
+            # In this order: libzmq's own thread would wait for ever for the other end of a monitor
+            # that was just closed.
             self._socket.disable_monitor()
             self._monitor.close()
         self._socket.close()
@@ -191,14 +205,22 @@ class Socket:
     def mend(self) -> list[str]:
         """Bind the socket files again that were removed or replaced; their addresses.
 
-        Connections that stand stay. A socket file needs no key, whatever was set since it was bound first.
+        Connections that stand stay. A socket file needs no key, whatever was set since it was bound
+        first.
 
         Raises:
             InstanceBusyError, ConfigError: An address cannot be bound.
         """
-        missing = [each for each, file in self._files.items() if not _is_file(Path(each.removeprefix(_FILE)), file)]
+        missing = [
+            each
+            for each, file in self._files.items()
+            if not _is_file(Path(each.removeprefix(_FILE)), file)
+        ]
         if missing and not self._closed:
-            secured = {option: self._socket.getsockopt(option) for option in (zmq.CURVE_SERVER, zmq.ZAP_DOMAIN)}
+            secured = {
+                option: self._socket.getsockopt(option)
+                for option in (zmq.CURVE_SERVER, zmq.ZAP_DOMAIN)
+            }
             try:
                 if secured[zmq.CURVE_SERVER]:
                     self._set(zmq.CURVE_SERVER, 0)
@@ -256,7 +278,8 @@ class Socket:
         """
         address = f"inproc://rt-monitor-{secrets.token_hex(8)}"
         self._socket.monitor(address, events)
-        # libzmq's own thread, which does the work of all sockets, waits for room here: there has to be some at any time.
+        # libzmq's own thread, which does the work of all sockets, waits for room here: there has to
+        # be some at any time.
         self._monitor = Socket(zmq.PAIR, options={zmq.RCVHWM: 0}, context=self._socket.context)
         self._monitor.connect(address)
         return self._monitor
@@ -280,9 +303,12 @@ class Socket:
         if self._closed:
             raise trio.ClosedResourceError("the socket is closed")
         if not all(isinstance(frame, bytes) for frame in frames):
-            raise TypeError("frames are bytes")  # found in the middle, it would leave half a message in the socket
+            raise TypeError(
+                "frames are bytes"
+            )  # found in the middle, it would leave half a message in the socket
         try:
-            # Should a peer go between two frames, libzmq takes back the first, and EAGAIN is said of the whole.
+            # Should a peer go between two frames, libzmq takes back the first, and EAGAIN is said
+            # of the whole.
             for frame in frames[:-1]:
                 self._socket.send(frame, _NOWAIT_MORE)
             self._socket.send(frames[-1], _NOWAIT)
@@ -332,7 +358,8 @@ class Socket:
 
         Raises:
             trio.TooSlowError: SNDTIMEO passed; the message was dropped and counted.
-            trio.WouldBlock: A ROUTER's peer does not keep up. A ROUTER never waits: it would wait for the slowest of all.
+            trio.WouldBlock: A ROUTER's peer does not keep up. A ROUTER never waits: it would wait
+            for the slowest of all.
             zmq.ZMQError: EHOSTUNREACH when a mandatory ROUTER does not know the recipient.
             trio.ClosedResourceError: The socket was closed, also while waiting.
         """
@@ -364,7 +391,8 @@ class Socket:
             trio.ClosedResourceError: The socket was closed, also while waiting.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        # Most of the time there is nothing yet, and to ask is cheaper than to be told by an exception.
+        # Most of the time there is nothing yet, and to ask is cheaper than to be told by an
+        # exception.
         if self._closed or self._look() & _POLLIN:
             with contextlib.suppress(trio.WouldBlock):
                 frames = self.recv_nowait()
@@ -429,7 +457,9 @@ class Socket:
             self._socket.setsockopt(option, value)
         except (zmq.ZMQError, TypeError) as error:
             name = zmq.SocketOption(option).name if option in set(zmq.SocketOption) else str(option)
-            raise ConfigError(f"ZMQ option {name} cannot be {value!r}: {error}", option=name) from error
+            raise ConfigError(
+                f"ZMQ option {name} cannot be {value!r}: {error}", option=name
+            ) from error
 
 
 def _source(part: zmq.Frame) -> int:

@@ -47,7 +47,9 @@ class Place:
             context=context,
             authenticator=self.authenticator,
         )
-        self.log = SocketNode(zmq.PUB, bindings=["tcp://*:*"], context=context, authenticator=self.authenticator)
+        self.log = SocketNode(
+            zmq.PUB, bindings=["tcp://*:*"], context=context, authenticator=self.authenticator
+        )
 
     @property
     def address(self) -> str:
@@ -88,7 +90,9 @@ async def place(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Place]:
     async with trio.open_nursery() as inner:
         await inner.start(place.authenticator.run)
         await inner.start(place.router.run)
-        node = SocketNode(zmq.DEALER, "greeter-service", connections=[f"ipc://{tmp_path}/back"], context=context)
+        node = SocketNode(
+            zmq.DEALER, "greeter-service", connections=[f"ipc://{tmp_path}/back"], context=context
+        )
         await inner.start(Service(node, Greeter()).run)
         async with place.log:
             inner.start_soon(place.publish)
@@ -134,7 +138,12 @@ async def test_costly_lookups_delay_connections_and_refuse_none(
     context: Context = zmq.Context()
     authenticator = Authenticator(Keyring(tmp_path / "keys"), context=context)
     authenticator._peers.budget = TimeBudget(1.0, timer=lambda: used)
-    router = Router(["tcp://127.0.0.1:*"], [f"ipc://{tmp_path}/back"], context=context, authenticator=authenticator)
+    router = Router(
+        ["tcp://127.0.0.1:*"],
+        [f"ipc://{tmp_path}/back"],
+        context=context,
+        authenticator=authenticator,
+    )
     with trio.fail_after(30):
         async with trio.open_nursery() as inner:
             await inner.start(authenticator.run)
@@ -160,8 +169,11 @@ async def test_a_socket_file_needs_no_key(place: Place) -> None:
 async def test_a_stranger_gets_nothing(place: Place, tmp_path: Path) -> None:
     place.keys.new("blue")
     elsewhere = Keyring(tmp_path / "elsewhere").new("blue")
-    # Whoever knows the public key of the robot, as a station that was revoked does, has no key that counts yet.
-    unknown = Bundle("x", place.keys.robot().public, elsewhere.public, elsewhere.secret, elsewhere.datagram)
+    # Whoever knows the public key of the robot, as a station that was revoked does, has no key that
+    # counts yet.
+    unknown = Bundle(
+        "x", place.keys.robot().public, elsewhere.public, elsewhere.secret, elsewhere.datagram
+    )
     for bundle in (None, elsewhere, unknown):
         with trio.fail_after(20):
             async with place.client(bundle) as client, place.listener(bundle) as listener:
@@ -175,14 +187,21 @@ async def test_a_stranger_gets_nothing(place: Place, tmp_path: Path) -> None:
 async def test_an_address_that_is_bound_later_is_behind_the_gate_too(place: Place) -> None:
     key = place.keys.new("blue")
     async with SocketNode(
-        zmq.PUB, bindings=["tcp://127.0.0.1:*"], context=place.context, authenticator=place.authenticator
+        zmq.PUB,
+        bindings=["tcp://127.0.0.1:*"],
+        context=place.context,
+        authenticator=place.authenticator,
     ) as node:
         before, place.log = place.log, node
         later = f"tcp://127.0.0.1:{node.bind('tcp://*:*').rpartition(':')[2]}"
         for bundle in (None, key):
             options = curve_options(bundle) if bundle else {}
             listener = SocketNode(
-                zmq.SUB, connections=[later], subscriptions=[b""], options=options, context=place.context
+                zmq.SUB,
+                connections=[later],
+                subscriptions=[b""],
+                options=options,
+                context=place.context,
             )
             async with listener:
                 assert await hears(listener) == (bundle is key)
@@ -213,7 +232,9 @@ async def test_a_key_that_is_made_while_the_robot_runs_counts_at_once(place: Pla
             assert await client.call.greet("robot") == "hello robot"
 
 
-async def test_a_station_that_is_revoked_is_thrown_out_and_the_others_are_back(place: Place) -> None:
+async def test_a_station_that_is_revoked_is_thrown_out_and_the_others_are_back(
+    place: Place,
+) -> None:
     blue, red = place.keys.new("blue"), place.keys.new("red")
     with trio.fail_after(30):
         async with (
@@ -269,7 +290,9 @@ async def test_nobody_is_let_in_while_the_gate_does_not_answer(tmp_path: Path) -
     authenticator = Authenticator(keys, context=context)
     async with trio.open_nursery() as nursery:
         await nursery.start(authenticator.run)
-        log = SocketNode(zmq.PUB, bindings=["tcp://*:*"], context=context, authenticator=authenticator)
+        log = SocketNode(
+            zmq.PUB, bindings=["tcp://*:*"], context=context, authenticator=authenticator
+        )
         async with log:
             address = f"tcp://127.0.0.1:{log.endpoints[0].rpartition(':')[2]}"
             await probe(address, key, socket_type=zmq.SUB, context=context)
@@ -285,7 +308,9 @@ async def test_an_insecure_gate_is_open_and_a_key_is_told_to_be_of_no_use(tmp_pa
     authenticator = Authenticator(keys, insecure=True, context=context)
     async with trio.open_nursery() as nursery:
         await nursery.start(authenticator.run)
-        async with SocketNode(zmq.PUB, bindings=["tcp://*:*"], context=context, authenticator=authenticator) as log:
+        async with SocketNode(
+            zmq.PUB, bindings=["tcp://*:*"], context=context, authenticator=authenticator
+        ) as log:
             address = f"tcp://127.0.0.1:{log.endpoints[0].rpartition(':')[2]}"
             await probe(address, None, socket_type=zmq.SUB, context=context)
             with pytest.raises(RemoteCallError, match="takes no keys"):
@@ -299,7 +324,9 @@ async def test_who_is_not_let_in_is_told_why_at_once(place: Place, tmp_path: Pat
     with trio.fail_after(20):
         with pytest.raises(RemoteCallError, match=r"wants a key: .*--key"):
             await probe(place.address, None, context=place.context)
-        with pytest.raises(RemoteCallError, match="is not the one that the key of 'green' was made for"):
+        with pytest.raises(
+            RemoteCallError, match="is not the one that the key of 'green' was made for"
+        ):
             await probe(place.address, elsewhere, context=place.context)
         with pytest.raises(RemoteCallError, match="nothing listens at"):
             await probe("tcp://127.0.0.1:1", elsewhere, context=place.context)
@@ -309,17 +336,26 @@ async def test_a_machine_that_says_nothing_is_told_after_a_while(place: Place) -
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
-        with trio.fail_after(20), pytest.raises(RemoteCallError, match=r"did not answer within 0\.3 s"):
-            await probe(f"tcp://127.0.0.1:{mute.getsockname()[1]}", None, timeout=0.3, context=place.context)
+        with (
+            trio.fail_after(20),
+            pytest.raises(RemoteCallError, match=r"did not answer within 0\.3 s"),
+        ):
+            await probe(
+                f"tcp://127.0.0.1:{mute.getsockname()[1]}", None, timeout=0.3, context=place.context
+            )
 
 
-@pytest.mark.parametrize("address", ["robot:6000", "tcp://robot", "udp://robot:1", "tcp://:6000", "tcp://robot:x"])
+@pytest.mark.parametrize(
+    "address", ["robot:6000", "tcp://robot", "udp://robot:1", "tcp://:6000", "tcp://robot:x"]
+)
 async def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="write tcp://HOST:PORT"):
         await probe(address, None)
 
 
-async def test_a_host_without_an_ipv4_address_is_told_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_without_an_ipv4_address_is_told_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(ConfigError, match="reached by IPv4"):
         await probe("tcp://[::1]:6000", None)
 
@@ -349,7 +385,10 @@ async def test_wrong_files_are_told_once_and_end_nothing(place: Place) -> None:
             await probe(place.address, key, context=place.context)
             (place.keys.directory / "x").touch()
     assert len([entry for entry in logs if "bad.station" in entry["event"]]) == 1
-    assert [entry["station"] for entry in logs if entry["event"] == "a station has connected"] == ["blue", "blue"]
+    assert [entry["station"] for entry in logs if entry["event"] == "a station has connected"] == [
+        "blue",
+        "blue",
+    ]
 
 
 async def test_removed_socket_file_needs_no_key_and_the_network_does(place: Place) -> None:
@@ -381,7 +420,9 @@ ERRORS: dict[str, Exception] = {
     "of the system": OSError(errno.EMFILE, "too many open files"),
     "of a broken stream": trio.BrokenResourceError(),
     "of rt": ZeroDivisionError("on purpose"),
-    "in a group": ExceptionGroup("two", [ZeroDivisionError("on purpose"), zmq.ZMQError(zmq.ENOTSOCK)]),
+    "in a group": ExceptionGroup(
+        "two", [ZeroDivisionError("on purpose"), zmq.ZMQError(zmq.ENOTSOCK)]
+    ),
 }
 
 
@@ -424,7 +465,10 @@ async def test_error_of_a_trusted_connection_ends_that_connection_only(
             raise ExceptionGroup("of the nursery", [OSError(errno.EIO, "on purpose")])
 
     router = Router(
-        ["tcp://127.0.0.1:*"], [f"ipc://{place.folder}/other"], context=place.context, authenticator=place.authenticator
+        ["tcp://127.0.0.1:*"],
+        [f"ipc://{place.folder}/other"],
+        context=place.context,
+        authenticator=place.authenticator,
     )
     await nursery.start(router.run)
     host, _, port = router.frontends[0].removeprefix("tcp://").rpartition(":")

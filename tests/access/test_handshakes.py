@@ -10,7 +10,9 @@ from rt.access.handshakes import Handshakes, Origin, origin
 
 MOST, OF_HOST, GREETED = 8, 4, 3
 
-HOSTS = [origin(f"10.0.{net}.{host}", None) for net in range(4) for host in range(1, 4)] + [origin("127.0.0.1", 5)]
+HOSTS = [origin(f"10.0.{net}.{host}", None) for net in range(4) for host in range(1, 4)] + [
+    origin("127.0.0.1", 5)
+]
 
 
 def begin(table: Handshakes[int], key: int, where: Origin, most: int = MOST) -> list[int]:
@@ -56,7 +58,9 @@ steps = st.lists(
 
 
 @given(steps)
-def test_newcomer_always_enters_and_the_table_stays_bounded(story: list[tuple[str, Origin | int]]) -> None:
+def test_newcomer_always_enters_and_the_table_stays_bounded(
+    story: list[tuple[str, Origin | int]],
+) -> None:
     table = Handshakes[int]()
     here: dict[int, Origin] = {}
     greeted: set[int] = set()

@@ -24,7 +24,9 @@ from rt.root.lifecycle import refuse_key_files
         ({"HOME": "/root", "XDG_STATE_HOME": "/data"}, 0, "/data/rt"),
     ],
 )
-def test_place_of_each_user(monkeypatch: pytest.MonkeyPatch, env: dict[str, str], uid: int, home: str) -> None:
+def test_place_of_each_user(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], uid: int, home: str
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     assert state_home(env) == Path(home)
 
@@ -71,7 +73,11 @@ def test_files_of_keys(tmp_path: Path, path: str, secret: bool) -> None:
 def test_no_option_names_a_file_of_keys(tmp_path: Path, option: str) -> None:
     keys = tmp_path / "keys"
     (tmp_path / "link").symlink_to(keys)
-    for path in (keys / "robot.key", tmp_path / "link" / "robot.key", tmp_path / "x" / ".." / "keys" / "log"):
+    for path in (
+        keys / "robot.key",
+        tmp_path / "link" / "robot.key",
+        tmp_path / "x" / ".." / "keys" / "log",
+    ):
         with pytest.raises(ConfigError, match=f"{option} names a file of keys"):
             refuse_key_files(Config(keys_dir=str(keys), **{option: str(path)}))  # type: ignore[arg-type]
     refuse_key_files(Config(keys_dir=str(keys)))

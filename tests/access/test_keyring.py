@@ -25,7 +25,9 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_files_are_readable_by_their_owner_alone_whatever_the_mask(ring: Keyring, tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_alone_whatever_the_mask(
+    ring: Keyring, tmp_path: Path
+) -> None:
     before = os.umask(0)
     try:
         ring.new("blue").write(tmp_path / "blue.rtkey")
@@ -76,7 +78,9 @@ def test_a_look_finds_what_was_made_and_revoked_since(ring: Keyring) -> None:
 
 def test_a_name_is_taken_until_it_is_revoked(ring: Keyring) -> None:
     first = ring.new("blue")
-    with pytest.raises(ConfigError, match=r"there is a key for blue already: .*rt keys revoke blue"):
+    with pytest.raises(
+        ConfigError, match=r"there is a key for blue already: .*rt keys revoke blue"
+    ):
         ring.new("blue")
     ring.revoke("blue")
     assert ring.new("blue").public != first.public
@@ -116,7 +120,9 @@ def test_a_file_that_others_may_read_does_not_count(ring: Keyring) -> None:
     assert ring.problems == (f"others may read {path}: close it with `chmod 600 {path}`",)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"public = 1\n", b"public = 'x'\n", b"[", b"a" * 20_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff", b"public = 1\n", b"public = 'x'\n", b"[", b"a" * 20_000]
+)
 def test_a_file_that_is_no_key_does_not_count(ring: Keyring, content: bytes) -> None:
     ring.new("blue")
     path = ring.directory / "blue.station"

@@ -60,7 +60,9 @@ async def test_a_turnstile_shuts_and_opens_again_and_says_so_once(listener: List
     assert [event["event"] for event in said] == ["too many connections: new ones are not accepted"]
 
 
-async def test_address_is_shut_while_somebody_waits_to_accept(listener: Listener, nursery: trio.Nursery) -> None:
+async def test_address_is_shut_while_somebody_waits_to_accept(
+    listener: Listener, nursery: trio.Nursery
+) -> None:
     accepted = trio.Event()
 
     async def accept() -> None:
@@ -119,7 +121,12 @@ def test_an_address_is_written_as_for_zmq(host: str) -> None:
 def test_an_address_that_cannot_be_bound_is_told(listener: Listener) -> None:
     with pytest.raises(InstanceBusyError, match="--port-base"):
         Listener(f"tcp://127.0.0.1:{port_of(listener)}")
-    for address in ("tcp://192.0.2.1:6000", "tcp://127.0.0.1:x", "tcp://127.0.0.1:99999", "tcp://no.such.invalid:1"):
+    for address in (
+        "tcp://192.0.2.1:6000",
+        "tcp://127.0.0.1:x",
+        "tcp://127.0.0.1:99999",
+        "tcp://no.such.invalid:1",
+    ):
         with pytest.raises(ConfigError, match="cannot be bound"):
             Listener(address)
 
@@ -138,25 +145,43 @@ async def front(tmp_path: Path) -> AsyncIterator[tuple[Authenticator, str, str]]
     async with trio.open_nursery() as nursery:
         await nursery.start(authenticator.run)
         await nursery.start(router.run)
-        node = SocketNode(zmq.DEALER, "greeter-service", connections=router.backends, context=context)
+        node = SocketNode(
+            zmq.DEALER, "greeter-service", connections=router.backends, context=context
+        )
         await nursery.start(Service(node, Greeter()).run)
         yield authenticator, router.frontends[0], router.frontends[1]
         nursery.cancel_scope.cancel()
     context.destroy(linger=0)
 
 
-async def test_silent_connections_leave_descriptors_for_everything_else(front: tuple[Authenticator, str, str]) -> None:
+async def test_silent_connections_leave_descriptors_for_everything_else(
+    front: tuple[Authenticator, str, str],
+) -> None:
     authenticator, over_tcp, over_file = front
     authenticator._limiter.most = descriptors() + 50
-    async with Client(SocketNode(zmq.DEALER, connections=[over_tcp]), address="greeter-service", timeout=20) as early:
+    async with Client(
+        SocketNode(zmq.DEALER, connections=[over_tcp]), address="greeter-service", timeout=20
+    ) as early:
         await early.call.greet("robot")
-        with structlog.testing.capture_logs() as said, contextlib.ExitStack() as stack, trio.fail_after(20):
+        with (
+            structlog.testing.capture_logs() as said,
+            contextlib.ExitStack() as stack,
+            trio.fail_after(20),
+        ):
             host, port = over_tcp.removeprefix("tcp://").split(":")
             while not said:
                 silent = stack.enter_context(socket.socket())
                 silent.setblocking(False)
                 silent.connect_ex((host, int(port)))
                 await trio.sleep(0.001)
-            late = Client(SocketNode(zmq.DEALER, connections=[over_file]), address="greeter-service", timeout=20)
+            late = Client(
+                SocketNode(zmq.DEALER, connections=[over_file]),
+                address="greeter-service",
+                timeout=20,
+            )
             async with late:
-                assert await early.call.greet("robot") == await late.call.greet("robot") == "hello robot"
+                assert (
+                    await early.call.greet("robot")
+                    == await late.call.greet("robot")
+                    == "hello robot"
+                )

@@ -59,7 +59,9 @@ def table() -> Iterator[PeerTable]:
 
 
 @pytest.fixture(params=["sock_diag", "/proc/net"])
-def either(request: pytest.FixtureRequest, table: PeerTable, monkeypatch: pytest.MonkeyPatch) -> PeerTable:
+def either(
+    request: pytest.FixtureRequest, table: PeerTable, monkeypatch: pytest.MonkeyPatch
+) -> PeerTable:
     """A table that asks the kernel in either way."""
 
     def refuse(_flags: int, _body: bytes) -> bytes:
@@ -157,12 +159,16 @@ def test_kernel_without_lookup_of_tcp_is_noticed(
     server: socket.socket, table: PeerTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its answer is that there is no such socket.
-    monkeypatch.setattr(table, "_ask", lambda *_: struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.ENOENT) + bytes(16))
+    monkeypatch.setattr(
+        table, "_ask", lambda *_: struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.ENOENT) + bytes(16)
+    )
     with socket.create_connection(server.getsockname()), server.accept()[0] as accepted:
         assert table.peer_of(accepted).trusted
 
 
-@pytest.mark.parametrize("answer", [struct.pack("=IHHII", 16, 20, 0, 1, 0), struct.pack("=IHHII", 16, 3, 0, 1, 0)])
+@pytest.mark.parametrize(
+    "answer", [struct.pack("=IHHII", 16, 20, 0, 1, 0), struct.pack("=IHHII", 16, 3, 0, 1, 0)]
+)
 def test_answer_of_another_form_names_no_owner(
     server: socket.socket, table: PeerTable, monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
@@ -173,31 +179,41 @@ def test_answer_of_another_form_names_no_owner(
 
 
 def test_datagram_sockets_of_a_port(either: PeerTable) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as sender, socket.socket(type=socket.SOCK_DGRAM) as receiver:
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as sender,
+        socket.socket(type=socket.SOCK_DGRAM) as receiver,
+    ):
         receiver.bind(("127.0.0.1", 0))
         sender.bind(("127.0.0.1", 0))
         port = sender.getsockname()[1]
         found = UdpSocket(os.geteuid(), os.fstat(sender.fileno()).st_ino, LOOPBACK)
         assert either.datagram_sockets(port) == [found]
         sender.connect(receiver.getsockname())
-        assert either.datagram_sockets(port) == [structs.replace(found, to_port=receiver.getsockname()[1])]
+        assert either.datagram_sockets(port) == [
+            structs.replace(found, to_port=receiver.getsockname()[1])
+        ]
     assert either.datagram_sockets(port) == []
 
 
 def test_datagram_socket_with_every_address_is_told(either: PeerTable) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as sender:
         sender.bind(("0.0.0.0", 0))
-        assert [each.is_wildcard for each in either.datagram_sockets(sender.getsockname()[1])] == [True]
+        assert [each.is_wildcard for each in either.datagram_sockets(sender.getsockname()[1])] == [
+            True
+        ]
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
         try:
             sender.bind(("::", 0))
         except OSError as error:
             pytest.skip(f"no IPv6: {error.strerror}")
-        assert [each.is_wildcard for each in either.datagram_sockets(sender.getsockname()[1])] == [True]
+        assert [each.is_wildcard for each in either.datagram_sockets(sender.getsockname()[1])] == [
+            True
+        ]
 
 
 @pytest.mark.parametrize(
-    ("address", "reuse", "shared"), [("0.0.0.0", False, False), ("0.0.0.0", True, True), ("127.0.0.1", False, True)]
+    ("address", "reuse", "shared"),
+    [("0.0.0.0", False, False), ("0.0.0.0", True, True), ("127.0.0.1", False, True)],
 )
 def test_port_that_can_be_shared(table: PeerTable, address: str, reuse: bool, shared: bool) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as sender:
@@ -231,11 +247,15 @@ def test_list_of_sockets_ends_with_the_first_of_another_user(either: PeerTable) 
             # What the kernel had not sent of that list does not answer the next question.
             with socket.socket(type=socket.SOCK_DGRAM) as other:
                 other.bind(("127.0.0.1", 0))
-                assert [each.uid for each in either.datagram_sockets(other.getsockname()[1])] == [os.geteuid()]
+                assert [each.uid for each in either.datagram_sockets(other.getsockname()[1])] == [
+                    os.geteuid()
+                ]
             process.stdin.close()
 
 
-async def test_look_at_another_users_port_reads_few_bytes(table: PeerTable, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_look_at_another_users_port_reads_few_bytes(
+    table: PeerTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_another_user()
     read: list[int] = []
     receive = table._receive
@@ -272,7 +292,10 @@ def test_sender_of_a_datagram_is_found_until_it_closes(table: PeerTable) -> None
 
 
 def test_sender_that_is_connected_is_found_by_both_ends(table: PeerTable) -> None:
-    with socket.socket(type=socket.SOCK_DGRAM) as sender, socket.socket(type=socket.SOCK_DGRAM) as receiver:
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as sender,
+        socket.socket(type=socket.SOCK_DGRAM) as receiver,
+    ):
         receiver.bind(("127.0.0.1", 0))
         sender.connect(receiver.getsockname())
         port, to_port = sender.getsockname()[1], receiver.getsockname()[1]
@@ -281,9 +304,13 @@ def test_sender_that_is_connected_is_found_by_both_ends(table: PeerTable) -> Non
         assert table.datagram_socket(LOOPBACK, port, LOOPBACK, 1) is None
 
 
-def test_kernel_without_lookup_of_udp_is_noticed(table: PeerTable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_without_lookup_of_udp_is_noticed(
+    table: PeerTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Its answer is that there is no such socket.
-    monkeypatch.setattr(table, "_ask", lambda *_: struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.ENOENT) + bytes(16))
+    monkeypatch.setattr(
+        table, "_ask", lambda *_: struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.ENOENT) + bytes(16)
+    )
     with pytest.raises(OSError, match="does not look UDP sockets up"):
         table.datagram_socket(LOOPBACK, 1, LOOPBACK, CONTROL)
 
@@ -309,7 +336,10 @@ class Inbox:
 
     def __init__(self, folder: Path) -> None:
         self.node = VerifyingNode(
-            DatagramNode("127.0.0.1", 0, bind=True), Keyring(folder / "keys"), required=False, peers=DatagramPeers()
+            DatagramNode("127.0.0.1", 0, bind=True),
+            Keyring(folder / "keys"),
+            required=False,
+            peers=DatagramPeers(),
         )
 
     @property
@@ -340,7 +370,9 @@ async def test_other_users_datagrams_are_dropped_and_counted(tmp_path: Path) -> 
     async with inbox.node:
         with trio.fail_after(60):
             await trio.to_thread.run_sync(
-                run_stranger, "sys.stdin.close()\n" + SEND.replace("    sys.stdin.read()\n", ""), str(inbox.port)
+                run_stranger,
+                "sys.stdin.close()\n" + SEND.replace("    sys.stdin.read()\n", ""),
+                str(inbox.port),
             )
             await inbox.until_counted(1)
 
@@ -368,7 +400,9 @@ for number in range(200):
 @pytest.mark.parametrize(
     "vouching", ["the receiver", "the user's socket at another address", "the user's shared socket"]
 )
-async def test_stranger_who_closes_at_once_is_vouched_for_by_no_other_socket(tmp_path: Path, vouching: str) -> None:
+async def test_stranger_who_closes_at_once_is_vouched_for_by_no_other_socket(
+    tmp_path: Path, vouching: str
+) -> None:
     require_another_user()
     inbox = Inbox(tmp_path)
     with socket.socket(type=socket.SOCK_DGRAM) as own:
@@ -378,7 +412,8 @@ async def test_stranger_who_closes_at_once_is_vouched_for_by_no_other_socket(tmp
         program = GO_AT_ONCE
         if shared:
             program = program.replace(
-                "sender.bind", "sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n        sender.bind"
+                "sender.bind",
+                "sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n        sender.bind",
             )
         async with inbox.node:
             port = inbox.port if vouching == "the receiver" else own.getsockname()[1]
@@ -421,7 +456,9 @@ async def test_port_shared_with_another_user_is_not_trusted(tmp_path: Path, addr
         own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         own.bind(("127.0.0.1", 0))
         async with inbox.node:
-            with start_stranger(SEND, str(inbox.port), address, str(own.getsockname()[1])) as process:
+            with start_stranger(
+                SEND, str(inbox.port), address, str(own.getsockname()[1])
+            ) as process:
                 assert process.stdout is not None
                 assert process.stdin is not None
                 assert await trio.to_thread.run_sync(process.stdout.readline) == "sent\n"
@@ -434,7 +471,12 @@ class Sockets(PeerTable):
     """Knows the sockets of ports by heart, counts looks and lists, and takes processor time for each."""
 
     def __init__(
-        self, sockets: dict[int, list[UdpSocket]], *, shared: bool = False, look: float = 0.0, listing: float = 0.0
+        self,
+        sockets: dict[int, list[UdpSocket]],
+        *,
+        shared: bool = False,
+        look: float = 0.0,
+        listing: float = 0.0,
     ) -> None:
         super().__init__()
         self.sockets = sockets
@@ -448,12 +490,24 @@ class Sockets(PeerTable):
     def timer(self) -> float:
         return self.time
 
-    def datagram_socket(self, source: bytes, port: int, to: bytes, to_port: int) -> UdpSocket | None:  # noqa: ARG002
+    def datagram_socket(
+        self,
+        source: bytes,
+        port: int,
+        to: bytes,  # noqa: ARG002 - the caller passes it
+        to_port: int,
+    ) -> UdpSocket | None:
         self.asked += 1
         self.time += self._look
         there = self.sockets.get(port, [])
         found = [each for each in there if each.address == source and each.to_port in {0, to_port}]
-        return next(iter(found + [each for each in there if each.is_wildcard and each.to_port in {0, to_port}]), None)
+        return next(
+            iter(
+                found
+                + [each for each in there if each.is_wildcard and each.to_port in {0, to_port}]
+            ),
+            None,
+        )
 
     def datagram_sockets(self, port: int) -> list[UdpSocket]:
         self.listed += 1
@@ -503,7 +557,9 @@ async def test_port_that_changes_hands_is_refused_at_once() -> None:
         ([UdpSocket(ME, 1, LOOPBACK), *OWN], True),
     ],
 )
-async def test_socket_vouches_only_for_what_it_can_have_sent(left: list[UdpSocket], admitted: bool) -> None:
+async def test_socket_vouches_only_for_what_it_can_have_sent(
+    left: list[UdpSocket], admitted: bool
+) -> None:
     assert DatagramPeers(Sockets({5000: left})).admits(b"127.0.0.1:5000", RECEIVER) == admitted
 
 
@@ -520,11 +576,16 @@ async def test_socket_that_was_shared_once_never_vouches() -> None:
 async def test_first_sender_of_a_user_is_logged() -> None:
     peers = DatagramPeers(Sockets({5000: OWN, 5001: OWN}))
     with capture_logs() as events:
-        assert all(peers.admits(peer, RECEIVER) for peer in (b"127.0.0.1:5000", b"127.0.0.1:5001", b"127.0.0.1:5000"))
+        assert all(
+            peers.admits(peer, RECEIVER)
+            for peer in (b"127.0.0.1:5000", b"127.0.0.1:5001", b"127.0.0.1:5000")
+        )
     assert [(each["uid"], each["peer"]) for each in events] == [(ME, "127.0.0.1:5000")]
 
 
-async def test_refused_port_is_looked_up_again_after_a_second(autojump_clock: trio.testing.MockClock) -> None:
+async def test_refused_port_is_looked_up_again_after_a_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     sockets = {5000: OTHERS}
     table = Sockets(sockets)
     peers = DatagramPeers(table)
@@ -565,7 +626,9 @@ async def test_trusted_source_takes_a_bounded_share(autojump_clock: trio.testing
     assert peers.admits(b"127.0.0.1:60000", RECEIVER)
 
 
-async def test_costly_list_is_rare_and_no_source_waits_for_it(autojump_clock: trio.testing.MockClock) -> None:
+async def test_costly_list_is_rare_and_no_source_waits_for_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     everywhere = [UdpSocket(ME, 9, EVERYWHERE)]
     table = Sockets({60000: OWN, 60001: everywhere}, listing=10 * LIST_SHARE)
     peers = DatagramPeers(table, timer=table.timer)
@@ -583,7 +646,9 @@ async def test_costly_list_is_rare_and_no_source_waits_for_it(autojump_clock: tr
 
 
 async def test_refused_port_of_another_user_is_refused_at_every_address() -> None:
-    table = Sockets({5000: [UdpSocket(NOT_ME, 8, LOOPBACK[:12] + bytes((127, 0, 1, n))) for n in range(250)]})
+    table = Sockets(
+        {5000: [UdpSocket(NOT_ME, 8, LOOPBACK[:12] + bytes((127, 0, 1, n))) for n in range(250)]}
+    )
     peers = DatagramPeers(table)
     assert not any(peers.admits(b"127.0.1.%d:5000" % n, RECEIVER) for n in range(250))
     assert (table.asked, table.listed) == (1, 0)

@@ -51,9 +51,13 @@ def reset(stream: trio.SocketStream) -> None:
     stream.socket.close()
 
 
-@pytest.mark.parametrize("end", [reset, lambda stream: stream.socket.close()], ids=["reset", "close"])
+@pytest.mark.parametrize(
+    "end", [reset, lambda stream: stream.socket.close()], ids=["reset", "close"]
+)
 @pytest.mark.parametrize("who", ["client", "server", "both"])
-async def test_no_end_of_a_connection_is_an_error(end: Callable[[trio.SocketStream], None], who: str) -> None:
+async def test_no_end_of_a_connection_is_an_error(
+    end: Callable[[trio.SocketStream], None], who: str
+) -> None:
     with trio.fail_after(30):
         for _ in range(20):
             client, outer = await pair()
@@ -64,7 +68,9 @@ async def test_no_end_of_a_connection_is_an_error(end: Callable[[trio.SocketStre
                 for stream in (client, server):
                     with trio.move_on_after(0.01):
                         await stream.send_all(bytes(1 << 22))
-                for stream in {"client": [client], "server": [server], "both": [client, server]}[who]:
+                for stream in {"client": [client], "server": [server], "both": [client, server]}[
+                    who
+                ]:
                     end(stream)
                 for stream in (client, server):
                     await trio.aclose_forcefully(stream)

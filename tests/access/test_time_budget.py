@@ -27,7 +27,9 @@ class Clocks:
     st.floats(0.001, 1.0),
     st.lists(st.tuples(st.floats(0, 5), st.floats(1e-6, 2))),
 )
-def test_work_takes_its_share_and_one_unit_more(share: float, units: list[tuple[float, float]]) -> None:
+def test_work_takes_its_share_and_one_unit_more(
+    share: float, units: list[tuple[float, float]]
+) -> None:
     clocks = Clocks(share)
     longest = max((seconds for _, seconds in units), default=0.0)
     for pause, seconds in units:

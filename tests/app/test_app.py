@@ -24,7 +24,9 @@ class Greeter(Handler):
 
 def options(tmp_path: Path, **changes: object) -> Config:
     loaded = config.load(env={}, cwd=tmp_path).config
-    return msgspec.structs.replace(loaded, router_frontend=("ipc://{dir}/f",), **changes).resolved(tmp_path)
+    return msgspec.structs.replace(loaded, router_frontend=("ipc://{dir}/f",), **changes).resolved(
+        tmp_path
+    )
 
 
 async def test_a_client_calls_a_service_through_the_router(tmp_path: Path) -> None:
@@ -54,7 +56,9 @@ async def test_any_task_may_ask_for_a_client_and_ends_without_it(tmp_path: Path)
                 await client.call.greet("x", address="absent-service")
 
 
-async def test_an_error_in_a_task_ends_the_application_and_reaches_its_owner(tmp_path: Path) -> None:
+async def test_an_error_in_a_task_ends_the_application_and_reaches_its_owner(
+    tmp_path: Path,
+) -> None:
     async def fail() -> None:
         await trio.lowlevel.checkpoint()
         raise ZeroDivisionError
@@ -99,7 +103,9 @@ def test_the_log_is_json_unless_a_person_reads_it(tmp_path: Path) -> None:
     assert stdout_format(options(tmp_path)) == "json"
 
 
-async def test_health_is_reported_at_its_interval(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_health_is_reported_at_its_interval(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     with structlog.testing.capture_logs() as logs:
         async with Application("well", options(tmp_path, health_check_interval=10.0)) as app:
             app.report_health()

@@ -82,7 +82,9 @@ async def test_gamepads_go_from_the_control_client_to_the_control_service(tmp_pa
         ear = Ear()
         await app.make_control_service(ear)
         client = await app.make_control_client()
-        assert await ear.hear(lambda: client.call.update_gamepads(update, notification=True)) == update
+        assert (
+            await ear.hear(lambda: client.call.update_gamepads(update, notification=True)) == update
+        )
 
 
 async def test_several_clients_do_not_take_one_anothers_answers(tmp_path: Path) -> None:
@@ -136,7 +138,9 @@ async def test_a_service_logs_where_it_is_told_to(tmp_path: Path) -> None:
 async def test_plain_functions_share_the_threads_of_the_application(tmp_path: Path) -> None:
     async with Application("threads", options(tmp_path, thread_pool_workers=3)) as app:
         assert app.threads.total_tokens == 3
-        name = await trio.to_thread.run_sync(lambda: threading.current_thread().name, limiter=app.threads)
+        name = await trio.to_thread.run_sync(
+            lambda: threading.current_thread().name, limiter=app.threads
+        )
         assert name != threading.current_thread().name
 
 
@@ -175,24 +179,40 @@ async def test_a_stop_ends_the_block_once_and_says_why(tmp_path: Path) -> None:
     assert app.stopped == "enough"
 
 
-async def test_health_tells_what_the_process_holds(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_health_tells_what_the_process_holds(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     with structlog.testing.capture_logs() as logs:
         async with Application("well", options(tmp_path, health_check_interval=10.0)) as app:
             app.report_health()
             await trio.sleep(11)
     (event,) = [entry for entry in logs if entry["event"] == "health"]
-    wanted = {"process", "tasks", "threads", "rss", "fds", "gc_collections", "gc_objects", "delay_mean", "delay_max"}
+    wanted = {
+        "process",
+        "tasks",
+        "threads",
+        "rss",
+        "fds",
+        "gc_collections",
+        "gc_objects",
+        "delay_mean",
+        "delay_max",
+    }
     assert set(event) == wanted | {"event", "log_level"}
 
 
-async def test_debug_names_who_keeps_the_others_waiting_and_counts(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_debug_names_who_keeps_the_others_waiting_and_counts(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     async def dawdle() -> None:
         await trio.lowlevel.checkpoint()
         time.sleep(0.2)  # noqa: ASYNC251 - that is the mistake that is looked for
         await trio.lowlevel.checkpoint()
 
     with structlog.testing.capture_logs() as logs:
-        async with Application("slow", options(tmp_path, debug=True, health_check_interval=1.0)) as app:
+        async with Application(
+            "slow", options(tmp_path, debug=True, health_check_interval=1.0)
+        ) as app:
             app.report_health()
             app.nursery.start_soon(dawdle, name="the dawdler")
             await trio.sleep(1.5)

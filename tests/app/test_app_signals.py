@@ -68,7 +68,9 @@ async def run(directory: Path, signals: str, *numbers: signal.Signals) -> tuple[
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_block_in_order_and_says_which(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_signal_ends_the_block_in_order_and_says_which(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     code, lines = await run(tmp_path, "on", number)
     assert code == 0
     plain = [line for line in lines if not line.startswith("{")]

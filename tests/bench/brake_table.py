@@ -8,7 +8,16 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from support.brake_cells import ACTIONS, BOUNDS, FAULTS, MODES, SECOND_FAULT, SECOND_FAULT_AFTER, TARGETS, TWO_FAULTS
+from support.brake_cells import (
+    ACTIONS,
+    BOUNDS,
+    FAULTS,
+    MODES,
+    SECOND_FAULT,
+    SECOND_FAULT_AFTER,
+    TARGETS,
+    TWO_FAULTS,
+)
 
 BEGIN, END = "<!-- table: just brake -->", "<!-- end of table -->"
 NAMES = {"kill": "kill -9", "stop": "SIGSTOP"}
@@ -22,16 +31,20 @@ def table(lines: list[str]) -> str:
         entry = json.loads(line)
         times[entry["fault"], entry["target"], entry["mode"], entry["action"]].append(entry["ms"])
         starved = max(starved, entry["starved"])
-    text = "| fault | process | mode | " + " | ".join(ACTIONS) + " |\n" + "| --- " * (3 + len(ACTIONS)) + "|\n"
+    text = (
+        "| fault | process | mode | "
+        + " | ".join(ACTIONS)
+        + " |\n"
+        + "| --- " * (3 + len(ACTIONS))
+        + "|\n"
+    )
     for fault in FAULTS:
         for target in TARGETS:
             for mode in MODES:
                 cells = [times.get((fault, target, mode, action)) for action in ACTIONS]
                 shown = [f"{max(cell):.0f}" if cell else "-" for cell in cells]
                 text += f"| {NAMES[fault]} | {target} | {mode} | " + " | ".join(shown) + " |\n"
-    text += (
-        f"\nTwo faults in a row: SIGSTOP of a process, and {SECOND_FAULT_AFTER * 1e3:.0f} ms later {SECOND_FAULT}.\n"
-    )
+    text += f"\nTwo faults in a row: SIGSTOP of a process, and {SECOND_FAULT_AFTER * 1e3:.0f} ms later {SECOND_FAULT}.\n"
     text += "\n| process | mode | time |\n| --- | --- | --- |\n"
     for cell in TWO_FAULTS:
         if found := times.get((cell.fault, cell.target, cell.mode, SECOND_FAULT)):

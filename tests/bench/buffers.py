@@ -59,7 +59,9 @@ def operations() -> list[Figure]:
             }
         finally:
             type(buffer).unlink(f"{prefix}{peripheral.name}@{buffer_number()}")
-    return [Figure(f"{name}, median", value, "us", bar, ROUNDS) for name, (value, bar) in found.items()]
+    return [
+        Figure(f"{name}, median", value, "us", bar, ROUNDS) for name, (value, bar) in found.items()
+    ]
 
 
 def buffer_number() -> int:

@@ -1,7 +1,7 @@
 """Figures of calls and control: through the router of a whole robot, and from the driver's station to shared memory.
 
-Calls follow one another at once, and datagrams each ms: after longer pauses the figures tell how long cores take to wake, which is
-0.1 to 0.3 ms a process on virtual machines.
+Calls follow one another at once, and datagrams each ms: after longer pauses the figures tell how
+long cores take to wake, which is 0.1 to 0.3 ms a process on virtual machines.
 """
 
 import contextlib
@@ -29,7 +29,11 @@ METHOD = "mode"
 
 def caller(robot: Robot, *, tcp: bool = False) -> Client:
     """A client over the socket that rt's own clients use, or over TCP, as the driver's station is."""
-    address = f"tcp://127.0.0.1:{robot.port_base}" if tcp else f"ipc://{robot.instance.directory}/router-frontend.sock"
+    address = (
+        f"tcp://127.0.0.1:{robot.port_base}"
+        if tcp
+        else f"ipc://{robot.instance.directory}/router-frontend.sock"
+    )
     node = SocketNode(zmq.DEALER, "bench-client", connections=[address])
     return Client(node, address=SERVICE, timeout=20)
 
@@ -86,7 +90,9 @@ async def stop_in_a_flood(robot: Robot, count: int) -> list[Figure]:
 
 def _crowd(robot: Robot, name: str) -> Client:
     address = f"ipc://{robot.instance.directory}/router-frontend.sock"
-    return Client(SocketNode(zmq.DEALER, name, connections=[address]), address="device-service", timeout=20)
+    return Client(
+        SocketNode(zmq.DEALER, name, connections=[address]), address="device-service", timeout=20
+    )
 
 
 async def _loop(robot: Robot, name: str, uids: list[str]) -> None:
@@ -121,7 +127,9 @@ async def many_at_once(robot: Robot, count: int) -> list[Figure]:
             for _ in range(IN_FLIGHT):
                 nursery.start_soon(keep_calling, client)
         spent = time.perf_counter() - began
-    return [Figure(f"a call, {IN_FLIGHT} of them under way", spent / count * 1e6, "us", 200.0, count)]
+    return [
+        Figure(f"a call, {IN_FLIGHT} of them under way", spent / count * 1e6, "us", 200.0, count)
+    ]
 
 
 async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
@@ -135,7 +143,8 @@ async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
         sender.connect(("127.0.0.1", robot.port_base + 2))
         sender.send(control.encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)}))
         await robot.said("gamepad connected")
-        # Looked at without the lock: a reader that takes it all the time is no reader that a robot has.
+        # Looked at without the lock: a reader that takes it all the time is no reader that a robot
+        # has.
         values = store.get_or_open(("gamepad", 0), create=False)._updates
         for number in range(1, WARM_UP + count + 1):
             wanted = number / (WARM_UP + count) / 2
@@ -149,6 +158,8 @@ async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
                 times.append((time.perf_counter() - began) * MS)
             await trio.sleep(0.001)
     return [
-        Figure("gamepad datagram -> shared memory, median", statistics.median(times), "ms", 0.4, count),
+        Figure(
+            "gamepad datagram -> shared memory, median", statistics.median(times), "ms", 0.4, count
+        ),
         Figure("gamepad datagram -> shared memory, p99", p99(times), "ms", None, count),
     ]

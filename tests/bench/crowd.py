@@ -1,12 +1,13 @@
 """Many Smart Devices from one light process: plain sockets, one loop, frames made beforehand.
 
-`python crowd.py PORT COUNT PREFIX` connects so many motors. Each answers PING, SUB_REQ, DEV_READ and HB_REQ as firmware does, and
-reports its five readable parameters every 40 ms while it is subscribed, the phases of all spread evenly over the period. The
-process takes commands on its standard input, a line each, and answers each with a line of JSON:
+`python crowd.py PORT COUNT PREFIX` connects so many motors. Each answers PING, SUB_REQ, DEV_READ
+and HB_REQ as firmware does, and reports its five readable parameters every 40 ms while it is
+subscribed, the phases of all spread evenly over the period. The process takes commands on its
+standard input, a line each, and answers each with a line of JSON:
 
-- ``measure SECONDS``: how many frames were sent, how many of them the device process counted, and the age (ms) that each report
-  had when it came into the buffer, by the stamp that the device process gives it. A device whose report is not there yet when the next is
-  due leaves that one out.
+- ``measure SECONDS``: how many frames were sent, how many of them the device process counted, and
+  the age (ms) that each report had when it came into the buffer, by the stamp that the device
+  process gives it. A device whose report is not there yet when the next is due leaves that one out.
 - ``stop``: ends the process.
 """
 
@@ -93,14 +94,17 @@ class Motor:
     def age(self) -> float | None:
         """How old the last report was when it came into the buffer (ms); None if it is not there."""
         assert self.buffer is not None
-        # Looked at without the lock: a reader that takes it all the time is no reader that a robot has.
+        # Looked at without the lock: a reader that takes it all the time is no reader that a robot
+        # has.
         if self.buffer._updates.enc_pos != self.number:
             return None
         return float(self.buffer._header.update_stamp - self.sent) / 1e6
 
     def _send(self, data: bytes) -> None:
         self.frames += 1
-        with contextlib.suppress(BlockingIOError):  # the robot does not read: a frame is lost, and counted as lost
+        with contextlib.suppress(
+            BlockingIOError
+        ):  # the robot does not read: a frame is lost, and counted as lost
             self.line.send(data)
 
 
@@ -145,7 +149,9 @@ class Crowd:
         self._ages = []
         self.play(seconds)
         ages, self._ages = self._ages, None
-        sent, arrived = (after - before for after, before in zip(self._counted(), (sent, arrived), strict=True))
+        sent, arrived = (
+            after - before for after, before in zip(self._counted(), (sent, arrived), strict=True)
+        )
         return {"sent": sent, "arrived": arrived, "ages": ages}
 
     def _counted(self) -> tuple[int, int]:
@@ -153,7 +159,11 @@ class Crowd:
         time.sleep(0.2)
         return (
             sum(motor.frames for motor in self._ring),
-            sum(motor.buffer.counters.frames_received for motor in self._ring if motor.buffer is not None),
+            sum(
+                motor.buffer.counters.frames_received
+                for motor in self._ring
+                if motor.buffer is not None
+            ),
         )
 
     def _turn(self, motor: Motor) -> None:

@@ -82,7 +82,9 @@ async def many(robot: Robot, count: int) -> list[Figure]:
     name = f"{count} devices at 25 Hz"
     return [
         Figure(f"{name}: frames that did not arrive", sent - arrived, f"of {sent}", 0, sent),
-        Figure(f"{name}: age in the buffer, median", statistics.median(ages), "ms", None, len(ages)),
+        Figure(
+            f"{name}: age in the buffer, median", statistics.median(ages), "ms", None, len(ages)
+        ),
         Figure(f"{name}: age in the buffer, p99", p99(ages), "ms", 25, len(ages)),
         Figure(f"{name}: the device process", share, "of a core", 0.20, 1),
         Figure(f"{name}: whatever runs on the machine", others, "of all cores", None, 1),
@@ -101,7 +103,9 @@ async def idle(robot: Robot, count: int) -> list[Figure]:
     await robot.stop()
     return [
         Figure(f"{count} idle devices: the device process", share, "of a core", 0.01, 1),
-        Figure(f"{count} idle devices: whatever runs on the machine", others, "of all cores", None, 1),
+        Figure(
+            f"{count} idle devices: whatever runs on the machine", others, "of all cores", None, 1
+        ),
     ]
 
 

@@ -52,7 +52,9 @@ class Load:
         self._before = self._ticks()
 
     def share(self) -> float:
-        busy, total = (now - before for now, before in zip(self._ticks(), self._before, strict=True))
+        busy, total = (
+            now - before for now, before in zip(self._ticks(), self._before, strict=True)
+        )
         return busy / total if total else 0.0
 
     @staticmethod

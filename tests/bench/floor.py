@@ -1,6 +1,7 @@
 """What this machine takes to wake a process that does nothing else: the floor under every latency that is measured here.
 
-A child waits on a socket with trio and copies the byte that comes into shared memory; the parent sends it and looks.
+A child waits on a socket with trio and copies the byte that comes into shared memory; the parent
+sends it and looks.
 """
 
 import mmap

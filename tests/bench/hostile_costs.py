@@ -26,10 +26,23 @@ _SKIPPED = {"lint"}
 def longest_steps() -> list[Figure]:
     """The longest step of the event loop for each service, of all hostile calls of all its methods."""
     log.configure(level="critical")
-    with tempfile.TemporaryDirectory() as folder, Arena("bench") as arena, modes_handler(arena.prefix) as modes:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Arena("bench") as arena,
+        modes_handler(arena.prefix) as modes,
+    ):
         return [
-            Figure(f"a call of {name} keeps others waiting, worst: {place}", seconds * MS, "ms", bar, REPEATS)
-            for name, handler, names, bar in (("executor-service", *modes, 1.0), *_handlers(Path(folder)))
+            Figure(
+                f"a call of {name} keeps others waiting, worst: {place}",
+                seconds * MS,
+                "ms",
+                bar,
+                REPEATS,
+            )
+            for name, handler, names, bar in (
+                ("executor-service", *modes, 1.0),
+                *_handlers(Path(folder)),
+            )
             for seconds, place in [trio.run(_worst, handler, names)]
         ]
 
@@ -50,7 +63,12 @@ async def _worst(handler: Handler, names: list[str]) -> tuple[float, str]:
     async with trio.open_nursery() as nursery:
         await nursery.start(service.run)
         calls = [("unknown", *each) for each in unknown_methods()]
-        calls += [(name, *each) for name in service._routes if name not in _SKIPPED for each in payloads(name, names)]
+        calls += [
+            (name, *each)
+            for name in service._routes
+            if name not in _SKIPPED
+            for each in payloads(name, names)
+        ]
         for method, what, payload in calls:
             times = [(await answered(service, wire, payload))[0] for _ in range(REPEATS)]
             found.append((min(times), f"{method}, {what}"))

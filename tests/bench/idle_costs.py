@@ -26,9 +26,22 @@ async def _measure(robot: Robot, when: str, seconds: int) -> list[Figure]:
     names = idle.of_robot(robot)
     costs = await idle.costs(names, seconds)
     figures = [
-        Figure(f"idle robot {when}: wake-ups", sum(cost.wakeups for cost in costs.values()), "/s", 25, 1),
-        Figure(f"idle robot {when}: processor", sum(cost.cpu for cost in costs.values()), "of a core", 0.02, 1),
+        Figure(
+            f"idle robot {when}: wake-ups",
+            sum(cost.wakeups for cost in costs.values()),
+            "/s",
+            25,
+            1,
+        ),
+        Figure(
+            f"idle robot {when}: processor",
+            sum(cost.cpu for cost in costs.values()),
+            "of a core",
+            0.02,
+            1,
+        ),
     ]
     return figures + [
-        Figure(f"idle robot {when}: PSS of {names[pid]}", cost.pss / 1000, "MB", None, 1) for pid, cost in costs.items()
+        Figure(f"idle robot {when}: PSS of {names[pid]}", cost.pss / 1000, "MB", None, 1)
+        for pid, cost in costs.items()
     ]

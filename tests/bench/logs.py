@@ -76,7 +76,9 @@ async def many_lines(robot: Robot, seconds: int) -> list[Figure]:
     numbers = Numbers()
     seen: list[int] = []
     began = ended = math.nan
-    with LogFeed(f"ipc://{robot.instance.directory}/log-frontend.sock", ["info", "warning"]) as feed:
+    with LogFeed(
+        f"ipc://{robot.instance.directory}/log-frontend.sock", ["info", "warning"]
+    ) as feed:
         await feed.change()
         await robot.call("teleop")
         with trio.move_on_after(seconds + 10):
@@ -92,7 +94,15 @@ async def many_lines(robot: Robot, seconds: int) -> list[Figure]:
     await robot.stop()
     lost_before = seen[-1] + 1 - seen[0] - len(seen) - numbers.missed
     return [
-        Figure("log lines to one subscriber, missed", numbers.missed + lost_before, "lines", 0.0, len(seen)),
-        Figure("log lines to one subscriber", len(seen) / (ended - began), "lines/s", None, len(seen)),
+        Figure(
+            "log lines to one subscriber, missed",
+            numbers.missed + lost_before,
+            "lines",
+            0.0,
+            len(seen),
+        ),
+        Figure(
+            "log lines to one subscriber", len(seen) / (ended - began), "lines/s", None, len(seen)
+        ),
         Figure("root, while 10000 lines a second go through it", share, "cores", None, 1),
     ]

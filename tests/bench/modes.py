@@ -37,7 +37,15 @@ def _setup(robot: Robot) -> list[Stamped]:
     names = [f'm{number} = "{uid_of("polar-bear", number)}"' for number in range(1, DEVICES + 1)]
     robot.write(
         "rt.toml",
-        "\n".join(['log_format = "json"', "teleop_needs_gamepad = false", "exec_cutoffs = 1000", "[dev_name]", *names]),
+        "\n".join(
+            [
+                'log_format = "json"',
+                "teleop_needs_gamepad = false",
+                "exec_cutoffs = 1000",
+                "[dev_name]",
+                *names,
+            ]
+        ),
     )
     robot.write(
         "studentcode.py",
@@ -72,7 +80,11 @@ async def begin(robot: Robot, count: int) -> list[Figure]:
     await robot.stop()
     return [
         Figure(
-            "auto, from the call to the first DEV_WRITE of main, median", statistics.median(from_idle), "ms", 50, count
+            "auto, from the call to the first DEV_WRITE of main, median",
+            statistics.median(from_idle),
+            "ms",
+            50,
+            count,
         ),
         Figure("the same from another mode, median", statistics.median(from_mode), "ms", 50, count),
     ]
@@ -97,12 +109,30 @@ async def stop(robot: Robot, count: int) -> list[Figure]:
             estop.append(await _stop(robot, devices, "estop"))
             await robot.wait()
     return [
-        Figure("idle to the last DEV_DISABLE of 16, both cores busy, median", statistics.median(idle), "ms", 5, count),
-        Figure("idle to the last DEV_DISABLE of 16, both cores busy, p99", p99(idle), "ms", 20, count),
         Figure(
-            "estop to the last DEV_DISABLE of 16, both cores busy, median", statistics.median(estop), "ms", 5, STOPS
+            "idle to the last DEV_DISABLE of 16, both cores busy, median",
+            statistics.median(idle),
+            "ms",
+            5,
+            count,
         ),
-        Figure("estop to the last DEV_DISABLE of 16, both cores busy, worst", max(estop), "ms", 20, STOPS),
+        Figure(
+            "idle to the last DEV_DISABLE of 16, both cores busy, p99", p99(idle), "ms", 20, count
+        ),
+        Figure(
+            "estop to the last DEV_DISABLE of 16, both cores busy, median",
+            statistics.median(estop),
+            "ms",
+            5,
+            STOPS,
+        ),
+        Figure(
+            "estop to the last DEV_DISABLE of 16, both cores busy, worst",
+            max(estop),
+            "ms",
+            20,
+            STOPS,
+        ),
     ]
 
 
@@ -112,7 +142,8 @@ async def _stop(robot: Robot, devices: list[Stamped], method: str) -> float:
         since = [len(device.messages) for device in devices]
         await client.issue_call("auto", address=SERVICE)
         since = [
-            await device.written(position, duty_cycle=0.5) for device, position in zip(devices, since, strict=True)
+            await device.written(position, duty_cycle=0.5)
+            for device, position in zip(devices, since, strict=True)
         ]
         began = time.perf_counter()
         await client.issue_call(method, address=SERVICE)

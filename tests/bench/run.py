@@ -1,7 +1,7 @@
 """`just bench`: what a robot takes, measured on whole robots with emulated devices, as a table and as bench.json.
 
-Every figure is a median, a p99 or the worst of several runs; measure on an otherwise idle machine. The figures of the executable
-are measured on dist/rt if it is there.
+Every figure is a median, a p99 or the worst of several runs; measure on an otherwise idle machine.
+The figures of the executable are measured on dist/rt if it is there.
 """
 
 import json

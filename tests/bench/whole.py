@@ -57,7 +57,9 @@ class HandDevice:
 
     async def connect(self) -> None:
         """Play it until the robot knows it."""
-        await self.meanwhile(self._robot.said("the Smart Device is connected", uid=str(self.device.uid)))
+        await self.meanwhile(
+            self._robot.said("the Smart Device is connected", uid=str(self.device.uid))
+        )
         self.play(0.5)
 
     async def meanwhile(self, doing: Awaitable[object]) -> None:
@@ -82,7 +84,9 @@ class HandDevice:
                 data, stamps, *_ = self.line.recvmsg(4096, socket.CMSG_SPACE(16))
                 for _, _, stamp in stamps:
                     seconds, nanoseconds = struct.unpack("qq", stamp)
-                    self.arrived = seconds * 1_000_000_000 + nanoseconds - time.time_ns() + time.monotonic_ns()
+                    self.arrived = (
+                        seconds * 1_000_000_000 + nanoseconds - time.time_ns() + time.monotonic_ns()
+                    )
                 for item in self._reader.feed(data):
                     for reply in self.device.handle(item, 0.0):
                         self.line.sendall(frames.encode(reply))
@@ -107,7 +111,9 @@ async def writes(robot: Robot, count: int) -> list[float]:
     motor.play(count * 0.05)
     await motor.meanwhile(robot.call("idle"))
     motor.line.close()
-    sent = {int(number): int(stamp) for number, stamp in map(str.split, path.read_text().splitlines())}
+    sent = {
+        int(number): int(stamp) for number, stamp in map(str.split, path.read_text().splitlines())
+    }
     path.unlink()
     return [(arrived[number] - sent[number]) / 1e6 for number in arrived if number in sent]
 
@@ -140,10 +146,13 @@ async def _data_to_reader(robot: Robot, count: int, interval: float) -> list[flo
         buffer = store.get_or_open(uid_of("polar-bear"), create=False)
         values = buffer._updates
         for number in range(1, count + 1):
-            frame = frames.encode(DevData(*motor.device.peripheral.pack({"enc_pos": float(number)})))
+            frame = frames.encode(
+                DevData(*motor.device.peripheral.pack({"enc_pos": float(number)}))
+            )
             began = time.perf_counter()
             motor.line.sendall(frame)
-            # Looked at without the lock: a reader that takes it all the time is no reader that a robot has.
+            # Looked at without the lock: a reader that takes it all the time is no reader that a
+            # robot has.
             while values.enc_pos != number:
                 if time.perf_counter() - began > 5:
                     raise DeviceBufferError(f"the value {number} never came: {buffer.counters}")
@@ -168,10 +177,26 @@ async def data_to_reader(robot: Robot, count: int) -> list[Figure]:
     floor = await trio.to_thread.run_sync(_floor, count // 4)
     return [
         Figure(
-            "DEV_DATA to visible in another process, one each ms, median", statistics.median(busy), "ms", 0.3, count
+            "DEV_DATA to visible in another process, one each ms, median",
+            statistics.median(busy),
+            "ms",
+            0.3,
+            count,
         ),
-        Figure("the same, one each 40 ms, as a multiple of this machine's floor", alone / floor, "", 2, count // 4),
-        Figure("the floor: a bare trio process wakes after 40 ms of silence, median", floor, "ms", None, count // 4),
+        Figure(
+            "the same, one each 40 ms, as a multiple of this machine's floor",
+            alone / floor,
+            "",
+            2,
+            count // 4,
+        ),
+        Figure(
+            "the floor: a bare trio process wakes after 40 ms of silence, median",
+            floor,
+            "ms",
+            None,
+            count // 4,
+        ),
     ]
 
 
@@ -208,7 +233,13 @@ async def kill_executor(robot: Robot, count: int) -> list[Figure]:
             100,
             count,
         ),
-        Figure("kill -9 of the executor to DEV_DISABLE at every device, worst", max(disabled), "ms", 100, count),
+        Figure(
+            "kill -9 of the executor to DEV_DISABLE at every device, worst",
+            max(disabled),
+            "ms",
+            100,
+            count,
+        ),
         Figure("kill -9 of the executor to ready again, worst", max(ready), "s", 2, count),
     ]
 
@@ -229,7 +260,15 @@ async def kill_device_process(robot: Robot, count: int) -> list[Figure]:
         await robot.connected(*devices, since=run + 1)
         times.append(time.perf_counter() - began)
     await robot.stop()
-    return [Figure("kill -9 of the device process to all devices found again, worst", max(times), "s", 2, count)]
+    return [
+        Figure(
+            "kill -9 of the device process to all devices found again, worst",
+            max(times),
+            "s",
+            2,
+            count,
+        )
+    ]
 
 
 async def start_and_stop(robot: Robot, count: int) -> list[Figure]:
@@ -252,7 +291,13 @@ async def start_and_stop(robot: Robot, count: int) -> list[Figure]:
     await robot.start()
     await robot.stop()
     return [
-        Figure("rt run until all children are ready, median", statistics.median(starts), "s", 1.5, count),
+        Figure(
+            "rt run until all children are ready, median",
+            statistics.median(starts),
+            "s",
+            1.5,
+            count,
+        ),
         Figure("SIGTERM to exit, worst", max(stops), "s", 3, count),
         Figure("kill -9 of the root until no process is left, worst", max(gone), "s", 2, count),
     ]

@@ -56,7 +56,9 @@ def line(port: int) -> Line:
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_frame_counts_only_when_the_driver_has_sent_it(board: Board, port: int, line: Line, is_full: bool) -> None:
+def test_frame_counts_only_when_the_driver_has_sent_it(
+    board: Board, port: int, line: Line, is_full: bool
+) -> None:
     if is_full:
         board.stall(port)
     line.disable(NOW)
@@ -69,7 +71,9 @@ def test_frame_counts_only_when_the_driver_has_sent_it(board: Board, port: int, 
     line.close()
 
 
-def test_frame_that_is_not_sent_within_the_limit_is_refused_and_dropped(board: Board, port: int, line: Line) -> None:
+def test_frame_that_is_not_sent_within_the_limit_is_refused_and_dropped(
+    board: Board, port: int, line: Line
+) -> None:
     board.stall(port)
     os.close(port)  # with its process
     line.disable(NOW, finish=True)
@@ -83,7 +87,9 @@ def test_frame_that_is_not_sent_within_the_limit_is_refused_and_dropped(board: B
     assert not is_locked(board)
 
 
-def test_port_is_free_as_soon_as_a_dead_process_has_its_frame_sent(board: Board, port: int, line: Line) -> None:
+def test_port_is_free_as_soon_as_a_dead_process_has_its_frame_sent(
+    board: Board, port: int, line: Line
+) -> None:
     in_flight = os.dup(port)  # in the queue of a channel
     os.close(port)
     line.disable(NOW, finish=True)
@@ -95,7 +101,9 @@ def test_port_is_free_as_soon_as_a_dead_process_has_its_frame_sent(board: Board,
     os.close(in_flight)
 
 
-def test_taken_back_line_drops_nothing_of_who_opened_the_port_anew(board: Board, port: int, line: Line) -> None:
+def test_taken_back_line_drops_nothing_of_who_opened_the_port_anew(
+    board: Board, port: int, line: Line
+) -> None:
     fcntl.flock(port, fcntl.LOCK_UN)
     os.close(port)
     anew = open_port(board)
@@ -106,7 +114,9 @@ def test_taken_back_line_drops_nothing_of_who_opened_the_port_anew(board: Board,
     os.close(anew)
 
 
-def test_taken_back_line_does_not_wait_for_its_own_bytes(board: Board, port: int, line: Line) -> None:
+def test_taken_back_line_does_not_wait_for_its_own_bytes(
+    board: Board, port: int, line: Line
+) -> None:
     line.disable(NOW)
     line.work(NOW)
     fcntl.flock(port, fcntl.LOCK_UN)
@@ -116,7 +126,9 @@ def test_taken_back_line_does_not_wait_for_its_own_bytes(board: Board, port: int
     assert board.unsent == 0
 
 
-def test_brake_that_leaves_takes_nothing_from_a_process_that_lives(board: Board, port: int, line: Line) -> None:
+def test_brake_that_leaves_takes_nothing_from_a_process_that_lives(
+    board: Board, port: int, line: Line
+) -> None:
     board.stall(port)
     line.disable(NOW, finish=True, shared=True)
     line.work(NOW)
@@ -139,7 +151,9 @@ def test_brake_that_leaves_ends_no_connection_of_a_process_that_lives() -> None:
         assert board.recv(100) == DISABLE + b"more"
 
 
-def test_line_is_dead_when_its_board_is_gone(board: Board, line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_is_dead_when_its_board_is_gone(
+    board: Board, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line.disable(NOW)
     assert line.work(NOW)
 

@@ -55,7 +55,9 @@ def test_stopped_process_is_killed_and_its_lines_are_disabled() -> None:
     assert brake.look(NOW, NOW - LATE + 1, 1, standing) == []
     assert brake.look(NOW, NOW - LATE, 1, standing) == [Act.KILL]
     assert brake.look(NOW + KILL_GRACE - 1, NOW - LATE, 1, standing) == []
-    assert brake.look(NOW + KILL_GRACE, NOW - LATE, 1, standing) == [Act.DISABLE], "its end takes long"
+    assert brake.look(NOW + KILL_GRACE, NOW - LATE, 1, standing) == [Act.DISABLE], (
+        "its end takes long"
+    )
     assert brake.look(NOW + 2 * KILL_GRACE, NOW - LATE, 1, standing) == []
     assert brake.died() == [Act.FINISH]
     assert brake.reason == "the device process is stopped"
@@ -78,7 +80,9 @@ def test_process_that_stays_late_is_killed() -> None:
 
 
 @given(gaps=st.lists(st.integers(1, 150), max_size=30))
-def test_brake_that_sleeps_until_something_is_due_sees_that_a_process_is_stopped(gaps: list[int]) -> None:
+def test_brake_that_sleeps_until_something_is_due_sees_that_a_process_is_stopped(
+    gaps: list[int],
+) -> None:
     """A stamp wakes the brake only if the one before was 0, whatever the brake has done meanwhile."""
     brake = live()
     stamps = [NOW, *(NOW + sum(gaps[: count + 1]) * MS for count in range(len(gaps)))]
@@ -106,7 +110,10 @@ def test_devices_that_outlast_their_lease_are_disabled_once_for_each_end() -> No
     assert brake.look(now, now - MS, 1, running, NOW) == [Act.DISABLE, Act.WARN]
     assert not brake.is_silent, "it may have written since its stamp"
     assert brake.look(now + 20 * MS, now + 19 * MS, 1, running, NOW) == []
-    assert brake.look(now + 40 * MS, now + 39 * MS, 1, running, NOW + 20 * MS) == [Act.DISABLE, Act.WARN]
+    assert brake.look(now + 40 * MS, now + 39 * MS, 1, running, NOW + 20 * MS) == [
+        Act.DISABLE,
+        Act.WARN,
+    ]
 
 
 def test_process_that_is_late_after_the_end_of_its_lease_is_disabled_over_again() -> None:
@@ -234,7 +241,9 @@ class Life(RuleBasedStateMachine):
             assert not killed
             overdue = self.end and self.now >= self.end + OVERDUE
             late = age >= HUNG or ((age >= LATE or overdue) and stands)
-            assert late or (self.leaving_since is not None and self.now - self.leaving_since >= FAREWELL)
+            assert late or (
+                self.leaving_since is not None and self.now - self.leaving_since >= FAREWELL
+            )
         if self.leaving_since is None and not self.stamp and not killed:
             assert acts == []
         self.took(acts)
@@ -248,7 +257,9 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def a_leaving_brake_ends(self) -> None:
         if self.leaving_since is not None and not self.ended and not self.killed:
-            assert self.brake.due(self.stamp, self.lines, self.end) is not None or (not self.brake.alive and self.lines)
+            assert self.brake.due(self.stamp, self.lines, self.end) is not None or (
+                not self.brake.alive and self.lines
+            )
 
 
 TestLife = Life.TestCase

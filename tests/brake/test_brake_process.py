@@ -103,7 +103,9 @@ def test_sigterm_disables_every_line_before_the_brake_ends(driving: Bench) -> No
     assert driving.brake.wait(PATIENCE) == 0
 
 
-def test_brake_that_is_stopped_alone_leaves_a_living_process_the_lock_of_its_ports(driving: Bench) -> None:
+def test_brake_that_is_stopped_alone_leaves_a_living_process_the_lock_of_its_ports(
+    driving: Bench,
+) -> None:
     driving.brake.terminate()
     assert driving.brake.wait(PATIENCE) == 0
     assert all(line.is_locked() for line in driving.lines)
@@ -163,7 +165,9 @@ def test_tcp_line_is_disabled_and_then_ended(driving: Bench) -> None:
             assert data == DISABLE
 
 
-def test_process_killed_while_it_waits_for_a_full_line_leaves_it_to_the_brake(driving: Bench) -> None:
+def test_process_killed_while_it_waits_for_a_full_line_leaves_it_to_the_brake(
+    driving: Bench,
+) -> None:
     with full_line(driving, 9) as board:
         driving.tell(Kind.CLOSED, driving.lines[0].number)
         die(driving)
@@ -259,7 +263,9 @@ def full_line(made: Bench, number: int) -> Iterator[socket.socket]:
         yield board
 
 
-def test_brake_publishes_that_a_late_process_is_disabled_over_until_it_stamps_again(driving: Bench) -> None:
+def test_brake_publishes_that_a_late_process_is_disabled_over_until_it_stamps_again(
+    driving: Bench,
+) -> None:
     assert driving.heartbeat.is_settled
     driving.heartbeat.beat()
     assert not driving.heartbeat.is_settled

@@ -5,11 +5,15 @@ from hypothesis import strategies as st
 
 from rt.brake.watch import GRACE, WAITING, BrakeWatch, is_watching, refusal, watching
 
-STEPS = st.lists(st.tuples(st.floats(0, 2 * GRACE), st.sampled_from(["ready", "absent", "look"])), max_size=40)
+STEPS = st.lists(
+    st.tuples(st.floats(0, 2 * GRACE), st.sampled_from(["ready", "absent", "look"])), max_size=40
+)
 
 
 @given(STEPS)
-def test_nothing_moves_longer_than_the_grace_after_the_last_ready_brake(steps: list[tuple[float, str]]) -> None:
+def test_nothing_moves_longer_than_the_grace_after_the_last_ready_brake(
+    steps: list[tuple[float, str]],
+) -> None:
     watch = BrakeWatch()
     now, was_ready, ready = 100.0, -GRACE, False
     for pause, step in steps:

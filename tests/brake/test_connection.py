@@ -44,7 +44,9 @@ def is_free(port: str) -> bool:
 
 @pytest.mark.parametrize("flush", [True, False])
 @pytest.mark.parametrize("unsent", [b"", b"a frame that the board does not read"])
-def test_line_that_a_dead_brake_did_not_read_is_free(connection: Connection, unsent: bytes, *, flush: bool) -> None:
+def test_line_that_a_dead_brake_did_not_read_is_free(
+    connection: Connection, unsent: bytes, *, flush: bool
+) -> None:
     board, port = os.openpty()
     try:
         name = os.ttyname(port)
@@ -71,11 +73,16 @@ def test_channel_is_emptied_without_a_free_descriptor(connection: Connection) ->
         assert connection.discard(connection.brake, flush=False) == 0
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    with socket.socket(fileno=os.dup(connection.brake.channel)) as channel, pytest.raises(BlockingIOError):
+    with (
+        socket.socket(fileno=os.dup(connection.brake.channel)) as channel,
+        pytest.raises(BlockingIOError),
+    ):
         receive(channel)
 
 
-def test_line_of_a_device_process_that_lives_stays_locked_and_keeps_its_output(connection: Connection) -> None:
+def test_line_of_a_device_process_that_lives_stays_locked_and_keeps_its_output(
+    connection: Connection,
+) -> None:
     board, port = os.openpty()
     try:
         name = os.ttyname(port)

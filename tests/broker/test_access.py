@@ -18,7 +18,9 @@ from rt.remote import DatagramNode, Handler, Service, VerifyingNode
 def made(tmp_path: Path, **options: object) -> tuple[Access, list[structlog.typing.EventDict]]:
     """The access of a robot with such options, and what it says at the start."""
     config = msgspec.structs.replace(Config(), **options).resolved(tmp_path)
-    authenticator = Authenticator(Keyring(tmp_path / "keys"), insecure=config.insecure, context=zmq.Context.instance())
+    authenticator = Authenticator(
+        Keyring(tmp_path / "keys"), insecure=config.insecure, context=zmq.Context.instance()
+    )
     with structlog.testing.capture_logs() as logs:
         access = Access(config, authenticator)
         access._log = structlog.get_logger()
@@ -41,7 +43,9 @@ async def test_a_robot_of_this_machine_says_nothing(tmp_path: Path) -> None:
         ({"update_addr": "udp://localhost:6003", "bind": "0.0.0.0"}, False),
     ],
 )
-async def test_updates_that_leave_the_machine_are_said(tmp_path: Path, options: dict[str, str], leaves: bool) -> None:
+async def test_updates_that_leave_the_machine_are_said(
+    tmp_path: Path, options: dict[str, str], leaves: bool
+) -> None:
     _, logs = made(tmp_path, **options)
     assert any("device updates go to the network" in entry["event"] for entry in logs) == leaves
 
@@ -59,7 +63,9 @@ async def test_the_report_counts_datagrams(tmp_path: Path) -> None:
     access, logs = made(tmp_path, bind="0.0.0.0")
     assert [entry["stations"] for entry in logs if "stations" in entry] == [["blue"]]
     assert access.report().datagrams == {}
-    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), access._authenticator.keyring, required=True)
+    node = VerifyingNode(
+        DatagramNode("127.0.0.1", 0, bind=True), access._authenticator.keyring, required=True
+    )
     service = Service(node, Handler())
     access.watch(service)
     with trio.fail_after(30):

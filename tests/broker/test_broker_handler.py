@@ -36,7 +36,15 @@ def test_the_buttons_are_the_bool_parameters_in_their_order(broker: Broker) -> N
 
 def test_the_methods_are_described_with_their_types(broker: Broker) -> None:
     described = broker.describe()
-    methods = {"get_option", "set_option", "lint", "update_gamepads", "stations", "status", "describe"}
+    methods = {
+        "get_option",
+        "set_option",
+        "lint",
+        "update_gamepads",
+        "stations",
+        "status",
+        "describe",
+    }
     methods |= {"take_control", "release_control", "commander"}
     assert methods == set(described)
     assert described["lint"].result is not None
@@ -79,10 +87,14 @@ async def test_the_code_is_linted_with_the_robots_options(broker: Broker, tmp_pa
     write(tmp_path, {"studentcode.py": "def teleop_main():\n    Robot.get('mtor', 'duty_cycle')\n"})
     found = await broker.lint()
     raw = msgspec.to_builtins(found)
-    assert [(each["symbol"], each["message-id"], each["line"]) for each in raw] == [("unknown-device", "RT201", 2)]
+    assert [(each["symbol"], each["message-id"], each["line"]) for each in raw] == [
+        ("unknown-device", "RT201", 2)
+    ]
 
 
-async def test_one_is_linted_one_waits_and_a_third_is_refused(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_is_linted_one_waits_and_a_third_is_refused(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, go_on = trio.Event(), trio.Event()
     found = [record("warning", "x.py", "x", "RT000", "x")]
 

@@ -173,7 +173,13 @@ SENDERS = st.sampled_from(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(("send", "send", "send", "take", "release")), SENDERS, st.floats(0, 2))))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(("send", "send", "send", "take", "release")), SENDERS, st.floats(0, 2)
+        )
+    )
+)
 def test_two_senders_never_mix(steps: list[tuple[str, Sender, float]]) -> None:
     """Between accepted updates of two senders lies a silence, a take-over or a release."""
     arbiter, now = Arbiter(), 0.0

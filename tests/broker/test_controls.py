@@ -46,7 +46,9 @@ class Served:
                 await trio.sleep(0.01)
 
     @contextlib.asynccontextmanager
-    async def station(self, name: str | None = None, state: GamepadState = NEUTRAL) -> AsyncIterator[StationNode]:
+    async def station(
+        self, name: str | None = None, state: GamepadState = NEUTRAL
+    ) -> AsyncIterator[StationNode]:
         """A station that sends for as long as the block lasts."""
         bundle = self.ring.new(name) if name else None
         self.ring.refresh()
@@ -57,7 +59,9 @@ class Served:
                 run = secrets.token_hex(8)
                 for number in range(1_000_000):
                     stamp = Stamp(run, number)
-                    await client.issue_call("update_gamepads", {"0": state}, stamp, notification=True)
+                    await client.issue_call(
+                        "update_gamepads", {"0": state}, stamp, notification=True
+                    )
                     await trio.sleep(0.02)
 
             nursery.start_soon(send)
@@ -142,7 +146,9 @@ async def test_forged_sources_draw_a_bounded_number_of_notices(
     feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
     feed.feed({0: NEUTRAL}, sender=Sender(key="blue", line="blue"))
     controls = Controls(Broker(Config(), feed, dict, state=tmp_path / "state", directory=tmp_path))
-    node = VerifyingNode(DatagramNode("127.0.0.1", 0, bind=True), Keyring(tmp_path / "keys"), required=False)
+    node = VerifyingNode(
+        DatagramNode("127.0.0.1", 0, bind=True), Keyring(tmp_path / "keys"), required=False
+    )
     controls.answer_through(node)
     told: list[bytes] = []
     monkeypatch.setattr(node, "tell_refused", lambda source, _: told.append(source))
@@ -160,7 +166,9 @@ async def test_a_refused_call_is_answered_with_the_sentence(served: Served) -> N
     state = {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}
     async with served.station("blue"), served.caller() as user:
         await served.until(lambda: served.feed.driving.is_live)
-        with pytest.raises(RemoteCallError, match="blue has control of the robot, not test-") as caught:
+        with pytest.raises(
+            RemoteCallError, match="blue has control of the robot, not test-"
+        ) as caught:
             await user.call.update_gamepads({"0": state})
         assert caught.value.context["commander"] == "blue"
         report = await user.call.commander()

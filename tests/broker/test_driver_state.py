@@ -134,7 +134,9 @@ def test_a_driver_that_leaves_has_to_be_at_rest_again() -> None:
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(("update", "tick", "begin", "leave")),
-        st.dictionaries(st.integers(0, 3), st.sampled_from((NEUTRAL, PUSHED, PRESSED, WORN)), max_size=3),
+        st.dictionaries(
+            st.integers(0, 3), st.sampled_from((NEUTRAL, PUSHED, PRESSED, WORN)), max_size=3
+        ),
         st.floats(0, 0.7),
     )
 )
@@ -161,7 +163,11 @@ def test_a_live_driver_has_been_heard_lately_and_was_at_rest_since_it_was_not_li
         else:
             driver.leave()
             values = {}
-        held = [state for when, state in values.values() if now < when + SILENCE and not is_at_rest(state)]
+        held = [
+            state
+            for when, state in values.values()
+            if now < when + SILENCE and not is_at_rest(state)
+        ]
         if driver.is_live:
             assert now < heard + SILENCE
             assert was_live or not held

@@ -54,7 +54,10 @@ def stick(feed: GamepadFeed, index: int = 0) -> float:
 
 
 async def test_a_driver_that_falls_silent_is_reported_after_the_silence_and_not_before(
-    feed: GamepadFeed, heard: list[tuple[bool, str]], nursery: trio.Nursery, autojump_clock: MockClock
+    feed: GamepadFeed,
+    heard: list[tuple[bool, str]],
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
 ) -> None:
     nursery.start_soon(feed.run)
     for state in (NEUTRAL, PUSHED, PUSHED):
@@ -73,7 +76,10 @@ async def test_a_driver_that_falls_silent_is_reported_after_the_silence_and_not_
 
 
 async def test_repeated_gaps_below_the_silence_raise_no_alarm(
-    feed: GamepadFeed, heard: list[tuple[bool, str]], nursery: trio.Nursery, autojump_clock: MockClock
+    feed: GamepadFeed,
+    heard: list[tuple[bool, str]],
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
 ) -> None:
     nursery.start_soon(feed.run)
     feed.feed({0: NEUTRAL})
@@ -113,13 +119,18 @@ async def test_a_stamped_station_is_heard_whatever_its_clock_says(
 ) -> None:
     nursery.start_soon(feed.run)
     for number in range(100):
-        feed.feed({0: PUSHED if number else NEUTRAL}, Stamp("run", number, 1e9 + number * 0.0201), FIRST)
+        feed.feed(
+            {0: PUSHED if number else NEUTRAL}, Stamp("run", number, 1e9 + number * 0.0201), FIRST
+        )
         await trio.sleep(0.02)
         assert feed.driving.is_live
 
 
 async def test_two_stations_at_once_do_not_mix(
-    feed: GamepadFeed, heard: list[tuple[bool, str]], nursery: trio.Nursery, autojump_clock: MockClock
+    feed: GamepadFeed,
+    heard: list[tuple[bool, str]],
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
 ) -> None:
     nursery.start_soon(feed.run)
     feed.feed({0: NEUTRAL}, sender=FIRST)
@@ -173,14 +184,20 @@ async def test_a_restarted_station_drives_again_after_its_silence(
 ) -> None:
     nursery.start_soon(feed.run)
     for number in range(3):
-        feed.feed({0: NEUTRAL}, Stamp("one", number, number * 0.02), Sender("blue", "10.0.0.1", "10.0.0.1:1", "one"))
+        feed.feed(
+            {0: NEUTRAL},
+            Stamp("one", number, number * 0.02),
+            Sender("blue", "10.0.0.1", "10.0.0.1:1", "one"),
+        )
         await trio.sleep(0.02)
     await trio.sleep(2.0)
     feed.feed({0: NEUTRAL}, Stamp("two", 0, 0.0), Sender("blue", "10.0.0.1", "10.0.0.1:2", "two"))
     assert feed.driving.is_live
 
 
-async def test_a_mode_begins_with_a_hint_of_what_is_missing(feed: GamepadFeed, autojump_clock: MockClock) -> None:
+async def test_a_mode_begins_with_a_hint_of_what_is_missing(
+    feed: GamepadFeed, autojump_clock: MockClock
+) -> None:
     assert "no gamepad is connected" in str(feed.driving.begin())
     feed.feed({0: PUSHED})
     assert "is held" in str(feed.driving.begin())
@@ -290,7 +307,11 @@ async def test_a_revoked_key_ends_control(
         feed.feed({0: NEUTRAL}, sender=red)
     revoked.add("blue")
     feed.feed({0: NEUTRAL}, sender=red)
-    assert (feed.driving.report().commander, feed.driving.is_live, stick(feed)) == ("red", True, 0.0)
+    assert (feed.driving.report().commander, feed.driving.is_live, stick(feed)) == (
+        "red",
+        True,
+        0.0,
+    )
     assert [live for live, _ in heard] == [True, False, True]
 
 
@@ -326,11 +347,15 @@ async def test_each_way_to_lose_the_driver_has_its_reason(
     assert bars == [Bar.TAKEN, Bar.RELEASED, Bar.HELD, Bar.RELEASED, Bar.DRIVER]
 
 
-async def test_who_may_take_and_release_control(feed: GamepadFeed, autojump_clock: MockClock) -> None:
+async def test_who_may_take_and_release_control(
+    feed: GamepadFeed, autojump_clock: MockClock
+) -> None:
     driving = feed.driving
     with pytest.raises(RemoteCallError, match="name the station"):
         driving.take_control(LOCAL)
-    with pytest.raises(RemoteCallError, match="no station 'x' sends gamepads; no station was refused"):
+    with pytest.raises(
+        RemoteCallError, match="no station 'x' sends gamepads; no station was refused"
+    ):
         driving.take_control(LOCAL, "x")
     with pytest.raises(RemoteCallError, match="for itself only"):
         driving.take_control(station("red"), "blue")
@@ -340,7 +365,9 @@ async def test_who_may_take_and_release_control(feed: GamepadFeed, autojump_cloc
     for sender in (FIRST, SECOND):
         with pytest.raises(ControlRefusedError):
             feed.feed({0: NEUTRAL}, sender=sender)
-    with pytest.raises(RemoteCallError, match=r"name the station .*10\.0\.0\.1:5000, 10\.0\.0\.2:5000"):
+    with pytest.raises(
+        RemoteCallError, match=r"name the station .*10\.0\.0\.1:5000, 10\.0\.0\.2:5000"
+    ):
         driving.take_control(LOCAL)
     driving.take_control(LOCAL, SECOND.name)
     assert driving.report().commander == SECOND.name
@@ -371,7 +398,11 @@ async def test_many_stations_do_not_push_out_the_stamps_of_the_one_in_control(
     feed.feed({0: NEUTRAL}, recorded, FIRST)
     for number in range(100):
         with pytest.raises(ControlRefusedError):
-            feed.feed({0: PULLED}, Stamp(str(number), 1), Sender(host="10.0.0.2", line="x", run=str(number)))
+            feed.feed(
+                {0: PULLED},
+                Stamp(str(number), 1),
+                Sender(host="10.0.0.2", line="x", run=str(number)),
+            )
     with pytest.raises(RemoteProtocolError, match="sent twice"):
         feed.feed({0: PUSHED}, recorded, FIRST)
 

@@ -66,7 +66,11 @@ async def test_a_recorded_update_does_not_bring_a_silent_gamepad_back(
     buffer = store.get_or_open(("gamepad", 0))
     await trio.sleep(SILENCE + 0.5)
     assert not buffer.valid
-    for stamp in (recorded, Stamp(station="driver", seq=6), Stamp(station="driver", seq=8, time=100.1)):
+    for stamp in (
+        recorded,
+        Stamp(station="driver", seq=6),
+        Stamp(station="driver", seq=8, time=100.1),
+    ):
         with pytest.raises(RemoteProtocolError):
             feed.feed({0: PUSHED}, stamp)
     assert not buffer.valid
@@ -113,7 +117,10 @@ async def test_without_a_gamepad_nothing_wakes_the_process(
 
 
 async def test_a_gamepad_whose_buffer_somebody_has_is_silent_as_soon_as_it_is_free(
-    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    store: BufferStore,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     feed = GamepadFeed(store)
     nursery.start_soon(feed.run)
@@ -132,7 +139,10 @@ async def test_a_gamepad_whose_buffer_somebody_has_is_silent_as_soon_as_it_is_fr
 
 
 async def test_a_buffer_that_cannot_be_marked_does_not_end_the_watch(
-    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    store: BufferStore,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     feed = GamepadFeed(store)
     nursery.start_soon(feed.run)
@@ -206,7 +216,10 @@ async def test_skipped_rest_of_one_gamepad_keeps_the_driver_waiting(
 
 
 async def test_driver_whose_states_are_all_skipped_is_silent(
-    store: BufferStore, nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    store: BufferStore,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     feed = GamepadFeed(store)
     nursery.start_soon(feed.run)
@@ -235,7 +248,10 @@ async def test_new_driver_waits_until_the_former_ones_buffers_are_released(
     store: BufferStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed = GamepadFeed(store)
-    first, second = Sender(host="10.0.0.1", line="10.0.0.1:5000"), Sender(host="10.0.0.2", line="10.0.0.2:5000")
+    first, second = (
+        Sender(host="10.0.0.1", line="10.0.0.1:5000"),
+        Sender(host="10.0.0.2", line="10.0.0.2:5000"),
+    )
     feed.feed({0: DEFLECTED}, sender=first)
     buffer = store.get_or_open(("gamepad", 0))
     with pytest.raises(ControlRefusedError):
@@ -292,7 +308,10 @@ async def test_last_suppressed_refusal_is_logged_after_all_stations_are_silent(
         feed.feed({0: NEUTRAL}, sender=Sender(host="10.0.0.1", line="10.0.0.1:5000"))
         for number in range(2, 6):
             with pytest.raises(ControlRefusedError):
-                feed.feed({0: NEUTRAL}, sender=Sender(host=f"10.0.0.{number}", line=f"10.0.0.{number}:5000"))
+                feed.feed(
+                    {0: NEUTRAL},
+                    sender=Sender(host=f"10.0.0.{number}", line=f"10.0.0.{number}:5000"),
+                )
         await trio.sleep(600)
     refused = [event for event in events if event["event"] == "gamepad update refused"]
     assert [event["station"] for event in refused] == ["10.0.0.2:5000", "10.0.0.5:5000"]
@@ -301,14 +320,19 @@ async def test_last_suppressed_refusal_is_logged_after_all_stations_are_silent(
     assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
 
 
-async def test_suppressed_events_are_logged_when_the_watch_ends(store: BufferStore, autojump_clock: MockClock) -> None:
+async def test_suppressed_events_are_logged_when_the_watch_ends(
+    store: BufferStore, autojump_clock: MockClock
+) -> None:
     feed = GamepadFeed(store)
     with structlog.testing.capture_logs() as events:
         feed._log = feed.driving._log = structlog.get_logger()
         feed.feed({0: NEUTRAL}, sender=Sender(host="10.0.0.1", line="10.0.0.1:5000"))
         for number in (2, 3):
             with pytest.raises(ControlRefusedError):
-                feed.feed({0: NEUTRAL}, sender=Sender(host=f"10.0.0.{number}", line=f"10.0.0.{number}:5000"))
+                feed.feed(
+                    {0: NEUTRAL},
+                    sender=Sender(host=f"10.0.0.{number}", line=f"10.0.0.{number}:5000"),
+                )
         async with trio.open_nursery() as inner:
             inner.start_soon(feed.run)
             await trio.testing.wait_all_tasks_blocked()

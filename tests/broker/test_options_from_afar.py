@@ -66,7 +66,9 @@ class TestRate:
         with pytest.raises(ConfigError, match="this station sets options too often"):
             as_(b"blue/a", keeper.set, {})
 
-    def test_station_sets_options_again_after_a_while(self, keeper: Overrides, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_station_sets_options_again_after_a_while(
+        self, keeper: Overrides, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         now = 100.0
         monkeypatch.setattr("rt.broker.options.time.monotonic", lambda: now)
         for _ in range(TURNS):
@@ -81,7 +83,9 @@ class TestRate:
             keeper._log = structlog.get_logger()
             for value in (0.05, 0.05, 0.06, 0.06):
                 as_(b"blue/a", keeper.set, {"dev_poll_interval": value})
-        assert [(each["options"], each["by"]) for each in logs] == [(["dev_poll_interval"], "blue")] * 2
+        assert [(each["options"], each["by"]) for each in logs] == [
+            (["dev_poll_interval"], "blue")
+        ] * 2
 
 
 class TestGet:
@@ -101,20 +105,26 @@ class TestGet:
             ("log_level.x", "there is no option 'log_level.x'; did you mean log_level?"),
         ],
     )
-    def test_what_is_not_there_is_told_with_the_nearest(self, keeper: Overrides, name: str, said: str) -> None:
+    def test_what_is_not_there_is_told_with_the_nearest(
+        self, keeper: Overrides, name: str, said: str
+    ) -> None:
         with pytest.raises(ConfigError) as raised:
             keeper.get(name)
         assert raised.value.message == said
 
 
 class TestSet:
-    def test_it_counts_at_the_next_start_and_not_before(self, keeper: Overrides, tmp_path: Path) -> None:
+    def test_it_counts_at_the_next_start_and_not_before(
+        self, keeper: Overrides, tmp_path: Path
+    ) -> None:
         assert keeper.set({"dev_poll_interval": 0.05, "dev_name": {"arm": "7"}}) == {
             "dev_poll_interval": 0.05,
             "dev_name": {"arm": "7"},
         }
         assert keeper.get("dev_poll_interval") == 0.04
-        loaded = config.load(env={"STATE_DIRECTORY": str(tmp_path)}, cwd=tmp_path, flags={"instance": "state"})
+        loaded = config.load(
+            env={"STATE_DIRECTORY": str(tmp_path)}, cwd=tmp_path, flags={"instance": "state"}
+        )
         assert (loaded.config.dev_poll_interval, loaded.config.dev_name) == (0.05, {"arm": "7"})
 
     def test_later_calls_add_and_replace(self, keeper: Overrides) -> None:
@@ -124,13 +134,17 @@ class TestSet:
 
     def test_null_takes_an_option_or_an_entry_back(self, keeper: Overrides, tmp_path: Path) -> None:
         keeper.set({"log_level": "debug", "dev_name": {"arm": "7", "leg": "8"}})
-        assert keeper.set({"log_level": None, "dev_name": {"arm": None}}) == {"dev_name": {"leg": "8"}}
+        assert keeper.set({"log_level": None, "dev_name": {"arm": None}}) == {
+            "dev_name": {"leg": "8"}
+        }
         assert keeper.set({"dev_name": {"leg": None, "absent": None}}) == {}
         assert not (tmp_path / "state" / overrides.FILE_NAME).exists()
 
     def test_all_or_none(self, keeper: Overrides) -> None:
         keeper.set({"debug": True})
-        assert "log_level = 'loud'" in refusal(keeper, debug=False, dev_poll_interval=0.1, log_level="loud")
+        assert "log_level = 'loud'" in refusal(
+            keeper, debug=False, dev_poll_interval=0.1, log_level="loud"
+        )
         assert keeper.set({}) == {"debug": True}
 
     @pytest.mark.parametrize(
@@ -141,7 +155,10 @@ class TestSet:
                 "set_option: unknown option 'dev_poll_intervall'; did you mean dev_poll_interval?",
             ),
             ({"dev_poll_intervall": None}, "set_option: unknown option"),
-            ({"dev_poll_interval": 5}, "set_option: dev_poll_interval = 5 is not a number from 0.001 to 1 (s)"),
+            (
+                {"dev_poll_interval": 5},
+                "set_option: dev_poll_interval = 5 is not a number from 0.001 to 1 (s)",
+            ),
             ({"dev_poll_interval": "0.1"}, "; write it without quotes"),
             ({"dev_poll_interval": float("nan")}, "dev_poll_interval = nan is not a number"),
             ({"debug": 1}, "set_option: debug = 1 is not true or false"),
@@ -151,7 +168,10 @@ class TestSet:
                 {"dev_name": ["arm:7"]},
                 'set_option: dev_name is given as a map of those entries that are set, as {"name": value}',
             ),
-            ({"dev_poll_interval": {}}, "set_option: dev_poll_interval = {} is not a number from 0.001 to 1 (s)"),
+            (
+                {"dev_poll_interval": {}},
+                "set_option: dev_poll_interval = {} is not a number from 0.001 to 1 (s)",
+            ),
             ({"log_level": {"root": None}}, "log_level"),
             ({"exec_module": {}}, "exec_module"),
             ({"exec_timeout": {"(": 1.0}}, "no regular expression"),
@@ -159,8 +179,14 @@ class TestSet:
             ({"exec_timeout": {"(" * 120 + ")" * 120: 1.0, "(": 1.0}}, "no regular expression"),
             ({"exec_timeout": {"(" * 4000: 1.0}}, "of 4000 characters: at most 256 are possible"),
             ({"exec_timeout": {"a" * 257: 1.0}}, "of 257 characters: at most 256 are possible"),
-            ({"exec_timeout": {f"f{number}": 1.0 for number in range(33)}}, "would have 33 entries: at most 32"),
-            ({"dev_name": {f"m{number}": str(number + 7) for number in range(257)}}, "would have 257 entries"),
+            (
+                {"exec_timeout": {f"f{number}": 1.0 for number in range(33)}},
+                "would have 33 entries: at most 32",
+            ),
+            (
+                {"dev_name": {f"m{number}": str(number + 7) for number in range(257)}},
+                "would have 257 entries",
+            ),
             ({"dev_name": {"arm": "5"}}, "set_option: dev_name gives left and arm the same UID 5"),
             (
                 {"instance": "x"},
@@ -175,12 +201,18 @@ class TestSet:
             ({"service_option": {"CURVE_SERVER": 0}}, "because it could take the locks off"),
             ({"bind": None}, "bind cannot be set from afar"),
             ({"dev_name": {" ": "7"}}, "set_option: ' ' is no name for a device"),
-            ({"dev_name": {"arm": "7", "leg": "7"}}, "set_option: dev_name gives arm and leg the same UID 7"),
+            (
+                {"dev_name": {"arm": "7", "leg": "7"}},
+                "set_option: dev_name gives arm and leg the same UID 7",
+            ),
             ({"exec_module": "../other.py"}, "because it lies outside of"),
             ({"exec_module": "/etc/passwd"}, "because it lies outside of"),
             ({"exec_module": ".."}, "because it lies outside of"),
             ({"exec_module": "x\0.py"}, "is no path"),
-            ({"dev_catalog": "/etc/catalog.toml"}, "because it names files of the robot's computer"),
+            (
+                {"dev_catalog": "/etc/catalog.toml"},
+                "because it names files of the robot's computer",
+            ),
             ({"dev_catalog": "keys/robot.key"}, "because it names files of the robot's computer"),
             ({"log_file": "keys/robot.key"}, "because it names files of the robot's computer"),
             ({"log_format": "pretty"}, "because it decides what is seen of the log"),
@@ -189,8 +221,14 @@ class TestSet:
             ({"exec_module": "keys/robot.key"}, "because it is a file of keys"),
             ({"exec_module": "keys/../keys/robot.key"}, "because it is a file of keys"),
             ({"exec_module": "blue.rtkey"}, "because it is a file of keys"),
-            ({"exec_module": "notes/passwords.txt"}, "because it is neither a module's name nor a .py file"),
-            ({"exec_module": "$(cat blue.rtkey).txt"}, "because it is neither a module's name nor a .py file"),
+            (
+                {"exec_module": "notes/passwords.txt"},
+                "because it is neither a module's name nor a .py file",
+            ),
+            (
+                {"exec_module": "$(cat blue.rtkey).txt"},
+                "because it is neither a module's name nor a .py file",
+            ),
         ],
     )
     def test_what_may_not_be_is_refused_with_the_reason(
@@ -199,17 +237,23 @@ class TestSet:
         assert said in refusal(keeper, **options)
         assert keeper.set({}) == {}
 
-    def test_a_link_does_not_lead_out_of_the_teams_directory(self, keeper: Overrides, tmp_path: Path) -> None:
+    def test_a_link_does_not_lead_out_of_the_teams_directory(
+        self, keeper: Overrides, tmp_path: Path
+    ) -> None:
         (tmp_path / "team" / "link").symlink_to("/etc")
         assert "lies outside of" in refusal(keeper, exec_module="link/passwd.py")
 
     def test_code_of_the_teams_directory_may_be_named(self, keeper: Overrides) -> None:
-        assert keeper.set({"exec_module": "robots/second.py"}) == {"exec_module": "robots/second.py"}
+        assert keeper.set({"exec_module": "robots/second.py"}) == {
+            "exec_module": "robots/second.py"
+        }
         assert keeper.set({"exec_module": "robots.third"})["exec_module"] == "robots.third"
 
     @pytest.mark.parametrize("name", ["keys/robot.key", "keys/blue.station", "blue.rtkey"])
     @pytest.mark.parametrize("option", ["dev_catalog", "exec_module", "log_file"])
-    def test_no_error_quotes_a_key(self, keeper: Overrides, tmp_path: Path, option: str, name: str) -> None:
+    def test_no_error_quotes_a_key(
+        self, keeper: Overrides, tmp_path: Path, option: str, name: str
+    ) -> None:
         ring = Keyring(tmp_path / "team" / "keys")
         bundle = ring.new("blue")
         bundle.write(tmp_path / "team" / "blue.rtkey")
@@ -218,7 +262,13 @@ class TestSet:
         if option == "exec_module":
             said += refusal(keeper, exec_module="code.py")
         robot = ring.robot()
-        for secret in (robot.secret, bundle.secret, bundle.datagram.secret.hex(), robot.public, bundle.public):
+        for secret in (
+            robot.secret,
+            bundle.secret,
+            bundle.datagram.secret.hex(),
+            robot.public,
+            bundle.public,
+        ):
             assert secret not in said
         assert keeper.set({}) == {}
 
@@ -229,30 +279,49 @@ class TestSet:
             context.run(set_caller, Caller(b"blue/panel", is_routed=True))
             context.run(keeper.set, {"log_level": "info"})
         (said,) = logs
-        assert (said["by"], said["options"], said["log_level"]) == ("blue", ["log_level"], "warning")
+        assert (said["by"], said["options"], said["log_level"]) == (
+            "blue",
+            ["log_level"],
+            "warning",
+        )
 
     def test_a_name_may_go_from_one_device_to_another(self, keeper: Overrides) -> None:
         Overrides(CONFIG, keeper._state, keeper._directory).set({"dev_name": {"arm": "9"}})
         assert keeper.set({"dev_name": {"arm": None, "leg": "9"}}) == {"dev_name": {"leg": "9"}}
 
-    def test_what_was_set_at_the_robot_is_not_taken_back_from_afar(self, keeper: Overrides, tmp_path: Path) -> None:
+    def test_what_was_set_at_the_robot_is_not_taken_back_from_afar(
+        self, keeper: Overrides, tmp_path: Path
+    ) -> None:
         overrides.write(tmp_path / "state", {"insecure": False, "debug": True})
         assert "insecure cannot be set from afar" in refusal(keeper, insecure=None)
         assert keeper.set({"debug": None}) == {"insecure": False}
 
-    def test_no_more_is_kept_than_is_read_at_the_next_start(self, keeper: Overrides, tmp_path: Path) -> None:
+    def test_no_more_is_kept_than_is_read_at_the_next_start(
+        self, keeper: Overrides, tmp_path: Path
+    ) -> None:
         keeper.set({"debug": True})
-        assert "would be longer than 256 KiB" in refusal(keeper, exec_module="x" * overrides.MOST_BYTES)
+        assert "would be longer than 256 KiB" in refusal(
+            keeper, exec_module="x" * overrides.MOST_BYTES
+        )
         assert overrides.read(tmp_path / "state") == {"debug": True}
 
-    def test_calls_one_after_another_do_not_keep_more_entries_than_one_may(self, keeper: Overrides) -> None:
+    def test_calls_one_after_another_do_not_keep_more_entries_than_one_may(
+        self, keeper: Overrides
+    ) -> None:
         names = {f"m{number}": str(number + 7) for number in range(256)}
         assert len(keeper.set({"dev_name": names})["dev_name"]) == 256
-        assert "would have 257 entries: at most 256 can be set from afar" in refusal(keeper, dev_name={"arm": "9999"})
+        assert "would have 257 entries: at most 256 can be set from afar" in refusal(
+            keeper, dev_name={"arm": "9999"}
+        )
         assert len(keeper.set({"dev_name": {"m0": None, "arm": "9999"}})["dev_name"]) == 256
 
-    def test_entries_that_were_set_at_the_robot_can_be_taken_back(self, keeper: Overrides, tmp_path: Path) -> None:
-        overrides.write(tmp_path / "state", {"dev_name": {f"m{number}": str(number + 7) for number in range(300)}})
+    def test_entries_that_were_set_at_the_robot_can_be_taken_back(
+        self, keeper: Overrides, tmp_path: Path
+    ) -> None:
+        overrides.write(
+            tmp_path / "state",
+            {"dev_name": {f"m{number}": str(number + 7) for number in range(300)}},
+        )
         assert "would have 301 entries" in refusal(keeper, dev_name={"arm": "9999"})
         assert len(keeper.set({"dev_name": {"m0": None}})["dev_name"]) == 299
         assert keeper.set({"dev_name": None}) == {}
@@ -268,7 +337,9 @@ class TestSet:
         silent = [
             option.name
             for option in OPTIONS.values()
-            if option.name not in ALLOWED and option.name not in REASONS and option.group != "Network"
+            if option.name not in ALLOWED
+            and option.name not in REASONS
+            and option.group != "Network"
         ]
         assert silent == []
 
@@ -294,18 +365,24 @@ class TestSet:
     ) -> None:
         before: overrides.Kept = {"exec_timeout": {".*_main": 0.02}}
         overrides.write(tmp_path / "state", before)
-        assert "because it decides when devices stop" in as_(b"blue/panel", refusal, keeper, **options)
+        assert "because it decides when devices stop" in as_(
+            b"blue/panel", refusal, keeper, **options
+        )
         assert overrides.read(tmp_path / "state") == before
 
     def test_robots_user_may_lengthen_time_limits(self, keeper: Overrides) -> None:
         limits = {"exec_timeout": {".*_main": 0.1}, "dev_poll_interval": 0.5}
         assert as_(b"client-7", keeper.set, limits) == limits
-        assert as_(b"blue/panel", keeper.set, {"dev_poll_interval": 0.1})["dev_poll_interval"] == 0.1
+        assert (
+            as_(b"blue/panel", keeper.set, {"dev_poll_interval": 0.1})["dev_poll_interval"] == 0.1
+        )
 
     def test_every_caller_of_an_insecure_robot_counts_as_a_station(self, tmp_path: Path) -> None:
         options = Config(insecure=True, bind="0.0.0.0").resolved(tmp_path)
         keeper = Overrides(options, tmp_path / "state", tmp_path)
-        assert "cannot be set by a station" in as_(b"client-7", refusal, keeper, exec_timeout={".*_main": 30})
+        assert "cannot be set by a station" in as_(
+            b"client-7", refusal, keeper, exec_timeout={".*_main": 30}
+        )
 
     @given(options=st.dictionaries(st.sampled_from([*OPTIONS, "x"]), st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(), lambda each: st.lists(each) | st.dictionaries(st.text() | st.integers(), each))))  # fmt: skip
     def test_whatever_comes_is_kept_whole_or_refused(
@@ -319,4 +396,6 @@ class TestSet:
             assert overrides.read(folder / "state") == {}
         else:
             assert overrides.read(folder / "state") == now
-            config.load(env={"STATE_DIRECTORY": str(folder)}, cwd=folder, flags={"instance": "state"})
+            config.load(
+                env={"STATE_DIRECTORY": str(folder)}, cwd=folder, flags={"instance": "state"}
+            )

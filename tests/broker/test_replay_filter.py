@@ -28,7 +28,9 @@ def test_a_number_counts_once_and_only_forward() -> None:
 def test_the_refusal_says_what_is_wrong() -> None:
     book = SequenceTracker()
     book.check(Stamp(seq=5, time=1.0), 10.0)
-    with pytest.raises(RemoteProtocolError, match="number 5 comes after 5: it was sent twice or overtaken"):
+    with pytest.raises(
+        RemoteProtocolError, match="number 5 comes after 5: it was sent twice or overtaken"
+    ):
         book.check(Stamp(seq=5), 10.0)
     with pytest.raises(RemoteProtocolError, match=r"it was 0\.9 s on its way"):
         book.check(Stamp(seq=6, time=1.1), 11.0)
@@ -55,7 +57,9 @@ def test_a_recorded_update_counts_neither_in_silence_nor_after_other_stations() 
 def test_a_station_without_a_name_may_be_started_anew() -> None:
     book = SequenceTracker()
     assert taken(book, Stamp(seq=500), 0.0)
-    assert [taken(book, Stamp(seq=number), 0.5 + number / 10) for number in range(10)] == [False] * 6 + [True] * 4
+    assert [taken(book, Stamp(seq=number), 0.5 + number / 10) for number in range(10)] == [
+        False
+    ] * 6 + [True] * 4
     assert not taken(book, Stamp(seq=3), 1.5)
     assert taken(book, Stamp(station="a", seq=500), 0.0)
     assert not taken(book, Stamp(station="a", seq=0), 1000.0)
@@ -65,7 +69,9 @@ def test_what_a_network_has_held_up_does_not_count_until_it_has_caught_up() -> N
     book = SequenceTracker()
     sent = [number * 0.02 for number in range(200)]
     # After 1 s the network stands still for 2 s, and then delivers everything at once.
-    arrived = [when if when < 1.0 else max(when, 3.0 + number * 1e-4) for number, when in enumerate(sent)]
+    arrived = [
+        when if when < 1.0 else max(when, 3.0 + number * 1e-4) for number, when in enumerate(sent)
+    ]
     counted = [
         when
         for number, (when, now) in enumerate(zip(sent, arrived, strict=True))
@@ -85,7 +91,10 @@ def test_a_clock_that_was_set_back_is_followed_after_a_moment() -> None:
 
 def test_a_clock_that_is_slow_by_a_little_is_no_delay() -> None:
     book = SequenceTracker()
-    assert all(taken(book, Stamp(time=number * 0.02 * 0.9999), number * 0.02) for number in range(0, 1_000_000, 50))
+    assert all(
+        taken(book, Stamp(time=number * 0.02 * 0.9999), number * 0.02)
+        for number in range(0, 1_000_000, 50)
+    )
 
 
 @given(

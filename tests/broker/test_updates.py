@@ -62,7 +62,9 @@ async def test_updates_are_sent_at_multiples_of_the_interval_and_one_at_once(
     assert times == pytest.approx([0.13, 0.2, 0.3, 0.4])
 
 
-async def test_all_values_are_sent_once_a_second(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_all_values_are_sent_once_a_second(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     store, air = robot(), Air()
     nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
     await trio.sleep(3.05)
@@ -70,7 +72,9 @@ async def test_all_values_are_sent_once_a_second(nursery: trio.Nursery, autojump
     assert sum(len(update[SWITCH]) == 3 for update in air.updates) in {3, 4}
 
 
-async def test_a_device_that_is_gone_is_not_named(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_a_device_that_is_gone_is_not_named(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     store, air = robot(), Air()
     store.get_or_open(SWITCH).valid = False
     nursery.start_soon(UpdatePublisher(store, air, 0.1).run)
@@ -94,10 +98,14 @@ async def test_one_datagram_names_all_devices_unless_it_would_be_too_long(
     assert {uid for part in parts for uid in part} == {SWITCH + number for number in range(20)}
 
 
-async def test_a_device_that_leaves_while_it_is_read_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_device_that_leaves_while_it_is_read_is_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     store, air = robot(2), Air()
     monkeypatch.setattr(
-        store.get_or_open(SWITCH), "get_update", lambda: store.get_or_open(SWITCH).invalidate_by_force()
+        store.get_or_open(SWITCH),
+        "get_update",
+        lambda: store.get_or_open(SWITCH).invalidate_by_force(),
     )
     assert list(UpdatePublisher(store, air, 0.1).collect()) == [SWITCH + 1]
 
@@ -120,7 +128,10 @@ async def test_no_device_is_without_all_its_values_for_longer_than_a_second(
     await trio.sleep(20)
     assert len(times) == 3
     for moments in times.values():
-        assert max(after - before for before, after in itertools.pairwise(moments)) <= FULL_INTERVAL + 1e-3
+        assert (
+            max(after - before for before, after in itertools.pairwise(moments))
+            <= FULL_INTERVAL + 1e-3
+        )
 
 
 async def test_what_could_not_be_read_is_sent_whole_with_the_next(

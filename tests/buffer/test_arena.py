@@ -107,7 +107,9 @@ def test_segment_that_cannot_be_filled_is_not_there(arena: Arena) -> None:
     assert make(f"{arena.prefix}one") is not None
 
 
-def test_process_killed_while_it_creates_a_segment_blocks_no_other(arena: Arena, prefix: str) -> None:
+def test_process_killed_while_it_creates_a_segment_blocks_no_other(
+    arena: Arena, prefix: str
+) -> None:
     pid = os.fork()
     if pid == 0:
         segment.create(f"{prefix}one", 8, lambda _: os.kill(os.getpid(), 9))
@@ -134,7 +136,9 @@ def test_closed_or_replaced_descriptor_loses_no_open_memory(arena: Arena, tmp_pa
         assert make(f"{arena.prefix}new") is not None
 
 
-@pytest.mark.parametrize("location", ["fd:9999", "fd:x", "fd:-1", "/proc/self/fd/9999", "/dev/null", "/dev/zero"])
+@pytest.mark.parametrize(
+    "location", ["fd:9999", "fd:x", "fd:-1", "/proc/self/fd/9999", "/dev/null", "/dev/zero"]
+)
 def test_location_without_arena_is_a_clear_error(location: str) -> None:
     with pytest.raises(DeviceBufferError, match="the shared memory of the robot cannot be used"):
         segment.attach(f"{location}/lease")
@@ -160,7 +164,9 @@ def test_memory_without_seals_is_refused() -> None:
         (errno.ENOSYS, "Function not implemented"),
     ],
 )
-def test_system_without_such_memory_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
+def test_system_without_such_memory_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
     def refuse(*_args: object) -> int:
         raise OSError(code, os.strerror(code))
 
@@ -180,8 +186,12 @@ Arena("test")
 @pytest.mark.parametrize(("limit", "value"), [("FSIZE", 4096), ("NOFILE", 3)])
 def test_limit_of_the_process_is_named(limit: str, value: int) -> None:
     program = LIMITED.format(limit, value)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-    assert done.stderr.splitlines()[-1].startswith("rt.errors.ConfigError: cannot create"), done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stderr.splitlines()[-1].startswith("rt.errors.ConfigError: cannot create"), (
+        done.stderr
+    )
     assert "ulimit" in done.stderr
 
 
@@ -259,7 +269,9 @@ sys.stdin.read()
             holder.kill()
 
 
-def test_event_loop_waits_for_no_lock_when_it_opens_buffers(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_loop_waits_for_no_lock_when_it_opens_buffers(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with BufferStore(KNOWN, arena.prefix) as earlier:
         earlier.get_or_open(MOTOR).valid = True
     waits = []
@@ -271,7 +283,9 @@ def test_event_loop_waits_for_no_lock_when_it_opens_buffers(arena: Arena, monkey
     monkeypatch.setattr("rt.buffer.mutex._clock_lock", wait)
     with lock_held(arena), BufferStore(KNOWN, arena.prefix) as store:
         for _ in range(2):
-            with pytest.raises(BufferBusyError, match="another process has the lock of the robot's shared memory"):
+            with pytest.raises(
+                BufferBusyError, match="another process has the lock of the robot's shared memory"
+            ):
                 store.get_or_open(MOTOR + 1)
             with pytest.raises(BufferBusyError):
                 store.get_or_open(("gamepad", 0))
@@ -284,7 +298,9 @@ def test_event_loop_waits_for_no_lock_when_it_opens_buffers(arena: Arena, monkey
         assert not store.get_or_open(("gamepad", 0)).valid
 
 
-def test_buffer_whose_own_lock_is_held_is_opened_without_waiting(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffer_whose_own_lock_is_held_is_opened_without_waiting(
+    arena: Arena, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rt.buffer.mutex._clock_lock", lambda *_: pytest.fail("it waits"))
     with BufferStore(KNOWN, arena.prefix) as one, BufferStore(KNOWN, arena.prefix) as two:
         one.get_or_open(MOTOR).valid = True

@@ -65,11 +65,17 @@ def test_what_the_device_says_can_be_read() -> None:
 
 
 @given(st.sampled_from(DEVICES), st.data())
-def test_the_blocks_of_every_device_are_in_wire_order(device: catalog.Peripheral, data: st.DataObject) -> None:
+def test_the_blocks_of_every_device_are_in_wire_order(
+    device: catalog.Peripheral, data: st.DataObject
+) -> None:
     bitmap = data.draw(st.integers(0, device.bitmap()))
     size = len(device.pack(dict.fromkeys(device.names(bitmap), 0))[1])
     payload = data.draw(st.binary(min_size=size, max_size=size))
-    buffer = NullDevice.private() if not device.params else private(int(DeviceUID(device.device_id, 1, 1)))
+    buffer = (
+        NullDevice.private()
+        if not device.params
+        else private(int(DeviceUID(device.device_id, 1, 1)))
+    )
     buffer.update(DevData(bitmap, payload))
     wanted = device.unpack(bitmap & device.readable, _readable_part(device, bitmap, payload))
     assert {name: buffer.get(name) for name in wanted} == pytest.approx(wanted, nan_ok=True)
@@ -96,7 +102,9 @@ def test_a_message_that_does_not_fit_changes_nothing() -> None:
 
 
 def test_values_that_do_not_fit_one_message_are_split() -> None:
-    table = ", ".join(f'{{name = "p{number}", type = "uint64[4]", writeable = true}}' for number in range(16))
+    table = ", ".join(
+        f'{{name = "p{number}", type = "uint64[4]", writeable = true}}' for number in range(16)
+    )
     known = catalog.parse(f"[wide]\ndevice_id = 9\nparams = [{table}]")
     buffer = BufferStore(known, "", shared=False).get_or_open(9 << 72)
     buffer.valid = True
@@ -203,16 +211,24 @@ def test_a_buffer_of_another_layout_is_refused_and_its_owner_replaces_it(prefix:
     other = catalog.parse('[limit-switch]\ndevice_id = 0\nparams = [{name = "x", type = "int64"}]')
     with BufferStore(other, prefix) as store:
         store.get_or_open(SWITCH)
-    with BufferStore(KNOWN, prefix) as reader, pytest.raises(DeviceBufferError, match="another catalog entry"):
+    with (
+        BufferStore(KNOWN, prefix) as reader,
+        pytest.raises(DeviceBufferError, match="another catalog entry"),
+    ):
         reader.get_or_open(SWITCH, create=False)
     with BufferStore(KNOWN, prefix) as owner:
         owner.get_or_open(SWITCH).valid = True
     segment.create(f"{prefix}battery@{4 << 72}", 7, lambda _: None)
-    with BufferStore(KNOWN, prefix) as reader, pytest.raises(DeviceBufferError, match="it has 7 bytes"):
+    with (
+        BufferStore(KNOWN, prefix) as reader,
+        pytest.raises(DeviceBufferError, match="it has 7 bytes"),
+    ):
         reader.get_or_open(4 << 72, create=False)
 
 
-def test_what_a_process_that_was_killed_within_a_transaction_had_done_is_taken_back(prefix: str) -> None:
+def test_what_a_process_that_was_killed_within_a_transaction_had_done_is_taken_back(
+    prefix: str,
+) -> None:
     with BufferStore(KNOWN, prefix, lock_timeout=0.01) as store:
         buffer = store.get_or_open(MOTOR)
         buffer.valid = True
@@ -258,7 +274,10 @@ def test_a_directory_that_cannot_be_written_is_an_error_that_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(segment, "DIRECTORY", tmp_path / "absent")
-    with BufferStore(KNOWN, "rt-test.") as store, pytest.raises(DeviceBufferError, match="cannot be made"):
+    with (
+        BufferStore(KNOWN, "rt-test.") as store,
+        pytest.raises(DeviceBufferError, match="cannot be made"),
+    ):
         store.get_or_open(MOTOR)
 
 
@@ -284,7 +303,9 @@ def test_the_age_of_a_buffer_is_that_of_its_last_value() -> None:
     assert 0 <= buffer.age < 1
 
 
-def test_the_age_of_a_value_counts_the_time_that_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_age_of_a_value_counts_the_time_that_the_machine_is_suspended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pad = BufferStore(KNOWN, "", shared=False).get_or_open(("gamepad", 0))
     assert pad.age == math.inf
     pad.set("joystick_left_x", 1.0)

@@ -192,7 +192,10 @@ def test_counters_say_how_often_a_parameter_came_and_went(sides: Sides) -> None:
     ours.write("deadband", 0.1)
     for message in theirs.emit_dev_rw():
         theirs.count_sent(message)
-    assert {name: count for name, count in ours.received.items() if count} == {"duty_cycle": 300, "enc_vel": 300}
+    assert {name: count for name, count in ours.received.items() if count} == {
+        "duty_cycle": 300,
+        "enc_vel": 300,
+    }
     assert {name: count for name, count in ours.sent.items() if count} == {"deadband": 1}
     assert (ours.counters.writes_sent, ours.counters.frames_sent) == (1, 1)
 

@@ -97,7 +97,9 @@ def test_no_reader_sees_half_a_transaction_of_writers_that_are_killed(prefix: st
                 pid = chance.choice(list(running))
                 os.kill(pid, signal.SIGKILL)
                 work = running.pop(pid)
-                assert os.waitpid(pid, 0)[1] == signal.SIGKILL, "it ended by itself: it saw half a transaction"
+                assert os.waitpid(pid, 0)[1] == signal.SIGKILL, (
+                    "it ended by itself: it saw half a transaction"
+                )
                 running[start(prefix, work, seed)] = work
                 assert whole(buffer.snapshot())
         finally:

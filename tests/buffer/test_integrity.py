@@ -90,7 +90,9 @@ def test_overwritten_constant_is_found_at_once(offset: int, value: int | None) -
     ],
     ids=["owner", "no owner", "owner and waiters", "count", "not recoverable", "transaction"],
 )
-def test_lock_that_cannot_be_released_is_found_after_a_while(offset: int, values: tuple[int, ...]) -> None:
+def test_lock_that_cannot_be_released_is_found_after_a_while(
+    offset: int, values: tuple[int, ...]
+) -> None:
     buffer, soundness, clock = make()
     poke(buffer, offset, *values)
     assert soundness.damage() == ""
@@ -105,7 +107,11 @@ def test_overwritten_byte_of_header_or_lock_costs_no_operation_silently(offset: 
     """What stays unnoticed harms nothing: the buffer still works."""
     for value in (0, 1, 127, 255):
         buffer, soundness, clock = make()
-        if offset >= _LOCK + 40 or Header.generation.offset <= offset < _LOCK or _LOCK + 20 <= offset < _LOCK + 40:
+        if (
+            offset >= _LOCK + 40
+            or Header.generation.offset <= offset < _LOCK
+            or _LOCK + 20 <= offset < _LOCK + 40
+        ):
             continue  # never read, or written anew by the next owner of the lock
         poke(buffer, offset, value)
         if not looked(soundness, clock):

@@ -74,7 +74,9 @@ def test_root_revokes_every_lease(prefix: str) -> None:
         assert len(table.holders()) == 3
 
 
-def test_lease_that_began_before_a_revocation_is_not_brought_back_by_a_late_stamp(prefix: str) -> None:
+def test_lease_that_began_before_a_revocation_is_not_brought_back_by_a_late_stamp(
+    prefix: str,
+) -> None:
     with LeaseTable.open(prefix) as table:
         table.beat()
         table.slot(4).begin()
@@ -113,7 +115,9 @@ def test_final_bar_stays(prefix: str, bar: lease.Bar) -> None:
         assert not table.fresh()
 
 
-def test_a_lease_that_has_ended_does_not_go_on(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_has_ended_does_not_go_on(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with LeaseTable.open(prefix) as table:
         table.beat()
         slot = table.slot(3)
@@ -161,7 +165,9 @@ def test_only_the_lease_that_was_meant_is_taken_away(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("uptime", [0.0, 5.0, 1000.0])
-def test_stamp_of_zero_is_never_a_lease(prefix: str, monkeypatch: pytest.MonkeyPatch, uptime: float) -> None:
+def test_stamp_of_zero_is_never_a_lease(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, uptime: float
+) -> None:
     monkeypatch.setattr(lease, "_TIMEOUT_NS", 600 * 10**9)
     monkeypatch.setattr(lease, "_ROOT_TIMEOUT_NS", 600 * 10**9)
     monkeypatch.setattr(lease, "boottime_ns", lambda: round(uptime * 1e9))
@@ -171,7 +177,8 @@ def test_stamp_of_zero_is_never_a_lease(prefix: str, monkeypatch: pytest.MonkeyP
         assert not table.fresh()
         assert table.holders() == []
         assert not table.slot(0).renew()
-        # A lease that began and was released has a stamp of zero too, and no other reason not to count.
+        # A lease that began and was released has a stamp of zero too, and no other reason not to
+        # count.
         table.slot(0).begin()
         table.slot(0).release()
         assert not table.fresh()
@@ -192,7 +199,9 @@ def test_what_is_no_lease_table_is_refused(prefix: str) -> None:
         pass
 
 
-def test_no_lease_counts_without_a_sign_of_life_of_the_root(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_lease_counts_without_a_sign_of_life_of_the_root(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with LeaseTable.open(prefix) as table:
         table.slot(0).begin()
         assert not table.fresh()
@@ -225,7 +234,9 @@ def test_a_table_that_is_there_is_opened_without_asking_for_memory(
             pass
 
 
-def test_lease_counts_only_for_a_while_after_the_roots_last_stamp(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lease_counts_only_for_a_while_after_the_roots_last_stamp(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ms = 10**6
     with LeaseTable.open(prefix) as table:
         start = boottime_ns()
@@ -265,7 +276,9 @@ def test_root_stamps_before_it_unbars(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("bar", [Bar.DAMAGED, Bar.STOPPING, Bar.ESTOP])
-def test_slot_that_is_barred_for_good_while_it_is_unbarred_stays_barred(prefix: str, bar: Bar) -> None:
+def test_slot_that_is_barred_for_good_while_it_is_unbarred_stays_barred(
+    prefix: str, bar: Bar
+) -> None:
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)
         table.on_unbar = lambda: table.bar_all(bar)

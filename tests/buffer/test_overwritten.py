@@ -35,14 +35,28 @@ class Memory:
         """What the root and the device process do with it."""
         table, buffer, mapping = self.table, self.buffer, self.arena.mapping
         guard = SafetyGuard(table, lambda _ended, _disabled: None)
-        yield from (table.visits, table.root_alive, table.fresh, table.holders, table.remaining, table.current)
-        yield from (lambda: table.held, table.is_intact, guard.look, lambda: guard.dropped("port", 1, lease.ALL_MARKS))
+        yield from (
+            table.visits,
+            table.root_alive,
+            table.fresh,
+            table.holders,
+            table.remaining,
+            table.current,
+        )
+        yield from (
+            lambda: table.held,
+            table.is_intact,
+            guard.look,
+            lambda: guard.dropped("port", 1, lease.ALL_MARKS),
+        )
         for index in range(SLOTS):
             yield from (
                 lambda index=index: table.bar_of(index),
                 lambda index=index: table.cause_of(index),
                 lambda index=index: table.is_over(table.visit_of(index)),
-                lambda index=index: table.lapse(Holder(index, table.serials[index], table.pids[index])),
+                lambda index=index: table.lapse(
+                    Holder(index, table.serials[index], table.pids[index])
+                ),
                 lambda index=index: table.revoke_slot(index, Bar.DRIVER),
                 lambda index=index: table.bar(index, Bar.IDLE),
                 lambda index=index: table.unbar(index),
@@ -51,10 +65,26 @@ class Memory:
                 lambda index=index: table.slot(index).renew(),
             )
         yield from (table.beat, table.revoke_all, lambda: table.bar_all(Bar.DAMAGED))
-        yield from (mapping.names, mapping.is_intact, lambda: mapping.attach("lease"), self.store.existing)
-        yield from (self.store.devices, lambda: segment.create(f"{self.arena.prefix}new", 64, lambda _memory: None))
-        yield from (lambda: segment.unlink(f"{self.arena.prefix}lease"), lambda: mapping.attach("lease"))
-        yield from (lambda: buffer.valid, lambda: buffer.uid, lambda: buffer.subscription, lambda: buffer.interval)
+        yield from (
+            mapping.names,
+            mapping.is_intact,
+            lambda: mapping.attach("lease"),
+            self.store.existing,
+        )
+        yield from (
+            self.store.devices,
+            lambda: segment.create(f"{self.arena.prefix}new", 64, lambda _memory: None),
+        )
+        yield from (
+            lambda: segment.unlink(f"{self.arena.prefix}lease"),
+            lambda: mapping.attach("lease"),
+        )
+        yield from (
+            lambda: buffer.valid,
+            lambda: buffer.uid,
+            lambda: buffer.subscription,
+            lambda: buffer.interval,
+        )
         yield from (
             lambda: buffer.age,
             lambda: buffer.dirty,
@@ -62,8 +92,19 @@ class Memory:
             lambda: buffer.sent,
             lambda: repr(buffer),
         )
-        yield from (buffer.make_sub_res, buffer.discard_writes, buffer.take_dev_rw, buffer.emit_dev_data)
-        yield from (buffer.emit_subscription, buffer.get_update, buffer.snapshot, buffer.get_read, buffer.get_write)
+        yield from (
+            buffer.make_sub_res,
+            buffer.discard_writes,
+            buffer.take_dev_rw,
+            buffer.emit_dev_data,
+        )
+        yield from (
+            buffer.emit_subscription,
+            buffer.get_update,
+            buffer.snapshot,
+            buffer.get_read,
+            buffer.get_write,
+        )
         yield lambda: buffer.update(DevData(1, bytes(4)))
         yield lambda: buffer.update(SubRes(1, 40, UID))
         yield lambda: buffer.write("duty_cycle", 0.5)

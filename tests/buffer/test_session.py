@@ -86,8 +86,14 @@ async def test_without_a_brake_no_visitor_moves_devices(arena: Arena, tmp_path: 
         assert leases.bar_of(FIRST_VISITOR_SEAT + 2) is not Bar.BRAKE
 
 
-async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(arena: Arena, tmp_path: Path) -> None:
-    async with receiving(arena, tmp_path) as (root, _), visit(tmp_path) as first, visit(tmp_path) as second:
+async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(
+    arena: Arena, tmp_path: Path
+) -> None:
+    async with (
+        receiving(arena, tmp_path) as (root, _),
+        visit(tmp_path) as first,
+        visit(tmp_path) as second,
+    ):
         assert (first.seat, second.seat) == (FIRST_VISITOR_SEAT, FIRST_VISITOR_SEAT + 1)
         first.write_event.ring()
         assert root.write_event.clear()
@@ -96,7 +102,9 @@ async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(arena: Arena
             await second.wakeups.wait()
 
 
-async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(arena: Arena, tmp_path: Path) -> None:
+async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(
+    arena: Arena, tmp_path: Path
+) -> None:
     async with receiving(arena, tmp_path) as (root, leases):
         with start_stranger(tmp_path) as process:
             with trio.fail_after(30):
@@ -130,7 +138,9 @@ async def can_visit(directory: Path) -> bool:
         return False
 
 
-async def test_a_root_that_is_stopped_is_not_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_root_that_is_stopped_is_not_waited_for(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(tmp_path / NAME))
         listener.listen()
@@ -157,7 +167,9 @@ async def test_reader_gets_the_memory_and_no_seat(arena: Arena, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("message", [b"", b"\xc1", b"\x80" * 100])
-async def test_desk_survives_a_peer_that_talks_nonsense(arena: Arena, tmp_path: Path, message: bytes) -> None:
+async def test_desk_survives_a_peer_that_talks_nonsense(
+    arena: Arena, tmp_path: Path, message: bytes
+) -> None:
     async with receiving(arena, tmp_path):
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer, trio.fail_after(30):
             await peer.connect(str(tmp_path / NAME))
@@ -187,9 +199,12 @@ async def test_removed_desk_is_made_again_and_visits_go_on(arena: Arena, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "request_", [b"\x81\xa6seated\xa1\xff", b"\x81\xa6seated" + b"\x91" * 4000, b"\xc1", b"\0" * 4000]
+    "request_",
+    [b"\x81\xa6seated\xa1\xff", b"\x81\xa6seated" + b"\x91" * 4000, b"\xc1", b"\0" * 4000],
 )
-async def test_a_malformed_request_ends_only_its_connection(arena: Arena, tmp_path: Path, request_: bytes) -> None:
+async def test_a_malformed_request_ends_only_its_connection(
+    arena: Arena, tmp_path: Path, request_: bytes
+) -> None:
     async with receiving(arena, tmp_path):
         with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET) as hostile:
             await hostile.connect(str(tmp_path / NAME))

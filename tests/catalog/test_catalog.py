@@ -41,12 +41,17 @@ def test_a_device_is_found_by_the_id_in_its_uid() -> None:
 def test_golden_values_pack_as_on_the_wire() -> None:
     assert KNOWN["polar-bear"].pack({"duty_cycle": -0.5}) == (1, bytes.fromhex("000000bf"))
     assert KNOWN["limit-switch"].pack({"switch2": False, "switch0": True}) == (0b101, b"\x01\x00")
-    assert KNOWN["rfid"].pack({"id": 0xDEADBEEF, "tag_detect": 1}) == (0b11, bytes.fromhex("efbeadde01"))
+    assert KNOWN["rfid"].pack({"id": 0xDEADBEEF, "tag_detect": 1}) == (
+        0b11,
+        bytes.fromhex("efbeadde01"),
+    )
 
 
 @given(st.data())
 def test_values_of_any_device_survive_the_wire(data: st.DataObject) -> None:
-    peripheral = data.draw(st.sampled_from([device for device in KNOWN.values() if device.device_id is not None]))
+    peripheral = data.draw(
+        st.sampled_from([device for device in KNOWN.values() if device.device_id is not None])
+    )
     chosen = data.draw(st.lists(st.sampled_from(peripheral.params), unique=True))
     values = {param.name: data.draw(_values_of(param)) for param in chosen}
     assert peripheral.unpack(*peripheral.pack(values)) == values
@@ -114,7 +119,10 @@ def test_a_number_without_limits_still_fits_its_type() -> None:
 
 
 def test_arrays_travel_flat_and_come_back_in_their_shape() -> None:
-    table = {"device_id": 9, "params": [{"name": "grid", "type": "uint8[2][3]"}, {"name": "end", "type": "bool"}]}
+    table = {
+        "device_id": 9,
+        "params": [{"name": "grid", "type": "uint8[2][3]"}, {"name": "end", "type": "bool"}],
+    }
     grid = catalog.from_tables({"x": table})["x"]
     values = {"grid": [[1, 2], [3, 4], [5, 6]], "end": True}
     assert grid.pack(values) == (0b11, bytes([1, 2, 3, 4, 5, 6, 1]))

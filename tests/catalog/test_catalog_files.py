@@ -52,7 +52,12 @@ def test_a_device_does_not_hide_a_peripheral_of_rts_own(path: Path) -> None:
 
 
 def test_a_peripheral_of_rts_own_may_have_another_order(path: Path) -> None:
-    kinds = {"mode": "uint8", "alliance": "uint8", "send_buf": "uint8[4096]", "recv_buf": "uint8[4096]"}
+    kinds = {
+        "mode": "uint8",
+        "alliance": "uint8",
+        "send_buf": "uint8[4096]",
+        "recv_buf": "uint8[4096]",
+    }
     params = [f'{{ name = "{name}", type = "{kinds[name]}" }}' for name in reversed(kinds)]
     path.write_text(f"[field]\nparams = [{', '.join(params)}]\n")
     assert [param.name for param in catalog.load(path)["field"].params] == list(reversed(kinds))
@@ -86,7 +91,9 @@ def test_what_is_no_file_is_not_read(path: Path) -> None:
     path.rmdir()
     os.mkfifo(path)
     assert refused(path) == f"{path}: the catalog cannot be read: it is no regular file"
-    assert refused(Path("/dev/zero")) == "/dev/zero: the catalog cannot be read: it is no regular file"
+    assert (
+        refused(Path("/dev/zero")) == "/dev/zero: the catalog cannot be read: it is no regular file"
+    )
     assert "cannot be read" in refused(Path("a\0b"))
 
 

@@ -45,7 +45,9 @@ def accepted(load: Callable[[], catalog.Catalog]) -> bool:
     if isinstance(found, CatalogError):
         assert str(found).startswith("catalog:")
         return False
-    assert all(peripheral.bitmap() == (1 << len(peripheral.params)) - 1 for peripheral in found.values())
+    assert all(
+        peripheral.bitmap() == (1 << len(peripheral.params)) - 1 for peripheral in found.values()
+    )
     return True
 
 
@@ -57,7 +59,8 @@ def test_a_right_catalog_is_loaded_as_it_says(tables: dict[str, Any]) -> None:
         peripheral = known[name]
         assert peripheral.device_id == table.get("device_id")
         assert [(p.name, p.readable, p.writeable, p.subscribed) for p in peripheral.params] == [
-            (raw["name"], raw["readable"], raw["writeable"], raw["subscribed"]) for raw in table["params"]
+            (raw["name"], raw["readable"], raw["writeable"], raw["subscribed"])
+            for raw in table["params"]
         ]
         assert [param.id for param in peripheral.params] == list(range(len(peripheral.params)))
         assert [param.lower for param in peripheral.params] == [
@@ -67,7 +70,9 @@ def test_a_right_catalog_is_loaded_as_it_says(tables: dict[str, Any]) -> None:
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_strange_value_anywhere_in_the_tables_ends_in_a_catalog_or_an_error(data: st.DataObject) -> None:
+def test_a_strange_value_anywhere_in_the_tables_ends_in_a_catalog_or_an_error(
+    data: st.DataObject,
+) -> None:
     tables = copy.deepcopy(TABLES)
     for _ in range(data.draw(st.integers(1, 3))):
         place: Any = tables
@@ -83,7 +88,9 @@ def test_a_strange_value_anywhere_in_the_tables_ends_in_a_catalog_or_an_error(da
                 elif what == "remove":
                     del place[key]
                 elif isinstance(place, dict):
-                    place[data.draw(st.sampled_from(["id", "lower", "colour", "subscribed"]))] = data.draw(strange)
+                    place[data.draw(st.sampled_from(["id", "lower", "colour", "subscribed"]))] = (
+                        data.draw(strange)
+                    )
                 else:
                     place.append(data.draw(strange))
                 break
@@ -93,7 +100,9 @@ def test_a_strange_value_anywhere_in_the_tables_ends_in_a_catalog_or_an_error(da
 
 @given(st.integers(0, len(TEXT) - 1), st.integers(0, 30), st.text(max_size=6))
 @settings(max_examples=200)
-def test_a_cut_or_a_stain_in_the_text_ends_in_a_catalog_or_an_error(start: int, length: int, stain: str) -> None:
+def test_a_cut_or_a_stain_in_the_text_ends_in_a_catalog_or_an_error(
+    start: int, length: int, stain: str
+) -> None:
     accepted(lambda: catalog.parse(TEXT[:start] + stain + TEXT[start + length :]))
 
 
@@ -109,8 +118,18 @@ def test_mistyped_letters_end_in_a_catalog_or_an_error() -> None:
     assert outcomes == {True, False}
 
 
-@given(st.recursive(strange, lambda inner: st.dictionaries(st.one_of(st.text(), st.integers()), inner, max_size=3)))
+@given(
+    st.recursive(
+        strange,
+        lambda inner: st.dictionaries(st.one_of(st.text(), st.integers()), inner, max_size=3),
+    )
+)
 def test_raw_tables_of_any_kind_end_in_a_catalog_or_an_error(value: Any) -> None:
-    raw: list[Any] = [{"a": value}, {"a": {"params": value}}, {"a": {"params": [value]}}, {7: value}]
+    raw: list[Any] = [
+        {"a": value},
+        {"a": {"params": value}},
+        {"a": {"params": [value]}},
+        {7: value},
+    ]
     for tables in raw:
         accepted(functools.partial(catalog.from_tables, tables))

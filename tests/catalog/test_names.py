@@ -45,7 +45,9 @@ def test_what_is_neither_is_told_with_what_there_is(text: str, hint: str) -> Non
 
 
 def test_without_names_it_is_said_where_they_come_from() -> None:
-    with pytest.raises(DeviceError, match=r"or a name; devices are named in rt\.toml, below \[dev_name\]"):
+    with pytest.raises(
+        DeviceError, match=r"or a name; devices are named in rt\.toml, below \[dev_name\]"
+    ):
         resolve_uid("claw", {})
 
 

@@ -36,7 +36,12 @@ def command(tmp_path: Path) -> Command:
         return subprocess.run(
             [sys.executable, "-P", "-m", "rt", *arguments],
             cwd=tmp_path,
-            env={**clean, "PYTHONPATH": str(Path(rt.__file__).parent.parent), "COLUMNS": "120", **env},
+            env={
+                **clean,
+                "PYTHONPATH": str(Path(rt.__file__).parent.parent),
+                "COLUMNS": "120",
+                **env,
+            },
             input=stdin,
             capture_output=True,
             text=True,
@@ -56,18 +61,33 @@ class TestGroup:
         python = shlex.quote(sys.executable)
         for line in (f"{python} -P -m rt format-msg <&- >&- 2>&-", f"{python} -P -m rt config >&-"):
             environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
-            assert subprocess.run(line, shell=True, env=environment, timeout=30, check=False).returncode == 0
+            assert (
+                subprocess.run(
+                    line, shell=True, env=environment, timeout=30, check=False
+                ).returncode
+                == 0
+            )
 
     @pytest.mark.parametrize("unbuffered", ["", "1"])
-    @pytest.mark.parametrize("arguments", [["config", "bind"], ["logs", "robot.log"], ["--version"]], ids=" ".join)
-    def test_output_that_finds_no_room_is_told(self, arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "arguments", [["config", "bind"], ["logs", "robot.log"], ["--version"]], ids=" ".join
+    )
+    def test_output_that_finds_no_room_is_told(
+        self, arguments: list[str], unbuffered: str, tmp_path: Path
+    ) -> None:
         (tmp_path / "robot.log").write_bytes(b"said\n")
         source = str(Path(rt.__file__).parent.parent)
         environment = {**os.environ, "PYTHONPATH": source, "PYTHONUNBUFFERED": unbuffered}
         with Path("/dev/full").open("w") as full:
             command = [sys.executable, "-P", "-m", "rt", *arguments]
             done = subprocess.run(
-                command, stdout=full, stderr=subprocess.PIPE, env=environment, cwd=tmp_path, timeout=30, check=False
+                command,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd=tmp_path,
+                timeout=30,
+                check=False,
             )
         assert (done.returncode, done.stderr) == (
             74,
@@ -75,7 +95,9 @@ class TestGroup:
         )
 
     @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-    def test_help_lists_every_verb_and_says_where_to_begin(self, command: Command, arguments: list[str]) -> None:
+    def test_help_lists_every_verb_and_says_where_to_begin(
+        self, command: Command, arguments: list[str]
+    ) -> None:
         result = command(*arguments)
         assert result.returncode == 0
         assert "New here?\n    rt demo " in result.stdout
@@ -88,7 +110,9 @@ class TestGroup:
             "import sys; from rt.cli import main; main.run(['--help']);"
             "print([m for m in sys.modules if m.startswith('rt.') and not m.startswith(('rt.cli', 'rt.errors', 'rt.startup', 'rt.terminal'))])"
         )
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
         assert result.stdout.splitlines()[-1] == "[]"
 
     def test_an_unknown_verb_is_told_the_nearest(self, command: Command) -> None:
@@ -107,14 +131,21 @@ class TestGroup:
             ("mode", "mode"),
         ],
     )
-    def test_a_method_that_is_used_as_a_verb_is_told_with_call(self, command: Command, verb: str, method: str) -> None:
+    def test_a_method_that_is_used_as_a_verb_is_told_with_call(
+        self, command: Command, verb: str, method: str
+    ) -> None:
         result = command(verb)
         assert result.returncode == 2
-        assert result.stderr.splitlines()[0] == f"rt: there is no verb {verb!r}: use `rt call {method}`"
+        assert (
+            result.stderr.splitlines()[0]
+            == f"rt: there is no verb {verb!r}: use `rt call {method}`"
+        )
 
     def test_methods_that_are_used_as_verbs_are_no_verbs_and_exist(self) -> None:
         assert not CALLED.keys() & VERBS.keys()
-        methods = {name for service in (Dispatcher, DeviceHandler, Broker) for name in vars(service)}
+        methods = {
+            name for service in (Dispatcher, DeviceHandler, Broker) for name in vars(service)
+        }
         assert set(CALLED.values()) <= methods
 
     def test_an_unknown_flag_is_a_wrong_configuration(self, command: Command) -> None:
@@ -122,8 +153,12 @@ class TestGroup:
         assert (result.returncode, result.stdout) == (78, "")
         assert result.stderr == "rt: --port-bse: unknown flag; did you mean --port-base?\n"
 
-    @pytest.mark.parametrize("name", ["devices", "read", "subscribe", "ping", "format-msg", "parse-msg"])
-    def test_the_help_of_a_verb_is_short_and_shows_examples(self, command: Command, name: str) -> None:
+    @pytest.mark.parametrize(
+        "name", ["devices", "read", "subscribe", "ping", "format-msg", "parse-msg"]
+    )
+    def test_the_help_of_a_verb_is_short_and_shows_examples(
+        self, command: Command, name: str
+    ) -> None:
         text, _, flags = command(name, "--help").stdout.partition("Options:")
         assert text.startswith(f"Usage: rt {name} ")
         assert text.count(f"\n  rt {name}") >= 3
@@ -161,8 +196,12 @@ class TestErrors:
         assert failing(InstanceBusyError("process 7 holds it"), ["run"]) == 75
         assert capsys.readouterr().err == "rt: process 7 holds it\n"
 
-    def test_a_nurserys_group_is_opened(self, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
-        group = ExceptionGroup("in a nursery", [ExceptionGroup("in another", [EmergencyStopException()])])
+    def test_a_nurserys_group_is_opened(
+        self, failing: Callable[..., int], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        group = ExceptionGroup(
+            "in a nursery", [ExceptionGroup("in another", [EmergencyStopException()])]
+        )
         assert failing(group, ["run"]) == 255
         assert capsys.readouterr().err == "rt: emergency stop\n"
 
@@ -185,10 +224,14 @@ class TestErrors:
         monkeypatch.chdir(gone)
         gone.rmdir()
         assert main.run(["config", "port_base"]) == 66
-        message = "rt: the directory that this shell is in has been removed: change to another one\n"
+        message = (
+            "rt: the directory that this shell is in has been removed: change to another one\n"
+        )
         assert capsys.readouterr().err == message
 
-    @pytest.mark.parametrize("error", [BrokenPipeError(), ExceptionGroup("tasks", [BrokenPipeError()])])
+    @pytest.mark.parametrize(
+        "error", [BrokenPipeError(), ExceptionGroup("tasks", [BrokenPipeError()])]
+    )
     def test_a_reader_that_has_gone_is_no_error(
         self, failing: Callable[..., int], error: BaseException, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -196,17 +239,26 @@ class TestErrors:
         assert failing(error, ["run"]) == 0
 
     @pytest.mark.parametrize(
-        "error", [KeyboardInterrupt(), BaseExceptionGroup("tasks", [KeyboardInterrupt()]), click.Abort()]
+        "error",
+        [KeyboardInterrupt(), BaseExceptionGroup("tasks", [KeyboardInterrupt()]), click.Abort()],
     )
-    def test_an_interrupt_is_no_error(self, failing: Callable[..., int], error: BaseException) -> None:
+    def test_an_interrupt_is_no_error(
+        self, failing: Callable[..., int], error: BaseException
+    ) -> None:
         assert failing(error, ["run"]) == 130
 
 
 class TestConfig:
-    def test_each_value_is_shown_with_where_it_came_from(self, command: Command, tmp_path: Path) -> None:
+    def test_each_value_is_shown_with_where_it_came_from(
+        self, command: Command, tmp_path: Path
+    ) -> None:
         (tmp_path / "rt.toml").write_text("\nport_base = 7000\n[dev_name]\nleft = '5'\n")
         result = command("config", "--log-level", "debug", RT_SERVICE_WORKERS="9")
-        lines = {words[0]: words[1:] for line in result.stdout.splitlines() if len(words := line.split()) > 2}
+        lines = {
+            words[0]: words[1:]
+            for line in result.stdout.splitlines()
+            if len(words := line.split()) > 2
+        }
         assert lines["port_base"] == ["7000", "rt.toml:2"]
         assert lines["dev_name"] == ["left:5", "rt.toml:3"]
         assert lines["service_workers"] == ["9", "RT_SERVICE_WORKERS"]
@@ -221,15 +273,24 @@ class TestConfig:
         assert shown["exec_timeout"]["value"] == {".*_setup": 1.0, ".*_main": 0.05}
 
     def test_named_options_are_shown_alone(self, command: Command) -> None:
-        assert set(json.loads(command("config", "--json", "bind", "debug").stdout)) == {"bind", "debug"}
+        assert set(json.loads(command("config", "--json", "bind", "debug").stdout)) == {
+            "bind",
+            "debug",
+        }
         result = command("config", "bnd")
-        assert (result.returncode, result.stderr) == (78, "rt config: unknown option 'bnd'; did you mean bind?\n")
+        assert (result.returncode, result.stderr) == (
+            78,
+            "rt config: unknown option 'bnd'; did you mean bind?\n",
+        )
 
     def test_a_bad_value_is_told_with_its_place(self, command: Command, tmp_path: Path) -> None:
         (tmp_path / "rt.toml").write_text("port_base = 1\n")
         result = command("config")
         assert result.returncode == 78
-        assert result.stderr == "rt: rt.toml:1: port_base = 1 is not a whole number from 1024 to 65531\n"
+        assert (
+            result.stderr
+            == "rt: rt.toml:1: port_base = 1 is not a whole number from 1024 to 65531\n"
+        )
         assert command("config", "--port-base", "7000").returncode == 78
 
     def test_every_option_has_a_flag(self, command: Command) -> None:
@@ -244,10 +305,14 @@ class TestConfig:
 
 
 class TestLogs:
-    def test_a_file_that_nobody_has_written_is_told_with_who_writes_it(self, command: Command, tmp_path: Path) -> None:
+    def test_a_file_that_nobody_has_written_is_told_with_who_writes_it(
+        self, command: Command, tmp_path: Path
+    ) -> None:
         file = tmp_path / "robot.log"
         result = command("logs", "--no-follow", RT_LOG_FILE=str(file))
-        message = f"rt: there is no log file of 'default': {file} does not exist; `rt run` writes it\n"
+        message = (
+            f"rt: there is no log file of 'default': {file} does not exist; `rt run` writes it\n"
+        )
         assert (result.returncode, result.stderr) == (78, message)
 
 
@@ -256,9 +321,14 @@ class TestInit:
         result = command("init")
         assert result.returncode == 0
         compile((tmp_path / "studentcode.py").read_text(), "studentcode.py", "exec")
-        assert set(json.loads(command("config", "--json").stdout)["port_base"].values()) == {6000, "default"}
+        assert set(json.loads(command("config", "--json").stdout)["port_base"].values()) == {
+            6000,
+            "default",
+        }
 
-    def test_what_is_there_is_kept_and_what_is_missing_written(self, command: Command, tmp_path: Path) -> None:
+    def test_what_is_there_is_kept_and_what_is_missing_written(
+        self, command: Command, tmp_path: Path
+    ) -> None:
         (tmp_path / "studentcode.py").write_text("mine = 1\n")
         result = command("init")
         assert result.returncode == 0
@@ -270,13 +340,18 @@ class TestInit:
 
     def test_another_directory_may_be_named(self, command: Command, tmp_path: Path) -> None:
         assert command("init", "robots/first").returncode == 0
-        assert {path.name for path in (tmp_path / "robots/first").iterdir()} == {"rt.toml", "studentcode.py"}
+        assert {path.name for path in (tmp_path / "robots/first").iterdir()} == {
+            "rt.toml",
+            "studentcode.py",
+        }
 
     def test_the_commented_file_uncommented_says_the_defaults(self, tmp_path: Path) -> None:
         text = template()
         assert tomllib.loads(text) == {}
         lines = [line for line in text.splitlines()[3:] if not line.startswith("## ")]
-        (tmp_path / "rt.toml").write_text("\n".join(line.removeprefix("# ").replace("----", "#") for line in lines))
+        (tmp_path / "rt.toml").write_text(
+            "\n".join(line.removeprefix("# ").replace("----", "#") for line in lines)
+        )
         loaded = config.load(env={}, cwd=tmp_path)
         assert loaded.config == config.Config(dev_name=loaded.config.dev_name)
         assert "default" not in {origin.rpartition(", ")[2] for origin in loaded.origins.values()}
@@ -284,9 +359,13 @@ class TestInit:
 
 class TestMessages:
     def test_each_line_of_stdin_is_a_message_and_its_number_is_told(self, command: Command) -> None:
-        result = command("format-msg", stdin='{"type": "PING"}\n\n{"type": "PIN"}\n{"type": "DEV_DISABLE"}\n')
+        result = command(
+            "format-msg", stdin='{"type": "PING"}\n\n{"type": "PIN"}\n{"type": "DEV_DISABLE"}\n'
+        )
         assert (result.returncode, result.stdout) == (1, "02100210\n02160216\n")
-        assert result.stderr == 'rt: line 3, character 2: there is no type "PIN": did you mean PING?\n'
+        assert (
+            result.stderr == 'rt: line 3, character 2: there is no type "PIN": did you mean PING?\n'
+        )
 
     def test_the_lines_of_one_are_the_lines_of_the_other(self, command: Command) -> None:
         frames = "0415070307efbeadde0132\n02100210\n"
@@ -306,4 +385,7 @@ class TestMessages:
         parsed = json.loads(command("parse-msg", "--device", "horn", frame).stdout)
         assert parsed == {"type": "DEV_WRITE", "device": "loud-horn", "params": {"on": True}}
         result = command("parse-msg", "--device", "hron", frame)
-        assert (result.returncode, result.stderr) == (1, "rt: there is no device 'hron': did you mean horn?\n")
+        assert (result.returncode, result.stderr) == (
+            1,
+            "rt: there is no device 'hron': did you mean horn?\n",
+        )

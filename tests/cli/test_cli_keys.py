@@ -34,7 +34,10 @@ def test_a_key_is_made_listed_and_revoked(here: Path, capsys: pytest.CaptureFixt
     assert main.run(["keys", "list"]) == 0
     assert capsys.readouterr().out.startswith("blue  made 20")
     assert main.run(["keys", "revoke", "blue"]) == 0
-    assert capsys.readouterr().out == "blue is revoked: a robot that runs throws it out within a second\n"
+    assert (
+        capsys.readouterr().out
+        == "blue is revoked: a robot that runs throws it out within a second\n"
+    )
     assert main.run(["keys", "list"]) == 0
     assert "`rt keys new NAME` makes one" in capsys.readouterr().err
 
@@ -49,7 +52,9 @@ def test_keys_lie_outside_of_the_project(here: Path, capsys: pytest.CaptureFixtu
     assert (here / "state/rt/second/keys/blue.station").exists()
 
 
-def test_keys_in_the_project_still_count_and_a_hint_moves_them(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_in_the_project_still_count_and_a_hint_moves_them(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     main.run(["keys", "new", "blue", "--keys-dir", "keys", "--output", "-"])
     capsys.readouterr()
     assert main.run(["keys", "list"]) == 0
@@ -81,7 +86,9 @@ def test_a_key_goes_where_it_is_wanted(here: Path, capsys: pytest.CaptureFixture
     assert not (here / "blue.rtkey").exists()
 
 
-def test_a_file_in_the_way_is_kept_and_no_key_is_made(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_in_the_way_is_kept_and_no_key_is_made(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (here / "blue.rtkey").write_text("precious")
     assert main.run(["keys", "new", "blue"]) == 78
     assert capsys.readouterr().err == "rt: blue.rtkey exists; choose another file with --output\n"
@@ -106,7 +113,9 @@ def test_a_directory_that_is_open_to_others_is_said_and_nothing_else(
     assert "is open to others: close it with `chmod 700" in line
 
 
-def test_a_mistyped_station_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_station_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     main.run(["keys", "new", "blue", "--output", "-"])
     assert main.run(["keys", "revoke", "bule"]) == 78
     assert "no station 'bule' has a key; did you mean blue?" in capsys.readouterr().err
@@ -128,7 +137,9 @@ def test_a_robot_that_cannot_be_reached_is_told_at_once(
     assert sentence in capsys.readouterr().err
 
 
-def test_the_environment_may_name_robot_and_key(monkeypatch: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_environment_may_name_robot_and_key(
+    monkeypatch: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RT_ROBOT", "tcp://127.0.0.1:1")
     monkeypatch.setenv("RT_KEY", "absent.rtkey")
     assert main.run(["call", "mode"]) == 78

@@ -23,9 +23,13 @@ Rt = Callable[..., Done]
 
 
 @pytest.fixture
-def rt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Rt]:
+def rt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Rt]:
     """The command in an empty directory, with a state directory of its own."""
-    for name in [name for name in os.environ if name.startswith("RT_") or name == "STATE_DIRECTORY"]:
+    for name in [
+        name for name in os.environ if name.startswith("RT_") or name == "STATE_DIRECTORY"
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
@@ -47,15 +51,25 @@ def shown(rt: Rt, name: str) -> Any:
 
 
 class TestSet:
-    def test_a_value_counts_from_the_next_start_on_and_goes_before_rt_toml(self, rt: Rt, tmp_path: Path) -> None:
+    def test_a_value_counts_from_the_next_start_on_and_goes_before_rt_toml(
+        self, rt: Rt, tmp_path: Path
+    ) -> None:
         (tmp_path / "rt.toml").write_text("dev_poll_interval = 0.1\n")
         done = rt("config", "set", "dev_poll_interval", "0.05")
-        assert done == (0, "dev_poll_interval: 0.05 s (from set_option), from the next start on\n", "")
+        assert done == (
+            0,
+            "dev_poll_interval: 0.05 s (from set_option), from the next start on\n",
+            "",
+        )
         assert shown(rt, "dev_poll_interval") == {"value": 0.05, "origin": "set_option"}
 
-    def test_a_variable_that_goes_before_it_is_told(self, rt: Rt, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_variable_that_goes_before_it_is_told(
+        self, rt: Rt, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("RT_LOG_LEVEL", "error")
-        assert "log_level: error (from RT_LOG_LEVEL)" in rt("config", "set", "log_level", "debug").out
+        assert (
+            "log_level: error (from RT_LOG_LEVEL)" in rt("config", "set", "log_level", "debug").out
+        )
 
     @pytest.mark.parametrize(
         ("words", "value"),
@@ -77,26 +91,40 @@ class TestSet:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["log_levle", "info"], "rt config set: unknown option 'log_levle'; did you mean log_level?"),
-            (["log_level", "warn"], "is not one of debug, info, warning, error, critical; did you mean warning?"),
+            (
+                ["log_levle", "info"],
+                "rt config set: unknown option 'log_levle'; did you mean log_level?",
+            ),
+            (
+                ["log_level", "warn"],
+                "is not one of debug, info, warning, error, critical; did you mean warning?",
+            ),
             (["log_level", "info", "error"], "log_level takes one value"),
             (["log_level.x", "info"], "log_level has no entries"),
             (["instance", "second"], "set instance in rt.toml, or by --instance"),
             (["dev_name.12", "7"], "'12' is no name for a device"),
             (["dev_name", "arm"], "is not NAME:VALUE"),
             (["exec_module", "a\udcff.py"], "'a\\udcff.py' holds bytes that are no text"),
-            (["dev_name", "arm:7", "leg:7"], "set_option: dev_name gives arm and leg the same UID 7"),
+            (
+                ["dev_name", "arm:7", "leg:7"],
+                "set_option: dev_name gives arm and leg the same UID 7",
+            ),
             (["update_addr", "udp://x:{port9}"], "holds something else in braces"),
         ],
     )
-    def test_what_is_wrong_is_told_and_changes_nothing(self, rt: Rt, state: Path, words: list[str], said: str) -> None:
+    def test_what_is_wrong_is_told_and_changes_nothing(
+        self, rt: Rt, state: Path, words: list[str], said: str
+    ) -> None:
         done = rt("config", "set", *words)
         assert done.status == 78
         assert said in done.err
         assert overrides.read(state) == {}
 
     def test_a_catalog_with_which_no_robot_starts_is_refused(self, rt: Rt, state: Path) -> None:
-        assert "absent.toml: the catalog cannot be read" in rt("config", "set", "dev_catalog", "absent.toml").err
+        assert (
+            "absent.toml: the catalog cannot be read"
+            in rt("config", "set", "dev_catalog", "absent.toml").err
+        )
         assert overrides.read(state) == {}
 
     def test_each_instance_has_its_own(self, rt: Rt) -> None:
@@ -121,7 +149,10 @@ class TestUnset:
         rt("config", "set", "dev_name", "arm:7", "leg:8")
         rt("config", "set", "update_interval", "0.5")
         done = rt("config", "unset", "update_interval", "dev_name.arm")
-        assert done.out.splitlines()[0] == "update_interval: 0.1 s (from default), from the next start on"
+        assert (
+            done.out.splitlines()[0]
+            == "update_interval: 0.1 s (from default), from the next start on"
+        )
         assert overrides.read(state) == {"dev_name": {"leg": "8"}}
         assert rt("config", "unset", "--all").out == "nothing is kept any more\n"
         assert overrides.read(state) == {}
@@ -132,7 +163,9 @@ class TestUnset:
         assert rt("config", "unset").status == rt("config", "unset", "--all", "debug").status == 2
 
     @pytest.mark.parametrize("data", [b"{", b'{"of_another_version": 1, "debug": true}'])
-    def test_a_file_with_which_no_robot_starts_is_mended(self, rt: Rt, state: Path, data: bytes) -> None:
+    def test_a_file_with_which_no_robot_starts_is_mended(
+        self, rt: Rt, state: Path, data: bytes
+    ) -> None:
         state.mkdir(parents=True)
         (state / overrides.FILE_NAME).write_bytes(data)
         assert rt("config").status == 78

@@ -45,13 +45,21 @@ def motor(store: BufferStore) -> Device:
 
 class TestDevice:
     def test_without_names_every_readable_parameter_is_meant(self, motor: Device) -> None:
-        assert motor.readable(()) == ["duty_cycle", "enc_pos", "enc_vel", "motor_current", "deadband"]
+        assert motor.readable(()) == [
+            "duty_cycle",
+            "enc_pos",
+            "enc_vel",
+            "motor_current",
+            "deadband",
+        ]
         assert motor.readable(("enc_vel", "enc_pos", "enc_vel")) == ["enc_vel", "enc_pos"]
 
     def test_an_unknown_parameter_is_told_with_the_nearest(self, motor: Device) -> None:
         with pytest.raises(DeviceError, match="did you mean 'enc_pos'"):
             motor.readable(("enc_vel", "enc_po"))
-        with pytest.raises(DeviceError, match=r"left_motor\.pid_pos_kp cannot be read, only written"):
+        with pytest.raises(
+            DeviceError, match=r"left_motor\.pid_pos_kp cannot be read, only written"
+        ):
             motor.readable(("pid_pos_kp",))
 
     def test_values_have_no_more_digits_than_the_device_sent(self, motor: Device) -> None:
@@ -70,7 +78,13 @@ class TestDevice:
             motor.values(["enc_pos"])
 
     def test_values_are_what_a_shell_reads(self) -> None:
-        assert [as_text(value) for value in (True, False, 7, -0.5, math.nan)] == ["true", "false", "7", "-0.5", "nan"]
+        assert [as_text(value) for value in (True, False, 7, -0.5, math.nan)] == [
+            "true",
+            "false",
+            "7",
+            "-0.5",
+            "nan",
+        ]
         assert jsonable({"a": math.nan, "b": True, "c": 1}) == {"a": None, "b": True, "c": 1}
 
 
@@ -107,17 +121,25 @@ class TestTypes:
 
         for uid in (MOTOR, SWITCH, SWITCH + 1):
             store.get_or_open(uid).valid = True
-        app = SimpleNamespace(names={"left_motor": MOTOR, "servo-motor": SWITCH}, make_buffer_manager=lambda **_: store)
-        link: Any = SimpleNamespace(app=app, client=SimpleNamespace(issue_call=issue_call), instance=Held([Holder(1)]))
+        app = SimpleNamespace(
+            names={"left_motor": MOTOR, "servo-motor": SWITCH},
+            make_buffer_manager=lambda **_: store,
+        )
+        link: Any = SimpleNamespace(
+            app=app, client=SimpleNamespace(issue_call=issue_call), instance=Held([Holder(1)])
+        )
         return Devices(link)
 
     async def test_a_type_names_its_only_device(self, devices: Devices) -> None:
         assert [each.uid for each in await devices.find(["polar-bear", "left_motor"])] == [MOTOR]
-        assert (await devices.find_one("servo-motor")).uid == SWITCH  # what the team calls so goes before
+        assert (
+            await devices.find_one("servo-motor")
+        ).uid == SWITCH  # what the team calls so goes before
 
     async def test_several_of_a_type_or_none_are_told(self, devices: Devices) -> None:
         with pytest.raises(
-            DeviceError, match="2 devices of type limit-switch are connected: name one, servo-motor or 6"
+            DeviceError,
+            match="2 devices of type limit-switch are connected: name one, servo-motor or 6",
         ):
             await devices.find_one("limit-switch")
         with pytest.raises(DeviceError, match="no device of type rfid is connected; `rt devices`"):
@@ -135,7 +157,11 @@ class TestRows:
         assert {row["uid"] for row in table.device_rows(store, {})} == {str(MOTOR), str(SWITCH)}
         (row,) = table.device_rows(store, {MOTOR: "left_motor"}, [MOTOR])
         assert row["name"] == "left_motor"
-        assert (row["received"]["enc_pos"], row["received"]["enc_vel"], row["sent"]["enc_pos"]) == (2, 0, 0)
+        assert (row["received"]["enc_pos"], row["received"]["enc_vel"], row["sent"]["enc_pos"]) == (
+            2,
+            0,
+            0,
+        )
         assert 0 <= row["age"] < 60
         assert (row["subscription"], row["interval"]) == ([], 0.0)
         (row,) = table.device_rows(store, {}, [SWITCH])

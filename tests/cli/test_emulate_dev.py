@@ -55,7 +55,11 @@ class Emulator:
 @asynccontextmanager
 async def emulator(folder: Path, *arguments: str) -> AsyncIterator[Emulator]:
     process = await trio.lowlevel.open_process(
-        [*COMMAND, *arguments], cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, *arguments],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
     assert process.stderr is not None
@@ -76,7 +80,11 @@ async def ask(port: str, message: Ping | DevRead) -> object:
             await link.send(frames.encode(message))
             reader = frames.FrameReader()
             while not (
-                items := [item for item in reader.feed(await link.receive()) if isinstance(item, SubRes | DevData)]
+                items := [
+                    item
+                    for item in reader.feed(await link.receive())
+                    if isinstance(item, SubRes | DevData)
+                ]
             ):
                 pass
     finally:
@@ -85,7 +93,9 @@ async def ask(port: str, message: Ping | DevRead) -> object:
 
 
 async def test_devices_on_ports_say_where_they_are(tmp_path: Path) -> None:
-    async with emulator(tmp_path, "--pty", 'limit-switch@1..2:{"switch1": true}', "encoder") as running:
+    async with emulator(
+        tmp_path, "--pty", 'limit-switch@1..2:{"switch1": true}', "encoder"
+    ) as running:
         rows = [line.split(" ") for line in await running.lines(3)]
         assert [(name, uid) for _, name, uid in rows] == [
             ("limit-switch", "1"),
@@ -99,9 +109,18 @@ async def test_devices_on_ports_say_where_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-async def test_ports_in_a_folder_are_named_by_device_and_gone_in_the_end(tmp_path: Path, signum: int) -> None:
+async def test_ports_in_a_folder_are_named_by_device_and_gone_in_the_end(
+    tmp_path: Path, signum: int
+) -> None:
     folder = tmp_path / "ports"
-    arguments = ("--pty-dir", str(folder), "--dev-name", f"left:{12 << 72 | 3}", "left", "polar-bear@4")
+    arguments = (
+        "--pty-dir",
+        str(folder),
+        "--dev-name",
+        f"left:{12 << 72 | 3}",
+        "left",
+        "polar-bear@4",
+    )
     folder.mkdir()
     (folder / "left").symlink_to("/dev/pts/none")  # left behind by one that was killed
     async with emulator(tmp_path, *arguments, str(12 << 72 | 7 << 64 | 5)) as running:
@@ -129,7 +148,9 @@ async def test_waving_sensors_move_and_given_ones_stay(tmp_path: Path) -> None:
 
 
 async def test_faults_are_said_with_their_seed(tmp_path: Path) -> None:
-    async with emulator(tmp_path, "--pty", "--fault", "drop=0.5", "--fault", "delay", "rfid@1..3") as running:
+    async with emulator(
+        tmp_path, "--pty", "--fault", "drop=0.5", "--fault", "delay", "rfid@1..3"
+    ) as running:
         (line,) = await running.lines(1, "stderr")
         assert line.startswith("3 devices with --fault drop=0.5 --fault delay=0.1 --seed ")
         assert int(line.rpartition(" ")[2]) >= 0
@@ -143,7 +164,9 @@ async def test_a_device_over_tcp_says_when_it_is_connected(tmp_path: Path) -> No
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listeners[0] as listener:
         port = listener.socket.getsockname()[1]
-        async with emulator(tmp_path, "--dev-vsd-addr", f"tcp://127.0.0.1:{port}", "encoder@9") as running:
+        async with emulator(
+            tmp_path, "--dev-vsd-addr", f"tcp://127.0.0.1:{port}", "encoder@9"
+        ) as running:
             stream = await listener.accept()
             says = f"encoder {3 << 72 | 9}"
             assert sorted(await running.lines(2)) == [
@@ -159,7 +182,10 @@ async def test_a_device_over_tcp_says_when_it_is_connected(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--fault", "freez", "rfid"], "rt: --fault freez: there is no fault 'freez', only drop, delay, corrupt"),
+        (
+            ["--fault", "freez", "rfid"],
+            "rt: --fault freez: there is no fault 'freez', only drop, delay, corrupt",
+        ),
         (["--fault", "drop", "--fault", "drop=1", "rfid"], "drop is given twice"),
         (["--seed", "-1", "rfid"], "--seed"),
         (["rfid@1..3", "rfid@2"], "gives rfid@2 twice"),
@@ -168,7 +194,9 @@ async def test_a_device_over_tcp_says_when_it_is_connected(tmp_path: Path) -> No
         (["--pty-dir", "file", "rfid"], "file"),
     ],
 )
-def test_what_cannot_be_played_is_refused_in_one_sentence(tmp_path: Path, arguments: list[str], reason: str) -> None:
+def test_what_cannot_be_played_is_refused_in_one_sentence(
+    tmp_path: Path, arguments: list[str], reason: str
+) -> None:
     (tmp_path / "file").touch()
     done = subprocess.run(
         [*COMMAND, *arguments],

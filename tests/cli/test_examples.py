@@ -33,7 +33,9 @@ def test_an_example_is_a_command_that_rt_takes(line: str) -> None:
     context = main.cli.make_context("rt", words)
     command: click.Command = main.cli
     while isinstance(command, click.Group):
-        name, found, words = command.resolve_command(context, [*context._protected_args, *context.args])
+        name, found, words = command.resolve_command(
+            context, [*context._protected_args, *context.args]
+        )
         assert found is not None
         try:
             context, command = found.make_context(name, words, parent=context), found

@@ -22,7 +22,10 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_its_programs_are_without_a_fault(tmp_path: Path, program: str) -> None:
     (tmp_path / "studentcode.py").write_text(program)
-    assert lint(LintRequest(directory=str(tmp_path), exec_module="studentcode", dev_name=DEVICES)) == []
+    assert (
+        lint(LintRequest(directory=str(tmp_path), exec_module="studentcode", dev_name=DEVICES))
+        == []
+    )
 
 
 def test_it_has_programs_and_its_station_is_python() -> None:

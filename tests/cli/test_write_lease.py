@@ -15,7 +15,9 @@ from rt.protocol.message import DevDisable, DevWrite, SubReq
 SEAT = 8
 
 
-async def test_a_command_that_was_kept_from_running_says_that_the_device_was_disabled(prefix: str) -> None:
+async def test_a_command_that_was_kept_from_running_says_that_the_device_was_disabled(
+    prefix: str,
+) -> None:
     async with open_robot(prefix) as robot:
         board = make_board("polar-bear")
         await robot.plug(board)
@@ -41,7 +43,9 @@ async def test_a_command_that_was_kept_from_running_says_that_the_device_was_dis
         assert board.device.values["duty_cycle"] == 0
 
 
-async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_disabled(prefix: str) -> None:
+async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_disabled(
+    prefix: str,
+) -> None:
     async with open_robot(prefix) as robot:
         board = make_board("polar-bear")
         await robot.plug(board)
@@ -62,6 +66,8 @@ async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_dis
                     while buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
                         await trio.sleep(0.001)
 
-            with contextlib.suppress(ExceptionGroup):  # a busy machine sees first that the lease has ended
+            with contextlib.suppress(
+                ExceptionGroup
+            ):  # a busy machine sees first that the lease has ended
                 await driver.drive({"duty_cycle": 0.5}, watch)
         assert driver.disabled

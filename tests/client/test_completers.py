@@ -19,7 +19,9 @@ echo "${COMPREPLY[@]}"
 """
 
 
-def offered(line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> list[str]:
+def offered(
+    line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> list[str]:
     """What bash is offered for the last word of a line."""
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
@@ -44,7 +46,11 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFix
     ],
 )
 def test_what_needs_no_robot_is_always_offered(
-    line: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    line: str,
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "rt.toml").write_text('[dev_name]\nmy_arm = "5"\n')
     monkeypatch.chdir(tmp_path)
@@ -69,7 +75,9 @@ def test_a_wrong_file_of_options_offers_nothing_and_says_nothing(
 
 
 def test_bash_puts_no_space_between_a_parameter_and_its_value() -> None:
-    script = BASH.replace("SCRIPT", completion.script("bash").replace("complete -o", ": complete -o"))
+    script = BASH.replace(
+        "SCRIPT", completion.script("bash").replace("complete -o", ": complete -o")
+    )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "nospace\nduty_cycle=\n"
 
@@ -88,7 +96,11 @@ def test_without_a_robot_nothing_is_completed_and_nothing_is_said(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("instruction", ["bash_complete", "cmd_complete", "zsh_source", "", "_", "bash"])
-def test_a_shell_that_asks_in_vain_is_told_nothing(instruction: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "instruction", ["bash_complete", "cmd_complete", "zsh_source", "", "_", "bash"]
+)
+def test_a_shell_that_asks_in_vain_is_told_nothing(
+    instruction: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert completion.complete(main.cli, instruction) == 0
     assert capfd.readouterr() == ("", "")

@@ -12,8 +12,16 @@ from rt.client import methods
 from rt.errors import RemoteCallError
 
 
-def argument(name: str, schema: dict[str, Any] | None, kind: str = "", default: str = "") -> dict[str, Any]:
-    return {"name": name, "required": not default, "schema": schema, "type": kind, "default": default}
+def argument(
+    name: str, schema: dict[str, Any] | None, kind: str = "", default: str = ""
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "required": not default,
+        "schema": schema,
+        "type": kind,
+        "default": default,
+    }
 
 
 def method(*arguments: dict[str, Any], doc: str = "") -> dict[str, Any]:
@@ -22,12 +30,17 @@ def method(*arguments: dict[str, Any], doc: str = "") -> dict[str, Any]:
 
 UID = argument("uid", {"type": "string"}, "str")
 EITHER = argument("x", {"anyOf": [{"type": "string"}, {"type": "integer"}]}, "str | int")
-MANY = argument("uids", {"anyOf": [{"type": "string"}, {"type": "array"}]}, "str | list[str]", "None")
+MANY = argument(
+    "uids", {"anyOf": [{"type": "string"}, {"type": "array"}]}, "str | list[str]", "None"
+)
 BLOCK = argument("block", {"type": "boolean"}, "bool", "False")
 REST = argument("*values", {"type": "number"}, "float", "x")
 SERVICES = {
     "broker-service": {"describe": method(), "status": method()},
-    "device-service": {"describe": method(), "ping": method(UID, MANY, REST, doc="Ask who is there.\n\nAll of them.")},
+    "device-service": {
+        "describe": method(),
+        "ping": method(UID, MANY, REST, doc="Ask who is there.\n\nAll of them."),
+    },
     "executor-service": {"describe": method()},
 }
 
@@ -41,28 +54,48 @@ def test_a_text_stays_a_text_where_the_method_takes_no_number() -> None:
 
 @pytest.mark.parametrize("text", ["[1,", '{"a": }', '"open'])
 def test_json_that_is_broken_is_told_with_the_argument_and_what_is_allowed(text: str) -> None:
-    with pytest.raises(RemoteCallError, match=r"m: argument block came as .* is no JSON; allowed is bool") as caught:
+    with pytest.raises(
+        RemoteCallError, match=r"m: argument block came as .* is no JSON; allowed is bool"
+    ) as caught:
         methods.values("m", method(BLOCK), [text])
     assert caught.value.context == {"method": "m", "argument": "block"}
     assert methods.values("m", method(UID), [text]) == [text]
 
 
-PARAMS = argument("params", {"anyOf": [{"type": "array"}, {"type": "null"}]}, "list[str] | None", "None")
-OBJECTS = argument("requests", {"type": "array", "items": {"$ref": "#/$defs/RequestSpec"}}, "list[RequestSpec]")
+PARAMS = argument(
+    "params", {"anyOf": [{"type": "array"}, {"type": "null"}]}, "list[str] | None", "None"
+)
+OBJECTS = argument(
+    "requests", {"type": "array", "items": {"$ref": "#/$defs/RequestSpec"}}, "list[RequestSpec]"
+)
 TABLE = argument("gamepads", {"type": "object"}, "dict[int, GamepadState]")
 
 
 @pytest.mark.parametrize(
     ("taken", "text", "said"),
     [
-        (PARAMS, "duty_cycle", r"m: argument params is a list, not duty_cycle: write it as JSON, as '\["),
-        (OBJECTS, "wave", r"argument requests is a list, not wave: write it as JSON, as '\[\{\"func\": "),
+        (
+            PARAMS,
+            "duty_cycle",
+            r"m: argument params is a list, not duty_cycle: write it as JSON, as '\[",
+        ),
+        (
+            OBJECTS,
+            "wave",
+            r"argument requests is a list, not wave: write it as JSON, as '\[\{\"func\": ",
+        ),
         (TABLE, "lx", "argument gamepads is a map, not lx: write it as JSON"),
-        (PARAMS, "[duty_cycle, enc_vel]", r"""texts in it need quotes: write '\["duty_cycle", "enc_vel"\]'"""),
+        (
+            PARAMS,
+            "[duty_cycle, enc_vel]",
+            r"""texts in it need quotes: write '\["duty_cycle", "enc_vel"\]'""",
+        ),
         (TABLE, "{lx: 0.5}", r"""texts in it need quotes: write '\{"lx": 0\.5\}'"""),
     ],
 )
-def test_a_list_or_map_that_is_none_is_told_with_an_example(taken: dict[str, Any], text: str, said: str) -> None:
+def test_a_list_or_map_that_is_none_is_told_with_an_example(
+    taken: dict[str, Any], text: str, said: str
+) -> None:
     with pytest.raises(RemoteCallError, match=said):
         methods.values("m", method(taken), [text])
 
@@ -79,7 +112,10 @@ def test_more_arguments_than_a_method_takes_are_told() -> None:
 @pytest.mark.parametrize(
     ("message", "plain"),
     [
-        ("came as 5: Expected `float` <= 1.1 - at `$.lx`", "came as 5: a number <= 1.1 is needed, at lx"),
+        (
+            "came as 5: Expected `float` <= 1.1 - at `$.lx`",
+            "came as 5: a number <= 1.1 is needed, at lx",
+        ),
         ("Expected `array | null`, got `str`", "a list or nothing is needed, not text"),
         ("Expected `object`, got `str` - at `$[0]`", "a map is needed, not text, at [0]"),
         ("Expected `str` of length <= 10", "text of length <= 10 is needed"),
@@ -91,7 +127,9 @@ def test_a_wrong_type_is_told_in_plain_words(message: str, plain: str) -> None:
 
 
 @given(st.text(), st.sampled_from([UID, EITHER, MANY, REST, argument("any", None)]))
-def test_whatever_a_person_types_is_an_argument_or_one_error(text: str, taken: dict[str, Any]) -> None:
+def test_whatever_a_person_types_is_an_argument_or_one_error(
+    text: str, taken: dict[str, Any]
+) -> None:
     with contextlib.suppress(RemoteCallError):
         (value,) = methods.values("m", method(taken), [text])
         assert isinstance(value, str) or value == json.loads(text) or value != value  # noqa: PLR0124 - NaN is JSON here
@@ -99,16 +137,22 @@ def test_whatever_a_person_types_is_an_argument_or_one_error(text: str, taken: d
 
 def test_a_method_is_found_by_its_name_or_its_service() -> None:
     assert methods.find(SERVICES, "ping", None) == "device-service"
-    with pytest.raises(RemoteCallError, match=r"write broker\.describe or device\.describe or executor\.describe"):
+    with pytest.raises(
+        RemoteCallError, match=r"write broker\.describe or device\.describe or executor\.describe"
+    ):
         methods.find(SERVICES, "describe", None)
     with pytest.raises(RemoteCallError, match="no service has a method 'pin'; did you mean ping"):
         methods.find(SERVICES, "pin", None)
     with pytest.raises(RemoteCallError, match="`rt call --list` tells them"):
         methods.find(SERVICES, "zzz", None)
     only = {"device-service": SERVICES["device-service"]}
-    with pytest.raises(RemoteCallError, match="device-service has no method 'zzz'; it has describe, ping"):
+    with pytest.raises(
+        RemoteCallError, match="device-service has no method 'zzz'; it has describe, ping"
+    ):
         methods.find(only, "zzz", "device-service")
-    with pytest.raises(RemoteCallError, match="broker-service and executor-service did not answer: try") as caught:
+    with pytest.raises(
+        RemoteCallError, match="broker-service and executor-service did not answer: try"
+    ) as caught:
         methods.find(only, "pin", None)
     assert "did you mean" not in caught.value.message
 

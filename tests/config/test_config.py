@@ -63,10 +63,16 @@ class TestLayers:
             default = option.default
             if isinstance(default, dict):
                 default = [f"{key}:{value}" for key, value in default.items()]
-            values = [str(each) for each in default] if isinstance(default, list | tuple) else str(default)
+            values = (
+                [str(each) for each in default]
+                if isinstance(default, list | tuple)
+                else str(default)
+            )
             joined = values if isinstance(values, str) else ",".join(values)
             assert load(tmp_path, env={option.env: joined}).config == config.Config(), option.name
-            assert load(tmp_path, flags={option.name: values or None}).config == config.Config(), option.name
+            assert load(tmp_path, flags={option.name: values or None}).config == config.Config(), (
+                option.name
+            )
 
     def test_a_list_can_be_made_empty(self, tmp_path: Path) -> None:
         settings = load(tmp_path, "dev_usb_ids = []", env={"RT_DEV_PORTS": ""}).config
@@ -84,7 +90,9 @@ class TestMaps:
         assert loaded.origins["dev_name"] == "rt.toml:1"
 
     def test_pairs_come_from_variables_and_flags(self, tmp_path: Path) -> None:
-        loaded = load(tmp_path, env={"RT_DEV_NAME": "left:1, right:2\narm:3"}, flags={"dev_name": ("left:9",)})
+        loaded = load(
+            tmp_path, env={"RT_DEV_NAME": "left:1, right:2\narm:3"}, flags={"dev_name": ("left:9",)}
+        )
         assert loaded.config.dev_name == {"right": "2", "arm": "3", "left": "9"}
         assert loaded.origins["dev_name"] == "RT_DEV_NAME, --dev-name"
 
@@ -93,7 +101,9 @@ class TestMaps:
         assert loaded.config.time_limit("aa") == 3
         assert loaded.config.time_limit("auto_main") == 0.02
 
-    def test_entries_are_laid_over_the_defaults_and_the_last_match_counts(self, tmp_path: Path) -> None:
+    def test_entries_are_laid_over_the_defaults_and_the_last_match_counts(
+        self, tmp_path: Path
+    ) -> None:
         settings = load(tmp_path, "[exec_timeout]\nteleop_main = 0.01\n'spin|turn' = 2\n").config
         assert settings.time_limit("teleop_main") == 0.01
         assert settings.time_limit("auto_main") == 0.05
@@ -123,27 +133,54 @@ class TestRefusals:
 
     def test_a_flag_is_named_as_it_was_written(self, tmp_path: Path) -> None:
         message = refusal(tmp_path, flags={"dev_baud_rate": "fast"})
-        assert message == "--dev-baud-rate: dev_baud_rate = 'fast' is not a whole number from 50 to 4000000 (baud)"
-
-    def test_an_unknown_variable_is_refused_but_others_are_nobodys_business(self, tmp_path: Path) -> None:
         assert (
-            refusal(tmp_path, env={"RT_PORTBASE": "1"}) == "RT_PORTBASE: unknown variable; did you mean RT_PORT_BASE?"
+            message
+            == "--dev-baud-rate: dev_baud_rate = 'fast' is not a whole number from 50 to 4000000 (baud)"
+        )
+
+    def test_an_unknown_variable_is_refused_but_others_are_nobodys_business(
+        self, tmp_path: Path
+    ) -> None:
+        assert (
+            refusal(tmp_path, env={"RT_PORTBASE": "1"})
+            == "RT_PORTBASE: unknown variable; did you mean RT_PORT_BASE?"
         )
         load(
             tmp_path,
-            env={"RT_BINARY": "dist/rt", "RT_INSTANCE_DIR": "/tmp/x", "RT_CHILD": "1f", "PATH": "", "RTFM": "1"},
+            env={
+                "RT_BINARY": "dist/rt",
+                "RT_INSTANCE_DIR": "/tmp/x",
+                "RT_CHILD": "1f",
+                "PATH": "",
+                "RTFM": "1",
+            },
         )
 
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ('[dev_name]\na = "1"\n\n[dev_name]\nb = "2"', "4: [dev_name] is there twice (lines 1 and 4): join them"),
-            ('[dev_name]\na = "1"\na = "2"', "3: a is there twice (lines 2 and 3): remove one of them"),
-            ("debug = true\nport_base = 7000\ndebug = false", "3: debug is there twice (lines 1 and 3): remove one"),
-            ("teleop_needs_gamepad = False", "1: False is not a value: write false, in small letters"),
+            (
+                '[dev_name]\na = "1"\n\n[dev_name]\nb = "2"',
+                "4: [dev_name] is there twice (lines 1 and 4): join them",
+            ),
+            (
+                '[dev_name]\na = "1"\na = "2"',
+                "3: a is there twice (lines 2 and 3): remove one of them",
+            ),
+            (
+                "debug = true\nport_base = 7000\ndebug = false",
+                "3: debug is there twice (lines 1 and 3): remove one",
+            ),
+            (
+                "teleop_needs_gamepad = False",
+                "1: False is not a value: write false, in small letters",
+            ),
             ("debug = TRUE # why", "1: TRUE is not a value: write true, in small letters"),
             ("exec_module = foo.py", '1: a text needs quotes: write exec_module = "foo.py"'),
-            ("exec_module = /home/robot/foo.py", '1: a text needs quotes: write exec_module = "/home/robot/foo.py"'),
+            (
+                "exec_module = /home/robot/foo.py",
+                '1: a text needs quotes: write exec_module = "/home/robot/foo.py"',
+            ),
             ("port_base =", "1: the value of port_base is missing"),
             (
                 '[dev_name]\nleft motor = "33"',
@@ -162,10 +199,14 @@ class TestRefusals:
             ),
         ],
     )
-    def test_a_slip_in_the_file_is_told_with_its_remedy(self, tmp_path: Path, text: str, said: str) -> None:
+    def test_a_slip_in_the_file_is_told_with_its_remedy(
+        self, tmp_path: Path, text: str, said: str
+    ) -> None:
         message = refusal(tmp_path, text)
         place, _, reason = said.partition(": ")
-        assert re.sub(r"^(rt\.toml:\d+):\d+: ", r"\1: ", message).startswith(f"rt.toml:{place}: {reason}")
+        assert re.sub(r"^(rt\.toml:\d+):\d+: ", r"\1: ", message).startswith(
+            f"rt.toml:{place}: {reason}"
+        )
 
     def test_two_names_of_one_device_are_told_with_their_line(self, tmp_path: Path) -> None:
         message = refusal(tmp_path, '[dev_name]\nleft = "1"\nright = "2"\narm = "1"\n')
@@ -184,7 +225,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            ("update_interval = nan", "rt.toml:1: update_interval = nan is not a number from 0.01 to 60 (s)"),
+            (
+                "update_interval = nan",
+                "rt.toml:1: update_interval = nan is not a number from 0.01 to 60 (s)",
+            ),
             ("update_interval = inf", "is not a number"),
             ('dev_baud_rate = "9600"', "is not a whole number"),
             ("debug = 1", "rt.toml:1: debug = 1 is not true or false"),
@@ -211,7 +255,10 @@ class TestRefusals:
             ("left = '56668397794435742564353'", "a device's name belongs below a line [dev_name]"),
             ("[dev_name]\na = '5'\nb = 5", "rt.toml:3: dev_name gives a and b the same UID 5"),
             ('port_base = "7000"', "write it without quotes"),
-            ('dev_usb_ids = ["2341"]', "each entry is VENDOR:PRODUCT of four hexadecimal digits each"),
+            (
+                'dev_usb_ids = ["2341"]',
+                "each entry is VENDOR:PRODUCT of four hexadecimal digits each",
+            ),
             ('dev_usb_ids = ["2341:803g"]', "each entry is VENDOR:PRODUCT"),
             ('dev_ports = ["ttyACM*"]', "each entry is a glob of whole paths, as /dev/ttyACM*"),
             ('dev_ports_denied = [""]', "each entry is a glob of whole paths"),
@@ -219,14 +266,22 @@ class TestRefusals:
             ("[robot]\nx = 1", "rt.toml:1: unknown option 'robot'"),
         ],
     )
-    def test_what_cannot_be_is_said_in_one_sentence(self, tmp_path: Path, text: str, said: str) -> None:
+    def test_what_cannot_be_is_said_in_one_sentence(
+        self, tmp_path: Path, text: str, said: str
+    ) -> None:
         assert said in refusal(tmp_path, text)
 
     @pytest.mark.parametrize(
         ("text", "place"),
-        [("a = 1\nb = = 2\n", "rt.toml:2:5: "), ("a = [1,\n", "rt.toml:1:8: "), ("x", "rt.toml:1:2: ")],
+        [
+            ("a = 1\nb = = 2\n", "rt.toml:2:5: "),
+            ("a = [1,\n", "rt.toml:1:8: "),
+            ("x", "rt.toml:1:2: "),
+        ],
     )
-    def test_a_syntax_error_has_line_and_column(self, tmp_path: Path, text: str, place: str) -> None:
+    def test_a_syntax_error_has_line_and_column(
+        self, tmp_path: Path, text: str, place: str
+    ) -> None:
         assert refusal(tmp_path, text).startswith(place)
 
     def test_text_that_is_not_utf8_is_refused(self, tmp_path: Path) -> None:
@@ -243,12 +298,20 @@ class TestFile:
         assert loaded.config.port_base == 7300
 
     def test_a_named_file_has_to_be_there(self, tmp_path: Path) -> None:
-        assert refusal(tmp_path, env={"RT_CONFIG": "absent.toml"}) == "RT_CONFIG: there is no file 'absent.toml'"
-        assert refusal(tmp_path, file=Path("absent.toml")) == "--config: there is no file 'absent.toml'"
+        assert (
+            refusal(tmp_path, env={"RT_CONFIG": "absent.toml"})
+            == "RT_CONFIG: there is no file 'absent.toml'"
+        )
+        assert (
+            refusal(tmp_path, file=Path("absent.toml"))
+            == "--config: there is no file 'absent.toml'"
+        )
 
     def test_its_relative_paths_are_meant_from_its_directory(self, tmp_path: Path) -> None:
         (tmp_path / "robot").mkdir()
-        (tmp_path / "robot" / "rt.toml").write_text('dev_catalog = "mine.toml"\nexec_module = "robot.drive"\n')
+        (tmp_path / "robot" / "rt.toml").write_text(
+            'dev_catalog = "mine.toml"\nexec_module = "robot.drive"\n'
+        )
         settings = load(tmp_path, file=Path("robot/rt.toml")).config
         assert settings.dev_catalog == str(tmp_path / "robot" / "mine.toml")
         assert settings.exec_module == "robot.drive"
@@ -257,8 +320,14 @@ class TestFile:
 class TestAddresses:
     def test_all_ports_move_together(self) -> None:
         settings = config.Config(port_base=7000, bind="0.0.0.0").resolved(Path("/run/rt/default"))
-        assert settings.router_frontend == ("tcp://0.0.0.0:7000", "ipc:///run/rt/default/router-frontend.sock")
-        assert settings.log_frontend == ("tcp://0.0.0.0:7001", "ipc:///run/rt/default/log-frontend.sock")
+        assert settings.router_frontend == (
+            "tcp://0.0.0.0:7000",
+            "ipc:///run/rt/default/router-frontend.sock",
+        )
+        assert settings.log_frontend == (
+            "tcp://0.0.0.0:7001",
+            "ipc:///run/rt/default/log-frontend.sock",
+        )
         assert settings.control_addr == "udp://0.0.0.0:7002"
         assert settings.update_addr == "udp://224.1.1.1:7003"
         assert settings.dev_vsd_addr == "tcp://127.0.0.1:7004"
@@ -290,9 +359,13 @@ class TestPlaces:
             assert document.place(*keys) == f"rt.toml:{line}", keys
 
     @given(st.lists(st.text(string.ascii_lowercase, min_size=1), unique=True), st.data())
-    def test_every_key_stands_on_the_line_that_assigns_it(self, keys: list[str], data: st.DataObject) -> None:
+    def test_every_key_stands_on_the_line_that_assigns_it(
+        self, keys: list[str], data: st.DataObject
+    ) -> None:
         blank = [data.draw(st.integers(0, 3)) for _ in keys]
         text = "".join("\n" * gap + f"{key} = 1\n" for key, gap in zip(keys, blank, strict=True))
         found = toml._places(text)
-        lines = [total + number for number, total in enumerate(itertools.accumulate(blank), start=1)]
+        lines = [
+            total + number for number, total in enumerate(itertools.accumulate(blank), start=1)
+        ]
         assert found == {(key,): line for key, line in zip(keys, lines, strict=True)}

@@ -19,7 +19,9 @@ def test_the_loopback_interface_is_this_machines_own(host: str) -> None:
     assert not is_open(f"tcp://{host}:6000")
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "*", "[::]", "10.0.0.1", "robot", "localhost.example.org", "lo", ""])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "*", "[::]", "10.0.0.1", "robot", "localhost.example.org", "lo", ""]
+)
 def test_whatever_else_counts_as_the_network(host: str) -> None:
     assert is_open(f"udp://{host}:6000")
 
@@ -50,5 +52,7 @@ def test_a_robot_without_keys_is_refused_with_both_remedies() -> None:
 )
 def test_what_knows_no_keys_stays_at_home(option: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(option))} = .* no key can protect it"):
-        require_keys(resolved(bind="0.0.0.0", log_frontend=(), router_frontend=(), **option), ["blue"])
+        require_keys(
+            resolved(bind="0.0.0.0", log_frontend=(), router_frontend=(), **option), ["blue"]
+        )
     require_keys(resolved(bind="0.0.0.0", insecure=True, **option), [])

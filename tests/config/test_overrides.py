@@ -30,7 +30,10 @@ class TestPlace:
             ({"HOME": "/home/team"}, "/home/team/.local/state/rt/a"),
             ({"HOME": "/home/team", "XDG_STATE_HOME": "/state"}, "/state/rt/a"),
             ({"HOME": "/home/team", "XDG_STATE_HOME": "relative"}, "/home/team/.local/state/rt/a"),
-            ({"HOME": "/home/team", "STATE_DIRECTORY": "/var/lib/robot:/var/lib/other"}, "/var/lib/robot/a"),
+            (
+                {"HOME": "/home/team", "STATE_DIRECTORY": "/var/lib/robot:/var/lib/other"},
+                "/var/lib/robot/a",
+            ),
         ],
     )
     def test_each_instance_has_its_own(self, env: dict[str, str], expected: str) -> None:
@@ -44,7 +47,12 @@ class TestPlace:
 
 class TestFile:
     def test_what_is_written_is_read(self, tmp_path: Path) -> None:
-        values = {"debug": True, "dev_name": {"left": "5"}, "log_level": "debug", "dev_poll_interval": 0.05}
+        values = {
+            "debug": True,
+            "dev_name": {"left": "5"},
+            "log_level": "debug",
+            "dev_poll_interval": 0.05,
+        }
         overrides.write(tmp_path / "a" / "b", values)
         assert overrides.read(tmp_path / "a" / "b") == values
 
@@ -69,14 +77,18 @@ class TestFile:
         assert list(tmp_path.iterdir()) == []
         assert overrides.read(tmp_path) == {}
 
-    def test_a_write_that_fails_leaves_what_was_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_write_that_fails_leaves_what_was_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         overrides.write(tmp_path, {"debug": True})
 
         def full(_fd: int) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(ConfigError, match="cannot be written: No space left on device; nothing was changed"):
+        with pytest.raises(
+            ConfigError, match="cannot be written: No space left on device; nothing was changed"
+        ):
             overrides.write(tmp_path, {"debug": False})
         assert overrides.read(tmp_path) == {"debug": True}
         assert [path.name for path in tmp_path.iterdir()] == [overrides.FILE_NAME]
@@ -92,7 +104,9 @@ class TestFile:
         directory = place(tmp_path)
         directory.mkdir(parents=True)
         (directory / overrides.FILE_NAME).write_bytes(data)
-        with pytest.raises(ConfigError, match="does not hold options: remove it to start without them"):
+        with pytest.raises(
+            ConfigError, match="does not hold options: remove it to start without them"
+        ):
             load(tmp_path)
 
 
@@ -112,7 +126,9 @@ class TestPrecedence:
 
     def test_a_map_is_laid_over_entry_by_entry(self, tmp_path: Path) -> None:
         overrides.write(place(tmp_path), {"dev_name": {"left": "9", "arm": "7"}})
-        loaded = load(tmp_path, '[dev_name]\nleft = "1"\nright = "2"\n', flags={"dev_name": ("arm:8",)})
+        loaded = load(
+            tmp_path, '[dev_name]\nleft = "1"\nright = "2"\n', flags={"dev_name": ("arm:8",)}
+        )
         assert loaded.config.dev_name == {"right": "2", "left": "9", "arm": "8"}
         assert loaded.origins["dev_name"] == "rt.toml:1, set_option, --dev-name"
 
@@ -128,7 +144,9 @@ class TestPrecedence:
         with pytest.raises(ConfigError, match=r"--instance: instance = '\.\./x' is not 1 to 32"):
             load(tmp_path, flags={"instance": "../x"})
 
-    def test_a_value_that_does_not_count_any_more_is_refused_with_the_remedy(self, tmp_path: Path) -> None:
+    def test_a_value_that_does_not_count_any_more_is_refused_with_the_remedy(
+        self, tmp_path: Path
+    ) -> None:
         directory = place(tmp_path)
         directory.mkdir(parents=True)
         (directory / overrides.FILE_NAME).write_text(json.dumps({"dev_poll_interval": 5}))

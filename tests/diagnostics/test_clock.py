@@ -24,4 +24,6 @@ async def test_that_the_clock_was_set_is_said_once(
                 nursery.start_soon(watch_clock)
                 await trio.sleep(3)
                 monkeypatch.setattr(time, "time", lambda: real() + moved)
-    assert [(entry["event"], entry["clock_moved"]) for entry in logs] == ([(said, moved)] if said else [])
+    assert [(entry["event"], entry["clock_moved"]) for entry in logs] == (
+        [(said, moved)] if said else []
+    )

@@ -8,7 +8,9 @@ from rt.diagnostics import run_delay
 from rt.diagnostics.run_delay import RunDelay
 
 
-def test_time_of_a_thread_grows_and_is_0_where_it_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_of_a_thread_grows_and_is_0_where_it_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     delay = RunDelay()
     assert 0.0 <= delay.read() <= delay.read()
     for content in (b"", b"1", b"1 x 3"):
@@ -20,7 +22,9 @@ def test_time_of_a_thread_grows_and_is_0_where_it_is_not_told(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, IndexError])
-def test_error_of_a_signal_handler_is_not_lost(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_signal_handler_is_not_lost(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def handler() -> None:
         raise error("drive")
 

@@ -61,7 +61,9 @@ async def test_the_log_is_told_once_a_second_and_the_rest_is_counted() -> None:
     assert any(entry.get("unsaid") == unsaid for entry in logs)
 
 
-async def test_a_task_that_is_often_slow_hides_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_that_is_often_slow_hides_no_other_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "NAMES_MAX", 3)
     with structlog.testing.capture_logs() as logs, SlowTasks(limit=0.0).watching() as steps:
         async with trio.open_nursery() as nursery:
@@ -71,7 +73,9 @@ async def test_a_task_that_is_often_slow_hides_no_other_one(monkeypatch: pytest.
     assert len(steps._told) <= 3
 
 
-async def test_a_step_that_does_not_end_is_told_of_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_that_does_not_end_is_told_of_while_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "HANGING", 0.05)
     told = threading.Event()
 

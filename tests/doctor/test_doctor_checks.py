@@ -25,7 +25,9 @@ def look(tmp_path: Path) -> Look:
     def run(identifier: str, **options: object) -> Finding:
         origins = dict.fromkeys(options, "rt.toml:1")
         config = Config(**{"instance": f"doctor-{os.getpid()}", **options})  # type: ignore[arg-type]
-        (finding,) = doctor.examine(Environment(config=config, origins=origins, directory=tmp_path), [identifier])
+        (finding,) = doctor.examine(
+            Environment(config=config, origins=origins, directory=tmp_path), [identifier]
+        )
         return finding
 
     return run
@@ -63,14 +65,18 @@ class TestGround:
         assert "does not run" in look("instance").fact
 
     def test_a_problem_of_the_options_is_a_finding_with_its_place(self, tmp_path: Path) -> None:
-        environment = Environment(config=Config(), problem="rt.toml:3: unknown option 'x'", directory=tmp_path)
+        environment = Environment(
+            config=Config(), problem="rt.toml:3: unknown option 'x'", directory=tmp_path
+        )
         (finding,) = doctor.examine(environment, ["config"])
         assert (finding.status, finding.fact) == ("fail", "rt.toml:3: unknown option 'x'")
 
     def test_a_lock_is_taken_over_from_a_killed_owner(self) -> None:
         # In a process of its own: the check forks.
         code = "from rt.cli.main import run; raise SystemExit(run(['doctor', '--json', '--only', 'mutex']))"
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        )
         (finding,) = json.loads(result.stdout)
         assert (finding["status"], result.returncode) == ("ok", 0), finding
 
@@ -81,15 +87,24 @@ class TestAddresses:
         assert finding.status == "ok"
         assert f"ports {free_base} to {free_base + 4}" in finding.fact
 
-    @pytest.mark.parametrize(("kind", "offset", "option"), [("tcp", 4, "dev_vsd_addr"), ("udp", 2, "control_addr")])
-    def test_a_held_one_names_its_holder(self, look: Look, free_base: int, kind: str, offset: int, option: str) -> None:
-        with socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as holder:
+    @pytest.mark.parametrize(
+        ("kind", "offset", "option"), [("tcp", 4, "dev_vsd_addr"), ("udp", 2, "control_addr")]
+    )
+    def test_a_held_one_names_its_holder(
+        self, look: Look, free_base: int, kind: str, offset: int, option: str
+    ) -> None:
+        with socket.socket(
+            type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
+        ) as holder:
             holder.bind(("127.0.0.1", free_base + offset))
             if kind == "tcp":
                 holder.listen()
             finding = look("addresses", port_base=free_base)
         assert finding.status == "fail"
-        assert f"{option} {kind}://127.0.0.1:{free_base + offset}: held by process {os.getpid()} (" in finding.fact
+        assert (
+            f"{option} {kind}://127.0.0.1:{free_base + offset}: held by process {os.getpid()} ("
+            in finding.fact
+        )
         assert "port_base" in finding.remedy
 
     def test_an_address_that_is_not_ours_is_said(self, look: Look, free_base: int) -> None:
@@ -106,7 +121,9 @@ class TestAddresses:
             holder.listen()
             finding = look("addresses", port_base=free_base, router_backend=(f"ipc://{path}",))
             assert (finding.status, "router_backend ipc://" in finding.fact) == ("fail", True)
-        assert look("addresses", port_base=free_base, router_backend=(f"ipc://{path}",)).status == "ok"
+        assert (
+            look("addresses", port_base=free_base, router_backend=(f"ipc://{path}",)).status == "ok"
+        )
 
     def test_a_port_that_nobody_holds_has_no_visible_owner(self, free_base: int) -> None:
         assert sockets.owner_of("tcp", free_base) == "a process of another user"
@@ -114,7 +131,10 @@ class TestAddresses:
 
 class TestKeys:
     def test_a_robot_of_this_machine_needs_none(self, look: Look) -> None:
-        assert (look("keys").status, look("keys").fact) == ("ok", "the robot listens to this machine only")
+        assert (look("keys").status, look("keys").fact) == (
+            "ok",
+            "the robot listens to this machine only",
+        )
 
     def test_an_open_robot_needs_one(self, look: Look, tmp_path: Path) -> None:
         finding = look("keys", bind="0.0.0.0")
@@ -152,7 +172,9 @@ class TestSerial:
         assert finding.status == "ok"
         assert finding.fact.startswith(f"1 may be used: {terminal}")
 
-    def test_a_port_that_another_program_holds_is_told_with_its_name(self, look: Look, terminal: str) -> None:
+    def test_a_port_that_another_program_holds_is_told_with_its_name(
+        self, look: Look, terminal: str
+    ) -> None:
         code = "import os, sys; os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY); print(flush=True); sys.stdin.read()"
         with subprocess.Popen(
             [sys.executable, "-c", code, terminal], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -166,13 +188,16 @@ class TestSerial:
         assert f"(process {other.pid})" in finding.fact
         assert "close that program" in finding.remedy
 
-    def test_a_port_that_does_not_count_is_told_with_the_reason(self, look: Look, terminal: str) -> None:
+    def test_a_port_that_does_not_count_is_told_with_the_reason(
+        self, look: Look, terminal: str
+    ) -> None:
         finding = look("serial", dev_ports=(terminal,), dev_ports_denied=(terminal,))
         assert finding.status == "warn"
         assert f"{terminal} does not count: dev_ports_denied denies it" in finding.fact
 
     def test_no_permission_tells_the_command(self) -> None:
-        # Root may use every port, so this one is looked at as another user, who has no way into pytest's own directories.
+        # Root may use every port, so this one is looked at as another user, who has no way into
+        # pytest's own directories.
         with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as name:
             Path(name).chmod(0o755)
             port = Path(name, "ttyACM0")
@@ -193,7 +218,11 @@ class TestSerial:
             "print(finding.status, finding.fact, finding.remedy, sep='|')"
         )
         return subprocess.run(
-            [sys.executable, "-c", code, str(port)], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, "-c", code, str(port)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
 
 
@@ -215,7 +244,9 @@ class TestCatalog:
 
 class TestCode:
     def test_code_that_compiles_is_fine(self, look: Look, tmp_path: Path) -> None:
-        (tmp_path / "studentcode.py").write_text("from x import teleop_main\ndef autonomous_main(): ...\n")
+        (tmp_path / "studentcode.py").write_text(
+            "from x import teleop_main\ndef autonomous_main(): ...\n"
+        )
         finding = look("code")
         assert (finding.status, finding.fact) == (
             "ok",
@@ -238,7 +269,9 @@ class TestCode:
         assert finding.fact.startswith(f"{tmp_path / 'studentcode.py'}:2: ")
 
     @pytest.mark.parametrize("content", [b"x = '\xff'\n", b"x = '\0'\n", b"# coding: klingon\n"])
-    def test_what_is_no_text_of_python_fails(self, look: Look, tmp_path: Path, content: bytes) -> None:
+    def test_what_is_no_text_of_python_fails(
+        self, look: Look, tmp_path: Path, content: bytes
+    ) -> None:
         (tmp_path / "studentcode.py").write_bytes(content)
         finding = look("code")
         assert finding.status == "fail"
@@ -276,10 +309,14 @@ class TestCommand:
     def test_an_unknown_check_means_it_could_not_run(self, tmp_path: Path) -> None:
         result = self.run(tmp_path, "--only", "mutx")
         assert result.returncode == 2
-        assert result.stderr.startswith("rt: there is no check 'mutx'; did you mean mutex?; --list shows them all\n")
+        assert result.stderr.startswith(
+            "rt: there is no check 'mutx'; did you mean mutex?; --list shows them all\n"
+        )
 
     def test_all_checks_together(self, tmp_path: Path, free_base: int) -> None:
-        result = self.run(tmp_path, "--instance", f"doctor-{os.getpid()}", "--port-base", str(free_base))
+        result = self.run(
+            tmp_path, "--instance", f"doctor-{os.getpid()}", "--port-base", str(free_base)
+        )
         assert result.returncode == 0, result.stdout
         for identifier, check in doctor.checks().items():
             assert check.on_request or f" {identifier} " in result.stdout

@@ -28,7 +28,10 @@ def test_a_crashed_check_is_a_failed_one(environment: Environment) -> None:
         raise ZeroDivisionError("by zero")
 
     finding = registry.run_one(Check("crash", "It crashes", crash), environment)
-    assert (finding.status, finding.fact) == ("fail", "the check itself failed: ZeroDivisionError: by zero")
+    assert (finding.status, finding.fact) == (
+        "fail",
+        "the check itself failed: ZeroDivisionError: by zero",
+    )
     assert finding.remedy
 
 
@@ -39,7 +42,10 @@ def test_an_id_is_taken_once() -> None:
 
 
 def test_only_the_named_checks_run(environment: Environment) -> None:
-    assert [finding.id for finding in doctor.examine(environment, ["serial", "python"])] == ["python", "serial"]
+    assert [finding.id for finding in doctor.examine(environment, ["serial", "python"])] == [
+        "python",
+        "serial",
+    ]
 
 
 def test_a_check_on_request_runs_only_then(environment: Environment) -> None:

@@ -38,7 +38,9 @@ uids = st.integers(0, 2**88 - 1)
 
 
 @given(seeds, uids, questions)
-def test_the_same_seed_and_uid_give_the_same_decisions(seed: int, uid: int, asked: list[int]) -> None:
+def test_the_same_seed_and_uid_give_the_same_decisions(
+    seed: int, uid: int, asked: list[int]
+) -> None:
     assert decisions(Faults(ALL, seed, uid), asked) == decisions(Faults(ALL, seed, uid), asked)
 
 
@@ -97,7 +99,9 @@ def test_a_line_ends_about_as_often_as_was_asked_for(seed: int, seconds: float) 
 
 
 @given(seeds, st.floats(0.1, 100), st.lists(st.floats(0, 50), min_size=1, max_size=40))
-def test_a_freeze_is_as_long_as_it_is_whenever_somebody_looks(seed: int, seconds: float, steps: list[float]) -> None:
+def test_a_freeze_is_as_long_as_it_is_whenever_somebody_looks(
+    seed: int, seconds: float, steps: list[float]
+) -> None:
     often, seldom = (kinds(f"freeze={seconds}", seed=seed) for _ in range(2))
     assert often.frozen_until(0.0) == seldom.frozen_until(0.0) == 0.0
     now = 0.0
@@ -114,7 +118,11 @@ def test_a_freeze_is_as_long_as_it_is_whenever_somebody_looks(seed: int, seconds
 def test_between_two_freezes_the_device_is_awake(seed: int) -> None:
     faults = kinds("freeze=2", seed=seed)
     frozen = [faults.frozen_until(number / 10) > number / 10 for number in range(1000)]
-    freezes = [number for number, (before, after) in enumerate(itertools.pairwise(frozen)) if after > before]
+    freezes = [
+        number
+        for number, (before, after) in enumerate(itertools.pairwise(frozen))
+        if after > before
+    ]
     assert 10 <= len(freezes) <= 26
     gaps = [later - earlier for earlier, later in itertools.pairwise(freezes)]
     assert all(39 <= gap <= 61 for gap in gaps)

@@ -115,7 +115,9 @@ async def test_a_line_that_is_to_end_ends(autojump_clock: MockClock) -> None:
         await device.receive()
 
 
-async def test_a_frozen_device_says_nothing_and_hears_nothing_and_then_goes_on(autojump_clock: MockClock) -> None:
+async def test_a_frozen_device_says_nothing_and_hears_nothing_and_then_goes_on(
+    autojump_clock: MockClock,
+) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     device, link = make_switch(), faulty(theirs, "freeze=2")
     heard: list[tuple[float, Message]] = []
@@ -139,7 +141,9 @@ async def test_a_frozen_device_says_nothing_and_hears_nothing_and_then_goes_on(a
                     heard.append((trio.current_time() - start, item))
         nursery.cancel_scope.cancel()
     times = [when for when, _ in heard]
-    silences = [later - earlier for earlier, later in itertools.pairwise(times) if later - earlier > 1]
+    silences = [
+        later - earlier for earlier, later in itertools.pairwise(times) if later - earlier > 1
+    ]
     assert len(silences) >= 3
     assert all(silence == pytest.approx(FREEZE_TIME, abs=0.3) for silence in silences)
     # It was deaf too: nothing that was asked meanwhile is answered later.
@@ -150,7 +154,9 @@ async def test_a_frozen_device_says_nothing_and_hears_nothing_and_then_goes_on(a
     assert any(isinstance(item, DevData) for when, item in heard if when > 15)
 
 
-async def test_a_frozen_device_does_not_notice_that_the_robot_is_gone(autojump_clock: MockClock) -> None:
+async def test_a_frozen_device_does_not_notice_that_the_robot_is_gone(
+    autojump_clock: MockClock,
+) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     link = faulty(theirs, "freeze=0.1")
     start = trio.current_time()
@@ -179,7 +185,9 @@ async def test_a_device_whose_line_ends_comes_back_over_tcp() -> None:
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            (listener,) = await nursery.start(functools.partial(trio.serve_tcp, accept, 0, host="127.0.0.1"))
+            (listener,) = await nursery.start(
+                functools.partial(trio.serve_tcp, accept, 0, host="127.0.0.1")
+            )
             port = listener.socket.getsockname()[1]
             faults = Faults(parse_faults(["disconnect=0.1"]), 1, 7)
 
@@ -206,7 +214,13 @@ async def test_a_port_that_vanishes_comes_back_under_its_name(tmp_path: Path) ->
         async with trio.open_nursery() as nursery:
 
             async def serve(task_status: trio.TaskStatus[str]) -> None:
-                await serve_pty(make_switch(), path, faults=faults, on_port=ports.append, task_status=task_status)
+                await serve_pty(
+                    make_switch(),
+                    path,
+                    faults=faults,
+                    on_port=ports.append,
+                    task_status=task_status,
+                )
 
             assert await nursery.start(serve) == str(path)
             gone = 0

@@ -46,7 +46,9 @@ DUTY = 0b1
 NAMES = {"left_motor": 12 << 72 | 99, "odd:name": 5}
 
 
-def make(name: str, values: dict[str, Any] | None = None, world: SimState | None = None) -> EmulatedDevice:
+def make(
+    name: str, values: dict[str, Any] | None = None, world: SimState | None = None
+) -> EmulatedDevice:
     peripheral = CATALOG[name]
     assert peripheral.device_id is not None
     return EmulatedDevice(peripheral, peripheral.device_id << 72 | 7, values, world=world)
@@ -61,7 +63,9 @@ def test_ping_is_answered_with_identity_and_subscription() -> None:
     assert motor.handle(Ping(), 0) == [SubRes(0, 0, 12 << 72 | 7)]
 
 
-@pytest.mark.parametrize(("asked", "granted"), [(1, 40), (40, 40), (100, 100), (250, 250), (65535, 250), (0, 0)])
+@pytest.mark.parametrize(
+    ("asked", "granted"), [(1, 40), (40, 40), (100, 100), (250, 250), (65535, 250), (0, 0)]
+)
 def test_a_subscription_is_granted_between_40_and_250_ms(asked: int, granted: int) -> None:
     (answer,) = make("limit-switch").handle(SubReq(0b101, asked), 0)
     assert answer == SubRes(0b101 if granted else 0, granted, 7)
@@ -175,7 +179,9 @@ def test_a_disabled_device_stops_and_keeps_answering() -> None:
         (RemoteProtocolError("bad", code=ErrorCode.BAD_CHECKSUM), ErrorCode.BAD_CHECKSUM),
     ],
 )
-def test_what_is_malformed_is_answered_with_an_error(message: Message | RemoteProtocolError, code: ErrorCode) -> None:
+def test_what_is_malformed_is_answered_with_an_error(
+    message: Message | RemoteProtocolError, code: ErrorCode
+) -> None:
     assert make("polar-bear").handle(message, 0) == [Error(code)]
 
 
@@ -190,7 +196,9 @@ def test_what_is_malformed_is_answered_with_an_error(message: Message | RemotePr
         (b"\x04\x17\x02\x01\x02\x14", ErrorCode.GENERIC_ERROR),
     ],
 )
-def test_bytes_that_are_no_message_are_answered_with_the_code_for_them(frame: bytes, code: ErrorCode) -> None:
+def test_bytes_that_are_no_message_are_answered_with_the_code_for_them(
+    frame: bytes, code: ErrorCode
+) -> None:
     (item,) = frames.FrameReader().feed(frame + b"\0")
     assert make("polar-bear").handle(item, 0) == [Error(code)]
 
@@ -218,7 +226,9 @@ def test_a_device_that_asks_for_heartbeats_stops_unless_they_are_answered() -> N
 
 def test_motors_move_switches_and_the_battery_feel_it() -> None:
     world = SimState()
-    motor, switch, battery = (make(name, world=world) for name in ("polar-bear", "limit-switch", "battery"))
+    motor, switch, battery = (
+        make(name, world=world) for name in ("polar-bear", "limit-switch", "battery")
+    )
     for device in (motor, switch, battery):
         device.handle(DevRead(0), 0)
     rested = battery.values["v_batt"]
@@ -248,7 +258,9 @@ async def test_many_devices_share_one_pacer(autojump_clock: MockClock) -> None:
             ours, theirs = trio.testing.memory_stream_pair()
             nursery.start_soon(count, ours, number)
             nursery.start_soon(
-                functools.partial(run_emulated, scheduler=scheduler), make("limit-switch"), StreamLink(theirs, "")
+                functools.partial(run_emulated, scheduler=scheduler),
+                make("limit-switch"),
+                StreamLink(theirs, ""),
             )
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
@@ -256,7 +268,9 @@ async def test_many_devices_share_one_pacer(autojump_clock: MockClock) -> None:
         assert found == pytest.approx(10_000 / (40 + 10 * number) + 1, abs=2)
 
 
-async def test_a_device_whose_line_is_full_keeps_no_other_waiting(autojump_clock: MockClock) -> None:
+async def test_a_device_whose_line_is_full_keeps_no_other_waiting(
+    autojump_clock: MockClock,
+) -> None:
     scheduler = Scheduler()
     full, full_end = trio.testing.lockstep_stream_pair()
     free, free_end = trio.testing.memory_stream_pair()
@@ -264,7 +278,9 @@ async def test_a_device_whose_line_is_full_keeps_no_other_waiting(autojump_clock
         nursery.start_soon(scheduler.run)
         for end in (full_end, free_end):
             nursery.start_soon(
-                functools.partial(run_emulated, scheduler=scheduler), make("limit-switch"), StreamLink(end, "")
+                functools.partial(run_emulated, scheduler=scheduler),
+                make("limit-switch"),
+                StreamLink(end, ""),
             )
         await full.send_all(frames.encode(SubReq(1, 40)))
         await free.send_all(frames.encode(SubReq(1, 40)))
@@ -414,7 +430,10 @@ def test_a_wave_goes_from_limit_to_limit(param: Parameter, low: float, high: flo
 
 
 def test_sensors_move_each_in_its_own_phase_and_what_was_given_stays() -> None:
-    meters = [EmulatedDevice(CATALOG["potentiometer"], 2 << 72 | n, {"pot1": 0.5}, wave=True) for n in range(1, 6)]
+    meters = [
+        EmulatedDevice(CATALOG["potentiometer"], 2 << 72 | n, {"pot1": 0.5}, wave=True)
+        for n in range(1, 6)
+    ]
     for meter in meters:
         meter.handle(DevRead(0), 0)
         meter.handle(DevRead(0), 1)

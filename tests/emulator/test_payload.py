@@ -18,15 +18,21 @@ DEVICES = [peripheral for peripheral in CATALOG.values() if peripheral.device_id
 WIDE = Peripheral(
     name="wide",
     device_id=50,
-    params=tuple(Parameter(f"p{number}", ctypes.c_uint8 * (40 + number), number) for number in range(16)),
+    params=tuple(
+        Parameter(f"p{number}", ctypes.c_uint8 * (40 + number), number) for number in range(16)
+    ),
 )
 
 
 @given(st.sampled_from(DEVICES), st.integers(0, 0xFFFF), st.data())
-def test_values_come_back_as_they_were(peripheral: Peripheral, bitmap: int, data: st.DataObject) -> None:
+def test_values_come_back_as_they_were(
+    peripheral: Peripheral, bitmap: int, data: st.DataObject
+) -> None:
     bitmap &= peripheral.bitmap()
     numbers = st.integers(-1000, 1000)
-    values: dict[str, Any] = {param.name: param.checked(_any(param, data.draw(numbers))) for param in peripheral.params}
+    values: dict[str, Any] = {
+        param.name: param.checked(_any(param, data.draw(numbers))) for param in peripheral.params
+    }
     packer = Packer(peripheral)
     ((packed, payload),) = packer.pack(bitmap, values)
     wanted = {name: values[name] for name in peripheral.names(bitmap)}
@@ -36,7 +42,9 @@ def test_values_come_back_as_they_were(peripheral: Peripheral, bitmap: int, data
 
 
 @given(st.sampled_from([*DEVICES, WIDE]), st.integers(0, 0xFFFF), st.binary(max_size=VALUES_MAX))
-def test_any_bytes_are_values_or_an_error(peripheral: Peripheral, bitmap: int, payload: bytes) -> None:
+def test_any_bytes_are_values_or_an_error(
+    peripheral: Peripheral, bitmap: int, payload: bytes
+) -> None:
     packer = Packer(peripheral)
     try:
         values = packer.unpack(bitmap, payload)

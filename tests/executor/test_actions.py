@@ -36,7 +36,9 @@ async def test_an_action_that_exits_ends_alone(nursery: trio.Nursery) -> None:
     nursery.cancel_scope.cancel()
 
 
-async def test_an_action_that_is_running_is_refused_once_for_each_run(nursery: trio.Nursery) -> None:
+async def test_an_action_that_is_running_is_refused_once_for_each_run(
+    nursery: trio.Nursery,
+) -> None:
     executor = AsyncExecutor(trio.lowlevel.current_trio_token(), lambda _error, _name: None)
     await nursery.start(executor.run)
     go = [trio.Event() for _ in range(3)]

@@ -39,7 +39,9 @@ def test_a_device_is_read_and_written_by_name_or_uid(store: BufferStore, robot: 
         assert buffer.get_write() == {"duty_cycle": 0.5}
 
 
-def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(store: BufferStore, robot: Robot) -> None:
+def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(
+    store: BufferStore, robot: Robot
+) -> None:
     with structlog.testing.capture_logs() as logs:
         assert [robot.get("left_motor", "enc_pos") for _ in range(5)] == [0.0] * 5
         robot.write("left_motor", "duty_cycle", 1.0)
@@ -88,7 +90,9 @@ def test_a_device_that_is_away_is_one_warning_whatever_is_called_and_how_often(
     assert said(logs) == [("warning", ABSENT)]
 
 
-def test_a_device_that_leaves_again_is_warned_of_again_only_after_it_was_back(store: BufferStore, robot: Robot) -> None:
+def test_a_device_that_leaves_again_is_warned_of_again_only_after_it_was_back(
+    store: BufferStore, robot: Robot
+) -> None:
     buffer = plug(store)
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
@@ -102,7 +106,9 @@ def test_a_device_that_leaves_again_is_warned_of_again_only_after_it_was_back(st
     assert said(logs) == [("warning", ABSENT), ("info", BACK)] * 3
 
 
-def test_a_device_that_was_back_while_nobody_looked_is_no_news(store: BufferStore, robot: Robot) -> None:
+def test_a_device_that_was_back_while_nobody_looked_is_no_news(
+    store: BufferStore, robot: Robot
+) -> None:
     buffer = plug(store)
     buffer.valid = False
     with structlog.testing.capture_logs() as logs:
@@ -150,7 +156,9 @@ def test_the_last_value_of_a_device_is_not_read_once_it_is_away(
     assert (found, type(found)) == (default, type(default))
 
 
-def test_a_write_to_a_device_that_is_away_is_not_kept_for_when_it_is_back(store: BufferStore, robot: Robot) -> None:
+def test_a_write_to_a_device_that_is_away_is_not_kept_for_when_it_is_back(
+    store: BufferStore, robot: Robot
+) -> None:
     buffer = plug(store)
     buffer.valid = False
     robot.write("left_motor", "duty_cycle", 1.0)
@@ -190,7 +198,9 @@ def test_the_gamepad_is_neutral_unless_it_is_enabled_and_there(store: BufferStor
         gamepad.get("button_bb")
 
 
-def test_a_value_beyond_the_limits_is_clamped_and_said_once(store: BufferStore, robot: Robot) -> None:
+def test_a_value_beyond_the_limits_is_clamped_and_said_once(
+    store: BufferStore, robot: Robot
+) -> None:
     buffer = plug(store)
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):

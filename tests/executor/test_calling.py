@@ -77,25 +77,45 @@ def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any
     monkeypatch.syspath_prepend(tmp_path)
     for module in ("calling_code", "calling_helper"):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    (tmp_path / "calling_helper.py").write_text("from shutil import rmtree\ndef lift(height: int): return height\n")
+    (tmp_path / "calling_helper.py").write_text(
+        "from shutil import rmtree\ndef lift(height: int): return height\n"
+    )
     path = tmp_path / "calling_code.py"
     path.write_text(HOSTILE)
     return vars(load(path, {"print": TeamOutput.print})), str(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["drive", "typed", "wrapped", "lift", "many"])
-def test_a_function_of_the_team_can_be_executed(team: tuple[dict[str, Any], str], name: str) -> None:
+def test_a_function_of_the_team_can_be_executed(
+    team: tuple[dict[str, Any], str], name: str
+) -> None:
     assert callable(calling.function(*_of(team, name)))
 
 
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
-        *((name, "") for name in ("system", "remove", "run", "rmtree", "wraps", "print", "os", "functools", "asyncio")),
+        *(
+            (name, "")
+            for name in (
+                "system",
+                "remove",
+                "run",
+                "rmtree",
+                "wraps",
+                "print",
+                "os",
+                "functools",
+                "asyncio",
+            )
+        ),
         *((name, "it is a type") for name in ("Popen", "Arm", "partial")),
         *((name, "builtin_function") for name in ("builtin", "opened", "evaluate", "importer")),
         *((name, "it is a method") for name in ("method", "bound")),
-        *((name, "begins with an underscore") for name in ("_private", "__dunder__", "__builtins__", "__loader__")),
+        *(
+            (name, "begins with an underscore")
+            for name in ("_private", "__dunder__", "__builtins__", "__loader__")
+        ),
         ("called", "it is a Arm"),
         ("partly", "it is a partial"),
         ("cached", "lru_cache"),
@@ -107,8 +127,12 @@ def test_a_function_of_the_team_can_be_executed(team: tuple[dict[str, Any], str]
         ("generated", "it is imported from a library"),
     ],
 )
-def test_other_names_cannot_be_executed(team: tuple[dict[str, Any], str], name: str, fault: str) -> None:
-    with pytest.raises(ExecutionError, match=f"{name} cannot be executed: .*{fault}.*your own files"):
+def test_other_names_cannot_be_executed(
+    team: tuple[dict[str, Any], str], name: str, fault: str
+) -> None:
+    with pytest.raises(
+        ExecutionError, match=f"{name} cannot be executed: .*{fault}.*your own files"
+    ):
         calling.function(*_of(team, name))
 
 
@@ -149,7 +173,11 @@ def test_arguments_of_the_annotated_types_arrive(
         ("typed", ["a", "1"], "typed: argument count came as '1': Expected `int`, got `str`"),
         ("typed", [5, 1], "argument name came as 5: Expected `str`"),
         ("typed", ["a", 1, True], "argument ratio came as True: Expected `float`, got `bool`"),
-        ("nested", [[[1], ["2"]]], r"argument rows came as .*Expected `int`, got `str` - at `\$\[1\]\[0\]`"),
+        (
+            "nested",
+            [[[1], ["2"]]],
+            r"argument rows came as .*Expected `int`, got `str` - at `\$\[1\]\[0\]`",
+        ),
         ("nested", [[[1]], {"a": "b"}], "argument table came as .*Expected `float`"),
         ("many", [1, "2"], "argument numbers came as '2'"),
         ("wrapped", ["7"], "wrapped: argument angle came as '7': Expected `int`"),
@@ -171,7 +199,9 @@ def test_other_arguments_are_refused_before_the_call(
     assert caught.value.message.isprintable()
 
 
-plain = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=8)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=8
+)
 
 
 def takes_an_int_and_a_text(number: int, text: str = "") -> None:

@@ -5,7 +5,9 @@ from rt.executor.cutoff import WINDOW, CutoffCounter
 
 
 @given(st.integers(1, 6), st.lists(st.floats(0, 8), max_size=40))
-def test_cut_offs_end_a_mode_if_so_many_fall_into_one_window(limit: int, pauses: list[float]) -> None:
+def test_cut_offs_end_a_mode_if_so_many_fall_into_one_window(
+    limit: int, pauses: list[float]
+) -> None:
     counter = CutoffCounter(limit)
     now = 0.0
     times: list[float] = []

@@ -60,7 +60,9 @@ class Pool:
     async def acquire(self) -> Any:
         await trio.lowlevel.checkpoint()
         if not self.free:
-            raise ExecutionError("no process can run the team's code: the executor is backoff (exited with code 1)")
+            raise ExecutionError(
+                "no process can run the team's code: the executor is backoff (exited with code 1)"
+            )
         return SimpleNamespace(child=self.free.pop(0), pid=1)
 
     def prepare_next(self) -> None:
@@ -107,7 +109,13 @@ class Driver:
 
 class Stage:
     def __init__(
-        self, leases: LeaseTable, wakeup: WriteEvent, nursery: trio.Nursery, *, needs_driver: bool, insecure: bool
+        self,
+        leases: LeaseTable,
+        wakeup: WriteEvent,
+        nursery: trio.Nursery,
+        *,
+        needs_driver: bool,
+        insecure: bool,
     ) -> None:
         self.leases = leases
         self.nursery = nursery
@@ -162,7 +170,9 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(prefix: str, *, needs_driver: bool = False, insecure: bool = False) -> AsyncIterator[Stage]:
+async def open_stage(
+    prefix: str, *, needs_driver: bool = False, insecure: bool = False
+) -> AsyncIterator[Stage]:
     wakeup = WriteEvent()
     try:
         with LeaseTable.open(prefix) as leases:
@@ -276,7 +286,9 @@ async def test_code_that_cannot_be_loaded_is_the_callers_answer(prefix: str) -> 
     [b"\x93\x01", b"", b"\xc1" * 100, b"\x91" * 100_000, b"\x82\xa4type\xa6Loaded\xa4path\xa1\xff"],
     ids=["short", "nothing", "no message", "deep", "not UTF-8"],
 )
-async def test_a_process_that_dies_or_talks_nonsense_while_it_loads_is_an_error(prefix: str, last: bytes) -> None:
+async def test_a_process_that_dies_or_talks_nonsense_while_it_loads_is_an_error(
+    prefix: str, last: bytes
+) -> None:
     async with open_stage(prefix) as stage:
         process = stage.processes[0]
 
@@ -411,7 +423,9 @@ async def test_no_visitor_moves_devices_until_the_process_of_the_mode_is_gone(pr
         assert stage.noted[1:] == [(False, False)]
 
 
-async def test_process_that_outlives_its_mode_is_killed_before_the_next_one_may_move_devices(prefix: str) -> None:
+async def test_process_that_outlives_its_mode_is_killed_before_the_next_one_may_move_devices(
+    prefix: str,
+) -> None:
     async with open_stage(prefix) as stage:
         stage.processes[0].is_stubborn = True
         first = await stage.begin()
@@ -428,7 +442,9 @@ async def test_a_mode_ends_for_want_of_a_brake(prefix: str) -> None:
         stage.dispatcher.brake_changed("no brake")
         assert not stage.leases.fresh()
         assert stage.dispatcher.mode() == "idle"
-        assert stage.leases.bar_of(EXECUTOR_SEAT) is stage.leases.cause_of(EXECUTOR_SEAT) is Bar.BRAKE
+        assert (
+            stage.leases.bar_of(EXECUTOR_SEAT) is stage.leases.cause_of(EXECUTOR_SEAT) is Bar.BRAKE
+        )
         assert process.ended
         await stage.dispatcher.idle()
         assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.BRAKE
@@ -437,7 +453,9 @@ async def test_a_mode_ends_for_want_of_a_brake(prefix: str) -> None:
         assert not stage.drives(EXECUTOR_SEAT)
 
 
-async def test_without_a_brake_modes_are_refused_with_the_reason(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_brake_modes_are_refused_with_the_reason(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dispatcher, "BRAKE_LIMIT", 0.01)
     async with open_stage(prefix) as stage:
         stage.dispatcher.brake_changed("it is started")
@@ -533,20 +551,26 @@ LONGER = [("lift", 0.6), ("teleop_main", 3600.0), ("other", 1.1)]
 
 @pytest.mark.parametrize(("func", "asked"), LONGER)
 @pytest.mark.parametrize("insecure", [False, True])
-async def test_no_station_lengthens_a_time_limit(prefix: str, func: str, asked: float, *, insecure: bool) -> None:
+async def test_no_station_lengthens_a_time_limit(
+    prefix: str, func: str, asked: float, *, insecure: bool
+) -> None:
     async with open_stage(prefix, insecure=insecure) as stage:
         set_caller(Caller(b"panel" if insecure else b"blue/panel", is_routed=True))
         for requests in (
             [RequestSpec(func, timeout=asked)],
             [RequestSpec("lift"), RequestSpec(func, timeout=asked, periodic=True)],
         ):
-            with pytest.raises(ExecutionError, match=f"{func} has a time limit of .* which a station can only shorten"):
+            with pytest.raises(
+                ExecutionError,
+                match=f"{func} has a time limit of .* which a station can only shorten",
+            ):
                 await stage.dispatcher.execute(requests)
         assert stage.dispatcher.mode() == "idle"
 
 
 @pytest.mark.parametrize(
-    ("peer", "asked"), [(b"blue/panel", 0.5), (b"blue/panel", 0.1), (b"blue/panel", None), (b"client-7", 3600.0)]
+    ("peer", "asked"),
+    [(b"blue/panel", 0.5), (b"blue/panel", 0.1), (b"blue/panel", None), (b"client-7", 3600.0)],
 )
 async def test_a_time_limit_that_a_caller_may_choose_reaches_the_process(
     prefix: str, peer: bytes, asked: float | None
@@ -577,7 +601,9 @@ async def test_idle_answers_when_the_devices_have_been_told_to_stop(prefix: str)
             await answered.wait()
 
 
-async def test_idle_says_so_if_the_devices_were_not_seen_to_stop(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_says_so_if_the_devices_were_not_seen_to_stop(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dispatcher, "STILL_LIMIT", 0.01)
     async with open_stage(prefix) as stage:
         stage.moving = True
@@ -602,7 +628,9 @@ async def test_a_flood_of_messages_keeps_no_other_task_from_running(prefix: str)
         assert stage.dispatcher.mode() == "idle"
 
 
-async def test_a_driver_who_becomes_live_while_the_robot_becomes_idle_opens_nothing(prefix: str) -> None:
+async def test_a_driver_who_becomes_live_while_the_robot_becomes_idle_opens_nothing(
+    prefix: str,
+) -> None:
     async with open_stage(prefix, needs_driver=True) as stage:
         await stage.begin("teleop")
 

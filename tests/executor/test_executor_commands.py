@@ -53,8 +53,17 @@ def test_error_with_any_context_reaches_the_root(context: Any) -> None:
 
 
 def test_plain_context_arrives_as_it_is() -> None:
-    context = {"path": "studentcode.py", "line": 3, "wanted": ["a", "b"], "limit": 0.5, "again": True, "none": None}
-    assert commands.decode_answer(commands.encode(Refused("wrong", context))) == Refused("wrong", context)
+    context = {
+        "path": "studentcode.py",
+        "line": 3,
+        "wanted": ["a", "b"],
+        "limit": 0.5,
+        "again": True,
+        "none": None,
+    }
+    assert commands.decode_answer(commands.encode(Refused("wrong", context))) == Refused(
+        "wrong", context
+    )
 
 
 def test_error_that_is_too_long_keeps_its_beginning() -> None:

@@ -15,7 +15,8 @@ from rt.process.lifeline import Lifeline
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(EmergencyStopException(), 255), (ConfigError("wrong"), 78), (ZeroDivisionError(), 1)]
+    ("error", "code"),
+    [(EmergencyStopException(), 255), (ConfigError("wrong"), 78), (ZeroDivisionError(), 1)],
 )
 def test_an_error_of_the_event_loop_is_the_exit_code_of_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
@@ -25,7 +26,9 @@ def test_an_error_of_the_event_loop_is_the_exit_code_of_the_process(
             raise error
 
     options = config.load(env={}, cwd=tmp_path).config
-    settings = ChildSettings(role="executor", config=options, directory=str(tmp_path), shm_prefix="", write_event=-1)
+    settings = ChildSettings(
+        role="executor", config=options, directory=str(tmp_path), shm_prefix="", write_event=-1
+    )
     ours, theirs = socket.socketpair()
     with ours, theirs, structlog.testing.capture_logs() as logs:
         process = ExecutorProcess(settings, Lifeline(theirs), -1)

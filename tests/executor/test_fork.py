@@ -44,7 +44,9 @@ with LeaseTable.open("PREFIX") as table:
 def test_a_fork_moves_nothing_and_ends_when_it_returns(prefix: str) -> None:
     program = PROGRAM.replace("PREFIX", prefix)
     # A constant program of this file.
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.stdout.splitlines() == [
         "a process that the team's code forked cannot move devices",
         "child ended with 0 and a lease True",
@@ -91,6 +93,14 @@ print("child ended with", os.waitpid(pid, 0)[1], "and the value", motor.get_writ
 
 def test_api_raises_in_a_fork_and_reaches_no_memory(prefix: str) -> None:
     program = API.replace("PREFIX", prefix)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    refused = [f"{name} refused" for name in ("write", "get", "gamepad", "action", "buffer", "values", "store")]
-    assert done.stdout.splitlines() == [*refused, "child ended with 0 and the value {'duty_cycle': 0.25}"], done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    refused = [
+        f"{name} refused"
+        for name in ("write", "get", "gamepad", "action", "buffer", "values", "store")
+    ]
+    assert done.stdout.splitlines() == [
+        *refused,
+        "child ended with 0 and the value {'duty_cycle': 0.25}",
+    ], done.stderr

@@ -24,7 +24,9 @@ CUTOFFS = 3
 class Bench:
     """A keeper whose clocks the test sets, and the table that its lease stands in."""
 
-    def __init__(self, table: LeaseTable, wakeup: WriteEvent, monkeypatch: pytest.MonkeyPatch, cutoffs: int) -> None:
+    def __init__(
+        self, table: LeaseTable, wakeup: WriteEvent, monkeypatch: pytest.MonkeyPatch, cutoffs: int
+    ) -> None:
         self.table = table
         self.now = 1000.0
         self.ended: list[str] = []
@@ -64,7 +66,9 @@ def bench(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 @contextlib.contextmanager
-def open_bench(prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int = CUTOFFS) -> Iterator[Bench]:
+def open_bench(
+    prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int = CUTOFFS
+) -> Iterator[Bench]:
     wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
         yield Bench(table, wakeup, monkeypatch, cutoffs)
@@ -100,7 +104,9 @@ def test_code_that_does_not_return_loses_the_lease(bench: Bench) -> None:
         ),
     ],
 )
-def test_a_cut_off_is_logged_with_its_cause_and_its_end(bench: Bench, share: float, sentence: str) -> None:
+def test_a_cut_off_is_logged_with_its_cause_and_its_end(
+    bench: Bench, share: float, sentence: str
+) -> None:
     bench.run(1)
     with structlog.testing.capture_logs() as logs:
         bench.keeper._log = structlog.get_logger()
@@ -122,7 +128,9 @@ def test_an_event_loop_that_waits_for_a_processor_is_no_fault_of_the_code(bench:
         bench.now += TIMEOUT + 0.05
         bench.waited += TIMEOUT
         bench.keeper.beat()
-    assert logs[0]["event"].startswith("the computer is busy, and the process waited for the processor")
+    assert logs[0]["event"].startswith(
+        "the computer is busy, and the process waited for the processor"
+    )
 
 
 def test_code_that_does_not_return_again_and_again_ends_the_mode(bench: Bench) -> None:
@@ -273,7 +281,9 @@ def test_a_lapse_that_the_device_process_saw_is_begun_again(bench: Bench) -> Non
 
 def test_a_driver_who_is_silent_between_two_beats_ends_no_mode(bench: Bench) -> None:
     bench.run(1)
-    bench.table.bar(EXECUTOR_SEAT, Bar.DRIVER)  # control was handed over, and the next driver's sticks were at rest
+    bench.table.bar(
+        EXECUTOR_SEAT, Bar.DRIVER
+    )  # control was handed over, and the next driver's sticks were at rest
     bench.table.unbar(EXECUTOR_SEAT)
     assert not bench.moves
     bench.run(0.1)

@@ -38,7 +38,9 @@ def test_each_load_sees_the_files_as_they_are_now(tmp_path: Path) -> None:
         ("\ncompile('x = = 1', 'made.py', 'exec')", r"made\.py:1: invalid syntax"),
     ],
 )
-def test_code_that_cannot_be_loaded_is_refused_with_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+def test_code_that_cannot_be_loaded_is_refused_with_file_and_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(ExecutionError, match=message):
         load(write(tmp_path / "bad.py", text), {})
 

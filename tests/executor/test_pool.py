@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 import trio
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from hypothesis.strategies import booleans, sampled_from
 from support.supervised import WELL_BEHAVED, Watcher, assert_no_children, is_state, place, program
 
@@ -65,7 +71,9 @@ class Pool(ExecutorPool):
 
 
 @contextlib.asynccontextmanager
-async def open_pool(executor: str = WELL_BEHAVED, standby: str = WELL_BEHAVED) -> AsyncIterator[Pool]:
+async def open_pool(
+    executor: str = WELL_BEHAVED, standby: str = WELL_BEHAVED
+) -> AsyncIterator[Pool]:
     """A pool whose executor is ready."""
     watcher = Watcher()
 
@@ -76,7 +84,11 @@ async def open_pool(executor: str = WELL_BEHAVED, standby: str = WELL_BEHAVED) -
     bodies = {EXECUTOR: executor, STANDBY: standby}
     specs = [
         ChildSpec(
-            name=name, command=program(body, CHANNEL), autostart=name == EXECUTOR, stop_timeout=PATIENCE, backoff=0.01
+            name=name,
+            command=program(body, CHANNEL),
+            autostart=name == EXECUTOR,
+            stop_timeout=PATIENCE,
+            backoff=0.01,
         )
         for name, body in bodies.items()
     ]
@@ -171,17 +183,23 @@ async def test_standby_of_a_mode_that_is_over_does_not_start() -> None:
         pool.recycle(await pool.begin(), "idle again")
         await let_end(pool.standby)
         await pool.until(STANDBY, State.STOPPED)
-        mode = await pool.acquire()  # code is being loaded: the standby would take the processor from it
+        mode = (
+            await pool.acquire()
+        )  # code is being loaded: the standby would take the processor from it
         await trio.testing.wait_all_tasks_blocked()
         assert pool.standby.status.state is State.STOPPED
         pool.recycle(mode, "not begun")
 
 
-async def test_mode_without_a_process_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_mode_without_a_process_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(pool_module, "READY_LIMIT", 0.01)
     async with open_pool() as pool:
         await pool.acquire()
-        with pytest.raises(ExecutionError, match="no process can run the team's code: the executor is ready"):
+        with pytest.raises(
+            ExecutionError, match="no process can run the team's code: the executor is ready"
+        ):
             await pool.acquire()
 
 
@@ -305,18 +323,24 @@ class AnyOrder(RuleBasedStateMachine):
             raise AssertionError("the children never come to rest")
         if self.mode is None:
             assert self.executor.status.ready
-            assert self.standby.status.state is State.STOPPED, "an idle robot has one executor process"
+            assert self.standby.status.state is State.STOPPED, (
+                "an idle robot has one executor process"
+            )
         elif self.is_begun:
             assert self.is_free(), "the next mode has to wait for a process"
 
     @invariant()
     def mode_keeps_its_process(self) -> None:
         if self.mode is not None and self.mode.child.pid == self.mode.pid:
-            assert self.mode.child.machine.state is State.READY, "the process of a mode is not stopped"
+            assert self.mode.child.machine.state is State.READY, (
+                "the process of a mode is not stopped"
+            )
 
     def teardown(self) -> None:
         self.settle()
 
 
 def test_next_mode_has_a_process_after_any_order_of_events() -> None:
-    run_state_machine_as_test(AnyOrder, settings=settings(max_examples=100, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(
+        AnyOrder, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
+    )

@@ -25,7 +25,9 @@ def test_a_time_out_is_said_with_the_limit_that_it_had() -> None:
     with structlog.testing.capture_logs() as logs:
         Reporter().report(TimeLimitError(0.25), "teleop_main")
     assert [(entry["log_level"], entry["limit"]) for entry in logs] == [("warning", 0.25)]
-    assert logs[0]["event"].startswith("teleop_main took too long and was interrupted: it has to return within 0.25 s")
+    assert logs[0]["event"].startswith(
+        "teleop_main took too long and was interrupted: it has to return within 0.25 s"
+    )
 
 
 def test_a_busy_computer_is_not_blamed_on_the_code() -> None:
@@ -59,7 +61,8 @@ def test_errors_whose_texts_differ_are_bounded_and_counted() -> None:
 
 def test_each_error_of_a_group_is_said() -> None:
     group = ExceptionGroup(
-        "all", [ValueError("one"), ExceptionGroup("inner", [DeviceError("two"), ValueError("three")])]
+        "all",
+        [ValueError("one"), ExceptionGroup("inner", [DeviceError("two"), ValueError("three")])],
     )
     with structlog.testing.capture_logs() as logs:
         Reporter().report(group, "act")

@@ -106,7 +106,9 @@ def test_a_setup_that_fails_ends_the_run(team: Team) -> None:
     def setup() -> None:
         raise ZeroDivisionError
 
-    error = team.execute(Run([ExecutionRequest(setup), ExecutionRequest(called.append, (1,))], None))
+    error = team.execute(
+        Run([ExecutionRequest(setup), ExecutionRequest(called.append, (1,))], None)
+    )
     assert "setup failed" in str(error)
     assert called == []
     assert team.errors == [("setup", ZeroDivisionError)]
@@ -140,7 +142,10 @@ class Flag(threading.Event):
 
 
 def periodic(
-    team: Team, body: Callable[[int, Run], None], keeper: LeaseKeeper | None = None, period: float = 0.2
+    team: Team,
+    body: Callable[[int, Run], None],
+    keeper: LeaseKeeper | None = None,
+    period: float = 0.2,
 ) -> Run:
     """Call body(number of the call, run) at a period until it stops the run."""
     numbers = itertools.count()
@@ -233,7 +238,10 @@ def lateness(laggard: Laggard, body: Callable[[], None] = lambda: None) -> list[
 
 @pytest.mark.parametrize(
     ("share", "start"),
-    [(0.0, "calls of main come late: the code takes"), (1.0, "the computer is busy: calls of main come late")],
+    [
+        (0.0, "calls of main come late: the code takes"),
+        (1.0, "the computer is busy: calls of main come late"),
+    ],
 )
 def test_late_calls_are_logged_with_their_cause_and_their_end(
     monkeypatch: pytest.MonkeyPatch, share: float, start: str
@@ -243,7 +251,9 @@ def test_late_calls_are_logged_with_their_cause_and_their_end(
     assert over == "calls of main are in time again"
 
 
-def test_calls_that_are_interrupted_are_not_called_late_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_are_interrupted_are_not_called_late_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     laggard = Laggard(0, 0.0, monkeypatch)
 
     def body() -> None:
@@ -259,7 +269,9 @@ def test_an_interrupted_call_knows_whether_it_waited_for_a_processor(
 ) -> None:
     laggard = Laggard(0, 0.0, monkeypatch)
     found: list[BaseException] = []
-    executor = SyncExecutor(lambda error, _name: found.append(error), ".", lambda: lambda: laggard.waited)
+    executor = SyncExecutor(
+        lambda error, _name: found.append(error), ".", lambda: lambda: laggard.waited
+    )
 
     def main() -> None:
         laggard.now += 0.25
@@ -333,7 +345,9 @@ def test_an_error_of_the_robot_itself_between_two_calls_is_not_the_teams(team: T
     assert team.errors == []
 
 
-def test_after_an_error_a_call_has_to_end_well_before_devices_move_again(team: Team, keeper: Any) -> None:
+def test_after_an_error_a_call_has_to_end_well_before_devices_move_again(
+    team: Team, keeper: Any
+) -> None:
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
@@ -381,7 +395,9 @@ def test_a_call_that_extends_its_own_permission_loses_the_lease(team: Team, keep
     assert sum("does not return" in entry["event"] for entry in logs) == 1
 
 
-def test_after_two_time_outs_a_call_has_to_end_in_time_before_devices_move_again(team: Team, keeper: Any) -> None:
+def test_after_two_time_outs_a_call_has_to_end_in_time_before_devices_move_again(
+    team: Team, keeper: Any
+) -> None:
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
@@ -428,7 +444,10 @@ def test_a_handler_that_the_team_took_away_is_put_back(team: Team) -> None:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         sys.setswitchinterval(10)
 
-    assert team.execute(Run([ExecutionRequest(take), ExecutionRequest(forever, timeout=0.05)], None)) is not None
+    assert (
+        team.execute(Run([ExecutionRequest(take), ExecutionRequest(forever, timeout=0.05)], None))
+        is not None
+    )
     assert team.errors == [("forever", TimeLimitError)]
     assert sys.getswitchinterval() < 1
 

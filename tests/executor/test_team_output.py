@@ -115,7 +115,9 @@ def test_what_is_for_another_file_goes_there(
     assert said == []
 
 
-def test_what_pythons_print_refuses_is_refused_and_nothing_is_said(said: list[Any], output: TeamOutput) -> None:
+def test_what_pythons_print_refuses_is_refused_and_nothing_is_said(
+    said: list[Any], output: TeamOutput
+) -> None:
     with pytest.raises(TypeError, match="end must be None or a string"):
         say(output, "x", end=5)
     with pytest.raises(TypeError, match="must be str, not bytes"):
@@ -123,7 +125,9 @@ def test_what_pythons_print_refuses_is_refused_and_nothing_is_said(said: list[An
     assert said == []
 
 
-def test_what_programs_ask_of_a_real_stdout_is_no_error(said: list[Any], output: TeamOutput) -> None:
+def test_what_programs_ask_of_a_real_stdout_is_no_error(
+    said: list[Any], output: TeamOutput
+) -> None:
     output.reconfigure(encoding="utf-8", line_buffering=True)
     say(output, "ü")
     assert sentences(said) == ["ü"]
@@ -146,7 +150,9 @@ print("text", file=sys.__stdout__)
 import os; os._exit(0)
 """
     flags = ["-u"] if unbuffered else []
-    done = subprocess.run([sys.executable, "-P", *flags, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-P", *flags, "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "said\nbytes\nwrapped\nmore\ntext\n"
 
 
@@ -160,7 +166,8 @@ def test_flood_of_prints_is_bounded_and_counted(said: list[Any], output: TeamOut
 
 
 @pytest.mark.parametrize(
-    "text", ["x" * 50_000_000, "x\n" * 5_000_000, ("x" * 1_000_000 + "\n") * 20, "\x00\xff\x1b" * 500_000]
+    "text",
+    ["x" * 50_000_000, "x\n" * 5_000_000, ("x" * 1_000_000 + "\n") * 20, "\x00\xff\x1b" * 500_000],
 )
 def test_huge_print_is_cut_and_counted(said: list[Any], output: TeamOutput, text: str) -> None:
     output.print(text, file=output)
@@ -181,4 +188,7 @@ def test_prints_are_told_again_after_a_flood(
     start = time.monotonic()
     monkeypatch.setattr("rt.executor.output.monotonic", lambda: start + 10)
     output.print("after", file=output)
-    assert [entry["event"] for entry in said][-2:] == ["prints were suppressed: the team code prints too much", "after"]
+    assert [entry["event"] for entry in said][-2:] == [
+        "prints were suppressed: the team code prints too much",
+        "after",
+    ]

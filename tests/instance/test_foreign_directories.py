@@ -70,10 +70,17 @@ def false_robot(request: pytest.FixtureRequest, shared: Path) -> Iterator[Instan
 
 @pytest.mark.parametrize(
     "ask",
-    [Instance.holder, Instance.require, Instance.verify, lambda instance: marked(instance.directory)],
+    [
+        Instance.holder,
+        Instance.require,
+        Instance.verify,
+        lambda instance: marked(instance.directory),
+    ],
     ids=["holder", "require", "verify", "marked"],
 )
-def test_false_robot_of_another_user_is_refused(false_robot: Instance, ask: Callable[[Instance], object]) -> None:
+def test_false_robot_of_another_user_is_refused(
+    false_robot: Instance, ask: Callable[[Instance], object]
+) -> None:
     with pytest.raises(ConfigError, match=rf"user {UID}\b"):
         ask(false_robot)
 
@@ -107,8 +114,12 @@ def test_robot_of_this_user_in_a_shared_place_is_found(shared: Path) -> None:
         assert running(instance.directory.parent) == ["default"]
 
 
-@pytest.mark.parametrize(("owner", "mode", "reason"), [(UID, 0o700, OWNER), (0, 0o777, "every user may write")])
-def test_runtime_directory_of_others_is_refused(shared: Path, owner: int, mode: int, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("owner", "mode", "reason"), [(UID, 0o700, OWNER), (0, 0o777, "every user may write")]
+)
+def test_runtime_directory_of_others_is_refused(
+    shared: Path, owner: int, mode: int, reason: str
+) -> None:
     place = shared / "run"
     place.mkdir()
     place.chmod(mode)

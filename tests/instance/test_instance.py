@@ -44,7 +44,9 @@ def instance(runtime: Path) -> Instance:
 @pytest.fixture
 def holder(instance: Instance) -> Iterator["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-c", HOLD, instance.name, str(instance.directory)]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         yield process
@@ -103,10 +105,14 @@ def test_an_error_of_the_robot_leaves_nothing_either(instance: Instance) -> None
     assert not instance.directory.exists()
 
 
-def test_a_second_robot_learns_who_holds_it(instance: Instance, holder: "subprocess.Popen[bytes]") -> None:
+def test_a_second_robot_learns_who_holds_it(
+    instance: Instance, holder: "subprocess.Popen[bytes]"
+) -> None:
     with pytest.raises(InstanceBusyError) as caught, instance.acquire():
         pass
-    assert f"a robot runs as 'default' already: process {holder.pid} since 20" in caught.value.message
+    assert (
+        f"a robot runs as 'default' already: process {holder.pid} since 20" in caught.value.message
+    )
     assert caught.value.message.endswith("stop it, or use --instance NAME --port-base 6010")
     assert caught.value.context["pid"] == holder.pid
     assert caught.value.EXIT_CODE == 75
@@ -115,14 +121,18 @@ def test_a_second_robot_learns_who_holds_it(instance: Instance, holder: "subproc
     assert found.pid == holder.pid
 
 
-def test_a_robot_that_ends_frees_its_instance(instance: Instance, holder: "subprocess.Popen[bytes]") -> None:
+def test_a_robot_that_ends_frees_its_instance(
+    instance: Instance, holder: "subprocess.Popen[bytes]"
+) -> None:
     holder.communicate(timeout=10)
     assert holder.returncode == 0
     with instance.acquire() as swept:
         assert swept == []
 
 
-def test_what_a_killed_robot_left_is_swept(instance: Instance, holder: "subprocess.Popen[bytes]") -> None:
+def test_what_a_killed_robot_left_is_swept(
+    instance: Instance, holder: "subprocess.Popen[bytes]"
+) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(instance.path("router.sock")))
     holder.send_signal(signal.SIGKILL)
@@ -161,9 +171,7 @@ def test_processes_of_another_robot_are_left_alone(instance: Instance) -> None:
 
 def test_a_robot_that_was_started_by_another_one_does_not_kill_itself(instance: Instance) -> None:
     # The inner Python is a child of the outer one; both carry the mark of the instance.
-    outer = (
-        "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', *sys.argv[1:]], input=b'').returncode)"
-    )
+    outer = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', *sys.argv[1:]], input=b'').returncode)"
     env = {**os.environ, ENV_DIRECTORY: str(instance.directory)}
     command = [sys.executable, "-c", outer, HOLD, instance.name, str(instance.directory)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, timeout=20, check=False)
@@ -181,10 +189,17 @@ def test_the_unpacked_files_of_a_killed_robot_are_removed(instance: Instance) ->
         assert str(stale) in swept[-1]
 
 
-def test_nothing_but_unpacked_files_is_removed_on_the_word_of_a_file(instance: Instance, tmp_path: Path) -> None:
+def test_nothing_but_unpacked_files_is_removed_on_the_word_of_a_file(
+    instance: Instance, tmp_path: Path
+) -> None:
     precious = tmp_path / "_MEIabc"
     precious.mkdir()
-    for claim in (str(precious), tempfile.gettempdir(), f"{tempfile.gettempdir()}/_MEIx/../..", "relative"):
+    for claim in (
+        str(precious),
+        tempfile.gettempdir(),
+        f"{tempfile.gettempdir()}/_MEIx/../..",
+        "relative",
+    ):
         assert not stale_files.is_stale_unpacked(Path(claim))
     leave_remains(instance, frozen_dir=str(precious))
     with instance.acquire():
@@ -204,15 +219,21 @@ def test_a_robot_that_is_not_there_is_said_with_how_to_start_it(
     instance: Instance, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory, "_RUN", tmp_path)  # where a robot of this machine may run
-    with pytest.raises(InstanceAbsentError, match="no robot runs as 'default': start one with `rt run`"):
+    with pytest.raises(
+        InstanceAbsentError, match="no robot runs as 'default': start one with `rt run`"
+    ):
         instance.require()
     other = Instance.locate("b", {"XDG_RUNTIME_DIR": str(runtime)})
     with pytest.raises(InstanceAbsentError, match="`rt run --instance b`"):
         other.require()
 
 
-def test_a_name_that_no_robot_has_is_answered_with_those_that_run(holder: object, runtime: Path) -> None:
-    with pytest.raises(InstanceAbsentError, match="as 'other', but as 'default': use --instance default"):
+def test_a_name_that_no_robot_has_is_answered_with_those_that_run(
+    holder: object, runtime: Path
+) -> None:
+    with pytest.raises(
+        InstanceAbsentError, match="as 'other', but as 'default': use --instance default"
+    ):
         Instance.locate("other", {"XDG_RUNTIME_DIR": str(runtime)}).require()
     assert running(runtime / "rt") == ["default"]
 
@@ -222,7 +243,9 @@ def test_a_robot_of_the_service_is_said_to_a_user_who_has_none(
 ) -> None:
     monkeypatch.setattr(directory, "_RUN", tmp_path)
     (tmp_path / "default").mkdir()
-    with pytest.raises(InstanceAbsentError, match=f"but one may in {tmp_path}: `sudo env -u XDG_RUNTIME_DIR rt"):
+    with pytest.raises(
+        InstanceAbsentError, match=f"but one may in {tmp_path}: `sudo env -u XDG_RUNTIME_DIR rt"
+    ):
         instance.require()
 
 
@@ -296,7 +319,9 @@ def replace_lock(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("act", [remove_directory, remove_lock, replace_lock])
-def test_removed_directory_is_made_again_with_its_lock(instance: Instance, act: Callable[[Path], None]) -> None:
+def test_removed_directory_is_made_again_with_its_lock(
+    instance: Instance, act: Callable[[Path], None]
+) -> None:
     with instance.acquire():
         before = instance.holder()
         assert not instance.mend()

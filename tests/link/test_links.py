@@ -31,7 +31,9 @@ async def test_every_link_keeps_the_contract(kind: str) -> None:
 
 
 @contextmanager
-def counted_reads(monkeypatch: pytest.MonkeyPatch, fd: int, answer: bytes | None = None) -> Iterator[list[int]]:
+def counted_reads(
+    monkeypatch: pytest.MonkeyPatch, fd: int, answer: bytes | None = None
+) -> Iterator[list[int]]:
     """The reads of a descriptor; they give ``answer`` instead of what is there, if it is not None."""
     reads: list[int] = []
     really_read = os.read
@@ -116,7 +118,9 @@ async def test_a_serial_port_is_held_exclusively_and_does_not_hang_up() -> None:
             await SerialLink.open(port)
         assert caught.value.errno == errno.EBUSY
         await link.aclose()
-        assert not termios.tcgetattr(slave)[2] & termios.HUPCL  # closing would let DTR fall, and reset the board
+        assert (
+            not termios.tcgetattr(slave)[2] & termios.HUPCL
+        )  # closing would let DTR fall, and reset the board
     finally:
         await link.aclose()
         os.close(master)
@@ -144,10 +148,14 @@ class HangingBoard:
         self._really_open, self._really_set = os.open, termios.tcsetattr
         monkeypatch.setattr(os, "open", self._open)
         monkeypatch.setattr(termios, "tcsetattr", self._set)
-        monkeypatch.delattr(AbstractSerialStream, "__del__")  # which would close what rt forgets, sooner or later
+        monkeypatch.delattr(
+            AbstractSerialStream, "__del__"
+        )  # which would close what rt forgets, sooner or later
 
     def _hang(self) -> None:
-        assert threading.current_thread() is not threading.main_thread(), "the event loop would stand still"
+        assert threading.current_thread() is not threading.main_thread(), (
+            "the event loop would stand still"
+        )
         assert self.go.wait(10)
 
     def _set(self, *args: Any) -> None:
@@ -176,7 +184,9 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingBoard]:
     hanging.close()
 
 
-async def test_the_event_loop_goes_on_while_a_port_is_opened_that_hangs(board: HangingBoard) -> None:
+async def test_the_event_loop_goes_on_while_a_port_is_opened_that_hangs(
+    board: HangingBoard,
+) -> None:
     links = []
     async with trio.open_nursery() as nursery:
 
@@ -192,7 +202,9 @@ async def test_the_event_loop_goes_on_while_a_port_is_opened_that_hangs(board: H
     await link.aclose()
 
 
-async def test_a_port_that_hangs_keeps_nobody_from_stopping_and_is_closed_in_the_end(board: HangingBoard) -> None:
+async def test_a_port_that_hangs_keeps_nobody_from_stopping_and_is_closed_in_the_end(
+    board: HangingBoard,
+) -> None:
     with trio.move_on_after(0.01) as scope:
         await SerialLink.open(board.port)
     assert scope.cancelled_caught
@@ -204,7 +216,9 @@ async def test_a_port_that_hangs_keeps_nobody_from_stopping_and_is_closed_in_the
     assert len(board.opened) == 1
 
 
-async def test_a_port_that_was_opened_as_nobody_wanted_it_any_more_is_closed(board: HangingBoard) -> None:
+async def test_a_port_that_was_opened_as_nobody_wanted_it_any_more_is_closed(
+    board: HangingBoard,
+) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(SerialLink.open, board.port)
         await trio.testing.wait_all_tasks_blocked()

@@ -15,14 +15,18 @@ def test_the_methods_and_values_are_those_of_the_executor(name: str) -> None:
         assert set(VALUES[name]) == set(owner.__members__)
         return
     methods = {
-        key: value for key, value in vars(owner).items() if inspect.isfunction(value) and not key.startswith("_")
+        key: value
+        for key, value in vars(owner).items()
+        if inspect.isfunction(value) and not key.startswith("_")
     }
     assert {key: described(value) for key, value in methods.items()} == METHODS[name]
 
 
 def described(function: object) -> Method:
     assert callable(function)
-    parameters = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
+    parameters = [
+        each for each in inspect.signature(function).parameters.values() if each.name != "self"
+    ]
     named = [each for each in parameters if each.kind is not each.VAR_POSITIONAL]
     return Method(
         tuple(each.name for each in named),
@@ -35,7 +39,9 @@ def described(function: object) -> Method:
 def test_the_executor_gives_these_names_and_no_others() -> None:
     source = inspect.getsource(__import__("rt.executor.runner").executor.runner)
     block = source[source.index("names = {") :].partition("}")[0]
-    assert [line.partition('"')[2].partition('"')[0] for line in block.splitlines()[1:] if '"' in line] == [
+    assert [
+        line.partition('"')[2].partition('"')[0] for line in block.splitlines()[1:] if '"' in line
+    ] == [
         *NAMES[:2],
         "Actions",
         "Field",

@@ -20,7 +20,8 @@ def test_numbers_and_names_are_each_of_one_check() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "program", "at"), [(number, program, at) for number, cases in HITS.items() for program, at in cases]
+    ("number", "program", "at"),
+    [(number, program, at) for number, cases in HITS.items() for program, at in cases],
 )
 def test_a_fault_is_found_where_it_is(tmp_path: Path, number: str, program: str, at: str) -> None:
     found = [each for each in linted(tmp_path, program) if each.message_id == number]
@@ -34,9 +35,12 @@ def test_a_fault_is_found_where_it_is(tmp_path: Path, number: str, program: str,
 
 
 @pytest.mark.parametrize(
-    ("number", "program"), [(number, program) for number, programs in MISSES.items() for program in programs]
+    ("number", "program"),
+    [(number, program) for number, programs in MISSES.items() for program in programs],
 )
-def test_what_is_right_or_not_certain_is_left_alone(tmp_path: Path, number: str, program: str) -> None:
+def test_what_is_right_or_not_certain_is_left_alone(
+    tmp_path: Path, number: str, program: str
+) -> None:
     records = linted(tmp_path, program)
     assert number not in {each.message_id for each in records}
     assert "fatal" not in {each.type for each in records}
@@ -45,22 +49,45 @@ def test_what_is_right_or_not_certain_is_left_alone(tmp_path: Path, number: str,
 @pytest.mark.parametrize(
     ("program", "sentence"),
     [
-        ('Robot.write("left_moter", "duty_cycle", 1)', "there is no device 'left_moter': did you mean left_motor?"),
-        ('Robot.get("motor", "duty_cycl")', "polar-bear has no parameter 'duty_cycl': did you mean 'duty_cycle'?"),
-        ('Robot.write("motor", "duty_cycle", 1.5)', "duty_cycle goes from -1 to 1: 1.5 is written as 1"),
+        (
+            'Robot.write("left_moter", "duty_cycle", 1)',
+            "there is no device 'left_moter': did you mean left_motor?",
+        ),
+        (
+            'Robot.get("motor", "duty_cycl")',
+            "polar-bear has no parameter 'duty_cycl': did you mean 'duty_cycle'?",
+        ),
+        (
+            'Robot.write("motor", "duty_cycle", 1.5)',
+            "duty_cycle goes from -1 to 1: 1.5 is written as 1",
+        ),
         ('Robot.write("motor", "duty_cycle", "x")', "duty_cycle takes a number, not 'x'"),
         ('Robot.wirte("motor", "duty_cycle", 1)', "Robot has no wirte; did you mean write?"),
-        ('Robot.write("motor", "duty_cycle")', "Robot.write(device, param, value) is called without value"),
+        (
+            'Robot.write("motor", "duty_cycle")',
+            "Robot.write(device, param, value) is called without value",
+        ),
         ('Gamepad.get("button_a", 9)', "gamepads have the numbers 0 to 3, not 9"),
         ('Robot.write("motor", "pid_pos_kp", -1)', "pid_pos_kp is at least 0: -1 is written as 0"),
-        ('Robot.set_value("motor", 1)', "Robot has no set_value: write Robot.write(device, param, value)"),
+        (
+            'Robot.set_value("motor", 1)',
+            "Robot has no set_value: write Robot.write(device, param, value)",
+        ),
         ("Robot.run(wave)", "Robot has no run: write Actions.run(action, ...)"),
         ("print(Field.clock > 1)", "Field.clock is not called: write Field.clock()"),
-        ("print(Field.mode == 'auto')", "Field.mode is no text: compare it with a text by `Field.mode.name`"),
-        ("while True: pass", "this loop never ends, but teleop_main is called again and again: leave the loop out"),
+        (
+            "print(Field.mode == 'auto')",
+            "Field.mode is no text: compare it with a text by `Field.mode.name`",
+        ),
+        (
+            "while True: pass",
+            "this loop never ends, but teleop_main is called again and again: leave the loop out",
+        ),
     ],
 )
-def test_a_sentence_says_what_is_wrong_and_what_to_do(tmp_path: Path, program: str, sentence: str) -> None:
+def test_a_sentence_says_what_is_wrong_and_what_to_do(
+    tmp_path: Path, program: str, sentence: str
+) -> None:
     program = f"async def wave():\n    pass\n{MAIN}{program}"
     assert [each.message for each in linted(tmp_path, program)] == [sentence]
 
@@ -83,4 +110,7 @@ def test_a_record_names_the_function_that_it_is_in(tmp_path: Path) -> None:
 
 def test_columns_are_counted_in_characters(tmp_path: Path) -> None:
     records = linted(tmp_path, MAIN + 'print("äöü→"); Robot.get("mtor", "duty_cycle"); x = 1')
-    assert {each.symbol: each.column for each in records} == {"unknown-device": 29, "UnusedVariable": 52}
+    assert {each.symbol: each.column for each in records} == {
+        "unknown-device": 29,
+        "UnusedVariable": 52,
+    }

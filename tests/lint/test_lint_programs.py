@@ -19,7 +19,10 @@ from rt.lint.request import LintRequest
 ROOT = Path(rt.__file__).parents[1]
 HOSTILE = {"blocking_action": ["sleep-in-action"], "swallows_time_limit": ["endless-loop"]}
 """The programs of the tests that do what the linter is there to find."""
-PROGRAMS = [*(ROOT / "tests" / "programs").glob("*.py"), *(ROOT / "rt" / "cli" / "programs").glob("*.py")]
+PROGRAMS = [
+    *(ROOT / "tests" / "programs").glob("*.py"),
+    *(ROOT / "rt" / "cli" / "programs").glob("*.py"),
+]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
 
@@ -36,7 +39,9 @@ def test_the_programs_that_rt_comes_with_are_good(path: Path) -> None:
     "text",
     [
         STUDENT_CODE,
-        STUDENT_CODE.replace("# Robot", "Robot").replace("    # if", "    if").replace("    #  ", "    "),
+        STUDENT_CODE.replace("# Robot", "Robot")
+        .replace("    # if", "    if")
+        .replace("    #  ", "    "),
         *SNIPPETS,
     ],
 )
@@ -50,7 +55,10 @@ class TestModules:
             tmp_path,
             "import arm\nfrom gear import box\n\n\ndef teleop_main():\n    arm.lift()\n    box.turn()\n",
             arm="import os\n\n\ndef lift():\n    pass\n",
-            **{"gear/__init__": "", "gear/box": "from . import axle\n\n\ndef turn():\n    axle.x(\n"},
+            **{
+                "gear/__init__": "",
+                "gear/box": "from . import axle\n\n\ndef turn():\n    axle.x(\n",
+            },
         )
         assert [(each.path, each.module, each.symbol, each.line) for each in found] == [
             ("arm.py", "arm", "UnusedImport", 1),
@@ -71,17 +79,35 @@ class TestModules:
         assert {each.path for each in found} == {"gear/axle.py", "gear/wheel.py"}
 
     def test_libraries_and_modules_that_nobody_imports_are_left_alone(self, tmp_path: Path) -> None:
-        write(tmp_path, {"site-packages/__init__.py": "import os", "unused.py": "import os", "sys.py": "import os"})
+        write(
+            tmp_path,
+            {
+                "site-packages/__init__.py": "import os",
+                "unused.py": "import os",
+                "sys.py": "import os",
+            },
+        )
         program = "import sys\nimport json\n\nprint(sys, json)\n\n\ndef teleop_main():\n    pass\n"
         assert linted(tmp_path, program) == []
 
     def test_a_package_may_import_for_others(self, tmp_path: Path) -> None:
-        files = {"gear/__init__": "from gear.box import turn\n", "gear/box": "def turn():\n    pass\n"}
-        assert linted(tmp_path, "import gear\n\n\ndef teleop_main():\n    gear.turn()\n", **files) == []
+        files = {
+            "gear/__init__": "from gear.box import turn\n",
+            "gear/box": "def turn():\n    pass\n",
+        }
+        assert (
+            linted(tmp_path, "import gear\n\n\ndef teleop_main():\n    gear.turn()\n", **files)
+            == []
+        )
 
     def test_modules_that_import_one_another_are_read_once(self, tmp_path: Path) -> None:
         program = "import arm\n\n\ndef teleop_main():\n    print(arm)\n"
-        assert linted(tmp_path, program, arm="import studentcode\nimport arm\n\nprint(studentcode, arm)\n") == []
+        assert (
+            linted(
+                tmp_path, program, arm="import studentcode\nimport arm\n\nprint(studentcode, arm)\n"
+            )
+            == []
+        )
 
     def test_constants_are_followed_from_one_module_to_the_other(self, tmp_path: Path) -> None:
         program = """
@@ -93,52 +119,76 @@ class TestModules:
                 Robot.write(names.RIGHT, "duty_cycle", 0.5)
         """
         found = linted(
-            tmp_path, textwrap.dedent(program), names="LEFT = 'left_moter'\nRIGHT = 'right_motor'\nSPEED = 0.5\n"
+            tmp_path,
+            textwrap.dedent(program),
+            names="LEFT = 'left_moter'\nRIGHT = 'right_motor'\nSPEED = 0.5\n",
         )
         assert [(each.symbol, each.line) for each in found] == [("unknown-device", 6)]
 
     def test_what_a_star_import_brings_is_followed_too(self, tmp_path: Path) -> None:
         program = "from names import *\nfrom time import *\n\n\ndef teleop_main():\n    Robot.get(LEFT, 'enc_pos')\n    sleep(1)\n"
         found = linted(tmp_path, program, names="LEFT = 'no'\n")
-        assert [(each.symbol, each.line) for each in found][2:] == [("unknown-device", 6), ("sleep-too-long", 7)]
+        assert [(each.symbol, each.line) for each in found][2:] == [
+            ("unknown-device", 6),
+            ("sleep-too-long", 7),
+        ]
 
     def test_a_star_import_may_bring_other_things_of_rts_names(self, tmp_path: Path) -> None:
-        program = "from names import *\n\n\ndef drive():\n    Robot.spin()\n\n\nteleop_setup = drive\n"
-        found = linted(tmp_path, program, names="class Robot:\n    def spin(): ...\n\n\ndef teleop_main(): ...\n")
+        program = (
+            "from names import *\n\n\ndef drive():\n    Robot.spin()\n\n\nteleop_setup = drive\n"
+        )
+        found = linted(
+            tmp_path,
+            program,
+            names="class Robot:\n    def spin(): ...\n\n\ndef teleop_main(): ...\n",
+        )
         assert symbols(found) == ["ImportStarUsed"]
         found = linted(tmp_path, program, names="def sleep(): ...\n")
         assert symbols(found) == ["ImportStarUsed", "unknown-method", "missing-main"]
 
     @pytest.mark.parametrize(
-        "line", ["from drive import teleop_main", "from drive import run as teleop_main", "from drive import *"]
+        "line",
+        [
+            "from drive import teleop_main",
+            "from drive import run as teleop_main",
+            "from drive import *",
+        ],
     )
     def test_a_main_may_be_imported(self, tmp_path: Path, line: str) -> None:
         drive = "import time\n\n\ndef run():\n    time.sleep(1)\n\n\ndef teleop_main():\n    time.sleep(1)\n"
-        found = [each for each in linted(tmp_path, f"{line}\n", drive=drive) if each.symbol != "ImportStarUsed"]
+        found = [
+            each
+            for each in linted(tmp_path, f"{line}\n", drive=drive)
+            if each.symbol != "ImportStarUsed"
+        ]
         assert [(each.path, each.symbol, each.line) for each in found] == [
             ("drive.py", "sleep-too-long", 5 if " as " in line else 9)
         ]
 
     def test_what_another_module_assigns_is_not_certain(self, tmp_path: Path) -> None:
-        program = (
-            "import names\n\nnames.LEFT = 'motor'\n\n\ndef teleop_main():\n    Robot.get(names.LEFT, 'duty_cycle')\n"
-        )
+        program = "import names\n\nnames.LEFT = 'motor'\n\n\ndef teleop_main():\n    Robot.get(names.LEFT, 'duty_cycle')\n"
         assert linted(tmp_path, program, names="LEFT = 'no'\n") == []
 
     def test_a_method_is_followed_from_one_module_to_the_other(self, tmp_path: Path) -> None:
         program = "import arms\n\narm = arms.Arm()\n\n\ndef teleop_main():\n    arm.wave()\n"
-        (found,) = linted(tmp_path, program, arms="class Arm:\n    async def wave(self):\n        pass\n")
+        (found,) = linted(
+            tmp_path, program, arms="class Arm:\n    async def wave(self):\n        pass\n"
+        )
         assert found.message == "arm.wave() does not run the action: write Actions.run(arm.wave)"
 
     def test_a_sleep_is_found_through_modules(self, tmp_path: Path) -> None:
         program = "from waits import rest\n\n\ndef teleop_main():\n    rest()\n"
         found = linted(tmp_path, program, waits="import time\n\n\ndef rest():\n    time.sleep(1)\n")
-        assert [(each.path, each.symbol, each.line) for each in found] == [("waits.py", "sleep-too-long", 5)]
+        assert [(each.path, each.symbol, each.line) for each in found] == [
+            ("waits.py", "sleep-too-long", 5)
+        ]
         assert "teleop_main (which calls rest)" in found[0].message
 
     def test_rts_names_are_those_of_the_main_module_only(self, tmp_path: Path) -> None:
         program = "import arm\n\n\ndef teleop_main():\n    arm.lift()\n"
-        found = linted(tmp_path, program, arm="def lift():\n    Robot.write('arm', 'servo0', 1.0)\n")
+        found = linted(
+            tmp_path, program, arm="def lift():\n    Robot.write('arm', 'servo0', 1.0)\n"
+        )
         assert [(each.symbol, each.path) for each in found] == [("UndefinedName", "arm.py")]
         assert found[0].message == (
             "undefined name 'Robot': only the robot's main module has it; hand it over as an argument"
@@ -146,7 +196,10 @@ class TestModules:
 
     def test_a_module_may_be_given_rts_names(self, tmp_path: Path) -> None:
         program = "import arm\n\narm.Robot = Robot\n\n\ndef teleop_main():\n    arm.lift()\n"
-        assert linted(tmp_path, program, arm="def lift():\n    Robot.write('arm', 'servo0', 1.0)\n") == []
+        assert (
+            linted(tmp_path, program, arm="def lift():\n    Robot.write('arm', 'servo0', 1.0)\n")
+            == []
+        )
 
     def test_one_file_of_the_program_can_be_asked_for(self, tmp_path: Path) -> None:
         write(
@@ -159,19 +212,30 @@ class TestModules:
         )
         for name in ("arm.py", "arm", "./arm.py"):
             assert symbols(lint(request(tmp_path, "studentcode", name))) == ["sleep-too-long"]
-        assert symbols(lint(request(tmp_path, "studentcode", str(tmp_path / "studentcode.py")))) == ["UnusedImport"]
+        assert symbols(
+            lint(request(tmp_path, "studentcode", str(tmp_path / "studentcode.py")))
+        ) == ["UnusedImport"]
         assert symbols(lint(request(tmp_path, "studentcode", "other.py"))) == ["UnusedImport"]
         write(tmp_path, {"studentcode.py": "speed = 1\n"})
         assert symbols(lint(request(tmp_path, "studentcode", "studentcode.py"))) == ["missing-main"]
 
     def test_several_files_can_be_asked_for(self, tmp_path: Path) -> None:
-        texts = {"studentcode": "import arm\nimport os\n\n\ndef teleop_main():\n    print(arm)\n", "arm": "import re\n"}
-        write(tmp_path, {**{f"{name}.py": text for name, text in texts.items()}, "other.py": "import sys\n"})
+        texts = {
+            "studentcode": "import arm\nimport os\n\n\ndef teleop_main():\n    print(arm)\n",
+            "arm": "import re\n",
+        }
+        write(
+            tmp_path,
+            {**{f"{name}.py": text for name, text in texts.items()}, "other.py": "import sys\n"},
+        )
         found = lint(request(tmp_path, "studentcode", "other.py", "arm.py", "./other.py"))
         assert [each.path for each in found] == ["other.py", "arm.py"]
 
     def test_a_name_of_no_file_is_told(self, tmp_path: Path) -> None:
-        write(tmp_path, {"studentcode.py": "", "parts/arm.py": "", "rt.toml": "", "parts/notes.txt": ""})
+        write(
+            tmp_path,
+            {"studentcode.py": "", "parts/arm.py": "", "rt.toml": "", "parts/notes.txt": ""},
+        )
         for name, said in {
             "absent.py": "there is no file absent.py",
             "absent.toml": "there is no file absent.toml",
@@ -184,7 +248,9 @@ class TestModules:
                 lint(request(tmp_path, "studentcode", name))
 
     def test_a_path_that_is_no_text_is_told(self) -> None:
-        with pytest.raises(ConfigError, match=r"'a\\udcff\.py' is a path with bytes that are no text: rename it"):
+        with pytest.raises(
+            ConfigError, match=r"'a\\udcff\.py' is a path with bytes that are no text: rename it"
+        ):
             LintRequest(directory="/", exec_module="studentcode", files=("a\udcff.py",)).encode()
 
 
@@ -208,7 +274,12 @@ class TestFiles:
     ) -> None:
         (tmp_path / "studentcode.py").write_bytes(data)
         (found,) = lint(request(tmp_path))
-        assert (found.type, found.symbol, found.line, found.column) == ("error", "syntax-error", line, column)
+        assert (found.type, found.symbol, found.line, found.column) == (
+            "error",
+            "syntax-error",
+            line,
+            column,
+        )
 
     def test_files_of_other_encodings_and_line_ends_are_read(self, tmp_path: Path) -> None:
         text = "# coding: latin-1\r\nimport os\r\n\x0c\r\ndef teleop_main():\r\n    print('ä'); x = 1\r\n"
@@ -218,19 +289,32 @@ class TestFiles:
             ("UnusedVariable", 5, 16),
         ]
 
-    def test_a_file_that_is_too_long_is_one_record(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_is_too_long_is_one_record(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(source_module, "MOST_BYTES", 100)
         assert symbols(linted(tmp_path, "x = 1\n" * 50)) == ["too-long"]
 
     @pytest.mark.parametrize(
-        "text", ["x = " + "(" * 250 + ")" * 250, "x = " + "-" * 100_000 + "1", "x = " + "[" * 3000, "x" + ".y" * 50_000]
+        "text",
+        [
+            "x = " + "(" * 250 + ")" * 250,
+            "x = " + "-" * 100_000 + "1",
+            "x = " + "[" * 3000,
+            "x" + ".y" * 50_000,
+        ],
     )
     def test_code_that_is_nested_too_deeply_is_one_record(self, tmp_path: Path, text: str) -> None:
         (found,) = linted(tmp_path, text)
         assert found.symbol in {"too-deep", "syntax-error"}
 
     def test_a_long_sum_is_none_that_is_too_deep(self, tmp_path: Path) -> None:
-        assert linted(tmp_path, f"print({' + '.join(['1'] * 800)})\n\n\ndef teleop_main():\n    pass\n") == []
+        assert (
+            linted(
+                tmp_path, f"print({' + '.join(['1'] * 800)})\n\n\ndef teleop_main():\n    pass\n"
+            )
+            == []
+        )
 
     def test_code_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ExecutionError, match="write it there"):
@@ -239,7 +323,11 @@ class TestFiles:
     def test_a_wrong_catalog_is_an_error(self, tmp_path: Path) -> None:
         write(tmp_path, {"mine.toml": "[thing]\ndevice_id = 1\n", "studentcode.py": ""})
         with pytest.raises(CatalogError):
-            lint(LintRequest(directory=str(tmp_path), exec_module="studentcode", dev_catalog="mine.toml"))
+            lint(
+                LintRequest(
+                    directory=str(tmp_path), exec_module="studentcode", dev_catalog="mine.toml"
+                )
+            )
 
     def test_the_teams_catalog_counts(self, tmp_path: Path) -> None:
         catalog = '[loud-horn]\ndevice_id = 0\nparams = [{ name = "on", type = "bool", writeable = true }]\n'
@@ -271,7 +359,8 @@ class TestRecords:
             "message-id": "F401",
         }
         assert (
-            found.text() == "studentcode.py:1:1: warning: 'os' imported but unused: leave the import out [UnusedImport]"
+            found.text()
+            == "studentcode.py:1:1: warning: 'os' imported but unused: leave the import out [UnusedImport]"
         )
 
     def test_a_line_may_ask_to_be_left_alone(self, tmp_path: Path) -> None:

@@ -71,14 +71,18 @@ PIECES = [
     ),
 ]
 many = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
 def look(folder: Path, data: bytes) -> list[Record]:
     path = folder / "studentcode.py"
     path.write_bytes(data)
-    asked = LintRequest(directory=str(folder), exec_module="studentcode", dev_name=NAMES, exec_timeout=LIMITS)
+    asked = LintRequest(
+        directory=str(folder), exec_module="studentcode", dev_name=NAMES, exec_timeout=LIMITS
+    )
     found = ordered(_records(Program(path, folder), asked, KNOWN))
     assert not [each for each in found if each.symbol == "check-failed"], data
     assert all(each.line >= 1 and each.column >= 0 and each.message for each in found)
@@ -108,9 +112,14 @@ def test_any_bytes_get_records(tmp_path: Path, data: bytes) -> None:
 
 @many
 @given(
-    program=st.sampled_from(PROGRAMS), cut=st.integers(0, 400), length=st.integers(0, 30), piece=st.sampled_from(PIECES)
+    program=st.sampled_from(PROGRAMS),
+    cut=st.integers(0, 400),
+    length=st.integers(0, 30),
+    piece=st.sampled_from(PIECES),
 )
-def test_any_change_of_a_program_gets_records(tmp_path: Path, program: str, cut: int, length: int, piece: str) -> None:
+def test_any_change_of_a_program_gets_records(
+    tmp_path: Path, program: str, cut: int, length: int, piece: str
+) -> None:
     cut %= len(program) + 1
     look(tmp_path, (program[:cut] + piece + program[cut + length :]).encode("utf-8"))
 
@@ -123,9 +132,13 @@ def test_any_row_of_pieces_gets_records(tmp_path: Path, pieces: list[str]) -> No
 
 @many
 @given(first=st.sampled_from(PROGRAMS), second=st.sampled_from(PROGRAMS))
-def test_there_is_a_syntax_error_exactly_where_python_finds_one(tmp_path: Path, first: str, second: str) -> None:
+def test_there_is_a_syntax_error_exactly_where_python_finds_one(
+    tmp_path: Path, first: str, second: str
+) -> None:
     data = f"{first}\n{second}\n".encode()
-    assert ("syntax-error" in {each.symbol for each in look(tmp_path, data)}) == (not compiles(data))
+    assert ("syntax-error" in {each.symbol for each in look(tmp_path, data)}) == (
+        not compiles(data)
+    )
 
 
 def test_the_standard_librarys_own_code_gets_records(tmp_path: Path) -> None:

@@ -29,9 +29,17 @@ def is_there(marker: Path) -> bool:
 
 
 async def test_records_come_from_another_process(tmp_path: Path) -> None:
-    write(tmp_path, {"studentcode.py": "import os\n\n\ndef teleop_main():\n    Robot.get('mtor', 'duty_cycle')\n"})
+    write(
+        tmp_path,
+        {
+            "studentcode.py": "import os\n\n\ndef teleop_main():\n    Robot.get('mtor', 'duty_cycle')\n"
+        },
+    )
     found = await run_lint(request(tmp_path), limit=PATIENCE)
-    assert [(each.symbol, each.line) for each in found] == [("UnusedImport", 1), ("unknown-device", 5)]
+    assert [(each.symbol, each.line) for each in found] == [
+        ("UnusedImport", 1),
+        ("unknown-device", 5),
+    ]
 
 
 async def test_code_that_is_not_there_is_an_error_of_the_call(tmp_path: Path) -> None:
@@ -40,7 +48,12 @@ async def test_code_that_is_not_there_is_an_error_of_the_call(tmp_path: Path) ->
 
 
 async def test_code_is_never_run(tmp_path: Path) -> None:
-    write(tmp_path, {"studentcode.py": f"open({str(tmp_path / 'ran')!r}, 'w')\n\n\ndef teleop_main():\n    pass\n"})
+    write(
+        tmp_path,
+        {
+            "studentcode.py": f"open({str(tmp_path / 'ran')!r}, 'w')\n\n\ndef teleop_main():\n    pass\n"
+        },
+    )
     assert await run_lint(request(tmp_path), limit=PATIENCE) == []
     assert not (tmp_path / "ran").exists()
 
@@ -53,7 +66,10 @@ async def test_code_is_never_run(tmp_path: Path) -> None:
         "x = " + "1j**" * 3000 + "1",
         "x = [" + "[[0] * 9]," * 40_000 + "]",
         "x = '" + "a" * 500_000 + "'",
-        "def f():\n" + "".join(f"{' ' * depth}while True:\n" for depth in range(1, 90)) + " " * 90 + "pass",
+        "def f():\n"
+        + "".join(f"{' ' * depth}while True:\n" for depth in range(1, 90))
+        + " " * 90
+        + "pass",
         "".join(f"def f{number}(): f{number + 1}()\n" for number in range(12_000)),
         "x = 1\n" * 80_000,
         "A = " + " + ".join(f"A{number}" for number in range(2000)),
@@ -66,7 +82,9 @@ async def test_code_is_never_run(tmp_path: Path) -> None:
     ],
     ids=range(15),
 )
-async def test_a_hostile_program_is_answered_and_never_a_crash_of_ours(tmp_path: Path, text: str) -> None:
+async def test_a_hostile_program_is_answered_and_never_a_crash_of_ours(
+    tmp_path: Path, text: str
+) -> None:
     write(tmp_path, {"studentcode.py": text})
     found = await run_lint(request(tmp_path), limit=PATIENCE)
     assert found
@@ -121,7 +139,9 @@ async def test_a_cancel_leaves_no_process(tmp_path: Path) -> None:
     fifo = tmp_path / "started"
     code = f"import os, time; open({str(fifo)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: run_lint(request(tmp_path), limit=PATIENCE, command=python(code)))
+        nursery.start_soon(
+            lambda: run_lint(request(tmp_path), limit=PATIENCE, command=python(code))
+        )
         with trio.fail_after(PATIENCE):
             while not fifo.exists() or not fifo.read_text():  # noqa: ASYNC110 - the process rings no bell
                 await trio.sleep(0.01)
@@ -131,11 +151,15 @@ async def test_a_cancel_leaves_no_process(tmp_path: Path) -> None:
 
 async def test_the_process_is_known_as_one_of_its_robot(tmp_path: Path) -> None:
     code = f"import os, sys; sys.exit(os.environ.get({ENV_DIRECTORY!r}) == {str(tmp_path)!r})"
-    (found,) = await run_lint(request(tmp_path), limit=PATIENCE, instance_directory=tmp_path, command=python(code))
+    (found,) = await run_lint(
+        request(tmp_path), limit=PATIENCE, instance_directory=tmp_path, command=python(code)
+    )
     assert "with exit code 1" in found.message
 
 
-@pytest.mark.parametrize("name", ["RT_LOG_FD", "NOTIFY_SOCKET", "RT_NOTIFY", "WATCHDOG_USEC", "LISTEN_FDS"])
+@pytest.mark.parametrize(
+    "name", ["RT_LOG_FD", "NOTIFY_SOCKET", "RT_NOTIFY", "WATCHDOG_USEC", "LISTEN_FDS"]
+)
 async def test_process_does_not_inherit_what_is_meant_for_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -19,29 +19,42 @@ def said(tmp_path: Path, program: str, **modules: str) -> list[str]:
         ("print(true)", "undefined name 'true'; did you mean True?"),
         ("teleop_mian()", "undefined name 'teleop_mian'; did you mean teleop_main?"),
         ("time.monotonic()", "undefined name 'time': write `import time` at the top of the file"),
-        ("print(sqrt(2))", "undefined name 'sqrt': write `from math import sqrt` at the top of the file"),
+        (
+            "print(sqrt(2))",
+            "undefined name 'sqrt': write `from math import sqrt` at the top of the file",
+        ),
         ("sleep(1)", "undefined name 'sleep': an action waits with `await Actions.sleep(...)`"),
         (
             "Robot.get(motor, 'enc_pos')",
             "undefined name 'motor': a device's or parameter's name is a text, write it in quotes: 'motor'",
         ),
-        ("print(left + 1)", "undefined name 'left': give it a value first, or correct its spelling"),
+        (
+            "print(left + 1)",
+            "undefined name 'left': give it a value first, or correct its spelling",
+        ),
         ("print(time)", "undefined name 'time': give it a value first, or correct its spelling"),
         ("print(self.x)", "undefined name 'self': give it a value first, or correct its spelling"),
     ],
 )
-def test_an_undefined_name_is_told_with_what_may_have_been_meant(tmp_path: Path, line: str, remedy: str) -> None:
+def test_an_undefined_name_is_told_with_what_may_have_been_meant(
+    tmp_path: Path, line: str, remedy: str
+) -> None:
     assert said(tmp_path, MAIN + line) == [remedy]
 
 
 def test_a_name_that_exec_or_globals_may_make_is_no_fault(tmp_path: Path) -> None:
-    assert said(tmp_path, f"for side in 'lr':\n    exec(f'{{side}}_speed = 0'){MAIN}print(l_speed)") == []
+    assert (
+        said(tmp_path, f"for side in 'lr':\n    exec(f'{{side}}_speed = 0'){MAIN}print(l_speed)")
+        == []
+    )
     assert said(tmp_path, f"globals().update(speed=1){MAIN}print(speed)") == []
 
 
 def test_a_method_without_self_is_told(tmp_path: Path) -> None:
     program = f"class Arm:\n    def lift():\n        print(self.angle){MAIN}Arm.lift()"
-    assert said(tmp_path, program) == ["undefined name 'self': write `def lift(self):`, with what else it takes"]
+    assert said(tmp_path, program) == [
+        "undefined name 'self': write `def lift(self):`, with what else it takes"
+    ]
 
 
 def test_a_function_that_means_the_modules_name_is_told_of_global(tmp_path: Path) -> None:
@@ -70,7 +83,9 @@ class TestStarImports:
 
     def test_a_name_that_the_teams_modules_do_not_have_is_one(self, tmp_path: Path) -> None:
         found = linted(tmp_path, f"from turn import *{MAIN}print(spin, spni)", turn="spin = 1\n")
-        assert [(each.symbol, each.type, each.column) for each in found][1:] == [("UndefinedName", "error", 16)]
+        assert [(each.symbol, each.type, each.column) for each in found][1:] == [
+            ("UndefinedName", "error", 16)
+        ]
 
 
 def test_an_annotation_that_is_never_looked_at_needs_no_name(tmp_path: Path) -> None:
@@ -79,7 +94,13 @@ def test_an_annotation_that_is_never_looked_at_needs_no_name(tmp_path: Path) -> 
     assert said(tmp_path, program, arm=f"from __future__ import annotations\n{arm}") == []
     assert len(said(tmp_path, program, arm=arm)) == 2
     assert (
-        len(said(tmp_path, program, arm="from __future__ import annotations\nprint(Robot)\n\n\ndef lift(r): ...\n"))
+        len(
+            said(
+                tmp_path,
+                program,
+                arm="from __future__ import annotations\nprint(Robot)\n\n\ndef lift(r): ...\n",
+            )
+        )
         == 1
     )
 
@@ -98,7 +119,10 @@ def test_an_annotation_that_is_never_looked_at_needs_no_name(tmp_path: Path) -> 
             "inconsistent use of tabs and spaces in indentation: indent every line with spaces, 4 for each level",
         ),
         ("if x || y: pass", "invalid syntax: write `or` instead of `||`"),
-        ("if x:\n    pass\nelse if y:\n    pass", "expected ':': write `elif` instead of `else if`"),
+        (
+            "if x:\n    pass\nelse if y:\n    pass",
+            "expected ':': write `elif` instead of `else if`",
+        ),
         ("x = 1\nx++", "invalid syntax: write `+= 1` instead of `++`"),
         ("var x = 1", "invalid syntax: leave out the word before the name"),
         ("print 'x'", "Missing parentheses in call to 'print'. Did you mean print(...)?"),
@@ -108,5 +132,7 @@ def test_an_annotation_that_is_never_looked_at_needs_no_name(tmp_path: Path) -> 
         ),
     ],
 )
-def test_a_syntax_error_is_told_with_its_remedy(tmp_path: Path, program: str, sentence: str) -> None:
+def test_a_syntax_error_is_told_with_its_remedy(
+    tmp_path: Path, program: str, sentence: str
+) -> None:
     assert said(tmp_path, program) == [sentence]

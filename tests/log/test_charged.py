@@ -64,15 +64,24 @@ def test_other_sources_and_other_events_are_not_suppressed(clock: Clock, lines: 
     as_source("station red", "call failed")
     as_source("station blue", "emergency stop")
     as_source("", *["call failed"] * 3)
-    assert [each["event"] for each in lines()[BURST:]] == ["call failed", "emergency stop", *["call failed"] * 3]
+    assert [each["event"] for each in lines()[BURST:]] == [
+        "call failed",
+        "emergency stop",
+        *["call failed"] * 3,
+    ]
 
 
 def test_text_of_the_caller_makes_no_new_class(clock: Clock, lines: Any) -> None:
-    as_source("station blue", *(f"the function cannot be found or called: {number}" for number in range(500)))
+    as_source(
+        "station blue",
+        *(f"the function cannot be found or called: {number}" for number in range(500)),
+    )
     assert len(lines()) == BURST
 
 
-def test_suppressed_events_come_with_those_of_other_processes_and_at_the_end(clock: Clock, lines: Any) -> None:
+def test_suppressed_events_come_with_those_of_other_processes_and_at_the_end(
+    clock: Clock, lines: Any
+) -> None:
     as_source("station blue", *["option set"] * (BURST + 2))
     clock.now += INTERVAL
     log.relay({"event": "of a child", "level": "info"})
@@ -83,7 +92,9 @@ def test_suppressed_events_come_with_those_of_other_processes_and_at_the_end(clo
     assert lines()[-1]["event"] == "option set"
 
 
-def test_charge_ends_with_its_task_and_no_event_is_lost_that_says_suppressed_itself(clock: Clock, lines: Any) -> None:
+def test_charge_ends_with_its_task_and_no_event_is_lost_that_says_suppressed_itself(
+    clock: Clock, lines: Any
+) -> None:
     as_source("station blue", *["refused"] * (BURST + 3), suppressed=2)
     log.flush()
     assert lines()[-1]["suppressed"] == 4
@@ -92,7 +103,12 @@ def test_charge_ends_with_its_task_and_no_event_is_lost_that_says_suppressed_its
     assert len(lines()) == 3 * BURST + 1
 
 
-@given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["blue", "red"]), st.sampled_from("ab")), max_size=200))
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 3), st.sampled_from(["blue", "red"]), st.sampled_from("ab")),
+        max_size=200,
+    )
+)
 def test_source_never_exceeds_its_rate(story: list[tuple[float, str, str]]) -> None:
     clock = Clock()
     charges = Charges(clock)
@@ -103,7 +119,9 @@ def test_source_never_exceeds_its_rate(story: list[tuple[float, str, str]]) -> N
         charges.flush()
         fields = {"event": event, "source": source}
         counts[source, event] = counts.get((source, event), 0) + 1
-        charges.log(lambda each, _: written.append((each["source"], each["event"])), source, fields, 20)
+        charges.log(
+            lambda each, _: written.append((each["source"], each["event"])), source, fields, 20
+        )
         elapsed = clock.now - 1000.0
         for key in counts:
             assert written.count(key) <= BURST + elapsed / INTERVAL

@@ -42,7 +42,14 @@ def test_an_event_of_a_child_keeps_its_level_time_and_maker(tmp_path: Path) -> N
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(stream=stream, app="root")
-        log.relay({"event": "hello", "level": "warning", "app": "device", "timestamp": "2026-01-01T00:00:00Z"})
+        log.relay(
+            {
+                "event": "hello",
+                "level": "warning",
+                "app": "device",
+                "timestamp": "2026-01-01T00:00:00Z",
+            }
+        )
     assert json.loads(path.read_text()) == {
         "event": "hello",
         "level": "warning",
@@ -76,8 +83,18 @@ def test_a_person_is_spared_what_only_programs_need(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(fmt="pretty", stream=stream, app="root")
-        log.get_logger().info("child is ready", child="device", reason="ready", pid=5, names=["a", "b"])
-        log.relay({"event": "hello team", "level": "info", "app": "executor", "child": "executor", "source": "print"})
+        log.get_logger().info(
+            "child is ready", child="device", reason="ready", pid=5, names=["a", "b"]
+        )
+        log.relay(
+            {
+                "event": "hello team",
+                "level": "info",
+                "app": "executor",
+                "child": "executor",
+                "source": "print",
+            }
+        )
     ready, said = path.read_text().splitlines()
     assert "child=device" in ready
     assert "a, b" in ready
@@ -98,7 +115,10 @@ def test_a_tap_sees_what_is_not_written_and_is_gone_after_its_block(tmp_path: Pa
             log.get_logger().error("both")
         log.get_logger().error("only the file")
     assert seen == ["only the tap", "of a child", "both"]
-    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == ["both", "only the file"]
+    assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == [
+        "both",
+        "only the file",
+    ]
 
 
 async def test_what_a_task_logs_carries_what_is_bound_to_it(tmp_path: Path) -> None:

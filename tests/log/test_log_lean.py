@@ -9,16 +9,22 @@ ROLES = ["rt.executor.process", "rt.smartdevice.process"]
 
 
 def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
+    ).stdout
 
 
 @pytest.mark.parametrize("module", ROLES)
 def test_a_child_imports_neither_rich_nor_asyncio(module: str) -> None:
-    assert run(f"import sys, {module}; print({{'rich', 'asyncio'}} & set(sys.modules))") == "set()\n"
+    assert (
+        run(f"import sys, {module}; print({{'rich', 'asyncio'}} & set(sys.modules))") == "set()\n"
+    )
 
 
 def test_who_wants_them_has_them_as_ever() -> None:
-    assert run("import rt.log, asyncio.subprocess, rich.console; print(asyncio.run, rich.console.Console)")
+    assert run(
+        "import rt.log, asyncio.subprocess, rich.console; print(asyncio.run, rich.console.Console)"
+    )
 
 
 def test_the_coroutines_of_a_logger_work() -> None:

@@ -17,12 +17,26 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
-NAMES = ["timestamp", "app", "child", "reason", "exception", "exc_info", "stack", "logger", "clock", "mode", "source"]
+NAMES = [
+    "timestamp",
+    "app",
+    "child",
+    "reason",
+    "exception",
+    "exc_info",
+    "stack",
+    "logger",
+    "clock",
+    "mode",
+    "source",
+]
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(), VALUES), st.text(), st.text())
-def test_whatever_an_event_holds_it_is_shown(fields: dict[str, Any], sentence: str, level: str) -> None:
+def test_whatever_an_event_holds_it_is_shown(
+    fields: dict[str, Any], sentence: str, level: str
+) -> None:
     text = log.pretty(colors=False)({**fields, "event": sentence, "level": level})
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text if char not in "\n\t")
 
@@ -97,7 +111,8 @@ def test_colours_are_for_terminals_that_have_them(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"event": "a\n12:40:06.566 root"}, {"source": "print"}, {"note": "a\n12:40:06.566 root"}]
+    "fields",
+    [{"event": "a\n12:40:06.566 root"}, {"source": "print"}, {"note": "a\n12:40:06.566 root"}],
 )
 def test_no_part_of_an_event_looks_like_another_one(fields: dict[str, Any]) -> None:
     event = {"event": "said\n12:40:06.566 root", "level": "info", **fields}
@@ -108,5 +123,7 @@ def test_no_part_of_an_event_looks_like_another_one(fields: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("char", ["\u202e", "\u2066", "\u200f", "\u2028", "\x9b", "\x7f"])
 def test_no_character_changes_how_a_terminal_shows_the_rest(char: str) -> None:
-    text = log.pretty(colors=False)({"event": f"a{char}b", "level": "info", "note": char, "source": "x"})
+    text = log.pretty(colors=False)(
+        {"event": f"a{char}b", "level": "info", "note": char, "source": "x"}
+    )
     assert char not in text

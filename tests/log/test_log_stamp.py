@@ -8,7 +8,9 @@ from rt.protocol.logevent import is_stamp
 
 
 @pytest.mark.parametrize("seconds", [0, 1_700_000_000, 1_699_999_999, 4_102_444_800])
-def test_a_stamp_is_the_time_of_the_clock_wherever_that_jumps(seconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stamp_is_the_time_of_the_clock_wherever_that_jumps(
+    seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moments = iter([seconds * 10**9, seconds * 10**9 + 999_999_999, (seconds + 1) * 10**9 + 5_000])
     monkeypatch.setattr(time, "time_ns", lambda: next(moments))
     made = [stamp.now() for _ in range(3)]

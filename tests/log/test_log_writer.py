@@ -42,7 +42,9 @@ def test_nobody_waits_for_a_reader_and_what_was_dropped_is_said(pipe: tuple[int,
     assert writer.dropped == 0
 
 
-def test_a_finalizer_that_logs_while_its_own_thread_writes_does_not_wait_for_itself(pipe: tuple[int, int]) -> None:
+def test_a_finalizer_that_logs_while_its_own_thread_writes_does_not_wait_for_itself(
+    pipe: tuple[int, int],
+) -> None:
     garbage = [b"a motor is gone"]
 
     def note(_count: int) -> bytes:
@@ -128,7 +130,9 @@ def test_an_oversized_line_is_cut_and_marked(tmp_path: Path) -> None:
     assert path.read_text() == "z" * MAX_LINE + " [line cut here]\n"
 
 
-def test_a_process_that_is_forked_while_a_thread_writes_can_write_too(pipe: tuple[int, int]) -> None:
+def test_a_process_that_is_forked_while_a_thread_writes_can_write_too(
+    pipe: tuple[int, int],
+) -> None:
     reading, writing = pipe
     code = f"""
 import os, sys, threading

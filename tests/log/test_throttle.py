@@ -94,7 +94,9 @@ def test_memory_is_bounded() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from("ab")), max_size=60), st.integers(1, 4))
-def test_every_event_is_logged_or_counted_within_the_rate(steps: list[tuple[float, str]], burst: int) -> None:
+def test_every_event_is_logged_or_counted_within_the_rate(
+    steps: list[tuple[float, str]], burst: int
+) -> None:
     log = Log()
     limited = log.throttle("port", burst=burst, interval=5)
     for pause, port in steps:

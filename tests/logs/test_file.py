@@ -96,7 +96,9 @@ def test_device_keeps_its_mode(tmp_path: Path) -> None:
 
 def test_other_user_reads_no_log() -> None:
     require_another_user()
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own directory is closed to other users anyway
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # pytest's own directory is closed to other users anyway
         Path(folder).chmod(0o755)
         path = Path(folder) / "robot.log"
         file = LogFile(path, 1000, 3)
@@ -108,9 +110,14 @@ def test_other_user_reads_no_log() -> None:
 
 @settings(deadline=None)  # a disk may take its time
 @given(
-    st.lists(st.binary(min_size=1, max_size=40).filter(lambda line: b"\n" not in line), max_size=60), st.integers(1, 4)
+    st.lists(
+        st.binary(min_size=1, max_size=40).filter(lambda line: b"\n" not in line), max_size=60
+    ),
+    st.integers(1, 4),
 )
-def test_the_newest_lines_are_there_in_order_and_the_room_is_bounded(lines: list[bytes], count: int) -> None:
+def test_the_newest_lines_are_there_in_order_and_the_room_is_bounded(
+    lines: list[bytes], count: int
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "robot.log"
         file = LogFile(path, 100, count)
@@ -125,7 +132,9 @@ def test_the_newest_lines_are_there_in_order_and_the_room_is_bounded(lines: list
         assert kept or not lines
 
 
-def test_file_that_is_planted_while_it_is_opened_gets_no_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_is_planted_while_it_is_opened_gets_no_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     owners = iter([None, 12345])
     monkeypatch.setattr("rt.logs.file.planted_by", lambda _path: next(owners, None))
     file = LogFile(path, 100, 3)

@@ -52,7 +52,9 @@ async def test_every_event_is_a_line_also_the_last_one(tmp_path: Path) -> None:
     assert [event["event"] for event in events(path)] == ["first", *["many"] * 50, "last"]
 
 
-async def test_trouble_is_said_once_and_its_end_with_what_is_missing(tmp_path: Path, said: io.StringIO) -> None:
+async def test_trouble_is_said_once_and_its_end_with_what_is_missing(
+    tmp_path: Path, said: io.StringIO
+) -> None:
     class Disk(LogFile):
         full = True
 
@@ -110,8 +112,20 @@ async def test_flood_of_prints_does_not_push_out_the_events_of_the_robot(
     file = LogFile(tmp_path / "robot.log", 20_000, 5)
     keeper = LogFileWriter(file)
     flood = [
-        {"event": "spam", "level": "info", "app": "executor", "child": "executor", "source": "print"},
-        {"event": "spam", "level": "info", "app": "executor", "child": "executor", "stream": "stdout"},
+        {
+            "event": "spam",
+            "level": "info",
+            "app": "executor",
+            "child": "executor",
+            "source": "print",
+        },
+        {
+            "event": "spam",
+            "level": "info",
+            "app": "executor",
+            "child": "executor",
+            "stream": "stdout",
+        },
         {"event": "spam", "level": "critical", "app": "executor", "child": "executor"},
         {"event": "spam", "level": "info", "app": "camera", "via": "hub"},
     ]

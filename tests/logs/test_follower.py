@@ -51,7 +51,9 @@ async def test_what_is_in_the_file_and_comes_live_is_printed_once(
                     log.get_logger().info(f"said {number}")
                     number += 1
                     await trio.sleep(0.02)
-                    told += [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+                    told += [
+                        json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()
+                    ]
             nursery.cancel_scope.cancel()
     finally:
         structlog.reset_defaults()

@@ -71,10 +71,20 @@ async def test_an_event_is_published_under_its_level(nursery: trio.Nursery, fron
                 frames = await socket.recv()
     assert frames[0] == b"warning"
     event = logevent.decode(frames)
-    assert event.items() >= {"event": "the gamepad is silent", "level": "warning", "app": "root", "gamepad": 0}.items()
+    assert (
+        event.items()
+        >= {
+            "event": "the gamepad is silent",
+            "level": "warning",
+            "app": "root",
+            "gamepad": 0,
+        }.items()
+    )
 
 
-async def test_events_of_any_thread_come_in_order_and_are_numbered(nursery: trio.Nursery, front: str) -> None:
+async def test_events_of_any_thread_come_in_order_and_are_numbered(
+    nursery: trio.Nursery, front: str
+) -> None:
     await nursery.start(LogHub([front]).run)
 
     def talk() -> None:
@@ -93,7 +103,9 @@ async def test_events_of_any_thread_come_in_order_and_are_numbered(nursery: trio
         thread.join()
 
 
-async def test_what_is_logged_right_before_the_end_is_still_published(nursery: trio.Nursery, front: str) -> None:
+async def test_what_is_logged_right_before_the_end_is_still_published(
+    nursery: trio.Nursery, front: str
+) -> None:
     with LogFeed(front, ["info"]) as feed, trio.fail_after(DEADLINE):
         async with trio.open_nursery() as inner:
             await inner.start(LogHub([front]).run)
@@ -104,18 +116,30 @@ async def test_what_is_logged_right_before_the_end_is_still_published(nursery: t
         assert await feed.change() is Change.LOST
 
 
-async def test_another_process_hands_its_events_in(nursery: trio.Nursery, front: str, back: str) -> None:
+async def test_another_process_hands_its_events_in(
+    nursery: trio.Nursery, front: str, back: str
+) -> None:
     hub = LogHub([front], [back])
     await nursery.start(hub.run)
     with LogFeed(front, ["info"]) as feed, Socket(zmq.PUB) as other, trio.fail_after(DEADLINE):
         await connected(feed)
         other.connect(back)
-        event = {"event": "hello", "level": "info", "app": "camera", "timestamp": "2026-01-01T00:00:00Z", "seq": 7}
+        event = {
+            "event": "hello",
+            "level": "info",
+            "app": "camera",
+            "timestamp": "2026-01-01T00:00:00Z",
+            "seq": 7,
+        }
         while hub.counters.received == 0:
             other.send_nowait(logevent.encode(event))
             await trio.sleep(0.01)
         got = await feed.event()
-        assert (got["event"], got["app"], got["timestamp"]) == ("hello", "camera", "2026-01-01T00:00:00Z")
+        assert (got["event"], got["app"], got["timestamp"]) == (
+            "hello",
+            "camera",
+            "2026-01-01T00:00:00Z",
+        )
         assert got["seq"] < 1000
 
 
@@ -125,11 +149,26 @@ async def test_no_other_process_hands_events_in_as_a_part_of_the_robot(
 ) -> None:
     hub = LogHub([front], [back])
     await nursery.start(hub.run)
-    with LogFeed(front, ["info", "critical"]) as feed, Socket(zmq.PUB) as other, trio.fail_after(DEADLINE):
+    with (
+        LogFeed(front, ["info", "critical"]) as feed,
+        Socket(zmq.PUB) as other,
+        trio.fail_after(DEADLINE),
+    ):
         await connected(feed)
         other.connect(back)
-        forged = {"event": "the robot stops", "level": "critical", "app": app, "child": "device", "pid": 1}
-        forged |= {"source": "print", "clock_moved": 5.0, "timestamp": "2124-01-01T00:00:00Z", "instance": "another"}
+        forged = {
+            "event": "the robot stops",
+            "level": "critical",
+            "app": app,
+            "child": "device",
+            "pid": 1,
+        }
+        forged |= {
+            "source": "print",
+            "clock_moved": 5.0,
+            "timestamp": "2124-01-01T00:00:00Z",
+            "instance": "another",
+        }
         while hub.counters.received == 0:
             other.send_nowait(logevent.encode(forged))
             await trio.sleep(0.01)
@@ -140,12 +179,18 @@ async def test_no_other_process_hands_events_in_as_a_part_of_the_robot(
     assert not got["timestamp"].startswith("2124")
 
 
-async def test_flood_of_another_process_is_bounded(nursery: trio.Nursery, front: str, back: str) -> None:
+async def test_flood_of_another_process_is_bounded(
+    nursery: trio.Nursery, front: str, back: str
+) -> None:
     hub = LogHub([front], [back])
     await nursery.start(hub.run)
     events: list[Any] = []
     options: dict[int, int | bytes] = {zmq.SNDHWM: 20_000}
-    with log.listening(events.append), trio.fail_after(DEADLINE), Socket(zmq.PUB, options=options) as other:
+    with (
+        log.listening(events.append),
+        trio.fail_after(DEADLINE),
+        Socket(zmq.PUB, options=options) as other,
+    ):
         other.connect(back)
         while hub.counters.received < 6000:
             for _ in range(100):
@@ -155,7 +200,9 @@ async def test_flood_of_another_process_is_bounded(nursery: trio.Nursery, front:
     assert any("suppressed" in event for event in events)
 
 
-async def test_a_publisher_loses_nothing_once_it_has_started(nursery: trio.Nursery, front: str, back: str) -> None:
+async def test_a_publisher_loses_nothing_once_it_has_started(
+    nursery: trio.Nursery, front: str, back: str
+) -> None:
     seen: list[str] = []
     hub = LogHub([front], [back])
     await nursery.start(hub.run)
@@ -163,7 +210,8 @@ async def test_a_publisher_loses_nothing_once_it_has_started(nursery: trio.Nurse
         publisher = LogPublisher(back)
         await nursery.start(publisher.run)
         with log.listening(lambda event: seen.append(event["event"])):
-            # The hub of this test is in the publisher's own process, so that what comes in goes out again.
+            # The hub of this test is in the publisher's own process, so that what comes in goes out
+            # again.
             log.get_logger().debug("round and round")
             while seen.count("round and round") < 5:  # noqa: ASYNC110 - a socket of libzmq's own thread rings no bell
                 await trio.sleep(0.01)
@@ -202,7 +250,9 @@ async def test_what_is_no_event_is_refused_counted_and_said_once(
     assert "still here" in text
 
 
-async def test_a_subscriber_that_does_not_read_costs_only_itself(nursery: trio.Nursery, front: str) -> None:
+async def test_a_subscriber_that_does_not_read_costs_only_itself(
+    nursery: trio.Nursery, front: str
+) -> None:
     await nursery.start(LogHub([front]).run)
     with (
         LogFeed(front, ["info"]) as good,
@@ -280,7 +330,9 @@ async def test_a_robot_out_of_reach_is_noticed(nursery: trio.Nursery) -> None:
             pass
 
 
-async def test_an_object_that_logs_when_it_is_asked_for_its_text_stops_nobody(nursery: trio.Nursery) -> None:
+async def test_an_object_that_logs_when_it_is_asked_for_its_text_stops_nobody(
+    nursery: trio.Nursery,
+) -> None:
     outlet = log_hub._LogSink(log_hub.LogCounters())
 
     class Odd:
@@ -294,7 +346,10 @@ async def test_an_object_that_logs_when_it_is_asked_for_its_text_stops_nobody(nu
     thread.start()
     await trio.to_thread.run_sync(thread.join, 30)
     assert not thread.is_alive()
-    assert [logevent.decode(frames)["event"] for frames in outlet._queue.take_nowait()] == ["asked", "said"]
+    assert [logevent.decode(frames)["event"] for frames in outlet._queue.take_nowait()] == [
+        "asked",
+        "said",
+    ]
 
 
 async def test_a_queue_that_is_full_drops_and_counts(nursery: trio.Nursery) -> None:
@@ -344,7 +399,9 @@ class Listener(Handler):
 
 
 async def test_a_handlers_methods_are_named_by_level(tmp_path: Path) -> None:
-    config = Config(log_frontend=(f"ipc://{tmp_path}/f.sock",), log_backend=(f"ipc://{tmp_path}/b.sock",))
+    config = Config(
+        log_frontend=(f"ipc://{tmp_path}/f.sock",), log_backend=(f"ipc://{tmp_path}/b.sock",)
+    )
     listener = Listener()
     async with Application("root", config) as app:
         await app.make_log_forwarder()

@@ -11,7 +11,9 @@ from rt.logs import read as log_read
 from rt.logs.file import LogFile
 
 
-def test_a_file_that_gets_another_name_while_it_is_read_is_read_once_and_whole(tmp_path: Path) -> None:
+def test_a_file_that_gets_another_name_while_it_is_read_is_read_once_and_whole(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "robot.log"
     file = LogFile(path, 100, 4)
     written = [b"%d" % number + b"x" * 80 for number in range(3)]

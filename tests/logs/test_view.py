@@ -20,7 +20,9 @@ def event(**fields: Any) -> dict[str, Any]:
 
 def test_a_level_shows_itself_and_what_is_worse() -> None:
     view = LogView(level="warning")
-    assert [level for level in ("debug", "info", "warning", "error") if view.wants(event(level=level))] == [
+    assert [
+        level for level in ("debug", "info", "warning", "error") if view.wants(event(level=level))
+    ] == [
         "warning",
         "error",
     ]
@@ -54,10 +56,15 @@ def test_since_counts_from_now_where_the_clock_was_set_meanwhile() -> None:
         ("set right", now, -year.total_seconds()),
         ("now", now, 0.0),
     ]
-    events = [event(event=name, timestamp=moment.isoformat(), clock_moved=moved) for name, moment, moved in log]
+    events = [
+        event(event=name, timestamp=moment.isoformat(), clock_moved=moved)
+        for name, moment, moved in log
+    ]
     view = LogView(since=now - timedelta(minutes=10))
     with view.past(sum(map(clock_moved, events))):
-        assert [each["event"] for each in events if view.wants(each)] == [name for name, *_ in log[1:]]
+        assert [each["event"] for each in events if view.wants(each)] == [
+            name for name, *_ in log[1:]
+        ]
     assert not view.wants(events[1])
 
 
@@ -67,7 +74,9 @@ def test_a_clock_that_moved_by_no_time_has_not_moved(moved: object) -> None:
 
 
 def test_a_print_of_the_team_tells_its_mode_and_the_time_since_its_start() -> None:
-    text = LogView().show(event(event="fast", source="print", mode="teleop", clock=3.256, app="executor"))
+    text = LogView().show(
+        event(event="fast", source="print", mode="teleop", clock=3.256, app="executor")
+    )
     assert text.endswith(" print | teleop 3.26 s | fast")
 
 
@@ -84,7 +93,9 @@ def test_another_day_is_said_once() -> None:
     assert "\n" not in view.show(event(**old))
 
 
-@pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "0001-01-01", "2026"])
+@pytest.mark.parametrize(
+    "stamp", ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "0001-01-01", "2026"]
+)
 def test_any_time_can_be_shown(stamp: str) -> None:
     assert "hello" in LogView().show(event(timestamp=stamp))
 
@@ -109,7 +120,8 @@ def test_any_line_can_be_shown(line: bytes) -> None:
 @settings(deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from(["timestamp", "app", "exception", "clock", "mode", "source"]), st.text() | st.floats()
+        st.sampled_from(["timestamp", "app", "exception", "clock", "mode", "source"]),
+        st.text() | st.floats(),
     )
 )
 def test_any_event_can_be_shown(fields: dict[str, Any]) -> None:
@@ -120,7 +132,14 @@ def test_any_event_can_be_shown(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "ago"),
-    [("30s", 30), ("10m", 600), ("2h", 7200), ("1.5 d", 129600), ("2026-01-31T11:00:00Z", 3600), ("999999999d", None)],
+    [
+        ("30s", 30),
+        ("10m", 600),
+        ("2h", 7200),
+        ("1.5 d", 129600),
+        ("2026-01-31T11:00:00Z", 3600),
+        ("999999999d", None),
+    ],
 )
 def test_a_time_is_understood(text: str, ago: float | None) -> None:
     moment = parse_since(text, NOW)

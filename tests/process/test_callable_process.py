@@ -23,7 +23,12 @@ from rt.process.callable_child import bind, load
 from rt.process.spawn import child_command
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
@@ -77,7 +82,9 @@ async def test_an_async_function_runs_although_a_decorator_hides_that_it_is_one(
         (called.stop_everything_in_a_task, (), 255),
     ],
 )
-async def test_its_end_is_an_exit_code(target: Callable[..., Any], args: tuple[Any, ...], code: int) -> None:
+async def test_its_end_is_an_exit_code(
+    target: Callable[..., Any], args: tuple[Any, ...], code: int
+) -> None:
     assert (await run(target, *args))[0] == code
 
 
@@ -118,12 +125,16 @@ async def test_what_cannot_be_called_is_one_sentence_of_the_child(
     [lambda: None, functools.partial(called.fail), called.Robot().walk],
     ids=["lambda", "partial", "bound"],
 )
-def test_a_function_that_another_process_would_not_find_is_refused(function: Callable[..., Any]) -> None:
+def test_a_function_that_another_process_would_not_find_is_refused(
+    function: Callable[..., Any],
+) -> None:
     with pytest.raises(ProcessStateError):
         CallableProcess(function)
 
 
-def test_a_function_within_another_and_one_of_the_main_script_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_within_another_and_one_of_the_main_script_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def local() -> None: ...
 
     with pytest.raises(ProcessStateError, match="by its name in a module"):
@@ -142,7 +153,11 @@ def test_a_function_that_was_replaced_is_refused(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("argument", "sentence"),
-    [(object(), "pass plain values"), (2**80, "pass plain values"), (b"x" * 70_000, "more than 65536")],
+    [
+        (object(), "pass plain values"),
+        (2**80, "pass plain values"),
+        (b"x" * 70_000, "more than 65536"),
+    ],
 )
 def test_arguments_that_cannot_be_sent_are_refused(argument: object, sentence: str) -> None:
     with pytest.raises(ProcessStateError, match=sentence):
@@ -222,7 +237,9 @@ def test_plain_values_survive_the_lifeline(value: object) -> None:
 
 
 @given(st.lists(VALUES, max_size=4), st.dictionaries(st.text(), VALUES, max_size=3))
-def test_binding_gives_the_annotated_types_or_one_error(args: list[object], kwargs: dict[str, object]) -> None:
+def test_binding_gives_the_annotated_types_or_one_error(
+    args: list[object], kwargs: dict[str, object]
+) -> None:
     try:
         bound, _ = bind(called.tell, args, kwargs)
     except ProcessStateError:
@@ -232,7 +249,9 @@ def test_binding_gives_the_annotated_types_or_one_error(args: list[object], kwar
 
 def test_classes_and_objects_are_checked_like_functions() -> None:
     assert bind(called.Counter, [1], {}) == ((1,), {})
-    with pytest.raises(ProcessStateError, match="Counter: argument count: Expected `int`, got `str`"):
+    with pytest.raises(
+        ProcessStateError, match="Counter: argument count: Expected `int`, got `str`"
+    ):
         bind(called.Counter, ["many"], {})
     with pytest.raises(ProcessStateError, match="argument word: Expected `str`, got `int`"):
         bind(called.Counter(0), [1], {})
@@ -241,7 +260,9 @@ def test_classes_and_objects_are_checked_like_functions() -> None:
 def test_an_annotation_that_no_plain_value_becomes_is_one_sentence() -> None:
     def wait(event: trio.Event) -> None: ...
 
-    with pytest.raises(ProcessStateError, match="argument event is annotated with what no plain value becomes"):
+    with pytest.raises(
+        ProcessStateError, match="argument event is annotated with what no plain value becomes"
+    ):
         bind(wait, [1], {})
 
 
@@ -250,7 +271,9 @@ def test_what_has_no_signature_takes_what_comes() -> None:
     assert load("builtins:print") is print
 
 
-def test_a_module_that_fails_to_import_another_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_fails_to_import_another_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "needs_more.py").write_text("import not_there_at_all\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):

@@ -30,7 +30,9 @@ def python(body: str, **options: object) -> tuple[CommandProcess, Lines]:
 
 
 async def test_a_command_ends_with_its_exit_code_and_its_output() -> None:
-    process, lines = python("print('hello'); print('trouble', file=sys.stderr); sys.exit(3)", name="greeter")
+    process, lines = python(
+        "print('hello'); print('trouble', file=sys.stderr); sys.exit(3)", name="greeter"
+    )
     assert process.pid is None
     assert process.returncode is None
     with trio.fail_after(20):
@@ -68,7 +70,9 @@ async def test_its_exit_is_known_without_anybody_waiting() -> None:
 
 
 async def test_several_tasks_may_wait_and_one_may_give_up() -> None:
-    process, lines = python("print('first', flush=True); sys.stdin.read(); time.sleep(0.2); print('last'); sys.exit(4)")
+    process, lines = python(
+        "print('first', flush=True); sys.stdin.read(); time.sleep(0.2); print('last'); sys.exit(4)"
+    )
     found: list[int] = []
     with trio.fail_after(20):
         await process.start()
@@ -91,7 +95,9 @@ async def test_several_tasks_may_wait_and_one_may_give_up() -> None:
 
 async def test_terminate_and_kill_go_to_the_whole_group() -> None:
     for end in (CommandProcess.terminate, CommandProcess.kill):
-        process, lines = python("child = sleeper(); print('child', child.pid, flush=True); time.sleep(1000)")
+        process, lines = python(
+            "child = sleeper(); print('child', child.pid, flush=True); time.sleep(1000)"
+        )
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 await process.start()
@@ -125,7 +131,9 @@ async def test_an_error_of_whoever_reads_the_lines_comes_once_and_bare() -> None
     def refuse(_name: str, _stream: str, line: str) -> None:
         raise KeyError(line)
 
-    process = CommandProcess([sys.executable, "-c", "print('one'); print('two'); exit(5)"], on_line=refuse)
+    process = CommandProcess(
+        [sys.executable, "-c", "print('one'); print('two'); exit(5)"], on_line=refuse
+    )
     with trio.fail_after(20):
         await process.start()
         with pytest.raises(KeyError, match="one"):
@@ -150,11 +158,14 @@ async def test_an_error_of_whoever_reads_the_last_lines_leaves_nothing_either() 
     assert open_fds() <= before
 
 
-async def test_it_inherits_our_environment_but_not_our_parents_ear(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_inherits_our_environment_but_not_our_parents_ear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
     monkeypatch.setenv("TEAM", "7")
     process, lines = python(
-        "print(os.environ.get('NOTIFY_SOCKET'), os.environ['TEAM'], os.environ['MORE'])", env={"MORE": "yes"}
+        "print(os.environ.get('NOTIFY_SOCKET'), os.environ['TEAM'], os.environ['MORE'])",
+        env={"MORE": "yes"},
     )
     with trio.fail_after(20):
         await process.start()

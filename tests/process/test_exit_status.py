@@ -7,7 +7,9 @@ from rt.errors import ConfigError, EmergencyStopException
 from rt.process.exit_status import exit_code
 
 
-@pytest.mark.parametrize(("code", "told"), [(256, 1), (-1, 1), (255, 255), (3, 3), (None, 0), (True, 1), ("words", 1)])
+@pytest.mark.parametrize(
+    ("code", "told"), [(256, 1), (-1, 1), (255, 255), (3, 3), (None, 0), (True, 1), ("words", 1)]
+)
 def test_an_exit_code_is_never_another_one_that_the_kernel_makes_of_it(
     code: object, told: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -19,7 +21,8 @@ def test_an_exit_code_is_never_another_one_that_the_kernel_makes_of_it(
 
 def test_an_error_of_our_own_is_its_sentence_however_deep_it_is() -> None:
     error = ExceptionGroup(
-        "outer", [ExceptionGroup("inner", [ConfigError("the option is wrong", option="x", event="y")])]
+        "outer",
+        [ExceptionGroup("inner", [ConfigError("the option is wrong", option="x", event="y")])],
     )
     with structlog.testing.capture_logs() as logs:
         assert exit_code(error, "it failed") == ConfigError.EXIT_CODE

@@ -84,7 +84,9 @@ async def test_the_kernel_kills_the_group_of_a_dead_parent(who: str, state: str)
                 raise
 
 
-async def test_the_end_of_the_parent_wakes_whoever_waits(pair: tuple[socket.socket, Lifeline]) -> None:
+async def test_the_end_of_the_parent_wakes_whoever_waits(
+    pair: tuple[socket.socket, Lifeline],
+) -> None:
     ours, lifeline = pair
     assert lifeline.read_message() == b"hello"
     assert not lifeline.is_closed()
@@ -96,7 +98,9 @@ async def test_the_end_of_the_parent_wakes_whoever_waits(pair: tuple[socket.sock
     await lifeline.closed()
 
 
-async def test_a_wait_that_was_cancelled_can_be_made_again(pair: tuple[socket.socket, Lifeline]) -> None:
+async def test_a_wait_that_was_cancelled_can_be_made_again(
+    pair: tuple[socket.socket, Lifeline],
+) -> None:
     ours, lifeline = pair
     lifeline.read_message()
     with trio.move_on_after(0.01):
@@ -141,5 +145,8 @@ def test_nobody_we_start_inherits_the_lifeline(pair: tuple[socket.socket, Lifeli
 
 
 def test_a_descriptor_that_is_no_socket_is_no_lifeline() -> None:
-    with Path(os.devnull).open("rb") as file, pytest.raises(LocalProtocolError, match="is no lifeline"):
+    with (
+        Path(os.devnull).open("rb") as file,
+        pytest.raises(LocalProtocolError, match="is no lifeline"),
+    ):
         Lifeline.adopt(file.fileno())

@@ -41,7 +41,8 @@ def test_a_socket_that_was_left_behind_is_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "relative", "/nonexistent/socket", "@nobody-listens-here", "/" + "x" * 200, "vsock:2:1"]
+    "address",
+    ["", "relative", "/nonexistent/socket", "@nobody-listens-here", "/" + "x" * 200, "vsock:2:1"],
 )
 def test_nobody_who_listens_is_no_error(address: str) -> None:
     assert not send(ready=True, env={VARIABLE: address})
@@ -69,7 +70,9 @@ def test_a_closed_listener_leaves_no_file() -> None:
         listener.close()
 
 
-@pytest.mark.parametrize(("value", "period"), [("2000000", 1.0), ("", None), ("0", None), ("soon", None), ("-5", None)])
+@pytest.mark.parametrize(
+    ("value", "period"), [("2000000", 1.0), ("", None), ("0", None), ("soon", None), ("-5", None)]
+)
 def test_a_sign_of_life_is_given_twice_as_often_as_asked(value: str, period: float | None) -> None:
     assert watchdog_period({"WATCHDOG_USEC": value, "WATCHDOG_PID": "1"}) == period
 
@@ -117,7 +120,9 @@ def test_child_is_heard_when_no_descriptor_is_left() -> None:
         assert channel.receive_nowait() == Notice(watchdog=True)
 
 
-@pytest.mark.parametrize("value", ["", "x", "1", "1:", "1:0", "9999:1", "-1:1", "99999999999999999999:1", ":", "²:1"])
+@pytest.mark.parametrize(
+    "value", ["", "x", "1", "1:", "1:0", "9999:1", "-1:1", "99999999999999999999:1", ":", "²:1"]
+)
 def test_channel_of_another_process_is_not_used(value: str) -> None:
     assert not send(ready=True, env={FD_VARIABLE: value})
 

@@ -48,7 +48,8 @@ async def start(command, **options):
     return process, int(line)
 
 def leaves(command):
-    # A child that leads a session, starts a program from a shell that exits, tells its number, and stays.
+    # A child that leads a session, starts a program from a shell that exits, tells its number, and
+    # stays.
     return program(f'''
 pid = int(subprocess.check_output(["sh", "-c", {command + " >/dev/null 2>&1 & echo $!"!r}]))
 while True:
@@ -85,7 +86,9 @@ def run(body: str, *, adopted: bool = True) -> None:
         + textwrap.indent(textwrap.dedent(body), "    ")
         + "\ntrio.run(main)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.stdout == "passed\n", done.stdout + done.stderr
 
 

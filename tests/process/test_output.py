@@ -17,7 +17,16 @@ from rt import log
 from rt.log.stamp import now
 from rt.log.throttle import Throttle
 from rt.process import output as supervisor_output
-from rt.process.output import LOG, MAX_LINE, TAIL, TEXT_LINES, ChildLog, LineCutter, Output, log_line
+from rt.process.output import (
+    LOG,
+    MAX_LINE,
+    TAIL,
+    TEXT_LINES,
+    ChildLog,
+    LineCutter,
+    Output,
+    log_line,
+)
 from rt.protocol.logevent import CUT
 
 
@@ -37,7 +46,10 @@ def cut(*chunks: bytes) -> list[str]:
     return lines if last is None else [*lines, last]
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))), st.integers(1, 20))
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))),
+    st.integers(1, 20),
+)
 def test_lines_do_not_depend_on_the_chunks_in_which_they_come(lines: list[str], size: int) -> None:
     data = "".join(line + "\n" for line in lines).encode()
     assert cut(*(data[at : at + size] for at in range(0, len(data), size))) == lines
@@ -58,7 +70,10 @@ def test_bytes_that_are_no_text_are_replaced() -> None:
 @pytest.mark.parametrize("size", [1000, 100_000, 1_000_000])
 def test_a_line_that_is_too_long_is_cut_and_marked_and_the_next_one_is_whole(size: int) -> None:
     data = b"x" * 300_000 + b"\nnext\n"
-    assert cut(*(data[at : at + size] for at in range(0, len(data), size))) == ["x" * MAX_LINE + CUT, "next"]
+    assert cut(*(data[at : at + size] for at in range(0, len(data), size))) == [
+        "x" * MAX_LINE + CUT,
+        "next",
+    ]
 
 
 def test_a_line_that_just_fits_is_whole() -> None:
@@ -142,7 +157,13 @@ def test_json_on_stdout_is_text_of_the_child(events: list[Any], stream: str) -> 
     log_line("executor", stream, line)
     (event,) = events
     del event["timestamp"]
-    assert event == {"event": line, "level": "info", "app": "executor", "child": "executor", "stream": stream}
+    assert event == {
+        "event": line,
+        "level": "info",
+        "app": "executor",
+        "child": "executor",
+        "stream": stream,
+    }
 
 
 @pytest.mark.parametrize("app", ["root", "device", "", 5, None])
@@ -154,7 +175,9 @@ def test_event_of_the_log_pipe_is_never_of_another_process(events: list[Any], ap
     assert not event.keys() & {"seq", "clock_moved", "instance"}
 
 
-@pytest.mark.parametrize("stamp", ["2024-01-01T00:00:00Z", "2124-01-01T00:00:00Z", "2024-99-99T00:00:00Z", 5, None])
+@pytest.mark.parametrize(
+    "stamp", ["2024-01-01T00:00:00Z", "2124-01-01T00:00:00Z", "2024-99-99T00:00:00Z", 5, None]
+)
 def test_time_stamp_far_from_the_clock_is_replaced(events: list[Any], stamp: object) -> None:
     log_line("executor", LOG, json.dumps({**FORGED, "timestamp": stamp}))
     (event,) = events
@@ -204,13 +227,27 @@ async def test_suppressed_lines_are_told_while_the_child_is_silent(events: list[
 @pytest.mark.parametrize("stream", ["stderr", LOG])
 @pytest.mark.parametrize(
     "line",
-    ["hello", "{not json", '{"event": "no level"}', '{"event": 5, "level": "info"}', "[1]", "{" * 5000, '{"a": 1e999}'],
+    [
+        "hello",
+        "{not json",
+        '{"event": "no level"}',
+        '{"event": 5, "level": "info"}',
+        "[1]",
+        "{" * 5000,
+        '{"a": 1e999}',
+    ],
 )
 def test_any_other_line_is_a_sentence(events: list[Any], line: str, stream: str) -> None:
     log_line("executor", stream, line)
     (event,) = events
     del event["timestamp"]
-    assert event == {"event": line, "level": "info", "app": "executor", "child": "executor", "stream": stream}
+    assert event == {
+        "event": line,
+        "level": "info",
+        "app": "executor",
+        "child": "executor",
+        "stream": stream,
+    }
 
 
 @pytest.mark.parametrize("field", ["self", "event_", "_event", "exc_info", "logger", "child"])
@@ -268,7 +305,9 @@ async def test_newest_suppressed_stall_is_logged_while_the_process_runs(
         nursery.cancel_scope.cancel()
 
 
-async def test_newest_suppressed_stall_is_logged_at_the_end_of_the_process(events: list[Any]) -> None:
+async def test_newest_suppressed_stall_is_logged_at_the_end_of_the_process(
+    events: list[Any],
+) -> None:
     send, receive = trio.testing.memory_stream_one_way_pair()
     output = Output("executor", log_line)
     async with trio.open_nursery() as nursery:

@@ -30,7 +30,9 @@ async def spun(durations: list[float], interval: float) -> tuple[list[float], li
     return began, [entry["overruns"] for entry in logs]
 
 
-async def test_calls_begin_one_interval_apart_however_long_they_take(autojump_clock: MockClock) -> None:
+async def test_calls_begin_one_interval_apart_however_long_they_take(
+    autojump_clock: MockClock,
+) -> None:
     began, overruns = await spun([0.0, 0.9, 0.3, 1.0, 0.5], 1.0)
     assert began == pytest.approx([0, 1, 2, 3, 4, 5])
     assert overruns == []

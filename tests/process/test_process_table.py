@@ -64,7 +64,9 @@ async def test_process_that_is_made_meanwhile_is_found(proc: Proc) -> None:
 
 
 @pytest.mark.parametrize("zombie", [False, True])
-async def test_process_whose_parent_ends_meanwhile_has_its_new_parent(proc: Proc, zombie: bool) -> None:
+async def test_process_whose_parent_ends_meanwhile_has_its_new_parent(
+    proc: Proc, zombie: bool
+) -> None:
     def end() -> None:
         proc.add(2, parent=US)
         proc.add(3, parent=US, state="Z") if zombie else proc.end(3)
@@ -106,7 +108,11 @@ async def test_killed_processes_are_gone_and_others_are_left() -> None:
     sleeper = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
     children = [await trio.lowlevel.open_process(sleeper) for _ in range(3)]
     try:
-        starts = {child.pid: found.start for child in children if (found := table.read(child.pid)) is not None}
+        starts = {
+            child.pid: found.start
+            for child in children
+            if (found := table.read(child.pid)) is not None
+        }
         kept = children[0].pid
         starts[kept] -= 1  # an earlier process had this pid
         assert await table.kill({**starts, 5_000_000: 1}) == {child.pid for child in children[1:]}

@@ -29,14 +29,18 @@ def nothing_is_left() -> Iterator[None]:
 
 def python(body: str) -> tuple[CommandProcess, Lines]:
     lines = Lines()
-    return CommandProcess([sys.executable, "-I", "-S", "-c", PRELUDE + body], name="child", on_line=lines), lines
+    return CommandProcess(
+        [sys.executable, "-I", "-S", "-c", PRELUDE + body], name="child", on_line=lines
+    ), lines
 
 
 ASLEEP = "print('ready', flush=True); time.sleep(1000)"
 DEAF = STUBBORN.replace("say('READY=1'); ", "").replace("deaf", "ready")
 
 
-@pytest.mark.parametrize(("code", "event"), [(0, "process ended"), (3, "process ended with a failure")])
+@pytest.mark.parametrize(
+    ("code", "event"), [(0, "process ended"), (3, "process ended with a failure")]
+)
 async def test_it_is_started_and_waited_for_and_both_are_told(code: int, event: str) -> None:
     process, _ = python(f"sys.exit({code})")
     with structlog.testing.capture_logs() as logs, trio.fail_after(20):
@@ -59,7 +63,9 @@ async def test_a_process_that_was_started_before_is_waited_for() -> None:
 
 
 async def test_a_process_of_trio_will_do() -> None:
-    process = await trio.lowlevel.open_process([sys.executable, "-I", "-S", "-c", "raise SystemExit(2)"])
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-I", "-S", "-c", "raise SystemExit(2)"]
+    )
     with trio.fail_after(20):
         assert await run_process(process) == 2
 
@@ -94,7 +100,9 @@ async def test_one_that_does_not_end_is_killed() -> None:
             await lines.said("ready")
             nursery.cancel_scope.cancel()
     assert process.returncode == -signal.SIGKILL
-    assert "process was killed, since it did not end when it was asked to" in [entry["event"] for entry in logs]
+    assert "process was killed, since it did not end when it was asked to" in [
+        entry["event"] for entry in logs
+    ]
 
 
 async def test_its_time_to_end_is_the_one_that_was_given(autojump_clock: MockClock) -> None:
@@ -162,14 +170,19 @@ async def test_what_it_forked_ends_with_it() -> None:
 
 async def test_an_emergency_stop_is_raised_again() -> None:
     process = CallableProcess(called.stop_everything)
-    with trio.fail_after(30), pytest.raises(EmergencyStopException, match="process stop_everything raised") as caught:
+    with (
+        trio.fail_after(30),
+        pytest.raises(EmergencyStopException, match="process stop_everything raised") as caught,
+    ):
         await run_process(process)
     assert caught.value.context == {"process": "stop_everything", "pid": process.pid}
 
 
 async def test_an_emergency_stop_goes_before_a_cancel() -> None:
     lines = Lines()
-    process = CommandProcess([sys.executable, "-I", "-S", "-c", called.EMERGENCY_AT_SIGTERM], on_line=lines)
+    process = CommandProcess(
+        [sys.executable, "-I", "-S", "-c", called.EMERGENCY_AT_SIGTERM], on_line=lines
+    )
     raised: list[EmergencyStopException] = []
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -204,8 +217,12 @@ async def test_an_error_while_it_is_being_ended_comes_after_its_end() -> None:
         if line == "no":
             raise KeyError(line)
 
-    deaf = "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'no\\n')); print('yes', flush=True)"
-    process = CommandProcess([sys.executable, "-c", f"{PRELUDE}{deaf}\nwhile True: time.sleep(1000)"], on_line=refuse)
+    deaf = (
+        "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'no\\n')); print('yes', flush=True)"
+    )
+    process = CommandProcess(
+        [sys.executable, "-c", f"{PRELUDE}{deaf}\nwhile True: time.sleep(1000)"], on_line=refuse
+    )
     with trio.fail_after(20), pytest.RaisesGroup(pytest.RaisesExc(KeyError, match="no")):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: run_process(process, terminate_timeout=0.1))
@@ -243,7 +260,9 @@ async def test_no_command_survives_a_parent_that_is_killed() -> None:
         + "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('pids', os.getpid(), sleeper().pid, flush=True); time.sleep(1000)"
     )
     parent = await trio.lowlevel.open_process(
-        [sys.executable, "-c", PARENT, body], stdout=-1, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        [sys.executable, "-c", PARENT, body],
+        stdout=-1,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert parent.stdout is not None
     said = b""

@@ -22,7 +22,9 @@ from rt.process.signals import Verdict, judge
         (5.0, 60.0, Verdict.NOW),
     ],
 )
-def test_a_signal_means_what_came_before_it_says(first: float | None, now: float, verdict: Verdict) -> None:
+def test_a_signal_means_what_came_before_it_says(
+    first: float | None, now: float, verdict: Verdict
+) -> None:
     assert judge(first, now) is verdict
 
 
@@ -33,7 +35,9 @@ async def test_a_doubled_signal_is_one_and_a_later_one_is_now(
     heard: list[str] = []
     before = signal.getsignal(signum)
     async with trio.open_nursery() as nursery:
-        await nursery.start(signals.watch, lambda reason: heard.append(f"orderly: {reason}"), heard.append)
+        await nursery.start(
+            signals.watch, lambda reason: heard.append(f"orderly: {reason}"), heard.append
+        )
         for pause in (0.0, 0.5, 1.0):
             await trio.sleep(pause)
             os.kill(os.getpid(), signum)
@@ -59,7 +63,9 @@ async def test_a_signal_that_came_early_is_the_first_one(autojump_clock: MockClo
     async with trio.open_nursery() as nursery:
         early = [signal.SIGHUP, signal.SIGTERM]
         await nursery.start(
-            lambda task_status: signals.watch(heard.append, heard.append, early=early, task_status=task_status)
+            lambda task_status: signals.watch(
+                heard.append, heard.append, early=early, task_status=task_status
+            )
         )
         assert heard == ["received SIGHUP"]
         for pause in (0.5, 1.0):
@@ -71,7 +77,9 @@ async def test_a_signal_that_came_early_is_the_first_one(autojump_clock: MockClo
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_no_signal_is_lost_before_a_loop_or_ends_the_process_after_it(number: signal.Signals) -> None:
+def test_no_signal_is_lost_before_a_loop_or_ends_the_process_after_it(
+    number: signal.Signals,
+) -> None:
     before = {each: signal.getsignal(each) for each in signals.stopping()}
     try:
         with signals.kept(*before) as early:

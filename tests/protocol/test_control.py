@@ -52,7 +52,10 @@ def test_random_datagrams_are_refused_with_one_error(data: bytes) -> None:
 @given(states)
 def test_clamping_keeps_the_direction_and_reaches_the_circle(state: GamepadState) -> None:
     clamped = state.clamped()
-    for x, y, cx, cy in ((state.lx, state.ly, clamped.lx, clamped.ly), (state.rx, state.ry, clamped.rx, clamped.ry)):
+    for x, y, cx, cy in (
+        (state.lx, state.ly, clamped.lx, clamped.ly),
+        (state.rx, state.ry, clamped.rx, clamped.ry),
+    ):
         assert math.hypot(cx, cy) == pytest.approx(min(1.0, math.hypot(x, y)))
         assert cx * y == pytest.approx(cy * x)
     assert clamped.btn == state.btn
@@ -71,7 +74,11 @@ def test_a_stick_that_overshoots_is_heard_and_stands_at_its_end() -> None:
 def test_the_wire_is_what_the_specification_shows() -> None:
     wire = msgspec.msgpack.encode([2, "update_gamepads", [{"0": {**AT_REST, "ly": 1, "btn": 3}}]])
     assert control.decode_gamepads(wire) == {0: GamepadState(0.0, 1.0, 0.0, 0.0, 3)}
-    assert msgspec.msgpack.decode(control.encode_gamepads({2: NEUTRAL})) == [2, "update_gamepads", [{"2": AT_REST}]]
+    assert msgspec.msgpack.decode(control.encode_gamepads({2: NEUTRAL})) == [
+        2,
+        "update_gamepads",
+        [{"2": AT_REST}],
+    ]
     assert msgspec.msgpack.decode(control.encode_devices({7: {"duty_cycle": 0.5}})) == [
         2,
         "update",
@@ -117,7 +124,9 @@ def test_a_state_that_was_built_wrong_here_is_not_sent() -> None:
         control.encode_gamepads({4: NEUTRAL})
 
 
-@pytest.mark.parametrize("uid", ["", "-1", "01", "1.0", "0x10", "\u0661", str(2**88), "9" * 5000, " 1"])
+@pytest.mark.parametrize(
+    "uid", ["", "-1", "01", "1.0", "0x10", "\u0661", str(2**88), "9" * 5000, " 1"]
+)
 def test_a_uid_that_is_no_decimal_number_of_88_bits_is_refused(uid: str) -> None:
     with pytest.raises(RemoteProtocolError, match="is no UID"):
         control.devices({uid: {}})
@@ -143,7 +152,9 @@ def test_another_message_is_no_control_datagram(message: rpc.Envelope) -> None:
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.integers(0, 300))
-def test_a_refusal_survives_the_trip_and_is_no_longer_than_allowed(by: str, you: str, most: int) -> None:
+def test_a_refusal_survives_the_trip_and_is_no_longer_than_allowed(
+    by: str, you: str, most: int
+) -> None:
     datagram = control.encode_refused(control.Refused(by, you), most)
     assert len(datagram) <= most
     if not datagram:

@@ -20,7 +20,10 @@ Thread 0x00007fca74c04b80 [main] (most recent call first):
   File "/home/te"am/code.py", line ??? in <lambda>
 """
 THREADS = [
-    [Frame("/home/team/helper.py", 2, "spin"), Frame("/usr/lib/python3.11/threading.py", 982, "run")],
+    [
+        Frame("/home/team/helper.py", 2, "spin"),
+        Frame("/usr/lib/python3.11/threading.py", 982, "run"),
+    ],
     [Frame('/home/te"am/code.py', 0, "<lambda>")],
 ]
 

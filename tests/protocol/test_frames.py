@@ -90,7 +90,15 @@ def test_each_malformation_has_its_error_code() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"\x10\x01\x00", b"\x11\x02\x00\x00", b"\x13\x00", b"\x14\x01\x00", b"\x15\x01\x00", b"\x16\x01\x01", b"\x17\x00"],
+    [
+        b"\x10\x01\x00",
+        b"\x11\x02\x00\x00",
+        b"\x13\x00",
+        b"\x14\x01\x00",
+        b"\x15\x01\x00",
+        b"\x16\x01\x01",
+        b"\x17\x00",
+    ],
 )
 def test_a_payload_of_the_wrong_length_is_malformed(body: bytes) -> None:
     assert reason_of(frame_of(body)) == ErrorCode.GENERIC_ERROR
@@ -105,7 +113,10 @@ def test_empty_frames_are_nothing() -> None:
 
 
 def test_a_frame_of_300_bytes_is_one_error() -> None:
-    assert read(b"\x01" * 300 + b"\0" + frames.encode(Ping())) == [ErrorCode.BUFFER_OVERFLOW, Ping()]
+    assert read(b"\x01" * 300 + b"\0" + frames.encode(Ping())) == [
+        ErrorCode.BUFFER_OVERFLOW,
+        Ping(),
+    ]
 
 
 def test_random_bytes_end_nothing_and_are_errors() -> None:

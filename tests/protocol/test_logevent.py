@@ -13,11 +13,26 @@ from rt.errors import RemoteProtocolError
 from rt.protocol import exception, logevent, rpc
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.builds(object),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3) | st.tuples(inner),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.builds(object),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(), inner, max_size=3)
+        | st.tuples(inner)
+    ),
     max_leaves=8,
 )
-EVENT = {"event": "hello", "level": "info", "timestamp": "2026-01-01T00:00:00.000000Z", "app": "device"}
+EVENT = {
+    "event": "hello",
+    "level": "info",
+    "timestamp": "2026-01-01T00:00:00.000000Z",
+    "app": "device",
+}
 
 
 class Evil:
@@ -35,15 +50,35 @@ def test_whatever_is_logged_becomes_a_line_of_json(context: dict[str, Any]) -> N
 
 
 @given(st.dictionaries(st.text(), VALUES, max_size=4))
-def test_whatever_is_logged_can_be_sent_and_is_the_same_event_there(context: dict[str, Any]) -> None:
+def test_whatever_is_logged_can_be_sent_and_is_the_same_event_there(
+    context: dict[str, Any],
+) -> None:
     frames = logevent.encode({**context, **EVENT})
     assert EVENT.items() <= logevent.decode(frames).items()
 
 
 @pytest.mark.parametrize(
     "value",
-    [Evil(), {"a": Evil()}, {Evil(): 1}, 1 << 70, 10**5000, "\ud800", {1: math.nan}, {"deep": [[[[[[[[1]]]]]]]]}],
-    ids=["evil", "evil value", "evil key", "big", "too many digits", "surrogate", "key and NaN", "deep"],
+    [
+        Evil(),
+        {"a": Evil()},
+        {Evil(): 1},
+        1 << 70,
+        10**5000,
+        "\ud800",
+        {1: math.nan},
+        {"deep": [[[[[[[[1]]]]]]]]},
+    ],
+    ids=[
+        "evil",
+        "evil value",
+        "evil key",
+        "big",
+        "too many digits",
+        "surrogate",
+        "key and NaN",
+        "deep",
+    ],
 )
 def test_odd_values_become_text(value: object) -> None:
     event = {**EVENT, "odd": value}
@@ -67,9 +102,13 @@ def test_an_event_that_is_too_long_is_cut_and_says_so() -> None:
     assert "context" not in event
 
 
-@pytest.mark.parametrize("sentence", ["x" * 100_000, "\N{ROBOT FACE}" * 50_000, "\x00" * 50_000, "\ud800" * 50_000])
+@pytest.mark.parametrize(
+    "sentence", ["x" * 100_000, "\N{ROBOT FACE}" * 50_000, "\x00" * 50_000, "\ud800" * 50_000]
+)
 @pytest.mark.parametrize("app", ["executor", "\x01" * 20_000, 5, None])
-def test_whatever_is_too_long_is_short_enough_for_file_and_subscriber(sentence: str, app: object) -> None:
+def test_whatever_is_too_long_is_short_enough_for_file_and_subscriber(
+    sentence: str, app: object
+) -> None:
     event = {**EVENT, "event": sentence, "app": app, "mode": "teleop"}
     line, (topic, payload) = logevent.encode_line(event), logevent.encode(event)
     assert len(line) <= logevent.MAX_LINE
@@ -119,7 +158,13 @@ def test_a_topic_that_is_not_the_level_is_refused() -> None:
 def test_what_was_missed_is_counted_by_level() -> None:
     numbers = logevent.Numbers()
     came = [("info", 5), ("info", 6), ("error", 1), ("info", 9), ("error", 2)]
-    assert [numbers.take({"level": level, "seq": number}) for level, number in came] == [0, 0, 0, 2, 0]
+    assert [numbers.take({"level": level, "seq": number}) for level, number in came] == [
+        0,
+        0,
+        0,
+        2,
+        0,
+    ]
     assert numbers.missed == 2
     assert numbers.take({"level": "info", "seq": 1}) == 0  # started again
     numbers.restart()
@@ -143,7 +188,11 @@ class TestException:
         assert told["cause"]["type"] == "KeyError"
         assert told["cause"]["frames"][-1]["func"] == "inner"
         text = exception.text(told)
-        assert text.index("KeyError") < text.index("which led to:") < text.index("ValueError: no such motor")
+        assert (
+            text.index("KeyError")
+            < text.index("which led to:")
+            < text.index("ValueError: no such motor")
+        )
         assert json.loads(json.dumps(told)) == told
 
     def test_a_group_tells_its_parts(self) -> None:
@@ -176,10 +225,15 @@ class TestException:
         assert exception.text({"frames": 5, "errors": [1]}).splitlines()[0] == "None: None"
 
 
-@pytest.mark.parametrize("char", ["\x1b", "\x7f", "\x80", "\x9b", "\x9f", "\u2028", "\u202e", "\u2066", "\u2069"])
+@pytest.mark.parametrize(
+    "char", ["\x1b", "\x7f", "\x80", "\x9b", "\x9f", "\u2028", "\u202e", "\u2066", "\u2069"]
+)
 def test_line_commands_no_terminal_and_loses_nothing(char: str) -> None:
     event = {"event": f"a{char}b", "level": "info", f"k{char}": [char, float("nan")]}
     for each in (event, {**event, f"k{char}": None}):
         line = logevent.encode_line(each)
         assert char.encode() not in line
-        assert logevent.decode_line(line) == {**each, f"k{char}": [char, "nan"] if each[f"k{char}"] else None}
+        assert logevent.decode_line(line) == {
+            **each,
+            f"k{char}": [char, "nan"] if each[f"k{char}"] else None,
+        }

@@ -13,7 +13,10 @@ NOTICES = st.builds(
     stopping=st.booleans(),
     watchdog=st.just(False),
     trouble=st.booleans(),
-    status=st.none() | st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=MAX_STATUS),
+    status=st.none()
+    | st.text(
+        st.characters(exclude_characters="\n", exclude_categories=["Cs"]), max_size=MAX_STATUS
+    ),
     errno=st.none() | st.integers(0, 4095),
     mainpid=st.none() | st.integers(1, 2**22),
     extend=st.none() | st.integers(0, 10**9).map(lambda ms: ms / 1e3),
@@ -57,7 +60,9 @@ def test_what_is_not_understood_says_nothing(datagram: bytes) -> None:
 
 
 def test_a_status_of_any_length_and_encoding_is_kept_in_part() -> None:
-    assert notify.parse(b"STATUS=\xff" + b"x" * 5000).status == "\N{REPLACEMENT CHARACTER}" + "x" * (MAX_STATUS - 1)
+    assert notify.parse(
+        b"STATUS=\xff" + b"x" * 5000
+    ).status == "\N{REPLACEMENT CHARACTER}" + "x" * (MAX_STATUS - 1)
 
 
 def test_a_line_break_in_a_status_says_nothing_else() -> None:

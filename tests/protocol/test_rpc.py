@@ -24,12 +24,14 @@ scalars = (
 values = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4)
     ),
     max_leaves=12,
 )
 errors = st.none() | st.tuples(
-    st.text(st.characters(codec="utf-8")), st.dictionaries(st.text(st.characters(codec="utf-8")), values, max_size=3)
+    st.text(st.characters(codec="utf-8")),
+    st.dictionaries(st.text(st.characters(codec="utf-8")), values, max_size=3),
 )
 envelopes: st.SearchStrategy[rpc.Envelope] = st.one_of(
     st.builds(rpc.Request, ids, methods, st.lists(values, max_size=4)),
@@ -57,7 +59,9 @@ def test_random_bytes_are_refused_with_one_error_or_are_a_message(data: bytes) -
 
 
 @given(envelopes, st.data())
-def test_a_changed_byte_never_raises_anything_else(message: rpc.Envelope, data: st.DataObject) -> None:
+def test_a_changed_byte_never_raises_anything_else(
+    message: rpc.Envelope, data: st.DataObject
+) -> None:
     raw = bytearray(rpc.encode(message))
     raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(RemoteProtocolError):
@@ -73,7 +77,9 @@ def test_a_changed_byte_never_raises_anything_else(message: rpc.Envelope, data: 
         (rpc.Notification("update", [{}]), [2, "update", [{}]]),
     ],
 )
-def test_the_wire_is_the_array_that_the_specification_shows(message: rpc.Envelope, wire: list[Any]) -> None:
+def test_the_wire_is_the_array_that_the_specification_shows(
+    message: rpc.Envelope, wire: list[Any]
+) -> None:
     assert msgspec.msgpack.decode(rpc.encode(message)) == wire
 
 

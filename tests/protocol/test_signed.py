@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from rt.errors import LocalProtocolError
 from rt.protocol import rpc
-from rt.protocol.signed import NO_SESSION, OVERHEAD, SEQUENCE_MAX, DatagramKey, ReplayWindow, Signer, Verifier
+from rt.protocol.signed import (
+    NO_SESSION,
+    OVERHEAD,
+    SEQUENCE_MAX,
+    DatagramKey,
+    ReplayWindow,
+    Signer,
+    Verifier,
+)
 
 BLUE = DatagramKey(b"blue-key", bytes(range(32)))
 RED = DatagramKey(b"red--key", bytes(32))
@@ -44,7 +52,12 @@ def test_an_answer_has_the_form_that_is_written_down() -> None:
 def test_a_station_that_knows_the_session_is_obeyed(payload: bytes) -> None:
     signer, verifier = met()
     checked = verifier.check(signer.sign(payload), KEYS)
-    assert (checked.verdict, checked.payload, checked.key_id, checked.answer) == ("obeyed", payload, BLUE.id, b"")
+    assert (checked.verdict, checked.payload, checked.key_id, checked.answer) == (
+        "obeyed",
+        payload,
+        BLUE.id,
+        b"",
+    )
 
 
 def test_a_station_that_does_not_know_the_session_is_told() -> None:
@@ -112,9 +125,16 @@ def test_a_key_that_was_revoked_is_unknown() -> None:
 def test_anything_may_come(noise: bytes) -> None:
     verifier = Verifier(SESSION)
     for datagram in (noise, b"rtc1" + noise, b"rtc1" + BLUE.id + noise):
-        assert verifier.check(datagram, KEYS).verdict in {"unsigned", "malformed", "unknown", "forged"}
+        assert verifier.check(datagram, KEYS).verdict in {
+            "unsigned",
+            "malformed",
+            "unknown",
+            "forged",
+        }
     signer = Signer(BLUE)
-    assert not any(signer.hear(datagram) for datagram in (noise, b"rta1" + noise, b"rta1" + BLUE.id + noise))
+    assert not any(
+        signer.hear(datagram) for datagram in (noise, b"rta1" + noise, b"rta1" + BLUE.id + noise)
+    )
     assert signer.session == NO_SESSION
 
 

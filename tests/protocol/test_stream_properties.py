@@ -1,8 +1,9 @@
 """What noise on a line may cost, exactly.
 
-The rule: a frame is what stands between two delimiters, or between the begin of the stream and the first. Whatever stands there
-is a message or one error, and says nothing of any other; so a frame is lost only when noise is glued to it, with no delimiter in
-between. That is why whoever sends after a cut write sends a delimiter first.
+The rule: a frame is what stands between two delimiters, or between the begin of the stream and the
+first. Whatever stands there is a message or one error, and says nothing of any other; so a frame is
+lost only when noise is glued to it, with no delimiter in between. That is why whoever sends after a
+cut write sends a delimiter first.
 """
 
 import functools
@@ -68,7 +69,9 @@ def _message(kind: int, payload: bytes) -> Message:
     readers: dict[int, Callable[[], Message]] = {
         0x10: Ping,
         0x11: lambda: SubReq(number(0, 2), number(2, 2)),
-        0x12: lambda: SubRes(number(0, 2), number(2, 2), number(4, 2) << 72 | number(6, 1) << 64 | number(7, 8)),
+        0x12: lambda: SubRes(
+            number(0, 2), number(2, 2), number(4, 2) << 72 | number(6, 1) << 64 | number(7, 8)
+        ),
         0x13: lambda: DevRead(number(0, 2)),
         0x14: lambda: DevWrite(number(0, 2), payload[2:]),
         0x15: lambda: DevData(number(0, 2), payload[2:]),
@@ -102,11 +105,15 @@ def test_every_message_survives_the_wire_and_means_what_the_protocol_says(messag
 
 @pytest.mark.parametrize("kind", [DevWrite, DevData])
 @pytest.mark.parametrize("byte", [0x00, 0x01, 0xFF])
-def test_values_of_every_length_survive_the_wire(kind: type[DevWrite] | type[DevData], byte: int) -> None:
+def test_values_of_every_length_survive_the_wire(
+    kind: type[DevWrite] | type[DevData], byte: int
+) -> None:
     sent = [kind(0xFFFF, bytes([byte]) * size) for size in range(254)]
     assert [frames.decode(frames.encode(message)[:-1]) for message in sent] == sent
     assert feed([b"".join(map(frames.encode, sent))]) == sent
-    assert max(len(frames.encode(message)) for message in sent) == frames.MAX_FRAME + (0 if byte == 0 else 1)
+    assert max(len(frames.encode(message)) for message in sent) == frames.MAX_FRAME + (
+        0 if byte == 0 else 1
+    )
 
 
 def test_every_byte_of_a_heartbeat_and_an_error_survives_the_wire() -> None:
@@ -115,7 +122,9 @@ def test_every_byte_of_a_heartbeat_and_an_error_survives_the_wire() -> None:
 
 
 @given(st.lists(messages, max_size=8), cuts)
-def test_a_clean_stream_gives_what_was_sent_however_it_is_cut(sent: list[Message], places: list[int]) -> None:
+def test_a_clean_stream_gives_what_was_sent_however_it_is_cut(
+    sent: list[Message], places: list[int]
+) -> None:
     assert read(b"".join(map(frames.encode, sent)), places) == sent
 
 
@@ -128,7 +137,9 @@ def test_a_dirty_stream_gives_each_message_and_each_error_once_however_it_is_cut
 
 
 @given(st.lists(st.one_of(messages, noise), max_size=10), cuts)
-def test_no_frame_is_lost_unless_noise_is_glued_to_it(pieces: list[Message | bytes], places: list[int]) -> None:
+def test_no_frame_is_lost_unless_noise_is_glued_to_it(
+    pieces: list[Message | bytes], places: list[int]
+) -> None:
     stream, intact = b"", []
     for piece in pieces:
         if isinstance(piece, bytes):
@@ -145,7 +156,12 @@ def test_noise_costs_at_most_the_one_frame_that_it_is_glued_to(
     before: list[Message], dirt: bytes, delimiter: bool, after: list[Message], places: list[int]
 ) -> None:
     glued = dirt and not dirt.endswith(b"\0") and not delimiter
-    stream = b"".join(map(frames.encode, before)) + dirt + b"\0" * delimiter + b"".join(map(frames.encode, after))
+    stream = (
+        b"".join(map(frames.encode, before))
+        + dirt
+        + b"\0" * delimiter
+        + b"".join(map(frames.encode, after))
+    )
     found = read(stream, places)
     assert found[: len(before)] == before
     kept = after[1:] if glued else after
@@ -167,25 +183,38 @@ BAD = {
     "longer than it says": (frame_of(b"\x10\x00\x00"), ErrorCode.UNEXPECTED_DELIMITER),
     "shorter than it says": (frame_of(b"\x17\x02\x00"), ErrorCode.UNEXPECTED_DELIMITER),
     "a wrong checksum": (frame_of(b"\x10\x00", checksum=0x11), ErrorCode.BAD_CHECKSUM),
-    "values and a wrong checksum": (frame_of(b"\x15\x03\x01\x00\x01", checksum=0), ErrorCode.BAD_CHECKSUM),
+    "values and a wrong checksum": (
+        frame_of(b"\x15\x03\x01\x00\x01", checksum=0),
+        ErrorCode.BAD_CHECKSUM,
+    ),
     "values without a bitmap": (frame_of(b"\x15\x00"), ErrorCode.GENERIC_ERROR),
     "values with half a bitmap": (frame_of(b"\x15\x01\x01"), ErrorCode.GENERIC_ERROR),
     "an unknown type": (frame_of(b"\x42\x00"), ErrorCode.INVALID_TYPE),
-    "an unknown type and a wrong checksum": (frame_of(b"\x42\x00", checksum=0), ErrorCode.BAD_CHECKSUM),
+    "an unknown type and a wrong checksum": (
+        frame_of(b"\x42\x00", checksum=0),
+        ErrorCode.BAD_CHECKSUM,
+    ),
     "a payload that is none of its type": (frame_of(b"\x16\x01\x01"), ErrorCode.GENERIC_ERROR),
-    "the longest payload, of the wrong type": (frame_of(b"\x10\xff" + b"\1" * 255), ErrorCode.GENERIC_ERROR),
+    "the longest payload, of the wrong type": (
+        frame_of(b"\x10\xff" + b"\1" * 255),
+        ErrorCode.GENERIC_ERROR,
+    ),
     "one byte too long": (b"\1" * 261, ErrorCode.BUFFER_OVERFLOW),
 }
 
 
 @pytest.mark.parametrize(("frame", "code"), BAD.values(), ids=BAD)
-def test_a_bad_frame_between_good_ones_is_reported_once_with_its_code(frame: bytes, code: ErrorCode) -> None:
+def test_a_bad_frame_between_good_ones_is_reported_once_with_its_code(
+    frame: bytes, code: ErrorCode
+) -> None:
     good = frames.encode(Ping())
     assert read(good + frame + b"\0" + good) == [Ping(), code, Ping()]
 
 
 @given(noise, st.integers(1, 40), u8)
-def test_a_frame_is_found_after_any_amount_of_the_same_noise(dirt: bytes, times: int, number: int) -> None:
+def test_a_frame_is_found_after_any_amount_of_the_same_noise(
+    dirt: bytes, times: int, number: int
+) -> None:
     stream = dirt * times + b"\0" + frames.encode(HbReq(number))
     assert feed(cut(stream, range(0, len(stream), 97)))[-1] == HbReq(number)
 

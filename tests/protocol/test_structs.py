@@ -49,6 +49,8 @@ def test_text_survives(text: str, context: dict[str, Any]) -> None:
 
 
 def test_lone_surrogates_and_objects_become_text() -> None:
-    said: Said = structs.decode(structs.encode(Said("a\ud800", {"b\udfff": [{"c": "\udc80"}], "d": Said})), Said)
+    said: Said = structs.decode(
+        structs.encode(Said("a\ud800", {"b\udfff": [{"c": "\udc80"}], "d": Said})), Said
+    )
     assert said.text == r"a\ud800"
     assert said.context == {r"b\udfff": [{"c": r"\udc80"}], "d": repr(Said)}

@@ -27,7 +27,10 @@ LONGEST = 2000
 @pytest.fixture
 def broker(tmp_path: Path) -> Made:
     feed = GamepadFeed(BufferStore(catalog.load(), "", shared=False))
-    return Broker(Config(), feed, dict, state=tmp_path / "state", directory=tmp_path), ["log_level", "dev_name.left"]
+    return Broker(Config(), feed, dict, state=tmp_path / "state", directory=tmp_path), [
+        "log_level",
+        "dev_name.left",
+    ]
 
 
 @pytest.fixture
@@ -55,7 +58,9 @@ def made(request: pytest.FixtureRequest) -> Made:
 
 
 @pytest.mark.parametrize("made", ["device", "broker", "controls", "modes"], indirect=True)
-async def test_each_hostile_call_is_answered_once_and_shortly(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_hostile_call_is_answered_once_and_shortly(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
     handler, names = made
     wire = Wire()
     service = Service(wire, handler)
@@ -109,7 +114,9 @@ def _is_answered(payload: bytes) -> bool:
 @pytest.mark.parametrize("made", ["device", "broker", "controls", "modes"], indirect=True)
 def test_each_route_declares_bounds_of_its_process(made: Made) -> None:
     handler, _ = made
-    most = {"DeviceHandler": 8192, "Broker": 16_384, "Controls": 4096, "Dispatcher": 16_384}[type(handler).__name__]
+    most = {"DeviceHandler": 8192, "Broker": 16_384, "Controls": 4096, "Dispatcher": 16_384}[
+        type(handler).__name__
+    ]
     assert all(route.bounds.message <= most for route in handler.routes().values())
 
 
@@ -129,10 +136,14 @@ async def test_a_device_that_is_named_twice_is_asked_once() -> None:
 
         client.ping = ping
         for uids in ([uid] * 100, [uid, "left_motor_0"] * 50):
-            _, (answer,) = await answered(service, wire, msgspec.msgpack.encode([0, 1, "ping", [uids]]))
+            _, (answer,) = await answered(
+                service, wire, msgspec.msgpack.encode([0, 1, "ping", [uids]])
+            )
             assert answer.error is None
         assert asked == [uid, uid]
-        _, (answer,) = await answered(service, wire, msgspec.msgpack.encode([0, 1, "ping", [[uid] * 129]]))
+        _, (answer,) = await answered(
+            service, wire, msgspec.msgpack.encode([0, 1, "ping", [[uid] * 129]])
+        )
         assert answer.error is not None
         assert "Expected `array` of length <= 128" in answer.error[0]
         nursery.cancel_scope.cancel()

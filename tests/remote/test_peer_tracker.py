@@ -28,7 +28,9 @@ class Slow(Handler):
     """Methods that take their time, and say how they went."""
 
     def __init__(self) -> None:
-        self.news: dict[str, trio.Event] = {name: trio.Event() for name in ("entered", "stopped", "finished")}
+        self.news: dict[str, trio.Event] = {
+            name: trio.Event() for name in ("entered", "stopped", "finished")
+        }
         self.authenticator = trio.Event()
         self.thread = threading.Event()
 
@@ -72,7 +74,11 @@ class Here:
         self.router = router
 
     def visitor(self, name: str = "") -> Client:
-        return Client(SocketNode(zmq.DEALER, name, connections=self.router.frontends), address=ADDRESS, timeout=20)
+        return Client(
+            SocketNode(zmq.DEALER, name, connections=self.router.frontends),
+            address=ADDRESS,
+            timeout=20,
+        )
 
 
 @asynccontextmanager
@@ -81,7 +87,9 @@ async def serving(tmp_path: Path, handler: Handler, **options: Any) -> AsyncIter
         async with trio.open_nursery() as nursery:
             router = Router([f"ipc://{tmp_path}/f"], [f"ipc://{tmp_path}/b"])
             await nursery.start(router.run)
-            service = Service(SocketNode(zmq.DEALER, ADDRESS, connections=router.backends), handler, **options)
+            service = Service(
+                SocketNode(zmq.DEALER, ADDRESS, connections=router.backends), handler, **options
+            )
             await nursery.start(service.run)
             node = SocketNode(zmq.DEALER, "test-client", connections=router.frontends)
             async with Client(node, address=ADDRESS, timeout=10) as client:
@@ -110,7 +118,9 @@ async def test_a_call_that_nobody_waits_for_any_more_stops_its_method(tmp_path: 
         await handler.news["stopped"].wait()
 
 
-async def test_a_call_that_waits_for_its_turn_is_forgotten_when_it_is_cancelled(tmp_path: Path) -> None:
+async def test_a_call_that_waits_for_its_turn_is_forgotten_when_it_is_cancelled(
+    tmp_path: Path,
+) -> None:
     handler = Slow()
     async with serving(tmp_path, handler, concurrency=1) as here, trio.open_nursery() as nursery:
         nursery.start_soon(here.client.call.wait)
@@ -134,7 +144,9 @@ async def test_what_is_urgent_ends_although_its_caller_does_not_wait(tmp_path: P
         assert not handler.news["stopped"].is_set()
 
 
-async def test_a_service_answers_what_is_taken_back_and_ignores_what_it_does_not_know(tmp_path: Path) -> None:
+async def test_a_service_answers_what_is_taken_back_and_ignores_what_it_does_not_know(
+    tmp_path: Path,
+) -> None:
     handler = Slow()
     async with serving(tmp_path, handler) as here:
         node = SocketNode(zmq.DEALER, "bare", connections=here.router.frontends)
@@ -161,7 +173,11 @@ async def test_a_service_answers_what_is_taken_back_and_ignores_what_it_does_not
 
 async def test_nobody_can_take_back_the_call_of_another(tmp_path: Path) -> None:
     handler = Slow()
-    async with serving(tmp_path, handler) as here, here.visitor() as stranger, trio.open_nursery() as nursery:
+    async with (
+        serving(tmp_path, handler) as here,
+        here.visitor() as stranger,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(here.client.call.wait)
         await handler.news["entered"].wait()
         (number,) = here.client._calls
@@ -188,7 +204,9 @@ async def test_a_method_stops_when_its_caller_has_gone(
         assert len(here.router._peer_tracker) == 2  # the client and the service are still there
 
 
-async def test_a_caller_that_comes_back_in_time_has_not_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_caller_that_comes_back_in_time_has_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(peer_tracker, "RETURN_TIME", 0.2)
     handler = Slow()
     async with serving(tmp_path, handler) as here:
@@ -203,15 +221,22 @@ async def test_a_caller_that_comes_back_in_time_has_not_gone(tmp_path: Path, mon
             handler.authenticator.set()
             while not (answer := await again.recv())[1]:
                 pass
-            assert (answer[0], rpc.decode(answer[1])) == (ADDRESS.encode(), rpc.Response(1, None, "done"))
+            assert (answer[0], rpc.decode(answer[1])) == (
+                ADDRESS.encode(),
+                rpc.Response(1, None, "done"),
+            )
         assert here.router.counters.gone == 0
 
 
 @pytest.mark.parametrize("method", ["short", "short_thread"])
-async def test_a_method_that_runs_longer_than_its_limit_is_stopped_and_says_so(tmp_path: Path, method: str) -> None:
+async def test_a_method_that_runs_longer_than_its_limit_is_stopped_and_says_so(
+    tmp_path: Path, method: str
+) -> None:
     handler = Slow()
     async with serving(tmp_path, handler) as here:
-        with pytest.raises(RemoteCallError, match=rf"{method} was stopped: .* its limit of 0\.02 s") as caught:
+        with pytest.raises(
+            RemoteCallError, match=rf"{method} was stopped: .* its limit of 0\.02 s"
+        ) as caught:
             await here.client.call[method]()
         assert caught.value.context == {"method": method, "limit": 0.02}
         assert here.service.counters.overdue == 1
@@ -219,14 +244,18 @@ async def test_a_method_that_runs_longer_than_its_limit_is_stopped_and_says_so(t
         handler.thread.set()
 
 
-async def test_a_service_has_a_limit_for_routes_that_have_none(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_a_service_has_a_limit_for_routes_that_have_none(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     service = Service(SocketNode(zmq.DEALER, ADDRESS), handler := Slow(), limit=30)
     with pytest.raises(RemoteCallError, match="limit of 30 s"):
         await service._invoke(handler.routes()["wait"], [])
     assert trio.current_time() >= 30
 
 
-@pytest.mark.parametrize(("inline", "limit"), [(False, 0.0), (False, -1.0), (False, float("nan")), (True, 1.0)])
+@pytest.mark.parametrize(
+    ("inline", "limit"), [(False, 0.0), (False, -1.0), (False, float("nan")), (True, 1.0)]
+)
 def test_a_limit_that_cannot_be_kept_is_refused(inline: bool, limit: float) -> None:
     with pytest.raises(ValueError, match="cannot have the limit"):
 
@@ -249,7 +278,13 @@ class Front(Handler):
 class Failing(Handler):
     @route
     async def fail(self) -> None:
-        raise DeviceError("the device 7 is gone: ünder", uid="7", tries=3, ports=["a", None, 1.5], last={"ok": False})
+        raise DeviceError(
+            "the device 7 is gone: ünder",
+            uid="7",
+            tries=3,
+            ports=["a", None, 1.5],
+            last={"ok": False},
+        )
 
 
 async def test_an_error_travels_whole_through_a_service_in_between(tmp_path: Path) -> None:
@@ -261,14 +296,22 @@ async def test_an_error_travels_whole_through_a_service_in_between(tmp_path: Pat
             await nursery.start(Service(node, front).run)
             with pytest.raises(RemoteCallError, match=r"^the device 7 is gone: ünder$") as caught:
                 await here.client.call.ask("fail", address="front-service")
-            assert caught.value.context == {"uid": "7", "tries": 3, "ports": ["a", None, 1.5], "last": {"ok": False}}
-            with pytest.raises(RemoteCallError, match="no method fial; did you mean fail") as caught:
+            assert caught.value.context == {
+                "uid": "7",
+                "tries": 3,
+                "ports": ["a", None, 1.5],
+                "last": {"ok": False},
+            }
+            with pytest.raises(
+                RemoteCallError, match="no method fial; did you mean fail"
+            ) as caught:
                 await here.client.call.ask("fial", address="front-service")
             nursery.cancel_scope.cancel()
 
 
 async def test_a_number_of_one_side_is_not_that_of_the_other(tmp_path: Path) -> None:
-    # The system gives the number of a connection that was closed to the next one, before the router has heard of either.
+    # The system gives the number of a connection that was closed to the next one, before the router
+    # has heard of either.
     with Socket(zmq.ROUTER) as front, Socket(zmq.ROUTER) as back:
         leaving = peer_tracker.PeerTracker(front, back, {}, RouterCounters(), get_logger())
         assert leaving.disconnects_of(back).heard(7, b"device-service") is None
@@ -277,10 +320,16 @@ async def test_a_number_of_one_side_is_not_that_of_the_other(tmp_path: Path) -> 
         assert len(leaving) == 1
 
 
-async def test_whose_number_a_new_service_has_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whose_number_a_new_service_has_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[bytes] = []
-    monkeypatch.setattr(peer_tracker.PeerTracker, "take_leave", lambda _self, gone: told.extend(gone))
-    monkeypatch.setattr(Disconnects, "heard", lambda _self, _connection, identity: b"before " + identity)
+    monkeypatch.setattr(
+        peer_tracker.PeerTracker, "take_leave", lambda _self, gone: told.extend(gone)
+    )
+    monkeypatch.setattr(
+        Disconnects, "heard", lambda _self, _connection, identity: b"before " + identity
+    )
     async with serving(tmp_path, Slow()):
         assert told == [b"before " + ADDRESS.encode()]
 
@@ -289,13 +338,17 @@ events = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b",
 
 
 @given(events)
-def test_an_identity_is_gone_exactly_when_its_last_connection_is(story: list[tuple[int, bytes]]) -> None:
+def test_an_identity_is_gone_exactly_when_its_last_connection_is(
+    story: list[tuple[int, bytes]],
+) -> None:
     disconnects = Disconnects()
     open_: dict[int, bytes] = {}
     newest: dict[bytes, int] = {}
     for connection, identity in story:
         before = open_.get(connection)
-        gone = [before] if before and before != identity and newest.get(before) == connection else []
+        gone = (
+            [before] if before and before != identity and newest.get(before) == connection else []
+        )
         if identity:
             said = disconnects.heard(connection, identity)
             assert ([said] if said else []) == gone
@@ -311,12 +364,17 @@ def test_an_identity_is_gone_exactly_when_its_last_connection_is(story: list[tup
         assert len(disconnects) == len(open_)
 
 
-async def test_a_call_of_a_service_that_has_gone_ends_at_once_and_others_go_on(tmp_path: Path) -> None:
+async def test_a_call_of_a_service_that_has_gone_ends_at_once_and_others_go_on(
+    tmp_path: Path,
+) -> None:
     handler, mortal = Slow(), Slow()
     async with serving(tmp_path, handler) as here, trio.open_nursery() as callers:
 
         async def call() -> None:
-            with pytest.raises(RemoteCallError, match=r"mortal-service has ended without an answer to wait; `rt logs`"):
+            with pytest.raises(
+                RemoteCallError,
+                match=r"mortal-service has ended without an answer to wait; `rt logs`",
+            ):
                 await here.client.call.wait(address="mortal-service", timeout=1000)
 
         async with trio.open_nursery() as nursery:
@@ -353,7 +411,9 @@ async def test_only_peers_that_have_announced_it_are_told_who_has_gone(tmp_path:
     async with serving(tmp_path, handler) as here, trio.open_nursery() as nursery:
         foreign = SocketNode(zmq.DEALER, "foreign", connections=here.router.frontends)
         polite = SocketNode(zmq.DEALER, "polite", connections=here.router.frontends)
-        foreign_service = SocketNode(zmq.DEALER, "foreign-service", connections=here.router.backends)
+        foreign_service = SocketNode(
+            zmq.DEALER, "foreign-service", connections=here.router.backends
+        )
         async with foreign, polite, foreign_service:
             for node in (foreign, foreign_service):
                 await node.send(b"", b"")
@@ -369,7 +429,10 @@ async def test_only_peers_that_have_announced_it_are_told_who_has_gone(tmp_path:
                 async with here.visitor() as stranger:
                     assert await stranger.call.quick() == 1
                 mortals.cancel_scope.cancel()
-            assert await polite.recv() == (b"", rpc.encode(rpc.Notification("$gone", [b"mortal-service"])))
+            assert await polite.recv() == (
+                b"",
+                rpc.encode(rpc.Notification("$gone", [b"mortal-service"])),
+            )
             while here.router.counters.gone < 1:  # the stranger
                 assert await here.client.call.quick() == 1
             for node in (foreign, foreign_service):
@@ -439,8 +502,12 @@ async def test_a_hello_without_a_known_name_is_a_hello(tmp_path: Path, payload: 
         assert b"odd" not in here.router._peer_tracker._informed
 
 
-@pytest.mark.parametrize("payload", [b"\xc1", b"\x93\x02\xa6$hello\xc1", b"\x93\x02\xa6$hello", b"x" * 9000])
-async def test_bytes_to_the_router_that_are_no_hello_are_dropped(tmp_path: Path, payload: bytes) -> None:
+@pytest.mark.parametrize(
+    "payload", [b"\xc1", b"\x93\x02\xa6$hello\xc1", b"\x93\x02\xa6$hello", b"x" * 9000]
+)
+async def test_bytes_to_the_router_that_are_no_hello_are_dropped(
+    tmp_path: Path, payload: bytes
+) -> None:
     async with (
         serving(tmp_path, Slow()) as here,
         SocketNode(zmq.DEALER, "odd", connections=here.router.frontends) as node,

@@ -96,7 +96,11 @@ class Bounded(Handler):
 @pytest.mark.parametrize(
     ("method", "params", "said"),
     [
-        ("text", ["x" * 11], "text: argument value came as 'xxxxxxxxxxx': Expected `str` of length <= 10"),
+        (
+            "text",
+            ["x" * 11],
+            "text: argument value came as 'xxxxxxxxxxx': Expected `str` of length <= 10",
+        ),
         ("long_text", ["x" * 101], "Expected `str` of length <= 100"),
         ("rows", [[[]] * 5], "Expected `array` of length <= 4"),
         ("rows", [[["x"] * 5]], r"Expected `array` of length <= 4 - at `\$\[0\]`"),
@@ -109,7 +113,11 @@ class Bounded(Handler):
         ("pair", [["x", "\x1b" * 500]], "Invalid enum value"),
         ("anything", ["x" * 11], "a text of 11 characters; at most 10 are accepted"),
         ("anything", [[1] * 5], "an array or map of 5; at most 4 are accepted"),
-        ("anything", [{str(n): n for n in range(5)}], "an array or map of 5; at most 4 are accepted"),
+        (
+            "anything",
+            [{str(n): n for n in range(5)}],
+            "an array or map of 5; at most 4 are accepted",
+        ),
         ("anything", [{"x" * 11: 1}], "a text of 11 characters"),
         ("anything", [[[[[]]]]], "nested more than 3 deep"),
         ("anything", [{"a": {"b": {"c": {}}}}], "nested more than 3 deep"),
@@ -121,7 +129,11 @@ class Bounded(Handler):
         ("specs", [[{"name": "a", "args": [[[[1]]]]}]], "nested more than 3 deep"),
         ("many", ["x"] * 5, r"many\(\*values: str\) -> int cannot be called with 5 arguments"),
         ("many", ["x" * 11], "Expected `str` of length <= 10"),
-        ("text", ["x" * 3000], r"a call of text may take 2000 bytes; this one takes 30\d\d, send less at once"),
+        (
+            "text",
+            ["x" * 3000],
+            r"a call of text may take 2000 bytes; this one takes 30\d\d, send less at once",
+        ),
         ("large", ["x" * 40_001], "Expected `str` of length <= 40000"),
         ("large", ["x" * 50_001], "a call of large may take 50000 bytes"),
         ("x" * 128, ["x" * 3000], "there is no method x{64}\\.\\.\\."),
@@ -154,7 +166,9 @@ async def test_arguments_beyond_their_bounds_are_refused(
         ("large", ["x" * 40_000]),
     ],
 )
-async def test_arguments_within_their_bounds_arrive(tmp_path: Path, method: str, params: list[Any]) -> None:
+async def test_arguments_within_their_bounds_arrive(
+    tmp_path: Path, method: str, params: list[Any]
+) -> None:
     async with robot(tmp_path, Bounded()) as (client, _):
         assert await client.call[method](*params)
 
@@ -174,7 +188,9 @@ async def test_a_message_that_is_too_long_is_answered_and_not_decoded(
         monkeypatch.setattr(rpc, "decode", watched)
         hostile: list[Any]
         for hostile in (["m1"] * 250_000, [[]] * 900_000, ["x" * 900_000]):
-            with pytest.raises(RemoteCallError, match=r"may take 2000 bytes|there is no method nothing"):
+            with pytest.raises(
+                RemoteCallError, match=r"may take 2000 bytes|there is no method nothing"
+            ):
                 await client.call[method](*hostile)
         assert max(lengths) < service.SHORT
         # What is no call, or for the protocol itself, is dropped.
@@ -216,7 +232,9 @@ def test_a_service_without_a_router_takes_all_that_a_message_can_carry() -> None
 
 values = st.recursive(
     st.none() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=14) | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=12), inner, max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=12), inner, max_size=6)
+    ),
     max_leaves=20,
 )
 
@@ -231,7 +249,14 @@ def _measure(value: object, depth: int = 0) -> tuple[int, int, int, int]:
     parts = [_measure(each, depth + 1) for each in inner]
     # A scalar is not a level of its own.
     deepest = max(
-        [depth + 1, *(part[2] for part, each in zip(parts, inner, strict=True) if isinstance(each, list | dict))]
+        [
+            depth + 1,
+            *(
+                part[2]
+                for part, each in zip(parts, inner, strict=True)
+                if isinstance(each, list | dict)
+            ),
+        ]
     )
     return (
         max([0, *(part[0] for part in parts)]),
@@ -244,7 +269,12 @@ def _measure(value: object, depth: int = 0) -> tuple[int, int, int, int]:
 @given(values)
 def test_a_value_passes_exactly_if_it_is_within_all_bounds(value: object) -> None:
     text, items, depth, count = _measure(value)
-    fits = text <= SMALL.text and items <= SMALL.items and depth <= SMALL.depth and count <= SMALL.values
+    fits = (
+        text <= SMALL.text
+        and items <= SMALL.items
+        and depth <= SMALL.depth
+        and count <= SMALL.values
+    )
     try:
         bounds.check(value, SMALL)
     except RemoteProtocolError:
@@ -339,15 +369,21 @@ async def _flood(client: Client, *calls: tuple[str, list[Any]], requests: bool =
     assert isinstance(client.node, SocketNode)
     await client.call.text("x")  # the connection stands
     for number, (method, params) in enumerate(calls):
-        message = rpc.Request(number, method, params) if requests else rpc.Notification(method, params)
+        message = (
+            rpc.Request(number, method, params) if requests else rpc.Notification(method, params)
+        )
         client.node.send_nowait(ADDRESS.encode(), rpc.encode(message))
 
 
-async def test_an_urgent_call_overtakes_those_that_wait_and_refuses_what_would_start(tmp_path: Path) -> None:
+async def test_an_urgent_call_overtakes_those_that_wait_and_refuses_what_would_start(
+    tmp_path: Path,
+) -> None:
     handler = Bounded()
     async with robot(tmp_path, handler, concurrency=1) as (client, serving):
         waiting = [("wait", [f"w{number}"]) for number in range(9)]
-        await _flood(client, *waiting, ("begin", ["b1"]), ("halt", []), ("begin", ["b2"]), requests=True)
+        await _flood(
+            client, *waiting, ("begin", ["b1"]), ("halt", []), ("begin", ["b2"]), requests=True
+        )
         while serving.counters.calls < 13:
             await trio.lowlevel.checkpoint()
         handler.authenticator.set()
@@ -357,12 +393,17 @@ async def test_an_urgent_call_overtakes_those_that_wait_and_refuses_what_would_s
     assert handler.order.index("halt") <= 3
     assert "b1" not in handler.order
     assert handler.order[-1] == "b2"
-    assert [name for name in handler.order if name[0] == "w"] == [f"w{number}" for number in range(9)]
+    assert [name for name in handler.order if name[0] == "w"] == [
+        f"w{number}" for number in range(9)
+    ]
 
 
 async def test_a_start_that_waits_for_a_place_is_refused_by_an_urgent_call(tmp_path: Path) -> None:
     handler = Bounded()
-    async with robot(tmp_path, handler, concurrency=1) as (client, serving), trio.open_nursery() as nursery:
+    async with (
+        robot(tmp_path, handler, concurrency=1) as (client, serving),
+        trio.open_nursery() as nursery,
+    ):
         refused = trio.Event()
 
         async def start() -> None:
@@ -382,7 +423,9 @@ async def test_a_start_that_waits_for_a_place_is_refused_by_an_urgent_call(tmp_p
     assert handler.order == ["w", "halt"]
 
 
-async def test_a_call_that_its_caller_has_taken_back_while_it_waits_is_not_begun(tmp_path: Path) -> None:
+async def test_a_call_that_its_caller_has_taken_back_while_it_waits_is_not_begun(
+    tmp_path: Path,
+) -> None:
     handler = Bounded()
     async with robot(tmp_path, handler) as (client, serving):
         calls: list[tuple[str, list[Any]]] = [("wait", ["a"]), ("wait", ["b"])]
@@ -393,19 +436,25 @@ async def test_a_call_that_its_caller_has_taken_back_while_it_waits_is_not_begun
             await trio.lowlevel.checkpoint()
         handler.authenticator.set()
         assert await client.call.text("x") == 1
-    assert handler.order in (["a"], ["a", "b"])  # the second may have begun before it was taken back
+    assert handler.order in (
+        ["a"],
+        ["a", "b"],
+    )  # the second may have begun before it was taken back
 
 
 async def test_a_flood_of_one_peer_delays_no_other(tmp_path: Path) -> None:
     handler = Bounded()
     async with robot(tmp_path, handler, concurrency=1) as (client, serving):
         front = f"ipc://{tmp_path}/f"
-        async with Client(SocketNode(zmq.DEALER, "other", connections=[front]), address=ADDRESS, timeout=20) as other:
+        async with Client(
+            SocketNode(zmq.DEALER, "other", connections=[front]), address=ADDRESS, timeout=20
+        ) as other:
             assert await other.call.text("x") == 1
             await _flood(client, *[("wait", ["w"])] * 900)
             assert await other.call.text("xy") == 2
             await other.call.halt()
-            # Beyond the places of the service and its own room, what the peer sends is refused, and most at the router.
+            # Beyond the places of the service and its own room, what the peer sends is refused, and
+            # most at the router.
             while serving.counters.refused < 1:
                 await trio.lowlevel.checkpoint()
             handler.authenticator.set()

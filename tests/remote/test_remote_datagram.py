@@ -97,7 +97,8 @@ async def test_a_bound_port_belongs_to_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:1", "udp://127.0.0.1", "udp://:1", "udp://[::1]:1", "udp://a:b", "x"]
+    "address",
+    ["tcp://127.0.0.1:1", "udp://127.0.0.1", "udp://:1", "udp://[::1]:1", "udp://a:b", "x"],
 )
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(ConfigError, match="udp://host:port"):
@@ -156,7 +157,9 @@ async def test_an_interface_that_is_not_there_is_named_with_those_that_are() -> 
 
 @pytest.mark.parametrize("loopback", [True, False])
 async def test_ttl_and_loopback_reach_the_socket(loopback: bool) -> None:
-    async with DatagramNode.from_address(f"udp://{GROUP}:1", bind=False, ttl=7, loopback=loopback) as node:
+    async with DatagramNode.from_address(
+        f"udp://{GROUP}:1", bind=False, ttl=7, loopback=loopback
+    ) as node:
         raw = node._open()
         assert raw.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL) == 7
         assert raw.getsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP) == loopback

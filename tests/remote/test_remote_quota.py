@@ -34,7 +34,9 @@ class Busy(Handler):
 
 
 @given(st.lists(st.tuples(st.sampled_from(["send", "answer"]), st.floats(0, 0.01)), max_size=1200))
-def test_what_passes_is_what_was_answered_and_a_bounded_rest(steps: list[tuple[str, float]]) -> None:
+def test_what_passes_is_what_was_answered_and_a_bounded_rest(
+    steps: list[tuple[str, float]],
+) -> None:
     counted, now, passed, answers = Quota(), 0.0, 0, 0
     for step, later in steps:
         now += later
@@ -78,7 +80,10 @@ async def test_a_flooding_peer_is_refused_at_the_router_and_another_is_served(
             assert isinstance(client.node, SocketNode)
             for _ in range(900):
                 client.node.send_nowait(ADDRESS.encode(), rpc.encode(rpc.Notification("wait", [])))
-            with pytest.raises(RemoteCallError, match="128 messages of this peer are unanswered; wait for the answers"):
+            with pytest.raises(
+                RemoteCallError,
+                match="128 messages of this peer are unanswered; wait for the answers",
+            ):
                 await client.call.quick()
             assert await other.call.halt() == 2
             for _ in range(2 * quota.MOST):

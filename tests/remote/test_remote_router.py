@@ -51,15 +51,21 @@ async def test_a_call_goes_over_every_transport(kind: str, tmp_path: Path) -> No
     }[kind]
     async with routing(front, backend=back) as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
-        async with Client(SocketNode(zmq.DEALER, "a-client", connections=router.frontends)) as client:
+        async with Client(
+            SocketNode(zmq.DEALER, "a-client", connections=router.frontends)
+        ) as client:
             assert await client.call.echo(["x", 1], address="echo-service") == ["x", 1]
 
 
 async def test_one_frontend_is_bound_to_several_addresses(tmp_path: Path) -> None:
-    async with routing("tcp://127.0.0.1:*", f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+    async with routing(
+        "tcp://127.0.0.1:*", f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b"
+    ) as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
         for address in router.frontends:
-            async with Client(SocketNode(zmq.DEALER, connections=[address]), address="echo-service") as client:
+            async with Client(
+                SocketNode(zmq.DEALER, connections=[address]), address="echo-service"
+            ) as client:
                 assert await client.call.echo(address) == address
 
 
@@ -73,14 +79,18 @@ async def test_a_service_may_call_a_service_and_a_client_a_client(tmp_path: Path
                 assert await client.call.echo(2, address="friend") == 2
 
 
-async def test_nobody_at_the_frontend_takes_the_name_of_a_service_or_answers_in_it(tmp_path: Path) -> None:
+async def test_nobody_at_the_frontend_takes_the_name_of_a_service_or_answers_in_it(
+    tmp_path: Path,
+) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         options: dict[int, int | bytes] = {zmq.ROUTING_ID: b"echo-service"}
         with Socket(zmq.DEALER, options=options) as thief:
             thief.connect(router.frontends[0])
             await thief.send((b"", b""))
             await thief.recv()
-            async with Client(SocketNode(zmq.DEALER, "a-client", connections=router.frontends)) as client:
+            async with Client(
+                SocketNode(zmq.DEALER, "a-client", connections=router.frontends)
+            ) as client:
                 with pytest.raises(RemoteCallError, match="there is no service echo-service"):
                     await client.call.echo(1, address="echo-service", timeout=20)
                 call_id, _ = client._open_call(b"echo-service")
@@ -97,25 +107,32 @@ async def test_nobody_at_the_frontend_takes_the_name_of_a_service_or_answers_in_
                 assert await client.call.echo(1, address="echo-service", timeout=20) == 1
 
 
-async def test_an_absent_service_is_said_at_once_with_the_nearest_that_is_there(tmp_path: Path) -> None:
+async def test_an_absent_service_is_said_at_once_with_the_nearest_that_is_there(
+    tmp_path: Path,
+) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
         async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
             # The deadline of the call is beyond that of the test: only an answer can end it.
-            with pytest.raises(RemoteCallError, match="no service ecko-service; did you mean echo-service") as caught:
+            with pytest.raises(
+                RemoteCallError, match="no service ecko-service; did you mean echo-service"
+            ) as caught:
                 await client.call.ping(address="ecko-service", timeout=100)
             assert caught.value.context == {"address": "ecko-service", "method": "ping"}
         assert router.counters.answered == 1
 
 
 @pytest.mark.parametrize("name", ["executor-service", "device-service", "broker-service"])
-async def test_an_absent_service_of_the_robot_is_not_taken_for_another(tmp_path: Path, name: str) -> None:
+async def test_an_absent_service_of_the_robot_is_not_taken_for_another(
+    tmp_path: Path, name: str
+) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         other = SocketNode(zmq.DEALER, "evice-service", connections=router.backends)
         await nursery.start(Service(other, Echo()).run)
         async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
             with pytest.raises(
-                RemoteCallError, match=f"{name} is not connected: it is starting or has ended; try again"
+                RemoteCallError,
+                match=f"{name} is not connected: it is starting or has ended; try again",
             ):
                 await client.call.ping(address=name, timeout=100)
 
@@ -188,12 +205,17 @@ async def test_random_frames_stop_nothing_and_are_counted(tmp_path: Path) -> Non
             names = [b"", b"echo-service", b"nobody", b"\0", b"\xff" * 300]
             for _ in range(1000):
                 frames = [
-                    chance.choice(names) if chance.random() < 0.5 else chance.randbytes(chance.randrange(40))
+                    chance.choice(names)
+                    if chance.random() < 0.5
+                    else chance.randbytes(chance.randrange(40))
                     for _ in range(chance.randrange(1, 6))
                 ]
                 await stranger.send(frames)
             async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
-                assert await client.call.echo("still here", address="echo-service", timeout=20) == "still here"
+                assert (
+                    await client.call.echo("still here", address="echo-service", timeout=20)
+                    == "still here"
+                )
         assert router.counters.malformed > 100
 
 
@@ -201,7 +223,11 @@ async def test_a_reader_that_does_not_read_is_told_off_and_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quota, "MOST", 1 << 30)  # as if so many callers wrote to it
-    small: dict[int, int | bytes] = {zmq.RCVHWM: 1, zmq.RCVBUF: 4096, zmq.ROUTING_ID: b"lazy-service"}
+    small: dict[int, int | bytes] = {
+        zmq.RCVHWM: 1,
+        zmq.RCVBUF: 4096,
+        zmq.ROUTING_ID: b"lazy-service",
+    }
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
         with Socket(zmq.DEALER, options=small) as lazy:
@@ -231,15 +257,20 @@ trio.run(Service(SocketNode(zmq.DEALER, "who-service", connections=[sys.argv[1]]
 """
 
 
-async def test_a_service_that_was_killed_and_started_again_has_its_name_back(tmp_path: Path) -> None:
+async def test_a_service_that_was_killed_and_started_again_has_its_name_back(
+    tmp_path: Path,
+) -> None:
     home = Path(rt.__file__).parents[1]
     async with (
         routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
-        Client(SocketNode(zmq.DEALER, connections=router.frontends), address="who-service") as client,
+        Client(
+            SocketNode(zmq.DEALER, connections=router.frontends), address="who-service"
+        ) as client,
     ):
         for _ in range(2):
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-c", SERVICE, router.backends[0]], env={**os.environ, "PYTHONPATH": str(home)}
+                [sys.executable, "-P", "-c", SERVICE, router.backends[0]],
+                env={**os.environ, "PYTHONPATH": str(home)},
             )
             try:
                 assert await until_there(client) == process.pid
@@ -273,19 +304,24 @@ async def test_the_newest_connection_of_a_name_has_it(tmp_path: Path) -> None:
 
 async def test_a_name_that_two_clients_have_is_said_once(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as said:
-        async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (
+            router,
+            nursery,
+        ):
             router._log = structlog.get_logger()
             await nursery.start(echo_service(router.backends[0]).run)
             async with contextlib.AsyncExitStack() as stack:
                 for _ in range(3):
                     node = SocketNode(zmq.DEALER, "dashboard-client", connections=router.frontends)
-                    client = await stack.enter_async_context(Client(node, address="echo-service", timeout=20))
+                    client = await stack.enter_async_context(
+                        Client(node, address="echo-service", timeout=20)
+                    )
                     for _ in range(2):
                         assert await client.call.echo(1) == 1
             assert router.counters.takeovers == 2
-    assert [(entry["event"], entry["name"]) for entry in said if entry["log_level"] == "warning"] == [
-        ("a name was connected twice: only its newest connection is served", "dashboard-client")
-    ]
+    assert [
+        (entry["event"], entry["name"]) for entry in said if entry["log_level"] == "warning"
+    ] == [("a name was connected twice: only its newest connection is served", "dashboard-client")]
 
 
 async def test_an_address_in_use_is_said_with_its_remedy(tmp_path: Path) -> None:
@@ -299,21 +335,28 @@ async def test_reserved_name_cannot_be_taken(tmp_path: Path) -> None:
         identity = router.reserve("echo-service")
         service = Service(SocketNode(zmq.DEALER, identity, connections=router.backends), Echo())
         await nursery.start(service.run)
-        async with Client(SocketNode(zmq.DEALER, "a-client", connections=router.frontends)) as client:
+        async with Client(
+            SocketNode(zmq.DEALER, "a-client", connections=router.frontends)
+        ) as client:
             assert await client.call.echo("before", address="echo-service") == "before"
             with (
                 structlog.testing.capture_logs() as events,
                 Socket(zmq.DEALER, options={zmq.ROUTING_ID: b"echo-service"}) as thief,
             ):
                 thief.connect(router.backends[0])
-                for frames in ([b"", b""], [b"a-client", rpc.encode(rpc.Response(1, None, "forged"))]):
+                for frames in (
+                    [b"", b""],
+                    [b"a-client", rpc.encode(rpc.Response(1, None, "forged"))],
+                ):
                     await thief.send(frames)
                 while router.counters.malformed < 2:  # noqa: ASYNC110 - counters ring no bell
                     await trio.sleep(0.005)
                 for number in range(20):
                     assert await client.call.echo(number, address="echo-service") == number
                 assert not thief.has_message()
-            assert [event["name"] for event in events if "takes the name" in event["event"]] == ["echo-service"]
+            assert [event["name"] for event in events if "takes the name" in event["event"]] == [
+                "echo-service"
+            ]
             assert not any(identity.decode() in str(event) for event in events)
             assert await client.call.echo("after", address="echo-service") == "after"
             with pytest.raises(RemoteCallError) as info:
@@ -322,7 +365,9 @@ async def test_reserved_name_cannot_be_taken(tmp_path: Path) -> None:
             assert "\\x01" not in str(info.value)
 
 
-async def test_service_hears_of_a_caller_that_has_gone_under_a_reserved_name_too(tmp_path: Path) -> None:
+async def test_service_hears_of_a_caller_that_has_gone_under_a_reserved_name_too(
+    tmp_path: Path,
+) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         started = trio.Event()
         ended = trio.Event()
@@ -337,8 +382,13 @@ async def test_service_hears_of_a_caller_that_has_gone_under_a_reserved_name_too
                     ended.set()
 
         identity = router.reserve("waits-service")
-        await nursery.start(Service(SocketNode(zmq.DEALER, identity, connections=router.backends), Waits()).run)
-        async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client, trio.open_nursery() as calls:
+        await nursery.start(
+            Service(SocketNode(zmq.DEALER, identity, connections=router.backends), Waits()).run
+        )
+        async with (
+            Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client,
+            trio.open_nursery() as calls,
+        ):
             calls.start_soon(partial(client.call.wait, address="waits-service"))
             await started.wait()
             calls.cancel_scope.cancel()

@@ -98,8 +98,16 @@ async def test_a_plain_method_runs_in_a_worker_thread_unless_it_is_inline(tmp_pa
     [
         ("ping", [5], r"ping: argument uids came as 5: Expected `str \| array \| null`, got `int`"),
         ("ping", [None, 0], r"argument count came as 0: Expected `int` >= 1"),
-        ("ping", [["1", 2]], r"argument uids came as \['1', 2\]: Expected `str`, got `int` - at `\$\[1\]`"),
-        ("ping", [1, 2, 3], r"ping\(uids: str \| list\[str\] \| None = None, .* cannot be called with 3 arguments"),
+        (
+            "ping",
+            [["1", 2]],
+            r"argument uids came as \['1', 2\]: Expected `str`, got `int` - at `\$\[1\]`",
+        ),
+        (
+            "ping",
+            [1, 2, 3],
+            r"ping\(uids: str \| list\[str\] \| None = None, .* cannot be called with 3 arguments",
+        ),
         ("fail", [], r"fail\(kind: str\) -> object cannot be called with 0 arguments"),
         ("total", [1, "2"], r"argument \*values came as '2': Expected `float`, got `str`"),
         ("pong", [], "there is no method pong; did you mean ping?"),
@@ -158,7 +166,17 @@ async def test_an_emergency_stop_is_answered_and_reaches_the_owner(tmp_path: Pat
 async def test_describe_tells_signature_documentation_and_schema(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, _):
         methods = await client.call.describe()
-    assert set(methods) == {"describe", "fail", "halt", "ping", "quick", "slow", "total", "update_gamepads", "wait"}
+    assert set(methods) == {
+        "describe",
+        "fail",
+        "halt",
+        "ping",
+        "quick",
+        "slow",
+        "total",
+        "update_gamepads",
+        "wait",
+    }
     ping = methods["ping"]
     assert ping["doc"] == "Ask devices who they are."
     assert ping["signature"].startswith("ping(uids: str | list[str] | None = None, count: int = 1)")
@@ -172,7 +190,13 @@ async def test_describe_tells_signature_documentation_and_schema(tmp_path: Path)
     }
     assert ping["arguments"][0]["type"] == "str | list[str] | None"
     assert methods["total"]["arguments"] == [
-        {"name": "*values", "required": False, "schema": {"type": "number"}, "type": "float", "default": ""}
+        {
+            "name": "*values",
+            "required": False,
+            "schema": {"type": "number"},
+            "type": "float",
+            "default": "",
+        }
     ]
 
 
@@ -200,7 +224,9 @@ async def test_calls_beyond_the_backlog_are_refused_at_once_and_inline_and_urgen
 async def test_a_call_that_nobody_answers_says_who_and_how_long(tmp_path: Path) -> None:
     handler = Device()
     async with robot(tmp_path, handler) as (client, _):
-        with pytest.raises(RemoteCallError, match=r"device-service did not answer wait within 0\.05 s"):
+        with pytest.raises(
+            RemoteCallError, match=r"device-service did not answer wait within 0\.05 s"
+        ):
             await client.call.wait(timeout=0.05)
         handler.authenticator.set()
         assert await client.call.ping() == [None, 1]
@@ -211,10 +237,14 @@ async def test_a_call_that_nobody_answers_says_who_and_how_long(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("method", ["", "m" * 129, "m" * 900_000])
-async def test_a_name_that_no_method_can_have_is_refused_at_once(tmp_path: Path, method: str) -> None:
+async def test_a_name_that_no_method_can_have_is_refused_at_once(
+    tmp_path: Path, method: str
+) -> None:
     async with robot(tmp_path, Device()) as (client, _):
         for notification in (False, True):
-            with pytest.raises(LocalProtocolError, match=f"1 to 128 characters, not of {len(method)}: ") as raised:
+            with pytest.raises(
+                LocalProtocolError, match=f"1 to 128 characters, not of {len(method)}: "
+            ) as raised:
                 await client.issue_call(method, notification=notification)
             assert len(raised.value.message) < 200
         with pytest.raises(RemoteCallError, match="no method"):
@@ -234,7 +264,9 @@ async def test_many_calls_at_once_each_get_their_own_answer(tmp_path: Path) -> N
 
 async def test_without_a_robot_a_call_says_that_it_was_not_sent(tmp_path: Path) -> None:
     async with Client(SocketNode(zmq.DEALER, connections=[f"ipc://{tmp_path}/none"])) as client:
-        with pytest.raises(RemoteCallError, match=r"idle was not sent: .*/none; is the robot running"):
+        with pytest.raises(
+            RemoteCallError, match=r"idle was not sent: .*/none; is the robot running"
+        ):
             await client.call.idle(address="executor-service", timeout=0.05)
         with pytest.raises(LocalProtocolError, match="say which service"):
             await client.call.idle()
@@ -302,7 +334,9 @@ def test_a_signature_that_cannot_be_served_is_found_before_it_is_called() -> Non
         Service(SocketNode(zmq.DEALER), Wrong())
 
 
-async def test_notifications_that_fail_are_said_once_a_second_with_their_number(autojump_clock: MockClock) -> None:
+async def test_notifications_that_fail_are_said_once_a_second_with_their_number(
+    autojump_clock: MockClock,
+) -> None:
     with structlog.testing.capture_logs() as logs:
         serving = Service(SocketNode(zmq.DEALER, ADDRESS), Device())
         for _ in range(100):

@@ -72,7 +72,9 @@ async def test_a_station_drives_from_its_first_answer_on(ring: Keyring) -> None:
     assert node.verdicts["session"] >= 1
 
 
-async def test_strangers_and_recordings_are_dropped_and_counted(ring: Keyring, robot: VerifyingNode) -> None:
+async def test_strangers_and_recordings_are_dropped_and_counted(
+    ring: Keyring, robot: VerifyingNode
+) -> None:
     key, stranger = ring.new("blue"), Keyring(ring.directory.parent / "elsewhere").new("blue")
     ring.refresh()
     taken: list[bytes] = []
@@ -83,7 +85,10 @@ async def test_strangers_and_recordings_are_dropped_and_counted(ring: Keyring, r
 
     with structlog.testing.capture_logs() as logs:
         robot._log = structlog.get_logger()
-        async with trio.open_nursery() as nursery, DatagramNode("127.0.0.1", port(robot), bind=False) as air:
+        async with (
+            trio.open_nursery() as nursery,
+            DatagramNode("127.0.0.1", port(robot), bind=False) as air,
+        ):
             nursery.start_soon(obey)
             signer = Signer(key.datagram)
             await air.send(b"", signer.sign(b"1"))
@@ -97,7 +102,13 @@ async def test_strangers_and_recordings_are_dropped_and_counted(ring: Keyring, r
             await air.send(b"", good[:-1] + bytes([good[-1] ^ 1]))
             await air.send(b"", b"\x93plain")
             await air.send(b"", good[:30])
-            for name, count in (("replayed", 3), ("unknown", 1), ("forged", 1), ("unsigned", 1), ("malformed", 1)):
+            for name, count in (
+                ("replayed", 3),
+                ("unknown", 1),
+                ("forged", 1),
+                ("unsigned", 1),
+                ("malformed", 1),
+            ):
                 await verdict(robot, name, count)
             ring.revoke("blue")
             ring.refresh()
@@ -129,7 +140,10 @@ async def test_where_no_key_is_needed_a_signature_still_has_to_be_right(ring: Ke
 async def test_answers_cannot_be_drawn_in_numbers(ring: Keyring, robot: VerifyingNode) -> None:
     key = ring.new("blue")
     ring.refresh()
-    async with trio.open_nursery() as nursery, DatagramNode("127.0.0.1", port(robot), bind=False) as air:
+    async with (
+        trio.open_nursery() as nursery,
+        DatagramNode("127.0.0.1", port(robot), bind=False) as air,
+    ):
         nursery.start_soon(robot.recv)
         signer = Signer(key.datagram)
         for _ in range(50):
@@ -140,7 +154,9 @@ async def test_answers_cannot_be_drawn_in_numbers(ring: Keyring, robot: Verifyin
         nursery.cancel_scope.cancel()
 
 
-async def test_a_flood_is_looked_through_in_bursts_and_hides_no_station(ring: Keyring, robot: VerifyingNode) -> None:
+async def test_a_flood_is_looked_through_in_bursts_and_hides_no_station(
+    ring: Keyring, robot: VerifyingNode
+) -> None:
     key = ring.new("blue")
     ring.refresh()
     turns = 0
@@ -153,7 +169,10 @@ async def test_a_flood_is_looked_through_in_bursts_and_hides_no_station(ring: Ke
 
     signer = Signer(key.datagram)
     signer.session = robot._verifier._session
-    async with DatagramNode("127.0.0.1", port(robot), bind=False) as air, trio.open_nursery() as nursery:
+    async with (
+        DatagramNode("127.0.0.1", port(robot), bind=False) as air,
+        trio.open_nursery() as nursery,
+    ):
         for _ in range(2):
             for _ in range(100):
                 await air.send(b"", b"junk")

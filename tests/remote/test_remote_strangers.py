@@ -40,7 +40,10 @@ class Wire:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self.put.close()
         self._get.close()
@@ -97,7 +100,9 @@ async def test_an_answer_counts_only_if_it_is_of_whoever_was_asked() -> None:
         assert announcement == (b"", rpc.ANNOUNCEMENT)
         request = rpc.decode(payload)
         assert isinstance(request, rpc.Request)
-        wire.put.send_nowait((b"wrong-service", rpc.encode(rpc.Response(request.id, None, "forged"))))
+        wire.put.send_nowait(
+            (b"wrong-service", rpc.encode(rpc.Response(request.id, None, "forged")))
+        )
         await trio.testing.wait_all_tasks_blocked()
         assert client.counters.late == 1
         wire.put.send_nowait((peer, rpc.encode(rpc.Response(request.id, None, "true"))))
@@ -137,7 +142,9 @@ async def routing(tmp_path: Path) -> AsyncIterator[tuple[Router, Client]]:
         async with trio.open_nursery() as nursery:
             router = Router([f"ipc://{tmp_path}/f"], [f"ipc://{tmp_path}/b"])
             await nursery.start(router.run)
-            service = Service(SocketNode(zmq.DEALER, "target-service", connections=router.backends), Target())
+            service = Service(
+                SocketNode(zmq.DEALER, "target-service", connections=router.backends), Target()
+            )
             await nursery.start(service.run)
             node = SocketNode(zmq.DEALER, "test-client", connections=router.frontends)
             async with Client(node, address="target-service", timeout=30) as client:
@@ -163,7 +170,11 @@ def visit(path: Path, first: int) -> None:
             stream.sendall(GREETING)
         for number, stream in enumerate(streams, first):
             request = rpc.encode(rpc.Request(1, "add", [number]))
-            message = frames_of(b"target-service", request) + frames_of(b"nobody", request) + frames_of(b"", b"")
+            message = (
+                frames_of(b"target-service", request)
+                + frames_of(b"nobody", request)
+                + frames_of(b"", b"")
+            )
             introduce(stream, b"stranger %d " % number + b"x" * 150, message)
         for stream in streams:
             heard = b""
@@ -195,7 +206,9 @@ async def test_a_message_of_64_mib_costs_its_sender_the_connection_only(tmp_path
             held = resident()
             for _ in range(50):
                 assert await client.call.add(1) == 2
-        assert held - before < 64 + 30  # what the sender has, in this very process, and none of the receiver
+        assert (
+            held - before < 64 + 30
+        )  # what the sender has, in this very process, and none of the receiver
 
 
 async def test_a_reader_that_does_not_read_is_given_up_and_counted(tmp_path: Path) -> None:
@@ -211,7 +224,9 @@ async def test_a_reader_that_does_not_read_is_given_up_and_counted(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", [b"a" * 256, b"\xff" * 300_000, b"a" * 1_000_000])
-async def test_a_recipient_of_any_length_is_answered_with_its_beginning(tmp_path: Path, name: bytes) -> None:
+async def test_a_recipient_of_any_length_is_answered_with_its_beginning(
+    tmp_path: Path, name: bytes
+) -> None:
     async with routing(tmp_path) as (router, client):
         with Socket(zmq.DEALER) as odd:
             odd.connect(f"ipc://{tmp_path}/f")
@@ -221,14 +236,18 @@ async def test_a_recipient_of_any_length_is_answered_with_its_beginning(tmp_path
         answer = rpc.decode(payload)
         assert isinstance(answer, rpc.Response)
         assert answer.error is not None
-        assert answer.error[0].startswith(f"there is no service {name[:10].decode(errors='backslashreplace')}")
+        assert answer.error[0].startswith(
+            f"there is no service {name[:10].decode(errors='backslashreplace')}"
+        )
         assert len(payload) < 10_000
         assert await client.call.add(1) == 2
         assert router.counters.answered == 1
 
 
 @pytest.mark.parametrize("count", [1, 4, 500])
-async def test_messages_of_any_number_of_frames_are_counted_and_passed_over(tmp_path: Path, count: int) -> None:
+async def test_messages_of_any_number_of_frames_are_counted_and_passed_over(
+    tmp_path: Path, count: int
+) -> None:
     async with routing(tmp_path) as (router, client):
         with Socket(zmq.DEALER) as odd:
             odd.connect(f"ipc://{tmp_path}/f")

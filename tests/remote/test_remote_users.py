@@ -97,7 +97,9 @@ class Place:
             context=context,
             authenticator=self.authenticator,
         )
-        self.log = SocketNode(zmq.PUB, bindings=[f"tcp://{host}:*"], context=context, authenticator=self.authenticator)
+        self.log = SocketNode(
+            zmq.PUB, bindings=[f"tcp://{host}:*"], context=context, authenticator=self.authenticator
+        )
         self.greeter = Greeter()
 
     @property
@@ -134,7 +136,9 @@ async def running(folder: Path, host: str) -> AsyncIterator[Place]:
         async with trio.open_nursery() as nursery:
             await nursery.start(place.authenticator.run)
             await nursery.start(place.router.run)
-            node = SocketNode(zmq.DEALER, "greeter-service", connections=[f"ipc://{folder}/back"], context=context)
+            node = SocketNode(
+                zmq.DEALER, "greeter-service", connections=[f"ipc://{folder}/back"], context=context
+            )
             place.service = Service(node, place.greeter)
             await nursery.start(place.service.run)
             async with place.log:
@@ -166,7 +170,9 @@ async def open_place(tmp_path: Path) -> AsyncIterator[Place]:
 
 def local_client(place: Place) -> Client:
     """A client of the robot's user."""
-    node = SocketNode(zmq.DEALER, "own", connections=[f"ipc://{place.folder}/front"], context=place.context)
+    node = SocketNode(
+        zmq.DEALER, "own", connections=[f"ipc://{place.folder}/front"], context=place.context
+    )
     return Client(node, address="greeter-service", timeout=10)
 
 
@@ -250,7 +256,9 @@ try:
 except ConnectionError:
     print(b"")
 """
-    async with SocketNode(zmq.PUB, bindings=[f"ipc://@{name}"], context=context, authenticator=authenticator):
+    async with SocketNode(
+        zmq.PUB, bindings=[f"ipc://@{name}"], context=context, authenticator=authenticator
+    ):
         assert await as_another(program, name) == "b''"
         async with SocketNode(zmq.SUB, connections=[f"ipc://@{name}"], context=context) as own:
             own.subscribe(b"")
@@ -267,10 +275,15 @@ async def spoken(place: Place, client: Client) -> list[bytes]:
     return list(side)
 
 
-@pytest.mark.parametrize("claim", ["blue", "panel", "blue/panel", "greeter-service", "x" * 255, "a b", ""])
+@pytest.mark.parametrize(
+    "claim", ["blue", "panel", "blue/panel", "greeter-service", "x" * 255, "a b", ""]
+)
 async def test_no_station_takes_a_name_of_another(open_place: Place, claim: str) -> None:
     blue, red = open_place.keys.new("blue"), open_place.keys.new("red")
-    async with open_place.client(blue, "panel") as honest, open_place.client(blue, "blue") as second:
+    async with (
+        open_place.client(blue, "panel") as honest,
+        open_place.client(blue, "blue") as second,
+    ):
         await spoken(open_place, honest)
         await spoken(open_place, second)
         async with open_place.client(red, claim) as hostile:
@@ -295,9 +308,15 @@ async def test_silent_connection_takes_no_name(open_place: Place) -> None:
 async def test_station_takes_no_name_of_a_local_peer(open_place: Place, claim: str) -> None:
     red = open_place.keys.new("red")
     node = SocketNode(
-        zmq.DEALER, "panel-client", connections=[f"ipc://{open_place.folder}/front"], context=open_place.context
+        zmq.DEALER,
+        "panel-client",
+        connections=[f"ipc://{open_place.folder}/front"],
+        context=open_place.context,
     )
-    async with Client(node, address="greeter-service") as panel, open_place.client(red, claim) as hostile:
+    async with (
+        Client(node, address="greeter-service") as panel,
+        open_place.client(red, claim) as hostile,
+    ):
         assert await panel.call.greet("panel") == "hello panel"
         assert await hostile.call.greet("red") == "hello red"
         assert await panel.call.greet("panel") == "hello panel"
@@ -329,7 +348,10 @@ async def test_same_station_has_its_name_again_after_a_reconnect(open_place: Pla
 
 async def test_peer_of_this_user_has_no_name_of_a_station(open_place: Place) -> None:
     node = SocketNode(
-        zmq.DEALER, "blue/panel", connections=[f"ipc://{open_place.folder}/front"], context=open_place.context
+        zmq.DEALER,
+        "blue/panel",
+        connections=[f"ipc://{open_place.folder}/front"],
+        context=open_place.context,
     )
     async with Client(node, address="greeter-service", timeout=10) as client:
         with pytest.raises(RemoteCallError, match="name of a station"):
@@ -390,10 +412,14 @@ async def test_failed_handshake_is_counted_and_logged_with_its_address(
     assert (said["reason"], said["peer"], said["log_level"]) == (reason, "127.0.0.1", "warning")
 
 
-async def test_unknown_key_is_counted_and_logged_once_a_second(open_place: Place, tmp_path: Path) -> None:
+async def test_unknown_key_is_counted_and_logged_once_a_second(
+    open_place: Place, tmp_path: Path
+) -> None:
     open_place.keys.new("blue")
     other = Keyring(tmp_path / "elsewhere").new("blue")
-    unknown = Bundle("x", open_place.keys.robot().public, other.public, other.secret, other.datagram)
+    unknown = Bundle(
+        "x", open_place.keys.robot().public, other.public, other.secret, other.datagram
+    )
     with structlog.testing.capture_logs() as logs:
         open_place.authenticator.refusals._log = structlog.get_logger()
         async with open_place.node(unknown), open_place.node(unknown):
@@ -403,13 +429,17 @@ async def test_unknown_key_is_counted_and_logged_once_a_second(open_place: Place
     assert {entry["peer"] for entry in said} == {"127.0.0.1"}
 
 
-async def test_crowd_without_keys_keeps_no_station_out(open_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_crowd_without_keys_keeps_no_station_out(
+    open_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rt.access.authenticator.MOST_HANDSHAKES_OF_HOST", 4)
     blue = open_place.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack, open_place.client(blue) as station:
         await station.call.greet("robot")
         for _ in range(10):
-            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", open_place.port))
+            await stack.enter_async_context(
+                await trio.open_tcp_stream("127.0.0.1", open_place.port)
+            )
         await open_place.refused("too many connections without a key", 6)
         assert await station.call.greet("still") == "hello still"
 
@@ -425,13 +455,19 @@ CURVE_GREETING = GREETING.replace(b"NULL\0", b"CURVE")
 async def test_full_table_of_handshakes_keeps_no_station_out(
     open_place: Place, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
-    for name, most in (("MOST_HANDSHAKES", 8), ("MOST_HANDSHAKES_OF_HOST", 100), ("MOST_GREETED", 4)):
+    for name, most in (
+        ("MOST_HANDSHAKES", 8),
+        ("MOST_HANDSHAKES_OF_HOST", 100),
+        ("MOST_GREETED", 4),
+    ):
         monkeypatch.setattr(f"rt.access.authenticator.{name}", most)
     monkeypatch.setattr("rt.access.authenticator.HANDSHAKE_TIMEOUT", 1000 * 3600)
     blue = open_place.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(12):
-            stream = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", open_place.port))
+            stream = await stack.enter_async_context(
+                await trio.open_tcp_stream("127.0.0.1", open_place.port)
+            )
             await stream.send_all(sent)
         await open_place.refused(CROWDED, 4)
         for _ in range(3):
@@ -467,7 +503,9 @@ while True:
 """
 
 
-async def test_another_users_flood_from_many_addresses_keeps_no_station_out(open_place: Place) -> None:
+async def test_another_users_flood_from_many_addresses_keeps_no_station_out(
+    open_place: Place,
+) -> None:
     require_another_user()
     blue = open_place.keys.new("blue")
     with start_stranger(FLOOD, str(open_place.port)) as process:
@@ -475,7 +513,12 @@ async def test_another_users_flood_from_many_addresses_keeps_no_station_out(open
             assert process.stdout is not None
             assert await trio.to_thread.run_sync(process.stdout.readline) == "full\n"
             for _ in range(5):
-                await probe(f"tcp://127.0.0.1:{open_place.port}", blue, timeout=20, context=open_place.context)
+                await probe(
+                    f"tcp://127.0.0.1:{open_place.port}",
+                    blue,
+                    timeout=20,
+                    context=open_place.context,
+                )
                 async with open_place.client(blue) as station:
                     assert await station.call.greet("robot") == "hello robot"
         finally:
@@ -493,7 +536,9 @@ async def test_half_of_the_keyed_connections_leaves_room_for_a_newcomer(
             client = await stack.enter_async_context(open_place.client(blue))
             await client.call.greet("robot")
         for _ in range(4):
-            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", open_place.port))
+            await stack.enter_async_context(
+                await trio.open_tcp_stream("127.0.0.1", open_place.port)
+            )
         await open_place.refused(CROWDED, 2)
         for _ in range(2):
             client = await stack.enter_async_context(open_place.client(blue))
@@ -502,7 +547,9 @@ async def test_half_of_the_keyed_connections_leaves_room_for_a_newcomer(
         await open_place.refused(CROWDED_STATIONS)
 
 
-async def test_station_has_a_bounded_number_of_connections(open_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_station_has_a_bounded_number_of_connections(
+    open_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("rt.access.authenticator.MOST_OF_STATION", 3)
     blue, red = open_place.keys.new("blue"), open_place.keys.new("red")
     async with contextlib.AsyncExitStack() as stack:
@@ -517,7 +564,9 @@ async def test_station_has_a_bounded_number_of_connections(open_place: Place, mo
         await trio.sleep(0.01)
 
 
-async def test_connections_of_one_station_share_its_quota(open_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_of_one_station_share_its_quota(
+    open_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Programs of a station that never wait for an answer, and connect anew, leave room for everybody else."""
     monkeypatch.setattr(open_place.router, "_quota_of_station", quota := Quota(STATION))
     monkeypatch.setattr(quota, "_rate", 0.0)
@@ -531,8 +580,14 @@ async def test_connections_of_one_station_share_its_quota(open_place: Place, mon
                     await node.send(b"greeter-service", news)
             while open_place.router.counters.dropped < dropped:  # noqa: ASYNC110 - a counter rings no bell
                 await trio.sleep(0.01)
-    async with open_place.client(blue) as flooder, open_place.client(red) as other, local_client(open_place) as own:
-        with pytest.raises(RemoteCallError, match=f"{STATION * MOST} messages of station blue are unanswered"):
+    async with (
+        open_place.client(blue) as flooder,
+        open_place.client(red) as other,
+        local_client(open_place) as own,
+    ):
+        with pytest.raises(
+            RemoteCallError, match=f"{STATION * MOST} messages of station blue are unanswered"
+        ):
             await flooder.call.greet("x")
         assert await other.call.greet("red") == "hello red"
         assert await own.call.greet("robot") == "hello robot"
@@ -569,11 +624,17 @@ async def test_station_floods_the_log_with_nothing(
                     await trio.sleep(0.01)
     finally:
         structlog.reset_defaults()
-    said = [each for line in path.read_text().splitlines() if (each := json.loads(line))["event"] == event]
+    said = [
+        each
+        for line in path.read_text().splitlines()
+        if (each := json.loads(line))["event"] == event
+    ]
     assert 0 < len(said) <= BURST
 
 
-async def test_one_program_of_a_station_does_not_keep_another_from_calling(open_place: Place) -> None:
+async def test_one_program_of_a_station_does_not_keep_another_from_calling(
+    open_place: Place,
+) -> None:
     blue = open_place.keys.new("blue")
     async with open_place.node(blue) as node, open_place.client(blue, "panel") as panel:
         for number in range(2 * MOST):
@@ -583,7 +644,9 @@ async def test_one_program_of_a_station_does_not_keep_another_from_calling(open_
         assert await panel.call.greet("panel") == "hello panel"
 
 
-@pytest.mark.parametrize("error", [zmq.ZMQError(errno.EMFILE), OSError(errno.EMFILE, "Too many open files")])
+@pytest.mark.parametrize(
+    "error", [zmq.ZMQError(errno.EMFILE), OSError(errno.EMFILE, "Too many open files")]
+)
 async def test_scarcity_refuses_a_station_and_ends_nothing(
     open_place: Place, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -604,7 +667,13 @@ async def test_scarcity_refuses_a_station_and_ends_nothing(
 
 @pytest.mark.parametrize(
     ("name", "station"),
-    [(b"blue/x", "blue"), (b"\0station/blue/7", "blue"), (b"\0/abc", ""), (b"broker-client", ""), (b"", "")],
+    [
+        (b"blue/x", "blue"),
+        (b"\0station/blue/7", "blue"),
+        (b"\0/abc", ""),
+        (b"broker-client", ""),
+        (b"", ""),
+    ],
 )
 def test_station_of_a_name(name: bytes, station: str) -> None:
     assert station_of(name) == station
@@ -619,7 +688,10 @@ async def test_answer_that_was_sent_last_still_arrives(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(place.authenticator.run)
             log = SocketNode(
-                zmq.PUB, bindings=["tcp://127.0.0.1:*"], context=context, authenticator=place.authenticator
+                zmq.PUB,
+                bindings=["tcp://127.0.0.1:*"],
+                context=context,
+                authenticator=place.authenticator,
             )
             async with SocketNode(zmq.SUB, subscriptions=[b""], context=elsewhere) as listener:
                 async with log:

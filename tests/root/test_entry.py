@@ -36,7 +36,9 @@ def test_whoever_starts_one_by_hand_is_told_what_it_is(
 
 def test_a_descriptor_that_is_no_lifeline_is_one_event() -> None:
     command = [sys.executable, "-P", "-m", "rt", "_child", "device", "0"]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == 1
     assert json.loads(done.stdout)["event"].startswith("file descriptor 0 is no lifeline")
     assert done.stderr == ""

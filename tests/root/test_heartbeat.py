@@ -34,7 +34,9 @@ class Stamps:
 
 @asynccontextmanager
 async def beating(
-    table: LeaseTable, waited: Callable[[], float] = lambda: 0.0, check: Callable[[], object] = lambda: None
+    table: LeaseTable,
+    waited: Callable[[], float] = lambda: 0.0,
+    check: Callable[[], object] = lambda: None,
 ) -> AsyncIterator[WriteEvent]:
     write_event = WriteEvent()
     try:
@@ -47,7 +49,9 @@ async def beating(
         write_event.close()
 
 
-async def test_root_stamps_often_while_a_slot_is_not_barred(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_root_stamps_often_while_a_slot_is_not_barred(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(heartbeat, "IDLE_INTERVAL", 600.0)
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)
@@ -84,7 +88,9 @@ async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
             if is_held:
                 assert lease.revoked
                 assert table.cause_of(0) is Bar.STALLED
-            assert [event["event"] for event in events] == ["the root stood still: every lease is revoked"] * is_held
+            assert [event["event"] for event in events] == [
+                "the root stood still: every lease is revoked"
+            ] * is_held
             assert write_event.clear() == is_held
 
 
@@ -123,7 +129,9 @@ async def test_root_that_waited_for_a_processor_ends_no_lease(
             assert lease.revoked is is_revoked
 
 
-async def test_memory_is_verified_soon_after_a_slot_is_unbarred_and_not_meanwhile(prefix: str) -> None:
+async def test_memory_is_verified_soon_after_a_slot_is_unbarred_and_not_meanwhile(
+    prefix: str,
+) -> None:
     seen: list[Bar] = []
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)

@@ -52,7 +52,9 @@ def instance() -> Iterator[Instance]:
 @pytest.fixture
 def options(tmp_path: Path, instance: Instance) -> Config:
     loaded = config.load(env={}, cwd=tmp_path).config
-    return msgspec.structs.replace(loaded, port_base=free_ports(), log_file="").resolved(instance.directory)
+    return msgspec.structs.replace(loaded, port_base=free_ports(), log_file="").resolved(
+        instance.directory
+    )
 
 
 def children(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
@@ -139,7 +141,9 @@ async def test_a_robot_that_is_stopped_while_it_starts_is_neither_ready_nor_inco
     children(monkeypatch, NEVER_READY)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs:
         assert await run_robot(options, instance, early=[signal.SIGTERM]) == 0
-    assert [entry["reason"] for entry in told(logs, "stopping all children")] == ["received SIGTERM"]
+    assert [entry["reason"] for entry in told(logs, "stopping all children")] == [
+        "received SIGTERM"
+    ]
     assert not told(logs, "the robot is incomplete")
     assert not told(logs, "the robot is ready")
     assert told(logs, "stopped")
@@ -174,7 +178,9 @@ def test_a_signal_while_the_log_is_opened_or_closed_is_an_orderly_stop(
         for each, handler in before.items():
             signal.signal(each, handler)
     assert early == [number, number]
-    assert [entry["reason"] for entry in told(logs, "stopping all children")] == [f"received {number.name}"]
+    assert [entry["reason"] for entry in told(logs, "stopping all children")] == [
+        f"received {number.name}"
+    ]
     assert not told(logs, "the application stops")
 
 

@@ -67,18 +67,27 @@ sys.exit(rt.__main__.main())
 """
 
 
-@pytest.mark.parametrize(("module", "status"), [("rt.cli.main", -signal.SIGINT), ("rt.cli.config", 130)])
+@pytest.mark.parametrize(
+    ("module", "status"), [("rt.cli.main", -signal.SIGINT), ("rt.cli.config", 130)]
+)
 def test_an_interrupt_while_modules_are_imported_ends_quietly(module: str, status: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
     command = [sys.executable, "-P", "-c", INTERRUPTED, module]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
 def run(program: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
     return subprocess.run(
-        [sys.executable, "-P", "-c", program], capture_output=True, text=True, env=environment, timeout=60, check=True
+        [sys.executable, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        check=True,
     ).stdout
 
 
@@ -92,7 +101,12 @@ def test_no_program_is_run_to_import_trio_and_threads_still_have_names() -> None
 @pytest.mark.parametrize("role", ["device", "executor"])
 def test_a_child_imports_nothing_of_parents_commands_and_other_children(role: str) -> None:
     others = {
-        "device": ["rt.executor", "rt.emulator.lines", "rt.emulator.firmware", "rt.emulator.uid_spec"],
+        "device": [
+            "rt.executor",
+            "rt.emulator.lines",
+            "rt.emulator.firmware",
+            "rt.emulator.uid_spec",
+        ],
         "executor": ["rt.smartdevice", "trio_serial", "pyudev", "cobs"],
     }
     of_parents = ["rt.process.command", "rt.process.spawn", "rt.supervisor.tree", "rt.instance"]
@@ -106,8 +120,16 @@ def test_a_child_imports_nothing_of_parents_commands_and_other_children(role: st
         "zmq.auth",
         "zmq.utils.z85",
     ]
-    of_commands = ["click", "pyflakes", "rt.client.options", "rt.client.connection", "rt.terminal.table"]
-    imported = set(run(CHILD.format(room={"device": "smartdevice", "executor": "executor"}[role])).split())
+    of_commands = [
+        "click",
+        "pyflakes",
+        "rt.client.options",
+        "rt.client.connection",
+        "rt.terminal.table",
+    ]
+    imported = set(
+        run(CHILD.format(room={"device": "smartdevice", "executor": "executor"}[role])).split()
+    )
     assert {"trio", "zmq", "rt.app", "rt.remote.service"} <= imported
     assert imported.isdisjoint([*others[role], *of_parents, *of_the_root, *of_commands])
 
@@ -117,8 +139,12 @@ def test_brake_imports_only_the_standard_library_and_itself() -> None:
     assert "rt.brake.process" in modules
     own = {name for name in modules if name.partition(".")[0] == "rt"}
     assert own <= {"rt", "rt.__main__", "rt.startup"} | {name for name in own if "rt.brake" in name}
-    assert modules.isdisjoint({"trio", "zmq", "msgspec", "structlog", "cobs", "asyncio", "subprocess"})
+    assert modules.isdisjoint(
+        {"trio", "zmq", "msgspec", "structlog", "cobs", "asyncio", "subprocess"}
+    )
 
 
-def test_no_garbage_is_looked_for_while_libraries_are_imported_and_never_among_what_they_made() -> None:
+def test_no_garbage_is_looked_for_while_libraries_are_imported_and_never_among_what_they_made() -> (
+    None
+):
     assert run(COLLECTIONS).split() == ["0", "True", "True"]

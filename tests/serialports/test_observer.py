@@ -28,7 +28,9 @@ def test_ports_appear_and_vanish_by_pattern(tmp_path: Path) -> None:
     assert observer.look() == change({second}, {first})
 
 
-async def test_changes_come_at_the_interval(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_changes_come_at_the_interval(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     port = f"{tmp_path}/ttyACM0"
     observer = PollingObserver([port], interval=0.5)
     start = autojump_clock.current_time()

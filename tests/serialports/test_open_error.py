@@ -27,7 +27,9 @@ def test_the_program_that_holds_a_port_is_named(tmp_path: Path) -> None:
         assert other.stdin
         other.stdin.close()
     assert [holder.pid for holder in found] == [other.pid]
-    assert held_remedy(str(port), found[0]).startswith(f"{found[0].name} (process {other.pid}) has it open")
+    assert held_remedy(str(port), found[0]).startswith(
+        f"{found[0].name} (process {other.pid}) has it open"
+    )
 
 
 def test_this_process_is_no_other_program(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ class Machine:
         (tty / "device").symlink_to(device)
         return str(port)
 
-    def filter(self, *patterns: str, usb_ids: tuple[str, ...] = (), denied: tuple[str, ...] = ()) -> PortFilter:
+    def filter(
+        self, *patterns: str, usb_ids: tuple[str, ...] = (), denied: tuple[str, ...] = ()
+    ) -> PortFilter:
         return PortFilter(
             [str(self.dev / each) for each in patterns],
             usb_ids,

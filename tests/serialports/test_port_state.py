@@ -1,5 +1,7 @@
 """The book of ports: nothing appears twice, and nothing vanishes that was not there."""
 
+from collections.abc import Iterable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,16 +14,28 @@ DEVICES = ["/dev/ttyACM0", "/dev/ttyACM1", "/dev/pts/3"]
 links = st.dictionaries(st.sampled_from(["/tmp/a", "/tmp/b"]), st.sampled_from(DEVICES))
 plugged = st.dictionaries(st.sampled_from(DEVICES), st.integers(0, 2))
 news = st.lists(
-    st.builds(PortEvents, st.sampled_from(["add", "remove", "change"]), st.sampled_from(DEVICES), st.integers(0, 9))
+    st.builds(
+        PortEvents,
+        st.sampled_from(["add", "remove", "change"]),
+        st.sampled_from(DEVICES),
+        st.integers(0, 9),
+    )
 )
-looks = st.lists(st.tuples(plugged, links, st.booleans(), news, st.integers(0, 9), st.booleans()), max_size=12)
+looks = st.lists(
+    st.tuples(plugged, links, st.booleans(), news, st.integers(0, 9), st.booleans()), max_size=12
+)
 
 
 def board(device: str = DEVICES[0], identity: int = 1, *names: str) -> dict[str, Seen]:
     return {device: Seen(dict.fromkeys(names or (device,), (identity,)))}
 
 
-def change(*, appeared: set[str] = set(), vanished: set[str] = set(), announced: set[str] = set()) -> PortChange:  # noqa: B006 - never changed
+def change(
+    *,
+    appeared: Iterable[str] = (),
+    vanished: Iterable[str] = (),
+    announced: Iterable[str] = (),
+) -> PortChange:
     return PortChange(frozenset(appeared), frozenset(vanished), frozenset(announced))
 
 
@@ -37,7 +51,10 @@ def test_whatever_happens_ports_appear_once_and_vanish_once(
     for devices, linked, own, told, number, lost in steps:
         found = {}
         for device, identity in devices.items():
-            names = (*([device] if own else []), *sorted(link for link, target in linked.items() if target == device))
+            names = (
+                *([device] if own else []),
+                *sorted(link for link, target in linked.items() if target == device),
+            )
             if names:
                 found[device] = Seen(dict.fromkeys(names, (identity,)))
         change = book.look(found, told, number=number, lost=lost)
@@ -78,9 +95,9 @@ def test_what_was_said_before_the_last_look_changes_nothing() -> None:
 def test_a_known_port_is_announced_and_an_unknown_one_is_not() -> None:
     book = PortState()
     book.look(board())
-    assert book.look(board(), [PortEvents("change", NAME, 1), PortEvents("add", "/dev/ttyS0", 2)]) == change(
-        announced={NAME}
-    )
+    assert book.look(
+        board(), [PortEvents("change", NAME, 1), PortEvents("add", "/dev/ttyS0", 2)]
+    ) == change(announced={NAME})
 
 
 def test_when_news_are_lost_they_may_have_been_of_every_port() -> None:

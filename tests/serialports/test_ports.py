@@ -61,9 +61,13 @@ async def gone(robot: Robot) -> None:
             await trio.sleep(0.002)
 
 
-async def test_a_board_on_a_port_is_found_driven_unplugged_and_found_again(robot: Robot, tmp_path: Path) -> None:
+async def test_a_board_on_a_port_is_found_driven_unplugged_and_found_again(
+    robot: Robot, tmp_path: Path
+) -> None:
     port = tmp_path / "ttyACM0"
-    robot.nursery.start_soon(robot.manager.open_serial_devices, PollingObserver([f"{tmp_path}/ttyACM*"], interval=0.02))
+    robot.nursery.start_soon(
+        robot.manager.open_serial_devices, PollingObserver([f"{tmp_path}/ttyACM*"], interval=0.02)
+    )
     robot.nursery.start_soon(robot.keep_lease)
     fds = 0
     for turn in range(6):
@@ -84,7 +88,9 @@ async def test_a_board_on_a_port_is_found_driven_unplugged_and_found_again(robot
 async def test_a_board_is_unplugged_and_plugged_in_again_a_hundred_times_without_a_leak(
     robot: Robot, tmp_path: Path, prefix: str
 ) -> None:
-    robot.nursery.start_soon(robot.manager.open_serial_devices, PollingObserver([f"{tmp_path}/ttyACM*"], interval=0.01))
+    robot.nursery.start_soon(
+        robot.manager.open_serial_devices, PollingObserver([f"{tmp_path}/ttyACM*"], interval=0.01)
+    )
     await trio.testing.wait_all_tasks_blocked()
     without_a_board = tasks()
     board = make_board("limit-switch")
@@ -120,7 +126,9 @@ sys.stdin.read()
 """
 
 
-async def test_a_port_that_another_program_holds_is_told_of_once_with_its_name(robot: Robot, tmp_path: Path) -> None:
+async def test_a_port_that_another_program_holds_is_told_of_once_with_its_name(
+    robot: Robot, tmp_path: Path
+) -> None:
     port = tmp_path / "ttyACM0"
     board = make_board("limit-switch")
     await plug(robot, board, port)
@@ -133,7 +141,9 @@ async def test_a_port_that_another_program_holds_is_told_of_once_with_its_name(r
         assert other.stdin
         assert other.stdout
         other.stdout.readline()
-        robot.nursery.start_soon(robot.manager.open_serial_devices, PollingObserver([str(port)], interval=0.02))
+        robot.nursery.start_soon(
+            robot.manager.open_serial_devices, PollingObserver([str(port)], interval=0.02)
+        )
         with trio.fail_after(30):
             while not said(events, "cannot be opened"):  # noqa: ASYNC110
                 await trio.sleep(0.01)
@@ -146,11 +156,15 @@ async def test_a_port_that_another_program_holds_is_told_of_once_with_its_name(r
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
-async def test_a_port_without_permission_is_told_of_with_a_remedy(robot: Robot, tmp_path: Path) -> None:
+async def test_a_port_without_permission_is_told_of_with_a_remedy(
+    robot: Robot, tmp_path: Path
+) -> None:
     port = tmp_path / "ttyACM0"
     port.touch(mode=0)
     with capture_logs() as events:
-        robot.nursery.start_soon(robot.manager.open_serial_devices, PollingObserver([str(port)], interval=0.02))
+        robot.nursery.start_soon(
+            robot.manager.open_serial_devices, PollingObserver([str(port)], interval=0.02)
+        )
         await trio.sleep(0.5)
     (event,) = said(events, "cannot be opened")
     assert "sudo usermod -aG " in event["remedy"]
@@ -227,7 +241,9 @@ async def test_an_announced_port_is_tried_at_once_but_never_in_a_burst(
     assert port.tries[count:] == pytest.approx([announced, announced + 0.02])
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY, errno.ENXIO, errno.ENOENT, errno.EIO, errno.EINVAL])
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EBUSY, errno.ENXIO, errno.ENOENT, errno.EIO, errno.EINVAL]
+)
 async def test_each_trouble_is_told_once_with_a_remedy_and_so_is_its_end(
     port: Port, autojump_clock: trio.testing.MockClock, number: int
 ) -> None:
@@ -243,7 +259,9 @@ async def test_each_trouble_is_told_once_with_a_remedy_and_so_is_its_end(
     assert over["event"] == "the serial port was opened after all"
 
 
-async def test_a_port_that_only_vanishes_is_no_trouble(port: Port, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_port_that_only_vanishes_is_no_trouble(
+    port: Port, autojump_clock: trio.testing.MockClock
+) -> None:
     with capture_logs() as events:
         await trio.sleep(10)
         port.error = errno.ENOENT

@@ -68,7 +68,9 @@ def monitor() -> Iterator[UdevMonitor]:
 
 
 @contextlib.asynccontextmanager
-async def watching(observer: PollingObserver) -> AsyncIterator[trio.MemoryReceiveChannel[PortChange]]:
+async def watching(
+    observer: PollingObserver,
+) -> AsyncIterator[trio.MemoryReceiveChannel[PortChange]]:
     """An observer at work, its changes in a channel."""
     send, receive = trio.open_memory_channel[PortChange](100)
 
@@ -267,5 +269,7 @@ def test_nothing_but_an_observer_at_work_imports_pyudev_and_no_program_is_starte
         "try: udev.EventObserver([])\n"
         "except udev.UdevUnavailableError as error: print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr

@@ -84,7 +84,9 @@ async def test_end_of_root_and_brake_ends_nothing_else(
     nursery.cancel_scope.cancel()
 
 
-async def test_send_to_a_brake_that_has_ended_is_not_repeated(connection: Connection, nursery: trio.Nursery) -> None:
+async def test_send_to_a_brake_that_has_ended_is_not_repeated(
+    connection: Connection, nursery: trio.Nursery
+) -> None:
     client = client_of(connection)
     peer = socket.socket(fileno=os.dup(connection.brake.channel))
     os.close(connection.brake.channel)
@@ -99,7 +101,9 @@ async def test_send_to_a_brake_that_has_ended_is_not_repeated(connection: Connec
     nursery.cancel_scope.cancel()
 
 
-async def test_closed_line_is_left_out_and_the_brake_stays_there(connection: Connection, nursery: trio.Nursery) -> None:
+async def test_closed_line_is_left_out_and_the_brake_stays_there(
+    connection: Connection, nursery: trio.Nursery
+) -> None:
     client = client_of(connection)
     client.open(Wire(_NO_DESCRIPTOR))
     assert not client._absent
@@ -208,7 +212,9 @@ async def test_process_that_ends_is_watched_until_its_last_line_is_closed(
             for line in lines:
                 before = page.stamp
                 await trio.sleep(2 * BEAT_INTERVAL)
-                assert page.stamp > before, "the brake would disable over a process that does it itself"
+                assert page.stamp > before, (
+                    "the brake would disable over a process that does it itself"
+                )
                 assert not ended.is_set()
                 client.close(line)
             with trio.fail_after(30):

@@ -40,7 +40,9 @@ def answer() -> SubRes:
     return SubRes(0, 0, MOTOR)
 
 
-async def test_device_gets_its_buffer_when_the_lock_is_free(autojump_clock: trio.testing.MockClock) -> None:
+async def test_device_gets_its_buffer_when_the_lock_is_free(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     store = BusyStore(trio.current_time() + 3)
     buffer = await open_buffer(store, answer(), "port", within=10)
     assert buffer is store[MOTOR]
@@ -48,8 +50,12 @@ async def test_device_gets_its_buffer_when_the_lock_is_free(autojump_clock: trio
     assert store.tries < 40, "it does not look all the time"
 
 
-async def test_device_is_refused_when_the_lock_stays_taken(autojump_clock: trio.testing.MockClock) -> None:
-    with pytest.raises(DeviceError, match=r"port: the device .* gets no buffer: no buffer at this moment"):
+async def test_device_is_refused_when_the_lock_stays_taken(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with pytest.raises(
+        DeviceError, match=r"port: the device .* gets no buffer: no buffer at this moment"
+    ):
         await open_buffer(BusyStore(float("inf")), answer(), "port", within=10)
     assert trio.current_time() <= 10 + PING_INTERVAL
 
@@ -74,7 +80,9 @@ def locked(buffer: DeviceBuffer) -> Iterator[None]:
         thread.join()
 
 
-async def test_device_of_an_earlier_process_is_not_connected_though_its_lock_is_taken(arena: Arena) -> None:
+async def test_device_of_an_earlier_process_is_not_connected_though_its_lock_is_taken(
+    arena: Arena,
+) -> None:
     with BufferStore(KNOWN, arena.prefix) as earlier:
         old = earlier.get_or_open(MOTOR)
         old.valid = True

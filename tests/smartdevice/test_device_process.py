@@ -65,7 +65,12 @@ def free_port() -> int:
 
 @contextmanager
 def start(
-    prefix: str, directory: Path, port: int, write_event: WriteEvent, *, log: IO[bytes] | None = None
+    prefix: str,
+    directory: Path,
+    port: int,
+    write_event: WriteEvent,
+    *,
+    log: IO[bytes] | None = None,
 ) -> Iterator[Child]:
     config = Config(
         dev_vsd_addr=f"tcp://127.0.0.1:{port}",
@@ -73,7 +78,11 @@ def start(
         log_level="debug",
     ).resolved(directory)
     settings = ChildSettings(
-        role="device", config=config, directory=str(directory), shm_prefix=prefix, write_event=write_event.fd
+        role="device",
+        config=config,
+        directory=str(directory),
+        shm_prefix=prefix,
+        write_event=write_event.fd,
     )
     ours, theirs = open_lifeline(settings.encode())
     command = [sys.executable, "-P", "-m", "rt", "_child", "device", str(theirs.fileno())]
@@ -81,7 +90,9 @@ def start(
     with (
         LeaseTable.open(prefix) as leases,
         BufferStore(CATALOG, prefix, write_event=write_event, lock_timeout=0.1) as store,
-        subprocess.Popen(command, pass_fds=(theirs.fileno(), write_event.fd), env=environment, stdout=log) as process,
+        subprocess.Popen(
+            command, pass_fds=(theirs.fileno(), write_event.fd), env=environment, stdout=log
+        ) as process,
     ):
         theirs.close()
         try:
@@ -133,7 +144,9 @@ async def test_a_signal_disables_devices_and_ends_with_exit_code_0(
         assert all(board.device.values["duty_cycle"] == 0 for board in boards)
 
 
-async def test_the_end_of_the_root_disables_devices_and_ends_the_process(prefix: str, tmp_path: Path) -> None:
+async def test_the_end_of_the_root_disables_devices_and_ends_the_process(
+    prefix: str, tmp_path: Path
+) -> None:
     async with driving(prefix, tmp_path) as (child, boards):
         child.lifeline.close()
         await disabled(boards)
@@ -153,7 +166,9 @@ async def test_a_killed_device_process_is_followed_by_one_that_finds_all_devices
                 await board.hears(SubReq)
 
 
-async def test_a_taken_address_is_one_sentence_and_exit_code_75(prefix: str, tmp_path: Path) -> None:
+async def test_a_taken_address_is_one_sentence_and_exit_code_75(
+    prefix: str, tmp_path: Path
+) -> None:
     write_event = WriteEvent()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -164,11 +179,17 @@ async def test_a_taken_address_is_one_sentence_and_exit_code_75(prefix: str, tmp
     write_event.close()
 
 
-async def test_a_board_on_a_port_is_found_and_the_log_says_how_ports_are_observed(prefix: str, tmp_path: Path) -> None:
+async def test_a_board_on_a_port_is_found_and_the_log_says_how_ports_are_observed(
+    prefix: str, tmp_path: Path
+) -> None:
     write_event = WriteEvent()
     log = tmp_path / "log"
     board = make_board("limit-switch")
-    with log.open("wb") as file, trio.fail_after(PATIENCE), start(prefix, tmp_path, free_port(), write_event, log=file):
+    with (
+        log.open("wb") as file,
+        trio.fail_after(PATIENCE),
+        start(prefix, tmp_path, free_port(), write_event, log=file),
+    ):
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_pty, board.device, tmp_path / "ttyACM0")
             await board.hears(SubReq)

@@ -131,7 +131,9 @@ async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix:
                 assert len(lapses.times) == count
 
 
-async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_lapsed(prefix: str) -> None:
+async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_lapsed(
+    prefix: str,
+) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             lease = table.slot(0)
@@ -192,7 +194,9 @@ async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatc
             assert lapses.times == []
 
 
-async def test_death_of_the_holder_is_a_lapse_before_its_lease_has_run_out(prefix: str, patient: None) -> None:
+async def test_death_of_the_holder_is_a_lapse_before_its_lease_has_run_out(
+    prefix: str, patient: None
+) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             with holder(prefix) as process:
@@ -205,7 +209,9 @@ async def test_death_of_the_holder_is_a_lapse_before_its_lease_has_run_out(prefi
             assert not guard.open
 
 
-async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(prefix: str, patient: None) -> None:
+async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(
+    prefix: str, patient: None
+) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses), trio.open_nursery() as nursery:
 
@@ -256,7 +262,9 @@ async def test_nothing_moves_when_the_root_falls_silent(
             nursery.start_soon(renew)
             with capture_logs() as events:
                 await lapses.wait()
-            assert [event["reason"] for event in events] == ["the robot's main process does not answer"]
+            assert [event["reason"] for event in events] == [
+                "the robot's main process does not answer"
+            ]
             assert not is_open(guard)
             nursery.cancel_scope.cancel()
 
@@ -281,7 +289,9 @@ async def rounds(guard: SafetyGuard, monkeypatch: pytest.MonkeyPatch) -> int:
 HOWS = ["released", "lapsed", "revoked", "barred", "shut"]
 
 
-async def sleep_after(prefix: str, how: str, monkeypatch: pytest.MonkeyPatch, deadline: float) -> None:
+async def sleep_after(
+    prefix: str, how: str, monkeypatch: pytest.MonkeyPatch, deadline: float
+) -> None:
     """See that a guard sleeps when a lease has ended in some way."""
     with LeaseTable.open(prefix) as table:
         async with guarding(table, deadline=deadline) as (guard, _):

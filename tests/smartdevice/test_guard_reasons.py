@@ -14,7 +14,11 @@ FAILED = "a function of the team's code failed, came late or ended: a line of it
 
 
 def reasons(events: list[Any]) -> list[str]:
-    return [event["event"].partition("dropped: ")[2] for event in events if "are dropped" in event["event"]]
+    return [
+        event["event"].partition("dropped: ")[2]
+        for event in events
+        if "are dropped" in event["event"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,9 @@ def reasons(events: list[Any]) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_barred_writes_are_dropped_for_the_reason_of_the_bar(prefix: str, bar: Bar, part: str, known: bool) -> None:
+def test_barred_writes_are_dropped_for_the_reason_of_the_bar(
+    prefix: str, bar: Bar, part: str, known: bool
+) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.beat()
@@ -53,7 +59,10 @@ def test_suspended_lease_is_never_called_idle(prefix: str) -> None:
         guard.dropped("line", 1, 1 << lease.mark)
         guard.dropped("line", 1, mark)
     first, second, third, fourth = reasons(events)
-    assert "the team's code is cut off from the devices until one of its functions ends in time" in first
+    assert (
+        "the team's code is cut off from the devices until one of its functions ends in time"
+        in first
+    )
     assert "no sign of life" in second
     assert "the robot was told to stop" in third
     assert "was cut off" in fourth
@@ -78,7 +87,9 @@ def test_silent_root_is_the_reason_where_no_slot_is_barred(prefix: str) -> None:
     assert reasons(events) == ["the robot's main process does not answer", "no mode is running"]
 
 
-def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(prefix: str) -> None:
+def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(
+    prefix: str,
+) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         lease = table.slot(0)
@@ -124,7 +135,9 @@ def test_writes_of_a_mode_that_has_ended_are_dropped_for_that_reason(prefix: str
         table.bar(0, Bar.IDLE)
         guard.look()
         guard.dropped("line", 1, 1 << table.mark(0))
-    assert [event["reason"] for event in events if "disabled" in event["event"]] == ["the mode has ended"]
+    assert [event["reason"] for event in events if "disabled" in event["event"]] == [
+        "the mode has ended"
+    ]
     assert reasons(events) == ["the mode has ended, and no mode is running"]
 
 
@@ -137,7 +150,9 @@ def test_writes_of_a_mode_that_has_ended_are_dropped_for_that_reason(prefix: str
         (Bar.HELD, "a gamepad joined whose sticks were not at rest"),
     ],
 )
-def test_devices_are_disabled_for_what_happened_to_the_driver(prefix: str, bar: Bar, reason: str) -> None:
+def test_devices_are_disabled_for_what_happened_to_the_driver(
+    prefix: str, bar: Bar, reason: str
+) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.beat()

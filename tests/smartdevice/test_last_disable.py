@@ -108,7 +108,9 @@ async def test_board_that_stalls_is_disabled_before_its_line_is_closed(
         leaving.board.stall(leaving.fd)
     await leaving.end()
     await trio.sleep(stall)
-    assert leaving.closings == 0, "the brake has the line as long as the board has not taken the frame"
+    assert leaving.closings == 0, (
+        "the brake has the line as long as the board has not taken the frame"
+    )
     assert not is_free(leaving.board)
     while not leaving.client.ended.is_set():
         leaving.board.take()
@@ -119,7 +121,9 @@ async def test_board_that_stalls_is_disabled_before_its_line_is_closed(
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-async def test_board_that_takes_nothing_is_given_up_and_its_port_is_free(leaving: Leaving, is_full: bool) -> None:
+async def test_board_that_takes_nothing_is_given_up_and_its_port_is_free(
+    leaving: Leaving, is_full: bool
+) -> None:
     if is_full:
         leaving.board.stall(leaving.fd)
     await leaving.end()
@@ -133,7 +137,9 @@ async def test_board_that_takes_nothing_is_given_up_and_its_port_is_free(leaving
 
 
 @pytest.mark.parametrize("act", [0.01, PATIENCE + 0.01, 0.5])
-async def test_frame_that_the_brake_wrote_meanwhile_is_dropped_only_for_another(leaving: Leaving, act: float) -> None:
+async def test_frame_that_the_brake_wrote_meanwhile_is_dropped_only_for_another(
+    leaving: Leaving, act: float
+) -> None:
     leaving.board.stall(leaving.fd)
     line = Line("board", os.dup(leaving.fd))
     await leaving.end()
@@ -152,7 +158,9 @@ async def test_frame_that_the_brake_wrote_meanwhile_is_dropped_only_for_another(
     assert DISABLE_FRAME in leaving.last_heard()
 
 
-async def test_board_that_is_gone_is_not_waited_for(leaving: Leaving, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_board_that_is_gone_is_not_waited_for(
+    leaving: Leaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: int) -> int:
         raise OSError(5, "gone")
 
@@ -188,7 +196,9 @@ class Connection:
 
 
 @asynccontextmanager
-async def stalled_connection(*, shared: bool = True, fill: bool = False) -> AsyncIterator[Connection]:
+async def stalled_connection(
+    *, shared: bool = True, fill: bool = False
+) -> AsyncIterator[Connection]:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         host, port = listener.socket.getsockname()
@@ -210,7 +220,9 @@ async def stalled_connection(*, shared: bool = True, fill: bool = False) -> Asyn
 
 
 @pytest.mark.parametrize("shared", [False, True])
-async def test_closed_connection_delivers_what_was_sent_before_over_unread_input(shared: bool) -> None:
+async def test_closed_connection_delivers_what_was_sent_before_over_unread_input(
+    shared: bool,
+) -> None:
     async with stalled_connection(shared=shared) as connection:
         connection.sent += os.write(connection.fd, GARBAGE)
         await connection.link.send(DISABLE_FRAME)

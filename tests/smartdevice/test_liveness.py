@@ -80,7 +80,9 @@ async def test_a_silent_device_is_lost_once_and_comes_back_without_old_commands(
         freezer.frozen = False
         await board.hears(SubReq)
         await trio.sleep(0.1)
-        assert isinstance(next(message for message in board.heard if not isinstance(message, Ping)), DevDisable)
+        assert isinstance(
+            next(message for message in board.heard if not isinstance(message, Ping)), DevDisable
+        )
         assert not [message for message in board.heard if isinstance(message, DevWrite)]
         assert buffer.valid
         assert robot.buffer_of(board) is buffer
@@ -88,7 +90,9 @@ async def test_a_silent_device_is_lost_once_and_comes_back_without_old_commands(
         assert len(told(events, "answers again")) == 1
 
 
-async def test_what_was_to_be_written_is_forgotten_with_the_device(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_what_was_to_be_written_is_forgotten_with_the_device(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("polar-bear")
     client = await plugged(robot, board)
     freezer = Freezer(board)
@@ -106,7 +110,9 @@ async def test_what_was_to_be_written_is_forgotten_with_the_device(robot: Robot,
     assert not [message for message in board.heard if isinstance(message, DevWrite)]
 
 
-async def test_what_was_subscribed_by_a_call_is_subscribed_again(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_what_was_subscribed_by_a_call_is_subscribed_again(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("polar-bear")
     await plugged(robot, board)
     freezer = Freezer(board)
@@ -120,7 +126,9 @@ async def test_what_was_subscribed_by_a_call_is_subscribed_again(robot: Robot, a
     assert robot.buffer_of(board).interval == 0.1
 
 
-async def test_an_idle_device_is_asked_about_once_a_second_and_stays(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_an_idle_device_is_asked_about_once_a_second_and_stays(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("limit-switch")
     await plugged(robot, board)
     await robot.manager.unsubscribe()
@@ -132,7 +140,9 @@ async def test_an_idle_device_is_asked_about_once_a_second_and_stays(robot: Robo
     assert robot.buffer_of(board).counters.connects == 1
 
 
-async def test_a_device_that_reports_is_not_asked_at_all(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_a_device_that_reports_is_not_asked_at_all(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("limit-switch")
     await plugged(robot, board)
     freezer = Freezer(board)
@@ -154,11 +164,15 @@ async def test_one_lost_answer_is_no_verdict(robot: Robot, autojump_clock: MockC
         await trio.sleep(0.6)
         freezer.frozen = False
         await trio.sleep(0.55)
-    assert len([message for message in board.heard if isinstance(message, HbReq)]) > 20  # some were asked again
+    assert (
+        len([message for message in board.heard if isinstance(message, HbReq)]) > 20
+    )  # some were asked again
     assert robot.buffer_of(board).counters.connects == 1
 
 
-async def test_a_device_that_never_comes_back_ends_its_line(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_a_device_that_never_comes_back_ends_its_line(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("limit-switch")
     client = await plugged(robot, board)
     Freezer(board).frozen = True
@@ -169,7 +183,9 @@ async def test_a_device_that_never_comes_back_ends_its_line(robot: Robot, autoju
     assert not robot.manager._clients
 
 
-async def test_another_device_on_the_same_line_is_a_new_one(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_another_device_on_the_same_line_is_a_new_one(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("limit-switch", values={"switch0": True})
     client = await plugged(robot, board)
     first, second = board.device.uid, board.device.uid + 1
@@ -204,7 +220,9 @@ async def test_a_board_that_is_exchanged_unnoticed_does_not_speak_for_the_first(
     assert not first.valid
 
 
-async def test_a_lost_device_may_come_back_on_another_line(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_a_lost_device_may_come_back_on_another_line(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("limit-switch")
     client = await plugged(robot, board)
     Freezer(board).frozen = True
@@ -217,7 +235,9 @@ async def test_a_lost_device_may_come_back_on_another_line(robot: Robot, autojum
     assert robot.manager.list_uids() == [str(again.device.uid)]
 
 
-async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("limit-switch")
     client = await plugged(robot, board)
     freezer = Freezer(board)
@@ -239,7 +259,9 @@ async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(robot: Robot, a
     assert not numbers & {254, 255}
 
 
-async def test_a_line_that_takes_nothing_is_asked_without_an_error(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_a_line_that_takes_nothing_is_asked_without_an_error(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     stuck = trio.Event()
     ours.send_stream.send_all_hook = stuck.wait
@@ -304,7 +326,9 @@ def test_longer_silence_is_never_better(one: float, other: float) -> None:
     assert (judge(one) is Verdict.LOST) == (one >= LOST_AFTER)
 
 
-async def test_looks_are_rare_while_there_is_no_device(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_looks_are_rare_while_there_is_no_device(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     looks = 0
 
     def count() -> None:

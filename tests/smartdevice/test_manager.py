@@ -17,7 +17,13 @@ from support.stranger import UID, require_another_user, run_stranger
 from rt.access.peer import CROWDED, ENDED, Peer, PeerTable
 from rt.buffer import segment
 from rt.emulator.lines import connect_emulated
-from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError, RemoteProtocolError
+from rt.errors import (
+    BufferBusyError,
+    DeviceBufferError,
+    DeviceError,
+    InstanceBusyError,
+    RemoteProtocolError,
+)
 from rt.link.link import StreamLink
 from rt.protocol import frames
 from rt.protocol.message import (
@@ -221,7 +227,12 @@ async def test_a_device_that_lost_its_line_unnoticed_may_come_back_on_another(ro
     await theirs.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
     await until(lambda: board.device.uid in robot.manager.devices)
     await robot.plug(board, "new line")
-    await until(lambda: (client := robot.manager.devices.get(board.device.uid)) and client.link.name == "new line")
+    await until(
+        lambda: (
+            (client := robot.manager.devices.get(board.device.uid))
+            and client.link.name == "new line"
+        )
+    )
     await until(lambda: robot.buffer_of(board).valid)
 
 
@@ -270,7 +281,17 @@ async def test_wrong_calls_say_what_is_wrong(robot: Robot) -> None:
 
 
 async def test_every_method_of_the_device_service_is_there(robot: Robot) -> None:
-    expected = {"list_uids", "ping", "disable", "subscribe", "unsubscribe", "read", "heartbeat", "ports", "describe"}
+    expected = {
+        "list_uids",
+        "ping",
+        "disable",
+        "subscribe",
+        "unsubscribe",
+        "read",
+        "heartbeat",
+        "ports",
+        "describe",
+    }
     assert set(robot.manager.routes()) == expected
 
 
@@ -340,7 +361,12 @@ async def test_virtual_device_of_another_user_is_refused(robot: Robot) -> None:
         for _ in range(2):
             # Not even a PING is sent: whoever answers it would take the UID of a motor.
             assert await trio.to_thread.run_sync(run_stranger, CLAIM, str(port)) == "b''"
-    assert next(entry["uid"] for entry in logs if entry["event"] == "a virtual Smart Device was refused") == UID
+    assert (
+        next(
+            entry["uid"] for entry in logs if entry["event"] == "a virtual Smart Device was refused"
+        )
+        == UID
+    )
     assert robot.manager._refusals.counts == {"it belongs to another user of this computer": 2}
     board = make_board("limit-switch")
     robot.nursery.start_soon(connect_emulated, board.device, "127.0.0.1", port)
@@ -372,7 +398,9 @@ def muted(board: Board) -> Board:
     return board
 
 
-async def test_a_device_that_loses_its_uid_is_disabled_before_its_line_is_dropped(robot: Robot) -> None:
+async def test_a_device_that_loses_its_uid_is_disabled_before_its_line_is_dropped(
+    robot: Robot,
+) -> None:
     first = await plugged(robot)
     robot.hold_lease()
     robot.nursery.start_soon(robot.keep_lease)
@@ -409,8 +437,12 @@ async def test_a_full_shared_memory_is_the_error_of_one_device(
     assert list(robot.manager.devices) == [first.device.uid]
 
 
-@pytest.mark.parametrize("name", ["limit-switch@99999999999999999999999999", "polar-bear@0", "limit-switch@7"])
-async def test_name_that_no_robot_gave_does_not_end_the_device_process(prefix: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["limit-switch@99999999999999999999999999", "polar-bear@0", "limit-switch@7"]
+)
+async def test_name_that_no_robot_gave_does_not_end_the_device_process(
+    prefix: str, name: str
+) -> None:
     segment.create(f"{prefix}{name}", 64, lambda _memory: None)
     async with open_robot(prefix) as robot:
         assert not any(each.valid for each in robot.buffers.devices().values())

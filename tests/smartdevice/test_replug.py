@@ -60,7 +60,9 @@ async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_l
         assert robot.buffer_of(board) is buffer
         assert place_of(f"{prefix}polar-bear@{uid}") == place
         await until(lambda: buffer.valid)
-        assert not [message for message in board.heard if isinstance(message, DevWrite)]  # nothing is replayed
+        assert not [
+            message for message in board.heard if isinstance(message, DevWrite)
+        ]  # nothing is replayed
         await robot.written(board, duty_cycle=turn / 128)
         buffer.write("duty_cycle", -1.0)  # pending when it goes
         await unplug()
@@ -76,10 +78,14 @@ async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_l
     assert buffer.counters.connects == TURNS
 
 
-async def test_a_device_that_is_back_before_its_old_line_has_ended_takes_its_place(robot: Robot) -> None:
+async def test_a_device_that_is_back_before_its_old_line_has_ended_takes_its_place(
+    robot: Robot,
+) -> None:
     port = await robot.listen()
     board = make_board("limit-switch")
-    stale = await trio.open_tcp_stream("127.0.0.1", port)  # a line that was cut far away: it says nothing any more
+    stale = await trio.open_tcp_stream(
+        "127.0.0.1", port
+    )  # a line that was cut far away: it says nothing any more
     async with stale:
         await stale.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
         await until(lambda: board.device.uid in robot.manager.devices)
@@ -96,7 +102,9 @@ async def test_two_devices_of_one_uid_are_refused_with_both_ports_named(robot: R
     port = await robot.listen()
     first = make_board("polar-bear")
     await robot.plug_tcp(first, port)
-    await until(lambda: first.device.uid in robot.manager.devices and robot.buffer_of(first).subscription)
+    await until(
+        lambda: first.device.uid in robot.manager.devices and robot.buffer_of(first).subscription
+    )
     with capture_logs() as events:
         await robot.plug_tcp(make_board("polar-bear"), port)
         await until(lambda: [event for event in events if "refused" in event["event"]])
@@ -104,11 +112,15 @@ async def test_two_devices_of_one_uid_are_refused_with_both_ports_named(robot: R
     assert event["event"].count("tcp://127.0.0.1:") == 2
     assert event["port"] != event["other"]
     assert robot.buffer_of(first).valid
-    assert robot.buffer_of(first).subscription, "what the second says of itself is not said of the first"
+    assert robot.buffer_of(first).subscription, (
+        "what the second says of itself is not said of the first"
+    )
     assert robot.manager.list_uids() == [str(first.device.uid)]
 
 
-async def test_a_device_that_the_catalog_does_not_know_is_told_of_once_with_its_id(robot: Robot) -> None:
+async def test_a_device_that_the_catalog_does_not_know_is_told_of_once_with_its_id(
+    robot: Robot,
+) -> None:
     port = await robot.listen()
     stranger = Board(EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72))
     stranger.device._on_message = stranger.hear
@@ -127,7 +139,9 @@ async def raw_device(robot: Robot, name: str) -> Any:
     board = make_board(name)
     async with await trio.open_tcp_stream("127.0.0.1", await robot.listen()) as line:
         await line.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
-        await until(lambda: board.device.uid in robot.manager.devices and robot.buffer_of(board).valid)
+        await until(
+            lambda: board.device.uid in robot.manager.devices and robot.buffer_of(board).valid
+        )
         yield line, robot.buffer_of(board)
 
 
@@ -149,7 +163,10 @@ async def test_what_arrives_while_the_buffer_is_busy_comes_later_and_in_order(
             really_update(message)
 
         monkeypatch.setattr(buffer, "update", update)
-        said = [DevData(0b111, bytes((number >> 2 & 1, number >> 1 & 1, number & 1))) for number in range(8)] * 50
+        said = [
+            DevData(0b111, bytes((number >> 2 & 1, number >> 1 & 1, number & 1)))
+            for number in range(8)
+        ] * 50
         other = make_board("limit-switch", 8, {"switch2": True})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(line.send_all, b"".join(map(frames.encode, said[:200])))
@@ -161,7 +178,9 @@ async def test_what_arrives_while_the_buffer_is_busy_comes_later_and_in_order(
         await until(lambda: robot.buffer_of(other).valid)  # nobody else waited
 
 
-async def test_heartbeats_are_answered_while_the_buffer_is_busy(robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_heartbeats_are_answered_while_the_buffer_is_busy(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with raw_device(robot, "limit-switch") as (line, buffer):
 
         def busy(_: object) -> None:
@@ -176,14 +195,18 @@ async def test_heartbeats_are_answered_while_the_buffer_is_busy(robot: Robot, mo
         await until(lambda: buffer.counters.updates_dropped)
 
 
-async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_is_kept(robot: Robot) -> None:
+async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_is_kept(
+    robot: Robot,
+) -> None:
     port = await robot.listen()
     board = make_board("polar-bear")
     await robot.plug_tcp(board, port)
     await board.hears(SubReq)
     buffer = robot.buffer_of(board)
     client = robot.manager.devices[board.device.uid]
-    client._receive_path.take(frames.encode(Error(ErrorCode.BAD_CHECKSUM)) + frames.encode(Error(0x42)))
+    client._receive_path.take(
+        frames.encode(Error(ErrorCode.BAD_CHECKSUM)) + frames.encode(Error(0x42))
+    )
     assert buffer.counters.errors_received == 2
     robot.nursery.start_soon(robot.keep_lease)
     await until(lambda: robot.manager.guard.open)
@@ -191,11 +214,15 @@ async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_
     start = trio.current_time()
     for step in range(1, 4):
         buffer.write("duty_cycle", step / 8)
-        await board.hears(lambda message, step=step: message == DevWrite(1, struct.pack("<f", step / 8)))  # type: ignore[misc]
+        await board.hears(
+            lambda message, step=step: message == DevWrite(1, struct.pack("<f", step / 8))
+        )  # type: ignore[misc]
     assert trio.current_time() - start >= 2 * 0.08
 
 
-async def test_an_interval_that_does_not_fit_is_refused_before_anything_is_sent(robot: Robot) -> None:
+async def test_an_interval_that_does_not_fit_is_refused_before_anything_is_sent(
+    robot: Robot,
+) -> None:
     async with raw_device(robot, "limit-switch") as (_, buffer):
         client = robot.manager.devices[int(buffer.uid)]
         for interval in (65.536, -0.001, 1e9):

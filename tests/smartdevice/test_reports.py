@@ -63,7 +63,9 @@ def told(events: list[Any], what: str) -> list[Any]:
     return [event for event in events if what in event["event"]]
 
 
-async def test_forgotten_subscription_is_renewed_within_two_seconds(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_forgotten_subscription_is_renewed_within_two_seconds(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "potentiometer", pot0=0.25)
     buffer = robot.buffer_of(board)
     with capture_logs() as events:
@@ -76,10 +78,16 @@ async def test_forgotten_subscription_is_renewed_within_two_seconds(robot: Robot
     assert buffer.get("pot0") == 0.75
     assert buffer.valid
     (event,) = told(events, "has restarted")
-    assert (event["port"], event["uid"], event["log_level"]) == ("line", str(board.device.uid), "warning")
+    assert (event["port"], event["uid"], event["log_level"]) == (
+        "line",
+        str(board.device.uid),
+        "warning",
+    )
 
 
-async def test_restarted_motor_is_disabled_and_not_moved_again(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_restarted_motor_is_disabled_and_not_moved_again(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "polar-bear")
     robot.nursery.start_soon(robot.keep_lease)
     await trio.sleep(0.1)
@@ -98,7 +106,9 @@ async def test_restarted_motor_is_disabled_and_not_moved_again(robot: Robot, aut
     assert "gains" in event["event"]
 
 
-async def test_board_that_says_its_subscription_is_gone_is_believed(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_board_that_says_its_subscription_is_gone_is_believed(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "limit-switch")
     say(board, SubRes(0, 0, board.device.uid))
     began = trio.current_time()
@@ -156,7 +166,9 @@ async def test_board_that_does_not_report_is_not_connected_until_it_does(
     assert len(told(events, "answers again")) == 1
 
 
-async def test_one_parameter_that_stops_arriving_is_noticed(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_one_parameter_that_stops_arriving_is_noticed(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "polar-bear")
     censor = Censor(board)
     censor.hidden = 1 << board.device.peripheral.param("enc_pos").id
@@ -183,7 +195,9 @@ async def test_renewal_that_helps_is_logged_once(robot: Robot, autojump_clock: M
     assert not told(events, "not connected")
 
 
-async def test_board_that_answers_no_subscription_is_not_connected(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_board_that_answers_no_subscription_is_not_connected(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("limit-switch")
     handle = board.device.handle
     board.device.handle = lambda item, now: [] if isinstance(item, SubReq) else handle(item, now)  # type: ignore[method-assign]
@@ -207,7 +221,9 @@ async def test_mute_board_that_dies_ends_its_line(robot: Robot, autojump_clock: 
         await client.ended.wait()
 
 
-async def test_mute_board_that_is_exchanged_is_replaced(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_mute_board_that_is_exchanged_is_replaced(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "limit-switch")
     censor = Censor(board)
     censor.hidden = 0xFFFF
@@ -219,7 +235,9 @@ async def test_mute_board_that_is_exchanged_is_replaced(robot: Robot, autojump_c
 
 
 @pytest.mark.parametrize("name", ["limit-switch", "servo-motor", "team-flag", "polar-bear", "rfid"])
-async def test_healthy_board_is_never_blamed(robot: Robot, autojump_clock: MockClock, name: str) -> None:
+async def test_healthy_board_is_never_blamed(
+    robot: Robot, autojump_clock: MockClock, name: str
+) -> None:
     board = await connected(robot, name)
     with capture_logs() as events:
         await trio.sleep(12)
@@ -235,7 +253,9 @@ async def test_healthy_board_is_never_blamed(robot: Robot, autojump_clock: MockC
     assert len([message for message in board.heard if isinstance(message, SubReq)]) == 4
 
 
-async def test_reports_slower_than_granted_are_no_fault(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_reports_slower_than_granted_are_no_fault(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "limit-switch")
     censor = Censor(board)
     with capture_logs() as events:
@@ -248,7 +268,9 @@ async def test_reports_slower_than_granted_are_no_fault(robot: Robot, autojump_c
     assert robot.buffer_of(board).counters.connects == 1
 
 
-async def test_lost_frames_of_a_subscription_are_no_restart(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_lost_frames_of_a_subscription_are_no_restart(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "limit-switch")
     handle = board.device.handle
     lost: list[Message] = []
@@ -275,7 +297,9 @@ async def subscribe_anyhow(robot: Robot, uid: str) -> None:
         await robot.manager.subscribe(uid, ["switch1"], 0.1)
 
 
-async def test_changing_uid_is_logged_and_followed_at_a_bounded_rate(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_changing_uid_is_logged_and_followed_at_a_bounded_rate(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "limit-switch")
     before = len(robot.buffers)
     due = board.device.due
@@ -329,7 +353,9 @@ def test_longer_silence_is_never_better(one: float, other: float) -> None:
     interval=st.floats(0.001, 65),
     steps=st.lists(st.tuples(st.floats(0.01, 1), st.integers(0, 0xFFFF)), max_size=40),
 )
-def test_verdict_follows_the_longest_silence(params: int, interval: float, steps: list[tuple[float, int]]) -> None:
+def test_verdict_follows_the_longest_silence(
+    params: int, interval: float, steps: list[tuple[float, int]]
+) -> None:
     reports = Reports()
     counts = [5] * 16
     now = 100.0
@@ -345,6 +371,9 @@ def test_verdict_follows_the_longest_silence(params: int, interval: float, steps
                     came[id_] = now
         verdict = reports.look(counts, now)
         silence = max(now - time for time in came.values()) / scale
-        assert verdict == judge(silence) or min(abs(silence - limit) for limit in (1, 1.75, 2.75)) < 1e-6
+        assert (
+            verdict == judge(silence)
+            or min(abs(silence - limit) for limit in (1, 1.75, 2.75)) < 1e-6
+        )
         assert (verdict is Verdict.REPORTING) == (reports.silent == 0)
         assert reports.silent & ~params == 0

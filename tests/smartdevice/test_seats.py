@@ -29,7 +29,9 @@ async def hold(robot: Robot, seat: int) -> None:
         await trio.sleep(0.02)
 
 
-async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(robot: Robot, prefix: str) -> None:
+async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(
+    robot: Robot, prefix: str
+) -> None:
     left, right = make_board("polar-bear", 1), make_board("polar-bear", 2)
     await robot.plug(left, "left")
     await robot.plug(right, "right")
@@ -50,7 +52,9 @@ async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(r
     assert robot.manager.guard.allowed == 1 << robot.lease.mark
 
 
-async def test_a_write_without_a_lease_of_its_own_does_not_pass_under_another_ones(robot: Robot, prefix: str) -> None:
+async def test_a_write_without_a_lease_of_its_own_does_not_pass_under_another_ones(
+    robot: Robot, prefix: str
+) -> None:
     board = make_board("polar-bear")
     await robot.plug(board)
     robot.nursery.start_soon(robot.keep_lease)

@@ -20,11 +20,16 @@ class Shut:
         raise AssertionError((port, count, marks))
 
 
-async def test_a_line_that_takes_nothing_is_given_up_and_that_is_said(autojump_clock: MockClock) -> None:
+async def test_a_line_that_takes_nothing_is_given_up_and_that_is_said(
+    autojump_clock: MockClock,
+) -> None:
     ours, _theirs = trio.testing.lockstep_stream_pair()  # a send lasts until it is received
     sender = Sender(StreamLink(ours, "line"), Shut(), 0.04)
     began = trio.current_time()
-    with capture_logs() as events, pytest.raises(LinkGoneError, match="line takes nothing any more"):
+    with (
+        capture_logs() as events,
+        pytest.raises(LinkGoneError, match="line takes nothing any more"),
+    ):
         await sender.run()
     assert trio.current_time() - began == pytest.approx(STUCK_AFTER)
     assert [event["port"] for event in events] == ["line"]

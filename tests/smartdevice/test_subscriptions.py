@@ -65,12 +65,16 @@ def test_a_lasting_subscription_ends_those_of_visitors() -> None:
     assert subscriptions.present == LASTING
 
 
-async def test_a_visitor_that_leaves_without_a_word_gives_the_subscription_back(robot: Robot) -> None:
+async def test_a_visitor_that_leaves_without_a_word_gives_the_subscription_back(
+    robot: Robot,
+) -> None:
     board = make_board("limit-switch")
     await robot.plug(board)
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
-    await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, robot.leases.visit_of(SEAT))
+    await robot.manager.subscribe(
+        str(board.device.uid), ["switch1"], 0.2, robot.leases.visit_of(SEAT)
+    )
     assert (buffer.subscription, buffer.interval) == (["switch1"], 0.2)
     robot.leases.end_visit(SEAT)  # as the root does
     robot.write_event.ring()
@@ -141,7 +145,9 @@ async def test_a_visit_that_ends_while_the_device_is_silent_is_over_when_it_answ
     await robot.plug(board)
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.subscription)
-    await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, robot.leases.visit_of(SEAT))
+    await robot.manager.subscribe(
+        str(board.device.uid), ["switch1"], 0.2, robot.leases.visit_of(SEAT)
+    )
     deaf = Deaf(board, Ping, HbReq)
     robot.manager.devices[board.device.uid].lose()
     await until(lambda: not buffer.valid)
@@ -212,7 +218,9 @@ async def test_a_subscription_for_good_that_is_not_answered_yet_is_newer_than_on
     assert (buffer.subscription, buffer.interval) == (["switch2"], 0.1)
 
 
-async def test_the_end_of_a_visit_changes_nothing_of_a_subscription_made_since(robot: Robot) -> None:
+async def test_the_end_of_a_visit_changes_nothing_of_a_subscription_made_since(
+    robot: Robot,
+) -> None:
     board = make_board("limit-switch")
     await robot.plug(board)
     uid, buffer = str(board.device.uid), robot.buffer_of(board)

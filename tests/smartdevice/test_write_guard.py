@@ -84,7 +84,11 @@ def buffer() -> Iterator[DeviceBuffer]:
 
 
 async def sent_while_the_gate_closes(
-    nursery: trio.Nursery, guard: WriteGuard, buffer: DeviceBuffer, ask: Callable[[], None], allowed: int = 0
+    nursery: trio.Nursery,
+    guard: WriteGuard,
+    buffer: DeviceBuffer,
+    ask: Callable[[], None],
+    allowed: int = 0,
 ) -> list[Message]:
     """What goes out of what ``ask`` put into the buffer, if the gate closes while the first of it waits for the line.
 
@@ -167,7 +171,10 @@ async def test_a_write_that_the_line_took_but_for_its_delimiter_is_followed_by_a
     sender.answer_heartbeat(1)
     await trio.testing.wait_all_tasks_blocked()
     nursery.cancel_scope.cancel()
-    assert [type(message) for message in line.sent if not isinstance(message, HbRes)] == [DevWrite, DevDisable]
+    assert [type(message) for message in line.sent if not isinstance(message, HbRes)] == [
+        DevWrite,
+        DevDisable,
+    ]
 
 
 class Turning(WriteGuard):

@@ -48,14 +48,19 @@ def live(machine: Machine, *events: Event, now: float = 0.0) -> list[Effect]:
 
 def backoff_of(effects: list[Effect]) -> float:
     return next(
-        effect.seconds for effect in effects if isinstance(effect, StartTimer) and effect.timer is Timer.BACKOFF
+        effect.seconds
+        for effect in effects
+        if isinstance(effect, StartTimer) and effect.timer is Timer.BACKOFF
     )
 
 
 def test_a_child_starts_and_becomes_ready() -> None:
     machine = Machine(POLICY)
     assert live(machine, Start()) == [Spawn(), Report(State.SPAWNING, "start")]
-    assert live(machine, Spawned()) == [StartTimer(Timer.READY, 10.0), Report(State.STARTING, "process started")]
+    assert live(machine, Spawned()) == [
+        StartTimer(Timer.READY, 10.0),
+        Report(State.STARTING, "process started"),
+    ]
     assert live(machine, Ready()) == [
         CancelTimer(Timer.READY),
         StartTimer(Timer.HEALTHY, 2.0),
@@ -67,9 +72,15 @@ def test_a_child_starts_and_becomes_ready() -> None:
 def test_a_stop_is_polite_waits_and_then_kills() -> None:
     machine = Machine(POLICY)
     stop = live(machine, Start(), Spawned(), Ready(), Stop("enough"))
-    assert stop[-3:] == [StartTimer(Timer.GRACE, 2.0), SendSignal("TERM"), Report(State.STOPPING, "enough")]
+    assert stop[-3:] == [
+        StartTimer(Timer.GRACE, 2.0),
+        SendSignal("TERM"),
+        Report(State.STOPPING, "enough"),
+    ]
     assert SendSignal("KILL") in live(machine, TimerOver(Timer.GRACE))
-    assert live(machine, Exited(signal="SIGKILL"))[-1] == Report(State.STOPPED, "ended by SIGKILL (enough)")
+    assert live(machine, Exited(signal="SIGKILL"))[-1] == Report(
+        State.STOPPED, "ended by SIGKILL (enough)"
+    )
 
 
 def test_a_child_that_is_never_ready_is_stopped_and_tried_again() -> None:
@@ -179,10 +190,17 @@ def test_a_child_that_ends_too_often_has_failed() -> None:
 
 
 @given(
-    st.lists(st.sampled_from([Exited(code=1), Exited(signal="SIGKILL"), SpawnFailed(errno.ENOENT, "no")]), min_size=1),
+    st.lists(
+        st.sampled_from(
+            [Exited(code=1), Exited(signal="SIGKILL"), SpawnFailed(errno.ENOENT, "no")]
+        ),
+        min_size=1,
+    ),
     st.floats(0, 1),
 )
-def test_a_child_that_is_never_given_up_is_started_again_soon(ends: list[Exited | SpawnFailed], jitter: float) -> None:
+def test_a_child_that_is_never_given_up_is_started_again_soon(
+    ends: list[Exited | SpawnFailed], jitter: float
+) -> None:
     policy = Policy(gives_up=False, fast_restarts=3, backoff=0.1, backoff_cap=0.1, max_restarts=2)
     machine = Machine(policy)
     live(machine, Start())
@@ -259,7 +277,9 @@ def test_a_kill_while_the_process_is_being_made_reaches_it() -> None:
 
 def test_a_stop_ends_the_wait_for_another_try() -> None:
     machine = Machine(POLICY)
-    assert live(machine, Start(), Spawned(), Exited(code=1), Stop("s"))[:1] == [CancelTimer(Timer.BACKOFF)]
+    assert live(machine, Start(), Spawned(), Exited(code=1), Stop("s"))[:1] == [
+        CancelTimer(Timer.BACKOFF)
+    ]
     assert machine.state is State.STOPPED
 
 
@@ -395,7 +415,8 @@ class SimState(RuleBasedStateMachine):
 
     @invariant()
     def every_wait_has_an_end(self) -> None:
-        # A killed process ends by itself, and a ready one may live for ever; all others have a deadline.
+        # A killed process ends by itself, and a ready one may live for ever; all others have a
+        # deadline.
         if self.machine.state in (State.STARTING, State.STOPPING, State.BACKOFF):
             assert self.timers
 
@@ -413,7 +434,9 @@ TestEveryOrderOfEvents.settings = settings(max_examples=200, stateful_step_count
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40))
-def test_a_back_off_is_never_longer_than_its_cap_nor_shorter_than_half_of_the_first(jitters: list[float]) -> None:
+def test_a_back_off_is_never_longer_than_its_cap_nor_shorter_than_half_of_the_first(
+    jitters: list[float],
+) -> None:
     machine = Machine(Policy(max_restarts=100))
     live(machine, Start())
     for jitter in jitters:

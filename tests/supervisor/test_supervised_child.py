@@ -26,7 +26,9 @@ def spec_of(body: str, **options: Any) -> ChildSpec:
 
 async def test_a_child_is_ready_when_it_says_so() -> None:
     watcher = Watcher()
-    async with keeping(spec_of("say('READY=1\\nSTATUS=two motors'); time.sleep(1000)"), watcher) as child:
+    async with keeping(
+        spec_of("say('READY=1\\nSTATUS=two motors'); time.sleep(1000)"), watcher
+    ) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.READY))
             status = await child.until(lambda status: status.status != "")
@@ -36,7 +38,9 @@ async def test_a_child_is_ready_when_it_says_so() -> None:
 
 
 async def test_a_program_that_does_not_notify_is_ready_when_it_runs() -> None:
-    async with keeping(ChildSpec(name="kid", command=("sleep", "1000"), notify=False), Watcher()) as child:
+    async with keeping(
+        ChildSpec(name="kid", command=("sleep", "1000"), notify=False), Watcher()
+    ) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.READY))
 
@@ -45,7 +49,9 @@ async def test_a_child_that_is_not_ready_in_time_is_started_again() -> None:
     watcher = Watcher()
     async with keeping(spec_of("time.sleep(1000)", ready_timeout=0.2), watcher) as child:
         with trio.fail_after(30):
-            status = await child.until(lambda status: status.restarts == 1 and status.state is State.STARTING)
+            status = await child.until(
+                lambda status: status.restarts == 1 and status.state is State.STARTING
+            )
     assert status.last_exit is not None
     assert status.last_exit.reason == "ended by SIGTERM (not ready within 0.2 s)"
 
@@ -234,7 +240,9 @@ async def test_a_command_that_no_system_can_run_is_not_tried_again() -> None:
 
 async def test_a_failed_child_can_be_started_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "program"
-    async with keeping(ChildSpec(name="kid", command=(str(path),), notify=False), Watcher()) as child:
+    async with keeping(
+        ChildSpec(name="kid", command=(str(path),), notify=False), Watcher()
+    ) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.FAILED))
             path.symlink_to("/bin/cat" if sys.stdin is None else "/bin/true")
@@ -259,7 +267,9 @@ async def test_a_stop_wins_over_a_restart_that_was_asked_for() -> None:
             child.feed(Restart("new code"))
             child.feed(Stop("enough"))
             child.feed(Restart("newer code"))
-            status = await child.until(lambda status: status.state in (State.STOPPED, State.SPAWNING))
+            status = await child.until(
+                lambda status: status.state in (State.STOPPED, State.SPAWNING)
+            )
     assert status.state is State.STOPPED
 
 
@@ -303,7 +313,9 @@ async def test_a_flood_of_output_is_read_and_its_end_kept() -> None:
     assert turns > 3, "others had their turns meanwhile"
 
 
-async def test_a_child_gets_its_settings_our_environment_and_its_lifeline(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_child_gets_its_settings_our_environment_and_its_lifeline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TEAM", "42")
     monkeypatch.setenv("WATCHDOG_PID", "1")
     monkeypatch.setenv("WATCHDOG_USEC", "1")
@@ -318,7 +330,11 @@ async def test_a_child_gets_its_settings_our_environment_and_its_lifeline(monkey
     """
     watcher = Watcher()
     spec = ChildSpec(
-        name="kid", command=program(body, LIFELINE), message=b"hello", env={"MORE": "1"}, restart="temporary"
+        name="kid",
+        command=program(body, LIFELINE),
+        message=b"hello",
+        env={"MORE": "1"},
+        restart="temporary",
     )
     async with keeping(spec, watcher) as child:
         with trio.fail_after(30):
@@ -326,7 +342,9 @@ async def test_a_child_gets_its_settings_our_environment_and_its_lifeline(monkey
             _, _, line = await watcher.until(lambda: watcher.lines and watcher.lines[0])
             directory = line.split()[3]
             assert line == f"hello 42 1 {directory} None None"
-            assert not await trio.to_thread.run_sync(os.listdir, directory), "it needs no socket file"
+            assert not await trio.to_thread.run_sync(os.listdir, directory), (
+                "it needs no socket file"
+            )
             child.feed(Kill("enough"))
             await child.until(is_state(State.STOPPED))
     assert ("kid", "stdout", "alone 1") not in watcher.lines

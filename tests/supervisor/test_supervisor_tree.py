@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, assert_no_children, is_state, open_fds, place, program
+from support.supervised import (
+    STUBBORN,
+    WELL_BEHAVED,
+    Watcher,
+    assert_no_children,
+    is_state,
+    open_fds,
+    place,
+    program,
+)
 
 from rt.errors import ConfigError, RuntimeBaseException
 from rt.supervisor.spec import ChildSpec
@@ -26,12 +35,18 @@ def child(name: str, body: str = WELL_BEHAVED, **options: float) -> ChildSpec:
 
 
 @contextlib.asynccontextmanager
-async def supervising(watcher: Watcher, *specs: ChildSpec, stop_timeout: float = 5.0) -> AsyncIterator[Supervisor]:
+async def supervising(
+    watcher: Watcher, *specs: ChildSpec, stop_timeout: float = 5.0
+) -> AsyncIterator[Supervisor]:
     """Run a supervisor until its children are ready; it ends by its own or is shut down, and leaves nothing."""
     with place() as directory:
         before = open_fds()
         supervisor = Supervisor(
-            specs, directory, on_line=watcher.on_line, on_change=watcher.on_change, stop_timeout=stop_timeout
+            specs,
+            directory,
+            on_line=watcher.on_line,
+            on_change=watcher.on_change,
+            stop_timeout=stop_timeout,
         )
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
@@ -45,7 +60,10 @@ async def supervising(watcher: Watcher, *specs: ChildSpec, stop_timeout: float =
 async def test_all_children_are_ready_when_the_supervisor_says_so() -> None:
     watcher = Watcher()
     async with supervising(watcher, child("device"), child("executor")) as supervisor:
-        assert [(status.name, status.ready) for status in supervisor.status()] == [("device", True), ("executor", True)]
+        assert [(status.name, status.ready) for status in supervisor.status()] == [
+            ("device", True),
+            ("executor", True),
+        ]
 
 
 async def test_children_start_together(tmp_path: Path) -> None:
@@ -57,19 +75,29 @@ async def test_children_start_together(tmp_path: Path) -> None:
         say("READY=1")
         time.sleep(1000)
     """
-    async with supervising(Watcher(), *(child(f"kid{number}", body) for number in range(4))) as supervisor:
+    async with supervising(
+        Watcher(), *(child(f"kid{number}", body) for number in range(4))
+    ) as supervisor:
         assert all(status.ready for status in supervisor.status())
 
 
-async def test_children_stop_in_reverse_order_one_after_another_and_nobody_waits_for_a_grace() -> None:
+async def test_children_stop_in_reverse_order_one_after_another_and_nobody_waits_for_a_grace() -> (
+    None
+):
     watcher = Watcher()
     kids = [child(name, stop_timeout=GRACE) for name in ("device", "executor", "challenge")]
     async with supervising(watcher, *kids, stop_timeout=GRACE) as supervisor:
         supervisor.shutdown("received SIGTERM")
-    stops = [(status.name, status.state) for status in watcher.statuses if status.reason.find("received SIGTERM") >= 0]
+    stops = [
+        (status.name, status.state)
+        for status in watcher.statuses
+        if status.reason.find("received SIGTERM") >= 0
+    ]
     order = list(dict.fromkeys(stops))
     assert order == [
-        (name, state) for name in ("challenge", "executor", "device") for state in (State.STOPPING, State.STOPPED)
+        (name, state)
+        for name in ("challenge", "executor", "device")
+        for state in (State.STOPPING, State.STOPPED)
     ]
 
 
@@ -110,7 +138,9 @@ async def test_all_stubborn_children_together_get_no_more_than_the_whole_time() 
     stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=GRACE) for number in range(3)]
     async with supervising(watcher, *stubborn, stop_timeout=0.5) as supervisor:
         supervisor.shutdown("enough")
-    assert all(status.last_exit and status.last_exit.signal == "SIGKILL" for status in supervisor.status())
+    assert all(
+        status.last_exit and status.last_exit.signal == "SIGKILL" for status in supervisor.status()
+    )
 
 
 async def test_a_stubborn_child_does_not_take_the_grace_of_those_after_it() -> None:
@@ -124,7 +154,9 @@ async def test_a_stubborn_child_does_not_take_the_grace_of_those_after_it() -> N
     """
     watcher = Watcher()
     stubborn = child("executor", STUBBORN, stop_timeout=30.0)
-    async with supervising(watcher, child("device", tidy), stubborn, stop_timeout=0.2) as supervisor:
+    async with supervising(
+        watcher, child("device", tidy), stubborn, stop_timeout=0.2
+    ) as supervisor:
         supervisor.shutdown("enough")
     device, executor = supervisor.status()
     assert device.reason == "exited with code 0 (enough)"
@@ -143,7 +175,9 @@ async def test_a_kill_gives_no_grace_also_during_an_orderly_stop() -> None:
 
 async def test_a_child_that_dies_during_the_stop_of_others_does_not_come_back() -> None:
     watcher = Watcher()
-    async with supervising(watcher, child("device"), child("executor", STUBBORN, stop_timeout=0.5)) as supervisor:
+    async with supervising(
+        watcher, child("device"), child("executor", STUBBORN, stop_timeout=0.5)
+    ) as supervisor:
         device, _ = supervisor.status()
         supervisor.shutdown("enough")
         await watcher.until(lambda: State.STOPPING in watcher.states("executor"))
@@ -176,7 +210,9 @@ async def test_one_child_is_stopped_started_and_restarted_by_name() -> None:
 
 async def test_an_unknown_child_is_named_beside_the_known_ones() -> None:
     async with supervising(Watcher(), child("device")) as supervisor:
-        with pytest.raises(RuntimeBaseException, match="there is no child 'devise': known are device"):
+        with pytest.raises(
+            RuntimeBaseException, match="there is no child 'devise': known are device"
+        ):
             supervisor.child("devise")
 
 
@@ -199,12 +235,24 @@ def test_settings_need_a_lifeline() -> None:
 async def test_last_child_is_not_killed_with_the_others_but_stopped_after_them() -> None:
     watcher = Watcher()
     last = ChildSpec(name="brake", command=program(WELL_BEHAVED), last=True)
-    async with supervising(watcher, last, child("device", STUBBORN), child("executor", STUBBORN)) as supervisor:
+    async with supervising(
+        watcher, last, child("device", STUBBORN), child("executor", STUBBORN)
+    ) as supervisor:
         supervisor.kill("received SIGINT again")
-    ends = {status.name: status.last_exit.signal for status in supervisor.status() if status.last_exit}
+    ends = {
+        status.name: status.last_exit.signal for status in supervisor.status() if status.last_exit
+    }
     assert ends == {"brake": "SIGTERM", "device": "SIGKILL", "executor": "SIGKILL"}
-    stopping = next(status for status in watcher.statuses if (status.name, status.state) == ("brake", State.STOPPING))
-    ended = [status.name for status in watcher.statuses[: watcher.statuses.index(stopping)] if status.last_exit]
+    stopping = next(
+        status
+        for status in watcher.statuses
+        if (status.name, status.state) == ("brake", State.STOPPING)
+    )
+    ended = [
+        status.name
+        for status in watcher.statuses[: watcher.statuses.index(stopping)]
+        if status.last_exit
+    ]
     assert {"device", "executor"} <= set(ended)
 
 

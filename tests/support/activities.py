@@ -59,7 +59,9 @@ def crash(name: str) -> Activity:
     """A child is killed and starts again."""
 
     async def kill(robot: Robot) -> None:
-        before = sum(entry["event"] == "child is ready" and entry["child"] == name for entry in robot.log)
+        before = sum(
+            entry["event"] == "child is ready" and entry["child"] == name for entry in robot.log
+        )
         os.kill(robot.child(name), signal.SIGKILL)
         await robot.said("child is ready", child=name, count=before + 1)
 

@@ -1,6 +1,7 @@
 """A motor that never stops by itself: it moves from a write that is not zero until DEV_DISABLE or a write of zero.
 
-What it hears is stamped with the time at which it was read from the line, so motion is measured at the device.
+What it hears is stamped with the time at which it was read from the line, so motion is measured at
+the device.
 """
 
 import time
@@ -18,7 +19,8 @@ class Board(Device):
     """A polar-bear on a line, with the times at which it began to move and stopped.
 
     Attributes:
-        pulses: Begin and end of each motion, by `time.monotonic` (s); the end of the present one is None.
+        pulses: Begin and end of each motion, by `time.monotonic` (s); the end of the present one is
+            None.
         writes_heard: How many messages have set the motor.
     """
 
@@ -72,4 +74,7 @@ class Board(Device):
     def moved_since(self, moment: float) -> float:
         """How long (s) the motor has moved since a moment."""
         now = time.monotonic()
-        return sum(max(0.0, (now if end is None else end) - max(begin, moment)) for begin, end in self.pulses)
+        return sum(
+            max(0.0, (now if end is None else end) - max(begin, moment))
+            for begin, end in self.pulses
+        )

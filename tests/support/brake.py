@@ -39,7 +39,9 @@ class Line:
         """Wait until the board has been sent these bytes."""
         deadline = time.monotonic() + PATIENCE
         while wanted not in self.heard:
-            assert select.select([self.board], [], [], max(0.0, deadline - time.monotonic()))[0], f"only {self.heard!r}"
+            assert select.select([self.board], [], [], max(0.0, deadline - time.monotonic()))[0], (
+                f"only {self.heard!r}"
+            )
             self.heard += os.read(self.board, 4096)
 
     def is_locked(self) -> bool:
@@ -76,7 +78,9 @@ class Bench:
     lines: list[Line] = field(default_factory=list)
 
     def tell(self, kind: Kind, number: int = 0, name: str = "", fd: int | None = None) -> None:
-        socket.send_fds(self.channel, [encode(Message(kind, number, name))], [] if fd is None else [fd])
+        socket.send_fds(
+            self.channel, [encode(Message(kind, number, name))], [] if fd is None else [fd]
+        )
 
     def introduce(self, pid: int) -> None:
         pidfd = os.pidfd_open(pid)
@@ -124,7 +128,9 @@ class Bench:
         self.brake, self.lifeline = _start(self.connection, self.stack)
 
 
-def _start(connection: Connection, stack: contextlib.ExitStack) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _start(
+    connection: Connection, stack: contextlib.ExitStack
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = open_lifeline(settings(**connection.brake._asdict(), instance="bench"))
     with theirs:
         brake = subprocess.Popen(

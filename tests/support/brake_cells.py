@@ -18,7 +18,12 @@ from support.robot import PATIENCE, Robot, uid_of
 from rt.protocol.control import GamepadState
 
 FAULTS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
-TARGETS = {"device": ("device",), "executor": ("executor",), "root": ("root",), "device and root": ("device", "root")}
+TARGETS = {
+    "device": ("device",),
+    "executor": ("executor",),
+    "root": ("root",),
+    "device and root": ("device", "root"),
+}
 ACTIONS = ("nothing", "idle", "estop", "SIGTERM", "SIGINT")
 MODES = ("auto", "teleop", "rt write")
 BOUNDS = {"kill": 100.0, "stop": 120.0}
@@ -64,7 +69,8 @@ class Outcome(NamedTuple):
     """What a cell came to.
 
     Attributes:
-        stopped_after: Time (ms) from the fault (see `Cell.counts_from_action`) to the end of motion; infinite if it did not end.
+        stopped_after: Time (ms) from the fault (see `Cell.counts_from_action`) to the end of
+            motion; infinite if it did not end.
         starved: The longest time (ms) that this process was not run when it was due.
         changes: When (ms from the fault) the board was told how fast to move.
         log: The log of the robot.
@@ -97,7 +103,9 @@ SAMPLE += [
 ]  # the driver goes on meanwhile
 
 TWO_FAULTS = [
-    Cell("stop", target, SECOND_FAULT, mode) for target in ("executor", "root") for mode in ("auto", "teleop")
+    Cell("stop", target, SECOND_FAULT, mode)
+    for target in ("executor", "root")
+    for mode in ("auto", "teleop")
 ]
 
 
@@ -237,7 +245,9 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
     began = trio.current_time()
     for pid in victims:
         os.kill(pid, FAULTS[cell.fault])
-    await trio.sleep_until(began + (SECOND_FAULT_AFTER if cell.action == SECOND_FAULT else ACTION_AFTER))
+    await trio.sleep_until(
+        began + (SECOND_FAULT_AFTER if cell.action == SECOND_FAULT else ACTION_AFTER)
+    )
     asked = time.monotonic_ns()
     for pid in others:
         os.kill(pid, signal.SIGSTOP)
@@ -283,4 +293,9 @@ async def _end(robot: Robot) -> None:
 
 
 def describe(cell: Cell, outcome: Outcome, round_number: int) -> dict[str, Any]:
-    return {**cell._asdict(), "round": round_number, "ms": outcome.stopped_after, "starved": outcome.starved}
+    return {
+        **cell._asdict(),
+        "round": round_number,
+        "ms": outcome.stopped_after,
+        "starved": outcome.starved,
+    }

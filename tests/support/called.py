@@ -65,7 +65,9 @@ def sleep() -> None:
 
 def start_another(*, output: bool = True) -> None:
     stream = None if output else subprocess.DEVNULL
-    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"], stdout=stream)
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"], stdout=stream
+    )
     say("grandchild", str(child.pid))
 
 

@@ -27,7 +27,9 @@ _LETTERS = string.ascii_lowercase
 param_names = st.builds(
     str.__add__, st.sampled_from(_LETTERS), st.text(_LETTERS + string.digits + "_", max_size=8)
 ).filter(lambda name: not keyword.iskeyword(name))
-table_names = st.builds(str.__add__, st.sampled_from(_LETTERS), st.text(_LETTERS + string.digits, max_size=8))
+table_names = st.builds(
+    str.__add__, st.sampled_from(_LETTERS), st.text(_LETTERS + string.digits, max_size=8)
+)
 shapes = st.lists(st.integers(1, 4), max_size=2)
 intervals = st.floats(0.001, 65.535)
 
@@ -41,8 +43,14 @@ def parameters(draw: st.DrawFn, name: str) -> dict[str, Any]:
     raw: dict[str, Any] = {"name": name, "type": base + "".join(f"[{size}]" for size in shape)}
     if base in NUMBERS and not shape and draw(st.booleans()):
         least, most = (0, 100) if base.startswith("u") else (-100, 100)
-        raw["lower"], raw["upper"] = sorted(draw(st.tuples(st.integers(least, most), st.integers(least, most))))
-    return raw | {"readable": readable, "writeable": writeable, "subscribed": readable and draw(st.booleans())}
+        raw["lower"], raw["upper"] = sorted(
+            draw(st.tuples(st.integers(least, most), st.integers(least, most)))
+        )
+    return raw | {
+        "readable": readable,
+        "writeable": writeable,
+        "subscribed": readable and draw(st.booleans()),
+    }
 
 
 @st.composite
@@ -52,7 +60,9 @@ def peripherals(draw: st.DrawFn, device_id: int | None) -> dict[str, Any]:
     table: dict[str, Any] = {"params": [draw(parameters(name)) for name in names]}
     if device_id is not None:
         table["device_id"] = device_id
-        for key in draw(st.sets(st.sampled_from(["sub_interval", "write_interval", "heartbeat_interval"]))):
+        for key in draw(
+            st.sets(st.sampled_from(["sub_interval", "write_interval", "heartbeat_interval"]))
+        ):
             table[key] = draw(intervals)
     return table
 
@@ -61,7 +71,9 @@ def peripherals(draw: st.DrawFn, device_id: int | None) -> dict[str, Any]:
 def catalogs(draw: st.DrawFn) -> dict[str, Any]:
     """A whole catalog that is right: tables by name."""
     names = draw(st.lists(table_names, unique=True, min_size=1, max_size=4))
-    ids = draw(st.lists(st.integers(0, 0xFFFF), unique=True, min_size=len(names), max_size=len(names)))
+    ids = draw(
+        st.lists(st.integers(0, 0xFFFF), unique=True, min_size=len(names), max_size=len(names))
+    )
     return {
         name: draw(peripherals(draw(st.sampled_from([None, device_id]))))
         for name, device_id in zip(names, ids, strict=True)

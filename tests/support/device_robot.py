@@ -34,7 +34,9 @@ class Board:
         self.heard.append(message)
         self.news.set()
 
-    async def hears(self, wanted: Callable[[Message], bool] | type, count: int = 1) -> list[Message]:
+    async def hears(
+        self, wanted: Callable[[Message], bool] | type, count: int = 1
+    ) -> list[Message]:
         """Wait until it has been told something of that kind so many times."""
 
         def fits(message: Message) -> bool:
@@ -100,7 +102,9 @@ class Robot:
 
     async def listen(self) -> int:
         """Let virtual devices connect; the port."""
-        (listener,) = await self.nursery.start(self.manager.open_virtual_devices, "tcp://127.0.0.1:0")
+        (listener,) = await self.nursery.start(
+            self.manager.open_virtual_devices, "tcp://127.0.0.1:0"
+        )
         port: int = listener.socket.getsockname()[1]
         return port
 

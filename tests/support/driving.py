@@ -53,8 +53,8 @@ def rested(board: Board) -> bool:
 async def comes_to_rest(robot: Robot, board: Board) -> None:
     """Wait until a motor that has moved has rested.
 
-    It moves again only as often as the log says that the code was kept from running: on a busy machine a lease lapses, and a call is cut
-    off before it has come to what the test is about.
+    It moves again only as often as the log says that the code was kept from running: on a busy
+    machine a lease lapses, and a call is cut off before it has come to what the test is about.
     """
     with trio.move_on_after(PATIENCE):
         while not rested(board):  # noqa: ASYNC110 - that nothing happens tells nobody

@@ -46,11 +46,16 @@ def values(size: int, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     for name in names:
         yield f"almost {name}", f"{name[:-1]}x"
         yield f"many of {name}", [name] * (size // (len(name) + 2))
-        yield f"many like {name}", [f"{name[:-1]}{number}" for number in range(size // (len(name) + 7))]
+        yield (
+            f"many like {name}",
+            [f"{name[:-1]}{number}" for number in range(size // (len(name) + 7))],
+        )
         yield f"{name} repeated", name * (size // len(name) - 1)
 
 
-def payloads(method: str, names: Sequence[str], sizes: Sequence[int] = MESSAGES) -> Iterator[tuple[str, bytes]]:
+def payloads(
+    method: str, names: Sequence[str], sizes: Sequence[int] = MESSAGES
+) -> Iterator[tuple[str, bytes]]:
     """Requests of a method, each with what it is; also such that no encoder of rt makes."""
     for size in sizes:
         room = size - 160
@@ -58,9 +63,19 @@ def payloads(method: str, names: Sequence[str], sizes: Sequence[int] = MESSAGES)
             yield f"{size} bytes, {what}", _encoded(method, [value])
             if isinstance(value, list):
                 yield f"{size} bytes, {what} as arguments", _encoded(method, value)
-        for opening, what in ((b"\x91", "arrays"), (b"\x81\xa1a", "maps"), (b"\x91\x81\xa1a", "arrays and maps")):
-            yield f"{size} bytes, nested {what}", _raw(method, opening * (room // len(opening)) + b"\xc0")
-        yield f"{size} bytes, extension", _raw(method, b"\xc9" + room.to_bytes(4, "big") + b"\x05" + bytes(room))
+        for opening, what in (
+            (b"\x91", "arrays"),
+            (b"\x81\xa1a", "maps"),
+            (b"\x91\x81\xa1a", "arrays and maps"),
+        ):
+            yield (
+                f"{size} bytes, nested {what}",
+                _raw(method, opening * (room // len(opening)) + b"\xc0"),
+            )
+        yield (
+            f"{size} bytes, extension",
+            _raw(method, b"\xc9" + room.to_bytes(4, "big") + b"\x05" + bytes(room)),
+        )
         yield f"{size} bytes, promised array", _raw(method, b"\xdd\xff\xff\xff\xff" + bytes(room))
         yield f"{size} bytes, promised text", _raw(method, b"\xdb\xff\xff\xff\xff" + bytes(room))
         yield f"{size} bytes, noise", _raw(method, b"\xc1" * room)
@@ -70,7 +85,15 @@ def payloads(method: str, names: Sequence[str], sizes: Sequence[int] = MESSAGES)
 
 def unknown_methods() -> Iterator[tuple[str, bytes]]:
     """Requests of methods that do not exist."""
-    for name in ("x" * 128, "\U0001f600" * 128, "list_uid", "subscribf", "__class__", "$cancel", "\x1b[2J"):
+    for name in (
+        "x" * 128,
+        "\U0001f600" * 128,
+        "list_uid",
+        "subscribf",
+        "__class__",
+        "$cancel",
+        "\x1b[2J",
+    ):
         yield name[:20], _encoded(name, [])
     yield "x" * 129, _encoded("x" * 129, [])
 
@@ -98,7 +121,10 @@ class Wire:
         return self
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self.put.close()
         self._get.close()
@@ -134,7 +160,9 @@ class LongestStep(trio.abc.Instrument):
         self.seconds = max(self.seconds, time.perf_counter() - self._began)
 
 
-async def answered(service: Service, wire: Wire, payload: bytes) -> tuple[float, list[rpc.Response]]:
+async def answered(
+    service: Service, wire: Wire, payload: bytes
+) -> tuple[float, list[rpc.Response]]:
     """The longest step of a service in one call, and its answers."""
     step = LongestStep()
     wire.answers.clear()

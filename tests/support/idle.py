@@ -29,7 +29,11 @@ class Cost:
 
 def _switches(pid: int) -> int:
     """How often all threads of a process went to sleep; being preempted is no wake-up."""
-    lines = [line for path in Path(f"/proc/{pid}/task").glob("*/status") for line in path.read_text().splitlines()]
+    lines = [
+        line
+        for path in Path(f"/proc/{pid}/task").glob("*/status")
+        for line in path.read_text().splitlines()
+    ]
     return sum(int(line.split()[1]) for line in lines if line.startswith(VOLUNTARY))
 
 
@@ -50,7 +54,11 @@ async def costs(pids: Iterable[int], seconds: float) -> dict[int, Cost]:
     await trio.sleep(seconds)
     elapsed = trio.current_time() - began
     return {
-        pid: Cost((_switches(pid) - switches) / elapsed, (_ticks(pid) - ticks) / TICKS / elapsed, _pss(pid))
+        pid: Cost(
+            (_switches(pid) - switches) / elapsed,
+            (_ticks(pid) - ticks) / TICKS / elapsed,
+            _pss(pid),
+        )
         for pid, (switches, ticks) in before.items()
         if _exists(pid)
     }

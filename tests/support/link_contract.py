@@ -78,7 +78,9 @@ async def serial_line() -> AsyncIterator[Line]:
 
 
 @contextlib.asynccontextmanager
-async def stream_line(ours: trio.abc.Stream, theirs: trio.abc.Stream, link: Link | None = None) -> AsyncIterator[Line]:
+async def stream_line(
+    ours: trio.abc.Stream, theirs: trio.abc.Stream, link: Link | None = None
+) -> AsyncIterator[Line]:
     async def read_some() -> bytes:
         return bytes(await theirs.receive_some())
 

@@ -22,7 +22,10 @@ def uid_of(name: str, number: int = 1) -> str:
 
 
 NAMES = {
-    **{name: uid_of("polar-bear", number) for number, name in enumerate(("motor", "left_motor", "right_motor"))},
+    **{
+        name: uid_of("polar-bear", number)
+        for number, name in enumerate(("motor", "left_motor", "right_motor"))
+    },
     **{f"m{number}": uid_of("polar-bear", 10 + number) for number in range(1, 9)},
     "bumper": uid_of("limit-switch"),
     "arm": uid_of("servo-motor"),
@@ -33,7 +36,9 @@ LIMITS = {".*_setup": 1.0, ".*_main": 0.05}
 
 
 def request(folder: Path, name: str = "studentcode", *files: str) -> LintRequest:
-    return LintRequest(directory=str(folder), exec_module=name, dev_name=NAMES, exec_timeout=LIMITS, files=files)
+    return LintRequest(
+        directory=str(folder), exec_module=name, dev_name=NAMES, exec_timeout=LIMITS, files=files
+    )
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
@@ -45,9 +50,16 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 def linted(folder: Path, program: str, **modules: str) -> list[Record]:
     """The records of a program, and of the modules beside it."""
-    write(folder, {"studentcode.py": program, **{f"{name}.py": text for name, text in modules.items()}})
+    write(
+        folder,
+        {"studentcode.py": program, **{f"{name}.py": text for name, text in modules.items()}},
+    )
     # A linter's process has nothing of tests on its path, as tests/support/robot.py.
     tests = Path(__file__).parents[1]
-    own = [each for each in sys.path if "pytest-of-" not in each and not Path(each).is_relative_to(tests)]
+    own = [
+        each
+        for each in sys.path
+        if "pytest-of-" not in each and not Path(each).is_relative_to(tests)
+    ]
     with mock.patch.object(sys, "path", own):
         return lint(request(folder))

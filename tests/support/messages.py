@@ -32,7 +32,11 @@ u8 = st.integers(0, 0xFF)
 u16 = st.integers(0, 0xFFFF)
 values = st.one_of(
     st.binary(max_size=frames.MAX_PAYLOAD - 2),
-    st.builds(operator.mul, st.sampled_from([b"\0", b"\1", b"\xff"]), st.integers(0, frames.MAX_PAYLOAD - 2)),
+    st.builds(
+        operator.mul,
+        st.sampled_from([b"\0", b"\1", b"\xff"]),
+        st.integers(0, frames.MAX_PAYLOAD - 2),
+    ),
 )
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ping),
@@ -82,7 +86,11 @@ noise = st.one_of(
     torn(),
     stained(),
     st.builds(lambda message, checksum: frame_of(body_of(message), checksum), messages, u8),
-    st.builds(lambda kind, payload: frame_of(bytes([kind, len(payload)]) + payload), u8, st.binary(max_size=20)),
+    st.builds(
+        lambda kind, payload: frame_of(bytes([kind, len(payload)]) + payload),
+        u8,
+        st.binary(max_size=20),
+    ),
     st.builds(operator.mul, st.sampled_from([b"\1", b"\x55", b"\xff"]), st.integers(250, 600)),
 )
 """Bytes that are no frame, or only look like one; they may hold delimiters."""

@@ -1,6 +1,7 @@
 """A board on a pseudo-terminal that never stops by itself, as a process of its own: what moves it is stamped when it arrives.
 
-motion_board.py PATH UID    be a polar-bear at PATH until killed; each line says when (ns of CLOCK_MONOTONIC) and how fast it turns
+motion_board.py PATH UID    be a polar-bear at PATH until killed; each line says when (ns of
+CLOCK_MONOTONIC) and how fast it turns
 """
 
 import contextlib
@@ -21,7 +22,9 @@ PRIORITY = 20
 
 
 def main(path: Path, uid: int) -> None:
-    board = EmulatedDevice(catalog.load()["polar-bear"], uid, on_message=lambda message: say(board, message))
+    board = EmulatedDevice(
+        catalog.load()["polar-bear"], uid, on_message=lambda message: say(board, message)
+    )
     master, slave = os.openpty()
     tty.setraw(slave)
     os.set_blocking(master, False)

@@ -27,6 +27,8 @@ def attribute(owner: Any, name: str) -> Any:
     except AttributeError:
         for kind in inspect.getmro(owner) if inspect.isclass(owner) else ():
             made = vars(kind).get("__init__")
-            if inspect.isfunction(made) and re.search(rf"\bself\.{name}\b[^=\n]*=", inspect.getsource(made)):
+            if inspect.isfunction(made) and re.search(
+                rf"\bself\.{name}\b[^=\n]*=", inspect.getsource(made)
+            ):
                 return made
         raise

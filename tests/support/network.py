@@ -40,11 +40,19 @@ class Elsewhere:
                 capture_stderr=True,
                 check=False,
             )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
 
-    async def call(self, robot: Robot, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
+    async def call(
+        self, robot: Robot, *arguments: str, key: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run `rt call` over there."""
-        flags = ["--robot", f"tcp://{self.here}:{robot.port_base}", *(["--key", key] if key else [])]
+        flags = [
+            "--robot",
+            f"tcp://{self.here}:{robot.port_base}",
+            *(["--key", key] if key else []),
+        ]
         return await self.run(robot, *robot.arguments("call", *flags, *arguments))
 
     def station(self, robot: Robot, *arguments: str) -> Sequence[str]:
@@ -92,6 +100,7 @@ def elsewhere() -> Iterator[Elsewhere]:
         run("-n", name, "link", "set", far, "up")
         yield Elsewhere(ip, name, here)
     finally:
-        # The pair goes with the namespace of one of its ends, but a moment later; the test leaves nothing behind.
+        # The pair goes with the namespace of one of its ends, but a moment later; the test leaves
+        # nothing behind.
         subprocess.run([ip, "link", "del", near], check=False, capture_output=True, timeout=20)
         run("netns", "del", name)

@@ -1,6 +1,7 @@
 """Kills each brake of a robot as soon as it exists, so that none gets ready; a process of its own, which runs before others.
 
-no_brake.py DIRECTORY    do so for the robot of an instance directory until killed; each line is a process that was killed
+no_brake.py DIRECTORY    do so for the robot of an instance directory until killed; each line is a
+process that was killed
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """Whole robots: `rt run` as a process, with devices that the test plays and a driver's station that it is.
 
-A robot runs from source, or as the executable that RT_BINARY names; then in an empty environment, without any Python on its PATH.
+A robot runs from source, or as the executable that RT_BINARY names; then in an empty environment,
+without any Python on its PATH.
 """
 
 import contextlib
@@ -54,7 +55,15 @@ METHODS = {
         "release_control",
         "status",
     },
-    "device-service": {"list_uids", "ping", "read", "subscribe", "unsubscribe", "heartbeat", "disable"},
+    "device-service": {
+        "list_uids",
+        "ping",
+        "read",
+        "subscribe",
+        "unsubscribe",
+        "heartbeat",
+        "disable",
+    },
     "executor-service": {"auto", "teleop", "idle", "mode", "estop", "execute"},
 }
 """What tests call, by the service that has it."""
@@ -72,7 +81,8 @@ _reserved: list[socket.socket] = []
 def free_ports(count: int = 5) -> int:
     """A base from which so many ports are free; below the range that the system gives away.
 
-    No other process that runs tests is given the same while this one lives: the kernel keeps the name of a socket for each.
+    No other process that runs tests is given the same while this one lives: the kernel keeps the
+    name of a socket for each.
     """
     while True:
         base = 10000 + secrets.randbelow(4000) * count
@@ -140,7 +150,10 @@ class Device:
             if not isinstance(message, DevWrite):
                 return False
             carried = self.emulated.peripheral.unpack(message.params, message.data)
-            return all(math.isclose(carried.get(name, math.nan), value, abs_tol=1e-6) for name, value in values.items())
+            return all(
+                math.isclose(carried.get(name, math.nan), value, abs_tol=1e-6)
+                for name, value in values.items()
+            )
 
         return await self.until(matches, since)
 
@@ -161,7 +174,11 @@ class Robot:
         self.rests = 0
         self.errors = b""
         self._news = trio.Event()
-        self.environment = {"XDG_RUNTIME_DIR": str(folder / "run"), "HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+        self.environment = {
+            "XDG_RUNTIME_DIR": str(folder / "run"),
+            "HOME": str(folder),
+            "TMPDIR": str(folder / "tmp"),
+        }
         self.environment |= {"XDG_STATE_HOME": str(folder / "state")}
         if not BINARY:
             self.environment |= {"PATH": os.environ["PATH"]}
@@ -169,7 +186,10 @@ class Robot:
         (folder / "tmp").mkdir()
         (folder / "empty").mkdir()
         self.instance = Instance.locate(self.name, self.environment)
-        self.write("rt.toml", CONFIG.format(folder=folder, motor=uid_of("polar-bear"), switch=uid_of("limit-switch")))
+        self.write(
+            "rt.toml",
+            CONFIG.format(folder=folder, motor=uid_of("polar-bear"), switch=uid_of("limit-switch")),
+        )
         self.write("studentcode.py", PROGRAM)
 
     def write(self, name: str, text: str) -> None:
@@ -214,12 +234,18 @@ class Robot:
         """Wait until the log has had such events so many times; the last one."""
         with trio.move_on_after(PATIENCE):
             while True:
-                found = [entry for entry in self.log if event in entry["event"] and context.items() <= entry.items()]
+                found = [
+                    entry
+                    for entry in self.log
+                    if event in entry["event"] and context.items() <= entry.items()
+                ]
                 if len(found) >= count:
                     return found[count - 1]
                 await self._news.wait()
         lines = "\n".join(map(str, self.log))
-        raise AssertionError(f"the robot never said {event!r} {context}:\n{lines}\n{self.errors.decode()}")
+        raise AssertionError(
+            f"the robot never said {event!r} {context}:\n{lines}\n{self.errors.decode()}"
+        )
 
     async def said_one_of(self, *events: str) -> None:
         """Wait until the log has had one of several events."""
@@ -239,7 +265,9 @@ class Robot:
                 capture_stderr=True,
                 check=False,
             )
-        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
 
     async def call(self, method: str, *arguments: Any) -> Any:
         """Call a method as any client does; `rt call` is a command, whose start takes a hundred times as long.
@@ -271,7 +299,11 @@ class Robot:
 
     def child(self, name: str) -> int:
         """The process of a child that is ready."""
-        ready = [entry for entry in self.log if entry["event"] == "child is ready" and entry["child"] == name]
+        ready = [
+            entry
+            for entry in self.log
+            if entry["event"] == "child is ready" and entry["child"] == name
+        ]
         return int(ready[-1]["pid"])
 
     def root(self) -> int:
@@ -304,7 +336,11 @@ class Robot:
 
     def leftovers(self) -> list[str]:
         """Everything of the robot that is still there."""
-        files = [str(path) for path in self.instance.directory.glob("*")] if self.instance.directory.exists() else []
+        files = (
+            [str(path) for path in self.instance.directory.glob("*")]
+            if self.instance.directory.exists()
+            else []
+        )
         unpacked = [str(path) for path in (self.folder / "tmp").glob("*")]
         return [*files, *unpacked, *map(str, self.processes())]
 
@@ -341,7 +377,9 @@ class Robot:
 
         async def run(task_status: trio.TaskStatus[Any]) -> None:
             with scope:
-                await serve_pty(device.emulated, self.folder / f"tty{device.uid}", task_status=task_status)
+                await serve_pty(
+                    device.emulated, self.folder / f"tty{device.uid}", task_status=task_status
+                )
 
         await self.nursery.start(run)
         return scope
@@ -353,7 +391,8 @@ class Robot:
     async def drive(self, *states: GamepadState) -> None:
         """Be the driver's station: send states, again and again, until cancelled.
 
-        As a driver does, it lets go of the sticks at first, and whenever the robot waits for them to be at rest.
+        As a driver does, it lets go of the sticks at first, and whenever the robot waits for them
+        to be at rest.
         """
         node = DatagramNode.from_address(f"udp://127.0.0.1:{self.port_base + 2}", bind=False)
         async with node:
@@ -361,7 +400,9 @@ class Robot:
             while True:
                 for state in states:
                     resting, answered = answered != self.rests, self.rests
-                    await node.send(b"", control.encode_gamepads({0: NEUTRAL if resting else state}))
+                    await node.send(
+                        b"", control.encode_gamepads({0: NEUTRAL if resting else state})
+                    )
                     await trio.sleep(0.02)
 
     def sweep(self) -> None:

@@ -14,12 +14,16 @@ ADDRESS = "device-service"
 
 
 @asynccontextmanager
-async def robot(tmp_path: Path, handler: Handler, **options: Any) -> AsyncIterator[tuple[Client, Service]]:
+async def robot(
+    tmp_path: Path, handler: Handler, **options: Any
+) -> AsyncIterator[tuple[Client, Service]]:
     front, back = f"ipc://{tmp_path}/f", f"ipc://{tmp_path}/b"
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             await nursery.start(Router([front], [back]).run)
-            serving = Service(SocketNode(zmq.DEALER, ADDRESS, connections=[back]), handler, **options)
+            serving = Service(
+                SocketNode(zmq.DEALER, ADDRESS, connections=[back]), handler, **options
+            )
             await nursery.start(serving.run)
             node = SocketNode(zmq.DEALER, "test-client", connections=[front])
             async with Client(node, address=ADDRESS, timeout=15.0) as client:

@@ -1,7 +1,7 @@
 """A serial port whose board takes bytes only when the test lets it: the driver says truly how many bytes it has not sent.
 
-The driver of a pseudo-terminal says always that it has sent everything. Here it counts what was written to the port and not yet read
-at the board's end.
+The driver of a pseudo-terminal says always that it has sent everything. Here it counts what was
+written to the port and not yet read at the board's end.
 """
 
 import contextlib
@@ -37,7 +37,9 @@ class Board:
 
     def stall(self, port: int) -> None:
         """Fill the line: the board takes nothing until `take`."""
-        while select.select([], [port], [], SETTLED)[1]:  # the kernel moves bytes from one of its buffers to the next
+        while select.select([], [port], [], SETTLED)[
+            1
+        ]:  # the kernel moves bytes from one of its buffers to the next
             for size in (512, 1):
                 with contextlib.suppress(BlockingIOError):
                     while True:

@@ -1,8 +1,8 @@
 """A driver's station, or a stranger, as a program that can be run on another machine (or in a network namespace).
 
-station.py HOST PORT_BASE drive Y [KEY]     send gamepads until killed, at rest at first, signed if there is a key
-station.py HOST PORT_BASE attack KEY        replay and forge what the station of that key has sent
-station.py HOST PORT_BASE listen [KEY]      tell whether a line of the log comes
+station.py HOST PORT_BASE drive Y [KEY]     send gamepads until killed, at rest at first, signed if
+there is a key station.py HOST PORT_BASE attack KEY        replay and forge what the station of that
+key has sent station.py HOST PORT_BASE listen [KEY]      tell whether a line of the log comes
 station.py HOST PORT_BASE plug              tell whether a virtual Smart Device may connect
 """
 
@@ -36,8 +36,8 @@ async def drive(host: str, base: int, y: str, key: str | None = None) -> None:
         nursery.start_soon(receive, node)
         rests = 0
         for number in itertools.count():
-            # The robot moves nothing before the sticks were at rest, and it gets nothing before the station knows its session.
-            # A stranger never does, and pushes nevertheless.
+            # The robot moves nothing before the sticks were at rest, and it gets nothing before the
+            # station knows its session. A stranger never does, and pushes nevertheless.
             is_heard = node.is_ready and node.refused is None
             at_rest = rests < RESTS if is_heard else number < PUSHES_AFTER
             rests = rests + 1 if is_heard else 0

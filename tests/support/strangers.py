@@ -32,7 +32,9 @@ def introduce(stream: socket.socket, identity: bytes, *frames: bytes) -> None:
 def frames_of(*frames: bytes) -> bytes:
     """A message of short frames in ZMTP."""
     last = len(frames) - 1
-    return b"".join(bytes([0x01 if at < last else 0x00, len(frame)]) + frame for at, frame in enumerate(frames))
+    return b"".join(
+        bytes([0x01 if at < last else 0x00, len(frame)]) + frame for at, frame in enumerate(frames)
+    )
 
 
 scalars = (
@@ -46,7 +48,8 @@ scalars = (
 values: st.SearchStrategy[Any] = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=8) | st.integers(0, 9), inner, max_size=8)
+        st.lists(inner, max_size=8)
+        | st.dictionaries(st.text(max_size=8) | st.integers(0, 9), inner, max_size=8)
     ),
     max_leaves=30,
 )
@@ -67,12 +70,23 @@ def payloads(draw: st.DrawFn) -> bytes:
         return msgspec.msgpack.encode(draw(values))
     if kind == 2:
         depth = draw(st.sampled_from([1, 100, 1000, 100_000]))
-        return nested(draw(st.sampled_from([b"\x91", b"\x81\xa1k", b"\x81\x91", b"\xdd\0\0\0\1"])), depth)
+        return nested(
+            draw(st.sampled_from([b"\x91", b"\x81\xa1k", b"\x81\x91", b"\xdd\0\0\0\1"])), depth
+        )
     if kind == 3:
         # Lengths that the bytes do not keep.
         size = draw(st.sampled_from([0x10, 0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF]))
-        return b"\x93\x02\xa1m" + draw(st.sampled_from([b"\xdd", b"\xdf", b"\xdb", b"\xc6"])) + struct.pack(">I", size)
-    wire = [0, draw(st.integers(0, rpc.ID_MAX)), draw(st.sampled_from(["echo", "fail", "add", "", "$cancel", "x"])), []]
+        return (
+            b"\x93\x02\xa1m"
+            + draw(st.sampled_from([b"\xdd", b"\xdf", b"\xdb", b"\xc6"]))
+            + struct.pack(">I", size)
+        )
+    wire = [
+        0,
+        draw(st.integers(0, rpc.ID_MAX)),
+        draw(st.sampled_from(["echo", "fail", "add", "", "$cancel", "x"])),
+        [],
+    ]
     wire[3] = draw(st.lists(values, max_size=3))
     if draw(st.booleans()):
         wire[:2] = [2]
@@ -94,7 +108,9 @@ def call(port: int, payload: bytes) -> None:
         stream.settimeout(30)
         with contextlib.suppress(ConnectionError):
             stream.sendall(GREETING)
-            introduce(stream, b"stranger", frames_of(b"greeter-service", bytes.fromhex(payload.decode())))
+            introduce(
+                stream, b"stranger", frames_of(b"greeter-service", bytes.fromhex(payload.decode()))
+            )
         heard = b""
         with contextlib.suppress(ConnectionError):
             while data := stream.recv(4096):

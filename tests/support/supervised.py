@@ -68,7 +68,9 @@ class Watcher:
         """The number in the latest line that begins with ``prefix``, once there are ``count`` of them."""
 
         def found() -> list[str]:
-            values = [line.removeprefix(prefix) for _, _, line in self.lines if line.startswith(prefix)]
+            values = [
+                line.removeprefix(prefix) for _, _, line in self.lines if line.startswith(prefix)
+            ]
             return values if len(values) >= count else []
 
         return int((await self.until(found))[-1])
@@ -91,7 +93,13 @@ async def keeping(spec: ChildSpec, watcher: Watcher) -> AsyncIterator[Child]:
     """Run one child; in the end it is killed, and neither processes nor descriptors may be left."""
     with place() as directory:
         before = open_fds()
-        child = Child(spec, directory, on_line=watcher.on_line, on_change=watcher.on_change, jitter=lambda: 0.0)
+        child = Child(
+            spec,
+            directory,
+            on_line=watcher.on_line,
+            on_change=watcher.on_change,
+            jitter=lambda: 0.0,
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.run)
             try:

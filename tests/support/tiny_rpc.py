@@ -25,14 +25,24 @@ def pack(value: Any) -> bytes:  # noqa: PLR0911 - one return for each kind of va
             return struct.pack(">Bd", 0xCB, value)
         case str():
             raw = value.encode()
-            return (bytes([0xA0 | len(raw)]) if len(raw) < 32 else struct.pack(">BI", 0xDB, len(raw))) + raw
+            return (
+                bytes([0xA0 | len(raw)]) if len(raw) < 32 else struct.pack(">BI", 0xDB, len(raw))
+            ) + raw
         case bytes():
             return struct.pack(">BI", 0xC6, len(value)) + value
         case list():
-            head = bytes([0x90 | len(value)]) if len(value) < 16 else struct.pack(">BI", 0xDD, len(value))
+            head = (
+                bytes([0x90 | len(value)])
+                if len(value) < 16
+                else struct.pack(">BI", 0xDD, len(value))
+            )
             return head + b"".join(map(pack, value))
         case dict():
-            head = bytes([0x80 | len(value)]) if len(value) < 16 else struct.pack(">BI", 0xDF, len(value))
+            head = (
+                bytes([0x80 | len(value)])
+                if len(value) < 16
+                else struct.pack(">BI", 0xDF, len(value))
+            )
             return head + b"".join(pack(key) + pack(each) for key, each in value.items())
     raise TypeError(value)
 

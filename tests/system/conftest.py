@@ -17,8 +17,9 @@ CASES = os.environ.get("SYSTEM_CASES", "first" if BINARY else "all")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the cases that are not asked for.
 
-    The cases of a test differ in what team code does and not in how rt is started, so that each runs either from source or against
-    the executable in CI. Of tests that are marked `every_case` all run.
+    The cases of a test differ in what team code does and not in how rt is started, so that each
+    runs either from source or against the executable in CI. Of tests that are marked `every_case`
+    all run.
     """
     if CASES == "all":
         return

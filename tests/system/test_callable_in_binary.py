@@ -46,12 +46,16 @@ def stop() -> None:
 
 def process(folder: Path, function: str, *args: object) -> tuple[CommandProcess, Lines]:
     (folder / "points.py").write_text(MODULE)
-    settings = CallSettings(name=function, target=f"points:{function}", args=list(args), path=[str(folder)])
+    settings = CallSettings(
+        name=function, target=f"points:{function}", args=list(args), path=[str(folder)]
+    )
     lines = Lines()
     command = [*COMMAND, "_child", "call", LIFELINE]
     # An executable that is killed leaves behind what it has unpacked.
     env = {"TMPDIR": str(folder)}
-    return CommandProcess(command, message=settings.encode(), name=function, env=env, on_line=lines), lines
+    return CommandProcess(
+        command, message=settings.encode(), name=function, env=env, on_line=lines
+    ), lines
 
 
 async def test_it_runs_with_its_types_and_ends_with_its_code(tmp_path: Path) -> None:
@@ -84,7 +88,9 @@ async def test_it_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     assert_no_children()
 
 
-async def test_an_async_one_ends_in_order_also_when_every_signal_comes_twice(tmp_path: Path) -> None:
+async def test_an_async_one_ends_in_order_also_when_every_signal_comes_twice(
+    tmp_path: Path,
+) -> None:
     child, lines = process(tmp_path, "in_order")
     with trio.fail_after(PATIENCE):
         async with child, trio.open_nursery() as nursery:

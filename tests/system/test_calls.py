@@ -54,23 +54,32 @@ async def test_the_methods_of_a_running_robot_explain_themselves(robot: Robot) -
 
 
 async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) -> None:
-    # One of each who refuses: the command, the router, the service; the sentences are in cli/test_methods.py.
+    # One of each who refuses: the command, the router, the service; the sentences are in
+    # cli/test_methods.py.
     done = await robot.command("call", "teleop", "--help")
     assert done.returncode == 1
     assert "no robot runs as" in done.stderr
     await robot.start()
 
     async def refused(*arguments: str) -> str:
-        # The time that the call may take is longer than the test's patience: an answer has to come at once.
+        # The time that the call may take is longer than the test's patience: an answer has to come
+        # at once.
         done = await robot.command("call", "--timeout", "1000", *arguments)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1, done.stderr
         return done.stderr
 
-    assert "there is no service devic-service; did you mean device-service?" in await refused("devic.ping")
-    assert "device-service has no method 'pong'; did you mean ping?" in await refused("pong", "--service", "device")
+    assert "there is no service devic-service; did you mean device-service?" in await refused(
+        "devic.ping"
+    )
+    assert "device-service has no method 'pong'; did you mean ping?" in await refused(
+        "pong", "--service", "device"
+    )
     said = await refused("execute", '[{"func": 5}]')
-    assert "argument requests came as [{'func': 5}]: text is needed, not a whole number, at [0].func" in said
+    assert (
+        "argument requests came as [{'func': 5}]: text is needed, not a whole number, at [0].func"
+        in said
+    )
     assert "teleop takes no arguments" in await refused("teleop", "1", "2", "3")
 
 
@@ -80,7 +89,9 @@ async def test_the_tab_key_knows_verbs_flags_methods_devices_and_parameters(
     assert await complete(robot, "ca") == ["call"]
     assert "--timeout" in await complete(robot, "call", "--t")
     instance = ("--instance", robot.name)
-    assert await complete(robot, *instance, "call", "te") == []  # there is no robot, and nothing is said of it
+    assert (
+        await complete(robot, *instance, "call", "te") == []
+    )  # there is no robot, and nothing is said of it
     assert await complete(robot, *instance, "read", "") == []
     await robot.start()
     motor, other = Device("polar-bear"), Device("servo-motor")
@@ -90,7 +101,9 @@ async def test_the_tab_key_knows_verbs_flags_methods_devices_and_parameters(
     assert await complete(robot, *instance, "call", "tel") == ["teleop"]
     assert await complete(robot, *instance, "call", "device.pi") == ["device.ping"]
     assert await complete(robot, "call", *instance, "est") == ["estop"]
-    assert sorted(await complete(robot, *instance, "read", "")) == sorted(["motor", str(uid_of("servo-motor"))])
+    assert sorted(await complete(robot, *instance, "read", "")) == sorted(
+        ["motor", str(uid_of("servo-motor"))]
+    )
     assert await complete(robot, *instance, "read", "motor", "enc_pos", "enc") == ["enc_vel"]
     assert await complete(robot, *instance, "write", "motor", "duty") == ["duty_cycle="]
     assert robot.name in await complete(robot, "--instance", "")
@@ -104,5 +117,10 @@ async def test_the_script_of_a_shell_is_printed(robot: Robot, shell: str) -> Non
     assert done.returncode == 0
     assert "_RT_COMPLETE" in done.stdout
     if shell == "bash":
-        assert subprocess.run(["bash", "-n"], input=done.stdout.encode(), env=os.environ, check=False).returncode == 0  # noqa: ASYNC221 - a moment
+        assert (
+            subprocess.run(  # noqa: ASYNC221
+                ["bash", "-n"], input=done.stdout.encode(), env=os.environ, check=False
+            ).returncode
+            == 0
+        )
     assert "eval" in (await robot.command("completion")).stdout

@@ -68,8 +68,16 @@ def autonomous_setup():
 
 
 RUN_OUT: dict[str, tuple[str, str, tuple[Any, ...]]] = {
-    "autonomous setup alone": (f"import time\ndef autonomous_setup():\n    {DRIVE}\n    time.sleep(0.2)\n", "auto", ()),
-    "teleop setup alone": (f"import time\ndef teleop_setup():\n    {DRIVE}\n    time.sleep(0.2)\n", "teleop", ()),
+    "autonomous setup alone": (
+        f"import time\ndef autonomous_setup():\n    {DRIVE}\n    time.sleep(0.2)\n",
+        "auto",
+        (),
+    ),
+    "teleop setup alone": (
+        f"import time\ndef teleop_setup():\n    {DRIVE}\n    time.sleep(0.2)\n",
+        "teleop",
+        (),
+    ),
     "a function that is executed": (
         f"import time\ndef move():\n    {DRIVE}\n    time.sleep(0.2)\n",
         "execute",
@@ -121,8 +129,16 @@ async def test_a_mode_without_a_function_that_runs_ends_and_its_motors_stop(
 
 
 FAILURES: dict[str, tuple[str, str, tuple[Any, ...]]] = {
-    "main": (f"def autonomous_main():\n    {DRIVE}\n    if time.monotonic() > END: 1 / 0\n", "auto", ()),
-    "main that exits": (f"def teleop_main():\n    {DRIVE}\n    if time.monotonic() > END: sys.exit()\n", "teleop", ()),
+    "main": (
+        f"def autonomous_main():\n    {DRIVE}\n    if time.monotonic() > END: 1 / 0\n",
+        "auto",
+        (),
+    ),
+    "main that exits": (
+        f"def teleop_main():\n    {DRIVE}\n    if time.monotonic() > END: sys.exit()\n",
+        "teleop",
+        (),
+    ),
     "a function that is executed": (
         f"def move():\n    {DRIVE}\n    time.sleep(0.3)\n    1 / 0\n",
         "execute",
@@ -206,9 +222,13 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize("code", list(FAILURES))
-async def test_what_ends_with_an_error_stops_what_it_moved(robot: Robot, nursery: trio.Nursery, code: str) -> None:
+async def test_what_ends_with_an_error_stops_what_it_moved(
+    robot: Robot, nursery: trio.Nursery, code: str
+) -> None:
     program, method, arguments = FAILURES[code]
-    board = await with_motor(robot, f"import sys, threading, time\nEND = time.monotonic() + 0.5\n{program}")
+    board = await with_motor(
+        robot, f"import sys, threading, time\nEND = time.monotonic() + 0.5\n{program}"
+    )
     await robot.call(method, *arguments)
     await board.settles(lambda: bool(board.pulses))
     await comes_to_rest(robot, board)
@@ -224,7 +244,9 @@ async def test_what_fails_stops_for_good_and_main_drives_its_own_motor(
     robot: Robot, nursery: trio.Nursery, failing: str
 ) -> None:
     other = Board(2)
-    begin = "Actions.run(act)" if failing == "an action" else "threading.Thread(target=fail).start()"
+    begin = (
+        "Actions.run(act)" if failing == "an action" else "threading.Thread(target=fail).start()"
+    )
     board = await with_motor(
         robot,
         f"""
@@ -258,7 +280,9 @@ def autonomous_main():
     nursery.cancel_scope.cancel()
 
 
-async def test_an_action_that_fails_stops_what_it_moved_and_main_drives_on(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_an_action_that_fails_stops_what_it_moved_and_main_drives_on(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     board = await driving(
         robot,
         f"""
@@ -281,7 +305,9 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize("main", ["setup alone", "periodic"])
-async def test_a_setup_that_fails_stops_what_it_moved(robot: Robot, nursery: trio.Nursery, main: str) -> None:
+async def test_a_setup_that_fails_stops_what_it_moved(
+    robot: Robot, nursery: trio.Nursery, main: str
+) -> None:
     board = await driving(
         robot,
         f"""
@@ -394,8 +420,8 @@ async def test_code_that_is_cut_off_again_and_again_comes_to_rest(
 ) -> None:
     code = PULSES[program].replace("DRIVE", DRIVE)
     board = await driving(robot, code, "auto", "--exec-cutoffs", str(CUTOFFS))
-    # A main that is late at each call is on trial until one ends in time, which it may: then it moves again, and is cut off again.
-    # Everything else has ended its mode.
+    # A main that is late at each call is on trial until one ends in time, which it may: then it
+    # moves again, and is cut off again. Everything else has ended its mode.
     with trio.fail_after(PATIENCE):
         while await robot.call("mode") != "idle" and not (on_trial(robot) and rested(board)):  # noqa: ASYNC110 - tells nobody
             await trio.sleep(0.02)
@@ -413,7 +439,9 @@ def on_trial(robot: Robot) -> bool:
 
 
 @pytest.mark.parametrize("victim", ["executor", "root", "executor and device"])
-async def test_a_commander_that_was_stopped_has_to_start_over(robot: Robot, nursery: trio.Nursery, victim: str) -> None:
+async def test_a_commander_that_was_stopped_has_to_start_over(
+    robot: Robot, nursery: trio.Nursery, victim: str
+) -> None:
     board = await driving(robot, f"def autonomous_main():\n    {DRIVE}\n")
     processes = {
         "executor": [robot.child("executor")],
@@ -438,7 +466,9 @@ async def test_a_commander_that_was_stopped_has_to_start_over(robot: Robot, nurs
 async def test_a_commander_that_is_stopped_again_and_again_ends_its_mode(
     robot: Robot, nursery: trio.Nursery, victim: str
 ) -> None:
-    board = await driving(robot, f"def autonomous_main():\n    {DRIVE}\n", "auto", "--exec-cutoffs", str(CUTOFFS))
+    board = await driving(
+        robot, f"def autonomous_main():\n    {DRIVE}\n", "auto", "--exec-cutoffs", str(CUTOFFS)
+    )
     process = robot.child("executor") if victim == "executor" else robot.root()
     with trio.fail_after(PATIENCE):
         while await robot.call("mode") != "idle":
@@ -454,7 +484,9 @@ async def test_a_commander_that_is_stopped_again_and_again_ends_its_mode(
     nursery.cancel_scope.cancel()
 
 
-async def test_a_command_that_was_stopped_moves_nothing_when_it_continues(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_a_command_that_was_stopped_moves_nothing_when_it_continues(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     board = await with_motor(robot, "")
     async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
         await board.moves()
@@ -589,7 +621,9 @@ QUIET = "def teleop_main():\n    print('quiet')\n"
 
 
 @pytest.mark.parametrize("leak", list(LEAKS))
-async def test_nothing_of_one_run_drives_in_the_next(robot: Robot, nursery: trio.Nursery, leak: str) -> None:
+async def test_nothing_of_one_run_drives_in_the_next(
+    robot: Robot, nursery: trio.Nursery, leak: str
+) -> None:
     board = await driving(robot, LEAKS[leak])
     robot.write("studentcode.py", QUIET)
     await robot.call("teleop")
@@ -621,7 +655,11 @@ async def test_nothing_of_one_run_mixes_with_what_the_next_drives(
 def written(board: Board, since: int = 0) -> list[Any]:
     """What the motor was told, in order."""
     unpack = board.emulated.peripheral.unpack
-    values = [unpack(each.params, each.data) for each in board.messages[since:] if isinstance(each, DevWrite)]
+    values = [
+        unpack(each.params, each.data)
+        for each in board.messages[since:]
+        if isinstance(each, DevWrite)
+    ]
     return [round(each["duty_cycle"], 3) for each in values if "duty_cycle" in each]
 
 
@@ -705,7 +743,9 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize("trick", list(HANGS))
-async def test_code_that_hangs_stops_whatever_it_has_replaced(robot: Robot, nursery: trio.Nursery, trick: str) -> None:
+async def test_code_that_hangs_stops_whatever_it_has_replaced(
+    robot: Robot, nursery: trio.Nursery, trick: str
+) -> None:
     hang = """
 def hang():
     while True:
@@ -774,7 +814,9 @@ LIFELINES = {
 
 
 @pytest.mark.parametrize("trick", list(LIFELINES))
-async def test_team_code_does_not_outlive_the_root(robot: Robot, nursery: trio.Nursery, trick: str) -> None:
+async def test_team_code_does_not_outlive_the_root(
+    robot: Robot, nursery: trio.Nursery, trick: str
+) -> None:
     board = await driving(
         robot,
         f"""

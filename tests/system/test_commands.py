@@ -45,7 +45,9 @@ async def test_the_files_of_init_make_a_robot_that_runs(robot: Robot) -> None:
         (("--exec-modul", "x"), "--exec-module"),
     ],
 )
-async def test_a_bad_flag_is_one_sentence_and_exit_78(robot: Robot, flags: tuple[str, str], message: str) -> None:
+async def test_a_bad_flag_is_one_sentence_and_exit_78(
+    robot: Robot, flags: tuple[str, str], message: str
+) -> None:
     done = await robot.command("run", *flags)
     assert done.returncode == 78
     assert message in done.stderr
@@ -82,7 +84,11 @@ async def test_emulated_devices_join_a_robot(robot: Robot) -> None:
     await robot.start()
     process = await trio.lowlevel.open_process(
         robot.arguments(
-            "emulate-dev", "--port-base", str(robot.port_base), 'limit-switch@5:{"switch1": true}', "servo-motor"
+            "emulate-dev",
+            "--port-base",
+            str(robot.port_base),
+            'limit-switch@5:{"switch1": true}',
+            "servo-motor",
         ),
         env=robot.environment,
         cwd=robot.folder / "empty",
@@ -110,7 +116,9 @@ async def test_doctor_says_that_this_machine_is_fit(robot: Robot) -> None:
     done = await robot.command("doctor", "--json", "--port-base", str(robot.port_base))
     findings = {entry["id"]: entry for entry in json.loads(done.stdout)}
     assert done.returncode == 0, done.stdout
-    assert {"python", "platform", "shm", "mutex", "addresses", "serial", "catalog", "code"} <= set(findings)
+    assert {"python", "platform", "shm", "mutex", "addresses", "serial", "catalog", "code"} <= set(
+        findings
+    )
     assert all(entry["status"] != "fail" for entry in findings.values())
     robot.write("studentcode.py", "def teleop_main(:\n")
     done = await robot.command("doctor", "--port-base", str(robot.port_base))
@@ -127,7 +135,9 @@ async def test_signals_of_a_terminal_that_come_twice_count_once(robot: Robot) ->
     for _ in range(3):
         robot.process.send_signal(signal.SIGINT)
     assert await robot.wait() == 0
-    assert [entry["reason"] for entry in robot.log if entry["event"] == "stopping all children"] == ["received SIGINT"]
+    assert [
+        entry["reason"] for entry in robot.log if entry["event"] == "stopping all children"
+    ] == ["received SIGINT"]
 
 
 @pytest.mark.skipif(BINARY is None, reason="an installed rt has its interpreter's version")

@@ -26,7 +26,9 @@ async def test_an_action_that_blocks_is_named_with_its_line(robot: Robot) -> Non
         await robot.start("--debug")
         await robot.call("teleop")
         while True:
-            event = await robot.said("a task kept all others waiting", child="executor", level="warning")
+            event = await robot.said(
+                "a task kept all others waiting", child="executor", level="warning"
+            )
             if "studentcode.py" in str(event["where"]):
                 break
             robot.log.remove(event)

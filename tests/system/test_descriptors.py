@@ -32,7 +32,9 @@ def inheritable(pid: int) -> list[str]:
     found = []
     for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            fields = dict(line.split(":", 1) for line in entry.read_text().splitlines() if ":" in line)
+            fields = dict(
+                line.split(":", 1) for line in entry.read_text().splitlines() if ":" in line
+            )
             if int(entry.name) >= STANDARD_STREAMS and not int(fields["flags"], 8) & os.O_CLOEXEC:
                 found.append(f"{entry.name}: {(entry.parents[1] / 'fd' / entry.name).readlink()}")
     return found
@@ -51,7 +53,9 @@ def commands(robot: Robot) -> dict[int, list[str]]:
     return {pid: arguments for pid, arguments in found.items() if pid not in inner}
 
 
-async def test_no_program_inherits_a_descriptor_of_a_robot(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_no_program_inherits_a_descriptor_of_a_robot(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     robot.write("studentcode.py", CODE)
     motor = Device("polar-bear")
     await robot.start()

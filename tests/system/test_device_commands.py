@@ -50,13 +50,22 @@ def sentence(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
 
 
 class TestRead:
-    async def test_values_are_those_that_the_device_sends_when_asked(self, robot: Robot, switch: Device) -> None:
+    async def test_values_are_those_that_the_device_sends_when_asked(
+        self, robot: Robot, switch: Device
+    ) -> None:
         await robot.call("unsubscribe", "switch")
         before = len(switch.messages)
         switch.emulated.values["switch2"] = True
         for name in ("switch", str(switch.uid)):
             done = await robot.command("read", name)
-            assert done.stdout.split() == ["switch0", "false", "switch1", "false", "switch2", "true"], done.stderr
+            assert done.stdout.split() == [
+                "switch0",
+                "false",
+                "switch1",
+                "false",
+                "switch2",
+                "true",
+            ], done.stderr
         assert DevRead(0b111) in switch.messages[before:]
         done = await robot.command("read", "switch", "switch2", "--json")
         row = json.loads(done.stdout)
@@ -64,16 +73,26 @@ class TestRead:
         assert (row["uid"], row["name"], row["type"]) == (str(switch.uid), "switch", "limit-switch")
         assert DevRead(0b100) in switch.messages[before:]
 
-    async def test_a_mistake_is_told_before_anything_is_sent(self, robot: Robot, switch: Device) -> None:
+    async def test_a_mistake_is_told_before_anything_is_sent(
+        self, robot: Robot, switch: Device
+    ) -> None:
         before = len(switch.messages)
         for verb in ("read", "subscribe"):
             assert "did you mean switch?" in sentence(await robot.command(verb, "swich"))
-            assert "did you mean 'switch0'?" in sentence(await robot.command(verb, "switch", "swich0"))
-            assert "motor is not connected; connected: switch" in sentence(await robot.command(verb, "motor"))
-        asked = [message for message in switch.messages[before:] if isinstance(message, DevRead | SubReq)]
+            assert "did you mean 'switch0'?" in sentence(
+                await robot.command(verb, "switch", "swich0")
+            )
+            assert "motor is not connected; connected: switch" in sentence(
+                await robot.command(verb, "motor")
+            )
+        asked = [
+            message for message in switch.messages[before:] if isinstance(message, DevRead | SubReq)
+        ]
         assert asked == []
 
-    async def test_a_device_that_does_not_answer_is_told(self, robot: Robot, switch: Device) -> None:
+    async def test_a_device_that_does_not_answer_is_told(
+        self, robot: Robot, switch: Device
+    ) -> None:
         await robot.call("unsubscribe", "switch")
         ignore(switch, DevRead)
         done = await robot.command("read", "switch", "switch0", "--timeout", "0.3")
@@ -89,19 +108,23 @@ class TestSubscribe:
         self, robot: Robot, switch: Device
     ) -> None:
         former = subscription(robot, switch)
-        done = await robot.command("subscribe", "switch", "switch1", "--interval", "0.06", "--count", "3", "--json")
+        done = await robot.command(
+            "subscribe", "switch", "switch1", "--interval", "0.06", "--count", "3", "--json"
+        )
         assert done.returncode == 0, done.stderr
         rows = [json.loads(line) for line in done.stdout.splitlines()]
         assert [row["values"] for row in rows][1:] == [{"switch1": False}] * 2
         assert SubReq(0b010, 60) in switch.messages
         assert subscription(robot, switch) == former == (["switch0", "switch1", "switch2"], 0.04)
 
-    async def test_a_device_that_had_none_has_none_again(self, robot: Robot, switch: Device) -> None:
+    async def test_a_device_that_had_none_has_none_again(
+        self, robot: Robot, switch: Device
+    ) -> None:
         await robot.call("unsubscribe", "switch")
         done = await robot.command("subscribe", "switch", "--interval", "5", "--count", "1")
-        assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}  switch0 off  switch1 off  switch2 off?\n", done.stdout), (
-            done.stdout
-        )
+        assert re.fullmatch(
+            r"\d\d:\d\d:\d\d\.\d{3}  switch0 off  switch1 off  switch2 off?\n", done.stdout
+        ), done.stdout
         assert done.stderr == "rt: switch reports every 0.25 s instead of 5 s\n"
         assert subscription(robot, switch) == ([], 0.0)
 
@@ -141,11 +164,15 @@ class TestSubscribe:
             await process.stdout.receive_some()
             plug.cancel()
             assert await process.wait() == 1
-            assert await process.stderr.receive_some() == b"rt: the device switch was disconnected\n"
+            assert (
+                await process.stderr.receive_some() == b"rt: the device switch was disconnected\n"
+            )
 
 
 class TestPing:
-    async def test_each_answer_and_the_statistics_are_printed(self, robot: Robot, switch: Device) -> None:
+    async def test_each_answer_and_the_statistics_are_printed(
+        self, robot: Robot, switch: Device
+    ) -> None:
         motor = Device("polar-bear")
         await robot.plug_tcp(motor)
         await robot.connected(motor)
@@ -154,16 +181,22 @@ class TestPing:
         for name, device in (("switch", switch), ("motor", motor)):
             kind = device.emulated.peripheral.name
             for number in (1, 2, 3):
-                assert re.search(rf"^{name}: seq={number} time=[0-9.]+ ms$", done.stdout, re.MULTILINE)
+                assert re.search(
+                    rf"^{name}: seq={number} time=[0-9.]+ ms$", done.stdout, re.MULTILINE
+                )
             assert (
                 f"--- {name} ({kind} {device.uid}) ---\n3 requests, 3 answers, 0% loss\nmin/avg/max/mdev = "
                 in done.stdout
             )
             assert sum(isinstance(message, HbReq) for message in device.messages) >= 3
 
-    async def test_one_that_never_answers_is_exit_status_1(self, robot: Robot, switch: Device) -> None:
+    async def test_one_that_never_answers_is_exit_status_1(
+        self, robot: Robot, switch: Device
+    ) -> None:
         ignore(switch, HbReq)
-        done = await robot.command("ping", "switch", "--count", "2", "--interval", "0.01", "--timeout", "0.1")
+        done = await robot.command(
+            "ping", "switch", "--count", "2", "--interval", "0.01", "--timeout", "0.1"
+        )
         assert done.returncode == 1
         assert "switch: seq=2 no answer: " in done.stdout
         assert "2 requests, 0 answers, 100% loss" in done.stdout
@@ -228,11 +261,15 @@ class TestNames:
             said.add(sentence(await robot.command(verb, "swich")))
         assert said == {"rt: there is no device 'swich': did you mean switch?\n"}
 
-    async def test_device_that_is_absent_is_an_error_of_every_verb(self, robot: Robot, switch: Device) -> None:
+    async def test_device_that_is_absent_is_an_error_of_every_verb(
+        self, robot: Robot, switch: Device
+    ) -> None:
         await robot.connected(switch)
         done = [await robot.command(verb, "motor") for verb in ("read", "ping", "devices")]
         assert {each.returncode for each in done} == {1}
-        assert {each.stderr for each in done} == {"rt: the device motor is not connected; connected: switch\n"}
+        assert {each.stderr for each in done} == {
+            "rt: the device motor is not connected; connected: switch\n"
+        }
 
     async def test_options_that_are_newer_than_the_robot_are_named_as_the_cause(
         self, robot: Robot, switch: Device
@@ -261,18 +298,34 @@ class TestMessages:
 
     async def test_a_frame_goes_through_the_shell_and_comes_back(self, robot: Robot) -> None:
         parse = shlex.join(robot.arguments("parse-msg", "--device", "motor", self.GOLDEN))
-        done = await shell(robot, f"{parse} | {shlex.join(robot.arguments('format-msg', '--delimiter'))}")
-        assert done.stdout.split() == ["0210021000", "0414060101010103bfac00", "04ff01fe0100"], done.stderr
-        shown = [json.loads(line) for line in (await shell(robot, parse)).stdout.splitlines()]
-        assert shown[1] == {"type": "DEV_WRITE", "device": "polar-bear", "params": {"duty_cycle": -0.5}}
-
-    async def test_what_is_wrong_is_exit_status_1_and_the_rest_is_printed(self, robot: Robot) -> None:
-        wrong = '{"type": "DEV_WRITE", "device": "motor", "params": {"duty_cycle": 2}}'
-        done = await robot.command("format-msg", '{"type": "PING"}', wrong, '{"type": "DEV_DISABLE"}')
-        assert (done.returncode, done.stdout.split()) == (1, ["02100210", "02160216"])
-        assert done.stderr == "rt: argument 2, character 53: duty_cycle has to be a number, -1 to 1, not 2\n"
         done = await shell(
-            robot, f"printf '02100210\\n\\n0x02 16\\n' | {shlex.join(robot.arguments('parse-msg', '-'))}"
+            robot, f"{parse} | {shlex.join(robot.arguments('format-msg', '--delimiter'))}"
+        )
+        assert done.stdout.split() == ["0210021000", "0414060101010103bfac00", "04ff01fe0100"], (
+            done.stderr
+        )
+        shown = [json.loads(line) for line in (await shell(robot, parse)).stdout.splitlines()]
+        assert shown[1] == {
+            "type": "DEV_WRITE",
+            "device": "polar-bear",
+            "params": {"duty_cycle": -0.5},
+        }
+
+    async def test_what_is_wrong_is_exit_status_1_and_the_rest_is_printed(
+        self, robot: Robot
+    ) -> None:
+        wrong = '{"type": "DEV_WRITE", "device": "motor", "params": {"duty_cycle": 2}}'
+        done = await robot.command(
+            "format-msg", '{"type": "PING"}', wrong, '{"type": "DEV_DISABLE"}'
+        )
+        assert (done.returncode, done.stdout.split()) == (1, ["02100210", "02160216"])
+        assert (
+            done.stderr
+            == "rt: argument 2, character 53: duty_cycle has to be a number, -1 to 1, not 2\n"
+        )
+        done = await shell(
+            robot,
+            f"printf '02100210\\n\\n0x02 16\\n' | {shlex.join(robot.arguments('parse-msg', '-'))}",
         )
         assert (done.returncode, done.stdout) == (1, '{"type": "PING"}\n')
         assert done.stderr.startswith("rt: line 3, byte 0: ")
@@ -311,7 +364,9 @@ async def shell(robot: Robot, line: str) -> subprocess.CompletedProcess[str]:
             capture_stderr=True,
             check=False,
         )
-    return subprocess.CompletedProcess(line, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return subprocess.CompletedProcess(
+        line, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
 
 
 def ignore(device: Device, kind: type[Message]) -> None:

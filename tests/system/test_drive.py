@@ -71,8 +71,12 @@ async def test_a_silent_station_lets_the_motor_rest(robot: Robot) -> None:
     await robot.said("gamepad reads neutral")
 
 
-async def test_mode_that_ends_after_its_setup_is_the_reason_that_devices_are_disabled(robot: Robot) -> None:
-    robot.write("studentcode.py", 'def autonomous_setup():\n    Robot.write("motor", "duty_cycle", 0.5)\n')
+async def test_mode_that_ends_after_its_setup_is_the_reason_that_devices_are_disabled(
+    robot: Robot,
+) -> None:
+    robot.write(
+        "studentcode.py", 'def autonomous_setup():\n    Robot.write("motor", "duty_cycle", 0.5)\n'
+    )
     motor = Device("polar-bear")
     await robot.start("--dev-name", f"motor:{motor.uid}")
     await robot.plug_tcp(motor)
@@ -134,17 +138,28 @@ async def test_a_caller_executes_functions_of_the_team_and_nothing_else(robot: R
     await robot.start()
     marks = [robot.folder / f"called{number}" for number in range(3)]
     hostile = [("system", [f"touch {marks[0]}"]), ("run", [["touch", str(marks[1])]])]
-    hostile += [("run_it", [f"open({str(marks[2])!r}, 'w')"]), ("Arm", []), ("print", ["x"]), ("__import__", ["os"])]
+    hostile += [
+        ("run_it", [f"open({str(marks[2])!r}, 'w')"]),
+        ("Arm", []),
+        ("print", ["x"]),
+        ("__import__", ["os"]),
+    ]
     for name, args in hostile:
-        done = await robot.command("call", "execute", json.dumps([{"func": name, "args": args}]), "true")
+        done = await robot.command(
+            "call", "execute", json.dumps([{"func": name, "args": args}]), "true"
+        )
         assert done.returncode == 1
-        assert f"{name} cannot be executed" in done.stderr or f"has no function {name}" in done.stderr
+        assert (
+            f"{name} cannot be executed" in done.stderr or f"has no function {name}" in done.stderr
+        )
     for args, said in (
         ([], "cannot be called with 0"),
         (["1"], "argument height came as '1'"),
         ([1, 2], "argument name"),
     ):
-        done = await robot.command("call", "execute", json.dumps([{"func": "lift", "args": args}]), "true")
+        done = await robot.command(
+            "call", "execute", json.dumps([{"func": "lift", "args": args}]), "true"
+        )
         assert done.returncode == 1
         assert said in done.stderr
     await robot.call("execute", [{"func": "lift", "args": [3]}], True)
@@ -163,5 +178,9 @@ async def test_code_that_cannot_run_is_refused_with_file_and_line(robot: Robot) 
     assert "has to be a plain function" in done.stderr
     robot.write("studentcode.py", "def teleop_setup():\n    pass\n")
     await robot.call("teleop")
-    await robot.said("mode ended", mode="teleop", reason="no function of the team's code runs any more: the mode ends")
+    await robot.said(
+        "mode ended",
+        mode="teleop",
+        reason="no function of the team's code runs any more: the mode ends",
+    )
     assert await robot.call("mode") == "idle"

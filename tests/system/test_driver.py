@@ -50,7 +50,9 @@ class Motor(Board):
     def duty_cycles(self, since: int = 0) -> list[float]:
         """What was written since a message."""
         writes = [message for message in self.messages[since:] if isinstance(message, DevWrite)]
-        values = [self.emulated.peripheral.unpack(message.params, message.data) for message in writes]
+        values = [
+            self.emulated.peripheral.unpack(message.params, message.data) for message in writes
+        ]
         return [value[PARAM] for value in values if PARAM in value]
 
 
@@ -98,7 +100,9 @@ class Station:
                 await self.hold(state, 1, index)
 
 
-async def ready(robot: Robot, plug: Plug, program: str = STICKY, *, needs_gamepad: bool = True) -> Motor:
+async def ready(
+    robot: Robot, plug: Plug, program: str = STICKY, *, needs_gamepad: bool = True
+) -> Motor:
     robot.write("studentcode.py", program)
     board = Motor()
     await robot.start("--teleop-needs-gamepad" if needs_gamepad else "--no-teleop-needs-gamepad")
@@ -132,7 +136,9 @@ async def test_motion_stops_half_a_second_after_the_station_dies_and_resumes_aft
             assert not board.moving
         await station.push(board)
     with capsys.disabled():
-        print(f"\nDEV_DISABLE after the driver's silence: {', '.join(f'{each * 1e3:.0f} ms' for each in late)}")  # noqa: T201
+        print(  # noqa: T201
+            f"\nDEV_DISABLE after the driver's silence: {', '.join(f'{each * 1e3:.0f} ms' for each in late)}"
+        )
     assert all(each >= -0.02 for each in late), "motion stopped before the driver was silent"
     assert min(late) <= MARGIN
 
@@ -157,20 +163,27 @@ async def test_short_gaps_of_a_station_stop_nothing(robot: Robot) -> None:
 
 
 @pytest.mark.parametrize(
-    "silence", ["nothing", "updates without a gamepad", "garbage", "recorded updates", "refused ones"]
+    "silence",
+    ["nothing", "updates without a gamepad", "garbage", "recorded updates", "refused ones"],
 )
 async def test_what_is_no_update_of_the_driver_is_silence(robot: Robot, silence: str) -> None:
     board = await ready(robot, robot.plug_tcp)
     await robot.call("teleop")
     stamp = Stamp("recorder", 1, time.time())
-    async with Station.of(robot) as station, Station.of(robot) as other, trio.open_nursery() as nursery:
+    async with (
+        Station.of(robot) as station,
+        Station.of(robot) as other,
+        trio.open_nursery() as nursery,
+    ):
         stamped = itertools.count(2)
         if silence == "recorded updates":
             await station.send_raw(encode_gamepads({0: NEUTRAL}, stamp))
             with trio.fail_after(PATIENCE):
                 while not board.moving:
                     state = PUSHED if await is_live(robot) else NEUTRAL
-                    await station.send_raw(encode_gamepads({0: state}, Stamp("recorder", next(stamped), time.time())))
+                    await station.send_raw(
+                        encode_gamepads({0: state}, Stamp("recorder", next(stamped), time.time()))
+                    )
                     await trio.sleep(0.02)
         else:
             await station.push(board)
@@ -183,7 +196,8 @@ async def test_what_is_no_update_of_the_driver_is_silence(robot: Robot, silence:
         }[silence]
         if datagram is not None:
             nursery.start_soon((other if silence == "refused ones" else station).repeat, datagram)
-        # On a busy machine another station may take control in the moment in which the silence is noted.
+        # On a busy machine another station may take control in the moment in which the silence is
+        # noted.
         await robot.said_one_of("driver silent", "gamepad reads neutral")
         stopped = await board.stops()
         await trio.sleep(1.0)
@@ -200,7 +214,9 @@ HELD = {
 
 
 @pytest.mark.parametrize("held", list(HELD))
-async def test_a_control_that_is_held_when_teleop_begins_moves_nothing(robot: Robot, held: str) -> None:
+async def test_a_control_that_is_held_when_teleop_begins_moves_nothing(
+    robot: Robot, held: str
+) -> None:
     board = await ready(robot, robot.plug_tcp, CONSTANT)
     async with Station.of(robot) as station:
         await station.hold(NEUTRAL, 5)
@@ -238,7 +254,11 @@ async def test_gamepad_1_alone_drives_and_its_silence_stops(robot: Robot) -> Non
 async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> None:
     board = await ready(robot, robot.plug_tcp)
     await robot.call("teleop")
-    async with Station.of(robot) as first, Station.of(robot) as second, trio.open_nursery() as nursery:
+    async with (
+        Station.of(robot) as first,
+        Station.of(robot) as second,
+        trio.open_nursery() as nursery,
+    ):
         await first.push(board)
         nursery.start_soon(first.hold, PUSHED, 1_000_000)
         await second.hold(PULLED)
@@ -248,7 +268,9 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
         assert set(board.duty_cycles()) == {0.5}
 
         async with trio.open_nursery() as pulling:
-            pulling.start_soon(second.hold, PULLED, 1_000_000)  # only a station that sends can be meant
+            pulling.start_soon(
+                second.hold, PULLED, 1_000_000
+            )  # only a station that sends can be meant
             report = await robot.call("commander")
             assert (report["commander"], report["driver"]) == (refused["commander"], "live")
             assert [each["station"] for each in report["refused"]] == [refused["station"]]
@@ -287,10 +309,15 @@ def teleop_main():
         ("datagrams", "stamped"),
     ],
 )
-async def test_two_stations_do_not_mix_however_they_send(robot: Robot, first: str, second: str) -> None:
+async def test_two_stations_do_not_mix_however_they_send(
+    robot: Robot, first: str, second: str
+) -> None:
     board = await ready(robot, robot.plug_tcp, BOTH)
     await robot.call("teleop")
-    async with sending(robot, first, "one") as send_first, sending(robot, second, "two") as send_second:
+    async with (
+        sending(robot, first, "one") as send_first,
+        sending(robot, second, "two") as send_second,
+    ):
         with trio.fail_after(PATIENCE):
             while not board.moving:
                 await send_first(PUSHED if await is_live(robot) else NEUTRAL)
@@ -319,7 +346,9 @@ async def sending(robot: Robot, way: str, name: str) -> AsyncIterator[Send]:
             async def call(state: GamepadState) -> None:
                 with contextlib.suppress(RemoteCallError):  # refused
                     update = {"0": msgspec.to_builtins(state)}
-                    await client.issue_call("update_gamepads", update, address="broker-service", timeout=PATIENCE)
+                    await client.issue_call(
+                        "update_gamepads", update, address="broker-service", timeout=PATIENCE
+                    )
 
             yield call
     else:
@@ -328,7 +357,9 @@ async def sending(robot: Robot, way: str, name: str) -> AsyncIterator[Send]:
 
             async def send(state: GamepadState) -> None:
                 stamp = Stamp(name, next(numbers), time.time()) if way == "stamped" else None
-                await station.send_raw(encode_gamepads({int(way == "another gamepad"): state}, stamp))
+                await station.send_raw(
+                    encode_gamepads({int(way == "another gamepad"): state}, stamp)
+                )
 
             yield send
 
@@ -342,7 +373,9 @@ HINTS = {
 
 @pytest.mark.parametrize("method", ["teleop", "execute"])
 @pytest.mark.parametrize("driver", list(HINTS))
-async def test_the_caller_of_a_mode_is_told_what_its_driver_lacks(robot: Robot, driver: str, method: str) -> None:
+async def test_the_caller_of_a_mode_is_told_what_its_driver_lacks(
+    robot: Robot, driver: str, method: str
+) -> None:
     board = await ready(robot, robot.plug_tcp, CONSTANT)
     arguments = [json.dumps([{"func": "spin", "periodic": True}])] if method == "execute" else []
     async with Station.of(robot) as station, trio.open_nursery() as nursery:

@@ -1,6 +1,7 @@
 """Each kind of fault on all devices of a robot that drives, and what is left of it afterwards: nothing.
 
-FAULT_SECONDS is how long each fault lasts, FAULT_SEED what it is decided by; `just soak` runs it long and prints the figures.
+FAULT_SECONDS is how long each fault lasts, FAULT_SEED what it is decided by; `just soak` runs it
+long and prints the figures.
 """
 
 import contextlib
@@ -55,7 +56,11 @@ def plain_uid(name: str, number: int) -> int:
 
 UIDS = [
     *(plain_uid("polar-bear", number) for number in range(1, MOTORS + 1)),
-    *(plain_uid(name, number) for name in ("potentiometer", "limit-switch") for number in range(1, SENSORS + 1)),
+    *(
+        plain_uid(name, number)
+        for name in ("potentiometer", "limit-switch")
+        for number in range(1, SENSORS + 1)
+    ),
 ]
 
 
@@ -91,7 +96,9 @@ class Watch:
             return trio.current_time() - started
         dead = [buffer.uid for buffer in self.buffers if not buffer.valid]
         log = "\n".join(map(str, self._robot.log[-40:]))
-        raise AssertionError(f"after {within:g} s not all devices are valid and updating, invalid: {dead}\n{log}")
+        raise AssertionError(
+            f"after {within:g} s not all devices are valid and updating, invalid: {dead}\n{log}"
+        )
 
     async def look(self) -> None:
         """Look until cancelled."""
@@ -122,7 +129,11 @@ class Watch:
     def resources(self) -> tuple[int, int, int]:
         """File descriptors and tasks of the device process, and segments of the robot."""
         fds = len(list(Path(f"/proc/{self._robot.child('device')}/fd").iterdir()))
-        health = [entry for entry in self._robot.log if entry["event"] == "health" and entry["process"] == "device"]
+        health = [
+            entry
+            for entry in self._robot.log
+            if entry["event"] == "health" and entry["process"] == "device"
+        ]
         segments = len(list(segment.names(self._robot.shm_prefix())))
         return fds, health[-1]["tasks"], segments
 
@@ -146,7 +157,15 @@ async def emulated(robot: Robot, line: str, *flags: str) -> AsyncIterator[None]:
     where = ["--pty-dir", str(robot.folder / "ports")] if line == "pty" else []
     process = await trio.lowlevel.open_process(
         robot.arguments(
-            "emulate-dev", "--port-base", str(robot.port_base), "--wave", "--seed", SEED, *where, *flags, *DEVICES
+            "emulate-dev",
+            "--port-base",
+            str(robot.port_base),
+            "--wave",
+            "--seed",
+            SEED,
+            *where,
+            *flags,
+            *DEVICES,
         ),
         env=robot.environment,
         cwd=robot.folder / "empty",
@@ -180,7 +199,9 @@ async def test_a_robot_outlives_a_fault_of_all_its_devices(
     robot: Robot, nursery: trio.Nursery, fault: str, line: str
 ) -> None:
     kind = fault.partition("=")[0]
-    names = "\n".join(f'm{number} = "{plain_uid("polar-bear", number)}"' for number in range(1, MOTORS + 1))
+    names = "\n".join(
+        f'm{number} = "{plain_uid("polar-bear", number)}"' for number in range(1, MOTORS + 1)
+    )
     robot.write("rt.toml", CONFIG.format(folder=robot.folder, names=names))
     robot.write("studentcode.py", PROGRAM.read_text())
     await robot.start()
@@ -204,7 +225,9 @@ async def test_a_robot_outlives_a_fault_of_all_its_devices(
                 # A busy machine takes longer until everything has happened.
                 await until(lambda: watch.moved and all(watch.valid_looks.values()))
                 if kind in {"disconnect", "freeze"}:
-                    await until(lambda: watch.outages and watch.lapses > len(UIDS) * SECONDS / LONGEST_CYCLE)
+                    await until(
+                        lambda: watch.outages and watch.lapses > len(UIDS) * SECONDS / LONGEST_CYCLE
+                    )
                 looking.cancel_scope.cancel()
             seconds, frames = time.monotonic() - started, watch.total("frames_received") - frames
         bad, connects = watch.total("bad_frames") - bad, watch.total("connects") - connects
@@ -245,14 +268,17 @@ async def settled(robot: Robot, watch: Watch, before: tuple[int, int, int]) -> N
             await robot.said("health", process="device", count=health_count(robot) + 2)
             if all(now <= then for now, then in zip(watch.resources(), before, strict=True)):
                 return
-    raise AssertionError(f"file descriptors, tasks, segments: {watch.resources()}, before the fault {before}")
+    raise AssertionError(
+        f"file descriptors, tasks, segments: {watch.resources()}, before the fault {before}"
+    )
 
 
 def unhurt(robot: Robot) -> None:
     """No process of the robot ended or was started again, and none had an error of its own."""
     ready = [entry["child"] for entry in robot.log if entry["event"] == "child is ready"]
     assert sorted(ready) == ["brake", "device", "executor", "standby"]
-    # A loaded machine lets a process wait for so long that the devices are disabled; the mode drives on.
+    # A loaded machine lets a process wait for so long that the devices are disabled; the mode
+    # drives on.
     errors = [
         entry
         for entry in robot.log

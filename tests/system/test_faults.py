@@ -89,7 +89,9 @@ async def test_a_killed_outer_process_of_the_executable_takes_everything_with_it
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_robot_in_order(robot: Robot, signum: signal.Signals, nursery: trio.Nursery) -> None:
+async def test_a_signal_ends_the_robot_in_order(
+    robot: Robot, signum: signal.Signals, nursery: trio.Nursery
+) -> None:
     motor, switch = await driving(robot, robot.plug_tcp)
     since = len(motor.messages), len(switch.messages)
     assert robot.process is not None
@@ -103,7 +105,9 @@ async def test_a_signal_ends_the_robot_in_order(robot: Robot, signum: signal.Sig
     nursery.cancel_scope.cancel()
 
 
-async def test_an_emergency_stop_disables_first_and_ends_the_robot(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_an_emergency_stop_disables_first_and_ends_the_robot(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor, _ = await driving(robot, robot.plug_tcp)
     since = len(motor.messages)
     await robot.command("call", "estop")
@@ -174,7 +178,9 @@ async def test_garbage_on_the_wire_ends_nothing_and_is_counted(robot: Robot) -> 
     assert len([entry for entry in robot.log if entry["event"] == "child is ready"]) == 3
 
 
-async def test_a_stopped_root_disables_every_device(robot: Robot, plug: Plug, nursery: trio.Nursery) -> None:
+async def test_a_stopped_root_disables_every_device(
+    robot: Robot, plug: Plug, nursery: trio.Nursery
+) -> None:
     motor, _ = await driving(robot, plug)
     since = len(motor.messages)
     os.kill(robot.root(), signal.SIGSTOP)

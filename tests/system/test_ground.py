@@ -73,8 +73,12 @@ def remove_lock(directory: Path) -> None:
     (directory / "pid").unlink()
 
 
-@pytest.mark.parametrize("act", [remove, remove_parent, replace, remove_sockets, replace_sockets, remove_lock])
-async def test_robot_outlives_its_directory(robot: Robot, nursery: trio.Nursery, act: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "act", [remove, remove_parent, replace, remove_sockets, replace_sockets, remove_lock]
+)
+async def test_robot_outlives_its_directory(
+    robot: Robot, nursery: trio.Nursery, act: Callable[[Path], None]
+) -> None:
     motor = await driving(robot)
     children = robot.child("device"), robot.child("executor")
     holder = robot.instance.holder()
@@ -97,7 +101,9 @@ async def test_robot_outlives_its_directory(robot: Robot, nursery: trio.Nursery,
     nursery.cancel_scope.cancel()
 
 
-async def test_directory_that_cannot_be_made_again_costs_no_process(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_directory_that_cannot_be_made_again_costs_no_process(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor = await driving(robot)
     runtime = robot.instance.directory.parents[1]
     shutil.rmtree(runtime)
@@ -108,7 +114,9 @@ async def test_directory_that_cannot_be_made_again_costs_no_process(robot: Robot
     runtime.mkdir(mode=0o700)
     await robot.said(MENDED)
     assert await robot.call("mode") == "teleop"
-    assert not [entry for entry in robot.log if entry["event"] in {"child is backoff", "child is killing"}]
+    assert not [
+        entry for entry in robot.log if entry["event"] in {"child is backoff", "child is killing"}
+    ]
     assert await robot.stop() == 0
     assert robot.leftovers() == []
     nursery.cancel_scope.cancel()
@@ -118,7 +126,9 @@ def named_memory(robot: Robot) -> list[Path]:
     return list(Path("/dev/shm").glob(f"*{robot.name}*"))
 
 
-async def test_shared_memory_survives_restarts_without_any_name(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_shared_memory_survives_restarts_without_any_name(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor = await driving(robot)
     assert not named_memory(robot)
     for child in ("executor", "device"):
@@ -130,7 +140,9 @@ async def test_shared_memory_survives_restarts_without_any_name(robot: Robot, nu
     nursery.cancel_scope.cancel()
 
 
-async def test_shared_memory_of_a_running_robot_cannot_be_truncated(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_shared_memory_of_a_running_robot_cannot_be_truncated(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor = await driving(robot)
     memory = robot.shm_prefix().rstrip("/")
     for size in (0, 4096):
@@ -204,7 +216,9 @@ async def test_team_code_cannot_take_the_shared_memory_away(
     await board.moves()
     await robot.call("idle")
     await stays_still(board, await board.stops())
-    assert [entry["child"] for entry in robot.log if entry["event"] == "child is ready"].count("executor") <= 2
+    assert [entry["child"] for entry in robot.log if entry["event"] == "child is ready"].count(
+        "executor"
+    ) <= 2
     assert robot.devices()[board.uid]["connected"]
     nursery.cancel_scope.cancel()
 
@@ -262,7 +276,9 @@ async def test_damage_to_the_memory_of_a_device_ends_with_its_mode(
     robot: Robot, nursery: trio.Nursery, statement: str
 ) -> None:
     board = Board()
-    program = OVERWRITING.replace("UID", str(int(board.uid))).replace("ATTACK", OVERWRITES[statement])
+    program = OVERWRITING.replace("UID", str(int(board.uid))).replace(
+        "ATTACK", OVERWRITES[statement]
+    )
     board = await driving_board(robot, program)
     await robot.said("overwritten")
     await robot.said("team code has overwritten the memory of a polar-bear", level="error")
@@ -283,7 +299,11 @@ async def helpers(robot: Robot) -> list[int]:
     robot.write("studentcode.py", program.read_text())
     await driving(robot)
     await robot.said("helper", count=5)
-    found = [int(entry["event"].split()[1]) for entry in robot.log if entry["event"].startswith("helper ")]
+    found = [
+        int(entry["event"].split()[1])
+        for entry in robot.log
+        if entry["event"].startswith("helper ")
+    ]
     for pid in found:
         os.kill(pid, 0)
     return found
@@ -301,9 +321,13 @@ async def gone(pids: list[int]) -> None:
                     os.close(fd)
 
 
-@pytest.mark.skipif(BINARY is not None, reason="the team's code of this test starts a Python of its own")
+@pytest.mark.skipif(
+    BINARY is not None, reason="the team's code of this test starts a Python of its own"
+)
 @pytest.mark.parametrize("way", ["stop", "estop", "idle", "auto", "kill executor", "hang"])
-async def test_no_process_of_team_code_outlives_its_executor(robot: Robot, nursery: trio.Nursery, way: str) -> None:
+async def test_no_process_of_team_code_outlives_its_executor(
+    robot: Robot, nursery: trio.Nursery, way: str
+) -> None:
     pids = await helpers(robot)
     if way == "stop":
         assert await robot.stop() == 0
@@ -314,7 +338,9 @@ async def test_no_process_of_team_code_outlives_its_executor(robot: Robot, nurse
         robot.write("studentcode.py", "def autonomous_main(): pass\n")
         await robot.call(way)
     else:
-        os.kill(robot.child("executor"), signal.SIGKILL if way == "kill executor" else signal.SIGSTOP)
+        os.kill(
+            robot.child("executor"), signal.SIGKILL if way == "kill executor" else signal.SIGSTOP
+        )
         await robot.said("child is ready", child="executor", count=2)
     await gone(pids)
     nursery.cancel_scope.cancel()
@@ -328,7 +354,9 @@ async def test_no_process_of_team_code_outlives_its_executor(robot: Robot, nurse
         (resource.RLIMIT_AS, 400 << 20, "the limit of address space is 409600 KiB"),
     ],
 )
-async def test_limit_that_is_too_low_is_one_sentence(robot: Robot, limit: int, value: int, words: str) -> None:
+async def test_limit_that_is_too_low_is_one_sentence(
+    robot: Robot, limit: int, value: int, words: str
+) -> None:
     if BINARY is not None and limit != resource.RLIMIT_NOFILE:
         pytest.skip("the executable needs more than that to unpack itself")
     with trio.fail_after(30):
@@ -358,7 +386,11 @@ async def test_low_soft_limits_are_raised(robot: Robot) -> None:
     assert await robot.stop() == 0
 
 
-_OPTION = {resource.RLIMIT_NOFILE: "nofile", resource.RLIMIT_FSIZE: "fsize", resource.RLIMIT_AS: "as"}
+_OPTION = {
+    resource.RLIMIT_NOFILE: "nofile",
+    resource.RLIMIT_FSIZE: "fsize",
+    resource.RLIMIT_AS: "as",
+}
 
 
 async def test_removed_project_folder_is_named(robot: Robot, nursery: trio.Nursery) -> None:

@@ -39,7 +39,9 @@ async def started(robot: Robot, program: str) -> Device:
     return motor
 
 
-async def test_main_that_swallows_its_time_limit_loses_the_motors(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_main_that_swallows_its_time_limit_loses_the_motors(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor = await started(robot, "swallows_time_limit.py")
     since = await motor.disabled(await motor.written(duty_cycle=0.5))
     await robot.said("does not return")
@@ -68,13 +70,17 @@ async def test_a_stray_thread_ends_with_its_mode(robot: Robot, nursery: trio.Nur
     nursery.cancel_scope.cancel()
 
 
-async def test_an_action_that_blocks_the_event_loop_loses_the_motors(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_an_action_that_blocks_the_event_loop_loses_the_motors(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor = await started(robot, "blocking_action.py")
     await motor.disabled(await motor.written(duty_cycle=0.5))
     nursery.cancel_scope.cancel()
 
 
-async def test_an_error_in_main_disables_and_says_where(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_an_error_in_main_disables_and_says_where(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor = await started(robot, "error_after_a_while.py")
     await motor.disabled(await motor.written(duty_cycle=0.5))
     entry = await robot.said("ZeroDivisionError")
@@ -83,7 +89,9 @@ async def test_an_error_in_main_disables_and_says_where(robot: Robot, nursery: t
     nursery.cancel_scope.cancel()
 
 
-async def test_children_of_the_teams_code_end_with_the_robot(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_children_of_the_teams_code_end_with_the_robot(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     await started(robot, "starts_processes.py")
     await robot.said("started processes")
     assert await robot.stop() == 0
@@ -91,7 +99,9 @@ async def test_children_of_the_teams_code_end_with_the_robot(robot: Robot, nurse
     nursery.cancel_scope.cancel()
 
 
-async def test_code_that_ends_its_process_is_started_again_idle(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_code_that_ends_its_process_is_started_again_idle(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor = await started(robot, "exits.py")
     await motor.disabled(await motor.written(duty_cycle=0.5))
     await robot.said("child is ready", child="executor", count=2)
@@ -99,8 +109,12 @@ async def test_code_that_ends_its_process_is_started_again_idle(robot: Robot, nu
     nursery.cancel_scope.cancel()
 
 
-async def test_idle_wins_over_a_mode_that_is_about_to_begin(robot: Robot, nursery: trio.Nursery) -> None:
-    robot.write("studentcode.py", "import time\nprint('loading')\ntime.sleep(8)\ndef teleop_main(): pass\n")
+async def test_idle_wins_over_a_mode_that_is_about_to_begin(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
+    robot.write(
+        "studentcode.py", "import time\nprint('loading')\ntime.sleep(8)\ndef teleop_main(): pass\n"
+    )
     await robot.start()
     answers: list[str] = []
 
@@ -116,7 +130,9 @@ async def test_idle_wins_over_a_mode_that_is_about_to_begin(robot: Robot, nurser
     nursery.cancel_scope.cancel()
 
 
-async def test_an_action_that_swallows_its_cancel_cannot_hold_the_robot(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_an_action_that_swallows_its_cancel_cannot_hold_the_robot(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     motor = await started(robot, "swallows_cancel.py")
     since = len(motor.messages)
     await robot.command("call", "idle")
@@ -244,7 +260,9 @@ async def test_team_code_that_forges_the_roots_words_does_not_drive_on(
     await robot.said_one_of("forges", "team code has overwritten the robot's shared memory")
     root = robot.root()
     await ask(robot)
-    last = max(index for index, message in enumerate(motor.messages) if isinstance(message, DevWrite))
+    last = max(
+        index for index, message in enumerate(motor.messages) if isinstance(message, DevWrite)
+    )
     since = await motor.disabled(last)
     await trio.sleep(OBSERVED)
     assert motor.writes(since) == 0

@@ -104,7 +104,9 @@ async def test_motor_is_driven_and_stopped_whatever_is_called(
                 with trio.move_on_after(LONGEST_PAUSE) as pause:
                     heard = board.writes_heard
                     await board.settles(lambda heard=heard: board.writes_heard > heard)  # type: ignore[misc]
-                assert not pause.cancelled_caught, f"nothing has reached the board for {LONGEST_PAUSE} s"
+                assert not pause.cancelled_caught, (
+                    f"nothing has reached the board for {LONGEST_PAUSE} s"
+                )
         await robot.call("idle")
         await board.stops()
         calls.cancel_scope.cancel()
@@ -112,5 +114,7 @@ async def test_motor_is_driven_and_stopped_whatever_is_called(
     assert not board.moving
     assert robot.child("device") == device
     assert max(len(each) for refusals in callers.refusals for each in refusals) <= 1000
-    assert not [entry for entry in robot.log if entry["event"] in {"child is killing", "a handler failed"}]
+    assert not [
+        entry for entry in robot.log if entry["event"] in {"child is killing", "a handler failed"}
+    ]
     nursery.cancel_scope.cancel()

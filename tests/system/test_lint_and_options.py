@@ -52,7 +52,9 @@ class TestCommand:
             "studentcode.py:12:5: error: wave() does not run the action: write Actions.run(wave) [action-not-run]",
         ]
         records = json.loads((await robot.command("lint", "--json", "studentcode.py")).stdout)
-        assert [(each["message-id"], each["line"], each["column"], each["obj"]) for each in records] == [
+        assert [
+            (each["message-id"], each["line"], each["column"], each["obj"]) for each in records
+        ] == [
             ("F401", 1, 0, ""),
             ("RT206", 7, 39, "wave"),
             ("RT201", 11, 16, "teleop_main"),
@@ -85,16 +87,26 @@ class TestCall:
         await robot.start()
         assert await robot.call("lint") == []
         robot.write("studentcode.py", BAD)
-        assert [each["message-id"] for each in await robot.call("lint")] == ["F401", "RT206", "RT201", "RT301"]
+        assert [each["message-id"] for each in await robot.call("lint")] == [
+            "F401",
+            "RT206",
+            "RT201",
+            "RT301",
+        ]
         robot.write("studentcode.py", "def teleop_main(:\n")
-        assert [(each["symbol"], each["line"]) for each in await robot.call("lint")] == [("syntax-error", 1)]
+        assert [(each["symbol"], each["line"]) for each in await robot.call("lint")] == [
+            ("syntax-error", 1)
+        ]
 
     async def test_a_hostile_program_is_answered_while_the_robot_drives(self, robot: Robot) -> None:
         await robot.start()
         device = Device("polar-bear")
         await robot.plug_tcp(device)
         await robot.connected(device)
-        robot.write("studentcode.py", 'def teleop_main():\n    Robot.write("motor", "duty_cycle", Field.clock() % 1)\n')
+        robot.write(
+            "studentcode.py",
+            'def teleop_main():\n    Robot.write("motor", "duty_cycle", Field.clock() % 1)\n',
+        )
         await robot.call("teleop")
         before = await device.until(lambda message: "Write" in type(message).__name__)
         robot.write("studentcode.py", HOSTILE)
@@ -137,7 +149,9 @@ class TestOptions:
 
         path = robot.folder / "state/rt" / robot.name / overrides.FILE_NAME
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        shown = json.loads((await robot.command("config", "--json", "dev_poll_interval", "dev_name")).stdout)
+        shown = json.loads(
+            (await robot.command("config", "--json", "dev_poll_interval", "dev_name")).stdout
+        )
         assert shown["dev_poll_interval"] == {"value": 0.05, "origin": "set_option"}
         assert shown["dev_name"]["value"]["arm"] == uid
         assert shown["dev_name"]["origin"].endswith(", set_option")
@@ -147,7 +161,10 @@ class TestOptions:
         assert b"set over rt.toml: dev_name, dev_poll_interval" in robot.errors
         assert await robot.call("get_option", "dev_poll_interval") == 0.05
         assert await robot.call("get_option", "dev_name.arm") == uid
-        assert await robot.call("set_option", {"dev_poll_interval": None, "dev_name": {"arm": None}}) == {}
+        assert (
+            await robot.call("set_option", {"dev_poll_interval": None, "dev_name": {"arm": None}})
+            == {}
+        )
         await robot.stop()
         assert not path.exists()
 
@@ -182,16 +199,23 @@ class TestOptions:
 
 
 class TestStamps:
-    async def test_a_recorded_datagram_does_not_move_a_robot_whose_driver_is_silent(self, robot: Robot) -> None:
+    async def test_a_recorded_datagram_does_not_move_a_robot_whose_driver_is_silent(
+        self, robot: Robot
+    ) -> None:
         await robot.start()
         device = Device("polar-bear")
         await robot.plug_tcp(device)
         await robot.connected(device)
         await robot.call("teleop")
-        pushed, released = GamepadState(0.0, 0.75, 0.0, 0.0, 0), GamepadState(0.0, 0.25, 0.0, 0.0, 0)
+        pushed, released = (
+            GamepadState(0.0, 0.75, 0.0, 0.0, 0),
+            GamepadState(0.0, 0.25, 0.0, 0.0, 0),
+        )
         recorded: list[bytes] = []
 
-        async with DatagramNode.from_address(f"udp://127.0.0.1:{robot.port_base + 2}", bind=False) as node:
+        async with DatagramNode.from_address(
+            f"udp://127.0.0.1:{robot.port_base + 2}", bind=False
+        ) as node:
 
             async def drive() -> None:
                 while True:
@@ -212,6 +236,11 @@ class TestStamps:
             fresh = Stamp(station="driver", seq=len(recorded), time=trio.current_time())
             await node.send(b"", control.encode_gamepads({0: released}, fresh))
             end = await device.written(neutral, duty_cycle=0.25)
-        moved = [message for message in device.messages[neutral:end] if isinstance(message, DevWrite)]
-        carried = [device.emulated.peripheral.unpack(each.params, each.data)["duty_cycle"] for each in moved]
+        moved = [
+            message for message in device.messages[neutral:end] if isinstance(message, DevWrite)
+        ]
+        carried = [
+            device.emulated.peripheral.unpack(each.params, each.data)["duty_cycle"]
+            for each in moved
+        ]
         assert 0.75 not in carried

@@ -76,7 +76,9 @@ class Watcher:
         raise AssertionError("\n".join([*self.lines[-50:], self.errors]))
 
     async def shows(self, *parts: str) -> str:
-        await self.until(lambda self: any(all(part in line for part in parts) for line in self.lines))
+        await self.until(
+            lambda self: any(all(part in line for part in parts) for line in self.lines)
+        )
         return next(line for line in self.lines if all(part in line for part in parts))
 
     @property
@@ -125,7 +127,9 @@ def kept(robot: Robot) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log_file(robot).read_text().splitlines()]
 
 
-async def test_the_teams_prints_are_seen_with_mode_and_time(robot: Robot, watch: Watch, nursery: trio.Nursery) -> None:
+async def test_the_teams_prints_are_seen_with_mode_and_time(
+    robot: Robot, watch: Watch, nursery: trio.Nursery
+) -> None:
     robot.write("studentcode.py", TALKS)
     await robot.start()
     person, program = await watch("--since", "1h"), await watch("--since", "1h", "--json")
@@ -136,7 +140,12 @@ async def test_the_teams_prints_are_seen_with_mode_and_time(robot: Robot, watch:
     assert "{" not in line
     said = json.loads(await program.shows('"waving"'))
     assert said["source"] == "print"
-    assert (said["app"], said["mode"], said["action"], said["instance"]) == ("executor", "teleop", "wave", robot.name)
+    assert (said["app"], said["mode"], said["action"], said["instance"]) == (
+        "executor",
+        "teleop",
+        "wave",
+        robot.name,
+    )
     assert said["pid"] == robot.child("executor")
     assert said["clock"] >= 0
     await person.shows("arm is stuck", "studentcode.py")
@@ -146,7 +155,9 @@ async def test_the_teams_prints_are_seen_with_mode_and_time(robot: Robot, watch:
     nursery.cancel_scope.cancel()
 
 
-async def test_levels_and_processes_are_chosen(robot: Robot, watch: Watch, nursery: trio.Nursery) -> None:
+async def test_levels_and_processes_are_chosen(
+    robot: Robot, watch: Watch, nursery: trio.Nursery
+) -> None:
     robot.write("studentcode.py", TALKS)
     await robot.start()
     bad = await watch("--since", "1h", "--level", "error", "--json")
@@ -156,7 +167,9 @@ async def test_levels_and_processes_are_chosen(robot: Robot, watch: Watch, nurse
     await bad.shows("arm is stuck")
     await ours.shows("round")
     assert {event["level"] for event in bad.events} == {"error"}
-    assert {event["app"] if event["app"] != "root" else event["child"] for event in ours.events} == {"executor"}
+    assert {
+        event["app"] if event["app"] != "root" else event["child"] for event in ours.events
+    } == {"executor"}
     for watcher in (bad, ours):
         assert await watcher.end() == 0
     nursery.cancel_scope.cancel()
@@ -172,7 +185,9 @@ async def test_a_robot_that_is_restarted_is_followed_and_nothing_of_it_is_missed
     await watcher.until(lambda watcher: "is gone" in watcher.errors)
     await robot.start()
     await watcher.until(lambda watcher: "is back" in watcher.errors)
-    await watcher.until(lambda watcher: [e["event"] for e in watcher.events].count("the robot is ready") == 2)
+    await watcher.until(
+        lambda watcher: [e["event"] for e in watcher.events].count("the robot is ready") == 2
+    )
     # The file is written a moment after the event is published, and in the end completely.
     assert await robot.stop() == 0
     await watcher.until(lambda watcher: watcher.errors.count("is gone") == 2)
@@ -192,7 +207,9 @@ async def test_the_last_words_of_a_killed_executor_are_not_lost(
     await watcher.shows("the robot is ready")
     await robot.call("teleop")
     await robot.said("child is ready", child="executor", count=2)
-    await watcher.until(lambda watcher: [e["event"] for e in watcher.events].count("child is ready") >= 4)
+    await watcher.until(
+        lambda watcher: [e["event"] for e in watcher.events].count("child is ready") >= 4
+    )
     assert await robot.stop() == 0
     expected = [f"last words {number}" for number in range(300)]
     for events in (robot.log, watcher.events, kept(robot)):
@@ -223,7 +240,9 @@ async def test_a_subscriber_that_does_not_read_costs_the_robot_nothing(
     nursery.cancel_scope.cancel()
 
 
-async def test_without_a_robot_it_says_at_once_what_to_do(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_without_a_robot_it_says_at_once_what_to_do(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     done = await robot.command("logs")
     assert done.returncode != 0
     assert "rt run" in done.stderr
@@ -239,7 +258,9 @@ async def test_without_a_robot_it_says_at_once_what_to_do(robot: Robot, nursery:
     done = await robot.command("logs", "--no-follow", "--level", "error")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     done = await robot.command("logs", str(log_file(robot)), "--json")
-    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == [e["event"] for e in kept(robot)]
+    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == [
+        e["event"] for e in kept(robot)
+    ]
     nursery.cancel_scope.cancel()
 
 
@@ -247,7 +268,11 @@ async def test_it_ends_when_nobody_reads_it_any_more(robot: Robot, nursery: trio
     await robot.start()
     reading, writing = os.pipe()
     process = await trio.lowlevel.open_process(
-        robot.arguments("logs"), cwd=robot.folder / "empty", env=robot.environment, stdout=writing, stderr=writing
+        robot.arguments("logs"),
+        cwd=robot.folder / "empty",
+        env=robot.environment,
+        stdout=writing,
+        stderr=writing,
     )
     os.close(writing)
     os.close(reading)

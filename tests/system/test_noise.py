@@ -29,7 +29,16 @@ ENOUGH = 10 * SECONDS
 GROWTH = 100
 """How much memory a process may take beyond what it had after the first second of noise, in MiB."""
 SERVICES = (b"broker-service", b"device-service", b"executor-service")
-HARMLESS = ("describe", "get_option", "list_uids", "mode", "nothing", "$cancel", "$gone", "update_gamepads")
+HARMLESS = (
+    "describe",
+    "get_option",
+    "list_uids",
+    "mode",
+    "nothing",
+    "$cancel",
+    "$gone",
+    "update_gamepads",
+)
 """Methods that noise may call: no stranger's right to `estop` is in question here."""
 BIG = 64 << 20
 
@@ -80,7 +89,9 @@ class Noise:
 
     def _payload(self) -> bytes:
         chance = self.chance
-        value = chance.choice((None, [], {}, 5, "text", {"0": {"lx": 2.0}}, [[1, "a"]] * 50, {"x" * 50: 1}))
+        value = chance.choice(
+            (None, [], {}, 5, "text", {"0": {"lx": 2.0}}, [[1, "a"]] * 50, {"x" * 50: 1})
+        )
         method = chance.choice((*HARMLESS, "x" * chance.randrange(200), 5))
         wire = chance.choice(
             (
@@ -95,12 +106,16 @@ class Noise:
             raw[chance.randrange(len(raw))] = chance.randrange(256)
         if chance.random() < 0.1:
             # A length that is not there: whoever believes it takes 4 GiB.
-            raw = bytearray(b"\x93\x02\xa1a" + chance.choice((b"\xdd", b"\xdf", b"\xdb", b"\xc6")) + b"\xff" * 4)
+            raw = bytearray(
+                b"\x93\x02\xa1a" + chance.choice((b"\xdd", b"\xdf", b"\xdb", b"\xc6")) + b"\xff" * 4
+            )
         return bytes(raw)
 
     def _dealer(self) -> zmq.Socket[bytes]:
         if len(self._sockets) < 20:
-            made = self._context.socket(self.chance.choice((zmq.DEALER, zmq.DEALER, zmq.PUSH, zmq.REQ, zmq.ROUTER)))
+            made = self._context.socket(
+                self.chance.choice((zmq.DEALER, zmq.DEALER, zmq.PUSH, zmq.REQ, zmq.ROUTER))
+            )
             made.setsockopt(zmq.LINGER, 0)
             made.connect(f"tcp://127.0.0.1:{self._base}")
             self._sockets.append(made)
@@ -110,7 +125,9 @@ class Noise:
 
     def _zmq(self) -> None:
         chance = self.chance
-        recipient = chance.choice((*SERVICES, b"", b"nobody", chance.randbytes(chance.randrange(1, 300))))
+        recipient = chance.choice(
+            (*SERVICES, b"", b"nobody", chance.randbytes(chance.randrange(1, 300)))
+        )
         frames = [recipient, chance.choice((self._payload, self._payload, self._bytes))()]
         if chance.random() < 0.1:
             frames = [self._bytes() for _ in range(chance.randrange(1, 6))]
@@ -118,8 +135,13 @@ class Noise:
             self._dealer().send_multipart(frames, zmq.DONTWAIT)
 
     def _tcp(self) -> None:
-        port = self._base + self.chance.choice((0, 4))  # the router, and where virtual devices connect
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as stream:
+        port = self._base + self.chance.choice(
+            (0, 4)
+        )  # the router, and where virtual devices connect
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", port), 1) as stream,
+        ):
             stream.settimeout(0.05)
             for _ in range(self.chance.randrange(4)):
                 stream.sendall(self._bytes())
@@ -133,14 +155,25 @@ class Noise:
 
     def _identity(self) -> None:
         """One more peer that says who it is, and goes."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._base), 1) as stream:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self._base), 1) as stream,
+        ):
             stream.settimeout(1)
             stream.sendall(GREETING)
-            introduce(stream, b"n" + self.chance.randbytes(20), frames_of(b"", b""), frames_of(b"nobody", b"\x90"))
+            introduce(
+                stream,
+                b"n" + self.chance.randbytes(20),
+                frames_of(b"", b""),
+                frames_of(b"nobody", b"\x90"),
+            )
 
     def _giant(self) -> None:
         """A message of 64 MiB, as far as it is taken."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._base), 1) as stream:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self._base), 1) as stream,
+        ):
             stream.settimeout(1)
             stream.sendall(GREETING)
             introduce(stream, b"giant", struct.pack(">BQ", 0x02, BIG))
@@ -161,7 +194,11 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
     await robot.plug_tcp(motor)
     await robot.connected(motor)
     await robot.call("teleop")
-    processes = {"root": robot.root(), "device": robot.child("device"), "executor": robot.child("executor")}
+    processes = {
+        "root": robot.root(),
+        "device": robot.child("device"),
+        "executor": robot.child("executor"),
+    }
     noise = Noise(robot.port_base, seed=7)
     stopped = False
     times: list[float] = []
@@ -172,7 +209,9 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
         async def make_noise() -> None:
             await trio.to_thread.run_sync(noise.run, lambda: stopped)
 
-        node = SocketNode(zmq.DEALER, "station-client", connections=[f"tcp://127.0.0.1:{robot.port_base}"])
+        node = SocketNode(
+            zmq.DEALER, "station-client", connections=[f"tcp://127.0.0.1:{robot.port_base}"]
+        )
         async with Client(node, timeout=20) as station:
             work.start_soon(make_noise)
             began = time.monotonic()
@@ -180,13 +219,20 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
             try:
                 # On a busy machine it goes on until there was noise enough.
                 while (
-                    (passed := time.monotonic() - began) < SECONDS or not before or noise.sent.get("_zmq", 0) < ENOUGH
+                    (passed := time.monotonic() - began) < SECONDS
+                    or not before
+                    or noise.sent.get("_zmq", 0) < ENOUGH
                 ):
                     assert passed < SECONDS + PATIENCE, noise.sent
                     since = time.monotonic()
-                    assert await station.call.list_uids(address="device-service") == [str(motor.uid)]
+                    assert await station.call.list_uids(address="device-service") == [
+                        str(motor.uid)
+                    ]
                     assert await station.call.mode(address="executor-service") == "teleop"
-                    assert await station.call.get_option("port_base", address="broker-service") == robot.port_base
+                    assert (
+                        await station.call.get_option("port_base", address="broker-service")
+                        == robot.port_base
+                    )
                     times.append((time.monotonic() - since) / 3)
                     if not before and passed > min(1.0, SECONDS / 4):
                         before = {name: resident(pid) for name, pid in processes.items()}
@@ -197,7 +243,9 @@ async def test_noise_stops_nothing(robot: Robot, nursery: trio.Nursery) -> None:
         work.cancel_scope.cancel()
     times.sort()
     print(f"\n{SECONDS:g} s of noise: {noise.sent}")  # noqa: T201 - figures for whoever asks with -s
-    print(f"{3 * len(times)} calls, median {times[len(times) // 2] * 1e3:.2f} ms, worst {times[-1] * 1e3:.1f} ms")  # noqa: T201
+    print(  # noqa: T201
+        f"{3 * len(times)} calls, median {times[len(times) // 2] * 1e3:.2f} ms, worst {times[-1] * 1e3:.1f} ms"
+    )
     print("MiB:", {name: f"{before[name]:.0f} -> {after[name]:.0f}" for name in processes})  # noqa: T201
     ended = [entry for entry in robot.log if entry["event"] == "child is ready"]
     assert len({entry["child"] for entry in ended}) == len(ended), "a child was started again"

@@ -30,7 +30,9 @@ plain: st.SearchStrategy[Any] = st.recursive(
     | st.floats(allow_nan=False)
     | st.text(max_size=40)
     | st.binary(max_size=300),
-    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=5), inner, max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=5), inner, max_size=20)
+    ),
     max_leaves=20,
 )
 
@@ -39,7 +41,9 @@ plain: st.SearchStrategy[Any] = st.recursive(
 def test_two_implementations_of_the_wire_agree(params: list[Any]) -> None:
     assert rpc.decode(pack([0, 7, "m", params])) == rpc.Request(7, "m", params)
     assert unpack(rpc.encode(rpc.Notification("m", params))) == [2, "m", params]
-    assert rpc.decode(pack([1, 7, ["no", {"at": params}], None])) == rpc.Response(7, ("no", {"at": params}), None)
+    assert rpc.decode(pack([1, 7, ["no", {"at": params}], None])) == rpc.Response(
+        7, ("no", {"at": params}), None
+    )
 
 
 @pytest.mark.system
@@ -48,7 +52,9 @@ async def test_a_second_implementation_calls_the_robot(robot: Robot, nursery: tr
     motor = Device("polar-bear")
     await robot.plug_tcp(motor)
     await robot.connected(motor)
-    await in_thread(functools.partial(_call_everything, f"tcp://127.0.0.1:{robot.port_base}", str(motor.uid)))
+    await in_thread(
+        functools.partial(_call_everything, f"tcp://127.0.0.1:{robot.port_base}", str(motor.uid))
+    )
     nursery.cancel_scope.cancel()
 
 
@@ -77,7 +83,8 @@ def _call_everything(address: str, uid: str) -> None:
         client.notify("device-service", "$cancel", 1)
         assert client.call("executor-service", "mode") == (None, "idle")
         assert client.call("device-service", "list_uids") == (None, [uid])
-        # A service that ends is told only to peers that have asked for that: each answer is the next message.
+        # A service that ends is told only to peers that have asked for that: each answer is the
+        # next message.
         _, children = client.call("broker-service", "status")
         (child,) = [each for each in children if each["name"] == "device"]
         os.kill(child["pid"], signal.SIGKILL)
@@ -89,7 +96,10 @@ def _call_everything(address: str, uid: str) -> None:
 
 def _pid_of_device(client: TinyClient) -> int | None:
     _, children = client.call("broker-service", "status")
-    return next((each["pid"] for each in children if each["name"] == "device" and each["state"] == "ready"), None)
+    return next(
+        (each["pid"] for each in children if each["name"] == "device" and each["state"] == "ready"),
+        None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +110,24 @@ def node_home() -> Iterator[Path]:
             pytest.skip(f"{program} is not installed")
     with tempfile.TemporaryDirectory(prefix="rt-node-") as folder:
         shutil.copy(NODE / "package.json", folder)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=0"]
+        command = [
+            "npm",
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+            "--fetch-retries=0",
+        ]
         try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180, check=False)
+            done = subprocess.run(
+                command, cwd=folder, capture_output=True, text=True, timeout=180, check=False
+            )
         except subprocess.TimeoutExpired:
             pytest.skip("npm took longer than 180 s to install zeromq and @msgpack/msgpack")
         if done.returncode:
-            pytest.skip(f"npm cannot install zeromq and @msgpack/msgpack: {done.stderr.strip()[:200]}")
+            pytest.skip(
+                f"npm cannot install zeromq and @msgpack/msgpack: {done.stderr.strip()[:200]}"
+            )
         yield Path(folder)
 
 
@@ -125,7 +146,9 @@ async def test_a_program_in_node_calls_the_robot(robot: Robot, node_home: Path) 
     assert done.returncode == 0, done.stderr.decode()
     learned = json.loads(done.stdout)
     assert learned["list_uids"] == {"error": None, "result": []}
-    assert learned["describe"] == sorted(["auto", "describe", "estop", "execute", "idle", "mode", "teleop"])
+    assert learned["describe"] == sorted(
+        ["auto", "describe", "estop", "execute", "idle", "mode", "teleop"]
+    )
     assert learned["teleop"] == learned["idle"] == {"error": None, "result": None}
     assert (learned["mode"]["result"], learned["afterNotification"]["result"]) == ("teleop", "idle")
     message, context = learned["wrong"]["error"]

@@ -39,7 +39,9 @@ async def settled(robot: Robot) -> dict[str, dict[str, Any]]:
 async def pids(robot: Robot, count: int) -> list[int]:
     """Wait for the processes that have loaded the code so far."""
     await robot.said("pid ", count=count)
-    return [int(entry["event"].split()[1]) for entry in robot.log if entry["event"].startswith("pid ")]
+    return [
+        int(entry["event"].split()[1]) for entry in robot.log if entry["event"].startswith("pid ")
+    ]
 
 
 async def test_every_mode_runs_in_another_process(robot: Robot, nursery: trio.Nursery) -> None:
@@ -75,7 +77,10 @@ async def test_a_crash_in_a_mode_is_told_as_one(robot: Robot, nursery: trio.Nurs
 async def test_code_that_ends_its_process_again_and_again_can_be_started_again(
     robot: Robot, nursery: trio.Nursery
 ) -> None:
-    robot.write("studentcode.py", "import os\ndef autonomous_setup():\n    os._exit(3)\ndef autonomous_main(): pass\n")
+    robot.write(
+        "studentcode.py",
+        "import os\ndef autonomous_setup():\n    os._exit(3)\ndef autonomous_main(): pass\n",
+    )
     await robot.start()
     for count in range(1, 6):
         await robot.call("auto")
@@ -86,7 +91,9 @@ async def test_code_that_ends_its_process_again_and_again_can_be_started_again(
     nursery.cancel_scope.cancel()
 
 
-async def test_program_in_the_background_ends_with_its_own_mode(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_program_in_the_background_ends_with_its_own_mode(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     robot.write(
         "studentcode.py",
         "import os\ndef autonomous_setup():\n"

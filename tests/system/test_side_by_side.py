@@ -30,7 +30,9 @@ async def devices_heard(robot: Robot) -> set[int]:
     return heard
 
 
-async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(robot: Robot, neighbour: Robot) -> None:
+async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(
+    robot: Robot, neighbour: Robot
+) -> None:
     ours, theirs = Device("polar-bear", 1), Device("polar-bear", 2)
     config = neighbour.folder / "empty" / "rt.toml"
     neighbour.write("rt.toml", config.read_text().replace(str(ours.uid), str(theirs.uid)))
@@ -50,9 +52,12 @@ async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(robot: Ro
         await ours.written(duty_cycle=0.5)
         driver.start_soon(neighbour.drive, GamepadState(0.0, -0.25, 0.0, 0.0, 0))
         since = await theirs.written(duty_cycle=-0.25)
-        assert not any(each.emulated.values["duty_cycle"] not in {0.5, -0.25} for each in (ours, theirs))
+        assert not any(
+            each.emulated.values["duty_cycle"] not in {0.5, -0.25} for each in (ours, theirs)
+        )
 
-        # One that dies takes nothing of the other with it, and neither does the next start, which sweeps what was left.
+        # One that dies takes nothing of the other with it, and neither does the next start, which
+        # sweeps what was left.
         assert robot.process is not None
         robot.process.send_signal(signal.SIGKILL)
         await robot.wait()
@@ -65,7 +70,9 @@ async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(robot: Ro
     assert await robot.call("mode") == "idle"
 
 
-async def test_emulated_devices_connect_to_the_robot_that_is_named(robot: Robot, neighbour: Robot) -> None:
+async def test_emulated_devices_connect_to_the_robot_that_is_named(
+    robot: Robot, neighbour: Robot
+) -> None:
     neighbour.environment["XDG_RUNTIME_DIR"] = robot.environment["XDG_RUNTIME_DIR"]
     neighbour.instance = Instance.locate(neighbour.name, neighbour.environment)
     await robot.start()
@@ -74,17 +81,24 @@ async def test_emulated_devices_connect_to_the_robot_that_is_named(robot: Robot,
     done = await robot.command("emulate-dev", "--instance", neighbour.name, "polar-bear@2")
     assert done.returncode == 1
     address = f"tcp://127.0.0.1:{robot.port_base + 4}"
-    assert f"no robot runs as {neighbour.name!r}, and {address} is the address of {robot.name!r}: use" in done.stderr
+    assert (
+        f"no robot runs as {neighbour.name!r}, and {address} is the address of {robot.name!r}: use"
+        in done.stderr
+    )
 
     await neighbour.start()
     async with emulating(robot, "--instance", neighbour.name, "polar-bear@2"):
         await neighbour.said("the Smart Device is connected", uid=str(12 << 72 | 2))
-    async with emulating(robot, "--instance", neighbour.name, "--port-base", str(robot.port_base), "polar-bear@3"):
+    async with emulating(
+        robot, "--instance", neighbour.name, "--port-base", str(robot.port_base), "polar-bear@3"
+    ):
         await robot.said("the Smart Device is connected", uid=str(12 << 72 | 3))
     robot.write("rt.toml", f"port_base = {neighbour.port_base}\n")
     async with emulating(robot, "polar-bear@4"):
         await robot.said("the Smart Device is connected", uid=str(12 << 72 | 4))
-    connected = [entry["uid"] for entry in robot.log if entry["event"] == "the Smart Device is connected"]
+    connected = [
+        entry["uid"] for entry in robot.log if entry["event"] == "the Smart Device is connected"
+    ]
     assert connected == [str(12 << 72 | 3), str(12 << 72 | 4)]
     assert await robot.stop() == 0
     assert await neighbour.stop() == 0

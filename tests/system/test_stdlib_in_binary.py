@@ -41,14 +41,30 @@ def test_the_whole_standard_library_can_be_imported(tmp_path: Path) -> None:
 
 def test_the_ground_checks_pass_in_it(tmp_path: Path) -> None:
     result = execute(
-        tmp_path, "doctor", "--json", "--only", "python", "--only", "shm", "--only", "mutex", "--only", "catalog"
+        tmp_path,
+        "doctor",
+        "--json",
+        "--only",
+        "python",
+        "--only",
+        "shm",
+        "--only",
+        "mutex",
+        "--only",
+        "catalog",
     )
     assert [finding["status"] for finding in json.loads(result.stdout)] == ["ok"] * 4, result.stdout
 
 
 def test_a_helper_of_multiprocessing_is_no_second_rt(tmp_path: Path) -> None:
-    flags = ["-B", "-S", "-I"]  # those that the executable's interpreter runs with and multiprocessing hands on
-    result = execute(tmp_path, *flags, "-c", "from multiprocessing.resource_tracker import main; main(0)")
+    flags = [
+        "-B",
+        "-S",
+        "-I",
+    ]  # those that the executable's interpreter runs with and multiprocessing hands on
+    result = execute(
+        tmp_path, *flags, "-c", "from multiprocessing.resource_tracker import main; main(0)"
+    )
     assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -60,6 +76,11 @@ def test_it_is_small_and_starts_at_once(tmp_path: Path) -> None:
         result = execute(tmp_path, "--version")
         after = os.times()
         # The processor's time, which is little more when others keep the machine busy.
-        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        seconds.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
         assert result.stdout == f"rt {rt.__version__}\n"
     assert min(seconds) <= 0.4, seconds

@@ -58,9 +58,13 @@ def autonomous_main():
 
 
 @pytest.mark.parametrize(
-    "program", [IS_LATE_ONCE, ACTS_NOW_AND_THEN, WAITS_FIRST], ids=["late once", "now and then", "later"]
+    "program",
+    [IS_LATE_ONCE, ACTS_NOW_AND_THEN, WAITS_FIRST],
+    ids=["late once", "now and then", "later"],
 )
-async def test_code_that_writes_again_later_moves_nothing(robot: Robot, nursery: trio.Nursery, program: str) -> None:
+async def test_code_that_writes_again_later_moves_nothing(
+    robot: Robot, nursery: trio.Nursery, program: str
+) -> None:
     board = await driving(robot, program)
     await robot.said("waits")
     await trio.sleep(0.3)

@@ -60,7 +60,14 @@ while True:
     except BaseException:
         pass
 """
-STATES = [*CODE, "is stopped", "is starting", "fails to start", "loads code that does not return", "has nothing to do"]
+STATES = [
+    *CODE,
+    "is stopped",
+    "is starting",
+    "fails to start",
+    "loads code that does not return",
+    "has nothing to do",
+]
 
 
 def alternating(cases: Iterable[str], *values: Any) -> list[tuple[str, Any]]:
@@ -93,7 +100,10 @@ async def fail(robot: Robot) -> None:
         while True:
             found = {each["name"]: each for each in await robot.call("status")}
             children = [found["executor"], found["standby"]]
-            if found["executor"]["state"] in {"backoff", "failed"} and found["standby"]["state"] != "ready":
+            if (
+                found["executor"]["state"] in {"backoff", "failed"}
+                and found["standby"]["state"] != "ready"
+            ):
                 return
             for each in children:
                 if each["state"] in {"starting", "ready"} and each["pid"]:
@@ -121,7 +131,8 @@ async def test_stop_commands_do_not_depend_on_the_executor(
 
 
 @pytest.mark.parametrize(
-    ("state", "command"), alternating(["spins", "is stopped", "fails to start", "loads code that does not return"])
+    ("state", "command"),
+    alternating(["spins", "is stopped", "fails to start", "loads code that does not return"]),
 )
 async def test_rt_call_stops_whatever_the_executor_does(
     robot: Robot, nursery: trio.Nursery, command: str, state: str
@@ -171,7 +182,9 @@ async def test_rt_call_stops_whatever_the_options_are(
     nursery.cancel_scope.cancel()
 
 
-async def test_a_stop_for_a_robot_that_a_flag_names_is_for_no_other(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_a_stop_for_a_robot_that_a_flag_names_is_for_no_other(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     await in_state(robot, nursery, "drives")
     done = await trio.run_process(
         [*COMMAND, "--instance", "another", "call", "idle"],
@@ -189,7 +202,9 @@ async def test_a_stop_for_a_robot_that_a_flag_names_is_for_no_other(robot: Robot
 @pytest.mark.parametrize(
     ("state", "signum"),
     alternating(
-        ["drives", "holds the interpreter", "swallows every exception", "is stopped"], signal.SIGTERM, signal.SIGINT
+        ["drives", "holds the interpreter", "swallows every exception", "is stopped"],
+        signal.SIGTERM,
+        signal.SIGINT,
     ),
 )
 async def test_a_signal_stops_whatever_the_executor_does(
@@ -209,9 +224,14 @@ async def test_stop_commands_end_what_is_executed(
     robot: Robot, nursery: trio.Nursery, command: str, function: str
 ) -> None:
     board = await with_motor(
-        robot, f"import time\ndef move():\n    {DRIVE}\n    time.sleep({'0.01' if 'again' in function else '60'})\n"
+        robot,
+        f"import time\ndef move():\n    {DRIVE}\n    time.sleep({'0.01' if 'again' in function else '60'})\n",
     )
-    request = {"func": "move", "timeout": 0.05 if "again" in function else 60.0, "periodic": "again" in function}
+    request = {
+        "func": "move",
+        "timeout": 0.05 if "again" in function else 60.0,
+        "periodic": "again" in function,
+    }
     outcome: list[Any] = []
 
     async def wait() -> None:
@@ -257,7 +277,9 @@ async def test_idle_ends_what_several_commands_move(robot: Robot, nursery: trio.
     await robot.connected(*boards[1:])
     async with contextlib.AsyncExitStack() as stack:
         commands = [
-            await stack.enter_async_context(commanding(robot, "write", str(board.uid), f"duty_cycle={value}"))
+            await stack.enter_async_context(
+                commanding(robot, "write", str(board.uid), f"duty_cycle={value}")
+            )
             for board, value in zip(boards, (0.7, -0.7, 0.3), strict=True)
         ]
         for board in boards:
@@ -273,7 +295,9 @@ async def test_idle_ends_what_several_commands_move(robot: Robot, nursery: trio.
     nursery.cancel_scope.cancel()
 
 
-async def test_emergency_stop_ends_what_a_command_moves(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_emergency_stop_ends_what_a_command_moves(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     board = await with_motor(robot, "")
     async with commanding(robot, "write", "motor", "duty_cycle=0.7") as command:
         await board.moves()

@@ -46,7 +46,9 @@ async def counted(robot: Robot, verdict: str, count: int) -> dict[str, Any]:
             await trio.sleep(LOOK_INTERVAL)
 
 
-async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(robot: Robot, remote: Elsewhere) -> None:
+async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(
+    robot: Robot, remote: Elsewhere
+) -> None:
     motor = await opened(robot, "blue")
     await robot.call("teleop")
 
@@ -54,7 +56,9 @@ async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(robot: Ro
     assert (done.returncode, done.stdout) == (1, "")
     assert "wants a key" in done.stderr
 
-    done = await robot.command("keys", "new", "blue", "--keys-dir", "other", "--output", "other.rtkey")
+    done = await robot.command(
+        "keys", "new", "blue", "--keys-dir", "other", "--output", "other.rtkey"
+    )
     assert done.returncode == 0, done.stderr
     done = await remote.call(robot, "mode", key="other.rtkey")
     assert (done.returncode, done.stdout) == (1, "")
@@ -74,7 +78,9 @@ async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(robot: Ro
     await robot.said("a control datagram was dropped")
 
 
-async def test_a_station_drives_with_its_key_until_it_is_revoked(robot: Robot, remote: Elsewhere) -> None:
+async def test_a_station_drives_with_its_key_until_it_is_revoked(
+    robot: Robot, remote: Elsewhere
+) -> None:
     motor = await opened(robot, "blue", "red")
     root = robot.root()
 
@@ -99,18 +105,25 @@ async def test_a_station_drives_with_its_key_until_it_is_revoked(robot: Robot, r
     assert robot.root() == root
 
 
-async def test_a_second_station_commands_nothing_until_it_takes_control(robot: Robot, remote: Elsewhere) -> None:
+async def test_a_second_station_commands_nothing_until_it_takes_control(
+    robot: Robot, remote: Elsewhere
+) -> None:
     motor = await opened(robot, "blue", "red")
     await robot.call("teleop")
     async with remote.driving(robot, "0.5", "blue.rtkey"):
         await motor.written(duty_cycle=0.5)
         async with remote.driving(robot, "-0.5", "red.rtkey"):
             await robot.said("gamepad update refused", station="red", commander="blue")
-            for method, arguments in (("teleop", ()), ("auto", ()), ("execute", ('[{"func": "teleop_main"}]',))):
+            for method, arguments in (
+                ("teleop", ()),
+                ("auto", ()),
+                ("execute", ('[{"func": "teleop_main"}]',)),
+            ):
                 done = await remote.call(robot, method, *arguments, key="red.rtkey")
                 assert done.returncode == 1
                 assert (
-                    "blue has control of the robot, not red; `rt call take_control` at that station, or " in done.stderr
+                    "blue has control of the robot, not red; `rt call take_control` at that station, or "
+                    in done.stderr
                 )
             done = await remote.call(robot, "take_control", "blue", key="red.rtkey")
             assert "station red can take control for itself only" in done.stderr
@@ -132,7 +145,9 @@ async def test_a_second_station_commands_nothing_until_it_takes_control(robot: R
             assert await robot.call("mode") == "idle"
 
 
-async def test_replayed_and_forged_gamepads_are_dropped_and_counted(robot: Robot, remote: Elsewhere) -> None:
+async def test_replayed_and_forged_gamepads_are_dropped_and_counted(
+    robot: Robot, remote: Elsewhere
+) -> None:
     motor = await opened(robot, "blue")
     await robot.call("teleop")
     done = await remote.run(robot, *remote.station(robot, "attack", "blue.rtkey"))
@@ -149,7 +164,9 @@ async def test_a_station_hears_the_log(robot: Robot, remote: Elsewhere) -> None:
         nursery.start_soon(chatter, robot, enough := trio.Event())
         done = await remote.run(robot, *remote.station(robot, "listen", "blue.rtkey"))
         assert "event" in done.stdout, done.stderr
-        watching = robot.arguments("logs", "--robot", f"tcp://{remote.here}:{robot.port_base}", "--key", "blue.rtkey")
+        watching = robot.arguments(
+            "logs", "--robot", f"tcp://{remote.here}:{robot.port_base}", "--key", "blue.rtkey"
+        )
         done = await remote.run(robot, "sh", "-c", f"{shlex.join(watching)} | head -n 1")
         assert done.stdout, done.stderr
         enough.set()
@@ -167,8 +184,13 @@ async def chatter(robot: Robot, enough: trio.Event) -> None:
         await trio.sleep(10 * LOOK_INTERVAL)
 
 
-async def test_an_open_robot_without_keys_does_not_start_and_names_both_remedies(robot: Robot) -> None:
-    for flags in (["--bind", "0.0.0.0"], ["--bind", "0.0.0.0", "--dev-vsd-addr", "tcp://{bind}:{port4}"]):
+async def test_an_open_robot_without_keys_does_not_start_and_names_both_remedies(
+    robot: Robot,
+) -> None:
+    for flags in (
+        ["--bind", "0.0.0.0"],
+        ["--bind", "0.0.0.0", "--dev-vsd-addr", "tcp://{bind}:{port4}"],
+    ):
         done = await robot.command("run", "--port-base", str(robot.port_base), *flags)
         assert done.returncode == 78
         assert "`rt keys new NAME`" in done.stderr
@@ -184,7 +206,9 @@ async def test_an_insecure_robot_says_so_and_takes_everybody(robot: Robot) -> No
     assert said["level"] == "warning"
     done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "mode")
     assert (done.returncode, done.stdout) == (0, '"idle"\n'), done.stderr
-    done = await robot.command("doctor", "--json", "--only", "keys", "--bind", "0.0.0.0", "--insecure")
+    done = await robot.command(
+        "doctor", "--json", "--only", "keys", "--bind", "0.0.0.0", "--insecure"
+    )
     (finding,) = json.loads(done.stdout)
     assert (finding["status"], "insecure" in finding["fact"]) == ("warn", True)
 
@@ -192,6 +216,8 @@ async def test_an_insecure_robot_says_so_and_takes_everybody(robot: Robot) -> No
 async def test_an_emergency_stop_from_afar_is_an_answer(robot: Robot) -> None:
     done = await robot.command("keys", "new", "blue")
     await robot.start("--bind", "0.0.0.0")
-    done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "--key", "blue.rtkey", "estop")
+    done = await robot.command(
+        "call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "--key", "blue.rtkey", "estop"
+    )
     assert done.returncode == 0, done.stderr
     assert await robot.wait() == 255

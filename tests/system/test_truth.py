@@ -53,7 +53,9 @@ def autonomous_main():
 """
 
 
-async def test_no_line_of_the_team_code_is_an_event_of_the_root(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_no_line_of_the_team_code_is_an_event_of_the_root(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     robot.write("studentcode.py", FORGER)
     await robot.start()
     await robot.call("auto")
@@ -134,14 +136,20 @@ async def test_events_of_the_robot_survive_any_flood_of_the_team_code(
     await robot.call("idle")
     await robot.said("mode ended")
     assert await robot.stop() == 0
-    kept = [json.loads(line) for file in path.parent.glob("robot.log*") for line in file.read_text().splitlines()]
+    kept = [
+        json.loads(line)
+        for file in path.parent.glob("robot.log*")
+        for line in file.read_text().splitlines()
+    ]
     names = [event["event"] for event in kept]
     for own in ("the robot is ready", "mode began", "mode ended", "stopped"):
         assert any(own in name for name in names), own
     nursery.cancel_scope.cancel()
 
 
-async def test_events_of_the_robot_survive_a_flood_of_prints(robot: Robot, nursery: trio.Nursery) -> None:
+async def test_events_of_the_robot_survive_a_flood_of_prints(
+    robot: Robot, nursery: trio.Nursery
+) -> None:
     path = robot.folder / "robot.log"
     robot.write("studentcode.py", FLOOD)
     await robot.start("--log-file", str(path), "--log-file-size", "100000", "--log-file-count", "3")
@@ -152,7 +160,11 @@ async def test_events_of_the_robot_survive_a_flood_of_prints(robot: Robot, nurse
     await robot.call("idle")
     await robot.said("mode ended")
     assert await robot.stop() == 0
-    kept = [json.loads(line) for file in path.parent.glob("robot.log*") for line in file.read_text().splitlines()]
+    kept = [
+        json.loads(line)
+        for file in path.parent.glob("robot.log*")
+        for line in file.read_text().splitlines()
+    ]
     names = [event["event"] for event in kept]
     for own in ("the robot is ready", "mode began", "mode ended", "stopped"):
         assert any(own in name for name in names), own
@@ -202,9 +214,16 @@ async def test_code_that_holds_the_interpreter_is_named(
 
     nursery.start_soon(call)
     event = await robot.said("holds the interpreter")
-    assert (event["func"], event["line"], event["level"], event["app"]) == (func, line, "error", "executor")
+    assert (event["func"], event["line"], event["level"], event["app"]) == (
+        func,
+        line,
+        "error",
+        "executor",
+    )
     assert Path(event["file"]).name == "studentcode.py"
-    assert not [entry for entry in robot.log if entry["event"] in {"child is killing", "child is backoff"}]
+    assert not [
+        entry for entry in robot.log if entry["event"] in {"child is killing", "child is backoff"}
+    ]
     await robot.command("call", "idle")
     nursery.cancel_scope.cancel()
 
@@ -242,7 +261,12 @@ def report_less(board: EmulatedDevice) -> None:
     board._params = 1 << board._params.bit_length() - 1
 
 
-FAULTS = {"restarts": EmulatedDevice.reset, "is_mute": mute, "denies": deny, "reports_less": report_less}
+FAULTS = {
+    "restarts": EmulatedDevice.reset,
+    "is_mute": mute,
+    "denies": deny,
+    "reports_less": report_less,
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

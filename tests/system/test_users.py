@@ -92,7 +92,9 @@ async def test_another_user_of_the_computer_drives_nothing(robot: Robot) -> None
     await robot.connected(motor)
     await robot.call("teleop")
     sticks = encode_gamepads({0: GamepadState(0.0, 1.0, 0.0, 0.0, 0)}).hex()
-    flood = await trio.to_thread.run_sync(lambda: start_stranger(FLOOD, str(robot.port_base), sticks, str(motor.uid)))
+    flood = await trio.to_thread.run_sync(
+        lambda: start_stranger(FLOOD, str(robot.port_base), sticks, str(motor.uid))
+    )
     try:
         assert flood.stdout is not None
         assert await trio.to_thread.run_sync(flood.stdout.readline) == "started\n"
@@ -108,7 +110,9 @@ async def test_another_user_of_the_computer_drives_nothing(robot: Robot) -> None
     await robot.said("a control datagram was dropped", reason="stranger")
     await robot.said("a virtual Smart Device was refused")
     call = 'strangers.call(int(sys.argv[1]), b"00")'
-    assert await trio.to_thread.run_sync(lambda: run_stranger(call, str(robot.port_base))) == "closed"
+    assert (
+        await trio.to_thread.run_sync(lambda: run_stranger(call, str(robot.port_base))) == "closed"
+    )
     await robot.said("a connection was refused", uid=UID)
     # A robot that was flooded still obeys its own user over the same ports.
     done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "mode")
@@ -120,7 +124,9 @@ async def test_many_sockets_of_another_user_take_little_time_of_the_root(robot: 
     await robot.start()
     await robot.call("teleop")
     sticks = encode_gamepads({0: GamepadState(0.0, 1.0, 0.0, 0.0, 0)})
-    flood = await trio.to_thread.run_sync(lambda: start_stranger(MANY_SOCKETS, str(robot.port_base), sticks.hex()))
+    flood = await trio.to_thread.run_sync(
+        lambda: start_stranger(MANY_SOCKETS, str(robot.port_base), sticks.hex())
+    )
     try:
         assert flood.stdout is not None
         assert await trio.to_thread.run_sync(flood.stdout.readline) == "started\n"
@@ -178,7 +184,9 @@ print("asked", flush=True)
     ],
     ids=" ".join,
 )
-async def test_command_believes_no_robot_of_another_user(robot: Robot, arguments: tuple[str, ...]) -> None:
+async def test_command_believes_no_robot_of_another_user(
+    robot: Robot, arguments: tuple[str, ...]
+) -> None:
     require_another_user()
     with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as shared:
         os.chmod(shared, 0o1777)  # noqa: PTH101 - in no thread
@@ -215,10 +223,17 @@ async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -
         done = await robot.command("keys", "new", name)
         assert done.returncode == 0, done.stderr
     keys = robot.folder / "state" / "rt" / robot.name / "keys"
-    folder = robot.folder / "empty" if (robot.folder / "empty" / "red.rtkey").exists() else robot.folder
+    folder = (
+        robot.folder / "empty" if (robot.folder / "empty" / "red.rtkey").exists() else robot.folder
+    )
     red = Bundle.load(next(robot.folder.rglob("red.rtkey")))
     blue = Bundle.load(next(robot.folder.rglob("blue.rtkey")))
-    secrets = [red.secret, blue.secret, blue.datagram.secret.hex(), json.dumps(robot_secret(keys))[1:-1]]
+    secrets = [
+        red.secret,
+        blue.secret,
+        blue.datagram.secret.hex(),
+        json.dumps(robot_secret(keys))[1:-1],
+    ]
     await robot.start("--bind", "0.0.0.0")
 
     def station(bundle: Bundle, name: str) -> Client:
@@ -243,12 +258,19 @@ async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -
                 with pytest.raises(RemoteCallError) as raised:
                     await hostile.call.set_option({option: bundle})
                 said.append(f"{raised.value.message} {raised.value.context}")
-        for options in ({"log_level": "critical"}, {"log_file": ""}, {"log_format": "json"}, {"insecure": True}):
+        for options in (
+            {"log_level": "critical"},
+            {"log_file": ""},
+            {"log_format": "json"},
+            {"insecure": True},
+        ):
             with pytest.raises(RemoteCallError, match="cannot be set from afar"):
                 await hostile.call.set_option(options)
         said.append(json.dumps(await hostile.call.get_option()))
         said.append(repr(await hostile.call.lint(timeout=PATIENCE)))
-        assert await hostile.call.set_option({"health_check_interval": 50.0}) == {"health_check_interval": 50.0}
+        assert await hostile.call.set_option({"health_check_interval": 50.0}) == {
+            "health_check_interval": 50.0
+        }
         await robot.said("options were set from afar", by="red")
         # The honest station has the same name, and was never taken over.
         assert await honest.call.get_option("port_base") == robot.port_base
@@ -258,7 +280,9 @@ async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -
 
 
 def robot_secret(keys: Path) -> str:
-    line = next(line for line in (keys / "robot.key").read_text().splitlines() if line.startswith("secret"))
+    line = next(
+        line for line in (keys / "robot.key").read_text().splitlines() if line.startswith("secret")
+    )
     return line.partition('"')[2].rpartition('"')[0]
 
 
@@ -311,15 +335,29 @@ async def test_another_user_commands_nothing(robot: Robot) -> None:
     calls: list[tuple[str, str, list[Any]]] = [
         ("executor-service", "auto", []),
         ("executor-service", "execute", [[{"func": "drive", "args": []}], False, False]),
-        ("executor-service", "execute", [[{"func": "system", "args": [f"touch {mark}"]}], False, False]),
+        (
+            "executor-service",
+            "execute",
+            [[{"func": "system", "args": [f"touch {mark}"]}], False, False],
+        ),
         ("executor-service", "estop", []),
-        ("broker-service", "set_option", [{"exec_timeout": {".*": 3600}, "health_check_interval": 50.0}]),
-        ("broker-service", "update_gamepads", [{"0": {"lx": 0.0, "ly": 1.0, "rx": 0.0, "ry": 0.0, "btn": 0}}]),
+        (
+            "broker-service",
+            "set_option",
+            [{"exec_timeout": {".*": 3600}, "health_check_interval": 50.0}],
+        ),
+        (
+            "broker-service",
+            "update_gamepads",
+            [{"0": {"lx": 0.0, "ly": 1.0, "rx": 0.0, "ry": 0.0, "btn": 0}}],
+        ),
         ("broker-service", "take_control", ["stranger"]),
         ("device-service", "disable", []),
         ("device-service", "unsubscribe", []),
     ]
-    payloads = [(service, rpc.encode(rpc.Request(1, method, args)).hex()) for service, method, args in calls]
+    payloads = [
+        (service, rpc.encode(rpc.Request(1, method, args)).hex()) for service, method, args in calls
+    ]
     arguments = str(robot.port_base), json.dumps(payloads)
     assert await trio.to_thread.run_sync(lambda: run_stranger(COMMANDS, *arguments)) == "True"
     await robot.said("a connection was refused", uid=UID)
@@ -341,7 +379,9 @@ async def test_device_of_another_user_does_not_keep_a_true_one_out(robot: Robot,
     await robot.start()
     true = Board() if name == "polar-bear" else Device(name)
     claim = encode(SubRes(0b111, 40, true.uid)).hex()
-    said = await trio.to_thread.run_sync(lambda: run_stranger(CLAIM, str(robot.port_base + 4), claim))
+    said = await trio.to_thread.run_sync(
+        lambda: run_stranger(CLAIM, str(robot.port_base + 4), claim)
+    )
     assert said == "b''"
     await robot.said("a virtual Smart Device was refused")
     assert await robot.call("list_uids") == []

@@ -65,7 +65,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 def brakes(robot: Robot) -> int:
     """How many brakes were ready so far."""
-    return sum(entry["event"] == "child is ready" and entry["child"] == "brake" for entry in robot.log)
+    return sum(
+        entry["event"] == "child is ready" and entry["child"] == "brake" for entry in robot.log
+    )
 
 
 async def while_no_brake_is_ready(robot: Robot, check: Callable[[], Awaitable[None]]) -> None:
@@ -79,7 +81,10 @@ async def while_no_brake_is_ready(robot: Robot, check: Callable[[], Awaitable[No
             if brakes(robot) == before:
                 raise
             with trio.fail_after(PATIENCE):
-                while "nothing may move" not in (await robot.command("doctor", "--only", "brake")).stdout:
+                while (
+                    "nothing may move"
+                    not in (await robot.command("doctor", "--only", "brake")).stdout
+                ):
                     pass
         else:
             return
@@ -95,7 +100,9 @@ async def brake_status(robot: Robot) -> dict[str, object]:
 
 
 @contextlib.asynccontextmanager
-async def driven(robot: Robot, starvation: Starvation, nursery: trio.Nursery) -> AsyncIterator[Board]:
+async def driven(
+    robot: Robot, starvation: Starvation, nursery: trio.Nursery
+) -> AsyncIterator[Board]:
     """A board that autonomous moves."""
     robot.write("studentcode.py", PROGRAM)
     async with open_board(robot) as board:
@@ -135,7 +142,9 @@ async def test_brake_that_is_killed_ten_times_in_a_row_still_stops_the_board(
             await robot.said("child is ready", child="device", count=len(outcomes) + 1)
             await robot.call("auto")
             await board.moves(sum(speed != 0 for _, speed in board.changes) + 5)
-    raise AssertionError(f"the board moved for too long after the end of the device process: {outcomes}")
+    raise AssertionError(
+        f"the board moved for too long after the end of the device process: {outcomes}"
+    )
 
 
 async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
@@ -152,7 +161,9 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
             reason = (await robot.said("every mode and command is ended"))["reason"]
 
             async def refused(method: str) -> None:
-                with pytest.raises(RemoteCallError, match="the brake, which disables devices when a process ends"):
+                with pytest.raises(
+                    RemoteCallError, match="the brake, which disables devices when a process ends"
+                ):
                     await robot.call(method)
 
             async def write_refused() -> None:
@@ -215,7 +226,9 @@ async def test_line_that_a_dead_brake_did_not_read_is_opened_again(robot: Robot)
             assert await board.moves(5)
             async with brakeless(robot):
                 kill(robot.child("device"))
-                await robot.said("the Smart Device is connected", count=2, uid=str(uid_of("polar-bear")))
+                await robot.said(
+                    "the Smart Device is connected", count=2, uid=str(uid_of("polar-bear"))
+                )
                 await board.still()
     finally:
         kill(brake, signal.SIGCONT)

@@ -96,7 +96,9 @@ async def test_a_motor_runs_while_the_command_lives_and_is_disabled_when_it_ends
 
 
 async def test_it_ends_by_itself_after_the_time_that_is_given(robot: Robot, motor: Device) -> None:
-    done = await robot.command("write", "motor", "duty_cycle=-1", "deadband=0.25", "--seconds", "0.2")
+    done = await robot.command(
+        "write", "motor", "duty_cycle=-1", "deadband=0.25", "--seconds", "0.2"
+    )
     assert done.stdout.splitlines() == [
         "motor: duty_cycle=-1, deadband=0.25 is sent; it is disabled after 0.2 s",
         "motor is disabled",
@@ -134,7 +136,9 @@ EXECUTED = ("execute", [{"func": "forward", "periodic": True}])
 
 
 @pytest.mark.parametrize("mode", [("auto",), ("teleop",), EXECUTED], ids=lambda mode: mode[0])
-async def test_a_mode_refuses_the_command_at_every_device(robot: Robot, motor: Device, mode: tuple[Any, ...]) -> None:
+async def test_a_mode_refuses_the_command_at_every_device(
+    robot: Robot, motor: Device, mode: tuple[Any, ...]
+) -> None:
     robot.write("studentcode.py", PROGRAM)
     other = Device("polar-bear", 9)
     await robot.plug_tcp(other)
@@ -145,7 +149,10 @@ async def test_a_mode_refuses_the_command_at_every_device(robot: Robot, motor: D
     for uid in ("motor", str(other.uid)):
         done = await robot.command("write", uid, "duty_cycle=-0.5", "--seconds", "1")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == f"rt: the robot is in {name}, and the team's code drives: `rt call idle` first\n"
+        assert (
+            done.stderr
+            == f"rt: the robot is in {name}, and the team's code drives: `rt call idle` first\n"
+        )
     await motor.written(since, duty_cycle=0.75)
     assert not any(isinstance(message, DevDisable) for message in motor.messages[since:])
     assert other.writes() == 0
@@ -170,7 +177,9 @@ async def ended_by(robot: Robot, motor: Device, end: Callable[[], Awaitable[Any]
 
 
 @pytest.mark.parametrize("mode", [("auto",), ("teleop",), EXECUTED], ids=lambda mode: mode[0])
-async def test_a_mode_that_begins_ends_the_command(robot: Robot, motor: Device, mode: tuple[Any, ...]) -> None:
+async def test_a_mode_that_begins_ends_the_command(
+    robot: Robot, motor: Device, mode: tuple[Any, ...]
+) -> None:
     robot.write("studentcode.py", PROGRAM)
     errors = await ended_by(robot, motor, lambda: robot.call(*mode))
     assert errors == "rt: motor was disabled: a mode has begun, and the team's code drives now\n"
@@ -178,18 +187,24 @@ async def test_a_mode_that_begins_ends_the_command(robot: Robot, motor: Device, 
     await motor.written(len(motor.messages), duty_cycle=0.75)
 
 
-async def test_the_command_says_that_another_one_has_disabled_its_device(robot: Robot, motor: Device) -> None:
+async def test_the_command_says_that_another_one_has_disabled_its_device(
+    robot: Robot, motor: Device
+) -> None:
     errors = await ended_by(robot, motor, lambda: robot.call("disable", "motor"))
     assert errors == "rt: motor was disabled by another command, such as `rt call disable`\n"
 
 
-async def test_of_two_commands_at_one_device_the_second_is_refused(robot: Robot, motor: Device) -> None:
+async def test_of_two_commands_at_one_device_the_second_is_refused(
+    robot: Robot, motor: Device
+) -> None:
     other = Device("polar-bear", 9)
     await robot.plug_tcp(other)
     await robot.connected(other)
     async with writing(robot, "motor", "duty_cycle=0.5") as command:
         await command.line()
-        command.process.send_signal(signal.SIGSTOP)  # whatever the machine does, it does not end now
+        command.process.send_signal(
+            signal.SIGSTOP
+        )  # whatever the machine does, it does not end now
         since = len(motor.messages)
         for name in ("motor", str(motor.uid)):
             done = await robot.command("write", name, "duty_cycle=-0.5")

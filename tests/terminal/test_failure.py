@@ -37,19 +37,28 @@ def test_a_wrong_call_is_one_sentence_and_where_to_read_more(
     assert capsys.readouterr().err == f"rt: {WRONG[arguments]}\nrt: `rt {verb} --help` tells more\n"
 
 
-def test_a_flag_without_its_value_or_with_one_too_many_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flag_without_its_value_or_with_one_too_many_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main.run(["read", "motor", "--timeout"]) == main.run(["read", "motor", "--json=1"]) == 2
-    assert capsys.readouterr().err == "rt: --timeout requires an argument\nrt: --json does not take a value\n"
+    assert (
+        capsys.readouterr().err
+        == "rt: --timeout requires an argument\nrt: --json does not take a value\n"
+    )
 
 
-def test_a_verb_with_verbs_of_its_own_explains_itself_if_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verb_with_verbs_of_its_own_explains_itself_if_none_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main.run(["keys"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("Usage: rt keys ")
     assert not err
 
 
-def test_room_that_is_missing_elsewhere_is_not_said_of_the_output(capsys: pytest.CaptureFixture[str]) -> None:
+def test_room_that_is_missing_elsewhere_is_not_said_of_the_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def status(*where: str) -> int:
         return failure.report(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *where), debug=False)
 

@@ -18,7 +18,13 @@ def drawn(width: int, rows: list[dict[str, Any]], **more: Any) -> str:
 def row(**changes: Any) -> dict[str, Any]:
     counters = dict.fromkeys(table.COUNTERS.values(), 12)
     values = {"duty_cycle": -0.5, "enc_position": 12.25, "switch0": True}
-    return {"uid": "56668397794435742564353", "name": "", "type": "polar-bear", "connected": True, "values": values} | {
+    return {
+        "uid": "56668397794435742564353",
+        "name": "",
+        "type": "polar-bear",
+        "connected": True,
+        "values": values,
+    } | {
         **counters,
         **changes,
     }
@@ -27,7 +33,12 @@ def row(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("width", [120, 80, 50, 40])
 def test_values_stay_with_their_names_and_the_uid_is_whole(width: int) -> None:
     text = drawn(width, [row()])
-    for part in ("duty_cycle  -0.500", "enc_position  12.250", "switch0 on", "56668397794435742564353"):
+    for part in (
+        "duty_cycle  -0.500",
+        "enc_position  12.250",
+        "switch0 on",
+        "56668397794435742564353",
+    ):
         assert part in text
     assert max(map(len, text.splitlines())) <= width
     assert ("received" in text) == (width > 80)
@@ -48,7 +59,9 @@ def test_devices_without_names_are_told_with_lines_that_can_be_copied() -> None:
     motors = [row(uid=str(number), type="polar-bear") for number in range(20)]
     text = drawn(120, [row(uid="77", type="rfid", name="my_polar_bear_2"), *motors])
     assert "20 devices have no name; name them in rt.toml, under [dev_name]" in text
-    assert 'my_polar_bear = "0"\nmy_polar_bear_3 = "1"\n' in "\n".join(map(str.rstrip, text.splitlines()))
+    assert 'my_polar_bear = "0"\nmy_polar_bear_3 = "1"\n' in "\n".join(
+        map(str.rstrip, text.splitlines())
+    )
     assert text.count("my_polar_bear_") <= 10
 
 

@@ -45,7 +45,12 @@ params = [
 )
 GOLDEN: dict[str, dict[str, Any]] = {
     "02100210": {"type": "PING"},
-    "0411040502280238": {"type": "SUB_REQ", "device": "limit-switch", "params": ["switch0", "switch2"], "interval": 40},
+    "0411040502280238": {
+        "type": "SUB_REQ",
+        "device": "limit-switch",
+        "params": ["switch0", "switch2"],
+        "interval": 40,
+    },
     "04120f050228020c0b07efcdab89674523013b": {
         "type": "SUB_RES",
         "device": "polar-bear",
@@ -54,13 +59,21 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "uid": str(0x000C_07_0123456789ABCDEF),
     },
     "061302ffff11": {"type": "DEV_READ", "params": list(range(16))},
-    "0414060101010103bfac": {"type": "DEV_WRITE", "device": "polar-bear", "params": {"duty_cycle": -0.5}},
+    "0414060101010103bfac": {
+        "type": "DEV_WRITE",
+        "device": "polar-bear",
+        "params": {"duty_cycle": -0.5},
+    },
     "0415040502010215": {
         "type": "DEV_DATA",
         "device": "limit-switch",
         "params": {"switch0": True, "switch2": False},
     },
-    "0415070307efbeadde0132": {"type": "DEV_DATA", "device": "rfid", "params": {"id": 0xDEADBEEF, "tag_detect": 1}},
+    "0415070307efbeadde0132": {
+        "type": "DEV_DATA",
+        "device": "rfid",
+        "params": {"id": 0xDEADBEEF, "tag_detect": 1},
+    },
     "02160216": {"type": "DEV_DISABLE"},
     "0317010216": {"type": "HB_REQ", "id": 0},
     "051801ffe6": {"type": "HB_RES", "id": 255},
@@ -70,7 +83,11 @@ u8 = st.integers(0, 0xFF)
 u16 = st.integers(0, 0xFFFF)
 uids = st.one_of(
     st.integers(0, 2**88 - 1),
-    st.builds(lambda device, rest: device.device_id << 72 | rest, st.sampled_from(DEVICES), st.integers(0, 2**72 - 1)),
+    st.builds(
+        lambda device, rest: device.device_id << 72 | rest,
+        st.sampled_from(DEVICES),
+        st.integers(0, 2**72 - 1),
+    ),
 )
 
 
@@ -82,7 +99,9 @@ def carried(device: Peripheral, kind: type[Message]) -> st.SearchStrategy[Messag
     """Messages of a device with any bytes as values: also those that stand for no number."""
 
     def fill(bitmap: int) -> st.SearchStrategy[Message]:
-        size = sum(struct.calcsize("<" + param.format) for param in device.params if bitmap >> param.id & 1)
+        size = sum(
+            struct.calcsize("<" + param.format) for param in device.params if bitmap >> param.id & 1
+        )
         return st.builds(kind, st.just(bitmap), st.binary(min_size=size, max_size=size))
 
     return bitmaps(device).flatmap(fill)
@@ -110,7 +129,9 @@ without_device: st.SearchStrategy[Message] = st.one_of(
     st.builds(HbRes, u8),
     st.builds(Error, u8),
 )
-with_device = st.sampled_from(DEVICES).flatmap(lambda device: st.tuples(st.just(device), messages_of(device)))
+with_device = st.sampled_from(DEVICES).flatmap(
+    lambda device: st.tuples(st.just(device), messages_of(device))
+)
 
 
 def frame_of(message: Message) -> bytes:
@@ -147,7 +168,9 @@ class TestInverse:
 
     @settings(deadline=None)
     @given(with_device)
-    def test_a_frame_of_a_known_device_comes_back_from_its_json(self, case: tuple[Peripheral, Message]) -> None:
+    def test_a_frame_of_a_known_device_comes_back_from_its_json(
+        self, case: tuple[Peripheral, Message]
+    ) -> None:
         device, message = case
         frame = frame_of(message)
         value = parse_message(frame, KNOWN, device)
@@ -163,8 +186,14 @@ class TestInverse:
 
     @settings(deadline=None)
     @given(st.integers(-99_999, 99_999), st.integers(-20, 20))
-    def test_a_number_of_five_digits_comes_back_as_it_was_written(self, digits: int, exponent: int) -> None:
-        value = {"type": "DEV_DATA", "device": "potentiometer", "params": {"pot0": float(f"{digits}e{exponent}")}}
+    def test_a_number_of_five_digits_comes_back_as_it_was_written(
+        self, digits: int, exponent: int
+    ) -> None:
+        value = {
+            "type": "DEV_DATA",
+            "device": "potentiometer",
+            "params": {"pot0": float(f"{digits}e{exponent}")},
+        }
         assert parse_message(format_message(value, KNOWN), KNOWN, KNOWN["potentiometer"]) == value
 
     @settings(deadline=None)
@@ -173,11 +202,19 @@ class TestInverse:
         assert struct.pack("<f", short_float(number)) == struct.pack("<f", number)
 
     def test_arrays_and_doubles_travel_in_their_order(self) -> None:
-        value = written("odd-one", grid=[[1, -2], [3, 4], [5, 6]], far=0.1, small=-3, flags=[True, False, False, True])
+        value = written(
+            "odd-one",
+            grid=[[1, -2], [3, 4], [5, 6]],
+            far=0.1,
+            small=-3,
+            flags=[True, False, False, True],
+        )
         frame = format_message(value, ODD)
         assert parse_message(frame, ODD, ODD["odd-one"]) == value
         message = frames.decode(frame)
-        assert message == DevWrite(15, struct.pack("<6hfb4?", 1, -2, 3, 4, 5, 6, 0.1, -3, True, False, False, True))
+        assert message == DevWrite(
+            15, struct.pack("<6hfb4?", 1, -2, 3, 4, 5, 6, 0.1, -3, True, False, False, True)
+        )
 
     @pytest.mark.parametrize(
         ("device", "message", "shown"),
@@ -188,7 +225,9 @@ class TestInverse:
             ("limit-switch", DevData(0b11, b"\2\1"), {"switch0": "02", "switch1": True}),
         ],
     )
-    def test_what_no_value_stands_for_is_its_bytes(self, device: str, message: Message, shown: dict[str, Any]) -> None:
+    def test_what_no_value_stands_for_is_its_bytes(
+        self, device: str, message: Message, shown: dict[str, Any]
+    ) -> None:
         value = parse_message(frame_of(message), KNOWN, KNOWN[device])
         assert value["params"] == shown
         assert format_message(value, KNOWN) == frame_of(message)
@@ -204,35 +243,79 @@ class TestMistakes:
             ({"type": 16}, "type", "there is no type 16"),
             ({"type": "PING", "params": []}, "params", "PING has no field 'params' (known: type)"),
             ({"type": "SUB_REQ", "params": [0]}, None, "'interval' is missing"),
-            ({"type": "SUB_REQ", "params": [0], "interval": 65536}, "interval", "a whole number of ms, 0 to 65535"),
-            ({"type": "SUB_REQ", "params": [0], "interval": 0.04}, "interval", "a whole number of ms, 0 to 65535"),
+            (
+                {"type": "SUB_REQ", "params": [0], "interval": 65536},
+                "interval",
+                "a whole number of ms, 0 to 65535",
+            ),
+            (
+                {"type": "SUB_REQ", "params": [0], "interval": 0.04},
+                "interval",
+                "a whole number of ms, 0 to 65535",
+            ),
             ({"type": "DEV_READ", "params": [1, 16]}, "16", "0 to 15, not 16"),
             ({"type": "DEV_READ", "params": [1, 1]}, "1]", "1 stands twice"),
             ({"type": "DEV_READ", "params": {"a": 1}}, "params", "params has to be a list of ids"),
             ({"type": "DEV_READ", "device": "rfid", "params": [0]}, "0", "rfid has no parameter 0"),
-            ({"type": "DEV_READ", "device": None, "params": [0]}, "device", "a name or a UID as a text"),
-            ({"type": "DEV_READ", "device": "polar-bare", "params": []}, "device", "did you mean polar-bear?"),
-            ({"type": "DEV_READ", "device": "field", "params": []}, "device", "'field' is not a Smart Device"),
+            (
+                {"type": "DEV_READ", "device": None, "params": [0]},
+                "device",
+                "a name or a UID as a text",
+            ),
+            (
+                {"type": "DEV_READ", "device": "polar-bare", "params": []},
+                "device",
+                "did you mean polar-bear?",
+            ),
+            (
+                {"type": "DEV_READ", "device": "field", "params": []},
+                "device",
+                "'field' is not a Smart Device",
+            ),
             ({"type": "DEV_WRITE", "params": {"duty_cycle": 1}}, None, '"device" is missing'),
             ({"type": "DEV_WRITE", "params": [0]}, None, "'data' is missing"),
-            ({"type": "DEV_WRITE", "params": [0], "data": "0g"}, "data", "bytes of the values in hexadecimal"),
+            (
+                {"type": "DEV_WRITE", "params": [0], "data": "0g"},
+                "data",
+                "bytes of the values in hexadecimal",
+            ),
             ({"type": "DEV_WRITE", "params": [0], "data": "00" * 254}, "params", "at most 255 fit"),
             (written("rfid", idd=1), "idd", "did you mean id?"),
             (written("polar-bear", duty_cycle=1.01), "duty_cycle", "a number, -1 to 1, not 1.01"),
             (written("polar-bear", duty_cycle=True), "duty_cycle", "a number, -1 to 1, not true"),
-            (written("polar-bear", duty_cycle="00"), "duty_cycle", 'its 4 bytes in hexadecimal, not "00"'),
+            (
+                written("polar-bear", duty_cycle="00"),
+                "duty_cycle",
+                'its 4 bytes in hexadecimal, not "00"',
+            ),
             (written("polar-bear", duty_cycle=float("nan")), "duty_cycle", "not NaN"),
-            (written("polar-bear", enc_pos=float("inf")), "enc_pos", "a number that fits 4 bytes, not Infinity"),
+            (
+                written("polar-bear", enc_pos=float("inf")),
+                "enc_pos",
+                "a number that fits 4 bytes, not Infinity",
+            ),
             (written("polar-bear", enc_pos=10**400), "enc_pos", "a number that fits 4 bytes"),
             (written("yogi-bear", pid_pos_kp=-0.5), "pid_pos_kp", "a number, 0 or more, not -0.5"),
             (written("limit-switch", switch0=1), "switch0", "true or false, not 1"),
-            (written("encoder", rotation=40000), "rotation", "a whole number, -32768 to 32767, not 40000"),
+            (
+                written("encoder", rotation=40000),
+                "rotation",
+                "a whole number, -32768 to 32767, not 40000",
+            ),
             (written("encoder", rotation=1.0), "rotation", "a whole number"),
             ({"type": "HB_REQ", "id": -1}, "id", "0 to 255, not -1"),
             ({"type": "ERROR", "code": "BACKOF"}, "code", "did you mean BACKOFF?"),
             ({"type": "ERROR", "code": 256}, "code", "0 to 255, or one of OK"),
-            ({"type": "SUB_RES", "params": [], "interval": 0, "uid": 5}, "uid", "in decimal as a text"),
-            ({"type": "SUB_RES", "params": [], "interval": 0, "uid": str(1 << 88)}, "uid", "below 2**88"),
+            (
+                {"type": "SUB_RES", "params": [], "interval": 0, "uid": 5},
+                "uid",
+                "in decimal as a text",
+            ),
+            (
+                {"type": "SUB_RES", "params": [], "interval": 0, "uid": str(1 << 88)},
+                "uid",
+                "below 2**88",
+            ),
             (
                 {"type": "SUB_RES", "device": "rfid", "params": [], "interval": 0, "uid": "5"},
                 "uid",
@@ -251,12 +334,20 @@ class TestMistakes:
         at = fault.context["character"]
         assert fault.message.startswith(f"character {at}: ")
         rest = text[at - 1 :]
-        assert rest.startswith(("{", "[") if place is None else (place, f'"{place}"')) or place == "1]"
+        assert (
+            rest.startswith(("{", "[") if place is None else (place, f'"{place}"')) or place == "1]"
+        )
 
     def test_values_of_an_array_are_checked_one_by_one(self) -> None:
         for wrong in ([[1, 2], [3, 4]], [[1, 2], [3, 4], [5, 40000]], [1, 2, 3]):
-            assert "grid has to be" in fault_of(json.dumps(written("odd-one", grid=wrong)), ODD).message
-        assert "a whole number, -3 to 5, not 6" in fault_of(json.dumps(written("odd-one", small=6)), ODD).message
+            assert (
+                "grid has to be"
+                in fault_of(json.dumps(written("odd-one", grid=wrong)), ODD).message
+            )
+        assert (
+            "a whole number, -3 to 5, not 6"
+            in fault_of(json.dumps(written("odd-one", small=6)), ODD).message
+        )
         assert "0.1 or less" in fault_of(json.dumps(written("odd-one", far=0.2)), ODD).message
 
     @pytest.mark.parametrize(
@@ -276,7 +367,10 @@ class TestMistakes:
         assert fault_of(text).context["character"] == character
 
     @settings(deadline=None)
-    @given(st.text(max_size=40) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+    @given(
+        st.text(max_size=40)
+        | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
+    )
     def test_no_text_does_more_than_be_refused(self, text: str) -> None:
         assert fault_of(text).message.startswith("character ")
         assert all(isinstance(item, dict | NotationError) for item in parse_text(text, KNOWN))
@@ -293,28 +387,42 @@ class TestMistakes:
 
 class TestHexadecimal:
     @pytest.mark.parametrize(
-        "text", ["0517010315", "05 17 01 03 15", "0x05 0x17 0x01 0x03 0x15 0x00", "000005170103 1500", "0X0517 010315"]
+        "text",
+        [
+            "0517010315",
+            "05 17 01 03 15",
+            "0x05 0x17 0x01 0x03 0x15 0x00",
+            "000005170103 1500",
+            "0X0517 010315",
+        ],
     )
     def test_bytes_may_be_parted_and_framed(self, text: str) -> None:
         assert list(parse_text(text, KNOWN)) == [{"type": "HB_REQ", "id": 3}]
 
     def test_several_frames_are_several_messages_and_a_bad_one_is_told_with_its_byte(self) -> None:
         good, other, bad, last = parse_text("0210021000 02160216 00 0210021100 0317010216", KNOWN)
-        assert (good, other, last) == ({"type": "PING"}, {"type": "DEV_DISABLE"}, {"type": "HB_REQ", "id": 0})
+        assert (good, other, last) == (
+            {"type": "PING"},
+            {"type": "DEV_DISABLE"},
+            {"type": "HB_REQ", "id": 0},
+        )
         assert isinstance(bad, NotationError)
         assert bad.context["byte"] == 10
         assert bad.message.startswith("byte 10: ")
         assert "checksum" in bad.message
 
     @pytest.mark.parametrize(
-        ("text", "byte"), [("02 1", 1), ("0210zz10", 2), ("0x", 0), ("", 0), ("02 é0", 1), ("+1", 0), ("02_10", 1)]
+        ("text", "byte"),
+        [("02 1", 1), ("0210zz10", 2), ("0x", 0), ("", 0), ("02 é0", 1), ("+1", 0), ("02_10", 1)],
     )
     def test_what_is_not_hexadecimal_is_told_with_its_byte(self, text: str, byte: int) -> None:
         (fault,) = parse_text(text, KNOWN)
         assert isinstance(fault, NotationError)
         assert fault.context["byte"] == byte
 
-    @pytest.mark.parametrize("message", [DevData(1, b"\0" * 3), DevData(0b1000, b"\0"), SubReq(8, 40), DevRead(8)])
+    @pytest.mark.parametrize(
+        "message", [DevData(1, b"\0" * 3), DevData(0b1000, b"\0"), SubReq(8, 40), DevRead(8)]
+    )
     def test_a_frame_that_is_none_of_the_device_is_refused(self, message: Message) -> None:
         with pytest.raises(RemoteProtocolError):
             parse_message(frame_of(message), KNOWN, KNOWN["limit-switch"])

@@ -34,7 +34,9 @@ async def passes(server: Socket, address: str) -> bool:
 
 
 @pytest.mark.parametrize("act", [remove, replace_by_file, replace_by_link])
-async def test_removed_socket_file_is_bound_again(tmp_path: Path, act: Callable[[Path], None]) -> None:
+async def test_removed_socket_file_is_bound_again(
+    tmp_path: Path, act: Callable[[Path], None]
+) -> None:
     path = tmp_path / "x.sock"
     with Socket(zmq.ROUTER) as server, Socket(zmq.DEALER) as before:
         address = server.bind(f"ipc://{path}")

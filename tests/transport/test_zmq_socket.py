@@ -29,7 +29,9 @@ def pair(tmp_path: Path) -> Iterator[tuple[Socket, Socket]]:
         yield left, right
 
 
-async def test_a_receiver_wakes_although_another_task_sends_on_its_socket(pair: tuple[Socket, Socket]) -> None:
+async def test_a_receiver_wakes_although_another_task_sends_on_its_socket(
+    pair: tuple[Socket, Socket],
+) -> None:
     left, right = pair
     got = 0
 
@@ -53,20 +55,25 @@ async def test_a_receiver_wakes_although_another_task_sends_on_its_socket(pair: 
     assert got == left.counters.sent == left.counters.received == MESSAGES
 
 
-async def test_a_send_that_eats_the_news_of_a_message_tells_the_receiver(pair: tuple[Socket, Socket]) -> None:
+async def test_a_send_that_eats_the_news_of_a_message_tells_the_receiver(
+    pair: tuple[Socket, Socket],
+) -> None:
     left, right = pair
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(left.recv)
             await trio.testing.wait_all_tasks_blocked()
             right.send_nowait([b"news"])
-            # The message has come and trio has not looked yet; now the descriptor is emptied under the receiver.
+            # The message has come and trio has not looked yet; now the descriptor is emptied under
+            # the receiver.
             select.select([left._fd], [], [], 10)
             left.send_nowait([b"other"])
             assert not select.select([left._fd], [], [], 0)[0]
 
 
-async def test_one_answer_at_a_time_never_hangs_beside_a_busy_sender(pair: tuple[Socket, Socket]) -> None:
+async def test_one_answer_at_a_time_never_hangs_beside_a_busy_sender(
+    pair: tuple[Socket, Socket],
+) -> None:
     left, right = pair
 
     async def chatter() -> None:
@@ -96,7 +103,8 @@ async def test_a_receiver_that_looks_in_vain_tells_a_sender_what_it_saw(tmp_path
                 nursery.start_soon(left.send, [b"at last"])
                 await trio.testing.wait_all_tasks_blocked()
                 right.bind(f"ipc://{tmp_path}/s")
-                # The connection is news for the sender, and the receiver is the first to look: trio has no turn in between.
+                # The connection is news for the sender, and the receiver is the first to look: trio
+                # has no turn in between.
                 select.select([left._fd], [], [], 10)
                 nursery.start_soon(right.recv)
                 with trio.CancelScope() as scope:
@@ -110,7 +118,9 @@ async def _when_sent(socket: Socket, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def test_many_receivers_share_the_messages_and_none_is_forgotten(pair: tuple[Socket, Socket]) -> None:
+async def test_many_receivers_share_the_messages_and_none_is_forgotten(
+    pair: tuple[Socket, Socket],
+) -> None:
     left, right = pair
     got: list[bytes] = []
 
@@ -141,7 +151,8 @@ async def test_a_cancelled_receiver_loses_no_message(pair: tuple[Socket, Socket]
             for attempt in itertools.count():
                 if len(got) == 500:
                     break
-                # A deadline that has passed or is about to pass cancels before, at and after the wait, as chance will have it.
+                # A deadline that has passed or is about to pass cancels before, at and after the
+                # wait, as chance will have it.
                 with trio.move_on_after(attempt % 7 * 1e-5):
                     while len(got) < 500:
                         got.append(int((await left.recv())[0]))
@@ -176,7 +187,9 @@ class Disturbed:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_cancels_at_random_lose_no_message_and_break_no_socket(pair: tuple[Socket, Socket], seed: int) -> None:
+async def test_cancels_at_random_lose_no_message_and_break_no_socket(
+    pair: tuple[Socket, Socket], seed: int
+) -> None:
     count = 400
     got: dict[Socket, list[int]] = {socket: [] for socket in pair}
 
@@ -243,8 +256,15 @@ async def test_a_cancelled_send_has_sent_nothing(tmp_path: Path) -> None:
             assert await right.recv() == [b"meant"]
 
 
-async def test_at_the_high_water_mark_a_send_waits_and_goes_on_when_somebody_reads(tmp_path: Path) -> None:
-    small: dict[int, int | bytes] = {zmq.SNDHWM: 1, zmq.RCVHWM: 1, zmq.SNDBUF: 4096, zmq.RCVBUF: 4096}
+async def test_at_the_high_water_mark_a_send_waits_and_goes_on_when_somebody_reads(
+    tmp_path: Path,
+) -> None:
+    small: dict[int, int | bytes] = {
+        zmq.SNDHWM: 1,
+        zmq.RCVHWM: 1,
+        zmq.SNDBUF: 4096,
+        zmq.RCVBUF: 4096,
+    }
     with Socket(zmq.DEALER, options=small) as left, Socket(zmq.DEALER, options=small) as right:
         right.connect(left.bind(f"ipc://{tmp_path}/s"))
         sent = 0
@@ -264,7 +284,9 @@ async def test_at_the_high_water_mark_a_send_waits_and_goes_on_when_somebody_rea
                     assert (await right.recv())[0] == b"%d" % number
 
 
-async def test_sndtimeo_bounds_a_send_that_nobody_takes(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_sndtimeo_bounds_a_send_that_nobody_takes(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     with Socket(zmq.DEALER, options={zmq.IMMEDIATE: 1, zmq.SNDTIMEO: 1500}) as socket:
         socket.connect(f"ipc://{tmp_path}/nobody")
         with pytest.raises(trio.TooSlowError, match=r"1\.5 s"):
@@ -306,7 +328,9 @@ async def test_closing_again_touches_no_descriptor_that_another_may_have_by_now(
         nursery.start_soon(receive)
         await trio.testing.wait_all_tasks_blocked()
         dealer.close()
-        monkeypatch.setattr(trio.lowlevel, "notify_closing", lambda _fd: pytest.fail("the descriptor is another's"))
+        monkeypatch.setattr(
+            trio.lowlevel, "notify_closing", lambda _fd: pytest.fail("the descriptor is another's")
+        )
         dealer.close()
 
 
@@ -352,7 +376,9 @@ async def test_an_address_in_use_is_named_with_its_remedy() -> None:
         assert caught.value.context == {"address": address}
 
 
-@pytest.mark.parametrize("address", ["tcp://203.0.113.1:1", "nonsense", "tcp://127.0.0.1:x", "ipc:///" + "x" * 200])
+@pytest.mark.parametrize(
+    "address", ["tcp://203.0.113.1:1", "nonsense", "tcp://127.0.0.1:x", "ipc:///" + "x" * 200]
+)
 async def test_an_address_that_is_none_is_a_matter_of_configuration(address: str) -> None:
     with Socket(zmq.PUB) as socket, pytest.raises(ConfigError) as caught:
         socket.bind(address)
@@ -362,7 +388,9 @@ async def test_an_address_that_is_none_is_a_matter_of_configuration(address: str
 def test_what_is_no_address_to_connect_to_is_told_with_the_form_of_one() -> None:
     with (
         Socket(zmq.DEALER) as socket,
-        pytest.raises(ConfigError, match=r"^tcp://x is no address to connect to: .*; write tcp://HOST:PORT$"),
+        pytest.raises(
+            ConfigError, match=r"^tcp://x is no address to connect to: .*; write tcp://HOST:PORT$"
+        ),
     ):
         socket.connect("tcp://x")
 
@@ -391,7 +419,8 @@ async def test_a_subscriber_hears_its_topics_only() -> None:
         ):
 
             async def publish() -> None:
-                # A publisher drops until the subscription has reached it; only the receiver knows when.
+                # A publisher drops until the subscription has reached it; only the receiver knows
+                # when.
                 while True:
                     pub.send_nowait(b"debug", b"no")
                     await pub.send(b"info", b"yes")
@@ -421,7 +450,11 @@ async def test_a_node_says_in_which_state_it_is() -> None:
 
 def test_a_node_tells_what_it_is_made_of() -> None:
     node = SocketNode(zmq.SUB, bindings=["ipc:///a"], subscriptions=["info"], options={"RCVHWM": 5})
-    assert (node.socket_type, node.bindings, node.subscriptions) == (zmq.SUB, ("ipc:///a",), (b"info",))
+    assert (node.socket_type, node.bindings, node.subscriptions) == (
+        zmq.SUB,
+        ("ipc:///a",),
+        (b"info",),
+    )
     assert node.options == {zmq.RCVHWM: 5}
     with pytest.raises(ValueError, match="only a SUB"):
         SocketNode(zmq.DEALER, subscriptions=["info"])
@@ -429,7 +462,11 @@ def test_a_node_tells_what_it_is_made_of() -> None:
 
 async def test_an_open_node_takes_more_addresses_and_topics(tmp_path: Path) -> None:
     with trio.fail_after(30):
-        async with SocketNode(zmq.PUB) as pub, SocketNode(zmq.SUB) as sub, trio.open_nursery() as nursery:
+        async with (
+            SocketNode(zmq.PUB) as pub,
+            SocketNode(zmq.SUB) as sub,
+            trio.open_nursery() as nursery,
+        ):
             sub.connect(pub.bind("tcp://127.0.0.1:*"))
             assert (sub.connections, pub.bindings) == (pub.endpoints, ("tcp://127.0.0.1:*",))
             sub.subscribe("a")

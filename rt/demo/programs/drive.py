@@ -1,6 +1,7 @@
 """The program of `rt demo`: two motors that follow the sticks of a gamepad, and a servo that waves.
 
-It is a team's program like any other: Robot, Gamepad, Actions and Field are there without an import.
+It is a team's program like any other: Robot, Gamepad, Actions and Field are there without an
+import.
 """
 
 import math
