@@ -188,7 +188,7 @@ class Registrar:
 
 
 @contextlib.asynccontextmanager
-async def visit(directory: Path) -> AsyncIterator[Session]:
+async def open_session(directory: Path) -> AsyncIterator[Session]:
     """Take part in the robot of an instance directory.
 
     Raises:

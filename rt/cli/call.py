@@ -83,7 +83,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     name, _, short = method.rpartition(".")
     wanted = methods.service_name(service or name) if service or name else None
 
-    async def show(robot: connection.Link) -> None:
+    async def show(robot: connection.Connection) -> None:
         services = await _look(robot, wanted)
         if helping:
             address = methods.find(services, short, wanted)
@@ -92,7 +92,7 @@ def command(  # noqa: PLR0917 - click passes them by name
             lines = methods.listing(services)
         click.echo("\n".join(lines))
 
-    async def call(robot: connection.Link) -> Any:
+    async def call(robot: connection.Connection) -> Any:
         if short in _AT_ONCE and not args and wanted in {None, _AT_ONCE[short]}:
             address = _AT_ONCE[short]
             if short == "estop":
@@ -132,7 +132,7 @@ def _plainly() -> Iterator[None]:
         raise RemoteCallError(methods.in_plain_words(error.message), **error.context) from error
 
 
-async def _look(robot: connection.Link, wanted: str | None) -> dict[str, dict[str, Any]]:
+async def _look(robot: connection.Connection, wanted: str | None) -> dict[str, dict[str, Any]]:
     """The methods of one service, or of all that answer."""
     if wanted is None:
         return await robot.describe()
@@ -153,7 +153,7 @@ def _print(method: str, result: Any) -> None:
         click.echo(_BEGUN.get(method, "ok"))
 
 
-async def _estop(robot: connection.Link, address: str, values: list[Any]) -> None:
+async def _estop(robot: connection.Connection, address: str, values: list[Any]) -> None:
     """Call the emergency stop; that the robot has ended is an answer too."""
     try:
         await robot.client.issue_call("estop", *values, address=address, timeout=_ESTOP_TIMEOUT)

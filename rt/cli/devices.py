@@ -56,7 +56,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
     screen = console()
     live = not as_json and (screen.is_terminal if watch is None else watch)
 
-    async def show(robot: connection.Link) -> None:
+    async def show(robot: connection.Connection) -> None:
         devices = await Devices.of(robot)
         names = {uid: name for name, uid in devices.names.items()}
         chosen: dict[int, str] = {}

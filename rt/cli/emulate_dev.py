@@ -169,7 +169,7 @@ def _ask_address(config: Config) -> str:
     """What the robot of an instance says; nothing if it does not answer."""
     from rt.client import connection
 
-    async def ask(robot: connection.Link) -> str:
+    async def ask(robot: connection.Connection) -> str:
         with contextlib.suppress(RemoteCallError):
             return str(
                 await robot.client.issue_call(

@@ -65,7 +65,7 @@ def command(
     """Measure how fast devices answer."""
     trips: list[RoundTrips] = []
 
-    async def show(robot: connection.Link) -> None:
+    async def show(robot: connection.Connection) -> None:
         devices = await Devices.of(robot)
         found = await devices.find(uids)
         trips.extend(RoundTrips(device) for device in found)

@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Ask a device for its values now."""
 
-    async def show(robot: connection.Link) -> None:
+    async def show(robot: connection.Connection) -> None:
         devices = await Devices.of(robot)
         device = await devices.find_one(uid)
         names = device.readable(params)
@@ -56,7 +56,7 @@ def command(
             for name, value in values.items():
                 click.echo(f"{name:<{width}}  {_shown(value)}")
 
-    connection.run(loaded.config, show, part=connection.Part.VISITOR)
+    connection.run(loaded.config, show, part=connection.Part.SESSION)
 
 
 def _shown(value: Any) -> str:

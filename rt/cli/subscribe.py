@@ -66,7 +66,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 ) -> None:
     """Print the values of a device as they arrive."""
 
-    async def show(robot: connection.Link) -> None:
+    async def show(robot: connection.Connection) -> None:
         devices = await Devices.of(robot)
         device = await devices.find_one(uid)
         names = device.readable(params) if params else None
@@ -86,7 +86,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 
         await run_until_signal(watch)
 
-    connection.run(loaded.config, show, part=connection.Part.VISITOR)
+    connection.run(loaded.config, show, part=connection.Part.SESSION)
 
 
 async def _print(devices: Devices, device: Device, count: int | None, *, as_json: bool) -> None:

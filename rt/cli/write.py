@@ -86,7 +86,7 @@ rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
 def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float) -> None:
     """Drive a device from the command line."""
 
-    async def show(robot: connection.Link) -> None:
+    async def show(robot: connection.Connection) -> None:
         devices = await Devices.of(robot)
         device = await devices.find_one(uid)
         values = parse_settings(device, settings)
@@ -113,7 +113,7 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
                 uid=str(device.uid),
             )
 
-    connection.run(loaded.config, show, part=connection.Part.VISITOR)
+    connection.run(loaded.config, show, part=connection.Part.SESSION)
 
 
 @contextlib.contextmanager
@@ -139,7 +139,7 @@ def _claimed(directory: Path, device: Device) -> Iterator[None]:
         yield
 
 
-async def _require_idle(robot: connection.Link) -> None:
+async def _require_idle(robot: connection.Connection) -> None:
     """Refuse to write while a mode runs.
 
     Raises:

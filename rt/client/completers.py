@@ -17,7 +17,7 @@ from rt import config
 from rt.errors import RuntimeBaseException
 
 if TYPE_CHECKING:
-    from rt.client.connection import Link
+    from rt.client.connection import Connection
 
 PATIENCE = 1.0
 """How long the robot may take to say its names (s)."""
@@ -29,7 +29,7 @@ Candidates = Callable[[click.Context, click.Parameter, str], Items]
 def methods(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """The methods of the running robot, and with their service where several have one of that name."""
 
-    async def ask(robot: "Link") -> dict[str, str]:
+    async def ask(robot: "Connection") -> dict[str, str]:
         found: dict[str, str] = {}
         for service, entries in (await robot.describe()).items():
             short = service.removesuffix("-service")
@@ -45,7 +45,7 @@ def methods(context: click.Context, _parameter: click.Parameter, incomplete: str
 def devices(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """The Smart Devices that are connected, by the names that the team gave them or else by their UIDs."""
 
-    async def ask(robot: "Link") -> dict[str, str]:
+    async def ask(robot: "Connection") -> dict[str, str]:
         call = robot.client.issue_call
         names = {
             uid: name
@@ -73,7 +73,9 @@ def writeable(context: click.Context, _parameter: click.Parameter, incomplete: s
     )
 
 
-async def _params(robot: "Link", context: click.Context, form: str, kind: str) -> dict[str, str]:
+async def _params(
+    robot: "Connection", context: click.Context, form: str, kind: str
+) -> dict[str, str]:
     from rt.catalog.names import resolve_uid
     from rt.client.device import adopt
 
@@ -149,7 +151,7 @@ def _items(found: dict[str, str], incomplete: str) -> Items:
 
 
 def _ask(
-    context: click.Context, function: Callable[["Link"], Awaitable[dict[str, str]]]
+    context: click.Context, function: Callable[["Connection"], Awaitable[dict[str, str]]]
 ) -> dict[str, str]:
     """What the robot says, or nothing: if there is none, or if it takes its time."""
     from rt.instance import Instance
@@ -165,14 +167,14 @@ def _ask(
         import trio
 
         from rt import log
-        from rt.client.connection import connect
+        from rt.client.connection import open_local
 
         log.configure(level="critical", fmt="pretty")
         loaded = config.load(flags={"instance": name}, env={}, cwd=Path(os.devnull))
 
         async def main() -> dict[str, str]:
             with trio.move_on_after(PATIENCE):
-                async with connect(loaded.config) as robot:
+                async with open_local(loaded.config) as robot:
                     return await function(robot)
             return {}
 

@@ -5,17 +5,19 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any
 
 import trio
 import zmq
 
 from rt import log
+from rt.access.bundle import Bundle
 from rt.access.probe import probe
 from rt.app import Application
 from rt.buffer import session
 from rt.client.target import RemoteTarget
-from rt.config import Config
+from rt.config import Config, load
 from rt.errors import RemoteCallError
 from rt.instance import Instance
 from rt.remote import Client, SocketNode
@@ -33,11 +35,11 @@ class Part(Enum):
     """Calls."""
     READER = auto()
     """Calls, and the values of buffers."""
-    VISITOR = auto()
+    SESSION = auto()
     """All that, and a seat, which writing and waiting for changes need."""
 
 
-class Link:
+class Connection:
     """A verb's way to the robot.
 
     Attributes:
@@ -82,7 +84,41 @@ class Link:
 
 
 @contextlib.asynccontextmanager
-async def connect(config: Config, *, part: Part = Part.CALLER) -> AsyncIterator[Link]:
+async def connect(
+    instance: str | None = None, *, address: str | None = None, key: Path | None = None
+) -> AsyncIterator[Connection]:
+    """Connect to a running robot; a program of your own uses it like the command `rt call`.
+
+    Args:
+        instance: The name of a robot of this machine; by default RT_INSTANCE, or ``default``.
+        address: ``tcp://HOST:PORT`` of the router of a robot on another machine, in place of
+            `instance`.
+        key: The file with this station's key for that robot, or None if it needs none.
+
+    Raises:
+        InstanceAbsentError: No robot runs as this instance.
+        RemoteCallError: The robot at the address does not answer or refuses this station.
+        ConfigError: The address or the key is invalid.
+
+    Examples:
+        ::
+
+            async with rt.connect() as robot:
+                await robot.client.issue_call("auto", address="executor-service")
+    """
+    flags = {} if instance is None else {"instance": instance}
+    loaded = load(flags=flags, cwd=Path(os.devnull)).config
+    if address is None:
+        async with open_local(loaded) as connection:
+            yield connection
+    else:
+        target = RemoteTarget(address, Bundle.load(key) if key else None)
+        async with open_remote(loaded, target) as connection:
+            yield connection
+
+
+@contextlib.asynccontextmanager
+async def open_local(config: Config, *, part: Part = Part.CALLER) -> AsyncIterator[Connection]:
     """Connect to the robot of an instance.
 
     Args:
@@ -100,9 +136,13 @@ async def connect(config: Config, *, part: Part = Part.CALLER) -> AsyncIterator[
         prefix, write_event, wakeups = "", None, None
         if part is Part.READER:
             prefix = await stack.enter_async_context(session.read(instance.directory))
-        elif part is Part.VISITOR:
-            visit = await stack.enter_async_context(session.visit(instance.directory))
-            prefix, write_event, wakeups = visit.prefix, visit.write_event, visit.wakeups
+        elif part is Part.SESSION:
+            open_session = await stack.enter_async_context(session.open_session(instance.directory))
+            prefix, write_event, wakeups = (
+                open_session.prefix,
+                open_session.write_event,
+                open_session.wakeups,
+            )
         app = Application(
             _name(),
             resolved,
@@ -117,11 +157,11 @@ async def connect(config: Config, *, part: Part = Part.CALLER) -> AsyncIterator[
             await trio.lowlevel.checkpoint()
             return instance.holder() is not None
 
-        yield Link(app, await app.make_client(), instance, is_there)
+        yield Connection(app, await app.make_client(), instance, is_there)
 
 
 @contextlib.asynccontextmanager
-async def connect_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[Link]:
+async def open_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[Connection]:
     """Connect to a robot on another machine.
 
     Raises:
@@ -144,7 +184,9 @@ async def connect_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[
             connections=[remote.address],
             options={**config.client_option, **remote.options()},
         )
-        yield Link(app, await app.make_client(node), Instance.locate(config.instance), is_there)
+        yield Connection(
+            app, await app.make_client(node), Instance.locate(config.instance), is_there
+        )
 
 
 def _name() -> str:
@@ -153,7 +195,7 @@ def _name() -> str:
 
 def run(
     config: Config,
-    function: Callable[[Link], Any],
+    function: Callable[[Connection], Any],
     *,
     part: Part = Part.CALLER,
     remote: RemoteTarget | None = None,
@@ -163,13 +205,13 @@ def run(
     Args:
         config: The options; says which instance.
         function: What to run.
-        part: See `connect`.
+        part: See `open_local`.
         remote: The robot of another machine instead of one of this.
     """
     log.configure(level="error", fmt="pretty")
 
     async def main() -> Any:
-        async with connect_remote(config, remote) if remote else connect(config, part=part) as link:
+        async with open_remote(config, remote) if remote else open_local(config, part=part) as link:
             return await function(link)
 
     return trio.run(main)

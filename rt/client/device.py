@@ -15,7 +15,7 @@ import trio
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.catalog import Peripheral, unknown_parameter
 from rt.catalog.names import OUTDATED, absent_device, name_of, resolve_uid
-from rt.client.connection import Link
+from rt.client.connection import Connection
 from rt.config.load import FILE_NAME
 from rt.errors import (
     BufferBusyError,
@@ -119,14 +119,14 @@ class Devices:
             `adopt`).
     """
 
-    def __init__(self, robot: Link) -> None:
+    def __init__(self, robot: Connection) -> None:
         self.names = robot.app.names
         self.store: BufferStore = robot.app.make_buffer_manager(lock_timeout=LOCK_TIMEOUT)
         self._robot = robot
         self._holder = robot.instance.holder()
 
     @classmethod
-    async def of(cls, robot: Link) -> "Devices":
+    async def of(cls, robot: Connection) -> "Devices":
         """The devices of a robot, with its own names for them."""
         await adopt(robot)
         return cls(robot)
@@ -223,7 +223,7 @@ class Devices:
         return Device(uid, name_of(uid, self.names), buffer)
 
 
-async def adopt(robot: Link) -> None:
+async def adopt(robot: Connection) -> None:
     """Go by the names and the catalog that the robot itself goes by; by one's own if it does not tell them."""
     with contextlib.suppress(RemoteCallError, KeyError, TypeError):
         options = await robot.client.issue_call(
@@ -236,7 +236,7 @@ async def adopt(robot: Link) -> None:
         robot.app.config = msgspec.structs.replace(robot.app.config, **changes)
 
 
-def _from_there(robot: Link, catalog: str) -> str:
+def _from_there(robot: Connection, catalog: str) -> str:
     """A path as the robot means it: a relative one from the robot's working directory."""
     holder: Any = robot.instance.holder() if catalog else None
     return catalog if holder is None else str(Path(f"/proc/{holder.pid}/cwd") / catalog)

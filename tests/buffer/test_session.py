@@ -17,7 +17,7 @@ from trio.testing import MockClock
 from rt.buffer import LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.lease import Bar
-from rt.buffer.session import NAME, Registrar, read, visit
+from rt.buffer.session import NAME, Registrar, open_session, read
 from rt.buffer.wakeup import FIRST_VISITOR_SEAT, ROOT_SEAT, SEATS, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceBufferError
@@ -26,10 +26,10 @@ STRANGER = """
 import sys, time, trio
 from pathlib import Path
 from rt.buffer.lease import LeaseTable
-from rt.buffer.session import visit
+from rt.buffer.session import open_session
 
 async def main():
-    async with visit(Path(sys.argv[1])) as visitor:
+    async with open_session(Path(sys.argv[1])) as visitor:
         with LeaseTable.open(visitor.prefix, create=False) as table:
             table.slot(visitor.seat).begin()
             visitor.doorbell.ring()
@@ -70,14 +70,14 @@ async def receiving(arena: Arena, directory: Path) -> AsyncIterator[tuple[Root, 
 
 
 async def test_without_a_brake_no_visitor_moves_devices(arena: Arena, tmp_path: Path) -> None:
-    async with receiving(arena, tmp_path) as (root, leases), visit(tmp_path) as early:
+    async with receiving(arena, tmp_path) as (root, leases), open_session(tmp_path) as early:
         lease = leases.slot(early.seat)
         assert lease.begin()
         root.registrar.bar(Bar.BRAKE)
         assert not lease.renew()
         assert not lease.begin()
         assert lease.cause is lease.bar is Bar.BRAKE
-        async with visit(tmp_path) as late:
+        async with open_session(tmp_path) as late:
             assert not leases.slot(late.seat).begin()
             root.registrar.bar(Bar.NONE)
             assert not lease.renew(), "it has to begin another"
@@ -91,8 +91,8 @@ async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(
 ) -> None:
     async with (
         receiving(arena, tmp_path) as (root, _),
-        visit(tmp_path) as first,
-        visit(tmp_path) as second,
+        open_session(tmp_path) as first,
+        open_session(tmp_path) as second,
     ):
         assert (first.seat, second.seat) == (FIRST_VISITOR_SEAT, FIRST_VISITOR_SEAT + 1)
         first.write_event.ring()
@@ -120,9 +120,9 @@ async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(
 async def test_when_all_seats_are_taken_a_visitor_is_told_so(arena: Arena, tmp_path: Path) -> None:
     async with receiving(arena, tmp_path), AsyncExitStack() as stack:
         for _ in range(FIRST_VISITOR_SEAT, SEATS):
-            await stack.enter_async_context(visit(tmp_path))
+            await stack.enter_async_context(open_session(tmp_path))
         with pytest.raises(DeviceBufferError, match="end one of them"):
-            async with visit(tmp_path):
+            async with open_session(tmp_path):
                 pass
         await stack.aclose()
         with trio.fail_after(30):
@@ -132,7 +132,7 @@ async def test_when_all_seats_are_taken_a_visitor_is_told_so(arena: Arena, tmp_p
 
 async def can_visit(directory: Path) -> bool:
     try:
-        async with visit(directory):
+        async with open_session(directory):
             return True
     except DeviceBufferError:
         return False
@@ -145,25 +145,25 @@ async def test_a_root_that_is_stopped_is_not_waited_for(
         listener.bind(str(tmp_path / NAME))
         listener.listen()
         with pytest.raises(DeviceBufferError, match="did not answer within 5 s"):
-            async with visit(tmp_path):
+            async with open_session(tmp_path):
                 pass
 
 
 async def test_without_a_desk_a_visitor_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(DeviceBufferError, match="receives no visitors"):
-        async with visit(tmp_path):
+        async with open_session(tmp_path):
             pass
 
 
 async def test_reader_gets_the_memory_and_no_seat(arena: Arena, tmp_path: Path) -> None:
     async with receiving(arena, tmp_path) as (_, leases), AsyncExitStack() as stack:
         for _ in range(FIRST_VISITOR_SEAT, SEATS):
-            await stack.enter_async_context(visit(tmp_path))
+            await stack.enter_async_context(open_session(tmp_path))
         visits = leases.visits()
         async with read(tmp_path) as prefix:
             with LeaseTable.open(prefix, create=False) as table:
                 assert table.root_alive()
-        assert leases.visits() == visits, "it was no visit"
+        assert leases.visits() == visits, "it was no open_session"
 
 
 @pytest.mark.parametrize("message", [b"", b"\xc1", b"\x80" * 100])
@@ -185,13 +185,13 @@ async def test_removed_desk_is_made_again_and_visits_go_on(arena: Arena, tmp_pat
         registrar = Registrar(tmp_path, arena, root.write_event, root.wakeups, leases)
         async with trio.open_nursery() as nursery:
             await nursery.start(registrar.run)
-            async with visit(tmp_path) as visitor:
+            async with open_session(tmp_path) as visitor:
                 assert not registrar.mend()
                 (tmp_path / NAME).unlink()
                 assert registrar.mend()
                 assert not registrar.mend()
                 assert leases.visits()[visitor.seat] == 0
-                async with visit(tmp_path) as second:
+                async with open_session(tmp_path) as second:
                     assert second.seat != visitor.seat
             nursery.cancel_scope.cancel()
     root.write_event.close()
@@ -211,5 +211,5 @@ async def test_a_malformed_request_ends_only_its_connection(
             await hostile.send(request_)
             with trio.fail_after(30):
                 assert await hostile.recv(1) == b""
-        async with visit(tmp_path) as visitor:
+        async with open_session(tmp_path) as visitor:
             assert visitor.seat == FIRST_VISITOR_SEAT

@@ -2,6 +2,8 @@
 
 import contextlib
 import ctypes
+import functools
+import operator
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -214,9 +216,8 @@ async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_
     start = trio.current_time()
     for step in range(1, 4):
         buffer.write("duty_cycle", step / 8)
-        await board.hears(
-            lambda message, step=step: message == DevWrite(1, struct.pack("<f", step / 8))
-        )  # type: ignore[misc]
+        expected = DevWrite(1, struct.pack("<f", step / 8))
+        await board.hears(functools.partial(operator.eq, expected))
     assert trio.current_time() - start >= 2 * 0.08
 
 

@@ -1,0 +1,36 @@
+"""The public API of the package: every name can be imported, has documentation, and costs nothing unused."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rt
+
+
+@pytest.mark.parametrize("name", [each for each in rt.__all__ if each != "__version__"])
+def test_public_name_is_importable_and_documented(name: str) -> None:
+    found = getattr(rt, name)
+    assert inspect.getdoc(found), f"rt.{name} has no docstring"
+
+
+def test_type_checkers_and_the_program_know_the_same_names() -> None:
+    assert {*rt._MODULES, "__version__"} == set(rt.__all__)
+    assert set(rt.__all__) <= set(dir(rt))
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Robott'"):
+        _ = rt.Robott
+
+
+def test_package_is_marked_as_typed() -> None:
+    assert (Path(rt.__file__).parent / "py.typed").exists()
+
+
+def test_importing_the_package_imports_nothing_else_of_it() -> None:
+    code = "import sys, rt; print([name for name in sys.modules if name.startswith('rt.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
