@@ -194,7 +194,7 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
     from rt.emulator.uid_spec import parse_uid_specs
 
     known, names = offline_devices(config)
-    world = SimState()
+    sim_state = SimState()
     emulated: dict[int, EmulatedDevice] = {}
     for spec in specs:
         uids, values = parse_uid_specs(spec, known, names)
@@ -205,7 +205,7 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
                     f"{spec!r} gives {label(peripheral.name, uid)} twice: a robot knows a device by its UID, so use another NAME@N",
                     spec=spec,
                 )
-            emulated[uid] = EmulatedDevice(peripheral, uid, values, world=world, wave=wave)
+            emulated[uid] = EmulatedDevice(peripheral, uid, values, sim_state=sim_state, wave=wave)
     return list(emulated.values())
 
 

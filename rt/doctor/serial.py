@@ -19,21 +19,21 @@ def serial(environment: Environment) -> Result:
     ports = PortFilter(config.dev_ports, config.dev_usb_ids, config.dev_ports_denied)
     found = ports.find()
     names = sorted(seen.name for seen in found.values())
-    left_out = "".join(
-        f"; {port} does not count: {reason}" for port, reason in ports.left_out(found)
+    ignored = "".join(
+        f"; {port} does not count: {reason}" for port, reason in ports.ignored_ports(found)
     )
     if not names:
         return warn(
             f"no serial port counts: none matches {_listed(config.dev_ports)}, none is of a USB device "
-            f"{_listed(config.dev_usb_ids)}{left_out}",
+            f"{_listed(config.dev_usb_ids)}{ignored}",
             "plug in a Smart Device, or name its port with dev_ports or dev_usb_ids; virtual devices need none",
         )
     closed = [name for name in names if not os.access(name, os.R_OK | os.W_OK)]
     if closed:
-        return fail(f"no permission to use {', '.join(closed)}{left_out}", access_remedy(closed[0]))
+        return fail(f"no permission to use {', '.join(closed)}{ignored}", access_remedy(closed[0]))
     held = {name: holder for name in names if (holder := _holder(name)) is not None}
     others = {name: holder for name, holder in held.items() if not _is_robot(holder)}
-    fact = f"{len(names)} may be used: {', '.join(f'{name}{_held(held.get(name))}' for name in names)}{left_out}"
+    fact = f"{len(names)} may be used: {', '.join(f'{name}{_held(held.get(name))}' for name in names)}{ignored}"
     if others:
         name, holder = next(iter(others.items()))
         return warn(fact, f"{name}: {held_remedy(name, holder)}")

@@ -20,8 +20,8 @@ FREEZE_TIME: Final = 3.0
 """How long a frozen device stays so, in s."""
 
 _JITTER: Final = 0.5
-_LONGEST_ABSENCE: Final = 0.5
-_MOST_INSERTED: Final = 8
+_MAX_RECONNECT_DELAY: Final = 0.5
+_MAX_INSERTED: Final = 8
 
 
 class FaultKind(enum.StrEnum):
@@ -138,51 +138,51 @@ class Faults:
         """Whether the line ends now and then."""
         return self._disconnect < math.inf
 
-    def pass_on(self, frame: bytes) -> bytes:
+    def transform(self, frame: bytes) -> bytes:
         """What is left of a frame with its delimiter: the same, something else, or nothing if it is lost."""
         if self._drop and self._random.random() < self._drop:
             return b""
         if self._corrupt and self._random.random() < self._corrupt:
-            return self._spoil(frame)
+            return self._corrupt_frame(frame)
         return frame
 
-    def lateness(self) -> float:
+    def next_delay(self) -> float:
         """How late the next frame is, in s."""
         return self._random.uniform(0.0, self._delay) if self._delay else 0.0
 
     def lifetime(self) -> float:
         """How long the line that begins now holds, in s; may be infinite."""
-        return self._about(self._disconnect) if self.disconnects else math.inf
+        return self._jittered(self._disconnect) if self.disconnects else math.inf
 
-    def is_reset(self) -> bool:
+    def ends_with_reset(self) -> bool:
         """Whether the line that ends now ends with a reset and not in order."""
         return self._random.random() < 0.5
 
-    def absence(self) -> float:
+    def reconnect_delay(self) -> float:
         """How long a device whose line has ended stays away, in s."""
-        return self._random.uniform(0.0, _LONGEST_ABSENCE) if self.disconnects else 0.0
+        return self._random.uniform(0.0, _MAX_RECONNECT_DELAY) if self.disconnects else 0.0
 
     def frozen_until(self, now: float) -> float:
         """When the device thaws, or ``now`` if it is not frozen. The first call is the beginning of its life."""
         if self._freeze == math.inf:
             return now
         if self._frozen_from is None:
-            self._frozen_from = now + self._about(self._freeze)
+            self._frozen_from = now + self._jittered(self._freeze)
         while now >= self._frozen_from + FREEZE_TIME:
-            self._frozen_from += FREEZE_TIME + self._about(self._freeze)
+            self._frozen_from += FREEZE_TIME + self._jittered(self._freeze)
         return self._frozen_from + FREEZE_TIME if now >= self._frozen_from else now
 
-    def _about(self, seconds: float) -> float:
+    def _jittered(self, seconds: float) -> float:
         return seconds * self._random.uniform(1 - _JITTER, 1 + _JITTER)
 
-    def _spoil(self, frame: bytes) -> bytes:
+    def _corrupt_frame(self, frame: bytes) -> bytes:
         position = self._random.randrange(len(frame))
         match self._random.randrange(3):
             case 0:
                 flipped = frame[position] ^ self._random.randrange(1, 256)
                 return frame[:position] + bytes((flipped,)) + frame[position + 1 :]
             case 1:
-                noise = self._random.randbytes(self._random.randint(1, _MOST_INSERTED))
+                noise = self._random.randbytes(self._random.randint(1, _MAX_INSERTED))
                 return frame[:position] + noise + frame[position:]
             case _:
                 return frame[:position]

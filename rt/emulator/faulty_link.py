@@ -14,7 +14,7 @@ from rt.emulator.faults import Faults
 from rt.link.link import LinkGoneError
 from rt.protocol.frames import DELIMITER, MAX_FRAME
 
-_MOST_LATE: Final = 1024
+_MAX_QUEUED: Final = 1024
 """How many frames may be under way at the same time; a device that says more has to wait."""
 
 
@@ -54,11 +54,11 @@ class FaultyLink:
         self._link = link
         self._faults = faults
         self._reset = reset
-        self._said: deque[tuple[float, bytes]] = deque()
-        self._heard: deque[tuple[float, bytes]] = deque()
+        self._outbound: deque[tuple[float, bytes]] = deque()
+        self._inbound: deque[tuple[float, bytes]] = deque()
         self._tail = b""
-        self._news = trio.Event()
-        self._room = trio.Event()
+        self._changed = trio.Event()
+        self._space = trio.Event()
 
     @property
     def name(self) -> str:
@@ -69,9 +69,9 @@ class FaultyLink:
         """Send what is late when it is due, and end the line when its time has come; returns when the line has ended."""
         end = trio.current_time() + self._faults.lifetime()
         while (now := trio.current_time()) < end:
-            if self._said and self._said[0][0] <= now:
-                _, frame = self._said.popleft()
-                self._room.set()
+            if self._outbound and self._outbound[0][0] <= now:
+                _, frame = self._outbound.popleft()
+                self._space.set()
                 if self._faults.frozen_until(now) <= now:
                     try:
                         with trio.move_on_at(end):
@@ -79,10 +79,10 @@ class FaultyLink:
                     except (LinkGoneError, trio.ClosedResourceError):
                         return
                 continue
-            self._news = trio.Event()
-            with trio.move_on_at(min(end, self._said[0][0]) if self._said else end):
-                await self._news.wait()
-        if self._reset is not None and self._faults.is_reset():
+            self._changed = trio.Event()
+            with trio.move_on_at(min(end, self._outbound[0][0]) if self._outbound else end):
+                await self._changed.wait()
+        if self._reset is not None and self._faults.ends_with_reset():
             self._reset()
         await self._link.aclose()
 
@@ -91,14 +91,14 @@ class FaultyLink:
         while True:
             now = trio.current_time()
             due = b""
-            while self._heard and self._heard[0][0] <= now:
-                due += self._heard.popleft()[1]
+            while self._inbound and self._inbound[0][0] <= now:
+                due += self._inbound.popleft()[1]
             if due and self._faults.frozen_until(now) <= now:
                 return due
-            with trio.move_on_at(self._heard[0][0] if self._heard else float("inf")):
-                if len(self._heard) >= _MOST_LATE:
+            with trio.move_on_at(self._inbound[0][0] if self._inbound else float("inf")):
+                if len(self._inbound) >= _MAX_QUEUED:
                     await trio.sleep_forever()
-                await self._hear()
+                await self._receive_frames()
 
     async def send(self, data: bytes, /) -> None:
         """See `Link.send`. Returns when the frames are under way; an end of the line is told by `receive`."""
@@ -107,11 +107,11 @@ class FaultyLink:
             await trio.lowlevel.checkpoint()
             return
         for frame in _frames(data):
-            self._put(self._said, frame, now)
-        self._news.set()
-        while len(self._said) >= _MOST_LATE:
-            self._room = trio.Event()
-            await self._room.wait()
+            self._enqueue(self._outbound, frame, now)
+        self._changed.set()
+        while len(self._outbound) >= _MAX_QUEUED:
+            self._space = trio.Event()
+            await self._space.wait()
         await trio.lowlevel.checkpoint()
 
     def send_nowait(self, _data: bytes, /) -> bool:
@@ -122,7 +122,7 @@ class FaultyLink:
         """See `Link.aclose`."""
         await self._link.aclose()
 
-    async def _hear(self) -> None:
+    async def _receive_frames(self) -> None:
         try:
             data = await self._link.receive()
         except LinkGoneError:
@@ -132,18 +132,18 @@ class FaultyLink:
         now = trio.current_time()
         if self._faults.frozen_until(now) > now:
             self._tail = b""
-            self._heard.clear()
+            self._inbound.clear()
             return
         whole, delimiter, tail = (self._tail + data).rpartition(DELIMITER)
         self._tail = tail[-2 * MAX_FRAME :]
         for frame in _frames(whole + delimiter):
-            self._put(self._heard, frame, now)
+            self._enqueue(self._inbound, frame, now)
 
-    def _put(self, queue: deque[tuple[float, bytes]], frame: bytes, now: float) -> None:
-        frame = self._faults.pass_on(frame)
+    def _enqueue(self, queue: deque[tuple[float, bytes]], frame: bytes, now: float) -> None:
+        frame = self._faults.transform(frame)
         if frame:
             queue.append(
-                (max(now + self._faults.lateness(), queue[-1][0] if queue else now), frame)
+                (max(now + self._faults.next_delay(), queue[-1][0] if queue else now), frame)
             )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rt.catalog import Parameter, Peripheral
 from rt.emulator.payload import Packer, checked, initial
-from rt.emulator.simulation import SimState, WaveSimulation, motions_for
+from rt.emulator.simulation import SimState, WaveSimulation, simulations_for
 from rt.errors import RemoteProtocolError
 from rt.protocol.message import (
     DevData,
@@ -60,7 +60,7 @@ class EmulatedDevice:
         uid: int,
         values: Mapping[str, Any] | None = None,
         *,
-        world: SimState | None = None,
+        sim_state: SimState | None = None,
         on_message: Callable[[Message], object] | None = None,
         wave: bool = False,
     ) -> None:
@@ -79,11 +79,11 @@ class EmulatedDevice:
         self._readable = peripheral.readable
         self._writeable = peripheral.writeable
         self._packer = Packer(peripheral)
-        self._motions = motions_for(peripheral, world or SimState())
+        self._simulations = simulations_for(peripheral, sim_state or SimState())
         if wave:
-            self._motions.append(WaveSimulation(peripheral, uid))
-        self._moved: float | None = None
-        self._actuators = tuple(param.name for param in peripheral.params if _acts(param))
+            self._simulations.append(WaveSimulation(peripheral, uid))
+        self._stepped_at: float | None = None
+        self._actuators = tuple(param.name for param in peripheral.params if _is_actuator(param))
         self.reset()
 
     def reset(self) -> None:
@@ -107,7 +107,7 @@ class EmulatedDevice:
             return [Error(item.context.get("code", ErrorCode.GENERIC_ERROR))]
         if self._on_message is not None:
             self._on_message(item)
-        self._move(now)
+        self._step(now)
         try:
             return self._answer(item, now)
         except RemoteProtocolError:
@@ -120,7 +120,7 @@ class EmulatedDevice:
         """
         messages: list[Message] = []
         if now >= self._next_data:
-            self._move(now)
+            self._step(now)
             messages += self._data(self._params)
             period = self._interval / 1000
             self._next_data += period
@@ -150,9 +150,9 @@ class EmulatedDevice:
             case Ping():
                 return [SubRes(self._params, self._interval, self.uid)]
             case _:
-                return self._take(message)
+                return self._handle_unanswered(message)
 
-    def _take(self, message: Message) -> list[Message]:
+    def _handle_unanswered(self, message: Message) -> list[Message]:
         """Take in what is not answered in the normal course."""
         if isinstance(message, DevData | SubRes):
             return [Error(ErrorCode.INVALID_TYPE)]
@@ -180,11 +180,11 @@ class EmulatedDevice:
     def _data(self, params: int) -> list[Message]:
         return [DevData(*payload) for payload in self._packer.pack(params, self.values)]
 
-    def _move(self, now: float) -> None:
-        seconds = 0.0 if self._moved is None else max(0.0, now - self._moved)
-        self._moved = now
-        for motion in self._motions:
-            motion.step(self.values, seconds)
+    def _step(self, now: float) -> None:
+        seconds = 0.0 if self._stepped_at is None else max(0.0, now - self._stepped_at)
+        self._stepped_at = now
+        for simulation in self._simulations:
+            simulation.step(self.values, seconds)
         self.values.update(self._fixed)
 
     def _stop(self) -> None:
@@ -193,7 +193,7 @@ class EmulatedDevice:
             self.values[name] = 0.0
 
 
-def _acts(param: Parameter) -> bool:
+def _is_actuator(param: Parameter) -> bool:
     """Whether a parameter moves something: a real number that may be written, with a rest in the middle of its range."""
     return (
         param.writeable

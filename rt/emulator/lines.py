@@ -25,8 +25,8 @@ from rt.protocol.message import Message
 __all__ = ["EmulatedDevice", "connect_emulated", "run_emulated", "serve_pty"]
 
 _BACKLOG: Final = 64
-_RETRY_FIRST: Final = 0.05
-_RETRY_LONGEST: Final = 0.25
+_MIN_RETRY: Final = 0.05
+_MAX_RETRY: Final = 0.25
 _SETTLED: Final = 5.0
 
 
@@ -45,77 +45,77 @@ async def run_emulated(
             if scheduler is None:
                 scheduler = Scheduler()
                 nursery.start_soon(scheduler.run)
-            player = _Player(device, link, scheduler)
+            runner = _DeviceRunner(device, link, scheduler)
             try:
-                nursery.start_soon(player.drain)
-                await player.listen()
+                nursery.start_soon(runner.drain)
+                await runner.receive()
             finally:
-                player.leave()
+                runner.close()
     except* (LinkGoneError, trio.ClosedResourceError):
         pass
 
 
-class _Player:
+class _DeviceRunner:
     """One device on one link: a task that listens, and one that speaks when the line does not take everything at once."""
 
     def __init__(self, device: EmulatedDevice, link: Line, scheduler: Scheduler) -> None:
         self._device = device
         self._link = link
         self._scheduler = scheduler
-        self._turn = Entry(self._act)
+        self._entry = Entry(self._act)
         self._backlog: list[bytes] = []
         self._draining = False
-        self._news = trio.Event()
-        self._room = trio.Event()
+        self._changed = trio.Event()
+        self._space = trio.Event()
 
-    async def listen(self) -> None:
+    async def receive(self) -> None:
         """Take in what the robot says, and answer. A full backlog makes it wait, and with it the robot: nothing is lost."""
         reader = frames.FrameReader()
-        self._plan()
+        self._schedule()
         while True:
             items = reader.feed(await self._link.receive())
             now = trio.current_time()
             for item in items:
-                self._say(self._device.handle(item, now))
+                self._send(self._device.handle(item, now))
                 while len(self._backlog) >= _BACKLOG:
-                    self._room = trio.Event()
-                    await self._room.wait()
-            self._plan()
+                    self._space = trio.Event()
+                    await self._space.wait()
+            self._schedule()
 
     async def drain(self) -> None:
         """Send what the line did not take at once."""
         while True:
             if not self._backlog:
-                self._news = trio.Event()
-                await self._news.wait()
+                self._changed = trio.Event()
+                await self._changed.wait()
             self._draining = True
             data = b"".join(self._backlog)
             self._backlog.clear()
-            self._room.set()
+            self._space.set()
             await self._link.send(data)
             self._draining = False
-            self._plan()
+            self._schedule()
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Have no more turns."""
-        self._scheduler.plan(self._turn, float("inf"))
+        self._scheduler.schedule(self._entry, float("inf"))
 
     def _act(self, now: float) -> None:
-        self._say(self._device.due(now))
-        self._plan()
+        self._send(self._device.due(now))
+        self._schedule()
 
-    def _plan(self) -> None:
+    def _schedule(self) -> None:
         # While the line is full nothing more is said: the periods that pass are left out.
         if not self._draining and not self._backlog:
-            self._scheduler.plan(self._turn, self._device.next_due)
+            self._scheduler.schedule(self._entry, self._device.next_due)
 
-    def _say(self, messages: list[Message]) -> None:
+    def _send(self, messages: list[Message]) -> None:
         if not messages:
             return
         data = b"".join(map(frames.encode, messages))
         if self._draining or self._backlog or not self._link.send_nowait(data):
             self._backlog.append(data)
-            self._news.set()
+            self._changed.set()
 
 
 async def connect_emulated(
@@ -138,7 +138,7 @@ async def connect_emulated(
         scheduler: See `run_emulated`.
         faults: What goes wrong on the line.
     """
-    delay = _RETRY_FIRST
+    delay = _MIN_RETRY
     while True:
         started = trio.current_time()
         with contextlib.suppress(OSError):
@@ -151,9 +151,9 @@ async def connect_emulated(
         if on_connect is not None:
             on_connect(False)
         if trio.current_time() - started > _SETTLED:
-            delay = _RETRY_FIRST
-        await trio.sleep(delay if faults is None else delay + faults.absence())
-        delay = min(2 * delay, _RETRY_LONGEST)
+            delay = _MIN_RETRY
+        await trio.sleep(delay if faults is None else delay + faults.reconnect_delay())
+        delay = min(2 * delay, _MAX_RETRY)
 
 
 async def serve_pty(
@@ -192,7 +192,7 @@ async def serve_pty(
         if faults is None or not faults.disconnects:
             return
         is_first = False
-        await trio.sleep(faults.absence())
+        await trio.sleep(faults.reconnect_delay())
         device.reset()
 
 
@@ -203,13 +203,13 @@ class _MasterLink(StreamLink):
 
     def send_nowait(self, data: bytes, /) -> bool:
         """See `Link.send_nowait`."""
-        if self._cut:
+        if self._truncated:
             return False
         try:
             sent = os.write(self._stream.fileno(), data)
         except OSError:
             return False
-        self._cut = 0 < sent < len(data)
+        self._truncated = 0 < sent < len(data)
         return sent == len(data)
 
 

@@ -25,7 +25,7 @@ class Packer:
 
     def __init__(self, peripheral: Peripheral) -> None:
         self._peripheral = peripheral
-        self._known = (1 << len(peripheral.params)) - 1
+        self._all_params = (1 << len(peripheral.params)) - 1
         self._layouts: dict[int, _Layout] = {}
         self._parts: dict[int, tuple[int, ...]] = {}
 
@@ -44,7 +44,7 @@ class Packer:
                 not what it asks for.
         """
         name = self._peripheral.name
-        if bitmap & ~self._known:
+        if bitmap & ~self._all_params:
             raise RemoteProtocolError(
                 f"a {name} has no parameters beyond {len(self._peripheral.params)}", params=bitmap
             )

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-GRAIN: Final = 0.001
+RESOLUTION: Final = 0.001
 """How late the pacer may be in s, so that what is due at nearly the same time takes one turn of the event loop."""
 
 
@@ -19,10 +19,10 @@ class Entry:
             the next turn itself.
     """
 
-    __slots__ = ("due", "take")
+    __slots__ = ("callback", "due")
 
-    def __init__(self, take: Callable[[float], object]) -> None:
-        self.take = take
+    def __init__(self, callback: Callable[[float], object]) -> None:
+        self.callback = callback
         self.due = float("inf")
 
 
@@ -30,33 +30,33 @@ class Scheduler:
     """Lets devices act when they are due. `run` has to run, once."""
 
     def __init__(self) -> None:
-        self._planned: list[tuple[float, int, Entry]] = []
+        self._queue: list[tuple[float, int, Entry]] = []
         self._numbers = itertools.count()
         self._wake = float("inf")
-        self._news = trio.Event()
+        self._changed = trio.Event()
 
-    def plan(self, turn: Entry, due: float) -> None:
+    def schedule(self, entry: Entry, due: float) -> None:
         """Give a device its turn at ``due`` and at no other time; never, if that is infinite."""
-        if due == turn.due:
+        if due == entry.due:
             return
-        turn.due = due
+        entry.due = due
         if due == float("inf"):
             return
-        heapq.heappush(self._planned, (due, next(self._numbers), turn))
+        heapq.heappush(self._queue, (due, next(self._numbers), entry))
         if due < self._wake:
-            self._news.set()
+            self._changed.set()
 
     async def run(self) -> None:
         """Give every device its turns, until cancelled."""
         while True:
             now = trio.current_time()
-            while self._planned and self._planned[0][0] <= now:
-                due, _, turn = heapq.heappop(self._planned)
-                if turn.due == due:  # else it was planned anew
-                    turn.due = float("inf")
-                    turn.take(now)
-            self._news = trio.Event()
-            self._wake = max(self._planned[0][0], now + GRAIN) if self._planned else float("inf")
+            while self._queue and self._queue[0][0] <= now:
+                due, _, entry = heapq.heappop(self._queue)
+                if entry.due == due:  # else it was planned anew
+                    entry.due = float("inf")
+                    entry.callback(now)
+            self._changed = trio.Event()
+            self._wake = max(self._queue[0][0], now + RESOLUTION) if self._queue else float("inf")
             with trio.move_on_at(self._wake):
-                await self._news.wait()
+                await self._changed.wait()
             self._wake = float("inf")

@@ -73,55 +73,55 @@ class Simulation(Protocol):
 class MotorSimulation:
     """A motor with an encoder: its speed follows the duty cycle with a lag."""
 
-    def __init__(self, suffix: str, names: set[str], world: SimState) -> None:
+    def __init__(self, suffix: str, names: set[str], sim_state: SimState) -> None:
         self._duty = f"duty_cycle{suffix}"
         self._position = f"enc_pos{suffix}"
         self._speed = f"enc_vel{suffix}" if f"enc_vel{suffix}" in names else None
         self._current = f"motor_current{suffix}" if f"motor_current{suffix}" in names else None
-        self._world = world
+        self._sim_state = sim_state
         self._velocity = 0.0
 
     def step(self, values: Values, seconds: float) -> None:
         """See `Simulation.step`."""
         duty = _finite(values[self._duty])
-        kept = math.exp(-seconds / _RISE_TIME)
-        self._velocity = duty * MAX_SPEED * (1 - kept) + self._velocity * kept
+        decay = math.exp(-seconds / _RISE_TIME)
+        self._velocity = duty * MAX_SPEED * (1 - decay) + self._velocity * decay
         values[self._position] = _finite(values[self._position]) + self._velocity * seconds
         if self._speed:
             values[self._speed] = self._velocity
         if self._current:
             values[self._current] = _STALL_CURRENT * abs(duty)
-        self._world.report(self, values[self._position], abs(duty))
+        self._sim_state.report(self, values[self._position], abs(duty))
 
 
 class LimitSimulation:
     """Switches at the two ends of travel: the first at the lower end, the second at the upper."""
 
-    def __init__(self, lower: str, upper: str, world: SimState) -> None:
+    def __init__(self, lower: str, upper: str, sim_state: SimState) -> None:
         self._lower = lower
         self._upper = upper
-        self._world = world
+        self._sim_state = sim_state
 
     def step(self, values: Values, seconds: float) -> None:  # noqa: ARG002 - a switch has no memory
         """See `Simulation.step`."""
-        values[self._lower] = self._world.travel <= -TRAVEL
-        values[self._upper] = self._world.travel >= TRAVEL
+        values[self._lower] = self._sim_state.travel <= -TRAVEL
+        values[self._upper] = self._sim_state.travel >= TRAVEL
 
 
 class BatterySimulation:
     """Cells in series that sag under load and run down over an hour of full load."""
 
-    def __init__(self, cells: list[str], total: str, names: set[str], world: SimState) -> None:
+    def __init__(self, cells: list[str], total: str, names: set[str], sim_state: SimState) -> None:
         self._cells = cells
         self._total = total
         self._calibrated = "calibrated" if "calibrated" in names else None
         self._unsafe = "is_unsafe" if "is_unsafe" in names else None
-        self._world = world
+        self._sim_state = sim_state
         self._charge = 1.0
 
     def step(self, values: Values, seconds: float) -> None:
         """See `Simulation.step`."""
-        load = self._world.load
+        load = self._sim_state.load
         self._charge = max(0.0, self._charge - load * seconds / _CELL_LIFE)
         cell = _CELL_EMPTY + (_CELL_FULL - _CELL_EMPTY) * self._charge - _CELL_RESISTANCE * load
         for name in self._cells:
@@ -201,22 +201,22 @@ class WaveSimulation:
             values[name] = wave.at(self._time)
 
 
-def motions_for(peripheral: Peripheral, world: SimState) -> list[Simulation]:
+def simulations_for(peripheral: Peripheral, sim_state: SimState) -> list[Simulation]:
     """The models that fit a peripheral's parameters; none if nothing of it moves."""
     names = {param.name for param in peripheral.params}
     sensed = {param.name for param in peripheral.params if param.readable}
-    motions: list[Simulation] = []
+    simulations: list[Simulation] = []
     for param in peripheral.params:
         match = re.fullmatch(r"duty_cycle(.*)", param.name)
         if match and param.writeable and f"enc_pos{match[1]}" in sensed:
-            motions.append(MotorSimulation(match[1], sensed, world))
+            simulations.append(MotorSimulation(match[1], sensed, sim_state))
     switches = sorted(name for name in sensed if re.fullmatch(r"switch\d+", name))
     if len(switches) > 1:
-        motions.append(LimitSimulation(switches[0], switches[1], world))
+        simulations.append(LimitSimulation(switches[0], switches[1], sim_state))
     cells = sorted(name for name in sensed if re.fullmatch(r"v_cell\d+", name))
     if cells and "v_batt" in sensed:
-        motions.append(BatterySimulation(cells, "v_batt", names, world))
-    return motions
+        simulations.append(BatterySimulation(cells, "v_batt", names, sim_state))
+    return simulations
 
 
 def _between(lower: float, upper: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from rt.config import nearest
 from rt.emulator.payload import checked
 from rt.errors import DeviceError
 
-MOST: Final = 1024
+MAX_RANGE: Final = 1024
 """How many devices one range may name."""
 
 
@@ -92,9 +92,9 @@ def _uids(text: str, catalog: Catalog, names: Mapping[str, int], spec: str) -> l
     least, most = _integer(first), _integer(last if dots else first)
     if least is None or most is None or most >= 1 << 64:
         raise _unknown(name, catalog, names, spec)
-    if not least <= most < least + MOST:
+    if not least <= most < least + MAX_RANGE:
         raise DeviceError(
-            f"{spec!r} names {max(most - least + 1, 0)} devices: NAME@A..B is for A to B, at most {MOST}",
+            f"{spec!r} names {max(most - least + 1, 0)} devices: NAME@A..B is for A to B, at most {MAX_RANGE}",
             spec=spec,
         )
     return [peripheral.device_id << 72 | random for random in range(least, most + 1)]

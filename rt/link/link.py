@@ -17,7 +17,7 @@ from rt.errors import DeviceError
 from rt.protocol.frames import DELIMITER
 
 RECEIVE_SIZE: Final = 4096
-PIECE_SIZE: Final = 1024
+CHUNK_SIZE: Final = 1024
 """The most bytes that `Link.receive_nowait` gives at once: about 1 ms of work, so that one line does not keep the others waiting."""
 DRAIN_PAUSE: Final = 0.005
 """Time between two looks whether the kernel has sent everything, in s."""
@@ -97,16 +97,16 @@ class StreamLink:
         self.name = name
         self.on_closing: Callable[[], None] | None = None
         self._stream = stream
-        self._cut = False
+        self._truncated = False
 
     async def receive(self) -> bytes:
         """See `Link.receive`."""
         try:
             data = await self._receive_some()
         except trio.BrokenResourceError as error:
-            raise gone(self.name, error) from error
+            raise link_gone(self.name, error) from error
         if not data:
-            raise gone(self.name, None)
+            raise link_gone(self.name, None)
         return data
 
     def fileno(self) -> int | None:
@@ -119,19 +119,19 @@ class StreamLink:
 
     async def send(self, data: bytes, /) -> None:
         """See `Link.send`."""
-        if self._cut:
+        if self._truncated:
             data = DELIMITER + data
-        cut = True
+        truncated = True
         try:
             await self._send_all(data)
-            cut = False
+            truncated = False
         except trio.BusyResourceError:
-            cut = self._cut  # nothing of ours went out
+            truncated = self._truncated  # nothing of ours went out
             raise
         except trio.BrokenResourceError as error:
-            raise gone(self.name, error) from error
+            raise link_gone(self.name, error) from error
         finally:
-            self._cut = cut
+            self._truncated = truncated
 
     def send_nowait(self, data: bytes, /) -> bool:
         """See `Link.send_nowait`; a stream in memory never does."""
@@ -161,7 +161,7 @@ class StreamLink:
         await self._stream.send_all(data)
 
 
-def gone(name: str, cause: BaseException | None) -> LinkGoneError:
+def link_gone(name: str, cause: BaseException | None) -> LinkGoneError:
     """The error of a link whose peer is gone, with what the system said of it."""
     detail = cause.__cause__ or cause if cause is not None else None
     reason = f": {detail}" if detail is not None and str(detail) else ""
@@ -178,7 +178,7 @@ async def drain(fd: int) -> None:
         await trio.sleep(DRAIN_PAUSE)
 
 
-def cuts(fd: int, data: bytes) -> bool:
+def short_write(fd: int, data: bytes) -> bool:
     """Write without waiting; True if not all of it was taken: then the line wants a delimiter, and the frame again."""
     try:
         return os.write(fd, data) < len(data)

@@ -13,14 +13,14 @@ import trio
 from trio_serial.linux import LinuxSerialStream
 
 from rt.brake import output
-from rt.link.link import DRAIN_PAUSE, PIECE_SIZE, StreamLink, cuts, drain, gone
+from rt.link.link import CHUNK_SIZE, DRAIN_PAUSE, StreamLink, drain, link_gone, short_write
 from rt.protocol.frames import DELIMITER
 
 DEFAULT_BAUD_RATE: Final = 115200
 _EMPTY_READ_PAUSE: Final = 0.01
-PATIENCE: Final = 0.1
+DRAIN_TIMEOUT: Final = 0.1
 """How long what was sent before the last frame may keep that waiting until it is dropped, in s."""
-_CLOSE_LOOKS: Final = 10
+_CLOSE_CHECKS: Final = 10
 
 
 class SerialLink(StreamLink):
@@ -59,13 +59,13 @@ class SerialLink(StreamLink):
             try:
                 data = await self._receive_some()
             except OSError as error:
-                raise gone(self.name, error) from error
+                raise link_gone(self.name, error) from error
             if data:
                 return data
             # A tty reads empty both when woken for nothing and after a hang-up, for ever: never
             # spin on it.
             if _hung_up(self._stream.fd):
-                raise gone(self.name, None)
+                raise link_gone(self.name, None)
             await trio.sleep(_EMPTY_READ_PAUSE)
 
     def fileno(self) -> int | None:
@@ -79,13 +79,13 @@ class SerialLink(StreamLink):
         """See `Link.receive_nowait`."""
         fd = self._stream.fd
         try:
-            data = os.read(fd, PIECE_SIZE)
+            data = os.read(fd, CHUNK_SIZE)
         except BlockingIOError:
             return None
         except OSError as error:
-            raise gone(self.name, error) from error
+            raise link_gone(self.name, error) from error
         if not data and _hung_up(fd):
-            raise gone(self.name, None)
+            raise link_gone(self.name, None)
         return data or None
 
     async def send(self, data: bytes, /) -> None:
@@ -93,7 +93,7 @@ class SerialLink(StreamLink):
         try:
             await super().send(data)
         except OSError as error:
-            raise gone(self.name, error) from error
+            raise link_gone(self.name, error) from error
 
     def send_nowait(self, data: bytes, /) -> bool:
         """See `Link.send_nowait`."""
@@ -101,14 +101,14 @@ class SerialLink(StreamLink):
             fd = self._stream.fd
         except trio.ClosedResourceError:
             return False
-        self._cut = self._cut or cuts(fd, data)
-        return not self._cut
+        self._truncated = self._truncated or short_write(fd, data)
+        return not self._truncated
 
     async def send_last(self, data: bytes, /) -> bool:
         """See `Link.send_last`. Returns when the driver has sent all bytes, or has dropped them after the time limit."""
         try:
             with trio.move_on_after(output.TIME_LIMIT):
-                with trio.move_on_after(PATIENCE):
+                with trio.move_on_after(DRAIN_TIMEOUT):
                     await self.send(data)
                     await drain(self._stream.fd)
                     return True
@@ -118,7 +118,7 @@ class SerialLink(StreamLink):
                 return True
             output.drop(self._stream.fd)
         except (OSError, termios.error) as error:
-            raise gone(self.name, error) from error
+            raise link_gone(self.name, error) from error
         return False
 
     def _replace_output(self, data: bytes) -> bool:
@@ -139,7 +139,7 @@ class SerialLink(StreamLink):
         self._announce_closing()
         with contextlib.suppress(OSError, termios.error, trio.ClosedResourceError):
             fd = self._stream.fd
-            for _ in range(_CLOSE_LOOKS):
+            for _ in range(_CLOSE_CHECKS):
                 if not output.unsent(fd):
                     break
                 with trio.CancelScope(shield=True):

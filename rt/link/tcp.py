@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from rt.brake.output import TIME_LIMIT, end_connection
-from rt.link.link import PIECE_SIZE, RECEIVE_SIZE, StreamLink, cuts, drain, gone
+from rt.link.link import CHUNK_SIZE, RECEIVE_SIZE, StreamLink, drain, link_gone, short_write
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """For SO_LINGER (socket(7)): close at once, and tell the peer by a reset."""
@@ -70,20 +70,20 @@ class SocketLink(StreamLink):
     def receive_nowait(self) -> bytes | None:
         """See `Link.receive_nowait`."""
         try:
-            data = os.read(self._fd, PIECE_SIZE)
+            data = os.read(self._fd, CHUNK_SIZE)
         except BlockingIOError:
             return None
         except OSError as error:
             self._fileno()  # a closed link is no peer that is gone
-            raise gone(self.name, error) from error
+            raise link_gone(self.name, error) from error
         if not data:
-            raise gone(self.name, None)
+            raise link_gone(self.name, None)
         return data
 
     def send_nowait(self, data: bytes, /) -> bool:
         """See `Link.send_nowait`."""
-        self._cut = self._cut or cuts(self._fd, data)
-        return not self._cut
+        self._truncated = self._truncated or short_write(self._fd, data)
+        return not self._truncated
 
     async def _receive_some(self) -> bytes:
         while True:

@@ -21,7 +21,7 @@ _UDEV_NAMES = "/dev/serial/"
 _WILD = frozenset("*?[")
 
 
-class Seen(msgspec.Struct, frozen=True):
+class FoundPort(msgspec.Struct, frozen=True):
     """A port that counts, as one look saw it.
 
     Attributes:
@@ -66,7 +66,7 @@ class PortFilter:
         self._dev = Path(dev)
 
     @property
-    def unannounced(self) -> tuple[str, ...]:
+    def polled_patterns(self) -> tuple[str, ...]:
         """The globs of which neither the kernel nor udev tells when a port appears there; they have to be looked at often.
 
         Told of is what stands directly in /dev and begins with ``tty``, and the links of udev below
@@ -75,7 +75,7 @@ class PortFilter:
         """
         return tuple(pattern for pattern in self.patterns if not _is_announced(pattern))
 
-    def find(self) -> dict[str, Seen]:
+    def find(self) -> dict[str, FoundPort]:
         """Return the ports that count at this moment, each under the path of its device."""
         names: dict[str, set[str]] = {}
         for path in _paths(self.patterns):
@@ -94,7 +94,7 @@ class PortFilter:
                 with contextlib.suppress(OSError):  # it vanished, or is a link to nothing
                     seen[path] = _identity(path)
             if seen:
-                found[device] = Seen(seen)
+                found[device] = FoundPort(seen)
         return found
 
     def usb_ttys(self) -> dict[str, str]:
@@ -131,7 +131,7 @@ class PortFilter:
             return f"{vendor}:{product}".lower()
         return None
 
-    def left_out(self, found: Mapping[str, Seen]) -> Iterator[tuple[str, str]]:
+    def ignored_ports(self, found: Mapping[str, FoundPort]) -> Iterator[tuple[str, str]]:
         """Yield the ports that do not count though one might think so, each with the reason.
 
         Args:

@@ -32,16 +32,16 @@ class PollingObserver:
     ) -> None:
         self._filter = patterns if isinstance(patterns, PortFilter) else PortFilter(patterns)
         self._interval = interval
-        self._book = PortState()
+        self._state = PortState()
 
     @property
     def ports(self) -> frozenset[str]:
         """The paths of the ports of the last look."""
-        return self._book.ports
+        return self._state.ports
 
-    def look(self) -> PortChange:
+    def scan(self) -> PortChange:
         """Look once and say what has changed since the last time."""
-        return self._book.look(self._filter.find())
+        return self._state.update(self._filter.find())
 
     async def changes(self) -> AsyncGenerator[PortChange, None]:
         """Yield every change from now on, the ports that are there already as the first. Never ends.
@@ -50,7 +50,7 @@ class PollingObserver:
         """
         due = trio.current_time()
         while True:
-            change = self.look()
+            change = self.scan()
             if change:
                 yield change
             due = max(due + self._interval, trio.current_time())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from rt.serialports.filter import Seen
+from rt.serialports.filter import FoundPort
 
 REMOVED = "remove"
 """The action of news that a device is gone; every other one says that it is there."""
@@ -34,7 +34,7 @@ class PortChange(msgspec.Struct, frozen=True):
         return bool(self.appeared or self.vanished or self.announced)
 
 
-class PortEvents(msgspec.Struct, frozen=True):
+class PortEvent(msgspec.Struct, frozen=True):
     """What the kernel or udev said of a device.
 
     Attributes:
@@ -65,10 +65,10 @@ class PortState:
         """The paths of the ports of the last look."""
         return frozenset(port.name for port in self._ports.values())
 
-    def look(
+    def update(
         self,
-        found: Mapping[str, Seen],
-        news: Iterable[PortEvents] = (),
+        found: Mapping[str, FoundPort],
+        events: Iterable[PortEvent] = (),
         *,
         number: int = 0,
         lost: bool = False,
@@ -77,13 +77,13 @@ class PortState:
 
         Args:
             found: The ports that count, by the paths of their devices.
-            news: What was said since the look before, up to this one or later.
+            events: What was said since the look before, up to this one or later.
             number: That of the last news when the look began: what was said until then is in
                 ``found``.
             lost: Whether some of the news are lost; then they may have been of any port.
         """
         removed, announced = set(), set()
-        for each in news:
+        for each in events:
             if each.action != REMOVED:
                 announced.add(each.device)
             elif each.number > self._number:  # else the look before has seen what came of it

@@ -16,14 +16,14 @@ from rt.link.serial import DEFAULT_BAUD_RATE, SerialLink
 from rt.serialports.open_error import Holder, access_remedy, held_remedy, holders
 from rt.serialports.port_state import PortChange
 
-FIRST_RETRY: Final = 0.05
-LAST_RETRY: Final = 5.0
+MIN_RETRY: Final = 0.05
+MAX_RETRY: Final = 5.0
 """Shortest and longest time until a port is opened again, in s; doubled each time in between."""
 
-LEAST_PAUSE: Final = 0.02
+MIN_ATTEMPT_INTERVAL: Final = 0.02
 """Time between two attempts, in s, however often the kernel says that something is new about a port."""
 
-PATIENCE: Final = 1.2
+TRANSIENT_TIME: Final = 1.2
 """How long a port may be on its way out, or be held, until that is a trouble to tell of, in s: the observer is to say first that it is
 gone, and the brake holds the port of a device process that has ended for up to 1 s.
 """
@@ -58,7 +58,7 @@ async def keep_ports_open(
                 ports[name] = _Port(name, run, baud_rate)
                 nursery.start_soon(ports[name].keep_open, leaving.get(name))
             for name in change.announced:
-                ports[name].announce()
+                ports[name].retry_now()
 
 
 class _Port:
@@ -71,9 +71,9 @@ class _Port:
         self._baud_rate = baud_rate
         self._closed = trio.Event()
         self._announced = trio.Event()
-        self._trouble = _Trouble(name)
+        self._errors = _OpenErrors(name)
 
-    def announce(self) -> None:
+    def retry_now(self) -> None:
         """Try to open it at once if it is waited for."""
         self._announced.set()
 
@@ -83,28 +83,28 @@ class _Port:
             with self.scope:
                 if predecessor is not None:
                     await predecessor._closed.wait()  # noqa: SLF001 - of the same class
-                await self._open_for_ever()
+                await self._open_repeatedly()
         finally:
             self._closed.set()
 
-    async def _open_for_ever(self) -> None:
-        delay = FIRST_RETRY
+    async def _open_repeatedly(self) -> None:
+        delay = MIN_RETRY
         while True:
             self._announced = trio.Event()
             try:
                 link = await SerialLink.open(self._name, baud_rate=self._baud_rate)
-                self._trouble.is_over()
+                self._errors.record_success()
                 if await self._run(link):
-                    delay = FIRST_RETRY  # it worked, so this is a new trouble
+                    delay = MIN_RETRY  # it worked, so this is a new trouble
             except OSError as error:
-                await self._trouble.is_there(error)
-            await trio.sleep(LEAST_PAUSE)
-            with trio.move_on_after(delay - LEAST_PAUSE) as waiting:
+                await self._errors.record_failure(error)
+            await trio.sleep(MIN_ATTEMPT_INTERVAL)
+            with trio.move_on_after(delay - MIN_ATTEMPT_INTERVAL) as waiting:
                 await self._announced.wait()
-            delay = min(2 * delay, LAST_RETRY) if waiting.cancelled_caught else FIRST_RETRY
+            delay = min(2 * delay, MAX_RETRY) if waiting.cancelled_caught else MIN_RETRY
 
 
-class _Trouble:
+class _OpenErrors:
     """Why a port cannot be opened: told of once for each reason, and once when it is over."""
 
     def __init__(self, name: str) -> None:
@@ -112,35 +112,35 @@ class _Trouble:
         self._log = log.get_logger().bind(port=name)
         self._since = 0.0
         self._failures = 0
-        self._told: set[int] = set()
+        self._logged: set[int] = set()
 
-    async def is_there(self, error: OSError) -> None:
+    async def record_failure(self, error: OSError) -> None:
         """Tell of an attempt that failed, if it is time and not yet done."""
         now = trio.current_time()
         if not self._failures:
             self._since = now
         self._failures += 1
         number = error.errno or 0
-        if number in self._told or not self._lasts(number, now):
+        if number in self._logged or not self._is_persistent(number, now):
             return
-        self._told.add(number)
+        self._logged.add(number)
         self._log.warning(
             "the serial port cannot be opened",
             reason=error.strerror or str(error),
             remedy=await self._remedy(number),
         )
 
-    def is_over(self) -> None:
+    def record_success(self) -> None:
         """Tell of an attempt that went well, if trouble was told of."""
-        if self._told:
+        if self._logged:
             self._log.info("the serial port was opened after all", attempts=self._failures + 1)
         self._failures = 0
-        self._told.clear()
+        self._logged.clear()
 
-    def _lasts(self, number: int, now: float) -> bool:
+    def _is_persistent(self, number: int, now: float) -> bool:
         if number in _VANISHING:
-            return now - self._since >= PATIENCE
-        if number == errno.EBUSY and now - self._since < PATIENCE:
+            return now - self._since >= TRANSIENT_TIME
+        if number == errno.EBUSY and now - self._since < TRANSIENT_TIME:
             return (
                 False  # the brake holds it while it disables the device of a process that has ended
             )

@@ -14,7 +14,12 @@ from rt import log
 from rt.serialports.filter import PortFilter
 from rt.serialports.observer import POLL_INTERVAL, PollingObserver
 from rt.serialports.port_state import PortChange
-from rt.serialports.uevents import MonitorEvents, UdevMonitor, UdevUnavailableError, last_number
+from rt.serialports.uevents import (
+    MonitorEvents,
+    UdevMonitor,
+    UdevUnavailableError,
+    last_sequence_number,
+)
 
 RESCAN_INTERVAL: Final = 5.0
 """Time after which one looks even if nobody has said anything, in s."""
@@ -26,7 +31,7 @@ class EventObserver(PollingObserver):
     It listens before it looks for the first time, so no port is missed. It looks whenever something
     is said of a tty, at all ports: also when more was said than the kernel keeps. And it looks
     without that every 5 s, as a net; every 0.5 s if one of the globs names what is never announced:
-    pseudo-terminals, and links outside /dev/serial (see `PortFilter.unannounced`).
+    pseudo-terminals, and links outside /dev/serial (see `PortFilter.polled_patterns`).
 
     Args:
         patterns: Globs of paths, or a filter that says which ports count.
@@ -47,7 +52,7 @@ class EventObserver(PollingObserver):
         monitor: UdevMonitor | None = None,
     ) -> None:
         super().__init__(patterns, min(interval, rescan))
-        self._rescan = self._interval if self._filter.unannounced else rescan
+        self._rescan = self._interval if self._filter.polled_patterns else rescan
         self._monitor = monitor or UdevMonitor()
 
     @property
@@ -64,15 +69,15 @@ class EventObserver(PollingObserver):
         heard = MonitorEvents([], lost=False)
         try:
             while True:
-                number = last_number()
-                change = self._book.look(
-                    self._filter.find(), heard.news, number=number, lost=heard.lost
+                number = last_sequence_number()
+                change = self._state.update(
+                    self._filter.find(), heard.events, number=number, lost=heard.lost
                 )
                 if change:
                     yield change
                 with trio.move_on_after(self._rescan):
                     await trio.lowlevel.wait_readable(self._monitor.fileno())
-                heard = self._monitor.hear()
+                heard = self._monitor.read()
         except UdevUnavailableError as error:
             log.get_logger().warning(
                 "serial ports are looked for every 0.5 s from now on", reason=error.message

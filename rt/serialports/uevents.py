@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rt.errors import DeviceError
-from rt.serialports.port_state import PortEvents
+from rt.serialports.port_state import PortEvent
 
 LIBRARY: Final = "libudev.so.1"
 UDEVD: Final = Path("/run/udev/control")
-MOST_NEWS: Final = 16
+MAX_EVENTS: Final = 16
 """How many news one call takes at most: each costs 0.1 ms, and motors wait for nobody."""
 
 _NUMBER: Final = "/sys/kernel/uevent_seqnum"
@@ -36,7 +36,7 @@ class MonitorEvents(NamedTuple):
         lost: Whether more was said than the kernel keeps, so that some of it is lost.
     """
 
-    news: list[PortEvents]
+    events: list[PortEvent]
     lost: bool
 
 
@@ -60,15 +60,15 @@ class UdevMonitor:
         """Return the file descriptor that is readable when there is something to hear."""
         return self._socket.fileno()
 
-    def hear(self) -> MonitorEvents:
-        """Return what was said since the last time, at most `MOST_NEWS`; the rest is kept for the next call.
+    def read(self) -> MonitorEvents:
+        """Return what was said since the last time, at most `MAX_EVENTS`; the rest is kept for the next call.
 
         Raises:
             UdevUnavailableError: It hears nothing any more.
         """
-        news: list[PortEvents] = []
+        events: list[PortEvent] = []
         lost = False
-        for _ in range(MOST_NEWS):
+        for _ in range(MAX_EVENTS):
             try:
                 device = self._monitor.poll(0)
             except OSError as error:
@@ -84,12 +84,12 @@ class UdevMonitor:
             if device is None:
                 break
             if device.device_node:
-                news.append(
-                    PortEvents(
+                events.append(
+                    PortEvent(
                         str(device.action), str(device.device_node), int(device.sequence_number)
                     )
                 )
-        return MonitorEvents(news, lost)
+        return MonitorEvents(events, lost)
 
     def set_buffer_size(self, size: int) -> None:
         """Let the kernel keep about so many bytes of what is said until it is heard; needs CAP_NET_ADMIN.
@@ -105,7 +105,7 @@ class UdevMonitor:
         self._monitor = None  # pyudev closes what nobody uses
 
 
-def last_number() -> int:
+def last_sequence_number() -> int:
     """Return the number of the last thing that the kernel has said; 0 if it does not tell."""
     try:
         return int(Path(_NUMBER).read_text())

@@ -23,7 +23,7 @@ from rt.brake.protocol import Kind, Message, decode, encode
 from rt.buffer.clock import boottime_ns
 from rt.link.link import Link
 
-BEAT_INTERVAL: Final = 0.02
+HEARTBEAT_INTERVAL: Final = 0.02
 """Time between two stamps while a device can move, in s."""
 _LAPSED_INTERVAL: Final = 0.002
 """The same while no lease counts and DEV_DISABLE is still to be written."""
@@ -31,7 +31,7 @@ _SLACK: Final = 0.001
 """How long after the end of a lease the brake is told whether that was renewed, in s."""
 _FULL: Final = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 """Errors of a channel that takes messages later: its queue is full, or too many descriptors are in it."""
-_LAST_LINES: Final = 2 * TIME_LIMIT
+_CLOSE_TIMEOUT: Final = 2 * TIME_LIMIT
 """How long this process goes on to stamp, at its end, until its lines are closed, in s: each of them may take `TIME_LIMIT`."""
 _PAUSE: Final = 0.01
 """Time until a message that the channel did not take is sent again, in s."""
@@ -63,32 +63,32 @@ class BrakeClient:
         self._lines: dict[int, Link] = {}
         self._numbers: dict[Link, int] = {}
         self._count = 0
-        self._news = trio.Event()
+        self._changed = trio.Event()
         self._outdated = trio.Event()
         self._idle = trio.Event()
         self._idle.set()
-        self._absent = not fds
+        self._disconnected = not fds
         self._channel: socket.socket | None = None
         if fds:
-            channel, self._bell, memory = adopt(fds)
+            channel, self._wakeup, memory = adopt(fds)
             self._channel = socket.socket(fileno=channel)
             self._heartbeat = Heartbeat(memory)
             self._heartbeat.rest()  # what an earlier process left
 
-    def beat(self) -> None:
+    def stamp(self) -> None:
         """Stamp, before a write goes out; the first stamp wakes the brake, which then sleeps until a stamp is late."""
         if self._channel is not None and self._heartbeat.beat(
             0 if self._heartbeat.stamp else self._end()
         ):
             with contextlib.suppress(BlockingIOError):
-                os.eventfd_write(self._bell, 1)
-            self._news.set()
+                os.eventfd_write(self._wakeup, 1)
+            self._changed.set()
 
     def note_lapse(self) -> None:
         """Tell the brake soon what holds now that a lease has ended."""
-        self._news.set()
+        self._changed.set()
 
-    def open(self, link: Link) -> None:
+    def add_line(self, link: Link) -> None:
         """Register a line, before anything is written to it; lines without a descriptor are left out."""
         if self._channel is None or (fd := link.fileno()) is None:
             return
@@ -97,10 +97,10 @@ class BrakeClient:
             self._idle = trio.Event()
         self._lines[self._count] = link
         self._numbers[link] = self._count
-        if not self._tell(Kind.LINE, self._count, link.name, fd):
+        if not self._send(Kind.LINE, self._count, link.name, fd):
             self._outdated.set()
 
-    def close(self, link: Link) -> None:
+    def remove_line(self, link: Link) -> None:
         """Take a line back before it is closed, when its device has taken a last DEV_DISABLE or is dead.
 
         One that is not registered is left out.
@@ -108,13 +108,13 @@ class BrakeClient:
         number = self._numbers.pop(link, None)
         if number is not None:
             del self._lines[number]
-            if not self._tell(Kind.CLOSED, number):
+            if not self._send(Kind.CLOSED, number):
                 self._outdated.set()
             if not self._lines:
                 self._heartbeat.rest()
                 self._idle.set()
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """Close the channel, when all lines are closed."""
         if self._channel is not None:
             self._channel.close()
@@ -122,7 +122,7 @@ class BrakeClient:
             self._idle.set()
 
     async def run(self) -> None:
-        """Stamp, and answer the brake, until cancelled; then go on until the lines that are open are closed, at most `_LAST_LINES`."""
+        """Stamp, and answer the brake, until cancelled; then go on until the lines that are open are closed, at most `_CLOSE_TIMEOUT`."""
         if self._channel is None:
             return
         self._outdated.set()
@@ -132,29 +132,29 @@ class BrakeClient:
             try:
                 await trio.sleep_forever()
             finally:
-                with trio.move_on_after(_LAST_LINES, shield=True):
+                with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
                     await self._idle.wait()
                 scope.cancel()
 
     async def _serve(self, channel: socket.socket, scope: trio.CancelScope) -> None:
         with scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._beat)
+                nursery.start_soon(self._send_heartbeats)
                 nursery.start_soon(self._receive, channel)
-                nursery.start_soon(self._introduce, channel)
+                nursery.start_soon(self._send_state, channel)
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
-            self._news = trio.Event()
+            self._changed = trio.Event()
             if self._is_moving():
                 end = self._end()
                 self._heartbeat.beat(end)
                 remaining = (end - boottime_ns()) / 1e9 + _SLACK if end else _LAPSED_INTERVAL
-                with trio.move_on_after(min(BEAT_INTERVAL, max(remaining, _SLACK))):
-                    await self._news.wait()
+                with trio.move_on_after(min(HEARTBEAT_INTERVAL, max(remaining, _SLACK))):
+                    await self._changed.wait()
             else:
                 self._heartbeat.rest()
-                await self._news.wait()
+                await self._changed.wait()
 
     async def _receive(self, channel: socket.socket) -> None:
         """Take in what the brake says, and notice its end."""
@@ -169,61 +169,61 @@ class BrakeClient:
                 except OSError:  # the brake ended with unread messages
                     data, fds = b"", []
                 if not data:  # the root and the brake have ended
-                    self._absent = True
+                    self._disconnected = True
                     return
                 message = decode(data)
                 if message is not None and message.kind is Kind.ASK and len(fds) == 1:
                     scope.cancel()
                     scope = trio.CancelScope()
-                    nursery.start_soon(self._watch, fds.pop(), scope)
-                    self._absent = False
+                    nursery.start_soon(self._watch_brake, fds.pop(), scope)
+                    self._disconnected = False
                     self._outdated.set()
                 elif message is not None and message.kind is Kind.BRAKED:
                     self._on_braked()
                 for fd in fds:
                     os.close(fd)
 
-    async def _watch(self, pidfd: int, scope: trio.CancelScope) -> None:
+    async def _watch_brake(self, pidfd: int, scope: trio.CancelScope) -> None:
         """Send nothing to a brake that has ended: descriptors in a queue that is not read stay open."""
         try:
             with scope:
                 await trio.lowlevel.wait_readable(pidfd)
-                self._absent = True
+                self._disconnected = True
                 log.get_logger().warning("the brake has ended; waiting for its restart")
         finally:
             os.close(pidfd)
 
-    async def _introduce(self, channel: socket.socket) -> None:
+    async def _send_state(self, channel: socket.socket) -> None:
         """Tell everything whenever the brake asks, and after its channel took something not."""
         while True:
             await self._outdated.wait()
             self._outdated = trio.Event()
             pidfd = os.pidfd_open(os.getpid())
             try:
-                await self._deliver(
-                    channel, functools.partial(self._tell, Kind.HELLO, os.getpid(), "", pidfd)
+                await self._send_when_writable(
+                    channel, functools.partial(self._send, Kind.HELLO, os.getpid(), "", pidfd)
                 )
             finally:
                 os.close(pidfd)
             for number in list(self._lines):
-                await self._deliver(channel, functools.partial(self._tell_line, number))
-            await self._deliver(channel, lambda: self._tell(Kind.ALL, 0))
+                await self._send_when_writable(channel, functools.partial(self._send_line, number))
+            await self._send_when_writable(channel, lambda: self._send(Kind.ALL, 0))
 
-    async def _deliver(self, channel: socket.socket, tell: Callable[[], bool]) -> None:
+    async def _send_when_writable(self, channel: socket.socket, send: Callable[[], bool]) -> None:
         """Send a message as soon as the channel takes it."""
-        while not tell():
+        while not send():
             await trio.sleep(_PAUSE)
             await trio.lowlevel.wait_writable(channel)
 
-    def _tell_line(self, number: int) -> bool:
+    def _send_line(self, number: int) -> bool:
         """Tell of a line, unless it was closed meanwhile."""
         link = self._lines.get(number)
         fd = None if link is None else link.fileno()
-        return link is None or fd is None or self._tell(Kind.LINE, number, link.name, fd)
+        return link is None or fd is None or self._send(Kind.LINE, number, link.name, fd)
 
-    def _tell(self, kind: Kind, number: int, name: str = "", fd: int | None = None) -> bool:
+    def _send(self, kind: Kind, number: int, name: str = "", fd: int | None = None) -> bool:
         """Send a message; False if the channel takes it later. After its end nothing is sent."""
-        if self._channel is None or self._absent:
+        if self._channel is None or self._disconnected:
             return True
         rights = (
             [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
@@ -234,5 +234,5 @@ class BrakeClient:
             if error.errno in _FULL:
                 return False
             if error.errno != errno.EBADF:  # that of a line that is closed meanwhile
-                self._absent = True  # the root and the brake have ended
+                self._disconnected = True  # the root and the brake have ended
         return True

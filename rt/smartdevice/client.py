@@ -20,7 +20,7 @@ from rt.errors import BufferBusyError, DeviceError
 from rt.link.link import Link, LinkGoneError
 from rt.log.throttle import Throttle
 from rt.protocol.message import PARAMS_MAX, DevRead, HbReq, Ping, SubReq, SubRes
-from rt.smartdevice.discovery import DISCOVERY_TIMEOUT, PING_INTERVAL, greeting, open_buffer
+from rt.smartdevice.discovery import DISCOVERY_TIMEOUT, PING_INTERVAL, identify, open_buffer
 from rt.smartdevice.pending_replies import NoAnswerError
 from rt.smartdevice.receive_path import BUSY_TRIES, Loss, ReceivePath
 from rt.smartdevice.receiver import Receiver
@@ -32,15 +32,15 @@ ANSWER_TIMEOUT: Final = 1.0
 WRITE_INTERVAL: Final = 0.04
 SETTLE_TIME: Final = 1.0
 """Time after a request for reports in which answers to earlier questions may still come, in s."""
-WHO_INTERVAL: Final = 5.0
+IDLE_PING_INTERVAL: Final = 5.0
 """Time between two pings of a device that reports nothing, in s: another one may have taken its place."""
 RENEW_INTERVAL: Final = 0.5
 """Least time between two renewals of a subscription, in s."""
-TOLD_AFTER: Final = 2.0
+LOG_SILENCE_AFTER: Final = 2.0
 """Silence of a subscription that is logged when it is over, in s."""
-MOST_PATIENCE: Final = 5
+MAX_TIMEOUT_FACTOR: Final = 5
 """How many times as long as at first an answer is waited for in the end: what is slow must not be asked faster than it answers."""
-_LIFE_IDS: Final = (255, 254)
+_PROBE_IDS: Final = (255, 254)
 """Ids of the heartbeat requests that no caller asked for; the running number of the others stays below."""
 
 
@@ -82,23 +82,23 @@ class SmartDeviceClient:
         self.missing = 0
         self._on_closing = on_closing
         self._subscriptions = Subscriptions()
-        self._outdated = False
+        self._subscription_outdated = False
         self._reports = Reports()
         self._catalog_request = SubReq(0, 0)
         self._readable = 0
         self._granted: tuple[int, int] | None = None
         self._subscribing = 0
         self._unanswered: int | None = None
-        self._asked = self._asked_who = -math.inf
-        self._longest = 0.0
+        self._requested_at = self._pinged_at = -math.inf
+        self._longest_silence = 0.0
         self._throttle = throttle or Throttle("port", clock=trio.current_time)
-        self._found: tuple[DeviceBuffer, SubRes] | None = None
+        self._discovered: tuple[DeviceBuffer, SubRes] | None = None
         self._write_interval = write_interval
         self._sender = Sender(link, guard, write_interval)
         self._receive_path = ReceivePath(link.name, self._sender)
         self._heartbeat_id = 0
         self._scope: trio.CancelScope | None = None
-        self._dropped = False
+        self._drop_requested = False
         self._log = log.get_logger()
 
     @property
@@ -117,18 +117,18 @@ class SmartDeviceClient:
         return self._receive_path.loss
 
     @property
-    def heard(self) -> float:
+    def last_received(self) -> float:
         """When the last intact frame was taken in, by trio's clock (s)."""
-        return self._receive_path.heard
+        return self._receive_path.last_received
 
-    @heard.setter
-    def heard(self, time: float) -> None:
-        self._receive_path.heard = time
+    @last_received.setter
+    def last_received(self, time: float) -> None:
+        self._receive_path.last_received = time
 
     @property
-    def drivers(self) -> int:
+    def active_tokens(self) -> int:
         """The bitmap of the marks of the writes that the device has been sent since it was disabled last."""
-        return self._sender.drivers
+        return self._sender.active_tokens
 
     @property
     def wanted(self) -> int:
@@ -141,9 +141,9 @@ class SmartDeviceClient:
         return self._sender.may_move
 
     @property
-    def wished(self) -> bool:
+    def has_request(self) -> bool:
         """Whether somebody has asked for reports beside the catalog."""
-        return self._subscriptions.present is not None
+        return self._subscriptions.current is not None
 
     async def run(self) -> None:
         """Talk to the device, and return when it is gone or the link was closed.
@@ -154,23 +154,23 @@ class SmartDeviceClient:
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
-                if self._dropped:
+                if self._drop_requested:
                     nursery.cancel_scope.cancel()
                 nursery.start_soon(self._read)
                 nursery.start_soon(self._sender.run)
         except* (LinkGoneError, trio.ClosedResourceError):
             pass
         finally:
-            for exchange in (
-                self._receive_path.greetings,
+            for replies in (
+                self._receive_path.identifications,
                 self._receive_path.heartbeats,
                 self._sender.disables,
             ):
-                exchange.close()
+                replies.close()
             with trio.CancelScope(shield=True):
                 await self._disable_last()
                 self._on_closing()
-                await self._leave()
+                await self._invalidate_buffer()
                 await self.link.aclose()
             self.ended.set()
 
@@ -189,7 +189,7 @@ class SmartDeviceClient:
 
     async def drop(self) -> None:
         """End `run`, with its last DEV_DISABLE, and wait for that."""
-        self._dropped = True
+        self._drop_requested = True
         if self._scope is not None:
             self._scope.cancel()
         await self.ended.wait()
@@ -214,13 +214,13 @@ class SmartDeviceClient:
             DeviceError: No answer in time (`NoAnswerError`), the device is gone, or the catalog
                 does not know it (the context has `device_id`).
         """
-        answer = await greeting(
+        answer = await identify(
             lambda within: self.ping(within=within),
             self.link.name,
             interval=interval,
             within=within,
         )
-        self._found = await open_buffer(store, answer, self.link.name, within=within), answer
+        self._discovered = await open_buffer(store, answer, self.link.name, within=within), answer
         if answer.uid != self.uid:
             self._subscriptions.clear()
             self.missing = 0
@@ -233,9 +233,9 @@ class SmartDeviceClient:
         What was written to it before is forgotten: a device that comes back does not go on with old
         commands. Tried again for as long as another process holds the lock.
         """
-        if self._found is None:
+        if self._discovered is None:
             raise RuntimeError("a device is admitted after it was discovered")
-        buffer, answer = self._found
+        buffer, answer = self._discovered
         self.missing = 0
         self._granted = self._unanswered = None
         self._readable = buffer.peripheral.readable
@@ -261,28 +261,28 @@ class SmartDeviceClient:
 
         The buffer becomes invalid, what was to be written is forgotten, and a DEV_DISABLE is sent.
         """
-        await self._leave()
+        await self._invalidate_buffer()
         self._sender.disable()
         self._sender.buffer = type(self.buffer).private()
         self._receive_path.admit(None)
-        self._found = None
+        self._discovered = None
 
-    def ask_for_life(self) -> None:
+    def send_probe(self) -> None:
         """Send a heartbeat request that nobody waits for, unless the line takes none; disturbs no `heartbeat`."""
-        for heartbeat_id in _LIFE_IDS:
-            if not self._receive_path.heartbeats.awaited(heartbeat_id):
+        for heartbeat_id in _PROBE_IDS:
+            if not self._receive_path.heartbeats.is_awaited(heartbeat_id):
                 with contextlib.suppress(DeviceError):
                     self._sender.request(HbReq(heartbeat_id))
                 return
 
-    def lose(self, loss: Loss = Loss.SILENT) -> None:
+    def mark_lost(self, loss: Loss = Loss.SILENT) -> None:
         """Take note that the device is lost."""
-        self._receive_path.lose(loss)
+        self._receive_path.mark_lost(loss)
 
-    def excuse(self, seconds: float) -> None:
+    def ignore_gap(self, seconds: float) -> None:
         """Do not count so many seconds as silence: this process did not read what came meanwhile."""
-        self.heard += seconds
-        self._reports.excuse(seconds)
+        self.last_received += seconds
+        self._reports.ignore_gap(seconds)
 
     def check_reports(self, now: float) -> None:
         """Check whether the device reports what it granted; renew the subscription, or take note that the device is lost.
@@ -294,44 +294,47 @@ class SmartDeviceClient:
         """
         if self._receive_path.uid is None or self.lost.is_set() or self._subscribing:
             return
-        if self._unanswered is not None and self._unanswered == self._receive_path.statements:
+        if (
+            self._unanswered is not None
+            and self._unanswered == self._receive_path.identification_count
+        ):
             # What it reports is not known: the answer to the last request was lost.
-            if now - self._asked >= LOST_AFTER + ANSWER_TIMEOUT:
-                self.lose_reports(self.wanted)
-            self._ask_who(now)
+            if now - self._requested_at >= LOST_AFTER + ANSWER_TIMEOUT:
+                self.mark_not_reporting(self.wanted)
+            self._ping(now)
         elif not self.wanted:
             self._granted = None
             self._reports.expect(0, 0.0, (), now)
-            if now - self._asked_who >= WHO_INTERVAL:
-                self._ask_who(now)
+            if now - self._pinged_at >= IDLE_PING_INTERVAL:
+                self._ping(now)
         elif not self._compare(now):
-            self._receive_path.lose(Loss.RESTARTED)
+            self._receive_path.mark_lost(Loss.RESTARTED)
         else:
             self._judge(now)
 
-    def lose_reports(self, params: int) -> None:
+    def mark_not_reporting(self, params: int) -> None:
         """Take note that the device is lost because it does not report the parameters of a bitmap."""
         self.missing = params
-        self._receive_path.lose(Loss.MUTE)
+        self._receive_path.mark_lost(Loss.NOT_REPORTING)
 
     def _judge(self, now: float) -> None:
         """Do what the silence of the subscribed parameters asks for."""
-        match self._reports.look(self.buffer.arrivals, now):
+        match self._reports.check(self.buffer.arrivals, now):
             case Verdict.LOST:
-                self.lose_reports(self._reports.silent)
+                self.mark_not_reporting(self._reports.silent)
             case Verdict.RENEW:
                 self._renew(now)
             case Verdict.ASK:
-                self._ask_who(now)
-            case Verdict.REPORTING if self._longest >= TOLD_AFTER:
+                self._ping(now)
+            case Verdict.REPORTING if self._longest_silence >= LOG_SILENCE_AFTER:
                 self._throttle.log(
                     self._log.warning,
                     "the Smart Device reports again after its subscription was renewed",
                     port=self.link.name,
                     uid=str(self.uid),
-                    silence=round(self._longest, 2),
+                    silence=round(self._longest_silence, 2),
                 )
-        self._longest = self._reports.silence if self._reports.silent else 0.0
+        self._longest_silence = self._reports.silence if self._reports.silent else 0.0
 
     def _compare(self, now: float) -> bool:
         """Compare what the device said last about its subscription with what it granted; False if it has forgotten it."""
@@ -339,7 +342,7 @@ class SmartDeviceClient:
         params &= self._readable
         stated = (params, interval) if params and interval else None
         granted = self._granted
-        is_settled = now - self._asked >= SETTLE_TIME
+        is_settled = now - self._requested_at >= SETTLE_TIME
         if stated is None:
             if granted is not None:
                 return not is_settled
@@ -366,23 +369,23 @@ class SmartDeviceClient:
     @property
     def _wanted(self) -> SubReq:
         """The subscription that the device should have."""
-        return self._subscriptions.present or self._catalog_request
+        return self._subscriptions.current or self._catalog_request
 
     def _renew(self, now: float) -> None:
         """Send the subscription again, without waiting for the answer."""
-        if now - self._asked >= RENEW_INTERVAL:
-            self._asked = now
+        if now - self._requested_at >= RENEW_INTERVAL:
+            self._requested_at = now
             with contextlib.suppress(DeviceError):
                 self._sender.request(self._wanted)
 
-    def _ask_who(self, now: float) -> None:
+    def _ping(self, now: float) -> None:
         """Send a ping, whose answer tells the UID and the subscription, unless an answer is waited for already."""
-        self._asked_who = now
-        if not self._receive_path.greetings.awaited(0):
+        self._pinged_at = now
+        if not self._receive_path.identifications.is_awaited(0):
             with contextlib.suppress(DeviceError):
                 self._sender.request(Ping())
 
-    async def reporting(self) -> bool:
+    async def wait_reporting(self) -> bool:
         """Wait until a discovered device reports the parameters that it stopped to report, as long as it answers.
 
         Returns:
@@ -391,16 +394,16 @@ class SmartDeviceClient:
         Raises:
             DeviceError: The line takes nothing, or the device is gone.
         """
-        if self._found is None:
+        if self._discovered is None:
             raise RuntimeError("a device reports after it was discovered")
-        buffer, _ = self._found
+        buffer, _ = self._discovered
         readable = buffer.peripheral.readable
         for tries in itertools.count(1):
-            request = self._subscriptions.present or buffer.make_sub_req()
+            request = self._subscriptions.current or buffer.make_sub_req()
             missing = self.missing & request.params & readable if request.interval else 0
             if not missing:
                 return True
-            patience = ANSWER_TIMEOUT * min(tries, MOST_PATIENCE)
+            patience = ANSWER_TIMEOUT * min(tries, MAX_TIMEOUT_FACTOR)
             try:
                 answer = await self._subscribe(request, patience)
             except NoAnswerError:
@@ -408,7 +411,7 @@ class SmartDeviceClient:
             if answer.uid != self.uid:
                 return False
             with trio.move_on_after(patience + 2 * answer.interval / 1000):
-                await self._receive_path.reported(answer.params & readable | missing)
+                await self._receive_path.wait_reported(answer.params & readable | missing)
                 return True
         raise AssertionError
 
@@ -419,7 +422,7 @@ class SmartDeviceClient:
             DeviceError: No answer in time (`NoAnswerError`), or the device is gone.
         """
         self._sender.request(Ping())
-        return await self._receive_path.greetings.wait(0, within)
+        return await self._receive_path.identifications.wait(0, within)
 
     async def subscribe(
         self,
@@ -434,7 +437,7 @@ class SmartDeviceClient:
         Args:
             params: Names of parameters; those of the catalog if None.
             interval: Time between two reports in s, the catalog's if None; 0 ends the subscription.
-            visit: The visit that this is for, see `end_visits`; None for good.
+            visit: The visit that this is for, see `end_sessions`; None for good.
             within: How long to wait for the answer in s.
 
         Returns:
@@ -453,7 +456,7 @@ class SmartDeviceClient:
     async def resubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
         """Ask for what counts now, which is what was asked for last, or what the catalog says; raises like `subscribe`."""
         answer = await self._subscribe(self._wanted, within)
-        self._outdated = False
+        self._subscription_outdated = False
         return answer
 
     async def unsubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
@@ -462,21 +465,21 @@ class SmartDeviceClient:
         self._subscriptions.add(request)
         return await self._subscribe(request, within)
 
-    def end_visits(self, is_over: Callable[[int], bool]) -> bool:
+    def end_sessions(self, is_over: Callable[[int], bool]) -> bool:
         """Forget the subscriptions of visits that are over; True if another one counts now, until `resubscribe` was answered."""
-        self._outdated |= self._subscriptions.end(is_over)
-        return self._outdated
+        self._subscription_outdated |= self._subscriptions.end(is_over)
+        return self._subscription_outdated
 
     async def _subscribe(self, request: SubReq, within: float) -> SubRes:
-        self._asked = trio.current_time()
+        self._requested_at = trio.current_time()
         self._subscribing += 1
         self._granted = None
-        self._unanswered = self._receive_path.statements
+        self._unanswered = self._receive_path.identification_count
         try:
             self._sender.request(request)
             # An answer to an earlier ping says that nothing is subscribed: the one to this request
             # is still to come.
-            return await self._receive_path.greetings.wait(
+            return await self._receive_path.identifications.wait(
                 0,
                 within,
                 lambda answer: bool(answer.interval or not (request.params and request.interval)),
@@ -514,7 +517,7 @@ class SmartDeviceClient:
     def send_heartbeat(self, heartbeat_id: int | None = None) -> int:
         """Ask for a sign of life without waiting; returns the id. Raises like `heartbeat`."""
         if heartbeat_id is None:
-            self._heartbeat_id = heartbeat_id = (self._heartbeat_id + 1) % min(_LIFE_IDS)
+            self._heartbeat_id = heartbeat_id = (self._heartbeat_id + 1) % min(_PROBE_IDS)
         if not 0 <= heartbeat_id <= 0xFF:
             raise OverflowError(f"a heartbeat id of {heartbeat_id} does not fit 0 to 255")
         self._sender.request(HbReq(heartbeat_id))
@@ -539,10 +542,10 @@ class SmartDeviceClient:
 
     async def _read(self) -> None:
         while True:
-            await self._receiver.feed(self.link, self._receive_path.take)
-            await self._receive_path.catch_up()
+            await self._receiver.receive(self.link, self._receive_path.feed)
+            await self._receive_path.drain_backlog()
 
-    async def _leave(self) -> None:
+    async def _invalidate_buffer(self) -> None:
         if self._receive_path.uid is None:
             return  # the buffer is another link's
         for _ in range(BUSY_TRIES):

@@ -23,13 +23,13 @@ DISCOVERY_TIMEOUT: Final = 10.0
 _BUSY_PAUSE: Final = 0.001
 """Time until a buffer that could not be made is made again, in s; doubled each time."""
 
-MOST_BUFFERS: Final = 1024
+MAX_BUFFERS: Final = 1024
 """How many different devices one run of the device process remembers, each with its part of the arena. Twice as many as may be
 connected, so that each of them may be exchanged once while the robot runs.
 """
 
 
-async def greeting(
+async def identify(
     ping: Callable[[float], Awaitable[SubRes]], port: str, *, interval: float, within: float
 ) -> SubRes:
     """Ask a device who it is until it answers.
@@ -63,13 +63,13 @@ async def greeting(
 
 
 async def open_buffer(
-    store: BufferStore, greeting: SubRes, port: str, *, within: float
+    store: BufferStore, identification: SubRes, port: str, *, within: float
 ) -> DeviceBuffer:
     """The buffer of the device that has said who it is; tried again while another process makes one.
 
     Args:
         store: Where it is opened.
-        greeting: What the device has said.
+        identification: What the device has said.
         port: The name of the line, for errors.
         within: How long to try in s.
 
@@ -77,14 +77,14 @@ async def open_buffer(
         DeviceError: The catalog does not know it (the context has ``device_id``), or there is no
             room for its buffer.
     """
-    uid, device_id = greeting.uid, greeting.device_id
+    uid, device_id = identification.uid, identification.device_id
     known = store.catalog.by_device_id(device_id) is not None
     pause, end = _BUSY_PAUSE, trio.current_time() + within
     try:
         while True:
-            if known and uid not in store and len(store) >= MOST_BUFFERS:
+            if known and uid not in store and len(store) >= MAX_BUFFERS:
                 raise DeviceError(
-                    f"{port} is refused: {MOST_BUFFERS} devices have been seen already; restart the robot to forget them",
+                    f"{port} is refused: {MAX_BUFFERS} devices have been seen already; restart the robot to forget them",
                     port=port,
                 )
             try:

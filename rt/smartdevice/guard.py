@@ -45,7 +45,7 @@ _BARRED: Final = {
     Bar.STALLED: "the robot's main process stood still",
 }
 _SILENT: Final = "it gave no sign of life for 0.1 s"
-_ROOTLESS: Final = "the robot's main process does not answer"
+_ROOT_SILENT: Final = "the robot's main process does not answer"
 _STOPPING: Final = "this process stops"
 _ORDERLY: Final = frozenset(
     {
@@ -120,15 +120,15 @@ class SafetyGuard:
         self._on_allowed = on_allowed
         self._describe = describe
         self._log = log.get_logger()
-        self._shut = False
+        self._closed = False
         self._armed = 0
-        self._told: set[str] = set()
+        self._logged_reasons: set[str] = set()
         self.throttle = Throttle("reason", burst=_BURST)
-        self._news = trio.Event()
+        self._changed = trio.Event()
         self._holders: list[Holder] = []
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether a write of anybody may be sent at this very moment."""
         return self.allowed != 0
 
@@ -140,7 +140,7 @@ class SafetyGuard:
     @property
     def allowed(self) -> int:
         """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
-        fresh = 0 if self._shut else self._leases.fresh()
+        fresh = 0 if self._closed else self._leases.fresh()
         if fresh & ~self._armed:
             self._arm(
                 fresh
@@ -149,7 +149,7 @@ class SafetyGuard:
             self._on_allowed()
         return fresh
 
-    def dropped(self, port: str, count: int, marks: int) -> None:
+    def note_dropped(self, port: str, count: int, marks: int) -> None:
         """Take note that writes were dropped for want of a lease: logged once for each reason until the next lease begins.
 
         Args:
@@ -158,11 +158,11 @@ class SafetyGuard:
             marks: The bitmap of the marks of the leases under which they were written, or
                 `ALL_MARKS` if that is not known.
         """
-        if self._shut:
+        if self._closed:
             return
         why = self._why(marks)
-        if why not in self._told:
-            self._told.add(why)
+        if why not in self._logged_reasons:
+            self._logged_reasons.add(why)
             self.throttle.log(
                 self._log.warning,
                 f"writes to devices are dropped: {why}",
@@ -184,7 +184,7 @@ class SafetyGuard:
                     else _BARRED_NOW[bar]
                 )
         if not self._leases.root_alive():
-            return _ROOTLESS
+            return _ROOT_SILENT
         if marks == ALL_MARKS or not known:
             return _ENDED
         return self._why_not(known[0])
@@ -201,7 +201,7 @@ class SafetyGuard:
             return "the team's code is cut off from the devices until one of its functions ends in time, without an error"
         return "the writer has given up its permission to move devices"
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Look at the leases now, as when the doorbell rang, and have disabled what may not move any more."""
         ended = self._armed & ~self.allowed
         if ended:
@@ -209,13 +209,13 @@ class SafetyGuard:
         else:
             self._note_holders()
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """Let nothing move any more, whatever the leases say; for the end of this process."""
-        self._shut = True
+        self._closed = True
         if self._armed:
             self._lapse(self._armed, _STOPPING)
 
-    def end_visitors(self, reason: str) -> None:
+    def end_sessions(self, reason: str) -> None:
         """End the leases of visitors, which write once and could not know that their devices were disabled."""
         ended = (
             sum(
@@ -232,12 +232,12 @@ class SafetyGuard:
     async def run(self) -> None:
         """Watch the leases until cancelled. Somebody else waits for the doorbell and calls `look`."""
         while True:
-            self._news = trio.Event()
-            self.look()
+            self._changed = trio.Event()
+            self.check()
             if self._armed:
                 await self._watch()
             else:
-                await self._news.wait()
+                await self._changed.wait()
 
     async def _watch(self) -> None:
         """Wait until there is news: a lease has ended or begun, or another process holds it."""
@@ -247,10 +247,10 @@ class SafetyGuard:
                 nursery.start_soon(
                     self._watch_process, pid, [holder for holder in holders if holder.pid == pid]
                 )
-            while not self._news.is_set():
+            while not self._changed.is_set():
                 with trio.move_on_after(self._leases.remaining() + _SLACK):
-                    await self._news.wait()
-                self.look()
+                    await self._changed.wait()
+                self.check()
             nursery.cancel_scope.cancel()
 
     async def _watch_process(self, pid: int, leases: list[Holder]) -> None:
@@ -270,34 +270,36 @@ class SafetyGuard:
         ended = sum(1 << lease.mark for lease in leases if self._leases.lapse(lease))
         if ended & self._armed:
             self._lapse(ended & self._armed, f"its process has ended (pid {pid})")
-        self._news.set()
+        self._changed.set()
 
     def _note_holders(self) -> None:
         """Wake the watching task if the holders have changed. Each change counts once: a change that stays must not wake it again."""
         holders = self._leases.holders()
         if holders != self._holders:
             self._holders = holders
-            self._news.set()
+            self._changed.set()
 
     def _arm(self, fresh: int) -> None:
         self._armed |= fresh
-        self._told.clear()
+        self._logged_reasons.clear()
         self._holders = self._leases.holders()
-        self._news.set()
+        self._changed.set()
 
     def _lapse(self, ended: int, reason: str = "") -> None:
         self._armed &= ~ended
-        self._news.set()
+        self._changed.set()
         self._on_lapse(ended, ended if self._armed else ALL_MARKS)
         reason = reason or self._reason(ended)
         self._holders = self._leases.holders()
-        say = self._log.info if reason in _ORDERLY else self._log.warning
+        write = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:
             self.throttle.log(
-                say, f"the devices that {_writer(ended)} moved are disabled", reason=reason
+                write, f"the devices that {_writer(ended)} moved are disabled", reason=reason
             )
         else:
-            self.throttle.log(say, "every device is disabled", reason=reason, writer=_writer(ended))
+            self.throttle.log(
+                write, "every device is disabled", reason=reason, writer=_writer(ended)
+            )
 
     def _reason(self, ended: int) -> str:
         """End what is left of these leases, whose holders have to begin others, and say why they ended.
@@ -322,4 +324,4 @@ class SafetyGuard:
         return _WRITE_ENDED if is_visitor else _ENDED_ITSELF
 
     def _cause(self) -> str:
-        return _SILENT if self._leases.root_alive() else _ROOTLESS
+        return _SILENT if self._leases.root_alive() else _ROOT_SILENT

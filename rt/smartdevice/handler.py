@@ -16,7 +16,7 @@ from rt.protocol.message import INTERVAL_MAX
 from rt.remote import Bounds, Handler, route
 from rt.smartdevice.client import SmartDeviceClient
 
-DEVICES_MAX = 128
+MAX_DEVICES_PER_CALL = 128
 """Devices that one call may name."""
 
 
@@ -34,7 +34,7 @@ class DeviceHandler(Handler):
         devices: The clients of the devices that are connected, by UID.
     """
 
-    bounds = Bounds(message=8192, items=DEVICES_MAX)
+    bounds = Bounds(message=8192, items=MAX_DEVICES_PER_CALL)
 
     def __init__(self, names: Mapping[str, int], is_over: Callable[[int], bool]) -> None:
         self.devices: dict[int, SmartDeviceClient] = {}
@@ -64,12 +64,12 @@ class DeviceHandler(Handler):
         Args:
             uids: A UID or a name, an array of them, or nothing for every device.
         """
-        await each(self._select(uids), lambda client: client.ping())
+        await for_each(self._select(uids), lambda client: client.ping())
 
     @route(urgent=True)
     async def disable(self, uids: str | list[str] | None = None) -> None:
         """Disable devices: they stop acting until they are written to again; `uids` as for `ping`."""
-        await each(self._select(uids), lambda client: client.disable())
+        await for_each(self._select(uids), lambda client: client.disable())
 
     @route
     async def subscribe(
@@ -109,10 +109,10 @@ class DeviceHandler(Handler):
         async def unsubscribe(client: SmartDeviceClient) -> None:
             if visit is None:
                 await client.unsubscribe()
-            elif client.end_visits(lambda one: one == visit):
+            elif client.end_sessions(lambda one: one == visit):
                 await client.resubscribe()
 
-        await each(self._select(uids), unsubscribe)
+        await for_each(self._select(uids), unsubscribe)
 
     @route(inline=True)
     def read(self, uid: str, params: list[str] | None = None) -> None:
@@ -157,7 +157,7 @@ class DeviceHandler(Handler):
         return list(dict.fromkeys(chosen))  # a device may be given by its name and by its UID
 
 
-async def each(
+async def for_each(
     clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]
 ) -> None:
     """Do something with all devices at the same time.

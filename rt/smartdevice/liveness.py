@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import trio
 
-LOOK_INTERVAL: Final = 0.25
+CHECK_INTERVAL: Final = 0.25
 EMPTY_INTERVAL: Final = 1.0
 """Time between two looks in s, while there are devices and while there is none."""
 ASKED_AFTER: Final = 1.0
@@ -43,15 +43,15 @@ class Watched(Protocol):
         heard: When its last intact frame was taken in, by trio's clock.
     """
 
-    heard: float
+    last_received: float
 
-    def ask_for_life(self) -> None:
+    def send_probe(self) -> None:
         """Ask it for a sign of life, if the line takes the question; returns at once and never raises."""
 
-    def lose(self) -> None:
+    def mark_lost(self) -> None:
         """Take note that it is silent; returns at once."""
 
-    def excuse(self, seconds: float) -> None:
+    def ignore_gap(self, seconds: float) -> None:
         """Do not count so many seconds as silence; returns at once."""
 
     def check_reports(self, now: float) -> None:
@@ -71,7 +71,7 @@ async def watch(
         flush: Called after every look.
     """
     due = trio.current_time()
-    interval = LOOK_INTERVAL
+    interval = CHECK_INTERVAL
     while True:
         due += interval
         await trio.sleep_until(due)
@@ -79,14 +79,14 @@ async def watch(
         late = now - due
         interval = EMPTY_INTERVAL
         for device in devices():
-            interval = LOOK_INTERVAL
-            if late > LOOK_INTERVAL:
-                device.excuse(late)
-            verdict = judge(now - device.heard)
+            interval = CHECK_INTERVAL
+            if late > CHECK_INTERVAL:
+                device.ignore_gap(late)
+            verdict = judge(now - device.last_received)
             if verdict is Verdict.ASK:
-                device.ask_for_life()
+                device.send_probe()
             elif verdict is Verdict.LOST:
-                device.lose()
+                device.mark_lost()
             device.check_reports(now)
         flush()
         due = max(due, now)

@@ -29,10 +29,15 @@ from rt.serialports.observer import PollingObserver
 from rt.serialports.ports import keep_ports_open
 from rt.smartdevice import liveness
 from rt.smartdevice.brake import BrakeClient
-from rt.smartdevice.client import ANSWER_TIMEOUT, MOST_PATIENCE, WRITE_INTERVAL, SmartDeviceClient
+from rt.smartdevice.client import (
+    ANSWER_TIMEOUT,
+    MAX_TIMEOUT_FACTOR,
+    WRITE_INTERVAL,
+    SmartDeviceClient,
+)
 from rt.smartdevice.discovery import DISCOVERY_TIMEOUT
 from rt.smartdevice.guard import SafetyGuard
-from rt.smartdevice.handler import DeviceHandler, each
+from rt.smartdevice.handler import DeviceHandler, for_each
 from rt.smartdevice.pending_replies import NoAnswerError
 from rt.smartdevice.receive_path import Loss
 from rt.smartdevice.receiver import Receiver
@@ -44,26 +49,26 @@ DISABLE_TIMEOUT: Final = 0.2
 
 SUBSCRIBE_TRIES: Final = 3
 """How often a device may leave its subscription unanswered until it counts as lost."""
-FIRST_PAUSE: Final = 0.05
-LAST_PAUSE: Final = 5.0
+MIN_PAUSE: Final = 0.05
+MAX_PAUSE: Final = 5.0
 """Shortest and longest time for which a device that changes its UID or restarts again and again is left alone, in s."""
-STEADY: Final = 10.0
+STABLE_AFTER: Final = 10.0
 """Time after which a device that was lost does not count as one that is lost again and again, in s."""
-MOST_DEVICES: Final = 512
+MAX_DEVICES: Final = 512
 """How many devices may be connected at the same time, those that have not said yet who they are among them: twice as many as the
 device process is measured with, and a bound on what a stranger who connects again and again may
 take.
 """
 _LOST: Final = {
     Loss.SILENT: "the Smart Device does not answer any more: look at its power, its cable and its firmware",
-    Loss.MUTE: "the Smart Device answers but does not report its values: it counts as not connected until it does; "
+    Loss.NOT_REPORTING: "the Smart Device answers but does not report its values: it counts as not connected until it does; "
     "look at its firmware",
     Loss.RESTARTED: "the Smart Device has restarted: it is disabled, and what was written to it before, such as gains and limits, "
     "is lost",
     Loss.REPLACED: "another Smart Device answers on this line: the one before counts as not connected",
 }
-_MOST_SAID: Final = 1024
-_MOST_DESCRIPTORS: Final = 4096
+_MAX_LOGGED: Final = 1024
+_MAX_DESCRIPTORS: Final = 4096
 
 
 class SmartDeviceManager(DeviceHandler):
@@ -93,8 +98,8 @@ class SmartDeviceManager(DeviceHandler):
         brake: Sequence[int] = (),
     ) -> None:
         super().__init__(names or {}, leases.is_over)
-        self.guard = SafetyGuard(leases, self._disable_now, self._stamp, self._of_port)
-        self.brake = BrakeClient(brake, self._is_moving, self._note_braked, leases.end)
+        self.guard = SafetyGuard(leases, self._on_lapse, self._stamp, self._port_context)
+        self.brake = BrakeClient(brake, self._is_moving, self._on_braked, leases.end)
         self._buffers = buffers
         self._leases = leases
         self._write_event = write_event
@@ -103,15 +108,15 @@ class SmartDeviceManager(DeviceHandler):
         self._throttle = Throttle("port", "uid", clock=trio.current_time)
         self._refused = Throttle(burst=16, interval=2.0, clock=trio.current_time)
         self._uid_conflict = UIDConflict(self.devices, self._throttle)
-        self._said: set[object] = set()
+        self._logged_refusals: set[object] = set()
         self._receiver = Receiver()
         self._refusals = Refusals("a virtual Smart Device was refused")
         self._log = log.get_logger()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Guard the devices and hand on what is written to them, until cancelled."""
-        allow_descriptors(_MOST_DESCRIPTORS)
-        self._invalidate_leftovers()
+        allow_descriptors(_MAX_DESCRIPTORS)
+        self._invalidate_stale_buffers()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.brake.run)
             nursery.start_soon(self.guard.run)
@@ -126,12 +131,12 @@ class SmartDeviceManager(DeviceHandler):
                 # What is written goes out first: each write asks the guard itself.
                 for client in self.devices.values():
                     client.flush()
-                self.guard.look()
+                self.guard.check()
                 if visits != (visits := self._leases.visits()):
                     # Also of devices that are silent just now: these must not come back to it.
                     for client in self._clients:
                         if (
-                            client.end_visits(self._leases.is_over)
+                            client.end_sessions(self._leases.is_over)
                             and client in self.devices.values()
                         ):
                             nursery.start_soon(self._resubscribe, client)
@@ -140,7 +145,7 @@ class SmartDeviceManager(DeviceHandler):
         self, observer: PollingObserver, *, baud_rate: int = DEFAULT_BAUD_RATE
     ) -> None:
         """Run a device on every serial port that an observer finds, for ever."""
-        await keep_ports_open(observer.changes(), self._run_and_tell, baud_rate=baud_rate)
+        await keep_ports_open(observer.changes(), self._run_and_log, baud_rate=baud_rate)
 
     async def open_virtual_devices(
         self,
@@ -189,9 +194,9 @@ class SmartDeviceManager(DeviceHandler):
             write_interval=self._write_interval,
             receiver=self._receiver,
             throttle=self._throttle,
-            on_closing=lambda: self.brake.close(link),
+            on_closing=lambda: self.brake.remove_line(link),
         )
-        self.brake.open(link)
+        self.brake.add_line(link)
         failure: DeviceError | None = None
         self._clients.add(client)
         try:
@@ -214,17 +219,17 @@ class SmartDeviceManager(DeviceHandler):
             self._clients.discard(client)
             if client.uid is not None and self.devices.get(client.uid) is client:
                 del self.devices[client.uid]
-                say = self._log.warning if self.guard.open else self._log.info
-                self._say(say, "the Smart Device is gone", client)
+                write = self._log.warning if self.guard.is_open else self._log.info
+                self._log_device(write, "the Smart Device is gone", client)
         if failure is not None:
             raise failure
         return client.uid is not None
 
     async def disable_all(self) -> None:
         """Disable every device and let nothing move again: for the end of the process. Takes at most 0.2 s, also if cancelled."""
-        self.guard.shut()
+        self.guard.close()
         with trio.move_on_after(DISABLE_TIMEOUT, shield=True), contextlib.suppress(DeviceError):
-            await each(self._clients, lambda client: client.disable())
+            await for_each(self._clients, lambda client: client.disable())
 
     async def _admit_again(self, client: SmartDeviceClient) -> NoReturn:
         """Admit a device each time that it was lost, until it is gone."""
@@ -234,34 +239,34 @@ class SmartDeviceManager(DeviceHandler):
             await client.lost.wait()
             await self._lose(client)
             if client.loss in {Loss.REPLACED, Loss.RESTARTED}:
-                if trio.current_time() - admitted >= STEADY:
+                if trio.current_time() - admitted >= STABLE_AFTER:
                     pause = 0.0
                 await trio.sleep(pause)
-                pause = min(max(FIRST_PAUSE, 2 * pause), LAST_PAUSE)
+                pause = min(max(MIN_PAUSE, 2 * pause), MAX_PAUSE)
             await self._admit(client)
 
     async def _admit(self, client: SmartDeviceClient) -> None:
         before = client.uid
         uid = await client.discover(self._buffers, within=self._discovery_timeout)
         while client.missing:
-            is_reporting = await client.reporting()
+            is_reporting = await client.wait_reporting()
             uid = await client.discover(self._buffers, within=self._discovery_timeout)
             if is_reporting:
                 break
         await self._uid_conflict.resolve(uid, client)
         self.devices[uid] = client
         # What was silent for a while may have missed that it was disabled.
-        if before is not None or not self.guard.open:
+        if before is not None or not self.guard.is_open:
             client.request_disable()
         await client.admit()
         peripheral = client.buffer.peripheral
         what = (
             "the Smart Device answers again" if uid == before else "the Smart Device is connected"
         )
-        self._say(self._log.info, what, client)
+        self._log_device(self._log.info, what, client)
         if peripheral.readable:
             client.read()
-        if peripheral.subscribed or client.wished:
+        if peripheral.subscribed or client.has_request:
             await self._subscribe(client)
 
     async def _lose(self, client: SmartDeviceClient) -> None:
@@ -270,7 +275,7 @@ class SmartDeviceManager(DeviceHandler):
         if uid is not None and self.devices.get(uid) is client:
             del self.devices[uid]
             missing = client.buffer.peripheral.names(client.missing)
-            self._say(
+            self._log_device(
                 self._log.warning,
                 _LOST[client.loss],
                 client,
@@ -284,10 +289,10 @@ class SmartDeviceManager(DeviceHandler):
             if client.lost.is_set():
                 return
             with contextlib.suppress(NoAnswerError):
-                await client.resubscribe(within=ANSWER_TIMEOUT * min(tries, MOST_PATIENCE))
+                await client.resubscribe(within=ANSWER_TIMEOUT * min(tries, MAX_TIMEOUT_FACTOR))
                 return
             if tries == SUBSCRIBE_TRIES:
-                client.lose_reports(client.wanted)
+                client.mark_not_reporting(client.wanted)
 
     async def _resubscribe(self, client: SmartDeviceClient) -> None:
         """Have a device report again what it did before a visit; one that has left is asked when it comes back."""
@@ -297,7 +302,7 @@ class SmartDeviceManager(DeviceHandler):
     async def _accept(self, stream: trio.SocketStream, *, peers: PeerTable | None) -> None:
         """Run a device that has connected over TCP. Beyond the most that there may be, it is turned away."""
         async with stream:
-            if len(self._clients) < MOST_DEVICES:
+            if len(self._clients) < MAX_DEVICES:
                 with contextlib.suppress(OSError):  # it has left already
                     host, port, *_ = stream.socket.getpeername()
                     if peers is not None:
@@ -307,11 +312,9 @@ class SmartDeviceManager(DeviceHandler):
                         if not (peer := peers.peer_of(stream.socket)).trusted:
                             self._refusals.add(peer.refusal, **peer.described)
                             return
-                    await self._run_and_tell(
-                        SocketLink(stream, f"tcp://{host}:{port}", shared=True)
-                    )
+                    await self._run_and_log(SocketLink(stream, f"tcp://{host}:{port}", shared=True))
 
-    async def _run_and_tell(self, link: Link) -> bool:
+    async def _run_and_log(self, link: Link) -> bool:
         """Run a device; say what is wrong with it, but not again each time it comes back. Whether one was there."""
         try:
             return await self.run_device(link)
@@ -320,10 +323,10 @@ class SmartDeviceManager(DeviceHandler):
             key = (type(error), context.get("device_id"), context.get("uid"), context.get("other"))
             if key == (type(error), None, None, None):
                 key = (type(error), link.name, None, None)
-            if key not in self._said:
-                if len(self._said) >= _MOST_SAID:
-                    self._said.clear()
-                self._said.add(key)
+            if key not in self._logged_refusals:
+                if len(self._logged_refusals) >= _MAX_LOGGED:
+                    self._logged_refusals.clear()
+                self._logged_refusals.add(key)
                 self._refused.log(self._log.warning, error.message, "refused", **context)
             return False
 
@@ -332,39 +335,41 @@ class SmartDeviceManager(DeviceHandler):
         self.guard.throttle.flush()
         self._refused.flush()
 
-    def _say(self, write: Write, event: str, client: SmartDeviceClient, **context: Any) -> None:
+    def _log_device(
+        self, write: Write, event: str, client: SmartDeviceClient, **context: Any
+    ) -> None:
         """Log an event of a device, within the rate."""
-        about = self._named(client.uid or 0)
+        about = self._identity(client.uid or 0)
         self._throttle.log(
             write, event, port=client.link.name, device=client.buffer.name, **about, **context
         )
 
-    def _of_port(self, port: str) -> dict[str, str]:
+    def _port_context(self, port: str) -> dict[str, str]:
         """What the log says of the device of a port."""
         client = next((each for each in self._clients if each.link.name == port), None)
         if client is None or client.uid is None:
             return {"port": port}
-        return {"port": port, "device": client.buffer.name, **self._named(client.uid)}
+        return {"port": port, "device": client.buffer.name, **self._identity(client.uid)}
 
     def _stamp(self) -> None:
         """Have this process watched from before a write goes out."""
-        self.brake.beat()
+        self.brake.stamp()
 
     def _is_moving(self) -> bool:
         return self.guard.armed != 0 or any(client.may_move for client in self._clients)
 
-    def _note_braked(self) -> None:
+    def _on_braked(self) -> None:
         """The brake has disabled every device; commanders that write again and again drive on, others have to start over."""
-        self.guard.end_visitors("the brake disabled every device")
+        self.guard.end_sessions("the brake disabled every device")
 
-    def _disable_now(self, ended: int, moved: int) -> None:
+    def _on_lapse(self, ended: int, moved: int) -> None:
         """Disable the devices that were moved under these marks, or every one; what was written under ``ended`` is forgotten."""
         for client in self._clients:
-            if moved == ALL_MARKS or client.drivers & moved:
+            if moved == ALL_MARKS or client.active_tokens & moved:
                 client.request_disable(ended)
         self.brake.note_lapse()
 
-    def _invalidate_leftovers(self) -> None:
+    def _invalidate_stale_buffers(self) -> None:
         """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""
         for name, number in self._buffers.existing():
             if self._buffers.catalog[name].device_id is not None:
@@ -378,7 +383,7 @@ class SmartDeviceManager(DeviceHandler):
                     except BufferBusyError:
                         buffer.invalidate_by_force()  # its writes are discarded when its device is admitted
 
-    def _named(self, uid: int) -> dict[str, str]:
+    def _identity(self, uid: int) -> dict[str, str]:
         """A device for the log: its UID, and the name that the team gave it."""
         name = next((name for name, number in self._names.items() if number == uid), None)
         return {"uid": str(uid)} if name is None else {"uid": str(uid), "name": name}

@@ -57,7 +57,7 @@ class PendingReplies(Generic[T]):
             raise self._gone()
         raise NoAnswerError(f"{self._port} did not answer within {within:g} s", port=self._port)
 
-    def awaited(self, key: int) -> bool:
+    def is_awaited(self, key: int) -> bool:
         """Whether a task waits for an answer of that key."""
         return key in self._waiting
 

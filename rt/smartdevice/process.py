@@ -28,7 +28,7 @@ from rt.smartdevice.manager import SmartDeviceManager
 from rt.transport.address import split_address
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LAST_RESORT = 3
+ALARM_TIMEOUT = 3
 """Seconds after the death of the root until the kernel ends a device process that has not ended itself; its lines may take 1.2 s. The
 brake, if there is one, ends it earlier.
 """
@@ -47,14 +47,14 @@ def main(settings: ChildSettings, lifeline: Lifeline) -> int:
     # Before the event loop listens for signals, and when it does no more, one of them is an end
     # without trouble: also the second of two, which an executable that unpacks itself always gets.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+        signal.signal(number, _exit)
     serve = serve_devices if settings.role == "device" else serve_emulated
     with signals.kept(*STOP_SIGNALS) as early:
         trio.run(serve, settings, lifeline, early)
     return 0
 
 
-def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+def _exit(_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
@@ -80,7 +80,7 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
                 observer = open_observer(ports)
                 await manager.open_serial_devices(observer, baud_rate=config.dev_baud_rate)
 
-            async def answer_calls() -> None:
+            async def serve_calls() -> None:
                 # A task of its own: a router that is not there yet, or no more, must not keep
                 # anybody from stopping us.
                 await app.make_service(manager)
@@ -89,14 +89,14 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
                 # not look at it again.
                 gc.freeze()
                 notify.send(ready=True, status="ready")
-                await _tell(manager)
+                await _report_status(manager)
 
             nursery.start_soon(open_serial_devices)
-            nursery.start_soon(answer_calls)
+            nursery.start_soon(serve_calls)
             try:
                 reason = await _stop_reason(lifeline, received, early)
                 if reason == _ROOT_DEAD:
-                    signal.alarm(LAST_RESORT)
+                    signal.alarm(ALARM_TIMEOUT)
                 notify.send(stopping=True)
                 log.get_logger().info("the device process stops", reason=reason)
             finally:
@@ -120,16 +120,16 @@ async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: lis
     with trio.open_signal_receiver(*STOP_SIGNALS) as received:
         async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
             host, port = split_address(settings.config.dev_vsd_addr)
-            world, scheduler = SimState(), Scheduler()
+            sim_state, scheduler = SimState(), Scheduler()
             nursery.start_soon(scheduler.run)
             for spec in settings.emulated:
                 uid, values = parse_uid_spec(spec, app.catalog)
-                device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, world=world)
+                device = EmulatedDevice(app.catalog.of_uid(uid), uid, values, sim_state=sim_state)
                 nursery.start_soon(
                     functools.partial(connect_emulated, device, host, port, scheduler=scheduler)
                 )
             notify.send(ready=True, status=_count(settings.emulated))
-            nursery.start_soon(_tell)
+            nursery.start_soon(_report_status)
             await _stop_reason(lifeline, received, early)
             notify.send(stopping=True)
             nursery.cancel_scope.cancel()
@@ -162,7 +162,7 @@ def _count(devices: Sized) -> str:
     return f"{len(devices)} device{'' if len(devices) == 1 else 's'}"
 
 
-async def _tell(manager: SmartDeviceManager | None = None) -> None:
+async def _report_status(manager: SmartDeviceManager | None = None) -> None:
     """Tell the supervisor, as often as it wants, that this process is alive, and how many devices there are."""
     period = notify.watchdog_period() or 1.0
     while True:

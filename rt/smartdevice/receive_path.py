@@ -26,7 +26,7 @@ class Loss(enum.Enum):
     """Why an admitted device is taken out of use."""
 
     SILENT = "silent"
-    MUTE = "mute"
+    NOT_REPORTING = "mute"
     RESTARTED = "restarted"
     REPLACED = "replaced"
 
@@ -50,11 +50,11 @@ class ReceivePath:
 
     def __init__(self, port: str, sender: Sender) -> None:
         self.uid: int | None = None
-        self.heard = trio.current_time()
+        self.last_received = trio.current_time()
         self.lost = trio.Event()
         self.loss = Loss.SILENT
-        self.statements = 0
-        self.greetings: PendingReplies[SubRes] = PendingReplies(port)
+        self.identification_count = 0
+        self.identifications: PendingReplies[SubRes] = PendingReplies(port)
         self.heartbeats: PendingReplies[float] = PendingReplies(port)
         self._port = port
         self._sender = sender
@@ -72,13 +72,13 @@ class ReceivePath:
             self.lost = trio.Event()
         self.uid = uid
 
-    def lose(self, loss: Loss) -> None:
+    def mark_lost(self, loss: Loss) -> None:
         """Take note that the admitted device is lost; only the first reason counts."""
         if not self.lost.is_set():
             self.loss = loss
             self.lost.set()
 
-    async def reported(self, params: int) -> None:
+    async def wait_reported(self, params: int) -> None:
         """Wait until a device that is not admitted has reported each parameter of a bitmap; its values are not stored."""
         self._expected = params
         self._reported = trio.Event()
@@ -87,22 +87,22 @@ class ReceivePath:
         finally:
             self._expected = 0
 
-    def take(self, data: bytes) -> bool:
-        """Take in what the line gave; False if the buffer is busy, and `catch_up` has to take in what is left over."""
+    def feed(self, data: bytes) -> bool:
+        """Take in what the line gave; False if the buffer is busy, and `drain_backlog` has to take in what is left over."""
         for item in self._reader.feed(data):
             counters = self._sender.buffer.counters
             if isinstance(item, RemoteProtocolError):
                 counters.bad_frames += 1
                 continue
             counters.frames_received += 1
-            self.heard = trio.current_time()
+            self.last_received = trio.current_time()
             if not isinstance(item, (DevData, SubRes)):
-                self._hear(item)
+                self._handle(item)
             elif self._backlog or not self._store(item):
                 self._backlog.append(item)
         return not self._backlog
 
-    async def catch_up(self) -> None:
+    async def drain_backlog(self) -> None:
         """Take in what is left over. Each message is tried for some ms, then its values are counted as dropped."""
         while self._backlog:
             message = self._backlog[0]
@@ -113,16 +113,16 @@ class ReceivePath:
             else:
                 self._sender.buffer.counters.updates_dropped += 1
                 if isinstance(message, SubRes):
-                    self.greetings.answer(0, message)
+                    self.identifications.answer(0, message)
             self._backlog.popleft()
-            self.heard = trio.current_time()
+            self.last_received = trio.current_time()
 
     def _store(self, message: DevData | SubRes) -> bool:
         """Store what the device reports; False if the buffer is busy, and nothing was done."""
         buffer = self._sender.buffer
         if self.uid is not None:
             if type(message) is SubRes and message.uid != self.uid:
-                self.lose(
+                self.mark_lost(
                     Loss.REPLACED
                 )  # another device stands at this line: not its values in this buffer
             else:
@@ -133,16 +133,16 @@ class ReceivePath:
                     return True
                 except BufferBusyError:
                     return False
-                self.statements += type(message) is SubRes
+                self.identification_count += type(message) is SubRes
         elif self._expected and type(message) is DevData:
             self._expected &= ~message.params
             if not self._expected:
                 self._reported.set()
         if type(message) is SubRes:
-            self.greetings.answer(0, message)
+            self.identifications.answer(0, message)
         return True
 
-    def _hear(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         """Take in what is no report."""
         if isinstance(message, HbReq):
             self._sender.answer_heartbeat(message.id)

@@ -22,19 +22,19 @@ from rt.link.link import Link
 EMPTY_READ_PAUSE: Final = 0.01
 """How long a line that was said to be readable and was not is left alone, in s: nothing ever spins on it."""
 
-PAUSE: Final = 0.005
+COALESCE_TIME: Final = 0.005
 """How long all lines are left alone after a sweep while much arrives, in s: an eighth of the shortest period of reports."""
 
 BUSY_RATE: Final = 1500
 """How much is much: pieces of data a second."""
 
-PIECE: Final = 128
+CHUNK: Final = 128
 """How many bytes count as one more piece of data: a flood on one line is much too."""
 
 _WINDOW: Final = 0.03
-_MOST_LINKS: Final = 64
+_MAX_LINKS: Final = 64
 
-Take = Callable[[bytes], bool]
+Consumer = Callable[[bytes], bool]
 """Takes in bytes and says whether it can take more."""
 
 
@@ -46,20 +46,20 @@ class Coalescing:
         self._pieces = 0
         self._busy = False
 
-    def after(self, pieces: int, now: float) -> float:
+    def after(self, chunks: int, now: float) -> float:
         """The pause after a sweep.
 
         Args:
-            pieces: How many pieces of data it took in.
+            chunks: How many pieces of data it took in.
             now: The time in s.
         """
-        self._pieces += pieces
+        self._pieces += chunks
         seconds = now - self._since
         if seconds >= _WINDOW:
             self._busy = self._pieces >= BUSY_RATE * seconds
             self._since = now
             self._pieces = 0
-        return PAUSE if self._busy else 0.0
+        return COALESCE_TIME if self._busy else 0.0
 
 
 class Receiver:
@@ -78,34 +78,38 @@ class Receiver:
             try:
                 while True:
                     await trio.lowlevel.wait_readable(epoll.fileno())
-                    while pause := coalescing.after(self._sweep(epoll), trio.current_time()):  # noqa: ASYNC110 - not to wait for
-                        await trio.sleep(pause)  # something, but to let something gather
+                    while True:
+                        chunks = self._receive_ready(epoll)
+                        pause = coalescing.after(chunks, trio.current_time())
+                        if not pause:
+                            break
+                        await trio.sleep(pause)
             finally:
                 self._epoll = None
                 for watch in list(self._watches.values()):
                     watch.end(None)
 
-    async def feed(self, link: Link, take: Take) -> None:
-        """Give what arrives on a link to ``take`` until that says that it cannot take more; call again when it can.
+    async def receive(self, link: Link, consume: Consumer) -> None:
+        """Give what arrives on a link to ``consume`` until that says that it cannot take more; call again when it can.
 
         A cancel loses nothing.
 
         Args:
             link: Not received from by any other task at the same time.
-            take: Called in the event loop, also from another task; returns at once.
+            consume: Called in the event loop, also from another task; returns at once.
 
         Raises:
             LinkGoneError: The peer is gone.
             trio.ClosedResourceError: The link was closed on this side.
-            Exception: What ``take`` raised.
+            Exception: What ``consume`` raised.
         """
-        stuck = False
-        while not stuck:
+        blocked = False
+        while not blocked:
             epoll, fd = self._epoll, link.fileno()
             if epoll is None or fd is None:
-                stuck = not take(await link.receive())
+                blocked = not consume(await link.receive())
                 continue
-            watch = _Watch(self, link, take, fd)
+            watch = _Watch(self, link, consume, fd)
             epoll.register(fd, select.EPOLLIN)
             self._watches[fd] = watch
             link.on_closing = watch.close
@@ -115,20 +119,20 @@ class Receiver:
                 watch.end(None)
             if watch.error is not None:
                 raise watch.error
-            stuck = watch.stuck
-            if watch.empty:
+            blocked = watch.blocked
+            if watch.spurious:
                 await trio.sleep(EMPTY_READ_PAUSE)
 
-    def _sweep(self, epoll: select.epoll) -> int:
+    def _receive_ready(self, epoll: select.epoll) -> int:
         """Take in a bounded piece of what each readable link has; how many pieces of data that was."""
-        pieces = 0
-        for fd, _ in epoll.poll(0, _MOST_LINKS):
+        chunks = 0
+        for fd, _ in epoll.poll(0, _MAX_LINKS):
             watch = self._watches.get(fd)
             if watch is not None:  # what one line says may end another
-                pieces += watch.serve()
-        return pieces
+                chunks += watch.serve()
+        return chunks
 
-    def forget(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> None:
         """Watch a descriptor no more."""
         del self._watches[fd]
         if self._epoll is not None:
@@ -139,33 +143,33 @@ class Receiver:
 class _Watch:
     """A link that is watched, and how that ended."""
 
-    __slots__ = ("_fd", "_link", "_receiver", "_take", "empty", "ended", "error", "stuck")
+    __slots__ = ("_consume", "_fd", "_link", "_receiver", "blocked", "ended", "error", "spurious")
 
-    def __init__(self, receiver: Receiver, link: Link, take: Take, fd: int) -> None:
+    def __init__(self, receiver: Receiver, link: Link, consume: Consumer, fd: int) -> None:
         self._receiver = receiver
         self._link = link
-        self._take = take
+        self._consume = consume
         self._fd = fd
         self.ended = trio.Event()
         self.error: Exception | None = None
-        self.stuck = False
-        self.empty = False
+        self.blocked = False
+        self.spurious = False
 
     def serve(self) -> int:
         """Take in what the link has; how many pieces of data that was."""
         try:
             data = self._link.receive_nowait()
             if data is None:
-                self.empty = True
+                self.spurious = True
                 self.end(None)
                 return 1
-            if not self._take(data):
-                self.stuck = True
+            if not self._consume(data):
+                self.blocked = True
                 self.end(None)
         except Exception as error:  # noqa: BLE001 - it is the error of the task that asked, and raised there
             self.end(error)
             return 1
-        return 1 + len(data) // PIECE
+        return 1 + len(data) // CHUNK
 
     def close(self) -> None:
         """The link is about to be closed on this side."""
@@ -177,4 +181,4 @@ class _Watch:
             self.ended.set()
             self.error = error
             self._link.on_closing = None
-            self._receiver.forget(self._fd)
+            self._receiver.unwatch(self._fd)

@@ -61,12 +61,12 @@ class Reports:
         self._since = {id_: self._since.get(id_, now) for id_ in ids}
         self._counts = {id_: self._counts.get(id_, counts[id_]) for id_ in ids}
 
-    def excuse(self, seconds: float) -> None:
+    def ignore_gap(self, seconds: float) -> None:
         """Do not count so many seconds: this process did not read what came meanwhile."""
         for id_ in self._since:
             self._since[id_] += seconds
 
-    def look(self, counts: Sequence[int], now: float) -> Verdict:
+    def check(self, counts: Sequence[int], now: float) -> Verdict:
         """Judge by how often each parameter has come so far, see `expect`."""
         if not self.expected:
             return Verdict.REPORTING

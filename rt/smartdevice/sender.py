@@ -32,15 +32,15 @@ BACKOFF_TIME: Final = 1.0
 BUSY_PAUSE: Final = 0.001
 """Time until a buffer's lock is tried again, in s."""
 
-STUCK_AFTER: Final = 2.0
+SEND_TIMEOUT: Final = 2.0
 """How long a line may leave a frame waiting until it is given up, in s. What stands behind it cannot be disabled over it; a line that
 is opened anew begins with a DEV_DISABLE. It resets no board: DTR stays up, since letting it fall
 waits for a board that hangs.
 """
 
 DISABLE_FRAME: Final = frames.encode(DevDisable())
-_MOST_ANSWERS: Final = 16
-_MOST_REQUESTS: Final = 64
+_MAX_HEARTBEAT_REPLIES: Final = 16
+_MAX_REQUESTS: Final = 64
 
 
 class WriteGuard(Protocol):
@@ -50,7 +50,7 @@ class WriteGuard(Protocol):
     def allowed(self) -> int:
         """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
 
-    def dropped(self, port: str, count: int, marks: int) -> None:
+    def note_dropped(self, port: str, count: int, marks: int) -> None:
         """Take note that writes of so many parameters, made under leases with these marks, were dropped: the gate is closed to them."""
 
 
@@ -73,14 +73,14 @@ class Sender:
     def __init__(self, link: Link, guard: WriteGuard, write_interval: float) -> None:
         self.buffer: DeviceBuffer = NullDevice.private()
         self.write_interval = write_interval
-        self.drivers = 0
+        self.active_tokens = 0
         self.disables: PendingReplies[None] = PendingReplies(link.name)
         self._link = link
         self._guard = guard
         self._wake = trio.Event()
         self._disable = False
         self._disabling = 0
-        self._forget = 0
+        self._pending_discards = 0
         self._dirty = False
         self._idle = False
         self._values: collections.deque[Outgoing] = (
@@ -88,31 +88,31 @@ class Sender:
         )  # at most one round of the buffer
         self._next_write = 0.0
         self._backoff_until = 0.0
-        self._answers: collections.deque[int] = collections.deque(
-            maxlen=_MOST_ANSWERS
+        self._heartbeat_replies: collections.deque[int] = collections.deque(
+            maxlen=_MAX_HEARTBEAT_REPLIES
         )  # a flood loses the oldest
         self._requests: collections.deque[Message] = collections.deque()
 
     @property
     def may_move(self) -> bool:
         """Whether the device was sent writes, and the line has not taken a DEV_DISABLE since."""
-        return bool(self.drivers or self._disabling)
+        return bool(self.active_tokens or self._disabling)
 
     def disable(self, marks: int = ALL_MARKS) -> None:
         """Have the device disabled before anything else is sent, and forget the pending writes of these marks."""
         self._disable = True
-        self._forget_writes(marks)
-        kept = [outgoing for outgoing in self._values if not outgoing.marks & marks]
+        self._discard_writes(marks)
+        remaining = [outgoing for outgoing in self._values if not outgoing.marks & marks]
         for outgoing in self._values:
             if outgoing.marks & marks:
                 self._drop(outgoing)
-        self._values = collections.deque(kept)
+        self._values = collections.deque(remaining)
         self._wake.set()
 
     def answer_heartbeat(self, heartbeat_id: int) -> None:
         """Give a sign of life, at once if the line takes it."""
-        if not self._sent_at_once(HbRes(heartbeat_id)):
-            self._answers.append(heartbeat_id)
+        if not self._try_send(HbRes(heartbeat_id)):
+            self._heartbeat_replies.append(heartbeat_id)
             self._wake.set()
 
     def request(self, message: Message) -> None:
@@ -121,12 +121,12 @@ class Sender:
         Raises:
             DeviceError: Too many wait already, as with a device that takes nothing any more.
         """
-        if len(self._requests) >= _MOST_REQUESTS:
+        if len(self._requests) >= _MAX_REQUESTS:
             raise DeviceError(
-                f"{self._link.name} takes no more requests: {_MOST_REQUESTS} wait",
+                f"{self._link.name} takes no more requests: {_MAX_REQUESTS} wait",
                 port=self._link.name,
             )
-        if not self._sent_at_once(message):
+        if not self._try_send(message):
             self._requests.append(message)
             self._wake.set()
 
@@ -135,10 +135,10 @@ class Sender:
         if not self.buffer.dirty:
             return
         self._dirty = True
-        if self.drivers & ~self._guard.allowed:
+        if self.active_tokens & ~self._guard.allowed:
             self._disable = True
-        elif self._is_idle and not self._forget and self._collect() == 0:
-            while self._values and self._starts(self._values[0]):
+        elif self._is_idle and not self._pending_discards and self._collect() == 0:
+            while self._values and self._try_send_value(self._values[0]):
                 self._count(self._values.popleft(), self.buffer)
         if self._dirty or self._values or self._disable:
             self._wake.set()
@@ -155,32 +155,32 @@ class Sender:
         """
         # A process that was killed here before may have left half a frame on the line, and a device
         # that acts.
-        await self._hand_over(frames.DELIMITER)
+        await self._transmit(frames.DELIMITER)
         self._disable = True
         while True:
             if self._disable:
                 self._disable = False
-                self._disabling |= self.drivers
-                self.drivers = 0
+                self._disabling |= self.active_tokens
+                self.active_tokens = 0
                 await self._send(DISABLE_FRAME)
                 self._disabling = 0
                 self.buffer.counters.disables += 1
                 self.disables.answer(0, None)
-            elif self._answers:
-                await self._send(frames.encode(HbRes(self._answers.popleft())))
+            elif self._heartbeat_replies:
+                await self._send(frames.encode(HbRes(self._heartbeat_replies.popleft())))
             elif self._requests:
                 await self._send(frames.encode(self._requests.popleft()))
             elif self._values:
                 await self._send_value()
             else:
-                delay = self._look()
+                delay = self._poll_buffer()
                 if delay > 0:
                     await self._wait(delay)
 
-    def _look(self) -> float:
+    def _poll_buffer(self) -> float:
         """Look after the buffer when nothing else is to be sent; the time after which to look again (s)."""
-        if self._forget:
-            return 0 if self._forget_writes(self._forget) else BUSY_PAUSE
+        if self._pending_discards:
+            return 0 if self._discard_writes(self._pending_discards) else BUSY_PAUSE
         return self._collect() if self._dirty else math.inf
 
     def _collect(self) -> float:
@@ -195,7 +195,7 @@ class Sender:
         except BufferBusyError:
             return BUSY_PAUSE
         if dropped:
-            self._guard.dropped(self._link.name, dropped, self.buffer.dropped_marks)
+            self._guard.note_dropped(self._link.name, dropped, self.buffer.dropped_marks)
         self._dirty = False
         self._next_write = now + self.write_interval * (2 if now < self._backoff_until else 1)
         return 0
@@ -205,21 +205,21 @@ class Sender:
         """Whether the sending task waits and nothing is to be sent: then, and only then, others may send."""
         return self._idle and not self._wake.is_set()
 
-    def _sent_at_once(self, message: Message) -> bool:
+    def _try_send(self, message: Message) -> bool:
         sent = self._is_idle and not self._values and self._link.send_nowait(frames.encode(message))
         self.buffer.counters.frames_sent += sent
         return sent
 
-    def _starts(self, outgoing: Outgoing) -> bool:
+    def _try_send_value(self, outgoing: Outgoing) -> bool:
         """Send a value if the line takes it at this moment."""
         # Also if it does not: it may have taken all but the last delimiter, which comes with
         # whatever is sent next.
-        self.drivers |= outgoing.marks
+        self.active_tokens |= outgoing.marks
         return self._link.send_nowait(frames.encode(outgoing.message))
 
     async def _send_value(self) -> None:
         allowed = self._guard.allowed
-        if self.drivers & ~allowed:
+        if self.active_tokens & ~allowed:
             self._disable = True
             return
         outgoing = self._values.popleft()
@@ -227,8 +227,8 @@ class Sender:
             self._drop(outgoing)
         else:
             buffer = self.buffer  # it may be exchanged while the line takes the frame
-            self.drivers |= outgoing.marks
-            await self._hand_over(frames.encode(outgoing.message))
+            self.active_tokens |= outgoing.marks
+            await self._transmit(frames.encode(outgoing.message))
             self._count(outgoing, buffer)
 
     def _count(self, outgoing: Outgoing, buffer: DeviceBuffer) -> None:
@@ -240,14 +240,14 @@ class Sender:
         if isinstance(outgoing.message, DevWrite):
             count = outgoing.message.params.bit_count()
             self.buffer.counters.writes_dropped += count
-            self._guard.dropped(self._link.name, count, outgoing.marks)
+            self._guard.note_dropped(self._link.name, count, outgoing.marks)
 
     async def _send(self, data: bytes) -> None:
-        await self._hand_over(data)
+        await self._transmit(data)
         self.buffer.counters.frames_sent += 1
 
-    async def _hand_over(self, data: bytes) -> None:
-        with trio.move_on_after(STUCK_AFTER):
+    async def _transmit(self, data: bytes) -> None:
+        with trio.move_on_after(SEND_TIMEOUT):
             await self._link.send(data)
             return
         log.get_logger().warning(
@@ -265,13 +265,15 @@ class Sender:
             self._idle = False
         self._wake = trio.Event()
 
-    def _forget_writes(self, marks: int) -> bool:
+    def _discard_writes(self, marks: int) -> bool:
         try:
             count = self.buffer.discard_writes(marks)
         except BufferBusyError:
-            self._forget |= marks  # the sending task tries again, before it sends any value
+            self._pending_discards |= (
+                marks  # the sending task tries again, before it sends any value
+            )
             return False
-        self._forget = 0
+        self._pending_discards = 0
         if count:
-            self._guard.dropped(self._link.name, count, marks)
+            self._guard.note_dropped(self._link.name, count, marks)
         return True

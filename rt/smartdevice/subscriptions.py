@@ -14,31 +14,31 @@ class Subscriptions:
     """The subscriptions of one device; those of visitors in the order in which they were made."""
 
     def __init__(self) -> None:
-        self._lasting: SubReq | None = None
-        self._visits: dict[int, SubReq] = {}
+        self._permanent: SubReq | None = None
+        self._by_session: dict[int, SubReq] = {}
 
     @property
-    def present(self) -> SubReq | None:
+    def current(self) -> SubReq | None:
         """The one that counts; None for that of the catalog."""
-        return next(reversed(self._visits.values()), self._lasting)
+        return next(reversed(self._by_session.values()), self._permanent)
 
     def add(self, request: SubReq, visit: int | None = None) -> None:
         """Let this one count, for good or as long as a visit lasts; a visit has at most one."""
         if visit is None:
             self.clear()
-            self._lasting = request
+            self._permanent = request
         else:
-            self._visits.pop(visit, None)
-            self._visits[visit] = request
+            self._by_session.pop(visit, None)
+            self._by_session[visit] = request
 
     def end(self, is_over: Callable[[int], bool]) -> bool:
         """Forget those of visits that are over; whether another one counts now."""
-        before = self.present
-        for visit in [visit for visit in self._visits if is_over(visit)]:
-            del self._visits[visit]
-        return self.present != before
+        before = self.current
+        for visit in [visit for visit in self._by_session if is_over(visit)]:
+            del self._by_session[visit]
+        return self.current != before
 
     def clear(self) -> None:
         """Go by the catalog again, as with another device."""
-        self._lasting = None
-        self._visits.clear()
+        self._permanent = None
+        self._by_session.clear()

@@ -12,7 +12,7 @@ from rt.log.throttle import Throttle
 from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.pending_replies import NoAnswerError
 
-RIVAL_TIMEOUT: Final = 0.5
+PROBE_TIMEOUT: Final = 0.5
 """How long the holder of a UID may take to show that it is alive when another device claims the same, in s."""
 
 
@@ -42,24 +42,24 @@ class UIDConflict:
         Raises:
             DuplicateUIDError: Another device has it, and answers.
         """
-        while (rival := self._devices.get(uid)) is not None:
-            if await self._is_alive(rival):
+        while (holder := self._devices.get(uid)) is not None:
+            if await self._is_alive(holder):
                 raise DuplicateUIDError(
-                    f"{client.link.name} is refused: its UID {uid} is that of the device on {rival.link.name}; "
+                    f"{client.link.name} is refused: its UID {uid} is that of the device on {holder.link.name}; "
                     "give one of them another UID",
                     uid=str(uid),
                     port=client.link.name,
-                    other=rival.link.name,
+                    other=holder.link.name,
                 )
             self._throttle.log(
                 self._log.warning,
                 "the Smart Device does not answer and another one has its UID: it is dropped",
-                port=rival.link.name,
+                port=holder.link.name,
                 other=client.link.name,
                 uid=str(uid),
             )
-            await rival.drop()
-            if self._devices.get(uid) is rival:
+            await holder.drop()
+            if self._devices.get(uid) is holder:
                 del self._devices[uid]
 
     async def _is_alive(self, client: SmartDeviceClient) -> bool:
@@ -72,7 +72,7 @@ class UIDConflict:
             return probe.alive
         probe = self._probes[client] = _Probe()
         try:
-            await client.heartbeat(within=RIVAL_TIMEOUT)
+            await client.heartbeat(within=PROBE_TIMEOUT)
         except (NoAnswerError, LinkGoneError):
             probe.alive = False
         except DeviceError:

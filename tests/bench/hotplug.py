@@ -50,7 +50,7 @@ async def _measure() -> list[float]:
     delays = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(SerialLink, "open", refuse))
-        for name in ("FIRST_RETRY", "LAST_RETRY"):
+        for name in ("MIN_RETRY", "MAX_RETRY"):
             stack.enter_context(mock.patch(f"rt.serialports.ports.{name}", 1000))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_ports_open, EventObserver([PORT], rescan=1000).changes(), run)

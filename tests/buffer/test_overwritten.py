@@ -46,8 +46,8 @@ class Memory:
         yield from (
             lambda: table.held,
             table.is_intact,
-            guard.look,
-            lambda: guard.dropped("port", 1, lease.ALL_MARKS),
+            guard.check,
+            lambda: guard.note_dropped("port", 1, lease.ALL_MARKS),
         )
         for index in range(SLOTS):
             yield from (

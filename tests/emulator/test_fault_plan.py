@@ -22,11 +22,11 @@ def kinds(*texts: str, seed: int = 1, uid: int = 7) -> Faults:
 def decisions(faults: Faults, questions: list[int]) -> list[object]:
     """The answers to a sequence of questions, each a number of six."""
     asked = (
-        lambda now: faults.pass_on(FRAMES[now % len(FRAMES)]),
-        lambda _: faults.lateness(),
+        lambda now: faults.transform(FRAMES[now % len(FRAMES)]),
+        lambda _: faults.next_delay(),
         lambda _: faults.lifetime(),
-        lambda _: faults.is_reset(),
-        lambda _: faults.absence(),
+        lambda _: faults.ends_with_reset(),
+        lambda _: faults.reconnect_delay(),
         faults.frozen_until,
     )
     return [asked[question](number) for number, question in enumerate(questions)]
@@ -53,8 +53,8 @@ def test_another_seed_or_uid_gives_other_decisions() -> None:
 @given(seeds, uids, st.binary(min_size=1, max_size=60))
 def test_a_device_without_faults_is_sound(seed: int, uid: int, frame: bytes) -> None:
     sound = Faults((), seed, uid)
-    assert sound.pass_on(frame) == frame
-    assert (sound.lateness(), sound.absence()) == (0, 0)
+    assert sound.transform(frame) == frame
+    assert (sound.next_delay(), sound.reconnect_delay()) == (0, 0)
     assert sound.lifetime() == float("inf")
     assert sound.frozen_until(5) == 5
     assert not sound.disconnects
@@ -62,7 +62,7 @@ def test_a_device_without_faults_is_sound(seed: int, uid: int, frame: bytes) -> 
 
 @given(seeds, uids, st.binary(min_size=1, max_size=60))
 def test_a_corrupt_frame_is_never_the_same(seed: int, uid: int, frame: bytes) -> None:
-    assert Faults([Fault(FaultKind.CORRUPT, 1.0)], seed, uid).pass_on(frame) != frame
+    assert Faults([Fault(FaultKind.CORRUPT, 1.0)], seed, uid).transform(frame) != frame
 
 
 @given(seeds)
@@ -71,7 +71,7 @@ def test_a_corrupt_frame_is_hardly_ever_taken_for_another(seed: int) -> None:
     read: list[Message] = []
     for frame in FRAMES:
         # A byte that is inserted may be a delimiter, and the frame behind it whole.
-        items = FrameReader().feed(faults.pass_on(frame) + DELIMITER)
+        items = FrameReader().feed(faults.transform(frame) + DELIMITER)
         read += [item for item in items if isinstance(item, Message)]
     assert len(read) < len(FRAMES) / 2
 
@@ -80,14 +80,14 @@ def test_a_corrupt_frame_is_hardly_ever_taken_for_another(seed: int) -> None:
 @given(seed=seeds, fraction=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_about_the_wanted_fraction_of_frames_is_hurt(kind: str, seed: int, fraction: float) -> None:
     faults = kinds(f"{kind}={fraction}", seed=seed)
-    hurt = sum(faults.pass_on(frame) != frame for frame in FRAMES * 5)
+    hurt = sum(faults.transform(frame) != frame for frame in FRAMES * 5)
     assert hurt == pytest.approx(1000 * fraction, abs=120)
 
 
 @given(seeds, st.floats(0.001, 10))
 def test_a_frame_is_late_by_no_more_than_was_asked_for(seed: int, most: float) -> None:
     faults = kinds(f"delay={most}", seed=seed)
-    assert all(0 <= faults.lateness() <= most for _ in range(50))
+    assert all(0 <= faults.next_delay() <= most for _ in range(50))
 
 
 @given(seeds, st.floats(0.1, 3600))
@@ -95,7 +95,7 @@ def test_a_line_ends_about_as_often_as_was_asked_for(seed: int, seconds: float) 
     faults = kinds(f"disconnect={seconds}", seed=seed)
     assert faults.disconnects
     assert all(0.5 * seconds <= faults.lifetime() <= 1.5 * seconds for _ in range(20))
-    assert all(0 <= faults.absence() <= 0.5 for _ in range(20))
+    assert all(0 <= faults.reconnect_delay() <= 0.5 for _ in range(20))
 
 
 @given(seeds, st.floats(0.1, 100), st.lists(st.floats(0, 50), min_size=1, max_size=40))

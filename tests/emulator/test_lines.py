@@ -47,11 +47,11 @@ NAMES = {"left_motor": 12 << 72 | 99, "odd:name": 5}
 
 
 def make(
-    name: str, values: dict[str, Any] | None = None, world: SimState | None = None
+    name: str, values: dict[str, Any] | None = None, sim_state: SimState | None = None
 ) -> EmulatedDevice:
     peripheral = CATALOG[name]
     assert peripheral.device_id is not None
-    return EmulatedDevice(peripheral, peripheral.device_id << 72 | 7, values, world=world)
+    return EmulatedDevice(peripheral, peripheral.device_id << 72 | 7, values, sim_state=sim_state)
 
 
 def duty(value: float) -> DevWrite:
@@ -225,9 +225,9 @@ def test_a_device_that_asks_for_heartbeats_stops_unless_they_are_answered() -> N
 
 
 def test_motors_move_switches_and_the_battery_feel_it() -> None:
-    world = SimState()
+    sim_state = SimState()
     motor, switch, battery = (
-        make(name, world=world) for name in ("polar-bear", "limit-switch", "battery")
+        make(name, sim_state=sim_state) for name in ("polar-bear", "limit-switch", "battery")
     )
     for device in (motor, switch, battery):
         device.handle(DevRead(0), 0)

@@ -185,7 +185,7 @@ def test_ports_in_a_directory_of_another_user_do_not_count(shared: Path) -> None
     give(shared / "ports")
     found = ports.find()
     assert sorted(found) == ["/dev/null"]
-    assert any(f"user {UID}" in reason for _, reason in ports.left_out(found))
+    assert any(f"user {UID}" in reason for _, reason in ports.ignored_ports(found))
 
 
 def test_emulated_ports_are_not_put_into_a_directory_of_another_user(shared: Path) -> None:

@@ -96,7 +96,7 @@ async def test_a_connection_that_is_reset_is_gone(is_watched: bool) -> None:
         await nursery.start(receiver.run)
         theirs.socket.close()
         with pytest.raises(LinkGoneError, match="reset"), trio.fail_after(30):
-            await (receiver.feed(link, lambda _: False) if is_watched else link.receive())
+            await (receiver.receive(link, lambda _: False) if is_watched else link.receive())
         nursery.cancel_scope.cancel()
 
 

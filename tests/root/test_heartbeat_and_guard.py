@@ -38,9 +38,9 @@ async def test_lease_that_follows_a_short_one_counts_at_once(
             of_root.unbar(0)
             lease = of_executor.slot(0)
             assert lease.begin()
-            assert guard.open
+            assert guard.is_open
             lease.release()
-            guard.look()
+            guard.check()
             await trio.sleep(gap)
             assert lease.begin()
             assert guard.allowed

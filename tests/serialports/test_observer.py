@@ -18,14 +18,14 @@ def change(appeared: set[str], vanished: set[str]) -> PortChange:
 def test_ports_appear_and_vanish_by_pattern(tmp_path: Path) -> None:
     first, second = str(tmp_path / "ttyACM0"), str(tmp_path / "ttyACM1")
     observer = PollingObserver([f"{tmp_path}/ttyACM*", f"{tmp_path}/tty*0"])
-    assert observer.look() == change(set(), set())
+    assert observer.scan() == change(set(), set())
     Path(first).touch()
     (tmp_path / "ttyS7").touch()
-    assert observer.look() == change({first}, set())
-    assert observer.look() == change(set(), set())
+    assert observer.scan() == change({first}, set())
+    assert observer.scan() == change(set(), set())
     Path(second).touch()
     Path(first).unlink()
-    assert observer.look() == change({second}, {first})
+    assert observer.scan() == change({second}, {first})
 
 
 async def test_changes_come_at_the_interval(

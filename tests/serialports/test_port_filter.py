@@ -122,7 +122,7 @@ def test_what_does_not_count_is_told_with_the_reason(machine: Machine) -> None:
     other = machine.plug("ttyUSB0", OTHER)
     machine.plug("ttyS0", None)
     ports = machine.filter("ttyACM*", usb_ids=(BOARD,), denied=("ttyACM1",))
-    reasons = dict(ports.left_out(ports.find()))
+    reasons = dict(ports.ignored_ports(ports.find()))
     assert list(reasons) == [denied, other]
     assert "dev_ports_denied" in reasons[denied]
     assert f"USB id {OTHER} is not in dev_usb_ids" in reasons[other]
@@ -137,9 +137,9 @@ def test_without_sysfs_names_still_count(tmp_path: Path) -> None:
 def test_only_what_is_never_announced_has_to_be_looked_at_often() -> None:
     often = ["/tmp/x/ttyA*", "/dev/pts/*", "/dev/board", "/dev/*", "/dev/tty*/x"]
     seldom = ["/dev/ttyACM*", "/dev/ttyUSB[01]", "/dev/serial/by-id/usb-*", "/dev/tty*"]
-    assert PortFilter([*often, *seldom]).unannounced == tuple(often)
+    assert PortFilter([*often, *seldom]).polled_patterns == tuple(often)
 
 
 def test_the_system_is_looked_at_without_harm() -> None:
     ports = PortFilter(["/dev/ttyACM*"], [BOARD])
-    assert set(ports.find()).isdisjoint(dict(ports.left_out(ports.find())))
+    assert set(ports.find()).isdisjoint(dict(ports.ignored_ports(ports.find())))

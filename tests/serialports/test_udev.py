@@ -23,7 +23,12 @@ from rt.serialports.observer import PollingObserver
 from rt.serialports.port_state import PortChange
 from rt.serialports.ports import keep_ports_open
 from rt.serialports.udev import EventObserver, open_observer
-from rt.serialports.uevents import MOST_NEWS, UdevMonitor, UdevUnavailableError, last_number
+from rt.serialports.uevents import (
+    MAX_EVENTS,
+    UdevMonitor,
+    UdevUnavailableError,
+    last_sequence_number,
+)
 
 PORT = "/dev/ttyS0"
 UEVENT = Path("/sys/class/tty/ttyS0/uevent")
@@ -96,20 +101,20 @@ def make_small(monitor: UdevMonitor) -> None:
 
 @kernel
 def test_what_the_kernel_says_is_heard(monitor: UdevMonitor) -> None:
-    before = last_number()
+    before = last_sequence_number()
     say("change")
-    (news, lost) = monitor.hear()
+    (events, lost) = monitor.read()
     assert not lost
-    assert [(each.action, each.device) for each in news] == [("change", PORT)]
-    assert news[0].number > before
-    assert monitor.hear() == ([], False)
+    assert [(each.action, each.device) for each in events] == [("change", PORT)]
+    assert events[0].number > before
+    assert monitor.read() == ([], False)
 
 
 @kernel
 def test_one_call_takes_no_more_than_motors_can_wait_for(monitor: UdevMonitor) -> None:
-    for _ in range(MOST_NEWS + 1):
+    for _ in range(MAX_EVENTS + 1):
         say("change")
-    assert [len(monitor.hear().news), len(monitor.hear().news)] == [MOST_NEWS, 1]
+    assert [len(monitor.read().events), len(monitor.read().events)] == [MAX_EVENTS, 1]
 
 
 @kernel
@@ -117,10 +122,10 @@ def test_that_some_news_are_lost_is_told_once_and_the_next_are_heard(monitor: Ud
     make_small(monitor)
     for _ in range(100):
         say("change")
-    assert monitor.hear().lost
-    assert monitor.hear() == ([], False)
+    assert monitor.read().lost
+    assert monitor.read() == ([], False)
     say("add")
-    assert [each.action for each in monitor.hear().news] == ["add"]
+    assert [each.action for each in monitor.read().events] == ["add"]
 
 
 @kernel
@@ -188,8 +193,8 @@ async def test_an_announced_port_is_tried_at_once(monkeypatch: pytest.MonkeyPatc
         raise AssertionError(link)
 
     monkeypatch.setattr(SerialLink, "open", refuse)
-    monkeypatch.setattr("rt.serialports.ports.FIRST_RETRY", 1000)
-    monkeypatch.setattr("rt.serialports.ports.LAST_RETRY", 1000)
+    monkeypatch.setattr("rt.serialports.ports.MIN_RETRY", 1000)
+    monkeypatch.setattr("rt.serialports.ports.MAX_RETRY", 1000)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_ports_open, EventObserver([PORT], rescan=1000).changes(), run)
         delays = []
@@ -233,7 +238,7 @@ async def test_an_observer_that_hears_nothing_any_more_goes_on_looking(tmp_path:
         def fileno(self) -> int:
             return self._ours
 
-        def hear(self) -> uevents.MonitorEvents:
+        def read(self) -> uevents.MonitorEvents:
             raise UdevUnavailableError("nobody speaks")
 
         def close(self) -> None:

@@ -13,7 +13,7 @@ from rt.brake.connection import Connection
 from rt.brake.heartbeat import Heartbeat
 from rt.brake.protocol import Kind, Message, encode
 from rt.link.link import StreamLink
-from rt.smartdevice.brake import BEAT_INTERVAL, BrakeClient
+from rt.smartdevice.brake import HEARTBEAT_INTERVAL, BrakeClient
 
 _NO_DESCRIPTOR = 1 << 29
 
@@ -75,12 +75,12 @@ async def test_end_of_root_and_brake_ends_nothing_else(
             break
     peer.close()
     with trio.fail_after(30):
-        while not client._absent:  # noqa: ASYNC110
+        while not client._disconnected:  # noqa: ASYNC110
             await trio.sleep(0.005)
-    client.open(Wire(1))
-    client.beat()
+    client.add_line(Wire(1))
+    client.stamp()
     assert await quiet()
-    client.shut()
+    client.close()
     nursery.cancel_scope.cancel()
 
 
@@ -91,13 +91,13 @@ async def test_send_to_a_brake_that_has_ended_is_not_repeated(
     peer = socket.socket(fileno=os.dup(connection.brake.channel))
     os.close(connection.brake.channel)
     peer.close()
-    client.open(Wire(1))
-    assert client._absent
+    client.add_line(Wire(1))
+    assert client._disconnected
     assert client._channel is not None
-    nursery.start_soon(client._introduce, client._channel)
+    nursery.start_soon(client._send_state, client._channel)
     client._outdated.set()
     assert await quiet()
-    client.shut()
+    client.close()
     nursery.cancel_scope.cancel()
 
 
@@ -105,12 +105,12 @@ async def test_closed_line_is_left_out_and_the_brake_stays_there(
     connection: Connection, nursery: trio.Nursery
 ) -> None:
     client = client_of(connection)
-    client.open(Wire(_NO_DESCRIPTOR))
-    assert not client._absent
+    client.add_line(Wire(_NO_DESCRIPTOR))
+    assert not client._disconnected
     nursery.start_soon(client.run)
     assert await quiet()
-    assert not client._absent
-    client.shut()
+    assert not client._disconnected
+    client.close()
     nursery.cancel_scope.cancel()
 
 
@@ -120,9 +120,9 @@ async def test_full_channel_is_tried_again(connection: Connection, nursery: trio
     peer.setblocking(False)
     count = 0
     while not client._outdated.is_set():
-        client.open(Wire(1))
+        client.add_line(Wire(1))
         count += 1
-    assert not client._absent
+    assert not client._disconnected
     nursery.start_soon(client.run)
     told: set[bytes] = set()
     with trio.fail_after(30):
@@ -137,7 +137,7 @@ async def test_full_channel_is_tried_again(connection: Connection, nursery: trio
             if data[0] == Kind.LINE:
                 told.add(data[1:5])
     peer.close()
-    client.shut()
+    client.close()
     nursery.cancel_scope.cancel()
 
 
@@ -150,14 +150,14 @@ async def test_end_of_a_lease_is_told_again_when_it_is_renewed(
     end = next(ends)
     device = connection.device._replace(channel=os.dup(connection.device.channel))
     client = BrakeClient(device, lambda: moving, lambda: None, lambda: end)
-    client.open(Wire(1))
-    client.beat()
+    client.add_line(Wire(1))
+    client.stamp()
     assert page.stamp
     assert page.end == end
     nursery.start_soon(client.run)
     await trio.testing.wait_all_tasks_blocked()
     end = next(ends)
-    await trio.sleep(BEAT_INTERVAL + 0.001)
+    await trio.sleep(HEARTBEAT_INTERVAL + 0.001)
     assert page.end == end
 
     moving = False
@@ -166,7 +166,7 @@ async def test_end_of_a_lease_is_told_again_when_it_is_renewed(
     await trio.testing.wait_all_tasks_blocked()
     assert (page.stamp, page.end) == (0, 0), "the brake need not wait for the next stamp"
     assert trio.current_time() == began
-    client.shut()
+    client.close()
     page.close()
     nursery.cancel_scope.cancel()
 
@@ -178,16 +178,16 @@ async def test_brake_is_not_told_that_devices_rest_before_they_do(
     moving = True
     device = connection.device._replace(channel=os.dup(connection.device.channel))
     client = BrakeClient(device, lambda: moving, lambda: None)
-    client.open(Wire(1))
-    client.beat()
+    client.add_line(Wire(1))
+    client.stamp()
     nursery.start_soon(client.run)
     client.note_lapse()
     await trio.sleep(1)
     assert page.stamp
     moving = False
-    await trio.sleep(BEAT_INTERVAL)
+    await trio.sleep(HEARTBEAT_INTERVAL)
     assert not page.stamp
-    client.shut()
+    client.close()
     page.close()
     nursery.cancel_scope.cancel()
 
@@ -200,8 +200,8 @@ async def test_process_that_ends_is_watched_until_its_last_line_is_closed(
     client = BrakeClient(device, lambda: True, lambda: None)
     lines = [Wire(1), Wire(2)]
     for line in lines:
-        client.open(line)
-    client.beat()
+        client.add_line(line)
+    client.stamp()
     ended = trio.Event()
 
     async with trio.open_nursery() as nursery:
@@ -211,16 +211,16 @@ async def test_process_that_ends_is_watched_until_its_last_line_is_closed(
         with trio.CancelScope(shield=True):
             for line in lines:
                 before = page.stamp
-                await trio.sleep(2 * BEAT_INTERVAL)
+                await trio.sleep(2 * HEARTBEAT_INTERVAL)
                 assert page.stamp > before, (
                     "the brake would disable over a process that does it itself"
                 )
                 assert not ended.is_set()
-                client.close(line)
+                client.remove_line(line)
             with trio.fail_after(30):
                 await ended.wait()
     assert page.stamp == 0
-    client.shut()
+    client.close()
     page.close()
 
 

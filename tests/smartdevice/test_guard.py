@@ -102,20 +102,20 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def is_open(guard: SafetyGuard) -> bool:
-    return guard.open
+    return guard.is_open
 
 
 async def until_open(guard: SafetyGuard) -> None:
     with trio.fail_after(30):
-        while not guard.open:  # noqa: ASYNC110 - another process begins its lease without a bell
+        while not guard.is_open:  # noqa: ASYNC110 - another process begins its lease without a bell
             await trio.sleep(0.002)
 
 
 async def test_nothing_is_open_without_a_lease_and_nothing_lapses(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
-            guard.look()
-            assert not guard.open
+            guard.check()
+            assert not guard.is_open
             assert lapses.times == []
 
 
@@ -127,7 +127,7 @@ async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix:
                 assert is_open(guard)
                 table.slot(0).release()
                 assert not is_open(guard)
-                guard.look()
+                guard.check()
                 assert len(lapses.times) == count
 
 
@@ -138,12 +138,12 @@ async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_l
         async with guarding(table) as (guard, lapses):
             lease = table.slot(0)
             keep(lease)
-            guard.look()
+            guard.check()
             before = lease.mark
             lease.release()
             keep(lease)
             with capture_logs() as events:
-                guard.look()
+                guard.check()
             assert lapses.marks == [1 << before]
             assert [event["reason"] for event in events] == ["it has ended and begun again"]
             assert guard.allowed == 1 << lease.mark
@@ -157,12 +157,12 @@ async def test_a_lease_that_begins_while_the_last_one_lapses_is_not_taken_away(
         async with guarding(table) as (guard, lapses):
             first, next_one = table.slot(0), table.slot(seat)
             keep(first)
-            guard.look()
+            guard.check()
             ended = first.mark
             first.release()
             lapses.meanwhile = next_one.begin
             with capture_logs() as events:
-                guard.look()
+                guard.check()
             assert lapses.marks == [1 << ended], "what the next one has written is not forgotten"
             assert guard.allowed == 1 << next_one.mark
             assert not keep(next_one), "it goes on"
@@ -174,7 +174,7 @@ async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
         async with guarding(table) as (guard, lapses):
             start = trio.current_time()
             keep(table.slot(0))
-            guard.look()
+            guard.check()
             with capture_logs() as events:
                 assert await lapses.wait() - start >= TIMEOUT
             assert [event["reason"] for event in events] == ["it gave no sign of life for 0.1 s"]
@@ -188,9 +188,9 @@ async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatc
         async with guarding(table) as (guard, lapses):
             for _ in range(4):
                 keep(table.slot(0))
-                guard.look()
+                guard.check()
                 await trio.sleep(long / 3)
-            assert guard.open
+            assert guard.is_open
             assert lapses.times == []
 
 
@@ -206,7 +206,7 @@ async def test_death_of_the_holder_is_a_lapse_before_its_lease_has_run_out(
                     os.kill(process.pid, signal.SIGKILL)
                     await lapses.wait()
             assert str(process.pid) in events[0]["reason"]
-            assert not guard.open
+            assert not guard.is_open
 
 
 async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(
@@ -218,7 +218,7 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(
             async def renew() -> None:
                 while True:
                     keep(table.slot(0))
-                    guard.look()
+                    guard.check()
                     await trio.sleep(0.02)
 
             nursery.start_soon(renew)
@@ -239,11 +239,11 @@ async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
         async with guarding(table) as (guard, lapses):
             keep(table.slot(0))
             assert is_open(guard)
-            guard.shut()
+            guard.close()
             assert len(lapses.times) == 1
             keep(table.slot(0))
-            guard.look()
-            assert not guard.open
+            guard.check()
+            assert not guard.is_open
 
 
 async def test_nothing_moves_when_the_root_falls_silent(
@@ -256,7 +256,7 @@ async def test_nothing_moves_when_the_root_falls_silent(
             async def renew() -> None:
                 while True:
                     keep(table.slot(0))
-                    guard.look()
+                    guard.check()
                     await trio.sleep(0.02)
 
             nursery.start_soon(renew)
@@ -272,17 +272,17 @@ async def test_nothing_moves_when_the_root_falls_silent(
 async def rounds(guard: SafetyGuard, monkeypatch: pytest.MonkeyPatch) -> int:
     """How often the guard's task looks while nothing happens; the looks of the caller do not count."""
     looks = 0
-    original = guard.look
+    original = guard.check
 
     def look() -> None:
         nonlocal looks
         looks += 1
         original()
 
-    monkeypatch.setattr(guard, "look", look)
+    monkeypatch.setattr(guard, "check", look)
     for _ in range(50):
         await trio.lowlevel.checkpoint()
-    monkeypatch.setattr(guard, "look", original)
+    monkeypatch.setattr(guard, "check", original)
     return looks
 
 
@@ -297,7 +297,7 @@ async def sleep_after(
         async with guarding(table, deadline=deadline) as (guard, _):
             lease = table.slot(0)
             keep(lease)
-            guard.look()
+            guard.check()
             await trio.testing.wait_all_tasks_blocked()
             match how:
                 case "released":
@@ -309,10 +309,10 @@ async def sleep_after(
                 case "barred":
                     table.bar_all(Bar.IDLE)
                 case "shut":
-                    guard.shut()
+                    guard.close()
                     keep(lease)
-            guard.look()
-            assert not guard.open
+            guard.check()
+            assert not guard.is_open
             await trio.lowlevel.checkpoint()
             assert await rounds(guard, monkeypatch) <= 2
 
@@ -334,7 +334,7 @@ async def test_guard_that_spins_is_found(
             assert isinstance(guard._on_lapse, Lapses)
             await guard._on_lapse.news.wait()
         while True:
-            guard.look()
+            guard.check()
             await trio.lowlevel.checkpoint()
 
     monkeypatch.setattr(SafetyGuard, "run", spin)

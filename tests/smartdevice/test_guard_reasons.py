@@ -39,7 +39,7 @@ def test_barred_writes_are_dropped_for_the_reason_of_the_bar(
         table.beat()
         table.slot(0).begin()
         table.bar(0, bar)
-        guard.dropped("line", 1, 1 << table.mark(0) if known else ALL_MARKS)
+        guard.note_dropped("line", 1, 1 << table.mark(0) if known else ALL_MARKS)
     assert [part in reason for reason in reasons(events)] == [True]
 
 
@@ -51,13 +51,13 @@ def test_suspended_lease_is_never_called_idle(prefix: str) -> None:
         lease.begin()
         mark = 1 << lease.mark
         lease.release()
-        guard.dropped("line", 1, mark)
+        guard.note_dropped("line", 1, mark)
         lease.begin()
         assert table.lapse(table.current()[0])
-        guard.dropped("line", 1, 1 << lease.mark)
+        guard.note_dropped("line", 1, 1 << lease.mark)
         table.revoke_slot(0)
-        guard.dropped("line", 1, 1 << lease.mark)
-        guard.dropped("line", 1, mark)
+        guard.note_dropped("line", 1, 1 << lease.mark)
+        guard.note_dropped("line", 1, mark)
     first, second, third, fourth = reasons(events)
     assert (
         "the team's code is cut off from the devices until one of its functions ends in time"
@@ -72,8 +72,8 @@ def test_writer_without_any_lease_is_told(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.beat()
-        guard.dropped("line", 1, 1 << table.mark(9))
-        guard.dropped("line", 2, 1 << table.mark(9))
+        guard.note_dropped("line", 1, 1 << table.mark(9))
+        guard.note_dropped("line", 2, 1 << table.mark(9))
     (reason,) = reasons(events)
     assert "never asked for a lease" in reason
 
@@ -81,9 +81,9 @@ def test_writer_without_any_lease_is_told(prefix: str) -> None:
 def test_silent_root_is_the_reason_where_no_slot_is_barred(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        guard.dropped("line", 1, ALL_MARKS)
+        guard.note_dropped("line", 1, ALL_MARKS)
         table.bar(0, Bar.IDLE)
-        guard.dropped("line", 1, ALL_MARKS)
+        guard.note_dropped("line", 1, ALL_MARKS)
     assert reasons(events) == ["the robot's main process does not answer", "no mode is running"]
 
 
@@ -96,10 +96,10 @@ def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(
         for _ in range(500):
             table.beat()
             lease.begin()
-            assert guard.open
+            assert guard.is_open
             lease.release()
-            guard.look()
-            guard.dropped("line", 1, 1 << lease.mark)
+            guard.check()
+            guard.note_dropped("line", 1, 1 << lease.mark)
     assert 10 < len(events) <= 60
 
 
@@ -120,9 +120,9 @@ def test_who_moved_the_devices_that_are_disabled_is_logged(
         table.beat()
         table.slot(other).begin()
         table.slot(seat).begin()
-        assert guard.open
+        assert guard.is_open
         table.slot(seat).release()
-        guard.look()
+        guard.check()
     assert [(event["event"], event["reason"]) for event in events] == [(sentence, reason)]
 
 
@@ -131,10 +131,10 @@ def test_writes_of_a_mode_that_has_ended_are_dropped_for_that_reason(prefix: str
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.beat()
         table.slot(0).begin()
-        assert guard.open
+        assert guard.is_open
         table.bar(0, Bar.IDLE)
-        guard.look()
-        guard.dropped("line", 1, 1 << table.mark(0))
+        guard.check()
+        guard.note_dropped("line", 1, 1 << table.mark(0))
     assert [event["reason"] for event in events if "disabled" in event["event"]] == [
         "the mode has ended"
     ]
@@ -157,9 +157,9 @@ def test_devices_are_disabled_for_what_happened_to_the_driver(
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.beat()
         table.slot(EXECUTOR_SEAT).begin()
-        assert guard.open
+        assert guard.is_open
         table.bar(EXECUTOR_SEAT, bar)
-        guard.look()
+        guard.check()
     assert [event["reason"] for event in events] == [reason]
 
 
@@ -168,7 +168,7 @@ def test_a_visitor_that_leaves_ends_no_mode(prefix: str) -> None:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.beat()
         table.slot(9).begin()
-        assert guard.open
+        assert guard.is_open
         table.bar(9, Bar.IDLE)  # as the desk does when the visitor has left
-        guard.look()
+        guard.check()
     assert [event["reason"] for event in events] == ["rt write has ended"]

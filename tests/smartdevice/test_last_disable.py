@@ -17,7 +17,7 @@ from support.stalled import Board, stalling_board
 from rt.brake import output
 from rt.brake.line import Line
 from rt.brake.output import TIME_LIMIT
-from rt.link.serial import PATIENCE, SerialLink
+from rt.link.serial import DRAIN_TIMEOUT, SerialLink
 from rt.link.tcp import SocketLink
 from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.sender import DISABLE_FRAME
@@ -28,7 +28,7 @@ GARBAGE = b"\xaa"
 class WriteGuard:
     allowed = 0
 
-    def dropped(self, port: str, count: int, marks: int) -> None:
+    def note_dropped(self, port: str, count: int, marks: int) -> None:
         pass
 
 
@@ -136,7 +136,7 @@ async def test_board_that_takes_nothing_is_given_up_and_its_port_is_free(
     assert is_free(leaving.board)
 
 
-@pytest.mark.parametrize("act", [0.01, PATIENCE + 0.01, 0.5])
+@pytest.mark.parametrize("act", [0.01, DRAIN_TIMEOUT + 0.01, 0.5])
 async def test_frame_that_the_brake_wrote_meanwhile_is_dropped_only_for_another(
     leaving: Leaving, act: float
 ) -> None:
@@ -166,7 +166,7 @@ async def test_board_that_is_gone_is_not_waited_for(
 
     monkeypatch.setattr("rt.brake.output.unsent", fail)
     await leaving.end()
-    assert await leaving.ended() < PATIENCE
+    assert await leaving.ended() < DRAIN_TIMEOUT
     assert leaving.closings == 1
 
 

@@ -251,9 +251,9 @@ async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(
 
         nursery.start_soon(beat)
         await board.hears(HbReq)
-        client.ask_for_life()
+        client.send_probe()
         await board.hears(HbReq, 2)
-        client._receive_path._hear(HbRes(254))
+        client._receive_path._handle(HbRes(254))
     assert [message.id for message in board.heard if isinstance(message, HbReq)] == [255, 254]
     numbers = {client.send_heartbeat() for _ in range(60)}
     assert not numbers & {254, 255}
@@ -269,13 +269,13 @@ async def test_a_line_that_takes_nothing_is_asked_without_an_error(
     robot.nursery.start_soon(client.run)
     await trio.testing.wait_all_tasks_blocked()
     for _ in range(200):
-        client.ask_for_life()
+        client.send_probe()
     with pytest.raises(DeviceError, match="no more requests"):
         client.send_heartbeat()
     with pytest.raises(DeviceError, match="did not answer a ping"):
         await client.discover(robot.buffers)
     await theirs.aclose()
-    client.lose()
+    client.mark_lost()
     stuck.set()
     await client.drop()
 
@@ -284,20 +284,20 @@ class Silent:
     """A device that says nothing, and what is done about it."""
 
     def __init__(self) -> None:
-        self.heard = trio.current_time()
+        self.last_received = trio.current_time()
         self.asked = 0
         self.lost_at: float | None = None
 
-    def ask_for_life(self) -> None:
+    def send_probe(self) -> None:
         self.asked += 1
 
-    def excuse(self, seconds: float) -> None:
-        self.heard += seconds
+    def ignore_gap(self, seconds: float) -> None:
+        self.last_received += seconds
 
     def check_reports(self, now: float) -> None:
         assert now == trio.current_time()
 
-    def lose(self) -> None:
+    def mark_lost(self) -> None:
         self.lost_at = self.lost_at or trio.current_time()
 
 

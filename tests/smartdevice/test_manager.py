@@ -76,7 +76,7 @@ async def test_a_write_under_a_lease_reaches_the_device_and_newest_wins(robot: R
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
     robot.nursery.start_soon(robot.keep_lease)
-    await until(lambda: robot.manager.guard.open)
+    await until(lambda: robot.manager.guard.is_open)
     buffer.write("duty_cycle", 0.25)
     await board.hears(writes_duty(0.25))
     for step in range(10):
@@ -91,7 +91,7 @@ async def test_writes_keep_their_distance(robot: Robot) -> None:
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
     robot.nursery.start_soon(robot.keep_lease)
-    await until(lambda: robot.manager.guard.open)
+    await until(lambda: robot.manager.guard.is_open)
     start = trio.current_time()
     for step in range(1, 6):
         buffer.write("duty_cycle", step / 8)
@@ -102,10 +102,10 @@ async def test_writes_keep_their_distance(robot: Robot) -> None:
 async def test_a_device_that_asks_to_be_sent_less_is_sent_half_as_much(robot: Robot) -> None:
     board = await plugged(robot)
     client = robot.manager.devices[board.device.uid]
-    client._receive_path._hear(Error(ErrorCode.BACKOFF))
+    client._receive_path._handle(Error(ErrorCode.BACKOFF))
     buffer = robot.buffer_of(board)
     robot.nursery.start_soon(robot.keep_lease)
-    await until(lambda: robot.manager.guard.open)
+    await until(lambda: robot.manager.guard.is_open)
     start = trio.current_time()
     for step in range(1, 4):
         buffer.write("duty_cycle", step / 8)
@@ -134,7 +134,7 @@ async def test_a_lease_given_up_disables_at_once_and_drops_what_was_pending(robo
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
     robot.hold_lease()
-    await until(lambda: robot.manager.guard.open)
+    await until(lambda: robot.manager.guard.is_open)
     buffer.write("duty_cycle", 0.5)
     await board.hears(writes_duty(0.5))
     before = len(board.heard)
@@ -158,7 +158,7 @@ async def test_silence_of_the_holder_disables_in_a_tenth_of_a_second(robot: Robo
         await until(lambda: board.device.disabled)
     assert any("no sign of life" in event.get("reason", "") for event in events)
     robot.nursery.start_soon(robot.keep_lease)  # and back again
-    await until(lambda: robot.manager.guard.open)
+    await until(lambda: robot.manager.guard.is_open)
     buffer.write("duty_cycle", 0.25)
     await board.hears(writes_duty(0.25))
 
@@ -190,7 +190,7 @@ async def test_garbage_ends_nothing_and_is_counted(robot: Robot) -> None:
     board = make_board("limit-switch")
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.send_all(os.urandom(500).replace(b"\0", b"\1") + b"\0")  # before it is discovered
-    robot.nursery.start_soon(robot.manager._run_and_tell, StreamLink(ours, "line"))
+    robot.nursery.start_soon(robot.manager._run_and_log, StreamLink(ours, "line"))
     await trio.testing.wait_all_tasks_blocked()
     await theirs.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
     await until(lambda: board.device.uid in robot.manager.devices)
@@ -212,7 +212,7 @@ async def test_garbage_ends_nothing_and_is_counted(robot: Robot) -> None:
 
 async def test_heartbeat_requests_are_answered_also_before_discovery(robot: Robot) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    robot.nursery.start_soon(robot.manager._run_and_tell, StreamLink(ours, "line"))
+    robot.nursery.start_soon(robot.manager._run_and_log, StreamLink(ours, "line"))
     await theirs.send_all(frames.encode(HbReq(42)))
     reader = frames.FrameReader()
     with trio.fail_after(30):
@@ -223,7 +223,7 @@ async def test_heartbeat_requests_are_answered_also_before_discovery(robot: Robo
 async def test_a_device_that_lost_its_line_unnoticed_may_come_back_on_another(robot: Robot) -> None:
     board = make_board("limit-switch")
     ours, theirs = trio.testing.memory_stream_pair()
-    robot.nursery.start_soon(robot.manager._run_and_tell, StreamLink(ours, "dead line"))
+    robot.nursery.start_soon(robot.manager._run_and_log, StreamLink(ours, "dead line"))
     await theirs.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
     await until(lambda: board.device.uid in robot.manager.devices)
     await robot.plug(board, "new line")
@@ -301,7 +301,7 @@ async def test_a_busy_buffer_delays_one_device_and_loses_no_command(
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
     robot.nursery.start_soon(robot.keep_lease)
-    await until(lambda: robot.manager.guard.open)
+    await until(lambda: robot.manager.guard.is_open)
 
     def busy(*_args: object) -> None:
         raise BufferBusyError("held")
@@ -376,14 +376,14 @@ async def test_virtual_device_of_another_user_is_refused(robot: Robot) -> None:
 async def test_the_end_of_a_client_is_a_disabled_device(robot: Robot) -> None:
     boards = [await plugged(robot, number=number) for number in range(3)]
     robot.nursery.start_soon(robot.keep_lease)
-    await until(lambda: robot.manager.guard.open)
+    await until(lambda: robot.manager.guard.is_open)
     for board in boards:
         robot.buffer_of(board).write("duty_cycle", 0.5)
         await board.hears(writes_duty(0.5))
     await robot.manager.disable_all()
     await until(lambda: all(board.device.disabled for board in boards))
     robot.hold_lease()
-    assert not robot.manager.guard.open  # for good
+    assert not robot.manager.guard.is_open  # for good
 
 
 def muted(board: Board) -> Board:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rt.link.link import LinkGoneError, StreamLink
 from rt.link.tcp import SocketLink
-from rt.smartdevice.receiver import BUSY_RATE, PAUSE, Coalescing, Receiver
+from rt.smartdevice.receiver import BUSY_RATE, COALESCE_TIME, Coalescing, Receiver
 
 
 @contextlib.asynccontextmanager
@@ -62,7 +62,7 @@ async def test_many_lines_are_received_from_each_in_order() -> None:
     async with tcp_lines(40) as lines, running() as (receiver, nursery):
         takers = [Taker(len(said)) for _ in lines]
         for (link, device), taker in zip(lines, takers, strict=True):
-            nursery.start_soon(receiver.feed, link, taker)
+            nursery.start_soon(receiver.receive, link, taker)
             nursery.start_soon(device.send_all, said)
         for taker in takers:
             await taker.full.wait()
@@ -78,12 +78,12 @@ async def test_a_flood_on_one_line_keeps_nobody_waiting() -> None:
 
         nursery.start_soon(pour)
         much = Taker(2**20)
-        nursery.start_soon(receiver.feed, loud, much)
+        nursery.start_soon(receiver.receive, loud, much)
         for number in range(1, 20):
             await device.send_all(bytes([number]))
             taker = Taker(1)
             async with trio.open_nursery() as inner:
-                inner.start_soon(receiver.feed, quiet, taker)
+                inner.start_soon(receiver.receive, quiet, taker)
                 await taker.full.wait()
                 inner.cancel_scope.cancel()
             assert taker.got == bytes([number])
@@ -99,12 +99,12 @@ async def test_nothing_is_read_that_cannot_be_taken() -> None:
             return False
 
         await device.send_all(b"x" * 5000)
-        await receiver.feed(link, take)
+        await receiver.receive(link, take)
         assert len(got) == 1
         await trio.testing.wait_all_tasks_blocked(0.02)
         assert len(got) == 1
         while len(b"".join(got)) < 5000:
-            await receiver.feed(link, take)
+            await receiver.receive(link, take)
         assert max(map(len, got)) <= 1024
 
 
@@ -115,10 +115,10 @@ async def test_what_a_taker_raises_is_the_error_of_its_own_task() -> None:
             raise RuntimeError(f"cannot take {data!r}")
 
         taker = Taker(1)
-        nursery.start_soon(receiver.feed, good, taker)
+        nursery.start_soon(receiver.receive, good, taker)
         await first.send_all(b"x")
         with pytest.raises(RuntimeError, match="cannot take b'x'"):
-            await receiver.feed(bad, fail)
+            await receiver.receive(bad, fail)
         await second.send_all(b"y")
         await taker.full.wait()
 
@@ -137,7 +137,7 @@ async def test_a_line_may_end_another_in_the_same_sweep() -> None:
                 return True
 
             with scopes[number], pytest.raises(trio.ClosedResourceError):
-                await receiver.feed(lines[number][0], take)
+                await receiver.receive(lines[number][0], take)
 
         for _, device in lines:
             await device.send_all(b"x")
@@ -157,7 +157,7 @@ async def test_when_the_receiver_ends_each_task_receives_for_itself() -> None:
         async with trio.open_nursery() as inner:
             await inner.start(receiver.run)
             taker = Taker(2)
-            nursery.start_soon(receiver.feed, link, taker)
+            nursery.start_soon(receiver.receive, link, taker)
             await device.send_all(b"x")
             with trio.fail_after(30):
                 while not taker.got:  # noqa: ASYNC110 - a taker rings no bell for less than it wants
@@ -176,7 +176,7 @@ async def test_a_link_in_memory_is_received_from_too() -> None:
         await theirs.send_all(b"xy")
         await theirs.aclose()
         with pytest.raises(LinkGoneError):
-            await receiver.feed(StreamLink(ours, "line"), taker)
+            await receiver.receive(StreamLink(ours, "line"), taker)
         assert taker.got == b"xy"
 
 
@@ -194,6 +194,6 @@ def test_the_lines_are_left_alone_while_much_arrives_and_not_after_that() -> Non
     for _ in range(3 * BUSY_RATE):
         now += 0.5 / BUSY_RATE
         pauses.append(pace.after(1, now))
-    assert pauses[-1] == PAUSE
+    assert pauses[-1] == COALESCE_TIME
     pace.after(0, now + 1)
     assert pace.after(1, now + 1.001) == 0

@@ -206,13 +206,13 @@ async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_
     await board.hears(SubReq)
     buffer = robot.buffer_of(board)
     client = robot.manager.devices[board.device.uid]
-    client._receive_path.take(
+    client._receive_path.feed(
         frames.encode(Error(ErrorCode.BAD_CHECKSUM)) + frames.encode(Error(0x42))
     )
     assert buffer.counters.errors_received == 2
     robot.nursery.start_soon(robot.keep_lease)
-    await until(lambda: robot.manager.guard.open)
-    client._receive_path.take(frames.encode(Error(ErrorCode.BACKOFF)))
+    await until(lambda: robot.manager.guard.is_open)
+    client._receive_path.feed(frames.encode(Error(ErrorCode.BACKOFF)))
     start = trio.current_time()
     for step in range(1, 4):
         buffer.write("duty_cycle", step / 8)

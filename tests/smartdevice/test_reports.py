@@ -369,7 +369,7 @@ def test_verdict_follows_the_longest_silence(
                 counts[id_] += 1
                 if id_ in came:
                     came[id_] = now
-        verdict = reports.look(counts, now)
+        verdict = reports.check(counts, now)
         silence = max(now - time for time in came.values()) / scale
         assert (
             verdict == judge(silence)

@@ -98,8 +98,8 @@ async def test_the_last_lease_that_ends_takes_nothing_from_one_that_begins_just_
     await robot.plug(board)
     buffer = robot.buffer_of(board)
     robot.hold_lease()
-    robot.manager.guard.look()
-    really_disable = robot.manager._disable_now
+    robot.manager.guard.check()
+    really_disable = robot.manager._on_lapse
 
     def disable(ended: int, moved: int) -> None:
         robot.nursery.start_soon(robot.keep_lease)

@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from rt.link.link import LinkGoneError, StreamLink
 from rt.protocol.message import HbReq
-from rt.smartdevice.sender import STUCK_AFTER, Sender
+from rt.smartdevice.sender import SEND_TIMEOUT, Sender
 
 
 class Shut:
@@ -16,7 +16,7 @@ class Shut:
 
     allowed = 0
 
-    def dropped(self, port: str, count: int, marks: int) -> None:
+    def note_dropped(self, port: str, count: int, marks: int) -> None:
         raise AssertionError((port, count, marks))
 
 
@@ -31,7 +31,7 @@ async def test_a_line_that_takes_nothing_is_given_up_and_that_is_said(
         pytest.raises(LinkGoneError, match="line takes nothing any more"),
     ):
         await sender.run()
-    assert trio.current_time() - began == pytest.approx(STUCK_AFTER)
+    assert trio.current_time() - began == pytest.approx(SEND_TIMEOUT)
     assert [event["port"] for event in events] == ["line"]
 
 
@@ -41,7 +41,7 @@ async def test_a_line_that_is_slow_is_not_given_up(autojump_clock: MockClock) ->
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.run)
         for number in range(5):
-            await trio.sleep(STUCK_AFTER * 0.9)
+            await trio.sleep(SEND_TIMEOUT * 0.9)
             assert await theirs.receive_some()
             sender.request(HbReq(number))
         nursery.cancel_scope.cancel()

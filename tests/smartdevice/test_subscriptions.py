@@ -26,15 +26,15 @@ async def until(condition: Callable[[], Any]) -> None:
 
 def test_the_last_subscription_counts_and_then_the_one_before() -> None:
     subscriptions = Subscriptions()
-    assert subscriptions.present is None
+    assert subscriptions.current is None
     subscriptions.add(LASTING)
     subscriptions.add(FIRST, 1)
     subscriptions.add(SECOND, 2)
-    assert subscriptions.present == SECOND
+    assert subscriptions.current == SECOND
     assert subscriptions.end(lambda visit: visit == 2)
-    assert subscriptions.present == FIRST
+    assert subscriptions.current == FIRST
     assert subscriptions.end(lambda visit: visit == 1)
-    assert subscriptions.present == LASTING
+    assert subscriptions.current == LASTING
     assert not subscriptions.end(lambda _: True)
 
 
@@ -44,7 +44,7 @@ def test_of_two_visits_that_overlap_the_first_may_end_first() -> None:
     subscriptions.add(SECOND, 2)
     assert not subscriptions.end(lambda visit: visit == 1), "the second's still counts"
     assert subscriptions.end(lambda visit: visit == 2)
-    assert subscriptions.present is None, "and not the first's"
+    assert subscriptions.current is None, "and not the first's"
 
 
 def test_a_visit_that_subscribes_again_replaces_its_own() -> None:
@@ -52,9 +52,9 @@ def test_a_visit_that_subscribes_again_replaces_its_own() -> None:
     subscriptions.add(FIRST, 1)
     subscriptions.add(SECOND, 2)
     subscriptions.add(LASTING, 1)
-    assert subscriptions.present == LASTING
+    assert subscriptions.current == LASTING
     subscriptions.end(lambda visit: visit == 1)
-    assert subscriptions.present == SECOND
+    assert subscriptions.current == SECOND
 
 
 def test_a_lasting_subscription_ends_those_of_visitors() -> None:
@@ -62,7 +62,7 @@ def test_a_lasting_subscription_ends_those_of_visitors() -> None:
     subscriptions.add(FIRST, 1)
     subscriptions.add(LASTING)
     assert not subscriptions.end(lambda _: True)
-    assert subscriptions.present == LASTING
+    assert subscriptions.current == LASTING
 
 
 async def test_a_visitor_that_leaves_without_a_word_gives_the_subscription_back(
@@ -149,7 +149,7 @@ async def test_a_visit_that_ends_while_the_device_is_silent_is_over_when_it_answ
         str(board.device.uid), ["switch1"], 0.2, robot.leases.visit_of(SEAT)
     )
     deaf = Deaf(board, Ping, HbReq)
-    robot.manager.devices[board.device.uid].lose()
+    robot.manager.devices[board.device.uid].mark_lost()
     await until(lambda: not buffer.valid)
     robot.leases.end_visit(SEAT)
     robot.write_event.ring()
@@ -169,7 +169,7 @@ async def test_a_device_of_which_the_catalog_wants_nothing_reports_again_what_wa
     await until(lambda: buffer.valid)
     await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2)
     deaf = Deaf(board, Ping, HbReq)
-    robot.manager.devices[board.device.uid].lose()
+    robot.manager.devices[board.device.uid].mark_lost()
     await until(lambda: not buffer.valid)
     board.device.reset()  # it has lost its power
     deaf.to = ()

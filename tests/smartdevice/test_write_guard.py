@@ -54,14 +54,14 @@ class CuttingLine(Line):
     """A line that at first takes all of a frame but its delimiter, as one that is full does."""
 
     def send_nowait(self, data: bytes, /) -> bool:
-        if not self._cut:
-            self._cut = True
+        if not self._truncated:
+            self._truncated = True
             self._take(data[:-1])
         return False
 
     async def send(self, data: bytes, /) -> None:
-        await super().send(frames.DELIMITER + data if self._cut else data)
-        self._cut = False
+        await super().send(frames.DELIMITER + data if self._truncated else data)
+        self._truncated = False
 
 
 class WriteGuard:
@@ -71,7 +71,7 @@ class WriteGuard:
         self.allowed = 1
         self.drops: list[int] = []
 
-    def dropped(self, _port: str, count: int, _marks: int) -> None:
+    def note_dropped(self, _port: str, count: int, _marks: int) -> None:
         self.drops.append(count)
 
 

@@ -95,7 +95,7 @@ class Robot:
     async def plug(self, board: Board, name: str = "line") -> Callable[[], Any]:
         """Connect a board over memory; returns the coroutine function that unplugs it."""
         ours, theirs = trio.testing.memory_stream_pair()
-        self.nursery.start_soon(self.manager._run_and_tell, StreamLink(ours, name))
+        self.nursery.start_soon(self.manager._run_and_log, StreamLink(ours, name))
         self.nursery.start_soon(run_emulated, board.device, StreamLink(theirs, "board"))
         await trio.testing.wait_all_tasks_blocked(0.01)
         return theirs.aclose

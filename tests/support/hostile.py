@@ -191,7 +191,7 @@ class _StillDevice:
     async def subscribe(self, *_: object, **__: object) -> None:
         await trio.lowlevel.checkpoint()
 
-    def end_visits(self, _is_over: object) -> bool:
+    def end_sessions(self, _is_over: object) -> bool:
         return True
 
     def read(self, params: list[str] | None) -> None: ...

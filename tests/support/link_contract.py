@@ -146,7 +146,7 @@ def watched(open_line: OpenLine) -> OpenLine:
                     pieces.append(data)
                     return False
 
-                await receiver.feed(line.link, take)
+                await receiver.receive(line.link, take)
                 (piece,) = pieces
                 return piece
 
