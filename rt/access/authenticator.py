@@ -47,20 +47,20 @@ if TYPE_CHECKING:
 HANDSHAKE_TIMEOUT = 5000
 """How long a station may take to show its key, in ms."""
 
-MOST_HANDSHAKES = 256
+MAX_HANDSHAKES = 256
 """Connections that have not shown a key yet. A further one ends another one, see `rt.access.handshakes`."""
-MOST_HANDSHAKES_OF_HOST = 32
+MAX_HANDSHAKES_PER_HOST = 32
 """The same, from one address, or of one user of this computer over its loopback addresses."""
-MOST_GREETED = 64
+MAX_GREETED = 64
 """Connections that have not shown a key yet, but a greeting, and so take six descriptors and a socket of ZMQ each."""
-MOST_OF_STATION = 64
+MAX_PER_STATION = 64
 """Connections that a station has. Each takes six descriptors and a socket of ZMQ, which has 1023."""
-MOST_KEYED = 512
+MAX_KEYED = 512
 """Connections with a key, proved or not."""
 _SILENT_PART, _GREETED_PART = 7, 30
 """Connections without a proved key take at most a third of the descriptors from which on no connection is accepted."""
 
-LOOK_INTERVAL = 0.5
+KEY_CHECK_INTERVAL = 0.5
 """Time between two looks at the files of the keys, in s: after at most so long a station that was revoked is out."""
 
 NO_KEY = "it shows no key"
@@ -125,7 +125,7 @@ class _Entrance:
         self.inlet = inlet
         self.stations = stations
         self.is_local = not is_open(address)
-        self.takes_keys = True
+        self.accepts_keys = True
         self.listener = Listener(address)
 
 
@@ -185,7 +185,7 @@ class Authenticator:
         keyring.refresh()
         self._tell_problems()
 
-    def guards(self, address: str) -> bool:
+    def requires_key(self, address: str) -> bool:
         """Whether an address is only for those with a key."""
         return not self._insecure and is_open(address)
 
@@ -195,7 +195,7 @@ class Authenticator:
         addresses: Iterable[str],
         *,
         stations: StationSide | None = None,
-        takes_keys: bool = True,
+        accepts_keys: bool = True,
     ) -> tuple[str, ...]:
         """Bind a socket to all its addresses; returns the real ones.
 
@@ -204,7 +204,7 @@ class Authenticator:
             addresses: Where it listens.
             stations: Of a ROUTER: takes the connections that show a key. Other sockets take them
                 themselves.
-            takes_keys: Whether a key admits another user of this computer.
+            accepts_keys: Whether a key admits another user of this computer.
 
         Raises:
             InstanceBusyError: An address is in use.
@@ -219,10 +219,10 @@ class Authenticator:
                     socket.set_option(zmq.IPC_FILTER_UID, uid)
                 endpoints.append(socket.bind(address))
                 continue
-            if self.guards(address):
+            if self.requires_key(address):
                 self._open()
             entrance = _Entrance(socket, address, self._inlet_of(socket), stations)
-            entrance.takes_keys = takes_keys
+            entrance.accepts_keys = accepts_keys
             self._limiter.add(entrance.listener)
             endpoints.append(entrance.listener.endpoint)
             if self._nursery is None:
@@ -303,9 +303,9 @@ class Authenticator:
                 return Peer(host, None, trusted=self._insecure)
             return Peer(host, self._peers.peer_of(accepted).uid, trusted=False)
         peer = self._peers.peer_of(accepted)
-        if peer.trusted or entrance.takes_keys:
+        if peer.trusted or entrance.accepts_keys:
             return peer
-        self.refusals.add(peer.refusal, **peer.described)
+        self.refusals.add(peer.refusal, **peer.log_context)
         return None
 
     async def _carry(self, connection: _Connection, accepted: trio.socket.SocketType) -> None:
@@ -337,7 +337,7 @@ class Authenticator:
         reason = "; ".join(f"{type(each).__name__}: {each}" for each in causes)
         if all(isinstance(each, _ENDS) for each in causes):
             self._log.debug(
-                "a connection was not carried", reason=reason, **connection.peer.described
+                "a connection was not carried", reason=reason, **connection.peer.log_context
             )
         else:
             self._failures.log(
@@ -345,7 +345,7 @@ class Authenticator:
                 "connection closed by an error",
                 reason=reason,
                 exc_info=error,
-                **connection.peer.described,
+                **connection.peer.log_context,
             )
 
     async def _carry_keyed(self, connection: _Connection, outer: trio.SocketStream) -> None:
@@ -392,7 +392,7 @@ class Authenticator:
     async def _shaken(self, connection: _Connection, outer: trio.SocketStream) -> bytes:
         """The greeting of an end that wants to show a key; empty if it does not, which is told to it and counted."""
         room = min(
-            MOST_HANDSHAKES, MOST_KEYED - self._admitted.total(), self._limiter.most // _SILENT_PART
+            MAX_HANDSHAKES, MAX_KEYED - self._admitted.total(), self._limiter.most // _SILENT_PART
         )
         if room <= 0:
             self._refuse(connection, CROWDED_STATIONS)
@@ -400,7 +400,7 @@ class Authenticator:
         where = origin(connection.peer.host, connection.peer.uid)
         self._displace(
             self._shaking.begin(
-                connection.domain, where, most=room, most_of_host=MOST_HANDSHAKES_OF_HOST
+                connection.domain, where, most=room, most_of_host=MAX_HANDSHAKES_PER_HOST
             ),
         )
         greeting = b""
@@ -423,7 +423,7 @@ class Authenticator:
         elif connection.entrance.is_local and not self.keyring.stations and not self._refresh():
             self._refuse(connection, NO_STATIONS)
         else:
-            room = max(1, min(MOST_GREETED, self._limiter.most // _GREETED_PART))
+            room = max(1, min(MAX_GREETED, self._limiter.most // _GREETED_PART))
             self._displace(self._shaking.greeted(connection.domain, most=room))
             return greeting
         return b""
@@ -450,7 +450,7 @@ class Authenticator:
 
     def _refuse(self, connection: _Connection, reason: str, **context: object) -> None:
         connection.is_refused = True
-        self.refusals.add(reason, **connection.peer.described, **context)
+        self.refusals.add(reason, **connection.peer.log_context, **context)
 
     def admits(self, public: str, domain: bytes) -> str | None:
         """The name of the station with a public key (Z85), proved over the connection with a ZAP domain; counted and logged."""
@@ -463,7 +463,7 @@ class Authenticator:
         if station is None:
             self._refuse(connection, UNKNOWN_KEY)
             return None
-        if self._admitted[station] >= MOST_OF_STATION or connection.station:
+        if self._admitted[station] >= MAX_PER_STATION or connection.station:
             self._refuse(connection, CROWDED_STATION, station=station)
             return None
         self._shaking.end(connection.domain)
@@ -478,7 +478,7 @@ class Authenticator:
         log.charge(f"station {connection.station}")
         key = (connection.station, connection.peer.host)
         tell = self._log.debug if key in self._told else self._log.info
-        tell("a station has connected", station=connection.station, **connection.peer.described)
+        tell("a station has connected", station=connection.station, **connection.peer.log_context)
         if len(self._told) < _TOLD_MAX:
             self._told.add(key)
 
@@ -503,7 +503,7 @@ class Authenticator:
             self._refresh()
             self._failures.flush()
             # At a multiple of the interval, where other tasks of an idle process are due too.
-            await trio.sleep(LOOK_INTERVAL - trio.current_time() % LOOK_INTERVAL)
+            await trio.sleep(KEY_CHECK_INTERVAL - trio.current_time() % KEY_CHECK_INTERVAL)
 
     def _refresh(self) -> bool:
         """Look at the keys again; whether a station has one."""

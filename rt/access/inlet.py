@@ -29,8 +29,8 @@ class Inlet:
         OSError: There is no descriptor, or no directory for the socket.
     """
 
-    def __init__(self, taker: Socket) -> None:
-        self._taker = taker
+    def __init__(self, target: Socket) -> None:
+        self._taker = target
         with _folder() as folder:
             path = folder / "s"
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
@@ -42,7 +42,7 @@ class Inlet:
                     # it.
                     self._file = os.open(path, os.O_PATH | os.O_CLOEXEC)
                     try:
-                        self.endpoint = _hand_to(taker, listening, path)
+                        self.endpoint = _hand_to(target, listening, path)
                     except BaseException:
                         os.close(self._file)
                         raise
@@ -101,10 +101,10 @@ def _folder() -> Iterator[Path]:
     raise failure
 
 
-def _hand_to(taker: Socket, listening: socket.socket, path: Path) -> str:
+def _hand_to(target: Socket, listening: socket.socket, path: Path) -> str:
     descriptor = os.dup(listening.fileno())
     try:
-        return taker.bind(f"ipc://{path}", descriptor=descriptor)
+        return target.bind(f"ipc://{path}", descriptor=descriptor)
     except BaseException:
         os.close(descriptor)
         raise

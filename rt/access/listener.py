@@ -25,10 +25,10 @@ CONNECTIONS = 2000
 """Descriptors in use from which on the addresses are shut; a quarter of those that the process may have, if that is less."""
 DESCRIPTORS = 65_536
 """Descriptors that a process that listens asks the system for: from `CONNECTIONS` on there have to be plenty."""
-LOOK_INTERVAL = 0.05
+CHECK_INTERVAL = 0.05
 """Time between two counts of the descriptors while the addresses are shut, in s."""
 
-COMPLAINT_INTERVAL = 10.0
+LOG_INTERVAL = 10.0
 """Time between two log events about too many connections, in s."""
 
 _BACKLOG = 100
@@ -84,7 +84,7 @@ class Listener:
                 accepted, _ = self._socket.accept()
             except OSError as error:
                 if error.errno in _SCARCITY:
-                    await trio.sleep(LOOK_INTERVAL)
+                    await trio.sleep(CHECK_INTERVAL)
                 continue
             return trio.socket.from_stdlib_socket(accepted)
 
@@ -92,11 +92,11 @@ class Listener:
         """Give up the address; nobody may be in `accept`."""
         self._socket.close()
 
-    def shut(self) -> None:
+    def pause(self) -> None:
         """Accept nothing from now on. Some connections wait in the kernel, further ones are not answered."""
         self._opened = trio.Event()
 
-    def reopen(self) -> None:
+    def resume(self) -> None:
         """Accept connections again."""
         self._opened.set()
 
@@ -122,7 +122,7 @@ class ConnectionLimiter:
             self.most = min(CONNECTIONS, allow_descriptors(DESCRIPTORS) // 4)
         self._listeners.append(listener)
         if self._shut:
-            listener.shut()
+            listener.pause()
 
     def close(self) -> None:
         """Give up all addresses."""
@@ -134,7 +134,7 @@ class ConnectionLimiter:
         """Reopen the addresses when there are few connections again, until cancelled."""
         while True:
             await self._shutting.wait()
-            await trio.sleep(LOOK_INTERVAL)
+            await trio.sleep(CHECK_INTERVAL)
             self.look()
 
     def look(self) -> None:
@@ -144,16 +144,16 @@ class ConnectionLimiter:
             self._shut = True
             self._shutting.set()
             for each in self._listeners:
-                each.shut()
+                each.pause()
             self._tell(used)
         elif used < self.most * 3 // 4 and self._shut:
             self._shut = False
             self._shutting = trio.Event()
             for each in self._listeners:
-                each.reopen()
+                each.resume()
 
     def _tell(self, used: int) -> None:
-        if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
+        if trio.current_time() - self._said_at >= LOG_INTERVAL:
             self._said_at = trio.current_time()
             self._log.warning(
                 "too many connections: new ones are not accepted", descriptors=used, most=self.most

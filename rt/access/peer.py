@@ -30,11 +30,11 @@ import trio
 from rt import log
 from rt.access.time_budget import TimeBudget
 
-COMPLAINT_INTERVAL = 10.0
+LOG_INTERVAL = 10.0
 """Least time (s) between two log events about sources that cannot be looked up."""
-REFUSED_FOR = 1.0
+REFUSAL_TIME = 1.0
 """Seconds for which a source is a stranger's without another look, once it was found to be one."""
-STRANGE_SHARE = 0.01
+UNTRUSTED_SHARE = 0.01
 """Processor time (s) in each second for looks at sources that have not been found to be trusted."""
 TRUSTED_SHARE = 0.1
 """Processor time (s) in each second for looks at sources that were found to be trusted."""
@@ -46,7 +46,7 @@ TABLE_BYTES = 1 << 20
 """The most that is read of a table of /proc/net: about 7000 sockets, in about 10 ms."""
 NET = Path("/proc/net")
 """Where the kernel's tables of sockets are, each a file."""
-MOST_PEERS = 256
+MAX_PEERS = 256
 """Sources that are remembered as trusted, and as strangers'; and sockets that are remembered as shared."""
 
 ANOTHER_USER = "it belongs to another user of this computer"
@@ -111,7 +111,7 @@ class Peer(msgspec.Struct, frozen=True):
         return ENDED if self.uid is None else ANOTHER_USER
 
     @property
-    def described(self) -> dict[str, object]:
+    def log_context(self) -> dict[str, object]:
         """For the log."""
         return {"peer": self.host} | ({} if self.uid is None else {"uid": self.uid})
 
@@ -243,7 +243,7 @@ class PeerTable:
         """
         try:
             sockets = self._dump(socket.AF_INET, port)
-            if all(map(self.vouches, sockets)):
+            if all(map(self.trusts_socket, sockets)):
                 sockets += self._dump(socket.AF_INET6, port)
         except OSError:
             sockets = []
@@ -251,11 +251,11 @@ class PeerTable:
                 sockets.append(
                     UdpSocket(uid, inode, local[:16], int.from_bytes(remote[16:], "big"))
                 )
-                if not self.vouches(sockets[-1]):
+                if not self.trusts_socket(sockets[-1]):
                     break
         return sockets
 
-    def vouches(self, each: UdpSocket) -> bool:
+    def trusts_socket(self, each: UdpSocket) -> bool:
         """Whether a trusted user's program holds a socket."""
         return self.trusts(each.uid) and each.inode != 0
 
@@ -350,7 +350,7 @@ class PeerTable:
                     raise OSError("the kernel lists UDP sockets in another form")
                 if found[0] == port:
                     sockets.append(found[1])
-                    if not self.vouches(found[1]):
+                    if not self.trusts_socket(found[1]):
                         self.close()  # the kernel does not generate the rest of the list
                         return sockets
                 offset += (length + 3) & ~3
@@ -423,7 +423,7 @@ class DatagramPeers:
         self._foreign: dict[int, float] = {}
         self._shared: dict[int, None] = {}
         self._users: set[int] = set()
-        self._strange_time = TimeBudget(STRANGE_SHARE, timer=timer)
+        self._strange_time = TimeBudget(UNTRUSTED_SHARE, timer=timer)
         self._trusted_time = TimeBudget(TRUSTED_SHARE, timer=timer)
         self._list_time = TimeBudget(LIST_SHARE, timer=timer)
         self._costly_at = -math.inf
@@ -468,7 +468,7 @@ class DatagramPeers:
                 )
             return True
         self._trusted.pop(peer, None)
-        _remember(self._refused, peer, now + REFUSED_FOR)
+        _remember(self._refused, peer, now + REFUSAL_TIME)
         return False
 
     def _sender(
@@ -490,7 +490,7 @@ class DatagramPeers:
             found = self._table.datagram_socket(source, port, to, to_port)
             if found is None:
                 return None
-            if not self._table.vouches(found):
+            if not self._table.trusts_socket(found):
                 self._note_foreign(port)
                 return None
             if (
@@ -504,7 +504,7 @@ class DatagramPeers:
             raise _CostlyError
         with self._list_time.spend():
             sockets = self._table.datagram_sockets(port)
-        if not all(map(self._table.vouches, sockets)):
+        if not all(map(self._table.trusts_socket, sockets)):
             self._note_foreign(port)
             return None
         for each in sockets:
@@ -518,11 +518,11 @@ class DatagramPeers:
 
     def _note_foreign(self, port: int) -> None:
         """Refuse a port of which another user has a socket, from any address, without another look for a while."""
-        _remember(self._foreign, port, trio.current_time() + REFUSED_FOR)
+        _remember(self._foreign, port, trio.current_time() + REFUSAL_TIME)
 
     def _tell_costly(self, peer: bytes) -> None:
         now = trio.current_time()
-        if now - self._costly_at >= COMPLAINT_INTERVAL:
+        if now - self._costly_at >= LOG_INTERVAL:
             self._costly_at = now
             self._log.warning("a control datagram was refused", reason=COSTLY, peer=peer.decode())
 
@@ -540,7 +540,7 @@ class DatagramPeers:
 
 
 def _remember(peers: dict[K, T], peer: K, value: T) -> None:
-    if len(peers) >= MOST_PEERS:
+    if len(peers) >= MAX_PEERS:
         del peers[next(iter(peers))]
     peers[peer] = value
 

@@ -11,7 +11,7 @@ import zmq
 from rt.access.authenticator import curve_options
 from rt.access.bundle import Bundle
 from rt.errors import ConfigError, RemoteCallError
-from rt.transport.monitor import event_of
+from rt.transport.monitor import parse_event
 from rt.transport.zmq_socket import Socket
 
 TIMEOUT = 5.0
@@ -26,7 +26,7 @@ _WANTS_KEY = "wants a key: give the file that `rt keys new NAME` made there with
 _MISMATCH = 0x11000002  # zmq.h: ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 
 
-def parse_robot(address: str) -> tuple[str, int]:
+def parse_robot_address(address: str) -> tuple[str, int]:
     """Host and port of the address of a robot.
 
     Raises:
@@ -77,7 +77,7 @@ async def probe(
         RemoteCallError: It does not, or nothing is there; says which, and what to do.
         ConfigError: The address is none, or its host is not known.
     """
-    host, port = parse_robot(address)
+    host, port = parse_robot_address(address)
     try:
         # libzmq looks for an IPv4 address only, and would try for ever if there is none.
         await trio.socket.getaddrinfo(host, port, trio.socket.AF_INET)
@@ -106,7 +106,7 @@ async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
     """Nothing when we are in, else a sentence."""
     silent = 0
     while True:
-        event, value = event_of(await monitor.recv())
+        event, value = parse_event(await monitor.recv())
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return ""
         sentence = _sentence(event, value, address, bundle)

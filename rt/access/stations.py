@@ -138,5 +138,5 @@ class StationSide:
         """Whether `recv_nowait` would return one."""
         return self._receive.statistics().tasks_waiting_send > 0
 
-    def heard(self, _connection: int, _identity: bytes) -> None:
+    def record(self, _connection: int, _identity: bytes) -> None:
         """Nothing to note: the end of a connection is seen by `serve`."""

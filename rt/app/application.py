@@ -13,7 +13,7 @@ import trio
 
 from rt import catalog, log
 from rt.access.authenticator import Authenticator
-from rt.access.key_place import key_place
+from rt.access.key_directory import key_directory
 from rt.access.keyring import Keyring
 from rt.access.peer import DatagramPeers
 from rt.app import nodes
@@ -131,7 +131,7 @@ class Application(TaskOwner):
         Raises:
             ConfigError: The directory of the keys cannot be used.
         """
-        place = key_place(self.config.keys_dir, self.config.instance)
+        place = key_directory(self.config.keys_dir, self.config.instance)
         self.authenticator = Authenticator(Keyring(place.directory), insecure=self.config.insecure)
         await self.nursery.start(self.authenticator.run)
         return self.authenticator
@@ -221,7 +221,7 @@ class Application(TaskOwner):
         verifying = VerifyingNode(
             node,
             self.authenticator.keyring,
-            required=self.authenticator.guards(address),
+            required=self.authenticator.requires_key(address),
             peers=peers,
         )
         return await self.make_service(handler, verifying)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from rt import log
-from rt.access.key_place import is_secret, key_place
+from rt.access.key_directory import is_secret, key_directory
 from rt.config import OPTIONS, Config, change, known, nearest, overrides
 from rt.config.network import opened
 from rt.errors import ConfigError
@@ -98,7 +98,7 @@ class Overrides:
         self._is_insecure = config.insecure and bool(opened(config))
         self._state = state
         self._directory = directory.resolve()
-        self._keys = key_place(config.keys_dir, config.instance, folder=directory).directory
+        self._keys = key_directory(config.keys_dir, config.instance, folder=directory).directory
         self._lock = threading.Lock()
         self._changes: dict[str, Bucket] = {}
         self._log = log.get_logger()

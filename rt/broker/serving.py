@@ -77,7 +77,7 @@ class Controls(Handler):
         self._told.move_to_end(source)
         if len(self._told) > _SOURCES_MAX:
             self._told.popitem(last=False)
-        self._node.tell_refused(source, Refused(refusal.by, refusal.you))
+        self._node.send_refusal_notice(source, Refused(refusal.by, refusal.you))
 
 
 async def serve(

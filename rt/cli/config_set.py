@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rt import catalog
-from rt.access.key_place import key_place
+from rt.access.key_directory import key_directory
 from rt.access.keyring import Keyring
 from rt.client import completers
 from rt.client.options import Loader, click_options, text_of
@@ -111,7 +111,7 @@ def _directory(base: Loaded) -> Path | None:
 
 def _warn_open(now: Loaded) -> None:
     """Say if the robot would not start, as nobody who drives it from the network has a key."""
-    place = key_place(now.config.keys_dir, now.config.instance)
+    place = key_directory(now.config.keys_dir, now.config.instance)
     ring = Keyring(place.directory)
     ring.refresh()
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rt.access.key_place import BUNDLE_SUFFIX, key_place, project_of
+from rt.access.key_directory import BUNDLE_SUFFIX, find_project, key_directory
 from rt.access.keyring import Keyring
 from rt.client.options import click_options
 from rt.config import Loaded, nearest
@@ -56,7 +56,7 @@ def new(loaded: Loaded, name: str, output: str | None) -> None:
     click.echo(
         f"{path}: move it to the station by USB stick or scp, not by mail or chat, and leave no copy here: it drives the robot"
     )
-    if project := project_of(path):
+    if project := find_project(path):
         click.echo(
             f"rt: {path} lies in the project's folder {project}: remove it before that is copied or committed",
             err=True,
@@ -107,7 +107,7 @@ def revoke(loaded: Loaded, name: str) -> None:
 
 
 def _ring(loaded: Loaded) -> Keyring:
-    place = key_place(loaded.config.keys_dir, loaded.config.instance)
+    place = key_directory(loaded.config.keys_dir, loaded.config.instance)
     if place.hint:
         click.echo(f"rt: {place.hint}", err=True)
     ring = Keyring(place.directory)

@@ -46,7 +46,7 @@ def addresses(environment: Environment) -> Result:
 @check("keys")
 def keys(environment: Environment) -> Result:
     """Other machines reach the robot with a key only."""
-    from rt.access.key_place import key_place
+    from rt.access.key_directory import key_directory
     from rt.access.keyring import Keyring
     from rt.instance import Instance
 
@@ -60,7 +60,7 @@ def keys(environment: Environment) -> Result:
             f"whoever reaches {addresses} can drive the robot (insecure)",
             "take `insecure` away, and give each driver's station a key with `rt keys new NAME`",
         )
-    place = key_place(settings.keys_dir, settings.instance, folder=environment.directory)
+    place = key_directory(settings.keys_dir, settings.instance, folder=environment.directory)
     ring = Keyring(place.directory)
     ring.refresh()
     if ring.problems:

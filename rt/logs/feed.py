@@ -11,7 +11,7 @@ from rt.errors import RemoteProtocolError
 from rt.logs.hub import QUEUE_EVENTS
 from rt.protocol import logevent
 from rt.transport.counters import Counters
-from rt.transport.monitor import event_of
+from rt.transport.monitor import parse_event
 from rt.transport.zmq_socket import Socket
 
 
@@ -113,7 +113,7 @@ class LogFeed:
         """Wait until something becomes of the connection."""
         assert self._monitor is not None
         while True:
-            change = _CHANGES.get(event_of(await self._monitor.recv())[0])
+            change = _CHANGES.get(parse_event(await self._monitor.recv())[0])
             if change is not None:
                 return change
 

@@ -152,7 +152,7 @@ class LogHub:
                     inlet.bind(address)
             else:
                 self.endpoints = self._authenticator.bind(public, self._frontend)
-                self._authenticator.bind(inlet, self._backend, takes_keys=False)
+                self._authenticator.bind(inlet, self._backend, accepts_keys=False)
             async with trio.open_nursery() as nursery:
                 with log.listening(sink.listener):
                     nursery.start_soon(self._fan_in, inlet)

@@ -40,7 +40,7 @@ class Bounds(msgspec.Struct, frozen=True):
 DEFAULT = Bounds()
 """What holds for calls that a router carries, where neither the route nor its handler says otherwise."""
 
-NEWS = Bounds(
+UNROUTED = Bounds(
     message=rpc.MAX_MESSAGE,
     text=rpc.MAX_MESSAGE,
     items=rpc.MAX_MESSAGE,

@@ -25,7 +25,7 @@ from rt.transport.counters import ClientCounters
 ANNOUNCE_INTERVAL = 1.0
 """Least time between two announcements to the router that this client understands `rpc.GONE`, in s; only calls announce."""
 
-TAKE_BACK_TIME = 0.05
+CANCEL_TIME = 0.05
 """How long a call that has ended without an answer may try to tell the service so, in s."""
 
 
@@ -164,7 +164,7 @@ class Client:
             )
         peer = name.encode()
         seconds = self._timeout if timeout is None else timeout
-        place = {"method": method, "address": name or self.node.where, "timeout": seconds}
+        place = {"method": method, "address": name or self.node.display_address, "timeout": seconds}
         self.counters.calls += 1
         if notification:
             payload = rpc.encode(rpc.Notification(method, list(args)))
@@ -221,7 +221,7 @@ class Client:
         """Say that nobody waits for an answer any more, if that can be said at once; whoever leaves is not held up."""
         payload = rpc.encode(rpc.Notification(rpc.CANCEL, [call_id]))
         with (
-            trio.CancelScope(deadline=trio.current_time() + TAKE_BACK_TIME, shield=True),
+            trio.CancelScope(deadline=trio.current_time() + CANCEL_TIME, shield=True),
             contextlib.suppress(trio.TooSlowError, trio.ClosedResourceError),
         ):
             await self.node.send(peer, payload)
@@ -237,7 +237,7 @@ class Client:
 
     def _unsent(self, place: dict[str, Any]) -> RemoteCallError:
         return RemoteCallError(
-            f"{place['method']} was not sent: nothing takes calls at {self.node.where}; is the robot running?",
+            f"{place['method']} was not sent: nothing takes calls at {self.node.display_address}; is the robot running?",
             **place,
         )
 

@@ -19,7 +19,7 @@ import trio
 
 from rt.access.peer import UdpSocket, mapped
 from rt.errors import ConfigError, LocalProtocolError
-from rt.remote.node import refuse_again
+from rt.remote.node import check_not_opened
 from rt.transport.binding import bind_error
 from rt.transport.counters import Counters
 
@@ -109,13 +109,15 @@ class DatagramNode:
         return False
 
     @property
-    def where(self) -> str:
+    def display_address(self) -> str:
         """The address, for a person."""
         return f"udp://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
-        refuse_again(self._socket, closed=self._socket is not None and self._socket.fileno() < 0)
-        name = self.where
+        check_not_opened(
+            self._socket, closed=self._socket is not None and self._socket.fileno() < 0
+        )
+        name = self.display_address
         target = await self._resolve(name)
         plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock = trio.socket.from_stdlib_socket(plain)

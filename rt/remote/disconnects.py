@@ -16,7 +16,7 @@ class Disconnects:
             still stands.
 
     >>> disconnects = Disconnects()
-    >>> disconnects.heard(7, b"a"), disconnects.heard(8, b"b"), disconnects.heard(9, b"b")
+    >>> disconnects.record(7, b"a"), disconnects.record(8, b"b"), disconnects.record(9, b"b")
     (None, None, None)
     >>> disconnects.closed([7, 8])
     [b'a']
@@ -42,7 +42,7 @@ class Disconnects:
     def __iter__(self) -> Iterator[bytes]:
         return iter(list(self._connection))
 
-    def heard(self, connection: int, identity: bytes) -> bytes | None:
+    def record(self, connection: int, identity: bytes) -> bytes | None:
         """Note that an identity has spoken; returns the one whose connection had that number before, if that is gone."""
         before = self._speaker.get(connection)
         if before == identity or connection < 0:

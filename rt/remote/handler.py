@@ -193,7 +193,7 @@ class Route:
         )
         self.signature = name + _plainly(str(whole))
 
-    def leave_bounds_to(self, bounds: Bounds) -> None:
+    def set_default_bounds(self, bounds: Bounds) -> None:
         """Take over the bounds of a service where neither the route nor its handler has any."""
         if self._leaves_bounds and bounds != self.bounds:
             self.bounds = bounds
@@ -326,7 +326,7 @@ class Handler:
         return {name: each.describe() for name, each in self.routes().items()}
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
+def describe_unknown(what: str, name: str, known: Iterable[str]) -> str:
     """A sentence for a name that does not exist, with the nearest one that does."""
     names = sorted(known)
     near = closest(name, names, cutoff=0.6)

@@ -35,7 +35,7 @@ class Node(Protocol):
         """Whether a router is at the other end."""
 
     @property
-    def where(self) -> str:
+    def display_address(self) -> str:
         """The addresses, for a person."""
 
     async def __aenter__(self) -> Self: ...
@@ -57,7 +57,7 @@ class Node(Protocol):
         """Wait for a payload; returns who sent it, and it."""
 
 
-def refuse_again(socket: object, *, closed: bool) -> None:
+def check_not_opened(socket: object, *, closed: bool) -> None:
     """Refuse to open a node twice.
 
     Raises:
@@ -133,12 +133,12 @@ class SocketNode:
         return self.socket_type == zmq.DEALER
 
     @property
-    def where(self) -> str:
+    def display_address(self) -> str:
         """The addresses, for a person."""
         return ", ".join(self.connections + (self.endpoints or self.bindings))
 
     async def __aenter__(self) -> Self:
-        refuse_again(self._socket, closed=self._socket is not None and self._socket.closed)
+        check_not_opened(self._socket, closed=self._socket is not None and self._socket.closed)
         options = dict(self.options)
         if self.routed:
             # Only onto a connection that stands: a command that waits for a router which comes back

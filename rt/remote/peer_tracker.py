@@ -20,16 +20,16 @@ from rt.access.stations import StationSide
 from rt.protocol import rpc
 from rt.remote.disconnects import Disconnects
 from rt.transport.counters import RouterCounters
-from rt.transport.monitor import CONNECTIONS, connection_event
+from rt.transport.monitor import CONNECTIONS, parse_connection_event
 from rt.transport.zmq_socket import Socket
 
 RETURN_TIME = 1.0
 """How long a peer with a name of its own may be without a connection until it counts as gone, in s."""
 
-GATHER_TIME = 0.05
+BATCH_TIME = 0.05
 """Peers that go within this time are told of together, in s."""
 
-COMPLAINT_INTERVAL = 1.0
+LOG_INTERVAL = 1.0
 """Time between two log events about names that are used twice, in s."""
 
 GONE_MAX = 1000
@@ -90,14 +90,14 @@ class PeerTracker:
             nursery.start_soon(self._watch, events, self._disconnects[side])
 
     def disconnects_of(self, side: Socket) -> Disconnects:
-        """Where it is noted who speaks at a side; whom that says to be gone, `take_leave` is told of."""
+        """Where it is noted who speaks at a side; whom that says to be gone, `report_gone` is told of."""
         return self._disconnects[side]
 
     def announce(self, side: Socket | StationSide, identity: bytes) -> None:
         """Note that a peer understands `rpc.GONE` and wants it, for as long as its connection stands."""
         self._informed[identity] = side.source
 
-    def take_leave(self, gone: Sequence[bytes]) -> None:
+    def report_gone(self, gone: Sequence[bytes]) -> None:
         """Tell of those who have gone, soon."""
         for identity in gone:
             self.on_gone(identity)
@@ -110,23 +110,23 @@ class PeerTracker:
     async def _watch(self, events: Socket, disconnects: Disconnects) -> None:
         """Note which connections of one side are closed."""
         while True:
-            states = dict([connection_event(await events.recv())])
+            states = dict([parse_connection_event(await events.recv())])
             # To the last of them: a number whose connection was closed may already be that of
             # another peer.
             with contextlib.suppress(trio.WouldBlock):
                 while True:
-                    states.update([connection_event(events.recv_nowait())])
+                    states.update([parse_connection_event(events.recv_nowait())])
             gone = disconnects.closed(number for number, stands in states.items() if not stands)
             if gone:
-                self.take_leave(gone)
+                self.report_gone(gone)
 
     async def _notify_of_disconnects(self) -> None:
-        await trio.sleep(GATHER_TIME)
+        await trio.sleep(BATCH_TIME)
         gone, self._leaving = self._leaving, []
         informed, self._informed_before = self._informed_before, set()
         # Who called itself by a service's name at the frontend has not taken the service along.
         services = [
-            each for each in gone if each in self._services and not is_there(each, self._back)
+            each for each in gone if each in self._services and not is_connected(each, self._back)
         ]
         if services:
             for side, disconnects in self._disconnects.items():
@@ -155,7 +155,7 @@ class PeerTracker:
             return True
         if self._stations is not None and identity in self._stations:
             return True
-        return ask and any(is_there(identity, side) for side in self._disconnects)
+        return ask and any(is_connected(identity, side) for side in self._disconnects)
 
     def _dismiss(self, gone: Sequence[bytes]) -> None:
         """Tell the services of callers who have gone."""
@@ -169,14 +169,14 @@ class PeerTracker:
             names = [self._public.get(each, each) for each in gone[first : first + GONE_MAX]]
             payload = rpc.encode(rpc.Notification(rpc.GONE, names))
             for peer in peers:
-                if self._understands(peer) and not offer(side, (peer, b"", payload)):
+                if self._understands(peer) and not try_send(side, (peer, b"", payload)):
                     self._counters.dropped += 1
                     self._log.debug("a peer was not told who has gone", peer=self._name(peer))
 
     def _tell_takeover(self, identity: bytes) -> None:
         """Say that a name has a newer connection: libzmq never hands on what comes over the older one, nor tells its end."""
         self._counters.takeovers += 1
-        if trio.current_time() - self._said_at >= COMPLAINT_INTERVAL:
+        if trio.current_time() - self._said_at >= LOG_INTERVAL:
             self._said_at = trio.current_time()
             self._log.warning(
                 "a name was connected twice: only its newest connection is served",
@@ -187,7 +187,7 @@ class PeerTracker:
         return self._public.get(identity, identity).decode(errors="backslashreplace")
 
 
-def offer(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
+def try_send(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
     """Send, if the recipient is there and keeps up."""
     try:
         side.send_nowait(frames)
@@ -200,7 +200,7 @@ def offer(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> boo
     return True
 
 
-def is_there(identity: bytes, side: Socket | StationSide) -> bool:
+def is_connected(identity: bytes, side: Socket | StationSide) -> bool:
     """Whether a peer is connected, whether it keeps up or not; it hears a hello by that."""
     try:
         side.send_nowait((identity, b"", b""))

@@ -1,19 +1,19 @@
 """How many messages a peer of a router may have under way to services, so that one peer's flood leaves room for the others.
 
 A queue of libzmq is shared by all peers that write to one service, and a full one refuses the next
-peer. Invariant: a peer with fewer than `MOST` unanswered messages is never refused, unless the
+peer. Invariant: a peer with fewer than `MAX_UNANSWERED` unanswered messages is never refused, unless the
 other programs of its station have filled the station's quota. Each further message is refused until
 an answer has come, or as many messages count as answered as `RATE` says; so a peer that keeps more
-than `MOST` calls open is refused.
+than `MAX_UNANSWERED` calls open is refused.
 """
 
-MOST = 128
+MAX_UNANSWERED = 128
 """Messages of a peer that may be unanswered."""
 
 RATE = 250.0
 """Messages a second that count as answered although no answer has come, as for notifications."""
 
-STATION = 2
+STATION_SCALE = 2
 """The programs of one station together have the quota of so many peers: with one for each, 64 connections fill the queue of a service."""
 
 PEERS_MAX = 4096
@@ -24,7 +24,7 @@ class Quota:
     """Counts what each peer, or each station, has sent to services and has not been answered.
 
     Args:
-        scale: How many times `MOST` and `RATE` each of them has.
+        scale: How many times `MAX_UNANSWERED` and `RATE` each of them has.
 
     >>> quota = Quota()
     >>> [quota.spend(b"peer", 0.0) for _ in range(MOST + 1)].count(True) == MOST
@@ -35,7 +35,7 @@ class Quota:
     """
 
     def __init__(self, scale: int = 1) -> None:
-        self.most = scale * MOST
+        self.most = scale * MAX_UNANSWERED
         self._rate = scale * RATE
         self._spent: dict[bytes, tuple[float, float]] = {}
 
@@ -57,7 +57,7 @@ class Quota:
         self._spent[peer] = spent + 1, now
         return True
 
-    def answered(self, peer: bytes) -> None:
+    def record_answer(self, peer: bytes) -> None:
         """Count a message to a peer as the answer to one of its own."""
         entry = self._spent.get(peer)
         if entry is not None:

@@ -21,9 +21,9 @@ from rt.access.authenticator import Authenticator
 from rt.access.stations import SERVICE, StationSide, station_of
 from rt.errors import RemoteProtocolError
 from rt.protocol import rpc
-from rt.remote.handler import unknown
-from rt.remote.peer_tracker import PeerTracker, offer
-from rt.remote.quota import STATION, Quota
+from rt.remote.handler import describe_unknown
+from rt.remote.peer_tracker import PeerTracker, try_send
+from rt.remote.quota import STATION_SCALE, Quota
 from rt.text import clip
 from rt.transport.counters import RouterCounters
 from rt.transport.zmq_socket import Socket
@@ -31,7 +31,7 @@ from rt.transport.zmq_socket import Socket
 BURST = 64
 """Messages of one side that are carried before the other side and the rest of the process have their turn."""
 
-KNOWN_MAX = 256
+SERVICE_NAMES_MAX = 256
 """Names of services that are kept to say the nearest one; beyond it the oldest is forgotten, which harms no delivery."""
 
 OWN_SERVICES = frozenset({b"broker-service", b"device-service", b"executor-service"})
@@ -40,7 +40,7 @@ OWN_SERVICES = frozenset({b"broker-service", b"device-service", b"executor-servi
 _RESERVED = b"\x01"
 """What the identities of reserved names begin with, see `Router.reserve`."""
 
-COMPLAINT_INTERVAL = 1.0
+LOG_INTERVAL = 1.0
 """Least time between two log events about reserved names, in s."""
 
 NAME_MAX = 255
@@ -107,7 +107,7 @@ class Router:
         self._services: dict[bytes, None] = {}
         self._ended: dict[bytes, None] = {}
         self._quota = Quota()
-        self._quota_of_station = Quota(STATION)
+        self._quota_of_station = Quota(STATION_SCALE)
         self._peer_tracker: PeerTracker | None = None
         self._targets: tuple[StationSide | Socket, ...] = ()
 
@@ -145,10 +145,10 @@ class Router:
                 public=self._public,
             )
             peer_tracker.on_gone = self._quota.forget
-            stations.on_gone = lambda name: peer_tracker.take_leave([name])
+            stations.on_gone = lambda name: peer_tracker.report_gone([name])
             if self._authenticator is not None:
                 self.frontends = self._authenticator.bind(front, self.frontends, stations=stations)
-                self.backends = self._authenticator.bind(back, self.backends, takes_keys=False)
+                self.backends = self._authenticator.bind(back, self.backends, accepts_keys=False)
             else:
                 self.frontends = tuple([front.bind(address) for address in self.frontends])
                 self.backends = tuple([back.bind(address) for address in self.backends])
@@ -167,18 +167,18 @@ class Router:
     async def _carry(
         self, source: Socket | StationSide, front: Socket, back: Socket, peer_tracker: PeerTracker
     ) -> None:
-        heard = (
-            source.heard
+        record = (
+            source.record
             if isinstance(source, StationSide)
-            else peer_tracker.disconnects_of(source).heard
+            else peer_tracker.disconnects_of(source).record
         )
         while True:
             frames = await source.recv()
             with contextlib.suppress(trio.WouldBlock):
                 for left in range(BURST, -1, -1):
                     sender = self._route(frames, source, front, back)
-                    if sender is not None and (gone := heard(source.source, sender)) is not None:
-                        peer_tracker.take_leave([gone])
+                    if sender is not None and (gone := record(source.source, sender)) is not None:
+                        peer_tracker.report_gone([gone])
                     if not left or not source.has_message():
                         break
                     frames = source.recv_nowait()
@@ -231,7 +231,7 @@ class Router:
         """Log that a program uses a reserved name; what it sends is dropped."""
         self.counters.malformed += 1
         now = trio.current_time()
-        if now - self._complained_at >= COMPLAINT_INTERVAL:
+        if now - self._complained_at >= LOG_INTERVAL:
             self._complained_at = now
             self._log.warning(
                 "a program takes the name of a service of the robot: it gets no call, and what it sends is dropped",
@@ -241,9 +241,9 @@ class Router:
     def _flooded(self, sender: bytes, recipient: bytes, *, is_service: bool) -> str:
         """What keeps a peer from sending one more message to a service; empty if it may. An answer makes room for its recipient."""
         if is_service:
-            self._quota.answered(recipient)
+            self._quota.record_answer(recipient)
             if station := station_of(recipient):
-                self._quota_of_station.answered(station.encode())
+                self._quota_of_station.record_answer(station.encode())
             return ""
         now = trio.current_time()
         if not recipient.endswith(SERVICE):
@@ -255,7 +255,7 @@ class Router:
         if (station := station_of(sender)) and not self._quota_of_station.spend(
             station.encode(), now
         ):
-            self._quota.answered(sender)
+            self._quota.record_answer(sender)
             return f"{self._quota_of_station.most} messages of station {station}"
         return ""
 
@@ -268,7 +268,7 @@ class Router:
         """What to say of a service that is not connected; a service of rt itself is never taken for a mistyped other one."""
         if service in OWN_SERVICES or service in self._ended:
             return f"{name} is not connected: it is starting or has ended; try again in a moment, `rt logs` says why"
-        return unknown(
+        return describe_unknown(
             "service", name, [_text(self._public.get(each, each)) for each in self._services]
         )
 
@@ -307,7 +307,7 @@ class Router:
             self.counters.answered += 1
 
     def _reply(self, source: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
-        taken = offer(source, frames)
+        taken = try_send(source, frames)
         self.counters.dropped += not taken
         return taken
 
@@ -332,7 +332,7 @@ _FLOODED = "the call was not passed on to {}: {} are unanswered; wait for the an
 
 
 def _remember(names: dict[bytes, None], name: bytes) -> None:
-    if name not in names and len(names) >= KNOWN_MAX:
+    if name not in names and len(names) >= SERVICE_NAMES_MAX:
         del names[next(iter(names))]
     names[name] = None
 

@@ -21,9 +21,9 @@ from rt.errors import (
     RuntimeBaseException,
 )
 from rt.protocol import rpc
-from rt.remote.bounds import DEFAULT, NEWS, Bounds
+from rt.remote.bounds import DEFAULT, UNROUTED, Bounds
 from rt.remote.caller import Caller, set_caller
-from rt.remote.handler import Handler, Route, unknown
+from rt.remote.handler import Handler, Route, describe_unknown
 from rt.remote.inbox import Call, Inbox
 from rt.remote.node import Node, SocketNode
 from rt.text import clip
@@ -38,10 +38,10 @@ TIME_LIMIT = 60.0
 ANNOUNCE_INTERVAL = 3.0
 """Time between two hellos to the router, in s; one that was restarted knows the service again after at most so long."""
 
-SHORT = 1024
+EAGER_DECODE_MAX = 1024
 """Bytes of a message that is decoded whatever it says; of a longer one the name of the method is read first."""
 
-COMPLAINT_INTERVAL = 1.0
+LOG_INTERVAL = 1.0
 """Time between two log events about notifications that failed, in s; those between are counted."""
 
 
@@ -79,7 +79,7 @@ class Service:
             call.
         limit: How long a call may run, in s, where its route does not say.
         bounds: What arguments may be at most, where neither a route nor the handler says; by
-            default `bounds.DEFAULT` behind a router and `bounds.NEWS` without one.
+            default `bounds.DEFAULT` behind a router and `bounds.UNROUTED` without one.
 
     Raises:
         TypeError, NameError: A route's signature cannot be served.
@@ -102,7 +102,7 @@ class Service:
         self.counters = ServiceCounters()
         self._routes = handler.routes()
         for each in self._routes.values():
-            each.leave_bounds_to(bounds or (DEFAULT if node.routed else NEWS))
+            each.set_default_bounds(bounds or (DEFAULT if node.routed else UNROUTED))
         self._concurrency = concurrency
         self._log = logger or log.get_logger()
         self._threads = threads or trio.CapacityLimiter(concurrency)
@@ -168,7 +168,7 @@ class Service:
             return
         # What this task logs until the next message is about this one.
         set_caller(Caller(peer, self.node.routed))
-        is_long = len(payload) > SHORT
+        is_long = len(payload) > EAGER_DECODE_MAX
         message = rpc.peek(payload) if is_long else self._decode(peer, payload)
         if message is None:
             if is_long:
@@ -194,7 +194,9 @@ class Service:
         self.counters.calls += 1
         route = self._routes.get(message.method)
         if route is None:
-            await self._refuse(peer, message, unknown("method", message.method, self._routes))
+            await self._refuse(
+                peer, message, describe_unknown("method", message.method, self._routes)
+            )
         elif len(payload) > route.bounds.message:
             await self._refuse(peer, message, _too_long(route, len(payload)))
         else:
@@ -403,7 +405,7 @@ class Service:
     def _complain(self, sentence: str, **about: Any) -> None:
         """Say that a notification failed, at most once a second: anybody can send thousands."""
         now = trio.current_time()
-        if now - self._said_at < COMPLAINT_INTERVAL:
+        if now - self._said_at < LOG_INTERVAL:
             self._unsaid += 1
             return
         if self._unsaid:
@@ -423,7 +425,7 @@ class Service:
                 call, abandon_on_cancel=True, limiter=self._threads
             )
         assert clock.cancelled_caught
-        self.counters.overdue += 1
+        self.counters.timed_out += 1
         raise RemoteCallError(
             f"{route.name} was stopped: it ran longer than its limit of {limit:g} s",
             method=route.name,

@@ -41,7 +41,7 @@ _ADDRESSES_MAX = 256
 BURST = 64
 """Datagrams that are dropped in a row before the rest of the process has its turn."""
 
-COMPLAINT_INTERVAL = 1.0
+LOG_INTERVAL = 1.0
 """Time between two log events about datagrams that were dropped, in s."""
 
 REFUSAL_LIFE = 2.0
@@ -93,9 +93,9 @@ class VerifyingNode:
         return False
 
     @property
-    def where(self) -> str:
+    def display_address(self) -> str:
         """The address, for a person."""
-        return self._node.where
+        return self._node.display_address
 
     async def __aenter__(self) -> Self:
         await self._node.__aenter__()
@@ -119,7 +119,7 @@ class VerifyingNode:
         """See `send`."""
         await self._node.post(peer, payload)
 
-    def tell_refused(self, source: bytes, refused: Refused) -> None:
+    def send_refusal_notice(self, source: bytes, refused: Refused) -> None:
         """Tell the source of a datagram that its gamepads are refused, signed if the datagram was; never at greater length.
 
         Does not wait: what finds no room in the socket is dropped.
@@ -194,7 +194,7 @@ class VerifyingNode:
 
     def _complain(self, checked: Checked, peer: bytes) -> None:
         now = trio.current_time()
-        if now - self._said_at < COMPLAINT_INTERVAL:
+        if now - self._said_at < LOG_INTERVAL:
             self._unsaid += 1
             return
         self._log.warning(

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from rt import catalog, limits, log, priority
-from rt.access.key_place import key_place, refuse_secret
+from rt.access.key_directory import key_directory, reject_secret
 from rt.access.keyring import Keyring
 from rt.app import Application
 from rt.brake.connection import Connection
@@ -111,7 +111,7 @@ def refuse_strangers(config: Config) -> None:
         ConfigError: It is open to the network without keys; says what to do.
     """
     if not config.insecure and opened(config):
-        keyring = Keyring(key_place(config.keys_dir, config.instance).directory)
+        keyring = Keyring(key_directory(config.keys_dir, config.instance).directory)
         keyring.refresh()
         if keyring.problems and not keyring.stations:
             raise ConfigError(keyring.problems[0])
@@ -124,11 +124,11 @@ def refuse_key_files(config: Config) -> None:
     Raises:
         ConfigError: One does.
     """
-    directory = key_place(config.keys_dir, config.instance).directory
+    directory = key_directory(config.keys_dir, config.instance).directory
     for option in ("dev_catalog", "exec_module", "log_file"):
         value = getattr(config, option)
         if value and value != place.AUTO:
-            refuse_secret(option, Path(value), directory)
+            reject_secret(option, Path(value), directory)
 
 
 def stdout_format(config: Config) -> str:
@@ -185,7 +185,7 @@ def start(
     with signals.kept(*signals.stopping()) as early, instance.acquire() as swept:
         for sentence in (
             *swept,
-            *filter(None, [key_place(resolved.keys_dir, resolved.instance).hint]),
+            *filter(None, [key_directory(resolved.keys_dir, resolved.instance).hint]),
         ):
             log.get_logger().warning(sentence)
         priority.run_first()

@@ -54,7 +54,7 @@ from rt.root.heartbeat import beat
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.state import Restart, State
 from rt.supervisor.tree import Supervisor
-from rt.transport.zmq_socket import mend_files
+from rt.transport.zmq_socket import rebind_socket_files
 
 DEVICE = "device"
 """The child that talks to the devices."""
@@ -450,7 +450,7 @@ class Root:
         """What was missing in the instance directory, and is there again."""
         mended = [str(self._instance.directory)] if self._instance.mend() else []
         mended += [VISITORS] if registrar.mend() else []
-        mended += [Path(address).name for address in mend_files()]
+        mended += [Path(address).name for address in rebind_socket_files()]
         if self._log_file is not None:
             place.mark(self._instance.directory, self._log_file)
         return mended

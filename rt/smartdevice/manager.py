@@ -310,7 +310,7 @@ class SmartDeviceManager(DeviceHandler):
                             self._refusals.add(CROWDED, peer=host)
                             return
                         if not (peer := peers.peer_of(stream.socket)).trusted:
-                            self._refusals.add(peer.refusal, **peer.described)
+                            self._refusals.add(peer.refusal, **peer.log_context)
                             return
                     await self._run_and_log(SocketLink(stream, f"tcp://{host}:{port}", shared=True))
 

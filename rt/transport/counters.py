@@ -75,7 +75,7 @@ class ServiceCounters(msgspec.Struct):
     calls: int = 0
     errors: int = 0
     refused: int = 0
-    overdue: int = 0
+    timed_out: int = 0
     cancelled: int = 0
     malformed: int = 0
     unanswered: int = 0

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 import zmq
 
 CONNECTIONS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-"""What `Socket.monitor` is asked for to learn which connections come and go; `connection_event` reads it."""
+"""What `Socket.monitor` is asked for to learn which connections come and go; `parse_connection_event` reads it."""
 
 _EVENT = struct.Struct("=Hi")
 
 
-def event_of(frames: Sequence[bytes]) -> tuple[int, int]:
+def parse_event(frames: Sequence[bytes]) -> tuple[int, int]:
     """Which of `zmq.Event` a message is, and the value that comes with it."""
     event, value = _EVENT.unpack(frames[0])
     return event, value
 
 
-def connection_event(frames: Sequence[bytes]) -> tuple[int, bool]:
+def parse_connection_event(frames: Sequence[bytes]) -> tuple[int, bool]:
     """The number of a connection, and whether it stands now."""
-    event, number = event_of(frames)
+    event, number = parse_event(frames)
     return number, event == zmq.EVENT_ACCEPTED

@@ -202,7 +202,7 @@ class Socket:
                 _bound.add(self)
         return endpoint
 
-    def mend(self) -> list[str]:
+    def rebind(self) -> list[str]:
         """Bind the socket files again that were removed or replaced; their addresses.
 
         Connections that stand stay. A socket file needs no key, whatever was set since it was bound
@@ -495,10 +495,10 @@ async def terminate(context: zmq.Context[zmq.Socket[bytes]] | None = None) -> No
 _bound: weakref.WeakSet[Socket] = weakref.WeakSet()
 
 
-def mend_files() -> list[str]:
+def rebind_socket_files() -> list[str]:
     """Bind the socket files of all sockets of this process again that were removed or replaced; their addresses.
 
     Raises:
         InstanceBusyError, ConfigError: An address cannot be bound.
     """
-    return [address for each in list(_bound) if not each.closed for address in each.mend()]
+    return [address for each in list(_bound) if not each.closed for address in each.rebind()]

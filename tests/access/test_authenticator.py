@@ -21,7 +21,7 @@ from rt.access.stations import StationSide
 from rt.access.time_budget import TimeBudget
 from rt.errors import ConfigError, RemoteCallError
 from rt.remote import Client, Handler, Router, Service, SocketNode, route
-from rt.transport.zmq_socket import Socket, mend_files
+from rt.transport.zmq_socket import Socket, rebind_socket_files
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -395,7 +395,7 @@ async def test_removed_socket_file_needs_no_key_and_the_network_does(place: Plac
     place.keys.new("blue")
     file = place.folder / "front"
     file.unlink()
-    assert f"ipc://{file}" in mend_files()
+    assert f"ipc://{file}" in rebind_socket_files()
     with trio.fail_after(20):
         async with place.client(None, f"ipc://{file}") as client:
             assert await client.call.greet("robot") == "hello robot"

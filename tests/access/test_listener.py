@@ -71,12 +71,12 @@ async def test_address_is_shut_while_somebody_waits_to_accept(
 
     nursery.start_soon(accept)
     await trio.testing.wait_all_tasks_blocked()
-    listener.shut()
+    listener.pause()
     async with await trio.open_tcp_stream("127.0.0.1", port_of(listener)):
         with trio.move_on_after(0.2):
             await accepted.wait()
         assert not accepted.is_set()
-        listener.reopen()
+        listener.resume()
         with trio.fail_after(20):
             await accepted.wait()
 

@@ -17,10 +17,10 @@ from support.stranger import UID, require_another_user, run_stranger, start_stra
 from rt.access.keyring import Keyring
 from rt.access.peer import (
     LIST_SHARE,
-    MOST_PEERS,
-    REFUSED_FOR,
-    STRANGE_SHARE,
+    MAX_PEERS,
+    REFUSAL_TIME,
     TRUSTED_SHARE,
+    UNTRUSTED_SHARE,
     DatagramPeers,
     PeerTable,
     UdpSocket,
@@ -327,7 +327,7 @@ def test_long_table_of_the_kernel_vouches_for_no_socket(
     monkeypatch.setattr(table, "_ask", refuse)
     monkeypatch.setattr("rt.access.peer.NET", tmp_path)
     sockets = table.datagram_sockets(5000)
-    assert all(map(table.vouches, sockets)) == (count == 1)
+    assert all(map(table.trusts_socket, sockets)) == (count == 1)
     assert len(sockets) < 20_000
 
 
@@ -593,7 +593,7 @@ async def test_refused_port_is_looked_up_again_after_a_second(
     sockets[5000] = OWN
     assert not peers.admits(b"127.0.0.1:5000")
     assert table.asked == 1
-    await trio.sleep(REFUSED_FOR)
+    await trio.sleep(REFUSAL_TIME)
     assert peers.admits(b"127.0.0.1:5000")
 
 
@@ -609,9 +609,9 @@ async def test_flood_takes_a_bounded_share_and_stops_no_trusted_port(
         for port in range(1, 10_000):
             assert not peers.admits(b"127.0.%d.1:%d" % (second, port))
         assert peers.admits(b"127.0.0.1:60002")
-        assert table.time <= STRANGE_SHARE * (second + 1) + look * (second + 5)
+        assert table.time <= UNTRUSTED_SHARE * (second + 1) + look * (second + 5)
         await trio.sleep(1)
-    assert len(peers._refused) <= MOST_PEERS
+    assert len(peers._refused) <= MAX_PEERS
     await trio.sleep(1)
     table.sockets[60001] = OWN
     assert peers.admits(b"127.0.0.1:60001")
@@ -621,7 +621,7 @@ async def test_trusted_source_takes_a_bounded_share(autojump_clock: trio.testing
     table = Sockets({60000: [UdpSocket(ME, 7, EVERYWHERE)]}, look=1e-3)
     peers = DatagramPeers(table, timer=table.timer)
     admitted = sum(peers.admits(b"127.0.0.1:60000", RECEIVER) for _ in range(1000))
-    assert 0 < admitted * 1e-3 <= STRANGE_SHARE + TRUSTED_SHARE + 2e-3
+    assert 0 < admitted * 1e-3 <= UNTRUSTED_SHARE + TRUSTED_SHARE + 2e-3
     await trio.sleep(1)
     assert peers.admits(b"127.0.0.1:60000", RECEIVER)
 

@@ -16,7 +16,7 @@ from rt.config import Config
 from rt.errors import RemoteProtocolError
 from rt.protocol import rpc
 from rt.remote import Handler, Service
-from rt.remote.service import SHORT
+from rt.remote.service import EAGER_DECODE_MAX
 
 Made = tuple[Handler, list[str]]
 SIZES = (1024, 8192, 65_536, rpc.MAX_MESSAGE)
@@ -103,7 +103,7 @@ async def test_each_hostile_call_is_answered_once_and_shortly(
 
 def _is_answered(payload: bytes) -> bool:
     """Whether a service can tell that a request asks for an answer: of a long one the head says so."""
-    if len(payload) > SHORT:
+    if len(payload) > EAGER_DECODE_MAX:
         return rpc.peek(payload) is not None
     try:
         return isinstance(rpc.decode(payload), rpc.Request)

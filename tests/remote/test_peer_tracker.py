@@ -239,7 +239,7 @@ async def test_a_method_that_runs_longer_than_its_limit_is_stopped_and_says_so(
         ) as caught:
             await here.client.call[method]()
         assert caught.value.context == {"method": method, "limit": 0.02}
-        assert here.service.counters.overdue == 1
+        assert here.service.counters.timed_out == 1
         assert await here.client.call.quick() == 1
         handler.thread.set()
 
@@ -314,8 +314,8 @@ async def test_a_number_of_one_side_is_not_that_of_the_other(tmp_path: Path) -> 
     # has heard of either.
     with Socket(zmq.ROUTER) as front, Socket(zmq.ROUTER) as back:
         leaving = peer_tracker.PeerTracker(front, back, {}, RouterCounters(), get_logger())
-        assert leaving.disconnects_of(back).heard(7, b"device-service") is None
-        assert leaving.disconnects_of(front).heard(7, b"caller") is None
+        assert leaving.disconnects_of(back).record(7, b"device-service") is None
+        assert leaving.disconnects_of(front).record(7, b"caller") is None
         assert leaving.disconnects_of(back).closed([7]) == [b"device-service"]
         assert len(leaving) == 1
 
@@ -328,7 +328,7 @@ async def test_whose_number_a_new_service_has_is_gone(
         peer_tracker.PeerTracker, "take_leave", lambda _self, gone: told.extend(gone)
     )
     monkeypatch.setattr(
-        Disconnects, "heard", lambda _self, _connection, identity: b"before " + identity
+        Disconnects, "record", lambda _self, _connection, identity: b"before " + identity
     )
     async with serving(tmp_path, Slow()):
         assert told == [b"before " + ADDRESS.encode()]
@@ -350,7 +350,7 @@ def test_an_identity_is_gone_exactly_when_its_last_connection_is(
             [before] if before and before != identity and newest.get(before) == connection else []
         )
         if identity:
-            said = disconnects.heard(connection, identity)
+            said = disconnects.record(connection, identity)
             assert ([said] if said else []) == gone
             if before != identity:
                 open_[connection] = identity

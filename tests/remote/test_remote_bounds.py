@@ -192,12 +192,12 @@ async def test_a_message_that_is_too_long_is_answered_and_not_decoded(
                 RemoteCallError, match=r"may take 2000 bytes|there is no method nothing"
             ):
                 await client.call[method](*hostile)
-        assert max(lengths) < service.SHORT
+        assert max(lengths) < service.EAGER_DECODE_MAX
         # What is no call, or for the protocol itself, is dropped.
         for payload in (b"\xc1" * 9000, rpc.encode(rpc.Notification("$gone", [b"x" * 9000]))):
             await client.node.send(ADDRESS.encode(), payload)
         assert await client.call.text("x") == 1
-        assert max(lengths) < service.SHORT
+        assert max(lengths) < service.EAGER_DECODE_MAX
 
 
 async def test_long_bytes_behind_the_head_of_a_call_are_answered_too(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_a_service_without_a_router_takes_all_that_a_message_can_carry() -> None
     found = PortEvents().routes()["info"]
     with pytest.raises(RemoteProtocolError):
         found.bind([{}, "x" * 300_000])
-    found.leave_bounds_to(bounds.NEWS)
+    found.set_default_bounds(bounds.UNROUTED)
     assert found.bind([{"event": "x" * 300_000, "list": [1] * 9000}, "x" * 300_000])
 
 

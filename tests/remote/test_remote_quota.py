@@ -41,21 +41,21 @@ def test_what_passes_is_what_was_answered_and_a_bounded_rest(
     for step, later in steps:
         now += later
         if step == "answer":
-            counted.answered(b"peer")
+            counted.record_answer(b"peer")
             answers += 1
         else:
             passed += counted.spend(b"peer", now)
-    assert passed <= quota.MOST + answers + now * quota.RATE + 1
+    assert passed <= quota.MAX_UNANSWERED + answers + now * quota.RATE + 1
     assert counted.spend(b"other", now)
 
 
-@given(st.integers(1, quota.MOST))
+@given(st.integers(1, quota.MAX_UNANSWERED))
 def test_a_peer_that_waits_for_its_answers_is_never_refused(under_way: int) -> None:
     counted = Quota()
     for _ in range(20):
         assert all(counted.spend(b"peer", 0.0) for _ in range(under_way))
         for _ in range(under_way):
-            counted.answered(b"peer")
+            counted.record_answer(b"peer")
 
 
 def test_the_number_of_counted_peers_is_bounded() -> None:
@@ -86,7 +86,7 @@ async def test_a_flooding_peer_is_refused_at_the_router_and_another_is_served(
             ):
                 await client.call.quick()
             assert await other.call.halt() == 2
-            for _ in range(2 * quota.MOST):
+            for _ in range(2 * quota.MAX_UNANSWERED):
                 assert await other.call.quick() == 1
-            assert serving.counters.calls == quota.MOST + 1 + 2 + 2 * quota.MOST
+            assert serving.counters.calls == quota.MAX_UNANSWERED + 1 + 2 + 2 * quota.MAX_UNANSWERED
             handler.authenticator.set()

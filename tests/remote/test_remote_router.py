@@ -222,7 +222,7 @@ async def test_random_frames_stop_nothing_and_are_counted(tmp_path: Path) -> Non
 async def test_a_reader_that_does_not_read_is_told_off_and_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "MOST", 1 << 30)  # as if so many callers wrote to it
+    monkeypatch.setattr(quota, "MAX_UNANSWERED", 1 << 30)  # as if so many callers wrote to it
     small: dict[int, int | bytes] = {
         zmq.RCVHWM: 1,
         zmq.RCVBUF: 4096,

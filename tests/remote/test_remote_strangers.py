@@ -32,7 +32,7 @@ class Wire:
     def __init__(self) -> None:
         self.counters = Counters()
         self.routed = False
-        self.where = "a test"
+        self.display_address = "a test"
         self.sent: list[tuple[bytes, bytes]] = []
         self.put, self._get = trio.open_memory_channel[tuple[bytes, bytes]](1000)
 

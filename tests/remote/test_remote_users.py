@@ -36,7 +36,7 @@ from rt.errors import RemoteCallError
 from rt.log.charged import BURST, Charges
 from rt.protocol import rpc
 from rt.remote import Client, Handler, Router, Service, SocketNode, route
-from rt.remote.quota import MOST, STATION, Quota
+from rt.remote.quota import MAX_UNANSWERED, STATION_SCALE, Quota
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -432,7 +432,7 @@ async def test_unknown_key_is_counted_and_logged_once_a_second(
 async def test_crowd_without_keys_keeps_no_station_out(
     open_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt.access.authenticator.MOST_HANDSHAKES_OF_HOST", 4)
+    monkeypatch.setattr("rt.access.authenticator.MAX_HANDSHAKES_PER_HOST", 4)
     blue = open_place.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack, open_place.client(blue) as station:
         await station.call.greet("robot")
@@ -456,9 +456,9 @@ async def test_full_table_of_handshakes_keeps_no_station_out(
     open_place: Place, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     for name, most in (
-        ("MOST_HANDSHAKES", 8),
-        ("MOST_HANDSHAKES_OF_HOST", 100),
-        ("MOST_GREETED", 4),
+        ("MAX_HANDSHAKES", 8),
+        ("MAX_HANDSHAKES_PER_HOST", 100),
+        ("MAX_GREETED", 4),
     ):
         monkeypatch.setattr(f"rt.access.authenticator.{name}", most)
     monkeypatch.setattr("rt.access.authenticator.HANDSHAKE_TIMEOUT", 1000 * 3600)
@@ -529,7 +529,7 @@ async def test_another_users_flood_from_many_addresses_keeps_no_station_out(
 async def test_half_of_the_keyed_connections_leaves_room_for_a_newcomer(
     open_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt.access.authenticator.MOST_KEYED", 4)
+    monkeypatch.setattr("rt.access.authenticator.MAX_KEYED", 4)
     blue = open_place.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(2):
@@ -550,7 +550,7 @@ async def test_half_of_the_keyed_connections_leaves_room_for_a_newcomer(
 async def test_station_has_a_bounded_number_of_connections(
     open_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt.access.authenticator.MOST_OF_STATION", 3)
+    monkeypatch.setattr("rt.access.authenticator.MAX_PER_STATION", 3)
     blue, red = open_place.keys.new("blue"), open_place.keys.new("red")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(3):
@@ -568,15 +568,18 @@ async def test_connections_of_one_station_share_its_quota(
     open_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Programs of a station that never wait for an answer, and connect anew, leave room for everybody else."""
-    monkeypatch.setattr(open_place.router, "_quota_of_station", quota := Quota(STATION))
+    monkeypatch.setattr(open_place.router, "_quota_of_station", quota := Quota(STATION_SCALE))
     monkeypatch.setattr(quota, "_rate", 0.0)
     blue, red = open_place.keys.new("blue"), open_place.keys.new("red")
     news = rpc.encode(rpc.Notification("greet", ["blue"]))
-    for dropped in (3 * MOST - STATION * MOST, 6 * MOST - STATION * MOST):
+    for dropped in (
+        3 * MAX_UNANSWERED - STATION_SCALE * MAX_UNANSWERED,
+        6 * MAX_UNANSWERED - STATION_SCALE * MAX_UNANSWERED,
+    ):
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(3):
                 node = await stack.enter_async_context(open_place.node(blue))
-                for _ in range(MOST):
+                for _ in range(MAX_UNANSWERED):
                     await node.send(b"greeter-service", news)
             while open_place.router.counters.dropped < dropped:  # noqa: ASYNC110 - a counter rings no bell
                 await trio.sleep(0.01)
@@ -586,12 +589,13 @@ async def test_connections_of_one_station_share_its_quota(
         local_client(open_place) as own,
     ):
         with pytest.raises(
-            RemoteCallError, match=f"{STATION * MOST} messages of station blue are unanswered"
+            RemoteCallError,
+            match=f"{STATION_SCALE * MAX_UNANSWERED} messages of station blue are unanswered",
         ):
             await flooder.call.greet("x")
         assert await other.call.greet("red") == "hello red"
         assert await own.call.greet("robot") == "hello robot"
-    assert open_place.greeter.greeted == STATION * MOST + 2
+    assert open_place.greeter.greeted == STATION_SCALE * MAX_UNANSWERED + 2
 
 
 @pytest.mark.parametrize(
@@ -637,7 +641,7 @@ async def test_one_program_of_a_station_does_not_keep_another_from_calling(
 ) -> None:
     blue = open_place.keys.new("blue")
     async with open_place.node(blue) as node, open_place.client(blue, "panel") as panel:
-        for number in range(2 * MOST):
+        for number in range(2 * MAX_UNANSWERED):
             await node.send(b"greeter-service", rpc.encode(rpc.Request(number, "hang", [])))
         while open_place.router.counters.answered == 0:  # noqa: ASYNC110 - a counter rings no bell
             await trio.sleep(0.01)

@@ -112,7 +112,7 @@ class Wire:
     def __init__(self) -> None:
         self.counters = Counters()
         self.routed = True
-        self.where = "a test"
+        self.display_address = "a test"
         self.answers: list[rpc.Response] = []
         self.lengths: list[int] = []
         self.put, self._get = trio.open_memory_channel[tuple[bytes, bytes]](1000)

@@ -8,7 +8,7 @@ import trio
 import zmq
 
 from rt.errors import ConfigError, InstanceBusyError
-from rt.transport.zmq_socket import Socket, mend_files
+from rt.transport.zmq_socket import Socket, rebind_socket_files
 
 
 def remove(path: Path) -> None:
@@ -44,15 +44,15 @@ async def test_removed_socket_file_is_bound_again(
         await before.send([b"early"])
         with trio.fail_after(30):
             await server.recv()
-        assert mend_files() == []
+        assert rebind_socket_files() == []
         act(path)
-        assert mend_files() == [address]
-        assert mend_files() == []
+        assert rebind_socket_files() == [address]
+        assert rebind_socket_files() == []
         assert await passes(server, address)
         await before.send([b"still here"])
         with trio.fail_after(30):
             assert (await server.recv())[-1] == b"still here"
-    assert mend_files() == []
+    assert rebind_socket_files() == []
 
 
 async def test_directory_that_is_gone_is_a_clear_error_until_it_is_back(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_directory_that_is_gone_is_a_clear_error_until_it_is_back(tmp_path
         (directory / "x.sock").unlink()
         directory.rmdir()
         with pytest.raises((ConfigError, InstanceBusyError), match="cannot be bound"):
-            mend_files()
+            rebind_socket_files()
         directory.mkdir()
-        assert mend_files() == [address]
+        assert rebind_socket_files() == [address]
         assert await passes(server, address)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rt.access.bundle import Bundle
-from rt.access.key_place import is_secret, key_place, project_of, state_home
+from rt.access.key_directory import find_project, is_secret, key_directory, state_home
 from rt.access.keyring import Keyring
 from rt.config import Config
 from rt.errors import ConfigError
@@ -32,14 +32,16 @@ def test_place_of_each_user(
 
 
 def test_option_goes_before_the_place_of_the_user(tmp_path: Path) -> None:
-    assert key_place("secret", "default", env={}, folder=tmp_path).directory == tmp_path / "secret"
-    assert key_place("/secret", "default", env={}, folder=tmp_path).directory == Path("/secret")
+    assert (
+        key_directory("secret", "default", env={}, folder=tmp_path).directory == tmp_path / "secret"
+    )
+    assert key_directory("/secret", "default", env={}, folder=tmp_path).directory == Path("/secret")
 
 
 def test_empty_directory_of_the_project_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "of_the_piano.py").touch()
-    place = key_place("auto", "default", env={"XDG_STATE_HOME": "/data"}, folder=tmp_path)
+    place = key_directory("auto", "default", env={"XDG_STATE_HOME": "/data"}, folder=tmp_path)
     assert (place.directory, place.hint) == (Path("/data/rt/default/keys"), "")
 
 
@@ -85,9 +87,9 @@ def test_no_option_names_a_file_of_keys(tmp_path: Path, option: str) -> None:
 
 def test_project_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "robot/code").mkdir(parents=True)
-    assert project_of(tmp_path / "robot/code/blue.rtkey") is None
+    assert find_project(tmp_path / "robot/code/blue.rtkey") is None
     (tmp_path / "robot/rt.toml").touch()
-    assert project_of(tmp_path / "robot/code/blue.rtkey") == tmp_path / "robot"
+    assert find_project(tmp_path / "robot/code/blue.rtkey") == tmp_path / "robot"
 
 
 DAMAGES = [

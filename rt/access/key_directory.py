@@ -21,7 +21,7 @@ LEGACY = "keys"
 BUNDLE_SUFFIX = ".rtkey"
 
 
-class KeyPlace(msgspec.Struct, frozen=True):
+class KeyDirectory(msgspec.Struct, frozen=True):
     """A directory for keys.
 
     Attributes:
@@ -33,9 +33,9 @@ class KeyPlace(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
-def key_place(
+def key_directory(
     option: str, instance: str, *, env: Mapping[str, str] | None = None, folder: Path | None = None
-) -> KeyPlace:
+) -> KeyDirectory:
     """Where the robot of an instance keeps its keys.
 
     With `auto` that is ``keys`` in the project's folder if keys are there already, else
@@ -49,13 +49,13 @@ def key_place(
     """
     folder = folder or Path.cwd()
     if option != AUTO:
-        return KeyPlace(folder / option)
+        return KeyDirectory(folder / option)
     wanted = state_home(os.environ if env is None else env) / instance / "keys"
     old = folder / LEGACY
     if not _holds_keys(old):
-        return KeyPlace(wanted)
+        return KeyDirectory(wanted)
     move = f"mkdir -p {shlex.quote(str(wanted.parent))} && mv {LEGACY} {shlex.quote(str(wanted))}"
-    return KeyPlace(
+    return KeyDirectory(
         old,
         f"{old} holds keys in the project's folder, from where they leak easily: move them with `{move}`",
     )
@@ -102,7 +102,7 @@ def is_secret(path: Path, directory: Path) -> bool:
         return True  # a loop of links, or no path
 
 
-def refuse_secret(option: str, path: Path, directory: Path) -> None:
+def reject_secret(option: str, path: Path, directory: Path) -> None:
     """Refuse an option that names a file of keys: such a file would be quoted in errors, or written over.
 
     Raises:
@@ -114,7 +114,7 @@ def refuse_secret(option: str, path: Path, directory: Path) -> None:
         )
 
 
-def project_of(path: Path) -> Path | None:
+def find_project(path: Path) -> Path | None:
     """The project's folder or git repository that a file lies in, or None."""
     for folder in path.absolute().parents:
         if (folder / "rt.toml").exists() or (folder / ".git").exists():
