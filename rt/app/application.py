@@ -90,7 +90,7 @@ class Application(TaskOwner):
             settings.config,
             shm_prefix=settings.shm_prefix,
             write_event=WriteEvent(settings.write_event),
-            wakeups=Wakeups(settings.wakeups, seat=settings.seat) if settings.wakeups else None,
+            wakeups=Wakeups(settings.wakeups, slot=settings.slot) if settings.wakeups else None,
             signals=False,
         )
 

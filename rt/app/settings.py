@@ -4,7 +4,7 @@ from typing import Self
 
 import msgspec
 
-from rt.buffer.wakeup import ROOT_SEAT
+from rt.buffer.wakeup import ROOT_SLOT
 from rt.config import Config
 from rt.protocol import structs
 
@@ -21,7 +21,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
         wakeups: The inherited eventfds that wake the processes that wait for changes, by seat.
         brake: The inherited ends of the connection with the brake, for the device process; see
             `rt.brake.connection`.
-        seat: The child's seat among them.
+        slot: The child's slot among them.
         emulated: Virtual Smart Devices to run, as ``UID[:JSON]``, for the role ``emulator``.
     """
 
@@ -32,7 +32,7 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     write_event: int
     wakeups: tuple[int, ...] = ()
     brake: tuple[int, ...] = ()
-    seat: int = ROOT_SEAT
+    slot: int = ROOT_SLOT
     emulated: tuple[str, ...] = ()
 
     def encode(self) -> bytes:

@@ -64,7 +64,7 @@ class _Process:
     """The loop."""
 
     def __init__(self, lifeline: socket.socket, fds: list[int], instance: str) -> None:
-        channel, self._bell, memory = adopt(fds)
+        channel, self._wakeup, memory = adopt(fds)
         self._channel = socket.socket(fileno=channel)
         self._heartbeat = Heartbeat(memory)
         os.close(memory)
@@ -94,7 +94,7 @@ class _Process:
             signal.signal(number, _receive)
         self._events = _open_log()
         self._poll = select.poll()
-        for fd in (self._channel.fileno(), self._bell, self._lifeline.fileno(), self._signals):
+        for fd in (self._channel.fileno(), self._wakeup, self._lifeline.fileno(), self._signals):
             self._poll.register(fd, select.POLLIN)
 
     def run(self) -> int:
@@ -105,8 +105,8 @@ class _Process:
         while self._running:
             ready = {fd for fd, _ in self._poll.poll(self._timeout())}
             self._drain_channel()
-            if self._bell in ready:
-                _discard(self._bell)
+            if self._wakeup in ready:
+                _discard(self._wakeup)
             if self._pidfd in ready:
                 self._do(self._brake.died(), self._heartbeat.stamp)
                 self._poll.unregister(self._pidfd)

@@ -11,7 +11,7 @@ from rt import log
 from rt.buffer import arena, layout, mutex, segment
 from rt.buffer.arrays import plain
 from rt.buffer.transaction import Journal, Lock, Transaction
-from rt.buffer.wakeup import EXECUTOR_SEAT, Wakeups
+from rt.buffer.wakeup import EXECUTOR_SLOT, Wakeups
 from rt.buffer.watch import Watch
 from rt.buffer.write_event import WriteEvent
 from rt.catalog import Parameter, Peripheral
@@ -29,7 +29,7 @@ class BaseBuffer:
         params: Maps parameter names to their descriptors.
         write_event: Rung when the first of some pending writes is stored; None for nobody.
         wakeups: How processes that wait for a change are woken; None for nobody.
-        mark: One byte, what this process's writes to devices carry: that of its lease (see
+        token: One byte, what this process's writes to devices carry: that of its lease (see
             `rt.buffer.lease`).
     """
 
@@ -38,7 +38,7 @@ class BaseBuffer:
     peripheral: ClassVar[Peripheral] = Peripheral(name="")
     write_event: WriteEvent | None = None
     wakeups: Wakeups | None = None
-    mark: memoryview | bytes = bytes((EXECUTOR_SEAT,))
+    token: memoryview | bytes = bytes((EXECUTOR_SLOT,))
 
     _counters: ClassVar[tuple[tuple[str, Any], ...]] = ()
     _structure: ClassVar[type[ctypes.Structure]]
@@ -53,7 +53,7 @@ class BaseBuffer:
         self._header: layout.Header = view.header
         self._updates: Any = view.update
         self._writes: Any = view.write
-        self._marks: Any = view.marks
+        self._tokens: Any = view.tokens
         self._received: Any = view.received
         self._sent: Any = view.sent
         self._update_bytes = memoryview(view.update).cast("B")
@@ -262,7 +262,7 @@ class BaseBuffer:
         self._header.valid = 0
         self._header.presence += 1
         if self.wakeups is not None:
-            self.wakeups.ring(self._header.watchers)
+            self.wakeups.signal(self._header.watchers)
 
     @property
     def recoveries(self) -> int:
@@ -281,10 +281,10 @@ class BaseBuffer:
 
     def _wake(self) -> None:
         """Ring the bells of those who wait, with the lock held; without bells here they stay for who has some."""
-        seats = self._header.watchers
-        if seats and self.wakeups is not None:
+        slots = self._header.watchers
+        if slots and self.wakeups is not None:
             self._header.watchers = 0
-            self.wakeups.ring(seats)
+            self.wakeups.signal(slots)
 
     def _recover(self) -> None:
         """Take the lock over from an owner that died."""

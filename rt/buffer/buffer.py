@@ -160,14 +160,14 @@ class Buffer(BaseBuffer):
         try:
             if not header.valid:
                 raise not_connected(self.name)
-            self._marks[descriptor.id] = self.mark[0]
+            self._tokens[descriptor.id] = self.token[0]
             setattr(self._writes, param, value)
             was = header.pending
             header.pending = was | 1 << descriptor.id
         finally:
             _unlock(self._address)
         if not was and self.write_event is not None:
-            self.write_event.ring()
+            self.write_event.signal()
 
     def snapshot(self) -> dict[str, Any]:
         """All readable values, of one moment.

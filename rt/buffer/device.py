@@ -9,7 +9,7 @@ from rt.buffer import mutex
 from rt.buffer.buffer import Buffer
 from rt.buffer.clock import boottime_ns
 from rt.buffer.counters import Counters, count
-from rt.buffer.lease import ALL_MARKS
+from rt.buffer.lease import ALL_TOKENS
 from rt.catalog import Peripheral
 from rt.errors import RemoteProtocolError
 from rt.protocol.message import (
@@ -33,7 +33,7 @@ class Outgoing(NamedTuple):
     """A message that is to be sent to a device, and the bitmap of the marks of the writes that it carries (0 for a read)."""
 
     message: DevRead | DevWrite
-    marks: int
+    tokens: int
 
 
 class DeviceBuffer(Buffer):
@@ -45,7 +45,7 @@ class DeviceBuffer(Buffer):
         super().__init__(memory)
         view: Any = self._view
         self.counters: Counters = view.counters
-        self.dropped_marks = 0
+        self.dropped_tokens = 0
         self._known = (1 << len(self.params)) - 1
         self._received_bytes = memoryview(view.received).cast("B")
         self._sent_bytes = memoryview(view.sent).cast("B")
@@ -99,7 +99,7 @@ class DeviceBuffer(Buffer):
         with self._lock:
             self._header.pending_read |= bitmap
         if self.write_event is not None:
-            self.write_event.ring()
+            self.write_event.signal()
 
     def get_read(self) -> list[str]:
         """The names of the parameters that are to be read, each given once."""
@@ -107,11 +107,11 @@ class DeviceBuffer(Buffer):
             bitmap, self._header.pending_read = self._header.pending_read, 0
         return self.peripheral.names(bitmap)
 
-    def discard_writes(self, marks: int = ALL_MARKS) -> int:
+    def discard_writes(self, tokens: int = ALL_TOKENS) -> int:
         """Forget the writes that were asked for and not sent.
 
         Args:
-            marks: The bitmap of the marks of those that are forgotten; the others stay.
+            tokens: The bitmap of the tokens of those that are forgotten; the others stay.
 
         Returns:
             How many parameters they were; they are counted in ``counters.writes_dropped``.
@@ -120,7 +120,7 @@ class DeviceBuffer(Buffer):
             BufferBusyError: Another process holds the lock.
         """
         with self._lock:
-            forgotten = self._header.pending & self._marked(marks)
+            forgotten = self._header.pending & self._written_under(tokens)
             self._header.pending &= ~forgotten
         dropped = int(forgotten).bit_count()
         self.counters.writes_dropped += dropped
@@ -134,11 +134,11 @@ class DeviceBuffer(Buffer):
         """
         return [outgoing.message for outgoing in self.take_dev_rw()]
 
-    def take_dev_rw(self, allowed: Callable[[], int] = lambda: ALL_MARKS) -> list[Outgoing]:
+    def take_dev_rw(self, allowed: Callable[[], int] = lambda: ALL_TOKENS) -> list[Outgoing]:
         """The same, with the marks of the writes, and without those writes whose marks are not allowed.
 
         Those are forgotten and counted in ``counters.writes_dropped``; the bitmap of their marks is
-        in `dropped_marks`.
+        in `dropped_tokens`.
 
         Args:
             allowed: Gives the bitmap of the marks whose writes are taken. It is asked with the lock
@@ -148,7 +148,7 @@ class DeviceBuffer(Buffer):
         Raises:
             BufferBusyError: Another process holds the lock; nothing is lost.
         """
-        self.dropped_marks = 0
+        self.dropped_tokens = 0
         with self._lock:
             header = self._header
             read, header.pending_read = header.pending_read, 0
@@ -158,14 +158,14 @@ class DeviceBuffer(Buffer):
             )
             if pending:
                 passing = allowed()
-                for mark, asked in self._by_mark(pending).items():
-                    if not passing >> mark & 1:
+                for token, asked in self._by_token(pending).items():
+                    if not passing >> token & 1:
                         self.counters.writes_dropped += asked.bit_count()
-                        self.dropped_marks |= 1 << mark
+                        self.dropped_tokens |= 1 << token
                         continue
                     parts = self._block.split(asked, VALUES_MAX)
                     taken += [
-                        Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), 1 << mark)
+                        Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), 1 << token)
                         for part in parts
                     ]
                 header.last_write = _time()
@@ -287,17 +287,17 @@ class DeviceBuffer(Buffer):
             for part in self._block.split(bitmap, VALUES_MAX)
         ]
 
-    def _by_mark(self, bitmap: int) -> dict[int, int]:
+    def _by_token(self, bitmap: int) -> dict[int, int]:
         """These parameters, by the mark under which they were written last."""
         parts: dict[int, int] = {}
-        for id_, mark in enumerate(self._marks):
+        for id_, token in enumerate(self._tokens):
             if bitmap >> id_ & 1:
-                parts[mark] = parts.get(mark, 0) | 1 << id_
+                parts[token] = parts.get(token, 0) | 1 << id_
         return parts
 
-    def _marked(self, marks: int) -> int:
+    def _written_under(self, tokens: int) -> int:
         """The bitmap of the parameters that were written last under one of these marks."""
-        return sum(1 << id_ for id_, mark in enumerate(self._marks) if marks >> mark & 1)
+        return sum(1 << id_ for id_, token in enumerate(self._tokens) if tokens >> token & 1)
 
     def _collect(self, block: memoryview, bitmap: int) -> bytes:
         _, slices = self._block.slices(bitmap)

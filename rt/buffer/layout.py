@@ -100,11 +100,11 @@ def make_structure(
         counters: Names and C types of what only grows.
     """
     block = make_block(f"{name}-block", params)
-    marks = ctypes.c_uint8 * len(params)
+    tokens = ctypes.c_uint8 * len(params)
     counts = ctypes.c_uint64 * len(params)
-    guarded = (("header", Header), *state, ("update", block), ("write", block), ("marks", marks))
+    guarded = (("header", Header), *state, ("update", block), ("write", block), ("tokens", tokens))
     inner: Any = type(f"{name}-guarded", (ctypes.Structure,), {"_fields_": guarded})
-    changing = slice(Header.pending.offset, inner.marks.offset + inner.marks.size)
+    changing = slice(Header.pending.offset, inner.tokens.offset + inner.tokens.size)
     shadow = ctypes.c_uint8 * (changing.stop - changing.start)
     fields = (*guarded, ("shadow", shadow), ("received", counts), ("sent", counts), *counters)
     return type(f"{name}-buffer", (BaseStructure,), {"_fields_": fields}), changing

@@ -3,7 +3,7 @@
 A process that commands devices holds a lease: a slot of this table, in which it stamps the time
 (`rt.buffer.clock`) again and again while it is sure of what it does. The device process checks the
 stamps right before it writes anything to a device. A lease whose stamp is older than ``TIMEOUT``
-has lapsed: silence stops motion. The root gives a sign of life in the same table (``beat``); while
+has lapsed: silence stops motion. The root gives a sign of life in the same table (``heartbeat``); while
 that is older than ``ROOT_TIMEOUT``, no command to stop would be heard, and no lease counts. The
 root stamps when it unbars a slot, and often from then on until all slots are barred again. A stamp
 of zero or of the future never counts.
@@ -42,20 +42,18 @@ import msgspec
 
 from rt.buffer import segment
 from rt.buffer.clock import boottime_ns
-from rt.buffer.wakeup import SEATS
+from rt.buffer.wakeup import SLOTS
 from rt.errors import DeviceBufferError
 
 TIMEOUT = 0.1
 """Age (s) at which a lease has lapsed."""
 ROOT_TIMEOUT = 0.1
 """Age (s) of the root's sign of life at which no lease counts."""
-SLOTS = SEATS
-"""There is one for each seat; see `rt.buffer.wakeup`."""
-ALL_MARKS: Final = (1 << 256) - 1
+ALL_TOKENS: Final = (1 << 256) - 1
 """The bitmap of every mark that there can be."""
 
 _MAGIC = b"rtlease\x07"
-_SEAT = 0x0F
+_SLOT_MASK = 0x0F
 _WORD = (1 << 64) - 1
 _NUMBER_SHIFT = 4
 _NS = 1_000_000_000
@@ -108,8 +106,8 @@ class _Table(ctypes.Structure):
         ("bars", ctypes.c_uint64 * SLOTS),
         ("causes", ctypes.c_uint64 * SLOTS),
         ("root", ctypes.c_uint64),
-        ("visits", ctypes.c_uint64 * SLOTS),
-        ("marks", ctypes.c_uint8 * SLOTS),
+        ("sessions", ctypes.c_uint64 * SLOTS),
+        ("tokens", ctypes.c_uint8 * SLOTS),
     )
 
 
@@ -120,7 +118,7 @@ class _Orders(ctypes.Structure):
         ("bars", ctypes.c_uint64 * SLOTS),
         ("causes", ctypes.c_uint64 * SLOTS),
         ("revoked", ctypes.c_uint64 * SLOTS),
-        ("visits", ctypes.c_uint64 * SLOTS),
+        ("sessions", ctypes.c_uint64 * SLOTS),
         ("root", ctypes.c_uint64),
     )
 
@@ -136,8 +134,8 @@ class _Words:
         self.bars = _part(memory, layout.bars).cast("Q")
         self.causes = _part(memory, layout.causes).cast("Q")
         self.revoked = _part(memory, layout.revoked).cast("Q")
-        self.visits = _part(memory, layout.visits).cast("Q")
-        self.beat = _part(memory, layout.root).cast("Q")
+        self.sessions = _part(memory, layout.sessions).cast("Q")
+        self.heartbeat = _part(memory, layout.root).cast("Q")
 
     def read(self) -> "_Written":
         """What they hold."""
@@ -145,8 +143,8 @@ class _Words:
             self.bars.tolist(),
             self.causes.tolist(),
             self.revoked.tolist(),
-            self.visits.tolist(),
-            self.beat.tolist(),
+            self.sessions.tolist(),
+            self.heartbeat.tolist(),
         )
 
 
@@ -156,8 +154,8 @@ class _Written(msgspec.Struct):
     bars: list[int]
     causes: list[int]
     revoked: list[int]
-    visits: list[int]
-    beat: list[int]
+    sessions: list[int]
+    heartbeat: list[int]
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -168,9 +166,9 @@ class Holder(msgspec.Struct, frozen=True):
     pid: int
 
     @property
-    def mark(self) -> int:
+    def token(self) -> int:
         """The mark that writes under this lease carry."""
-        return _mark(self.slot, self.serial)
+        return _token_of(self.slot, self.serial)
 
 
 class Lease:
@@ -182,9 +180,9 @@ class Lease:
         self._pid = os.getpid()
 
     @property
-    def mark(self) -> int:
+    def token(self) -> int:
         """The mark of the present lease, or of the last one."""
-        return self._table.mark(self._index)
+        return self._table.token(self._index)
 
     @property
     def bar(self) -> Bar:
@@ -222,7 +220,7 @@ class Lease:
         table.stamps[index] = 0
         table.pids[index] = self._pid
         serial = (table.serials[index] + 1) & _WORD
-        table.marks[index] = _mark(index, serial)
+        table.tokens[index] = _token_of(index, serial)
         table.serials[index] = serial
         table.stamps[index] = boottime_ns()
         return True
@@ -252,7 +250,7 @@ class LeaseTable:
             commanders.
 
     Attributes:
-        on_unbar: Called before the root unbars a slot; has to stamp (`beat`), as it does unless it
+        on_unbar: Called before the root unbars a slot; has to stamp (`heartbeat`), as it does unless it
             is replaced, and often from then on.
     """
 
@@ -264,14 +262,14 @@ class LeaseTable:
         self._shown = _Words(view, _Table)
         self._orders = self._shown if orders is None else _Words(orders, _Orders)
         self.bars = self._orders.bars
-        self.marks = _part(view, _Table.marks)
+        self.tokens = _part(view, _Table.tokens)
         self._revoked = self._orders.revoked
         self._lapsed = _part(view, _Table.lapsed).cast("Q")
-        self._root = self._orders.beat
-        self._visits = self._orders.visits
+        self._root = self._orders.heartbeat
+        self._sessions = self._orders.sessions
         self._magic = view[:8]
         self._written = self._shown.read()
-        self.on_unbar: Callable[[], None] = self.beat
+        self.on_unbar: Callable[[], None] = self.heartbeat
 
     @classmethod
     @contextlib.contextmanager
@@ -303,37 +301,37 @@ class LeaseTable:
             )
         yield cls(memory, orders)
 
-    def slot(self, index: int) -> Lease:
+    def lease(self, index: int) -> Lease:
         """The lease of a slot, for its holder."""
         return Lease(self, index)
 
-    def mark(self, index: int) -> int:
+    def token(self, index: int) -> int:
         """The mark of a slot's present lease, or of its last one."""
-        return int(self.marks[index])
+        return int(self.tokens[index])
 
-    def mark_of(self, index: int) -> memoryview:
+    def token_byte(self, index: int) -> memoryview:
         """The one byte that is the mark of a slot's present lease, for the process that writes under it."""
-        return self.marks[index : index + 1]
+        return self.tokens[index : index + 1]
 
-    def visit_of(self, index: int) -> int:
+    def session_id(self, index: int) -> int:
         """The number of the visit that goes on in a slot: no other one, of any slot, had it or will have it (`rt.buffer.session`)."""
-        return self._visits[index] * SLOTS + index
+        return self._sessions[index] * SLOTS + index
 
-    def end_visit(self, index: int) -> None:
+    def end_session(self, index: int) -> None:
         """Say that the visitor of a slot has left; only the root does."""
-        self._write("visits", index, (self._written.visits[index] + 1) & _WORD)
+        self._write("sessions", index, (self._written.sessions[index] + 1) & _WORD)
 
     def is_over(self, visit: int) -> bool:
         """Whether a visit has ended."""
-        return visit != self.visit_of(visit % SLOTS)
+        return visit != self.session_id(visit % SLOTS)
 
-    def visits(self) -> list[int]:
+    def session_counts(self) -> list[int]:
         """Counts of visits by slot, which differ after any visit has ended."""
-        return self._visits.tolist()
+        return self._sessions.tolist()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Stamp the root's sign of life; its event loop does so every 0.02 s while a lease may count, and else every 0.5 s."""
-        self._write("beat", 0, boottime_ns())
+        self._write("heartbeat", 0, boottime_ns())
 
     def _write(self, name: str, index: int, value: int) -> None:
         """Write a word that only the root writes: what holders see last."""
@@ -418,10 +416,10 @@ class LeaseTable:
         """The bitmap of the marks of the leases whose holders may move devices now; 0 for none."""
         if not self.root_alive():
             return 0
-        marks = 0
+        tokens = 0
         for index in self._fresh_slots():
-            marks |= 1 << self.marks[index]
-        return marks
+            tokens |= 1 << self.tokens[index]
+        return tokens
 
     def holders(self) -> list[Holder]:
         """Who holds a lease that counts, by slot."""
@@ -475,13 +473,15 @@ class LeaseTable:
         ]
 
 
-def seats_of(marks: int) -> list[int]:
+def slots_of(tokens: int) -> list[int]:
     """The seats of a bitmap of marks."""
-    return sorted({mark & _SEAT for mark in range(marks.bit_length()) if marks >> mark & 1})
+    return sorted(
+        {token & _SLOT_MASK for token in range(tokens.bit_length()) if tokens >> token & 1}
+    )
 
 
-def _mark(index: int, serial: int) -> int:
-    return index | (serial << _NUMBER_SHIFT & ~_SEAT & 0xFF)
+def _token_of(index: int, serial: int) -> int:
+    return index | (serial << _NUMBER_SHIFT & ~_SLOT_MASK & 0xFF)
 
 
 def _bar(value: int) -> Bar:
@@ -491,7 +491,7 @@ def _bar(value: int) -> Bar:
 def _initialize(memory: memoryview) -> None:
     table = _Table.from_buffer(memory)
     table.magic = _MAGIC
-    table.marks[:] = range(SLOTS)
+    table.tokens[:] = range(SLOTS)
 
 
 def _part(view: memoryview, field: Any) -> memoryview:

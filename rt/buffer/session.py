@@ -27,14 +27,14 @@ import trio
 from rt import log
 from rt.buffer.arena import Arena
 from rt.buffer.lease import Bar, LeaseTable
-from rt.buffer.wakeup import FIRST_VISITOR_SEAT, SEATS, Wakeups
+from rt.buffer.wakeup import FIRST_SESSION_SLOT, SLOTS, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceBufferError, RemoteProtocolError
 from rt.instance import is_file
 from rt.ownership import user
 from rt.protocol import structs
 
-NAME: Final = "visitors.sock"
+SOCKET_NAME: Final = "visitors.sock"
 _MESSAGE_SIZE: Final = 64
 _ANSWER_TIMEOUT: Final = 5.0
 _BACKLOG: Final = 16
@@ -45,13 +45,13 @@ _INT: Final = array.array("i").itemsize
 class Request(msgspec.Struct, frozen=True):
     """What a visitor asks for: whether it needs a seat, to write and to wait for changes."""
 
-    seated: bool
+    needs_slot: bool = msgspec.field(name="seated")
 
 
 class Registration(msgspec.Struct, frozen=True):
     """The seat of a visitor; None if it asked for none, or all are taken."""
 
-    seat: int | None
+    slot: int | None = msgspec.field(name="seat")
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -59,13 +59,13 @@ class Session(msgspec.Struct, frozen=True):
 
     Attributes:
         prefix: What the names of the robot's shared memory begin with, until the visit ends.
-        seat: Its seat, under which it may hold a lease and write.
+        slot: Its slot, under which it may hold a lease and write.
         write_event: Wakes the device process.
         wakeups: Wake this process, and others.
     """
 
     prefix: str
-    seat: int
+    slot: int
     write_event: WriteEvent
     wakeups: Wakeups
 
@@ -89,12 +89,12 @@ class Registrar:
         wakeups: Wakeups,
         leases: LeaseTable,
     ) -> None:
-        self._path = directory / NAME
+        self._path = directory / SOCKET_NAME
         self._arena = arena
         self._write_event = write_event
         self._wakeups = wakeups
         self._leases = leases
-        self._free = set(range(FIRST_VISITOR_SEAT, SEATS))
+        self._free = set(range(FIRST_SESSION_SLOT, SLOTS))
         self._bar = Bar.NONE
         self._nursery: trio.Nursery | None = None
         self._listening = trio.CancelScope()
@@ -103,17 +103,17 @@ class Registrar:
     def bar(self, bar: Bar) -> None:
         """Let no visitor move devices, present or coming, until this is called with `Bar.NONE`. Returns at once."""
         self._bar = bar
-        for seat in range(FIRST_VISITOR_SEAT, SEATS):
-            if seat not in self._free:
-                self._admit(seat)
-        self._write_event.ring()
+        for slot in range(FIRST_SESSION_SLOT, SLOTS):
+            if slot not in self._free:
+                self._admit(slot)
+        self._write_event.signal()
 
-    def _admit(self, seat: int) -> None:
+    def _admit(self, slot: int) -> None:
         """Let the visitor of a seat move devices, unless there is a bar."""
         if self._bar:
-            self._leases.bar(seat, self._bar)
+            self._leases.bar(slot, self._bar)
         else:
-            self._leases.unbar(seat)
+            self._leases.unbar(slot)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Receive visitors until cancelled.
@@ -123,13 +123,13 @@ class Registrar:
         """
         try:
             async with trio.open_nursery() as self._nursery:
-                self.mend()
+                self.rebind()
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             self._nursery = None
 
-    def mend(self) -> bool:
+    def rebind(self) -> bool:
         """Listen at a new socket if the file of the old one is not there, while `run` does; whether that was so.
 
         Raises:
@@ -160,31 +160,31 @@ class Registrar:
         with connection, contextlib.suppress(OSError, RemoteProtocolError, trio.TooSlowError):
             with trio.fail_after(_ANSWER_TIMEOUT):
                 request: Request = structs.decode(await connection.recv(_MESSAGE_SIZE), Request)
-            if not request.seated:
-                await self._welcome(connection, None, self._arena.fd)
+            if not request.needs_slot:
+                await self._answer(connection, None, self._arena.fd)
                 return
             if not self._free:
-                await self._welcome(connection, None)
+                await self._answer(connection, None)
                 return
-            seat = min(self._free)
-            self._free.remove(seat)
-            self._admit(seat)
+            slot = min(self._free)
+            self._free.remove(slot)
+            self._admit(slot)
             try:
-                await self._welcome(
-                    connection, seat, self._arena.fd, self._write_event.fd, *self._wakeups.fds
+                await self._answer(
+                    connection, slot, self._arena.fd, self._write_event.fd, *self._wakeups.fds
                 )
                 await connection.recv(1)  # ends when the visitor does
             finally:
-                self._leases.bar(seat, Bar.IDLE)
-                self._leases.end_visit(seat)
-                self._write_event.ring()
-                self._free.add(seat)
+                self._leases.bar(slot, Bar.IDLE)
+                self._leases.end_session(slot)
+                self._write_event.signal()
+                self._free.add(slot)
 
-    async def _welcome(
-        self, connection: trio.socket.SocketType, seat: int | None, *fds: int
+    async def _answer(
+        self, connection: trio.socket.SocketType, slot: int | None, *fds: int
     ) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        await connection.sendmsg([msgspec.msgpack.encode(Registration(seat))], rights)
+        await connection.sendmsg([msgspec.msgpack.encode(Registration(slot))], rights)
 
 
 @contextlib.asynccontextmanager
@@ -194,20 +194,20 @@ async def open_session(directory: Path) -> AsyncIterator[Session]:
     Raises:
         DeviceBufferError: Its root does not answer, or all seats are taken.
     """
-    async with _asked(directory, Request(seated=True)) as (welcome, fds):
-        if welcome.seat is None and not fds:
-            count = SEATS - FIRST_VISITOR_SEAT
+    async with _ask(directory, Request(needs_slot=True)) as (registration, fds):
+        if registration.slot is None and not fds:
+            count = SLOTS - FIRST_SESSION_SLOT
             raise DeviceBufferError(
                 f"{count} commands take part in this robot already: end one of them"
             )
-        if welcome.seat is None or len(fds) != SEATS + 2:
+        if registration.slot is None or len(fds) != SLOTS + 2:
             raise _other_version(directory)
         arena, write_event, *wakeups = fds
         yield Session(
             _prefix(arena),
-            welcome.seat,
+            registration.slot,
             WriteEvent(write_event),
-            Wakeups(wakeups, seat=welcome.seat),
+            Wakeups(wakeups, slot=registration.slot),
         )
 
 
@@ -218,16 +218,14 @@ async def read(directory: Path) -> AsyncIterator[str]:
     Raises:
         DeviceBufferError: Its root does not answer.
     """
-    async with _asked(directory, Request(seated=False)) as (_, fds):
+    async with _ask(directory, Request(needs_slot=False)) as (_, fds):
         if len(fds) != 1:
             raise _other_version(directory)
         yield _prefix(fds[0])
 
 
 @contextlib.asynccontextmanager
-async def _asked(
-    directory: Path, request: Request
-) -> AsyncIterator[tuple[Registration, list[int]]]:
+async def _ask(directory: Path, request: Request) -> AsyncIterator[tuple[Registration, list[int]]]:
     """The answer of the desk and the descriptors that came with it, which are closed in the end, as the connection is."""
     with (
         trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
@@ -235,16 +233,16 @@ async def _asked(
     ):
         try:
             with trio.fail_after(_ANSWER_TIMEOUT):
-                await connection.connect(str(directory / NAME))
+                await connection.connect(str(directory / SOCKET_NAME))
                 _refuse_stranger(connection, directory)
                 await connection.send(msgspec.msgpack.encode(request))
                 message, ancillary, _, _ = await connection.recvmsg(
-                    _MESSAGE_SIZE, socket.CMSG_SPACE((SEATS + 2) * _INT), socket.MSG_CMSG_CLOEXEC
+                    _MESSAGE_SIZE, socket.CMSG_SPACE((SLOTS + 2) * _INT), socket.MSG_CMSG_CLOEXEC
                 )
             fds = _received(ancillary)
             for fd in fds:
                 stack.callback(os.close, fd)
-            welcome: Registration = structs.decode(message, Registration)
+            registration: Registration = structs.decode(message, Registration)
         except trio.TooSlowError:
             raise DeviceBufferError(
                 f"the root of the robot in {directory} did not answer within {_ANSWER_TIMEOUT:g} s: is it stopped?"
@@ -253,7 +251,7 @@ async def _asked(
             raise DeviceBufferError(
                 f"the robot in {directory} receives no visitors: {error}"
             ) from error
-        yield welcome, fds
+        yield registration, fds
 
 
 def _refuse_stranger(connection: trio.socket.SocketType, directory: Path) -> None:

@@ -9,7 +9,7 @@ from rt.buffer.buffer import Buffer
 from rt.buffer.device import DeviceBuffer, device_type
 from rt.buffer.integrity import Integrity
 from rt.buffer.lease import LeaseTable
-from rt.buffer.wakeup import EXECUTOR_SEAT, Wakeups
+from rt.buffer.wakeup import EXECUTOR_SLOT, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.catalog import Catalog, from_tables
 from rt.errors import DeviceBufferError
@@ -26,7 +26,7 @@ class BufferStore(Mapping[Key, Buffer]):
         prefix: What the names of this robot's segments begin with.
         write_event: Given to every buffer: rung when writes become pending.
         wakeups: Given to every buffer: how processes that wait for changes are woken.
-        seat: The seat of this process, under whose lease it writes; that of the bells if there are
+        slot: The slot of this process, under whose lease it writes; that of the bells if there are
             some.
         shared: Whether buffers stand in shared memory; otherwise they are this process's own.
         lock_timeout: How long operations wait for a lock, that of a buffer or of the arena (s); 0
@@ -52,7 +52,7 @@ class BufferStore(Mapping[Key, Buffer]):
         *,
         write_event: WriteEvent | None = None,
         wakeups: Wakeups | None = None,
-        seat: int = EXECUTOR_SEAT,
+        slot: int = EXECUTOR_SLOT,
         shared: bool = True,
         lock_timeout: float = 0.0,
     ) -> None:
@@ -60,14 +60,14 @@ class BufferStore(Mapping[Key, Buffer]):
         self._prefix = prefix
         self._write_event = write_event
         self._wakeups = wakeups
-        self._seat = seat if wakeups is None else wakeups.seat
+        self._slot = slot if wakeups is None else wakeups.slot
         self._shared = shared
         self._lock_timeout = lock_timeout
         self._buffers: dict[tuple[str, int], Buffer] = {}
         self._checks: dict[tuple[str, int], Integrity] = {}
         self._types = self.make_catalog(catalog)
         self._stack = contextlib.ExitStack()
-        self._own_mark: memoryview | None = None
+        self._own_token: memoryview | None = None
 
     @staticmethod
     def make_catalog(catalog: Catalog | Mapping[str, object]) -> dict[str, type[Buffer]]:
@@ -163,7 +163,7 @@ class BufferStore(Mapping[Key, Buffer]):
                 raise DeviceBufferError(f"there is no buffer of {name} {number}")
             buffer.write_event = self._write_event
             buffer.wakeups = self._wakeups
-            buffer.mark = self._mark()
+            buffer.token = self._find_token()
             buffer.lock_timeout = self._lock_timeout
             self._buffers[name, number] = buffer
         return buffer
@@ -226,13 +226,13 @@ class BufferStore(Mapping[Key, Buffer]):
         if buffer is not None:
             buffer.invalidate_by_force()
 
-    def _mark(self) -> memoryview | bytes:
+    def _find_token(self) -> memoryview | bytes:
         """What this process's writes carry; without a lease table there is nobody who obeys them."""
-        if self._own_mark is None and self._shared:
+        if self._own_token is None and self._shared:
             with contextlib.suppress(DeviceBufferError):
                 leases = self._stack.enter_context(LeaseTable.open(self._prefix, create=False))
-                self._own_mark = leases.mark_of(self._seat)
-        return bytes((self._seat,)) if self._own_mark is None else self._own_mark
+                self._own_token = leases.token_byte(self._slot)
+        return bytes((self._slot,)) if self._own_token is None else self._own_token
 
     def _segment(self, name: str, number: int) -> str:
         return f"{self._prefix}{name}@{number}"

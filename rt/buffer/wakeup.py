@@ -16,14 +16,14 @@ import trio
 
 from rt.buffer.write_event import WriteEvent
 
-SEATS: Final = 16
-EXECUTOR_SEAT: Final = 0
+SLOTS: Final = 16
+EXECUTOR_SLOT: Final = 0
 """The process that runs the team's code."""
-ROOT_SEAT: Final = 1
-DEVICE_SEAT: Final = 2
-STANDBY_SEAT: Final = 3
+ROOT_SLOT: Final = 1
+DEVICE_SLOT: Final = 2
+STANDBY_SLOT: Final = 3
 """The process that runs the team's code next, while another one runs a mode."""
-FIRST_VISITOR_SEAT: Final = 8
+FIRST_SESSION_SLOT: Final = 8
 """From here on seats are for processes that come and go; the others are for rt's own and for components."""
 
 
@@ -32,25 +32,25 @@ class Wakeups:
 
     Args:
         fds: The eventfds of all seats, by seat; None to make them. Whoever makes them closes them.
-        seat: The seat of this process.
+        slot: The slot of this process.
     """
 
-    def __init__(self, fds: Sequence[int] | None = None, *, seat: int = EXECUTOR_SEAT) -> None:
+    def __init__(self, fds: Sequence[int] | None = None, *, slot: int = EXECUTOR_SLOT) -> None:
         self._owned = fds is None
         self.fds = (
-            tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(SEATS))
+            tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(SLOTS))
             if fds is None
             else tuple(fds)
         )
-        self.seat = seat
-        self._own = WriteEvent(self.fds[seat])
+        self.slot = slot
+        self._own = WriteEvent(self.fds[slot])
         self._somebody_waits = False
         self._others = trio.lowlevel.ParkingLot()
 
-    def ring(self, seats: int) -> None:
+    def signal(self, slots: int) -> None:
         """Ring the bells of a bitmap of seats. Any thread; never waits."""
-        for seat, fd in enumerate(self.fds):
-            if seats >> seat & 1:
+        for slot, fd in enumerate(self.fds):
+            if slots >> slot & 1:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_write(fd, 1)
 

@@ -53,7 +53,7 @@ class Watch:
                 try:
                     news = self._news(seen, ids)
                     if news is None:
-                        self._header.watchers |= 1 << wakeups.seat
+                        self._header.watchers |= 1 << wakeups.slot
                 finally:
                     self._lock.release()
             if news is not None:

@@ -20,7 +20,7 @@ class WriteEvent:
         self._owned = fd is None
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if fd is None else fd
 
-    def ring(self) -> None:
+    def signal(self) -> None:
         """Let the waiting process look. Any thread; a full counter means that it has been rung."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self.fd, 1)

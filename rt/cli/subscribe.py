@@ -72,7 +72,7 @@ def command(  # noqa: PLR0917 - click passes them by name
         names = device.readable(params) if params else None
 
         assert robot.app.wakeups is not None, "a visitor has bells"
-        visit = robot.app.make_lease_table().visit_of(robot.app.wakeups.seat)
+        visit = robot.app.make_lease_table().session_id(robot.app.wakeups.slot)
 
         async def watch() -> None:
             try:

@@ -93,7 +93,7 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
         wakeups, write_event = robot.app.wakeups, robot.app.write_event
         assert wakeups is not None, "a visitor has bells"
         assert write_event is not None, "a visitor has the doorbell"
-        lease = robot.app.make_lease_table().slot(wakeups.seat)
+        lease = robot.app.make_lease_table().lease(wakeups.slot)
         end = "Ctrl-C disables it" if seconds == math.inf else f"it is disabled after {seconds:g} s"
         driver = _Driver(device, lease, write_event, end)
 
@@ -242,7 +242,7 @@ class _Driver:
             raise DeviceError(
                 f"the robot was stopped {why}: nothing moves until it is started again"
             )
-        self._write_event.ring()
+        self._write_event.signal()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_lease)
@@ -256,7 +256,7 @@ class _Driver:
             if not self._lease.held:
                 before = disables  # the lease has ended already, and the device may have been disabled for that
             self._lease.release()
-            self._write_event.ring()
+            self._write_event.signal()
             with trio.move_on_after(SEND_TIMEOUT, shield=True):
                 while self._device.buffer.valid and self._device.buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
                     await trio.sleep(_PAUSE)

@@ -22,7 +22,7 @@ from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError, RemoteProtocolError
 from rt.executor import commands
 from rt.executor.commands import Mode, Requests, RequestSpec
-from rt.executor.pool import SEATS, Assignment, ExecutorPool
+from rt.executor.pool import EXECUTOR_SLOTS, Assignment, ExecutorPool
 from rt.remote import Bounds, Handler, route
 from rt.remote.caller import Caller, caller
 from rt.text import clip
@@ -72,9 +72,9 @@ class _Session:
         self.gone = trio.Event()
 
     @property
-    def seat(self) -> int:
+    def slot(self) -> int:
         """The seat of the process, whose slot of the lease table is open while the mode runs."""
-        return SEATS[self.process.child.spec.name]
+        return EXECUTOR_SLOTS[self.process.child.spec.name]
 
     def take(self, data: bytes) -> None:
         """Take a message of the process.
@@ -199,7 +199,7 @@ class Dispatcher(Handler):
         """Let nothing move any more, for the end of the robot. Returns at once."""
         self._closed = True
         self._leases.bar_all(Bar.STOPPING)
-        self._write_event.ring()
+        self._write_event.signal()
 
     def brake_changed(self, refusal: str | None) -> None:
         """Let no mode move devices for want of a brake, or let modes begin again. Returns at once.
@@ -217,9 +217,9 @@ class Dispatcher(Handler):
             if (session := self._session) is not None:
                 session.finish(ExecutionError(refusal))
                 self._close(session, "no brake is ready")
-        for seat in SEATS.values():
-            self._leases.bar(seat, self._rest)
-        self._write_event.ring()
+        for slot in EXECUTOR_SLOTS.values():
+            self._leases.bar(slot, self._rest)
+        self._write_event.signal()
 
     def memory_overwritten(self, reason: str) -> None:
         """End the mode, and the leases of commands, because a buffer was overwritten. Returns at once."""
@@ -283,7 +283,7 @@ class Dispatcher(Handler):
     def estop(self) -> None:
         """Emergency stop: every device is disabled and the robot stops running."""
         self._leases.bar_all(Bar.ESTOP)
-        self._write_event.ring()
+        self._write_event.signal()
         self._on_estop()
 
     @route(inline=True)
@@ -443,10 +443,10 @@ class Dispatcher(Handler):
             return
         bar = Bar.DRIVER if self.driver is None else self.driver.bar
         if self._driven_by_gamepad(session.mode) and bar is not Bar.NONE:
-            self._leases.bar(session.seat, bar)
-            self._write_event.ring()
+            self._leases.bar(session.slot, bar)
+            self._write_event.signal()
         else:
-            self._leases.unbar(session.seat)
+            self._leases.unbar(session.slot)
 
     def _driven_by_gamepad(self, mode: Mode) -> bool:
         return self._needs_driver and mode is Mode.TELEOP
@@ -454,16 +454,16 @@ class Dispatcher(Handler):
     def _stop_motion(self, cause: Bar = Bar.NONE) -> None:
         """End every lease, whoever holds it; the device process disables what was moved."""
         self._leases.revoke_all(cause)
-        for seat in SEATS.values():
-            self._leases.bar(seat, self._rest)
-        self._write_event.ring()
+        for slot in EXECUTOR_SLOTS.values():
+            self._leases.bar(slot, self._rest)
+        self._write_event.signal()
 
     def _leave(self, session: _Session) -> None:
         """Let a mode move nothing any more; idempotent."""
         if self._session is session:
             self._session = None
-            self._leases.bar(session.seat, self._rest)
-            self._write_event.ring()
+            self._leases.bar(session.slot, self._rest)
+            self._write_event.signal()
             about = {"reason": session.error.message} if session.error is not None else {}
             self._log.info("mode ended", mode=session.mode.name.lower(), **about)
 

@@ -258,7 +258,7 @@ class LeaseKeeper:
                 return
         if self._lease.begin():
             self._holding = True
-            self._write_event.ring()
+            self._write_event.signal()
             if self._is_cut_off:
                 self._is_cut_off = False
                 self._log.info(_AGAIN)
@@ -266,7 +266,7 @@ class LeaseKeeper:
     def _release(self) -> None:
         self._holding = False
         if self._lease.release():
-            self._write_event.ring()
+            self._write_event.signal()
 
     def _judge(self, gap: float, waited: float) -> None:
         """Decide on a gap (s) in which neither thread ran, and for so long (s) of which the event loop waited for a processor."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from rt.buffer.wakeup import EXECUTOR_SEAT, STANDBY_SEAT
+from rt.buffer.wakeup import EXECUTOR_SLOT, STANDBY_SLOT
 from rt.config.team_code import removed_directory
 from rt.errors import ExecutionError
 from rt.supervisor.child import Child
@@ -23,7 +23,7 @@ from rt.supervisor.tree import Supervisor
 
 EXECUTOR: Final = "executor"
 STANDBY: Final = "standby"
-SEATS: Final = {EXECUTOR: EXECUTOR_SEAT, STANDBY: STANDBY_SEAT}
+EXECUTOR_SLOTS: Final = {EXECUTOR: EXECUTOR_SLOT, STANDBY: STANDBY_SLOT}
 """The seats of the executor processes, by the names of the children."""
 READY_LIMIT: Final = 15.0
 """How long a mode waits for a process that is ready (s)."""
@@ -131,7 +131,7 @@ class ExecutorPool:
 
     def changed(self, status: ChildStatus) -> None:
         """Look at a child again; called with every change."""
-        if status.name in SEATS:
+        if status.name in EXECUTOR_SLOTS:
             self.look()
 
     def look(self) -> None:

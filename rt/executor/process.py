@@ -98,7 +98,7 @@ class ExecutorProcess:
             async with Application.of_child(self._settings) as app:
                 assert app.write_event is not None
                 actions = AsyncExecutor(token, self._reporter.report)
-                lease = app.make_lease_table().slot(self._settings.seat)
+                lease = app.make_lease_table().lease(self._settings.slot)
                 write_event, cutoffs = app.write_event, app.config.exec_cutoffs
 
                 def make_keeper(on_end: Callable[[str], None]) -> LeaseKeeper:

@@ -6,10 +6,10 @@ from rt.app import ChildSettings
 from rt.brake import process as brake
 from rt.brake.connection import Connection
 from rt.buffer.arena import Arena
-from rt.buffer.wakeup import DEVICE_SEAT, ROOT_SEAT, Wakeups
+from rt.buffer.wakeup import DEVICE_SLOT, ROOT_SLOT, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.config import Config
-from rt.executor.pool import EXECUTOR, SEATS, STANDBY
+from rt.executor.pool import EXECUTOR, EXECUTOR_SLOTS, STANDBY
 from rt.instance import Instance
 from rt.process.lifeline import CHANNEL
 from rt.process.spawn import child_command
@@ -27,7 +27,7 @@ BRAKE_BACKOFF = 0.1
 """The longest time between the end of a brake and its restart (s). It is restarted for ever: without a brake nothing moves."""
 FAST_RESTARTS = 3
 """How often in a row the processes that keep motors safe are started again at once."""
-SEATS_OF = {**SEATS, "device": DEVICE_SEAT}
+CHILD_SLOTS = {**EXECUTOR_SLOTS, "device": DEVICE_SLOT}
 """The seats of the children that read and write buffers."""
 
 
@@ -73,7 +73,7 @@ def child_specs(
             write_event=write_event.fd,
             wakeups=wakeups.fds,
             brake=tuple(ends),
-            seat=SEATS_OF.get(name or role, ROOT_SEAT),
+            slot=CHILD_SLOTS.get(name or role, ROOT_SLOT),
             emulated=emulated,
         )
         return ChildSpec(

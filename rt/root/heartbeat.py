@@ -61,11 +61,11 @@ async def beat(
         longest = LONGEST_WAIT if now_waited - last_waited >= gap / 2 else LONGEST_DELAY
         if gap >= interval + longest and (held or before):
             leases.revoke_all(Bar.STALLED)
-            write_event.ring()
+            write_event.signal()
             log.get_logger().warning(
                 "the root stood still: every lease is revoked", seconds=round(gap, 3)
             )
-        leases.beat()
+        leases.heartbeat()
         last, last_waited, interval = now, now_waited, until_next
 
     def stamp_before_unbarring() -> None:

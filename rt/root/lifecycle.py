@@ -23,7 +23,7 @@ from rt.brake.heartbeat import map_orders
 from rt.buffer import LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.lease import ORDERS_SIZE
-from rt.buffer.wakeup import ROOT_SEAT, Wakeups
+from rt.buffer.wakeup import ROOT_SLOT, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.config import Config
 from rt.config.network import opened, require_keys
@@ -78,7 +78,7 @@ async def run_robot(
             logs.nursery.start_soon(watch_clock)
             write_event = WriteEvent()
             stack.callback(write_event.close)
-            wakeups = Wakeups(seat=ROOT_SEAT)
+            wakeups = Wakeups(slot=ROOT_SLOT)
             stack.callback(wakeups.close)
             brake = Connection()
             stack.callback(brake.close)

@@ -28,7 +28,7 @@ from rt.buffer import BufferStore, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.integrity import StuckLock
 from rt.buffer.lease import Bar
-from rt.buffer.session import NAME as VISITORS
+from rt.buffer.session import SOCKET_NAME as SESSION_SOCKET
 from rt.buffer.session import Registrar
 from rt.buffer.wakeup import Wakeups
 from rt.buffer.write_event import WriteEvent
@@ -163,7 +163,7 @@ class Root:
             ),
             time_limit=config.time_limit,
             insecure=config.insecure and bool(opened(config)),
-            on_mode=self._bar_visitors_of_mode,
+            on_mode=self._bar_sessions_of_mode,
         )
         self._log = log.get_logger()
         self._children: dict[str, ChildStatus] = {}
@@ -235,14 +235,14 @@ class Root:
     def _bar_without_brake(self) -> None:
         """Bar every slot while no brake is ready, and let leases begin again when one is."""
         self._dispatcher.brake_changed(self._refusal())
-        self._bar_visitors()
+        self._bar_sessions()
 
-    def _bar_visitors_of_mode(self, running: bool) -> None:
+    def _bar_sessions_of_mode(self, running: bool) -> None:
         """Let no command such as `rt write` move devices while the process of a mode lives: both would move them to and fro."""
         self._runs_mode = running
-        self._bar_visitors()
+        self._bar_sessions()
 
-    def _bar_visitors(self) -> None:
+    def _bar_sessions(self) -> None:
         if self._registrar is not None:
             self._registrar.bar(
                 Bar.BRAKE
@@ -300,7 +300,7 @@ class Root:
             self._verify_buffers()
             return
         self._leases.bar_all(Bar.DAMAGED)
-        self._write_event.ring()
+        self._write_event.signal()
         self._stop(
             DeviceBufferError.EXIT_CODE,
             "team code has overwritten the robot's shared memory: every device is disabled, and the robot stops",
@@ -449,7 +449,7 @@ class Root:
     def _mend(self, registrar: Registrar) -> list[str]:
         """What was missing in the instance directory, and is there again."""
         mended = [str(self._instance.directory)] if self._instance.mend() else []
-        mended += [VISITORS] if registrar.mend() else []
+        mended += [SESSION_SOCKET] if registrar.rebind() else []
         mended += [Path(address).name for address in rebind_socket_files()]
         if self._log_file is not None:
             place.mark(self._instance.directory, self._log_file)

@@ -15,7 +15,7 @@ import trio
 
 from rt import log
 from rt.buffer import BufferStore, DeviceBuffer
-from rt.buffer.lease import ALL_MARKS
+from rt.buffer.lease import ALL_TOKENS
 from rt.errors import BufferBusyError, DeviceError
 from rt.link.link import Link, LinkGoneError
 from rt.log.throttle import Throttle
@@ -523,9 +523,9 @@ class SmartDeviceClient:
         self._sender.request(HbReq(heartbeat_id))
         return heartbeat_id
 
-    def request_disable(self, marks: int = ALL_MARKS) -> None:
+    def request_disable(self, tokens: int = ALL_TOKENS) -> None:
         """Have the device disabled before anything else is sent, and forget the pending writes of these marks. Returns at once."""
-        self._sender.disable(marks)
+        self._sender.disable(tokens)
 
     async def disable(self, *, within: float = ANSWER_TIMEOUT) -> None:
         """Disable the device and return when DEV_DISABLE has been handed to the line.

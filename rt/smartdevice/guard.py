@@ -20,8 +20,8 @@ import trio
 
 from rt import log
 from rt.buffer import LeaseTable
-from rt.buffer.lease import ALL_MARKS, DRIVER_BARS, SLOTS, Bar, Holder, seats_of
-from rt.buffer.wakeup import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
+from rt.buffer.lease import ALL_TOKENS, DRIVER_BARS, Bar, Holder, slots_of
+from rt.buffer.wakeup import EXECUTOR_SLOT, FIRST_SESSION_SLOT, SLOTS, STANDBY_SLOT
 from rt.log.throttle import Throttle
 
 _ENDED_ITSELF: Final = "it has ended"
@@ -77,18 +77,18 @@ _BARRED_NOW: Final = {
 }
 _MODE_ENDED: Final = "the mode has ended, and no mode is running"
 _ENDED: Final = "the writer was cut off from the devices after it had written them"
-_TEAM_SEATS: Final = frozenset({EXECUTOR_SEAT, STANDBY_SEAT})
+_TEAM_SLOTS: Final = frozenset({EXECUTOR_SLOT, STANDBY_SLOT})
 _BURST: Final = 20
 """How many events of one class are logged at once; a program that begins and loses its lease again and again causes more."""
 
 
-def _writer(marks: int) -> str:
+def _writer(tokens: int) -> str:
     """Who holds the leases with these marks, in the words of the log."""
-    if marks == ALL_MARKS:
+    if tokens == ALL_TOKENS:
         return "unknown"
-    seats = seats_of(marks)
-    names = ["team code"] * any(seat in _TEAM_SEATS for seat in seats)
-    names += ["rt write"] * any(seat >= FIRST_VISITOR_SEAT for seat in seats)
+    slots = slots_of(tokens)
+    names = ["team code"] * any(slot in _TEAM_SLOTS for slot in slots)
+    names += ["rt write"] * any(slot >= FIRST_SESSION_SLOT for slot in slots)
     return " and ".join(names) or "a component"
 
 
@@ -99,7 +99,7 @@ class SafetyGuard:
         leases: The robot's leases.
         on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their
             marks (see `rt.buffer.lease`), whose pending writes it has to forget, and with that of
-            the marks whose devices it has to disable: the same, or `ALL_MARKS` for every device if
+            the marks whose devices it has to disable: the same, or `ALL_TOKENS` for every device if
             no lease is left; has to return at once.
         on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
         describe: Returns what the log says of the device of a port.
@@ -149,18 +149,18 @@ class SafetyGuard:
             self._on_allowed()
         return fresh
 
-    def note_dropped(self, port: str, count: int, marks: int) -> None:
+    def note_dropped(self, port: str, count: int, tokens: int) -> None:
         """Take note that writes were dropped for want of a lease: logged once for each reason until the next lease begins.
 
         Args:
             port: The line of the device that they were for.
             count: How many parameters.
-            marks: The bitmap of the marks of the leases under which they were written, or
-                `ALL_MARKS` if that is not known.
+            tokens: The bitmap of the tokens of the leases under which they were written, or
+                `ALL_TOKENS` if that is not known.
         """
         if self._closed:
             return
-        why = self._why(marks)
+        why = self._why(tokens)
         if why not in self._logged_reasons:
             self._logged_reasons.add(why)
             self.throttle.log(
@@ -168,24 +168,24 @@ class SafetyGuard:
                 f"writes to devices are dropped: {why}",
                 **self._describe(port),
                 writes=count,
-                writer=_writer(marks),
+                writer=_writer(tokens),
             )
 
-    def _why(self, marks: int) -> str:
+    def _why(self, tokens: int) -> str:
         """Why writes under leases with these marks may not pass at this moment."""
         current = self._leases.current()
-        known = [holder for holder in current if marks >> holder.mark & 1]
-        seats = range(SLOTS) if marks == ALL_MARKS else seats_of(marks)
+        known = [holder for holder in current if tokens >> holder.token & 1]
+        slots = range(SLOTS) if tokens == ALL_TOKENS else slots_of(tokens)
         for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, Bar.BRAKE, *DRIVER_BARS, Bar.IDLE):
-            if any(self._leases.bar_of(seat) is bar for seat in seats):
+            if any(self._leases.bar_of(slot) is bar for slot in slots):
                 return (
                     _MODE_ENDED
-                    if bar is Bar.IDLE and known and marks != ALL_MARKS
+                    if bar is Bar.IDLE and known and tokens != ALL_TOKENS
                     else _BARRED_NOW[bar]
                 )
         if not self._leases.root_alive():
             return _ROOT_SILENT
-        if marks == ALL_MARKS or not known:
+        if tokens == ALL_TOKENS or not known:
             return _ENDED
         return self._why_not(known[0])
 
@@ -197,7 +197,7 @@ class SafetyGuard:
             return _REVOKED
         if self._leases.has_lapsed(holder):
             return "the writer is cut off from the devices: it gave no sign of life for 0.1 s"
-        if holder.slot in _TEAM_SEATS:
+        if holder.slot in _TEAM_SLOTS:
             return "the team's code is cut off from the devices until one of its functions ends in time, without an error"
         return "the writer has given up its permission to move devices"
 
@@ -219,13 +219,15 @@ class SafetyGuard:
         """End the leases of visitors, which write once and could not know that their devices were disabled."""
         ended = (
             sum(
-                1 << each.mark for each in self._leases.holders() if each.slot >= FIRST_VISITOR_SEAT
+                1 << each.token
+                for each in self._leases.holders()
+                if each.slot >= FIRST_SESSION_SLOT
             )
             & self._armed
         )
         if ended:
             for holder in self._leases.holders():
-                if ended >> holder.mark & 1:
+                if ended >> holder.token & 1:
                     self._leases.lapse(holder)
             self._lapse(ended, reason)
 
@@ -267,7 +269,7 @@ class SafetyGuard:
         else:
             with os.fdopen(fd, "rb", buffering=0) as file:
                 await trio.lowlevel.wait_readable(file)
-        ended = sum(1 << lease.mark for lease in leases if self._leases.lapse(lease))
+        ended = sum(1 << lease.token for lease in leases if self._leases.lapse(lease))
         if ended & self._armed:
             self._lapse(ended & self._armed, f"its process has ended (pid {pid})")
         self._changed.set()
@@ -288,7 +290,7 @@ class SafetyGuard:
     def _lapse(self, ended: int, reason: str = "") -> None:
         self._armed &= ~ended
         self._changed.set()
-        self._on_lapse(ended, ended if self._armed else ALL_MARKS)
+        self._on_lapse(ended, ended if self._armed else ALL_TOKENS)
         reason = reason or self._reason(ended)
         self._holders = self._leases.holders()
         write = self._log.info if reason in _ORDERLY else self._log.warning
@@ -307,21 +309,21 @@ class SafetyGuard:
         A lease that began since they were seen to end is left alone: its first writes would be
         lost.
         """
-        last = [holder for holder in self._leases.current() if ended >> holder.mark & 1]
+        last = [holder for holder in self._leases.current() if ended >> holder.token & 1]
         revoked = [holder for holder in last if self._leases.was_revoked(holder)]
         silent = [holder for holder in last if self._leases.lapse(holder)]
-        is_visitor = any(holder.slot >= FIRST_VISITOR_SEAT for holder in last)
+        is_session = any(holder.slot >= FIRST_SESSION_SLOT for holder in last)
         if revoked:
-            if is_visitor and self._leases.cause_of(revoked[0].slot) is Bar.IDLE:
+            if is_session and self._leases.cause_of(revoked[0].slot) is Bar.IDLE:
                 return _WRITE_ENDED
             return _BARRED.get(self._leases.cause_of(revoked[0].slot), _REVOKED)
         if silent:
             return self._cause()
         if not last:
             return _REPLACED
-        if any(holder.slot in _TEAM_SEATS for holder in last):
+        if any(holder.slot in _TEAM_SLOTS for holder in last):
             return _FAILED
-        return _WRITE_ENDED if is_visitor else _ENDED_ITSELF
+        return _WRITE_ENDED if is_session else _ENDED_ITSELF
 
     def _cause(self) -> str:
         return _SILENT if self._leases.root_alive() else _ROOT_SILENT

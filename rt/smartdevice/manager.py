@@ -16,7 +16,7 @@ from rt import log
 from rt.access.peer import CROWDED, PeerTable
 from rt.access.refusals import Refusals
 from rt.buffer import BufferStore, LeaseTable
-from rt.buffer.lease import ALL_MARKS
+from rt.buffer.lease import ALL_TOKENS
 from rt.buffer.write_event import WriteEvent
 from rt.config.network import is_open
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, InstanceBusyError
@@ -125,14 +125,14 @@ class SmartDeviceManager(DeviceHandler):
             )
             await nursery.start(self._receiver.run)
             task_status.started()
-            visits = self._leases.visits()
+            session_counts = self._leases.session_counts()
             while True:
                 await self._write_event.wait()
                 # What is written goes out first: each write asks the guard itself.
                 for client in self.devices.values():
                     client.flush()
                 self.guard.check()
-                if visits != (visits := self._leases.visits()):
+                if session_counts != (session_counts := self._leases.session_counts()):
                     # Also of devices that are silent just now: these must not come back to it.
                     for client in self._clients:
                         if (
@@ -365,7 +365,7 @@ class SmartDeviceManager(DeviceHandler):
     def _on_lapse(self, ended: int, moved: int) -> None:
         """Disable the devices that were moved under these marks, or every one; what was written under ``ended`` is forgotten."""
         for client in self._clients:
-            if moved == ALL_MARKS or client.active_tokens & moved:
+            if moved == ALL_TOKENS or client.active_tokens & moved:
                 client.request_disable(ended)
         self.brake.note_lapse()
 

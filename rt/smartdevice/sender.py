@@ -19,7 +19,7 @@ import trio
 from rt import log
 from rt.buffer import DeviceBuffer, NullDevice
 from rt.buffer.device import Outgoing
-from rt.buffer.lease import ALL_MARKS
+from rt.buffer.lease import ALL_TOKENS
 from rt.errors import BufferBusyError, DeviceError
 from rt.link.link import Link, LinkGoneError
 from rt.protocol import frames
@@ -50,7 +50,7 @@ class WriteGuard(Protocol):
     def allowed(self) -> int:
         """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
 
-    def note_dropped(self, port: str, count: int, marks: int) -> None:
+    def note_dropped(self, port: str, count: int, tokens: int) -> None:
         """Take note that writes of so many parameters, made under leases with these marks, were dropped: the gate is closed to them."""
 
 
@@ -98,13 +98,13 @@ class Sender:
         """Whether the device was sent writes, and the line has not taken a DEV_DISABLE since."""
         return bool(self.active_tokens or self._disabling)
 
-    def disable(self, marks: int = ALL_MARKS) -> None:
+    def disable(self, tokens: int = ALL_TOKENS) -> None:
         """Have the device disabled before anything else is sent, and forget the pending writes of these marks."""
         self._disable = True
-        self._discard_writes(marks)
-        remaining = [outgoing for outgoing in self._values if not outgoing.marks & marks]
+        self._discard_writes(tokens)
+        remaining = [outgoing for outgoing in self._values if not outgoing.tokens & tokens]
         for outgoing in self._values:
-            if outgoing.marks & marks:
+            if outgoing.tokens & tokens:
                 self._drop(outgoing)
         self._values = collections.deque(remaining)
         self._wake.set()
@@ -195,7 +195,7 @@ class Sender:
         except BufferBusyError:
             return BUSY_PAUSE
         if dropped:
-            self._guard.note_dropped(self._link.name, dropped, self.buffer.dropped_marks)
+            self._guard.note_dropped(self._link.name, dropped, self.buffer.dropped_tokens)
         self._dirty = False
         self._next_write = now + self.write_interval * (2 if now < self._backoff_until else 1)
         return 0
@@ -214,7 +214,7 @@ class Sender:
         """Send a value if the line takes it at this moment."""
         # Also if it does not: it may have taken all but the last delimiter, which comes with
         # whatever is sent next.
-        self.active_tokens |= outgoing.marks
+        self.active_tokens |= outgoing.tokens
         return self._link.send_nowait(frames.encode(outgoing.message))
 
     async def _send_value(self) -> None:
@@ -223,24 +223,24 @@ class Sender:
             self._disable = True
             return
         outgoing = self._values.popleft()
-        if outgoing.marks & ~allowed:
+        if outgoing.tokens & ~allowed:
             self._drop(outgoing)
         else:
             buffer = self.buffer  # it may be exchanged while the line takes the frame
-            self.active_tokens |= outgoing.marks
+            self.active_tokens |= outgoing.tokens
             await self._transmit(frames.encode(outgoing.message))
             self._count(outgoing, buffer)
 
     def _count(self, outgoing: Outgoing, buffer: DeviceBuffer) -> None:
         buffer.count_sent(outgoing.message)
-        if outgoing.marks & ~self._guard.allowed:
+        if outgoing.tokens & ~self._guard.allowed:
             self._disable = True  # the gate closed while the line took the write
 
     def _drop(self, outgoing: Outgoing) -> None:
         if isinstance(outgoing.message, DevWrite):
             count = outgoing.message.params.bit_count()
             self.buffer.counters.writes_dropped += count
-            self._guard.note_dropped(self._link.name, count, outgoing.marks)
+            self._guard.note_dropped(self._link.name, count, outgoing.tokens)
 
     async def _send(self, data: bytes) -> None:
         await self._transmit(data)
@@ -265,15 +265,15 @@ class Sender:
             self._idle = False
         self._wake = trio.Event()
 
-    def _discard_writes(self, marks: int) -> bool:
+    def _discard_writes(self, tokens: int) -> bool:
         try:
-            count = self.buffer.discard_writes(marks)
+            count = self.buffer.discard_writes(tokens)
         except BufferBusyError:
             self._pending_discards |= (
-                marks  # the sending task tries again, before it sends any value
+                tokens  # the sending task tries again, before it sends any value
             )
             return False
         self._pending_discards = 0
         if count:
-            self._guard.note_dropped(self._link.name, count, marks)
+            self._guard.note_dropped(self._link.name, count, tokens)
         return True

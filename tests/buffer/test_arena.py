@@ -201,7 +201,7 @@ def test_fork_reaches_no_buffer_that_it_inherited(arena: Arena) -> None:
         pad = store.get_or_open(("gamepad", 0))
         motor.valid = pad.valid = True
         motor.set("enc_pos", 3.0)
-        leases.beat()
+        leases.heartbeat()
         pid = os.fork()
         if pid == 0:
             refused = 0
@@ -219,7 +219,7 @@ def test_fork_reaches_no_buffer_that_it_inherited(arena: Arena) -> None:
                     use()
                 except ExecutionError:
                     refused += 1
-            leases.slot(0).begin()
+            leases.lease(0).begin()
             os._exit(100 + refused + (50 if motor.valid or motor.dirty else 0))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 108
         assert not leases.fresh()

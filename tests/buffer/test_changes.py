@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from rt import catalog
 from rt.buffer import Buffer, BufferStore, DeviceBuffer
-from rt.buffer.wakeup import DEVICE_SEAT, ROOT_SEAT, Wakeups
+from rt.buffer.wakeup import DEVICE_SLOT, ROOT_SLOT, Wakeups
 from rt.errors import BufferBusyError, DeviceBufferError
 from rt.protocol.message import DevData, DevWrite
 from rt.protocol.uid import DeviceUID
@@ -26,9 +26,9 @@ class Sides:
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
-        self.wakeups = Wakeups(seat=DEVICE_SEAT)
+        self.wakeups = Wakeups(slot=DEVICE_SLOT)
         self.device = BufferStore(KNOWN, prefix, wakeups=self.wakeups)
-        self.reader = BufferStore(KNOWN, prefix, wakeups=Wakeups(self.wakeups.fds, seat=ROOT_SEAT))
+        self.reader = BufferStore(KNOWN, prefix, wakeups=Wakeups(self.wakeups.fds, slot=ROOT_SLOT))
 
     def pair(self, uid: int) -> tuple[DeviceBuffer, DeviceBuffer]:
         theirs = self.device.get_or_open(uid)
@@ -120,10 +120,10 @@ async def test_changes_that_nobody_waits_for_ring_no_bell(sides: Sides) -> None:
     theirs, ours = sides.pair(SWITCH)
     assert await is_waiting(ours)
     theirs.set("switch0", True)  # rings, for whoever waited a moment ago
-    os.eventfd_read(sides.wakeups.fds[ROOT_SEAT])
+    os.eventfd_read(sides.wakeups.fds[ROOT_SLOT])
     theirs.set("switch0", False)
     with pytest.raises(BlockingIOError):
-        os.eventfd_read(sides.wakeups.fds[ROOT_SEAT])
+        os.eventfd_read(sides.wakeups.fds[ROOT_SLOT])
 
 
 async def test_a_buffer_that_is_locked_by_another_process_is_waited_for_too(sides: Sides) -> None:
@@ -204,7 +204,7 @@ def test_only_the_writes_of_those_who_may_are_taken(sides: Sides) -> None:
     theirs, ours = sides.pair(MOTOR)
     theirs.write("duty_cycle", 0.5)  # under the device process's seat
     ours.write("deadband", 0.0)  # under the root's
-    (taken,) = theirs.take_dev_rw(lambda: 1 << ROOT_SEAT)
-    assert (taken.message, taken.marks) == (DevWrite(1 << 13, bytes(4)), 1 << ROOT_SEAT)
+    (taken,) = theirs.take_dev_rw(lambda: 1 << ROOT_SLOT)
+    assert (taken.message, taken.tokens) == (DevWrite(1 << 13, bytes(4)), 1 << ROOT_SLOT)
     assert theirs.counters.writes_dropped == 1
     assert theirs.take_dev_rw() == []

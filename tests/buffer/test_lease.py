@@ -6,21 +6,21 @@ from support.leases import keep
 from rt.buffer import LeaseTable, lease, segment
 from rt.buffer.clock import boottime_ns
 from rt.buffer.lease import Bar
-from rt.buffer.wakeup import EXECUTOR_SEAT
+from rt.buffer.wakeup import EXECUTOR_SLOT, SLOTS
 from rt.errors import DeviceBufferError
 
 
 def test_nobody_holds_a_lease_at_first(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
+        table.heartbeat()
         assert not table.fresh()
         assert table.holders() == []
 
 
 def test_a_lease_is_fresh_until_it_is_released(prefix: str) -> None:
     with LeaseTable.open(prefix) as ours, LeaseTable.open(prefix, create=False) as theirs:
-        ours.beat()
-        slot = ours.slot(EXECUTOR_SEAT)
+        ours.heartbeat()
+        slot = ours.lease(EXECUTOR_SLOT)
         assert not slot.renew(), "it has not begun"
         assert slot.begin()
         assert slot.renew()
@@ -34,19 +34,19 @@ def test_a_lease_is_fresh_until_it_is_released(prefix: str) -> None:
 
 def test_silence_is_a_lapse(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        table.slot(3).begin()
+        table.heartbeat()
+        table.lease(3).begin()
         later = boottime_ns() + round(lease.TIMEOUT * 1e9) + 1
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
         assert not table.fresh()
         assert table.holders() == []
-        assert not table.slot(3).renew(), "a holder that was silent has to begin again"
+        assert not table.lease(3).renew(), "a holder that was silent has to begin again"
 
 
 def test_ended_lease_has_to_begin_again(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        slot = table.slot(1)
+        table.heartbeat()
+        slot = table.lease(1)
         slot.begin()
         (holder,) = table.holders()
         assert table.lapse(holder)
@@ -59,8 +59,8 @@ def test_ended_lease_has_to_begin_again(prefix: str) -> None:
 
 def test_root_revokes_every_lease(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        slots = [table.slot(index) for index in (0, 8, 15)]
+        table.heartbeat()
+        slots = [table.lease(index) for index in (0, 8, 15)]
         for slot in slots:
             slot.begin()
         table.revoke_all()
@@ -78,8 +78,8 @@ def test_lease_that_began_before_a_revocation_is_not_brought_back_by_a_late_stam
     prefix: str,
 ) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        table.slot(4).begin()
+        table.heartbeat()
+        table.lease(4).begin()
         table.revoke_all()
         table.stamps[4] = boottime_ns()  # its holder had looked before, and stamps after
         assert not table.fresh()
@@ -88,15 +88,15 @@ def test_lease_that_began_before_a_revocation_is_not_brought_back_by_a_late_stam
 @pytest.mark.parametrize("bar", [bar for bar in lease.Bar if bar])
 def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        slot, other = table.slot(0), table.slot(1)
+        table.heartbeat()
+        slot, other = table.lease(0), table.lease(1)
         slot.begin()
         other.begin()
         table.bar(0, bar)
         assert slot.bar is bar
         assert not slot.renew()
         assert not slot.begin()
-        assert table.fresh() == 1 << other.mark
+        assert table.fresh() == 1 << other.token
         table.unbar(0)
         assert not slot.renew(), "what the bar ended does not continue"
         assert slot.begin() == (bar not in {lease.Bar.ESTOP, lease.Bar.STOPPING, lease.Bar.DAMAGED})
@@ -106,12 +106,12 @@ def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
 @pytest.mark.parametrize("bar", [lease.Bar.ESTOP, lease.Bar.STOPPING])
 def test_final_bar_stays(prefix: str, bar: lease.Bar) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
+        table.heartbeat()
         table.bar_all(bar)
-        for index in range(lease.SLOTS):
+        for index in range(SLOTS):
             table.bar(index, lease.Bar.IDLE)
             table.unbar(index)
-            assert not table.slot(index).begin()
+            assert not table.lease(index).begin()
         assert not table.fresh()
 
 
@@ -119,43 +119,43 @@ def test_a_lease_that_has_ended_does_not_go_on(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        slot = table.slot(3)
-        marks = []
+        table.heartbeat()
+        slot = table.lease(3)
+        tokens = []
         assert keep(slot)
-        marks.append(slot.mark)
+        tokens.append(slot.token)
         slot.release()
         assert keep(slot), "given up, and begun again"
-        marks.append(slot.mark)
+        tokens.append(slot.token)
         assert not keep(slot)
         later = boottime_ns() + round(lease.TIMEOUT * 1e9)
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
         assert keep(slot), "nobody noticed that it had lapsed, and it had all the same"
-        marks.append(slot.mark)
-        assert len(set(marks)) == 3
-        assert {seat for mark in marks for seat in lease.seats_of(1 << mark)} == {3}
-        table.beat()
-        assert table.fresh() == 1 << marks[-1]
+        tokens.append(slot.token)
+        assert len(set(tokens)) == 3
+        assert {slot for token in tokens for slot in lease.slots_of(1 << token)} == {3}
+        table.heartbeat()
+        assert table.fresh() == 1 << tokens[-1]
 
 
 def test_marks_name_their_slot_after_any_number_of_leases(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        slot = table.slot(9)
-        marks = set()
+        table.heartbeat()
+        slot = table.lease(9)
+        tokens = set()
         for _ in range(300):
             slot.begin()
-            marks.add(slot.mark)
+            tokens.add(slot.token)
             (holder,) = table.holders()
-            assert holder.mark == slot.mark
-        assert len(marks) == 16
-        assert {seat for mark in marks for seat in lease.seats_of(1 << mark)} == {9}
+            assert holder.token == slot.token
+        assert len(tokens) == 16
+        assert {slot for token in tokens for slot in lease.slots_of(1 << token)} == {9}
 
 
 def test_only_the_lease_that_was_meant_is_taken_away(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        slot = table.slot(8)
+        table.heartbeat()
+        slot = table.lease(8)
         slot.begin()
         (before,) = table.holders()
         slot.release()
@@ -176,15 +176,15 @@ def test_stamp_of_zero_is_never_a_lease(
         table._root[0] = 1
         assert not table.fresh()
         assert table.holders() == []
-        assert not table.slot(0).renew()
+        assert not table.lease(0).renew()
         # A lease that began and was released has a stamp of zero too, and no other reason not to
         # count.
-        table.slot(0).begin()
-        table.slot(0).release()
+        table.lease(0).begin()
+        table.lease(0).release()
         assert not table.fresh()
         assert table.holders() == []
         assert not table.held
-        assert not table.slot(0).renew()
+        assert not table.lease(0).renew()
 
 
 def test_stamps_are_of_the_clock_that_goes_on_while_the_machine_is_suspended() -> None:
@@ -203,23 +203,23 @@ def test_no_lease_counts_without_a_sign_of_life_of_the_root(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with LeaseTable.open(prefix) as table:
-        table.slot(0).begin()
+        table.lease(0).begin()
         assert not table.fresh()
         assert table.holders() == []
-        table.beat()
+        table.heartbeat()
         assert table.fresh()
         later = boottime_ns() + round(lease.ROOT_TIMEOUT * 1e9) + 1
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
-        table.slot(0).begin()
+        table.lease(0).begin()
         assert not table.fresh()
         assert not table.root_alive()
 
 
 def test_stamps_of_the_future_count_as_none(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with LeaseTable.open(prefix) as table:
-        table.beat()
+        table.heartbeat()
         monkeypatch.setattr(lease, "boottime_ns", lambda: boottime_ns() + 10**12)
-        table.slot(0).begin()
+        table.lease(0).begin()
         monkeypatch.undo()
         assert not table.fresh()
         assert table.holders() == []
@@ -242,7 +242,7 @@ def test_lease_counts_only_for_a_while_after_the_roots_last_stamp(
         start = boottime_ns()
         now = start
         monkeypatch.setattr(lease, "boottime_ns", lambda: now)
-        table.beat()
+        table.heartbeat()
 
         def alive(at_ms: int) -> bool:
             nonlocal now
@@ -258,7 +258,7 @@ def test_root_stamps_before_it_unbars(prefix: str) -> None:
 
         def stamp() -> None:
             stamps.append(table.bar_of(0))
-            table.beat()
+            table.heartbeat()
 
         table.bar_all(Bar.IDLE)
         table.on_unbar = stamp
@@ -267,7 +267,7 @@ def test_root_stamps_before_it_unbars(prefix: str) -> None:
         table.unbar(0)
         assert stamps == [Bar.IDLE]
         assert table.may_count()
-        assert table.slot(0).begin()
+        assert table.lease(0).begin()
         assert table.fresh()
         table.bar(0, Bar.ESTOP)
         table.unbar(0)
@@ -284,14 +284,14 @@ def test_slot_that_is_barred_for_good_while_it_is_unbarred_stays_barred(
         table.on_unbar = lambda: table.bar_all(bar)
         table.unbar(0)
         assert table.bar_of(0) is bar
-        assert not table.slot(0).begin()
+        assert not table.lease(0).begin()
         assert not table.may_count()
 
 
 def test_lease_is_held_whatever_the_root_does(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         assert not table.held
-        slot = table.slot(0)
+        slot = table.lease(0)
         slot.begin()
         assert table.held
         table.revoke_all()

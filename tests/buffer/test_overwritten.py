@@ -11,7 +11,8 @@ from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, LeaseTable, arena, lease, segment
 from rt.buffer.arena import Arena
 from rt.buffer.integrity import LOOKS, STUCK_AFTER, StuckLock
-from rt.buffer.lease import SLOTS, Bar, Holder
+from rt.buffer.lease import Bar, Holder
+from rt.buffer.wakeup import SLOTS
 from rt.errors import DeviceBufferError
 from rt.protocol.message import DevData, DevWrite, SubRes
 from rt.smartdevice.guard import SafetyGuard
@@ -36,7 +37,7 @@ class Memory:
         table, buffer, mapping = self.table, self.buffer, self.arena.mapping
         guard = SafetyGuard(table, lambda _ended, _disabled: None)
         yield from (
-            table.visits,
+            table.session_counts,
             table.root_alive,
             table.fresh,
             table.holders,
@@ -47,24 +48,24 @@ class Memory:
             lambda: table.held,
             table.is_intact,
             guard.check,
-            lambda: guard.note_dropped("port", 1, lease.ALL_MARKS),
+            lambda: guard.note_dropped("port", 1, lease.ALL_TOKENS),
         )
         for index in range(SLOTS):
             yield from (
                 lambda index=index: table.bar_of(index),
                 lambda index=index: table.cause_of(index),
-                lambda index=index: table.is_over(table.visit_of(index)),
+                lambda index=index: table.is_over(table.session_id(index)),
                 lambda index=index: table.lapse(
                     Holder(index, table.serials[index], table.pids[index])
                 ),
                 lambda index=index: table.revoke_slot(index, Bar.DRIVER),
                 lambda index=index: table.bar(index, Bar.IDLE),
                 lambda index=index: table.unbar(index),
-                lambda index=index: table.end_visit(index),
-                lambda index=index: table.slot(index).begin(),
-                lambda index=index: table.slot(index).renew(),
+                lambda index=index: table.end_session(index),
+                lambda index=index: table.lease(index).begin(),
+                lambda index=index: table.lease(index).renew(),
             )
-        yield from (table.beat, table.revoke_all, lambda: table.bar_all(Bar.DAMAGED))
+        yield from (table.heartbeat, table.revoke_all, lambda: table.bar_all(Bar.DAMAGED))
         yield from (
             mapping.names,
             mapping.is_intact,
@@ -191,16 +192,16 @@ def test_wild_bar_is_damage(memory: Memory, bar: int) -> None:
     assert memory.table.bar_of(3) is Bar.DAMAGED
     assert not memory.table.is_intact()
     memory.table.unbar(3)
-    assert not memory.table.slot(3).begin()
+    assert not memory.table.lease(3).begin()
 
 
-@pytest.mark.parametrize("name", ["bars", "causes", "revoked", "visits", "root", "magic"])
+@pytest.mark.parametrize("name", ["bars", "causes", "revoked", "sessions", "root", "magic"])
 def test_one_byte_of_the_roots_words_is_noticed(memory: Memory, name: str) -> None:
     table = memory.table
-    table.beat()
+    table.heartbeat()
     table.bar(2, Bar.DRIVER)
     table.revoke_slot(4, Bar.DRIVER)
-    table.end_visit(9)
+    table.end_session(9)
     assert table.is_intact()
     segment.attach(f"{memory.arena.prefix}lease")[getattr(lease._Table, name).offset] ^= 0x10
     assert not table.is_intact()
@@ -237,8 +238,8 @@ def test_overwritten_orders_are_noticed(memory: Memory) -> None:
     with LeaseTable.open(memory.arena.prefix, orders=memoryview(orders)) as table:
         table.bar_all(Bar.IDLE)
         for index in range(SLOTS):
-            table.end_visit(index)
-        table.beat()
+            table.end_session(index)
+        table.heartbeat()
         assert table.is_intact()
         orders[lease._Orders.bars.offset] = 0
         assert not table.is_intact()
@@ -246,7 +247,7 @@ def test_overwritten_orders_are_noticed(memory: Memory) -> None:
 
 def test_holders_do_not_make_the_table_unsound(memory: Memory) -> None:
     for index in range(SLOTS):
-        slot = memory.table.slot(index)
+        slot = memory.table.lease(index)
         assert slot.begin()
         assert slot.renew()
         slot.release()

@@ -12,7 +12,7 @@ from rt.client.device import Device
 from rt.errors import DeviceError
 from rt.protocol.message import DevDisable, DevWrite, SubReq
 
-SEAT = 8
+SLOT = 8
 
 
 async def test_a_command_that_was_kept_from_running_says_that_the_device_was_disabled(
@@ -22,16 +22,16 @@ async def test_a_command_that_was_kept_from_running_says_that_the_device_was_dis
         board = make_board("polar-bear")
         await robot.plug(board)
         await board.hears(SubReq)
-        with BufferStore(CATALOG, prefix, write_event=robot.write_event, seat=SEAT) as store:
+        with BufferStore(CATALOG, prefix, write_event=robot.write_event, slot=SLOT) as store:
             buffer = store.get_or_open(board.device.uid, create=False)
-            lease = robot.leases.slot(SEAT)
+            lease = robot.leases.lease(SLOT)
             driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.write_event)
 
             async def watch() -> None:
                 await board.hears(DevWrite)
                 board.heard.clear()
                 lease.release()  # as the device process does with a lease that has fallen silent
-                robot.write_event.ring()
+                robot.write_event.signal()
                 await trio.sleep_forever()
 
             with pytest.raises(ExceptionGroup) as caught:
@@ -50,9 +50,9 @@ async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_dis
         board = make_board("polar-bear")
         await robot.plug(board)
         await board.hears(SubReq)
-        with BufferStore(CATALOG, prefix, write_event=robot.write_event, seat=SEAT) as store:
+        with BufferStore(CATALOG, prefix, write_event=robot.write_event, slot=SLOT) as store:
             buffer = store.get_or_open(board.device.uid, create=False)
-            lease = robot.leases.slot(SEAT)
+            lease = robot.leases.lease(SLOT)
             driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.write_event)
 
             async def watch() -> None:
@@ -60,7 +60,7 @@ async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_dis
                 before = buffer.counters.disables
                 board.heard.clear()
                 lease.release()
-                robot.write_event.ring()
+                robot.write_event.signal()
                 await board.hears(DevDisable)
                 with trio.fail_after(PATIENCE):
                     while buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell

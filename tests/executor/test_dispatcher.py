@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from rt.buffer import LeaseTable
-from rt.buffer.lease import DRIVER_BARS, SLOTS, Bar
-from rt.buffer.wakeup import EXECUTOR_SEAT, FIRST_VISITOR_SEAT, STANDBY_SEAT
+from rt.buffer.lease import DRIVER_BARS, Bar
+from rt.buffer.wakeup import EXECUTOR_SLOT, FIRST_SESSION_SLOT, SLOTS, STANDBY_SLOT
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError
 from rt.executor import commands, dispatcher
@@ -141,8 +141,8 @@ class Stage:
     def note_mode(self, running: bool) -> None:
         """Bar the slots of visitors as the root does, and note whether a mode could move devices just then."""
         self.noted.append((running, bool(self.leases.fresh())))
-        for seat in range(FIRST_VISITOR_SEAT, SLOTS):
-            self.leases.bar(seat, Bar.MODE if running else Bar.IDLE)
+        for slot in range(FIRST_SESSION_SLOT, SLOTS):
+            self.leases.bar(slot, Bar.MODE if running else Bar.IDLE)
 
     def drive(self, *, live: bool) -> None:
         self.driver.is_live = live
@@ -163,10 +163,10 @@ class Stage:
             while self.dispatcher.mode() != "idle":  # noqa: ASYNC110 - the service answers and tells nobody
                 await trio.sleep(0.001)
 
-    def drives(self, seat: int) -> bool:
+    def drives(self, slot: int) -> bool:
         """Whether a process of that seat could move devices now."""
-        self.leases.beat()
-        return self.leases.slot(seat).begin() and bool(self.leases.fresh())
+        self.leases.heartbeat()
+        return self.leases.lease(slot).begin() and bool(self.leases.fresh())
 
 
 @contextlib.asynccontextmanager
@@ -191,14 +191,14 @@ async def open_stage(
 
 async def test_a_process_can_drive_only_while_its_mode_runs(prefix: str) -> None:
     async with open_stage(prefix) as stage:
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
         await stage.begin()
         assert stage.dispatcher.mode() == "auto"
-        assert stage.drives(EXECUTOR_SEAT)
-        assert not stage.drives(STANDBY_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
+        assert not stage.drives(STANDBY_SLOT)
         await stage.dispatcher.idle()
         assert stage.dispatcher.mode() == "idle"
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
 
 
 async def test_code_that_is_being_loaded_cannot_drive(prefix: str) -> None:
@@ -206,26 +206,26 @@ async def test_code_that_is_being_loaded_cannot_drive(prefix: str) -> None:
         process = stage.processes[0]
         stage.nursery.start_soon(stage.dispatcher.auto)
         await process.hears(Prepare)
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
         assert stage.dispatcher.mode() == "idle"
         await process.say(Loaded("studentcode.py"))
         await process.hears(Go)
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
 
 
 async def test_idle_ends_every_lease_before_it_waits_for_the_process(prefix: str) -> None:
     async with open_stage(prefix) as stage:
         process = await stage.begin()
         process.end = lambda: None  # type: ignore[method-assign]  # it is stopped, or spins
-        stage.leases.unbar(FIRST_VISITOR_SEAT)  # as the desk does for a visitor
-        visitor = stage.leases.slot(FIRST_VISITOR_SEAT)
-        assert visitor.begin()
-        assert stage.drives(EXECUTOR_SEAT)
+        stage.leases.unbar(FIRST_SESSION_SLOT)  # as the desk does for a visitor
+        session = stage.leases.lease(FIRST_SESSION_SLOT)
+        assert session.begin()
+        assert stage.drives(EXECUTOR_SLOT)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.dispatcher.idle)
             await trio.testing.wait_all_tasks_blocked()
             assert not stage.leases.fresh()
-            assert not visitor.renew(), "rt write ends too"
+            assert not session.renew(), "rt write ends too"
             assert stage.dispatcher.mode() == "idle"
             Process.end(process)
 
@@ -245,13 +245,13 @@ async def test_idle_does_not_wait_for_ever_for_a_process_that_hangs(
 async def test_an_emergency_stop_bars_every_slot_first_and_then_ends_the_robot(prefix: str) -> None:
     async with open_stage(prefix) as stage:
         await stage.begin()
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
         stage.dispatcher.estop()
         assert stage.stops == [False], "nothing could move when the robot was told to end"
-        for seat in (EXECUTOR_SEAT, STANDBY_SEAT, FIRST_VISITOR_SEAT):
-            assert not stage.drives(seat)
+        for slot in (EXECUTOR_SLOT, STANDBY_SLOT, FIRST_SESSION_SLOT):
+            assert not stage.drives(slot)
         await stage.dispatcher.idle()
-        assert not stage.drives(EXECUTOR_SEAT), "it is final"
+        assert not stage.drives(EXECUTOR_SLOT), "it is final"
 
 
 async def test_the_next_mode_runs_in_another_process(prefix: str) -> None:
@@ -260,8 +260,8 @@ async def test_the_next_mode_runs_in_another_process(prefix: str) -> None:
         await stage.begin("teleop", process=1)
         assert first.ended[0] == "teleop begins"
         assert stage.dispatcher.mode() == "teleop"
-        assert not stage.drives(EXECUTOR_SEAT)
-        assert stage.drives(STANDBY_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
+        assert stage.drives(STANDBY_SLOT)
 
 
 async def test_code_that_cannot_be_loaded_is_the_callers_answer(prefix: str) -> None:
@@ -278,7 +278,7 @@ async def test_code_that_cannot_be_loaded_is_the_callers_answer(prefix: str) -> 
         assert caught.value.context == {"line": 3}
         assert stage.dispatcher.mode() == "idle"
         assert process.ended
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ async def test_a_process_that_dies_ends_its_mode(prefix: str) -> None:
         process.end()
         await stage.until_idle()
         assert process.ended
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
 
 
 async def test_a_mode_that_ends_by_itself_makes_the_robot_idle(prefix: str) -> None:
@@ -319,7 +319,7 @@ async def test_a_mode_that_ends_by_itself_makes_the_robot_idle(prefix: str) -> N
         await process.say(Over("setup failed: the mode ends"))
         await stage.until_idle()
         assert process.ended == ["its mode is over"] * len(process.ended)
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
 
 
 async def test_a_blocking_execute_answers_with_the_error_that_ended_it(prefix: str) -> None:
@@ -358,7 +358,7 @@ async def test_idle_wins_over_a_mode_that_is_about_to_begin(prefix: str) -> None
             await stage.dispatcher.idle()
         assert failures == ["auto has not begun: the robot was told to be idle"]
         assert process.ended
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
 
 
 async def test_without_a_process_the_caller_is_told_why(prefix: str) -> None:
@@ -371,16 +371,16 @@ async def test_without_a_process_the_caller_is_told_why(prefix: str) -> None:
 async def test_teleop_cannot_drive_without_a_driver(prefix: str) -> None:
     async with open_stage(prefix, needs_driver=True) as stage:
         await stage.begin("teleop")
-        assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.DRIVER
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert stage.leases.bar_of(EXECUTOR_SLOT) is Bar.DRIVER
+        assert not stage.drives(EXECUTOR_SLOT)
         stage.drive(live=True)
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
         stage.drive(live=False)
         assert not stage.leases.fresh()
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
         await stage.dispatcher.idle()
         stage.drive(live=True)
-        assert not stage.drives(EXECUTOR_SEAT), "a driver alone begins no mode"
+        assert not stage.drives(EXECUTOR_SLOT), "a driver alone begins no mode"
 
 
 @pytest.mark.parametrize("absence", sorted(DRIVER_BARS))
@@ -390,22 +390,22 @@ async def test_teleop_is_barred_for_the_reason_of_the_driver(prefix: str, absenc
         await stage.begin("teleop")
         stage.driver.absence = absence
         stage.drive(live=False)
-        lease = stage.leases.slot(EXECUTOR_SEAT)
+        lease = stage.leases.lease(EXECUTOR_SLOT)
         assert (lease.bar, lease.cause) == (absence, absence)
         stage.drive(live=True)
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
 
 
 async def test_a_mode_that_begins_ends_the_leases_of_commands(prefix: str) -> None:
     async with open_stage(prefix) as stage:
-        visitors = [stage.leases.slot(seat) for seat in range(FIRST_VISITOR_SEAT, SLOTS)]
-        stage.leases.beat()
-        for seat, visitor in enumerate(visitors, FIRST_VISITOR_SEAT):
-            stage.leases.unbar(seat)
-            assert visitor.begin()
+        sessions = [stage.leases.lease(slot) for slot in range(FIRST_SESSION_SLOT, SLOTS)]
+        stage.leases.heartbeat()
+        for slot, session in enumerate(sessions, FIRST_SESSION_SLOT):
+            stage.leases.unbar(slot)
+            assert session.begin()
         await stage.begin()
-        assert not any(visitor.renew() for visitor in visitors)
-        assert {visitor.cause for visitor in visitors} == {Bar.MODE}
+        assert not any(session.renew() for session in sessions)
+        assert {session.cause for session in sessions} == {Bar.MODE}
 
 
 async def test_no_visitor_moves_devices_until_the_process_of_the_mode_is_gone(prefix: str) -> None:
@@ -432,25 +432,25 @@ async def test_process_that_outlives_its_mode_is_killed_before_the_next_one_may_
         await stage.begin("teleop", 1)
         assert first.killed
         assert stage.noted[-1][0], "no visitor may move devices beside the second mode"
-        assert stage.drives(STANDBY_SEAT) or stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(STANDBY_SLOT) or stage.drives(EXECUTOR_SLOT)
 
 
 async def test_a_mode_ends_for_want_of_a_brake(prefix: str) -> None:
     async with open_stage(prefix) as stage:
         process = await stage.begin()
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
         stage.dispatcher.brake_changed("no brake")
         assert not stage.leases.fresh()
         assert stage.dispatcher.mode() == "idle"
         assert (
-            stage.leases.bar_of(EXECUTOR_SEAT) is stage.leases.cause_of(EXECUTOR_SEAT) is Bar.BRAKE
+            stage.leases.bar_of(EXECUTOR_SLOT) is stage.leases.cause_of(EXECUTOR_SLOT) is Bar.BRAKE
         )
         assert process.ended
         await stage.dispatcher.idle()
-        assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.BRAKE
+        assert stage.leases.bar_of(EXECUTOR_SLOT) is Bar.BRAKE
         stage.dispatcher.brake_changed(None)
-        assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.IDLE
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert stage.leases.bar_of(EXECUTOR_SLOT) is Bar.IDLE
+        assert not stage.drives(EXECUTOR_SLOT)
 
 
 async def test_without_a_brake_modes_are_refused_with_the_reason(
@@ -467,7 +467,7 @@ async def test_without_a_brake_modes_are_refused_with_the_reason(
             await stage.dispatcher.execute([RequestSpec("lift")])
         stage.dispatcher.brake_changed(None)
         await stage.begin()
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
 
 
 async def test_a_mode_waits_for_a_brake_that_restarts(prefix: str) -> None:
@@ -476,9 +476,9 @@ async def test_a_mode_waits_for_a_brake_that_restarts(prefix: str) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.begin)
             await trio.testing.wait_all_tasks_blocked()
-            assert not stage.drives(EXECUTOR_SEAT)
+            assert not stage.drives(EXECUTOR_SLOT)
             stage.dispatcher.brake_changed(None)
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
 
 
 async def test_a_brake_that_is_lost_while_code_is_loaded_begins_no_mode(prefix: str) -> None:
@@ -496,7 +496,7 @@ async def test_a_brake_that_is_lost_while_code_is_loaded_begins_no_mode(prefix: 
             await process.say(Loaded("studentcode.py"))
         assert stage.dispatcher.mode() == "idle"
         assert process.ended
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
 
 
 async def test_a_robot_that_is_being_stopped_is_not_opened_by_its_brake(prefix: str) -> None:
@@ -505,15 +505,15 @@ async def test_a_robot_that_is_being_stopped_is_not_opened_by_its_brake(prefix: 
         stage.dispatcher.brake_changed("no brake")
         stage.dispatcher.close()
         stage.dispatcher.brake_changed(None)
-        assert stage.leases.bar_of(EXECUTOR_SEAT) is Bar.STOPPING
+        assert stage.leases.bar_of(EXECUTOR_SLOT) is Bar.STOPPING
 
 
 async def test_autonomous_needs_no_driver(prefix: str) -> None:
     async with open_stage(prefix, needs_driver=True) as stage:
         await stage.begin("auto")
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
         stage.drive(live=False)
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
 
 
 async def test_teleop_without_a_gamepad_says_so(prefix: str) -> None:
@@ -637,7 +637,7 @@ async def test_a_driver_who_becomes_live_while_the_robot_becomes_idle_opens_noth
         async def come() -> None:
             for _ in range(20):
                 stage.drive(live=True)
-                assert not stage.drives(EXECUTOR_SEAT)
+                assert not stage.drives(EXECUTOR_SLOT)
                 await trio.lowlevel.checkpoint()
 
         async with trio.open_nursery() as nursery:
@@ -650,19 +650,19 @@ async def test_a_robot_that_is_being_stopped_moves_nothing_and_begins_no_mode(pr
     async with open_stage(prefix, needs_driver=True) as stage:
         await stage.begin("teleop")
         stage.drive(live=True)
-        assert stage.drives(EXECUTOR_SEAT)
+        assert stage.drives(EXECUTOR_SLOT)
         stage.dispatcher.close()
-        assert not stage.drives(EXECUTOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
         stage.drive(live=True)
-        assert not stage.drives(EXECUTOR_SEAT)
-        assert not stage.drives(FIRST_VISITOR_SEAT)
+        assert not stage.drives(EXECUTOR_SLOT)
+        assert not stage.drives(FIRST_SESSION_SLOT)
         with pytest.raises(ExecutionError, match="is being stopped"):
             await stage.dispatcher.auto()
 
 
 async def test_at_first_no_slot_is_open(prefix: str) -> None:
     async with open_stage(prefix) as stage:
-        assert not any(stage.drives(seat) for seat in range(SLOTS))
+        assert not any(stage.drives(slot) for slot in range(SLOTS))
 
 
 async def test_execute_says_what_the_driver_has_to_do(prefix: str) -> None:

@@ -18,8 +18,8 @@ from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
 lease._TIMEOUT_NS = lease._ROOT_TIMEOUT_NS = 600 * 10**9  # no beat comes, and a busy machine is slow
 robot = Robot(BufferStore(catalog.load(), "", shared=False), {})
 with LeaseTable.open("PREFIX") as table:
-    table.beat()
-    keeper = LeaseKeeper(table.slot(0), WriteEvent())
+    table.heartbeat()
+    keeper = LeaseKeeper(table.lease(0), WriteEvent())
     keeper.beat()
     executor = SyncExecutor(lambda error, name: print("reported", error, flush=True), "/nowhere")
 

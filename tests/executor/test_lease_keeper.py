@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from rt.buffer import LeaseTable, lease
 from rt.buffer.lease import DRIVER_BARS, TIMEOUT, Bar
-from rt.buffer.wakeup import EXECUTOR_SEAT
+from rt.buffer.wakeup import EXECUTOR_SLOT
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor import lease as module
@@ -35,7 +35,7 @@ class Bench:
         self.waited = 0.0
         self.main_waited = 0.0
         self.keeper = LeaseKeeper(
-            table.slot(EXECUTOR_SEAT),
+            table.lease(EXECUTOR_SLOT),
             wakeup,
             cutoffs=cutoffs,
             on_end=self.ended.append,
@@ -46,7 +46,7 @@ class Bench:
 
     @property
     def moves(self) -> bool:
-        self.table.beat()
+        self.table.heartbeat()
         return bool(self.table.fresh())
 
     def run(self, seconds: float, *, step: float = 0.02, main: bool = True) -> None:
@@ -77,10 +77,10 @@ def open_bench(
 
 def test_code_that_keeps_its_limits_keeps_the_lease(bench: Bench) -> None:
     bench.keeper.grant(bench.now + 0.08)
-    mark = bench.table.mark(EXECUTOR_SEAT)
+    token = bench.table.token(EXECUTOR_SLOT)
     bench.run(5)
     assert bench.moves
-    assert bench.table.mark(EXECUTOR_SEAT) == mark
+    assert bench.table.token(EXECUTOR_SLOT) == token
     assert not bench.ended
 
 
@@ -198,8 +198,8 @@ def test_what_the_root_has_ended_stays_ended(bench: Bench) -> None:
 
 def test_want_of_a_brake_ends_the_mode_with_its_reason(bench: Bench) -> None:
     bench.run(1)
-    bench.table.bar(EXECUTOR_SEAT, Bar.BRAKE)
-    bench.table.unbar(EXECUTOR_SEAT)
+    bench.table.bar(EXECUTOR_SLOT, Bar.BRAKE)
+    bench.table.unbar(EXECUTOR_SLOT)
     bench.run(1)
     assert bench.ended == [UNBRAKED]
     assert not bench.moves
@@ -208,17 +208,17 @@ def test_want_of_a_brake_ends_the_mode_with_its_reason(bench: Bench) -> None:
 @pytest.mark.parametrize("bar", sorted(DRIVER_BARS))
 def test_an_absent_driver_suspends_the_lease(bench: Bench, bar: Bar) -> None:
     bench.run(1)
-    bench.table.bar(EXECUTOR_SEAT, bar)
+    bench.table.bar(EXECUTOR_SLOT, bar)
     bench.run(30)
     assert not bench.moves
     assert not bench.ended
-    bench.table.unbar(EXECUTOR_SEAT)
+    bench.table.unbar(EXECUTOR_SLOT)
     bench.run(0.1)
     assert bench.moves
 
 
 def test_an_idle_slot_cannot_be_driven(bench: Bench) -> None:
-    bench.table.bar(EXECUTOR_SEAT, Bar.IDLE)
+    bench.table.bar(EXECUTOR_SLOT, Bar.IDLE)
     bench.keeper.grant()
     bench.run(1)
     assert not bench.moves
@@ -237,12 +237,12 @@ def test_no_grant_counts_while_a_call_is_limited(bench: Bench) -> None:
 
 def test_a_restart_disables_and_begins_another_lease(bench: Bench) -> None:
     bench.run(1)
-    before = bench.table.mark(EXECUTOR_SEAT)
+    before = bench.table.token(EXECUTOR_SLOT)
     bench.keeper.restart()
     assert not bench.moves
     bench.run(0.05)
     assert bench.moves
-    assert bench.table.mark(EXECUTOR_SEAT) != before
+    assert bench.table.token(EXECUTOR_SLOT) != before
     assert not bench.ended
 
 
@@ -271,7 +271,7 @@ def test_actions_that_fail_together_are_one_cut_off(bench: Bench) -> None:
 
 def test_a_lapse_that_the_device_process_saw_is_begun_again(bench: Bench) -> None:
     bench.run(1)
-    bench.table.beat()
+    bench.table.heartbeat()
     (holder,) = bench.table.holders()
     bench.table.lapse(holder)  # as when the root was late for a moment
     bench.run(0.05)
@@ -282,9 +282,9 @@ def test_a_lapse_that_the_device_process_saw_is_begun_again(bench: Bench) -> Non
 def test_a_driver_who_is_silent_between_two_beats_ends_no_mode(bench: Bench) -> None:
     bench.run(1)
     bench.table.bar(
-        EXECUTOR_SEAT, Bar.DRIVER
+        EXECUTOR_SLOT, Bar.DRIVER
     )  # control was handed over, and the next driver's sticks were at rest
-    bench.table.unbar(EXECUTOR_SEAT)
+    bench.table.unbar(EXECUTOR_SLOT)
     assert not bench.moves
     bench.run(0.1)
     assert bench.moves
@@ -295,7 +295,7 @@ def test_a_root_that_is_late_again_and_again_ends_the_mode(bench: Bench) -> None
     for _ in range(CUTOFFS):
         assert not bench.ended
         bench.run(0.3)
-        bench.table.beat()
+        bench.table.heartbeat()
         (holder,) = bench.table.holders()
         bench.table.lapse(holder)
         bench.keeper.beat()
@@ -309,7 +309,7 @@ async def test_lease_of_a_mode_that_is_over_is_left_to_the_root(bench: Bench) ->
         nursery.start_soon(bench.keeper.hand_over, 30.0)
         await trio.testing.wait_all_tasks_blocked()
         assert bench.moves, "the root ends it, so that the log says why"
-        bench.table.bar(EXECUTOR_SEAT, Bar.IDLE)
+        bench.table.bar(EXECUTOR_SLOT, Bar.IDLE)
     assert not bench.moves
     bench.run(1)
     assert not bench.moves

@@ -56,14 +56,14 @@ def keeper(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseKeeper
     monkeypatch.setattr("rt.buffer.lease._ROOT_TIMEOUT_NS", 600 * 10**9)
     wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
-        keeper = LeaseKeeper(table.slot(0), wakeup)
-        table.beat()
+        keeper = LeaseKeeper(table.lease(0), wakeup)
+        table.heartbeat()
         keeper.table = table  # type: ignore[attr-defined]  # for the tests to look at
         over = threading.Event()
 
         def beat() -> None:
             while not over.wait(0.01):
-                table.beat()
+                table.heartbeat()
                 keeper.beat()
 
         loop = threading.Thread(target=beat)
@@ -416,8 +416,8 @@ def test_after_two_time_outs_a_call_has_to_end_in_time_before_devices_move_again
 def test_a_permission_that_runs_out_gives_the_lease_up_at_once(prefix: str) -> None:
     wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        keeper = LeaseKeeper(table.slot(0), wakeup)
+        table.heartbeat()
+        keeper = LeaseKeeper(table.lease(0), wakeup)
         keeper.beat()
         keeper.grant(time.monotonic() + 60)
         assert table.holders()
@@ -430,8 +430,8 @@ def test_a_permission_that_runs_out_gives_the_lease_up_at_once(prefix: str) -> N
 def test_a_lease_that_was_closed_is_not_granted_again(prefix: str) -> None:
     wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
-        table.beat()
-        keeper = LeaseKeeper(table.slot(0), wakeup)
+        table.heartbeat()
+        keeper = LeaseKeeper(table.lease(0), wakeup)
         keeper.beat()
         keeper.close()
         keeper.grant()
@@ -457,13 +457,13 @@ def test_without_an_event_loop_the_lease_is_not_held(team: Team, prefix: str) ->
     wakeup = WriteEvent()
     held: list[bool] = []
     with LeaseTable.open(prefix) as table:
-        table.beat()
+        table.heartbeat()
 
         def body(_number: int, run: Run) -> None:
             held.append(bool(table.holders()))
             run.stopped.set()
 
-        periodic(team, body, LeaseKeeper(table.slot(0), wakeup))
+        periodic(team, body, LeaseKeeper(table.lease(0), wakeup))
     wakeup.close()
     assert held == [False]
 

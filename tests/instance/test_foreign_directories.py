@@ -196,12 +196,12 @@ def test_emulated_ports_are_not_put_into_a_directory_of_another_user(shared: Pat
 
 
 async def test_desk_of_another_user_gives_no_shared_memory(shared: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as desk:
-        desk.bind(str(shared / session.NAME))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(shared / session.SOCKET_NAME))
         # The kernel notes the user at this moment.
         os.seteuid(UID)
         try:
-            desk.listen()
+            listener.listen()
         finally:
             os.seteuid(0)
         with pytest.raises(DeviceBufferError, match=OWNER):

@@ -23,7 +23,7 @@ class Stamps:
 
     def __init__(self, table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        original = table.beat
+        original = table.heartbeat
 
         def count() -> None:
             self.count += 1
@@ -76,7 +76,7 @@ async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
 ) -> None:
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)  # a busy machine is slow
     with LeaseTable.open(prefix) as table:
-        lease = table.slot(0)
+        lease = table.lease(0)
         async with beating(table) as write_event:
             if is_held:
                 assert lease.begin()
@@ -102,7 +102,7 @@ async def test_root_that_stood_still_ends_every_lease_before_it_unbars(
         table.bar_all(Bar.IDLE)
         async with beating(table) as write_event:
             table.unbar(0)
-            lease = table.slot(0)
+            lease = table.lease(0)
             assert lease.begin()
             await trio.testing.wait_all_tasks_blocked(0.005)
             await trio.sleep(2 * heartbeat.OPEN_INTERVAL)
@@ -119,7 +119,7 @@ async def test_root_that_waited_for_a_processor_ends_no_lease(
 ) -> None:
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
     with LeaseTable.open(prefix) as table:
-        lease = table.slot(0)
+        lease = table.lease(0)
         start = time.monotonic()
         async with beating(table, lambda: share * (time.monotonic() - start)):
             assert lease.begin()

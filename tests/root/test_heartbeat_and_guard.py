@@ -36,7 +36,7 @@ async def test_lease_that_follows_a_short_one_counts_at_once(
             nursery.start_soon(guard.run)
             await trio.sleep(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL + 0.02)
             of_root.unbar(0)
-            lease = of_executor.slot(0)
+            lease = of_executor.lease(0)
             assert lease.begin()
             assert guard.is_open
             lease.release()

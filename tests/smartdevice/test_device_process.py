@@ -45,9 +45,9 @@ class Child:
 
     async def keep_lease(self) -> None:
         while True:
-            self.leases.beat()
-            if keep(self.leases.slot(0)):
-                self.write_event.ring()
+            self.leases.heartbeat()
+            if keep(self.leases.lease(0)):
+                self.write_event.signal()
             await trio.sleep(0.02)
 
     async def exit_code(self) -> int:

@@ -14,14 +14,14 @@ from structlog.testing import capture_logs
 from support.leases import keep
 
 from rt.buffer import LeaseTable, lease
-from rt.buffer.lease import TIMEOUT, Bar, seats_of
+from rt.buffer.lease import TIMEOUT, Bar, slots_of
 from rt.smartdevice.guard import SafetyGuard
 
 HOLDER = """
 import sys, time
 from rt.buffer.lease import LeaseTable
 with LeaseTable.open(sys.argv[1], create=False) as table:
-    lease = table.slot(2)
+    lease = table.lease(2)
     while True:
         lease.renew() or lease.begin()
         time.sleep(0.02)
@@ -33,12 +33,12 @@ class Lapses:
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        self.marks: list[int] = []
+        self.tokens: list[int] = []
         self.news = trio.Event()
         self.meanwhile: Callable[[], object] = lambda: None
 
-    def __call__(self, marks: int, _moved: int) -> None:
-        self.marks.append(marks)
+    def __call__(self, tokens: int, _moved: int) -> None:
+        self.tokens.append(tokens)
         self.meanwhile()
         self.times.append(trio.current_time())
         self.news.set()
@@ -52,7 +52,7 @@ class Lapses:
 
 async def keep_beating(table: LeaseTable) -> None:
     while True:
-        table.beat()
+        table.heartbeat()
         await trio.sleep(0.02)
 
 
@@ -65,7 +65,7 @@ async def guarding(
     guard = SafetyGuard(table, lapses)
     with trio.fail_after(deadline):
         async with trio.open_nursery() as nursery:
-            table.beat()
+            table.heartbeat()
             if rooted:
                 nursery.start_soon(keep_beating, table)
             nursery.start_soon(guard.run)
@@ -123,9 +123,9 @@ async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             for count in range(1, 4):
-                keep(table.slot(0))
+                keep(table.lease(0))
                 assert is_open(guard)
-                table.slot(0).release()
+                table.lease(0).release()
                 assert not is_open(guard)
                 guard.check()
                 assert len(lapses.times) == count
@@ -136,35 +136,35 @@ async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_l
 ) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
-            lease = table.slot(0)
+            lease = table.lease(0)
             keep(lease)
             guard.check()
-            before = lease.mark
+            before = lease.token
             lease.release()
             keep(lease)
             with capture_logs() as events:
                 guard.check()
-            assert lapses.marks == [1 << before]
+            assert lapses.tokens == [1 << before]
             assert [event["reason"] for event in events] == ["it has ended and begun again"]
-            assert guard.allowed == 1 << lease.mark
+            assert guard.allowed == 1 << lease.token
 
 
 @pytest.mark.parametrize("seat", [0, 9])
 async def test_a_lease_that_begins_while_the_last_one_lapses_is_not_taken_away(
-    prefix: str, seat: int, patient: None
+    prefix: str, slot: int, patient: None
 ) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
-            first, next_one = table.slot(0), table.slot(seat)
+            first, next_one = table.lease(0), table.lease(slot)
             keep(first)
             guard.check()
-            ended = first.mark
+            ended = first.token
             first.release()
             lapses.meanwhile = next_one.begin
             with capture_logs() as events:
                 guard.check()
-            assert lapses.marks == [1 << ended], "what the next one has written is not forgotten"
-            assert guard.allowed == 1 << next_one.mark
+            assert lapses.tokens == [1 << ended], "what the next one has written is not forgotten"
+            assert guard.allowed == 1 << next_one.token
             assert not keep(next_one), "it goes on"
             assert len(events) == 1
 
@@ -173,12 +173,12 @@ async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             start = trio.current_time()
-            keep(table.slot(0))
+            keep(table.lease(0))
             guard.check()
             with capture_logs() as events:
                 assert await lapses.wait() - start >= TIMEOUT
             assert [event["reason"] for event in events] == ["it gave no sign of life for 0.1 s"]
-            assert keep(table.slot(0)), "whoever comes back has to ring"
+            assert keep(table.lease(0)), "whoever comes back has to ring"
 
 
 async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatc
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             for _ in range(4):
-                keep(table.slot(0))
+                keep(table.lease(0))
                 guard.check()
                 await trio.sleep(long / 3)
             assert guard.is_open
@@ -217,7 +217,7 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(
 
             async def renew() -> None:
                 while True:
-                    keep(table.slot(0))
+                    keep(table.lease(0))
                     guard.check()
                     await trio.sleep(0.02)
 
@@ -229,19 +229,19 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(
                 process.kill()
                 while len(table.holders()) > 1:  # noqa: ASYNC110 - the guard takes it away
                     await trio.sleep(0.001)
-            assert seats_of(guard.allowed) == [0]
-            assert [seats_of(marks) for marks in lapses.marks] == [[2]]
+            assert slots_of(guard.allowed) == [0]
+            assert [slots_of(tokens) for tokens in lapses.tokens] == [[2]]
             nursery.cancel_scope.cancel()
 
 
 async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
-            keep(table.slot(0))
+            keep(table.lease(0))
             assert is_open(guard)
             guard.close()
             assert len(lapses.times) == 1
-            keep(table.slot(0))
+            keep(table.lease(0))
             guard.check()
             assert not guard.is_open
 
@@ -255,7 +255,7 @@ async def test_nothing_moves_when_the_root_falls_silent(
 
             async def renew() -> None:
                 while True:
-                    keep(table.slot(0))
+                    keep(table.lease(0))
                     guard.check()
                     await trio.sleep(0.02)
 
@@ -295,7 +295,7 @@ async def sleep_after(
     """See that a guard sleeps when a lease has ended in some way."""
     with LeaseTable.open(prefix) as table:
         async with guarding(table, deadline=deadline) as (guard, _):
-            lease = table.slot(0)
+            lease = table.lease(0)
             keep(lease)
             guard.check()
             await trio.testing.wait_all_tasks_blocked()

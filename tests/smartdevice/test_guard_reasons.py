@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from rt.buffer import LeaseTable
-from rt.buffer.lease import ALL_MARKS, DRIVER_BARS, Bar
-from rt.buffer.wakeup import EXECUTOR_SEAT, STANDBY_SEAT
+from rt.buffer.lease import ALL_TOKENS, DRIVER_BARS, Bar
+from rt.buffer.wakeup import EXECUTOR_SLOT, STANDBY_SLOT
 from rt.smartdevice.guard import SafetyGuard
 
 FAILED = "a function of the team's code failed, came late or ended: a line of its own says which"
@@ -36,28 +36,28 @@ def test_barred_writes_are_dropped_for_the_reason_of_the_bar(
 ) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        table.beat()
-        table.slot(0).begin()
+        table.heartbeat()
+        table.lease(0).begin()
         table.bar(0, bar)
-        guard.note_dropped("line", 1, 1 << table.mark(0) if known else ALL_MARKS)
+        guard.note_dropped("line", 1, 1 << table.token(0) if known else ALL_TOKENS)
     assert [part in reason for reason in reasons(events)] == [True]
 
 
 def test_suspended_lease_is_never_called_idle(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        table.beat()
-        lease = table.slot(0)
+        table.heartbeat()
+        lease = table.lease(0)
         lease.begin()
-        mark = 1 << lease.mark
+        token = 1 << lease.token
         lease.release()
-        guard.note_dropped("line", 1, mark)
+        guard.note_dropped("line", 1, token)
         lease.begin()
         assert table.lapse(table.current()[0])
-        guard.note_dropped("line", 1, 1 << lease.mark)
+        guard.note_dropped("line", 1, 1 << lease.token)
         table.revoke_slot(0)
-        guard.note_dropped("line", 1, 1 << lease.mark)
-        guard.note_dropped("line", 1, mark)
+        guard.note_dropped("line", 1, 1 << lease.token)
+        guard.note_dropped("line", 1, token)
     first, second, third, fourth = reasons(events)
     assert (
         "the team's code is cut off from the devices until one of its functions ends in time"
@@ -71,9 +71,9 @@ def test_suspended_lease_is_never_called_idle(prefix: str) -> None:
 def test_writer_without_any_lease_is_told(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        table.beat()
-        guard.note_dropped("line", 1, 1 << table.mark(9))
-        guard.note_dropped("line", 2, 1 << table.mark(9))
+        table.heartbeat()
+        guard.note_dropped("line", 1, 1 << table.token(9))
+        guard.note_dropped("line", 2, 1 << table.token(9))
     (reason,) = reasons(events)
     assert "never asked for a lease" in reason
 
@@ -81,9 +81,9 @@ def test_writer_without_any_lease_is_told(prefix: str) -> None:
 def test_silent_root_is_the_reason_where_no_slot_is_barred(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        guard.note_dropped("line", 1, ALL_MARKS)
+        guard.note_dropped("line", 1, ALL_TOKENS)
         table.bar(0, Bar.IDLE)
-        guard.note_dropped("line", 1, ALL_MARKS)
+        guard.note_dropped("line", 1, ALL_TOKENS)
     assert reasons(events) == ["the robot's main process does not answer", "no mode is running"]
 
 
@@ -92,36 +92,36 @@ def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(
 ) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        lease = table.slot(0)
+        lease = table.lease(0)
         for _ in range(500):
-            table.beat()
+            table.heartbeat()
             lease.begin()
             assert guard.is_open
             lease.release()
             guard.check()
-            guard.note_dropped("line", 1, 1 << lease.mark)
+            guard.note_dropped("line", 1, 1 << lease.token)
     assert 10 < len(events) <= 60
 
 
 @pytest.mark.parametrize(
-    ("seat", "other", "sentence", "reason"),
+    ("slot", "other", "sentence", "reason"),
     [
-        (9, EXECUTOR_SEAT, "the devices that rt write moved are disabled", "rt write has ended"),
-        (5, EXECUTOR_SEAT, "the devices that a component moved are disabled", "it has ended"),
-        (EXECUTOR_SEAT, 9, "the devices that team code moved are disabled", FAILED),
-        (STANDBY_SEAT, 9, "the devices that team code moved are disabled", FAILED),
+        (9, EXECUTOR_SLOT, "the devices that rt write moved are disabled", "rt write has ended"),
+        (5, EXECUTOR_SLOT, "the devices that a component moved are disabled", "it has ended"),
+        (EXECUTOR_SLOT, 9, "the devices that team code moved are disabled", FAILED),
+        (STANDBY_SLOT, 9, "the devices that team code moved are disabled", FAILED),
     ],
 )
 def test_who_moved_the_devices_that_are_disabled_is_logged(
-    prefix: str, seat: int, other: int, sentence: str, reason: str
+    prefix: str, slot: int, other: int, sentence: str, reason: str
 ) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        table.beat()
-        table.slot(other).begin()
-        table.slot(seat).begin()
+        table.heartbeat()
+        table.lease(other).begin()
+        table.lease(slot).begin()
         assert guard.is_open
-        table.slot(seat).release()
+        table.lease(slot).release()
         guard.check()
     assert [(event["event"], event["reason"]) for event in events] == [(sentence, reason)]
 
@@ -129,12 +129,12 @@ def test_who_moved_the_devices_that_are_disabled_is_logged(
 def test_writes_of_a_mode_that_has_ended_are_dropped_for_that_reason(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        table.beat()
-        table.slot(0).begin()
+        table.heartbeat()
+        table.lease(0).begin()
         assert guard.is_open
         table.bar(0, Bar.IDLE)
         guard.check()
-        guard.note_dropped("line", 1, 1 << table.mark(0))
+        guard.note_dropped("line", 1, 1 << table.token(0))
     assert [event["reason"] for event in events if "disabled" in event["event"]] == [
         "the mode has ended"
     ]
@@ -155,10 +155,10 @@ def test_devices_are_disabled_for_what_happened_to_the_driver(
 ) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        table.beat()
-        table.slot(EXECUTOR_SEAT).begin()
+        table.heartbeat()
+        table.lease(EXECUTOR_SLOT).begin()
         assert guard.is_open
-        table.bar(EXECUTOR_SEAT, bar)
+        table.bar(EXECUTOR_SLOT, bar)
         guard.check()
     assert [event["reason"] for event in events] == [reason]
 
@@ -166,8 +166,8 @@ def test_devices_are_disabled_for_what_happened_to_the_driver(
 def test_a_visitor_that_leaves_ends_no_mode(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
-        table.beat()
-        table.slot(9).begin()
+        table.heartbeat()
+        table.lease(9).begin()
         assert guard.is_open
         table.bar(9, Bar.IDLE)  # as the desk does when the visitor has left
         guard.check()

@@ -28,7 +28,7 @@ GARBAGE = b"\xaa"
 class WriteGuard:
     allowed = 0
 
-    def note_dropped(self, port: str, count: int, marks: int) -> None:
+    def note_dropped(self, port: str, count: int, tokens: int) -> None:
         pass
 
 

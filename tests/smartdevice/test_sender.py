@@ -16,8 +16,8 @@ class Shut:
 
     allowed = 0
 
-    def note_dropped(self, port: str, count: int, marks: int) -> None:
-        raise AssertionError((port, count, marks))
+    def note_dropped(self, port: str, count: int, tokens: int) -> None:
+        raise AssertionError((port, count, tokens))
 
 
 async def test_a_line_that_takes_nothing_is_given_up_and_that_is_said(

@@ -15,7 +15,7 @@ from rt.protocol.message import HbReq, Message, Ping, SubReq
 from rt.smartdevice.subscriptions import Subscriptions
 
 LASTING, FIRST, SECOND = SubReq(0b1, 100), SubReq(0b10, 100), SubReq(0b100, 100)
-SEAT = 8
+SLOT = 8
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -73,11 +73,11 @@ async def test_a_visitor_that_leaves_without_a_word_gives_the_subscription_back(
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
     await robot.manager.subscribe(
-        str(board.device.uid), ["switch1"], 0.2, robot.leases.visit_of(SEAT)
+        str(board.device.uid), ["switch1"], 0.2, robot.leases.session_id(SLOT)
     )
     assert (buffer.subscription, buffer.interval) == (["switch1"], 0.2)
-    robot.leases.end_visit(SEAT)  # as the root does
-    robot.write_event.ring()
+    robot.leases.end_session(SLOT)  # as the root does
+    robot.write_event.signal()
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
     assert buffer.interval == 0.04
 
@@ -90,7 +90,7 @@ async def test_a_visit_that_is_over_before_the_device_has_answered_leaves_nothin
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
     deaf = Deaf(board, SubReq)
-    visit = robot.leases.visit_of(SEAT)
+    visit = robot.leases.session_id(SLOT)
 
     async def subscribe() -> None:
         with pytest.raises(DeviceError, match="did not answer"):
@@ -99,8 +99,8 @@ async def test_a_visit_that_is_over_before_the_device_has_answered_leaves_nothin
     async with trio.open_nursery() as nursery:
         nursery.start_soon(subscribe)
         await trio.testing.wait_all_tasks_blocked()
-        robot.leases.end_visit(SEAT)
-        robot.write_event.ring()
+        robot.leases.end_session(SLOT)
+        robot.write_event.signal()
         await trio.testing.wait_all_tasks_blocked()
         deaf.to = ()
     await trio.sleep(2)
@@ -127,9 +127,9 @@ async def test_a_visit_that_was_over_before_its_call_came_asks_for_nothing_thoug
     await robot.plug(board)
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.subscription)
-    visit = robot.leases.visit_of(SEAT)
-    robot.leases.end_visit(SEAT)
-    robot.write_event.ring()
+    visit = robot.leases.session_id(SLOT)
+    robot.leases.end_session(SLOT)
+    robot.write_event.signal()
     await trio.testing.wait_all_tasks_blocked()
     deaf = Deaf(board, SubReq)
     await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, visit)
@@ -146,13 +146,13 @@ async def test_a_visit_that_ends_while_the_device_is_silent_is_over_when_it_answ
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.subscription)
     await robot.manager.subscribe(
-        str(board.device.uid), ["switch1"], 0.2, robot.leases.visit_of(SEAT)
+        str(board.device.uid), ["switch1"], 0.2, robot.leases.session_id(SLOT)
     )
     deaf = Deaf(board, Ping, HbReq)
     robot.manager.devices[board.device.uid].mark_lost()
     await until(lambda: not buffer.valid)
-    robot.leases.end_visit(SEAT)
-    robot.write_event.ring()
+    robot.leases.end_session(SLOT)
+    robot.write_event.signal()
     await trio.testing.wait_all_tasks_blocked()
     deaf.to = ()
     await until(lambda: buffer.valid and buffer.interval)
@@ -185,7 +185,7 @@ async def test_what_a_device_did_not_hear_of_the_end_of_a_subscription_it_is_tol
     await robot.plug(board)
     uid, buffer = str(board.device.uid), robot.buffer_of(board)
     await until(lambda: buffer.subscription)
-    visit = robot.leases.visit_of(SEAT)
+    visit = robot.leases.session_id(SLOT)
     await robot.manager.subscribe(uid, ["switch1"], 0.2, visit)
     deaf = Deaf(board, SubReq)
     if gives_up:
@@ -196,8 +196,8 @@ async def test_what_a_device_did_not_hear_of_the_end_of_a_subscription_it_is_tol
             await robot.manager.unsubscribe(uid, visit)
     deaf.to = ()
     assert buffer.subscription == ["switch1"]
-    robot.leases.end_visit(SEAT)
-    robot.write_event.ring()
+    robot.leases.end_session(SLOT)
+    robot.write_event.signal()
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
 
 
@@ -208,12 +208,12 @@ async def test_a_subscription_for_good_that_is_not_answered_yet_is_newer_than_on
     await robot.plug(board)
     uid, buffer = str(board.device.uid), robot.buffer_of(board)
     await until(lambda: buffer.subscription)
-    await robot.manager.subscribe(uid, ["switch1"], 0.2, robot.leases.visit_of(SEAT))
+    await robot.manager.subscribe(uid, ["switch1"], 0.2, robot.leases.session_id(SLOT))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(robot.manager.subscribe, uid, ["switch2"], 0.1)
         await trio.lowlevel.checkpoint()
-        robot.leases.end_visit(SEAT)  # while the device has not answered
-        robot.write_event.ring()
+        robot.leases.end_session(SLOT)  # while the device has not answered
+        robot.write_event.signal()
     await trio.sleep(0.1)
     assert (buffer.subscription, buffer.interval) == (["switch2"], 0.1)
 
@@ -225,7 +225,7 @@ async def test_the_end_of_a_visit_changes_nothing_of_a_subscription_made_since(
     await robot.plug(board)
     uid, buffer = str(board.device.uid), robot.buffer_of(board)
     await until(lambda: buffer.subscription)
-    visit = robot.leases.visit_of(SEAT)
+    visit = robot.leases.session_id(SLOT)
     await robot.manager.subscribe(uid, ["switch1"], 0.2, visit)
     await robot.manager.subscribe(uid, ["switch2"], 0.1)
     await robot.manager.unsubscribe(uid, visit)

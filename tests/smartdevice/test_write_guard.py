@@ -71,7 +71,7 @@ class WriteGuard:
         self.allowed = 1
         self.drops: list[int] = []
 
-    def note_dropped(self, _port: str, count: int, _marks: int) -> None:
+    def note_dropped(self, _port: str, count: int, _tokens: int) -> None:
         self.drops.append(count)
 
 
@@ -132,7 +132,7 @@ async def test_a_write_that_was_collected_is_not_dropped_with_that_of_another_wh
     def ask() -> None:
         buffer.read(["enc_pos"])
         buffer.write("duty_cycle", 0.5)
-        buffer.mark = bytes((NEXT,))
+        buffer.token = bytes((NEXT,))
         buffer.write("deadband", 0.125)
 
     guard = WriteGuard()
@@ -197,14 +197,14 @@ class Turning(WriteGuard):
         return answer
 
     @allowed.setter
-    def allowed(self, marks: int) -> None:
-        self._now = marks
+    def allowed(self, tokens: int) -> None:
+        self._now = tokens
 
     def write(self) -> None:
         """Write as the holder of the lease that has begun does, which waits if the buffer is busy."""
         if not self.written:
             with contextlib.suppress(BufferBusyError):
-                self._buffer.mark = bytes((NEXT,))
+                self._buffer.token = bytes((NEXT,))
                 self._buffer.write("duty_cycle", 0.5)
                 self.written = True
 

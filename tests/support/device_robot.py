@@ -70,11 +70,11 @@ class Robot:
 
     def hold_lease(self) -> None:
         if keep(self.lease):
-            self.write_event.ring()
+            self.write_event.signal()
 
     def drop_lease(self) -> None:
         if self.lease.release():
-            self.write_event.ring()
+            self.write_event.signal()
 
     async def keep_lease(self) -> None:
         while True:
@@ -127,7 +127,7 @@ class Robot:
 async def keep_beating(leases: LeaseTable) -> None:
     """Give the root's sign of life."""
     while True:
-        leases.beat()
+        leases.heartbeat()
         await trio.sleep(0.02)
 
 
@@ -140,8 +140,8 @@ async def open_robot(prefix: str) -> AsyncIterator[Robot]:
         buffers = stack.enter_context(BufferStore(CATALOG, prefix, write_event=write_event))
         manager = SmartDeviceManager(buffers, leases, write_event, names={"left": 12 << 72 | 7})
         async with trio.open_nursery() as nursery:
-            leases.beat()
+            leases.heartbeat()
             nursery.start_soon(keep_beating, leases)
             await nursery.start(manager.run)
-            yield Robot(manager, buffers, leases, leases.slot(0), write_event, nursery)
+            yield Robot(manager, buffers, leases, leases.lease(0), write_event, nursery)
             nursery.cancel_scope.cancel()

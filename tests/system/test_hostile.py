@@ -214,7 +214,7 @@ def forge():
     shown = table._shown
     while True:
         now = boottime_ns()
-        shown.beat[0] = now
+        shown.heartbeat[0] = now
         for slot in range(len(table.stamps)):
             shown.bars[slot] = shown.revoked[slot] = table._lapsed[slot] = 0
             if table.pids[slot] == os.getpid():
@@ -303,7 +303,7 @@ def take():
     while True:
         place.recv_multipart()
 """,
-    "a seat of a command": """
+    "a slot of a command": """
 def take():
     import array, msgspec, socket
     from rt.buffer.device import DeviceBuffer
@@ -311,11 +311,11 @@ def take():
     desk = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     desk.connect(f"{os.environ['RT_INSTANCE_DIR']}/visitors.sock")
     desk.send(msgspec.msgpack.encode({"seated": True}))
-    seat = msgspec.msgpack.decode(desk.recvmsg(4096, socket.CMSG_SPACE(400))[0])["seat"]
+    slot = msgspec.msgpack.decode(desk.recvmsg(4096, socket.CMSG_SPACE(400))[0])["seat"]
     table = next(each for each in gc.get_objects() if isinstance(each, LeaseTable))
     buffer = next(each for each in gc.get_objects() if isinstance(each, DeviceBuffer))
-    lease = table.slot(seat)
-    buffer.mark = table.mark_of(seat)
+    lease = table.lease(slot)
+    buffer.token = table.token_byte(slot)
     print("taken")
     while True:
         try:
@@ -332,9 +332,9 @@ def take():
     buffer = next(each for each in gc.get_objects() if isinstance(each, DeviceBuffer))
     print("taken")
     while True:
-        for seat in 0, 3:
+        for slot in 0, 3:
             try:
-                buffer.mark = table.mark_of(seat)
+                buffer.token = table.token_byte(slot)
                 buffer.write("duty_cycle", 0.5)
             except Exception:
                 pass

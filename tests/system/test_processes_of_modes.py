@@ -8,7 +8,7 @@ import pytest
 import trio
 from support.robot import PATIENCE, Robot
 
-from rt.executor.pool import SEATS
+from rt.executor.pool import EXECUTOR_SLOTS
 
 pytestmark = pytest.mark.system
 
@@ -108,7 +108,7 @@ async def test_program_in_the_background_ends_with_its_own_mode(
         with trio.fail_after(PATIENCE):
             while True:  # until the process of the mode before has been swept
                 found = await children(robot)
-                if all(found[name]["state"] == "ready" for name in SEATS):
+                if all(found[name]["state"] == "ready" for name in EXECUTOR_SLOTS):
                     break
                 await trio.sleep(0.02)
         *earlier, latest = map(int, (robot.folder / "empty" / "programs").read_text().split())

@@ -11,21 +11,21 @@ from support.leases import keep
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.protocol.message import DevDisable, DevWrite
 
-VISITOR = 9
+SESSION_SLOT = 9
 
 
 @contextmanager
-def seen_from(robot: Robot, prefix: str, board: Board, seat: int) -> Iterator[DeviceBuffer]:
+def seen_from(robot: Robot, prefix: str, board: Board, slot: int) -> Iterator[DeviceBuffer]:
     """The board's buffer as the process of a seat has it."""
-    with BufferStore(CATALOG, prefix, write_event=robot.write_event, seat=seat) as store:
+    with BufferStore(CATALOG, prefix, write_event=robot.write_event, slot=slot) as store:
         yield store.get_or_open(board.device.uid, create=False)
 
 
-async def hold(robot: Robot, seat: int) -> None:
-    lease = robot.leases.slot(seat)
+async def hold(robot: Robot, slot: int) -> None:
+    lease = robot.leases.lease(slot)
     while True:
         if keep(lease):
-            robot.write_event.ring()
+            robot.write_event.signal()
         await trio.sleep(0.02)
 
 
@@ -36,9 +36,9 @@ async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(
     await robot.plug(left, "left")
     await robot.plug(right, "right")
     robot.nursery.start_soon(robot.keep_lease)
-    with seen_from(robot, prefix, right, VISITOR) as buffer, trio.CancelScope() as visit:
+    with seen_from(robot, prefix, right, SESSION_SLOT) as buffer, trio.CancelScope() as visit:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hold, robot, VISITOR)
+            nursery.start_soon(hold, robot, SESSION_SLOT)
             await trio.sleep(0.05)
             robot.buffer_of(left).write("duty_cycle", 0.5)
             buffer.write("duty_cycle", 0.25)
@@ -49,7 +49,7 @@ async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(
             visit.cancel()
     await right.hears(DevDisable)  # the lease falls silent
     assert not any(isinstance(message, DevDisable) for message in left.heard)
-    assert robot.manager.guard.allowed == 1 << robot.lease.mark
+    assert robot.manager.guard.allowed == 1 << robot.lease.token
 
 
 async def test_a_write_without_a_lease_of_its_own_does_not_pass_under_another_ones(
@@ -59,7 +59,7 @@ async def test_a_write_without_a_lease_of_its_own_does_not_pass_under_another_on
     await robot.plug(board)
     robot.nursery.start_soon(robot.keep_lease)
     await trio.sleep(0.05)
-    with seen_from(robot, prefix, board, VISITOR) as stray:
+    with seen_from(robot, prefix, board, SESSION_SLOT) as stray:
         stray.write("deadband", 0.1)
         robot.buffer_of(board).write("duty_cycle", 0.5)
         (write,) = await board.hears(DevWrite)
@@ -81,14 +81,14 @@ async def test_a_lease_that_gives_way_to_another_unseen_stops_what_it_moved(robo
     robot.nursery.start_soon(robot.keep_lease)
     buffer.write("deadband", 0.125)  # which writes this in its setup, and once
     board.heard.clear()
-    robot.write_event.ring()
+    robot.write_event.signal()
     await board.hears(lambda message: isinstance(message, DevWrite) and message.params == 1 << 13)
     said = [message for message in board.heard if isinstance(message, DevWrite | DevDisable)]
     assert isinstance(said[0], DevDisable)
     assert len(said) == 2, "and nothing of what the mode before had asked for"
     assert board.device.values["duty_cycle"] == 0
     assert buffer.counters.writes_dropped == 1
-    assert robot.manager.guard.allowed == 1 << robot.lease.mark
+    assert robot.manager.guard.allowed == 1 << robot.lease.token
 
 
 async def test_the_last_lease_that_ends_takes_nothing_from_one_that_begins_just_then(
