@@ -125,7 +125,7 @@ class _OpenErrors:
             return
         self._logged.add(number)
         self._log.warning(
-            "the serial port cannot be opened",
+            "cannot open serial port",
             reason=error.strerror or str(error),
             remedy=await self._remedy(number),
         )
@@ -133,7 +133,7 @@ class _OpenErrors:
     def record_success(self) -> None:
         """Tell of an attempt that went well, if trouble was told of."""
         if self._logged:
-            self._log.info("the serial port was opened after all", attempts=self._failures + 1)
+            self._log.info("serial port opened", attempts=self._failures + 1)
         self._failures = 0
         self._logged.clear()
 

@@ -1,7 +1,6 @@
-"""Smart Devices: the lines to them, one client for each, the manager of all, and devices that are only played.
+"""Smart Devices: the client of each device, and the manager of all.
 
-The manager, the process and the devices that are played are imported where they are used; what
-stands here is cheap to import.
+The manager and the process are imported where they are used; importing this package is cheap.
 """
 
 from rt.link.link import Link, LinkGoneError, StreamLink

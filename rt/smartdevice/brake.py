@@ -1,7 +1,6 @@
-"""The device process's side of the brake (`rt.brake`): which lines are open, and the heartbeat while a device can move.
+"""The device process's connection to the brake: its open lines and its heartbeat.
 
-Invariant: nothing here waits for the brake. What its channel does not take is told again when it
-    takes messages.
+Invariant: nothing here waits for the brake. Messages that its channel does not take are sent later.
 """
 
 import contextlib
@@ -26,28 +25,31 @@ from rt.link.link import Link
 HEARTBEAT_INTERVAL: Final = 0.02
 """Time between two stamps while a device can move, in s."""
 _LAPSED_INTERVAL: Final = 0.002
-"""The same while no lease counts and DEV_DISABLE is still to be written."""
+"""The same while no lease is valid and a DEV_DISABLE is still to be written."""
 _SLACK: Final = 0.001
-"""How long after the end of a lease the brake is told whether that was renewed, in s."""
+"""How long after the end of a lease the brake learns whether it was renewed, in s."""
 _FULL: Final = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
-"""Errors of a channel that takes messages later: its queue is full, or too many descriptors are in it."""
+"""Errors of a channel that takes messages later: its queue is full, or holds too many descriptors.
+"""
 _CLOSE_TIMEOUT: Final = 2 * TIME_LIMIT
-"""How long this process goes on to stamp, at its end, until its lines are closed, in s: each of them may take `TIME_LIMIT`."""
+"""How long this process continues to stamp at its end until its lines are closed, in s; each line
+may take `TIME_LIMIT`.
+"""
 _PAUSE: Final = 0.01
 """Time until a message that the channel did not take is sent again, in s."""
 
 
 class BrakeClient:
-    """Tells the brake what it has to know.
+    """The device process's end of the connection to the brake.
 
     Args:
-        fds: The inherited ends of the connection (`rt.brake.connection.Ends`); empty without a
-            brake.
-        is_moving: Whether a device can move: a lease is armed, or a DEV_DISABLE that is due was not
-            handed to its line.
-        on_braked: Called when the brake has disabled the devices over this process.
-        end: Returns when the first of the leases that count ends if none is renewed (ns of
-            CLOCK_BOOTTIME); 0 if none counts.
+        fds: The inherited descriptors of the connection (`rt.brake.connection.Ends`); empty without
+            a brake.
+        is_moving: Returns whether a device can move: a lease is armed, or a DEV_DISABLE that is due
+            was not yet written to its line.
+        on_braked: Called when the brake has disabled the devices instead of this process.
+        end: Returns when the first of the valid leases ends if none is renewed (ns of
+            CLOCK_BOOTTIME); 0 if none is valid.
     """
 
     def __init__(
@@ -73,10 +75,13 @@ class BrakeClient:
             channel, self._wakeup, memory = adopt(fds)
             self._channel = socket.socket(fileno=channel)
             self._heartbeat = Heartbeat(memory)
-            self._heartbeat.rest()  # what an earlier process left
+            self._heartbeat.rest()  # clear the stamp of an earlier process
 
     def stamp(self) -> None:
-        """Stamp, before a write goes out; the first stamp wakes the brake, which then sleeps until a stamp is late."""
+        """Stamp the heartbeat before a write is sent.
+
+        The first stamp wakes the brake, which then sleeps until a stamp is late.
+        """
         if self._channel is not None and self._heartbeat.beat(
             0 if self._heartbeat.stamp else self._end()
         ):
@@ -85,11 +90,14 @@ class BrakeClient:
             self._changed.set()
 
     def note_lapse(self) -> None:
-        """Tell the brake soon what holds now that a lease has ended."""
+        """Stamp again soon, now that a lease has ended."""
         self._changed.set()
 
     def add_line(self, link: Link) -> None:
-        """Register a line, before anything is written to it; lines without a descriptor are left out."""
+        """Register a line before anything is written to it.
+
+        A line without a descriptor is ignored.
+        """
         if self._channel is None or (fd := link.fileno()) is None:
             return
         self._count += 1
@@ -101,9 +109,9 @@ class BrakeClient:
             self._outdated.set()
 
     def remove_line(self, link: Link) -> None:
-        """Take a line back before it is closed, when its device has taken a last DEV_DISABLE or is dead.
+        """Unregister a line before it is closed; an unregistered line is ignored.
 
-        One that is not registered is left out.
+        Its device has taken a last DEV_DISABLE, or is dead.
         """
         number = self._numbers.pop(link, None)
         if number is not None:
@@ -115,14 +123,18 @@ class BrakeClient:
                 self._idle.set()
 
     def close(self) -> None:
-        """Close the channel, when all lines are closed."""
+        """Close the channel, after all lines are closed."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
             self._idle.set()
 
     async def run(self) -> None:
-        """Stamp, and answer the brake, until cancelled; then go on until the lines that are open are closed, at most `_CLOSE_TIMEOUT`."""
+        """Stamp, and answer the brake, until cancelled.
+
+        After the cancellation this continues until all lines are closed, for at most
+        `_CLOSE_TIMEOUT`.
+        """
         if self._channel is None:
             return
         self._outdated.set()
@@ -157,7 +169,7 @@ class BrakeClient:
                 await self._changed.wait()
 
     async def _receive(self, channel: socket.socket) -> None:
-        """Take in what the brake says, and notice its end."""
+        """Handle the brake's messages, and its end."""
         async with trio.open_nursery() as nursery:
             scope = trio.CancelScope()
             while True:
@@ -184,17 +196,20 @@ class BrakeClient:
                     os.close(fd)
 
     async def _watch_brake(self, pidfd: int, scope: trio.CancelScope) -> None:
-        """Send nothing to a brake that has ended: descriptors in a queue that is not read stay open."""
+        """Stop sending to a brake that has ended.
+
+        Descriptors in a queue that is not read stay open.
+        """
         try:
             with scope:
                 await trio.lowlevel.wait_readable(pidfd)
                 self._disconnected = True
-                log.get_logger().warning("the brake has ended; waiting for its restart")
+                log.get_logger().warning("brake ended; waiting for its restart")
         finally:
             os.close(pidfd)
 
     async def _send_state(self, channel: socket.socket) -> None:
-        """Tell everything whenever the brake asks, and after its channel took something not."""
+        """Send the whole state when the brake asks, or its channel did not take a message."""
         while True:
             await self._outdated.wait()
             self._outdated = trio.Event()
@@ -216,13 +231,16 @@ class BrakeClient:
             await trio.lowlevel.wait_writable(channel)
 
     def _send_line(self, number: int) -> bool:
-        """Tell of a line, unless it was closed meanwhile."""
+        """Send a line, unless it was closed meanwhile."""
         link = self._lines.get(number)
         fd = None if link is None else link.fileno()
         return link is None or fd is None or self._send(Kind.LINE, number, link.name, fd)
 
     def _send(self, kind: Kind, number: int, name: str = "", fd: int | None = None) -> bool:
-        """Send a message; False if the channel takes it later. After its end nothing is sent."""
+        """Send a message; return False if the channel takes it later.
+
+        Nothing is sent after its end.
+        """
         if self._channel is None or self._disconnected:
             return True
         rights = (
@@ -233,6 +251,6 @@ class BrakeClient:
         except OSError as error:
             if error.errno in _FULL:
                 return False
-            if error.errno != errno.EBADF:  # that of a line that is closed meanwhile
+            if error.errno != errno.EBADF:  # EBADF: the line was closed meanwhile
                 self._disconnected = True  # the root and the brake have ended
         return True

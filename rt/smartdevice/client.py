@@ -1,8 +1,8 @@
-"""One Smart Device as seen from the robot: found, subscribed to, read, heard, disabled.
+"""The client of one Smart Device: discovers, subscribes to, reads, pings and disables it.
 
-Whatever the device says is taken in at once, into the device's buffer, and in order; the sender's
-task is the only one that sends. However a client ends, its device gets a last DEV_DISABLE if the
-line still takes it.
+What the device sends is stored in its buffer at once and in order. Only the sender's task sends.
+
+Invariant: however a client ends, its device gets a last DEV_DISABLE if the line still takes it.
 """
 
 import contextlib
@@ -31,38 +31,41 @@ from rt.smartdevice.subscriptions import Subscriptions
 ANSWER_TIMEOUT: Final = 1.0
 WRITE_INTERVAL: Final = 0.04
 SETTLE_TIME: Final = 1.0
-"""Time after a request for reports in which answers to earlier questions may still come, in s."""
+"""Time after a request for reports in which answers to earlier requests may still come, in s."""
 IDLE_PING_INTERVAL: Final = 5.0
-"""Time between two pings of a device that reports nothing, in s: another one may have taken its place."""
+"""Time between two pings of a device that reports nothing, in s: another one may have replaced it.
+"""
 RENEW_INTERVAL: Final = 0.5
 """Least time between two renewals of a subscription, in s."""
 LOG_SILENCE_AFTER: Final = 2.0
-"""Silence of a subscription that is logged when it is over, in s."""
+"""A gap in the reports of at least this length is logged when it is over, in s."""
 MAX_TIMEOUT_FACTOR: Final = 5
-"""How many times as long as at first an answer is waited for in the end: what is slow must not be asked faster than it answers."""
+"""Largest factor by which repeated time-outs of an answer grow. A slow device must not be asked
+faster than it answers.
+"""
 _PROBE_IDS: Final = (255, 254)
-"""Ids of the heartbeat requests that no caller asked for; the running number of the others stays below."""
+"""Ids of the heartbeat requests that no caller asked for; ids of other requests stay below."""
 
 
 class SmartDeviceClient:
-    """A Smart Device from the upstream end.
+    """The client of one Smart Device.
 
     Args:
         link: The line to the device; closed when `run` ends.
-        gate: Says whether writes may be sent.
+        guard: Decides which writes may be sent.
         write_interval: Least time between two rounds of writes in s, unless the catalog has one for
             the device.
-        receiver: Receives from the link; one of its own if None.
-        throttle: Limits what is logged about the device; one of its own if None.
-        on_closing: Called before `run` closes the link: the device has taken a last DEV_DISABLE, or
-            it is dead.
+        receiver: Receives from the link; a new one if None.
+        throttle: Limits what is logged about the device; a new one if None.
+        on_closing: Called before `run` closes the link, when the device has taken a last
+            DEV_DISABLE or is dead.
 
     Attributes:
         link: As above.
         uid: The device's UID, or None until it is discovered.
         ended: Set when `run` has ended.
-        missing: The bitmap of the subscribed parameters that the device stopped to report, if it
-            was lost for that.
+        missing: The bitmap of the subscribed parameters that the device stopped reporting, if it
+            was lost for that reason.
     """
 
     def __init__(
@@ -118,7 +121,7 @@ class SmartDeviceClient:
 
     @property
     def last_received(self) -> float:
-        """When the last intact frame was taken in, by trio's clock (s)."""
+        """When the last intact frame was received, by trio's clock (s)."""
         return self._receive_path.last_received
 
     @last_received.setter
@@ -127,7 +130,7 @@ class SmartDeviceClient:
 
     @property
     def active_tokens(self) -> int:
-        """The bitmap of the marks of the writes that the device has been sent since it was disabled last."""
+        """The bitmap of the tokens of the writes that were sent since the last DEV_DISABLE."""
         return self._sender.active_tokens
 
     @property
@@ -137,19 +140,20 @@ class SmartDeviceClient:
 
     @property
     def may_move(self) -> bool:
-        """Whether the device was sent writes, and the line has not taken a DEV_DISABLE since."""
+        """Whether writes were sent to the device since the line last took a DEV_DISABLE."""
         return self._sender.may_move
 
     @property
     def has_request(self) -> bool:
-        """Whether somebody has asked for reports beside the catalog."""
+        """Whether a caller has subscribed, in addition to the catalog."""
         return self._subscriptions.current is not None
 
     async def run(self) -> None:
-        """Talk to the device, and return when it is gone or the link was closed.
+        """Run the device; return when it is gone or the link was closed.
 
-        However it ends, a last DEV_DISABLE is sent (it may take `rt.brake.output.TIME_LIMIT`, also
-        when cancelled), the buffer becomes invalid, and the link is closed.
+        However this ends, it sends a last DEV_DISABLE (which takes up to
+        `rt.brake.output.TIME_LIMIT`, also when cancelled), makes the buffer invalid and closes the
+        link.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -182,13 +186,13 @@ class SmartDeviceClient:
             else:
                 self._throttle.log(
                     self._log.warning,
-                    "the Smart Device takes no DEV_DISABLE: its line was full until it was given up",
+                    "device accepted no last DEV_DISABLE; closing its full line",
                     port=self.link.name,
                     uid=str(self.uid),
                 )
 
     async def drop(self) -> None:
-        """End `run`, with its last DEV_DISABLE, and wait for that."""
+        """End `run`, with its last DEV_DISABLE, and wait until it has ended."""
         self._drop_requested = True
         if self._scope is not None:
             self._scope.cancel()
@@ -201,9 +205,9 @@ class SmartDeviceClient:
         interval: float = PING_INTERVAL,
         within: float = DISCOVERY_TIMEOUT,
     ) -> int:
-        """Ask the device who it is until it answers, open its buffer, and return its UID. `run` must be running.
+        """Ping the device until it answers, open its buffer, and return its UID.
 
-        Nothing of the device comes into the buffer before `admit`.
+        `run` must be running. Nothing that the device sends is stored in the buffer before `admit`.
 
         Args:
             store: Where the buffer is opened.
@@ -212,7 +216,7 @@ class SmartDeviceClient:
 
         Raises:
             DeviceError: No answer in time (`NoAnswerError`), the device is gone, or the catalog
-                does not know it (the context has `device_id`).
+                does not contain it (the context has `device_id`).
         """
         answer = await identify(
             lambda within: self.ping(within=within),
@@ -228,13 +232,13 @@ class SmartDeviceClient:
         return answer.uid
 
     async def admit(self) -> None:
-        """Take the discovered buffer into use: what the device says comes into it, and it becomes valid.
+        """Store what the device sends in the discovered buffer from now on, and make it valid.
 
-        What was written to it before is forgotten: a device that comes back does not go on with old
-        commands. Tried again for as long as another process holds the lock.
+        Earlier writes in the buffer are discarded: a device that comes back does not continue with
+        old commands. Waits while another process holds the buffer's lock.
         """
         if self._discovered is None:
-            raise RuntimeError("a device is admitted after it was discovered")
+            raise RuntimeError("admit() requires discover()")
         buffer, answer = self._discovered
         self.missing = 0
         self._granted = self._unanswered = None
@@ -257,9 +261,11 @@ class SmartDeviceClient:
             await trio.sleep(BUSY_PAUSE)
 
     async def release(self) -> None:
-        """Take the buffer out of use, as when the device has fallen silent; `discover` and `admit` make a new start.
+        """Stop using the buffer, as when the device fell silent.
 
-        The buffer becomes invalid, what was to be written is forgotten, and a DEV_DISABLE is sent.
+        `discover` and `admit` start again.
+
+        The buffer becomes invalid, pending writes are discarded, and a DEV_DISABLE is sent.
         """
         await self._invalidate_buffer()
         self._sender.disable()
@@ -268,7 +274,10 @@ class SmartDeviceClient:
         self._discovered = None
 
     def send_probe(self) -> None:
-        """Send a heartbeat request that nobody waits for, unless the line takes none; disturbs no `heartbeat`."""
+        """Send a heartbeat request without waiting for the answer, unless the line takes none.
+
+        Does not interfere with `heartbeat`.
+        """
         for heartbeat_id in _PROBE_IDS:
             if not self._receive_path.heartbeats.is_awaited(heartbeat_id):
                 with contextlib.suppress(DeviceError):
@@ -276,21 +285,22 @@ class SmartDeviceClient:
                 return
 
     def mark_lost(self, loss: Loss = Loss.SILENT) -> None:
-        """Take note that the device is lost."""
+        """Mark the device as lost; only the first reason counts."""
         self._receive_path.mark_lost(loss)
 
     def ignore_gap(self, seconds: float) -> None:
-        """Do not count so many seconds as silence: this process did not read what came meanwhile."""
+        """Do not count ``seconds`` as silence: this process did not read the line meanwhile."""
         self.last_received += seconds
         self._reports.ignore_gap(seconds)
 
     def check_reports(self, now: float) -> None:
-        """Check whether the device reports what it granted; renew the subscription, or take note that the device is lost.
+        """Check whether the device reports what it granted.
 
-        Returns at once and never raises.
+        Renews the subscription or tokens the device as lost if it does not. Returns at once and
+        never raises.
 
         Args:
-            now: The present time by trio's clock, in s.
+            now: The current time by trio's clock, in s.
         """
         if self._receive_path.uid is None or self.lost.is_set() or self._subscribing:
             return
@@ -298,7 +308,7 @@ class SmartDeviceClient:
             self._unanswered is not None
             and self._unanswered == self._receive_path.identification_count
         ):
-            # What it reports is not known: the answer to the last request was lost.
+            # What it reports is unknown: the answer to the last request was lost.
             if now - self._requested_at >= LOST_AFTER + ANSWER_TIMEOUT:
                 self.mark_not_reporting(self.wanted)
             self._ping(now)
@@ -313,12 +323,12 @@ class SmartDeviceClient:
             self._judge(now)
 
     def mark_not_reporting(self, params: int) -> None:
-        """Take note that the device is lost because it does not report the parameters of a bitmap."""
+        """Mark the device as lost because it does not report the parameters of a bitmap."""
         self.missing = params
         self._receive_path.mark_lost(Loss.NOT_REPORTING)
 
     def _judge(self, now: float) -> None:
-        """Do what the silence of the subscribed parameters asks for."""
+        """Handle missing reports of subscribed parameters: ping, renew or token as lost."""
         match self._reports.check(self.buffer.arrivals, now):
             case Verdict.LOST:
                 self.mark_not_reporting(self._reports.silent)
@@ -329,7 +339,7 @@ class SmartDeviceClient:
             case Verdict.REPORTING if self._longest_silence >= LOG_SILENCE_AFTER:
                 self._throttle.log(
                     self._log.warning,
-                    "the Smart Device reports again after its subscription was renewed",
+                    "device reports again after its subscription was renewed",
                     port=self.link.name,
                     uid=str(self.uid),
                     silence=round(self._longest_silence, 2),
@@ -337,7 +347,11 @@ class SmartDeviceClient:
         self._longest_silence = self._reports.silence if self._reports.silent else 0.0
 
     def _compare(self, now: float) -> bool:
-        """Compare what the device said last about its subscription with what it granted; False if it has forgotten it."""
+        """Compare what the device last said about its subscription with what it granted.
+
+        Returns:
+            False if the device has forgotten its subscription.
+        """
         params, interval = self.buffer.granted
         params &= self._readable
         stated = (params, interval) if params and interval else None
@@ -357,7 +371,7 @@ class SmartDeviceClient:
         elif stated != granted and is_settled:
             self._throttle.log(
                 self._log.warning,
-                "the Smart Device has changed its subscription by itself: it is renewed",
+                "device changed its subscription; renewing it",
                 port=self.link.name,
                 uid=str(self.uid),
                 params=self.buffer.peripheral.names(params),
@@ -372,30 +386,30 @@ class SmartDeviceClient:
         return self._subscriptions.current or self._catalog_request
 
     def _renew(self, now: float) -> None:
-        """Send the subscription again, without waiting for the answer."""
+        """Send the subscription again without waiting for the answer."""
         if now - self._requested_at >= RENEW_INTERVAL:
             self._requested_at = now
             with contextlib.suppress(DeviceError):
                 self._sender.request(self._wanted)
 
     def _ping(self, now: float) -> None:
-        """Send a ping, whose answer tells the UID and the subscription, unless an answer is waited for already."""
+        """Ping the device, unless a task already waits for the answer: UID and subscription."""
         self._pinged_at = now
         if not self._receive_path.identifications.is_awaited(0):
             with contextlib.suppress(DeviceError):
                 self._sender.request(Ping())
 
     async def wait_reporting(self) -> bool:
-        """Wait until a discovered device reports the parameters that it stopped to report, as long as it answers.
+        """Wait until a discovered device reports the parameters that it had stopped reporting.
 
         Returns:
-            Whether it reports them; otherwise it has to be asked again who it is.
+            Whether it reports them. If not, the device has to be discovered again.
 
         Raises:
-            DeviceError: The line takes nothing, or the device is gone.
+            DeviceError: The line accepts no data, or the device is gone.
         """
         if self._discovered is None:
-            raise RuntimeError("a device reports after it was discovered")
+            raise RuntimeError("wait_reporting() requires discover()")
         buffer, _ = self._discovered
         readable = buffer.peripheral.readable
         for tries in itertools.count(1):
@@ -416,7 +430,7 @@ class SmartDeviceClient:
         raise AssertionError
 
     async def ping(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
-        """Ask the device who it is.
+        """Ping the device and return its answer: its UID and its subscription.
 
         Raises:
             DeviceError: No answer in time (`NoAnswerError`), or the device is gone.
@@ -432,12 +446,13 @@ class SmartDeviceClient:
         visit: int | None = None,
         within: float = ANSWER_TIMEOUT,
     ) -> SubRes:
-        """Ask for reports of parameters.
+        """Subscribe to reports of parameters.
 
         Args:
             params: Names of parameters; those of the catalog if None.
             interval: Time between two reports in s, the catalog's if None; 0 ends the subscription.
-            visit: The visit that this is for, see `end_sessions`; None for good.
+            visit: The session that the subscription belongs to, see `end_sessions`; permanent if
+                None.
             within: How long to wait for the answer in s.
 
         Returns:
@@ -448,13 +463,16 @@ class SmartDeviceClient:
             DeviceError: A name is unknown, no answer in time, or the device is gone.
         """
         request = self.buffer.make_sub_req(params, interval)
-        # In the order in which the device is asked, and also if the answer is lost: it may have
-        # heard it.
+        # Recorded in the order of the requests, and even if the answer is lost: the device may have
+        # received the request.
         self._subscriptions.add(request, visit)
         return await self._subscribe(request, within)
 
     async def resubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:
-        """Ask for what counts now, which is what was asked for last, or what the catalog says; raises like `subscribe`."""
+        """Send the wanted subscription: the last request or the catalog's.
+
+        Raises like `subscribe`.
+        """
         answer = await self._subscribe(self._wanted, within)
         self._subscription_outdated = False
         return answer
@@ -466,7 +484,11 @@ class SmartDeviceClient:
         return await self._subscribe(request, within)
 
     def end_sessions(self, is_over: Callable[[int], bool]) -> bool:
-        """Forget the subscriptions of visits that are over; True if another one counts now, until `resubscribe` was answered."""
+        """Forget the subscriptions of sessions that have ended.
+
+        Returns:
+            Whether another subscription is current; True until `resubscribe` has been answered.
+        """
         self._subscription_outdated |= self._subscriptions.end(is_over)
         return self._subscription_outdated
 
@@ -477,8 +499,7 @@ class SmartDeviceClient:
         self._unanswered = self._receive_path.identification_count
         try:
             self._sender.request(request)
-            # An answer to an earlier ping says that nothing is subscribed: the one to this request
-            # is still to come.
+            # An answer to an earlier ping reports no subscription; the one to this request follows.
             return await self._receive_path.identifications.wait(
                 0,
                 within,
@@ -488,17 +509,17 @@ class SmartDeviceClient:
             self._subscribing -= 1
 
     def read(self, params: list[str] | None = None) -> None:
-        """Ask for parameters once; the values come into the buffer.
+        """Request parameters once; their values are stored in the buffer.
 
         Raises:
-            DeviceError: A name is unknown or not readable, or too many requests wait.
+            DeviceError: A name is unknown or not readable, or too many requests are waiting.
         """
         self._sender.request(DevRead(self.buffer.peripheral.read_bitmap(params)))
 
     async def heartbeat(
         self, heartbeat_id: int | None = None, *, within: float = ANSWER_TIMEOUT
     ) -> float:
-        """Ask for a sign of life and return the round-trip time in s.
+        """Send a heartbeat request and return the round-trip time in s.
 
         Args:
             heartbeat_id: 0 to 255; the next of a running number if None.
@@ -515,20 +536,23 @@ class SmartDeviceClient:
         )
 
     def send_heartbeat(self, heartbeat_id: int | None = None) -> int:
-        """Ask for a sign of life without waiting; returns the id. Raises like `heartbeat`."""
+        """Send a heartbeat request without waiting, and return its id. Raises like `heartbeat`."""
         if heartbeat_id is None:
             self._heartbeat_id = heartbeat_id = (self._heartbeat_id + 1) % min(_PROBE_IDS)
         if not 0 <= heartbeat_id <= 0xFF:
-            raise OverflowError(f"a heartbeat id of {heartbeat_id} does not fit 0 to 255")
+            raise OverflowError(f"heartbeat id must be 0 to 255, not {heartbeat_id}")
         self._sender.request(HbReq(heartbeat_id))
         return heartbeat_id
 
     def request_disable(self, tokens: int = ALL_TOKENS) -> None:
-        """Have the device disabled before anything else is sent, and forget the pending writes of these marks. Returns at once."""
+        """Send DEV_DISABLE before anything else, and discard pending writes of these tokens.
+
+        Returns at once.
+        """
         self._sender.disable(tokens)
 
     async def disable(self, *, within: float = ANSWER_TIMEOUT) -> None:
-        """Disable the device and return when DEV_DISABLE has been handed to the line.
+        """Disable the device and return when DEV_DISABLE has been written to the line.
 
         Raises:
             DeviceError: The line did not take it in time, or the device is gone.
@@ -537,7 +561,7 @@ class SmartDeviceClient:
         await self._sender.disables.wait(0, within)
 
     def flush(self) -> None:
-        """Look whether the buffer holds something to send; returns at once."""
+        """Check whether the buffer holds something to send; returns at once."""
         self._sender.flush()
 
     async def _read(self) -> None:
@@ -547,7 +571,7 @@ class SmartDeviceClient:
 
     async def _invalidate_buffer(self) -> None:
         if self._receive_path.uid is None:
-            return  # the buffer is another link's
+            return  # the buffer belongs to another link
         for _ in range(BUSY_TRIES):
             with contextlib.suppress(BufferBusyError):
                 self.buffer.valid = False
@@ -556,7 +580,7 @@ class SmartDeviceClient:
             await trio.sleep(BUSY_PAUSE)
         self.buffer.invalidate_by_force()
         self._log.warning(
-            "the Smart Device's buffer is marked invalid without its lock, which another process keeps",
+            "device buffer invalidated without its lock, which another process holds",
             port=self.link.name,
             uid=str(self.uid),
         )

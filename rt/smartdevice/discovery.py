@@ -1,8 +1,7 @@
-"""Who stands at the end of a line: asked until it answers, and given the buffer of its UID.
+"""Discovery: pings a new device until it answers, and opens the buffer of its UID.
 
-The rule of this module: what a device says of itself opens a buffer and changes nothing in it.
-Whether the UID is this device's, and not also that of another one which is there already, is
-decided later (`rt.smartdevice.uid_conflict`).
+Invariant: what a device reports about itself opens a buffer and changes nothing in it. Whether
+    another device already has the UID is decided later (`rt.smartdevice.uid_conflict`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,26 +17,30 @@ from rt.smartdevice.pending_replies import NoAnswerError
 
 PING_INTERVAL: Final = 0.2
 DISCOVERY_TIMEOUT: Final = 10.0
-"""How long a device may take to say who it is, in s; a board needs up to 2 s after its port was opened."""
+"""How long a device may take to identify itself, in s. A board needs up to 2 s after its port was
+opened.
+"""
 
 _BUSY_PAUSE: Final = 0.001
-"""Time until a buffer that could not be made is made again, in s; doubled each time."""
+"""First time until a busy store is tried again, in s; doubled each time."""
 
 MAX_BUFFERS: Final = 1024
-"""How many different devices one run of the device process remembers, each with its part of the arena. Twice as many as may be
-connected, so that each of them may be exchanged once while the robot runs.
+"""How many different devices one run of the device process remembers.
+
+Each has its part of the arena. This is twice as many as may be connected, so each of them can be
+replaced once while the robot runs.
 """
 
 
 async def identify(
     ping: Callable[[float], Awaitable[SubRes]], port: str, *, interval: float, within: float
 ) -> SubRes:
-    """Ask a device who it is until it answers.
+    """Ping a device until it answers.
 
-    A line that takes no more questions is no answer either.
+    A line that accepts no more requests counts as no answer.
 
     Args:
-        ping: Asks once and waits for the answer so many seconds.
+        ping: Pings once and waits so many seconds for the answer.
         port: The name of the line, for errors.
         interval: Time between two pings in s.
         within: How long to try in s.
@@ -57,7 +60,8 @@ async def identify(
             except DeviceError:
                 await trio.sleep(interval)
     raise NoAnswerError(
-        f"{port} did not answer a ping within {within:g} s: is it a Smart Device, and does its firmware run?",
+        f"{port}: no answer to a ping within {within:g} s; "
+        "check that it is a Smart Device and runs its firmware",
         port=port,
     )
 
@@ -65,17 +69,17 @@ async def identify(
 async def open_buffer(
     store: BufferStore, identification: SubRes, port: str, *, within: float
 ) -> DeviceBuffer:
-    """The buffer of the device that has said who it is; tried again while another process makes one.
+    """Open the buffer of an identified device, waiting while another process opens one.
 
     Args:
-        store: Where it is opened.
-        identification: What the device has said.
+        store: Where the buffer is opened.
+        identification: The device's answer to a ping.
         port: The name of the line, for errors.
         within: How long to try in s.
 
     Raises:
-        DeviceError: The catalog does not know it (the context has ``device_id``), or there is no
-            room for its buffer.
+        DeviceError: The catalog does not contain the device (the context has ``device_id``), or
+            there is no room for its buffer.
     """
     uid, device_id = identification.uid, identification.device_id
     known = store.catalog.by_device_id(device_id) is not None
@@ -84,7 +88,8 @@ async def open_buffer(
         while True:
             if known and uid not in store and len(store) >= MAX_BUFFERS:
                 raise DeviceError(
-                    f"{port} is refused: {MAX_BUFFERS} devices have been seen already; restart the robot to forget them",
+                    f"{port}: refused after {MAX_BUFFERS} different devices; "
+                    "restart the robot to forget them",
                     port=port,
                 )
             try:
@@ -96,12 +101,13 @@ async def open_buffer(
             pause = min(2 * pause, PING_INTERVAL)
     except KeyError:
         raise DeviceError(
-            f"{port}: the catalog has no device id {device_id} (UID {uid}); add it to the catalog to use this device",
+            f"{port}: device id {device_id} (UID {uid}) is not in the catalog; "
+            "add it to use this device",
             port=port,
             device_id=device_id,
             uid=str(uid),
         ) from None
     except (DeviceBufferError, OSError) as error:
         raise DeviceError(
-            f"{port}: the device {uid} gets no buffer: {error}", port=port, uid=str(uid)
+            f"{port}: cannot open a buffer for device {uid}: {error}", port=port, uid=str(uid)
         ) from error

@@ -1,15 +1,18 @@
-"""The safety guard: devices move only while somebody proves that he is alive.
+"""The safety guard, which decides whether writes may reach devices.
 
-Whoever commands devices renews a lease in shared memory. The guard looks at the leases: `open`
-compares their stamps with the clock at the moment of asking, so that no write leaves on the word of
-a task that is late. When a lease ends, by release, by silence or by the death of its holder, the
-guard has the devices disabled that its holder moved, and every device when it was the last; at
-once, and it says why. A lease that gave way to another of the same seat has ended like any other,
-however soon.
+Invariant: a write is allowed only while the lease that it was made under is fresh, as `allowed`
+    finds by comparing time stamps with the clock at that moment. No write depends on the word of a
+    task that may be late.
 
-While no lease is fresh the guard waits for the doorbell and costs nothing. While one is, it sleeps
-until the first of the stamps that it has seen would expire, or the root's sign of life, and watches
-the holders' processes, so that a kill is answered in a millisecond and not after a time-out.
+Whoever commands devices renews a lease in shared memory. When a lease ends (released, expired,
+revoked, its holder dead, or replaced by another of the same slot), the guard has the devices
+disabled that its holder moved, and all devices if it was the last lease. It does so at once and
+logs the reason.
+
+While no lease is fresh, the guard waits for the write event and costs nothing. While one is, it
+sleeps until the first stamp that it has seen, or the root's heartbeat, would expire. It also
+watches the holders' processes, so a killed holder is noticed within a millisecond and not after a
+timeout.
 """
 
 import os
@@ -24,29 +27,27 @@ from rt.buffer.lease import ALL_TOKENS, DRIVER_BARS, Bar, Holder, slots_of
 from rt.buffer.wakeup import EXECUTOR_SLOT, FIRST_SESSION_SLOT, SLOTS, STANDBY_SLOT
 from rt.log.throttle import Throttle
 
-_ENDED_ITSELF: Final = "it has ended"
-_WRITE_ENDED: Final = "rt write has ended"
-_FAILED: Final = (
-    "a function of the team's code failed, came late or ended: a line of its own says which"
-)
-_REPLACED: Final = "it has ended and begun again"
-_REVOKED: Final = "the robot was told to stop"
+_ENDED_ITSELF: Final = "the writer released its lease"
+_WRITE_ENDED: Final = "rt write ended"
+_FAILED: Final = "team code failed, exceeded its time or ended; a separate log entry says which"
+_REPLACED: Final = "the lease ended and another one of the same slot began"
+_REVOKED: Final = "the robot was stopped"
 _BARRED: Final = {
     Bar.IDLE: "the mode has ended",
-    Bar.DRIVER: "the driver's station is silent",
+    Bar.DRIVER: "the driver station is silent",
     Bar.TAKEN: "control was taken over",
     Bar.RELEASED: "control was released",
-    Bar.HELD: "a gamepad joined whose sticks were not at rest",
+    Bar.HELD: "a gamepad joined with its sticks not at rest",
     Bar.MODE: "a mode has begun",
-    Bar.BRAKE: "the brake, which would disable devices if this process ended, is not ready",
+    Bar.BRAKE: "the brake process is not ready",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
     Bar.DAMAGED: "the shared memory was overwritten",
-    Bar.STALLED: "the robot's main process stood still",
+    Bar.STALLED: "the robot's main process stalled",
 }
-_SILENT: Final = "it gave no sign of life for 0.1 s"
-_ROOT_SILENT: Final = "the robot's main process does not answer"
-_STOPPING: Final = "this process stops"
+_SILENT: Final = "the lease was not renewed for 0.1 s"
+_ROOT_SILENT: Final = "the robot's main process does not respond"
+_STOPPING: Final = "the device process is stopping"
 _ORDERLY: Final = frozenset(
     {
         _ENDED_ITSELF,
@@ -61,29 +62,33 @@ _ORDERLY: Final = frozenset(
     }
 )
 _SLACK: Final = 0.0005
-"""How much later than a stamp's expiry the guard looks, in s: a look that comes too early has to be repeated."""
+"""How long after a stamp's expiry the guard checks the leases, in s. A check that came too early
+would have to be repeated.
+"""
 
 
 _BARRED_NOW: Final = {
     Bar.IDLE: "no mode is running",
     **dict.fromkeys(
         DRIVER_BARS,
-        "the mode waits for its driver: a gamepad has to send, and its sticks have to be at rest once",
+        "waiting for the driver: connect a gamepad and release its sticks",
     ),
-    Bar.BRAKE: "the brake, which would disable devices if this process ended, is not ready: see `rt call status`",
+    Bar.BRAKE: "the brake process is not ready: see `rt call status`",
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
     Bar.DAMAGED: "the shared memory was overwritten",
 }
 _MODE_ENDED: Final = "the mode has ended, and no mode is running"
-_ENDED: Final = "the writer was cut off from the devices after it had written them"
+_ENDED: Final = "the writer's lease ended before the values were sent"
 _TEAM_SLOTS: Final = frozenset({EXECUTOR_SLOT, STANDBY_SLOT})
 _BURST: Final = 20
-"""How many events of one class are logged at once; a program that begins and loses its lease again and again causes more."""
+"""How many events of one class are logged at once. A program that loses its lease again and again
+causes more.
+"""
 
 
 def _writer(tokens: int) -> str:
-    """Who holds the leases with these marks, in the words of the log."""
+    """Return the name by which the log calls the holders of the leases with these tokens."""
     if tokens == ALL_TOKENS:
         return "unknown"
     slots = slots_of(tokens)
@@ -93,19 +98,20 @@ def _writer(tokens: int) -> str:
 
 
 class SafetyGuard:
-    """Says whether anything may move, and stops what may not.
+    """Decides whether devices may move, and has them disabled when they may not.
 
     Args:
         leases: The robot's leases.
-        on_lapse: Called, in the event loop, whenever leases have ended, with the bitmap of their
-            marks (see `rt.buffer.lease`), whose pending writes it has to forget, and with that of
-            the marks whose devices it has to disable: the same, or `ALL_TOKENS` for every device if
-            no lease is left; has to return at once.
-        on_allowed: Called each time that a write is allowed, before it is sent; returns at once.
-        describe: Returns what the log says of the device of a port.
+        on_lapse: Called in the event loop whenever leases have ended; must return at once. Its
+            arguments are the bitmap of their tokens (see `rt.buffer.lease`), whose pending writes
+            have to be discarded, and the bitmap of the tokens whose devices have to be disabled: the
+            same, or `ALL_TOKENS` for every device if no lease is left.
+        on_allowed: Called each time that a write is allowed, before it is sent; must return at
+            once.
+        describe: Returns the log context for the device of a port.
 
     Attributes:
-        throttle: Limits what is logged; has to be flushed at an interval.
+        throttle: Limits what is logged; its `flush` has to be called at an interval.
     """
 
     def __init__(
@@ -129,31 +135,29 @@ class SafetyGuard:
 
     @property
     def is_open(self) -> bool:
-        """Whether a write of anybody may be sent at this very moment."""
+        """Whether any holder of a lease may send writes at this moment."""
         return self.allowed != 0
 
     @property
     def armed(self) -> int:
-        """The bitmap of the marks of the leases whose end has not been noticed yet."""
+        """The bitmap of the tokens of the leases whose end has not been handled yet."""
         return self._armed
 
     @property
     def allowed(self) -> int:
-        """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
+        """The bitmap of the tokens of the leases under which writes may be sent at this moment."""
         fresh = 0 if self._closed else self._leases.fresh()
         if fresh & ~self._armed:
-            self._arm(
-                fresh
-            )  # nothing moves unwatched, even if the doorbell's ring has not been heard yet
+            self._arm(fresh)  # even if the write event has not arrived yet
         if fresh:
             self._on_allowed()
         return fresh
 
     def note_dropped(self, port: str, count: int, tokens: int) -> None:
-        """Take note that writes were dropped for want of a lease: logged once for each reason until the next lease begins.
+        """Log that writes were dropped, once for each reason until the next lease begins.
 
         Args:
-            port: The line of the device that they were for.
+            port: The line of the device that the writes were for.
             count: How many parameters.
             tokens: The bitmap of the tokens of the leases under which they were written, or
                 `ALL_TOKENS` if that is not known.
@@ -165,14 +169,15 @@ class SafetyGuard:
             self._logged_reasons.add(why)
             self.throttle.log(
                 self._log.warning,
-                f"writes to devices are dropped: {why}",
+                "writes dropped",
+                reason=why,
                 **self._describe(port),
                 writes=count,
                 writer=_writer(tokens),
             )
 
     def _why(self, tokens: int) -> str:
-        """Why writes under leases with these marks may not pass at this moment."""
+        """Return why writes under leases with these tokens may not pass at this moment."""
         current = self._leases.current()
         known = [holder for holder in current if tokens >> holder.token & 1]
         slots = range(SLOTS) if tokens == ALL_TOKENS else slots_of(tokens)
@@ -190,19 +195,19 @@ class SafetyGuard:
         return self._why_not(known[0])
 
     def _why_not(self, holder: Holder) -> str:
-        """Why the present lease of a slot that is not barred does not count."""
+        """Return why the current lease of a slot that is not barred is not valid."""
         if not holder.serial:
-            return "the writer has no permission to move devices: it never asked for a lease"
+            return "the writer never acquired a lease"
         if self._leases.was_revoked(holder):
             return _REVOKED
         if self._leases.has_lapsed(holder):
-            return "the writer is cut off from the devices: it gave no sign of life for 0.1 s"
+            return "the writer's lease expired: it was not renewed for 0.1 s"
         if holder.slot in _TEAM_SLOTS:
-            return "the team's code is cut off from the devices until one of its functions ends in time, without an error"
-        return "the writer has given up its permission to move devices"
+            return "team code may not write until a call returns in time without an error"
+        return "the writer released its lease"
 
     def check(self) -> None:
-        """Look at the leases now, as when the doorbell rang, and have disabled what may not move any more."""
+        """Check the leases now, and have devices disabled whose lease has ended."""
         ended = self._armed & ~self.allowed
         if ended:
             self._lapse(ended)
@@ -210,13 +215,16 @@ class SafetyGuard:
             self._note_holders()
 
     def close(self) -> None:
-        """Let nothing move any more, whatever the leases say; for the end of this process."""
+        """Allow no write any more, whatever the leases say; for the end of this process."""
         self._closed = True
         if self._armed:
             self._lapse(self._armed, _STOPPING)
 
     def end_sessions(self, reason: str) -> None:
-        """End the leases of visitors, which write once and could not know that their devices were disabled."""
+        """End the leases of sessions.
+
+        A session writes once and could not know that its devices were disabled.
+        """
         ended = (
             sum(
                 1 << each.token
@@ -232,7 +240,10 @@ class SafetyGuard:
             self._lapse(ended, reason)
 
     async def run(self) -> None:
-        """Watch the leases until cancelled. Somebody else waits for the doorbell and calls `look`."""
+        """Watch the leases until cancelled.
+
+        The caller waits for the write event and calls `check`.
+        """
         while True:
             self._changed = trio.Event()
             self.check()
@@ -242,7 +253,7 @@ class SafetyGuard:
                 await self._changed.wait()
 
     async def _watch(self) -> None:
-        """Wait until there is news: a lease has ended or begun, or another process holds it."""
+        """Wait until a lease has ended or begun, or another process holds one."""
         self._holders = holders = self._leases.holders()
         async with trio.open_nursery() as nursery:
             for pid in {holder.pid for holder in holders}:
@@ -256,26 +267,23 @@ class SafetyGuard:
             nursery.cancel_scope.cancel()
 
     async def _watch_process(self, pid: int, leases: list[Holder]) -> None:
-        """Wait for a holder's process to end, and take its leases away."""
+        """Wait for a holder's process to end, and end its leases."""
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             pass
-        except (
-            OSError,
-            OverflowError,
-        ):  # the latter: not a process, since the table was overwritten
-            return  # the stamps have to do
+        except (OSError, OverflowError):  # OverflowError: the table was overwritten
+            return  # only the stamps can be checked
         else:
             with os.fdopen(fd, "rb", buffering=0) as file:
                 await trio.lowlevel.wait_readable(file)
         ended = sum(1 << lease.token for lease in leases if self._leases.lapse(lease))
         if ended & self._armed:
-            self._lapse(ended & self._armed, f"its process has ended (pid {pid})")
+            self._lapse(ended & self._armed, f"its process {pid} ended")
         self._changed.set()
 
     def _note_holders(self) -> None:
-        """Wake the watching task if the holders have changed. Each change counts once: a change that stays must not wake it again."""
+        """Wake the watching task if the holders have changed; each change wakes it once."""
         holders = self._leases.holders()
         if holders != self._holders:
             self._holders = holders
@@ -295,18 +303,16 @@ class SafetyGuard:
         self._holders = self._leases.holders()
         write = self._log.info if reason in _ORDERLY else self._log.warning
         if self._armed:
-            self.throttle.log(
-                write, f"the devices that {_writer(ended)} moved are disabled", reason=reason
-            )
+            self.throttle.log(write, "devices disabled", reason=reason, writer=_writer(ended))
         else:
-            self.throttle.log(
-                write, "every device is disabled", reason=reason, writer=_writer(ended)
-            )
+            self.throttle.log(write, "all devices disabled", reason=reason, writer=_writer(ended))
 
     def _reason(self, ended: int) -> str:
-        """End what is left of these leases, whose holders have to begin others, and say why they ended.
+        """End what is left of these leases and return why they ended.
 
-        A lease that began since they were seen to end is left alone: its first writes would be
+        Their holders have to begin others.
+
+        A lease that began after they were seen to end is left alone: its first writes would be
         lost.
         """
         last = [holder for holder in self._leases.current() if ended >> holder.token & 1]

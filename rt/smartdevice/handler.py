@@ -1,7 +1,6 @@
-"""What can be asked of the device process: the remote methods of the device service.
+"""The remote methods of the device service.
 
-Devices are named by UID or by the names that the team gave them. The rule of this module: a method
-says what the caller may know, and leaves everything else to the devices' clients.
+Devices are named by UID or by the names that the team gave them.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -17,18 +16,18 @@ from rt.remote import Bounds, Handler, route
 from rt.smartdevice.client import SmartDeviceClient
 
 MAX_DEVICES_PER_CALL = 128
-"""Devices that one call may name."""
+"""The most devices that one call may name."""
 
 
 class DeviceHandler(Handler):
-    """The devices that are connected, as a caller reaches them.
+    """The remote methods, and the devices that are connected.
 
-    Invariant: no call occupies the event loop for more than 1 ms, whatever its arguments are;
-        devices wait meanwhile.
+    Invariant: no call occupies the event loop for more than 1 ms, whatever its arguments; it would
+        delay all devices.
 
     Args:
         names: UIDs by the names that the team gave them.
-        is_over: Whether a visit has ended.
+        is_over: Returns whether a session has ended.
 
     Attributes:
         devices: The clients of the devices that are connected, by UID.
@@ -38,9 +37,8 @@ class DeviceHandler(Handler):
 
     def __init__(self, names: Mapping[str, int], is_over: Callable[[int], bool]) -> None:
         self.devices: dict[int, SmartDeviceClient] = {}
-        self._clients: set[SmartDeviceClient] = (
-            set()
-        )  # of every line, whether its device has been discovered or not
+        # Of every line, also before its device is discovered.
+        self._clients: set[SmartDeviceClient] = set()
         self._names = dict(names)
         self._is_over = is_over
 
@@ -51,7 +49,7 @@ class DeviceHandler(Handler):
 
     @route(inline=True)
     def ports(self) -> dict[str, str | None]:
-        """List the lines that are open, by port or by the peer's address: the UID of the device that is connected there, or null."""
+        """List the open lines by port or peer address, each with its device's UID or null."""
         ports: dict[str, str | None] = dict.fromkeys(
             sorted(client.link.name for client in self._clients)
         )
@@ -59,7 +57,7 @@ class DeviceHandler(Handler):
 
     @route
     async def ping(self, uids: str | list[str] | None = None) -> None:
-        """Ask devices who they are and wait for the answers.
+        """Ping devices and wait for their answers.
 
         Args:
             uids: A UID or a name, an array of them, or nothing for every device.
@@ -68,7 +66,7 @@ class DeviceHandler(Handler):
 
     @route(urgent=True)
     async def disable(self, uids: str | list[str] | None = None) -> None:
-        """Disable devices: they stop acting until they are written to again; `uids` as for `ping`."""
+        """Disable devices until they are written to again; `uids` as for `ping`."""
         await for_each(self._select(uids), lambda client: client.disable())
 
     @route
@@ -79,24 +77,24 @@ class DeviceHandler(Handler):
         interval: float | None = None,
         visit: int | None = None,
     ) -> None:
-        """Have a device report parameters.
+        """Subscribe to parameters of a device.
 
         Args:
             uid: A UID or a name.
             params: Names of parameters; nothing for those of the catalog.
-            interval: Time between two reports in s, nothing for the catalog's; the device makes it
-                0.04 to 0.25.
-            visit: For rt's own commands: the visit with which it ends, and the subscription of
-                before counts again.
+            interval: Time between two reports in s; nothing for the catalog's. The device limits it
+                to 0.04 to 0.25.
+            visit: For rt's own commands: the session with which the subscription ends; then the
+                previous one is restored.
         """
         client = self._one(uid)
         if visit is not None and self._is_over(visit):
-            return  # nobody would end it: the visitor had left before this call came
+            return  # nothing would end it: the session was over before this call arrived
         try:
             await client.subscribe(params, interval, visit=visit)
-        except (OverflowError, ValueError):  # NaN is neither
+        except (OverflowError, ValueError):  # ValueError: NaN
             raise DeviceError(
-                f"interval has to be 0 to {INTERVAL_MAX / 1000:g} s, not {interval:g}",
+                f"interval must be 0 to {INTERVAL_MAX / 1000:g} s, not {interval:g}",
                 interval=interval,
             ) from None
 
@@ -104,7 +102,10 @@ class DeviceHandler(Handler):
     async def unsubscribe(
         self, uids: str | list[str] | None = None, visit: int | None = None
     ) -> None:
-        """End the reports of devices; `uids` as for `ping`. With a visit, end what it has subscribed to, as when it is over."""
+        """End the reports of devices; `uids` as for `ping`.
+
+        With a session (`visit`), end only what it has subscribed to.
+        """
 
         async def unsubscribe(client: SmartDeviceClient) -> None:
             if visit is None:
@@ -116,7 +117,7 @@ class DeviceHandler(Handler):
 
     @route(inline=True)
     def read(self, uid: str, params: list[str] | None = None) -> None:
-        """Ask a device for parameters (nothing: all) once; their values come with the updates."""
+        """Request parameters of a device once (nothing: all); the values come with the updates."""
         self._one(uid).read(params)
 
     @route
@@ -124,16 +125,16 @@ class DeviceHandler(Handler):
         self,
         uid: str,
         heartbeat_id: int | None = None,
-        timeout: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0,  # noqa: ASYNC109 - the name that callers know, and its end is an error of its own
+        timeout: Annotated[float, msgspec.Meta(gt=0, le=10)] = 1.0,  # noqa: ASYNC109 - public
         block: bool = True,
     ) -> float | None:
-        """Ask a device for a sign of life and return the round-trip time in s.
+        """Send a heartbeat request to a device and return the round-trip time in s.
 
         Args:
             uid: A UID or a name.
             heartbeat_id: 0 to 255; nothing for the next of a running number.
             timeout: How long to wait in s, at most 10.
-            block: Whether to wait at all; without, nothing is returned.
+            block: Whether to wait; without, nothing is returned.
         """
         client = self._one(uid)
         if block:
@@ -154,16 +155,16 @@ class DeviceHandler(Handler):
         chosen = [
             self._one(uid) for uid in dict.fromkeys([uids] if isinstance(uids, str) else uids)
         ]
-        return list(dict.fromkeys(chosen))  # a device may be given by its name and by its UID
+        return list(dict.fromkeys(chosen))  # a device may be given by name and by UID
 
 
 async def for_each(
     clients: Iterable[SmartDeviceClient], do: Callable[[SmartDeviceClient], Awaitable[object]]
 ) -> None:
-    """Do something with all devices at the same time.
+    """Call a function with each device, concurrently.
 
     Raises:
-        DeviceError: It failed for some; it was done for the others.
+        DeviceError: It failed for some devices; the others are done.
     """
     failures: list[DeviceError] = []
 

@@ -1,9 +1,9 @@
-"""Whether devices are alive: any intact frame is a sign of life, and a device that gives none is asked for one.
+"""Liveness: finds devices that have fallen silent.
 
-One task looks at all devices, four times a second, and once a second while there is none. A device
-that has been silent for 1 s is asked by a heartbeat request at every look until it says something,
-so that one lost frame is no verdict; one that has been silent for 2 s is lost. A device that
-answers but does not report what it was subscribed to is judged at the same looks
+Any intact frame proves that a device is alive. One task checks all devices every 0.25 s, and once a
+second while there is none. A device that has been silent for 1 s gets a heartbeat request at every
+check until it sends something, so that one lost frame does not matter; after 2 s of silence it is
+lost. The same checks find devices that answer but do not report what they were subscribed to
 (`rt.smartdevice.reports`).
 """
 
@@ -15,10 +15,10 @@ import trio
 
 CHECK_INTERVAL: Final = 0.25
 EMPTY_INTERVAL: Final = 1.0
-"""Time between two looks in s, while there are devices and while there is none."""
+"""Time between two checks in s, while there are devices and while there is none."""
 ASKED_AFTER: Final = 1.0
 LOST_AFTER: Final = 2.0
-"""How long a device may be silent until it is asked for a sign of life, and until it is lost, in s."""
+"""Silence after which a device is probed, and after which it is lost, in s."""
 
 
 class Verdict(enum.Enum):
@@ -30,29 +30,29 @@ class Verdict(enum.Enum):
 
 
 def judge(silence: float) -> Verdict:
-    """What it means that nothing intact has come from a device for so many seconds."""
+    """Return what it means that nothing intact has come from a device for so many seconds."""
     if silence >= LOST_AFTER:
         return Verdict.LOST
     return Verdict.ASK if silence >= ASKED_AFTER else Verdict.ALIVE
 
 
 class Watched(Protocol):
-    """A device that has to give signs of life.
+    """A device whose liveness is checked.
 
     Attributes:
-        heard: When its last intact frame was taken in, by trio's clock.
+        last_received: When its last intact frame was received, by trio's clock (s).
     """
 
     last_received: float
 
     def send_probe(self) -> None:
-        """Ask it for a sign of life, if the line takes the question; returns at once and never raises."""
+        """Send a heartbeat request if the line takes it; returns at once and never raises."""
 
     def mark_lost(self) -> None:
-        """Take note that it is silent; returns at once."""
+        """Mark the device as silent; returns at once."""
 
     def ignore_gap(self, seconds: float) -> None:
-        """Do not count so many seconds as silence; returns at once."""
+        """Do not count ``seconds`` as silence; returns at once."""
 
     def check_reports(self, now: float) -> None:
         """Check whether it reports what it was subscribed to; returns at once and never raises."""
@@ -61,14 +61,14 @@ class Watched(Protocol):
 async def watch(
     devices: Callable[[], Iterable[Watched]], flush: Callable[[], object] = lambda: None
 ) -> None:
-    """Watch over devices until cancelled.
+    """Watch devices until cancelled.
 
-    A process that was stopped for a while has not read what came meanwhile: the time by which a
-    look is late is nobody's silence.
+    A process that was stopped for a while has not read what came meanwhile, so the time by which a
+    check is late does not count as silence.
 
     Args:
-        devices: Gives those that there are; called at every look.
-        flush: Called after every look.
+        devices: Returns the current devices; called at every check.
+        flush: Called after every check.
     """
     due = trio.current_time()
     interval = CHECK_INTERVAL

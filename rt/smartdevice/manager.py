@@ -1,7 +1,9 @@
-"""All Smart Devices of a robot: opened, admitted, watched over and disabled; `DeviceHandler` is what remote calls reach of it.
+"""The manager of all Smart Devices: opens, admits, watches and disables them.
 
-The rule of this module: every client that exists, discovered or not, is disabled when the guard
-says so, and no two clients share a buffer.
+Its base class `DeviceHandler` has the remote methods.
+
+Invariant: every client, discovered or not, is disabled when the guard requires it, and no two
+    clients share a buffer.
 """
 
 import contextlib
@@ -45,28 +47,39 @@ from rt.smartdevice.uid_conflict import UIDConflict
 from rt.transport.address import split_address
 
 DISABLE_TIMEOUT: Final = 0.2
-"""How long all devices together may take to be disabled when the process ends, in s."""
+"""How long disabling all devices may take when the process ends, in s."""
 
 SUBSCRIBE_TRIES: Final = 3
 """How often a device may leave its subscription unanswered until it counts as lost."""
 MIN_PAUSE: Final = 0.05
 MAX_PAUSE: Final = 5.0
-"""Shortest and longest time for which a device that changes its UID or restarts again and again is left alone, in s."""
+"""Shortest and longest time for which a device that keeps changing its UID or restarting is
+ignored, in s.
+"""
 STABLE_AFTER: Final = 10.0
-"""Time after which a device that was lost does not count as one that is lost again and again, in s."""
+"""Time in use after which the loss of a device does not count as a repetition, in s."""
 MAX_DEVICES: Final = 512
-"""How many devices may be connected at the same time, those that have not said yet who they are among them: twice as many as the
-device process is measured with, and a bound on what a stranger who connects again and again may
-take.
+"""How many devices may be connected at the same time, also those that are not identified yet.
+
+Twice as many as the device process is measured with, and a bound on what a stranger who connects
+again and again can occupy.
 """
 _LOST: Final = {
-    Loss.SILENT: "the Smart Device does not answer any more: look at its power, its cable and its firmware",
-    Loss.NOT_REPORTING: "the Smart Device answers but does not report its values: it counts as not connected until it does; "
-    "look at its firmware",
-    Loss.RESTARTED: "the Smart Device has restarted: it is disabled, and what was written to it before, such as gains and limits, "
-    "is lost",
-    Loss.REPLACED: "another Smart Device answers on this line: the one before counts as not connected",
+    Loss.SILENT: ("device does not respond", "check its power, cable and firmware"),
+    Loss.NOT_REPORTING: (
+        "device does not report its values",
+        "it counts as disconnected until it reports; check its firmware",
+    ),
+    Loss.RESTARTED: (
+        "device restarted",
+        "it was disabled; parameters such as gains and limits have to be written again",
+    ),
+    Loss.REPLACED: (
+        "another device answers on this line",
+        "the previous device counts as disconnected",
+    ),
 }
+"""What is logged about a lost device: the event and its remedy."""
 _MAX_LOGGED: Final = 1024
 _MAX_DESCRIPTORS: Final = 4096
 
@@ -77,13 +90,13 @@ class SmartDeviceManager(DeviceHandler):
     Args:
         buffers: Where the devices' buffers are opened.
         leases: Who may move devices.
-        write_event: Rung when there is something to write, or a lease has begun or ended.
+        write_event: Signalled when there is something to write, or a lease has begun or ended.
         names: UIDs by the names that the team gave them.
         write_interval: Least time between two writes to a device in s, unless the catalog has one
             for it.
-        discovery_timeout: How long a device may take to say who it is in s.
-        brake: This process's ends of the connection with the brake (`rt.brake.connection`); empty
-            without one.
+        discovery_timeout: How long a device may take to identify itself in s.
+        brake: This process's descriptors of the connection to the brake (`rt.brake.connection`);
+            empty without one.
     """
 
     def __init__(
@@ -110,11 +123,11 @@ class SmartDeviceManager(DeviceHandler):
         self._uid_conflict = UIDConflict(self.devices, self._throttle)
         self._logged_refusals: set[object] = set()
         self._receiver = Receiver()
-        self._refusals = Refusals("a virtual Smart Device was refused")
+        self._refusals = Refusals("virtual device refused")
         self._log = log.get_logger()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Guard the devices and hand on what is written to them, until cancelled."""
+        """Guard the devices and send what is written to them, until cancelled."""
         allow_descriptors(_MAX_DESCRIPTORS)
         self._invalidate_stale_buffers()
         async with trio.open_nursery() as nursery:
@@ -128,12 +141,13 @@ class SmartDeviceManager(DeviceHandler):
             session_counts = self._leases.session_counts()
             while True:
                 await self._write_event.wait()
-                # What is written goes out first: each write asks the guard itself.
+                # Writes go first: each one asks the guard itself.
                 for client in self.devices.values():
                     client.flush()
                 self.guard.check()
                 if session_counts != (session_counts := self._leases.session_counts()):
-                    # Also of devices that are silent just now: these must not come back to it.
+                    # Also for devices that are silent now, which must not return to such a
+                    # subscription.
                     for client in self._clients:
                         if (
                             client.end_sessions(self._leases.is_over)
@@ -144,7 +158,7 @@ class SmartDeviceManager(DeviceHandler):
     async def open_serial_devices(
         self, observer: PollingObserver, *, baud_rate: int = DEFAULT_BAUD_RATE
     ) -> None:
-        """Run a device on every serial port that an observer finds, for ever."""
+        """Run a device on every serial port that an observer finds. Never returns."""
         await keep_ports_open(observer.changes(), self._run_and_log, baud_rate=baud_rate)
 
     async def open_virtual_devices(
@@ -153,14 +167,14 @@ class SmartDeviceManager(DeviceHandler):
         *,
         task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen for virtual Smart Devices and run each, for ever.
+        """Listen for virtual Smart Devices and run each of them. Never returns.
 
-        On the loopback interface only programs of root and of this user are admitted: a device may
-        claim any UID.
+        On the loopback interface only programs of root and of this user are accepted, because a
+        device may claim any UID.
 
         Args:
             address: ``tcp://HOST:PORT``; ``*`` for every interface.
-            task_status: Told the listeners when they listen.
+            task_status: Receives the listeners when they listen.
 
         Raises:
             InstanceBusyError: Another program holds the address.
@@ -170,8 +184,8 @@ class SmartDeviceManager(DeviceHandler):
             listeners = await trio.open_tcp_listeners(port, host=None if host == "*" else host)
         except OSError as error:
             raise InstanceBusyError(
-                f"{address}: virtual devices cannot connect there: {error.strerror}; "
-                "is another robot running? --port-base moves all ports",
+                f"{address}: cannot listen for virtual devices: {error.strerror}; "
+                "if another robot is running, choose other ports with --port-base",
                 address=address,
             ) from error
         with PeerTable() as peers:
@@ -179,14 +193,14 @@ class SmartDeviceManager(DeviceHandler):
             await trio.serve_listeners(accept, listeners, task_status=task_status)
 
     async def run_device(self, link: Link) -> bool:
-        """Run the device of a link and return when it is gone; the link is closed then.
+        """Run the device of a link; close the link and return when the device is gone.
 
         Returns:
             Whether a device was there.
 
         Raises:
-            DeviceError: It did not answer, the catalog does not know it, or another device has its
-                UID.
+            DeviceError: It did not answer, the catalog does not contain it, or another device has
+                its UID.
         """
         client = SmartDeviceClient(
             link,
@@ -220,13 +234,16 @@ class SmartDeviceManager(DeviceHandler):
             if client.uid is not None and self.devices.get(client.uid) is client:
                 del self.devices[client.uid]
                 write = self._log.warning if self.guard.is_open else self._log.info
-                self._log_device(write, "the Smart Device is gone", client)
+                self._log_device(write, "device disconnected", client)
         if failure is not None:
             raise failure
         return client.uid is not None
 
     async def disable_all(self) -> None:
-        """Disable every device and let nothing move again: for the end of the process. Takes at most 0.2 s, also if cancelled."""
+        """Disable every device for good, at the end of the process.
+
+        Takes at most 0.2 s, also if cancelled.
+        """
         self.guard.close()
         with trio.move_on_after(DISABLE_TIMEOUT, shield=True), contextlib.suppress(DeviceError):
             await for_each(self._clients, lambda client: client.disable())
@@ -255,14 +272,12 @@ class SmartDeviceManager(DeviceHandler):
                 break
         await self._uid_conflict.resolve(uid, client)
         self.devices[uid] = client
-        # What was silent for a while may have missed that it was disabled.
+        # A device that was silent for a while may have missed a DEV_DISABLE.
         if before is not None or not self.guard.is_open:
             client.request_disable()
         await client.admit()
         peripheral = client.buffer.peripheral
-        what = (
-            "the Smart Device answers again" if uid == before else "the Smart Device is connected"
-        )
+        what = "device answers again" if uid == before else "device connected"
         self._log_device(self._log.info, what, client)
         if peripheral.readable:
             client.read()
@@ -270,21 +285,23 @@ class SmartDeviceManager(DeviceHandler):
             await self._subscribe(client)
 
     async def _lose(self, client: SmartDeviceClient) -> None:
-        """Take a device that was lost out of use; it is then asked again who it is, on the same line."""
+        """Stop using a lost device; it is then identified again on the same line."""
         uid = client.uid
         if uid is not None and self.devices.get(uid) is client:
             del self.devices[uid]
             missing = client.buffer.peripheral.names(client.missing)
+            event, remedy = _LOST[client.loss]
             self._log_device(
                 self._log.warning,
-                _LOST[client.loss],
+                event,
                 client,
+                remedy=remedy,
                 **({"params": missing} if missing else {}),
             )
         await client.release()
 
     async def _subscribe(self, client: SmartDeviceClient) -> None:
-        """Have a device report; one that fails to answer for seconds is lost."""
+        """Subscribe to a device; token it as lost if it does not answer for seconds."""
         for tries in itertools.count(1):
             if client.lost.is_set():
                 return
@@ -295,15 +312,15 @@ class SmartDeviceManager(DeviceHandler):
                 client.mark_not_reporting(client.wanted)
 
     async def _resubscribe(self, client: SmartDeviceClient) -> None:
-        """Have a device report again what it did before a visit; one that has left is asked when it comes back."""
+        """Restore the subscription before a session. A silent device gets it when it comes back."""
         with contextlib.suppress(DeviceError):
             await self._subscribe(client)
 
     async def _accept(self, stream: trio.SocketStream, *, peers: PeerTable | None) -> None:
-        """Run a device that has connected over TCP. Beyond the most that there may be, it is turned away."""
+        """Run a device that has connected over TCP, or close it if there are too many."""
         async with stream:
             if len(self._clients) < MAX_DEVICES:
-                with contextlib.suppress(OSError):  # it has left already
+                with contextlib.suppress(OSError):  # it has disconnected
                     host, port, *_ = stream.socket.getpeername()
                     if peers is not None:
                         if peers.budget.is_spent:
@@ -315,7 +332,10 @@ class SmartDeviceManager(DeviceHandler):
                     await self._run_and_log(SocketLink(stream, f"tcp://{host}:{port}", shared=True))
 
     async def _run_and_log(self, link: Link) -> bool:
-        """Run a device; say what is wrong with it, but not again each time it comes back. Whether one was there."""
+        """Run a device and log why it was refused, once for each device.
+
+        Return whether one was there.
+        """
         try:
             return await self.run_device(link)
         except DeviceError as error:
@@ -345,45 +365,50 @@ class SmartDeviceManager(DeviceHandler):
         )
 
     def _port_context(self, port: str) -> dict[str, str]:
-        """What the log says of the device of a port."""
+        """Return the log context for the device of a port."""
         client = next((each for each in self._clients if each.link.name == port), None)
         if client is None or client.uid is None:
             return {"port": port}
         return {"port": port, "device": client.buffer.name, **self._identity(client.uid)}
 
     def _stamp(self) -> None:
-        """Have this process watched from before a write goes out."""
+        """Stamp the heartbeat before a write is sent."""
         self.brake.stamp()
 
     def _is_moving(self) -> bool:
         return self.guard.armed != 0 or any(client.may_move for client in self._clients)
 
     def _on_braked(self) -> None:
-        """The brake has disabled every device; commanders that write again and again drive on, others have to start over."""
+        """End sessions after the brake has disabled every device.
+
+        Commanders that write again and again continue; others have to start over.
+        """
         self.guard.end_sessions("the brake disabled every device")
 
     def _on_lapse(self, ended: int, moved: int) -> None:
-        """Disable the devices that were moved under these marks, or every one; what was written under ``ended`` is forgotten."""
+        """Disable the devices that were moved under the tokens in ``moved``, or every device.
+
+        Writes under the tokens in ``ended`` are discarded.
+        """
         for client in self._clients:
             if moved == ALL_TOKENS or client.active_tokens & moved:
                 client.request_disable(ended)
         self.brake.note_lapse()
 
     def _invalidate_stale_buffers(self) -> None:
-        """Take the buffers of an earlier device process over: nothing is connected yet, and nothing old is written."""
+        """Invalidate the buffers of an earlier device process, and discard their pending writes."""
         for name, number in self._buffers.existing():
             if self._buffers.catalog[name].device_id is not None:
-                with contextlib.suppress(
-                    DeviceBufferError, KeyError
-                ):  # what is damaged, and a name that no robot gave
+                # Damaged buffers, and names that no robot gave.
+                with contextlib.suppress(DeviceBufferError, KeyError):
                     buffer = self._buffers.get_or_open(number)
                     try:
                         buffer.valid = False
                         buffer.discard_writes()
                     except BufferBusyError:
-                        buffer.invalidate_by_force()  # its writes are discarded when its device is admitted
+                        buffer.invalidate_by_force()  # its writes are discarded in `admit`
 
     def _identity(self, uid: int) -> dict[str, str]:
-        """A device for the log: its UID, and the name that the team gave it."""
+        """Return the log context for a device: its UID and the name that the team gave it."""
         name = next((name for name, number in self._names.items() if number == uid), None)
         return {"uid": str(uid)} if name is None else {"uid": str(uid), "name": name}

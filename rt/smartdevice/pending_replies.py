@@ -1,4 +1,4 @@
-"""Waiting for what a device answers."""
+"""Waiting for a device's replies."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class PendingReplies(Generic[T]):
-    """Hands answers to the tasks that wait for them, by key. An answer that nobody waits for is forgotten.
+    """Delivers replies to the tasks that wait for them, by key; other replies are dropped.
 
     Args:
         port: The name of the line, for errors.
@@ -26,16 +26,15 @@ class PendingReplies(Generic[T]):
     async def wait(
         self, key: int, within: float, accept: Callable[[T], bool] = lambda _answer: True
     ) -> T:
-        """Wait at most ``within`` s for the next answer of that key. A cancel leaves nothing behind.
+        """Wait for the next reply of a key. A cancellation has no side effects.
 
         Args:
             key: The key.
             within: How long to wait in s.
-            accept: Whether an answer is the one; it is asked for each answer of the key, and may
-                not raise.
+            accept: Returns whether a reply of the key is the wanted one; must not raise.
 
         Raises:
-            NoAnswerError: No answer in time.
+            NoAnswerError: No reply in time.
             LinkGoneError: The device is gone.
         """
         if self._closed:
@@ -55,14 +54,14 @@ class PendingReplies(Generic[T]):
             return slot.answers[0]
         if self._closed:
             raise self._gone()
-        raise NoAnswerError(f"{self._port} did not answer within {within:g} s", port=self._port)
+        raise NoAnswerError(f"{self._port}: no answer within {within:g} s", port=self._port)
 
     def is_awaited(self, key: int) -> bool:
-        """Whether a task waits for an answer of that key."""
+        """Return whether a task waits for a reply of that key."""
         return key in self._waiting
 
     def answer(self, key: int, value: T) -> None:
-        """Give an answer to every task that waits for it; the others keep waiting."""
+        """Deliver a reply to every task that accepts it; the others keep waiting."""
         others = []
         for slot in self._waiting.pop(key, ()):
             if slot.accept(value):
@@ -74,7 +73,7 @@ class PendingReplies(Generic[T]):
             self._waiting[key] = others
 
     def close(self) -> None:
-        """Let every task that waits, now or later, know that the device is gone."""
+        """Raise `LinkGoneError` in every task that waits, now or later."""
         self._closed = True
         for slots in self._waiting.values():
             for slot in slots:
@@ -89,7 +88,7 @@ class NoAnswerError(DeviceError):
 
 
 class _Slot(Generic[T]):
-    """One waiting task; at most one answer."""
+    """One waiting task; holds at most one reply."""
 
     __slots__ = ("accept", "answers", "event")
 

@@ -1,11 +1,10 @@
-"""The device process, the safe one, and the process that plays virtual devices.
+"""Entry points of the device process and of the process that emulates virtual devices.
 
-However the device process is made to end (the root is dead, SIGTERM, an exception), every device is
-disabled before it does. Everything that this needs is imported when the process starts, and nothing
-of the devices that are only played.
+Invariant: however the device process ends (the root is dead, SIGTERM, an exception), it disables
+    every device first. Everything that this needs is imported at the start of the process.
 """
 
-import difflib  # noqa: F401 - for `rt.text`: the first wrong name is not to hold up the event loop by an import
+import difflib  # noqa: F401 - for `rt.text`: a late import would block the event loop
 import functools
 import gc
 import signal
@@ -29,23 +28,23 @@ from rt.transport.address import split_address
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 ALARM_TIMEOUT = 3
-"""Seconds after the death of the root until the kernel ends a device process that has not ended itself; its lines may take 1.2 s. The
-brake, if there is one, ends it earlier.
+"""Seconds after the root's death until the kernel kills a device process that has not ended; its
+lines may take 1.2 s. The brake, if there is one, kills it earlier.
 """
 
 
 def main(settings: ChildSettings, lifeline: Lifeline) -> int:
-    """Be the device process, or the one of virtual devices.
+    """Run the device process, or the process of virtual devices.
 
     Returns:
         The exit code.
 
     Raises:
-        RuntimeBaseException: It cannot start: the catalog is wrong, an address is taken; in a
-            group, as its nurseries make them.
+        RuntimeBaseException: It cannot start because the catalog is invalid or an address is taken;
+            wrapped in exception groups by its nurseries.
     """
-    # Before the event loop listens for signals, and when it does no more, one of them is an end
-    # without trouble: also the second of two, which an executable that unpacks itself always gets.
+    # Before and after the event loop receives signals, one of them ends the process normally. A
+    # second one always arrives in an executable that unpacks itself.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
     serve = serve_devices if settings.role == "device" else serve_emulated
@@ -59,7 +58,7 @@ def _exit(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:
-    """Run all devices until the root is dead or SIGTERM or SIGINT arrives; then disable them and return."""
+    """Run all devices until the root is dead or a stop signal arrives, then disable them."""
     config = settings.config
     with trio.open_signal_receiver(*STOP_SIGNALS) as received:
         async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
@@ -81,12 +80,12 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
                 await manager.open_serial_devices(observer, baud_rate=config.dev_baud_rate)
 
             async def serve_calls() -> None:
-                # A task of its own: a router that is not there yet, or no more, must not keep
-                # anybody from stopping us.
+                # A task of its own: waiting for an absent router must not delay the end of the
+                # process.
                 await app.make_service(manager)
                 app.report_health()
-                # What has been made so far lives as long as the process: collecting garbage need
-                # not look at it again.
+                # Objects made so far live as long as the process; exclude them from garbage
+                # collection.
                 gc.freeze()
                 notify.send(ready=True, status="ready")
                 await _report_status(manager)
@@ -98,19 +97,19 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
                 if reason == _ROOT_DEAD:
                     signal.alarm(ALARM_TIMEOUT)
                 notify.send(stopping=True)
-                log.get_logger().info("the device process stops", reason=reason)
+                log.get_logger().info("device process stopping", reason=reason)
             finally:
                 await manager.disable_all()
             nursery.cancel_scope.cancel()
 
 
 def _orders(brake: Sequence[int]) -> memoryview | None:
-    """The words of the root in memory that commanders do not have; None without a brake."""
+    """Map the root's orders, in memory that commanders do not have; None without a brake."""
     return map_orders(Ends(*brake).memory, ORDERS_SIZE) if brake else None
 
 
 async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:
-    """Play the virtual devices of the settings until the root is dead or SIGTERM or SIGINT arrives."""
+    """Emulate the virtual devices of the settings until the root is dead or a signal arrives."""
     from rt.emulator.lines import EmulatedDevice, connect_emulated
     from rt.emulator.scheduler import Scheduler
     from rt.emulator.simulation import SimState
@@ -135,11 +134,11 @@ async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: lis
             nursery.cancel_scope.cancel()
 
 
-_ROOT_DEAD = "the root is gone"
+_ROOT_DEAD = "the root has exited"
 
 
 async def _stop_reason(lifeline: Lifeline, received: AsyncIterator[int], early: list[int]) -> str:
-    """Wait until this process has to stop, and say why."""
+    """Wait until this process has to stop, and return why."""
     if early:
         return signal.Signals(early[0]).name
     reason = ""
@@ -163,7 +162,7 @@ def _count(devices: Sized) -> str:
 
 
 async def _report_status(manager: SmartDeviceManager | None = None) -> None:
-    """Tell the supervisor, as often as it wants, that this process is alive, and how many devices there are."""
+    """Send watchdog signs to the supervisor at its interval, with the number of devices."""
     period = notify.watchdog_period() or 1.0
     while True:
         if manager is None:

@@ -1,8 +1,8 @@
-"""What one Smart Device says, taken in: reports into its buffer, answers to whoever waits for them.
+"""The receive path of one Smart Device: stores its reports and delivers its answers.
 
-The rule of this module: reports are stored in the order in which they came. While another process
-holds the buffer's lock they wait here, never the event loop; what needs no buffer does not wait
-behind them.
+Invariant: reports are stored in the order of their arrival. While another process holds the
+    buffer's lock they wait here, and never block the event loop. What needs no buffer does not wait
+    behind them.
 """
 
 import collections
@@ -19,11 +19,11 @@ from rt.smartdevice.pending_replies import PendingReplies
 from rt.smartdevice.sender import BUSY_PAUSE, Sender
 
 BUSY_TRIES: Final = 20
-"""How often a busy buffer is tried, a millisecond apart, before that is given up."""
+"""How often a busy buffer is tried, 1 ms apart."""
 
 
 class Loss(enum.Enum):
-    """Why an admitted device is taken out of use."""
+    """Why an admitted device is no longer used."""
 
     SILENT = "silent"
     NOT_REPORTING = "mute"
@@ -32,20 +32,21 @@ class Loss(enum.Enum):
 
 
 class ReceivePath:
-    """Takes in what the device of one line says.
+    """Handles what the device of one line sends.
 
     Args:
         port: The name of the line.
-        sender: Answers heartbeat requests and knows the buffer.
+        sender: Answers heartbeat requests and has the buffer.
 
     Attributes:
         uid: The UID of the device whose reports are stored; None to store none.
-        heard: When the last intact frame was taken in, by trio's clock (s).
+        last_received: When the last intact frame was received, by trio's clock (s).
         lost: Set when the admitted device is lost; a new event with `admit`.
-        loss: Why it is.
-        statements: How often the admitted device has said who it is and what it reports.
-        greetings: The answers to pings and subscriptions (key 0).
-        heartbeats: When heartbeats were answered, by trio's clock (s); the keys are their ids.
+        loss: Why it is lost.
+        identification_count: How often the admitted device has sent its UID and subscription.
+        identifications: The answers to pings and subscriptions (key 0).
+        heartbeats: When heartbeat requests were answered, by trio's clock (s); the keys are their
+            ids.
     """
 
     def __init__(self, port: str, sender: Sender) -> None:
@@ -59,9 +60,8 @@ class ReceivePath:
         self._port = port
         self._sender = sender
         self._reader = frames.FrameReader()
-        self._backlog: collections.deque[DevData | SubRes] = (
-            collections.deque()
-        )  # at most what one piece of data held
+        # At most the content of one chunk of data.
+        self._backlog: collections.deque[DevData | SubRes] = collections.deque()
         self._errors: set[int] = set()
         self._expected = 0
         self._reported = trio.Event()
@@ -73,13 +73,16 @@ class ReceivePath:
         self.uid = uid
 
     def mark_lost(self, loss: Loss) -> None:
-        """Take note that the admitted device is lost; only the first reason counts."""
+        """Mark the admitted device as lost; only the first reason counts."""
         if not self.lost.is_set():
             self.loss = loss
             self.lost.set()
 
     async def wait_reported(self, params: int) -> None:
-        """Wait until a device that is not admitted has reported each parameter of a bitmap; its values are not stored."""
+        """Wait until a device that is not admitted has reported all parameters of a bitmap.
+
+        Their values are not stored.
+        """
         self._expected = params
         self._reported = trio.Event()
         try:
@@ -88,7 +91,10 @@ class ReceivePath:
             self._expected = 0
 
     def feed(self, data: bytes) -> bool:
-        """Take in what the line gave; False if the buffer is busy, and `drain_backlog` has to take in what is left over."""
+        """Handle received data.
+
+        Return False if the buffer is busy and `drain_backlog` has to follow.
+        """
         for item in self._reader.feed(data):
             counters = self._sender.buffer.counters
             if isinstance(item, RemoteProtocolError):
@@ -103,7 +109,10 @@ class ReceivePath:
         return not self._backlog
 
     async def drain_backlog(self) -> None:
-        """Take in what is left over. Each message is tried for some ms, then its values are counted as dropped."""
+        """Store the backlog.
+
+        A report is retried for some ms; then its values are counted as dropped.
+        """
         while self._backlog:
             message = self._backlog[0]
             for _ in range(BUSY_TRIES):
@@ -118,13 +127,11 @@ class ReceivePath:
             self.last_received = trio.current_time()
 
     def _store(self, message: DevData | SubRes) -> bool:
-        """Store what the device reports; False if the buffer is busy, and nothing was done."""
+        """Store a report; return False if the buffer is busy and nothing was done."""
         buffer = self._sender.buffer
         if self.uid is not None:
             if type(message) is SubRes and message.uid != self.uid:
-                self.mark_lost(
-                    Loss.REPLACED
-                )  # another device stands at this line: not its values in this buffer
+                self.mark_lost(Loss.REPLACED)  # its values do not belong in this buffer
             else:
                 try:
                     buffer.update(message)
@@ -143,7 +150,7 @@ class ReceivePath:
         return True
 
     def _handle(self, message: Message) -> None:
-        """Take in what is no report."""
+        """Handle a message that is not a report."""
         if isinstance(message, HbReq):
             self._sender.answer_heartbeat(message.id)
         elif isinstance(message, HbRes):
@@ -153,16 +160,16 @@ class ReceivePath:
                 self._sender.back_off()
             else:
                 self._note_error(message.code)
-        else:  # what only travels to a device
+        else:  # a message that is only sent to devices
             self._sender.buffer.counters.bad_frames += 1
 
     def _note_error(self, code: int) -> None:
-        """Count what the device complains of; said once for each code."""
+        """Count an error that the device reports; log each code once."""
         self._sender.buffer.counters.errors_received += 1
         if code not in self._errors:
             self._errors.add(code)
             log.get_logger().debug(
-                "the Smart Device reports an error",
+                "device reports an error",
                 port=self._port,
                 uid=str(self.uid),
                 code=int(code),

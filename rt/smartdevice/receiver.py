@@ -1,13 +1,13 @@
-"""Receives from all links at once.
+"""Receives from all links in one task, with interrupt coalescing.
 
-A task for each line that waits until it is readable costs a call of the kernel and two switches of
-tasks a message. Here one task waits for all lines that have a file descriptor, in an epoll of their
-own, and takes in what all of them have in one sweep. While much arrives it leaves the lines alone
-for 5 ms after each sweep, as drivers of networks do: a sweep then serves several lines, and no
-flood takes the event loop from the others. On a quiet line it answers at once.
+A task for each line that waits until it is readable costs a system call and two task switches a
+message. Here one task waits for all lines that have a file descriptor, in an epoll of its own, and
+receives from all readable ones. While much data arrives it pauses for 5 ms after each round, as
+network drivers do: one round then serves several lines, and a flood cannot starve the event loop.
+On a quiet line it reacts at once.
 
-The rule of this module: nothing is read that nobody can take. A line whose taker is stuck is not
-watched until it can take more, and what comes meanwhile waits in the kernel.
+Invariant: nothing is read that cannot be consumed. A line whose consumer is blocked is not watched,
+    and what arrives meanwhile waits in the kernel.
 """
 
 import contextlib
@@ -20,26 +20,28 @@ import trio
 from rt.link.link import Link
 
 EMPTY_READ_PAUSE: Final = 0.01
-"""How long a line that was said to be readable and was not is left alone, in s: nothing ever spins on it."""
+"""How long a line that was reported readable but was empty is ignored, in s: nothing ever spins on
+it.
+"""
 
 COALESCE_TIME: Final = 0.005
-"""How long all lines are left alone after a sweep while much arrives, in s: an eighth of the shortest period of reports."""
+"""Pause after a round while much arrives, in s: an eighth of the shortest report interval."""
 
 BUSY_RATE: Final = 1500
-"""How much is much: pieces of data a second."""
+"""Chunks of data a second from which on the lines count as busy."""
 
 CHUNK: Final = 128
-"""How many bytes count as one more piece of data: a flood on one line is much too."""
+"""Bytes that count as one more chunk, so that a flood on one line counts as busy too."""
 
 _WINDOW: Final = 0.03
 _MAX_LINKS: Final = 64
 
 Consumer = Callable[[bytes], bool]
-"""Takes in bytes and says whether it can take more."""
+"""Consumes bytes and returns whether it can take more."""
 
 
 class Coalescing:
-    """Says how long to leave the lines alone: not at all, or a little while much arrives."""
+    """Decides how long to pause after a round: not at all, or briefly while much arrives."""
 
     def __init__(self) -> None:
         self._since = 0.0
@@ -47,10 +49,10 @@ class Coalescing:
         self._busy = False
 
     def after(self, chunks: int, now: float) -> float:
-        """The pause after a sweep.
+        """Return the pause after a round, in s.
 
         Args:
-            chunks: How many pieces of data it took in.
+            chunks: How many chunks of data it received.
             now: The time in s.
         """
         self._pieces += chunks
@@ -63,14 +65,17 @@ class Coalescing:
 
 
 class Receiver:
-    """Receives from many links in one task. Links without a file descriptor are received from in the task that asks."""
+    """Receives from many links in one task.
+
+    The calling task receives from a link without a file descriptor itself.
+    """
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
         self._watches: dict[int, _Watch] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve all links until cancelled; those that are still watched then are received from by their own tasks."""
+        """Serve all links until cancelled; then their own tasks receive from them."""
         coalescing = Coalescing()
         with select.epoll() as epoll:
             self._epoll = epoll
@@ -90,13 +95,13 @@ class Receiver:
                     watch.end(None)
 
     async def receive(self, link: Link, consume: Consumer) -> None:
-        """Give what arrives on a link to ``consume`` until that says that it cannot take more; call again when it can.
+        """Pass what arrives on a link to ``consume`` until that returns False.
 
-        A cancel loses nothing.
+        Call it again when the consumer can take more. A cancellation loses no data.
 
         Args:
-            link: Not received from by any other task at the same time.
-            consume: Called in the event loop, also from another task; returns at once.
+            link: The link; no other task may receive from it at the same time.
+            consume: Called in the event loop, also from another task; must return at once.
 
         Raises:
             LinkGoneError: The peer is gone.
@@ -124,16 +129,16 @@ class Receiver:
                 await trio.sleep(EMPTY_READ_PAUSE)
 
     def _receive_ready(self, epoll: select.epoll) -> int:
-        """Take in a bounded piece of what each readable link has; how many pieces of data that was."""
+        """Receive a bounded amount from each readable link; return the number of chunks."""
         chunks = 0
         for fd, _ in epoll.poll(0, _MAX_LINKS):
             watch = self._watches.get(fd)
-            if watch is not None:  # what one line says may end another
+            if watch is not None:  # one line's data may have ended another
                 chunks += watch.serve()
         return chunks
 
     def unwatch(self, fd: int) -> None:
-        """Watch a descriptor no more."""
+        """Stop watching a descriptor."""
         del self._watches[fd]
         if self._epoll is not None:
             with contextlib.suppress(OSError):
@@ -141,7 +146,7 @@ class Receiver:
 
 
 class _Watch:
-    """A link that is watched, and how that ended."""
+    """A watched link, and how the watch ended."""
 
     __slots__ = ("_consume", "_fd", "_link", "_receiver", "blocked", "ended", "error", "spurious")
 
@@ -156,7 +161,7 @@ class _Watch:
         self.spurious = False
 
     def serve(self) -> int:
-        """Take in what the link has; how many pieces of data that was."""
+        """Receive what the link has; return the number of chunks."""
         try:
             data = self._link.receive_nowait()
             if data is None:
@@ -166,17 +171,17 @@ class _Watch:
             if not self._consume(data):
                 self.blocked = True
                 self.end(None)
-        except Exception as error:  # noqa: BLE001 - it is the error of the task that asked, and raised there
+        except Exception as error:  # noqa: BLE001 - raised in the task that waits
             self.end(error)
             return 1
         return 1 + len(data) // CHUNK
 
     def close(self) -> None:
-        """The link is about to be closed on this side."""
+        """Handle that the link is about to be closed on this side."""
         self.end(trio.ClosedResourceError())
 
     def end(self, error: Exception | None) -> None:
-        """Watch no more, and let the task that asked go on; only the first end counts."""
+        """Stop watching and wake the waiting task; only the first call counts."""
         if not self.ended.is_set():
             self.ended.set()
             self.error = error

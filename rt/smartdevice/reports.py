@@ -1,8 +1,7 @@
 """Whether a device reports what it was subscribed to. Pure.
 
-Invariant: a value is shown as present only while the device reports it; a report that is only late
-causes a question and no verdict. All times grow with the granted interval where that is longer than
-0.4 s.
+Invariant: a value counts as current only while the device reports it. A late report causes a ping,
+    not the loss of the device. All times scale with a granted interval of more than 0.4 s.
 """
 
 import enum
@@ -10,17 +9,19 @@ from collections.abc import Sequence
 from typing import Final
 
 ASK_AFTER: Final = 1.0
-"""Silence of a subscribed parameter after which the device is asked for its subscription, in s."""
+"""Silence of a subscribed parameter after which the device is pinged, in s."""
 RENEW_AFTER: Final = 1.75
-"""Silence after which the subscription is renewed, in s; with the time between two looks (0.25 s) at most 2 s."""
+"""Silence after which the subscription is renewed, in s; with the time between two checks (0.25 s)
+at most 2 s.
+"""
 LOST_AFTER: Final = 2.75
-"""Silence after which the device counts as silent, in s: the renewal has had 1 s."""
+"""Silence after which the device is lost, in s: 1 s after the renewal."""
 _USUAL: Final = 0.4
-"""The longest interval that needs no longer times, in s."""
+"""The longest interval at which the times above are not scaled, in s."""
 
 
 class Verdict(enum.IntEnum):
-    """What it means that subscribed parameters have not been reported for some time, in order of severity."""
+    """What missing reports mean, in order of severity."""
 
     REPORTING = 0
     ASK = 1
@@ -29,12 +30,12 @@ class Verdict(enum.IntEnum):
 
 
 class Reports:
-    """The reports of one device that are expected, and since when they have not come.
+    """The reports that are expected of one device, and since when they are missing.
 
     Attributes:
         expected: The bitmap of the parameters that the device has to report; 0 for none.
-        silent: The bitmap of those that did not come in time, as of the last look.
-        silence: The longest time that one of them had not come by the last look, in s.
+        silent: The bitmap of those that were overdue at the last check.
+        silence: The longest silence of one of them at the last check, in s.
     """
 
     def __init__(self) -> None:
@@ -46,13 +47,13 @@ class Reports:
         self._since: dict[int, float] = {}
 
     def expect(self, params: int, interval: float, counts: Sequence[int], now: float) -> None:
-        """Expect reports of these parameters from now on; one that was expected before keeps its silence.
+        """Expect reports of these parameters from now on. Expected ones keep their silence.
 
         Args:
             params: Their bitmap; 0 to expect none.
             interval: The granted time between two reports, in s.
-            counts: How often each parameter has come so far, by id.
-            now: The present time, in s.
+            counts: How often each parameter has been reported so far, by id.
+            now: The current time, in s.
         """
         self.expected = params
         self.silent, self.silence = 0, 0.0
@@ -62,12 +63,12 @@ class Reports:
         self._counts = {id_: self._counts.get(id_, counts[id_]) for id_ in ids}
 
     def ignore_gap(self, seconds: float) -> None:
-        """Do not count so many seconds: this process did not read what came meanwhile."""
+        """Do not count ``seconds`` as silence: this process did not read the line meanwhile."""
         for id_ in self._since:
             self._since[id_] += seconds
 
     def check(self, counts: Sequence[int], now: float) -> Verdict:
-        """Judge by how often each parameter has come so far, see `expect`."""
+        """Return the verdict for how often each parameter was reported so far, see `expect`."""
         if not self.expected:
             return Verdict.REPORTING
         oldest = now
@@ -84,7 +85,7 @@ class Reports:
 
 
 def judge(silence: float) -> Verdict:
-    """The verdict on so many seconds without a report, where the interval is a usual one."""
+    """Return the verdict on so many seconds without a report, for an interval of at most 0.4 s."""
     if silence >= LOST_AFTER:
         return Verdict.LOST
     if silence >= RENEW_AFTER:

@@ -1,13 +1,13 @@
-"""What goes out to one Smart Device, and in which order.
+"""Sends to one Smart Device, and decides in which order.
 
-One task sends, and it chooses what goes next: a disable before all else, then answers to
-heartbeats, then requests, then the values that were written to the buffer. Nothing stands in front
-of a disable but the frame that is already on its way.
+One task sends, and chooses what to send next: DEV_DISABLE first, then answers to heartbeat
+requests, then requests, then the values that were written to the buffer. A DEV_DISABLE waits for
+nothing but the frame that is already being sent.
 
-The rule of this module: a DEV_WRITE is sent only if the gate lets pass, at that moment, the leases
-under which its values were written, and if it does no more when the frame is on its way, a
-DEV_DISABLE follows it. What was moved under a lease that has ended is disabled before anything is
-written under another.
+Invariant: a DEV_WRITE is sent only if the write guard allows, at that moment, the leases under
+    which its values were written. If their lease ends while the frame is being sent, a DEV_DISABLE
+    follows. What was moved under a lease that has ended is disabled before anything is written
+    under another.
 """
 
 import collections
@@ -30,12 +30,14 @@ BACKOFF_TIME: Final = 1.0
 """How long the write interval stays doubled after a device asked to be sent less, in s."""
 
 BUSY_PAUSE: Final = 0.001
-"""Time until a buffer's lock is tried again, in s."""
+"""Time until a busy buffer is tried again, in s."""
 
 SEND_TIMEOUT: Final = 2.0
-"""How long a line may leave a frame waiting until it is given up, in s. What stands behind it cannot be disabled over it; a line that
-is opened anew begins with a DEV_DISABLE. It resets no board: DTR stays up, since letting it fall
-waits for a board that hangs.
+"""How long a frame may wait for the line until the line is closed, in s.
+
+Frames behind it, a DEV_DISABLE among them, cannot pass; a line that is opened again begins with a
+DEV_DISABLE. Closing resets no board: DTR stays up, because dropping it blocks on a board that
+hangs.
 """
 
 DISABLE_FRAME: Final = frames.encode(DevDisable())
@@ -44,30 +46,30 @@ _MAX_REQUESTS: Final = 64
 
 
 class WriteGuard(Protocol):
-    """What says who may move devices now."""
+    """Decides whose writes may be sent."""
 
     @property
     def allowed(self) -> int:
-        """The bitmap of the marks of the leases under which writes may be sent at this very moment."""
+        """The bitmap of the tokens of the leases under which writes may be sent at this moment."""
 
     def note_dropped(self, port: str, count: int, tokens: int) -> None:
-        """Take note that writes of so many parameters, made under leases with these marks, were dropped: the gate is closed to them."""
+        """Log that writes of ``count`` parameters under leases with these tokens were dropped."""
 
 
 class Sender:
-    """Sends to one device; its methods return at once, `run` does the work.
+    """Sends to one device. Its methods return at once; `run` does the work.
 
     Args:
         link: The line to the device.
-        gate: Says whether writes may be sent.
-        write_interval: Least time between two rounds of reads and writes in s.
+        guard: Decides which writes may be sent.
+        write_interval: Least time between two rounds of reads and writes, in s.
 
     Attributes:
-        buffer: Where reads and writes are collected from, and whose counters count.
+        buffer: The source of reads and writes; its counters are updated.
         write_interval: As above; may be changed.
-        drivers: The bitmap of the marks of the writes that the device may have been sent since its
-            last DEV_DISABLE.
-        disables: Answered with None whenever a DEV_DISABLE was handed to the line (key 0).
+        active_tokens: The bitmap of the tokens of the writes that may have been sent to the device
+            since its last DEV_DISABLE.
+        disables: Answered with None whenever a DEV_DISABLE was written to the line (key 0).
     """
 
     def __init__(self, link: Link, guard: WriteGuard, write_interval: float) -> None:
@@ -83,9 +85,8 @@ class Sender:
         self._pending_discards = 0
         self._dirty = False
         self._idle = False
-        self._values: collections.deque[Outgoing] = (
-            collections.deque()
-        )  # at most one round of the buffer
+        # At most one round of the buffer.
+        self._values: collections.deque[Outgoing] = collections.deque()
         self._next_write = 0.0
         self._backoff_until = 0.0
         self._heartbeat_replies: collections.deque[int] = collections.deque(
@@ -95,11 +96,11 @@ class Sender:
 
     @property
     def may_move(self) -> bool:
-        """Whether the device was sent writes, and the line has not taken a DEV_DISABLE since."""
+        """Whether writes were sent to the device since the line last took a DEV_DISABLE."""
         return bool(self.active_tokens or self._disabling)
 
     def disable(self, tokens: int = ALL_TOKENS) -> None:
-        """Have the device disabled before anything else is sent, and forget the pending writes of these marks."""
+        """Send DEV_DISABLE before anything else, and discard pending writes of these tokens."""
         self._disable = True
         self._discard_writes(tokens)
         remaining = [outgoing for outgoing in self._values if not outgoing.tokens & tokens]
@@ -110,20 +111,20 @@ class Sender:
         self._wake.set()
 
     def answer_heartbeat(self, heartbeat_id: int) -> None:
-        """Give a sign of life, at once if the line takes it."""
+        """Answer a heartbeat request, at once if the line takes it."""
         if not self._try_send(HbRes(heartbeat_id)):
             self._heartbeat_replies.append(heartbeat_id)
             self._wake.set()
 
     def request(self, message: Message) -> None:
-        """Send a message in its turn, which is at once if nothing else is to be sent and the line takes it.
+        """Send a message in its turn: at once if nothing else is queued and the line takes it.
 
         Raises:
-            DeviceError: Too many wait already, as with a device that takes nothing any more.
+            DeviceError: The queue of requests is full because the device accepts no data.
         """
         if len(self._requests) >= _MAX_REQUESTS:
             raise DeviceError(
-                f"{self._link.name} takes no more requests: {_MAX_REQUESTS} wait",
+                f"{self._link.name}: too many requests are waiting ({_MAX_REQUESTS})",
                 port=self._link.name,
             )
         if not self._try_send(message):
@@ -131,7 +132,10 @@ class Sender:
             self._wake.set()
 
     def flush(self) -> None:
-        """Look whether the buffer holds something to send; what may go out at once is on the line when this returns."""
+        """Check whether the buffer holds something to send.
+
+        What may be sent at once is on the line when this returns.
+        """
         if not self.buffer.dirty:
             return
         self._dirty = True
@@ -144,17 +148,16 @@ class Sender:
             self._wake.set()
 
     def back_off(self) -> None:
-        """Send less for a while."""
+        """Halve the write rate for `BACKOFF_TIME`."""
         self._backoff_until = trio.current_time() + BACKOFF_TIME
 
     async def run(self) -> None:
         """Send until cancelled.
 
         Raises:
-            LinkGoneError: The device is gone, or the line takes nothing any more.
+            LinkGoneError: The device is gone, or the line accepts no data.
         """
-        # A process that was killed here before may have left half a frame on the line, and a device
-        # that acts.
+        # A process that was killed may have left half a frame on the line, and a device that moves.
         await self._transmit(frames.DELIMITER)
         self._disable = True
         while True:
@@ -178,13 +181,16 @@ class Sender:
                     await self._wait(delay)
 
     def _poll_buffer(self) -> float:
-        """Look after the buffer when nothing else is to be sent; the time after which to look again (s)."""
+        """Take what the buffer holds, and return the time after which to try again (s)."""
         if self._pending_discards:
             return 0 if self._discard_writes(self._pending_discards) else BUSY_PAUSE
         return self._collect() if self._dirty else math.inf
 
     def _collect(self) -> float:
-        """Take what is to be read and written out of the buffer, if it is time; else the time to wait (s)."""
+        """Take reads and writes out of the buffer if it is time.
+
+        Return 0, or the time to wait (s).
+        """
         now = trio.current_time()
         if now < self._next_write:
             return self._next_write - now
@@ -202,7 +208,7 @@ class Sender:
 
     @property
     def _is_idle(self) -> bool:
-        """Whether the sending task waits and nothing is to be sent: then, and only then, others may send."""
+        """Whether the sending task waits and nothing is queued: only then may others send."""
         return self._idle and not self._wake.is_set()
 
     def _try_send(self, message: Message) -> bool:
@@ -212,8 +218,8 @@ class Sender:
 
     def _try_send_value(self, outgoing: Outgoing) -> bool:
         """Send a value if the line takes it at this moment."""
-        # Also if it does not: it may have taken all but the last delimiter, which comes with
-        # whatever is sent next.
+        # Even if it is refused: the line may have taken all but the last delimiter, which comes
+        # with the next frame.
         self.active_tokens |= outgoing.tokens
         return self._link.send_nowait(frames.encode(outgoing.message))
 
@@ -226,7 +232,7 @@ class Sender:
         if outgoing.tokens & ~allowed:
             self._drop(outgoing)
         else:
-            buffer = self.buffer  # it may be exchanged while the line takes the frame
+            buffer = self.buffer  # it may be replaced during the send
             self.active_tokens |= outgoing.tokens
             await self._transmit(frames.encode(outgoing.message))
             self._count(outgoing, buffer)
@@ -234,7 +240,7 @@ class Sender:
     def _count(self, outgoing: Outgoing, buffer: DeviceBuffer) -> None:
         buffer.count_sent(outgoing.message)
         if outgoing.tokens & ~self._guard.allowed:
-            self._disable = True  # the gate closed while the line took the write
+            self._disable = True  # the lease ended during the send
 
     def _drop(self, outgoing: Outgoing) -> None:
         if isinstance(outgoing.message, DevWrite):
@@ -251,12 +257,12 @@ class Sender:
             await self._link.send(data)
             return
         log.get_logger().warning(
-            "the Smart Device takes nothing any more: its line is closed", port=self._link.name
+            "device stopped accepting data; closing the port", port=self._link.name
         )
-        raise LinkGoneError(f"{self._link.name} takes nothing any more", port=self._link.name)
+        raise LinkGoneError(f"{self._link.name} stopped accepting data", port=self._link.name)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait until there may be something new to do."""
+        """Wait until there may be something new to do, at most so many seconds."""
         self._idle = True
         try:
             with trio.move_on_after(seconds):
@@ -270,7 +276,7 @@ class Sender:
             count = self.buffer.discard_writes(tokens)
         except BufferBusyError:
             self._pending_discards |= (
-                tokens  # the sending task tries again, before it sends any value
+                tokens  # the sending task tries again before it sends any value
             )
             return False
         self._pending_discards = 0

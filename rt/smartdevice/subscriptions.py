@@ -1,8 +1,9 @@
-"""What one device is asked to report, and by whom. Pure.
+"""The subscriptions to one device, permanent or for a session. Pure.
 
-A subscription is made for good, or by a visitor (see `rt.buffer.session`) for as long as it stays.
-The rule of this module: the last one counts; when a visitor leaves, however it ends, what counted
-without it counts again; and one for good ends all of visitors.
+A subscription is permanent, or belongs to a session (see `rt.buffer.session`) and ends with it.
+
+Invariant: the last subscription is current. When a session ends, for whatever reason, the
+    subscription without it is current again. A permanent subscription ends those of all sessions.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from rt.protocol.message import SubReq
 
 
 class Subscriptions:
-    """The subscriptions of one device; those of visitors in the order in which they were made."""
+    """The subscriptions to one device; those of sessions in the order in which they were made."""
 
     def __init__(self) -> None:
         self._permanent: SubReq | None = None
@@ -19,11 +20,14 @@ class Subscriptions:
 
     @property
     def current(self) -> SubReq | None:
-        """The one that counts; None for that of the catalog."""
+        """The current subscription; None for that of the catalog."""
         return next(reversed(self._by_session.values()), self._permanent)
 
     def add(self, request: SubReq, visit: int | None = None) -> None:
-        """Let this one count, for good or as long as a visit lasts; a visit has at most one."""
+        """Make this subscription current, permanently or for a session.
+
+        A session has at most one.
+        """
         if visit is None:
             self.clear()
             self._permanent = request
@@ -32,13 +36,13 @@ class Subscriptions:
             self._by_session[visit] = request
 
     def end(self, is_over: Callable[[int], bool]) -> bool:
-        """Forget those of visits that are over; whether another one counts now."""
+        """Forget those of ended sessions; return whether another subscription is current now."""
         before = self.current
         for visit in [visit for visit in self._by_session if is_over(visit)]:
             del self._by_session[visit]
         return self.current != before
 
     def clear(self) -> None:
-        """Go by the catalog again, as with another device."""
+        """Return to the catalog's subscription, as for another device."""
         self._permanent = None
         self._by_session.clear()

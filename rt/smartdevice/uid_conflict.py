@@ -1,4 +1,4 @@
-"""Two devices that claim one UID: the first one keeps it for as long as it is alive."""
+"""Two devices that claim the same UID: the first one keeps it while it is alive."""
 
 from collections.abc import MutableMapping
 from typing import Final
@@ -13,7 +13,7 @@ from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.pending_replies import NoAnswerError
 
 PROBE_TIMEOUT: Final = 0.5
-"""How long the holder of a UID may take to show that it is alive when another device claims the same, in s."""
+"""How long the holder of a UID may take to answer when another device claims the same, in s."""
 
 
 class DuplicateUIDError(DeviceError):
@@ -21,10 +21,10 @@ class DuplicateUIDError(DeviceError):
 
 
 class UIDConflict:
-    """Decides who has a UID.
+    """Decides which device has a UID.
 
     Args:
-        devices: The devices that have theirs; one that is dropped is taken out.
+        devices: The devices by UID; one that is dropped is removed.
         throttle: Limits what is logged.
     """
 
@@ -37,7 +37,7 @@ class UIDConflict:
         self._log = log.get_logger()
 
     async def resolve(self, uid: int, client: SmartDeviceClient) -> None:
-        """Make sure that nobody else has this UID: one that does not answer any more is dropped, as after a lost connection.
+        """Make sure that no live device has this UID; a device that does not answer is dropped.
 
         Raises:
             DuplicateUIDError: Another device has it, and answers.
@@ -45,15 +45,15 @@ class UIDConflict:
         while (holder := self._devices.get(uid)) is not None:
             if await self._is_alive(holder):
                 raise DuplicateUIDError(
-                    f"{client.link.name} is refused: its UID {uid} is that of the device on {holder.link.name}; "
-                    "give one of them another UID",
+                    f"{client.link.name}: refused because the device on {holder.link.name} "
+                    f"has the same UID {uid}; give one of them another UID",
                     uid=str(uid),
                     port=client.link.name,
                     other=holder.link.name,
                 )
             self._throttle.log(
                 self._log.warning,
-                "the Smart Device does not answer and another one has its UID: it is dropped",
+                "device dropped: it does not answer, and another one has its UID",
                 port=holder.link.name,
                 other=client.link.name,
                 uid=str(uid),
@@ -63,7 +63,7 @@ class UIDConflict:
                 del self._devices[uid]
 
     async def _is_alive(self, client: SmartDeviceClient) -> bool:
-        """Whether a device answers; one question serves all who ask at the same time."""
+        """Return whether a device answers; concurrent callers share one probe."""
         if client.ended.is_set():
             return False
         probe = self._probes.get(client)
@@ -76,7 +76,7 @@ class UIDConflict:
         except (NoAnswerError, LinkGoneError):
             probe.alive = False
         except DeviceError:
-            pass  # it could not be asked, which says nothing of it
+            pass  # it could not be probed, which proves nothing
         finally:
             del self._probes[client]
             probe.done.set()
@@ -84,7 +84,7 @@ class UIDConflict:
 
 
 class _Probe:
-    """One question whether a device is alive, and its answer."""
+    """One probe of a device, and its result."""
 
     def __init__(self) -> None:
         self.done = trio.Event()

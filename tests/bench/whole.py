@@ -57,9 +57,7 @@ class HandDevice:
 
     async def connect(self) -> None:
         """Play it until the robot knows it."""
-        await self.meanwhile(
-            self._robot.said("the Smart Device is connected", uid=str(self.device.uid))
-        )
+        await self.meanwhile(self._robot.said("device connected", uid=str(self.device.uid)))
         self.play(0.5)
 
     async def meanwhile(self, doing: Awaitable[object]) -> None:

@@ -253,10 +253,10 @@ async def test_each_trouble_is_told_once_with_a_remedy_and_so_is_its_end(
         port.error = None
         await trio.sleep(30)
     told, over = events
-    assert (told["event"], told["port"]) == ("the serial port cannot be opened", NAME)
+    assert (told["event"], told["port"]) == ("cannot open serial port", NAME)
     assert told["reason"] == os.strerror(number)
     assert told["remedy"]
-    assert over["event"] == "the serial port was opened after all"
+    assert over["event"] == "serial port opened"
 
 
 async def test_a_port_that_only_vanishes_is_no_trouble(

@@ -1,4 +1,4 @@
-"""The device process's side of the brake: it survives the end of the root and of the brake, and then keeps quiet."""
+"""The device process's connection to the brake, also after the end of the root or the brake."""
 
 import math
 import os
@@ -52,13 +52,13 @@ def ask(peer: socket.socket) -> None:
 
 
 async def quiet() -> bool:
-    """Whether nothing wakes the process any more."""
+    """Return whether no task has a deadline."""
     await trio.testing.wait_all_tasks_blocked()
     return trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
 
 
 @pytest.mark.parametrize("unread", [True, False])
-async def test_end_of_root_and_brake_ends_nothing_else(
+async def test_end_of_root_and_brake_does_not_end_client(
     connection: Connection, nursery: trio.Nursery, unread: bool
 ) -> None:
     client = client_of(connection)
@@ -84,7 +84,7 @@ async def test_end_of_root_and_brake_ends_nothing_else(
     nursery.cancel_scope.cancel()
 
 
-async def test_send_to_a_brake_that_has_ended_is_not_repeated(
+async def test_send_to_ended_brake_is_not_repeated(
     connection: Connection, nursery: trio.Nursery
 ) -> None:
     client = client_of(connection)
@@ -101,7 +101,7 @@ async def test_send_to_a_brake_that_has_ended_is_not_repeated(
     nursery.cancel_scope.cancel()
 
 
-async def test_closed_line_is_left_out_and_the_brake_stays_there(
+async def test_closed_line_is_skipped_and_brake_stays_connected(
     connection: Connection, nursery: trio.Nursery
 ) -> None:
     client = client_of(connection)
@@ -114,7 +114,7 @@ async def test_closed_line_is_left_out_and_the_brake_stays_there(
     nursery.cancel_scope.cancel()
 
 
-async def test_full_channel_is_tried_again(connection: Connection, nursery: trio.Nursery) -> None:
+async def test_full_channel_is_retried(connection: Connection, nursery: trio.Nursery) -> None:
     client = client_of(connection)
     peer = socket.socket(fileno=os.dup(connection.brake.channel))
     peer.setblocking(False)
@@ -124,9 +124,9 @@ async def test_full_channel_is_tried_again(connection: Connection, nursery: trio
         count += 1
     assert not client._disconnected
     nursery.start_soon(client.run)
-    told: set[bytes] = set()
+    received: set[bytes] = set()
     with trio.fail_after(30):
-        while len(told) < count:
+        while len(received) < count:
             try:
                 data, fds, _, _ = socket.recv_fds(peer, 1000, 4)
             except BlockingIOError:
@@ -135,13 +135,13 @@ async def test_full_channel_is_tried_again(connection: Connection, nursery: trio
             for fd in fds:
                 os.close(fd)
             if data[0] == Kind.LINE:
-                told.add(data[1:5])
+                received.add(data[1:5])
     peer.close()
     client.close()
     nursery.cancel_scope.cancel()
 
 
-async def test_end_of_a_lease_is_told_again_when_it_is_renewed(
+async def test_renewed_lease_updates_end_in_heartbeat(
     connection: Connection, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     ends = iter([10**18, 2 * 10**18])
@@ -161,17 +161,17 @@ async def test_end_of_a_lease_is_told_again_when_it_is_renewed(
     assert page.end == end
 
     moving = False
-    began = trio.current_time()
+    start = trio.current_time()
     client.note_lapse()
     await trio.testing.wait_all_tasks_blocked()
-    assert (page.stamp, page.end) == (0, 0), "the brake need not wait for the next stamp"
-    assert trio.current_time() == began
+    assert (page.stamp, page.end) == (0, 0), "the brake does not wait for the next stamp"
+    assert trio.current_time() == start
     client.close()
     page.close()
     nursery.cancel_scope.cancel()
 
 
-async def test_brake_is_not_told_that_devices_rest_before_they_do(
+async def test_heartbeat_rests_only_when_no_device_moves(
     connection: Connection, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     page = Heartbeat(connection.device.memory)
@@ -192,7 +192,7 @@ async def test_brake_is_not_told_that_devices_rest_before_they_do(
     nursery.cancel_scope.cancel()
 
 
-async def test_process_that_ends_is_watched_until_its_last_line_is_closed(
+async def test_ending_process_stamps_until_last_line_is_closed(
     connection: Connection, autojump_clock: trio.testing.MockClock
 ) -> None:
     page = Heartbeat(connection.device.memory)
@@ -213,7 +213,7 @@ async def test_process_that_ends_is_watched_until_its_last_line_is_closed(
                 before = page.stamp
                 await trio.sleep(2 * HEARTBEAT_INTERVAL)
                 assert page.stamp > before, (
-                    "the brake would disable over a process that does it itself"
+                    "the brake would act although this process disables the devices itself"
                 )
                 assert not ended.is_set()
                 client.remove_line(line)

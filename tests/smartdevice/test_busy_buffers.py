@@ -1,4 +1,7 @@
-"""Another process that keeps a lock of the shared memory holds up no event loop, and no device for longer than it keeps the lock."""
+"""Locks of the shared memory that another process holds.
+
+They do not block the event loop, and delay a device only while they are held.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +25,7 @@ MOTOR = 12 << 72
 
 
 class BusyStore(BufferStore):
-    """A store whose arena another process uses until a time."""
+    """A store whose arena is used by another process until a given time."""
 
     def __init__(self, until: float) -> None:
         super().__init__(KNOWN, "", shared=False)
@@ -32,7 +35,7 @@ class BusyStore(BufferStore):
     def get_or_open(self, key: Any, /, *, create: bool = True) -> Any:
         self.tries += 1
         if trio.current_time() < self._until:
-            raise BufferBusyError("no buffer at this moment")
+            raise BufferBusyError("busy")
         return super().get_or_open(key, create=create)
 
 
@@ -40,29 +43,27 @@ def answer() -> SubRes:
     return SubRes(0, 0, MOTOR)
 
 
-async def test_device_gets_its_buffer_when_the_lock_is_free(
+async def test_buffer_is_opened_when_lock_becomes_free(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     store = BusyStore(trio.current_time() + 3)
     buffer = await open_buffer(store, answer(), "port", within=10)
     assert buffer is store[MOTOR]
     assert 3 <= trio.current_time() <= 3 + PING_INTERVAL
-    assert store.tries < 40, "it does not look all the time"
+    assert store.tries < 40, "it does not spin"
 
 
-async def test_device_is_refused_when_the_lock_stays_taken(
+async def test_device_is_refused_while_lock_stays_held(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with pytest.raises(
-        DeviceError, match=r"port: the device .* gets no buffer: no buffer at this moment"
-    ):
+    with pytest.raises(DeviceError, match=r"port: cannot open a buffer for device .*: busy"):
         await open_buffer(BusyStore(float("inf")), answer(), "port", within=10)
     assert trio.current_time() <= 10 + PING_INTERVAL
 
 
 @contextmanager
 def locked(buffer: DeviceBuffer) -> Iterator[None]:
-    """Another thread has the buffer's lock."""
+    """Hold the buffer's lock in another thread."""
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -80,7 +81,7 @@ def locked(buffer: DeviceBuffer) -> Iterator[None]:
         thread.join()
 
 
-async def test_device_of_an_earlier_process_is_not_connected_though_its_lock_is_taken(
+async def test_stale_buffer_is_invalidated_although_its_lock_is_held(
     arena: Arena,
 ) -> None:
     with BufferStore(KNOWN, arena.prefix) as earlier:

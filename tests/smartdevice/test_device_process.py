@@ -1,4 +1,4 @@
-"""The device process as the root starts it: however it is made to end, its devices are disabled first."""
+"""The device process as the root starts it: it disables its devices however it ends."""
 
 import json
 import os
@@ -31,7 +31,7 @@ PATIENCE = 40.0
 
 @dataclass
 class Child:
-    """The process, its lifeline, and the side of whoever commands it."""
+    """The process, its lifeline, and the side of its commander."""
 
     process: subprocess.Popen[bytes]
     lifeline: socket.socket
@@ -133,7 +133,7 @@ async def disabled(boards: list[Board]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_disables_devices_and_ends_with_exit_code_0(
+async def test_signal_disables_devices_and_exits_with_code_0(
     prefix: str, tmp_path: Path, number: signal.Signals
 ) -> None:
     async with driving(prefix, tmp_path) as (child, boards):
@@ -144,19 +144,15 @@ async def test_a_signal_disables_devices_and_ends_with_exit_code_0(
         assert all(board.device.values["duty_cycle"] == 0 for board in boards)
 
 
-async def test_the_end_of_the_root_disables_devices_and_ends_the_process(
-    prefix: str, tmp_path: Path
-) -> None:
+async def test_root_exit_disables_devices_and_ends_process(prefix: str, tmp_path: Path) -> None:
     async with driving(prefix, tmp_path) as (child, boards):
         child.lifeline.close()
         await disabled(boards)
-        # On a busy machine the kernel's alarm may be first: what matters has been done.
+        # On a busy machine the kernel's alarm may come first, after the devices were disabled.
         assert await child.exit_code() in {0, -signal.SIGALRM}
 
 
-async def test_a_killed_device_process_is_followed_by_one_that_finds_all_devices_again(
-    prefix: str, tmp_path: Path
-) -> None:
+async def test_next_device_process_finds_devices_of_killed_one(prefix: str, tmp_path: Path) -> None:
     async with driving(prefix, tmp_path) as (child, boards):
         child.process.kill()
         with start(prefix, tmp_path, child.port, child.write_event):
@@ -166,9 +162,7 @@ async def test_a_killed_device_process_is_followed_by_one_that_finds_all_devices
                 await board.hears(SubReq)
 
 
-async def test_a_taken_address_is_one_sentence_and_exit_code_75(
-    prefix: str, tmp_path: Path
-) -> None:
+async def test_taken_address_exits_with_code_75(prefix: str, tmp_path: Path) -> None:
     write_event = WriteEvent()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -179,9 +173,7 @@ async def test_a_taken_address_is_one_sentence_and_exit_code_75(
     write_event.close()
 
 
-async def test_a_board_on_a_port_is_found_and_the_log_says_how_ports_are_observed(
-    prefix: str, tmp_path: Path
-) -> None:
+async def test_board_on_port_is_found_and_observer_is_logged(prefix: str, tmp_path: Path) -> None:
     write_event = WriteEvent()
     log = tmp_path / "log"
     board = make_board("limit-switch")
@@ -196,5 +188,5 @@ async def test_a_board_on_a_port_is_found_and_the_log_says_how_ports_are_observe
             nursery.cancel_scope.cancel()
     write_event.close()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    (told,) = [line for line in lines if line["event"].startswith("serial ports are")]
-    assert told["observer"] == "EventObserver" or told["reason"]
+    (entry,) = [line for line in lines if "observer" in line]
+    assert entry["observer"] == "EventObserver" or entry["reason"]

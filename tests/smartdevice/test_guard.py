@@ -29,24 +29,24 @@ with LeaseTable.open(sys.argv[1], create=False) as table:
 
 
 class Lapses:
-    """Counts, and lets a test wait."""
+    """Records lapses, and lets a test wait for one."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
         self.tokens: list[int] = []
-        self.news = trio.Event()
+        self.lapsed = trio.Event()
         self.meanwhile: Callable[[], object] = lambda: None
 
     def __call__(self, tokens: int, _moved: int) -> None:
         self.tokens.append(tokens)
         self.meanwhile()
         self.times.append(trio.current_time())
-        self.news.set()
+        self.lapsed.set()
 
     async def wait(self) -> float:
         with trio.fail_after(30):
-            await self.news.wait()
-        self.news = trio.Event()
+            await self.lapsed.wait()
+        self.lapsed = trio.Event()
         return self.times[-1]
 
 
@@ -60,7 +60,11 @@ async def keep_beating(table: LeaseTable) -> None:
 async def guarding(
     table: LeaseTable, *, rooted: bool = True, deadline: float = 60.0
 ) -> AsyncIterator[tuple[SafetyGuard, Lapses]]:
-    """A guard that runs; a body that takes longer than ``deadline`` (s) fails, as one that waits for a guard that spins."""
+    """Run a guard.
+
+    A body that takes longer than ``deadline`` (s) fails; one that waits for a guard that spins
+    does.
+    """
     lapses = Lapses()
     guard = SafetyGuard(table, lapses)
     with trio.fail_after(deadline):
@@ -84,19 +88,19 @@ def holder(prefix: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def set_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let leases count for so long in this process, which looks at them."""
+    """Set the timeout of leases in this process, which checks them."""
     monkeypatch.setattr(lease, "TIMEOUT", seconds)
     monkeypatch.setattr(lease, "_TIMEOUT_NS", round(seconds * 1e9))
 
 
 def set_root_timeout(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let the root be silent for so long."""
+    """Set how long the root may be silent."""
     monkeypatch.setattr(lease, "_ROOT_TIMEOUT_NS", round(seconds * 1e9))
 
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No lease runs out, however long a busy machine lets its holder, or the root, wait."""
+    """Let no lease expire, however long a busy machine delays its holder or the root."""
     set_timeout(monkeypatch, 600.0)
     set_root_timeout(monkeypatch, 600.0)
 
@@ -107,11 +111,11 @@ def is_open(guard: SafetyGuard) -> bool:
 
 async def until_open(guard: SafetyGuard) -> None:
     with trio.fail_after(30):
-        while not guard.is_open:  # noqa: ASYNC110 - another process begins its lease without a bell
+        while not guard.is_open:  # noqa: ASYNC110 - no event is set
             await trio.sleep(0.002)
 
 
-async def test_nothing_is_open_without_a_lease_and_nothing_lapses(prefix: str) -> None:
+async def test_guard_is_closed_without_a_lease(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             guard.check()
@@ -119,7 +123,7 @@ async def test_nothing_is_open_without_a_lease_and_nothing_lapses(prefix: str) -
             assert lapses.times == []
 
 
-async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix: str) -> None:
+async def test_released_lease_lapses_at_next_check(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             for count in range(1, 4):
@@ -131,7 +135,7 @@ async def test_a_lease_that_is_released_lapses_as_soon_as_the_bell_rings(prefix:
                 assert len(lapses.times) == count
 
 
-async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_lapsed(
+async def test_lease_replaced_between_two_checks_has_lapsed(
     prefix: str,
 ) -> None:
     with LeaseTable.open(prefix) as table:
@@ -145,12 +149,14 @@ async def test_a_lease_that_was_given_up_and_begun_again_between_two_looks_has_l
             with capture_logs() as events:
                 guard.check()
             assert lapses.tokens == [1 << before]
-            assert [event["reason"] for event in events] == ["it has ended and begun again"]
+            assert [event["reason"] for event in events] == [
+                "the lease ended and another one of the same slot began"
+            ]
             assert guard.allowed == 1 << lease.token
 
 
-@pytest.mark.parametrize("seat", [0, 9])
-async def test_a_lease_that_begins_while_the_last_one_lapses_is_not_taken_away(
+@pytest.mark.parametrize("slot", [0, 9])
+async def test_lease_that_begins_during_a_lapse_stays(
     prefix: str, slot: int, patient: None
 ) -> None:
     with LeaseTable.open(prefix) as table:
@@ -163,13 +169,13 @@ async def test_a_lease_that_begins_while_the_last_one_lapses_is_not_taken_away(
             lapses.meanwhile = next_one.begin
             with capture_logs() as events:
                 guard.check()
-            assert lapses.tokens == [1 << ended], "what the next one has written is not forgotten"
+            assert lapses.tokens == [1 << ended], "writes of the next lease are not discarded"
             assert guard.allowed == 1 << next_one.token
-            assert not keep(next_one), "it goes on"
+            assert not keep(next_one), "it continues"
             assert len(events) == 1
 
 
-async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
+async def test_unrenewed_lease_lapses_at_its_timeout(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             start = trio.current_time()
@@ -177,11 +183,11 @@ async def test_a_silent_lease_lapses_at_its_time_out(prefix: str) -> None:
             guard.check()
             with capture_logs() as events:
                 assert await lapses.wait() - start >= TIMEOUT
-            assert [event["reason"] for event in events] == ["it gave no sign of life for 0.1 s"]
-            assert keep(table.lease(0)), "whoever comes back has to ring"
+            assert [event["reason"] for event in events] == ["the lease was not renewed for 0.1 s"]
+            assert keep(table.lease(0)), "a holder that comes back has to signal"
 
 
-async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     long = 10 * TIMEOUT
     set_timeout(monkeypatch, long)
     with LeaseTable.open(prefix) as table:
@@ -194,9 +200,7 @@ async def test_a_renewed_lease_stays(prefix: str, monkeypatch: pytest.MonkeyPatc
             assert lapses.times == []
 
 
-async def test_death_of_the_holder_is_a_lapse_before_its_lease_has_run_out(
-    prefix: str, patient: None
-) -> None:
+async def test_death_of_holder_ends_lease_before_its_timeout(prefix: str, patient: None) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             with holder(prefix) as process:
@@ -209,9 +213,7 @@ async def test_death_of_the_holder_is_a_lapse_before_its_lease_has_run_out(
             assert not guard.is_open
 
 
-async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(
-    prefix: str, patient: None
-) -> None:
+async def test_dead_holder_does_not_end_lease_of_another(prefix: str, patient: None) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses), trio.open_nursery() as nursery:
 
@@ -223,7 +225,7 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(
 
             nursery.start_soon(renew)
             with holder(prefix) as process, trio.fail_after(30):
-                while len(table.holders()) < 2:  # noqa: ASYNC110 - another process begins its lease without a bell
+                while len(table.holders()) < 2:  # noqa: ASYNC110 - no event is set
                     await trio.sleep(0.002)
                 await trio.sleep(0.05)
                 process.kill()
@@ -234,7 +236,7 @@ async def test_one_dead_holder_stops_what_it_moved_and_not_what_another_holds(
             nursery.cancel_scope.cancel()
 
 
-async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
+async def test_closed_guard_never_opens_again(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         async with guarding(table) as (guard, lapses):
             keep(table.lease(0))
@@ -246,7 +248,7 @@ async def test_a_guard_that_is_shut_never_opens_again(prefix: str) -> None:
             assert not guard.is_open
 
 
-async def test_nothing_moves_when_the_root_falls_silent(
+async def test_guard_closes_when_root_falls_silent(
     prefix: str, patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_root_timeout(monkeypatch, 0.3)
@@ -263,36 +265,36 @@ async def test_nothing_moves_when_the_root_falls_silent(
             with capture_logs() as events:
                 await lapses.wait()
             assert [event["reason"] for event in events] == [
-                "the robot's main process does not answer"
+                "the robot's main process does not respond"
             ]
             assert not is_open(guard)
             nursery.cancel_scope.cancel()
 
 
 async def rounds(guard: SafetyGuard, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How often the guard's task looks while nothing happens; the looks of the caller do not count."""
-    looks = 0
+    """Count the checks of the guard's task while nothing happens, without those of the caller."""
+    checks = 0
     original = guard.check
 
-    def look() -> None:
-        nonlocal looks
-        looks += 1
+    def check() -> None:
+        nonlocal checks
+        checks += 1
         original()
 
-    monkeypatch.setattr(guard, "check", look)
+    monkeypatch.setattr(guard, "check", check)
     for _ in range(50):
         await trio.lowlevel.checkpoint()
     monkeypatch.setattr(guard, "check", original)
-    return looks
+    return checks
 
 
-HOWS = ["released", "lapsed", "revoked", "barred", "shut"]
+ENDINGS = ["released", "lapsed", "revoked", "barred", "closed"]
 
 
 async def sleep_after(
     prefix: str, how: str, monkeypatch: pytest.MonkeyPatch, deadline: float
 ) -> None:
-    """See that a guard sleeps when a lease has ended in some way."""
+    """Check that a guard sleeps after a lease has ended in some way."""
     with LeaseTable.open(prefix) as table:
         async with guarding(table, deadline=deadline) as (guard, _):
             lease = table.lease(0)
@@ -308,7 +310,7 @@ async def sleep_after(
                     table.revoke_all()
                 case "barred":
                     table.bar_all(Bar.IDLE)
-                case "shut":
+                case "closed":
                     guard.close()
                     keep(lease)
             guard.check()
@@ -317,7 +319,7 @@ async def sleep_after(
             assert await rounds(guard, monkeypatch) <= 2
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("how", ENDINGS)
 async def test_guard_sleeps_after_a_lease_has_ended(
     prefix: str, how: str, patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,14 +327,14 @@ async def test_guard_sleeps_after_a_lease_has_ended(
 
 
 @pytest.mark.parametrize("spins", ["always", "after the lease"])
-@pytest.mark.parametrize("how", HOWS)
-async def test_guard_that_spins_is_found(
+@pytest.mark.parametrize("how", ENDINGS)
+async def test_spinning_guard_fails_the_test(
     prefix: str, how: str, spins: str, patient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def spin(guard: SafetyGuard) -> None:
         if spins == "after the lease":
             assert isinstance(guard._on_lapse, Lapses)
-            await guard._on_lapse.news.wait()
+            await guard._on_lapse.lapsed.wait()
         while True:
             guard.check()
             await trio.lowlevel.checkpoint()

@@ -1,4 +1,4 @@
-"""Why writes are dropped is logged as it is, once for each reason, and at a bounded rate."""
+"""The logged reason of dropped writes: the actual one, once for each reason, at a bounded rate."""
 
 from typing import Any
 
@@ -10,15 +10,11 @@ from rt.buffer.lease import ALL_TOKENS, DRIVER_BARS, Bar
 from rt.buffer.wakeup import EXECUTOR_SLOT, STANDBY_SLOT
 from rt.smartdevice.guard import SafetyGuard
 
-FAILED = "a function of the team's code failed, came late or ended: a line of its own says which"
+FAILED = "team code failed, exceeded its time or ended; a separate log entry says which"
 
 
 def reasons(events: list[Any]) -> list[str]:
-    return [
-        event["event"].partition("dropped: ")[2]
-        for event in events
-        if "are dropped" in event["event"]
-    ]
+    return [event["reason"] for event in events if event["event"] == "writes dropped"]
 
 
 @pytest.mark.parametrize(
@@ -26,12 +22,12 @@ def reasons(events: list[Any]) -> list[str]:
     [
         (Bar.IDLE, "no mode is running"),
         (Bar.ESTOP, "emergency stop"),
-        *((bar, "waits for its driver") for bar in sorted(DRIVER_BARS)),
-        (Bar.BRAKE, "the brake, which would disable devices if this process ended, is not ready"),
+        *((bar, "waiting for the driver") for bar in sorted(DRIVER_BARS)),
+        (Bar.BRAKE, "the brake process is not ready"),
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_barred_writes_are_dropped_for_the_reason_of_the_bar(
+def test_barred_writes_are_dropped_with_reason_of_bar(
     prefix: str, bar: Bar, part: str, known: bool
 ) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
@@ -43,7 +39,7 @@ def test_barred_writes_are_dropped_for_the_reason_of_the_bar(
     assert [part in reason for reason in reasons(events)] == [True]
 
 
-def test_suspended_lease_is_never_called_idle(prefix: str) -> None:
+def test_reason_follows_state_of_lease(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.heartbeat()
@@ -59,35 +55,32 @@ def test_suspended_lease_is_never_called_idle(prefix: str) -> None:
         guard.note_dropped("line", 1, 1 << lease.token)
         guard.note_dropped("line", 1, token)
     first, second, third, fourth = reasons(events)
-    assert (
-        "the team's code is cut off from the devices until one of its functions ends in time"
-        in first
-    )
-    assert "no sign of life" in second
-    assert "the robot was told to stop" in third
-    assert "was cut off" in fourth
+    assert "team code may not write until a call returns in time" in first
+    assert "was not renewed" in second
+    assert "the robot was stopped" in third
+    assert "ended before the values were sent" in fourth
 
 
-def test_writer_without_any_lease_is_told(prefix: str) -> None:
+def test_writer_without_lease_is_logged_once(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.heartbeat()
         guard.note_dropped("line", 1, 1 << table.token(9))
         guard.note_dropped("line", 2, 1 << table.token(9))
     (reason,) = reasons(events)
-    assert "never asked for a lease" in reason
+    assert "never acquired a lease" in reason
 
 
-def test_silent_root_is_the_reason_where_no_slot_is_barred(prefix: str) -> None:
+def test_silent_root_is_the_reason_unless_slot_is_barred(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         guard.note_dropped("line", 1, ALL_TOKENS)
         table.bar(0, Bar.IDLE)
         guard.note_dropped("line", 1, ALL_TOKENS)
-    assert reasons(events) == ["the robot's main process does not answer", "no mode is running"]
+    assert reasons(events) == ["the robot's main process does not respond", "no mode is running"]
 
 
-def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(
+def test_flapping_lease_is_logged_at_bounded_rate(
     prefix: str,
 ) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
@@ -104,16 +97,16 @@ def test_lease_that_begins_and_ends_again_and_again_is_logged_at_a_bounded_rate(
 
 
 @pytest.mark.parametrize(
-    ("slot", "other", "sentence", "reason"),
+    ("slot", "other", "writer", "reason"),
     [
-        (9, EXECUTOR_SLOT, "the devices that rt write moved are disabled", "rt write has ended"),
-        (5, EXECUTOR_SLOT, "the devices that a component moved are disabled", "it has ended"),
-        (EXECUTOR_SLOT, 9, "the devices that team code moved are disabled", FAILED),
-        (STANDBY_SLOT, 9, "the devices that team code moved are disabled", FAILED),
+        (9, EXECUTOR_SLOT, "rt write", "rt write ended"),
+        (5, EXECUTOR_SLOT, "a component", "the writer released its lease"),
+        (EXECUTOR_SLOT, 9, "team code", FAILED),
+        (STANDBY_SLOT, 9, "team code", FAILED),
     ],
 )
-def test_who_moved_the_devices_that_are_disabled_is_logged(
-    prefix: str, slot: int, other: int, sentence: str, reason: str
+def test_disabled_devices_are_logged_with_their_writer(
+    prefix: str, slot: int, other: int, writer: str, reason: str
 ) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
@@ -123,10 +116,12 @@ def test_who_moved_the_devices_that_are_disabled_is_logged(
         assert guard.is_open
         table.lease(slot).release()
         guard.check()
-    assert [(event["event"], event["reason"]) for event in events] == [(sentence, reason)]
+    assert [(event["event"], event["writer"], event["reason"]) for event in events] == [
+        ("devices disabled", writer, reason)
+    ]
 
 
-def test_writes_of_a_mode_that_has_ended_are_dropped_for_that_reason(prefix: str) -> None:
+def test_writes_of_ended_mode_are_dropped_with_that_reason(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.heartbeat()
@@ -144,15 +139,13 @@ def test_writes_of_a_mode_that_has_ended_are_dropped_for_that_reason(prefix: str
 @pytest.mark.parametrize(
     ("bar", "reason"),
     [
-        (Bar.DRIVER, "the driver's station is silent"),
+        (Bar.DRIVER, "the driver station is silent"),
         (Bar.TAKEN, "control was taken over"),
         (Bar.RELEASED, "control was released"),
-        (Bar.HELD, "a gamepad joined whose sticks were not at rest"),
+        (Bar.HELD, "a gamepad joined with its sticks not at rest"),
     ],
 )
-def test_devices_are_disabled_for_what_happened_to_the_driver(
-    prefix: str, bar: Bar, reason: str
-) -> None:
+def test_driver_bar_is_logged_as_reason_for_disabling(prefix: str, bar: Bar, reason: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.heartbeat()
@@ -163,12 +156,12 @@ def test_devices_are_disabled_for_what_happened_to_the_driver(
     assert [event["reason"] for event in events] == [reason]
 
 
-def test_a_visitor_that_leaves_ends_no_mode(prefix: str) -> None:
+def test_end_of_session_is_not_logged_as_end_of_mode(prefix: str) -> None:
     with LeaseTable.open(prefix) as table, capture_logs() as events:
         guard = SafetyGuard(table, lambda _ended, _moved: None)
         table.heartbeat()
         table.lease(9).begin()
         assert guard.is_open
-        table.bar(9, Bar.IDLE)  # as the desk does when the visitor has left
+        table.bar(9, Bar.IDLE)  # as the registrar does at the end of a session
         guard.check()
-    assert [event["reason"] for event in events] == ["rt write has ended"]
+    assert [event["reason"] for event in events] == ["rt write ended"]

@@ -1,4 +1,4 @@
-"""The last DEV_DISABLE of a client reaches its board whatever the line holds, or the board is dead: full for 1 s, or gone."""
+"""The last DEV_DISABLE of a client reaches its board, unless the board is gone or stuck for 1 s."""
 
 import fcntl
 import os
@@ -33,7 +33,7 @@ class WriteGuard:
 
 
 class Leaving:
-    """A client of a serial port that is to end."""
+    """A client of a serial port that is about to end."""
 
     def __init__(self, board: Board, link: SerialLink, nursery: trio.Nursery) -> None:
         self.board = board
@@ -50,7 +50,7 @@ class Leaving:
         self.closings += 1
 
     async def begin(self) -> None:
-        """Run the client until it has begun to disable its board."""
+        """Run the client, and discard what its board has received at the beginning."""
         self._nursery.start_soon(self.client.run)
         await trio.testing.wait_all_tasks_blocked()
         self.board.take()
@@ -62,13 +62,13 @@ class Leaving:
         await trio.testing.wait_all_tasks_blocked()
 
     async def ended(self) -> float:
-        """Wait for the end; how long it took (s)."""
+        """Wait for the end, and return how long it took (s)."""
         with trio.fail_after(60):
             await self.client.ended.wait()
         return trio.current_time() - self.began
 
     def last_heard(self) -> bytes:
-        """What the board is sent after the last byte that nobody meant."""
+        """Return what the board receives after the last filler byte."""
         return self.board.take().rpartition(GARBAGE)[2]
 
 
@@ -101,16 +101,14 @@ def is_free(board: Board) -> bool:
 
 @pytest.mark.parametrize("stall", [0.02, 0.06, 0.15, 0.5, 0.95])
 @pytest.mark.parametrize("is_full", [False, True])
-async def test_board_that_stalls_is_disabled_before_its_line_is_closed(
+async def test_stalling_board_is_disabled_before_line_is_closed(
     leaving: Leaving, stall: float, is_full: bool
 ) -> None:
     if is_full:
         leaving.board.stall(leaving.fd)
     await leaving.end()
     await trio.sleep(stall)
-    assert leaving.closings == 0, (
-        "the brake has the line as long as the board has not taken the frame"
-    )
+    assert leaving.closings == 0, "the brake has the line until the board has taken the frame"
     assert not is_free(leaving.board)
     while not leaving.client.ended.is_set():
         leaving.board.take()
@@ -121,25 +119,21 @@ async def test_board_that_stalls_is_disabled_before_its_line_is_closed(
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-async def test_board_that_takes_nothing_is_given_up_and_its_port_is_free(
-    leaving: Leaving, is_full: bool
-) -> None:
+async def test_stuck_board_times_out_and_its_port_is_free(leaving: Leaving, is_full: bool) -> None:
     if is_full:
         leaving.board.stall(leaving.fd)
     await leaving.end()
     with structlog.testing.capture_logs() as logs:
         assert await leaving.ended() == pytest.approx(TIME_LIMIT, abs=0.1)
     assert [entry["event"] for entry in logs] == [
-        "the Smart Device takes no DEV_DISABLE: its line was full until it was given up"
+        "device accepted no last DEV_DISABLE; closing its full line"
     ]
     assert leaving.board.unsent == 0, "the close would have waited for these bytes"
     assert is_free(leaving.board)
 
 
 @pytest.mark.parametrize("act", [0.01, DRAIN_TIMEOUT + 0.01, 0.5])
-async def test_frame_that_the_brake_wrote_meanwhile_is_dropped_only_for_another(
-    leaving: Leaving, act: float
-) -> None:
+async def test_frame_of_brake_is_replaced_only_by_another(leaving: Leaving, act: float) -> None:
     leaving.board.stall(leaving.fd)
     line = Line("board", os.dup(leaving.fd))
     await leaving.end()
@@ -158,7 +152,7 @@ async def test_frame_that_the_brake_wrote_meanwhile_is_dropped_only_for_another(
     assert DISABLE_FRAME in leaving.last_heard()
 
 
-async def test_board_that_is_gone_is_not_waited_for(
+async def test_unplugged_board_is_not_waited_for(
     leaving: Leaving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: int) -> int:
@@ -176,9 +170,9 @@ class Connection:
 
     Attributes:
         board: The board's end, with a timeout.
-        link: This side, whose kernel holds bytes that the board has no room for.
+        link: This side, whose kernel buffer holds bytes that the board has no room for.
         fd: Its descriptor.
-        sent: How many bytes there were before.
+        sent: How many filler bytes were sent.
     """
 
     board: socket.socket
@@ -187,7 +181,7 @@ class Connection:
     sent: int = 0
 
     def hears(self) -> bytes:
-        """Everything until the end of the connection, without what was sent before."""
+        """Return everything until the end of the connection, without the filler."""
         heard = b""
         while chunk := self.board.recv(65536):
             heard += chunk
@@ -220,7 +214,7 @@ async def stalled_connection(
 
 
 @pytest.mark.parametrize("shared", [False, True])
-async def test_closed_connection_delivers_what_was_sent_before_over_unread_input(
+async def test_closed_connection_delivers_sent_data_despite_unread_input(
     shared: bool,
 ) -> None:
     async with stalled_connection(shared=shared) as connection:
@@ -230,23 +224,25 @@ async def test_closed_connection_delivers_what_was_sent_before_over_unread_input
         assert connection.hears() == DISABLE_FRAME
 
 
-async def test_connection_is_kept_until_the_board_has_room_for_its_frame(
+async def test_connection_stays_open_until_board_takes_its_frame(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
 ) -> None:
     async with stalled_connection() as connection:
-        told = trio.Event()
-        client = SmartDeviceClient(connection.link, WriteGuard(), on_closing=told.set)
+        closing = trio.Event()
+        client = SmartDeviceClient(connection.link, WriteGuard(), on_closing=closing.set)
         nursery.start_soon(client.run)
         nursery.start_soon(client.drop)
         await trio.sleep(TIME_LIMIT / 2)
-        assert not told.is_set(), "the board's next report would end the connection, with the frame"
+        assert not closing.is_set(), (
+            "the board's next report would end the connection, with the frame"
+        )
         assert output.unsent(connection.fd)
         assert (await trio.to_thread.run_sync(connection.hears)).endswith(DISABLE_FRAME)
-        await told.wait()
+        await closing.wait()
 
 
 @pytest.mark.parametrize("fill", [False, True])
-async def test_board_over_tcp_that_never_reads_is_given_up(
+async def test_tcp_board_that_never_reads_times_out(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, fill: bool
 ) -> None:
     async with stalled_connection(fill=fill) as connection:

@@ -1,4 +1,4 @@
-"""A device that has fallen silent is lost, and found again on its line; one that says anything is alive."""
+"""A silent device is lost, and found again on its line; one that sends anything is alive."""
 
 from typing import Any
 
@@ -18,27 +18,27 @@ from rt.smartdevice import liveness
 from rt.smartdevice.client import SmartDeviceClient
 from rt.smartdevice.liveness import ASKED_AFTER, LOST_AFTER, Verdict, judge
 
-SILENT = "does not answer any more"
+SILENT = "device does not respond"
 
 
 class Freezer:
-    """Makes a board deaf and dumb, or mute to some messages, until it thaws."""
+    """Freezes a board, or lets it ignore some messages, until it thaws."""
 
     def __init__(self, board: Board) -> None:
         self._device = board.device
         self._handle, self._due = board.device.handle, board.device.due
         self.frozen = False
-        self.mute: tuple[type[Message], ...] = ()
+        self.ignored: tuple[type[Message], ...] = ()
         board.device.handle = self._answer  # type: ignore[method-assign]
-        board.device.due = self._speak  # type: ignore[method-assign]
+        board.device.due = self._report  # type: ignore[method-assign]
 
     def _answer(self, item: Message | RemoteProtocolError, now: float) -> list[Message]:
         answers = self._handle(item, now)
-        return [] if self.frozen or isinstance(item, self.mute) else answers
+        return [] if self.frozen or isinstance(item, self.ignored) else answers
 
-    def _speak(self, now: float) -> list[Message]:
-        said = self._due(now)
-        return [] if self.frozen else said
+    def _report(self, now: float) -> list[Message]:
+        messages = self._due(now)
+        return [] if self.frozen else messages
 
 
 async def plugged(robot: Robot, board: Board) -> SmartDeviceClient:
@@ -48,11 +48,11 @@ async def plugged(robot: Robot, board: Board) -> SmartDeviceClient:
     return robot.manager.devices[board.device.uid]
 
 
-def told(events: list[Any], what: str) -> list[Any]:
+def logged(events: list[Any], what: str) -> list[Any]:
     return [event for event in events if what in event["event"]]
 
 
-async def test_a_silent_device_is_lost_once_and_comes_back_without_old_commands(
+async def test_silent_device_is_lost_once_and_returns_without_old_commands(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("polar-bear")
@@ -62,20 +62,20 @@ async def test_a_silent_device_is_lost_once_and_comes_back_without_old_commands(
     with capture_logs() as events:
         freezer.frozen = True
         board.heard.clear()
-        began = trio.current_time()
+        start = trio.current_time()
         await client.lost.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert not buffer.valid
-        assert LOST_AFTER - 0.1 <= trio.current_time() - began <= LOST_AFTER + 0.5
+        assert LOST_AFTER - 0.1 <= trio.current_time() - start <= LOST_AFTER + 0.5
         await board.hears(DevDisable)
         assert robot.manager.list_uids() == []
         with pytest.raises(DeviceBufferError, match="not connected"):
             buffer.write("duty_cycle", 1.0)
         await trio.sleep(3)
-        assert len(told(events, SILENT)) == 1
-        (event,) = told(events, SILENT)
+        assert len(logged(events, SILENT)) == 1
+        (event,) = logged(events, SILENT)
         assert (event["port"], event["uid"]) == ("line", str(board.device.uid))
-        assert "power" in event["event"]
+        assert "power" in event["remedy"]
         board.heard.clear()
         freezer.frozen = False
         await board.hears(SubReq)
@@ -87,10 +87,10 @@ async def test_a_silent_device_is_lost_once_and_comes_back_without_old_commands(
         assert buffer.valid
         assert robot.buffer_of(board) is buffer
         assert robot.manager.list_uids() == [str(board.device.uid)]
-        assert len(told(events, "answers again")) == 1
+        assert len(logged(events, "answers again")) == 1
 
 
-async def test_what_was_to_be_written_is_forgotten_with_the_device(
+async def test_pending_write_is_discarded_when_device_is_lost(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("polar-bear")
@@ -99,7 +99,7 @@ async def test_what_was_to_be_written_is_forgotten_with_the_device(
     buffer = robot.buffer_of(board)
     freezer.frozen = True
     await trio.sleep(LOST_AFTER - 0.3)
-    with buffer._lock:  # as a write that nobody has looked at yet
+    with buffer._lock:  # as a write that was not collected yet
         buffer._header.pending = 1
     await client.lost.wait()
     await trio.testing.wait_all_tasks_blocked()
@@ -110,7 +110,7 @@ async def test_what_was_to_be_written_is_forgotten_with_the_device(
     assert not [message for message in board.heard if isinstance(message, DevWrite)]
 
 
-async def test_what_was_subscribed_by_a_call_is_subscribed_again(
+async def test_requested_subscription_is_restored_after_loss(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("polar-bear")
@@ -126,7 +126,7 @@ async def test_what_was_subscribed_by_a_call_is_subscribed_again(
     assert robot.buffer_of(board).interval == 0.1
 
 
-async def test_an_idle_device_is_asked_about_once_a_second_and_stays(
+async def test_idle_device_is_probed_about_once_a_second(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
@@ -134,26 +134,26 @@ async def test_an_idle_device_is_asked_about_once_a_second_and_stays(
     await robot.manager.unsubscribe()
     board.heard.clear()
     await trio.sleep(20)
-    asked = [message for message in board.heard if isinstance(message, HbReq)]
-    assert 15 <= len(asked) <= 21
+    probes = [message for message in board.heard if isinstance(message, HbReq)]
+    assert 15 <= len(probes) <= 21
     assert robot.manager.list_uids() == [str(board.device.uid)]
     assert robot.buffer_of(board).counters.connects == 1
 
 
-async def test_a_device_that_reports_is_not_asked_at_all(
-    robot: Robot, autojump_clock: MockClock
-) -> None:
+async def test_reporting_device_is_not_probed(robot: Robot, autojump_clock: MockClock) -> None:
     board = make_board("limit-switch")
     await plugged(robot, board)
     freezer = Freezer(board)
-    freezer.mute = (HbReq,)
+    freezer.ignored = (HbReq,)
     board.heard.clear()
     await trio.sleep(20)
     assert not [message for message in board.heard if isinstance(message, HbReq)]
     assert robot.manager.list_uids() == [str(board.device.uid)]
 
 
-async def test_one_lost_answer_is_no_verdict(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_one_lost_answer_does_not_lose_the_device(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = make_board("limit-switch")
     await plugged(robot, board)
     await robot.manager.unsubscribe()
@@ -166,11 +166,11 @@ async def test_one_lost_answer_is_no_verdict(robot: Robot, autojump_clock: MockC
         await trio.sleep(0.55)
     assert (
         len([message for message in board.heard if isinstance(message, HbReq)]) > 20
-    )  # some were asked again
+    )  # some were probed again
     assert robot.buffer_of(board).counters.connects == 1
 
 
-async def test_a_device_that_never_comes_back_ends_its_line(
+async def test_device_that_never_returns_ends_its_line(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
@@ -178,12 +178,12 @@ async def test_a_device_that_never_comes_back_ends_its_line(
     Freezer(board).frozen = True
     with capture_logs() as events, trio.fail_after(30):
         await client.ended.wait()
-    assert len(told(events, SILENT)) == 1
+    assert len(logged(events, SILENT)) == 1
     await trio.testing.wait_all_tasks_blocked()
     assert not robot.manager._clients
 
 
-async def test_another_device_on_the_same_line_is_a_new_one(
+async def test_replaced_device_on_same_line_is_discovered(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch", values={"switch0": True})
@@ -202,17 +202,17 @@ async def test_another_device_on_the_same_line_is_a_new_one(
     assert robot.buffer_of(board).valid
     assert robot.buffer_of(board).get("switch0")
     assert not robot.buffers.get_or_open(first).valid
-    assert told(events, "is connected")
+    assert logged(events, "device connected")
 
 
-async def test_a_board_that_is_exchanged_unnoticed_does_not_speak_for_the_first(
+async def test_unnoticed_replacement_does_not_report_for_first_board(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
     client = await plugged(robot, board)
     first = robot.buffer_of(board)
     board.device.uid += 1
-    await client.ping()  # the answer is another's: the device is lost, and the other is found
+    await client.ping()  # another UID answers: the first device is lost and the other one is found
     await board.hears(SubReq, 2)
     await trio.sleep(0.1)
     assert robot.manager.list_uids() == [str(board.device.uid)]
@@ -220,7 +220,7 @@ async def test_a_board_that_is_exchanged_unnoticed_does_not_speak_for_the_first(
     assert not first.valid
 
 
-async def test_a_lost_device_may_come_back_on_another_line(
+async def test_lost_device_may_return_on_another_line(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
@@ -230,26 +230,26 @@ async def test_a_lost_device_may_come_back_on_another_line(
     again = make_board("limit-switch")
     await robot.plug(again, "another line")
     await again.hears(SubReq)
-    await client.ended.wait()  # its first line ends, and takes nothing from the second
+    await client.ended.wait()  # the end of the first line does not affect the second
     assert robot.buffer_of(again).valid
     assert robot.manager.list_uids() == [str(again.device.uid)]
 
 
-async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(
+async def test_probe_does_not_interfere_with_heartbeat(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
     client = await plugged(robot, board)
     freezer = Freezer(board)
-    freezer.mute = (HbReq,)
+    freezer.ignored = (HbReq,)
     board.heard.clear()
     async with trio.open_nursery() as nursery:
 
-        async def beat() -> None:
+        async def heartbeat() -> None:
             with pytest.raises(DeviceError):
                 await client.heartbeat(255, within=0.5)
 
-        nursery.start_soon(beat)
+        nursery.start_soon(heartbeat)
         await board.hears(HbReq)
         client.send_probe()
         await board.hears(HbReq, 2)
@@ -259,37 +259,35 @@ async def test_asking_for_life_disturbs_no_heartbeat_of_a_caller(
     assert not numbers & {254, 255}
 
 
-async def test_a_line_that_takes_nothing_is_asked_without_an_error(
-    robot: Robot, autojump_clock: MockClock
-) -> None:
+async def test_probe_of_full_line_does_not_raise(robot: Robot, autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    stuck = trio.Event()
-    ours.send_stream.send_all_hook = stuck.wait
+    unblocked = trio.Event()
+    ours.send_stream.send_all_hook = unblocked.wait
     client = SmartDeviceClient(StreamLink(ours, "line"), robot.manager.guard)
     robot.nursery.start_soon(client.run)
     await trio.testing.wait_all_tasks_blocked()
     for _ in range(200):
         client.send_probe()
-    with pytest.raises(DeviceError, match="no more requests"):
+    with pytest.raises(DeviceError, match="too many requests"):
         client.send_heartbeat()
-    with pytest.raises(DeviceError, match="did not answer a ping"):
+    with pytest.raises(DeviceError, match="no answer to a ping"):
         await client.discover(robot.buffers)
     await theirs.aclose()
     client.mark_lost()
-    stuck.set()
+    unblocked.set()
     await client.drop()
 
 
 class Silent:
-    """A device that says nothing, and what is done about it."""
+    """A device that sends nothing, and what is done about it."""
 
     def __init__(self) -> None:
         self.last_received = trio.current_time()
-        self.asked = 0
+        self.probes = 0
         self.lost_at: float | None = None
 
     def send_probe(self) -> None:
-        self.asked += 1
+        self.probes += 1
 
     def ignore_gap(self, seconds: float) -> None:
         self.last_received += seconds
@@ -301,18 +299,18 @@ class Silent:
         self.lost_at = self.lost_at or trio.current_time()
 
 
-async def test_a_process_that_was_stopped_blames_no_device(mock_clock: MockClock) -> None:
+async def test_pause_of_process_does_not_count_as_silence(mock_clock: MockClock) -> None:
     device = Silent()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(liveness.watch, lambda: [device])
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(60)
         await trio.testing.wait_all_tasks_blocked()
-        assert (device.asked, device.lost_at) == (0, None)
+        assert (device.probes, device.lost_at) == (0, None)
         for _ in range(8):
             mock_clock.jump(0.25)
             await trio.testing.wait_all_tasks_blocked()
-        assert device.asked == 4
+        assert device.probes == 4
         assert device.lost_at is not None
         nursery.cancel_scope.cancel()
 
@@ -326,15 +324,15 @@ def test_longer_silence_is_never_better(one: float, other: float) -> None:
     assert (judge(one) is Verdict.LOST) == (one >= LOST_AFTER)
 
 
-async def test_looks_are_rare_while_there_is_no_device(
+async def test_checks_are_rare_without_devices(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    looks = 0
+    checks = 0
 
     def count() -> None:
-        nonlocal looks
-        looks += 1
+        nonlocal checks
+        checks += 1
 
     nursery.start_soon(liveness.watch, list, count)
     await trio.sleep(10)
-    assert looks <= 10 / liveness.EMPTY_INTERVAL + 1
+    assert checks <= 10 / liveness.EMPTY_INTERVAL + 1

@@ -1,4 +1,4 @@
-"""Devices come, are commanded, and go; and nothing moves without a lease."""
+"""Devices connect, are commanded and disconnect, and nothing moves without a lease."""
 
 import errno
 import os
@@ -46,7 +46,7 @@ def writes_duty(value: float) -> Callable[[Message], bool]:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Wait for what no event tells of: another task's next step."""
+    """Poll a condition that no event announces, such as another task's next step."""
     with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.001)
@@ -60,7 +60,7 @@ async def plugged(robot: Robot, name: str = "polar-bear", **options: Any) -> Boa
     return board
 
 
-async def test_a_device_is_discovered_subscribed_and_read(robot: Robot) -> None:
+async def test_device_is_discovered_subscribed_and_read(robot: Robot) -> None:
     board = await plugged(robot, "limit-switch", values={"switch1": True})
     buffer = robot.buffer_of(board)
     assert robot.manager.list_uids() == [str(board.device.uid)]
@@ -72,7 +72,7 @@ async def test_a_device_is_discovered_subscribed_and_read(robot: Robot) -> None:
     assert [type(each) for each in board.heard[:3]] == [DevDisable, Ping, DevDisable]
 
 
-async def test_a_write_under_a_lease_reaches_the_device_and_newest_wins(robot: Robot) -> None:
+async def test_newest_write_under_lease_reaches_device(robot: Robot) -> None:
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
     robot.nursery.start_soon(robot.keep_lease)
@@ -87,7 +87,7 @@ async def test_a_write_under_a_lease_reaches_the_device_and_newest_wins(robot: R
     assert buffer.counters.writes_sent == 2
 
 
-async def test_writes_keep_their_distance(robot: Robot) -> None:
+async def test_writes_keep_the_write_interval(robot: Robot) -> None:
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
     robot.nursery.start_soon(robot.keep_lease)
@@ -99,7 +99,7 @@ async def test_writes_keep_their_distance(robot: Robot) -> None:
     assert trio.current_time() - start >= 4 * 0.04
 
 
-async def test_a_device_that_asks_to_be_sent_less_is_sent_half_as_much(robot: Robot) -> None:
+async def test_backoff_halves_the_write_rate(robot: Robot) -> None:
     board = await plugged(robot)
     client = robot.manager.devices[board.device.uid]
     client._receive_path._handle(Error(ErrorCode.BACKOFF))
@@ -113,7 +113,7 @@ async def test_a_device_that_asks_to_be_sent_less_is_sent_half_as_much(robot: Ro
     assert trio.current_time() - start >= 2 * 0.08
 
 
-async def test_without_a_lease_no_write_leaves_and_it_is_said_once(robot: Robot) -> None:
+async def test_write_without_lease_is_dropped_and_logged_once(robot: Robot) -> None:
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
     with capture_logs() as events:
@@ -130,7 +130,7 @@ async def test_without_a_lease_no_write_leaves_and_it_is_said_once(robot: Robot)
     }
 
 
-async def test_a_lease_given_up_disables_at_once_and_drops_what_was_pending(robot: Robot) -> None:
+async def test_released_lease_disables_and_drops_pending_writes(robot: Robot) -> None:
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
     robot.hold_lease()
@@ -147,23 +147,23 @@ async def test_a_lease_given_up_disables_at_once_and_drops_what_was_pending(robo
     assert board.device.values["duty_cycle"] == 0
 
 
-async def test_silence_of_the_holder_disables_in_a_tenth_of_a_second(robot: Robot) -> None:
+async def test_unrenewed_lease_disables_device(robot: Robot) -> None:
     board = await plugged(robot)
     buffer = robot.buffer_of(board)
-    # From the start: on a busy machine the lease may lapse before the board is looked at.
+    # From the start: on a busy machine the lease may expire before the board is checked.
     with capture_logs() as events:
         robot.hold_lease()
         buffer.write("duty_cycle", 0.5)
         await board.hears(writes_duty(0.5))
         await until(lambda: board.device.disabled)
-    assert any("no sign of life" in event.get("reason", "") for event in events)
+    assert any("not renewed" in event.get("reason", "") for event in events)
     robot.nursery.start_soon(robot.keep_lease)  # and back again
     await until(lambda: robot.manager.guard.is_open)
     buffer.write("duty_cycle", 0.25)
     await board.hears(writes_duty(0.25))
 
 
-async def test_a_device_that_comes_back_does_not_go_on_with_old_commands(robot: Robot) -> None:
+async def test_returning_device_gets_no_old_commands(robot: Robot) -> None:
     board = make_board("polar-bear")
     robot.nursery.start_soon(robot.keep_lease)
     unplug = await robot.plug(board)
@@ -186,7 +186,7 @@ async def test_a_device_that_comes_back_does_not_go_on_with_old_commands(robot: 
     assert buffer.counters.connects == 2
 
 
-async def test_garbage_ends_nothing_and_is_counted(robot: Robot) -> None:
+async def test_garbage_is_counted_and_ignored(robot: Robot) -> None:
     board = make_board("limit-switch")
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.send_all(os.urandom(500).replace(b"\0", b"\1") + b"\0")  # before it is discovered
@@ -202,15 +202,15 @@ async def test_garbage_ends_nothing_and_is_counted(robot: Robot) -> None:
         frames.encode(DevData(0xFFFF, b"")),
         frames.encode(Ping()),
     ]
-    for piece in garbage:
-        await theirs.send_all(piece)
+    for chunk in garbage:
+        await theirs.send_all(chunk)
     await theirs.send_all(frames.encode(DevData(0b100, b"\1")))
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.get("switch2"))
     assert buffer.counters.bad_frames == 1 + len(garbage)
 
 
-async def test_heartbeat_requests_are_answered_also_before_discovery(robot: Robot) -> None:
+async def test_heartbeat_requests_are_answered_before_discovery(robot: Robot) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     robot.nursery.start_soon(robot.manager._run_and_log, StreamLink(ours, "line"))
     await theirs.send_all(frames.encode(HbReq(42)))
@@ -220,7 +220,7 @@ async def test_heartbeat_requests_are_answered_also_before_discovery(robot: Robo
             pass
 
 
-async def test_a_device_that_lost_its_line_unnoticed_may_come_back_on_another(robot: Robot) -> None:
+async def test_device_may_return_while_its_dead_line_is_open(robot: Robot) -> None:
     board = make_board("limit-switch")
     ours, theirs = trio.testing.memory_stream_pair()
     robot.nursery.start_soon(robot.manager._run_and_log, StreamLink(ours, "dead line"))
@@ -236,7 +236,7 @@ async def test_a_device_that_lost_its_line_unnoticed_may_come_back_on_another(ro
     await until(lambda: robot.buffer_of(board).valid)
 
 
-async def test_remote_calls_reach_devices_by_uid_and_by_name(robot: Robot) -> None:
+async def test_remote_calls_reach_devices_by_uid_and_name(robot: Robot) -> None:
     board = await plugged(robot)
     manager, uid = robot.manager, str(board.device.uid)
     await manager.ping()
@@ -255,7 +255,7 @@ async def test_remote_calls_reach_devices_by_uid_and_by_name(robot: Robot) -> No
     assert robot.buffer_of(board).subscription == []
 
 
-async def test_ports_tell_where_each_device_is_and_where_none_has_answered(robot: Robot) -> None:
+async def test_ports_lists_lines_with_and_without_device(robot: Robot) -> None:
     board = await plugged(robot)
     ours, _theirs = trio.testing.memory_stream_pair()
     robot.nursery.start_soon(robot.manager.run_device, StreamLink(ours, "mute line"))
@@ -263,14 +263,14 @@ async def test_ports_tell_where_each_device_is_and_where_none_has_answered(robot
     assert robot.manager.ports() == {"line of polar-bear": str(board.device.uid), "mute line": None}
 
 
-async def test_wrong_calls_say_what_is_wrong(robot: Robot) -> None:
+async def test_invalid_calls_are_explained(robot: Robot) -> None:
     await plugged(robot)
     manager = robot.manager
     with pytest.raises(DeviceError, match="not connected; connected: left"):
         await manager.ping("5")
     with pytest.raises(DeviceError, match="did you mean left"):
         await manager.ping("lefd")
-    with pytest.raises(DeviceError, match=r"interval has to be 0 to 65.535 s, not 99"):
+    with pytest.raises(DeviceError, match=r"interval must be 0 to 65.535 s, not 99"):
         await manager.subscribe("left", None, 99)
     with pytest.raises(OverflowError):
         await manager.heartbeat("left", 256)
@@ -280,7 +280,7 @@ async def test_wrong_calls_say_what_is_wrong(robot: Robot) -> None:
         manager.read("left", ["pid_pos_kp"])
 
 
-async def test_every_method_of_the_device_service_is_there(robot: Robot) -> None:
+async def test_device_service_has_all_its_methods(robot: Robot) -> None:
     expected = {
         "list_uids",
         "ping",
@@ -295,7 +295,7 @@ async def test_every_method_of_the_device_service_is_there(robot: Robot) -> None
     assert set(robot.manager.routes()) == expected
 
 
-async def test_a_busy_buffer_delays_one_device_and_loses_no_command(
+async def test_busy_buffer_delays_but_loses_no_command(
     robot: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board = await plugged(robot)
@@ -314,7 +314,7 @@ async def test_a_busy_buffer_delays_one_device_and_loses_no_command(
     await board.hears(writes_duty(0.5))
 
 
-async def test_a_virtual_device_connects_over_tcp(robot: Robot) -> None:
+async def test_virtual_device_connects_over_tcp(robot: Robot) -> None:
     (listener,) = await robot.nursery.start(robot.manager.open_virtual_devices, "tcp://localhost:0")
     port = listener.socket.getsockname()[1]
     taken = pytest.RaisesExc(InstanceBusyError, match=os.strerror(errno.EADDRINUSE))
@@ -326,22 +326,22 @@ async def test_a_virtual_device_connects_over_tcp(robot: Robot) -> None:
     assert robot.manager.devices[board.device.uid].link.name.startswith("tcp://127.0.0.1:")
 
 
-async def test_virtual_device_is_refused_while_lookups_take_too_long(
+async def test_virtual_device_is_refused_while_peer_lookups_are_slow(
     robot: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[object] = []
+    lookups: list[object] = []
 
-    def look(table: PeerTable, accepted: trio.socket.SocketType) -> Peer:
-        looks.append(accepted)
+    def look_up(table: PeerTable, accepted: trio.socket.SocketType) -> Peer:
+        lookups.append(accepted)
         table.budget._left = -1e9
         return Peer("127.0.0.1", None, trusted=False)
 
-    monkeypatch.setattr(PeerTable, "peer_of", look)
+    monkeypatch.setattr(PeerTable, "peer_of", look_up)
     (listener,) = await robot.nursery.start(robot.manager.open_virtual_devices, "tcp://127.0.0.1:0")
     for _ in range(3):
         async with await trio.open_tcp_stream(*listener.socket.getsockname()) as stream:
             assert await stream.receive_some() == b""
-    assert len(looks) == 1
+    assert len(lookups) == 1
     assert robot.manager._refusals.counts == {ENDED: 1, CROWDED: 2}
 
 
@@ -359,21 +359,16 @@ async def test_virtual_device_of_another_user_is_refused(robot: Robot) -> None:
     with capture_logs() as logs:
         robot.manager._refusals._log = structlog.get_logger()
         for _ in range(2):
-            # Not even a PING is sent: whoever answers it would take the UID of a motor.
+            # Not even a PING is sent: any program that answered it would take the UID of a motor.
             assert await trio.to_thread.run_sync(run_stranger, CLAIM, str(port)) == "b''"
-    assert (
-        next(
-            entry["uid"] for entry in logs if entry["event"] == "a virtual Smart Device was refused"
-        )
-        == UID
-    )
+    assert next(entry["uid"] for entry in logs if entry["event"] == "virtual device refused") == UID
     assert robot.manager._refusals.counts == {"it belongs to another user of this computer": 2}
     board = make_board("limit-switch")
     robot.nursery.start_soon(connect_emulated, board.device, "127.0.0.1", port)
     await until(lambda: board.device.uid in robot.manager.devices)
 
 
-async def test_the_end_of_a_client_is_a_disabled_device(robot: Robot) -> None:
+async def test_disable_all_disables_every_device_for_good(robot: Robot) -> None:
     boards = [await plugged(robot, number=number) for number in range(3)]
     robot.nursery.start_soon(robot.keep_lease)
     await until(lambda: robot.manager.guard.is_open)
@@ -387,7 +382,7 @@ async def test_the_end_of_a_client_is_a_disabled_device(robot: Robot) -> None:
 
 
 def muted(board: Board) -> Board:
-    """A board that still moves, but answers neither pings nor heartbeats."""
+    """Return a board that still moves, but answers neither pings nor heartbeat requests."""
     answer = board.device.handle
 
     def handle(item: Message | RemoteProtocolError, now: float) -> list[Message]:
@@ -398,7 +393,7 @@ def muted(board: Board) -> Board:
     return board
 
 
-async def test_a_device_that_loses_its_uid_is_disabled_before_its_line_is_dropped(
+async def test_device_that_loses_its_uid_is_disabled(
     robot: Robot,
 ) -> None:
     first = await plugged(robot)
@@ -415,18 +410,18 @@ async def test_a_device_that_loses_its_uid_is_disabled_before_its_line_is_droppe
     assert first.device.values["duty_cycle"] == 0.0
 
 
-async def test_many_claimants_do_not_evict_a_device_that_is_alive(robot: Robot) -> None:
+async def test_many_claimants_do_not_evict_live_device(robot: Robot) -> None:
     first = await plugged(robot)
     client = robot.manager.devices[first.device.uid]
     with capture_logs() as events:
         for number in range(100):
-            await robot.plug(make_board("polar-bear"), f"liar {number}")
+            await robot.plug(make_board("polar-bear"), f"claimant {number}")
         await until(lambda: len(robot.manager._clients) == 1)
     assert robot.manager.devices[first.device.uid] is client
     assert any("refused" in event["event"] for event in events)
 
 
-async def test_a_full_shared_memory_is_the_error_of_one_device(
+async def test_full_shared_memory_refuses_only_new_device(
     robot: Robot, monkeypatch: pytest.MonkeyPatch, prefix: str
 ) -> None:
     first = await plugged(robot)
@@ -440,9 +435,7 @@ async def test_a_full_shared_memory_is_the_error_of_one_device(
 @pytest.mark.parametrize(
     "name", ["limit-switch@99999999999999999999999999", "polar-bear@0", "limit-switch@7"]
 )
-async def test_name_that_no_robot_gave_does_not_end_the_device_process(
-    prefix: str, name: str
-) -> None:
+async def test_foreign_segment_name_does_not_end_device_process(prefix: str, name: str) -> None:
     segment.create(f"{prefix}{name}", 64, lambda _memory: None)
     async with open_robot(prefix) as robot:
         assert not any(each.valid for each in robot.buffers.devices().values())

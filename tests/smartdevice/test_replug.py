@@ -1,4 +1,4 @@
-"""Devices over TCP, whose lines one task receives from: they come and go without a trace, and nothing they say is lost."""
+"""Devices over TCP, received by one task: they come and go without leaks, and no data is lost."""
 
 import contextlib
 import ctypes
@@ -21,18 +21,18 @@ from rt.errors import BufferBusyError
 from rt.protocol import frames
 from rt.protocol.message import DevData, DevWrite, Error, ErrorCode, HbReq, HbRes, Ping, SubReq
 
-TURNS = 100
+ROUNDS = 100
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Wait for what no event tells of: another task's next step."""
+    """Poll a condition that no event announces, such as another task's next step."""
     with trio.fail_after(30):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.001)
 
 
 def resources(prefix: str) -> tuple[int, int, int]:
-    """Living tasks, open descriptors, segments."""
+    """Count living tasks, open descriptors and segments."""
     return (
         trio.lowlevel.current_statistics().tasks_living,
         len(list(Path("/proc/self/fd").iterdir())),
@@ -40,27 +40,25 @@ def resources(prefix: str) -> tuple[int, int, int]:
     )
 
 
-def place_of(name: str) -> int:
-    """Where a segment is mapped in this process."""
+def address_of(name: str) -> int:
+    """Return the address at which a segment is mapped in this process."""
     return ctypes.addressof(ctypes.c_char.from_buffer(segment.attach(name)))
 
 
-async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_leaves_nothing(
-    robot: Robot, prefix: str
-) -> None:
+async def test_replugging_keeps_the_buffer_and_leaks_nothing(robot: Robot, prefix: str) -> None:
     port = await robot.listen()
     robot.nursery.start_soon(robot.keep_lease)
     uid = make_board("polar-bear").device.uid
     buffer = robot.buffers.get_or_open(uid)
-    place = place_of(f"{prefix}polar-bear@{uid}")
+    address = address_of(f"{prefix}polar-bear@{uid}")
     before: tuple[int, int, int] | None = None
-    for turn in range(1, TURNS + 1):
+    for turn in range(1, ROUNDS + 1):
         board = make_board("polar-bear")
         unplug = await robot.plug_tcp(board, port)
         await board.hears(SubReq)
         await until(lambda: uid in robot.manager.devices)
         assert robot.buffer_of(board) is buffer
-        assert place_of(f"{prefix}polar-bear@{uid}") == place
+        assert address_of(f"{prefix}polar-bear@{uid}") == address
         await until(lambda: buffer.valid)
         assert not [
             message for message in board.heard if isinstance(message, DevWrite)
@@ -77,17 +75,16 @@ async def test_a_device_that_is_replugged_a_hundred_times_keeps_its_buffer_and_l
     await trio.testing.wait_all_tasks_blocked(0.01)
     assert before is not None
     assert all(now <= then for now, then in zip(resources(prefix), before, strict=True))
-    assert buffer.counters.connects == TURNS
+    assert buffer.counters.connects == ROUNDS
 
 
-async def test_a_device_that_is_back_before_its_old_line_has_ended_takes_its_place(
+async def test_returning_device_replaces_its_stale_line(
     robot: Robot,
 ) -> None:
     port = await robot.listen()
     board = make_board("limit-switch")
-    stale = await trio.open_tcp_stream(
-        "127.0.0.1", port
-    )  # a line that was cut far away: it says nothing any more
+    # A connection that was cut elsewhere: it stays silent.
+    stale = await trio.open_tcp_stream("127.0.0.1", port)
     async with stale:
         await stale.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
         await until(lambda: board.device.uid in robot.manager.devices)
@@ -100,7 +97,7 @@ async def test_a_device_that_is_back_before_its_old_line_has_ended_takes_its_pla
         assert old.ended.is_set()
 
 
-async def test_two_devices_of_one_uid_are_refused_with_both_ports_named(robot: Robot) -> None:
+async def test_duplicate_uid_is_refused_with_both_ports(robot: Robot) -> None:
     port = await robot.listen()
     first = make_board("polar-bear")
     await robot.plug_tcp(first, port)
@@ -115,21 +112,21 @@ async def test_two_devices_of_one_uid_are_refused_with_both_ports_named(robot: R
     assert event["port"] != event["other"]
     assert robot.buffer_of(first).valid
     assert robot.buffer_of(first).subscription, (
-        "what the second says of itself is not said of the first"
+        "the second device does not change what is known about the first"
     )
     assert robot.manager.list_uids() == [str(first.device.uid)]
 
 
-async def test_a_device_that_the_catalog_does_not_know_is_told_of_once_with_its_id(
+async def test_unknown_device_is_logged_once_with_its_id(
     robot: Robot,
 ) -> None:
     port = await robot.listen()
-    stranger = Board(EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72))
-    stranger.device._on_message = stranger.hear
+    unknown = Board(EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72))
+    unknown.device._on_message = unknown.hear
     with capture_logs() as events:
         for turn in range(1, 4):
-            await robot.plug_tcp(stranger, port)
-            await stranger.hears(Ping, turn)
+            await robot.plug_tcp(unknown, port)
+            await unknown.hears(Ping, turn)
             await until(lambda: not robot.manager._clients)
     (event,) = [event for event in events if "catalog" in event["event"]]
     assert event["device_id"] == 99
@@ -137,7 +134,7 @@ async def test_a_device_that_the_catalog_does_not_know_is_told_of_once_with_its_
 
 @contextlib.asynccontextmanager
 async def raw_device(robot: Robot, name: str) -> Any:
-    """A device over TCP that is played by hand, admitted: its line, its buffer, and what reads a message."""
+    """An admitted device over TCP whose messages the test writes: its line and its buffer."""
     board = make_board(name)
     async with await trio.open_tcp_stream("127.0.0.1", await robot.listen()) as line:
         await line.send_all(frames.encode(board.device.handle(Ping(), 0)[0]))
@@ -147,12 +144,12 @@ async def raw_device(robot: Robot, name: str) -> Any:
         yield line, robot.buffer_of(board)
 
 
-async def test_what_arrives_while_the_buffer_is_busy_comes_later_and_in_order(
+async def test_reports_wait_in_order_while_buffer_is_busy(
     robot: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with raw_device(robot, "limit-switch") as (line, buffer):
         await trio.testing.wait_all_tasks_blocked(0.01)
-        taken: list[DevData] = []
+        stored: list[DevData] = []
         really_update = buffer.update
         busy = 9
 
@@ -161,23 +158,23 @@ async def test_what_arrives_while_the_buffer_is_busy_comes_later_and_in_order(
             if busy:
                 busy -= 1
                 raise BufferBusyError("held")
-            taken.append(message)
+            stored.append(message)
             really_update(message)
 
         monkeypatch.setattr(buffer, "update", update)
-        said = [
+        sent = [
             DevData(0b111, bytes((number >> 2 & 1, number >> 1 & 1, number & 1)))
             for number in range(8)
         ] * 50
         other = make_board("limit-switch", 8, {"switch2": True})
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(line.send_all, b"".join(map(frames.encode, said[:200])))
+            nursery.start_soon(line.send_all, b"".join(map(frames.encode, sent[:200])))
             nursery.start_soon(robot.plug, other, "another line")
-        await line.send_all(b"".join(map(frames.encode, said[200:])))
-        await until(lambda: len(taken) == len(said))
-        assert taken == said
+        await line.send_all(b"".join(map(frames.encode, sent[200:])))
+        await until(lambda: len(stored) == len(sent))
+        assert stored == sent
         assert buffer.counters.updates_dropped == 0
-        await until(lambda: robot.buffer_of(other).valid)  # nobody else waited
+        await until(lambda: robot.buffer_of(other).valid)  # no other device waited
 
 
 async def test_heartbeats_are_answered_while_the_buffer_is_busy(
@@ -197,7 +194,7 @@ async def test_heartbeats_are_answered_while_the_buffer_is_busy(
         await until(lambda: buffer.counters.updates_dropped)
 
 
-async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_is_kept(
+async def test_errors_are_counted_and_backoff_halves_the_rate(
     robot: Robot,
 ) -> None:
     port = await robot.listen()
@@ -221,7 +218,7 @@ async def test_what_a_device_complains_of_is_counted_and_a_request_to_send_less_
     assert trio.current_time() - start >= 2 * 0.08
 
 
-async def test_an_interval_that_does_not_fit_is_refused_before_anything_is_sent(
+async def test_interval_out_of_range_is_refused(
     robot: Robot,
 ) -> None:
     async with raw_device(robot, "limit-switch") as (_, buffer):

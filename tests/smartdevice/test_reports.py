@@ -1,4 +1,4 @@
-"""A device that no longer reports what it was subscribed to is asked, subscribed again, and otherwise not connected."""
+"""A device that stops reporting is pinged, subscribed again, and then counts as disconnected."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,27 +16,27 @@ from rt.errors import DeviceBufferError
 from rt.protocol.message import DevData, DevDisable, DevWrite, Message, SubReq, SubRes
 from rt.smartdevice.reports import ASK_AFTER, LOST_AFTER, RENEW_AFTER, Reports, Verdict, judge
 
-LOOK = 0.25
+INTERVAL = 0.25
 
 
 class Censor:
-    """Takes parameters out of what a board reports on its own."""
+    """Removes parameters from what a board reports on its own."""
 
     def __init__(self, board: Board) -> None:
         self._due = board.device.due
         self._packer = board.device._packer
         self.hidden = 0
-        board.device.due = self._speak  # type: ignore[method-assign]
+        board.device.due = self._report  # type: ignore[method-assign]
 
-    def _speak(self, now: float) -> list[Message]:
-        said: list[Message] = []
+    def _report(self, now: float) -> list[Message]:
+        messages: list[Message] = []
         for message in self._due(now):
             if not isinstance(message, DevData):
-                said.append(message)
-            elif kept := message.params & ~self.hidden:
+                messages.append(message)
+            elif remaining := message.params & ~self.hidden:
                 values = self._packer.unpack(message.params, message.data)
-                said += [DevData(*payload) for payload in self._packer.pack(kept, values)]
-        return said
+                messages += [DevData(*payload) for payload in self._packer.pack(remaining, values)]
+        return messages
 
 
 async def connected(robot: Robot, name: str, **values: Any) -> Board:
@@ -48,18 +48,18 @@ async def connected(robot: Robot, name: str, **values: Any) -> Board:
     return board
 
 
-def say(board: Board, *messages: Message) -> None:
-    """Let a board say something at its next report."""
+def send_next(board: Board, *messages: Message) -> None:
+    """Let a board send messages with its next report."""
     due = board.device.due
 
-    def speak(now: float) -> list[Message]:
+    def report(now: float) -> list[Message]:
         board.device.due = due  # type: ignore[method-assign]
         return [*messages, *due(now)]
 
-    board.device.due = speak  # type: ignore[method-assign]
+    board.device.due = report  # type: ignore[method-assign]
 
 
-def told(events: list[Any], what: str) -> list[Any]:
+def logged(events: list[Any], what: str) -> list[Any]:
     return [event for event in events if what in event["event"]]
 
 
@@ -71,13 +71,13 @@ async def test_forgotten_subscription_is_renewed_within_two_seconds(
     with capture_logs() as events:
         board.device.reset()
         board.device.values["pot0"] = board.device._fixed["pot0"] = 0.75
-        began = trio.current_time()
+        start = trio.current_time()
         await board.hears(SubReq)
-        assert trio.current_time() - began <= 2
+        assert trio.current_time() - start <= 2
         await trio.sleep(0.1)
     assert buffer.get("pot0") == 0.75
     assert buffer.valid
-    (event,) = told(events, "has restarted")
+    (event,) = logged(events, "device restarted")
     assert (event["port"], event["uid"], event["log_level"]) == (
         "line",
         str(board.device.uid),
@@ -102,42 +102,42 @@ async def test_restarted_motor_is_disabled_and_not_moved_again(
     assert [message for message in board.heard if isinstance(message, DevDisable)]
     assert not [message for message in board.heard if isinstance(message, DevWrite)]
     assert robot.buffer_of(board).valid
-    (event,) = told(events, "has restarted")
-    assert "gains" in event["event"]
+    (event,) = logged(events, "device restarted")
+    assert "gains" in event["remedy"]
 
 
-async def test_board_that_says_its_subscription_is_gone_is_believed(
+async def test_reported_loss_of_subscription_is_renewed_at_once(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = await connected(robot, "limit-switch")
-    say(board, SubRes(0, 0, board.device.uid))
-    began = trio.current_time()
+    send_next(board, SubRes(0, 0, board.device.uid))
+    start = trio.current_time()
     await board.hears(SubReq)
-    assert trio.current_time() - began <= 2 * LOOK
+    assert trio.current_time() - start <= 2 * INTERVAL
     await trio.sleep(0.5)
     assert robot.buffer_of(board).valid
 
 
 @pytest.mark.parametrize(("params", "interval"), [(0b001, 40), (0b111, 250)])
-async def test_subscription_that_changed_by_itself_is_renewed(
+async def test_changed_subscription_is_renewed(
     robot: Robot, autojump_clock: MockClock, params: int, interval: int
 ) -> None:
     board = await connected(robot, "limit-switch")
     with capture_logs() as events:
         board.device._subscribe(params, interval, trio.current_time())
-        say(board, SubRes(params, interval, board.device.uid))
-        began = trio.current_time()
+        send_next(board, SubRes(params, interval, board.device.uid))
+        start = trio.current_time()
         await board.hears(SubReq)
-        assert trio.current_time() - began <= 0.25 + 2 * LOOK
+        assert trio.current_time() - start <= 0.25 + 2 * INTERVAL
         await trio.sleep(3)
-    assert len(told(events, "has changed its subscription by itself")) == 1
+    assert len(logged(events, "device changed its subscription")) == 1
     assert robot.buffer_of(board).interval == 0.04
     assert robot.buffer_of(board).subscription == ["switch0", "switch1", "switch2"]
     assert robot.manager.list_uids() == [str(board.device.uid)]
-    assert not told(events, "not connected")
+    assert not logged(events, "does not report")
 
 
-async def test_board_that_does_not_report_is_not_connected_until_it_does(
+async def test_board_counts_as_disconnected_until_it_reports(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = await connected(robot, "limit-switch", switch0=True)
@@ -145,11 +145,11 @@ async def test_board_that_does_not_report_is_not_connected_until_it_does(
     buffer = robot.buffer_of(board)
     with capture_logs() as events:
         censor.hidden = 0xFFFF
-        began = trio.current_time()
+        start = trio.current_time()
         await board.hears(SubReq)
-        assert trio.current_time() - began <= 2
+        assert trio.current_time() - start <= 2
         await board.hears(DevDisable)
-        assert trio.current_time() - began <= LOST_AFTER + 2 * LOOK
+        assert trio.current_time() - start <= LOST_AFTER + 2 * INTERVAL
         assert not buffer.valid
         with pytest.raises(DeviceBufferError):
             buffer.get("switch0")
@@ -161,28 +161,26 @@ async def test_board_that_does_not_report_is_not_connected_until_it_does(
         await trio.sleep(6)
         assert buffer.get("switch0")
         assert robot.manager.list_uids() == [str(board.device.uid)]
-    (event,) = told(events, "does not report its values")
+    (event,) = logged(events, "does not report its values")
     assert event["params"] == ["switch0", "switch1", "switch2"]
-    assert len(told(events, "answers again")) == 1
+    assert len(logged(events, "answers again")) == 1
 
 
-async def test_one_parameter_that_stops_arriving_is_noticed(
-    robot: Robot, autojump_clock: MockClock
-) -> None:
+async def test_one_missing_parameter_is_noticed(robot: Robot, autojump_clock: MockClock) -> None:
     board = await connected(robot, "polar-bear")
     censor = Censor(board)
     censor.hidden = 1 << board.device.peripheral.param("enc_pos").id
     with capture_logs() as events:
         await trio.sleep(4)
         assert robot.manager.list_uids() == []
-        (event,) = told(events, "does not report its values")
+        (event,) = logged(events, "does not report its values")
         assert event["params"] == ["enc_pos"]
         censor.hidden = 0
         await trio.sleep(6)
     assert robot.manager.list_uids() == [str(board.device.uid)]
 
 
-async def test_renewal_that_helps_is_logged_once(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_successful_renewal_is_logged_once(robot: Robot, autojump_clock: MockClock) -> None:
     board = await connected(robot, "limit-switch")
     censor = Censor(board)
     with capture_logs() as events:
@@ -190,17 +188,21 @@ async def test_renewal_that_helps_is_logged_once(robot: Robot, autojump_clock: M
         await trio.sleep(2.4)
         censor.hidden = 0
         await trio.sleep(5)
-    (event,) = told(events, "reports again")
+    (event,) = logged(events, "reports again")
     assert 2 <= event["silence"] <= 2.5
-    assert not told(events, "not connected")
+    assert not logged(events, "does not report")
 
 
-async def test_board_that_answers_no_subscription_is_not_connected(
+async def test_board_without_subscription_answer_is_disconnected(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
     handle = board.device.handle
-    board.device.handle = lambda item, now: [] if isinstance(item, SubReq) else handle(item, now)  # type: ignore[method-assign]
+
+    def ignore_subscriptions(item: Any, now: float) -> list[Message]:
+        return [] if isinstance(item, SubReq) else handle(item, now)
+
+    board.device.handle = ignore_subscriptions  # type: ignore[method-assign]
     with capture_logs() as events:
         await robot.plug(board)
         await trio.sleep(20)
@@ -208,10 +210,12 @@ async def test_board_that_answers_no_subscription_is_not_connected(
         board.device.handle = handle  # type: ignore[method-assign]
         await trio.sleep(10)
     assert robot.manager.list_uids() == [str(board.device.uid)]
-    assert len(told(events, "does not report its values")) == 1
+    assert len(logged(events, "does not report its values")) == 1
 
 
-async def test_mute_board_that_dies_ends_its_line(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_dead_board_that_did_not_report_ends_its_line(
+    robot: Robot, autojump_clock: MockClock
+) -> None:
     board = await connected(robot, "limit-switch")
     client = robot.manager.devices[board.device.uid]
     Censor(board).hidden = 0xFFFF
@@ -221,7 +225,7 @@ async def test_mute_board_that_dies_ends_its_line(robot: Robot, autojump_clock: 
         await client.ended.wait()
 
 
-async def test_mute_board_that_is_exchanged_is_replaced(
+async def test_replaced_board_that_did_not_report_is_discovered(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = await connected(robot, "limit-switch")
@@ -235,7 +239,7 @@ async def test_mute_board_that_is_exchanged_is_replaced(
 
 
 @pytest.mark.parametrize("name", ["limit-switch", "servo-motor", "team-flag", "polar-bear", "rfid"])
-async def test_healthy_board_is_never_blamed(
+async def test_healthy_board_causes_no_log_event(
     robot: Robot, autojump_clock: MockClock, name: str
 ) -> None:
     board = await connected(robot, name)
@@ -253,7 +257,7 @@ async def test_healthy_board_is_never_blamed(
     assert len([message for message in board.heard if isinstance(message, SubReq)]) == 4
 
 
-async def test_reports_slower_than_granted_are_no_fault(
+async def test_reports_slower_than_granted_are_accepted(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = await connected(robot, "limit-switch")
@@ -268,36 +272,36 @@ async def test_reports_slower_than_granted_are_no_fault(
     assert robot.buffer_of(board).counters.connects == 1
 
 
-async def test_lost_frames_of_a_subscription_are_no_restart(
+async def test_lost_subscription_frame_is_not_a_restart(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = await connected(robot, "limit-switch")
     handle = board.device.handle
     lost: list[Message] = []
 
-    def deaf_once(item: Any, now: float) -> list[Message]:
+    def ignore_once(item: Any, now: float) -> list[Message]:
         answers = handle(item, now)
         if isinstance(item, SubReq) and not lost:
             lost.append(item)
             return []
         return answers
 
-    board.device.handle = deaf_once  # type: ignore[method-assign]
+    board.device.handle = ignore_once  # type: ignore[method-assign]
     with capture_logs() as events:
-        robot.nursery.start_soon(subscribe_anyhow, robot, str(board.device.uid))
+        robot.nursery.start_soon(subscribe_without_answer, robot, str(board.device.uid))
         await trio.sleep(10)
     assert lost
     assert robot.buffer_of(board).counters.connects == 1
     assert robot.buffer_of(board).subscription == ["switch1"]
-    assert not told(events, "restarted")
+    assert not logged(events, "restarted")
 
 
-async def subscribe_anyhow(robot: Robot, uid: str) -> None:
-    with pytest.raises(Exception, match="did not answer"):
+async def subscribe_without_answer(robot: Robot, uid: str) -> None:
+    with pytest.raises(Exception, match="no answer"):
         await robot.manager.subscribe(uid, ["switch1"], 0.1)
 
 
-async def test_changing_uid_is_logged_and_followed_at_a_bounded_rate(
+async def test_changing_uid_is_handled_at_bounded_rate(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = await connected(robot, "limit-switch")
@@ -312,26 +316,26 @@ async def test_changing_uid_is_logged_and_followed_at_a_bounded_rate(
     with capture_logs() as events:
         await trio.sleep(60)
     assert len(events) <= 60
-    assert told(events, "another Smart Device answers")
+    assert logged(events, "another device answers")
     assert len(robot.buffers) - before <= 40
 
 
 @pytest.mark.parametrize("restart", [lambda board: board.device.reset()])
-async def test_restarting_again_and_again_is_logged_at_a_bounded_rate(
+async def test_repeated_restarts_are_logged_at_bounded_rate(
     robot: Robot, autojump_clock: MockClock, restart: Callable[[Board], None]
 ) -> None:
     board = await connected(robot, "limit-switch")
     with capture_logs() as events:
         for _ in range(300):
             restart(board)
-            say(board, SubRes(0, 0, board.device.uid))
+            send_next(board, SubRes(0, 0, board.device.uid))
             await trio.sleep(0.1)
     assert len(events) <= 45
     await trio.sleep(20)
     assert robot.buffer_of(board).valid
 
 
-async def test_exchanged_idle_motor_is_noticed(robot: Robot, autojump_clock: MockClock) -> None:
+async def test_replaced_idle_motor_is_noticed(robot: Robot, autojump_clock: MockClock) -> None:
     board = await connected(robot, "polar-bear")
     await robot.manager.unsubscribe()
     first = robot.buffer_of(board)
@@ -345,7 +349,7 @@ async def test_exchanged_idle_motor_is_noticed(robot: Robot, autojump_clock: Moc
 def test_longer_silence_is_never_better(one: float, other: float) -> None:
     shorter, longer = sorted((one, other))
     assert judge(shorter) <= judge(longer)
-    assert ASK_AFTER < RENEW_AFTER <= 2 - LOOK < LOST_AFTER
+    assert ASK_AFTER < RENEW_AFTER <= 2 - INTERVAL < LOST_AFTER
 
 
 @given(
@@ -360,17 +364,17 @@ def test_verdict_follows_the_longest_silence(
     counts = [5] * 16
     now = 100.0
     reports.expect(params, interval, counts, now)
-    came = dict.fromkeys([id_ for id_ in range(16) if params >> id_ & 1], now)
+    reported = dict.fromkeys([id_ for id_ in range(16) if params >> id_ & 1], now)
     scale = max(1.0, interval / 0.4)
     for pause, bitmap in steps:
         now += pause
         for id_ in range(16):
             if bitmap >> id_ & 1:
                 counts[id_] += 1
-                if id_ in came:
-                    came[id_] = now
+                if id_ in reported:
+                    reported[id_] = now
         verdict = reports.check(counts, now)
-        silence = max(now - time for time in came.values()) / scale
+        silence = max(now - time for time in reported.values()) / scale
         assert (
             verdict == judge(silence)
             or min(abs(silence - limit) for limit in (1, 1.75, 2.75)) < 1e-6

@@ -1,4 +1,4 @@
-"""What goes out to a device, and what happens when the line takes nothing."""
+"""The sender on lines that are slow or accept no data."""
 
 import pytest
 import trio
@@ -11,8 +11,8 @@ from rt.protocol.message import HbReq
 from rt.smartdevice.sender import SEND_TIMEOUT, Sender
 
 
-class Shut:
-    """A gate through which nobody's writes pass."""
+class ClosedGuard:
+    """A write guard that allows no writes."""
 
     allowed = 0
 
@@ -20,24 +20,24 @@ class Shut:
         raise AssertionError((port, count, tokens))
 
 
-async def test_a_line_that_takes_nothing_is_given_up_and_that_is_said(
+async def test_stuck_line_is_closed_and_logged(
     autojump_clock: MockClock,
 ) -> None:
     ours, _theirs = trio.testing.lockstep_stream_pair()  # a send lasts until it is received
-    sender = Sender(StreamLink(ours, "line"), Shut(), 0.04)
-    began = trio.current_time()
+    sender = Sender(StreamLink(ours, "line"), ClosedGuard(), 0.04)
+    start = trio.current_time()
     with (
         capture_logs() as events,
-        pytest.raises(LinkGoneError, match="line takes nothing any more"),
+        pytest.raises(LinkGoneError, match="line stopped accepting data"),
     ):
         await sender.run()
-    assert trio.current_time() - began == pytest.approx(SEND_TIMEOUT)
+    assert trio.current_time() - start == pytest.approx(SEND_TIMEOUT)
     assert [event["port"] for event in events] == ["line"]
 
 
-async def test_a_line_that_is_slow_is_not_given_up(autojump_clock: MockClock) -> None:
+async def test_slow_line_is_not_closed(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()
-    sender = Sender(StreamLink(ours, "line"), Shut(), 0.04)
+    sender = Sender(StreamLink(ours, "line"), ClosedGuard(), 0.04)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sender.run)
         for number in range(5):

@@ -1,4 +1,4 @@
-"""Subscriptions of visitors last as long as these stay, and then what was there before counts again."""
+"""Subscriptions of sessions end with them, and then the previous one is current again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from rt.errors import DeviceError, RemoteProtocolError
 from rt.protocol.message import HbReq, Message, Ping, SubReq
 from rt.smartdevice.subscriptions import Subscriptions
 
-LASTING, FIRST, SECOND = SubReq(0b1, 100), SubReq(0b10, 100), SubReq(0b100, 100)
+PERMANENT, FIRST, SECOND = SubReq(0b1, 100), SubReq(0b10, 100), SubReq(0b100, 100)
 SLOT = 8
 
 
@@ -24,48 +24,48 @@ async def until(condition: Callable[[], Any]) -> None:
             await trio.sleep(0.001)
 
 
-def test_the_last_subscription_counts_and_then_the_one_before() -> None:
+def test_previous_subscription_returns_when_session_ends() -> None:
     subscriptions = Subscriptions()
     assert subscriptions.current is None
-    subscriptions.add(LASTING)
+    subscriptions.add(PERMANENT)
     subscriptions.add(FIRST, 1)
     subscriptions.add(SECOND, 2)
     assert subscriptions.current == SECOND
     assert subscriptions.end(lambda visit: visit == 2)
     assert subscriptions.current == FIRST
     assert subscriptions.end(lambda visit: visit == 1)
-    assert subscriptions.current == LASTING
+    assert subscriptions.current == PERMANENT
     assert not subscriptions.end(lambda _: True)
 
 
-def test_of_two_visits_that_overlap_the_first_may_end_first() -> None:
+def test_first_of_two_sessions_may_end_first() -> None:
     subscriptions = Subscriptions()
     subscriptions.add(FIRST, 1)
     subscriptions.add(SECOND, 2)
-    assert not subscriptions.end(lambda visit: visit == 1), "the second's still counts"
+    assert not subscriptions.end(lambda visit: visit == 1), "the second one stays current"
     assert subscriptions.end(lambda visit: visit == 2)
-    assert subscriptions.current is None, "and not the first's"
+    assert subscriptions.current is None, "the first one does not return"
 
 
-def test_a_visit_that_subscribes_again_replaces_its_own() -> None:
+def test_session_that_subscribes_again_replaces_its_own() -> None:
     subscriptions = Subscriptions()
     subscriptions.add(FIRST, 1)
     subscriptions.add(SECOND, 2)
-    subscriptions.add(LASTING, 1)
-    assert subscriptions.current == LASTING
+    subscriptions.add(PERMANENT, 1)
+    assert subscriptions.current == PERMANENT
     subscriptions.end(lambda visit: visit == 1)
     assert subscriptions.current == SECOND
 
 
-def test_a_lasting_subscription_ends_those_of_visitors() -> None:
+def test_permanent_subscription_ends_those_of_sessions() -> None:
     subscriptions = Subscriptions()
     subscriptions.add(FIRST, 1)
-    subscriptions.add(LASTING)
+    subscriptions.add(PERMANENT)
     assert not subscriptions.end(lambda _: True)
-    assert subscriptions.current == LASTING
+    assert subscriptions.current == PERMANENT
 
 
-async def test_a_visitor_that_leaves_without_a_word_gives_the_subscription_back(
+async def test_end_of_session_restores_the_subscription(
     robot: Robot,
 ) -> None:
     board = make_board("limit-switch")
@@ -82,7 +82,7 @@ async def test_a_visitor_that_leaves_without_a_word_gives_the_subscription_back(
     assert buffer.interval == 0.04
 
 
-async def test_a_visit_that_is_over_before_the_device_has_answered_leaves_nothing(
+async def test_session_ended_before_the_answer_leaves_no_subscription(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
@@ -93,7 +93,7 @@ async def test_a_visit_that_is_over_before_the_device_has_answered_leaves_nothin
     visit = robot.leases.session_id(SLOT)
 
     async def subscribe() -> None:
-        with pytest.raises(DeviceError, match="did not answer"):
+        with pytest.raises(DeviceError, match="no answer"):
             await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, visit)
 
     async with trio.open_nursery() as nursery:
@@ -109,7 +109,7 @@ async def test_a_visit_that_is_over_before_the_device_has_answered_leaves_nothin
 
 
 class Deaf:
-    """Makes a board take no notice of some messages, until it hears again."""
+    """Makes a board ignore some messages."""
 
     def __init__(self, board: Board, *to: type[Message]) -> None:
         self.to = to
@@ -120,7 +120,7 @@ class Deaf:
         return [] if isinstance(item, self.to) else self._handle(item, now)
 
 
-async def test_a_visit_that_was_over_before_its_call_came_asks_for_nothing_though_the_device_is_slow(
+async def test_call_of_ended_session_subscribes_to_nothing(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
@@ -138,7 +138,7 @@ async def test_a_visit_that_was_over_before_its_call_came_asks_for_nothing_thoug
     assert buffer.subscription == ["switch0", "switch1", "switch2"]
 
 
-async def test_a_visit_that_ends_while_the_device_is_silent_is_over_when_it_answers_again(
+async def test_session_that_ends_during_silence_is_not_restored(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
@@ -159,7 +159,7 @@ async def test_a_visit_that_ends_while_the_device_is_silent_is_over_when_it_answ
     assert buffer.subscription == ["switch0", "switch1", "switch2"]
 
 
-async def test_a_device_of_which_the_catalog_wants_nothing_reports_again_what_was_asked_of_it(
+async def test_request_is_restored_without_catalog_subscription(
     robot: Robot, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Peripheral, "subscribed", 0)
@@ -171,14 +171,14 @@ async def test_a_device_of_which_the_catalog_wants_nothing_reports_again_what_wa
     deaf = Deaf(board, Ping, HbReq)
     robot.manager.devices[board.device.uid].mark_lost()
     await until(lambda: not buffer.valid)
-    board.device.reset()  # it has lost its power
+    board.device.reset()  # as after a loss of power
     deaf.to = ()
     await until(lambda: buffer.valid and buffer.interval)
     assert buffer.subscription == ["switch1"]
 
 
-@pytest.mark.parametrize("gives_up", [False, True], ids=["no answer", "the caller has gone"])
-async def test_what_a_device_did_not_hear_of_the_end_of_a_subscription_it_is_told_when_the_visit_is_over(
+@pytest.mark.parametrize("gives_up", [False, True], ids=["no answer", "caller gone"])
+async def test_lost_unsubscribe_is_repeated_at_end_of_session(
     robot: Robot, autojump_clock: MockClock, gives_up: bool
 ) -> None:
     board = make_board("limit-switch")
@@ -192,7 +192,7 @@ async def test_what_a_device_did_not_hear_of_the_end_of_a_subscription_it_is_tol
         with trio.move_on_after(0.01):
             await robot.manager.unsubscribe(uid, visit)
     else:
-        with pytest.raises(DeviceError, match="did not answer"):
+        with pytest.raises(DeviceError, match="no answer"):
             await robot.manager.unsubscribe(uid, visit)
     deaf.to = ()
     assert buffer.subscription == ["switch1"]
@@ -201,7 +201,7 @@ async def test_what_a_device_did_not_hear_of_the_end_of_a_subscription_it_is_tol
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
 
 
-async def test_a_subscription_for_good_that_is_not_answered_yet_is_newer_than_one_that_is_put_back(
+async def test_unanswered_permanent_subscription_is_not_overwritten(
     robot: Robot, autojump_clock: MockClock
 ) -> None:
     board = make_board("limit-switch")
@@ -218,7 +218,7 @@ async def test_a_subscription_for_good_that_is_not_answered_yet_is_newer_than_on
     assert (buffer.subscription, buffer.interval) == (["switch2"], 0.1)
 
 
-async def test_the_end_of_a_visit_changes_nothing_of_a_subscription_made_since(
+async def test_end_of_session_keeps_newer_permanent_subscription(
     robot: Robot,
 ) -> None:
     board = make_board("limit-switch")

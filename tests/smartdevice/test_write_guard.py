@@ -1,4 +1,4 @@
-"""What one device is sent when the gate closes at the worst moment: between what is collected and what is on the line."""
+"""What a device is sent when its lease ends between collecting and sending a write."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ from rt.smartdevice.sender import Sender
 
 MOTOR = 12 << 72 | 7
 NEXT = 0x10
-"""The mark of a lease that begins."""
+"""The mark of the next lease."""
 
 
 class Line(StreamLink):
-    """A line that takes what is sent when the test lets it."""
+    """A line that accepts data when the test lets it."""
 
     def __init__(self) -> None:
         super().__init__(trio.testing.memory_stream_pair()[0], "line")
@@ -39,24 +39,24 @@ class Line(StreamLink):
 
     async def send(self, data: bytes, /) -> None:
         await self._room.wait()
-        self._take(data)
+        self._accept(data)
 
     def send_nowait(self, data: bytes, /) -> bool:
         if self._room.is_set():
-            self._take(data)
+            self._accept(data)
         return self._room.is_set()
 
-    def _take(self, data: bytes) -> None:
+    def _accept(self, data: bytes) -> None:
         self.sent += [item for item in self._frames.feed(data) if isinstance(item, Message)]
 
 
-class CuttingLine(Line):
-    """A line that at first takes all of a frame but its delimiter, as one that is full does."""
+class TruncatingLine(Line):
+    """A line that first takes all of a frame but its delimiter, as a full one does."""
 
     def send_nowait(self, data: bytes, /) -> bool:
         if not self._truncated:
             self._truncated = True
-            self._take(data[:-1])
+            self._accept(data[:-1])
         return False
 
     async def send(self, data: bytes, /) -> None:
@@ -65,7 +65,7 @@ class CuttingLine(Line):
 
 
 class WriteGuard:
-    """Lets pass what the test says."""
+    """Allows what the test sets."""
 
     def __init__(self) -> None:
         self.allowed = 1
@@ -83,17 +83,17 @@ def buffer() -> Iterator[DeviceBuffer]:
         yield buffer
 
 
-async def sent_while_the_gate_closes(
+async def sent_while_lease_ends(
     nursery: trio.Nursery,
     guard: WriteGuard,
     buffer: DeviceBuffer,
     ask: Callable[[], None],
     allowed: int = 0,
 ) -> list[Message]:
-    """What goes out of what ``ask`` put into the buffer, if the gate closes while the first of it waits for the line.
+    """Return what is sent of what ``ask`` puts into the buffer, if the lease ends during the send.
 
     Args:
-        allowed: For whom it stays open.
+        allowed: The leases that remain.
     """
     line = Line()
     sender = Sender(line, guard, 0.0)
@@ -112,7 +112,7 @@ async def sent_while_the_gate_closes(
     return line.sent[1:]
 
 
-async def test_a_write_that_was_collected_is_dropped_if_the_gate_has_closed_since(
+async def test_collected_write_is_dropped_when_its_lease_ended(
     nursery: trio.Nursery, buffer: DeviceBuffer
 ) -> None:
     def ask() -> None:
@@ -120,13 +120,13 @@ async def test_a_write_that_was_collected_is_dropped_if_the_gate_has_closed_sinc
         buffer.write("duty_cycle", 0.5)
 
     guard = WriteGuard()
-    (only,) = await sent_while_the_gate_closes(nursery, guard, buffer, ask)
+    (only,) = await sent_while_lease_ends(nursery, guard, buffer, ask)
     assert isinstance(only, DevRead)
     assert guard.drops == [1]
     assert buffer.counters.writes_dropped == 1
 
 
-async def test_a_write_that_was_collected_is_not_dropped_with_that_of_another_whose_lease_has_ended(
+async def test_collected_write_survives_end_of_another_lease(
     nursery: trio.Nursery, buffer: DeviceBuffer
 ) -> None:
     def ask() -> None:
@@ -137,27 +137,27 @@ async def test_a_write_that_was_collected_is_not_dropped_with_that_of_another_wh
 
     guard = WriteGuard()
     guard.allowed = 1 | 1 << NEXT
-    read, write = await sent_while_the_gate_closes(nursery, guard, buffer, ask, 1 << NEXT)
+    read, write = await sent_while_lease_ends(nursery, guard, buffer, ask, 1 << NEXT)
     assert isinstance(read, DevRead)
     assert isinstance(write, DevWrite)
     assert write.params == 1 << 13
     assert guard.drops == [1]
 
 
-async def test_a_write_that_is_on_its_way_when_the_gate_closes_is_followed_by_a_disable(
+async def test_write_sent_while_lease_ends_is_followed_by_disable(
     nursery: trio.Nursery, buffer: DeviceBuffer
 ) -> None:
-    first, last = await sent_while_the_gate_closes(
+    first, last = await sent_while_lease_ends(
         nursery, WriteGuard(), buffer, lambda: buffer.write("duty_cycle", 0.5)
     )
     assert isinstance(first, DevWrite)
     assert last == DevDisable()
 
 
-async def test_a_write_that_the_line_took_but_for_its_delimiter_is_followed_by_a_disable_when_its_lease_has_ended(
+async def test_truncated_write_is_followed_by_disable_after_lapse(
     nursery: trio.Nursery, buffer: DeviceBuffer
 ) -> None:
-    line, guard = CuttingLine(), WriteGuard()
+    line, guard = TruncatingLine(), WriteGuard()
     guard.allowed = 1 | 1 << NEXT
     sender = Sender(line, guard, 0.0)
     sender.buffer = buffer
@@ -166,7 +166,7 @@ async def test_a_write_that_the_line_took_but_for_its_delimiter_is_followed_by_a
     line.sent.clear()
     buffer.write("duty_cycle", 0.5)
     sender.flush()
-    guard.allowed = 1 << NEXT  # somebody else may go on
+    guard.allowed = 1 << NEXT  # another lease remains
     await trio.testing.wait_all_tasks_blocked()
     sender.answer_heartbeat(1)
     await trio.testing.wait_all_tasks_blocked()
@@ -178,7 +178,7 @@ async def test_a_write_that_the_line_took_but_for_its_delimiter_is_followed_by_a
 
 
 class Turning(WriteGuard):
-    """A gate at which another lease begins, and writes at once, right after it has been asked so many times."""
+    """A guard under which another lease begins, and writes at once, after a number of checks."""
 
     def __init__(self, buffer: DeviceBuffer, allowed: int, after: int) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class Turning(WriteGuard):
         self._now = tokens
 
     def write(self) -> None:
-        """Write as the holder of the lease that has begun does, which waits if the buffer is busy."""
+        """Write as the holder of the next lease, which retries if the buffer is busy."""
         if not self.written:
             with contextlib.suppress(BufferBusyError):
                 self._buffer.token = bytes((NEXT,))
@@ -210,7 +210,7 @@ class Turning(WriteGuard):
 
 
 @pytest.mark.parametrize(("allowed", "after"), [(0, 1), (0, 2), (1, 1), (1, 2)])
-async def test_a_write_of_a_lease_that_begins_while_the_gate_is_asked_is_sent(
+async def test_write_of_lease_that_begins_during_check_is_sent(
     nursery: trio.Nursery, buffer: DeviceBuffer, allowed: int, after: int
 ) -> None:
     line = Line()
@@ -219,7 +219,7 @@ async def test_a_write_of_a_lease_that_begins_while_the_gate_is_asked_is_sent(
     sender.buffer = buffer
     nursery.start_soon(sender.run)
     await trio.testing.wait_all_tasks_blocked()
-    buffer.write("deadband", 0.125)  # of whoever is there already
+    buffer.write("deadband", 0.125)  # of the earlier lease
     sender.flush()
     await trio.testing.wait_all_tasks_blocked()
     guard.write()

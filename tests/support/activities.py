@@ -35,24 +35,24 @@ async def teleop(robot: Robot) -> None:
 
 
 async def write(robot: Robot) -> None:
-    before = _count(robot, "the Smart Device is gone")
+    before = _count(robot, "device disconnected")
     motor = Device("polar-bear")
     scope = await robot.plug_pty(motor)
     await robot.connected(motor, since=before)
     done = await robot.command("write", "motor", "duty_cycle=0.5", "--seconds", "0.1")
     assert done.returncode == 0, done.stderr
     scope.cancel()
-    await robot.said("the Smart Device is gone", count=before + 1)
+    await robot.said("device disconnected", count=before + 1)
 
 
 async def replug(robot: Robot) -> None:
-    before = _count(robot, "the Smart Device is gone")
+    before = _count(robot, "device disconnected")
     for count in range(before, before + 2):
         motor = Device("polar-bear")
         scope = await robot.plug_pty(motor)
         await robot.connected(motor, since=count)
         scope.cancel()
-        await robot.said("the Smart Device is gone", count=count + 1)
+        await robot.said("device disconnected", count=count + 1)
 
 
 def crash(name: str) -> Activity:

@@ -213,7 +213,7 @@ async def _run_once(cell: Cell) -> Outcome | None:
         try:
             async with open_board(robot) as board:
                 await robot.start()
-                await robot.said("the Smart Device is connected", uid=str(uid_of("polar-bear")))
+                await robot.said("device connected", uid=str(uid_of("polar-bear")))
                 outcome = await _run(cell, robot, board, nursery)
                 await _end(robot)
             left = robot.processes()

@@ -386,7 +386,7 @@ class Robot:
 
     async def connected(self, *devices: Device, since: int = 0) -> None:
         for device in devices:
-            await self.said("the Smart Device is connected", uid=str(device.uid), count=since + 1)
+            await self.said("device connected", uid=str(device.uid), count=since + 1)
 
     async def drive(self, *states: GamepadState) -> None:
         """Be the driver's station: send states, again and again, until cancelled.

@@ -95,7 +95,7 @@ async def test_emulated_devices_join_a_robot(robot: Robot) -> None:
         stdout=subprocess.DEVNULL,
     )
     try:
-        await robot.said("the Smart Device is connected", count=2)
+        await robot.said("device connected", count=2)
         with trio.fail_after(PATIENCE):
             while True:
                 rows = {row["type"]: row for row in robot.devices().values()}

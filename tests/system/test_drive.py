@@ -82,7 +82,7 @@ async def test_mode_that_ends_after_its_setup_is_the_reason_that_devices_are_dis
     await robot.plug_tcp(motor)
     await robot.connected(motor)
     await robot.call("auto")
-    entry = await robot.said("every device is disabled")
+    entry = await robot.said("all devices disabled")
     assert (entry["reason"], entry["writer"]) == ("the mode has ended", "team code")
     assert await robot.stop() == 0
 

@@ -110,7 +110,7 @@ async def lose_the_brake(robot: Robot) -> None:
 async def lose_the_device_process_while_it_stops(robot: Robot) -> None:
     device = robot.child("device")
     await stop(robot)
-    await robot.said("the device process stops")
+    await robot.said("device process stopping")
     kill(device)
 
 

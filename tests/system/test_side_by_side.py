@@ -88,17 +88,15 @@ async def test_emulated_devices_connect_to_the_robot_that_is_named(
 
     await neighbour.start()
     async with emulating(robot, "--instance", neighbour.name, "polar-bear@2"):
-        await neighbour.said("the Smart Device is connected", uid=str(12 << 72 | 2))
+        await neighbour.said("device connected", uid=str(12 << 72 | 2))
     async with emulating(
         robot, "--instance", neighbour.name, "--port-base", str(robot.port_base), "polar-bear@3"
     ):
-        await robot.said("the Smart Device is connected", uid=str(12 << 72 | 3))
+        await robot.said("device connected", uid=str(12 << 72 | 3))
     robot.write("rt.toml", f"port_base = {neighbour.port_base}\n")
     async with emulating(robot, "polar-bear@4"):
-        await robot.said("the Smart Device is connected", uid=str(12 << 72 | 4))
-    connected = [
-        entry["uid"] for entry in robot.log if entry["event"] == "the Smart Device is connected"
-    ]
+        await robot.said("device connected", uid=str(12 << 72 | 4))
+    connected = [entry["uid"] for entry in robot.log if entry["event"] == "device connected"]
     assert connected == [str(12 << 72 | 3), str(12 << 72 | 4)]
     assert await robot.stop() == 0
     assert await neighbour.stop() == 0

@@ -108,7 +108,7 @@ async def test_another_user_of_the_computer_drives_nothing(robot: Robot) -> None
         flood.communicate()
     assert motor.emulated.values["duty_cycle"] == 0.0
     await robot.said("a control datagram was dropped", reason="stranger")
-    await robot.said("a virtual Smart Device was refused")
+    await robot.said("virtual device refused")
     call = 'strangers.call(int(sys.argv[1]), b"00")'
     assert (
         await trio.to_thread.run_sync(lambda: run_stranger(call, str(robot.port_base))) == "closed"
@@ -383,7 +383,7 @@ async def test_device_of_another_user_does_not_keep_a_true_one_out(robot: Robot,
         lambda: run_stranger(CLAIM, str(robot.port_base + 4), claim)
     )
     assert said == "b''"
-    await robot.said("a virtual Smart Device was refused")
+    await robot.said("virtual device refused")
     assert await robot.call("list_uids") == []
     await robot.plug_pty(true)
     await robot.connected(true)

@@ -107,7 +107,7 @@ async def driven(
     robot.write("studentcode.py", PROGRAM)
     async with open_board(robot) as board:
         await robot.start()
-        await robot.said("the Smart Device is connected", uid=str(uid_of("polar-bear")))
+        await robot.said("device connected", uid=str(uid_of("polar-bear")))
         await robot.call("auto")
         assert await board.moves(5)
         nursery.start_soon(starvation.watch)
@@ -198,7 +198,7 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
 async def test_rt_write_without_a_brake_ends(robot: Robot) -> None:
     async with open_board(robot) as board, trio.open_nursery() as nursery:
         await robot.start()
-        await robot.said("the Smart Device is connected", uid=str(uid_of("polar-bear")))
+        await robot.said("device connected", uid=str(uid_of("polar-bear")))
         results: list[subprocess.CompletedProcess[str]] = []
 
         async def write() -> None:
@@ -221,14 +221,12 @@ async def test_line_that_a_dead_brake_did_not_read_is_opened_again(robot: Robot)
     kill(brake, signal.SIGSTOP)
     try:
         async with open_board(robot) as board:
-            await robot.said("the Smart Device is connected", uid=str(uid_of("polar-bear")))
+            await robot.said("device connected", uid=str(uid_of("polar-bear")))
             await robot.call("auto")
             assert await board.moves(5)
             async with brakeless(robot):
                 kill(robot.child("device"))
-                await robot.said(
-                    "the Smart Device is connected", count=2, uid=str(uid_of("polar-bear"))
-                )
+                await robot.said("device connected", count=2, uid=str(uid_of("polar-bear")))
                 await board.still()
     finally:
         kill(brake, signal.SIGCONT)
