@@ -18,7 +18,7 @@ FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _SPACE: Final = socket.CMSG_SPACE(4 * array.array("i").itemsize)
 
 
-class Ends(NamedTuple):
+class Endpoint(NamedTuple):
     """The descriptors of one side.
 
     Attributes:
@@ -44,10 +44,10 @@ class Connection:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         memory = heartbeat.make()
-        self.device = Ends(ours.detach(), wakeup, memory)
-        self.brake = Ends(theirs.detach(), wakeup, memory)
+        self.device = Endpoint(ours.detach(), wakeup, memory)
+        self.brake = Endpoint(theirs.detach(), wakeup, memory)
 
-    def discard(self, end: Ends, *, flush: bool) -> int:
+    def discard(self, end: Endpoint, *, flush: bool) -> int:
         """Discard what a process has not read, after its end and before the next one is made. Does not wait.
 
         Args:
@@ -100,8 +100,8 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     return data, list(fds)
 
 
-def adopt(fds: Sequence[int]) -> Ends:
+def adopt(fds: Sequence[int]) -> Endpoint:
     """The inherited ends; processes that this one starts do not inherit them."""
     for fd in fds:
         os.set_inheritable(fd, False)
-    return Ends(*fds)
+    return Endpoint(*fds)

@@ -64,32 +64,32 @@ class Heartbeat:
         return not pending and stamp in {0, settled}
 
     @property
-    def end(self) -> int:
+    def expiry(self) -> int:
         """When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if that is not known."""
         return self._words[3]
 
-    def beat(self, end: int = 0) -> bool:
+    def renew(self, expiry: int = 0) -> bool:
         """Stamp the time.
 
         Args:
-            end: When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if
+            expiry: When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if
                 it is as before.
 
         Returns:
-            Whether that was the first stamp since `rest`, so that the brake is to be rung.
+            Whether that was the first stamp since `clear`, so that the brake is to be rung.
         """
         first = self._words[0] == 0
-        if end:
-            self._words[3] = end
+        if expiry:
+            self._words[3] = expiry
         self._words[0] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return first
 
-    def rest(self) -> None:
+    def clear(self) -> None:
         """Say that no device can move."""
         self._words[3] = 0
         self._words[0] = 0
 
-    def pend(self, lines: int) -> None:
+    def set_pending(self, lines: int) -> None:
         """Say on how many lines the brake has still to write DEV_DISABLE."""
         if self._words[2] != lines:
             self._words[2] = lines

@@ -17,15 +17,15 @@ LATE: Final = 60 * MS
 """Age of the device process's stamp at which devices are disabled; it stamps every 20 ms while one can move."""
 OVERDUE: Final = 10 * MS
 """How long after the end of its permission the device process may need to disable devices or to see the permission renewed."""
-RELOOK: Final = 20 * MS
+RECHECK: Final = 20 * MS
 """How soon the brake looks again at a device process that was late, whose next stamp does not wake it."""
 HUNG: Final = 1000 * MS
 """Age of the stamp at which a device process that was disabled over is killed."""
 KILL_GRACE: Final = 5 * MS
 """How long the end of a killed process is waited for before the lines are written nevertheless."""
-FAREWELL: Final = 30 * MS
+DISABLE_GRACE: Final = 30 * MS
 """How long the device process may take to disable its lines by itself when the root is gone."""
-LAST_FAREWELL: Final = 1000 * MS
+EXIT_GRACE: Final = 1000 * MS
 """How long it may take to end when it has disabled them."""
 STOP_GRACE: Final = 200 * MS
 """How long it may take to disable them when the brake is to stop while the root is there."""
@@ -111,7 +111,7 @@ class Brake:
         return [Act.DISABLE, Act.WARN] if self.alive else []
 
     def look(
-        self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool], end: int = 0
+        self, now: int, stamp: int, lines: int, is_stopped: Callable[[], bool], end: int = 0
     ) -> list[Act]:
         """Decide what is due.
 
@@ -119,7 +119,7 @@ class Brake:
             now: The time.
             stamp: When the device process last said that it is alive; 0 while no device can move.
             lines: How many lines are held, those that are being given up included.
-            is_standing: Whether the device process cannot run: it is stopped, traced or dead. Asked
+            is_stopped: Whether the device process cannot run: it is stopped, traced or dead. Asked
                 only when it is late.
             end: When the permission to move ends that the device process saw last; 0 if that is not
                 known.
@@ -129,10 +129,10 @@ class Brake:
             return [Act.EXIT] if self.leaving and not lines else []
         if self._killed is not None:
             return self._rewrite(now, self._killed)
-        return self._judge(now, stamp, lines, is_standing, end)
+        return self._judge(now, stamp, lines, is_stopped, end)
 
     def _judge(
-        self, now: int, stamp: int, lines: int, is_standing: Callable[[], bool], end: int
+        self, now: int, stamp: int, lines: int, is_stopped: Callable[[], bool], end: int
     ) -> list[Act]:
         """Decide on a device process that lives."""
         if (leave := self._end(lines)) is not None and now >= leave:
@@ -152,7 +152,7 @@ class Brake:
         self._ended = end if now >= end else 0
         return (
             self._kill(now, "the device process is stopped")
-            if is_standing()
+            if is_stopped()
             else [Act.DISABLE, Act.WARN]
         )
 
@@ -165,7 +165,7 @@ class Brake:
         times = [] if (leave := self._end(lines)) is None else [leave]
         if stamp:
             times.append(
-                min(stamp + HUNG, self._looked + RELOOK) if stamp == self._acted else stamp + LATE
+                min(stamp + HUNG, self._looked + RECHECK) if stamp == self._acted else stamp + LATE
             )
         if stamp and end and end != self._ended:
             times.append(end + OVERDUE)
@@ -198,4 +198,4 @@ class Brake:
             return None
         if not self._rootless:
             return self._left + (STOP_GRACE if lines else 0)
-        return self._left + (FAREWELL if lines else LAST_FAREWELL)
+        return self._left + (DISABLE_GRACE if lines else EXIT_GRACE)

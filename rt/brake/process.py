@@ -85,7 +85,7 @@ class _Process:
         self._outcomes: dict[str, str] = {}
         self._introduced = False
         self._settling = 0
-        self._heartbeat.pend(0)  # what an earlier brake left
+        self._heartbeat.set_pending(0)  # what an earlier brake left
         self._connected = True
         self._running = True
         self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -119,7 +119,7 @@ class _Process:
                 _discard(self._signals)
                 self._do(self._brake.stop(_now()))
             self._work()
-            stamp, end = self._heartbeat.stamp, self._heartbeat.end
+            stamp, end = self._heartbeat.stamp, self._heartbeat.expiry
             acts = self._brake.look(_now(), stamp, len(self._lines), self._is_standing, end)
             # A device process that is not late states by itself when nothing can move.
             self._do(acts, stamp if Act.WARN in acts and self._brake.is_silent else 0)
@@ -134,7 +134,9 @@ class _Process:
         """Milliseconds to wait."""
         now = _now()
         times = [line.due(now) for line in self._lines.values()]
-        times.append(self._brake.due(self._heartbeat.stamp, len(self._lines), self._heartbeat.end))
+        times.append(
+            self._brake.due(self._heartbeat.stamp, len(self._lines), self._heartbeat.expiry)
+        )
         if self._period:
             times.append(self._next_notice)
         end = min((time for time in times if time is not None), default=None)
@@ -193,7 +195,7 @@ class _Process:
                 line.close()
 
     def _pend(self) -> None:
-        self._heartbeat.pend(sum(line.pending for line in self._lines.values()))
+        self._heartbeat.set_pending(sum(line.pending for line in self._lines.values()))
 
     def _publish(self) -> None:
         """Publish what is still to be written, and an act that is complete."""

@@ -23,9 +23,9 @@ from typing import Final, NamedTuple
 DELIMITER: Final = b"\0"
 DISABLE: Final = b"\0\x02\x16\x02\x16\0"
 """A delimiter, which ends half a frame of a process that died while it wrote, and the frame of DEV_DISABLE (`rt.protocol.frames`)."""
-MOST_NAME: Final = 200
+NAME_MAX: Final = 200
 """The longest name of a line in bytes; the rest is left out."""
-SIZE: Final = 5 + MOST_NAME
+SIZE: Final = 5 + NAME_MAX
 """The longest message in bytes."""
 
 _HEAD: Final = struct.Struct("<BI")
@@ -57,7 +57,7 @@ class Message(NamedTuple):
 def encode(message: Message) -> bytes:
     """The bytes of a message; a name that is too long is cut."""
     return (
-        _HEAD.pack(message.kind, message.number) + message.name.encode(errors="replace")[:MOST_NAME]
+        _HEAD.pack(message.kind, message.number) + message.name.encode(errors="replace")[:NAME_MAX]
     )
 
 

@@ -316,7 +316,7 @@ _located: weakref.WeakValueDictionary[str, Mapping] = weakref.WeakValueDictionar
 
 
 @contextlib.contextmanager
-def reach(location: str) -> Iterator[tuple[Mapping, int]]:
+def locate(location: str) -> Iterator[tuple[Mapping, int]]:
     """The arena at a location and a descriptor of it: ``fd:N`` for a descriptor of this process, or a path of one in /proc.
 
     A process whose team code has closed the descriptor, or put another file in its place, continues
@@ -347,7 +347,7 @@ def reach(location: str) -> Iterator[tuple[Mapping, int]]:
             os.close(opened)
 
 
-def use_lock(memory: Any, address: int) -> None:
+def register_lock(memory: Any, address: int) -> None:
     """Note the address of a lock in a segment, so that it refuses to be taken in a fork."""
     owner = memory.obj if isinstance(memory, memoryview) else memory
     if isinstance(owner, Mapping):
@@ -401,7 +401,7 @@ def _replace_in_fork() -> None:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
         _libc.mmap(mapping.address, SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
         for lock in mapping.locks:
-            mutex.forbid(lock)
+            mutex.poison(lock)
         _lost.append(mapping)
 
 

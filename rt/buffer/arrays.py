@@ -6,12 +6,12 @@ from typing import Any
 from rt.catalog import Parameter
 
 
-def plain(value: Any) -> Any:
+def to_python(value: Any) -> Any:
     """A value as it is given to a caller: an array as a list that is its own."""
-    return [plain(item) for item in value] if isinstance(value, ctypes.Array) else value
+    return [to_python(item) for item in value] if isinstance(value, ctypes.Array) else value
 
 
-def filled(descriptor: Parameter, value: Any) -> Any:
+def to_array(descriptor: Parameter, value: Any) -> Any:
     """The ctypes array that holds the elements of a sequence.
 
     Raises:

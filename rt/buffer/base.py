@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Self
 
 from rt import log
 from rt.buffer import arena, layout, mutex, segment
-from rt.buffer.arrays import plain
+from rt.buffer.arrays import to_python
 from rt.buffer.transaction import Journal, Lock, Transaction
 from rt.buffer.wakeup import EXECUTOR_SLOT, Wakeups
 from rt.buffer.watch import Watch
@@ -61,7 +61,7 @@ class BaseBuffer:
         address = ctypes.addressof(self._header) + layout.Header.mutex.offset
         self._mutex = mutex.RobustMutex(address, LOCK_TIMEOUT, recovered=self._recover)
         self._address = address
-        arena.use_lock(memory, address)
+        arena.register_lock(memory, address)
         self._journal = Journal(memoryview(memory), self._header, self._changing)
         self._lock = Lock(self, self._mutex)
         self._steps = Transaction(self, self._mutex, self._journal)
@@ -71,7 +71,7 @@ class BaseBuffer:
     def __repr__(self) -> str:
         """The type and the values, without the lock: for a person."""
         values = ", ".join(
-            f"{name}={plain(getattr(self._updates, name))!r}" for name in self.params
+            f"{name}={to_python(getattr(self._updates, name))!r}" for name in self.params
         )
         return f"<{self.name} {'valid' if self.valid else 'invalid'} {values}>"
 
@@ -154,7 +154,7 @@ class BaseBuffer:
         buffer = cls.attach(memory)
         buffer.lock_timeout = lock_timeout
         if create:
-            buffer.own()
+            buffer.claim()
         yield buffer
 
     @classmethod
@@ -230,7 +230,7 @@ class BaseBuffer:
         held = mutex.State.at(memoryview(self._header.mutex).cast("B")).held
         return held if len(held) == 1 else (*held, self._header.depth)
 
-    def own(self) -> None:
+    def claim(self) -> None:
         """Say that this process is the one that keeps the buffer: without the lock, since no other process writes these words."""
         self._header.generation += 1
         self._header.writer = os.getpid()
@@ -257,7 +257,7 @@ class BaseBuffer:
                 self._header.presence += 1
                 self._wake()
 
-    def invalidate_by_force(self) -> None:
+    def invalidate_without_lock(self) -> None:
         """Say that the peripheral is gone without the lock, one aligned word: for when another process keeps the lock."""
         self._header.valid = 0
         self._header.presence += 1

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rt.buffer import mutex
-from rt.buffer.arrays import filled, plain
+from rt.buffer.arrays import to_array, to_python
 from rt.buffer.base import BaseBuffer
 from rt.buffer.clock import boottime_ns
 from rt.buffer.transaction import not_connected
@@ -102,7 +102,7 @@ class Buffer(BaseBuffer):
             if not self._header.valid:
                 raise not_connected(self.name)
             value = getattr(self._updates, param)
-            return plain(value) if isinstance(value, ctypes.Array) else value
+            return to_python(value) if isinstance(value, ctypes.Array) else value
         finally:
             _unlock(self._address)
 
@@ -147,7 +147,7 @@ class Buffer(BaseBuffer):
         if descriptor.is_simple:
             self._ask(descriptor, value)
         else:
-            value = filled(descriptor, value)
+            value = to_array(descriptor, value)
             with self._steps:
                 self._ask(descriptor, value)
 
@@ -184,7 +184,7 @@ class Buffer(BaseBuffer):
                 for name in self.params
                 if name in self._readable
             )
-            return {name: plain(value) for name, value in values}
+            return {name: to_python(value) for name, value in values}
 
     def get_update(self) -> dict[str, Any]:
         """The parameters that came in since the last call, with their values; a parameter is given once.
@@ -197,7 +197,7 @@ class Buffer(BaseBuffer):
             names = [name for name, param in self.params.items() if header.updated >> param.id & 1]
             header.updated = 0
             return {
-                name: plain(getattr(self._updates, name))
+                name: to_python(getattr(self._updates, name))
                 for name in names
                 if name in self._readable
             }
@@ -212,7 +212,7 @@ class Buffer(BaseBuffer):
             header = self._header
             names = [name for name, param in self.params.items() if header.pending >> param.id & 1]
             header.pending = 0
-            return {name: plain(getattr(self._writes, name)) for name in names}
+            return {name: to_python(getattr(self._writes, name)) for name in names}
 
     def _descriptor(self, param: str) -> Parameter:
         descriptor = self.params.get(param)
@@ -222,7 +222,7 @@ class Buffer(BaseBuffer):
 
     def _storable(self, descriptor: Parameter, value: Any) -> Any:
         value = descriptor.checked(value)
-        return value if descriptor.is_simple else filled(descriptor, value)
+        return value if descriptor.is_simple else to_array(descriptor, value)
 
     def _store(self, descriptor: Parameter, value: Any) -> None:
         setattr(self._updates, descriptor.name, value)

@@ -73,7 +73,7 @@ class DeviceBuffer(Buffer):
         return view.subscription, view.interval
 
     @property
-    def arrivals(self) -> Sequence[int]:
+    def receive_counts(self) -> Sequence[int]:
         """How often a value of each parameter came in, by id; counts on while it is kept."""
         counts: Sequence[int] = self._received
         return counts

@@ -356,7 +356,7 @@ class LeaseTable:
         beat = self._root[0]
         return bool(beat and beat <= boottime_ns() < beat + _ROOT_TIMEOUT_NS)
 
-    def may_count(self) -> bool:
+    def any_unbarred(self) -> bool:
         """Whether a lease may count: a slot is not barred. Only the root asks."""
         return not all(self._written.bars)
 
@@ -412,7 +412,7 @@ class LeaseTable:
             serial <= self._revoked[index] or serial <= self._lapsed[index] or self.bars[index]
         )
 
-    def fresh(self) -> int:
+    def fresh_tokens(self) -> int:
         """The bitmap of the marks of the leases whose holders may move devices now; 0 for none."""
         if not self.root_alive():
             return 0
@@ -429,14 +429,14 @@ class LeaseTable:
             Holder(index, self.serials[index], self.pids[index]) for index in self._fresh_slots()
         ]
 
-    def end(self) -> int:
+    def expiry(self) -> int:
         """When (ns of `rt.buffer.clock`) the first of the leases that count now ends if none is renewed; 0 if none counts."""
         ends = [self.stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
         return min(*ends, self._root[0] + _ROOT_TIMEOUT_NS) if ends else 0
 
     def remaining(self) -> float:
         """How long (s) the leases that count now do so if none is renewed, the shortest of them; 0 if none counts."""
-        return max(self.end() - boottime_ns(), 0) / _NS
+        return max(self.expiry() - boottime_ns(), 0) / _NS
 
     def lapse(self, holder: Holder) -> bool:
         """End a lease, as of a process that is dead or silent; False if it has ended already. Only the device process does."""

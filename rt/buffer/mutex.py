@@ -105,7 +105,7 @@ def kind() -> int:
     return _kind
 
 
-def forbid(address: int) -> None:
+def poison(address: int) -> None:
     """Make the ``SIZE`` bytes at ``address`` a mutex that cannot be taken, for a process that was forked."""
     ctypes.memset(address, 0xFF, SIZE)
     _Process.forked = True

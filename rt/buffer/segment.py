@@ -41,7 +41,7 @@ def create(
     """
     location, _, entry = name.rpartition("/")
     if location:
-        with arena.reach(location) as (mapping, fd):
+        with arena.locate(location) as (mapping, fd):
             return mapping.create(fd, entry, size, initialize, timeout)
     path = DIRECTORY / name
     draft = DIRECTORY / f"{name}~{os.getpid()}"
@@ -76,7 +76,7 @@ def attach(name: str) -> memoryview:
     """
     location, _, entry = name.rpartition("/")
     if location:
-        with arena.reach(location) as (mapping, _):
+        with arena.locate(location) as (mapping, _):
             return mapping.attach(entry)
     path = DIRECTORY / name
     try:
@@ -105,7 +105,7 @@ def unlink(name: str, timeout: float = 0.0) -> bool:
     """
     location, _, entry = name.rpartition("/")
     if location:
-        with arena.reach(location) as (mapping, _):
+        with arena.locate(location) as (mapping, _):
             return mapping.unlink(entry, timeout)
     try:
         (DIRECTORY / name).unlink()
@@ -118,7 +118,7 @@ def names(prefix: str) -> Iterator[str]:
     """The names of the segments that begin with ``prefix``."""
     location, slash, start = prefix.rpartition("/")
     if location:
-        with contextlib.suppress(DeviceBufferError), arena.reach(location) as (mapping, _):
+        with contextlib.suppress(DeviceBufferError), arena.locate(location) as (mapping, _):
             yield from (
                 location + slash + name for name in mapping.names() if name.startswith(start)
             )

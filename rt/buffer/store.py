@@ -190,7 +190,7 @@ class BufferStore(Mapping[Key, Buffer]):
                     devices[number] = self.get_or_open(number, create=False)
         return devices
 
-    def damaged(self) -> dict[tuple[str, int], str]:
+    def find_damaged(self) -> dict[tuple[str, int], str]:
         """The buffers that were overwritten, and by what that shows; takes no lock. To be called again and again."""
         found = {}
         for key in self.existing():
@@ -208,7 +208,7 @@ class BufferStore(Mapping[Key, Buffer]):
                 found[key] = damage
         return found
 
-    def suspects(self) -> dict[tuple[str, int], str]:
+    def recheck_suspects(self) -> dict[tuple[str, int], str]:
         """The same, of those buffers alone whose lock was held at the last look."""
         suspected = [(key, check) for key, check in self._checks.items() if check.suspected]
         return {key: damage for key, check in suspected if (damage := check.damage())}
@@ -224,7 +224,7 @@ class BufferStore(Mapping[Key, Buffer]):
         self._checks.pop((name, number), None)
         buffer = self._buffers.pop((name, number), None)
         if buffer is not None:
-            buffer.invalidate_by_force()
+            buffer.invalidate_without_lock()
 
     def _find_token(self) -> memoryview | bytes:
         """What this process's writes carry; without a lease table there is nobody who obeys them."""

@@ -75,7 +75,7 @@ async def beat(
     leases.on_unbar = stamp_before_unbarring
     while True:
         check()
-        if leases.may_count():
+        if leases.any_unbarred():
             stamp(OPEN_INTERVAL)
             await trio.sleep(OPEN_INTERVAL)
         else:

@@ -286,7 +286,7 @@ class Root:
             try:
                 buffer.valid = False
             except DeviceBufferError:
-                buffer.invalidate_by_force()
+                buffer.invalidate_without_lock()
 
     def _verify_memory(self) -> None:
         """Stop the robot if team code has overwritten the shared memory: nothing that it holds can be trusted any more."""
@@ -312,9 +312,9 @@ class Root:
             return
         if (now := trio.current_time()) - self._verified_at >= BUFFERS_INTERVAL:
             self._verified_at = now
-            damaged = self._store.damaged()
+            damaged = self._store.find_damaged()
         else:
-            damaged = self._store.suspects()
+            damaged = self._store.recheck_suspects()
         if not damaged:
             return
         self._dispatcher.memory_overwritten(

@@ -43,7 +43,7 @@ class BrakeClient:
     """The device process's end of the connection to the brake.
 
     Args:
-        fds: The inherited descriptors of the connection (`rt.brake.connection.Ends`); empty without
+        fds: The inherited descriptors of the connection (`rt.brake.connection.Endpoint`); empty without
             a brake.
         is_moving: Returns whether a device can move: a lease is armed, or a DEV_DISABLE that is due
             was not yet written to its line.
@@ -75,14 +75,14 @@ class BrakeClient:
             channel, self._wakeup, memory = adopt(fds)
             self._channel = socket.socket(fileno=channel)
             self._heartbeat = Heartbeat(memory)
-            self._heartbeat.rest()  # clear the stamp of an earlier process
+            self._heartbeat.clear()  # clear the stamp of an earlier process
 
     def stamp(self) -> None:
         """Stamp the heartbeat before a write is sent.
 
         The first stamp wakes the brake, which then sleeps until a stamp is late.
         """
-        if self._channel is not None and self._heartbeat.beat(
+        if self._channel is not None and self._heartbeat.renew(
             0 if self._heartbeat.stamp else self._end()
         ):
             with contextlib.suppress(BlockingIOError):
@@ -119,7 +119,7 @@ class BrakeClient:
             if not self._send(Kind.CLOSED, number):
                 self._outdated.set()
             if not self._lines:
-                self._heartbeat.rest()
+                self._heartbeat.clear()
                 self._idle.set()
 
     def close(self) -> None:
@@ -160,12 +160,12 @@ class BrakeClient:
             self._changed = trio.Event()
             if self._is_moving():
                 end = self._end()
-                self._heartbeat.beat(end)
+                self._heartbeat.renew(end)
                 remaining = (end - boottime_ns()) / 1e9 + _SLACK if end else _LAPSED_INTERVAL
                 with trio.move_on_after(min(HEARTBEAT_INTERVAL, max(remaining, _SLACK))):
                     await self._changed.wait()
             else:
-                self._heartbeat.rest()
+                self._heartbeat.clear()
                 await self._changed.wait()
 
     async def _receive(self, channel: socket.socket) -> None:

@@ -329,7 +329,7 @@ class SmartDeviceClient:
 
     def _judge(self, now: float) -> None:
         """Handle missing reports of subscribed parameters: ping, renew or token as lost."""
-        match self._reports.check(self.buffer.arrivals, now):
+        match self._reports.check(self.buffer.receive_counts, now):
             case Verdict.LOST:
                 self.mark_not_reporting(self._reports.silent)
             case Verdict.RENEW:
@@ -361,13 +361,13 @@ class SmartDeviceClient:
             if granted is not None:
                 return not is_settled
             self._reports.expect(
-                self.wanted, self._wanted.interval / 1000, self.buffer.arrivals, now
+                self.wanted, self._wanted.interval / 1000, self.buffer.receive_counts, now
             )
             self._renew(now)
         elif granted is None or (not is_settled and not granted[0] & ~params):
             if stated != granted:
                 self._granted = stated
-                self._reports.expect(params, interval / 1000, self.buffer.arrivals, now)
+                self._reports.expect(params, interval / 1000, self.buffer.receive_counts, now)
         elif stated != granted and is_settled:
             self._throttle.log(
                 self._log.warning,
@@ -578,7 +578,7 @@ class SmartDeviceClient:
                 self.buffer.discard_writes()
                 return
             await trio.sleep(BUSY_PAUSE)
-        self.buffer.invalidate_by_force()
+        self.buffer.invalidate_without_lock()
         self._log.warning(
             "device buffer invalidated without its lock, which another process holds",
             port=self.link.name,

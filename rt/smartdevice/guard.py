@@ -146,7 +146,7 @@ class SafetyGuard:
     @property
     def allowed(self) -> int:
         """The bitmap of the tokens of the leases under which writes may be sent at this moment."""
-        fresh = 0 if self._closed else self._leases.fresh()
+        fresh = 0 if self._closed else self._leases.fresh_tokens()
         if fresh & ~self._armed:
             self._arm(fresh)  # even if the write event has not arrived yet
         if fresh:

@@ -112,7 +112,7 @@ class SmartDeviceManager(DeviceHandler):
     ) -> None:
         super().__init__(names or {}, leases.is_over)
         self.guard = SafetyGuard(leases, self._on_lapse, self._stamp, self._port_context)
-        self.brake = BrakeClient(brake, self._is_moving, self._on_braked, leases.end)
+        self.brake = BrakeClient(brake, self._is_moving, self._on_braked, leases.expiry)
         self._buffers = buffers
         self._leases = leases
         self._write_event = write_event
@@ -406,7 +406,7 @@ class SmartDeviceManager(DeviceHandler):
                         buffer.valid = False
                         buffer.discard_writes()
                     except BufferBusyError:
-                        buffer.invalidate_by_force()  # its writes are discarded in `admit`
+                        buffer.invalidate_without_lock()  # its writes are discarded in `admit`
 
     def _identity(self, uid: int) -> dict[str, str]:
         """Return the log context for a device: its UID and the name that the team gave it."""

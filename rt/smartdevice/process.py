@@ -16,7 +16,7 @@ import trio
 
 from rt import log
 from rt.app import Application, ChildSettings
-from rt.brake.connection import Ends
+from rt.brake.connection import Endpoint
 from rt.brake.heartbeat import map_orders
 from rt.buffer.lease import ORDERS_SIZE
 from rt.process import notify, signals
@@ -105,7 +105,7 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
 
 def _orders(brake: Sequence[int]) -> memoryview | None:
     """Map the root's orders, in memory that commanders do not have; None without a brake."""
-    return map_orders(Ends(*brake).memory, ORDERS_SIZE) if brake else None
+    return map_orders(Endpoint(*brake).memory, ORDERS_SIZE) if brake else None
 
 
 async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: list[int]) -> None:

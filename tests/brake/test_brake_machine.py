@@ -5,19 +5,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rt.brake.machine import (
-    FAREWELL,
+    DISABLE_GRACE,
+    EXIT_GRACE,
     HUNG,
     KILL_GRACE,
-    LAST_FAREWELL,
     LATE,
     MS,
     OVERDUE,
-    RELOOK,
+    RECHECK,
     STOP_GRACE,
     Act,
     Brake,
 )
-from rt.brake.protocol import DISABLE, MOST_NAME, SIZE, Kind, Message, decode, encode
+from rt.brake.protocol import DISABLE, NAME_MAX, SIZE, Kind, Message, decode, encode
 from rt.protocol import frames
 from rt.protocol.message import DevDisable
 
@@ -73,7 +73,7 @@ def test_starved_process_is_disabled_over_once_for_each_stamp() -> None:
 def test_process_that_stays_late_is_killed() -> None:
     brake = live()
     brake.look(NOW, NOW - LATE, 1, running)
-    assert brake.due(NOW - LATE, 1) == NOW + RELOOK
+    assert brake.due(NOW - LATE, 1) == NOW + RECHECK
     assert brake.look(NOW - LATE + HUNG - 1, NOW - LATE, 1, running) == []
     assert brake.due(NOW - LATE, 1) == NOW - LATE + HUNG
     assert brake.look(NOW - LATE + HUNG, NOW - LATE, 1, running) == [Act.KILL]
@@ -93,7 +93,7 @@ def test_brake_that_sleeps_until_something_is_due_sees_that_a_process_is_stopped
         due = brake.due(stamp, 1)
         assert due is not None or Act.KILL in acts
         last, now = now, max(now, due or 0)
-    assert last <= stamps[-1] + LATE + RELOOK
+    assert last <= stamps[-1] + LATE + RECHECK
 
 
 def test_process_stopped_before_its_lease_ended_is_killed_when_the_lease_ends() -> None:
@@ -139,18 +139,18 @@ def test_nothing_is_due_while_no_device_can_move() -> None:
 def test_device_process_has_its_time_to_disable_when_the_root_is_gone() -> None:
     brake = live()
     brake.root_gone(NOW)
-    assert brake.look(NOW + FAREWELL - 1, 0, 1, running) == []
-    assert brake.look(NOW + FAREWELL, 0, 1, running) == [Act.KILL]
+    assert brake.look(NOW + DISABLE_GRACE - 1, 0, 1, running) == []
+    assert brake.look(NOW + DISABLE_GRACE, 0, 1, running) == [Act.KILL]
 
 
 def test_device_process_without_lines_has_longer_to_end() -> None:
     brake = live()
     brake.root_gone(NOW)
-    assert brake.look(NOW + FAREWELL, 0, 0, running) == []
-    assert brake.due(0, 0) == NOW + LAST_FAREWELL
-    assert brake.look(NOW + LAST_FAREWELL, 0, 0, running) == [Act.KILL]
+    assert brake.look(NOW + DISABLE_GRACE, 0, 0, running) == []
+    assert brake.due(0, 0) == NOW + EXIT_GRACE
+    assert brake.look(NOW + EXIT_GRACE, 0, 0, running) == [Act.KILL]
     assert brake.died() == [Act.FINISH]
-    assert brake.look(NOW + LAST_FAREWELL, 0, 0, running) == [Act.EXIT]
+    assert brake.look(NOW + EXIT_GRACE, 0, 0, running) == [Act.EXIT]
 
 
 def test_stop_disables_at_once_and_again_in_the_end_without_a_kill() -> None:
@@ -167,7 +167,7 @@ def test_stop_gives_way_to_the_end_of_the_root() -> None:
     brake = live()
     brake.stop(NOW)
     brake.root_gone(NOW + MS)
-    assert brake.look(NOW + MS + FAREWELL, 0, 1, running) == [Act.KILL]
+    assert brake.look(NOW + MS + DISABLE_GRACE, 0, 1, running) == [Act.KILL]
 
 
 class Life(RuleBasedStateMachine):
@@ -242,7 +242,7 @@ class Life(RuleBasedStateMachine):
             overdue = self.end and self.now >= self.end + OVERDUE
             late = age >= HUNG or ((age >= LATE or overdue) and stands)
             assert late or (
-                self.leaving_since is not None and self.now - self.leaving_since >= FAREWELL
+                self.leaving_since is not None and self.now - self.leaving_since >= DISABLE_GRACE
             )
         if self.leaving_since is None and not self.stamp and not killed:
             assert acts == []
@@ -273,7 +273,7 @@ def test_messages_survive_the_channel(kind: Kind, number: int, name: str) -> Non
     assert message is not None
     assert message[:2] == (kind, number)
     text = name.encode(errors="replace")
-    if len(text) <= MOST_NAME:
+    if len(text) <= NAME_MAX:
         assert message.name == text.decode()
 
 

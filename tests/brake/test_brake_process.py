@@ -49,7 +49,7 @@ def test_killed_device_process_leaves_no_line_enabled(driving: Bench) -> None:
 
 
 def test_stopped_device_process_is_killed_and_its_lines_are_disabled(driving: Bench) -> None:
-    driving.heartbeat.beat()
+    driving.heartbeat.renew()
     ring(driving)
     driving.victim.send_signal(signal.SIGSTOP)
     for line in driving.lines:
@@ -59,7 +59,7 @@ def test_stopped_device_process_is_killed_and_its_lines_are_disabled(driving: Be
 
 
 def test_late_device_process_is_disabled_over_and_told_before_it_is_killed(driving: Bench) -> None:
-    driving.heartbeat.beat()
+    driving.heartbeat.renew()
     ring(driving)
     for line in driving.lines:
         line.hears(DISABLE)
@@ -71,9 +71,9 @@ def test_late_device_process_is_disabled_over_and_told_before_it_is_killed(drivi
 
 def test_device_process_that_stamps_is_left_alone(driving: Bench) -> None:
     for _ in range(3):
-        driving.heartbeat.beat()
+        driving.heartbeat.renew()
         ring(driving)
-        driving.heartbeat.rest()
+        driving.heartbeat.clear()
         time.sleep(2 * LATE / 1e9)
     assert all(line.is_silent() for line in driving.lines)
     die(driving)
@@ -267,18 +267,18 @@ def test_brake_publishes_that_a_late_process_is_disabled_over_until_it_stamps_ag
     driving: Bench,
 ) -> None:
     assert driving.heartbeat.is_settled
-    driving.heartbeat.beat()
+    driving.heartbeat.renew()
     assert not driving.heartbeat.is_settled
     ring(driving)
     for line in driving.lines:
         line.hears(DISABLE)
     until_settled(driving)
-    driving.heartbeat.beat()
+    driving.heartbeat.renew()
     assert not driving.heartbeat.is_settled
 
 
 def test_brake_publishes_that_a_dead_process_is_disabled_over(driving: Bench) -> None:
-    driving.heartbeat.beat()
+    driving.heartbeat.renew()
     ring(driving)
     die(driving)
     until_settled(driving)
@@ -290,7 +290,7 @@ def test_brake_publishes_that_a_dead_process_is_disabled_over(driving: Bench) ->
 def test_unplugged_board_does_not_keep_the_brake_from_settling(driving: Bench) -> None:
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), driving.lines[0].board, inheritable=False)
-    driving.heartbeat.beat()
+    driving.heartbeat.renew()
     ring(driving)
     die(driving)
     until_settled(driving)
@@ -298,7 +298,7 @@ def test_unplugged_board_does_not_keep_the_brake_from_settling(driving: Bench) -
 
 def test_line_that_refuses_is_never_published_as_disabled(driving: Bench) -> None:
     with full_line(driving, 9):
-        driving.heartbeat.beat()
+        driving.heartbeat.renew()
         ring(driving)
         die(driving)
         for line in driving.lines:
@@ -323,7 +323,7 @@ def test_line_that_is_still_tried_is_not_settled_while_the_process_rests(driving
 
 def test_death_of_a_process_that_was_not_introduced_fully_is_not_settled(driving: Bench) -> None:
     driving.introduce(driving.victim.pid)
-    driving.heartbeat.beat()
+    driving.heartbeat.renew()
     ring(driving)
     die(driving)
     driving.said("devices disabled by the brake")
@@ -331,7 +331,7 @@ def test_death_of_a_process_that_was_not_introduced_fully_is_not_settled(driving
 
 
 def test_without_a_brake_a_dead_process_is_not_settled(driving: Bench) -> None:
-    driving.heartbeat.beat()
+    driving.heartbeat.renew()
     driving.brake.kill()
     driving.brake.wait()
     die(driving)
@@ -339,5 +339,5 @@ def test_without_a_brake_a_dead_process_is_not_settled(driving: Bench) -> None:
     driving.start_brake()
     driving.hears(Kind.ASK)
     assert not driving.heartbeat.is_settled
-    driving.heartbeat.rest()  # the next device process
+    driving.heartbeat.clear()  # the next device process
     assert driving.heartbeat.is_settled

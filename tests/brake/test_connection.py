@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rt.brake.connection import Connection, Ends, receive
+from rt.brake.connection import Connection, Endpoint, receive
 from rt.brake.protocol import Kind, Message, encode
 
 
@@ -20,13 +20,13 @@ def connection() -> Iterator[Connection]:
     made.close()
 
 
-def send(end: Ends, message: Message, fd: int | None = None) -> None:
+def send(end: Endpoint, message: Message, fd: int | None = None) -> None:
     with socket.socket(fileno=os.dup(end.channel)) as channel:
         channel.setblocking(False)
         socket.send_fds(channel, [encode(message)], [] if fd is None else [fd])
 
 
-def fill(end: Ends, fd: int) -> None:
+def fill(end: Endpoint, fd: int) -> None:
     for _ in range(100_000):
         send(end, Message(Kind.ASK, 1), fd)
 

@@ -105,7 +105,7 @@ async def test_a_device_that_leaves_while_it_is_read_is_skipped(
     monkeypatch.setattr(
         store.get_or_open(SWITCH),
         "get_update",
-        lambda: store.get_or_open(SWITCH).invalidate_by_force(),
+        lambda: store.get_or_open(SWITCH).invalidate_without_lock(),
     )
     assert list(UpdatePublisher(store, air, 0.1).collect()) == [SWITCH + 1]
 

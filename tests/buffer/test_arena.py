@@ -14,7 +14,7 @@ import pytest
 
 from rt import catalog
 from rt.buffer import Buffer, BufferStore, DeviceBufferError, LeaseTable, segment
-from rt.buffer.arena import SIZE, Arena, Mapping, reach
+from rt.buffer.arena import SIZE, Arena, Mapping, locate
 from rt.errors import BufferBusyError, ConfigError, ExecutionError
 from rt.protocol.uid import DeviceUID
 
@@ -66,7 +66,7 @@ def test_two_arenas_share_nothing(arena: Arena) -> None:
 
 
 def test_arena_is_mapped_once(arena: Arena, prefix: str) -> None:
-    with reach(arena.prefix[:-1]) as (one, _), reach(prefix[:-1]) as (two, _):
+    with locate(arena.prefix[:-1]) as (one, _), locate(prefix[:-1]) as (two, _):
         assert one is two is arena.mapping
 
 
@@ -222,7 +222,7 @@ def test_fork_reaches_no_buffer_that_it_inherited(arena: Arena) -> None:
             leases.lease(0).begin()
             os._exit(100 + refused + (50 if motor.valid or motor.dirty else 0))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 108
-        assert not leases.fresh()
+        assert not leases.fresh_tokens()
         assert motor.get("enc_pos") == 3.0
         assert not motor.dirty
         assert pad.valid

@@ -112,7 +112,7 @@ async def test_a_device_that_comes_or_goes_is_a_change_without_parameters(sides:
         theirs.valid = False
     assert await told(ours) == frozenset(), "each task is told"
     assert await is_waiting(ours)
-    theirs.invalidate_by_force()
+    theirs.invalidate_without_lock()
     assert await told(ours) == frozenset()
 
 

@@ -210,13 +210,13 @@ def test_store_finds_damaged_buffers_and_makes_them_anew() -> None:
         with store, other:
             motor, pad = other.get_or_open(UID), other.get_or_open(("gamepad", 0))
             motor.valid = pad.valid = True
-            assert store.damaged() == {}
+            assert store.find_damaged() == {}
             poke(motor, Header.magic.offset, 0)
             poke(pad, _LOCK + 16, 0)
-            assert store.damaged().keys() == {("polar-bear", UID), ("gamepad", 0)}
-            for key in store.damaged():
+            assert store.find_damaged().keys() == {("polar-bear", UID), ("gamepad", 0)}
+            for key in store.find_damaged():
                 store.replace(key)
-            assert store.damaged() == {}
+            assert store.find_damaged() == {}
             assert not motor.valid
             fresh = store.get_or_open(UID)
             assert (fresh.valid, fresh.damage()) == (False, "")
@@ -230,6 +230,6 @@ def test_buffer_that_was_damaged_before_it_was_opened_is_found_and_replaced_by_i
         store, other, owner = (BufferStore(catalog.load(), arena.prefix) for _ in range(3))
         with store, other, owner:
             poke(other.get_or_open(UID), _LOCK + 16, 0)
-            assert list(store.damaged()) == [("polar-bear", UID)]
+            assert list(store.find_damaged()) == [("polar-bear", UID)]
             assert owner.get_or_open(UID).damage() == ""
-            assert store.damaged() == {}
+            assert store.find_damaged() == {}

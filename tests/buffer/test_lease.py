@@ -13,7 +13,7 @@ from rt.errors import DeviceBufferError
 def test_nobody_holds_a_lease_at_first(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert table.holders() == []
 
 
@@ -24,10 +24,10 @@ def test_a_lease_is_fresh_until_it_is_released(prefix: str) -> None:
         assert not slot.renew(), "it has not begun"
         assert slot.begin()
         assert slot.renew()
-        assert theirs.fresh()
+        assert theirs.fresh_tokens()
         assert 0 < theirs.remaining() <= lease.TIMEOUT
         assert slot.release()
-        assert not theirs.fresh()
+        assert not theirs.fresh_tokens()
         assert not slot.release()
         assert not slot.renew()
 
@@ -38,7 +38,7 @@ def test_silence_is_a_lapse(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Non
         table.lease(3).begin()
         later = boottime_ns() + round(lease.TIMEOUT * 1e9) + 1
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert table.holders() == []
         assert not table.lease(3).renew(), "a holder that was silent has to begin again"
 
@@ -51,10 +51,10 @@ def test_ended_lease_has_to_begin_again(prefix: str) -> None:
         (holder,) = table.holders()
         assert table.lapse(holder)
         assert not table.lapse(holder), "it has ended already"
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert not slot.renew()
         assert slot.begin()
-        assert table.fresh()
+        assert table.fresh_tokens()
 
 
 def test_root_revokes_every_lease(prefix: str) -> None:
@@ -64,7 +64,7 @@ def test_root_revokes_every_lease(prefix: str) -> None:
         for slot in slots:
             slot.begin()
         table.revoke_all()
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert table.holders() == []
         for slot in slots:
             assert slot.revoked
@@ -82,7 +82,7 @@ def test_lease_that_began_before_a_revocation_is_not_brought_back_by_a_late_stam
         table.lease(4).begin()
         table.revoke_all()
         table.stamps[4] = boottime_ns()  # its holder had looked before, and stamps after
-        assert not table.fresh()
+        assert not table.fresh_tokens()
 
 
 @pytest.mark.parametrize("bar", [bar for bar in lease.Bar if bar])
@@ -96,7 +96,7 @@ def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
         assert slot.bar is bar
         assert not slot.renew()
         assert not slot.begin()
-        assert table.fresh() == 1 << other.token
+        assert table.fresh_tokens() == 1 << other.token
         table.unbar(0)
         assert not slot.renew(), "what the bar ended does not continue"
         assert slot.begin() == (bar not in {lease.Bar.ESTOP, lease.Bar.STOPPING, lease.Bar.DAMAGED})
@@ -112,7 +112,7 @@ def test_final_bar_stays(prefix: str, bar: lease.Bar) -> None:
             table.bar(index, lease.Bar.IDLE)
             table.unbar(index)
             assert not table.lease(index).begin()
-        assert not table.fresh()
+        assert not table.fresh_tokens()
 
 
 def test_a_lease_that_has_ended_does_not_go_on(
@@ -135,7 +135,7 @@ def test_a_lease_that_has_ended_does_not_go_on(
         assert len(set(tokens)) == 3
         assert {slot for token in tokens for slot in lease.slots_of(1 << token)} == {3}
         table.heartbeat()
-        assert table.fresh() == 1 << tokens[-1]
+        assert table.fresh_tokens() == 1 << tokens[-1]
 
 
 def test_marks_name_their_slot_after_any_number_of_leases(prefix: str) -> None:
@@ -161,7 +161,7 @@ def test_only_the_lease_that_was_meant_is_taken_away(prefix: str) -> None:
         slot.release()
         slot.begin()  # the seat's next visitor
         assert not table.lapse(before)
-        assert table.fresh()
+        assert table.fresh_tokens()
 
 
 @pytest.mark.parametrize("uptime", [0.0, 5.0, 1000.0])
@@ -174,14 +174,14 @@ def test_stamp_of_zero_is_never_a_lease(
     with LeaseTable.open(prefix) as table:
         assert not table.root_alive()
         table._root[0] = 1
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert table.holders() == []
         assert not table.lease(0).renew()
         # A lease that began and was released has a stamp of zero too, and no other reason not to
         # count.
         table.lease(0).begin()
         table.lease(0).release()
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert table.holders() == []
         assert not table.held
         assert not table.lease(0).renew()
@@ -204,14 +204,14 @@ def test_no_lease_counts_without_a_sign_of_life_of_the_root(
 ) -> None:
     with LeaseTable.open(prefix) as table:
         table.lease(0).begin()
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert table.holders() == []
         table.heartbeat()
-        assert table.fresh()
+        assert table.fresh_tokens()
         later = boottime_ns() + round(lease.ROOT_TIMEOUT * 1e9) + 1
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
         table.lease(0).begin()
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert not table.root_alive()
 
 
@@ -221,7 +221,7 @@ def test_stamps_of_the_future_count_as_none(prefix: str, monkeypatch: pytest.Mon
         monkeypatch.setattr(lease, "boottime_ns", lambda: boottime_ns() + 10**12)
         table.lease(0).begin()
         monkeypatch.undo()
-        assert not table.fresh()
+        assert not table.fresh_tokens()
         assert table.holders() == []
 
 
@@ -262,17 +262,17 @@ def test_root_stamps_before_it_unbars(prefix: str) -> None:
 
         table.bar_all(Bar.IDLE)
         table.on_unbar = stamp
-        assert not table.may_count()
+        assert not table.any_unbarred()
         assert not table.root_alive()
         table.unbar(0)
         assert stamps == [Bar.IDLE]
-        assert table.may_count()
+        assert table.any_unbarred()
         assert table.lease(0).begin()
-        assert table.fresh()
+        assert table.fresh_tokens()
         table.bar(0, Bar.ESTOP)
         table.unbar(0)
         assert stamps == [Bar.IDLE], "a final bar stays"
-        assert not table.may_count()
+        assert not table.any_unbarred()
 
 
 @pytest.mark.parametrize("bar", [Bar.DAMAGED, Bar.STOPPING, Bar.ESTOP])
@@ -285,7 +285,7 @@ def test_slot_that_is_barred_for_good_while_it_is_unbarred_stays_barred(
         table.unbar(0)
         assert table.bar_of(0) is bar
         assert not table.lease(0).begin()
-        assert not table.may_count()
+        assert not table.any_unbarred()
 
 
 def test_lease_is_held_whatever_the_root_does(prefix: str) -> None:

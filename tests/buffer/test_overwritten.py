@@ -39,7 +39,7 @@ class Memory:
         yield from (
             table.session_counts,
             table.root_alive,
-            table.fresh,
+            table.fresh_tokens,
             table.holders,
             table.remaining,
             table.current,
@@ -111,7 +111,7 @@ class Memory:
         yield lambda: buffer.write("duty_cycle", 0.5)
         yield lambda: buffer.count_sent(DevWrite(0b11, bytes(8)))
         yield lambda: setattr(buffer, "valid", False)
-        yield buffer.invalidate_by_force
+        yield buffer.invalidate_without_lock
 
     def use(self) -> None:
         for operation in self.operations():

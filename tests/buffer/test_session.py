@@ -114,7 +114,7 @@ async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(
             os.kill(process.pid, signal.SIGKILL)
             with trio.fail_after(30):
                 await root.write_event.wait()
-            assert not leases.fresh()
+            assert not leases.fresh_tokens()
 
 
 async def test_when_all_seats_are_taken_a_visitor_is_told_so(arena: Arena, tmp_path: Path) -> None:

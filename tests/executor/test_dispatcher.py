@@ -131,7 +131,7 @@ class Stage:
             wakeup,
             needs_driver=needs_driver,
             is_moving=lambda: self.moving,
-            on_estop=lambda: self.stops.append(bool(leases.fresh())),
+            on_estop=lambda: self.stops.append(bool(leases.fresh_tokens())),
             time_limit={"lift": 0.5, "teleop_main": 0.05}.get,
             insecure=insecure,
             on_mode=self.note_mode,
@@ -140,7 +140,7 @@ class Stage:
 
     def note_mode(self, running: bool) -> None:
         """Bar the slots of visitors as the root does, and note whether a mode could move devices just then."""
-        self.noted.append((running, bool(self.leases.fresh())))
+        self.noted.append((running, bool(self.leases.fresh_tokens())))
         for slot in range(FIRST_SESSION_SLOT, SLOTS):
             self.leases.bar(slot, Bar.MODE if running else Bar.IDLE)
 
@@ -166,7 +166,7 @@ class Stage:
     def drives(self, slot: int) -> bool:
         """Whether a process of that seat could move devices now."""
         self.leases.heartbeat()
-        return self.leases.lease(slot).begin() and bool(self.leases.fresh())
+        return self.leases.lease(slot).begin() and bool(self.leases.fresh_tokens())
 
 
 @contextlib.asynccontextmanager
@@ -224,7 +224,7 @@ async def test_idle_ends_every_lease_before_it_waits_for_the_process(prefix: str
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.dispatcher.idle)
             await trio.testing.wait_all_tasks_blocked()
-            assert not stage.leases.fresh()
+            assert not stage.leases.fresh_tokens()
             assert not session.renew(), "rt write ends too"
             assert stage.dispatcher.mode() == "idle"
             Process.end(process)
@@ -376,7 +376,7 @@ async def test_teleop_cannot_drive_without_a_driver(prefix: str) -> None:
         stage.drive(live=True)
         assert stage.drives(EXECUTOR_SLOT)
         stage.drive(live=False)
-        assert not stage.leases.fresh()
+        assert not stage.leases.fresh_tokens()
         assert not stage.drives(EXECUTOR_SLOT)
         await stage.dispatcher.idle()
         stage.drive(live=True)
@@ -440,7 +440,7 @@ async def test_a_mode_ends_for_want_of_a_brake(prefix: str) -> None:
         process = await stage.begin()
         assert stage.drives(EXECUTOR_SLOT)
         stage.dispatcher.brake_changed("no brake")
-        assert not stage.leases.fresh()
+        assert not stage.leases.fresh_tokens()
         assert stage.dispatcher.mode() == "idle"
         assert (
             stage.leases.bar_of(EXECUTOR_SLOT) is stage.leases.cause_of(EXECUTOR_SLOT) is Bar.BRAKE

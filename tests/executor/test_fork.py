@@ -26,7 +26,7 @@ with LeaseTable.open("PREFIX") as table:
     def split():
         pid = os.fork()
         if pid:
-            print("child ended with", os.waitpid(pid, 0)[1], "and a lease", bool(table.fresh()), flush=True)
+            print("child ended with", os.waitpid(pid, 0)[1], "and a lease", bool(table.fresh_tokens()), flush=True)
             return
         try:
             robot.write(1, "duty_cycle", 1.0)

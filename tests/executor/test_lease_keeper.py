@@ -47,7 +47,7 @@ class Bench:
     @property
     def moves(self) -> bool:
         self.table.heartbeat()
-        return bool(self.table.fresh())
+        return bool(self.table.fresh_tokens())
 
     def run(self, seconds: float, *, step: float = 0.02, main: bool = True) -> None:
         """Let time pass with both threads at work, or with a main that does not return."""

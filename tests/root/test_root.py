@@ -231,14 +231,14 @@ async def test_idle_succeeds_over_a_silent_device_process_only_when_the_brake_ha
         client = await robot.app.make_client()
         page = Heartbeat(made[0].device.memory)
         await client.call.idle(address="executor-service")
-        page.beat()
+        page.renew()
         with pytest.raises(RemoteCallError, match="does not confirm"):
             await client.call.idle(address="executor-service")
-        page.pend(1)
+        page.set_pending(1)
         page.settle(page.stamp)
         with pytest.raises(RemoteCallError, match="does not confirm"):
             await client.call.idle(address="executor-service")
-        page.pend(0)
+        page.set_pending(0)
         await client.call.idle(address="executor-service")
         page.close()
 

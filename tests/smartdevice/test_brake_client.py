@@ -153,18 +153,18 @@ async def test_renewed_lease_updates_end_in_heartbeat(
     client.add_line(Wire(1))
     client.stamp()
     assert page.stamp
-    assert page.end == end
+    assert page.expiry == end
     nursery.start_soon(client.run)
     await trio.testing.wait_all_tasks_blocked()
     end = next(ends)
     await trio.sleep(HEARTBEAT_INTERVAL + 0.001)
-    assert page.end == end
+    assert page.expiry == end
 
     moving = False
     start = trio.current_time()
     client.note_lapse()
     await trio.testing.wait_all_tasks_blocked()
-    assert (page.stamp, page.end) == (0, 0), "the brake does not wait for the next stamp"
+    assert (page.stamp, page.expiry) == (0, 0), "the brake does not wait for the next stamp"
     assert trio.current_time() == start
     client.close()
     page.close()
