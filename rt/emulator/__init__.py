@@ -1,1 +1,1 @@
-"""Emulated Smart Devices: firmware, simulated sensors, fault injection, and the lines that they are on."""
+"""Emulated Smart Devices: firmware, simulated sensors, fault injection, and their lines."""

@@ -1,8 +1,9 @@
-"""What goes wrong with an emulated device, decided beforehand by a seed.
+"""Faults of an emulated device, decided by a seed.
 
-Pure: frames and the time in, decisions out. The rule of this module: every decision comes from one
-generator of random numbers a device, so the same seed, UID and order of questions give the same
-troubles again.
+Pure: frames and the time in, decisions out.
+
+Invariant: each device has one random generator for all decisions, so the same seed, UID and order
+    of calls reproduce the same faults.
 """
 
 import enum
@@ -17,7 +18,7 @@ from rt.config import nearest
 from rt.errors import DeviceError
 
 FREEZE_TIME: Final = 3.0
-"""How long a frozen device stays so, in s."""
+"""How long a frozen device stays frozen, in s."""
 
 _JITTER: Final = 0.5
 _MAX_RECONNECT_DELAY: Final = 0.5
@@ -25,7 +26,7 @@ _MAX_INSERTED: Final = 8
 
 
 class FaultKind(enum.StrEnum):
-    """What can go wrong, in the words of the command line."""
+    """The faults, by their names on the command line."""
 
     DROP = "drop"
     DELAY = "delay"
@@ -51,12 +52,12 @@ _LIMITS: Final = {
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One kind of trouble and how much of it.
+    """A fault and its intensity.
 
     Attributes:
-        kind: What goes wrong.
-        value: The fraction of frames (0 to 1) that is dropped or corrupted, the most that a frame
-            is late (s), or about how much time passes between two disconnections or freezes (s).
+        kind: The fault.
+        value: The fraction of frames (0 to 1) that is dropped or corrupted, the maximum delay of a
+            frame (s), or the approximate time between two disconnections or freezes (s).
     """
 
     kind: FaultKind
@@ -67,10 +68,10 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 def parse_fault(text: str) -> Fault:
-    """Read ``KIND`` or ``KIND=VALUE``.
+    """Parse ``KIND`` or ``KIND=VALUE``.
 
     Raises:
-        DeviceError: There is no such kind, or the value is not allowed for it.
+        DeviceError: The kind is unknown, or the value is out of range.
     """
     word, equals, number = text.partition("=")
     try:
@@ -78,7 +79,8 @@ def parse_fault(text: str) -> Fault:
     except ValueError:
         kinds = ", ".join(FaultKind)
         raise DeviceError(
-            f"--fault {text}: there is no fault {word.strip()!r}, only {kinds}{nearest(word.strip(), FaultKind)}",
+            f"--fault {text}: unknown fault {word.strip()!r}; use {kinds}"
+            f"{nearest(word.strip(), FaultKind)}",
             fault=text,
         ) from None
     limits = _LIMITS[kind]
@@ -90,24 +92,25 @@ def parse_fault(text: str) -> Fault:
         value = math.nan
     if not limits.least <= value <= limits.most:
         raise DeviceError(
-            f"--fault {text}: {kind} takes {limits.least:g} to {limits.most:g} {limits.unit}, not {number!r}",
+            f"--fault {text}: {kind} must be {limits.least:g} to {limits.most:g} {limits.unit}, "
+            f"not {number!r}",
             fault=text,
         )
     return Fault(kind, value)
 
 
 def parse_faults(texts: Iterable[str]) -> tuple[Fault, ...]:
-    """Read several faults, one of a kind.
+    """Parse several faults, each kind at most once.
 
     Raises:
-        DeviceError: One cannot be read, or a kind is given twice.
+        DeviceError: A fault is invalid, or a kind is given twice.
     """
     faults: dict[FaultKind, Fault] = {}
     for text in texts:
         fault = parse_fault(text)
         if fault.kind in faults:
             raise DeviceError(
-                f"--fault {text}: {fault.kind} is given twice; one value counts for all devices",
+                f"--fault {text}: {fault.kind} is given twice; one value applies to all devices",
                 fault=text,
             )
         faults[fault.kind] = fault
@@ -115,10 +118,10 @@ def parse_faults(texts: Iterable[str]) -> tuple[Fault, ...]:
 
 
 class Faults:
-    """What goes wrong with one device, over all of its lines. Times are those of one clock, in s.
+    """The faults of one device, on all of its lines. Times are those of one clock, in s.
 
     Args:
-        faults: The kinds that are wanted, each at most once.
+        faults: The kinds of faults, each at most once.
         seed: The seed of the whole emulation.
         uid: The device's UID.
     """
@@ -130,16 +133,16 @@ class Faults:
         self._corrupt = values.get(FaultKind.CORRUPT, 0.0)
         self._disconnect = values.get(FaultKind.DISCONNECT, math.inf)
         self._freeze = values.get(FaultKind.FREEZE, math.inf)
-        self._random = random.Random(f"{seed}:{uid}")  # noqa: S311 - it has to be repeatable, not secret
+        self._random = random.Random(f"{seed}:{uid}")  # noqa: S311 - repeatable, not secret
         self._frozen_from: float | None = None
 
     @property
     def disconnects(self) -> bool:
-        """Whether the line ends now and then."""
+        """Whether the line is closed now and then."""
         return self._disconnect < math.inf
 
     def transform(self, frame: bytes) -> bytes:
-        """What is left of a frame with its delimiter: the same, something else, or nothing if it is lost."""
+        """Return what arrives of a frame with its delimiter: the same, other bytes, or none."""
         if self._drop and self._random.random() < self._drop:
             return b""
         if self._corrupt and self._random.random() < self._corrupt:
@@ -147,23 +150,26 @@ class Faults:
         return frame
 
     def next_delay(self) -> float:
-        """How late the next frame is, in s."""
+        """Return the delay of the next frame, in s."""
         return self._random.uniform(0.0, self._delay) if self._delay else 0.0
 
     def lifetime(self) -> float:
-        """How long the line that begins now holds, in s; may be infinite."""
+        """Return how long the line that begins now stays open, in s; may be infinite."""
         return self._jittered(self._disconnect) if self.disconnects else math.inf
 
     def ends_with_reset(self) -> bool:
-        """Whether the line that ends now ends with a reset and not in order."""
+        """Return whether the line that ends now ends with a reset."""
         return self._random.random() < 0.5
 
     def reconnect_delay(self) -> float:
-        """How long a device whose line has ended stays away, in s."""
+        """Return how long a device whose line has ended stays away, in s."""
         return self._random.uniform(0.0, _MAX_RECONNECT_DELAY) if self.disconnects else 0.0
 
     def frozen_until(self, now: float) -> float:
-        """When the device thaws, or ``now`` if it is not frozen. The first call is the beginning of its life."""
+        """Return when the device thaws, or ``now`` if it is not frozen.
+
+        The first call starts the schedule of freezes.
+        """
         if self._freeze == math.inf:
             return now
         if self._frozen_from is None:

@@ -1,7 +1,7 @@
-"""A link on which things go wrong, as `rt.emulator.faults` decides: the I/O of it, and no decision.
+"""A link with the faults that `rt.emulator.faults` decides: its I/O, without any decision.
 
-It stands on the device's side of a line. Frames that the device says and hears are lost, spoilt and
-late; the line ends when its time has come; and a frozen device neither says nor hears anything.
+It is the device's end of a line. Frames are dropped, corrupted and delayed both ways; the line is
+closed when its time has come; a frozen device neither sends nor receives.
 """
 
 from collections import deque
@@ -15,15 +15,15 @@ from rt.link.link import LinkGoneError
 from rt.protocol.frames import DELIMITER, MAX_FRAME
 
 _MAX_QUEUED: Final = 1024
-"""How many frames may be under way at the same time; a device that says more has to wait."""
+"""How many frames may be delayed at the same time; a device that sends more has to wait."""
 
 
 class Line(Protocol):
-    """What a device needs of a `rt.link.link.Link`; its methods do as they do there."""
+    """What a device needs of a `rt.link.link.Link`; its methods behave as there."""
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """Its name for people."""
 
     async def receive(self) -> bytes:
         """Return what has arrived."""
@@ -32,20 +32,19 @@ class Line(Protocol):
         """Send whole frames."""
 
     def send_nowait(self, data: bytes, /) -> bool:
-        """Send whole frames if the line takes them at this moment."""
+        """Send whole frames if the line takes them at once."""
 
     async def aclose(self) -> None:
         """Close it."""
 
 
 class FaultyLink:
-    """A line over another one, with faults. `run` has to run beside whoever uses it.
+    """A line over another one, with faults. `run` has to run while it is used.
 
     Args:
-        link: The sound line, owned by this one from here on.
-        faults: What goes wrong.
-        reset: Makes the coming end of the line a reset; None if there is no such thing on this
-            line.
+        link: The line without faults; this one closes it.
+        faults: The faults.
+        reset: Makes the coming end of the line a reset; None if the line has no resets.
     """
 
     def __init__(
@@ -66,7 +65,10 @@ class FaultyLink:
         return self._link.name
 
     async def run(self) -> None:
-        """Send what is late when it is due, and end the line when its time has come; returns when the line has ended."""
+        """Send delayed frames when they are due, and close the line when its time has come.
+
+        Returns when the line has ended.
+        """
         end = trio.current_time() + self._faults.lifetime()
         while (now := trio.current_time()) < end:
             if self._outbound and self._outbound[0][0] <= now:
@@ -87,7 +89,7 @@ class FaultyLink:
         await self._link.aclose()
 
     async def receive(self) -> bytes:
-        """See `Link.receive`; whole frames, or what is left of them."""
+        """See `Link.receive`; returns whole frames, or what is left of them."""
         while True:
             now = trio.current_time()
             due = b""
@@ -101,7 +103,10 @@ class FaultyLink:
                 await self._receive_frames()
 
     async def send(self, data: bytes, /) -> None:
-        """See `Link.send`. Returns when the frames are under way; an end of the line is told by `receive`."""
+        """See `Link.send`.
+
+        Returns when the frames are queued; the end of the line is raised by `receive`.
+        """
         now = trio.current_time()
         if self._faults.frozen_until(now) > now:
             await trio.lowlevel.checkpoint()
@@ -115,7 +120,7 @@ class FaultyLink:
         await trio.lowlevel.checkpoint()
 
     def send_nowait(self, _data: bytes, /) -> bool:
-        """See `Link.send_nowait`; never does."""
+        """See `Link.send_nowait`; always False."""
         return False
 
     async def aclose(self) -> None:
@@ -126,7 +131,7 @@ class FaultyLink:
         try:
             data = await self._link.receive()
         except LinkGoneError:
-            # A frozen device does not notice it either.
+            # A frozen device does not notice the end either.
             await trio.sleep_until(self._faults.frozen_until(trio.current_time()))
             raise
         now = trio.current_time()
@@ -148,5 +153,5 @@ class FaultyLink:
 
 
 def _frames(data: bytes) -> list[bytes]:
-    """The frames of some bytes, each with its delimiter; empty ones are nothing."""
+    """Split bytes into frames, each with its delimiter; empty ones are left out."""
     return [frame + DELIMITER for frame in data.split(DELIMITER) if frame]

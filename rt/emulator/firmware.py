@@ -1,6 +1,6 @@
-"""An emulated Smart Device that behaves as firmware does.
+"""The emulated firmware of a Smart Device.
 
-Pure: messages and the time in, messages out. `rt.emulator.lines` puts it on a link.
+Pure: messages and the time in, messages out. `rt.emulator.lines` connects it to a link.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,31 +27,32 @@ from rt.protocol.message import (
 
 SHORTEST_INTERVAL: Final = 40
 LONGEST_INTERVAL: Final = 250
-"""What firmware clamps a subscription's interval to, in ms."""
+"""The limits to which firmware clamps the interval of a subscription, in ms."""
 
 HEARTBEAT_TIMEOUT: Final = 1.0
-"""How long a device that asks for heartbeats acts on without an answer, in s."""
+"""How long a device that requests heartbeats keeps moving without an answer, in s."""
 
 
 class EmulatedDevice:
-    """The state of one device.
+    """The state of one emulated device.
 
     Args:
-        peripheral: What kind of device it is.
+        peripheral: Its type.
         uid: Its UID; the device id in it should be the peripheral's.
-        values: What its parameters start with; the others start with zero. A sensor that is given a
-            value keeps it.
-        world: What it shares with other emulated devices of the same robot; one of its own if None.
-        on_message: Called with every message that arrives, for whoever watches.
-        wave: Whether every sensor moves, as `WaveSimulation` has it.
+        values: Initial values of parameters; others start with zero. A sensor with a given value
+            keeps it.
+        sim_state: The simulation state shared with other devices of the same robot; a new one if
+            None.
+        on_message: Called with every message that arrives.
+        wave: Whether every sensor follows a `WaveSimulation`.
 
     Attributes:
-        values: The present value of every parameter, by name.
-        disabled: Whether the device has stopped acting, by DEV_DISABLE or for want of a heartbeat,
-            and nothing was written since.
+        values: The current value of every parameter, by name.
+        disabled: Whether the device was stopped, by DEV_DISABLE or a missing heartbeat, and not
+            written to since.
 
     Raises:
-        DeviceError: A value is for no parameter, of another kind, or does not fit.
+        DeviceError: A value is for an unknown parameter, of a wrong type, or does not fit.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class EmulatedDevice:
         self.reset()
 
     def reset(self) -> None:
-        """Start as after power-up: nothing is subscribed, nothing acts."""
+        """Start as after power-up: without a subscription, and stopped."""
         self._params = 0
         self._interval = 0
         self._next_data = float("inf")
@@ -98,11 +99,11 @@ class EmulatedDevice:
 
     @property
     def next_due(self) -> float:
-        """When `due` has something to do next, on the clock that it is given; may be in the past or infinite."""
+        """When `due` has to be called next, on the clock that it is given; may be infinite."""
         return min(self._next_data, self._next_heartbeat)
 
     def handle(self, item: Message | RemoteProtocolError, now: float) -> list[Message]:
-        """Take in a message, or what could not be read as one, and return the answers."""
+        """Handle a message, or the error of an unreadable frame, and return the answers."""
         if isinstance(item, RemoteProtocolError):
             return [Error(item.context.get("code", ErrorCode.GENERIC_ERROR))]
         if self._on_message is not None:
@@ -153,7 +154,7 @@ class EmulatedDevice:
                 return self._handle_unanswered(message)
 
     def _handle_unanswered(self, message: Message) -> list[Message]:
-        """Take in what is not answered in the normal course."""
+        """Handle a message that has no answer in the normal course."""
         if isinstance(message, DevData | SubRes):
             return [Error(ErrorCode.INVALID_TYPE)]
         if isinstance(message, DevDisable):
@@ -172,7 +173,7 @@ class EmulatedDevice:
         return self._data(answered) if answered else []
 
     def _subscribe(self, params: int, interval: int, now: float) -> None:
-        # A subscription to nothing that can be read is granted, and nothing comes of it.
+        # A subscription to no readable parameter is granted, and reports nothing.
         self._interval = min(max(interval, SHORTEST_INTERVAL), LONGEST_INTERVAL) if interval else 0
         self._params = params & self._readable if interval else 0
         self._next_data = now + self._interval / 1000 if self._params else float("inf")
@@ -194,7 +195,7 @@ class EmulatedDevice:
 
 
 def _is_actuator(param: Parameter) -> bool:
-    """Whether a parameter moves something: a real number that may be written, with a rest in the middle of its range."""
+    """Return whether a parameter moves something: a writeable real number of symmetric range."""
     return (
         param.writeable
         and param.is_real

@@ -1,7 +1,7 @@
 """Emulated devices on lines: on any link, over TCP, or on a pseudo-terminal.
 
-The rule of this module: what one device says waits in a backlog of its own when its line is full,
-and keeps no other device waiting.
+Invariant: each device has its own backlog for what its full line does not take, and delays no other
+    device.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ _SETTLED: Final = 5.0
 async def run_emulated(
     device: EmulatedDevice, link: Line, *, scheduler: Scheduler | None = None
 ) -> None:
-    """Let a device live on a link until the peer is gone or the link is closed.
+    """Run a device on a link until the peer is gone or the link is closed.
 
     Args:
         device: The device.
-        link: The line to the robot, a `Link` or a part of one; left open, for the caller to close.
-        scheduler: What tells the device when it is due, if it is to share one with others.
+        link: The line to the robot, a `Link` or a part of one; the caller closes it.
+        scheduler: Wakes the device when it is due; a new one if None.
     """
     try:
         async with trio.open_nursery() as nursery:
@@ -56,7 +56,10 @@ async def run_emulated(
 
 
 class _DeviceRunner:
-    """One device on one link: a task that listens, and one that speaks when the line does not take everything at once."""
+    """Runs one device on one link.
+
+    One task receives, and one sends what the line did not take at once.
+    """
 
     def __init__(self, device: EmulatedDevice, link: Line, scheduler: Scheduler) -> None:
         self._device = device
@@ -69,7 +72,10 @@ class _DeviceRunner:
         self._space = trio.Event()
 
     async def receive(self) -> None:
-        """Take in what the robot says, and answer. A full backlog makes it wait, and with it the robot: nothing is lost."""
+        """Handle what the robot sends, and answer.
+
+        While the backlog is full it does not read, so the robot has to wait and nothing is lost.
+        """
         reader = frames.FrameReader()
         self._schedule()
         while True:
@@ -97,7 +103,7 @@ class _DeviceRunner:
             self._schedule()
 
     def close(self) -> None:
-        """Have no more turns."""
+        """Remove the device from the scheduler."""
         self._scheduler.schedule(self._entry, float("inf"))
 
     def _act(self, now: float) -> None:
@@ -105,7 +111,7 @@ class _DeviceRunner:
         self._schedule()
 
     def _schedule(self) -> None:
-        # While the line is full nothing more is said: the periods that pass are left out.
+        # While the line is full nothing more is sent; the periods that pass are skipped.
         if not self._draining and not self._backlog:
             self._scheduler.schedule(self._entry, self._device.next_due)
 
@@ -127,16 +133,18 @@ async def connect_emulated(
     scheduler: Scheduler | None = None,
     faults: Faults | None = None,
 ) -> None:
-    """Keep a device connected over TCP, for ever: tried again at once when the line ends, then ever less often (0.25 s).
+    """Keep a device connected over TCP. Never returns.
+
+    After a disconnection it reconnects with a delay that grows up to 0.25 s.
 
     Args:
         device: The device.
         host: Where the robot listens.
         port: Its port, 1..65535.
-        on_connect: Called with True when the device is connected, with False when a try failed or
-            the line ended.
+        on_connect: Called with True when the device is connected, with False when an attempt failed
+            or the line ended.
         scheduler: See `run_emulated`.
-        faults: What goes wrong on the line.
+        faults: The faults of the line.
     """
     delay = _MIN_RETRY
     while True:
@@ -165,20 +173,22 @@ async def serve_pty(
     on_port: Callable[[str], None] | None = None,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Let a device live on a pseudo-terminal until cancelled; then the terminal is gone as an unplugged board's is.
+    """Run a device on a pseudo-terminal until cancelled.
+
+    Then the terminal disappears, like that of an unplugged board.
 
     Args:
         device: The device.
-        path: Where to put a symbolic link to the terminal, e.g. a name that a pattern of ports
-            matches; removed in the end.
+        path: Where to create a symbolic link to the terminal, e.g. a name that a glob of ports
+            matches; removed at the end.
         scheduler: See `run_emulated`.
-        faults: What goes wrong. If the line ends, the terminal vanishes and another one comes back,
-            with the same ``path``.
+        faults: The faults of the line. If the line ends, the terminal vanishes and another one
+            appears with the same ``path``.
         on_port: Called with the path to open whenever there is a terminal.
-        task_status: Told the path to open: ``path`` if given, else the terminal's own.
+        task_status: Receives the path to open: ``path`` if given, else the terminal's own.
 
     Raises:
-        OSError: There are no more terminals, or the symbolic link cannot be made.
+        OSError: No more terminals are available, or the symbolic link cannot be created.
     """
     is_first = True
     while True:
@@ -234,8 +244,7 @@ async def _run_faulty(
 def _terminal(path: Path | None) -> Iterator[tuple[int, str]]:
     """A new pseudo-terminal: its master, which the caller closes, and the path to open."""
     master, slave = os.openpty()
-    # Our own slave stays open, so that the terminal outlives whoever opens and closes it, as a
-    # board does.
+    # Our own slave stays open so that the terminal, like a board, survives when its users close it.
     try:
         tty.setraw(slave)
         port = os.ttyname(slave)

@@ -1,9 +1,8 @@
-"""The values of an emulated device as payloads, and back.
+"""Packs the values of an emulated device into payloads, and unpacks them.
 
-A payload is a bitmap of parameters and their values, packed as the Smart Device protocol has it:
-ascending id, little-endian,
-without padding. The rule of this module: what is needed for a bitmap is worked out once, as a
-device says the same again and again.
+A payload is a bitmap of parameters and their values, packed as the Smart Device protocol specifies:
+ascending id, little-endian, without padding. The layout of a bitmap is computed once, because a
+device sends the same ones again and again.
 """
 
 import ctypes
@@ -30,28 +29,30 @@ class Packer:
         self._parts: dict[int, tuple[int, ...]] = {}
 
     def pack(self, bitmap: int, values: Mapping[str, Any]) -> list[tuple[int, bytes]]:
-        """The payloads that carry the parameters of a bitmap: one, or as many as it takes; each a bitmap and its bytes."""
+        """Return the payloads that carry the parameters of a bitmap, each a bitmap and its bytes.
+
+        There is one, or as many as the length limit requires.
+        """
         parts = self._parts.get(bitmap)
         if parts is None:
             parts = self._parts[bitmap] = self._split(bitmap)
         return [(part, self._layout(part).pack(values)) for part in parts]
 
     def unpack(self, bitmap: int, data: bytes) -> dict[str, Any]:
-        """The values by name that a payload carries; an array is bytes.
+        """Return the values of a payload by name; an array is bytes.
 
         Raises:
-            RemoteProtocolError: The bitmap names parameters that there are not, or the length is
-                not what it asks for.
+            RemoteProtocolError: The bitmap has unknown parameters, or the length is wrong.
         """
         name = self._peripheral.name
         if bitmap & ~self._all_params:
             raise RemoteProtocolError(
-                f"a {name} has no parameters beyond {len(self._peripheral.params)}", params=bitmap
+                f"{name} has only {len(self._peripheral.params)} parameters", params=bitmap
             )
         layout = self._layout(bitmap)
         if layout.struct.size != len(data):
             raise RemoteProtocolError(
-                f"the values of a {name} take {layout.struct.size} bytes, not {len(data)}",
+                f"{name}: expected {layout.struct.size} bytes of values, not {len(data)}",
                 params=bitmap,
                 length=len(data),
             )
@@ -79,7 +80,7 @@ class Packer:
 
 
 class _Layout:
-    """The names and the packed form of some parameters."""
+    """The names and the packed format of some parameters."""
 
     __slots__ = ("names", "struct")
 
@@ -92,15 +93,15 @@ class _Layout:
 
 
 def initial(param: Parameter) -> Any:
-    """What a parameter starts with: zero; an array is as many zero bytes."""
+    """Return the initial value of a parameter: zero; for an array as many zero bytes."""
     return param.default if param.is_simple else bytes(ctypes.sizeof(param.platform_type))
 
 
 def checked(param: Parameter, value: Any) -> Any:
-    """A value that is given for a parameter, clamped to its limits; for an array a list, or its bytes.
+    """Return a value for a parameter, clamped to its limits; for an array a list or its bytes.
 
     Raises:
-        DeviceError: The value is of another kind, or does not fit the parameter's type.
+        DeviceError: The value has a wrong type, or does not fit the parameter's type.
     """
     try:
         fitting = param.checked(value) if param.is_simple else _packed(param.platform_type, value)
@@ -126,7 +127,7 @@ def _array(ctype: Any, value: Any) -> Any:
     if not issubclass(ctype, ctypes.Array):
         return value
     if not isinstance(value, list):
-        raise TypeError(f"an array takes a list, not {value!r}")
+        raise TypeError(f"an array must be a list, not {value!r}")
     return ctype(*(_array(ctype._type_, each) for each in value))
 
 

@@ -1,4 +1,4 @@
-"""One clock for many emulated devices: a task and a timer for all of them, so that hundreds cost little."""
+"""A scheduler for many emulated devices: one task and one timer, so that hundreds cost little."""
 
 import heapq
 import itertools
@@ -8,15 +8,17 @@ from typing import Final
 import trio
 
 RESOLUTION: Final = 0.001
-"""How late the pacer may be in s, so that what is due at nearly the same time takes one turn of the event loop."""
+"""How late the scheduler may be in s, so that what is due at nearly the same time shares one turn
+of the event loop.
+"""
 
 
 class Entry:
-    """One device's place in the pacer's list.
+    """A device's entry in the schedule.
 
     Args:
-        take: Called with the time whenever the device is due. It must not block, and has to plan
-            the next turn itself.
+        callback: Called with the time whenever the device is due. It must not block, and has to
+            schedule the next call itself.
     """
 
     __slots__ = ("callback", "due")
@@ -27,7 +29,7 @@ class Entry:
 
 
 class Scheduler:
-    """Lets devices act when they are due. `run` has to run, once."""
+    """Calls devices when they are due. `run` has to run, once."""
 
     def __init__(self) -> None:
         self._queue: list[tuple[float, int, Entry]] = []
@@ -36,7 +38,7 @@ class Scheduler:
         self._changed = trio.Event()
 
     def schedule(self, entry: Entry, due: float) -> None:
-        """Give a device its turn at ``due`` and at no other time; never, if that is infinite."""
+        """Schedule the next call of a device at ``due`` only; none if that is infinite."""
         if due == entry.due:
             return
         entry.due = due
@@ -47,12 +49,12 @@ class Scheduler:
             self._changed.set()
 
     async def run(self) -> None:
-        """Give every device its turns, until cancelled."""
+        """Call every device when it is due, until cancelled."""
         while True:
             now = trio.current_time()
             while self._queue and self._queue[0][0] <= now:
                 due, _, entry = heapq.heappop(self._queue)
-                if entry.due == due:  # else it was planned anew
+                if entry.due == due:  # otherwise it was rescheduled
                     entry.due = float("inf")
                     entry.callback(now)
             self._changed = trio.Event()

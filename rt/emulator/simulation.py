@@ -1,9 +1,9 @@
-"""How the sensors of emulated devices move.
+"""Simulations of the sensors of emulated devices.
 
-A model is chosen by the names of a device's parameters, as the catalog gives them, never by the
-name of a device: what has a duty cycle and an encoder behaves as a motor, whatever board it is.
-Models are crude on purpose. They show a person, and a test, that what was commanded happened. Where
-there is nothing to model, `WaveSimulation` moves every sensor.
+A model is selected by the names of a device's parameters in the catalog, never by the name of the
+device: what has a duty cycle and an encoder behaves as a motor, whatever board it is. Models are
+crude on purpose: they show a person, and a test, that a command had an effect. Sensors without a
+model can follow `WaveSimulation`.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ MAX_SPEED: Final = 360.0
 """Speed of a motor at a duty cycle of 1, in degrees per second."""
 
 TRAVEL: Final = 720.0
-"""Half the way between the two ends of travel, in degrees of the motors' mean position."""
+"""Half the distance between the two ends of travel, in degrees of the motors' mean position."""
 
 _RISE_TIME: Final = 0.1
 _STALL_CURRENT: Final = 5.0
@@ -32,7 +32,7 @@ _CELL_LIFE: Final = 3600.0
 REAL_PERIOD: Final = 4.0
 INTEGER_PERIOD: Final = 10.0
 BOOL_PERIOD: Final = 2.0
-"""How long the waves of sensors take, in s."""
+"""Periods of the signals of sensors, in s."""
 
 _AMPLITUDE: Final = 1.0
 _RAMP: Final = 100
@@ -41,14 +41,14 @@ _PHASES: Final = 1 << 20
 
 
 class SimState:
-    """What the emulated devices of one robot share: where its motors are, and what they draw from the battery."""
+    """The shared state of one robot's emulated devices: its motors' positions and battery load."""
 
     def __init__(self) -> None:
         self._positions: dict[int, float] = {}
         self._loads: dict[int, float] = {}
 
     def report(self, motor: object, position: float, load: float) -> None:
-        """Take in one motor's position (degrees) and load (0 to 1)."""
+        """Record one motor's position (degrees) and load (0 to 1)."""
         self._positions[id(motor)] = position
         self._loads[id(motor)] = load
 
@@ -67,7 +67,7 @@ class Simulation(Protocol):
     """A model of one thing that a device senses."""
 
     def step(self, values: Values, seconds: float) -> None:
-        """Let time pass and change the sensed values in place."""
+        """Advance the time by ``seconds`` and update the sensed values in place."""
 
 
 class MotorSimulation:
@@ -102,7 +102,7 @@ class LimitSimulation:
         self._upper = upper
         self._sim_state = sim_state
 
-    def step(self, values: Values, seconds: float) -> None:  # noqa: ARG002 - a switch has no memory
+    def step(self, values: Values, seconds: float) -> None:  # noqa: ARG002 - a switch has no state
         """See `Simulation.step`."""
         values[self._lower] = self._sim_state.travel <= -TRAVEL
         values[self._upper] = self._sim_state.travel >= TRAVEL
@@ -134,12 +134,14 @@ class BatterySimulation:
 
 
 class Signal:
-    """A sensor's value as a function of the time: a sine for a real number, a ramp for an integer, a square wave for a bool.
+    """The value of a sensor over time.
+
+    A real number is a sine, an integer a ramp, and a bool a square wave.
 
     Args:
-        param: The parameter, a simple one. Its limits are those of the wave; a sine without limits
-            goes from -1 to 1, or two wide beside the one limit there is, and a ramp from 0 to 100.
-        phase: Where in its period it begins, 0 to 1.
+        param: The parameter, a simple one. The signal spans its limits; without limits a sine goes
+            from -1 to 1 and a ramp from 0 to 100, and with one limit a sine spans 2 from it.
+        phase: Its initial phase, 0 to 1.
     """
 
     def __init__(self, param: Parameter, phase: float) -> None:
@@ -163,22 +165,22 @@ class Signal:
             self._lower, self._upper = param.checked(int(least)), param.checked(int(most))
 
     def at(self, time: float) -> Any:
-        """The value after ``time`` s."""
-        turn = (time / self._period + self._phase) % 1.0
+        """Return the value after ``time`` s."""
+        phase = (time / self._period + self._phase) % 1.0
         if self._param.is_real:
             middle, amplitude = (self._lower + self._upper) / 2, (self._upper - self._lower) / 2
-            return middle + amplitude * math.sin(2 * math.pi * turn)
+            return middle + amplitude * math.sin(2 * math.pi * phase)
         if self._param.ctype is ctypes.c_bool:
-            return turn < 0.5
-        return min(int(self._lower + turn * (self._upper - self._lower + 1)), int(self._upper))
+            return phase < 0.5
+        return min(int(self._lower + phase * (self._upper - self._lower + 1)), int(self._upper))
 
 
 class WaveSimulation:
-    """Moves every sensor of a device: what can be read and not written, each with a phase of its own.
+    """Moves every sensor of a device (readable and not writeable), each with its own phase.
 
     Args:
         peripheral: The type of device.
-        uid: Its UID: two devices of a type do not move alike.
+        uid: Its UID: two devices of a type move differently.
     """
 
     def __init__(self, peripheral: Peripheral, uid: int) -> None:
@@ -202,7 +204,7 @@ class WaveSimulation:
 
 
 def simulations_for(peripheral: Peripheral, sim_state: SimState) -> list[Simulation]:
-    """The models that fit a peripheral's parameters; none if nothing of it moves."""
+    """Return the models that fit a peripheral's parameters."""
     names = {param.name for param in peripheral.params}
     sensed = {param.name for param in peripheral.params if param.readable}
     simulations: list[Simulation] = []

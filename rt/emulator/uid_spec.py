@@ -1,4 +1,4 @@
-"""How a person names emulated devices on the command line."""
+"""Parses how the command line names emulated devices."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,31 +10,31 @@ from rt.emulator.payload import checked
 from rt.errors import DeviceError
 
 MAX_RANGE: Final = 1024
-"""How many devices one range may name."""
+"""The most devices that one range may name."""
 
 
 def parse_uid_spec(
     spec: str, catalog: Catalog, names: Mapping[str, int] | None = None
 ) -> tuple[int, dict[str, Any]]:
-    """Read what names one emulated device; as `parse_uid_specs`.
+    """Parse the name of one emulated device, see `parse_uid_specs`.
 
     Raises:
-        DeviceError: As there, or the text names more than one device.
+        DeviceError: The text is invalid, or names more than one device.
     """
     uids, values = parse_uid_specs(spec, catalog, names)
     if len(uids) != 1:
-        raise DeviceError(f"{spec!r} names {len(uids)} devices where one is wanted", spec=spec)
+        raise DeviceError(f"{spec!r} names {len(uids)} devices, expected one", spec=spec)
     return uids[0], values
 
 
 def parse_uid_specs(
     spec: str, catalog: Catalog, names: Mapping[str, int] | None = None
 ) -> tuple[list[int], dict[str, Any]]:
-    """Read what names emulated devices: ``UID[:JSON]``.
+    """Parse the names of emulated devices: ``UID[:JSON]``.
 
-    UID is decimal or 0x and hexadecimal, a name that the team gave a device, a name of the catalog,
-    NAME@N for the device of the catalog whose random part is N, or NAME@A..B for those from A to B.
-    JSON is an object of parameter names and the values that all of them start with.
+    UID is decimal or 0x and hexadecimal, a name that the team gave a device, a name in the catalog,
+    NAME@N for the device of the catalog with the random part N, or NAME@A..B for those from A to B.
+    JSON is an object with the initial values of parameters, by name.
 
     Args:
         spec: The text.
@@ -45,18 +45,15 @@ def parse_uid_specs(
         The UIDs and the values.
 
     Raises:
-        DeviceError: The text is none of these, or the catalog does not know the device or a
-            parameter.
+        DeviceError: The text is invalid, or the catalog does not contain the device or a parameter.
     """
     names = names or {}
-    # A name may hold a colon.
+    # A name may contain a colon.
     head, colon, tail = (spec, "", "") if spec in names else spec.partition(":")
     uids = _uids(head.strip(), catalog, names, spec)
     peripheral = catalog.by_device_id(uids[0] >> 72)
     if peripheral is None:
-        raise DeviceError(
-            f"{spec!r}: no device of the catalog has device id {uids[0] >> 72}", spec=spec
-        )
+        raise DeviceError(f"{spec!r}: device id {uids[0] >> 72} is not in the catalog", spec=spec)
     return uids, _values(tail, peripheral, spec) if colon else {}
 
 
@@ -69,7 +66,7 @@ def _values(text: str, peripheral: Peripheral, spec: str) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise DeviceError(
-            f'{spec!r}: the values after the colon must be an object, as {{"param": 1.0}}.',
+            f'{spec!r}: the values after the colon must be an object such as {{"param": 1.0}}',
             spec=spec,
         )
     try:
@@ -94,7 +91,8 @@ def _uids(text: str, catalog: Catalog, names: Mapping[str, int], spec: str) -> l
         raise _unknown(name, catalog, names, spec)
     if not least <= most < least + MAX_RANGE:
         raise DeviceError(
-            f"{spec!r} names {max(most - least + 1, 0)} devices: NAME@A..B is for A to B, at most {MAX_RANGE}",
+            f"{spec!r} names {max(most - least + 1, 0)} devices; "
+            f"in NAME@A..B, A must not exceed B, and the range at most {MAX_RANGE} devices",
             spec=spec,
         )
     return [peripheral.device_id << 72 | random for random in range(least, most + 1)]
@@ -104,7 +102,8 @@ def _unknown(name: str, catalog: Catalog, names: Mapping[str, int], spec: str) -
     known = [*names, *_catalog_names(catalog)]
     hint = "" if name in known else nearest(name, known, cutoff=0.7)
     return DeviceError(
-        f"{spec!r} names no device: use a UID below 2**88, or one of {', '.join(known)}, or NAME@N, or NAME@A..B{hint}",
+        f"{spec!r} names no device; use a UID below 2**88, NAME@N, NAME@A..B, "
+        f"or one of {', '.join(known)}{hint}",
         spec=spec,
     )
 
@@ -114,7 +113,7 @@ def _catalog_names(catalog: Catalog) -> Iterable[str]:
 
 
 def _integer(text: str) -> int | None:
-    """A number of 0 or more, or None."""
+    """Parse an integer of 0 or more; return None if the text is not one."""
     try:
         number = int(text, 0)
     except ValueError:

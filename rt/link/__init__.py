@@ -1,1 +1,1 @@
-"""Links: the line to one Smart Device, over a serial port, a TCP connection or memory."""
+"""Links: the line to one Smart Device, over a serial port, TCP or memory."""

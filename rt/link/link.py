@@ -1,8 +1,10 @@
-"""Links: the line to one Smart Device, the same whether it is a serial port, a TCP connection or memory.
+"""Links: the line to one Smart Device, whether a serial port, a TCP connection or memory.
 
-A link carries bytes and knows nothing of messages but this: after a write that did not finish there
-may be half a frame on the line, so the next thing written is a delimiter. Whatever way a peer goes
-(end of file, EIO, hang-up, reset), the link says `LinkGoneError` and nothing else.
+A link carries bytes and knows one thing of messages: after a write that did not finish there may be
+half a frame on the line, so it writes a delimiter first the next time.
+
+Invariant: however a peer goes away (end of file, EIO, hang-up, reset), the link raises
+    `LinkGoneError`.
 """
 
 import os
@@ -18,61 +20,71 @@ from rt.protocol.frames import DELIMITER
 
 RECEIVE_SIZE: Final = 4096
 CHUNK_SIZE: Final = 1024
-"""The most bytes that `Link.receive_nowait` gives at once: about 1 ms of work, so that one line does not keep the others waiting."""
+"""The most bytes that `Link.receive_nowait` returns: about 1 ms of work, so that one line does not
+delay the others.
+"""
 DRAIN_PAUSE: Final = 0.005
-"""Time between two looks whether the kernel has sent everything, in s."""
+"""Time between two checks whether the kernel has sent everything, in s."""
 
 
 class LinkGoneError(DeviceError):
-    """The other end of a link is gone; the link is of no further use."""
+    """The other end of a link is gone; the link cannot be used any more."""
 
 
 class Link(Protocol):
     """The line to one Smart Device.
 
     One task may receive while another sends. Both raise `LinkGoneError` when the peer is gone and
-    `trio.ClosedResourceError` when the link was closed on this side, also if that happens while
-    they wait.
+    `trio.ClosedResourceError` when the link is closed on this side, also while they wait.
 
-    A link that has a file descriptor may be watched from outside: when it is readable,
-    `receive_nowait` has something to say. Who watches it sets ``on_closing``, and does not receive
-    in any other way meanwhile.
+    A link with a file descriptor may be watched from outside: when the descriptor is readable,
+    `receive_nowait` has data or an error. The watching task sets ``on_closing`` and does not
+    receive in any other way meanwhile.
 
     Attributes:
-        on_closing: Called once when the link is closed on this side, before its descriptor is; None
-            for nobody.
+        on_closing: Called once when the link is closed on this side, before its descriptor is
+            closed; or None.
     """
 
     on_closing: Callable[[], None] | None
 
     @property
     def name(self) -> str:
-        """What a person calls this link: the path of the port, or the peer's address."""
+        """The name of the link for people: the path of the port, or the peer's address."""
 
     async def receive(self) -> bytes:
-        """Return what has arrived, at least one byte. A checkpoint; a cancel loses nothing."""
+        """Return what has arrived, at least one byte.
+
+        A checkpoint; a cancellation loses no data.
+        """
 
     def fileno(self) -> int | None:
-        """The descriptor that becomes readable when something arrives or the peer goes; None without one, or when closed."""
+        """Return the descriptor that becomes readable when data arrives or the peer goes away.
+
+        None if there is no descriptor or the link is closed.
+        """
 
     def receive_nowait(self) -> bytes | None:
         """Return what has arrived, 1 to 1024 bytes, or None if nothing has.
 
-        Raises like `receive`. After None, look at the descriptor again only after a pause: it may
-        be readable for ever.
+        Raises like `receive`. After None, check the descriptor again only after a pause: it may
+        stay readable.
         """
 
     async def send(self, data: bytes, /) -> None:
-        """Send whole frames. A checkpoint; after a cancel or an error the next send starts with a delimiter."""
+        """Send whole frames. A checkpoint.
+
+        After a cancellation or an error the next send starts with a delimiter.
+        """
 
     def send_nowait(self, data: bytes, /) -> bool:
-        """Send whole frames if the line takes them at this moment; False if it does not, and `send` has to send them.
+        """Send whole frames if the line takes them at once; if not, return False.
 
-        Not while another task sends.
+        After False the frames have to be sent with `send`. Not for use while another task sends.
         """
 
     async def send_last(self, data: bytes, /) -> bool:
-        """Send a frame before the link is closed, and see that the close does not drop it.
+        """Send a frame before the link is closed, and make sure that closing does not drop it.
 
         Returns:
             False if the line has not taken it within `rt.brake.output.TIME_LIMIT`.
@@ -82,15 +94,15 @@ class Link(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Close the link; harmless if it is closed."""
+        """Close the link; idempotent."""
 
 
 class StreamLink:
     """A link over a trio stream: TCP, or a pair in memory.
 
     Args:
-        stream: The stream, owned by the link from here on.
-        name: What a person calls it.
+        stream: The stream; the link closes it.
+        name: The name of the link for people.
     """
 
     def __init__(self, stream: Stream, name: str) -> None:
@@ -114,7 +126,7 @@ class StreamLink:
         return None
 
     def receive_nowait(self) -> bytes | None:
-        """See `Link.receive_nowait`; a stream in memory never has anything."""
+        """See `Link.receive_nowait`; always None for a stream in memory."""
         return None
 
     async def send(self, data: bytes, /) -> None:
@@ -126,7 +138,7 @@ class StreamLink:
             await self._send_all(data)
             truncated = False
         except trio.BusyResourceError:
-            truncated = self._truncated  # nothing of ours went out
+            truncated = self._truncated  # nothing was written
             raise
         except trio.BrokenResourceError as error:
             raise link_gone(self.name, error) from error
@@ -134,7 +146,7 @@ class StreamLink:
             self._truncated = truncated
 
     def send_nowait(self, data: bytes, /) -> bool:
-        """See `Link.send_nowait`; a stream in memory never does."""
+        """See `Link.send_nowait`; always False for a stream in memory."""
         del data
         return False
 
@@ -162,24 +174,27 @@ class StreamLink:
 
 
 def link_gone(name: str, cause: BaseException | None) -> LinkGoneError:
-    """The error of a link whose peer is gone, with what the system said of it."""
+    """Return the error for a link whose peer is gone, with the system's reason."""
     detail = cause.__cause__ or cause if cause is not None else None
     reason = f": {detail}" if detail is not None and str(detail) else ""
-    return LinkGoneError(f"{name} is gone{reason}", port=name)
+    return LinkGoneError(f"{name} disconnected{reason}", port=name)
 
 
 async def drain(fd: int) -> None:
-    """Wait until the kernel has sent what was written.
+    """Wait until the kernel has sent everything that was written.
 
     Raises:
         OSError: The peer is gone.
     """
-    while output.unsent(fd):  # noqa: ASYNC110 - no event says so
+    while output.unsent(fd):  # noqa: ASYNC110 - the kernel has no event for this
         await trio.sleep(DRAIN_PAUSE)
 
 
 def short_write(fd: int, data: bytes) -> bool:
-    """Write without waiting; True if not all of it was taken: then the line wants a delimiter, and the frame again."""
+    """Write without waiting, and return whether some of the data was not taken.
+
+    Then a delimiter and the frame have to be sent again.
+    """
     try:
         return os.write(fd, data) < len(data)
     except OSError:

@@ -1,4 +1,4 @@
-"""Links over serial ports: the one adapter around trio-serial, with what a board and a tty need beyond it."""
+"""Links over serial ports: the adapter around trio-serial, with what boards and ttys need."""
 
 import contextlib
 import errno
@@ -19,28 +19,28 @@ from rt.protocol.frames import DELIMITER
 DEFAULT_BAUD_RATE: Final = 115200
 _EMPTY_READ_PAUSE: Final = 0.01
 DRAIN_TIMEOUT: Final = 0.1
-"""How long what was sent before the last frame may keep that waiting until it is dropped, in s."""
+"""How long unsent data may delay the last frame before it is dropped, in s."""
 _CLOSE_CHECKS: Final = 10
 
 
 class SerialLink(StreamLink):
-    """A link over a serial port, raw, 8N1, held exclusively and without a say in DTR when it is closed.
+    """A link over a serial port: raw, 8N1, held exclusively, and without hang-up when it is closed.
 
-    Make one with `open`.
+    Create one with `open`.
     """
 
     _stream: LinuxSerialStream
 
     @classmethod
     async def open(cls, port: str, *, baud_rate: int = DEFAULT_BAUD_RATE) -> Self:
-        """Open a port. Boards reset when that happens and need up to 2 s before they answer.
+        """Open a port. This resets most boards, which then need up to 2 s before they answer.
 
         Raises:
-            OSError: It cannot be opened: ENOENT (vanished), EACCES (permission), EBUSY (another
-                program holds it), or another error number of the system.
+            OSError: It cannot be opened: ENOENT (vanished), EACCES (permission), EBUSY (held by
+                another program), or another error number of the system.
         """
         stream = LinuxSerialStream(port, exclusive=True, baudrate=baud_rate)
-        # A board takes a falling DTR as a reset, so the port must not hang up when we close it.
+        # A board takes a falling DTR as a reset, so closing the port must not hang up.
         await stream.set_hangup(value=False)
         try:
             await _open_in_thread(stream)
@@ -49,7 +49,7 @@ class SerialLink(StreamLink):
         except OSError as error:
             cause = error.__cause__
             if error.errno is None and isinstance(cause, OSError):  # flock's error, wrapped
-                raise OSError(errno.EBUSY, "another program holds it", port) from error
+                raise OSError(errno.EBUSY, "held by another program", port) from error
             raise
         return cls(stream, port)
 
@@ -62,8 +62,8 @@ class SerialLink(StreamLink):
                 raise link_gone(self.name, error) from error
             if data:
                 return data
-            # A tty reads empty both when woken for nothing and after a hang-up, for ever: never
-            # spin on it.
+            # A tty reads empty when woken for nothing, and forever after a hang-up: never spin on
+            # it.
             if _hung_up(self._stream.fd):
                 raise link_gone(self.name, None)
             await trio.sleep(_EMPTY_READ_PAUSE)
@@ -105,14 +105,17 @@ class SerialLink(StreamLink):
         return not self._truncated
 
     async def send_last(self, data: bytes, /) -> bool:
-        """See `Link.send_last`. Returns when the driver has sent all bytes, or has dropped them after the time limit."""
+        """See `Link.send_last`.
+
+        Returns when the driver has sent all bytes, or has dropped them after the time limit.
+        """
         try:
             with trio.move_on_after(output.TIME_LIMIT):
                 with trio.move_on_after(DRAIN_TIMEOUT):
                     await self.send(data)
                     await drain(self._stream.fd)
                     return True
-                while not self._replace_output(DELIMITER + data):  # noqa: ASYNC110 - no event says so
+                while not self._replace_output(DELIMITER + data):  # noqa: ASYNC110 - polled
                     await trio.sleep(DRAIN_PAUSE)
                 await drain(self._stream.fd)
                 return True
@@ -122,7 +125,11 @@ class SerialLink(StreamLink):
         return False
 
     def _replace_output(self, data: bytes) -> bool:
-        """Drop what the driver has not sent, and write something else; False if the driver does not take all of it now."""
+        """Drop what the driver has not sent, and write ``data`` instead.
+
+        Returns:
+            False if the driver does not take all of it now.
+        """
         fd = self._stream.fd
         output.drop(fd)
         try:
@@ -131,10 +138,12 @@ class SerialLink(StreamLink):
             return False
 
     async def aclose(self) -> None:
-        """See `Link.aclose`. Waits at most 50 ms for bytes that the driver still holds, then drops them; `send_last` waits longer.
+        """See `Link.aclose`.
 
-        Closing a tty whose device takes no more bytes would otherwise block the whole process for
-        up to 30 s.
+        Waits at most 50 ms for bytes that the driver still holds, then drops them.
+
+        Closing a tty whose device accepts no data would otherwise block the whole process for up to
+        30 s. `send_last` waits longer.
         """
         self._announce_closing()
         with contextlib.suppress(OSError, termios.error, trio.ClosedResourceError):
@@ -146,38 +155,38 @@ class SerialLink(StreamLink):
                     await trio.sleep(DRAIN_PAUSE)
             else:
                 output.drop(fd)
-            # The brake's duplicate would keep the lock until it is closed too.
+            # Otherwise the brake's duplicate would hold the lock until it is closed too.
             fcntl.flock(fd, fcntl.LOCK_UN)
         await self._stream.aclose()
 
 
 async def _open_in_thread(stream: LinuxSerialStream) -> None:
-    """Open a port and set its speed without keeping the event loop waiting, which is the one that disables the devices.
+    """Open a port and set its speed in a worker thread.
 
-    The kernel asks a USB board to get ready when its port is opened, and again when its speed is
-    set, and waits for seconds each time for one that hangs. A cancel leaves the thread alone, which
-    closes the port when it has got it.
+    The kernel contacts a USB board when its port is opened and again when its speed is set, and
+    blocks for seconds each time if the board hangs. The event loop, which disables devices, must
+    not wait for that. After a cancellation the thread closes the port once it is open.
 
     Raises:
         OSError, termios.error: It cannot be opened.
     """
     lock = threading.Lock()
-    opened = abandoned = False
+    opened = cancelled = False
 
     def open_port() -> None:
         nonlocal opened
-        trio.run(stream.aopen)  # which waits for nothing but the kernel
+        trio.run(stream.aopen)  # only the kernel can block here
         with lock:
             opened = True
-            if abandoned:
+            if cancelled:
                 trio.run(stream.aclose)
 
     try:
         await trio.to_thread.run_sync(open_port, abandon_on_cancel=True)
     except trio.Cancelled:
         with lock:
-            abandoned = True
-            if opened:  # else the thread is at work on it
+            cancelled = True
+            if opened:  # otherwise the thread closes it
                 await stream.aclose()
         raise
 

@@ -12,26 +12,26 @@ from rt.brake.output import TIME_LIMIT, end_connection
 from rt.link.link import CHUNK_SIZE, RECEIVE_SIZE, StreamLink, drain, link_gone, short_write
 
 _RESET: Final = struct.pack("ii", 1, 0)
-"""For SO_LINGER (socket(7)): close at once, and tell the peer by a reset."""
+"""Value of SO_LINGER (socket(7)) that closes a connection at once, with a reset."""
 
 
 class SocketLink(StreamLink):
     """A link over TCP that reads and writes the socket itself.
 
     A line is silent most of the time, and then each layer that a message passes, cold in the
-    processor's caches, costs more than the message: this halves the time from a frame's arrival to
-    its value.
+    processor's caches, costs more than the message. Direct access halves the time from a frame's
+    arrival to its value.
     """
 
     _stream: trio.SocketStream
 
     def __init__(self, stream: trio.SocketStream, name: str, *, shared: bool = False) -> None:
-        """Make a link.
+        """Create a link.
 
         Args:
             stream: The connection.
-            name: What a person calls it.
-            shared: Whether another process may have a duplicate of the socket: closing the link
+            name: The name of the link for people.
+            shared: Whether another process may have a duplicate of the socket; closing the link
                 then ends the connection for both.
         """
         super().__init__(stream, name)
@@ -52,7 +52,7 @@ class SocketLink(StreamLink):
         return False
 
     def reset_at_close(self) -> None:
-        """Have the connection end with a reset when the link is closed, as if the peer had crashed."""
+        """Let the connection end with a reset when the link is closed, as after a crash."""
         self._resets = True
         self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
@@ -74,7 +74,7 @@ class SocketLink(StreamLink):
         except BlockingIOError:
             return None
         except OSError as error:
-            self._fileno()  # a closed link is no peer that is gone
+            self._fileno()  # raises ClosedResourceError if this side closed the link
             raise link_gone(self.name, error) from error
         if not data:
             raise link_gone(self.name, None)

@@ -1,4 +1,4 @@
-"""Serial ports of this machine: which ones count, when they appear, and why one cannot be opened.
+"""Serial ports of this machine: which are used, when they appear, and why one cannot be opened.
 
-Opening a port resets the board, so that only `ports` opens one.
+Only `ports` opens a port, because opening one resets its board.
 """

@@ -1,8 +1,8 @@
-"""Which serial ports count.
+"""Selects the serial ports that rt uses.
 
-A port counts when a glob names it or when it is a tty of a USB device with a known id, unless a
-glob denies it. A port is its device: a symbolic link, as those of /dev/serial/by-id, is another
-name of the same port.
+A port is selected when a glob matches its name, or when it is a tty of a USB device with a known
+id, unless a glob denies it. A port is its device: a symbolic link, such as those of
+/dev/serial/by-id, is another name of the same port.
 """
 
 import contextlib
@@ -18,15 +18,14 @@ from rt.ownership import planted_by, user
 
 _KERNEL_NAMES = "/dev/tty"
 _UDEV_NAMES = "/dev/serial/"
-_WILD = frozenset("*?[")
 
 
 class FoundPort(msgspec.Struct, frozen=True):
-    """A port that counts, as one look saw it.
+    """A selected port.
 
     Attributes:
-        names: Every path by which it counts, the best first: the device's own, then links in
-            alphabetical order. Each has numbers of its file that are others after the device was
+        names: Every path that selects it, the best first: the device's own, then links in
+            alphabetical order. The value identifies the file, and changes when the device is
             unplugged and plugged in again.
     """
 
@@ -39,13 +38,13 @@ class FoundPort(msgspec.Struct, frozen=True):
 
 
 class PortFilter:
-    """Finds the ports that count; a look reads a few directories and opens nothing.
+    """Finds the selected ports. A scan reads a few directories and opens nothing.
 
     Args:
         patterns: Globs of paths, e.g. ``/dev/ttyACM*``.
-        usb_ids: ``VENDOR:PRODUCT``, four hexadecimal digits each: a tty of such a USB device counts
-            whatever its name is.
-        denied: Globs of paths that never count, also if named by a link.
+        usb_ids: ``VENDOR:PRODUCT``, four hexadecimal digits each: selects the ttys of such USB
+            devices, whatever their names.
+        denied: Globs of paths that are never selected, also if a link matches.
         sysfs: Where sysfs is mounted.
         dev: Where device files are.
     """
@@ -67,16 +66,16 @@ class PortFilter:
 
     @property
     def polled_patterns(self) -> tuple[str, ...]:
-        """The globs of which neither the kernel nor udev tells when a port appears there; they have to be looked at often.
+        """The globs of ports that neither the kernel nor udev announces, so they have to be polled.
 
-        Told of is what stands directly in /dev and begins with ``tty``, and the links of udev below
-        /dev/serial. (A link that a person puts there by hand is not told of.) Pseudo-terminals and
-        links elsewhere never are.
+        Ports in /dev whose names begin with ``tty``, and udev's links in /dev/serial, are
+        announced. (A link that a person creates there is not.) Pseudo-terminals and links elsewhere
+        never are.
         """
         return tuple(pattern for pattern in self.patterns if not _is_announced(pattern))
 
     def find(self) -> dict[str, FoundPort]:
-        """Return the ports that count at this moment, each under the path of its device."""
+        """Return the ports that are selected now, by the path of their device."""
         names: dict[str, set[str]] = {}
         for path in _paths(self.patterns):
             if not _is_planted(path):
@@ -91,14 +90,17 @@ class PortFilter:
         for device, paths in names.items():
             seen = {}
             for path in sorted(paths, key=lambda path: (path != device, path)):
-                with contextlib.suppress(OSError):  # it vanished, or is a link to nothing
+                with contextlib.suppress(OSError):  # it vanished, or is a broken link
                     seen[path] = _identity(path)
             if seen:
                 found[device] = FoundPort(seen)
         return found
 
     def usb_ttys(self) -> dict[str, str]:
-        """Return every tty of a USB device, its path with the id ``vendor:product`` in lower case."""
+        """Return the ttys of USB devices by path, each with its id ``vendor:product``.
+
+        The id is in lower case.
+        """
         found = {}
         try:
             entries = os.listdir(self._ttys)  # noqa: PTH208 - called often
@@ -106,25 +108,29 @@ class PortFilter:
             return {}
         for name in entries:
             # A tty without a device behind it is a console or a pseudo-terminal.
-            if os.path.exists(f"{self._ttys}/{name}/device") and (usb_id := self.usb_id(name)):  # noqa: PTH110
+            has_device = os.path.exists(f"{self._ttys}/{name}/device")  # noqa: PTH110
+            if has_device and (usb_id := self.usb_id(name)):
                 found[str(self._dev / name)] = usb_id
         return found
 
     def usb_id(self, name: str) -> str | None:
-        """Return the USB id of a tty by its name in sysfs, as ``2341:8037``; None if it hangs on no USB device."""
+        """Return the USB id of a tty by its name in sysfs, e.g.
+
+        ``2341:8037``; None for other ttys.
+        """
         link = self._ttys / name / "device"
         try:
-            behind = link.resolve(strict=True)
+            device = link.resolve(strict=True)
         except OSError:
             return None
-        # A tty hangs on an interface, or on a port of one; the device with the ids is one or two
-        # steps above.
-        for place in (behind, *behind.parents):
-            if place == self._ttys.parent.parent:
+        # A tty belongs to an interface, or to a port of one; the device with the ids is one or two
+        # levels above.
+        for directory in (device, *device.parents):
+            if directory == self._ttys.parent.parent:
                 break
             try:
                 vendor, product = (
-                    (place / each).read_text().strip() for each in ("idVendor", "idProduct")
+                    (directory / each).read_text().strip() for each in ("idVendor", "idProduct")
                 )
             except OSError:
                 continue
@@ -132,37 +138,35 @@ class PortFilter:
         return None
 
     def ignored_ports(self, found: Mapping[str, FoundPort]) -> Iterator[tuple[str, str]]:
-        """Yield the ports that do not count though one might think so, each with the reason.
+        """Yield ports that a person might expect to be selected but are not, each with the reason.
 
         Args:
-            found: What `find` has returned.
+            found: The result of `find`.
         """
         usb = self.usb_ttys()
         for path in _paths(self.patterns):
             if _is_planted(path):
-                yield (
-                    path,
-                    f"it belongs to {user(planted_by(Path(path)) or 0)}, who has put it there in advance",
-                )
+                owner = user(planted_by(Path(path)) or 0)
+                yield path, f"it belongs to {owner}, who created it in a public directory"
         denied = {os.path.realpath(path) for path in _paths(self.denied)}
         named = {os.path.realpath(path) for path in _paths(self.patterns)}
         for device in sorted({*map(os.path.realpath, usb), *(denied & named)} - set(found)):
             if device in denied:
-                yield device, "dev_ports_denied denies it"
+                yield device, "it matches dev_ports_denied"
             elif not os.path.exists(device):  # noqa: PTH110 - as above
-                yield device, "the kernel knows it, but there is no such file"
+                yield device, "the kernel lists it, but the file does not exist"
             else:
-                yield (
-                    device,
-                    f"its USB id {usb[device]} is not in dev_usb_ids, and no glob of dev_ports matches",
+                reason = (
+                    f"its USB id {usb[device]} is not in dev_usb_ids, "
+                    "and no glob in dev_ports matches"
                 )
+                yield device, reason
 
 
 def _identity(path: str) -> tuple[int, ...]:
     file = os.stat(path)  # noqa: PTH116 - called often
     own = os.lstat(path)
-    # A pseudo-terminal gets the number of an earlier one; a link that leads to it is a new one
-    # then.
+    # A pseudo-terminal may get the number of an earlier one; then a link to it is a new file.
     made = own.st_ctime_ns if stat.S_ISLNK(own.st_mode) else 0
     return (file.st_dev, file.st_ino, file.st_rdev, own.st_ino, made)
 
@@ -173,7 +177,7 @@ def _paths(patterns: Iterable[str]) -> Iterator[str]:
 
 
 def _is_planted(path: str) -> bool:
-    """Whether another user has put a port where every user may make files."""
+    """Return whether another user created a port in a directory that every user may write to."""
     return not path.startswith((_KERNEL_NAMES, _UDEV_NAMES)) and planted_by(Path(path)) is not None
 
 

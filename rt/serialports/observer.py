@@ -1,8 +1,7 @@
-"""Which serial ports there are.
+"""Observes which serial ports exist by polling.
 
-Found by looking again and again, which works on every system; a look reads a few directories and
-blocks nobody for longer than that. Where the system says when a port appears, `rt.serialports.udev`
-has an observer with the same interface that listens.
+This works on every system; a scan reads a few directories and does not block for longer than that.
+`rt.serialports.udev` has an observer with the same interface that receives events.
 """
 
 from collections.abc import AsyncGenerator, Iterable
@@ -16,15 +15,15 @@ from rt.serialports.port_state import PortChange, PortState
 __all__ = ["POLL_INTERVAL", "PollingObserver", "PortChange"]
 
 POLL_INTERVAL: Final = 0.5
-"""Time between two looks where nobody says when a port appears, in s."""
+"""Time between two scans where no events are available, in s."""
 
 
 class PollingObserver:
-    """Watches for serial ports by looking again and again, which works on every system.
+    """Observes serial ports by polling.
 
     Args:
-        patterns: Globs of paths, e.g. ``/dev/ttyACM*``, or a filter that says which ports count.
-        interval: Time between two looks in s.
+        patterns: Globs of paths, e.g. ``/dev/ttyACM*``, or a filter that selects ports.
+        interval: Time between two scans in s.
     """
 
     def __init__(
@@ -36,17 +35,17 @@ class PollingObserver:
 
     @property
     def ports(self) -> frozenset[str]:
-        """The paths of the ports of the last look."""
+        """The paths of the ports of the last scan."""
         return self._state.ports
 
     def scan(self) -> PortChange:
-        """Look once and say what has changed since the last time."""
+        """Scan once, and return the changes since the last scan."""
         return self._state.update(self._filter.find())
 
     async def changes(self) -> AsyncGenerator[PortChange, None]:
-        """Yield every change from now on, the ports that are there already as the first. Never ends.
+        """Yield every change from now on, first the ports that already exist. Never ends.
 
-        Looks come at absolute times; one that is late is not made up for.
+        Scans happen at absolute times; a late one is not made up for.
         """
         due = trio.current_time()
         while True:

@@ -1,6 +1,6 @@
-"""Why a serial port cannot be opened, and what to do about it, in words for a person.
+"""Explains why a serial port cannot be opened, and what to do about it.
 
-Everything is read from the system's own files; nothing is opened, and no rights are needed, but
+Everything is read from the system's own files. Nothing is opened and no privileges are needed, but
 what /proc hides from this user stays unknown.
 """
 
@@ -21,8 +21,8 @@ class Holder(msgspec.Struct, frozen=True):
     """A process that has a port open.
 
     Attributes:
-        pid: Its number.
-        name: What the kernel calls it, at most 15 characters.
+        pid: Its process id.
+        name: Its name according to the kernel, at most 15 characters.
     """
 
     pid: int
@@ -33,25 +33,26 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 def holders(port: str, proc: Path = Path("/proc")) -> Iterator[Holder | None]:
-    """Look for the processes, other than this one, that have a port open.
+    """Find the other processes that have a port open.
 
     Args:
         port: A path of the port.
         proc: Where procfs is mounted.
 
     Yields:
-        One of them, or None after each process that is not, so that a caller with something else to
-        do can do it in between.
+        A holder, or None after each process that is not one, so that the caller can do other work
+        in between.
     """
     device = os.path.realpath(port)
     try:
-        pids = sorted(int(each) for each in os.listdir(proc) if each.isdecimal())  # noqa: PTH208 - names, not paths
+        names = os.listdir(proc)  # noqa: PTH208 - names, not paths
     except OSError:  # no procfs
         return
+    pids = sorted(int(name) for name in names if name.isdecimal())
     for pid in pids:
         holder = None
         if pid != os.getpid():
-            with contextlib.suppress(OSError):  # it has ended, or is another user's
+            with contextlib.suppress(OSError):  # it ended, or belongs to another user
                 if _has_open(proc / str(pid) / "fd", device):
                     holder = Holder(
                         pid, (proc / str(pid) / "comm").read_text(errors="replace").strip()
@@ -62,39 +63,43 @@ def holders(port: str, proc: Path = Path("/proc")) -> Iterator[Holder | None]:
 def held_remedy(port: str, holder: Holder | None) -> str:
     """Return what to do about a port that another program has open."""
     if holder is not None:
-        return f"{holder} has it open: close that program, or `kill {holder.pid}`"
+        return f"{holder} has it open: close that program or run `kill {holder.pid}`"
     return (
-        f"close the other program that has it open: a serial monitor, the Arduino IDE, ModemManager, another robot; "
-        f"`sudo fuser -v {port}` names it"
+        "close the other program that has it open, such as a serial monitor, the Arduino IDE, "
+        f"ModemManager or another robot; find it with `sudo fuser -v {port}`"
     )
 
 
 def access_remedy(port: str) -> str:
-    """Return what to do so that this process's user may use a port: the group that owns it, and the exact command."""
+    """Return what to do so that this process's user may use a port, with the exact command."""
     user = _user()
     try:
         status = Path(port).stat()
     except OSError as error:
-        return f"{port} cannot be looked at: {error.strerror}; its directory has to be open to user {user}"
+        return f"cannot access {port}: {error.strerror}; user {user} needs access to its directory"
     group = _group(status.st_gid)
     if not status.st_mode & (stat.S_IRGRP | stat.S_IWGRP):
         return (
-            f"it belongs to user {_owner(status.st_uid)} alone: "
-            f"run `sudo chgrp {_USUAL_GROUP} {port} && sudo chmod g+rw {port}` for now, and install the udev rules for good; "
-            f"then `{_join(_USUAL_GROUP, user)}`"
+            f"only user {_owner(status.st_uid)} may use it: install the udev rules, or run "
+            f"`sudo chgrp {_USUAL_GROUP} {port} && sudo chmod g+rw {port}` until the next reboot; "
+            f"then run `{_join(_USUAL_GROUP, user)}`"
         )
     if group == "root":
         return (
-            f"it belongs to the group root: run `sudo chgrp {_USUAL_GROUP} {port}` for now, and install the udev rules "
-            f"for good; then `{_join(_USUAL_GROUP, user)}`"
+            "it belongs to the group root: install the udev rules, or run "
+            f"`sudo chgrp {_USUAL_GROUP} {port}` until the next reboot; "
+            f"then run `{_join(_USUAL_GROUP, user)}`"
         )
     if status.st_gid in os.getgroups():
-        return f"user {user} is in the group {group} that owns it, which may not read and write it: run `sudo chmod g+rw {port}`"
+        return (
+            f"its group {group}, which user {user} is in, may not read and write it: "
+            f"run `sudo chmod g+rw {port}`"
+        )
     with contextlib.suppress(KeyError):
         if user in grp.getgrgid(status.st_gid).gr_mem:
             return (
-                f"it belongs to the group {group}, which user {user} is in since the last login: log out and in again, "
-                "and restart rt"
+                f"user {user} was added to its group {group} after the last login: "
+                "log out and in again, and restart rt"
             )
     return f"it belongs to the group {group}: run `{_join(group, user)}`, then log out and in again"
 
@@ -102,7 +107,7 @@ def access_remedy(port: str) -> str:
 def _has_open(fds: Path, device: str) -> bool:
     for fd in os.listdir(fds):  # noqa: PTH208 - names, not paths
         with contextlib.suppress(OSError):  # closed in the meantime
-            if os.readlink(f"{fds}/{fd}") == device:  # noqa: PTH115 - no path is wanted
+            if os.readlink(f"{fds}/{fd}") == device:  # noqa: PTH115 - a string is needed
                 return True
     return False
 

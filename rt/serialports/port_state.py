@@ -1,7 +1,7 @@
-"""The book of serial ports: looks and news in, changes out. Pure: it knows neither files nor udev.
+"""The known serial ports: scans and events in, changes out. Pure.
 
-The rule of this module: what has appeared appears again only after it has vanished, and only what
-has appeared vanishes.
+Invariant: a port that has appeared appears again only after it has vanished, and only a port that
+    has appeared vanishes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,19 +11,18 @@ import msgspec
 from rt.serialports.filter import FoundPort
 
 REMOVED = "remove"
-"""The action of news that a device is gone; every other one says that it is there."""
+"""The action of an event for a removed device; all other actions mean that it exists."""
 
 
 class PortChange(msgspec.Struct, frozen=True):
-    """What a look at the ports found new.
+    """The changes that a scan found.
 
-    A port in both of the first two was unplugged and plugged in again: it vanished first.
+    A port in both of the first two was unplugged and plugged in again.
 
     Attributes:
-        appeared: Paths that were not there at the look before.
-        vanished: Paths that were.
-        announced: Of the paths that stay, those that the kernel or udev said something of: an
-            attempt to open may go well now.
+        appeared: Paths that did not exist at the previous scan.
+        vanished: Paths that no longer exist.
+        announced: Paths that still exist and that an event was about; opening one may succeed now.
     """
 
     appeared: frozenset[str] = frozenset()
@@ -35,12 +34,12 @@ class PortChange(msgspec.Struct, frozen=True):
 
 
 class PortEvent(msgspec.Struct, frozen=True):
-    """What the kernel or udev said of a device.
+    """An event of the kernel or udev about a device.
 
     Attributes:
-        action: ``add``, ``remove``, ``change`` or another word of the kernel's.
+        action: ``add``, ``remove``, ``change`` or another action of the kernel.
         device: The path of its file.
-        number: The kernel's running number of what it says.
+        number: The kernel's sequence number of the event.
     """
 
     action: str
@@ -54,7 +53,10 @@ class _Port(msgspec.Struct, frozen=True):
 
 
 class PortState:
-    """Which ports there were at the last look. One is known by a single name as long as it has that name."""
+    """The ports of the last scan.
+
+    A port is known by one of its names as long as it has that name.
+    """
 
     def __init__(self) -> None:
         self._ports: dict[str, _Port] = {}
@@ -62,7 +64,7 @@ class PortState:
 
     @property
     def ports(self) -> frozenset[str]:
-        """The paths of the ports of the last look."""
+        """The paths of the ports of the last scan."""
         return frozenset(port.name for port in self._ports.values())
 
     def update(
@@ -73,20 +75,20 @@ class PortState:
         number: int = 0,
         lost: bool = False,
     ) -> PortChange:
-        """Enter what a look found.
+        """Record what a scan found, and return the changes.
 
         Args:
-            found: The ports that count, by the paths of their devices.
-            events: What was said since the look before, up to this one or later.
-            number: That of the last news when the look began: what was said until then is in
-                ``found``.
-            lost: Whether some of the news are lost; then they may have been of any port.
+            found: The selected ports, by the paths of their devices.
+            events: The events since the previous scan, up to this one or later.
+            number: The number of the last event when the scan began: the effects of earlier events
+                are in ``found``.
+            lost: Whether events were lost; they may have been about any port.
         """
         removed, announced = set(), set()
         for each in events:
             if each.action != REMOVED:
                 announced.add(each.device)
-            elif each.number > self._number:  # else the look before has seen what came of it
+            elif each.number > self._number:  # otherwise the previous scan saw its effect
                 removed.add(each.device)
         self._number = max(number, self._number)
         before, self._ports = self._ports, {}

@@ -1,7 +1,6 @@
-"""Keeps serial ports open: each port that appears is opened, run, and opened again until it vanishes.
+"""Keeps serial ports open: opens each port that appears, and reopens it until it vanishes.
 
-A port that cannot be opened is told of once, with a remedy; that it was opened after all is told of
-too.
+A port that cannot be opened is logged once, with a remedy, and so is its later success.
 """
 
 import errno
@@ -18,14 +17,16 @@ from rt.serialports.port_state import PortChange
 
 MIN_RETRY: Final = 0.05
 MAX_RETRY: Final = 5.0
-"""Shortest and longest time until a port is opened again, in s; doubled each time in between."""
+"""Shortest and longest time until a port is opened again, in s; doubled each time."""
 
 MIN_ATTEMPT_INTERVAL: Final = 0.02
-"""Time between two attempts, in s, however often the kernel says that something is new about a port."""
+"""Least time between two attempts, in s, however often the kernel announces a port."""
 
 TRANSIENT_TIME: Final = 1.2
-"""How long a port may be on its way out, or be held, until that is a trouble to tell of, in s: the observer is to say first that it is
-gone, and the brake holds the port of a device process that has ended for up to 1 s.
+"""How long a port may fail because it is vanishing or held until that is logged, in s.
+
+The observer should report first that it is gone, and the brake holds the port of a device process
+that has ended for up to 1 s.
 """
 
 _VANISHING: Final = frozenset({errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EIO})
@@ -38,14 +39,15 @@ async def keep_ports_open(
     *,
     baud_rate: int = DEFAULT_BAUD_RATE,
 ) -> None:
-    """Run a device on every serial port there is, for ever. Each port has a task from when it appears until it vanishes.
+    """Run a device on every serial port. Never returns.
 
-    A port that is announced again is opened at once, not when its time has come.
+    Each port has a task from when it appears until it vanishes. A port that is announced again is
+    opened at once, without waiting for the next retry.
 
     Args:
         changes: Which ports appear, vanish and are announced.
-        run: Runs a device on a link until it is gone, and closes the link; says whether one was
-            there.
+        run: Runs a device on a link until it is gone, and closes the link; returns whether a device
+            was there.
         baud_rate: Serial speed.
     """
     ports: dict[str, _Port] = {}
@@ -74,11 +76,14 @@ class _Port:
         self._errors = _OpenErrors(name)
 
     def retry_now(self) -> None:
-        """Try to open it at once if it is waited for."""
+        """Open it at once if it is waiting for its next retry."""
         self._announced.set()
 
     async def keep_open(self, predecessor: "_Port | None") -> None:
-        """Open and run it until its scope is cancelled, after the one that had the same name has been closed."""
+        """Keep it open until its scope is cancelled, once its predecessor has been closed.
+
+        The predecessor is the port that had the same name before.
+        """
         try:
             with self.scope:
                 if predecessor is not None:
@@ -95,7 +100,7 @@ class _Port:
                 link = await SerialLink.open(self._name, baud_rate=self._baud_rate)
                 self._errors.record_success()
                 if await self._run(link):
-                    delay = MIN_RETRY  # it worked, so this is a new trouble
+                    delay = MIN_RETRY
             except OSError as error:
                 await self._errors.record_failure(error)
             await trio.sleep(MIN_ATTEMPT_INTERVAL)
@@ -105,7 +110,7 @@ class _Port:
 
 
 class _OpenErrors:
-    """Why a port cannot be opened: told of once for each reason, and once when it is over."""
+    """Logs why a port cannot be opened: each reason once, and the later success once."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -115,7 +120,7 @@ class _OpenErrors:
         self._logged: set[int] = set()
 
     async def record_failure(self, error: OSError) -> None:
-        """Tell of an attempt that failed, if it is time and not yet done."""
+        """Log a failed attempt, unless its reason was logged or may be transient."""
         now = trio.current_time()
         if not self._failures:
             self._since = now
@@ -131,7 +136,7 @@ class _OpenErrors:
         )
 
     def record_success(self) -> None:
-        """Tell of an attempt that went well, if trouble was told of."""
+        """Log a successful attempt after a logged failure."""
         if self._logged:
             self._log.info("serial port opened", attempts=self._failures + 1)
         self._failures = 0
@@ -141,11 +146,10 @@ class _OpenErrors:
         if number in _VANISHING:
             return now - self._since >= TRANSIENT_TIME
         if number == errno.EBUSY and now - self._since < TRANSIENT_TIME:
-            return (
-                False  # the brake holds it while it disables the device of a process that has ended
-            )
-        # A port that has just appeared belongs to root for a moment: the second failure is the one
-        # to tell of.
+            # The brake holds it while it disables the device of a process that has ended.
+            return False
+        # A port that has just appeared belongs to root for a moment, so only the second failure
+        # counts.
         return self._failures > 1
 
     async def _remedy(self, number: int) -> str:
@@ -154,14 +158,15 @@ class _OpenErrors:
         if number == errno.EBUSY:
             return held_remedy(self._name, await self._holder())
         if number in _VANISHING:
-            return "it goes away while it is opened: look at the cable, its plug and the power of the USB hub; rt tries again"
-        return "rt tries again"
+            return (
+                "it disconnects while it is opened: "
+                "check the cable, its plug and the power of the USB hub"
+            )
+        return "none known; rt retries"
 
     async def _holder(self) -> Holder | None:
         for holder in holders(self._name):
             if holder is not None:
                 return holder
-            await (
-                trio.lowlevel.checkpoint()
-            )  # there may be many processes, and motors wait for nobody
+            await trio.lowlevel.checkpoint()  # there may be many processes
         return None

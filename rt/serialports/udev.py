@@ -1,7 +1,7 @@
-"""Which serial ports there are, as soon as the system says so.
+"""Observes which serial ports exist by events of udev or the kernel.
 
-The rule of this module: what is said is a reason to look, never the truth itself. So news that come
-late, twice or not at all do no harm.
+Invariant: an event causes a scan and is never trusted by itself, so late, repeated or missing
+    events are harmless.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ from rt.serialports.uevents import (
 )
 
 RESCAN_INTERVAL: Final = 5.0
-"""Time after which one looks even if nobody has said anything, in s."""
+"""Time after which a scan happens without an event, in s."""
 
 
 class EventObserver(PollingObserver):
-    """Watches for serial ports by listening to udev, or to the kernel where no udevd runs.
+    """Observes serial ports through udev, or through the kernel where no udevd runs.
 
-    It listens before it looks for the first time, so no port is missed. It looks whenever something
-    is said of a tty, at all ports: also when more was said than the kernel keeps. And it looks
-    without that every 5 s, as a net; every 0.5 s if one of the globs names what is never announced:
-    pseudo-terminals, and links outside /dev/serial (see `PortFilter.polled_patterns`).
+    It subscribes before the first scan, so no port is missed. Every event about a tty, and a lost
+    one, causes a scan of all ports. A scan also happens every 5 s without events; every 0.5 s if a
+    glob matches what is never announced: pseudo-terminals, and links outside /dev/serial (see
+    `PortFilter.polled_patterns`).
 
     Args:
-        patterns: Globs of paths, or a filter that says which ports count.
-        interval: Time between two looks at what is never announced in s.
-        rescan: Time between two looks if nothing is said in s.
-        monitor: Who listens; closed when `changes()` is. Made if None.
+        patterns: Globs of paths, or a filter that selects ports.
+        interval: Time between two scans of what is never announced in s.
+        rescan: Time between two scans without events in s.
+        monitor: Receives the events; closed when `changes()` is. A new one if None.
 
     Raises:
-        UdevUnavailableError: This system does not say when ports appear.
+        UdevUnavailableError: Events are not available on this system.
     """
 
     def __init__(
@@ -57,30 +57,29 @@ class EventObserver(PollingObserver):
 
     @property
     def source(self) -> str:
-        """Whom it listens to: ``udev`` or ``kernel``."""
+        """The source of the events: ``udev`` or ``kernel``."""
         return self._monitor.source
 
     async def changes(self) -> AsyncGenerator[PortChange, None]:
-        """Yield every change from now on, the ports that are there already as the first. Never ends.
+        """Yield every change from now on, first the ports that already exist. Never ends.
 
-        To be iterated once. If there is nothing to hear any more, it goes on as a
-        `PollingObserver`.
+        To be iterated once. If events become unavailable, it continues as a `PollingObserver`.
         """
-        heard = MonitorEvents([], lost=False)
+        batch = MonitorEvents([], lost=False)
         try:
             while True:
                 number = last_sequence_number()
                 change = self._state.update(
-                    self._filter.find(), heard.events, number=number, lost=heard.lost
+                    self._filter.find(), batch.events, number=number, lost=batch.lost
                 )
                 if change:
                     yield change
                 with trio.move_on_after(self._rescan):
                     await trio.lowlevel.wait_readable(self._monitor.fileno())
-                heard = self._monitor.read()
+                batch = self._monitor.read()
         except UdevUnavailableError as error:
             log.get_logger().warning(
-                "serial ports are looked for every 0.5 s from now on", reason=error.message
+                "udev events ended; polling serial ports every 0.5 s", reason=error.message
             )
         finally:
             self._monitor.close()
@@ -90,18 +89,18 @@ class EventObserver(PollingObserver):
 
 
 def open_observer(ports: PortFilter) -> PollingObserver:
-    """Return the best observer that this system has, and say in the log which it is."""
+    """Return the best observer that this system supports, and log which one it is."""
     logger = log.get_logger()
     try:
         observer = EventObserver(ports)
     except UdevUnavailableError as error:
         logger.info(
-            "serial ports are looked for every 0.5 s",
+            "polling serial ports every 0.5 s",
             observer="PollingObserver",
             reason=error.message,
         )
         return PollingObserver(ports)
     logger.debug(
-        "serial ports are found as they appear", observer="EventObserver", source=observer.source
+        "observing serial ports by events", observer="EventObserver", source=observer.source
     )
     return observer

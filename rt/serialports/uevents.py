@@ -1,11 +1,11 @@
-"""What the kernel and udev say of ttys, through pyudev.
+"""Receives events of the kernel and udev about ttys, through pyudev.
 
-The rule of this module: nothing blocks, and nothing is started. pyudev finds libudev with
-`ctypes.util.find_library`, which runs ldconfig or even a compiler; here the library is named, as
-the system's loader knows it.
+Where udevd runs, its events are used and not the kernel's: by then a port has its final permissions
+and links.
 
-Where udevd runs, it is listened to rather than the kernel: a port's permissions and links are as
-they should be by then.
+Invariant: nothing blocks, and no program is started. pyudev finds libudev with
+    `ctypes.util.find_library`, which runs ldconfig or even a compiler; here the library is given by
+    the name that the system's loader uses.
 """
 
 import os
@@ -19,21 +19,21 @@ from rt.serialports.port_state import PortEvent
 LIBRARY: Final = "libudev.so.1"
 UDEVD: Final = Path("/run/udev/control")
 MAX_EVENTS: Final = 16
-"""How many news one call takes at most: each costs 0.1 ms, and motors wait for nobody."""
+"""The most events that one call of `read` returns: each costs 0.1 ms of the event loop."""
 
 _NUMBER: Final = "/sys/kernel/uevent_seqnum"
 
 
 class UdevUnavailableError(DeviceError):
-    """This system does not say when ports appear: there is no libudev, or no netlink."""
+    """Events about ports are not available: there is no libudev, or no netlink."""
 
 
 class MonitorEvents(NamedTuple):
-    """What was said since the last time.
+    """The events since the last call.
 
     Attributes:
-        news: What was said of ttys that have a file, oldest first.
-        lost: Whether more was said than the kernel keeps, so that some of it is lost.
+        events: Events about ttys that have a file, oldest first.
+        lost: Whether the kernel's buffer overflowed, so that some events are lost.
     """
 
     events: list[PortEvent]
@@ -41,30 +41,32 @@ class MonitorEvents(NamedTuple):
 
 
 class UdevMonitor:
-    """Hears what is said of ttys from the moment on when it is made.
+    """Receives events about ttys from its creation on.
 
     Attributes:
-        source: ``udev`` or ``kernel``, whom it listens to.
+        source: ``udev`` or ``kernel``.
 
     Raises:
-        UdevUnavailableError: There is nobody to listen to on this system.
+        UdevUnavailableError: Events are not available on this system.
     """
 
     def __init__(self) -> None:
         self.source = "udev" if UDEVD.exists() else "kernel"
         self._monitor: Any = _open(self.source)
-        # A second descriptor of the same socket: only a socket object can be asked for its error.
+        # A second descriptor of the same socket: only a socket object can return its pending error.
         self._socket = socket.socket(fileno=os.dup(self._monitor.fileno()))
 
     def fileno(self) -> int:
-        """Return the file descriptor that is readable when there is something to hear."""
+        """Return the file descriptor that is readable when there are events."""
         return self._socket.fileno()
 
     def read(self) -> MonitorEvents:
-        """Return what was said since the last time, at most `MAX_EVENTS`; the rest is kept for the next call.
+        """Return the events since the last call, at most `MAX_EVENTS`.
+
+        The next call returns the rest.
 
         Raises:
-            UdevUnavailableError: It hears nothing any more.
+            UdevUnavailableError: No more events can be received.
         """
         events: list[PortEvent] = []
         lost = False
@@ -72,12 +74,12 @@ class UdevMonitor:
             try:
                 device = self._monitor.poll(0)
             except OSError as error:
-                # After an overflow (ENOBUFS) pyudev says the same at each call, until somebody asks
-                # the socket for it.
+                # After an overflow (ENOBUFS) pyudev raises the same error at each call until the
+                # socket's pending error is read.
                 number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not (number or error.errno):
                     raise UdevUnavailableError(
-                        f"what {self.source} says cannot be heard: {error}"
+                        f"cannot receive events of {self.source}: {error}"
                     ) from error
                 lost = True
                 continue
@@ -92,7 +94,7 @@ class UdevMonitor:
         return MonitorEvents(events, lost)
 
     def set_buffer_size(self, size: int) -> None:
-        """Let the kernel keep about so many bytes of what is said until it is heard; needs CAP_NET_ADMIN.
+        """Set how many bytes of events the kernel buffers, approximately; needs CAP_NET_ADMIN.
 
         Raises:
             OSError: It is not allowed.
@@ -100,13 +102,13 @@ class UdevMonitor:
         self._monitor.set_receive_buffer_size(size)
 
     def close(self) -> None:
-        """Listen no more; harmless if it is closed."""
+        """Stop receiving; idempotent."""
         self._socket.close()
-        self._monitor = None  # pyudev closes what nobody uses
+        self._monitor = None  # pyudev closes it when it is collected
 
 
 def last_sequence_number() -> int:
-    """Return the number of the last thing that the kernel has said; 0 if it does not tell."""
+    """Return the sequence number of the kernel's last event; 0 if it is not available."""
     try:
         return int(Path(_NUMBER).read_text())
     except (OSError, ValueError):
@@ -122,11 +124,6 @@ def _open(source: str) -> Any:
         monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source)
         monitor.filter_by("tty")
         monitor.start()
-    except (
-        ImportError,
-        OSError,
-        ValueError,
-        AttributeError,
-    ) as error:  # ValueError is how pyudev says EINVAL
-        raise UdevUnavailableError(f"ports are not announced on this system: {error}") from error
+    except (ImportError, OSError, ValueError, AttributeError) as error:  # ValueError: EINVAL
+        raise UdevUnavailableError(f"udev events are not available: {error}") from error
     return monitor

@@ -443,7 +443,7 @@ class SmartDeviceClient:
         params: list[str] | None = None,
         interval: float | None = None,
         *,
-        visit: int | None = None,
+        session: int | None = None,
         within: float = ANSWER_TIMEOUT,
     ) -> SubRes:
         """Subscribe to reports of parameters.
@@ -451,7 +451,7 @@ class SmartDeviceClient:
         Args:
             params: Names of parameters; those of the catalog if None.
             interval: Time between two reports in s, the catalog's if None; 0 ends the subscription.
-            visit: The session that the subscription belongs to, see `end_sessions`; permanent if
+            session: The session that the subscription belongs to, see `end_sessions`; permanent if
                 None.
             within: How long to wait for the answer in s.
 
@@ -465,7 +465,7 @@ class SmartDeviceClient:
         request = self.buffer.make_sub_req(params, interval)
         # Recorded in the order of the requests, and even if the answer is lost: the device may have
         # received the request.
-        self._subscriptions.add(request, visit)
+        self._subscriptions.add(request, session)
         return await self._subscribe(request, within)
 
     async def resubscribe(self, *, within: float = ANSWER_TIMEOUT) -> SubRes:

@@ -103,9 +103,9 @@ class SafetyGuard:
     Args:
         leases: The robot's leases.
         on_lapse: Called in the event loop whenever leases have ended; must return at once. Its
-            arguments are the bitmap of their tokens (see `rt.buffer.lease`), whose pending writes
-            have to be discarded, and the bitmap of the tokens whose devices have to be disabled: the
-            same, or `ALL_TOKENS` for every device if no lease is left.
+            arguments are the bitmap of their fencing tokens (see `rt.buffer.lease`), whose pending
+            writes have to be discarded, and the bitmap of the tokens whose devices have to be
+            disabled: the same, or `ALL_TOKENS` for every device if no lease is left.
         on_allowed: Called each time that a write is allowed, before it is sent; must return at
             once.
         describe: Returns the log context for the device of a port.
@@ -179,20 +179,20 @@ class SafetyGuard:
     def _why(self, tokens: int) -> str:
         """Return why writes under leases with these tokens may not pass at this moment."""
         current = self._leases.current()
-        known = [holder for holder in current if tokens >> holder.token & 1]
+        written_by = [holder for holder in current if tokens >> holder.token & 1]
         slots = range(SLOTS) if tokens == ALL_TOKENS else slots_of(tokens)
         for bar in (Bar.DAMAGED, Bar.ESTOP, Bar.STOPPING, Bar.BRAKE, *DRIVER_BARS, Bar.IDLE):
             if any(self._leases.bar_of(slot) is bar for slot in slots):
                 return (
                     _MODE_ENDED
-                    if bar is Bar.IDLE and known and tokens != ALL_TOKENS
+                    if bar is Bar.IDLE and written_by and tokens != ALL_TOKENS
                     else _BARRED_NOW[bar]
                 )
         if not self._leases.root_alive():
             return _ROOT_SILENT
-        if tokens == ALL_TOKENS or not known:
+        if tokens == ALL_TOKENS or not written_by:
             return _ENDED
-        return self._why_not(known[0])
+        return self._why_not(written_by[0])
 
     def _why_not(self, holder: Holder) -> str:
         """Return why the current lease of a slot that is not barred is not valid."""

@@ -91,7 +91,7 @@ class DeviceHandler(Handler):
         if visit is not None and self._is_over(visit):
             return  # nothing would end it: the session was over before this call arrived
         try:
-            await client.subscribe(params, interval, visit=visit)
+            await client.subscribe(params, interval, session=visit)
         except (OverflowError, ValueError):  # ValueError: NaN
             raise DeviceError(
                 f"interval must be 0 to {INTERVAL_MAX / 1000:g} s, not {interval:g}",
@@ -110,7 +110,7 @@ class DeviceHandler(Handler):
         async def unsubscribe(client: SmartDeviceClient) -> None:
             if visit is None:
                 await client.unsubscribe()
-            elif client.end_sessions(lambda one: one == visit):
+            elif client.end_sessions(lambda session: session == visit):
                 await client.resubscribe()
 
         await for_each(self._select(uids), unsubscribe)

@@ -80,7 +80,7 @@ class PendingReplies(Generic[T]):
                 slot.event.set()
 
     def _gone(self) -> LinkGoneError:
-        return LinkGoneError(f"{self._port} is gone", port=self._port)
+        return LinkGoneError(f"{self._port} disconnected", port=self._port)
 
 
 class NoAnswerError(DeviceError):

@@ -23,23 +23,23 @@ class Subscriptions:
         """The current subscription; None for that of the catalog."""
         return next(reversed(self._by_session.values()), self._permanent)
 
-    def add(self, request: SubReq, visit: int | None = None) -> None:
+    def add(self, request: SubReq, session: int | None = None) -> None:
         """Make this subscription current, permanently or for a session.
 
         A session has at most one.
         """
-        if visit is None:
+        if session is None:
             self.clear()
             self._permanent = request
         else:
-            self._by_session.pop(visit, None)
-            self._by_session[visit] = request
+            self._by_session.pop(session, None)
+            self._by_session[session] = request
 
     def end(self, is_over: Callable[[int], bool]) -> bool:
         """Forget those of ended sessions; return whether another subscription is current now."""
         before = self.current
-        for visit in [visit for visit in self._by_session if is_over(visit)]:
-            del self._by_session[visit]
+        for session in [session for session in self._by_session if is_over(session)]:
+            del self._by_session[session]
         return self.current != before
 
     def clear(self) -> None:

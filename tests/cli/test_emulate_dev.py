@@ -184,7 +184,7 @@ async def test_a_device_over_tcp_says_when_it_is_connected(tmp_path: Path) -> No
     [
         (
             ["--fault", "freez", "rfid"],
-            "rt: --fault freez: there is no fault 'freez', only drop, delay, corrupt",
+            "rt: --fault freez: unknown fault 'freez'; use drop, delay, corrupt",
         ),
         (["--fault", "drop", "--fault", "drop=1", "rfid"], "drop is given twice"),
         (["--seed", "-1", "rfid"], "--seed"),

@@ -1,4 +1,4 @@
-"""What goes wrong with an emulated device follows from the seed, the UID and nothing else."""
+"""The faults of an emulated device follow from the seed and the UID alone."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def kinds(*texts: str, seed: int = 1, uid: int = 7) -> Faults:
 
 
 def decisions(faults: Faults, questions: list[int]) -> list[object]:
-    """The answers to a sequence of questions, each a number of six."""
+    """Return the results of a sequence of calls, each the number of one of six methods."""
     asked = (
         lambda now: faults.transform(FRAMES[now % len(FRAMES)]),
         lambda _: faults.next_delay(),
@@ -38,20 +38,18 @@ uids = st.integers(0, 2**88 - 1)
 
 
 @given(seeds, uids, questions)
-def test_the_same_seed_and_uid_give_the_same_decisions(
-    seed: int, uid: int, asked: list[int]
-) -> None:
+def test_same_seed_and_uid_give_same_decisions(seed: int, uid: int, asked: list[int]) -> None:
     assert decisions(Faults(ALL, seed, uid), asked) == decisions(Faults(ALL, seed, uid), asked)
 
 
-def test_another_seed_or_uid_gives_other_decisions() -> None:
+def test_other_seed_or_uid_gives_other_decisions() -> None:
     asked = [0, 1, 2, 3, 4] * 20
     results = [decisions(Faults(ALL, seed, uid), asked) for seed in range(3) for uid in range(3)]
     assert all(one != other for number, one in enumerate(results) for other in results[:number])
 
 
 @given(seeds, uids, st.binary(min_size=1, max_size=60))
-def test_a_device_without_faults_is_sound(seed: int, uid: int, frame: bytes) -> None:
+def test_device_without_faults_changes_nothing(seed: int, uid: int, frame: bytes) -> None:
     sound = Faults((), seed, uid)
     assert sound.transform(frame) == frame
     assert (sound.next_delay(), sound.reconnect_delay()) == (0, 0)
@@ -61,16 +59,16 @@ def test_a_device_without_faults_is_sound(seed: int, uid: int, frame: bytes) -> 
 
 
 @given(seeds, uids, st.binary(min_size=1, max_size=60))
-def test_a_corrupt_frame_is_never_the_same(seed: int, uid: int, frame: bytes) -> None:
+def test_corrupted_frame_always_differs(seed: int, uid: int, frame: bytes) -> None:
     assert Faults([Fault(FaultKind.CORRUPT, 1.0)], seed, uid).transform(frame) != frame
 
 
 @given(seeds)
-def test_a_corrupt_frame_is_hardly_ever_taken_for_another(seed: int) -> None:
+def test_corrupted_frame_is_rarely_valid(seed: int) -> None:
     faults = Faults([Fault(FaultKind.CORRUPT, 1.0)], seed, 1)
     read: list[Message] = []
     for frame in FRAMES:
-        # A byte that is inserted may be a delimiter, and the frame behind it whole.
+        # An inserted byte may be a delimiter, which leaves the rest a whole frame.
         items = FrameReader().feed(faults.transform(frame) + DELIMITER)
         read += [item for item in items if isinstance(item, Message)]
     assert len(read) < len(FRAMES) / 2
@@ -78,20 +76,20 @@ def test_a_corrupt_frame_is_hardly_ever_taken_for_another(seed: int) -> None:
 
 @pytest.mark.parametrize("kind", ["drop", "corrupt"])
 @given(seed=seeds, fraction=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
-def test_about_the_wanted_fraction_of_frames_is_hurt(kind: str, seed: int, fraction: float) -> None:
+def test_requested_fraction_of_frames_is_affected(kind: str, seed: int, fraction: float) -> None:
     faults = kinds(f"{kind}={fraction}", seed=seed)
-    hurt = sum(faults.transform(frame) != frame for frame in FRAMES * 5)
-    assert hurt == pytest.approx(1000 * fraction, abs=120)
+    affected = sum(faults.transform(frame) != frame for frame in FRAMES * 5)
+    assert affected == pytest.approx(1000 * fraction, abs=120)
 
 
 @given(seeds, st.floats(0.001, 10))
-def test_a_frame_is_late_by_no_more_than_was_asked_for(seed: int, most: float) -> None:
+def test_delay_does_not_exceed_its_maximum(seed: int, most: float) -> None:
     faults = kinds(f"delay={most}", seed=seed)
     assert all(0 <= faults.next_delay() <= most for _ in range(50))
 
 
 @given(seeds, st.floats(0.1, 3600))
-def test_a_line_ends_about_as_often_as_was_asked_for(seed: int, seconds: float) -> None:
+def test_line_ends_about_as_often_as_requested(seed: int, seconds: float) -> None:
     faults = kinds(f"disconnect={seconds}", seed=seed)
     assert faults.disconnects
     assert all(0.5 * seconds <= faults.lifetime() <= 1.5 * seconds for _ in range(20))
@@ -99,7 +97,7 @@ def test_a_line_ends_about_as_often_as_was_asked_for(seed: int, seconds: float) 
 
 
 @given(seeds, st.floats(0.1, 100), st.lists(st.floats(0, 50), min_size=1, max_size=40))
-def test_a_freeze_is_as_long_as_it_is_whenever_somebody_looks(
+def test_freeze_does_not_depend_on_frequency_of_calls(
     seed: int, seconds: float, steps: list[float]
 ) -> None:
     often, seldom = (kinds(f"freeze={seconds}", seed=seed) for _ in range(2))
@@ -115,7 +113,7 @@ def test_a_freeze_is_as_long_as_it_is_whenever_somebody_looks(
 
 
 @given(seeds)
-def test_between_two_freezes_the_device_is_awake(seed: int) -> None:
+def test_device_is_awake_between_two_freezes(seed: int) -> None:
     faults = kinds("freeze=2", seed=seed)
     frozen = [faults.frozen_until(number / 10) > number / 10 for number in range(1000)]
     freezes = [
@@ -140,7 +138,7 @@ def test_between_two_freezes_the_device_is_awake(seed: int) -> None:
         ("delay=2", Fault(FaultKind.DELAY, 2)),
     ],
 )
-def test_a_fault_is_a_kind_and_perhaps_a_value(text: str, fault: Fault) -> None:
+def test_fault_is_a_kind_and_optional_value(text: str, fault: Fault) -> None:
     assert parse_fault(text) == fault
     assert parse_fault(str(fault)) == fault
 
@@ -149,19 +147,19 @@ def test_a_fault_is_a_kind_and_perhaps_a_value(text: str, fault: Fault) -> None:
     ("text", "reason"),
     [
         ("corupt", "did you mean corrupt"),
-        ("", "there is no fault ''"),
-        ("drop=2", "drop takes 0 to 1 of the frames"),
-        ("drop=", "drop takes 0 to 1"),
-        ("delay=nan", "delay takes 0 to 10 s"),
-        ("freeze=soon", "freeze takes 0.1 to 3600 s"),
-        ("disconnect=0", "disconnect takes 0.1 to 3600 s"),
+        ("", "unknown fault ''"),
+        ("drop=2", "drop must be 0 to 1 of the frames"),
+        ("drop=", "drop must be 0 to 1"),
+        ("delay=nan", "delay must be 0 to 10 s"),
+        ("freeze=soon", "freeze must be 0.1 to 3600 s"),
+        ("disconnect=0", "disconnect must be 0.1 to 3600 s"),
     ],
 )
-def test_a_bad_fault_says_what_is_allowed(text: str, reason: str) -> None:
+def test_invalid_fault_says_what_is_allowed(text: str, reason: str) -> None:
     with pytest.raises(DeviceError, match=reason):
         parse_fault(text)
 
 
-def test_a_kind_of_fault_is_given_once() -> None:
+def test_fault_given_twice_is_refused() -> None:
     with pytest.raises(DeviceError, match="delay is given twice"):
         parse_faults(["delay=1", "drop", "delay=2"])

@@ -1,4 +1,4 @@
-"""A faulty line loses, spoils and delays frames both ways, ends, and freezes."""
+"""A faulty line drops, corrupts and delays frames both ways, disconnects, and freezes."""
 
 import functools
 import itertools
@@ -32,7 +32,7 @@ def make_switch() -> EmulatedDevice:
 
 
 async def collect(receive: StreamLink | FaultyLink, until: float) -> list[tuple[float, bytes]]:
-    """What arrives in so much time, and when."""
+    """Return what arrives until a time, and when."""
     found = []
     with trio.move_on_at(until):
         while True:
@@ -41,56 +41,58 @@ async def collect(receive: StreamLink | FaultyLink, until: float) -> list[tuple[
     return found
 
 
-@pytest.mark.parametrize("way", ["says", "hears"])
-async def test_a_sound_line_changes_nothing(way: str, autojump_clock: MockClock) -> None:
-    assert [frame for _, frame in await played(way)] == SENT
+@pytest.mark.parametrize("way", ["sends", "receives"])
+async def test_line_without_faults_changes_nothing(way: str, autojump_clock: MockClock) -> None:
+    assert [frame for _, frame in await transfer(way)] == SENT
 
 
-@pytest.mark.parametrize("way", ["says", "hears"])
+@pytest.mark.parametrize("way", ["sends", "receives"])
 async def test_dropped_frames_are_missing_both_ways(way: str, autojump_clock: MockClock) -> None:
-    found = [frame for _, frame in await played(way, "drop=0.3")]
+    found = [frame for _, frame in await transfer(way, "drop=0.3")]
     assert 40 < len(found) < 95
     assert found == [frame for frame in SENT if frame in found]
 
 
-@pytest.mark.parametrize("way", ["says", "hears"])
-async def test_corrupt_frames_are_spoilt_both_ways(way: str, autojump_clock: MockClock) -> None:
-    found = [frame for _, frame in await played(way, "corrupt=0.3")]
+@pytest.mark.parametrize("way", ["sends", "receives"])
+async def test_frames_are_corrupted_both_ways(way: str, autojump_clock: MockClock) -> None:
+    found = [frame for _, frame in await transfer(way, "corrupt=0.3")]
     assert 40 < sum(frame in SENT for frame in found) < 95
     assert any(frame not in SENT for frame in found)
 
 
-@pytest.mark.parametrize("way", ["says", "hears"])
-async def test_late_frames_keep_their_order_both_ways(way: str, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("way", ["sends", "receives"])
+async def test_delayed_frames_keep_their_order_both_ways(
+    way: str, autojump_clock: MockClock
+) -> None:
     start = trio.current_time()
-    found = await played(way, "delay=2")
+    found = await transfer(way, "delay=2")
     assert [frame for _, frame in found] == SENT
-    lateness = [when - start - 0.1 * number for number, (when, _) in enumerate(found)]
-    assert all(-0.01 <= late <= 2.01 for late in lateness)
-    assert max(lateness) > 1
+    delays = [when - start - 0.1 * number for number, (when, _) in enumerate(found)]
+    assert all(-0.01 <= late <= 2.01 for late in delays)
+    assert max(delays) > 1
 
 
-async def played(way: str, *faults: str) -> list[tuple[float, bytes]]:
-    """What is left of a hundred frames, one each 0.1 s, that a device says or hears on a faulty line."""
+async def transfer(way: str, *faults: str) -> list[tuple[float, bytes]]:
+    """Return what is left of a hundred frames, one each 0.1 s, sent or received by a device."""
     ours, theirs = trio.testing.memory_stream_pair()
     robot, device = StreamLink(ours, "robot"), faulty(theirs, *faults)
-    sender, receiver = (device, robot) if way == "says" else (robot, device)
+    sender, receiver = (device, robot) if way == "sends" else (robot, device)
     found: list[tuple[float, bytes]] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(device.run)
 
-        async def take() -> None:
+        async def receive() -> None:
             found.extend(await collect(receiver, trio.current_time() + 20))
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(take)
+        nursery.start_soon(receive)
         for frame in SENT:
             await sender.send(frame)
             await trio.sleep(0.1)
     return found
 
 
-async def test_a_frame_that_arrives_in_pieces_is_one_frame(autojump_clock: MockClock) -> None:
+async def test_frame_that_arrives_in_chunks_is_one_frame(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     device = faulty(theirs, "delay=0.5")
     async with trio.open_nursery() as nursery:
@@ -103,7 +105,7 @@ async def test_a_frame_that_arrives_in_pieces_is_one_frame(autojump_clock: MockC
     assert [frame for _, frame in found] == SENT[:2]
 
 
-async def test_a_line_that_is_to_end_ends(autojump_clock: MockClock) -> None:
+async def test_line_ends_at_its_time(autojump_clock: MockClock) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     device = faulty(theirs, "disconnect=2")
     start = trio.current_time()
@@ -115,12 +117,12 @@ async def test_a_line_that_is_to_end_ends(autojump_clock: MockClock) -> None:
         await device.receive()
 
 
-async def test_a_frozen_device_says_nothing_and_hears_nothing_and_then_goes_on(
+async def test_frozen_device_neither_sends_nor_receives(
     autojump_clock: MockClock,
 ) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     device, link = make_switch(), faulty(theirs, "freeze=2")
-    heard: list[tuple[float, Message]] = []
+    received: list[tuple[float, Message]] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run)
         nursery.start_soon(run_emulated, device, link)
@@ -138,23 +140,23 @@ async def test_a_frozen_device_says_nothing_and_hears_nothing_and_then_goes_on(
             while True:
                 for item in reader.feed(bytes(await ours.receive_some())):
                     assert isinstance(item, Message)
-                    heard.append((trio.current_time() - start, item))
+                    received.append((trio.current_time() - start, item))
         nursery.cancel_scope.cancel()
-    times = [when for when, _ in heard]
+    times = [when for when, _ in received]
     silences = [
         later - earlier for earlier, later in itertools.pairwise(times) if later - earlier > 1
     ]
     assert len(silences) >= 3
     assert all(silence == pytest.approx(FREEZE_TIME, abs=0.3) for silence in silences)
-    # It was deaf too: nothing that was asked meanwhile is answered later.
+    # It did not receive either: nothing sent meanwhile is answered later.
     asked = {HbRes(number) for number in range(200)}
-    answered = {item for _, item in heard if isinstance(item, HbRes)}
+    answered = {item for _, item in received if isinstance(item, HbRes)}
     assert len(asked - answered) >= 10 * FREEZE_TIME * len(silences) - 10
-    # The subscription goes on as it was.
-    assert any(isinstance(item, DevData) for when, item in heard if when > 15)
+    # The subscription continues.
+    assert any(isinstance(item, DevData) for when, item in received if when > 15)
 
 
-async def test_a_frozen_device_does_not_notice_that_the_robot_is_gone(
+async def test_frozen_device_notices_disconnection_after_thaw(
     autojump_clock: MockClock,
 ) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
@@ -168,7 +170,7 @@ async def test_a_frozen_device_does_not_notice_that_the_robot_is_gone(
     assert trio.current_time() - start > FREEZE_TIME
 
 
-async def test_a_device_whose_line_ends_comes_back_over_tcp() -> None:
+async def test_disconnected_device_returns_over_tcp() -> None:
     endings: list[str] = []
 
     async def accept(stream: trio.SocketStream) -> None:
@@ -206,7 +208,7 @@ async def until_gone(link: SerialLink) -> None:
         await link.aclose()
 
 
-async def test_a_port_that_vanishes_comes_back_under_its_name(tmp_path: Path) -> None:
+async def test_vanished_port_returns_under_its_name(tmp_path: Path) -> None:
     path = tmp_path / "ttyACM0"
     ports: list[str] = []
     faults = Faults(parse_faults(["disconnect=0.2"]), 1, 7)
@@ -223,15 +225,15 @@ async def test_a_port_that_vanishes_comes_back_under_its_name(tmp_path: Path) ->
                 )
 
             assert await nursery.start(serve) == str(path)
-            gone = 0
-            while gone < 3:
+            count = 0
+            while count < 3:
                 try:
                     link = await SerialLink.open(str(path))
                 except OSError:
-                    await trio.sleep(0.01)  # a serial port cannot be waited for
+                    await trio.sleep(0.01)  # serial ports have no event for this
                     continue
                 await until_gone(link)
-                gone += 1
+                count += 1
             nursery.cancel_scope.cancel()
     assert set(ports) == {str(path)}
     assert len(ports) >= 3

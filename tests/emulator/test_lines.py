@@ -1,4 +1,4 @@
-"""An emulated device answers as firmware does."""
+"""Emulated devices answer as firmware does."""
 
 import ctypes
 import functools
@@ -66,25 +66,25 @@ def test_ping_is_answered_with_identity_and_subscription() -> None:
 @pytest.mark.parametrize(
     ("asked", "granted"), [(1, 40), (40, 40), (100, 100), (250, 250), (65535, 250), (0, 0)]
 )
-def test_a_subscription_is_granted_between_40_and_250_ms(asked: int, granted: int) -> None:
+def test_interval_is_clamped_to_40_to_250_ms(asked: int, granted: int) -> None:
     (answer,) = make("limit-switch").handle(SubReq(0b101, asked), 0)
     assert answer == SubRes(0b101 if granted else 0, granted, 7)
 
 
-def test_write_only_parameters_are_dropped_from_a_subscription() -> None:
+def test_subscription_omits_write_only_parameters() -> None:
     (answer,) = make("polar-bear").handle(SubReq(0xFFFF, 40), 0)
     assert isinstance(answer, SubRes)
     assert answer.params == MOTOR.readable
 
 
-def test_a_subscription_to_nothing_that_can_be_read_is_granted_and_silent() -> None:
+def test_subscription_to_no_readable_parameter_is_silent() -> None:
     motor = make("polar-bear")
     (answer,) = motor.handle(SubReq(0b10, 40), 0)
     assert answer == SubRes(0, 40, motor.uid)
     assert not any(isinstance(message, DevData) for message in motor.due(1.0))
 
 
-def test_an_interval_of_zero_ends_the_subscription() -> None:
+def test_interval_of_zero_ends_the_subscription() -> None:
     switch = make("limit-switch")
     switch.handle(SubReq(0b1, 40), 0)
     assert switch.handle(SubReq(0b1, 0), 0.01) == [SubRes(0, 0, 7)]
@@ -93,14 +93,14 @@ def test_an_interval_of_zero_ends_the_subscription() -> None:
     assert switch.handle(Ping(), 1.0) == [SubRes(0, 0, 7)]
 
 
-def test_a_device_that_starts_anew_has_forgotten_its_subscription() -> None:
+def test_reset_ends_the_subscription() -> None:
     switch = make("limit-switch")
     switch.handle(SubReq(0b1, 40), 0)
     switch.reset()
     assert switch.handle(Ping(), 0) == [SubRes(0, 0, 7)]
 
 
-def test_subscribed_values_come_at_the_interval_and_not_in_bursts() -> None:
+def test_subscribed_values_are_sent_at_the_interval() -> None:
     switch = make("limit-switch", {"switch0": True})
     assert switch.next_due == float("inf")
     switch.handle(SubReq(0b1, 40), 1.0)
@@ -113,7 +113,7 @@ def test_subscribed_values_come_at_the_interval_and_not_in_bursts() -> None:
     assert len(switch.due(9.04)) == 1
 
 
-def test_a_written_value_is_stored_and_answered_if_it_can_be_read() -> None:
+def test_written_value_is_stored_and_answered_if_readable() -> None:
     motor = make("polar-bear")
     assert motor.handle(duty(-0.5), 0) == [DevData(DUTY, struct.pack("<f", -0.5))]
     assert motor.handle(DevWrite(0b10, struct.pack("<f", 3)), 0) == []
@@ -121,7 +121,7 @@ def test_a_written_value_is_stored_and_answered_if_it_can_be_read() -> None:
     assert motor.values["pid_pos_setpoint"] == 3
 
 
-def test_what_cannot_be_written_is_left_out_of_a_write_and_its_answer() -> None:
+def test_write_ignores_read_only_parameters() -> None:
     motor = make("polar-bear", {"enc_vel": 2})
     motor.handle(DevDisable(), 0)
     assert motor.handle(DevWrite(1 << 11, struct.pack("<f", 9)), 0) == []
@@ -133,7 +133,7 @@ def test_what_cannot_be_written_is_left_out_of_a_write_and_its_answer() -> None:
     assert not motor.disabled
 
 
-def test_values_that_do_not_fit_one_message_come_in_several() -> None:
+def test_values_are_split_into_several_messages() -> None:
     params = ", ".join(f'{{name = "a{number}", type = "uint8[100]"}}' for number in range(4))
     known = parse(f'[camera]\ndevice_id = 40\nparams = [{params}, {{name = "on", type = "bool"}}]')
     uid, values = parse_uid_spec(f'camera:{{"a1": {[7] * 100}, "on": true}}', known)
@@ -145,21 +145,21 @@ def test_values_that_do_not_fit_one_message_come_in_several() -> None:
     ]
     with pytest.raises(DeviceError, match="does not fit"):
         EmulatedDevice(known["camera"], uid, {"a0": [0] * 101})
-    with pytest.raises(DeviceError, match="takes a list"):
+    with pytest.raises(DeviceError, match="must be a list"):
         EmulatedDevice(known["camera"], uid, {"a0": 1})
     assert device.handle(DevWrite(0b10000, b"\0"), 0) == []
 
 
-def test_a_read_of_nothing_is_answered_with_nothing() -> None:
+def test_read_of_nothing_is_answered_with_no_values() -> None:
     assert make("polar-bear").handle(DevRead(0b10), 0) == [DevData(0, b"")]
 
 
-def test_a_read_is_answered_with_what_can_be_read() -> None:
+def test_read_is_answered_with_readable_parameters() -> None:
     rfid = make("rfid", {"id": 0xDEADBEEF, "tag_detect": 1})
     assert rfid.handle(DevRead(0xFFFF), 0) == [DevData(0b11, bytes.fromhex("efbeadde01"))]
 
 
-def test_a_disabled_device_stops_and_keeps_answering() -> None:
+def test_disabled_device_stops_and_keeps_answering() -> None:
     motor = make("polar-bear")
     motor.handle(duty(1), 0)
     assert motor.handle(DevDisable(), 0) == []
@@ -179,7 +179,7 @@ def test_a_disabled_device_stops_and_keeps_answering() -> None:
         (RemoteProtocolError("bad", code=ErrorCode.BAD_CHECKSUM), ErrorCode.BAD_CHECKSUM),
     ],
 )
-def test_what_is_malformed_is_answered_with_an_error(
+def test_malformed_message_is_answered_with_error(
     message: Message | RemoteProtocolError, code: ErrorCode
 ) -> None:
     assert make("polar-bear").handle(message, 0) == [Error(code)]
@@ -196,18 +196,16 @@ def test_what_is_malformed_is_answered_with_an_error(
         (b"\x04\x17\x02\x01\x02\x14", ErrorCode.GENERIC_ERROR),
     ],
 )
-def test_bytes_that_are_no_message_are_answered_with_the_code_for_them(
-    frame: bytes, code: ErrorCode
-) -> None:
+def test_invalid_frame_is_answered_with_its_error_code(frame: bytes, code: ErrorCode) -> None:
     (item,) = frames.FrameReader().feed(frame + b"\0")
     assert make("polar-bear").handle(item, 0) == [Error(code)]
 
 
-def test_an_error_is_not_answered() -> None:
+def test_error_is_not_answered() -> None:
     assert make("polar-bear").handle(Error(ErrorCode.BAD_CHECKSUM), 0) == []
 
 
-def test_a_device_that_asks_for_heartbeats_stops_unless_they_are_answered() -> None:
+def test_device_stops_without_heartbeat_answers() -> None:
     motor = make("polar-bear")
     motor.handle(duty(1), 0)
     now = 0.0
@@ -224,7 +222,7 @@ def test_a_device_that_asks_for_heartbeats_stops_unless_they_are_answered() -> N
     assert motor.values["duty_cycle"] == 0
 
 
-def test_motors_move_switches_and_the_battery_feel_it() -> None:
+def test_motors_affect_switches_and_battery() -> None:
     sim_state = SimState()
     motor, switch, battery = (
         make(name, sim_state=sim_state) for name in ("polar-bear", "limit-switch", "battery")
@@ -243,7 +241,7 @@ def test_motors_move_switches_and_the_battery_feel_it() -> None:
     assert battery.values["v_batt"] < rested
 
 
-async def test_many_devices_share_one_pacer(autojump_clock: MockClock) -> None:
+async def test_many_devices_share_one_scheduler(autojump_clock: MockClock) -> None:
     scheduler = Scheduler()
     counts = dict.fromkeys(range(20), 0)
 
@@ -268,7 +266,7 @@ async def test_many_devices_share_one_pacer(autojump_clock: MockClock) -> None:
         assert found == pytest.approx(10_000 / (40 + 10 * number) + 1, abs=2)
 
 
-async def test_a_device_whose_line_is_full_keeps_no_other_waiting(
+async def test_full_line_delays_no_other_device(
     autojump_clock: MockClock,
 ) -> None:
     scheduler = Scheduler()
@@ -289,7 +287,7 @@ async def test_a_device_whose_line_is_full_keeps_no_other_waiting(
             while True:
                 found += await free.receive_some()
         assert found.count(b"\0") == pytest.approx(251, abs=2)
-        # What the full line was to carry meanwhile is left out, not made up for.
+        # What the full line missed is skipped, not made up for.
         held = b""
         with trio.move_on_after(0.3):
             while True:
@@ -298,7 +296,7 @@ async def test_a_device_whose_line_is_full_keeps_no_other_waiting(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_device_on_a_link_answers_and_sends_on_its_own() -> None:
+async def test_device_on_link_answers_and_reports() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     reader = frames.FrameReader()
     async with trio.open_nursery() as nursery:
@@ -313,11 +311,11 @@ async def test_a_device_on_a_link_answers_and_sends_on_its_own() -> None:
         await ours.aclose()
 
 
-async def test_a_device_on_a_pty_is_a_serial_port_until_it_is_unplugged(tmp_path: Path) -> None:
+async def test_device_on_pty_is_a_serial_port(tmp_path: Path) -> None:
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             port = await nursery.start(serve_pty, make("limit-switch"), tmp_path / "ttyACM0")
-            for _ in range(2):  # it outlives who opens it
+            for _ in range(2):  # it survives its users
                 link = await SerialLink.open(port)
                 await link.send(frames.encode(Ping()))
                 assert await link.receive() == frames.encode(SubRes(0, 0, 7))
@@ -341,15 +339,15 @@ async def test_a_device_on_a_pty_is_a_serial_port_until_it_is_unplugged(tmp_path
         ('12:{"switch2": 1}', 12, {"switch2": True}),
     ],
 )
-def test_a_uid_spec_names_device_and_values(spec: str, uid: int, values: dict[str, Any]) -> None:
+def test_uid_spec_names_device_and_values(spec: str, uid: int, values: dict[str, Any]) -> None:
     assert parse_uid_spec(spec, CATALOG, NAMES) == (uid, values)
 
 
-def test_a_range_names_many_devices_with_the_same_values() -> None:
+def test_range_names_many_devices_with_same_values() -> None:
     uids, values = parse_uid_specs('limit-switch@1..64:{"switch0": true}', CATALOG)
     assert uids == list(range(1, 65))
     assert values == {"switch0": True}
-    with pytest.raises(DeviceError, match="64 devices where one is wanted"):
+    with pytest.raises(DeviceError, match="64 devices, expected one"):
         parse_uid_spec("limit-switch@1..64", CATALOG)
 
 
@@ -375,7 +373,7 @@ def test_a_range_names_many_devices_with_the_same_values() -> None:
         ('polar-bear:{"duty_cycle": "fast"}', "takes a number"),
     ],
 )
-def test_a_bad_uid_spec_says_what_is_wrong(spec: str, reason: str) -> None:
+def test_invalid_uid_spec_is_explained(spec: str, reason: str) -> None:
     with pytest.raises(DeviceError, match=reason):
         parse_uid_spec(spec, CATALOG, NAMES)
 
@@ -390,7 +388,7 @@ SENSORS = [
 
 
 @given(st.sampled_from(SENSORS), st.integers(0, 2**64 - 1), st.lists(st.floats(0, 10), max_size=30))
-def test_a_wave_is_a_function_of_the_time_and_fits_its_parameter(
+def test_wave_depends_on_time_and_fits_its_parameter(
     sensor: tuple[Peripheral, Parameter], uid: int, steps: list[float]
 ) -> None:
     peripheral, param = sensor
@@ -422,14 +420,14 @@ def test_a_wave_is_a_function_of_the_time_and_fits_its_parameter(
         (Parameter("x", ctypes.c_bool, 0), False, True),
     ],
 )
-def test_a_wave_goes_from_limit_to_limit(param: Parameter, low: float, high: float) -> None:
+def test_wave_spans_the_limits(param: Parameter, low: float, high: float) -> None:
     wave = Signal(param, 0.3)
     values = [wave.at(number / 100) for number in range(2000)]
     assert min(values) == pytest.approx(low, abs=0.01)
     assert max(values) == pytest.approx(high, abs=0.01)
 
 
-def test_sensors_move_each_in_its_own_phase_and_what_was_given_stays() -> None:
+def test_sensors_have_own_phases_and_fixed_values_stay() -> None:
     meters = [
         EmulatedDevice(CATALOG["potentiometer"], 2 << 72 | n, {"pot1": 0.5}, wave=True)
         for n in range(1, 6)
@@ -447,7 +445,7 @@ def test_sensors_move_each_in_its_own_phase_and_what_was_given_stays() -> None:
     assert [name for name, _ in WaveSimulation(MOTOR, 1)._waves] == ["enc_vel", "motor_current"]
 
 
-def test_a_value_beyond_what_its_type_holds_can_be_sent_all_the_same() -> None:
+def test_value_beyond_its_type_can_be_sent() -> None:
     _, values = parse_uid_spec('potentiometer:{"pot0": 1e300, "pot1": Infinity}', CATALOG)
     (answer,) = make("potentiometer", values).handle(DevRead(0b11), 0)
     assert isinstance(answer, DevData)

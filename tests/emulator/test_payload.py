@@ -1,4 +1,4 @@
-"""What an emulated device packs is what the catalog unpacks, and the other way round."""
+"""The emulator packs what the catalog unpacks, and the other way round."""
 
 import ctypes
 from typing import Any
@@ -25,9 +25,7 @@ WIDE = Peripheral(
 
 
 @given(st.sampled_from(DEVICES), st.integers(0, 0xFFFF), st.data())
-def test_values_come_back_as_they_were(
-    peripheral: Peripheral, bitmap: int, data: st.DataObject
-) -> None:
+def test_values_round_trip(peripheral: Peripheral, bitmap: int, data: st.DataObject) -> None:
     bitmap &= peripheral.bitmap()
     numbers = st.integers(-1000, 1000)
     values: dict[str, Any] = {
@@ -54,7 +52,7 @@ def test_any_bytes_are_values_or_an_error(
 
 
 @given(st.integers(0, 0xFFFF))
-def test_no_payload_is_too_long_and_none_is_missing(bitmap: int) -> None:
+def test_payloads_are_short_enough_and_complete(bitmap: int) -> None:
     payloads = Packer(WIDE).pack(bitmap, {param.name: initial(param) for param in WIDE.params})
     assert all(len(payload) <= VALUES_MAX for _, payload in payloads)
     assert sum(part for part, _ in payloads) == bitmap
@@ -62,14 +60,14 @@ def test_no_payload_is_too_long_and_none_is_missing(bitmap: int) -> None:
     assert ids == sorted(ids)
 
 
-def test_a_nested_list_fills_an_array_of_arrays() -> None:
+def test_nested_list_fills_array_of_arrays() -> None:
     param = Parameter("grid", ctypes.c_int16 * 2 * 3, 0)
     assert checked(param, [[1, 2], [3, 4], [5]]) == bytes.fromhex("010002000300040005000000")
     assert checked(param, bytes(12)) == bytes(12) == initial(param)
 
 
-def test_a_bitmap_beyond_the_parameters_is_an_error() -> None:
-    with pytest.raises(RemoteProtocolError, match="no parameters beyond 3"):
+def test_bitmap_with_unknown_parameters_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="has only 3 parameters"):
         Packer(CATALOG["limit-switch"]).unpack(0b1000, b"\0")
 
 

@@ -1,4 +1,4 @@
-"""Every kind of link keeps one contract, and what is peculiar to each."""
+"""The contract of every link, and what is specific to each."""
 
 import errno
 import os
@@ -25,16 +25,16 @@ from rt.smartdevice.receiver import Receiver
 BOTH_WAYS = (serial_line, watched(serial_line))
 
 
-@pytest.mark.parametrize("kind", LINES)
-async def test_every_link_keeps_the_contract(kind: str) -> None:
-    await check_link(LINES[kind])
+@pytest.mark.parametrize("name", LINES)
+async def test_every_link_keeps_the_contract(name: str) -> None:
+    await check_link(LINES[name])
 
 
 @contextmanager
 def counted_reads(
     monkeypatch: pytest.MonkeyPatch, fd: int, answer: bytes | None = None
 ) -> Iterator[list[int]]:
-    """The reads of a descriptor; they give ``answer`` instead of what is there, if it is not None."""
+    """Record the reads of a descriptor; they return ``answer`` if it is not None."""
     reads: list[int] = []
     really_read = os.read
 
@@ -50,7 +50,7 @@ def counted_reads(
 
 
 @pytest.mark.parametrize("open_line", BOTH_WAYS)
-async def test_a_serial_port_that_is_readable_and_empty_is_not_spun_on(
+async def test_readable_but_empty_serial_port_does_not_spin(
     open_line: OpenLine, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_line() as line:
@@ -63,7 +63,7 @@ async def test_a_serial_port_that_is_readable_and_empty_is_not_spun_on(
 
 
 @pytest.mark.parametrize("open_line", BOTH_WAYS)
-async def test_a_serial_port_that_was_hung_up_is_read_once_and_gone(
+async def test_hung_up_serial_port_is_read_only_once(
     open_line: OpenLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_line() as line:
@@ -77,7 +77,7 @@ async def test_a_serial_port_that_was_hung_up_is_read_once_and_gone(
         assert len(reads) == 1
 
 
-async def test_an_idle_serial_line_is_not_read_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_serial_line_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     async with watched(serial_line)() as line:
         fd = line.link.fileno()
         assert fd is not None
@@ -87,7 +87,7 @@ async def test_an_idle_serial_line_is_not_read_at_all(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("is_watched", [False, True])
-async def test_a_connection_that_is_reset_is_gone(is_watched: bool) -> None:
+async def test_reset_connection_is_gone(is_watched: bool) -> None:
     ours, theirs = await tcp_pair()
     link = SocketLink(ours, "line")
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -108,7 +108,7 @@ async def tcp_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
         return ours, await listener.accept()
 
 
-async def test_a_serial_port_is_held_exclusively_and_does_not_hang_up() -> None:
+async def test_serial_port_is_exclusive_and_does_not_hang_up() -> None:
     master, slave = os.openpty()
     port = os.ttyname(slave)
     link = await SerialLink.open(port)
@@ -118,16 +118,15 @@ async def test_a_serial_port_is_held_exclusively_and_does_not_hang_up() -> None:
             await SerialLink.open(port)
         assert caught.value.errno == errno.EBUSY
         await link.aclose()
-        assert (
-            not termios.tcgetattr(slave)[2] & termios.HUPCL
-        )  # closing would let DTR fall, and reset the board
+        # Otherwise closing would drop DTR and reset the board.
+        assert not termios.tcgetattr(slave)[2] & termios.HUPCL
     finally:
         await link.aclose()
         os.close(master)
         os.close(slave)
 
 
-async def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
+async def test_failed_open_says_why(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         await SerialLink.open(str(tmp_path / "ttyACM0"))
     plain = tmp_path / "file"
@@ -137,7 +136,10 @@ async def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
 
 
 class HangingBoard:
-    """A port that the kernel takes long to open and to set up, as that of a USB board that hangs, until it is let go."""
+    """A port that blocks the kernel when it is opened and set up, as a hanging USB board does.
+
+    It blocks until ``go`` is set.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.master, self.slave = os.openpty()
@@ -148,13 +150,12 @@ class HangingBoard:
         self._really_open, self._really_set = os.open, termios.tcsetattr
         monkeypatch.setattr(os, "open", self._open)
         monkeypatch.setattr(termios, "tcsetattr", self._set)
-        monkeypatch.delattr(
-            AbstractSerialStream, "__del__"
-        )  # which would close what rt forgets, sooner or later
+        # It would close what rt forgets to close.
+        monkeypatch.delattr(AbstractSerialStream, "__del__")
 
     def _hang(self) -> None:
         assert threading.current_thread() is not threading.main_thread(), (
-            "the event loop would stand still"
+            "the event loop would block"
         )
         assert self.go.wait(10)
 
@@ -184,7 +185,7 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingBoard]:
     hanging.close()
 
 
-async def test_the_event_loop_goes_on_while_a_port_is_opened_that_hangs(
+async def test_hanging_port_does_not_block_the_event_loop(
     board: HangingBoard,
 ) -> None:
     links = []
@@ -202,7 +203,7 @@ async def test_the_event_loop_goes_on_while_a_port_is_opened_that_hangs(
     await link.aclose()
 
 
-async def test_a_port_that_hangs_keeps_nobody_from_stopping_and_is_closed_in_the_end(
+async def test_cancelled_open_of_hanging_port_closes_it_later(
     board: HangingBoard,
 ) -> None:
     with trio.move_on_after(0.01) as scope:
@@ -211,19 +212,19 @@ async def test_a_port_that_hangs_keeps_nobody_from_stopping_and_is_closed_in_the
     assert not board.opened
     board.go.set()
     with trio.fail_after(10):
-        while not board.opened or is_open(board.opened[0]):  # noqa: ASYNC110 - a thread that nobody waits for
+        while not board.opened or is_open(board.opened[0]):  # noqa: ASYNC110 - an abandoned thread
             await trio.sleep(0.001)
     assert len(board.opened) == 1
 
 
-async def test_a_port_that_was_opened_as_nobody_wanted_it_any_more_is_closed(
+async def test_port_opened_during_cancellation_is_closed(
     board: HangingBoard,
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(SerialLink.open, board.port)
         await trio.testing.wait_all_tasks_blocked()
         board.go.set()
-        assert board.done.wait(10)  # the event loop hears of neither before both have happened
+        assert board.done.wait(10)  # the event loop sees both together
         nursery.cancel_scope.cancel()
     with trio.fail_after(10):
         while is_open(board.opened[0]):  # noqa: ASYNC110 - a thread that nobody waits for

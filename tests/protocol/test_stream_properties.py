@@ -15,7 +15,7 @@ import pytest
 from cobs import cobs
 from hypothesis import given
 from hypothesis import strategies as st
-from support.messages import Found, cut, feed, frame_of, messages, noise, read, u8
+from support.messages import Found, feed, frame_of, messages, noise, read, split, u8
 
 from rt.protocol import frames
 from rt.protocol.message import (
@@ -216,7 +216,7 @@ def test_a_frame_is_found_after_any_amount_of_the_same_noise(
     dirt: bytes, times: int, number: int
 ) -> None:
     stream = dirt * times + b"\0" + frames.encode(HbReq(number))
-    assert feed(cut(stream, range(0, len(stream), 97)))[-1] == HbReq(number)
+    assert feed(split(stream, range(0, len(stream), 97)))[-1] == HbReq(number)
 
 
 @pytest.mark.parametrize("chunk", [1, 61, 259, 260, 261, 4096, 65536])

@@ -1,4 +1,4 @@
-"""A robot's device side for each test that asks for one."""
+"""A fixture with the device side of a robot."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""The observer says what has changed, no more and no less."""
+"""The polling observer reports exactly what has changed."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def test_ports_appear_and_vanish_by_pattern(tmp_path: Path) -> None:
     assert observer.scan() == change({second}, {first})
 
 
-async def test_changes_come_at_the_interval(
+async def test_changes_are_yielded_at_the_interval(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     port = f"{tmp_path}/ttyACM0"

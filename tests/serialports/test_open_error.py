@@ -1,4 +1,4 @@
-"""Why a port cannot be opened is told with the group, the command and the program."""
+"""The remedy for a port that cannot be opened names the group, the command and the program."""
 
 import grp
 import os
@@ -13,7 +13,7 @@ from rt.serialports.open_error import Holder, access_remedy, held_remedy, holder
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another group")
 
 
-def test_the_program_that_holds_a_port_is_named(tmp_path: Path) -> None:
+def test_program_that_holds_a_port_is_named(tmp_path: Path) -> None:
     port, link = tmp_path / "ttyACM0", tmp_path / "board"
     port.touch()
     link.symlink_to(port)
@@ -32,20 +32,20 @@ def test_the_program_that_holds_a_port_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_this_process_is_no_other_program(tmp_path: Path) -> None:
+def test_own_process_is_not_a_holder(tmp_path: Path) -> None:
     port = tmp_path / "ttyACM0"
     with port.open("w"):
         assert not any(holders(str(port)))
 
 
-def test_without_procfs_one_is_told_whom_to_look_for(tmp_path: Path) -> None:
+def test_without_procfs_remedy_explains_how_to_find_holder(tmp_path: Path) -> None:
     assert list(holders("/dev/ttyACM0", tmp_path / "absent")) == []
     assert "sudo fuser -v /dev/ttyACM0" in held_remedy("/dev/ttyACM0", None)
     assert "kill 7" in held_remedy("/dev/ttyACM0", Holder(7, "screen"))
 
 
 @root
-def test_the_group_that_owns_a_port_is_told_with_the_command(tmp_path: Path) -> None:
+def test_group_of_port_is_named_with_command(tmp_path: Path) -> None:
     group = next(each for each in grp.getgrall() if each.gr_gid not in (0, *os.getgroups()))
     port = tmp_path / "ttyACM0"
     port.touch()
@@ -56,14 +56,14 @@ def test_the_group_that_owns_a_port_is_told_with_the_command(tmp_path: Path) -> 
     assert f"`sudo usermod -aG {group.gr_name} root`" in remedy
 
 
-def test_a_port_of_one_user_alone_needs_a_group_first(tmp_path: Path) -> None:
+def test_port_of_one_user_needs_group_first(tmp_path: Path) -> None:
     port = tmp_path / "ttyACM0"
     port.touch(mode=0o600)
     remedy = access_remedy(str(port))
-    assert "alone" in remedy
+    assert "only user" in remedy
     assert f"sudo chgrp dialout {port}" in remedy
     assert "sudo usermod -aG dialout " in remedy
 
 
-def test_a_port_that_is_gone_is_told_of_too() -> None:
+def test_missing_port_is_reported() -> None:
     assert "No such file" in access_remedy("/nonexistent/ttyACM0")

@@ -1,4 +1,4 @@
-"""The state of ports: nothing appears twice, and nothing vanishes that was not there."""
+"""The known ports: none appears twice, and only known ports vanish."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ events = st.lists(
         st.integers(0, 9),
     )
 )
-looks = st.lists(
+scans = st.lists(
     st.tuples(plugged, links, st.booleans(), events, st.integers(0, 9), st.booleans()), max_size=12
 )
 
@@ -42,13 +42,13 @@ def change(
 NAME = DEVICES[0]
 
 
-@given(looks)
-def test_whatever_happens_ports_appear_once_and_vanish_once(
+@given(scans)
+def test_ports_appear_and_vanish_alternately(
     steps: list[tuple[dict[str, int], dict[str, str], bool, list[PortEvent], int, bool]],
 ) -> None:
     state = PortState()
-    there: set[str] = set()
-    for devices, linked, own, told, number, lost in steps:
+    existing: set[str] = set()
+    for devices, linked, own, received, number, lost in steps:
         found = {}
         for device, identity in devices.items():
             names = (
@@ -57,18 +57,18 @@ def test_whatever_happens_ports_appear_once_and_vanish_once(
             )
             if names:
                 found[device] = FoundPort(dict.fromkeys(names, (identity,)))
-        change = state.update(found, told, number=number, lost=lost)
-        assert change.vanished <= there
-        there -= change.vanished
-        assert not change.appeared & there
-        assert change.announced <= there
-        there |= change.appeared
-        assert there == state.ports
-        assert len(there) == len(found), "each device has one name"
+        change = state.update(found, received, number=number, lost=lost)
+        assert change.vanished <= existing
+        existing -= change.vanished
+        assert not change.appeared & existing
+        assert change.announced <= existing
+        existing |= change.appeared
+        assert existing == state.ports
+        assert len(existing) == len(found), "each device has one name"
 
 
 @given(st.lists(events))
-def test_news_alone_never_change_which_ports_there_are(batches: list[list[PortEvent]]) -> None:
+def test_events_alone_never_change_the_ports(batches: list[list[PortEvent]]) -> None:
     state = PortState()
     state.update(board())
     for batch in batches:
@@ -76,25 +76,25 @@ def test_news_alone_never_change_which_ports_there_are(batches: list[list[PortEv
         assert state.ports == {NAME}
 
 
-def test_what_was_plugged_in_again_vanished_and_appeared() -> None:
+def test_replugged_port_vanished_and_appeared() -> None:
     state = PortState()
     assert state.update(board()) == change(appeared={NAME})
     assert state.update(board()) == change()
     assert state.update(board(identity=2)) == change(appeared={NAME}, vanished={NAME})
-    told = [PortEvent("remove", NAME, 5), PortEvent("add", NAME, 6)]
-    assert state.update(board(identity=2), told, number=6) == change(
+    received = [PortEvent("remove", NAME, 5), PortEvent("add", NAME, 6)]
+    assert state.update(board(identity=2), received, number=6) == change(
         appeared={NAME}, vanished={NAME}
     )
 
 
-def test_what_was_said_before_the_last_look_changes_nothing() -> None:
+def test_events_before_last_scan_are_ignored() -> None:
     state = PortState()
     state.update(board(), number=6)
-    told = [PortEvent("remove", NAME, 5), PortEvent("add", NAME, 6)]
-    assert state.update(board(), told, number=6) == change(announced={NAME})
+    received = [PortEvent("remove", NAME, 5), PortEvent("add", NAME, 6)]
+    assert state.update(board(), received, number=6) == change(announced={NAME})
 
 
-def test_a_known_port_is_announced_and_an_unknown_one_is_not() -> None:
+def test_only_known_ports_are_announced() -> None:
     state = PortState()
     state.update(board())
     assert state.update(
@@ -102,13 +102,13 @@ def test_a_known_port_is_announced_and_an_unknown_one_is_not() -> None:
     ) == change(announced={NAME})
 
 
-def test_when_news_are_lost_they_may_have_been_of_every_port() -> None:
+def test_lost_events_announce_every_port() -> None:
     state = PortState()
     state.update(board())
     assert state.update(board(), lost=True) == change(announced={NAME})
 
 
-def test_a_port_keeps_its_name_while_it_has_it() -> None:
+def test_port_keeps_its_name_while_it_exists() -> None:
     state = PortState()
     state.update(board(NAME, 1, "/tmp/b"))
     assert state.update(board(NAME, 1, "/tmp/a", "/tmp/b")) == change()

@@ -26,7 +26,7 @@ from rt.serialports.ports import keep_ports_open
 
 
 async def plug(robot: Robot, board: Board, path: Path) -> trio.CancelScope:
-    """Plug a board in; the scope that is returned unplugs it."""
+    """Plug a board in; cancelling the returned scope unplugs it."""
     scope = trio.CancelScope()
 
     async def run(task_status: trio.TaskStatus[None]) -> None:
@@ -51,7 +51,9 @@ def tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
 
 
-def said(events: Sequence[MutableMapping[str, Any]], words: str) -> list[MutableMapping[str, Any]]:
+def logged(
+    events: Sequence[MutableMapping[str, Any]], words: str
+) -> list[MutableMapping[str, Any]]:
     return [event for event in events if words in event["event"]]
 
 
@@ -61,9 +63,7 @@ async def gone(robot: Robot) -> None:
             await trio.sleep(0.002)
 
 
-async def test_a_board_on_a_port_is_found_driven_unplugged_and_found_again(
-    robot: Robot, tmp_path: Path
-) -> None:
+async def test_unplugged_board_is_found_again(robot: Robot, tmp_path: Path) -> None:
     port = tmp_path / "ttyACM0"
     robot.nursery.start_soon(
         robot.manager.open_serial_devices, PollingObserver([f"{tmp_path}/ttyACM*"], interval=0.02)
@@ -85,9 +85,7 @@ async def test_a_board_on_a_port_is_found_driven_unplugged_and_found_again(
     assert open_files() <= fds
 
 
-async def test_a_board_is_unplugged_and_plugged_in_again_a_hundred_times_without_a_leak(
-    robot: Robot, tmp_path: Path, prefix: str
-) -> None:
+async def test_a_hundred_replugs_leak_nothing(robot: Robot, tmp_path: Path, prefix: str) -> None:
     robot.nursery.start_soon(
         robot.manager.open_serial_devices, PollingObserver([f"{tmp_path}/ttyACM*"], interval=0.01)
     )
@@ -106,7 +104,7 @@ async def test_a_board_is_unplugged_and_plugged_in_again_a_hundred_times_without
         assert buffer.valid
         scope.cancel()
         await gone(robot)
-        if turn % 2:  # it is back before anybody has seen that it was away
+        if turn % 2:  # it is back before its absence was noticed
             continue
         with trio.fail_after(30):
             while tasks() > without_a_board:  # noqa: ASYNC110
@@ -126,15 +124,13 @@ sys.stdin.read()
 """
 
 
-async def test_a_port_that_another_program_holds_is_told_of_once_with_its_name(
-    robot: Robot, tmp_path: Path
-) -> None:
+async def test_held_port_is_logged_once_with_its_holder(robot: Robot, tmp_path: Path) -> None:
     port = tmp_path / "ttyACM0"
     board = make_board("limit-switch")
     await plug(robot, board, port)
     with (
         capture_logs() as events,
-        subprocess.Popen(  # noqa: ASYNC220 - one that is awaited would be the test's own child task
+        subprocess.Popen(  # noqa: ASYNC220 - an awaited one would be the test's own child task
             [sys.executable, "-c", HOLD, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as other,
     ):
@@ -145,20 +141,18 @@ async def test_a_port_that_another_program_holds_is_told_of_once_with_its_name(
             robot.manager.open_serial_devices, PollingObserver([str(port)], interval=0.02)
         )
         with trio.fail_after(30):
-            while not said(events, "cannot be opened"):  # noqa: ASYNC110
+            while not logged(events, "cannot open serial port"):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         other.stdin.close()
         await board.hears(SubReq)
-    (event,) = said(events, "cannot be opened")
+    (event,) = logged(events, "cannot open serial port")
     assert event["port"] == str(port)
     assert f"(process {other.pid}) has it open" in event["remedy"]
-    assert len(said(events, "opened after all")) == 1
+    assert len(logged(events, "serial port opened")) == 1
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open everything")
-async def test_a_port_without_permission_is_told_of_with_a_remedy(
-    robot: Robot, tmp_path: Path
-) -> None:
+async def test_port_without_permission_is_logged_with_remedy(robot: Robot, tmp_path: Path) -> None:
     port = tmp_path / "ttyACM0"
     port.touch(mode=0)
     with capture_logs() as events:
@@ -166,18 +160,18 @@ async def test_a_port_without_permission_is_told_of_with_a_remedy(
             robot.manager.open_serial_devices, PollingObserver([str(port)], interval=0.02)
         )
         await trio.sleep(0.5)
-    (event,) = said(events, "cannot be opened")
+    (event,) = logged(events, "cannot open serial port")
     assert "sudo usermod -aG " in event["remedy"]
 
 
 class Port:
-    """A port whose attempts to open fail as a test wants; the times of the attempts are kept."""
+    """A port whose attempts to open fail as a test requires; records the times of the attempts."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: int | None = None
         self.tries: list[float] = []
         self.ends = trio.Event()
-        self.tell, self._changes = trio.open_memory_channel[PortChange](10)
+        self.send, self._changes = trio.open_memory_channel[PortChange](10)
         monkeypatch.setattr(SerialLink, "open", self._open)
 
     async def _open(self, port: str, **_: object) -> Link:
@@ -189,7 +183,7 @@ class Port:
         return StreamLink(stream, port)
 
     async def run(self, link: Link) -> bool:
-        """Be a device until the test ends it, or it vanishes; then it takes a while to close."""
+        """Run as a device until the test ends it or it vanishes; then closing takes a while."""
         try:
             await self.ends.wait()
             return True
@@ -215,7 +209,7 @@ async def port(monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery) -> Port:
     return port
 
 
-async def test_attempts_come_ever_less_often_but_at_least_every_five_seconds(
+async def test_attempts_back_off_to_five_seconds(
     port: Port, autojump_clock: trio.testing.MockClock
 ) -> None:
     port.error = errno.EBUSY
@@ -225,7 +219,7 @@ async def test_attempts_come_ever_less_often_but_at_least_every_five_seconds(
     assert pauses[-3:] == pytest.approx([5, 5, 5])
 
 
-async def test_an_announced_port_is_tried_at_once_but_never_in_a_burst(
+async def test_announced_port_is_tried_at_once_but_not_in_bursts(
     port: Port, autojump_clock: trio.testing.MockClock
 ) -> None:
     port.error = errno.EACCES
@@ -233,10 +227,10 @@ async def test_an_announced_port_is_tried_at_once_but_never_in_a_burst(
     count = len(port.tries)
     announced = trio.current_time()
     for _ in range(10):
-        port.tell.send_nowait(PortChange(announced=NAMES))
+        port.send.send_nowait(PortChange(announced=NAMES))
     await trio.sleep(0.01)
     assert port.tries[count:] == pytest.approx([announced])
-    port.tell.send_nowait(PortChange(announced=NAMES))
+    port.send.send_nowait(PortChange(announced=NAMES))
     await trio.sleep(0.02)
     assert port.tries[count:] == pytest.approx([announced, announced + 0.02])
 
@@ -244,7 +238,7 @@ async def test_an_announced_port_is_tried_at_once_but_never_in_a_burst(
 @pytest.mark.parametrize(
     "number", [errno.EACCES, errno.EBUSY, errno.ENXIO, errno.ENOENT, errno.EIO, errno.EINVAL]
 )
-async def test_each_trouble_is_told_once_with_a_remedy_and_so_is_its_end(
+async def test_each_open_error_and_its_end_are_logged_once(
     port: Port, autojump_clock: trio.testing.MockClock, number: int
 ) -> None:
     with capture_logs() as events:
@@ -252,14 +246,14 @@ async def test_each_trouble_is_told_once_with_a_remedy_and_so_is_its_end(
         await trio.sleep(30)
         port.error = None
         await trio.sleep(30)
-    told, over = events
-    assert (told["event"], told["port"]) == ("cannot open serial port", NAME)
-    assert told["reason"] == os.strerror(number)
-    assert told["remedy"]
-    assert over["event"] == "serial port opened"
+    failed, opened = events
+    assert (failed["event"], failed["port"]) == ("cannot open serial port", NAME)
+    assert failed["reason"] == os.strerror(number)
+    assert failed["remedy"]
+    assert opened["event"] == "serial port opened"
 
 
-async def test_a_port_that_only_vanishes_is_no_trouble(
+async def test_vanishing_port_is_not_logged(
     port: Port, autojump_clock: trio.testing.MockClock
 ) -> None:
     with capture_logs() as events:
@@ -267,16 +261,16 @@ async def test_a_port_that_only_vanishes_is_no_trouble(
         port.error = errno.ENOENT
         port.ends.set()
         await trio.sleep(0.5)
-        port.tell.send_nowait(PortChange(vanished=NAMES))
+        port.send.send_nowait(PortChange(vanished=NAMES))
         await trio.sleep(10)
     assert events == []
 
 
-async def test_a_port_that_is_plugged_in_again_is_opened_when_it_was_closed(
+async def test_replugged_port_is_opened_after_it_was_closed(
     port: Port, autojump_clock: trio.testing.MockClock
 ) -> None:
     await trio.sleep(10)
-    port.tell.send_nowait(PortChange(vanished=NAMES, appeared=NAMES))
+    port.send.send_nowait(PortChange(vanished=NAMES, appeared=NAMES))
     start = trio.current_time()
     await trio.sleep(10)
     assert port.tries[1:] == pytest.approx([start + 0.05])

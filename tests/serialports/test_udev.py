@@ -1,4 +1,4 @@
-"""The observer that listens: real news of the kernel, more of them than it keeps, and none at all."""
+"""The event observer: real events of the kernel, an overflow, and none at all."""
 
 import contextlib
 import errno
@@ -34,15 +34,15 @@ PORT = "/dev/ttyS0"
 UEVENT = Path("/sys/class/tty/ttyS0/uevent")
 
 
-def say(action: str) -> None:
-    """Have the kernel say something of the first serial port; nothing else happens to it."""
+def trigger(action: str) -> None:
+    """Let the kernel send an event about the first serial port, which is not affected."""
     UEVENT.write_text(action)
 
 
-def why_not() -> str:
-    """Why the kernel cannot be made to say something here, or nothing."""
+def unavailable() -> str:
+    """Return why the kernel cannot be made to send events here, or an empty string."""
     if not os.access(UEVENT, os.W_OK) or not Path(PORT).exists():
-        return f"only root can have the kernel speak, and of {PORT} only"
+        return f"only root can trigger events of the kernel, and only about {PORT}"
     try:
         UdevMonitor().close()
     except UdevUnavailableError as error:
@@ -50,17 +50,17 @@ def why_not() -> str:
     return ""
 
 
-kernel = pytest.mark.skipif(bool(why_not()), reason=why_not() or "the kernel speaks")
+kernel = pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "events are available")
 
 
 @pytest.fixture(autouse=True)
-def listen_to_the_kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # What a test has the kernel say, udevd repeats much later on a loaded machine.
+def use_kernel_events(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # On a loaded machine udevd repeats the events of a test much later.
     monkeypatch.setattr(uevents, "UDEVD", Path("/nonexistent"))
-    if why_not():
+    if unavailable():
         yield
     else:
-        with UEVENT.open() as held:  # the whole machine hears it: one test at a time
+        with UEVENT.open() as held:  # every process receives it: one test at a time
             fcntl.flock(held, fcntl.LOCK_EX)
             yield
 
@@ -76,7 +76,7 @@ def monitor() -> Iterator[UdevMonitor]:
 async def watching(
     observer: PollingObserver,
 ) -> AsyncIterator[trio.MemoryReceiveChannel[PortChange]]:
-    """An observer at work, its changes in a channel."""
+    """Run an observer, with its changes in a channel."""
     send, receive = trio.open_memory_channel[PortChange](100)
 
     async def watch() -> None:
@@ -92,17 +92,17 @@ async def watching(
 
 
 def make_small(monitor: UdevMonitor) -> None:
-    """Let the kernel keep only two or three news."""
+    """Let the kernel buffer only two or three events."""
     try:
         monitor.set_buffer_size(1)
     except OSError as error:
-        pytest.skip(f"the buffer cannot be made small here: {error}")
+        pytest.skip(f"the buffer size cannot be set here: {error}")
 
 
 @kernel
-def test_what_the_kernel_says_is_heard(monitor: UdevMonitor) -> None:
+def test_event_of_kernel_is_received(monitor: UdevMonitor) -> None:
     before = last_sequence_number()
-    say("change")
+    trigger("change")
     (events, lost) = monitor.read()
     assert not lost
     assert [(each.action, each.device) for each in events] == [("change", PORT)]
@@ -111,77 +111,75 @@ def test_what_the_kernel_says_is_heard(monitor: UdevMonitor) -> None:
 
 
 @kernel
-def test_one_call_takes_no_more_than_motors_can_wait_for(monitor: UdevMonitor) -> None:
+def test_one_call_returns_a_bounded_number_of_events(monitor: UdevMonitor) -> None:
     for _ in range(MAX_EVENTS + 1):
-        say("change")
+        trigger("change")
     assert [len(monitor.read().events), len(monitor.read().events)] == [MAX_EVENTS, 1]
 
 
 @kernel
-def test_that_some_news_are_lost_is_told_once_and_the_next_are_heard(monitor: UdevMonitor) -> None:
+def test_overflow_is_reported_once(monitor: UdevMonitor) -> None:
     make_small(monitor)
     for _ in range(100):
-        say("change")
+        trigger("change")
     assert monitor.read().lost
     assert monitor.read() == ([], False)
-    say("add")
+    trigger("add")
     assert [each.action for each in monitor.read().events] == ["add"]
 
 
 @kernel
-async def test_more_news_than_the_kernel_keeps_lead_to_a_look_at_all_ports(
-    tmp_path: Path, monitor: UdevMonitor
-) -> None:
+async def test_overflow_causes_a_scan_of_all_ports(tmp_path: Path, monitor: UdevMonitor) -> None:
     make_small(monitor)
     (tmp_path / "board").touch()
-    # The glob of a link is looked at every 0.5 s, so the intervals are made too long to help.
+    # The glob of a link is polled every 0.5 s, so the intervals are made too long to help.
     observer = EventObserver([PORT, f"{tmp_path}/*"], interval=1000, rescan=1000, monitor=monitor)
     async with watching(observer) as changes:
         first = await changes.receive()
         assert first.appeared == {PORT, f"{tmp_path}/board"}
         (tmp_path / "board").rename(tmp_path / "other")
         for _ in range(200):
-            say("change")
+            trigger("change")
         change = await changes.receive()
         assert change == PortChange(
             frozenset({f"{tmp_path}/other"}), frozenset({f"{tmp_path}/board"}), frozenset({PORT})
         )
-        # It goes on to hear.
+        # It continues to receive events.
         await trio.testing.wait_all_tasks_blocked()
         while True:
             with contextlib.suppress(trio.WouldBlock):
                 while True:
                     changes.receive_nowait()
-            say("remove")
+            trigger("remove")
             if (await changes.receive()).vanished == {PORT}:
                 break
 
 
 @kernel
-async def test_news_lead_to_a_look_and_silence_does_not() -> None:
+async def test_events_cause_scans() -> None:
     async with watching(EventObserver([PORT], interval=1000, rescan=1000)) as changes:
         assert await changes.receive() == PortChange(appeared=frozenset({PORT}))
-        say("change")
+        trigger("change")
         assert await changes.receive() == PortChange(announced=frozenset({PORT}))
-        say("remove")
-        say("add")
+        trigger("remove")
+        trigger("add")
         back = await changes.receive()
         assert back == PortChange(frozenset({PORT}), frozenset({PORT}))
 
 
 @kernel
-async def test_what_was_said_before_the_first_look_is_not_taken_for_news() -> None:
+async def test_events_before_first_scan_do_not_count() -> None:
     observer = EventObserver([PORT], rescan=1000)
-    say("remove")
-    say("add")
+    trigger("remove")
+    trigger("add")
     async with watching(observer) as changes:
         assert (await changes.receive()).appeared == {PORT}
         assert await changes.receive() == PortChange(announced=frozenset({PORT}))
 
 
 @kernel
-async def test_an_announced_port_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the kernel's word to the attempt; the bound on its time belongs into the benchmark."""
+async def test_announced_port_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time from event to attempt is measured; its bound belongs in the benchmark."""
     tries, tried = trio.open_memory_channel[float](1000)
 
     async def refuse(port: str, *, baud_rate: int) -> SerialLink:
@@ -202,15 +200,15 @@ async def test_an_announced_port_is_tried_at_once(monkeypatch: pytest.MonkeyPatc
             await tried.receive()
             for _ in range(5):
                 await trio.sleep(0.05)
-                said = time.monotonic()
-                say("add")
-                delays.append(await tried.receive() - said)
+                triggered = time.monotonic()
+                trigger("add")
+                delays.append(await tried.receive() - triggered)
         nursery.cancel_scope.cancel()
     assert min(delays) > 0
-    print(f"attempts {max(delays) * 1e3:.1f} ms after the kernel's word at most")  # noqa: T201 - a figure, shown on request
+    print(f"attempts at most {max(delays) * 1e3:.1f} ms after the event")  # noqa: T201 - a figure
 
 
-async def test_pseudo_terminals_are_found_though_nobody_announces_them(
+async def test_unannounced_pseudo_terminals_are_found(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     port = tmp_path / "ttyA0"
@@ -228,8 +226,8 @@ async def test_pseudo_terminals_are_found_though_nobody_announces_them(
         assert await changes.receive() == PortChange(vanished=frozenset({str(port)}))
 
 
-async def test_an_observer_that_hears_nothing_any_more_goes_on_looking(tmp_path: Path) -> None:
-    class Deaf(UdevMonitor):
+async def test_observer_polls_after_its_monitor_fails(tmp_path: Path) -> None:
+    class FailingMonitor(UdevMonitor):
         def __init__(self) -> None:
             self.source = "kernel"
             self._ours, self._theirs = os.pipe()
@@ -239,23 +237,23 @@ async def test_an_observer_that_hears_nothing_any_more_goes_on_looking(tmp_path:
             return self._ours
 
         def read(self) -> uevents.MonitorEvents:
-            raise UdevUnavailableError("nobody speaks")
+            raise UdevUnavailableError("no events")
 
         def close(self) -> None:
             os.close(self._ours)
             os.close(self._theirs)
 
-    observer = EventObserver([f"{tmp_path}/*"], interval=0.01, monitor=Deaf())
+    observer = EventObserver([f"{tmp_path}/*"], interval=0.01, monitor=FailingMonitor())
     with capture_logs() as events:
         async with watching(observer) as changes:
             (tmp_path / "a").touch()
             assert (await changes.receive()).appeared == {f"{tmp_path}/a"}
             (tmp_path / "b").touch()
             assert (await changes.receive()).appeared == {f"{tmp_path}/b"}
-    assert [event["reason"] for event in events] == ["nobody speaks"]
+    assert [event["reason"] for event in events] == ["no events"]
 
 
-def test_where_nobody_speaks_ports_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_are_polled_without_libudev(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uevents, "LIBRARY", "libabsent.so.1")
     with capture_logs() as events:
         observer = open_observer(PortFilter(["/dev/ttyACM*"]))
@@ -264,7 +262,7 @@ def test_where_nobody_speaks_ports_are_looked_for(monkeypatch: pytest.MonkeyPatc
     assert "libabsent.so.1" in events[0]["reason"]
 
 
-def test_nothing_but_an_observer_at_work_imports_pyudev_and_no_program_is_started_for_it() -> None:
+def test_pyudev_is_imported_late_and_starts_no_program() -> None:
     code = (
         "import subprocess, sys, rt.cli.main, rt.smartdevice.process\n"
         "from rt.serialports import udev\n"

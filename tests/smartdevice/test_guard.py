@@ -1,4 +1,4 @@
-"""The guard: open only under a fresh lease, and closed within milliseconds of a holder's death."""
+"""The write guard: open only under a fresh lease, closed soon after the death of its holder."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Several who may move devices at the same time: each device obeys those whose lease is fresh, and stops for whoever's has ended."""
+"""Several processes may move devices at the same time, each under a lease of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ SESSION_SLOT = 9
 
 @contextmanager
 def seen_from(robot: Robot, prefix: str, board: Board, slot: int) -> Iterator[DeviceBuffer]:
-    """The board's buffer as the process of a seat has it."""
+    """The board's buffer as the process of a slot opens it."""
     with BufferStore(CATALOG, prefix, write_event=robot.write_event, slot=slot) as store:
         yield store.get_or_open(board.device.uid, create=False)
 
@@ -29,14 +29,12 @@ async def hold(robot: Robot, slot: int) -> None:
         await trio.sleep(0.02)
 
 
-async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(
-    robot: Robot, prefix: str
-) -> None:
+async def test_end_of_lease_stops_only_what_its_holder_moved(robot: Robot, prefix: str) -> None:
     left, right = make_board("polar-bear", 1), make_board("polar-bear", 2)
     await robot.plug(left, "left")
     await robot.plug(right, "right")
     robot.nursery.start_soon(robot.keep_lease)
-    with seen_from(robot, prefix, right, SESSION_SLOT) as buffer, trio.CancelScope() as visit:
+    with seen_from(robot, prefix, right, SESSION_SLOT) as buffer, trio.CancelScope() as session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hold, robot, SESSION_SLOT)
             await trio.sleep(0.05)
@@ -46,29 +44,27 @@ async def test_the_end_of_a_lease_stops_what_its_holder_moved_and_nothing_else(
             await right.hears(DevWrite)
             left.heard.clear()
             right.heard.clear()
-            visit.cancel()
-    await right.hears(DevDisable)  # the lease falls silent
+            session.cancel()
+    await right.hears(DevDisable)  # the lease is not renewed
     assert not any(isinstance(message, DevDisable) for message in left.heard)
     assert robot.manager.guard.allowed == 1 << robot.lease.token
 
 
-async def test_a_write_without_a_lease_of_its_own_does_not_pass_under_another_ones(
-    robot: Robot, prefix: str
-) -> None:
+async def test_write_without_own_lease_is_dropped(robot: Robot, prefix: str) -> None:
     board = make_board("polar-bear")
     await robot.plug(board)
     robot.nursery.start_soon(robot.keep_lease)
     await trio.sleep(0.05)
-    with seen_from(robot, prefix, board, SESSION_SLOT) as stray:
-        stray.write("deadband", 0.1)
+    with seen_from(robot, prefix, board, SESSION_SLOT) as other:
+        other.write("deadband", 0.1)
         robot.buffer_of(board).write("duty_cycle", 0.5)
         (write,) = await board.hears(DevWrite)
         assert isinstance(write, DevWrite)
         assert write.params == 1 << 0
-        assert stray.counters.writes_dropped == 1
+        assert other.counters.writes_dropped == 1
 
 
-async def test_a_lease_that_gives_way_to_another_unseen_stops_what_it_moved(robot: Robot) -> None:
+async def test_unnoticed_change_of_lease_stops_what_was_moved(robot: Robot) -> None:
     board = make_board("polar-bear")
     await robot.plug(board)
     buffer = robot.buffer_of(board)
@@ -77,21 +73,21 @@ async def test_a_lease_that_gives_way_to_another_unseen_stops_what_it_moved(robo
     await board.hears(DevWrite)
     buffer.write("duty_cycle", 1.0)  # this one waits for the write interval
     robot.lease.release()
-    keep(robot.lease)  # the next mode, before the device process has looked
+    keep(robot.lease)  # the next mode, before the device process checks the leases
     robot.nursery.start_soon(robot.keep_lease)
-    buffer.write("deadband", 0.125)  # which writes this in its setup, and once
+    buffer.write("deadband", 0.125)  # written once in its setup
     board.heard.clear()
     robot.write_event.signal()
     await board.hears(lambda message: isinstance(message, DevWrite) and message.params == 1 << 13)
-    said = [message for message in board.heard if isinstance(message, DevWrite | DevDisable)]
-    assert isinstance(said[0], DevDisable)
-    assert len(said) == 2, "and nothing of what the mode before had asked for"
+    sent = [message for message in board.heard if isinstance(message, DevWrite | DevDisable)]
+    assert isinstance(sent[0], DevDisable)
+    assert len(sent) == 2, "nothing that the previous mode wrote"
     assert board.device.values["duty_cycle"] == 0
     assert buffer.counters.writes_dropped == 1
     assert robot.manager.guard.allowed == 1 << robot.lease.token
 
 
-async def test_the_last_lease_that_ends_takes_nothing_from_one_that_begins_just_then(
+async def test_end_of_last_lease_keeps_writes_of_new_one(
     robot: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board = make_board("polar-bear")

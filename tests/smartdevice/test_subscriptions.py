@@ -31,9 +31,9 @@ def test_previous_subscription_returns_when_session_ends() -> None:
     subscriptions.add(FIRST, 1)
     subscriptions.add(SECOND, 2)
     assert subscriptions.current == SECOND
-    assert subscriptions.end(lambda visit: visit == 2)
+    assert subscriptions.end(lambda session: session == 2)
     assert subscriptions.current == FIRST
-    assert subscriptions.end(lambda visit: visit == 1)
+    assert subscriptions.end(lambda session: session == 1)
     assert subscriptions.current == PERMANENT
     assert not subscriptions.end(lambda _: True)
 
@@ -42,8 +42,8 @@ def test_first_of_two_sessions_may_end_first() -> None:
     subscriptions = Subscriptions()
     subscriptions.add(FIRST, 1)
     subscriptions.add(SECOND, 2)
-    assert not subscriptions.end(lambda visit: visit == 1), "the second one stays current"
-    assert subscriptions.end(lambda visit: visit == 2)
+    assert not subscriptions.end(lambda session: session == 1), "the second one stays current"
+    assert subscriptions.end(lambda session: session == 2)
     assert subscriptions.current is None, "the first one does not return"
 
 
@@ -53,7 +53,7 @@ def test_session_that_subscribes_again_replaces_its_own() -> None:
     subscriptions.add(SECOND, 2)
     subscriptions.add(PERMANENT, 1)
     assert subscriptions.current == PERMANENT
-    subscriptions.end(lambda visit: visit == 1)
+    subscriptions.end(lambda session: session == 1)
     assert subscriptions.current == SECOND
 
 
@@ -90,11 +90,11 @@ async def test_session_ended_before_the_answer_leaves_no_subscription(
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.subscription == ["switch0", "switch1", "switch2"])
     deaf = Deaf(board, SubReq)
-    visit = robot.leases.session_id(SLOT)
+    session = robot.leases.session_id(SLOT)
 
     async def subscribe() -> None:
         with pytest.raises(DeviceError, match="no answer"):
-            await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, visit)
+            await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, session)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(subscribe)
@@ -127,12 +127,12 @@ async def test_call_of_ended_session_subscribes_to_nothing(
     await robot.plug(board)
     buffer = robot.buffer_of(board)
     await until(lambda: buffer.subscription)
-    visit = robot.leases.session_id(SLOT)
+    session = robot.leases.session_id(SLOT)
     robot.leases.end_session(SLOT)
     robot.write_event.signal()
     await trio.testing.wait_all_tasks_blocked()
     deaf = Deaf(board, SubReq)
-    await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, visit)
+    await robot.manager.subscribe(str(board.device.uid), ["switch1"], 0.2, session)
     deaf.to = ()
     await robot.manager.devices[board.device.uid].resubscribe()
     assert buffer.subscription == ["switch0", "switch1", "switch2"]
@@ -185,15 +185,15 @@ async def test_lost_unsubscribe_is_repeated_at_end_of_session(
     await robot.plug(board)
     uid, buffer = str(board.device.uid), robot.buffer_of(board)
     await until(lambda: buffer.subscription)
-    visit = robot.leases.session_id(SLOT)
-    await robot.manager.subscribe(uid, ["switch1"], 0.2, visit)
+    session = robot.leases.session_id(SLOT)
+    await robot.manager.subscribe(uid, ["switch1"], 0.2, session)
     deaf = Deaf(board, SubReq)
     if gives_up:
         with trio.move_on_after(0.01):
-            await robot.manager.unsubscribe(uid, visit)
+            await robot.manager.unsubscribe(uid, session)
     else:
         with pytest.raises(DeviceError, match="no answer"):
-            await robot.manager.unsubscribe(uid, visit)
+            await robot.manager.unsubscribe(uid, session)
     deaf.to = ()
     assert buffer.subscription == ["switch1"]
     robot.leases.end_session(SLOT)
@@ -225,8 +225,8 @@ async def test_end_of_session_keeps_newer_permanent_subscription(
     await robot.plug(board)
     uid, buffer = str(board.device.uid), robot.buffer_of(board)
     await until(lambda: buffer.subscription)
-    visit = robot.leases.session_id(SLOT)
-    await robot.manager.subscribe(uid, ["switch1"], 0.2, visit)
+    session = robot.leases.session_id(SLOT)
+    await robot.manager.subscribe(uid, ["switch1"], 0.2, session)
     await robot.manager.subscribe(uid, ["switch2"], 0.1)
-    await robot.manager.unsubscribe(uid, visit)
+    await robot.manager.unsubscribe(uid, session)
     assert (buffer.subscription, buffer.interval) == (["switch2"], 0.1)

@@ -18,7 +18,7 @@ from rt.smartdevice.sender import Sender
 
 MOTOR = 12 << 72 | 7
 NEXT = 0x10
-"""The mark of the next lease."""
+"""The fencing token of the next lease."""
 
 
 class Line(StreamLink):

@@ -1,7 +1,7 @@
-"""A motor that never stops by itself: it moves from a write that is not zero until DEV_DISABLE or a write of zero.
+"""A motor that never stops by itself, to measure motion at the device.
 
-What it hears is stamped with the time at which it was read from the line, so motion is measured at
-the device.
+It moves from a write that is not zero until DEV_DISABLE or a write of zero. Messages are stamped
+when they are read from the line.
 """
 
 import time
@@ -16,10 +16,10 @@ PARAM = "duty_cycle"
 
 
 class Board(Device):
-    """A polar-bear on a line, with the times at which it began to move and stopped.
+    """A polar-bear on a line, with the times at which it started to move and stopped.
 
     Attributes:
-        pulses: Begin and end of each motion, by `time.monotonic` (s); the end of the present one is
+        pulses: Begin and end of each motion, by `time.monotonic` (s); the end of the current one is
             None.
         writes_heard: How many messages have set the motor.
     """
@@ -59,20 +59,20 @@ class Board(Device):
         await self.settles(lambda: self.moving)
 
     async def stops(self) -> float:
-        """Wait until the motor does not move; when it stopped."""
+        """Wait until the motor does not move, and return when it stopped."""
         await self.settles(lambda: not self.moving)
         end = self.pulses[-1][1]
         assert end is not None
         return end
 
     async def settles(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition on the motor is met."""
+        """Wait until a condition of the motor is met."""
         with trio.fail_after(PATIENCE):
             while not condition():
                 await self._changed.wait()
 
     def moved_since(self, moment: float) -> float:
-        """How long (s) the motor has moved since a moment."""
+        """Return how long (s) the motor has moved since a moment."""
         now = time.monotonic()
         return sum(
             max(0.0, (now if end is None else end) - max(begin, moment))

@@ -1,4 +1,4 @@
-"""The device side of a robot, for tests: its buffers, leases and doorbell, and boards that can be plugged into it."""
+"""The device side of a robot, for tests: buffers, leases, write event, and boards to plug in."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -24,7 +24,7 @@ PATIENCE = 30.0
 
 @dataclass
 class Board:
-    """An emulated device and everything that it was told."""
+    """An emulated device, and every message that it received."""
 
     device: EmulatedDevice
     heard: list[Message] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Board:
     async def hears(
         self, wanted: Callable[[Message], bool] | type, count: int = 1
     ) -> list[Message]:
-        """Wait until it has been told something of that kind so many times."""
+        """Wait until it has received a number of messages that match."""
 
         def fits(message: Message) -> bool:
             return isinstance(message, wanted) if isinstance(wanted, type) else wanted(message)
@@ -59,7 +59,7 @@ def make_board(name: str, number: int = 7, values: dict[str, Any] | None = None)
 
 @dataclass
 class Robot:
-    """The device side of a robot, and the lease of whoever commands it."""
+    """The device side of a robot, and the lease of its commander."""
 
     manager: SmartDeviceManager
     buffers: BufferStore
@@ -82,7 +82,10 @@ class Robot:
             await trio.sleep(0.02)
 
     async def written(self, board: Board, **values: Any) -> None:
-        """Write as a main does, again and again, until the board is told: a write without a lease, which a busy machine lets run out, is dropped."""
+        """Write repeatedly until the board receives a write.
+
+        Writes without a lease are dropped, and a busy machine may let the lease expire.
+        """
         buffer = self.buffer_of(board)
         with trio.fail_after(PATIENCE):
             while not any(isinstance(message, DevWrite) for message in board.heard):
@@ -93,7 +96,7 @@ class Robot:
                     await board.news.wait()
 
     async def plug(self, board: Board, name: str = "line") -> Callable[[], Any]:
-        """Connect a board over memory; returns the coroutine function that unplugs it."""
+        """Connect a board over memory; return the async function that unplugs it."""
         ours, theirs = trio.testing.memory_stream_pair()
         self.nursery.start_soon(self.manager._run_and_log, StreamLink(ours, name))
         self.nursery.start_soon(run_emulated, board.device, StreamLink(theirs, "board"))
@@ -101,7 +104,7 @@ class Robot:
         return theirs.aclose
 
     async def listen(self) -> int:
-        """Let virtual devices connect; the port."""
+        """Accept virtual devices; return the port."""
         (listener,) = await self.nursery.start(
             self.manager.open_virtual_devices, "tcp://127.0.0.1:0"
         )
@@ -109,7 +112,7 @@ class Robot:
         return port
 
     async def plug_tcp(self, board: Board, port: int) -> Callable[[], Any]:
-        """Connect a board over TCP; returns the coroutine function that unplugs it."""
+        """Connect a board over TCP; return the async function that unplugs it."""
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         board.device.reset()
 
@@ -125,7 +128,7 @@ class Robot:
 
 
 async def keep_beating(leases: LeaseTable) -> None:
-    """Give the root's sign of life."""
+    """Renew the root's heartbeat."""
     while True:
         leases.heartbeat()
         await trio.sleep(0.02)

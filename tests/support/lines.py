@@ -1,10 +1,10 @@
-"""What a process writes, and somebody who waits for it."""
+"""The lines that a process writes, and waiting for one of them."""
 
 import trio
 
 
 class Lines:
-    """Takes lines as a process's ``on_line``."""
+    """Collects lines as the ``on_line`` callback of a process."""
 
     def __init__(self) -> None:
         self.all: list[str] = []
@@ -16,7 +16,7 @@ class Lines:
         self._news = trio.Event()
 
     async def said(self, beginning: str) -> str:
-        """Wait for a line that begins so; the rest of it."""
+        """Wait for a line that begins with a text, and return the rest of it."""
         with trio.fail_after(20):
             while True:
                 for line in self.all:

@@ -1,6 +1,6 @@
-"""The contract of links: what each of them keeps, on the real thing, whether a task receives or the receiver of all links does.
+"""The contract of links, tested on real lines, also when the shared receiver reads them.
 
-`check_link` is the whole of it; a new kind of link has to be added to `LINES` and pass.
+`check_link` tests all of it; a new class of link has to be added to `LINES`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ Receive = Callable[[], Awaitable[bytes]]
 
 @dataclass
 class Line:
-    """A link, how it is received from, and the device's end of its line."""
+    """A link, how data is received from it, and the device's end of its line."""
 
     link: Link
     receive: Receive
@@ -46,7 +46,7 @@ class Line:
 
 @contextlib.asynccontextmanager
 async def serial_line() -> AsyncIterator[Line]:
-    """A serial port: the slave of a pseudo-terminal, whose master is the device."""
+    """A serial port: the slave of a pseudo-terminal whose master is the device."""
     master, slave = os.openpty()
     tty.setraw(master)
     os.set_blocking(master, False)
@@ -103,7 +103,7 @@ async def tcp_line() -> AsyncIterator[Line]:
 
 @contextlib.asynccontextmanager
 async def memory_line() -> AsyncIterator[Line]:
-    """A pair of streams in memory; sending goes on when the device has read, as nothing else would make it wait."""
+    """A pair of streams in memory; a send continues when the device has read."""
     ours, theirs = trio.testing.memory_stream_pair()
     has_read = trio.Event()
 
@@ -131,7 +131,7 @@ OpenLine = Callable[[], contextlib.AbstractAsyncContextManager[Line]]
 
 
 def watched(open_line: OpenLine) -> OpenLine:
-    """The same line, received from by the receiver of all links."""
+    """Return the same line, received from by the shared receiver."""
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Line]:
@@ -140,15 +140,15 @@ def watched(open_line: OpenLine) -> OpenLine:
             await nursery.start(receiver.run)
 
             async def receive() -> bytes:
-                pieces: list[bytes] = []
+                chunks: list[bytes] = []
 
-                def take(data: bytes) -> bool:
-                    pieces.append(data)
+                def consume(data: bytes) -> bool:
+                    chunks.append(data)
                     return False
 
-                await receiver.receive(line.link, take)
-                (piece,) = pieces
-                return piece
+                await receiver.receive(line.link, consume)
+                (chunk,) = chunks
+                return chunk
 
             line.receive = receive
             yield line
@@ -169,36 +169,36 @@ LINES: dict[str, OpenLine] = {
 
 async def send_for_ever(link: Link) -> None:
     while True:
-        await link.send(b"anybody?\0")
+        await link.send(b"ping\0")
 
 
 async def check_link(open_line: OpenLine) -> None:
-    """See that a kind of link keeps every clause, each on a new line."""
+    """Test every clause of the contract, each on a new line."""
     for clause in CLAUSES:
         try:
             with trio.fail_after(30):
                 async with open_line() as line:
                     await clause(line)
         except BaseException as error:
-            error.add_note(f"the clause that is not kept: {clause.__name__}")
+            error.add_note(f"violated clause: {clause.__name__}")
             raise
 
 
 async def bytes_pass_unchanged_both_ways(line: Line) -> None:
-    everything = bytes(range(256)) * 9  # more than one piece
+    everything = bytes(range(256)) * 9  # more than one chunk
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.link.send, everything)
         assert await line.read(len(everything)) == everything
         nursery.start_soon(line.write, everything)
         got = b""
         while len(got) < len(everything):
-            piece = await line.receive()
-            assert piece
-            got += piece
+            chunk = await line.receive()
+            assert chunk
+            got += chunk
         assert got == everything
 
 
-async def a_cancelled_receive_loses_nothing(line: Line) -> None:
+async def cancelled_receive_loses_nothing(line: Line) -> None:
     for _ in range(3):
         with trio.move_on_after(0):
             await line.receive()
@@ -212,8 +212,8 @@ async def a_cancelled_receive_loses_nothing(line: Line) -> None:
         assert await line.receive() == b"x"
 
 
-async def after_a_cut_write_the_next_one_starts_with_a_delimiter(line: Line) -> None:
-    flood = b"\x55" * 2**22  # more than any pipe takes
+async def send_after_truncated_write_starts_with_delimiter(line: Line) -> None:
+    flood = b"\x55" * 2**22  # more than any line takes
     with trio.move_on_after(0.05) as scope:
         await line.link.send(flood)
     assert scope.cancelled_caught
@@ -225,12 +225,12 @@ async def after_a_cut_write_the_next_one_starts_with_a_delimiter(line: Line) -> 
         assert await line.read(5) == b"next\0"
 
 
-async def what_is_sent_without_waiting_is_whole_or_said_not_to_be(line: Line) -> None:
+async def send_nowait_is_complete_or_returns_false(line: Line) -> None:
     frame = b"\x55" * 99 + b"\0"
     taken = 0
     while line.link.send_nowait(frame):
         taken += 1
-    assert not line.link.send_nowait(frame)  # nothing overtakes what has to be sent again
+    assert not line.link.send_nowait(frame)  # nothing overtakes a frame that has to be sent again
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.link.send, b"whole\0")
         *pieces, end = (await line.read_until(b"whole\0")).split(b"\0")
@@ -240,16 +240,16 @@ async def what_is_sent_without_waiting_is_whole_or_said_not_to_be(line: Line) ->
     assert len(pieces) <= taken + 2
 
 
-async def a_peer_that_leaves_is_gone_for_receive_and_soon_for_send(line: Line) -> None:
+async def disconnection_ends_receive_and_send(line: Line) -> None:
     await line.unplug()
     for _ in range(2):
-        with pytest.raises(LinkGoneError, match="is gone"):
+        with pytest.raises(LinkGoneError, match="disconnected"):
             await line.receive()
     with pytest.raises(LinkGoneError):
         await send_for_ever(line.link)
 
 
-async def a_peer_that_leaves_ends_a_waiting_receive(line: Line) -> None:
+async def disconnection_ends_a_waiting_receive(line: Line) -> None:
     async with trio.open_nursery() as nursery:
 
         async def wait() -> None:
@@ -261,7 +261,7 @@ async def a_peer_that_leaves_ends_a_waiting_receive(line: Line) -> None:
         await line.unplug()
 
 
-async def closing_ends_a_waiting_receive_and_all_use(line: Line) -> None:
+async def closing_ends_a_waiting_receive_and_further_use(line: Line) -> None:
     async with trio.open_nursery() as nursery:
 
         async def wait() -> None:
@@ -282,10 +282,10 @@ async def closing_ends_a_waiting_receive_and_all_use(line: Line) -> None:
 
 CLAUSES: tuple[Callable[[Line], Awaitable[None]], ...] = (
     bytes_pass_unchanged_both_ways,
-    a_cancelled_receive_loses_nothing,
-    after_a_cut_write_the_next_one_starts_with_a_delimiter,
-    what_is_sent_without_waiting_is_whole_or_said_not_to_be,
-    a_peer_that_leaves_is_gone_for_receive_and_soon_for_send,
-    a_peer_that_leaves_ends_a_waiting_receive,
-    closing_ends_a_waiting_receive_and_all_use,
+    cancelled_receive_loses_nothing,
+    send_after_truncated_write_starts_with_delimiter,
+    send_nowait_is_complete_or_returns_false,
+    disconnection_ends_receive_and_send,
+    disconnection_ends_a_waiting_receive,
+    closing_ends_a_waiting_receive_and_further_use,
 )

@@ -1,4 +1,4 @@
-"""Smart Device messages as hypothesis makes them, noise as lines make it, and readers fed in every way."""
+"""Smart Device messages and noise as hypothesis strategies, and readers fed in different ways."""
 
 import functools
 import operator
@@ -26,7 +26,7 @@ from rt.protocol.message import (
 )
 
 Found: TypeAlias = Message | ErrorCode
-"""What a reader found: a message, or the code of the error that it reported instead."""
+"""What a reader found: a message, or the code of an error."""
 
 u8 = st.integers(0, 0xFF)
 u16 = st.integers(0, 0xFFFF)
@@ -53,27 +53,27 @@ messages: st.SearchStrategy[Message] = st.one_of(
 
 
 def frame_of(body: bytes, checksum: int | None = None) -> bytes:
-    """The frame of a body, without delimiter; its checksum is right unless another one is given."""
+    """Return the frame of a body without delimiter, with the correct checksum or another one."""
     total = functools.reduce(operator.xor, body, 0) if checksum is None else checksum
     return cast("bytes", cobs.encode(body + bytes([total])))
 
 
 def body_of(message: Message) -> bytes:
-    """What of a message is in its checksum."""
+    """Return the part of a message that its checksum covers."""
     return cast("bytes", cobs.decode(frames.encode(message)[:-1]))[:-1]
 
 
 @st.composite
-def torn(draw: st.DrawFn) -> bytes:
-    """A piece of a frame, as a cut write or a pulled plug leaves it."""
+def truncated(draw: st.DrawFn) -> bytes:
+    """A part of a frame, left by an interrupted write or a pulled plug."""
     wire = frames.encode(draw(messages))[:-1]
     start = draw(st.integers(0, len(wire)))
     return wire[start : draw(st.integers(start, len(wire)))]
 
 
 @st.composite
-def stained(draw: st.DrawFn) -> bytes:
-    """A frame of which one byte has changed."""
+def corrupted(draw: st.DrawFn) -> bytes:
+    """A frame with one changed byte."""
     wire = bytearray(frames.encode(draw(messages))[:-1])
     wire[draw(st.integers(0, len(wire) - 1))] ^= draw(st.integers(1, 255))
     return bytes(wire)
@@ -83,8 +83,8 @@ noise = st.one_of(
     st.binary(max_size=40),
     st.binary(max_size=600),
     st.text("\0\1a", max_size=20).map(str.encode),
-    torn(),
-    stained(),
+    truncated(),
+    corrupted(),
     st.builds(lambda message, checksum: frame_of(body_of(message), checksum), messages, u8),
     st.builds(
         lambda kind, payload: frame_of(bytes([kind, len(payload)]) + payload),
@@ -93,11 +93,11 @@ noise = st.one_of(
     ),
     st.builds(operator.mul, st.sampled_from([b"\1", b"\x55", b"\xff"]), st.integers(250, 600)),
 )
-"""Bytes that are no frame, or only look like one; they may hold delimiters."""
+"""Bytes that are not a frame, or only look like one; they may contain delimiters."""
 
 
 def feed(chunks: Iterable[bytes]) -> list[Found]:
-    """What a reader finds in chunks, which never makes it keep more than one frame's worth of bytes."""
+    """Return what a reader finds in chunks, and check that it keeps at most one frame."""
     reader = frames.FrameReader()
     found: list[Found] = []
     for chunk in chunks:
@@ -109,19 +109,23 @@ def feed(chunks: Iterable[bytes]) -> list[Found]:
     return found
 
 
-def cut(stream: bytes, places: Sequence[int]) -> list[bytes]:
-    """A stream in the chunks that begin at these places; some of them may be empty."""
-    ends = sorted(place % (len(stream) + 1) for place in places)
+def split(stream: bytes, positions: Sequence[int]) -> list[bytes]:
+    """Split a stream into chunks at these positions; some of them may be empty."""
+    ends = sorted(position % (len(stream) + 1) for position in positions)
     return [stream[a:b] for a, b in zip([0, *ends], [*ends, len(stream)], strict=True)]
 
 
-def read(stream: bytes, places: Sequence[int] = ()) -> list[Found]:
-    """What a reader finds in a stream: the same whole, byte by byte, in pieces of a frame's size, and cut at these places."""
+def read(stream: bytes, positions: Sequence[int] = ()) -> list[Found]:
+    """Return what a reader finds in a stream.
+
+    The result must be the same whole, byte by byte, in chunks of a frame's size, and split at these
+    positions.
+    """
     found = feed([stream])
     for chunks in (
         [stream[i : i + 1] for i in range(len(stream))],
         [stream[i : i + frames.MAX_FRAME] for i in range(0, len(stream), frames.MAX_FRAME)],
-        cut(stream, places),
+        split(stream, positions),
     ):
         assert feed(chunks) == found
     return found

@@ -1,7 +1,7 @@
-"""A board on a pseudo-terminal that never stops by itself, as a process of its own: what moves it is stamped when it arrives.
+"""A separate process that emulates a board on a pseudo-terminal that never stops by itself.
 
-motion_board.py PATH UID    be a polar-bear at PATH until killed; each line says when (ns of
-CLOCK_MONOTONIC) and how fast it turns
+``motion_board.py PATH UID`` emulates a polar-bear at PATH until killed. Each line of output is a
+time stamp (ns of CLOCK_MONOTONIC) and the speed from then on.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ PRIORITY = 20
 
 def main(path: Path, uid: int) -> None:
     board = EmulatedDevice(
-        catalog.load()["polar-bear"], uid, on_message=lambda message: say(board, message)
+        catalog.load()["polar-bear"], uid, on_message=lambda message: report(board, message)
     )
     master, slave = os.openpty()
     tty.setraw(slave)
@@ -46,15 +46,15 @@ def main(path: Path, uid: int) -> None:
                 os.write(master, frames.encode(answer))
 
 
-def say(board: EmulatedDevice, message: Message) -> None:
-    """Tell what moves or stops it."""
+def report(board: EmulatedDevice, message: Message) -> None:
+    """Print what moves or stops the board."""
     speed: float | None = None
     if isinstance(message, DevDisable):
         speed = 0.0
     elif isinstance(message, DevWrite):
         speed = board.peripheral.unpack(message.params, message.data).get(PARAMETER)
     if speed is not None:
-        print(time.monotonic_ns(), speed, flush=True)  # noqa: T201 - what it is for
+        print(time.monotonic_ns(), speed, flush=True)  # noqa: T201 - its output
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a dotted path in a text to what it names."""
+"""Resolves dotted paths in texts."""
 
 import importlib
 import inspect
@@ -7,28 +7,28 @@ from typing import Any
 
 
 def find(path: str) -> Any:
-    """What a dotted path leads to; ``X(a)`` is the argument ``a`` of ``X``."""
+    """Return what a dotted path leads to; ``X(a)`` is the argument ``a`` of ``X``."""
     whole, _, argument = path.removesuffix(")").partition("(")
-    place = ""
+    prefix = ""
     found: Any = None
     for name in whole.split("."):
-        place = f"{place}.{name}".removeprefix(".")
+        prefix = f"{prefix}.{name}".removeprefix(".")
         if found is None or (inspect.ismodule(found) and not hasattr(found, name)):
-            found = importlib.import_module(place)
+            found = importlib.import_module(prefix)
         else:
             found = attribute(found, name)
     return inspect.signature(found).parameters[argument] if argument else found
 
 
 def attribute(owner: Any, name: str) -> Any:
-    """An attribute of a module or a class, also one that the class, or one that it derives from, makes in ``__init__``."""
+    """Return an attribute of a module or a class, also one that is set in an ``__init__``."""
     try:
         return getattr(owner, name)
     except AttributeError:
-        for kind in inspect.getmro(owner) if inspect.isclass(owner) else ():
-            made = vars(kind).get("__init__")
-            if inspect.isfunction(made) and re.search(
-                rf"\bself\.{name}\b[^=\n]*=", inspect.getsource(made)
+        for base in inspect.getmro(owner) if inspect.isclass(owner) else ():
+            method = vars(base).get("__init__")
+            if inspect.isfunction(method) and re.search(
+                rf"\bself\.{name}\b[^=\n]*=", inspect.getsource(method)
             ):
-                return made
+                return method
         raise
