@@ -7,7 +7,12 @@ the question for the version: both have to be quick.
 import sys
 
 import rt
-from rt.startup import ignore_interrupts, importing, keep_descriptors, restore_interrupts
+from rt.startup import (
+    close_descriptors_on_exec,
+    exit_quietly_on_interrupt,
+    importing,
+    restore_interrupts,
+)
 
 
 def main() -> int:
@@ -17,7 +22,7 @@ def main() -> int:
         restore_interrupts()
         # What a CallableProcess passes to its function is for the programs of that function too.
         if arguments[1:2] != ["call"]:
-            keep_descriptors()
+            close_descriptors_on_exec()
         if arguments[1:2] == ["brake"]:  # which imports nothing that the others do
             from rt.brake import process as brake
 
@@ -34,7 +39,7 @@ def main() -> int:
 
             return failure.report(error, debug=False)
         return 0
-    ignore_interrupts()
+    exit_quietly_on_interrupt()
     from rt.cli.main import run
 
     return run(arguments)

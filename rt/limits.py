@@ -53,7 +53,7 @@ _LIMITS: Final = (
 )
 
 
-def provide() -> None:
+def raise_limits() -> None:
     """Raise the limits of this process, and of those that it starts, to what a robot needs.
 
     Raises:

@@ -41,13 +41,13 @@ class _Attributes(ctypes.Structure):
     )
 
 
-def run_first() -> bool:
+def set_high() -> bool:
     """Let this thread, and those that it starts, run before other processes; whether the system has granted any of it."""
     sys.setswitchinterval(_SWITCH_INTERVAL)
     return _set(_NICE, _SLICE_NS) or _set(os.getpriority(os.PRIO_PROCESS, 0), _SLICE_NS)
 
 
-def run_ordinarily() -> bool:
+def set_normal() -> bool:
     """Let this thread, and what it starts, run like any other process, unless it has a lower priority than that already."""
     return _set(max(0, os.getpriority(os.PRIO_PROCESS, 0)), _DEFAULT_SLICE)
 

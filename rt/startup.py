@@ -57,7 +57,7 @@ def _spare_ldconfig() -> None:
     ctypes.util.find_library = answer
 
 
-def keep_descriptors() -> None:
+def close_descriptors_on_exec() -> None:
     """Set close-on-exec on every descriptor but the standard streams: what a child has inherited is for no program that it starts."""
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all that is needed
         if int(name) > _STDERR:
@@ -65,7 +65,7 @@ def keep_descriptors() -> None:
                 os.set_inheritable(int(name), False)
 
 
-def ignore_interrupts() -> None:
+def exit_quietly_on_interrupt() -> None:
     """Let Ctrl-C end this process without a word, as long as it only imports; until `restore_interrupts`."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -44,7 +44,7 @@ def test_limits_are_raised_to_what_a_robot_needs(monkeypatch: pytest.MonkeyPatch
     low = dict.fromkeys((*LIMITS, resource.RLIMIT_NPROC), (10, 1 << 40))
     monkeypatch.setattr(resource, "getrlimit", lambda number: low[number])
     monkeypatch.setattr(resource, "setrlimit", low.__setitem__)
-    limits.provide()
+    limits.raise_limits()
     assert low[resource.RLIMIT_NOFILE] == (limits.DESCRIPTORS, 1 << 40)
     assert {low[number][0] for number in low} == {limits.DESCRIPTORS, 1 << 40}
 
@@ -53,7 +53,7 @@ def test_enough_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
     monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("it was changed"))
-    limits.provide()
+    limits.raise_limits()
 
 
 @pytest.mark.parametrize("number", LIMITS)
@@ -71,7 +71,7 @@ def test_limit_that_is_too_low_is_named_with_the_number_that_is_needed(
         ConfigError,
         match=r"the limit of .* is 4.*, and a robot needs [0-9]+.*: raise it with `ulimit",
     ) as caught:
-        limits.provide()
+        limits.raise_limits()
     assert caught.value.EXIT_CODE == 78
 
 
@@ -85,9 +85,9 @@ def test_limit_of_processes_counts_what_the_user_runs(monkeypatch: pytest.Monkey
         lambda asked: (100, 100) if asked == resource.RLIMIT_NPROC else unlimited,
     )
     with pytest.raises(ConfigError, match="the limit of processes is 100, and a robot needs 110"):
-        limits.provide()
+        limits.raise_limits()
     monkeypatch.setattr(limits, "_tasks", lambda _: 50)
-    limits.provide()
+    limits.raise_limits()
 
 
 def test_own_processes_are_counted() -> None:

@@ -27,34 +27,34 @@ def look(statements: str, nice: int = 0) -> list[int]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a better nice value")
 def test_a_process_that_runs_first_has_a_better_nice_value() -> None:
-    nice, *_ = look("assert priority.run_first()")
+    nice, *_ = look("assert priority.set_high()")
     assert nice < 0
 
 
 def test_a_process_that_runs_first_has_a_shorter_slice() -> None:
     before = look("")
-    after = look("priority.run_first()")
+    after = look("priority.set_high()")
     if len(before) < 2:
         pytest.skip("this kernel shows no slices")
     assert after[1] <= before[1]
 
 
 def test_thread_of_a_process_that_runs_first_gives_way_soon() -> None:
-    after = look("import sys; priority.run_first(); print(round(sys.getswitchinterval() * 1e6))")
+    after = look("import sys; priority.set_high(); print(round(sys.getswitchinterval() * 1e6))")
     assert after[0] <= 500
 
 
 def test_what_such_a_process_starts_runs_ordinarily_when_it_says_so() -> None:
-    assert look("priority.run_first(); assert priority.run_ordinarily()") == look("")
+    assert look("priority.set_high(); assert priority.set_normal()") == look("")
 
 
 def test_a_lower_priority_that_was_given_stays() -> None:
-    nice, *_ = look("priority.run_ordinarily()", nice=7)
+    nice, *_ = look("priority.set_normal()", nice=7)
     assert nice == 7 + os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def test_without_the_call_of_this_kernel_nothing_changes() -> None:
     nice, *_ = look(
-        "os.uname = lambda: os.uname_result(('', '', '', '', 'toaster')); assert not priority.run_first()"
+        "os.uname = lambda: os.uname_result(('', '', '', '', 'toaster')); assert not priority.set_high()"
     )
     assert nice == os.getpriority(os.PRIO_PROCESS, 0)

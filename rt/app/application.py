@@ -83,7 +83,7 @@ class Application(TaskOwner):
         self._router: Router | None = None
 
     @classmethod
-    def of_child(cls, settings: ChildSettings) -> Self:
+    def for_child(cls, settings: ChildSettings) -> Self:
         """The application of a child, named by its role; the child answers signals itself."""
         return cls(
             settings.role,
@@ -125,7 +125,7 @@ class Application(TaskOwner):
         """The leases on the robot's devices; for ``orders`` see `LeaseTable`."""
         return self._held.enter_context(LeaseTable.open(self._shm_prefix, orders=orders))
 
-    async def make_gate(self) -> Authenticator:
+    async def make_authenticator(self) -> Authenticator:
         """The gate through which what is made afterwards listens: open to the network only for stations with a key.
 
         Raises:
@@ -289,7 +289,7 @@ class Application(TaskOwner):
     def report_health(self) -> None:
         """Say in the log every `health_check_interval` how this process is; see `rt.diagnostics`."""
         report = functools.partial(
-            report_health, self.name, self.config.health_check_interval, self.steps
+            report_health, self.name, self.config.health_check_interval, self.slow_tasks
         )
         self.nursery.start_soon(report, name=f"health of {self.name}")
 

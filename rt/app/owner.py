@@ -13,7 +13,7 @@ import trio
 
 from rt import log
 from rt.app.signals import answered
-from rt.diagnostics.slow_tasks import SlowTasks, watched
+from rt.diagnostics.slow_tasks import SlowTasks, slow_task_monitor
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class TaskOwner:
         self.name = name
         self.logger = log.get_logger()
         self.stopped: str | None = None
-        self.steps: SlowTasks | None = None
+        self.slow_tasks: SlowTasks | None = None
         self._signals = signals
         self._debug = debug
         self._stack = contextlib.AsyncExitStack()
@@ -44,7 +44,7 @@ class TaskOwner:
             if self._signals and threading.current_thread() is threading.main_thread():
                 stack.enter_context(answered(self._answer))
             if self._debug:
-                self.steps = stack.enter_context(watched())
+                self.slow_tasks = stack.enter_context(slow_task_monitor())
             stack.enter_context(self._held)
             stack.enter_context(self._scope)
             self._nursery = await stack.enter_async_context(trio.open_nursery())

@@ -57,7 +57,7 @@ def command(loaded: Loaded, seconds: float | None) -> None:
     code = lifecycle.start(
         config,
         emulated=tuple(DEVICES.values()),
-        beside=driver.drive,
+        robot_task=driver.drive,
         name="rt demo",
         quiet=True,
         level=None if loaded.origins["log_level"] == "default" else config.log_level,

@@ -27,7 +27,7 @@ from rt.logs.place import log_path, marked
 from rt.logs.read import MAX_LINE
 from rt.logs.view import LogView, parse_since
 from rt.ownership import planted_by, user
-from rt.process.output import LineCutter
+from rt.process.output import LineSplitter
 from rt.protocol.logevent import LEVELS
 from rt.terminal.signals import run_until_signal
 from rt.transport.address import get_connection
@@ -176,7 +176,7 @@ def _readable(source: str) -> Path:
 
 
 async def _stdin() -> AsyncIterator[list[str]]:
-    cutter = LineCutter(MAX_LINE)
+    cutter = LineSplitter(MAX_LINE)
     while data := await trio.to_thread.run_sync(os.read, 0, 65536, abandon_on_cancel=True):
         yield list(cutter.feed(data))
     if (last := cutter.finish()) is not None:

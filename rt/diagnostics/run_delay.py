@@ -20,9 +20,9 @@ class RunDelay:
 
     def __init__(self, thread: int | None = None) -> None:
         self._fd = -1
-        place = "thread-self" if thread is None else f"self/task/{thread}"
+        thread_directory = "thread-self" if thread is None else f"self/task/{thread}"
         with contextlib.suppress(OSError):
-            self._fd = os.open(f"/proc/{place}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(f"/proc/{thread_directory}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> float:
         """The time so far (s); 0 if the system does not tell."""

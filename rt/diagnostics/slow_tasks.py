@@ -134,7 +134,7 @@ class SlowTasks(trio.abc.Instrument):
             ran = time.monotonic() - step.began
             if ran > self._limit / 2 and step.where is None:
                 frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - the way that the standard library documents
-                where = place(frame)
+                where = format_stack(frame)
                 if self._step is step:  # else the frames are those of another step
                     step.where = where
             if ran > HANGING and not step.said:
@@ -153,7 +153,7 @@ _WATCHER: trio.lowlevel.RunVar[SlowTasks | None] = trio.lowlevel.RunVar(
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[SlowTasks]:
+def slow_task_monitor() -> Iterator[SlowTasks]:
     """Watch the event loop of this thread, or let whoever does already go on, so that a step is told of once; until he ends."""
     watcher = _WATCHER.get()
     if watcher is not None:
@@ -167,7 +167,7 @@ def watched() -> Iterator[SlowTasks]:
             _WATCHER.set(None)
 
 
-def place(frame: FrameType | None) -> str | None:
+def format_stack(frame: FrameType | None) -> str | None:
     """The innermost lines of a stack, inside first, up to where trio called the task: ``a.py:12 read < b.py:3 main``."""
     found: list[str] = []
     while frame is not None and len(found) < _DEPTH:

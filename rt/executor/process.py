@@ -95,7 +95,7 @@ class ExecutorProcess:
         if self._stopping:  # asked to before there was a token
             return
         with self._scope:
-            async with Application.of_child(self._settings) as app:
+            async with Application.for_child(self._settings) as app:
                 assert app.write_event is not None
                 actions = AsyncExecutor(token, self._reporter.report)
                 lease = app.make_lease_table().lease(self._settings.slot)

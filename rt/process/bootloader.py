@@ -12,7 +12,7 @@ import sys
 import trio
 
 
-async def outer_gone() -> None:
+async def wait_for_bootloader_exit() -> None:
     """Wait until the outer process has ended; for ever where there is none, as from source.
 
     Nobody else removes the unpacked files then: this process does when it ends.

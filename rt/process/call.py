@@ -115,7 +115,7 @@ class CallableProcess(CommandProcess):
         on_line: OnLine | None = log_line,
         log_level: str = "info",
     ) -> None:
-        path = target if isinstance(target, str) else path_of(target)
+        path = target if isinstance(target, str) else import_path(target)
         name = name or path.rpartition(":")[2]
         settings = CallSettings(
             name=name,
@@ -136,7 +136,7 @@ class CallableProcess(CommandProcess):
         )
 
 
-def path_of(function: Callable[..., Any]) -> str:
+def import_path(function: Callable[..., Any]) -> str:
     """The import path of a function, as ``package.module:function``.
 
     Raises:

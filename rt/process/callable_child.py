@@ -147,7 +147,7 @@ def _convert(function: str, argument: str, annotation: Any, value: Any) -> Any:
 
 def _run_async(coroutine: Awaitable[object]) -> None:
     # Kept outside of the loop: a second signal is then no end in the middle of the first one's.
-    with signals.kept(signal.SIGTERM) as early:
+    with signals.capture_early_signals(signal.SIGTERM) as early:
         trio.run(_until_asked, coroutine, early)
 
 

@@ -19,7 +19,7 @@ import trio
 from rt import log
 from rt.errors import ProcessStateError
 from rt.process import group
-from rt.process.output import LOG, LineCutter, OnLine, log_line
+from rt.process.output import LOG, LineSplitter, OnLine, log_line
 from rt.process.spawn import spawn
 
 LINGER = 0.5
@@ -76,7 +76,7 @@ class CommandProcess:
         self._stack = contextlib.ExitStack()
         self._process: trio.Process | None = None
         self._starting = False
-        self._streams: list[tuple[trio.abc.ReceiveStream, str, LineCutter]] = []
+        self._streams: list[tuple[trio.abc.ReceiveStream, str, LineSplitter]] = []
         self._attending = trio.Lock()
         self._attended = False
         self._returncode: int | None = None
@@ -126,10 +126,10 @@ class CommandProcess:
             self._process = process
             self._stack = stack.pop_all()
         if events is not None:
-            self._streams.append((events, LOG, LineCutter()))
+            self._streams.append((events, LOG, LineSplitter()))
         for stream, name in ((process.stdout, "stdout"), (process.stderr, "stderr")):
             if stream is not None:
-                self._streams.append((stream, name, LineCutter()))
+                self._streams.append((stream, name, LineSplitter()))
 
     async def wait(self) -> int:
         """Wait until it has ended, and nothing is left of its session; its returncode. Several tasks may wait.
@@ -199,7 +199,7 @@ class CommandProcess:
                 self._returncode = _peek(process.pid)
                 # Not reaped yet: until everything is swept, the kernel gives the number of the
                 # group to nobody else.
-                if strays := await group.sweep(process.pid):
+                if strays := await group.kill_remaining(process.pid):
                     log.get_logger().warning(
                         "process left others behind; they were killed",
                         process=self.name,
@@ -227,7 +227,7 @@ class CommandProcess:
             self._returncode = returncode
 
     async def _read(
-        self, stream: trio.abc.ReceiveStream, name: str, cutter: LineCutter, read: trio.Event
+        self, stream: trio.abc.ReceiveStream, name: str, cutter: LineSplitter, read: trio.Event
     ) -> None:
         while chunk := await stream.receive_some(_CHUNK):
             for count, line in enumerate(cutter.feed(chunk), 1):

@@ -25,7 +25,7 @@ def signal_group(leader: int, signum: signal.Signals) -> None:
             os.killpg(leader, signal.SIGCONT)
 
 
-async def sweep(leader: int) -> int:
+async def kill_remaining(leader: int) -> int:
     """Kill what is left of the group and the session of a process that has exited but has not been reaped, and its orphans.
 
     The group needs no descriptor of ours. Where none is left, the rest of the session is not found,

@@ -22,7 +22,7 @@ VARIABLE = "NOTIFY_SOCKET"
 FD_VARIABLE = "RT_NOTIFY"
 """``FD:INODE`` of the inherited end of a `Channel`; by the inode a process knows whether its descriptor of that number is that one."""
 
-MEND_INTERVAL = 0.5
+REBIND_INTERVAL = 0.5
 """Seconds of silence after which it is verified that the child can still reach us."""
 
 
@@ -59,11 +59,11 @@ class Channel:
         """The child exists: its end is its own."""
         self._child.close()
 
-    def unreachable(self) -> bool:
+    def was_unreachable(self) -> bool:
         """Whether the child could not reach us until now; it always can."""
         return False
 
-    async def hear(self, heed: Callable[[notify.Notice], None]) -> NoReturn:
+    async def receive_all(self, heed: Callable[[notify.Notice], None]) -> NoReturn:
         """Give each datagram to a function until a cancel."""
         while True:
             heed(await self.receive())
@@ -119,7 +119,7 @@ class Listener:
     def started(self) -> None:
         """The child exists: nothing of it is held here."""
 
-    def mend(self) -> bool:
+    def rebind(self) -> bool:
         """Make the socket anew if its file was removed, together with the directory; whether that was so.
 
         A wait in `receive` goes on with the new socket only when it is begun again.
@@ -138,24 +138,24 @@ class Listener:
         self._socket = new
         return True
 
-    def unreachable(self) -> bool:
+    def was_unreachable(self) -> bool:
         """Whether the child could not reach us until now; mends that if it can be mended."""
         try:
-            return self.mend()
+            return self.rebind()
         except OSError:
             return True
 
-    async def hear(self, heed: Callable[[notify.Notice], None]) -> NoReturn:
+    async def receive_all(self, heed: Callable[[notify.Notice], None]) -> NoReturn:
         """Give each datagram to a function until a cancel, whatever becomes of the socket's file meanwhile."""
         while True:
-            with trio.move_on_after(MEND_INTERVAL) as patience:
+            with trio.move_on_after(REBIND_INTERVAL) as patience:
                 # Closed: it was mended by another task, and the socket is another one.
                 with contextlib.suppress(trio.ClosedResourceError):
                     heed(await self.receive())
                     continue
                 await trio.lowlevel.checkpoint()
             if patience.cancelled_caught:
-                self.unreachable()
+                self.was_unreachable()
 
     async def receive(self) -> notify.Notice:
         """Wait for the next datagram. A checkpoint; a cancel loses nothing.

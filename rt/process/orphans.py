@@ -66,7 +66,7 @@ _State.own = {}
 
 
 @contextlib.contextmanager
-def adopted() -> Iterator[None]:
+def subreaper() -> Iterator[None]:
     """Let the descendants of this process that lose their parent become its children, until the end of the block.
 
     Children that it has already stay what they are. On a kernel that refuses it a warning is
@@ -81,7 +81,7 @@ def adopted() -> Iterator[None]:
         return
     us = os.getpid()
     _State.own = {
-        pid: _Own(each.start) for pid, each in table.scan_at_once().items() if each.parent == us
+        pid: _Own(each.start) for pid, each in table.scan_blocking().items() if each.parent == us
     }
     _State.adopting = True
     try:
@@ -96,7 +96,7 @@ def _set_subreaper(on: bool, /) -> bool:
 
 
 async def open_process(command: Sequence[str], **options: Any) -> trio.Process:
-    """Start a process that is no orphan; `trio.lowlevel.open_process` otherwise. Inside of `adopted` it carries a mark."""
+    """Start a process that is no orphan; `trio.lowlevel.open_process` otherwise. Inside of `subreaper` it carries a mark."""
     mark = ""
     if _State.adopting:
         mark = os.urandom(8).hex()
@@ -120,7 +120,7 @@ async def kill(leader: int | None = None) -> int:
         leader: A child that has ended and has not been waited for, or None to kill orphans alone.
 
     Returns:
-        How many processes were killed. Outside of `adopted` there are no orphans.
+        How many processes were killed. Outside of `subreaper` there are no orphans.
 
     Raises:
         OSError: /proc cannot be read, or this process has no descriptor left.

@@ -60,7 +60,7 @@ OnLine = Callable[[str, str, str], None]
 """Called with the child's name, ``log``, ``stdout`` or ``stderr``, and a line without its end."""
 
 
-class LineCutter:
+class LineSplitter:
     """Cuts a stream of bytes into lines of text; invalid UTF-8 is replaced.
 
     Args:
@@ -122,7 +122,7 @@ class Output:
 
     async def drain(self, stream: trio.abc.ReceiveStream, name: str) -> None:
         """Read one stream to its end, or until cancelled; a begun line is then handed on as it is. Closes the stream."""
-        cutter = LineCutter()
+        cutter = LineSplitter()
         pace = Bucket(READ_BURST, 1 / READ_RATE, trio.current_time())
         try:
             async with stream:

@@ -4,7 +4,7 @@ An executable that unpacks itself is two processes, and a terminal or systemd si
 outer one hands its signal on, so the inner one gets every signal twice. Therefore a second signal
 within a second is the first one again.
 
-The rule of this module: from `kept` on there is no moment at which one of them is lost, or ends the
+The rule of this module: from `capture_early_signals` on there is no moment at which one of them is lost, or ends the
 process where it stands.
 """
 
@@ -19,15 +19,15 @@ ECHO = 1.0
 """Seconds after the first signal in which another one counts as the same."""
 
 
-class Verdict(Enum):
+class Meaning(Enum):
     """What a signal means."""
 
-    ORDERLY = auto()
+    FIRST = auto()
     ECHO = auto()
-    NOW = auto()
+    AGAIN = auto()
 
 
-def judge(first: float | None, now: float) -> Verdict:
+def classify(first: float | None, now: float) -> Meaning:
     """Say what a signal means.
 
     Args:
@@ -35,11 +35,11 @@ def judge(first: float | None, now: float) -> Verdict:
         now: When this one came.
     """
     if first is None:
-        return Verdict.ORDERLY
-    return Verdict.ECHO if now - first <= ECHO else Verdict.NOW
+        return Meaning.FIRST
+    return Meaning.ECHO if now - first <= ECHO else Meaning.AGAIN
 
 
-def stopping() -> list[signal.Signals]:
+def stop_signals() -> list[signal.Signals]:
     """The signals that ask a robot to stop: SIGINT, SIGTERM, and SIGHUP unless nohup has it ignored."""
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
@@ -52,17 +52,17 @@ async def watch(
     early: Sequence[int] = (),
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Receive the signals of `stopping` until cancelled; the handlers of before are then back in their place.
+    """Receive the signals of `stop_signals` until cancelled; the handlers of before are then back in their place.
 
     Args:
         orderly: Called once, with the reason, at the first signal.
         now: Called with the reason at each one that comes later than `ECHO` seconds after the
             first.
-        early: What `kept` has kept; the first of them counts as the first signal, now.
+        early: What `capture_early_signals` has kept; the first of them counts as the first signal, now.
         task_status: Started when the signals are received.
     """
     first: float | None = None
-    with trio.open_signal_receiver(*stopping()) as received:
+    with trio.open_signal_receiver(*stop_signals()) as received:
         if early:  # looked at only now, when no more of them come
             first = trio.current_time()
             orderly(f"received {signal.Signals(early[0]).name}")
@@ -70,18 +70,18 @@ async def watch(
         async for signum in received:
             name = signal.Signals(signum).name
             time = trio.current_time()
-            match judge(first, time):
-                case Verdict.ORDERLY:
+            match classify(first, time):
+                case Meaning.FIRST:
                     first = time
                     orderly(f"received {name}")
-                case Verdict.NOW:
+                case Meaning.AGAIN:
                     now(f"received {name} again")
-                case Verdict.ECHO:
+                case Meaning.ECHO:
                     pass
 
 
 @contextlib.contextmanager
-def kept(*numbers: signal.Signals) -> Iterator[list[int]]:
+def capture_early_signals(*numbers: signal.Signals) -> Iterator[list[int]]:
     """Keep the signals that come before an event loop receives them, and ignore those that come after; for a process's main.
 
     Without this a doubled signal, of which the second half comes when the receiver is closed

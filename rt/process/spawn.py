@@ -150,5 +150,5 @@ async def kill_tree(process: trio.Process) -> None:
     except ChildProcessError:  # reaped and swept already
         return
     with trio.move_on_after(_LAST_RESORT, shield=True):
-        await group.sweep(process.pid)
+        await group.kill_remaining(process.pid)
         await process.wait()

@@ -70,7 +70,7 @@ async def scan() -> dict[int, Process]:
     return found
 
 
-def scan_at_once() -> dict[int, Process]:
+def scan_blocking() -> dict[int, Process]:
     """All processes by pid, without a checkpoint: for the start of a process, before anything depends on its event loop."""
     found: dict[int, Process] = {}
     for _ in _read_all(found):

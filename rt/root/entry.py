@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
             )
             return _USAGE
     log_pipe = adopt_log_pipe()
-    (priority.run_first if role == "device" else priority.run_ordinarily)()
+    (priority.set_high if role == "device" else priority.set_normal)()
     if role == "lint":
         from rt.lint import child as lint
 

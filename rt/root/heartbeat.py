@@ -31,7 +31,7 @@ LONGEST_WAIT: Final = 2.0
 """The same, in s, if the root waited for a processor for at least half of that time: the computer is busy."""
 
 
-async def beat(
+async def run_heartbeat(
     leases: LeaseTable,
     write_event: WriteEvent,
     check: Callable[[], object] = lambda: None,

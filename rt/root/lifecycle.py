@@ -34,7 +34,7 @@ from rt.logs import place
 from rt.logs.file_writer import LogFileWriter
 from rt.process import orphans, signals
 from rt.process.exit_status import FailureLog
-from rt.root.root import Beside, Robot, Root
+from rt.root.root import Robot, RobotTask, Root
 
 PORTS = 5
 """How many ports from the option port_base on a robot has."""
@@ -45,17 +45,17 @@ async def run_robot(
     instance: Instance,
     *,
     emulated: Sequence[str] = (),
-    beside: Beside | None = None,
+    robot_task: RobotTask | None = None,
     name: str = "rt run",
     early: Sequence[int] = (),
 ) -> int:
-    """Run a robot until a signal, an emergency stop, or the end of ``beside``.
+    """Run a robot until a signal, an emergency stop, or the end of ``robot_task``.
 
     Args:
         config: The options, with addresses resolved.
         instance: The instance, which is held already.
         emulated: Virtual Smart Devices to run as one more child, as ``UID[:JSON]``.
-        beside: Runs when all children are ready; the robot stops when it returns.
+        robot_task: Runs when all children are ready; the robot stops when it returns.
         name: What this robot is called in the log.
         early: Signals that came before this.
 
@@ -70,7 +70,7 @@ async def run_robot(
         async with contextlib.AsyncExitStack() as stack:
             # First to come and last to go: everything else may have something to say.
             logs = await stack.enter_async_context(Application("log", config, signals=False))
-            authenticator = await logs.make_gate()
+            authenticator = await logs.make_authenticator()
             await logs.make_log_forwarder()
             if (keeper := LogFileWriter.of(config)) is not None:
                 await logs.nursery.start(keeper.run)
@@ -99,12 +99,12 @@ async def run_robot(
                 early=early,
                 log_file=None if keeper is None else keeper.path,
             )
-            with told, orphans.adopted():
-                await root.run(beside, name)
+            with told, orphans.subreaper():
+                await root.run(robot_task, name)
     return root.exit_code
 
 
-def refuse_strangers(config: Config) -> None:
+def require_network_keys(config: Config) -> None:
     """Refuse to start a robot that anybody on the network could drive, unless it is meant to be.
 
     Raises:
@@ -118,7 +118,7 @@ def refuse_strangers(config: Config) -> None:
         require_keys(config, keyring.stations)
 
 
-def refuse_key_files(config: Config) -> None:
+def reject_key_files(config: Config) -> None:
     """Refuse options that name a file of keys.
 
     Raises:
@@ -142,7 +142,7 @@ def start(
     config: Config,
     *,
     emulated: Sequence[str] = (),
-    beside: Beside | None = None,
+    robot_task: RobotTask | None = None,
     name: str = "rt run",
     quiet: bool = False,
     level: str | None = None,
@@ -152,7 +152,7 @@ def start(
     Args:
         config: The options, addresses not yet resolved.
         emulated: See `run_robot`.
-        beside: See `run_robot`.
+        robot_task: See `run_robot`.
         name: See `run_robot`.
         quiet: Whether stdout is for something else: the log then goes to stderr, from warnings on.
         level: The least severity in the log whatever ``quiet`` says; by default that of the
@@ -166,7 +166,7 @@ def start(
     # What systemd's watchdog ends with SIGABRT, or a library with SIGSEGV: where it was is then in
     # the journal.
     faulthandler.enable()
-    limits.provide()
+    limits.raise_limits()
     instance = Instance.locate(config.instance)
     resolved = config.resolved(instance.directory)
     level = level or ("warning" if quiet else resolved.log_level)
@@ -179,20 +179,28 @@ def start(
         pid=os.getpid(),
         instance=instance.name,
     )
-    refuse_key_files(resolved)
+    reject_key_files(resolved)
     catalog.load(Path(resolved.dev_catalog) if resolved.dev_catalog else None)
-    refuse_strangers(resolved)
-    with signals.kept(*signals.stopping()) as early, instance.acquire() as swept:
+    require_network_keys(resolved)
+    with (
+        signals.capture_early_signals(*signals.stop_signals()) as early,
+        instance.acquire() as swept,
+    ):
         for sentence in (
             *swept,
             *filter(None, [key_directory(resolved.keys_dir, resolved.instance).hint]),
         ):
             log.get_logger().warning(sentence)
-        priority.run_first()
+        priority.set_high()
         with _rival_named(resolved):
             return trio.run(
                 lambda: run_robot(
-                    resolved, instance, emulated=emulated, beside=beside, name=name, early=early
+                    resolved,
+                    instance,
+                    emulated=emulated,
+                    robot_task=robot_task,
+                    name=name,
+                    early=early,
                 )
             )
 
@@ -236,4 +244,4 @@ def free_ports(taken: int) -> int | None:
     return None
 
 
-__all__ = ["Beside", "Robot", "refuse_strangers", "run_robot", "start"]
+__all__ = ["Robot", "RobotTask", "require_network_keys", "run_robot", "start"]

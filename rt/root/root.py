@@ -48,9 +48,9 @@ from rt.executor.pool import ExecutorPool
 from rt.instance import Instance
 from rt.logs import place
 from rt.process import notify, orphans, signals
-from rt.process.bootloader import outer_gone
+from rt.process.bootloader import wait_for_bootloader_exit
 from rt.root.children import child_specs
-from rt.root.heartbeat import beat
+from rt.root.heartbeat import run_heartbeat
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.state import Restart, State
 from rt.supervisor.tree import Supervisor
@@ -86,7 +86,7 @@ class Robot(NamedTuple):
     shm_prefix: str
 
 
-Beside = Callable[[Robot], Awaitable[None]]
+RobotTask = Callable[[Robot], Awaitable[None]]
 
 
 class Root:
@@ -352,12 +352,14 @@ class Root:
         self._log.critical(reason)
         self.supervisor.shutdown(reason)
 
-    async def run(self, beside: Beside | None, name: str) -> None:
+    async def run(self, robot_task: RobotTask | None, name: str) -> None:
         """Run until the children are gone. See `rt.root.lifecycle.run_robot`."""
         try:
             async with trio.open_nursery() as nursery:
                 # Before the children: without it no lease counts.
-                nursery.start_soon(beat, self._leases, self._write_event, self._verify_memory)
+                nursery.start_soon(
+                    run_heartbeat, self._leases, self._write_event, self._verify_memory
+                )
                 registrar = Registrar(
                     self._instance.directory,
                     self._arena,
@@ -400,7 +402,7 @@ class Root:
                             if not status.on_demand
                         ],
                     )
-                    if beside is None:
+                    if robot_task is None:
                         has_code = find(self._config.exec_module, Path.cwd()) is not None
                         what = (
                             "`rt call teleop` lets it drive"
@@ -409,7 +411,7 @@ class Root:
                         )
                         self._log.info(f"the robot is idle: {what}, Ctrl-C ends it")
                     else:
-                        await beside(
+                        await robot_task(
                             Robot(
                                 app, self.supervisor, self._instance.directory, self._arena.prefix
                             )
@@ -522,7 +524,7 @@ class Root:
 
     async def _watch_outer(self) -> None:
         """An executable that unpacks itself has an outer process: without it nobody would remove the unpacked files."""
-        await outer_gone()
+        await wait_for_bootloader_exit()
         self.supervisor.shutdown("the outer process of the executable was killed")
 
 

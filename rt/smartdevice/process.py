@@ -48,7 +48,7 @@ def main(settings: ChildSettings, lifeline: Lifeline) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
     serve = serve_devices if settings.role == "device" else serve_emulated
-    with signals.kept(*STOP_SIGNALS) as early:
+    with signals.capture_early_signals(*STOP_SIGNALS) as early:
         trio.run(serve, settings, lifeline, early)
     return 0
 
@@ -61,7 +61,7 @@ async def serve_devices(settings: ChildSettings, lifeline: Lifeline, early: list
     """Run all devices until the root is dead or a stop signal arrives, then disable them."""
     config = settings.config
     with trio.open_signal_receiver(*STOP_SIGNALS) as received:
-        async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
+        async with Application.for_child(settings) as app, trio.open_nursery() as nursery:
             assert app.write_event is not None
             manager = SmartDeviceManager(
                 app.make_buffer_manager(),
@@ -117,7 +117,7 @@ async def serve_emulated(settings: ChildSettings, lifeline: Lifeline, early: lis
 
     lifeline.kill_group_at_eof()
     with trio.open_signal_receiver(*STOP_SIGNALS) as received:
-        async with Application.of_child(settings) as app, trio.open_nursery() as nursery:
+        async with Application.for_child(settings) as app, trio.open_nursery() as nursery:
             host, port = split_address(settings.config.dev_vsd_addr)
             sim_state, scheduler = SimState(), Scheduler()
             nursery.start_soon(scheduler.run)

@@ -296,7 +296,7 @@ class Child:
             return
         while (notice := listener.receive_nowait()) is not None:
             self._heed(notice)
-        if timer in self._timers and listener.unreachable():
+        if timer in self._timers and listener.was_unreachable():
             # It could not reach us, so its silence says nothing: its time begins anew.
             seconds = self.spec.ready_timeout if timer is Timer.READY else self.spec.watchdog
             self._timers[timer] = trio.current_time() + (seconds or 0.0)
@@ -312,14 +312,14 @@ class Child:
         self._listener = listener
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(listener.hear, self._heed)
+                nursery.start_soon(listener.receive_all, self._heed)
                 drained = trio.Event()
                 nursery.start_soon(_drain, process, output, events, drained)
                 await trio.lowlevel.wait_readable(pidfd)
                 self._leader = None
                 # Not reaped yet: until everything is swept, the kernel gives the number of the
                 # group to nobody else.
-                if strays := await group.sweep(process.pid):
+                if strays := await group.kill_remaining(process.pid):
                     self._log.warning(
                         "child left processes behind; they were killed", processes=strays
                     )

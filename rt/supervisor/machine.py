@@ -70,7 +70,7 @@ _ON_TIMER = {
 _ON_WORD: Mapping[type, Trigger] = {
     Stop: Trigger.STOP,
     Kill: Trigger.KILL,
-    NoRestart: Trigger.RETIRE,
+    NoRestart: Trigger.NO_RESTART,
     Ready: Trigger.READY,
     Alive: Trigger.ALIVE,
     RestartRequested: Trigger.WATCHDOG_TIMEOUT,

@@ -18,7 +18,7 @@ class Trigger(Enum):
     STOP = auto()
     RESTART = auto()
     KILL = auto()
-    RETIRE = auto()
+    NO_RESTART = auto()
     SPAWNED = auto()
     SPAWNED_KILL_PENDING = auto()  # an immediate kill was asked for meanwhile
     READY = auto()
@@ -69,7 +69,11 @@ _ASKED: Steps = {
 TABLE: Mapping[State, Steps] = {
     S.STOPPED: _AT_REST,
     S.FAILED: _AT_REST,
-    S.BACKOFF: {**_AT_REST, T.RETIRE: (S.STOPPED, ()), T.BACKOFF_OVER: (S.SPAWNING, (A.SPAWN,))},
+    S.BACKOFF: {
+        **_AT_REST,
+        T.NO_RESTART: (S.STOPPED, ()),
+        T.BACKOFF_OVER: (S.SPAWNING, (A.SPAWN,)),
+    },
     S.SPAWNING: {
         T.SPAWNED: (S.STARTING, ()),
         T.STOP: (S.ABORTING, ()),

@@ -6,7 +6,7 @@ from types import FrameType
 
 import trio
 
-from rt.process.bootloader import outer_gone
+from rt.process.bootloader import wait_for_bootloader_exit
 
 
 async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
@@ -32,7 +32,7 @@ async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
                         nursery.cancel_scope.cancel()
 
                 async def end_with_outer() -> None:
-                    await outer_gone()
+                    await wait_for_bootloader_exit()
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(listen)

@@ -10,7 +10,7 @@ from rt.access.key_directory import find_project, is_secret, key_directory, stat
 from rt.access.keyring import Keyring
 from rt.config import Config
 from rt.errors import ConfigError
-from rt.root.lifecycle import refuse_key_files
+from rt.root.lifecycle import reject_key_files
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_no_option_names_a_file_of_keys(tmp_path: Path, option: str) -> None:
         tmp_path / "x" / ".." / "keys" / "log",
     ):
         with pytest.raises(ConfigError, match=f"{option} names a file of keys"):
-            refuse_key_files(Config(keys_dir=str(keys), **{option: str(path)}))  # type: ignore[arg-type]
-    refuse_key_files(Config(keys_dir=str(keys)))
+            reject_key_files(Config(keys_dir=str(keys), **{option: str(path)}))  # type: ignore[arg-type]
+    reject_key_files(Config(keys_dir=str(keys)))
 
 
 def test_project_of_a_file(tmp_path: Path) -> None:

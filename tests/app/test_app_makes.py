@@ -223,5 +223,5 @@ async def test_debug_names_who_keeps_the_others_waiting_and_counts(
 async def test_without_debug_nothing_looks(tmp_path: Path) -> None:
     before = threading.active_count()
     async with Application("quick", options(tmp_path)) as app:
-        assert app.steps is None
+        assert app.slow_tasks is None
         assert threading.active_count() == before

@@ -96,7 +96,7 @@ async def stop(robot: Robot, count: int) -> list[Figure]:
     idle: list[float] = []
     estop: list[float] = []
     with _busy():
-        priority.run_first()  # what is measured is when the wire says it, not when this process gets to run
+        priority.set_high()  # what is measured is when the wire says it, not when this process gets to run
         await robot.start()
         for device in devices:
             await robot.plug_tcp(device)

@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from rt.diagnostics import slow_tasks as module
-from rt.diagnostics.slow_tasks import SlowTasks, place, watched
+from rt.diagnostics.slow_tasks import SlowTasks, format_stack, slow_task_monitor
 
 
 def dawdle(seconds: float) -> None:
@@ -108,8 +108,8 @@ async def test_nothing_of_it_stays() -> None:
 
 async def test_two_watchers_of_one_loop_are_one() -> None:
     before = threading.active_count()
-    with structlog.testing.capture_logs() as logs, watched() as first:
-        with watched() as second:
+    with structlog.testing.capture_logs() as logs, slow_task_monitor() as first:
+        with slow_task_monitor() as second:
             assert second is first
             assert threading.active_count() == before + 1
             async with trio.open_nursery() as nursery:
@@ -117,7 +117,7 @@ async def test_two_watchers_of_one_loop_are_one() -> None:
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
     assert [entry["task"] for entry in logs].count("the slow one") == 1
-    with watched() as third:
+    with slow_task_monitor() as third:
         assert third is not first
 
 
@@ -136,4 +136,4 @@ def test_it_watches_the_loop_of_a_second_thread_too() -> None:
 
 
 def test_no_stack_is_no_place() -> None:
-    assert place(None) is None
+    assert format_stack(None) is None

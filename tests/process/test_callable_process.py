@@ -18,7 +18,7 @@ from support.lines import Lines
 from support.supervised import assert_no_children, gone
 
 from rt.errors import ConfigError, ProcessStateError
-from rt.process.call import CallableProcess, CallSettings, path_of
+from rt.process.call import CallableProcess, CallSettings, import_path
 from rt.process.callable_child import bind, load
 from rt.process.spawn import child_command
 
@@ -148,7 +148,7 @@ def test_a_function_that_was_replaced_is_refused(monkeypatch: pytest.MonkeyPatch
     original = called.fail
     monkeypatch.setattr(called, "fail", called.sleep)
     with pytest.raises(ProcessStateError, match="is not what was given"):
-        path_of(original)
+        import_path(original)
 
 
 @pytest.mark.parametrize(

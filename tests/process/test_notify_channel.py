@@ -79,9 +79,9 @@ def test_a_sign_of_life_is_given_twice_as_often_as_asked(value: str, period: flo
 
 async def test_a_removed_directory_is_made_again_with_its_socket(tmp_path: Path) -> None:
     with Listener(tmp_path / "d.sock") as listener:
-        assert not listener.mend()
+        assert not listener.rebind()
         listener.path.unlink()
-        assert listener.mend()
+        assert listener.rebind()
         assert send(ready=True, env={VARIABLE: str(listener.path)})
         with trio.fail_after(30):
             assert (await listener.receive()).ready

@@ -73,15 +73,15 @@ def lives(pid):
         return False
 
 async def main():
-    with trio.fail_after(30), contextlib.nullcontext() if NOT_ADOPTED else orphans.adopted():
+    with trio.fail_after(30), contextlib.nullcontext() if NOT_ADOPTED else orphans.subreaper():
         await test()
     print("passed")
 """
 
 
-def run(body: str, *, adopted: bool = True) -> None:
+def run(body: str, *, subreaper: bool = True) -> None:
     program = (
-        PRELUDE.replace("NOT_ADOPTED", str(not adopted))
+        PRELUDE.replace("NOT_ADOPTED", str(not subreaper))
         + "async def test():\n"
         + textwrap.indent(textwrap.dedent(body), "    ")
         + "\ntrio.run(main)\n"
@@ -158,7 +158,7 @@ def test_own_children_are_no_orphans() -> None:
         """
         before = subprocess.Popen(sleeper())
         stack = contextlib.ExitStack()
-        stack.enter_context(orphans.adopted())
+        stack.enter_context(orphans.subreaper())
         own = await orphans.open_process(sleeper())
         assert await orphans.kill() == 0
         assert lives(before.pid) and lives(own.pid)
@@ -168,7 +168,7 @@ def test_own_children_are_no_orphans() -> None:
         assert own.returncode == -9
         assert before.wait() == -9
     """,
-        adopted=False,
+        subreaper=False,
     )
 
 
@@ -217,14 +217,14 @@ def test_process_that_does_not_adopt_kills_nothing() -> None:
         assert lives(pid)
         os.kill(pid, signal.SIGKILL)
     """,
-        adopted=False,
+        subreaper=False,
     )
 
 
 def test_process_adopts_no_longer_than_it_says() -> None:
     run(
         """
-        with orphans.adopted():
+        with orphans.subreaper():
             pass
         process, pid = await start(daemon(0))
         await process.wait()
@@ -232,7 +232,7 @@ def test_process_adopts_no_longer_than_it_says() -> None:
         assert await orphans.kill() == 0
         os.kill(pid, signal.SIGKILL)
         """,
-        adopted=False,
+        subreaper=False,
     )
 
 
@@ -251,15 +251,15 @@ def test_program_in_the_background_lives_as_long_as_its_child(command: str) -> N
         one, of_one = await start(leaves({command!r}), start_new_session=True)
         two, of_two = await start(leaves({command!r}), start_new_session=True)
         other = await orphans.open_process(sleeper(), start_new_session=True)
-        assert await group.sweep(ended(other)) == 0
+        assert await group.kill_remaining(ended(other)) == 0
         assert lives(of_one) and lives(of_two)
         await other.wait()
-        await group.sweep(ended(one))
+        await group.kill_remaining(ended(one))
         assert not lives(of_one)
         assert lives(of_two)
         await one.wait()
         assert await orphans.kill() == 0
-        await group.sweep(ended(two))
+        await group.kill_remaining(ended(two))
         assert not lives(of_two)
         await two.wait()
     """)
@@ -270,13 +270,13 @@ def test_what_is_below_a_program_in_the_background_lives_too() -> None:
         command = "setsid sh -c 'sleep 98765; true'"
         child, shell = await start(leaves(command), start_new_session=True)
         def sleepers():
-            return [pid for pid, each in processes.scan_at_once().items() if each.parent == shell]
+            return [pid for pid, each in processes.scan_blocking().items() if each.parent == shell]
         while not sleepers():
             await trio.sleep(0.01)
         (below,) = sleepers()
         assert await orphans.kill() == 0
         assert lives(below)
-        await group.sweep(ended(child))
+        await group.kill_remaining(ended(child))
         assert not lives(below)
         await child.wait()
     """)
@@ -324,7 +324,7 @@ def test_sweep_of_many_processes_gives_way() -> None:
                 await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ticker)
-            await group.sweep(leader.pid)
+            await group.kill_remaining(leader.pid)
             nursery.cancel_scope.cancel()
         assert 0 < longest <= 4 * processes.STEP, longest
         processes._PROC = "/proc"

@@ -23,7 +23,7 @@ from rt.process.output import (
     TAIL,
     TEXT_LINES,
     ChildLog,
-    LineCutter,
+    LineSplitter,
     Output,
     log_line,
 )
@@ -40,7 +40,7 @@ def events() -> Iterator[list[Any]]:
 
 
 def cut(*chunks: bytes) -> list[str]:
-    cutter = LineCutter()
+    cutter = LineSplitter()
     lines = [line for chunk in chunks for line in cutter.feed(chunk)]
     last = cutter.finish()
     return lines if last is None else [*lines, last]

@@ -9,23 +9,23 @@ import trio.testing
 from trio.testing import MockClock
 
 from rt.process import signals
-from rt.process.signals import Verdict, judge
+from rt.process.signals import Meaning, classify
 
 
 @pytest.mark.parametrize(
     ("first", "now", "verdict"),
     [
-        (None, 5.0, Verdict.ORDERLY),
-        (5.0, 5.0, Verdict.ECHO),
-        (5.0, 5.99, Verdict.ECHO),
-        (5.0, 6.01, Verdict.NOW),
-        (5.0, 60.0, Verdict.NOW),
+        (None, 5.0, Meaning.FIRST),
+        (5.0, 5.0, Meaning.ECHO),
+        (5.0, 5.99, Meaning.ECHO),
+        (5.0, 6.01, Meaning.AGAIN),
+        (5.0, 60.0, Meaning.AGAIN),
     ],
 )
 def test_a_signal_means_what_came_before_it_says(
-    first: float | None, now: float, verdict: Verdict
+    first: float | None, now: float, verdict: Meaning
 ) -> None:
-    assert judge(first, now) is verdict
+    assert classify(first, now) is verdict
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -80,9 +80,9 @@ async def test_a_signal_that_came_early_is_the_first_one(autojump_clock: MockClo
 def test_no_signal_is_lost_before_a_loop_or_ends_the_process_after_it(
     number: signal.Signals,
 ) -> None:
-    before = {each: signal.getsignal(each) for each in signals.stopping()}
+    before = {each: signal.getsignal(each) for each in signals.stop_signals()}
     try:
-        with signals.kept(*before) as early:
+        with signals.capture_early_signals(*before) as early:
             os.kill(os.getpid(), number)
             assert early == [number]
         os.kill(os.getpid(), number)

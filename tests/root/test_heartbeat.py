@@ -29,7 +29,7 @@ class Stamps:
             self.count += 1
             original()
 
-        monkeypatch.setattr(table, "beat", count)
+        monkeypatch.setattr(table, "heartbeat", count)
 
 
 @asynccontextmanager
@@ -41,7 +41,7 @@ async def beating(
     write_event = WriteEvent()
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(heartbeat.beat, table, write_event, check, lambda: waited)
+            nursery.start_soon(heartbeat.run_heartbeat, table, write_event, check, lambda: waited)
             await trio.testing.wait_all_tasks_blocked()
             yield write_event
             nursery.cancel_scope.cancel()

@@ -8,7 +8,7 @@ import trio
 from rt.buffer import LeaseTable
 from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
-from rt.root.heartbeat import IDLE_INTERVAL, beat
+from rt.root.heartbeat import IDLE_INTERVAL, run_heartbeat
 from rt.smartdevice.guard import SafetyGuard
 
 
@@ -32,7 +32,7 @@ async def test_lease_that_follows_a_short_one_counts_at_once(
         guard = SafetyGuard(of_devices, lambda _ended, _moved: None)
         of_root.bar_all(Bar.IDLE)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(beat, of_root, wakeup)
+            nursery.start_soon(run_heartbeat, of_root, wakeup)
             nursery.start_soon(guard.run)
             await trio.sleep(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL + 0.02)
             of_root.unbar(0)

@@ -79,7 +79,7 @@ async def test_an_error_beside_the_children_stops_them_with_its_reason_and_reach
     children(monkeypatch, WELL_BEHAVED)
     raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
-        await run_robot(options, instance, beside=fail)
+        await run_robot(options, instance, robot_task=fail)
     (stop,) = told(logs, "stopping all children")
     assert stop["reason"] == "the robot failed by ZeroDivisionError: on purpose"
     (event,) = told(logs, "the robot failed")
@@ -100,7 +100,7 @@ async def test_an_error_of_a_task_of_the_broker_does_so_too(
     children(monkeypatch, WELL_BEHAVED)
     raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
-        await run_robot(options, instance, beside=fail)
+        await run_robot(options, instance, robot_task=fail)
     assert [entry["reason"] for entry in told(logs, "stopping all children")] == [
         "the robot failed by ZeroDivisionError: on purpose"
     ]
@@ -129,7 +129,7 @@ async def test_an_error_of_the_log_itself_stops_the_robot_and_is_told_once(
     monkeypatch.setattr(Application, "make_log_forwarder", failing)
     raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
-        await run_robot(options, instance, beside=stay)
+        await run_robot(options, instance, robot_task=stay)
     assert len(told(logs, "stopping all children")) == 1
     (event,) = told(logs, "the robot failed")
     assert event["exc_info"].subgroup(ZeroDivisionError)
@@ -170,9 +170,12 @@ def test_a_signal_while_the_log_is_opened_or_closed_is_an_orderly_stop(
 
     children(monkeypatch, NEVER_READY)
     monkeypatch.setattr(Application, "make_log_forwarder", signalled)
-    before = {each: signal.getsignal(each) for each in signals.stopping()}
+    before = {each: signal.getsignal(each) for each in signals.stop_signals()}
     try:
-        with structlog.testing.capture_logs() as logs, signals.kept(*before) as early:
+        with (
+            structlog.testing.capture_logs() as logs,
+            signals.capture_early_signals(*before) as early,
+        ):
             assert trio.run(lambda: run_robot(options, instance, early=early)) == 0
     finally:
         for each, handler in before.items():
@@ -199,7 +202,7 @@ async def test_mark_of_the_log_is_made_again_when_the_directory_is_removed(
 
     children(monkeypatch, WELL_BEHAVED)
     with trio.fail_after(30), structlog.testing.capture_logs():
-        assert await run_robot(options, instance, beside=remove) == 0
+        assert await run_robot(options, instance, robot_task=remove) == 0
 
 
 async def test_robot_without_a_log_file_makes_no_mark(
@@ -215,7 +218,7 @@ async def test_robot_without_a_log_file_makes_no_mark(
 
     children(monkeypatch, WELL_BEHAVED)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs:
-        assert await run_robot(options, instance, beside=remove) == 0
+        assert await run_robot(options, instance, robot_task=remove) == 0
 
 
 async def test_idle_succeeds_over_a_silent_device_process_only_when_the_brake_has_acted(
@@ -245,4 +248,4 @@ async def test_idle_succeeds_over_a_silent_device_process_only_when_the_brake_ha
     monkeypatch.setattr(robot_module, "Connection", connect)
     children(monkeypatch, WELL_BEHAVED)
     with trio.fail_after(60), structlog.testing.capture_logs():
-        assert await run_robot(options, instance, beside=idle) == 0
+        assert await run_robot(options, instance, robot_task=idle) == 0

@@ -306,7 +306,7 @@ RARELY = st.sampled_from([False] * 7 + [True])
 WORDS = st.sampled_from([Start("a"), Restart("b"), Ready(), Alive(), RestartRequested()])
 
 
-class SimState(RuleBasedStateMachine):
+class SimulatedSystem(RuleBasedStateMachine):
     """An operating system as the machine sees it: a process or none, and timers that run out in any order."""
 
     def __init__(self) -> None:
@@ -429,7 +429,7 @@ class SimState(RuleBasedStateMachine):
             assert self.machine.state is not State.BACKOFF
 
 
-TestEveryOrderOfEvents = SimState.TestCase
+TestEveryOrderOfEvents = SimulatedSystem.TestCase
 TestEveryOrderOfEvents.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 
 
