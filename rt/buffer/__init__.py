@@ -1,4 +1,4 @@
-"""The blackboard: the newest value of every parameter of every peripheral, in shared memory."""
+"""The newest value of every parameter of every peripheral, in shared memory."""
 
 from rt.buffer.buffer import Buffer
 from rt.buffer.device import DeviceBuffer, NullDevice

@@ -1,20 +1,18 @@
-"""The shared memory of one robot: a sealed memfd that holds every segment, and a directory of them by name.
+"""The shared memory of one robot: a sealed memfd with all segments and a directory of their names.
 
-The root creates the arena and its processes inherit the descriptor; commands receive it from the
-root (`rt.buffer.session`). So the memory has no name in the file system that could be removed or
-replaced, and its size is sealed (memfd_create(2), F_ADD_SEALS), so that truncating it cannot end
-its processes with SIGBUS. The memory ends with the last process that has it.
+The root creates the arena, its processes inherit the descriptor, and commands receive it from the
+root (`rt.buffer.session`). The memory has no name in the file system that could be removed or
+replaced. Its size is sealed (memfd_create(2), F_ADD_SEALS), so truncation cannot kill processes
+with SIGBUS. It is freed with its last process.
 
-Team code can write anything into the memory. Whatever the directory holds, no entry leads outside
-of the arena or into the directory, and a place or a number that cannot be is an error of that
+Team code can write anything into the memory. Whatever the directory contains, no entry leads
+outside of the arena or into the directory; an impossible offset or number is an error of that
 segment.
 
-Invariant: a segment is complete before it is in the directory, and its place is never given to
-    another one.
+Invariant: a segment is complete before it is in the directory, and its memory is never reused.
 
-A process that was forked has no part in the arena: the mapping does not survive a fork
-(MADV_DONTFORK), and private memory takes its place, in which every lock refuses to be taken
-(`rt.buffer.mutex`).
+A forked process has no access to the arena: the mapping is not inherited (MADV_DONTFORK). Private
+memory replaces it, in which no lock can be taken (`rt.buffer.mutex`).
 """
 
 import contextlib
@@ -31,13 +29,13 @@ from rt.errors import BufferBusyError, ConfigError, DeviceBufferError
 from rt.limits import explain
 
 SIZE: Final = 16 << 20
-"""Bytes of an arena; pages are allocated when a segment is made in them."""
+"""Bytes of an arena; pages are allocated when a segment uses them."""
 CAPACITY: Final = 8192
-"""How many segments an arena can hold: the buffers of a few thousand Smart Devices, and of the robot's own peripherals."""
+"""Maximum number of segments: enough for a few thousand Smart Devices and the gamepads."""
 _MAGIC = b"rtarena\x01"
 _NAME_SIZE = 112
 _ALIGNMENT = 64
-# Of linux/fcntl.h; the fcntl module names them only from Python 3.13 on.
+# From linux/fcntl.h; the fcntl module defines them since Python 3.13.
 _F_ADD_SEALS = 1033
 _F_GET_SEALS = 1034
 _SEALS = 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
@@ -67,15 +65,15 @@ _FIRST: Final = -(-ctypes.sizeof(_Directory) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Arena:
-    """A new arena, as the process that creates it holds it; a context manager that closes the descriptor.
+    """A new arena, as held by the process that creates it; a context manager that closes it.
 
     Attributes:
         fd: The descriptor, which children inherit under the same number.
-        prefix: What the names of its segments begin with, in this process and in those that
-            inherited the descriptor.
+        prefix: The prefix of the names of its segments, in this process and in those that inherited
+            the descriptor.
 
     Raises:
-        ConfigError: The system refuses such memory; says why and what to do.
+        ConfigError: The system refuses such memory; the message says why and what to do.
     """
 
     def __init__(self, label: str) -> None:
@@ -111,22 +109,24 @@ class Arena:
 
 
 class Mapping(mmap.mmap):
-    """An arena as this process has it mapped; its segments keep it mapped.
+    """The mapping of an arena in this process, which lives as long as its segments are used.
 
     Attributes:
-        address: Where it is mapped.
-        locks: The addresses of the locks in it that this process uses; unusable in a fork.
+        address: Its address.
+        locks: The addresses of the locks in it that this process uses; made unusable in a fork.
     """
 
     address: int
     locks: set[int]
     _mutex: int
-    _known: dict[str, int]
+    _index_of: dict[str, int]
     _seen: int
 
     @classmethod
     def of(cls, fd: int) -> "Mapping":
-        """Map the arena behind a descriptor, which stays the caller's; the same mapping again if this process has it.
+        """Map the arena behind a descriptor, or return this process's existing mapping of it.
+
+        The caller keeps the descriptor.
 
         Raises:
             OSError: The descriptor is closed, or cannot be mapped.
@@ -157,12 +157,12 @@ class Mapping(mmap.mmap):
         lock = self.address + _Directory.mutex.offset
         self.locks = {lock}
         self._mutex = lock
-        self._known = {}
+        self._index_of = {}
         self._seen = 0
         return self
 
     def _directory(self) -> Any:
-        # Made for each use: kept, it would keep its own memory mapped.
+        # Created for each use; a stored one would keep its own memory mapped.
         return _Directory.from_buffer(self)
 
     def create(
@@ -173,27 +173,27 @@ class Mapping(mmap.mmap):
         initialize: Callable[[memoryview], None],
         timeout: float = 0.0,
     ) -> memoryview | None:
-        """Make a segment of ``size`` bytes and let ``initialize`` fill it before it is in the directory.
+        """Create a segment, and let ``initialize`` fill it before it is in the directory.
 
         Args:
             fd: A descriptor of the arena.
             name: The name of the segment.
-            size: Its bytes.
-            initialize: Fills it; it is all zeros.
+            size: Its size in bytes.
+            initialize: Fills the memory, which is all zeros.
             timeout: How long to wait while another process creates or removes one (s), which takes
-                some 20 us; 0 where an event loop runs.
+                about 20 us; 0 for event loops.
 
         Returns:
-            Its memory, or None if there is a segment of that name already.
+            Its memory, or None if a segment of that name exists.
 
         Raises:
-            BufferBusyError: Another process has the lock for longer.
+            BufferBusyError: Another process held the lock for longer.
             DeviceBufferError: The name is too long, or the memory is used up.
         """
         encoded = name.encode()
         if not 0 < len(encoded) <= _NAME_SIZE:
             raise DeviceBufferError(
-                f"the name of a buffer has 1 to {_NAME_SIZE} bytes, not {len(encoded)}: {name!r}"
+                f"invalid buffer name {name!r}: use 1 to {_NAME_SIZE} bytes, not {len(encoded)}"
             )
         lock = self._acquire(name, timeout)
         try:
@@ -201,17 +201,16 @@ class Mapping(mmap.mmap):
                 return None
             directory = self._directory()
             offset, index = directory.used, directory.count
-            if not _is_place(offset, 0) or index < self._seen:
+            if not _is_valid_range(offset, 0) or index < self._seen:
                 raise _damaged(name)
             end = offset + -(-size // _ALIGNMENT) * _ALIGNMENT
             if index >= CAPACITY or end > SIZE:
                 raise DeviceBufferError(
-                    f"no room for the buffer {name}: the robot has {index} buffers with {offset >> 10} KiB of"
-                    f" {SIZE >> 10}; restart the robot to forget the devices that it has seen",
+                    f"no room for the buffer {name}: {index} buffers use {offset >> 10} of"
+                    f" {SIZE >> 10} KiB; restart the robot to remove buffers of absent devices",
                     segment=name,
                 )
-            # Allocated now: a page that the system does not have is an error here and not a SIGBUS
-            # later.
+            # Allocated now, so that missing memory is an error here and not a SIGBUS later.
             os.posix_fallocate(fd, offset, size)
             directory.used = end
             memory = memoryview(self)[offset : offset + size]
@@ -228,24 +227,27 @@ class Mapping(mmap.mmap):
         return memory
 
     def attach(self, name: str) -> memoryview:
-        """The memory of the segment of that name.
+        """Return the memory of the segment of that name.
 
         Raises:
-            DeviceBufferError: There is none.
+            DeviceBufferError: There is no such segment.
         """
         index = self._find(name)
         if index is None:
             raise DeviceBufferError(f"there is no buffer {name}", segment=name, absent=True)
         entry = self._directory().entries[index]
-        if not _is_place(entry.offset, entry.size):
+        if not _is_valid_range(entry.offset, entry.size):
             raise _damaged(name)
         return memoryview(self)[entry.offset : entry.offset + entry.size]
 
     def unlink(self, name: str, timeout: float = 0.0) -> bool:
-        """Remove a segment from the directory; processes that use it keep its memory. False if there was none.
+        """Remove a segment from the directory; processes that use it keep its memory.
+
+        Returns:
+            False if there was no such segment.
 
         Raises:
-            BufferBusyError: Another process has the lock for longer than ``timeout`` (s).
+            BufferBusyError: Another process held the lock for longer than ``timeout`` (s).
         """
         lock = self._acquire(name, timeout)
         try:
@@ -258,30 +260,31 @@ class Mapping(mmap.mmap):
             lock.release()
 
     def _acquire(self, name: str, timeout: float) -> mutex.RobustMutex:
-        """Take the lock of the directory, for the segment of that name."""
+        """Take the lock of the directory; ``name`` is the segment for the error."""
         lock = mutex.RobustMutex(self._mutex, timeout)
         try:
             lock.acquire()
         except BufferBusyError as error:
             raise BufferBusyError(
-                f"no buffer {name} at this moment: another process has the lock of the robot's shared memory",
+                f"the buffer {name} is not available: another process holds the lock of the"
+                " robot's shared memory",
                 segment=name,
             ) from error
         return lock
 
     def is_intact(self) -> bool:
-        """Whether the directory can be what rt has written; False if it was overwritten."""
+        """Return whether rt can have written the directory; False if it was overwritten."""
         directory = self._directory()
         return bool(
             directory.magic == _MAGIC
             and directory.size == SIZE
-            and _is_place(directory.used, 0)
+            and _is_valid_range(directory.used, 0)
             and self._seen <= directory.count <= CAPACITY
             and self._lock_now().kind == mutex.kind()
         )
 
     def lock_state(self) -> tuple[int, ...]:
-        """All zeros while the lock of the directory is free, or if its owner died; looks without the lock."""
+        """Return all zeros while the directory's lock is free or its owner is dead."""
         return self._lock_now().held
 
     def _lock_now(self) -> mutex.State:
@@ -289,25 +292,25 @@ class Mapping(mmap.mmap):
         return mutex.State.at(memoryview(self)[start : start + mutex.SIZE])
 
     def names(self) -> list[str]:
-        """The names of all segments."""
-        self._look()
+        """Return the names of all segments."""
+        self._refresh()
         entries = self._directory().entries
-        return [name for name, index in self._known.items() if entries[index].name]
+        return [name for name, index in self._index_of.items() if entries[index].name]
 
     def _find(self, name: str) -> int | None:
-        """The number of the entry of that name."""
-        self._look()
-        index = self._known.get(name)
+        """Return the number of the entry of that name."""
+        self._refresh()
+        index = self._index_of.get(name)
         if index is None or self._directory().entries[index].name != name.encode():
             return None
         return index
 
-    def _look(self) -> None:
-        """Take in what the directory got since the last look; an entry does not change, but that its name is removed."""
+    def _refresh(self) -> None:
+        """Read new entries; of an existing entry only the name can change, to empty."""
         directory = self._directory()
         count = min(directory.count, CAPACITY)
         for index in range(self._seen, count):
-            self._known[directory.entries[index].name.decode(errors="replace")] = index
+            self._index_of[directory.entries[index].name.decode(errors="replace")] = index
         self._seen = max(self._seen, count)
 
 
@@ -317,10 +320,11 @@ _located: weakref.WeakValueDictionary[str, Mapping] = weakref.WeakValueDictionar
 
 @contextlib.contextmanager
 def locate(location: str) -> Iterator[tuple[Mapping, int]]:
-    """The arena at a location and a descriptor of it: ``fd:N`` for a descriptor of this process, or a path of one in /proc.
+    """Yield the arena at a location and a descriptor of it.
 
-    A process whose team code has closed the descriptor, or put another file in its place, continues
-    with what it has mapped; only new segments need the descriptor.
+    A location is ``fd:N`` for a descriptor of this process, or a path in /proc. If team code has
+    closed or replaced the descriptor, the existing mapping is used; only new segments need the
+    descriptor.
 
     Raises:
         DeviceBufferError: There is no arena.
@@ -338,7 +342,7 @@ def locate(location: str) -> Iterator[tuple[Mapping, int]]:
             if known is None:
                 reason = explain(error) if isinstance(error, OSError) else str(error)
                 raise DeviceBufferError(
-                    f"the shared memory of the robot cannot be used: {reason}"
+                    f"cannot use the shared memory of the robot: {reason}"
                 ) from error
             mapping, fd = known, -1
         yield mapping, fd
@@ -348,7 +352,7 @@ def locate(location: str) -> Iterator[tuple[Mapping, int]]:
 
 
 def register_lock(memory: Any, address: int) -> None:
-    """Note the address of a lock in a segment, so that it refuses to be taken in a fork."""
+    """Register the address of a lock in a segment, which a fork makes unusable."""
     owner = memory.obj if isinstance(memory, memoryview) else memory
     if isinstance(owner, Mapping):
         owner.locks.add(address)
@@ -362,14 +366,15 @@ def _initialize(memory: mmap.mmap) -> None:
     directory.magic = _MAGIC
 
 
-def _is_place(offset: int, size: int) -> bool:
-    """Whether a segment may be at an offset."""
+def _is_valid_range(offset: int, size: int) -> bool:
+    """Return whether a segment may have this offset and size."""
     return offset >= _FIRST and offset + size <= SIZE and offset % _ALIGNMENT == 0
 
 
 def _damaged(name: str) -> DeviceBufferError:
     return DeviceBufferError(
-        f"no buffer {name}: the shared memory of the robot was overwritten", segment=name
+        f"the buffer {name} is not available: the robot's shared memory was overwritten",
+        segment=name,
     )
 
 
@@ -393,7 +398,7 @@ _MAP_FIXED = 0x10
 
 
 def _replace_in_fork() -> None:
-    """Put private memory where the arenas were mapped, with locks that refuse to be taken."""
+    """Map private memory over the arenas, with locks that cannot be taken."""
     mapped = list(_mappings.values())
     _mappings.clear()
     _located.clear()
@@ -402,9 +407,9 @@ def _replace_in_fork() -> None:
         _libc.mmap(mapping.address, SIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
         for lock in mapping.locks:
             mutex.poison(lock)
-        _lost.append(mapping)
+        _replaced.append(mapping)
 
 
-_lost: list[Mapping] = []
-"""Kept in a fork, which must not unmap what may have taken the place."""
+_replaced: list[Mapping] = []
+"""Kept alive in a fork, because unmapping them would unmap the private memory."""
 os.register_at_fork(after_in_child=_replace_in_fork)

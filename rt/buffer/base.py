@@ -1,4 +1,7 @@
-"""What every buffer is in memory: made, opened, locked, owned, counted; what its values mean is the matter of `Buffer`."""
+"""The memory of a buffer: creation, opening, locking, ownership and counters.
+
+`Buffer` implements the operations on values.
+"""
 
 import contextlib
 import ctypes
@@ -18,19 +21,20 @@ from rt.catalog import Parameter, Peripheral
 from rt.errors import DeviceBufferError
 
 LOCK_TIMEOUT: Final = 0.01
-"""How long an operation waits for a lock by default (s)."""
+"""Default time (s) that an operation waits for a lock."""
 
 
 class BaseBuffer:
-    """A segment of one peripheral; make a type with ``make_type``, and then instances with ``open`` or ``attach``.
+    """The segment of one peripheral.
+
+    Create a type with ``make_type``, and instances with ``open`` or ``attach``.
 
     Attributes:
         name: The catalog's name of the peripheral.
         params: Maps parameter names to their descriptors.
-        write_event: Rung when the first of some pending writes is stored; None for nobody.
-        wakeups: How processes that wait for a change are woken; None for nobody.
-        token: One byte, what this process's writes to devices carry: that of its lease (see
-            `rt.buffer.lease`).
+        write_event: Signalled when the first of several pending writes is stored; may be None.
+        wakeups: Wake processes that wait for a change; may be None.
+        token: One byte, the fencing token that this process's writes carry (see `rt.buffer.lease`).
     """
 
     name: ClassVar[str] = ""
@@ -69,7 +73,7 @@ class BaseBuffer:
         self._watch = Watch(self._header, self._received, self._mutex)
 
     def __repr__(self) -> str:
-        """The type and the values, without the lock: for a person."""
+        """Return the type and the values, read without the lock."""
         values = ", ".join(
             f"{name}={to_python(getattr(self._updates, name))!r}" for name in self.params
         )
@@ -79,7 +83,7 @@ class BaseBuffer:
     def make_type(
         cls, name: str, params: Sequence[Parameter], *extra_fields: tuple[str, Any], **attrs: Any
     ) -> type[Self]:
-        """Make a type of buffers.
+        """Create a type of buffers.
 
         Args:
             name: The catalog's name of the peripheral.
@@ -91,7 +95,8 @@ class BaseBuffer:
         Examples:
             >>> import ctypes
             >>> from rt.buffer import Buffer, Parameter
-            >>> Lamp = Buffer.make_type("lamp", [Parameter("lit", ctypes.c_bool, 0, writeable=True)])
+            >>> lit = Parameter("lit", ctypes.c_bool, 0, writeable=True)
+            >>> Lamp = Buffer.make_type("lamp", [lit])
             >>> lamp = Lamp.private()
             >>> lamp.valid = True
             >>> lamp.set("lit", True)
@@ -114,7 +119,7 @@ class BaseBuffer:
 
     @classmethod
     def size(cls) -> int:
-        """Bytes of a segment of this type."""
+        """Return the size of a segment of this type in bytes."""
         return ctypes.sizeof(cls._structure)
 
     @classmethod
@@ -122,20 +127,21 @@ class BaseBuffer:
     def open(
         cls, name: str, /, *, create: bool = True, lock_timeout: float = LOCK_TIMEOUT
     ) -> Iterator[Self]:
-        """Map the buffer of that name; its memory is unmapped when it is no longer used, and its name stays until ``unlink``.
+        """Map the buffer of that name.
 
-        One that is there is mapped without any lock.
+        The memory is unmapped when it is no longer used; the name stays until ``unlink``. An
+        existing buffer is mapped without a lock.
 
         Args:
             name: The name of the segment.
-            create: Whether to make it if there is none. Who makes buffers owns them: one of another
-                layout is replaced.
-            lock_timeout: How long to wait while another process makes a buffer, and for the
-                buffer's lock later (s); 0 where an event loop runs.
+            create: Whether to create a missing buffer. The creator owns buffers: it replaces one of
+                another layout.
+            lock_timeout: How long to wait while another process creates a buffer, and later for the
+                buffer's lock (s); 0 for event loops.
 
         Raises:
-            BufferBusyError: Another process makes a buffer for longer.
-            DeviceBufferError: There is none, or it has another layout than this process expects.
+            BufferBusyError: Another process took longer to create a buffer.
+            DeviceBufferError: The buffer is missing, or has an unexpected layout.
         """
         try:
             memory = segment.attach(name)
@@ -149,7 +155,7 @@ class BaseBuffer:
             memory, fault = cls._create(name, lock_timeout)
         if fault:
             raise DeviceBufferError(
-                f"the buffer {name} is not what this process expects: {fault}", segment=name
+                f"the buffer {name} has an unexpected layout: {fault}", segment=name
             )
         buffer = cls.attach(memory)
         buffer.lock_timeout = lock_timeout
@@ -159,7 +165,11 @@ class BaseBuffer:
 
     @classmethod
     def _create(cls, name: str, timeout: float) -> tuple[memoryview, str]:
-        """Make the segment, or map the one that another process has made meanwhile: its memory, and what is wrong with it."""
+        """Create the segment, or map the one that another process created in the meantime.
+
+        Returns:
+            Its memory, and what is wrong with it.
+        """
         memory = segment.create(name, cls.size(), cls._initialize, timeout)
         if memory is None:
             memory = segment.attach(name)
@@ -167,19 +177,19 @@ class BaseBuffer:
 
     @classmethod
     def attach(cls, memory: Any) -> Self:
-        """A buffer over memory that holds one already."""
+        """Return a buffer over initialized memory."""
         return cls(memory)
 
     @classmethod
     def private(cls) -> Self:
-        """A buffer in this process's own memory."""
+        """Return a new buffer in this process's own memory."""
         memory = mmap.mmap(-1, cls.size())
         cls._initialize(memory)
         return cls(memory)
 
     @classmethod
     def unlink(cls, name: str) -> None:
-        """Take the name of a shared buffer away; who has it open keeps it."""
+        """Remove the name of a shared buffer; processes that have it open keep it."""
         segment.unlink(name)
 
     @classmethod
@@ -194,50 +204,56 @@ class BaseBuffer:
     @classmethod
     def _fault(cls, memory: memoryview) -> str:
         if len(memory) < ctypes.sizeof(layout.Header):
-            return f"it has {len(memory)} bytes"
+            return f"only {len(memory)} bytes"
         header = layout.Header.from_buffer(memory)
         if header.magic != layout.MAGIC:
-            return "it is not a buffer of rt"
+            return "not a buffer of rt"
         if header.version != layout.VERSION:
-            return f"it has layout version {header.version}, not {layout.VERSION}"
+            return f"layout version {header.version}, expected {layout.VERSION}"
         if header.catalog_hash != cls._hash:
-            return f"it was made from another catalog entry of {cls.name}"
+            return f"created from another catalog entry of {cls.name}"
         if len(memory) != cls.size():
-            return f"it has {len(memory)} bytes, not {cls.size()}"
+            return f"{len(memory)} bytes, expected {cls.size()}"
         return cls._overwritten(header)
 
     @classmethod
     def _overwritten(cls, header: layout.Header) -> str:
-        """What of a header of this type no process of rt writes; empty if there is nothing."""
+        """Return what in a header of this type rt never writes; empty if nothing."""
         if (
             header.magic != layout.MAGIC
             or header.version != layout.VERSION
             or header.catalog_hash != cls._hash
+            or header.size != cls.size()
+            or header.valid > 1
         ):
-            return "its header was overwritten"
-        if header.size != cls.size() or header.valid > 1:
             return "its header was overwritten"
         if mutex.State.at(memoryview(header.mutex).cast("B")).kind != mutex.kind():
             return "its lock was overwritten"
         return ""
 
     def damage(self) -> str:
-        """What no process of rt has written into the header; empty if there is nothing. Takes no lock."""
+        """Return what in the header rt never writes; empty if nothing. Takes no lock."""
         return self._overwritten(self._header)
 
     def lock_state(self) -> tuple[int, ...]:
-        """All zeros while the lock is free and no transaction runs, or if the owner died; looks without the lock."""
+        """Return all zeros while the lock is free and no transaction runs, or if the owner died.
+
+        Takes no lock.
+        """
         held = mutex.State.at(memoryview(self._header.mutex).cast("B")).held
         return held if len(held) == 1 else (*held, self._header.depth)
 
     def claim(self) -> None:
-        """Say that this process is the one that keeps the buffer: without the lock, since no other process writes these words."""
+        """Record this process as the owner of the buffer.
+
+        Takes no lock, because only the owner writes these words.
+        """
         self._header.generation += 1
         self._header.writer = os.getpid()
 
     @property
     def lock_timeout(self) -> float:
-        """How long an operation waits for the lock (s); 0 in an event loop, which only tries."""
+        """How long an operation waits for the lock (s); 0 never waits, for event loops."""
         return self._mutex.timeout
 
     @lock_timeout.setter
@@ -246,7 +262,7 @@ class BaseBuffer:
 
     @property
     def valid(self) -> bool:
-        """Whether the peripheral is there and its values are of now."""
+        """Whether the peripheral is connected and its values are current."""
         return bool(self._header.valid)
 
     @valid.setter
@@ -258,7 +274,10 @@ class BaseBuffer:
                 self._wake()
 
     def invalidate_without_lock(self) -> None:
-        """Say that the peripheral is gone without the lock, one aligned word: for when another process keeps the lock."""
+        """Mark the peripheral as disconnected without the lock, for when another process keeps it.
+
+        Each store is one aligned word.
+        """
         self._header.valid = 0
         self._header.presence += 1
         if self.wakeups is not None:
@@ -266,32 +285,32 @@ class BaseBuffer:
 
     @property
     def recoveries(self) -> int:
-        """How often the lock was taken over from an owner that had died."""
+        """How often the lock was taken over from a dead owner."""
         return int(self._header.recoveries)
 
     @property
     def received(self) -> dict[str, int]:
-        """How often each parameter came in since the buffer was made, by name; read without the lock."""
+        """How often each parameter was received, by name; read without the lock."""
         return {name: self._received[param.id] for name, param in self.params.items()}
 
     @property
     def sent(self) -> dict[str, int]:
-        """How often each parameter was sent to the device since the buffer was made, by name; read without the lock."""
+        """How often each parameter was sent to the device, by name; read without the lock."""
         return {name: self._sent[param.id] for name, param in self.params.items()}
 
     def _wake(self) -> None:
-        """Ring the bells of those who wait, with the lock held; without bells here they stay for who has some."""
+        """Wake the waiting processes, with the lock held; without `wakeups` the bits stay set."""
         slots = self._header.watchers
         if slots and self.wakeups is not None:
             self._header.watchers = 0
             self.wakeups.signal(slots)
 
     def _recover(self) -> None:
-        """Take the lock over from an owner that died."""
+        """Recover the buffer from a dead owner of the lock."""
         self._journal.recover()
         self._header.recoveries += 1
         log.get_logger().warning(
-            "a process died while it held a buffer's lock: what it had not finished is taken back",
+            "buffer lock recovered from a dead process; its unfinished changes are rolled back",
             device=self.name,
             recoveries=self._header.recoveries,
         )

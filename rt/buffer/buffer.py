@@ -1,9 +1,9 @@
-"""Peripheral data, shared between processes.
+"""The values of one peripheral, shared between processes.
 
-A buffer holds the newest value of every parameter of one peripheral. Every operation takes the
-buffer's mutex, waits for it at most ``lock_timeout`` seconds, and touches nothing else: a call of a
-microsecond, not a round trip. Whatever consists of several steps is a transaction: it counts as a
-whole or not at all, also when its process is killed in the middle.
+A buffer holds the newest value of every parameter. Every operation takes the buffer's mutex, waits
+at most ``lock_timeout`` seconds for it, and touches nothing else: it takes a microsecond, not a
+round trip. An operation of several steps is a transaction: it takes effect completely or not at
+all, even if its process is killed.
 """
 
 import contextlib
@@ -26,26 +26,32 @@ _unlock = mutex.unlock
 
 
 class Buffer(BaseBuffer):
-    """The data of one peripheral; make a type with ``make_type``, and then instances with ``open`` or ``attach``."""
+    """The data of one peripheral.
+
+    Create a type with ``make_type``, and instances with ``open`` or ``attach``.
+    """
 
     @property
     def age(self) -> float:
-        """How long ago the last value came in, by a clock that goes on while the machine is suspended (s); infinite if none ever did."""
+        """Time (s) since the last value was received; infinite if there was none.
+
+        The clock continues while the machine is suspended.
+        """
         stamp = self._header.update_stamp
         now = boottime_ns()
         return (now - stamp) / 1e9 if 0 < stamp <= now else math.inf
 
     @property
     def dirty(self) -> bool:
-        """Whether somebody asked for a write or a read that has not been sent; looks without the lock."""
+        """Whether a requested write or read is still to be sent; read without the lock."""
         header = self._header
         return bool(header.pending or header.pending_read)
 
     def transaction(self) -> contextlib.AbstractContextManager[BaseBuffer]:
-        """Hold the lock over several operations, which count all or none; reentrant, and never across an ``await``.
+        """Return a context manager that makes several operations take effect together.
 
-        A transaction that ends with an exception leaves everything as it was when the outermost one
-        began.
+        It holds the lock and is reentrant; never hold it across an ``await``. An exception restores
+        the state from before the outermost transaction.
 
         Raises:
             BufferBusyError: Another process holds the lock.
@@ -65,32 +71,30 @@ class Buffer(BaseBuffer):
         return self._transaction
 
     async def changed(self, *params: str) -> frozenset[str]:
-        """Wait until one of these parameters, or any if none is named, has come in; a checkpoint.
+        """Wait until one of these parameters (any by default) is received; a checkpoint.
 
-        Nothing is missed: what came in since the calling task's last call, or since this process
-        opened the buffer, is told at once. What came in several times is told once. A cancel loses
-        nothing.
+        Values received since the calling task's last call, or since this process opened the buffer,
+        are returned at once. A parameter received several times is returned once. Cancellation
+        loses nothing.
 
         Returns:
-            Those of the parameters that came in; none of them if instead the peripheral came or
-            went (see ``valid``).
+            The parameters received; empty if instead the peripheral came or went (see ``valid``).
 
         Raises:
-            DeviceBufferError: There is no such parameter, or this process has no bells.
+            DeviceBufferError: A parameter is unknown, or this process has no wakeups.
         """
         ids = {self._descriptor(name).id: name for name in params or self.params}
         if self.wakeups is None:
             raise DeviceBufferError(
-                f"nobody can wait for the {self.name}: this process has no bells", device=self.name
+                f"cannot wait for the {self.name}: this process has no wakeups", device=self.name
             )
         return frozenset(ids[changed] for changed in await self._watch.changed(ids, self.wakeups))
 
     def get(self, param: str, /) -> Any:
-        """The newest value of a readable parameter: a bool, int or float; of an array a list.
+        """Return the newest value of a readable parameter: a bool, int or float, or a list of them.
 
         Raises:
-            DeviceBufferError: There is no such parameter, it is not readable, or the buffer is not
-                valid.
+            DeviceBufferError: The parameter is unknown or not readable, or the buffer is not valid.
             BufferBusyError: Another process holds the lock.
         """
         if param not in self._readable:
@@ -107,22 +111,22 @@ class Buffer(BaseBuffer):
             _unlock(self._address)
 
     def set(self, param: str, value: Any, /) -> None:
-        """Store a value in the update block, as what the peripheral said.
+        """Store a value in the update block, as received from the peripheral.
 
         Raises:
-            DeviceBufferError: There is no such parameter.
-            TypeError: The value is of the wrong kind.
+            DeviceBufferError: The parameter is unknown.
+            TypeError: The value has the wrong type.
             BufferBusyError: Another process holds the lock.
         """
         descriptor = self._descriptor(param)
         value = self._storable(descriptor, value)
-        # A simple value is one store, which nobody can see half done.
+        # A simple value is one atomic store.
         with self._lock if descriptor.is_simple else self._steps:
             self._store(descriptor, value)
             self._stamp_update()
 
     def set_all(self, values: Mapping[str, Any]) -> None:
-        """Store several values at once, as what the peripheral said; readers see all of them or none."""
+        """Store several values as received from the peripheral; readers see all of them or none."""
         checked = [(self._descriptor(name), value) for name, value in values.items()]
         stored = [(descriptor, self._storable(descriptor, value)) for descriptor, value in checked]
         with self._steps:
@@ -131,12 +135,12 @@ class Buffer(BaseBuffer):
             self._stamp_update()
 
     def write(self, param: str, value: Any, /) -> None:
-        """Ask for a parameter to be written to the device; a newer value replaces one that has not been sent.
+        """Request that a value is written to the device; it replaces a value not yet sent.
 
         Raises:
-            DeviceBufferError: There is no such parameter, it is not writeable, or the buffer is not
+            DeviceBufferError: The parameter is unknown or not writeable, or the buffer is not
                 valid.
-            TypeError: The value is of the wrong kind.
+            TypeError: The value has the wrong type.
             ValueError: The value is NaN.
             BufferBusyError: Another process holds the lock.
         """
@@ -145,14 +149,14 @@ class Buffer(BaseBuffer):
             raise self._unusable(param, "writeable")
         value = descriptor.checked(value)
         if descriptor.is_simple:
-            self._ask(descriptor, value)
+            self._request_write(descriptor, value)
         else:
             value = to_array(descriptor, value)
             with self._steps:
-                self._ask(descriptor, value)
+                self._request_write(descriptor, value)
 
-    def _ask(self, descriptor: Parameter, value: Any) -> None:
-        """Make a checked value one to be sent."""
+    def _request_write(self, descriptor: Parameter, value: Any) -> None:
+        """Store a checked value to be sent."""
         param, header = descriptor.name, self._header
         result = _try_lock(self._address)
         if result:
@@ -170,7 +174,7 @@ class Buffer(BaseBuffer):
             self.write_event.signal()
 
     def snapshot(self) -> dict[str, Any]:
-        """All readable values, of one moment.
+        """Return all readable values at one moment.
 
         Raises:
             DeviceBufferError: The buffer is not valid.
@@ -187,7 +191,7 @@ class Buffer(BaseBuffer):
             return {name: to_python(value) for name, value in values}
 
     def get_update(self) -> dict[str, Any]:
-        """The parameters that came in since the last call, with their values; a parameter is given once.
+        """Return the parameters received since the last call, with their newest values.
 
         Raises:
             BufferBusyError: Another process holds the lock.
@@ -203,7 +207,7 @@ class Buffer(BaseBuffer):
             }
 
     def get_write(self) -> dict[str, Any]:
-        """The parameters that were asked to be written since the last call, with their values.
+        """Return the writes requested since the last call: the parameters and their values.
 
         Raises:
             BufferBusyError: Another process holds the lock.

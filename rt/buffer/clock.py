@@ -1,12 +1,12 @@
 """The clock of the time stamps in shared memory.
 
-CLOCK_BOOTTIME: it goes on while the machine is suspended, where CLOCK_MONOTONIC, which Python and
-trio go by, stands still. A lease or a stick position from before the lid was closed is old when it
-is opened again, and nothing drives on by it. Source: clock_gettime(2).
+CLOCK_BOOTTIME continues while the machine is suspended. CLOCK_MONOTONIC, which Python and trio use,
+does not. So a lease or stick position from before a suspend is old after it, and moves nothing.
+Source: clock_gettime(2).
 """
 
 import functools
 import time
 
 boottime_ns = functools.partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
-"""The time (ns) since the machine was started, as all its processes have it."""
+"""Return the time (ns) since the machine booted, the same in all processes."""

@@ -1,7 +1,7 @@
-"""Counters of a device's buffer: what came by on its line, and how often each parameter did.
+"""Counters of a device's buffer: frames on its line, and values of each parameter.
 
-Only the device process counts, and a torn read of one number costs nothing: no lock is taken, and
-no transaction takes it back.
+Only the device process counts. A torn read of one number is harmless, so no lock is taken and no
+transaction rolls counters back.
 """
 
 import ctypes
@@ -11,7 +11,7 @@ from rt.protocol.uid import BaseStructure
 
 
 class Counters(BaseStructure):
-    """What came by on a device's line since its buffer was made."""
+    """Counts of a device's line since its buffer was created."""
 
     _fields_ = (
         ("frames_received", ctypes.c_uint64),
@@ -28,14 +28,17 @@ class Counters(BaseStructure):
 
 @functools.lru_cache(maxsize=1024)
 def _ones(bitmap: int) -> int:
-    """A 1 in the 64 bits of each parameter of a bitmap."""
+    """Return a 1 in each 64-bit field of the parameters of a bitmap."""
     return sum(1 << 64 * id_ for id_ in range(bitmap.bit_length()) if bitmap >> id_ & 1)
 
 
 def count(counters: memoryview, bitmap: int) -> None:
-    """Add 1 to the 64-bit counters of the parameters of a bitmap: all of them as one number, many times faster than each."""
+    """Add 1 to the 64-bit counters of the parameters of a bitmap.
+
+    It adds to all counters as one number, which is many times faster than one by one.
+    """
     total = int.from_bytes(counters, "little") + _ones(bitmap)
     size = len(counters)
     if total >> 8 * size:
-        total = 0  # team code has overwritten the counters, since they count no 2**64 values
+        total = 0  # team code overwrote the counters; they cannot reach 2**64
     counters[:] = total.to_bytes(size, "little")

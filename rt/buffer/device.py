@@ -1,4 +1,4 @@
-"""The buffer of a Smart Device: its values, what is subscribed, what is to be read and written, and what came by on its line."""
+"""The buffer of a Smart Device: values, subscription, pending reads and writes, and counters."""
 
 import ctypes
 import time
@@ -30,14 +30,14 @@ _time = time.time
 
 
 class Outgoing(NamedTuple):
-    """A message that is to be sent to a device, and the bitmap of the marks of the writes that it carries (0 for a read)."""
+    """A message to a device, and the bitmap of the fencing tokens of its writes (0 for a read)."""
 
     message: DevRead | DevWrite
     tokens: int
 
 
 class DeviceBuffer(Buffer):
-    """A buffer that represents a Smart Device."""
+    """The buffer of a Smart Device."""
 
     _counters = (("counters", Counters),)
 
@@ -46,13 +46,13 @@ class DeviceBuffer(Buffer):
         view: Any = self._view
         self.counters: Counters = view.counters
         self.dropped_tokens = 0
-        self._known = (1 << len(self.params)) - 1
+        self._all_params = (1 << len(self.params)) - 1
         self._received_bytes = memoryview(view.received).cast("B")
         self._sent_bytes = memoryview(view.sent).cast("B")
 
     @property
     def uid(self) -> DeviceUID:
-        """The device's UID, as its last subscription response gave it."""
+        """The device's UID, from its last subscription response."""
         uid: Any = self._view.uid
         return DeviceUID(uid.device_id, uid.year, uid.random)
 
@@ -63,36 +63,36 @@ class DeviceBuffer(Buffer):
 
     @property
     def interval(self) -> float:
-        """The time between two reports, as granted (s); 0 without a subscription."""
+        """The granted time between two reports (s); 0 without a subscription."""
         return float(self._view.interval) / 1000
 
     @property
     def granted(self) -> tuple[int, int]:
-        """The bitmap of the parameters that the device reports, and the time between two reports in ms, as its last answer gave them."""
+        """The bitmap of the reported parameters and the report interval (ms), as last granted."""
         view: Any = self._view
         return view.subscription, view.interval
 
     @property
     def receive_counts(self) -> Sequence[int]:
-        """How often a value of each parameter came in, by id; counts on while it is kept."""
+        """How often each parameter was received, by id; a live view."""
         counts: Sequence[int] = self._received
         return counts
 
     @property
     def last_update(self) -> float:
-        """When a value came in last (s since the epoch); 0 before the first."""
+        """When the last value was received (s since the epoch); 0 before the first."""
         return float(self._header.last_update)
 
     @property
     def last_write(self) -> float:
-        """When a value was sent to the device last (s since the epoch); 0 before the first."""
+        """When the last value was sent to the device (s since the epoch); 0 before the first."""
         return float(self._header.last_write)
 
     def read(self, params: Iterable[str] | None = None, /) -> None:
-        """Ask for parameters to be read from the device; all readable ones if None.
+        """Request that parameters are read from the device; all readable ones if None.
 
         Raises:
-            DeviceError: A name is unknown, or one cannot be read.
+            DeviceError: A name is unknown, or a parameter is not readable.
             BufferBusyError: Another process holds the lock.
         """
         bitmap = self.peripheral.read_bitmap(params)
@@ -102,32 +102,32 @@ class DeviceBuffer(Buffer):
             self.write_event.signal()
 
     def get_read(self) -> list[str]:
-        """The names of the parameters that are to be read, each given once."""
+        """Return the names of the parameters to read, and clear the request."""
         with self._lock:
             bitmap, self._header.pending_read = self._header.pending_read, 0
         return self.peripheral.names(bitmap)
 
     def discard_writes(self, tokens: int = ALL_TOKENS) -> int:
-        """Forget the writes that were asked for and not sent.
+        """Discard pending writes.
 
         Args:
-            tokens: The bitmap of the tokens of those that are forgotten; the others stay.
+            tokens: The bitmap of the fencing tokens of the writes to discard; the others stay.
 
         Returns:
-            How many parameters they were; they are counted in ``counters.writes_dropped``.
+            The number of discarded parameters, which is added to ``counters.writes_dropped``.
 
         Raises:
             BufferBusyError: Another process holds the lock.
         """
         with self._lock:
-            forgotten = self._header.pending & self._written_under(tokens)
-            self._header.pending &= ~forgotten
-        dropped = int(forgotten).bit_count()
+            discarded = self._header.pending & self._written_under(tokens)
+            self._header.pending &= ~discarded
+        dropped = int(discarded).bit_count()
         self.counters.writes_dropped += dropped
         return dropped
 
     def emit_dev_rw(self) -> list[DevRead | DevWrite]:
-        """The messages that carry out what was asked for since the last call: reads, then writes.
+        """Return the messages for the requests since the last call: reads, then writes.
 
         Raises:
             BufferBusyError: Another process holds the lock; nothing is lost.
@@ -135,15 +135,15 @@ class DeviceBuffer(Buffer):
         return [outgoing.message for outgoing in self.take_dev_rw()]
 
     def take_dev_rw(self, allowed: Callable[[], int] = lambda: ALL_TOKENS) -> list[Outgoing]:
-        """The same, with the marks of the writes, and without those writes whose marks are not allowed.
+        """Return the messages of `emit_dev_rw` with their fencing tokens, if these are allowed.
 
-        Those are forgotten and counted in ``counters.writes_dropped``; the bitmap of their marks is
-        in `dropped_tokens`.
+        Writes with other tokens are discarded and counted in ``counters.writes_dropped``; the
+        bitmap of their tokens is stored in `dropped_tokens`.
 
         Args:
-            allowed: Gives the bitmap of the marks whose writes are taken. It is asked with the lock
-                held: whoever has written here has begun its lease before, so that none is taken for
-                one without a lease because it began just now.
+            allowed: Returns the bitmap of the allowed tokens. It is called with the lock held: a
+                process begins its lease before it writes, so no write is discarded because its
+                lease has only just begun.
 
         Raises:
             BufferBusyError: Another process holds the lock; nothing is lost.
@@ -154,16 +154,18 @@ class DeviceBuffer(Buffer):
             read, header.pending_read = header.pending_read, 0
             pending, header.pending = header.pending, 0
             taken = (
-                [Outgoing(DevRead(known), 0)] if (known := read & self._known & PARAMS_MAX) else []
+                [Outgoing(DevRead(known), 0)]
+                if (known := read & self._all_params & PARAMS_MAX)
+                else []
             )
             if pending:
                 passing = allowed()
-                for token, asked in self._by_token(pending).items():
+                for token, bitmap in self._by_token(pending).items():
                     if not passing >> token & 1:
-                        self.counters.writes_dropped += asked.bit_count()
+                        self.counters.writes_dropped += bitmap.bit_count()
                         self.dropped_tokens |= 1 << token
                         continue
-                    parts = self._block.split(asked, VALUES_MAX)
+                    parts = self._block.split(bitmap, VALUES_MAX)
                     taken += [
                         Outgoing(DevWrite(part, self._collect(self._write_bytes, part)), 1 << token)
                         for part in parts
@@ -172,14 +174,14 @@ class DeviceBuffer(Buffer):
         return taken
 
     def count_sent(self, message: DevRead | DevWrite) -> None:
-        """Take note that a message was handed to the line; only the device process does."""
+        """Count a message that was handed to the line. Only the device process calls this."""
         self.counters.frames_sent += 1
         if isinstance(message, DevWrite):
             self.counters.writes_sent += message.params.bit_count()
             count(self._sent_bytes, message.params)
 
     def emit_dev_data(self) -> list[DevData]:
-        """The messages that carry the values that came in since the last call; for whoever plays a device.
+        """Return the messages with the values received since the last call, for emulated devices.
 
         Raises:
             BufferBusyError: Another process holds the lock.
@@ -189,7 +191,7 @@ class DeviceBuffer(Buffer):
             return self._data(updated)
 
     def emit_subscription(self) -> list[DevData]:
-        """The messages that carry the values of the subscribed parameters; for whoever plays a device.
+        """Return the messages with the values of the subscribed parameters, for emulated devices.
 
         Raises:
             BufferBusyError: Another process holds the lock.
@@ -200,12 +202,12 @@ class DeviceBuffer(Buffer):
     def make_sub_req(
         self, params: Iterable[str] | None = None, interval: float | None = None
     ) -> SubReq:
-        """A request for reports.
+        """Return a subscription request.
 
         Args:
-            params: Names of parameters; those that the catalog subscribes to if None.
-            interval: Time between two reports (s, in whole ms and at least one), the catalog's if
-                None; 0 ends the subscription.
+            params: Names of parameters; the catalog's subscription if None.
+            interval: Time between two reports (s, rounded to ms, at least 1 ms); the catalog's if
+                None. 0 ends the subscription.
 
         Raises:
             DeviceError: A name is unknown.
@@ -215,27 +217,28 @@ class DeviceBuffer(Buffer):
         milliseconds = (self.peripheral.sub_interval if interval is None else interval) * 1000
         if not 0 <= milliseconds <= INTERVAL_MAX:
             raise OverflowError(
-                f"an interval of {milliseconds:g} ms does not fit 0 to {INTERVAL_MAX}"
+                f"interval {milliseconds:g} ms out of range: use 0 to {INTERVAL_MAX} ms"
             )
         return SubReq(bitmap, max(1, round(milliseconds)) if milliseconds else 0)
 
     def make_sub_res(self) -> SubRes:
-        """The subscription of the device, as it would report it."""
+        """Return the device's subscription, as the device would report it."""
         view: Any = self._view
         return SubRes(view.subscription, view.interval, int(self.uid))
 
     def update(self, message: DevData | SubRes, /) -> None:
-        """Take in what the device said.
+        """Store the contents of a message from the device.
 
         Raises:
-            RemoteProtocolError: The message does not fit the device's parameters; nothing is
-                changed.
-            BufferBusyError: Another process holds the lock; nothing is changed.
+            RemoteProtocolError: The message does not match the device's parameters; nothing
+                changes.
+            BufferBusyError: Another process holds the lock; nothing changes.
 
         Examples:
             >>> from rt import catalog
             >>> from rt.buffer import BufferStore
-            >>> switch = BufferStore(catalog.load(), "", shared=False).get_or_open(int(DeviceUID(0, 7, 1)))
+            >>> store = BufferStore(catalog.load(), "", shared=False)
+            >>> switch = store.get_or_open(int(DeviceUID(0, 7, 1)))
             >>> switch.valid = True
             >>> switch.update(DevData(0b101, bytes((1, 0))))
             >>> switch.get_update()
@@ -245,20 +248,20 @@ class DeviceBuffer(Buffer):
             uid = DeviceUID.from_int(message.uid)
             view: Any = self._view
             with self._lock:
-                view.subscription = message.params & self._known
+                view.subscription = message.params & self._all_params
                 view.interval = message.interval
                 view.uid = uid
             return
         bitmap, data = message.params, message.data
         length, slices = self._block.slices(bitmap)
-        if length != len(data) or bitmap & ~self._known:
+        if length != len(data) or bitmap & ~self._all_params:
             raise RemoteProtocolError(
-                f"the values of a {self.name} take {length} bytes, not {len(data)}",
+                f"expected {length} bytes of values from a {self.name}, got {len(data)}",
                 params=bitmap,
                 length=len(data),
             )
         block, header, journal = self._update_bytes, self._header, self._journal
-        # A transaction written out: this is what the device process does most.
+        # An inlined transaction, because this is the hot path of the device process.
         result = _try_lock(self._address)
         if result:
             self._mutex.resolve(result)
@@ -269,9 +272,8 @@ class DeviceBuffer(Buffer):
             for start, position, size in slices:
                 block[start : start + size] = data[position : position + size]
             header.updated |= bitmap
-            count(
-                self._received_bytes, bitmap
-            )  # before the bells are rung: whoever wakes looks at the counters
+            # Before `_wake`, because woken processes read the counters.
+            count(self._received_bytes, bitmap)
             header.last_update = _time()
             header.update_stamp = boottime_ns()
             if header.watchers:
@@ -288,7 +290,7 @@ class DeviceBuffer(Buffer):
         ]
 
     def _by_token(self, bitmap: int) -> dict[int, int]:
-        """These parameters, by the mark under which they were written last."""
+        """Group parameters by the fencing token of their last write."""
         parts: dict[int, int] = {}
         for id_, token in enumerate(self._tokens):
             if bitmap >> id_ & 1:
@@ -296,7 +298,7 @@ class DeviceBuffer(Buffer):
         return parts
 
     def _written_under(self, tokens: int) -> int:
-        """The bitmap of the parameters that were written last under one of these marks."""
+        """Return the bitmap of the parameters that were last written with one of these tokens."""
         return sum(1 << id_ for id_, token in enumerate(self._tokens) if tokens >> token & 1)
 
     def _collect(self, block: memoryview, bitmap: int) -> bytes:
@@ -312,11 +314,11 @@ _STATE = (
 
 
 def device_type(peripheral: Peripheral) -> type[DeviceBuffer]:
-    """The type of the buffers of a Smart Device of the catalog."""
+    """Return the buffer type of a Smart Device of the catalog."""
     return DeviceBuffer.make_type(
         peripheral.name, peripheral.params, *_STATE, peripheral=peripheral
     )
 
 
 NullDevice = device_type(Peripheral(name="null-device"))
-"""A buffer type without parameters, for where a buffer is needed before the device is known."""
+"""A buffer type without parameters, for use before the device is known."""

@@ -1,7 +1,7 @@
-"""Finds buffers that team code has overwritten, by what rt itself never writes into them.
+"""Detection of buffers that team code has overwritten, by contents that rt itself never writes.
 
-Invariant: what a killed or stopped process leaves behind is no damage unless nobody could take the
-    lock any more.
+Invariant: what a killed or stopped process leaves behind is not damage, unless the lock can no
+    longer be taken.
 """
 
 import time
@@ -11,21 +11,21 @@ from typing import Final
 from rt.buffer.base import BaseBuffer
 
 STUCK_AFTER: Final = 1.0
-"""Time (s) for which a lock that is held for microseconds may be in one state."""
+"""Time (s) for which a lock that is normally held for microseconds may be in one state."""
 LOOKS: Final = 40
-"""Looks that have to see that state, each some milliseconds after the one before.
+"""Number of checks that must see that state, some milliseconds apart.
 
-The state of a lock is the same each time a thread holds it. Code that does nothing else than use a
-buffer holds the lock half of the time.
+A lock is in the same state each time a thread holds it, and code that only uses a buffer holds the
+lock half of the time.
 """
 
 
 class StuckLock:
-    """Looks at a lock again and again.
+    """Detection of a lock that is not released, by repeated checks.
 
     Args:
-        state: Reads it; all zeros while it is free.
-        clock: Gives the time in s.
+        state: Returns the state of the lock; all zeros while it is free.
+        clock: Returns the time in s.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class StuckLock:
 
     @property
     def suspected(self) -> bool:
-        """Whether the last look saw that the lock was held."""
+        """Whether the last check saw that the lock was held."""
         return self._looks > 0
 
     def look(self) -> bool:
-        """Whether the lock is not released. Returns at once, and takes no lock."""
+        """Return whether the lock is stuck. Does not block, and takes no lock."""
         state = self._read()
         if not any(state):
             self._looks = 0
@@ -56,11 +56,11 @@ class StuckLock:
 
 
 class Integrity:
-    """Looks at one buffer again and again.
+    """Detection of damage of one buffer, by repeated checks.
 
     Args:
-        buffer: The buffer, as another process writes it.
-        clock: Gives the time in s.
+        buffer: The buffer, which another process writes.
+        clock: Returns the time in s.
     """
 
     def __init__(self, buffer: BaseBuffer, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,11 +69,14 @@ class Integrity:
 
     @property
     def suspected(self) -> bool:
-        """Whether the lock was held at the last look: then the next one should be soon."""
+        """Whether the lock was held at the last check, so that the next one should be soon."""
         return self._lock.suspected
 
     def damage(self) -> str:
-        """What is wrong with the buffer; empty if it can be what rt has written. Returns at once, and takes no lock."""
+        """Return what is wrong with the buffer; empty if rt can have written it.
+
+        Does not block, and takes no lock.
+        """
         if fault := self._buffer.damage():
             return fault
         return "its lock is not released" if self._lock.look() else ""

@@ -1,15 +1,14 @@
-"""How a buffer stands in memory.
+"""The layout of a buffer in memory.
 
-A segment is a header, the state of the buffer's kind, an update block (the newest values of the
-device), a write block (the values to send to it) and the marks of the leases under which they were
-written (`rt.buffer.lease`). Both blocks are packed and in the order of the parameter ids,
-little-endian, exactly as values travel on the wire, so that a run of neighbouring parameters is one
-slice of a message.
+A segment contains a header, the state of the buffer's type, an update block (the newest values of
+the device), a write block (the values to send to it) and the fencing tokens of those writes
+(`rt.buffer.lease`). Both blocks are packed, in the order of the parameter ids and little-endian,
+exactly as on the wire, so a run of neighbouring parameters is one slice of a message.
 
-What a transaction may change stands in one piece, from the header's ``pending`` to the end of the
-marks. Behind it is room for a copy of that piece, the shadow: a transaction first copies what is
-there into it, and only then changes anything, so that whoever takes the lock over from a dead owner
-can put back what was there before. Last come counters, which no transaction takes back.
+Everything that a transaction may change is contiguous, from the header's ``pending`` to the end of
+the tokens. It is followed by the shadow, room for a copy: a transaction first copies the contents
+there, so that the process that recovers the lock of a dead owner can restore them. Counters come
+last; no transaction rolls them back.
 """
 
 import ctypes
@@ -27,20 +26,20 @@ VERSION = 4
 
 
 class Header(ctypes.Structure):
-    """What every buffer begins with; 208 bytes.
+    """The beginning of every buffer; 208 bytes.
 
-    Its fields: ``magic``, ``version`` and ``size`` (bytes of the segment) and ``catalog_hash`` tell
-    whether a reader understands the rest; ``generation`` counts how often an owner has opened it
-    and ``writer`` is that owner's process; then the mutex; ``valid`` says that the peripheral is
-    there; ``recoveries`` counts owners of the lock that died; ``presence`` counts how often the
-    peripheral came or went; ``watchers`` is the bitmap of the seats whose bells are to be rung at
-    the next change; ``depth`` is how many transactions the lock's owner is in, and ``journal``
-    whether the shadow holds what was before them.
+    ``magic``, ``version``, ``size`` (bytes of the segment) and ``catalog_hash`` identify the
+    layout. ``generation`` counts how often an owner has opened the buffer, and ``writer`` is that
+    owner's process id. After the mutex, ``valid`` says that the peripheral is connected,
+    ``recoveries`` counts dead owners of the lock, ``presence`` counts how often the peripheral came
+    or went, and ``watchers`` is the bitmap of the slots to wake at the next change. ``depth`` is
+    the number of nested transactions of the lock's owner, and ``journal`` says whether the shadow
+    holds the contents from before them.
 
-    The rest is what a transaction may change: ``pending``, ``updated`` and ``pending_read`` are the
-    bitmaps of parameters to be written, of those that came in, and of those to be read;
-    ``last_update`` is when a value came in (s since the epoch), and ``update_stamp`` the same by
-    `rt.buffer.clock` (ns; 0 for never).
+    A transaction may change the remaining fields: ``pending``, ``updated`` and ``pending_read`` are
+    the bitmaps of parameters to write, received, and to read; ``last_update`` is when a value was
+    received (s since the epoch), and ``update_stamp`` the same by `rt.buffer.clock` (ns; 0 for
+    never).
     """
 
     _fields_ = (
@@ -72,7 +71,7 @@ assert Header.mutex.offset % 8 == 0
 
 
 class Slice(NamedTuple):
-    """A run of neighbouring parameters: where it stands in the block and in a message's data, and its length (bytes)."""
+    """A run of neighbouring parameters: offsets in block and message, and length (bytes)."""
 
     block: int
     data: int
@@ -80,7 +79,7 @@ class Slice(NamedTuple):
 
 
 def make_block(name: str, params: Sequence[Parameter]) -> type[ctypes.Structure]:
-    """The packed structure that holds one value of each parameter, in the order of their ids."""
+    """Return the packed structure with one value of each parameter, in the order of their ids."""
     fields = tuple((param.name, param.platform_type) for param in params)
     return type(name, (ctypes.Structure,), {"_pack_": 1, "_layout_": "ms", "_fields_": fields})
 
@@ -91,13 +90,13 @@ def make_structure(
     state: Sequence[tuple[str, Any]],
     counters: Sequence[tuple[str, Any]],
 ) -> tuple[type[ctypes.Structure], slice]:
-    """The structure of a whole segment, and the bytes of it that a transaction may change.
+    """Return the structure of a whole segment, and the bytes that a transaction may change.
 
     Args:
         name: The catalog's name of the peripheral.
         params: Its parameters in order of their ids.
-        state: Names and C types of further state, which transactions change and take back.
-        counters: Names and C types of what only grows.
+        state: Names and C types of further state that transactions may change.
+        counters: Names and C types of counters.
     """
     block = make_block(f"{name}-block", params)
     tokens = ctypes.c_uint8 * len(params)
@@ -111,7 +110,7 @@ def make_structure(
 
 
 def catalog_hash(name: str, params: Sequence[Parameter], kind: str) -> int:
-    """64 bits that differ when any part of a catalog entry that decides on the layout differs."""
+    """Return 64 bits that depend on each part of a catalog entry that determines the layout."""
     text = repr(
         (
             VERSION,
@@ -128,7 +127,7 @@ def _type_text(param: Parameter) -> str:
 
 
 class Block:
-    """The layout of a block, worked out once for each type of buffer.
+    """The layout of a block, computed once for each type of buffer.
 
     Attributes:
         size: Bytes of the block.
@@ -141,7 +140,7 @@ class Block:
         self.slices = functools.lru_cache(maxsize=256)(self._slices)
 
     def _slices(self, bitmap: int) -> tuple[int, tuple[Slice, ...]]:
-        """The length of the data of a message with that bitmap, and the runs that it consists of."""
+        """Return the data length of a message with that bitmap, and its runs of parameters."""
         runs: list[Slice] = []
         position = 0
         for offset, size in (
@@ -157,7 +156,7 @@ class Block:
         return position, tuple(runs)
 
     def split(self, bitmap: int, limit: int) -> list[int]:
-        """The bitmap in parts whose data is each at most ``limit`` bytes."""
+        """Split a bitmap into parts whose data takes at most ``limit`` bytes each."""
         parts: list[int] = []
         part = length = 0
         for index, size in enumerate(self._sizes):

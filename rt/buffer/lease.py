@@ -1,34 +1,34 @@
-"""The right to move devices, as time stamps in shared memory.
+"""Leases: time stamps in shared memory that permit a process to move devices.
 
-A process that commands devices holds a lease: a slot of this table, in which it stamps the time
-(`rt.buffer.clock`) again and again while it is sure of what it does. The device process checks the
-stamps right before it writes anything to a device. A lease whose stamp is older than ``TIMEOUT``
-has lapsed: silence stops motion. The root gives a sign of life in the same table (``heartbeat``); while
-that is older than ``ROOT_TIMEOUT``, no command to stop would be heard, and no lease counts. The
-root stamps when it unbars a slot, and often from then on until all slots are barred again. A stamp
-of zero or of the future never counts.
+A process that commands devices holds a lease, a slot of the lease table in which it stamps the
+time (`rt.buffer.clock`) while it works correctly. The device process checks the stamps immediately
+before each write to a device. A lease whose stamp is older than ``TIMEOUT`` has lapsed, so a silent
+holder stops motion. The root stamps the same table (``heartbeat``). While that stamp is older than
+``ROOT_TIMEOUT`` no lease is valid, because a command to stop could not take effect. The root stamps
+when it unbars a slot, and repeatedly until all slots are barred again. A stamp that is zero or in
+the future is never valid.
 
-A lease that has ended does not continue. A holder begins a lease explicitly (`Lease.begin`), which
-gives it a serial number, and then renews it; a lease that lapsed or was revoked cannot be renewed,
-so its holder has to decide to begin another. The root revokes leases (``idle``) and bars slots
-(emergency stop, a silent driver): no lease counts in a slot that is barred.
+A lease that has ended does not continue. A holder begins a lease (`Lease.begin`), which assigns a
+serial number, and then renews it. A lapsed or revoked lease cannot be renewed; its holder has to
+decide to begin another one. The root revokes leases (``idle``) and bars slots (emergency stop,
+silent driver): no lease of a barred slot is valid.
 
-The last bits of the serial number, with the slot, are the mark of a lease: one byte, which every
-write to a device carries. So the device process tells a write of the present lease from one of an
-earlier lease, also if it was busy or stopped when the one followed the other. Marks repeat after 16
-leases of a slot; writes do not wait for so long, since a device process that stands still is killed
-long before.
+The slot and the low bits of the serial number form the fencing token of a lease, one byte that
+every write to a device carries. It lets the device process distinguish a write of the current lease
+from one of an earlier lease, even if it was busy or stopped when one followed the other. Tokens
+repeat after 16 leases of a slot. No write waits that long, because a device process that does not
+run is killed much earlier.
 
-Team code can write anything into the table. Whatever it holds, each look at it ends with an answer;
-the root compares the words that only it writes with what it wrote (`LeaseTable.is_intact`). What
-the root orders does not depend on the table: it writes its words into memory of its own too
-(`ORDERS_SIZE`), which the device process has and commanders have not, and the device process reads
-them there.
+Team code can write anything into the table. Every read is bounded, whatever the table contains, and
+the root compares the words that only it writes with what it wrote (`LeaseTable.is_intact`). The
+root's orders do not depend on the table: the root also writes its words into separate memory
+(`ORDERS_SIZE`), which the device process has and commanders do not have, and the device process
+reads them there.
 
-Invariant: every word has one writer. The holder writes stamp, process, serial number and mark of
-its slot, the root what it revokes and bars, the device process which leases it saw lapse. Words are
-aligned 8 byte integers, which the machine reads and writes whole, so that the table needs no lock
-that a dead process could hold.
+Invariant: every word has one writer. The holder writes the stamp, process, serial number and token
+of its slot, the root writes revocations and bars, and the device process writes which leases
+lapsed. Words are aligned 8-byte integers, which the machine reads and writes atomically, so the
+table needs no lock that a dead process could hold.
 """
 
 import contextlib
@@ -48,9 +48,9 @@ from rt.errors import DeviceBufferError
 TIMEOUT = 0.1
 """Age (s) at which a lease has lapsed."""
 ROOT_TIMEOUT = 0.1
-"""Age (s) of the root's sign of life at which no lease counts."""
+"""Age (s) of the root's heartbeat at which no lease is valid."""
 ALL_TOKENS: Final = (1 << 256) - 1
-"""The bitmap of every mark that there can be."""
+"""The bitmap of all possible fencing tokens."""
 
 _MAGIC = b"rtlease\x07"
 _SLOT_MASK = 0x0F
@@ -62,35 +62,35 @@ _ROOT_TIMEOUT_NS = round(ROOT_TIMEOUT * _NS)
 
 
 class Bar(enum.IntEnum):
-    """Why the root lets no lease of a slot count."""
+    """Reasons for which the root bars a slot."""
 
     NONE = 0
     IDLE = 1
-    """No mode is running that may move devices."""
+    """No mode that may move devices is running."""
     DRIVER = 2
     """The mode needs a driver, and the driver's station is silent."""
     ESTOP = 3
     """Emergency stop; final."""
     STOPPING = 4
-    """The robot is being stopped; final."""
+    """The robot is stopping; final."""
     TAKEN = 5
     """The mode needs a driver, and another station has taken control."""
     RELEASED = 6
     """The mode needs a driver, and control was released."""
     HELD = 7
-    """The mode needs a driver, and a stick or a button of a gamepad that joined is not at rest."""
+    """The mode needs a driver, and a gamepad that joined has a stick or button not at rest."""
     MODE = 8
-    """A mode has begun, while which no visitor moves devices."""
+    """A mode has begun; until it ends no session may move devices."""
     BRAKE = 9
     """No brake is ready (`rt.brake.watch`)."""
     DAMAGED = 10
-    """The shared memory was overwritten, so that the table holds no bar that there is; final."""
+    """The shared memory was overwritten and the table contains an unknown bar; final."""
     STALLED = 11
-    """The root stood still: only the cause of a lease's end, no bar."""
+    """The root did not run; a cause of a lease's end, never a bar."""
 
 
 DRIVER_BARS: Final = frozenset({Bar.DRIVER, Bar.TAKEN, Bar.RELEASED, Bar.HELD})
-"""Why a mode that needs a driver waits for one."""
+"""Reasons for which a mode that needs a driver waits for one."""
 _BARS: Final = frozenset(Bar)
 _FINAL: Final = frozenset({Bar.ESTOP, Bar.STOPPING, Bar.DAMAGED})
 
@@ -112,7 +112,7 @@ class _Table(ctypes.Structure):
 
 
 class _Orders(ctypes.Structure):
-    """The words that only the root writes, as the device process reads them."""
+    """The root's words in the layout that the device process reads."""
 
     _fields_ = (
         ("bars", ctypes.c_uint64 * SLOTS),
@@ -124,11 +124,11 @@ class _Orders(ctypes.Structure):
 
 
 ORDERS_SIZE: Final = ctypes.sizeof(_Orders)
-"""Bytes of the memory for the words of the root."""
+"""Bytes of the memory for the root's words."""
 
 
 class _Words:
-    """The words that only the root writes, in one of the two memories."""
+    """The root's words in one of the two memories."""
 
     def __init__(self, memory: memoryview, layout: Any) -> None:
         self.bars = _part(memory, layout.bars).cast("Q")
@@ -138,7 +138,7 @@ class _Words:
         self.heartbeat = _part(memory, layout.root).cast("Q")
 
     def read(self) -> "_Written":
-        """What they hold."""
+        """Return a copy of the words."""
         return _Written(
             self.bars.tolist(),
             self.causes.tolist(),
@@ -149,7 +149,7 @@ class _Words:
 
 
 class _Written(msgspec.Struct):
-    """The words of a table that only the root writes."""
+    """A copy of the root's words."""
 
     bars: list[int]
     causes: list[int]
@@ -159,7 +159,7 @@ class _Written(msgspec.Struct):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a lease: the slot, the lease's serial number, and the process."""
+    """The holder of a lease: the slot, the lease's serial number and the process id."""
 
     slot: int
     serial: int
@@ -167,12 +167,12 @@ class Holder(msgspec.Struct, frozen=True):
 
     @property
     def token(self) -> int:
-        """The mark that writes under this lease carry."""
+        """The fencing token of writes under this lease."""
         return _token_of(self.slot, self.serial)
 
 
 class Lease:
-    """One slot of the table, as its holder sees it."""
+    """One slot of the table, as seen by its holder."""
 
     def __init__(self, table: "LeaseTable", index: int) -> None:
         self._table = table
@@ -181,28 +181,28 @@ class Lease:
 
     @property
     def token(self) -> int:
-        """The mark of the present lease, or of the last one."""
+        """The fencing token of the current or last lease."""
         return self._table.token(self._index)
 
     @property
     def bar(self) -> Bar:
-        """Why no lease of this slot counts now; `Bar.NONE` if one would."""
+        """Why no lease of this slot can be valid now; `Bar.NONE` if one can."""
         return self._table.bar_of(self._index)
 
     @property
     def revoked(self) -> bool:
-        """Whether the root ended the last lease of this slot, or bars it."""
+        """Whether the root ended the last lease of this slot or bars the slot."""
         index = self._index
         return self._table.was_revoked(Holder(index, self._table.serials[index], self._pid))
 
     @property
     def cause(self) -> Bar:
-        """Why the root ended the last lease of this slot that it ended, whether it bars the slot still or not."""
+        """Why the root last ended a lease of this slot, whether or not it still bars the slot."""
         return self._table.cause_of(self._index)
 
     @property
     def held(self) -> bool:
-        """Whether this process holds a lease that could be renewed now."""
+        """Whether this process holds a lease that it can renew now."""
         table, index = self._table, self._index
         stamp = table.stamps[index]
         return bool(
@@ -213,7 +213,13 @@ class Lease:
         )
 
     def begin(self) -> bool:
-        """Begin another lease, from any thread; the device process is to be rung then. False while the slot is barred."""
+        """Begin another lease, from any thread.
+
+        Signal the device process's write event afterwards.
+
+        Returns:
+            False if the slot is barred.
+        """
         table, index = self._table, self._index
         if table.bars[index]:
             return False
@@ -226,14 +232,22 @@ class Lease:
         return True
 
     def renew(self) -> bool:
-        """Stamp the time, from any thread. False if the lease has ended: it lapsed, was revoked or barred, or never began."""
+        """Stamp the time, from any thread.
+
+        Returns:
+            False if the lease has ended: it lapsed, was revoked or barred, or never began.
+        """
         held = self.held
         if held:
             self._table.stamps[self._index] = boottime_ns()
         return held
 
     def release(self) -> bool:
-        """Give the lease up: from now on nothing that is written reaches a device. True if it was held."""
+        """Give up the lease: later writes reach no device.
+
+        Returns:
+            Whether it was held.
+        """
         stamps = self._table.stamps
         held = stamps[self._index] != 0
         stamps[self._index] = 0
@@ -245,13 +259,12 @@ class LeaseTable:
 
     Args:
         memory: The table.
-        orders: The memory of the root's words that only the root and the device process have,
-            `ORDERS_SIZE` bytes; by default the words in the table are all that there is, as for
-            commanders.
+        orders: The memory for the root's words that only the root and the device process have,
+            `ORDERS_SIZE` bytes. By default the words in the table are used, as by commanders.
 
     Attributes:
-        on_unbar: Called before the root unbars a slot; has to stamp (`heartbeat`), as it does unless it
-            is replaced, and often from then on.
+        on_unbar: Called before the root unbars a slot. It must stamp (`heartbeat`) and see that the
+            root stamps repeatedly from then on.
     """
 
     def __init__(self, memory: memoryview, orders: memoryview | None = None) -> None:
@@ -276,15 +289,15 @@ class LeaseTable:
     def open(
         cls, prefix: str, *, create: bool = True, orders: memoryview | None = None
     ) -> Iterator[Self]:
-        """Map the table of a robot; if there is none and ``create``, it is made: only then is memory asked for.
+        """Map the lease table of a robot.
 
         Args:
-            prefix: What the names of the robot's segments begin with.
-            create: Whether to make it.
+            prefix: The prefix of the names of the robot's segments.
+            create: Whether to create a missing table; memory is allocated only then.
             orders: See `LeaseTable`.
 
         Raises:
-            DeviceBufferError: There is none, or what is there is no table of this version.
+            DeviceBufferError: The table is missing, or is not a table of this version.
         """
         name = f"{prefix}lease"
         try:
@@ -297,44 +310,51 @@ class LeaseTable:
             )
         if len(memory) != ctypes.sizeof(_Table) or memory[:8] != _MAGIC:
             raise DeviceBufferError(
-                f"the segment {name} is not a lease table of this version", segment=name
+                f"the segment {name} is not a lease table of this version of rt", segment=name
             )
         yield cls(memory, orders)
 
     def lease(self, index: int) -> Lease:
-        """The lease of a slot, for its holder."""
+        """Return the lease of a slot, for its holder."""
         return Lease(self, index)
 
     def token(self, index: int) -> int:
-        """The mark of a slot's present lease, or of its last one."""
+        """Return the fencing token of a slot's current or last lease."""
         return int(self.tokens[index])
 
     def token_byte(self, index: int) -> memoryview:
-        """The one byte that is the mark of a slot's present lease, for the process that writes under it."""
+        """Return a view of the byte with the fencing token of a slot's lease, for its writer."""
         return self.tokens[index : index + 1]
 
     def session_id(self, index: int) -> int:
-        """The number of the visit that goes on in a slot: no other one, of any slot, had it or will have it (`rt.buffer.session`)."""
+        """Return the number of a slot's current session, unique across all slots and sessions.
+
+        See `rt.buffer.session`.
+        """
         return self._sessions[index] * SLOTS + index
 
     def end_session(self, index: int) -> None:
-        """Say that the visitor of a slot has left; only the root does."""
+        """Record that the session of a slot has ended. Only the root calls this."""
         self._write("sessions", index, (self._written.sessions[index] + 1) & _WORD)
 
-    def is_over(self, visit: int) -> bool:
-        """Whether a visit has ended."""
-        return visit != self.session_id(visit % SLOTS)
+    def is_over(self, session: int) -> bool:
+        """Return whether a session has ended."""
+        return session != self.session_id(session % SLOTS)
 
     def session_counts(self) -> list[int]:
-        """Counts of visits by slot, which differ after any visit has ended."""
+        """Return the number of ended sessions by slot, which changes whenever a session ends."""
         return self._sessions.tolist()
 
     def heartbeat(self) -> None:
-        """Stamp the root's sign of life; its event loop does so every 0.02 s while a lease may count, and else every 0.5 s."""
+        """Stamp the root's heartbeat.
+
+        The root's event loop calls this every 0.02 s while a slot is not barred, and otherwise
+        every 0.5 s.
+        """
         self._write("heartbeat", 0, boottime_ns())
 
     def _write(self, name: str, index: int, value: int) -> None:
-        """Write a word that only the root writes: what holders see last."""
+        """Write a word of the root, last in the memory that holders see."""
         for words in (
             getattr(self._orders, name),
             getattr(self._shown, name),
@@ -343,25 +363,28 @@ class LeaseTable:
             words[index] = value
 
     def is_intact(self) -> bool:
-        """Whether the table holds what the root wrote; False if another process has overwritten it. Only the root asks."""
+        """Return whether the table holds what the root wrote; False if it was overwritten.
+
+        Only the root calls this.
+        """
         return self._magic == _MAGIC and self._shown.read() == self._orders.read() == self._written
 
     @property
     def held(self) -> bool:
-        """Whether a process renews a lease that was not ended, however silent the root is."""
+        """Whether a process renews a lease that was not ended, even if the root is silent."""
         return bool(self._fresh_slots())
 
     def root_alive(self) -> bool:
-        """Whether the root has given a sign of life lately."""
+        """Return whether the root has stamped within `ROOT_TIMEOUT`."""
         beat = self._root[0]
         return bool(beat and beat <= boottime_ns() < beat + _ROOT_TIMEOUT_NS)
 
     def any_unbarred(self) -> bool:
-        """Whether a lease may count: a slot is not barred. Only the root asks."""
+        """Return whether a slot is not barred. Only the root calls this."""
         return not all(self._written.bars)
 
     def revoke_all(self, cause: Bar = Bar.NONE) -> None:
-        """End every lease: each holder has to begin another. Only the root does.
+        """End every lease; each holder has to begin another one. Only the root calls this.
 
         Args:
             cause: Why; `Bar.NONE` for a command to stop.
@@ -370,16 +393,19 @@ class LeaseTable:
             self.revoke_slot(index, cause)
 
     def revoke_slot(self, index: int, cause: Bar = Bar.NONE) -> None:
-        """End the present lease of a slot. Only the root does."""
+        """End the current lease of a slot. Only the root calls this."""
         self._write("causes", index, cause)
         self._write("revoked", index, self.serials[index])
 
     def cause_of(self, index: int) -> Bar:
-        """Why the root ended the last lease of a slot that it ended: `Bar.NONE` for a command to stop."""
+        """Return why the root last ended a lease of a slot; `Bar.NONE` for a command to stop."""
         return _bar(self._orders.causes[index])
 
     def bar(self, index: int, bar: Bar) -> None:
-        """Let no lease of a slot count until `unbar`, and end the present one. Only the root does; a final bar stays."""
+        """Bar a slot until `unbar`, and end its current lease; a final bar stays.
+
+        Only the root calls this.
+        """
         is_final = self._is_final(index)
         self._write(
             "bars", index, (self._written.bars[index] or self.bars[index]) if is_final else bar
@@ -392,7 +418,7 @@ class LeaseTable:
             self.bar(index, bar)
 
     def unbar(self, index: int) -> None:
-        """Let leases of a slot count again, unless the bar is final. Only the root does."""
+        """Permit leases of a slot again, unless the bar is final. Only the root calls this."""
         if not self._is_final(index):
             self.on_unbar()
             if not self._is_final(index):  # `on_unbar` may have barred it
@@ -402,18 +428,18 @@ class LeaseTable:
         return self.bar_of(index) in _FINAL or self._written.bars[index] in _FINAL
 
     def bar_of(self, index: int) -> Bar:
-        """Why no lease of a slot counts now; `Bar.NONE` if one would."""
+        """Return why no lease of a slot can be valid now; `Bar.NONE` if one can."""
         return _bar(self.bars[index])
 
     def is_ended(self, index: int) -> bool:
-        """Whether the present lease of a slot was ended by the root or by the device process."""
+        """Return whether the root or the device process ended the current lease of a slot."""
         serial = self.serials[index]
         return bool(
             serial <= self._revoked[index] or serial <= self._lapsed[index] or self.bars[index]
         )
 
     def fresh_tokens(self) -> int:
-        """The bitmap of the marks of the leases whose holders may move devices now; 0 for none."""
+        """Return the bitmap of the fencing tokens of the leases that are valid now."""
         if not self.root_alive():
             return 0
         tokens = 0
@@ -422,7 +448,7 @@ class LeaseTable:
         return tokens
 
     def holders(self) -> list[Holder]:
-        """Who holds a lease that counts, by slot."""
+        """Return the holders of the leases that are valid now, by slot."""
         if not self.root_alive():
             return []
         return [
@@ -430,16 +456,28 @@ class LeaseTable:
         ]
 
     def expiry(self) -> int:
-        """When (ns of `rt.buffer.clock`) the first of the leases that count now ends if none is renewed; 0 if none counts."""
+        """Return when (ns of `rt.buffer.clock`) the first valid lease ends if none is renewed.
+
+        Returns:
+            0 if no lease is valid.
+        """
         ends = [self.stamps[index] + _TIMEOUT_NS for index in self._fresh_slots()]
         return min(*ends, self._root[0] + _ROOT_TIMEOUT_NS) if ends else 0
 
     def remaining(self) -> float:
-        """How long (s) the leases that count now do so if none is renewed, the shortest of them; 0 if none counts."""
+        """Return the time (s) until the first valid lease ends if none is renewed.
+
+        Returns:
+            0 if no lease is valid.
+        """
         return max(self.expiry() - boottime_ns(), 0) / _NS
 
     def lapse(self, holder: Holder) -> bool:
-        """End a lease, as of a process that is dead or silent; False if it has ended already. Only the device process does."""
+        """End the lease of a dead or silent process. Only the device process calls this.
+
+        Returns:
+            False if the lease has already ended.
+        """
         index = holder.slot
         if (
             self.serials[index] != holder.serial
@@ -451,15 +489,15 @@ class LeaseTable:
         return True
 
     def was_revoked(self, holder: Holder) -> bool:
-        """Whether the root ended a lease, or barred its slot."""
+        """Return whether the root ended a lease or barred its slot."""
         return bool(holder.serial <= self._revoked[holder.slot] or self.bars[holder.slot])
 
     def has_lapsed(self, holder: Holder) -> bool:
-        """Whether the device process saw a lease lapse."""
+        """Return whether the device process ended a lease that lapsed."""
         return bool(holder.serial <= self._lapsed[holder.slot])
 
     def current(self) -> list[Holder]:
-        """The present or last lease of each slot, whether it counts or not."""
+        """Return the current or last lease of each slot, valid or not."""
         return [Holder(index, self.serials[index], self.pids[index]) for index in range(SLOTS)]
 
     def _fresh_slots(self) -> list[int]:
@@ -474,7 +512,7 @@ class LeaseTable:
 
 
 def slots_of(tokens: int) -> list[int]:
-    """The seats of a bitmap of marks."""
+    """Return the slots of the fencing tokens in a bitmap."""
     return sorted(
         {token & _SLOT_MASK for token in range(tokens.bit_length()) if tokens >> token & 1}
     )

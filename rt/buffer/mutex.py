@@ -1,8 +1,8 @@
-"""A mutex in shared memory that survives its owner: robust, process-shared, recursive, with priority inheritance.
+"""A mutex in shared memory that survives its owner: robust, process-shared, recursive.
 
-When a process is killed or a thread ends while it holds the lock, the next one that asks gets it
-and is told so; nobody waits for the dead. Waiting is bounded always. The lock belongs to a thread:
-it is never held across an ``await``.
+It also has priority inheritance. When a process is killed or a thread ends while it holds the lock,
+the next caller gets the lock and learns that the owner died. Every wait is bounded. The lock
+belongs to a thread: never hold it across an ``await``.
 
 Source: pthread_mutexattr_setrobust(3), pthread_mutex_consistent(3).
 """
@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from rt.errors import BufferBusyError, DeviceBufferError, ExecutionError
 
 SIZE = 64
-"""Bytes that a mutex is given: pthread_mutex_t is 40 bytes on x86_64 and 48 on aarch64."""
+"""Bytes reserved for a mutex: pthread_mutex_t takes 40 bytes on x86_64 and 48 on aarch64."""
 
-# struct __pthread_mutex_s of glibc, alike on x86_64 and aarch64; linux/futex.h.
+# struct __pthread_mutex_s of glibc, the same on x86_64 and aarch64; linux/futex.h.
 _STATE = struct.Struct("=IIIII")
 _OWNER_DIED = 0x40000000
 _WAITERS = 0x80000000
@@ -31,8 +31,7 @@ _PTHREAD_MUTEX_RECURSIVE = 1
 _PTHREAD_MUTEX_ROBUST = 1
 _PTHREAD_PRIO_INHERIT = 1
 
-# PyDLL keeps the interpreter's lock: right for calls that return at once and cost less than giving
-# it away and back.
+# PyDLL keeps the GIL, for calls that return at once and cost less than releasing the GIL.
 _quick = ctypes.PyDLL(None)
 _slow = ctypes.CDLL(None)
 
@@ -58,10 +57,10 @@ _clock_lock = _function(
 
 
 def initialize(address: int) -> None:
-    """Make the ``SIZE`` bytes at ``address`` (aligned to 8) a mutex that nobody holds.
+    """Create a free mutex in the ``SIZE`` bytes at ``address`` (aligned to 8).
 
     Raises:
-        OSError: The platform refuses one of the mutex's properties.
+        OSError: The platform refuses one of the mutex's attributes.
     """
     attributes = ctypes.create_string_buffer(SIZE)
     _set(attributes, "init")
@@ -74,7 +73,7 @@ def initialize(address: int) -> None:
 
 
 class State(NamedTuple):
-    """What glibc keeps in a mutex: who holds it, how often, and of what kind it is."""
+    """The state that glibc keeps in a mutex: owner, recursion depth and kind."""
 
     word: int
     depth: int
@@ -84,20 +83,20 @@ class State(NamedTuple):
 
     @classmethod
     def at(cls, memory: memoryview) -> "State":
-        """The state of the mutex in ``SIZE`` bytes."""
+        """Return the state of the mutex in ``SIZE`` bytes."""
         return cls._make(_STATE.unpack_from(memory))
 
     @property
     def held(self) -> tuple[int, ...]:
-        """All zeros if the mutex is free, or was left by a dead owner, so that the next one takes it."""
+        """All zeros if the mutex is free, or if its owner died and the next caller recovers it."""
         if self.word & ~_WAITERS == _OWNER_DIED:
             return (0,)
         return self.word & ~_WAITERS, self.depth, self.owner, self.users
 
 
 def kind() -> int:
-    """The kind of every mutex that `initialize` makes."""
-    global _kind  # noqa: PLW0603 - the system says it once
+    """Return the kind field of every mutex that `initialize` creates."""
+    global _kind  # noqa: PLW0603 - a constant of the system
     if _kind is None:
         memory = (ctypes.c_uint64 * (SIZE // 8))()
         initialize(ctypes.addressof(memory))
@@ -106,7 +105,7 @@ def kind() -> int:
 
 
 def poison(address: int) -> None:
-    """Make the ``SIZE`` bytes at ``address`` a mutex that cannot be taken, for a process that was forked."""
+    """Make the mutex at ``address`` impossible to take, in a process that was forked."""
     ctypes.memset(address, 0xFF, SIZE)
     _Process.forked = True
 
@@ -119,10 +118,9 @@ class RobustMutex:
     """The mutex at an address.
 
     Args:
-        address: Where it stands; the memory has to stay mapped as long as this object lives.
-        timeout: How long ``acquire`` waits for another owner (s); 0 only tries, as an event loop
-            has to.
-        recovered: Called with the lock held when it was taken over from an owner that had died.
+        address: Its address; the memory must stay mapped while this object lives.
+        timeout: How long ``acquire`` waits for another owner (s); 0 never waits, for event loops.
+        recovered: Called with the lock held after it was taken over from a dead owner.
     """
 
     __slots__ = ("_recovered", "address", "timeout")
@@ -135,17 +133,17 @@ class RobustMutex:
         self._recovered = recovered
 
     def acquire(self) -> None:
-        """Take the lock, waiting at most ``timeout``; the owner may take it again.
+        """Take the lock, waiting at most ``timeout``; reentrant.
 
         Raises:
-            BufferBusyError: Another thread or process kept it for the whole time.
+            BufferBusyError: Another thread or process held it for the whole time.
         """
         result = try_lock(self.address)
         if result:
             self.resolve(result)
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free or ours; never waits."""
+        """Take the lock if it is free or owned by this thread, and return whether it was taken."""
         result = try_lock(self.address)
         if result == 0:
             return True
@@ -158,7 +156,7 @@ class RobustMutex:
         return False
 
     def release(self) -> None:
-        """Give the lock back.
+        """Release the lock.
 
         Raises:
             DeviceBufferError: This thread does not hold it.
@@ -168,11 +166,11 @@ class RobustMutex:
             raise DeviceBufferError(f"the lock is not held by this thread: {os.strerror(result)}")
 
     def resolve(self, result: int) -> None:
-        """Go on after ``try_lock`` gave something else than 0: take over from the dead, or wait within the bound.
+        """Continue after ``try_lock`` failed: recover from a dead owner, or wait within the bound.
 
         Raises:
-            BufferBusyError: Another owner kept the lock for the whole time, or the memory holds no
-                usable mutex any more.
+            BufferBusyError: Another owner held the lock for the whole time, or the memory no longer
+                holds a usable mutex.
             ExecutionError: This process was forked from the one that opened the buffer.
         """
         if result == errno.EBUSY and self.timeout > 0:
@@ -185,18 +183,15 @@ class RobustMutex:
             self._recover()
         elif result in {errno.EBUSY, errno.ETIMEDOUT}:
             raise BufferBusyError(
-                f"another process has held the buffer's lock for {self.timeout * 1000:g} ms"
+                f"another process held the lock of the buffer for {self.timeout * 1000:g} ms"
             )
         elif _Process.forked:
-            raise ExecutionError(
-                "a process that the team's code forked cannot use devices and gamepads"
-            )
+            raise ExecutionError("a process forked by team code cannot use devices and gamepads")
         else:
             raise _unusable(result)
 
     def _recover(self) -> None:
-        # In this order: whoever is killed in between leaves the lock to the next as he found it, to
-        # be recovered again.
+        # In this order: a process killed in between leaves the lock to be recovered again.
         self._recovered()
         result = _consistent(self.address)
         if result:
@@ -206,7 +201,7 @@ class RobustMutex:
 
 def _unusable(result: int) -> BufferBusyError:
     return BufferBusyError(
-        f"the buffer's lock cannot be taken: {os.strerror(result)}", errno=result
+        f"cannot take the lock of the buffer: {os.strerror(result)}", errno=result
     )
 
 

@@ -1,10 +1,10 @@
-"""A named piece of shared memory.
+"""Named pieces of shared memory.
 
 A robot's segments are in its arena (`rt.buffer.arena`): their names begin with the location of the
 arena and a slash. A name without a slash is a file under /dev/shm, for programs that share buffers
-without a robot. Such a file is made complete under another name and then linked to its own, so that
-no process ever maps a half-made one; its pages are allocated when it is made, so that a full
-/dev/shm is an error there and not a SIGBUS later; it is never truncated.
+without a robot. Such a file is completed under another name and then linked to its own, so no
+process maps an incomplete one. Its pages are allocated at creation, so a full /dev/shm is an error
+there and not a SIGBUS later. It is never truncated.
 """
 
 import contextlib
@@ -16,28 +16,28 @@ from pathlib import Path
 from rt.buffer import arena
 from rt.errors import DeviceBufferError
 
-DIRECTORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory stands on Linux
+DIRECTORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory on Linux
 MODE = 0o600
 
 
 def create(
     name: str, size: int, initialize: Callable[[memoryview], None], timeout: float = 0.0
 ) -> memoryview | None:
-    """Make a segment of ``size`` bytes and let ``initialize`` fill it before any process sees it.
+    """Create a segment, and let ``initialize`` fill it before another process sees it.
 
     Args:
         name: Its name.
-        size: Its bytes.
-        initialize: Fills it; it is all zeros.
-        timeout: How long to wait while another process creates a segment of the robot (s); 0 where
-            an event loop runs.
+        size: Its size in bytes.
+        initialize: Fills the memory, which is all zeros.
+        timeout: How long to wait while another process creates a segment of the robot (s); 0 for
+            event loops.
 
     Returns:
-        Its memory, or None if a segment of that name is there already.
+        Its memory, or None if a segment of that name exists.
 
     Raises:
-        BufferBusyError: Another process creates one for longer.
-        DeviceBufferError: There is no memory for it, or /dev/shm cannot be written.
+        BufferBusyError: Another process took longer to create a segment.
+        DeviceBufferError: There is no memory left, or /dev/shm is not writeable.
     """
     location, _, entry = name.rpartition("/")
     if location:
@@ -48,11 +48,11 @@ def create(
     try:
         fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
     except FileExistsError:
-        # A killed process of our number left it.
+        # Left by a killed process with our process id.
         draft.unlink(missing_ok=True)
         return create(name, size, initialize, timeout)
     except OSError as error:
-        raise DeviceBufferError(f"{path} cannot be made: {error.strerror}", segment=name) from error
+        raise DeviceBufferError(f"cannot create {path}: {error.strerror}", segment=name) from error
     try:
         os.posix_fallocate(fd, 0, size)
         memory = memoryview(mmap.mmap(fd, size))
@@ -61,7 +61,7 @@ def create(
     except FileExistsError:
         return None
     except OSError as error:
-        raise DeviceBufferError(f"{path} cannot be made: {error.strerror}", segment=name) from error
+        raise DeviceBufferError(f"cannot create {path}: {error.strerror}", segment=name) from error
     finally:
         os.close(fd)
         draft.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def attach(name: str) -> memoryview:
     """Map the segment of that name.
 
     Raises:
-        DeviceBufferError: There is none, or it is another user's.
+        DeviceBufferError: It is missing, or belongs to another user.
     """
     location, _, entry = name.rpartition("/")
     if location:
@@ -84,20 +84,21 @@ def attach(name: str) -> memoryview:
     except FileNotFoundError:
         raise DeviceBufferError(f"there is no buffer {name}", segment=name, absent=True) from None
     except OSError as error:
-        raise DeviceBufferError(
-            f"{path} cannot be opened: {error.strerror}", segment=name
-        ) from error
+        raise DeviceBufferError(f"cannot open {path}: {error.strerror}", segment=name) from error
     try:
         size = os.fstat(fd).st_size
         if size == 0:
-            raise DeviceBufferError(f"{path} is empty: it is not a buffer", segment=name)
+            raise DeviceBufferError(f"{path} is empty and therefore not a buffer", segment=name)
         return memoryview(mmap.mmap(fd, size))
     finally:
         os.close(fd)
 
 
 def unlink(name: str, timeout: float = 0.0) -> bool:
-    """Take the segment's name away; processes that have it mapped keep their memory. False if there was none.
+    """Remove the segment's name; processes that have it mapped keep its memory.
+
+    Returns:
+        False if there was no such segment.
 
     Raises:
         BufferBusyError: Another process creates or removes a segment of the robot for longer than
@@ -115,7 +116,7 @@ def unlink(name: str, timeout: float = 0.0) -> bool:
 
 
 def names(prefix: str) -> Iterator[str]:
-    """The names of the segments that begin with ``prefix``."""
+    """Yield the names of the segments that begin with ``prefix``."""
     location, slash, start = prefix.rpartition("/")
     if location:
         with contextlib.suppress(DeviceBufferError), arena.locate(location) as (mapping, _):

@@ -1,14 +1,14 @@
-"""Visitors: processes that the root did not start and that take part in the robot for a while, as a command of a person does.
+"""Sessions: how a process that the root did not start, such as a command, takes part in a robot.
 
-The root keeps a desk, a Unix socket in the instance directory, which only the robot's user can
-reach. A visitor that connects is given the robot's shared memory, a free seat and the robot's
-eventfds, and has the seat for as long as the connection lives. When it ends, however that happens,
-the seat's lease is taken away, so that what the visitor moved is disabled, and the visit is over:
-what was done for as long as it lasts is undone by whoever did it, as a subscription is by the
-device process. A process that only reads buffers asks for no seat.
+The root listens on a Unix socket in the instance directory, which only the robot's user can access.
+A process that connects receives the robot's shared memory, a free slot and the robot's eventfds,
+and holds the slot while the connection is open. When the connection ends, for whatever reason, the
+root bars the slot's lease, so the devices that it moved are disabled, and ends the session: its
+effects are rolled back, such as subscriptions by the device process. A process that only reads
+buffers requests no slot.
 
-The format: one SOCK_SEQPACKET message to the desk, MessagePack of `Request`, and one from it,
-MessagePack of `Registration`, with the arena, the doorbell and the bells of all seats as its
+The format: one SOCK_SEQPACKET message to the registrar, MessagePack of `Request`, and one back,
+MessagePack of `Registration`, with the arena, the write event and the wakeups of all slots as
 SCM_RIGHTS file descriptors (unix(7)).
 """
 
@@ -43,25 +43,25 @@ _INT: Final = array.array("i").itemsize
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What a visitor asks for: whether it needs a seat, to write and to wait for changes."""
+    """A request for a session; a process needs a slot to write and to wait for changes."""
 
     needs_slot: bool = msgspec.field(name="seated")
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """The seat of a visitor; None if it asked for none, or all are taken."""
+    """The slot of a session; None if none was requested or all are taken."""
 
     slot: int | None = msgspec.field(name="seat")
 
 
 class Session(msgspec.Struct, frozen=True):
-    """What a visitor has while it stays.
+    """What a process has during a session.
 
     Attributes:
-        prefix: What the names of the robot's shared memory begin with, until the visit ends.
+        prefix: The prefix of the names of the robot's shared memory, until the session ends.
         slot: Its slot, under which it may hold a lease and write.
         write_event: Wakes the device process.
-        wakeups: Wake this process, and others.
+        wakeups: Wake this process and others.
     """
 
     prefix: str
@@ -71,14 +71,14 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class Registrar:
-    """The root's side.
+    """The root's side: accepts sessions.
 
     Args:
         directory: The instance directory.
-        arena: Handed to visitors.
-        write_event: Handed to visitors.
-        wakeups: Handed to visitors.
-        leases: Where a visitor's lease is taken away when it leaves.
+        arena: Passed to sessions.
+        write_event: Passed to sessions.
+        wakeups: Passed to sessions.
+        leases: The table in which a session's lease is barred when it ends.
     """
 
     def __init__(
@@ -101,25 +101,28 @@ class Registrar:
         self._file: os.stat_result | None = None
 
     def bar(self, bar: Bar) -> None:
-        """Let no visitor move devices, present or coming, until this is called with `Bar.NONE`. Returns at once."""
+        """Bar the leases of all current and future sessions, until called with `Bar.NONE`.
+
+        Does not block.
+        """
         self._bar = bar
         for slot in range(FIRST_SESSION_SLOT, SLOTS):
             if slot not in self._free:
-                self._admit(slot)
+                self._update_bar(slot)
         self._write_event.signal()
 
-    def _admit(self, slot: int) -> None:
-        """Let the visitor of a seat move devices, unless there is a bar."""
+    def _update_bar(self, slot: int) -> None:
+        """Unbar the lease of a session's slot, unless sessions are barred."""
         if self._bar:
             self._leases.bar(slot, self._bar)
         else:
             self._leases.unbar(slot)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Receive visitors until cancelled.
+        """Accept sessions until cancelled.
 
         Raises:
-            OSError: The socket cannot be made.
+            OSError: The socket cannot be created.
         """
         try:
             async with trio.open_nursery() as self._nursery:
@@ -130,10 +133,13 @@ class Registrar:
             self._nursery = None
 
     def rebind(self) -> bool:
-        """Listen at a new socket if the file of the old one is not there, while `run` does; whether that was so.
+        """Listen on a new socket if the file of the old one was removed, while `run` runs.
+
+        Returns:
+            Whether the file was missing.
 
         Raises:
-            OSError: The socket cannot be made.
+            OSError: The socket cannot be created.
         """
         if self._nursery is None or (self._file is not None and is_file(self._path, self._file)):
             return False
@@ -150,13 +156,13 @@ class Registrar:
             while True:
                 try:
                     connection, _ = await listener.accept()
-                except OSError as error:  # out of file descriptors, or it left already
-                    log.get_logger().warning("a visitor cannot be received", reason=str(error))
+                except OSError as error:  # out of file descriptors, or the peer has gone
+                    log.get_logger().warning("session not accepted", reason=str(error))
                     await trio.sleep(1)
                     continue
-                self._nursery.start_soon(self._receive, connection)
+                self._nursery.start_soon(self._serve, connection)
 
-    async def _receive(self, connection: trio.socket.SocketType) -> None:
+    async def _serve(self, connection: trio.socket.SocketType) -> None:
         with connection, contextlib.suppress(OSError, RemoteProtocolError, trio.TooSlowError):
             with trio.fail_after(_ANSWER_TIMEOUT):
                 request: Request = structs.decode(await connection.recv(_MESSAGE_SIZE), Request)
@@ -168,12 +174,12 @@ class Registrar:
                 return
             slot = min(self._free)
             self._free.remove(slot)
-            self._admit(slot)
+            self._update_bar(slot)
             try:
                 await self._answer(
                     connection, slot, self._arena.fd, self._write_event.fd, *self._wakeups.fds
                 )
-                await connection.recv(1)  # ends when the visitor does
+                await connection.recv(1)  # returns when the peer closes the connection
             finally:
                 self._leases.bar(slot, Bar.IDLE)
                 self._leases.end_session(slot)
@@ -189,16 +195,16 @@ class Registrar:
 
 @contextlib.asynccontextmanager
 async def open_session(directory: Path) -> AsyncIterator[Session]:
-    """Take part in the robot of an instance directory.
+    """Open a session with the robot of an instance directory.
 
     Raises:
-        DeviceBufferError: Its root does not answer, or all seats are taken.
+        DeviceBufferError: Its root does not answer, or all slots are taken.
     """
     async with _ask(directory, Request(needs_slot=True)) as (registration, fds):
         if registration.slot is None and not fds:
             count = SLOTS - FIRST_SESSION_SLOT
             raise DeviceBufferError(
-                f"{count} commands take part in this robot already: end one of them"
+                f"all {count} slots for commands are in use; end a command of this robot"
             )
         if registration.slot is None or len(fds) != SLOTS + 2:
             raise _other_version(directory)
@@ -213,10 +219,10 @@ async def open_session(directory: Path) -> AsyncIterator[Session]:
 
 @contextlib.asynccontextmanager
 async def read(directory: Path) -> AsyncIterator[str]:
-    """What the names of the shared memory of the robot of an instance directory begin with, until the end of the block.
+    """Open a session without a slot; yield the prefix of the names of the robot's shared memory.
 
     Raises:
-        DeviceBufferError: Its root does not answer.
+        DeviceBufferError: The robot's root does not answer.
     """
     async with _ask(directory, Request(needs_slot=False)) as (_, fds):
         if len(fds) != 1:
@@ -226,7 +232,7 @@ async def read(directory: Path) -> AsyncIterator[str]:
 
 @contextlib.asynccontextmanager
 async def _ask(directory: Path, request: Request) -> AsyncIterator[tuple[Registration, list[int]]]:
-    """The answer of the desk and the descriptors that came with it, which are closed in the end, as the connection is."""
+    """Yield the registrar's answer and descriptors; close them and the connection at exit."""
     with (
         trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
         contextlib.ExitStack() as stack,
@@ -234,7 +240,7 @@ async def _ask(directory: Path, request: Request) -> AsyncIterator[tuple[Registr
         try:
             with trio.fail_after(_ANSWER_TIMEOUT):
                 await connection.connect(str(directory / SOCKET_NAME))
-                _refuse_stranger(connection, directory)
+                _check_owner(connection, directory)
                 await connection.send(msgspec.msgpack.encode(request))
                 message, ancillary, _, _ = await connection.recvmsg(
                     _MESSAGE_SIZE, socket.CMSG_SPACE((SLOTS + 2) * _INT), socket.MSG_CMSG_CLOEXEC
@@ -245,27 +251,28 @@ async def _ask(directory: Path, request: Request) -> AsyncIterator[tuple[Registr
             registration: Registration = structs.decode(message, Registration)
         except trio.TooSlowError:
             raise DeviceBufferError(
-                f"the root of the robot in {directory} did not answer within {_ANSWER_TIMEOUT:g} s: is it stopped?"
+                f"the root of the robot in {directory} did not answer within"
+                f" {_ANSWER_TIMEOUT:g} s; is it stopped?"
             ) from None
         except (OSError, RemoteProtocolError) as error:
             raise DeviceBufferError(
-                f"the robot in {directory} receives no visitors: {error}"
+                f"cannot open a session with the robot in {directory}: {error}"
             ) from error
         yield registration, fds
 
 
-def _refuse_stranger(connection: trio.socket.SocketType, directory: Path) -> None:
-    """Refuse a desk of another user: its shared memory is not that of a robot of this user.
+def _check_owner(connection: trio.socket.SocketType, directory: Path) -> None:
+    """Check the owner of the registrar: the memory of another user's process is not trusted.
 
     Raises:
-        DeviceBufferError: The process that listens belongs to another user; says to whom.
+        DeviceBufferError: The listening process belongs to another user, who is named.
     """
     _, uid, _ = _CREDENTIALS.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     )
     if uid not in {0, os.geteuid()}:
         raise DeviceBufferError(
-            f"the robot in {directory} belongs to {user(uid)}: run rt as that user"
+            f"the robot in {directory} belongs to {user(uid)}; run rt as that user"
         )
 
 
@@ -274,7 +281,7 @@ def _prefix(arena: int) -> str:
 
 
 def _other_version(directory: Path) -> DeviceBufferError:
-    return DeviceBufferError(f"the robot in {directory} is of another version of rt")
+    return DeviceBufferError(f"the robot in {directory} runs another version of rt")
 
 
 def _bound(path: Path) -> socket.socket:
@@ -290,9 +297,9 @@ def _bound(path: Path) -> socket.socket:
 
 
 def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    """The file descriptors that came with a message."""
+    """Return the file descriptors of a message."""
     fds = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+    for level, type_, data in ancillary:
+        if (level, type_) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % _INT])
     return list(fds)

@@ -1,4 +1,4 @@
-"""All buffers of one robot, opened when they are asked for."""
+"""The buffers of one robot, opened on demand."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,21 @@ from rt.catalog import Catalog, from_tables
 from rt.errors import DeviceBufferError
 
 Key = int | tuple[str, int]
-"""A Smart Device's UID, or the name of a peripheral's type and a number that is unique within it."""
+"""A Smart Device's UID, or the name of a peripheral's type and a number unique within it."""
 
 
 class BufferStore(Mapping[Key, Buffer]):
-    """Maps a peripheral's type and number to its buffer, among those that this process has opened.
+    """Maps types and numbers of peripherals to the buffers that this process has opened.
 
     Args:
-        catalog: What peripherals there are.
-        prefix: What the names of this robot's segments begin with.
-        write_event: Given to every buffer: rung when writes become pending.
-        wakeups: Given to every buffer: how processes that wait for changes are woken.
-        slot: The slot of this process, under whose lease it writes; that of the bells if there are
-            some.
-        shared: Whether buffers stand in shared memory; otherwise they are this process's own.
-        lock_timeout: How long operations wait for a lock, that of a buffer or of the arena (s); 0
-            where an event loop runs.
+        catalog: The known peripherals.
+        prefix: The prefix of the names of this robot's segments.
+        write_event: Set on every buffer: signalled when writes become pending.
+        wakeups: Set on every buffer: wake the processes that wait for changes.
+        slot: The slot of this process, under whose lease it writes; that of ``wakeups`` if given.
+        shared: Whether buffers are in shared memory; otherwise they are private to this process.
+        lock_timeout: How long operations wait for the lock of a buffer or of the arena (s); 0 for
+            event loops.
 
     Examples:
         >>> from rt import catalog
@@ -71,10 +70,13 @@ class BufferStore(Mapping[Key, Buffer]):
 
     @staticmethod
     def make_catalog(catalog: Catalog | Mapping[str, object]) -> dict[str, type[Buffer]]:
-        """The buffer type of each peripheral, by name, of a catalog or of raw tables in the form of catalog.toml.
+        """Return the buffer type of each peripheral by name.
+
+        Args:
+            catalog: A catalog, or raw tables in the form of catalog.toml.
 
         Raises:
-            CatalogError: Anything in the raw tables is wrong.
+            CatalogError: The raw tables are invalid.
 
         Example:
             >>> raw = {"lamp": {"device_id": 77, "params": [{"name": "lit", "type": "bool"}]}}
@@ -96,7 +98,7 @@ class BufferStore(Mapping[Key, Buffer]):
         self.close()
 
     def close(self) -> None:
-        """Forget all buffers; the segments stay for others."""
+        """Close all buffers; the segments stay for other processes."""
         self._buffers.clear()
         self._checks.clear()
         self._stack.close()
@@ -111,10 +113,10 @@ class BufferStore(Mapping[Key, Buffer]):
         return len(self._buffers)
 
     def normalize_key(self, key: Key) -> tuple[str, int]:
-        """The type and number of a key.
+        """Return the type and number of a key.
 
         Raises:
-            KeyError: The catalog has no such type or device id, or the number is none of that type.
+            KeyError: The catalog has no such type or device id, or the number is not of that type.
         """
         if isinstance(key, tuple):
             name, number = key
@@ -124,7 +126,7 @@ class BufferStore(Mapping[Key, Buffer]):
             if number < 0 or (
                 peripheral.device_id is not None and number >> 72 != peripheral.device_id
             ):
-                raise KeyError(f"{number} is not the number of a {name}")
+                raise KeyError(f"{number} is not a valid number of a {name}")
             return key
         if not isinstance(key, int):
             raise KeyError(f"{key!r} is neither a UID nor a type and a number")
@@ -139,26 +141,26 @@ class BufferStore(Mapping[Key, Buffer]):
     def get_or_open(self, key: tuple[str, int], /, *, create: bool = True) -> Buffer: ...
 
     def get_or_open(self, key: Key, /, *, create: bool = True) -> Buffer:
-        """The buffer of a key, opened if it was not.
+        """Return the buffer of a key, opening it if necessary.
 
         Raises:
             KeyError: The catalog has no such type or device id.
-            BufferBusyError: The buffer has to be made, and another process makes one for longer
-                than ``lock_timeout``.
-            DeviceBufferError: There is no such buffer and ``create`` is False, or it cannot be
-                made.
+            BufferBusyError: The buffer is missing, and another process creates one for longer than
+                ``lock_timeout``.
+            DeviceBufferError: The buffer is missing and ``create`` is False, or it cannot be
+                created.
         """
         name, number = self.normalize_key(key)
         buffer = self._buffers.get((name, number))
         if buffer is None:
-            kind = self._types[name]
+            buffer_type = self._types[name]
             if self._shared:
-                opened = kind.open(
+                opened = buffer_type.open(
                     self._segment(name, number), create=create, lock_timeout=self._lock_timeout
                 )
                 buffer = self._stack.enter_context(opened)
             elif create:
-                buffer = kind.private()
+                buffer = buffer_type.private()
             else:
                 raise DeviceBufferError(f"there is no buffer of {name} {number}")
             buffer.write_event = self._write_event
@@ -169,29 +171,34 @@ class BufferStore(Mapping[Key, Buffer]):
         return buffer
 
     def existing(self) -> list[tuple[str, int]]:
-        """The types and numbers of the buffers that the robot's processes have made so far."""
+        """Return the types and numbers of the buffers that the robot's processes have created."""
         if not self._shared:
             return list(self._buffers)
         found = []
         for name in segment.names(self._prefix):
-            kind, _, number = name.removeprefix(self._prefix).rpartition("@")
-            if kind in self._types and number.isascii() and number.isdigit():
-                found.append((kind, int(number)))
+            type_name, _, number = name.removeprefix(self._prefix).rpartition("@")
+            if type_name in self._types and number.isascii() and number.isdigit():
+                found.append((type_name, int(number)))
         return sorted(found)
 
     def devices(self) -> dict[int, DeviceBuffer]:
-        """The buffers of all Smart Devices that have been seen, by UID; ``valid`` says which are connected."""
+        """Return the buffers of all Smart Devices seen so far, by UID.
+
+        ``valid`` says which devices are connected.
+        """
         devices = {}
         for name, number in self.existing():
             if self.catalog[name].device_id is not None:
-                with contextlib.suppress(
-                    DeviceBufferError, KeyError
-                ):  # a name that no robot gave is no device
+                # KeyError: a name that rt did not create.
+                with contextlib.suppress(DeviceBufferError, KeyError):
                     devices[number] = self.get_or_open(number, create=False)
         return devices
 
     def find_damaged(self) -> dict[tuple[str, int], str]:
-        """The buffers that were overwritten, and by what that shows; takes no lock. To be called again and again."""
+        """Return the overwritten buffers with what is wrong with them; takes no lock.
+
+        Call this repeatedly, because a stuck lock needs several checks.
+        """
         found = {}
         for key in self.existing():
             try:
@@ -200,7 +207,7 @@ class BufferStore(Mapping[Key, Buffer]):
                 if not error.context.get("absent"):
                     found[key] = error.message
                 continue
-            except KeyError:  # a name that no robot gave
+            except KeyError:  # a name that rt did not create
                 continue
             if key not in self._checks:
                 self._checks[key] = Integrity(buffer)
@@ -209,15 +216,15 @@ class BufferStore(Mapping[Key, Buffer]):
         return found
 
     def recheck_suspects(self) -> dict[tuple[str, int], str]:
-        """The same, of those buffers alone whose lock was held at the last look."""
+        """Return the same for those buffers whose lock was held at the last check."""
         suspected = [(key, check) for key, check in self._checks.items() if check.suspected]
         return {key: damage for key, check in suspected if (damage := check.damage())}
 
     def replace(self, key: Key) -> None:
-        """Take the name of a buffer away, so that it is made anew; in this one, the peripheral is gone.
+        """Remove the name of a buffer so that a new one is created; invalidate the removed one.
 
         Raises:
-            DeviceBufferError: The directory of the buffers cannot be changed now.
+            DeviceBufferError: The directory cannot be changed now.
         """
         name, number = self.normalize_key(key)
         self._types[name].unlink(self._segment(name, number))
@@ -227,7 +234,7 @@ class BufferStore(Mapping[Key, Buffer]):
             buffer.invalidate_without_lock()
 
     def _find_token(self) -> memoryview | bytes:
-        """What this process's writes carry; without a lease table there is nobody who obeys them."""
+        """Return the fencing token of this process's writes; without a lease table, its slot."""
         if self._own_token is None and self._shared:
             with contextlib.suppress(DeviceBufferError):
                 leases = self._stack.enter_context(LeaseTable.open(self._prefix, create=False))

@@ -1,8 +1,8 @@
-"""Holds a buffer's lock over several operations, all of which count or none.
+"""Transactions on a buffer: all of several operations take effect, or none.
 
-What is there when the outermost transaction begins is copied to the shadow before anything changes.
-A transaction that ends with an exception puts it back; if its process is killed, whoever takes the
-lock over does. So nobody ever sees half of it.
+Before the outermost transaction changes anything, the current contents are copied to the shadow. An
+exception restores the copy. If the process is killed, the next owner of the lock restores it. So
+readers never see part of a transaction.
 """
 
 from types import TracebackType
@@ -17,10 +17,10 @@ B = TypeVar("B")
 
 
 class Lock(Generic[B]):
-    """Holds a buffer's lock, for one step that cannot be seen half done; one object serves all, since the mutex counts for itself.
+    """Holds a buffer's lock for one atomic step; reusable and reentrant: the mutex counts.
 
     Args:
-        buffer: What ``with`` gives.
+        buffer: The object that ``with`` returns.
         lock: The buffer's mutex.
     """
 
@@ -39,7 +39,7 @@ class Lock(Generic[B]):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
@@ -47,13 +47,13 @@ class Lock(Generic[B]):
 
 
 class Transaction(Lock[B]):
-    """Holds a buffer's lock over several steps; reentrant, and one object serves all.
+    """Holds a buffer's lock over several steps; reusable and reentrant.
 
     Args:
-        buffer: What ``with`` gives.
+        buffer: The object that ``with`` returns.
         lock: The buffer's mutex.
-        journal: What takes the steps back.
-        name: The peripheral if it has to be there, for the error; else "".
+        journal: Restores the buffer after an error.
+        name: The name of the peripheral, for the error, if it must be connected; else "".
     """
 
     __slots__ = ("_header", "_journal", "_name")
@@ -81,13 +81,13 @@ class Transaction(Lock[B]):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        exc_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         depth = self._header.depth - 1
         if not depth:
-            if kind is not None:
+            if exc_type is not None:
                 self._journal.roll_back()
             self._journal.end()
         self._header.depth = depth
@@ -95,16 +95,16 @@ class Transaction(Lock[B]):
 
 
 class Journal:
-    """The copy of what was there before a transaction. All methods need the buffer's lock.
+    """The copy of a buffer's contents before a transaction; all methods need the lock.
 
-    The order of the stores is what keeps it whole: the copy is complete before ``journal`` says
-    that it counts, and nothing changes before that. Whoever is killed anywhere leaves either no
-    journal and nothing changed, or a whole journal.
+    The order of stores makes it crash-safe: the copy is complete before ``journal`` is set, and
+    nothing changes before that. A process killed at any point leaves either no journal and an
+    unchanged buffer, or a complete journal.
 
     Args:
         memory: The bytes of the segment.
         header: Its header.
-        changing: Which bytes a transaction may change; as many bytes after them are the copy.
+        changing: The bytes that a transaction may change; the copy follows them.
     """
 
     __slots__ = ("_live", "_shadow", "header")
@@ -116,20 +116,20 @@ class Journal:
         self._shadow = memory[changing.stop : changing.stop + size]
 
     def begin(self) -> None:
-        """Keep what is there now."""
+        """Copy the current contents."""
         self._shadow[:] = self._live
         self.header.journal = 1
 
     def roll_back(self) -> None:
-        """Put back what was kept."""
+        """Restore the copy."""
         self._live[:] = self._shadow
 
     def end(self) -> None:
-        """Let what is there now count."""
+        """Discard the copy."""
         self.header.journal = 0
 
     def recover(self) -> None:
-        """After the death of the lock's owner: put back what it had not finished. Being killed in here does no harm."""
+        """Roll back the unfinished transaction of a dead owner. Being killed here is harmless."""
         if self.header.journal:
             self.roll_back()
             self.end()
@@ -137,5 +137,5 @@ class Journal:
 
 
 def not_connected(name: str) -> DeviceBufferError:
-    """The error of a buffer whose peripheral is not there."""
+    """Return the error of a buffer whose peripheral is not connected."""
     return DeviceBufferError(f"the {name} is not connected", device=name)

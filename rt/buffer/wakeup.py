@@ -1,10 +1,10 @@
-"""Bells: how a process that waits for a change of a buffer is woken, without anybody polling.
+"""Slots and wakeups: how a process that waits for a change of a buffer is woken without polling.
 
-Each process that takes part in a robot has a seat, a small number. By its seat it is known as the
-holder of a lease, as the one that wrote a value, and as the one that waits: every seat has a bell,
-an eventfd that all processes of the robot share. Who waits sets its seat's bit in a buffer's
-header; who changes the buffer takes the bits and rings those bells. So a change that nobody waits
-for costs one look, and any number of changes before the waiting process runs count as one ring.
+Each process of a robot has a slot, a small number. Under its slot a process holds a lease, writes
+values and waits for changes: each slot has a wakeup, an eventfd that all processes of the robot
+share. A process that waits sets its slot's bit in a buffer's header. The process that changes the
+buffer takes the bits and signals those wakeups. So a change without a waiting process costs one
+check, and any number of changes before the waiting process runs are one wakeup.
 """
 
 import contextlib
@@ -18,20 +18,20 @@ from rt.buffer.write_event import WriteEvent
 
 SLOTS: Final = 16
 EXECUTOR_SLOT: Final = 0
-"""The process that runs the team's code."""
+"""The process that runs team code."""
 ROOT_SLOT: Final = 1
 DEVICE_SLOT: Final = 2
 STANDBY_SLOT: Final = 3
-"""The process that runs the team's code next, while another one runs a mode."""
+"""The process that runs team code next, while another one runs a mode."""
 FIRST_SESSION_SLOT: Final = 8
-"""From here on seats are for processes that come and go; the others are for rt's own and for components."""
+"""The first slot of sessions; lower slots are for rt's own processes and components."""
 
 
 class Wakeups:
-    """The bells of one robot, as the process of one seat has them.
+    """The wakeups of one robot, as seen by the process of one slot.
 
     Args:
-        fds: The eventfds of all seats, by seat; None to make them. Whoever makes them closes them.
+        fds: The eventfds by slot, or None to create them; then `close` closes them.
         slot: The slot of this process.
     """
 
@@ -44,35 +44,35 @@ class Wakeups:
         )
         self.slot = slot
         self._own = WriteEvent(self.fds[slot])
-        self._somebody_waits = False
+        self._is_waiting = False
         self._others = trio.lowlevel.ParkingLot()
 
     def signal(self, slots: int) -> None:
-        """Ring the bells of a bitmap of seats. Any thread; never waits."""
+        """Signal the wakeups of a bitmap of slots. Callable from any thread; never blocks."""
         for slot, fd in enumerate(self.fds):
             if slots >> slot & 1:
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_write(fd, 1)
 
     async def wait(self) -> None:
-        """Wait until this process's bell has been rung; a checkpoint. Any number of tasks may wait, and one ring wakes them all.
+        """Wait until this process's wakeup is signalled; a checkpoint.
 
-        It may return without a ring, so look again at what is waited for. A cancel takes no ring
-        away.
+        Any number of tasks may wait, and one signal wakes them all. It may return without a signal,
+        so check the condition again. Cancellation loses no signal.
         """
-        if self._somebody_waits:
+        if self._is_waiting:
             await self._others.park()
             return
-        self._somebody_waits = True
+        self._is_waiting = True
         try:
             await self._own.wait()
         finally:
-            # Also after a cancel: one of the others has to take over.
-            self._somebody_waits = False
+            # Also after cancellation: another task has to take over.
+            self._is_waiting = False
             self._others.unpark_all()
 
     def close(self) -> None:
-        """Close the eventfds if they were made here."""
+        """Close the eventfds if they were created here."""
         if self._owned:
             self._owned = False
             for fd in self.fds:

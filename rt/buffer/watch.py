@@ -1,7 +1,7 @@
-"""Waiting for a buffer's changes, from the event loop of any process of the robot.
+"""Waiting for changes of a buffer, from the event loop of any process of the robot.
 
-What has changed is told by the counters of values that came in, so that nothing is missed between
-two calls, and what changed several times is told once. Each task has its own place in them.
+Counters of received values determine what has changed, so no change between two calls is missed,
+and several changes of one parameter are reported once. Each task has its own position.
 """
 
 import weakref
@@ -14,15 +14,15 @@ from rt.buffer import layout, mutex
 from rt.buffer.wakeup import Wakeups
 
 BUSY_PAUSE = 0.001
-"""Time (s) until a lock that somebody else has is tried again."""
+"""Time (s) until a busy lock is tried again."""
 
 
 class Watch:
-    """Who in this process has seen what of a buffer.
+    """The changes of a buffer that each task of this process has seen.
 
     Args:
         header: The buffer's header.
-        received: Its counters of values that came in, by parameter id.
+        received: Its counters of received values, by parameter id.
         lock: Its mutex.
     """
 
@@ -36,9 +36,12 @@ class Watch:
         )
 
     async def changed(self, ids: Iterable[int], wakeups: Wakeups) -> list[int]:
-        """Wait until one of these parameters has come in, or the peripheral has come or gone (none of them then); a checkpoint.
+        """Wait until one of these parameters was received or the peripheral came or went.
 
-        What the calling task has been told before is not told again. A cancel loses nothing.
+        A checkpoint. Each change is reported once to each task. Cancellation loses no change.
+
+        Returns:
+            The ids of the received parameters; empty if the peripheral came or went.
         """
         seen = self._seen.setdefault(trio.lowlevel.current_task(), list(self._first))
         ids = list(ids)
@@ -49,7 +52,7 @@ class Watch:
                 await trio.sleep(BUSY_PAUSE)
                 continue
             if news is None:
-                # With the lock: who changes the buffer sees our bit, or we see the change.
+                # With the lock: either the writer sees our bit, or we see the change.
                 try:
                     news = self._news(seen, ids)
                     if news is None:
@@ -64,7 +67,7 @@ class Watch:
         return [*self._received, self._header.presence]
 
     def _news(self, seen: list[int], ids: list[int]) -> list[int] | None:
-        """The ids among ``ids`` that came in since ``seen``, which is brought up to date; None if nothing is new."""
+        """Return the ``ids`` received since ``seen``, and update it; None if nothing is new."""
         now = self._now()
         news = [param for param in ids if now[param] != seen[param]]
         for param in news:

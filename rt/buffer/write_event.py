@@ -1,6 +1,6 @@
-"""A doorbell between processes: an eventfd that says that something is new, not what.
+"""An event between processes: an eventfd that says that something changed, not what.
 
-Rings between two looks count as one. A ring never waits.
+Signals between two checks are merged. Signalling never blocks.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ class WriteEvent:
     """An eventfd that children inherit.
 
     Args:
-        fd: An eventfd that was inherited, or None to make one. Whoever makes one closes it.
+        fd: An inherited eventfd, or None to create one, which `close` closes.
     """
 
     def __init__(self, fd: int | None = None) -> None:
@@ -21,19 +21,22 @@ class WriteEvent:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if fd is None else fd
 
     def signal(self) -> None:
-        """Let the waiting process look. Any thread; a full counter means that it has been rung."""
+        """Wake the waiting process, from any thread; idempotent until it wakes."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self.fd, 1)
 
     async def wait(self) -> None:
-        """Wait until the bell has been rung since the last time; a checkpoint. A cancel takes no ring away."""
+        """Wait until the event has been signalled since the last check; a checkpoint.
+
+        Cancellation loses no signal.
+        """
         while True:
             await trio.lowlevel.wait_readable(self.fd)
             if self.clear():
                 return
 
     def clear(self) -> bool:
-        """Forget the rings so far; whether there were any."""
+        """Clear the event, and return whether it was signalled."""
         try:
             os.eventfd_read(self.fd)
         except BlockingIOError:
@@ -41,7 +44,7 @@ class WriteEvent:
         return True
 
     def close(self) -> None:
-        """Close the eventfd if it was made here."""
+        """Close the eventfd if it was created here."""
         if self._owned and self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

@@ -1,4 +1,4 @@
-"""The shared memory of a robot, which does not depend on names and cannot be truncated."""
+"""The arena: named segments in memory that has no name and cannot be truncated."""
 
 import contextlib
 import errno
@@ -37,7 +37,7 @@ def test_arena_cannot_be_truncated_or_extended(arena: Arena, prefix: str, size: 
     assert segment.attach(f"{arena.prefix}one")[0] == 7
 
 
-def test_arena_has_no_name(arena: Arena) -> None:
+def test_arena_has_no_file_in_dev_shm(arena: Arena) -> None:
     before = set(Path("/dev/shm").iterdir())
     assert make(f"{arena.prefix}one") is not None
     assert not [path for path in set(Path("/dev/shm").iterdir()) - before if "one" in path.name]
@@ -47,7 +47,7 @@ def test_segments_are_found_by_name_through_either_prefix(arena: Arena, prefix: 
     with pytest.raises(DeviceBufferError, match="no buffer one"):
         segment.attach(f"{arena.prefix}one")
     assert make(f"{arena.prefix}one") is not None
-    assert make(f"{prefix}one") is None, "it is there already"
+    assert make(f"{prefix}one") is None, "already exists"
     assert make(f"{arena.prefix}two", 5000) is not None
     assert bytes(segment.attach(f"{prefix}two")) == b"\7" + bytes(4999)
     assert list(segment.names(f"{arena.prefix}t")) == [f"{arena.prefix}two"]
@@ -70,7 +70,7 @@ def test_arena_is_mapped_once(arena: Arena, prefix: str) -> None:
         assert one is two is arena.mapping
 
 
-def test_full_arena_is_one_clear_error(arena: Arena) -> None:
+def test_full_arena_is_an_error(arena: Arena) -> None:
     size = SIZE
     while (size := size // 2) >= 64:
         with contextlib.suppress(DeviceBufferError):
@@ -82,7 +82,7 @@ def test_full_arena_is_one_clear_error(arena: Arena) -> None:
         BufferStore(KNOWN, arena.prefix).get_or_open(MOTOR)
 
 
-def test_full_directory_is_one_clear_error(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_directory_is_an_error(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rt.buffer.arena.CAPACITY", 3)
     for number in range(3):
         assert make(f"{arena.prefix}{number}") is not None
@@ -92,12 +92,12 @@ def test_full_directory_is_one_clear_error(arena: Arena, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["", "x" * 113, "ü" * 57])
-def test_name_that_does_not_fit_is_refused(arena: Arena, name: str) -> None:
+def test_name_of_invalid_length_is_an_error(arena: Arena, name: str) -> None:
     with pytest.raises(DeviceBufferError, match="1 to 112 bytes"):
         make(f"{arena.prefix}{name}")
 
 
-def test_segment_that_cannot_be_filled_is_not_there(arena: Arena) -> None:
+def test_segment_that_cannot_be_initialized_is_not_listed(arena: Arena) -> None:
     def fail(_: memoryview) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
@@ -107,9 +107,7 @@ def test_segment_that_cannot_be_filled_is_not_there(arena: Arena) -> None:
     assert make(f"{arena.prefix}one") is not None
 
 
-def test_process_killed_while_it_creates_a_segment_blocks_no_other(
-    arena: Arena, prefix: str
-) -> None:
+def test_process_killed_during_creation_blocks_no_other(arena: Arena, prefix: str) -> None:
     pid = os.fork()
     if pid == 0:
         segment.create(f"{prefix}one", 8, lambda _: os.kill(os.getpid(), 9))
@@ -118,7 +116,7 @@ def test_process_killed_while_it_creates_a_segment_blocks_no_other(
     assert bytes(segment.attach(f"{arena.prefix}one")) == b"\7" + bytes(7)
 
 
-def test_closed_or_replaced_descriptor_loses_no_open_memory(arena: Arena, tmp_path: Path) -> None:
+def test_replaced_descriptor_keeps_existing_memory_usable(arena: Arena, tmp_path: Path) -> None:
     make(f"{arena.prefix}one")
     with BufferStore(KNOWN, arena.prefix) as store:
         store.get_or_open(MOTOR).valid = True
@@ -139,13 +137,13 @@ def test_closed_or_replaced_descriptor_loses_no_open_memory(arena: Arena, tmp_pa
 @pytest.mark.parametrize(
     "location", ["fd:9999", "fd:x", "fd:-1", "/proc/self/fd/9999", "/dev/null", "/dev/zero"]
 )
-def test_location_without_arena_is_a_clear_error(location: str) -> None:
-    with pytest.raises(DeviceBufferError, match="the shared memory of the robot cannot be used"):
+def test_location_without_arena_is_an_error(location: str) -> None:
+    with pytest.raises(DeviceBufferError, match="cannot use the shared memory of the robot"):
         segment.attach(f"{location}/lease")
     assert list(segment.names(f"{location}/")) == []
 
 
-def test_memory_without_seals_is_refused() -> None:
+def test_memory_without_seals_is_an_error() -> None:
     fd = os.memfd_create("rt-test")
     try:
         os.ftruncate(fd, SIZE)
@@ -164,7 +162,7 @@ def test_memory_without_seals_is_refused() -> None:
         (errno.ENOSYS, "Function not implemented"),
     ],
 )
-def test_system_without_such_memory_is_a_clear_error(
+def test_refusal_of_the_system_is_explained(
     monkeypatch: pytest.MonkeyPatch, code: int, words: str
 ) -> None:
     def refuse(*_args: object) -> int:
@@ -184,7 +182,7 @@ Arena("test")
 
 
 @pytest.mark.parametrize(("limit", "value"), [("FSIZE", 4096), ("NOFILE", 3)])
-def test_limit_of_the_process_is_named(limit: str, value: int) -> None:
+def test_exceeded_limit_is_named(limit: str, value: int) -> None:
     program = LIMITED.format(limit, value)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
@@ -195,7 +193,7 @@ def test_limit_of_the_process_is_named(limit: str, value: int) -> None:
     assert "ulimit" in done.stderr
 
 
-def test_fork_reaches_no_buffer_that_it_inherited(arena: Arena) -> None:
+def test_fork_cannot_use_inherited_buffers(arena: Arena) -> None:
     with BufferStore(KNOWN, arena.prefix) as store, LeaseTable.open(arena.prefix) as leases:
         motor = store.get_or_open(MOTOR)
         pad = store.get_or_open(("gamepad", 0))
@@ -228,24 +226,24 @@ def test_fork_reaches_no_buffer_that_it_inherited(arena: Arena) -> None:
         assert pad.valid
 
 
-def test_fork_without_python_has_no_mapping(arena: Arena) -> None:
+def test_mapping_is_not_inherited_by_forks(arena: Arena) -> None:
     flags = _flags_of(arena.mapping.address)
-    assert "dc" in flags, "the mapping survives a fork"
+    assert "dc" in flags, "the mapping is inherited"
 
 
 def _flags_of(address: int) -> list[str]:
-    """The VmFlags of a mapping, from proc_pid_smaps(5)."""
+    """Return the VmFlags of a mapping, from proc_pid_smaps(5)."""
     found = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         found = found or line.startswith(f"{address:x}-")
         if found and line.startswith("VmFlags:"):
             return line.split()[1:]
-    raise AssertionError("it is not mapped")
+    raise AssertionError("not mapped")
 
 
 @contextlib.contextmanager
 def lock_held(arena: Arena) -> Iterator[None]:
-    """Another process has the arena's lock and does nothing."""
+    """Let another process hold the arena's lock."""
     hold = f"""
 import sys
 from rt.buffer import mutex
@@ -269,7 +267,7 @@ sys.stdin.read()
             holder.kill()
 
 
-def test_event_loop_waits_for_no_lock_when_it_opens_buffers(
+def test_event_loop_opens_buffers_without_waiting_for_the_arena(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with BufferStore(KNOWN, arena.prefix) as earlier:
@@ -284,12 +282,12 @@ def test_event_loop_waits_for_no_lock_when_it_opens_buffers(
     with lock_held(arena), BufferStore(KNOWN, arena.prefix) as store:
         for _ in range(2):
             with pytest.raises(
-                BufferBusyError, match="another process has the lock of the robot's shared memory"
+                BufferBusyError, match="another process holds the lock of the robot's shared memory"
             ):
                 store.get_or_open(MOTOR + 1)
             with pytest.raises(BufferBusyError):
                 store.get_or_open(("gamepad", 0))
-        assert store.get_or_open(MOTOR).valid, "a buffer that is there needs no lock"
+        assert store.get_or_open(MOTOR).valid, "an existing buffer needs no lock"
         with pytest.raises(BufferBusyError):
             segment.unlink(f"{arena.prefix}lease")
     assert waits == []
@@ -298,7 +296,7 @@ def test_event_loop_waits_for_no_lock_when_it_opens_buffers(
         assert not store.get_or_open(("gamepad", 0)).valid
 
 
-def test_buffer_whose_own_lock_is_held_is_opened_without_waiting(
+def test_locked_buffer_is_opened_without_waiting(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rt.buffer.mutex._clock_lock", lambda *_: pytest.fail("it waits"))
@@ -324,7 +322,7 @@ def test_buffer_whose_own_lock_is_held_is_opened_without_waiting(
         buffer.valid = True
 
 
-def test_process_without_an_event_loop_waits_for_the_lock_as_long_as_it_may(
+def test_lock_timeout_bounds_the_wait_for_the_arena(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[object] = []

@@ -29,7 +29,7 @@ def private(uid: int = MOTOR) -> DeviceBuffer:
     return buffer
 
 
-def test_a_write_becomes_a_message_once() -> None:
+def test_write_becomes_one_message() -> None:
     buffer = private()
     assert not buffer.dirty
     buffer.write("duty_cycle", -0.5)
@@ -39,7 +39,7 @@ def test_a_write_becomes_a_message_once() -> None:
     assert buffer.emit_dev_rw() == []
 
 
-def test_the_newest_value_wins() -> None:
+def test_newest_write_wins() -> None:
     buffer = private()
     buffer.write("duty_cycle", 1.0)
     buffer.write("duty_cycle", 0.25)
@@ -54,7 +54,7 @@ def test_reads_come_before_writes() -> None:
     assert buffer.emit_dev_rw() == [DevRead(0b1100 << 8), DevWrite(1, bytes(4))]
 
 
-def test_what_the_device_says_can_be_read() -> None:
+def test_received_values_can_be_read() -> None:
     buffer = private(SWITCH)
     buffer.update(DevData(0b101, b"\x01\x00"))
     assert buffer.snapshot() == {"switch0": True, "switch1": False, "switch2": False}
@@ -65,7 +65,7 @@ def test_what_the_device_says_can_be_read() -> None:
 
 
 @given(st.sampled_from(DEVICES), st.data())
-def test_the_blocks_of_every_device_are_in_wire_order(
+def test_blocks_of_every_device_are_in_wire_order(
     device: catalog.Peripheral, data: st.DataObject
 ) -> None:
     bitmap = data.draw(st.integers(0, device.bitmap()))
@@ -93,7 +93,7 @@ def _readable_part(device: catalog.Peripheral, bitmap: int, payload: bytes) -> b
     return part
 
 
-def test_a_message_that_does_not_fit_changes_nothing() -> None:
+def test_invalid_message_changes_nothing() -> None:
     buffer = private(SWITCH)
     for message in (DevData(0b1, b"\x01\x01"), DevData(0b1000, b""), DevData(0b11, b"\x01")):
         with pytest.raises(RemoteProtocolError):
@@ -101,7 +101,7 @@ def test_a_message_that_does_not_fit_changes_nothing() -> None:
     assert buffer.get_update() == {}
 
 
-def test_values_that_do_not_fit_one_message_are_split() -> None:
+def test_long_writes_are_split_into_messages() -> None:
     table = ", ".join(
         f'{{name = "p{number}", type = "uint64[4]", writeable = true}}' for number in range(16)
     )
@@ -116,7 +116,7 @@ def test_values_that_do_not_fit_one_message_are_split() -> None:
     assert all(first.params < second.params for first, second in itertools.pairwise(messages))
 
 
-def test_a_subscription_is_kept_as_granted() -> None:
+def test_granted_subscription_is_stored() -> None:
     buffer = private()
     assert buffer.make_sub_req() == SubReq(0x3C01, 40)
     assert buffer.make_sub_req(["enc_pos"], 0.1) == SubReq(1 << 10, 100)
@@ -139,7 +139,7 @@ def test_parameters_are_checked_by_name_and_access() -> None:
     assert buffer.get_write() == {"duty_cycle": 1.0}
 
 
-def test_a_device_that_is_gone_gives_no_values_and_takes_none() -> None:
+def test_disconnected_device_is_neither_read_nor_written() -> None:
     buffer = private()
     buffer.valid = False
     with pytest.raises(DeviceBufferError, match="not connected"):
@@ -160,7 +160,7 @@ def test_discarded_writes_are_counted() -> None:
     assert buffer.emit_dev_rw() == []
 
 
-def test_arrays_are_read_and_set_whole() -> None:
+def test_arrays_are_read_and_set_as_lists() -> None:
     field = BufferStore(KNOWN, "", shared=False).get_or_open(("field", 0))
     field.valid = True
     assert field.get("send_buf") == [0] * 4096
@@ -170,7 +170,7 @@ def test_arrays_are_read_and_set_whole() -> None:
         field.set("send_buf", [1])
 
 
-async def test_the_doorbell_rings_when_writes_begin_to_be_pending() -> None:
+async def test_first_pending_write_signals_the_write_event() -> None:
     wakeup = WriteEvent()
     buffer = private()
     buffer.write_event = wakeup
@@ -198,7 +198,7 @@ def test_two_stores_see_one_buffer(prefix: str) -> None:
         assert list(team.devices()) == [MOTOR]
 
 
-def test_an_owner_that_comes_back_finds_its_buffer(prefix: str) -> None:
+def test_restarted_owner_reopens_its_buffer(prefix: str) -> None:
     with BufferStore(KNOWN, prefix) as store:
         store.get_or_open(SWITCH).set("switch1", True)
     with BufferStore(KNOWN, prefix) as store:
@@ -207,7 +207,7 @@ def test_an_owner_that_comes_back_finds_its_buffer(prefix: str) -> None:
         assert buffer.get("switch1") is True
 
 
-def test_a_buffer_of_another_layout_is_refused_and_its_owner_replaces_it(prefix: str) -> None:
+def test_only_the_owner_replaces_a_buffer_of_another_layout(prefix: str) -> None:
     other = catalog.parse('[limit-switch]\ndevice_id = 0\nparams = [{name = "x", type = "int64"}]')
     with BufferStore(other, prefix) as store:
         store.get_or_open(SWITCH)
@@ -221,12 +221,12 @@ def test_a_buffer_of_another_layout_is_refused_and_its_owner_replaces_it(prefix:
     segment.create(f"{prefix}battery@{4 << 72}", 7, lambda _: None)
     with (
         BufferStore(KNOWN, prefix) as reader,
-        pytest.raises(DeviceBufferError, match="it has 7 bytes"),
+        pytest.raises(DeviceBufferError, match="only 7 bytes"),
     ):
         reader.get_or_open(4 << 72, create=False)
 
 
-def test_what_a_process_that_was_killed_within_a_transaction_had_done_is_taken_back(
+def test_transaction_of_a_killed_process_is_rolled_back(
     prefix: str,
 ) -> None:
     with BufferStore(KNOWN, prefix, lock_timeout=0.01) as store:
@@ -248,7 +248,7 @@ def test_what_a_process_that_was_killed_within_a_transaction_had_done_is_taken_b
         assert buffer.get_write() == {"duty_cycle": 0.5}
 
 
-def test_a_stopped_process_that_holds_the_lock_stalls_nobody(prefix: str) -> None:
+def test_stopped_owner_of_the_lock_blocks_no_other_process(prefix: str) -> None:
     with BufferStore(KNOWN, prefix, lock_timeout=0) as store:
         buffer = store.get_or_open(MOTOR)
         buffer.valid = True
@@ -270,40 +270,37 @@ def test_a_stopped_process_that_holds_the_lock_stalls_nobody(prefix: str) -> Non
         assert buffer.get("duty_cycle") == 0.0
 
 
-def test_a_directory_that_cannot_be_written_is_an_error_that_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_directory_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(segment, "DIRECTORY", tmp_path / "absent")
     with (
         BufferStore(KNOWN, "rt-test.") as store,
-        pytest.raises(DeviceBufferError, match="cannot be made"),
+        pytest.raises(DeviceBufferError, match="cannot create"),
     ):
         store.get_or_open(MOTOR)
 
 
-def test_keys_that_name_nothing_are_key_errors() -> None:
+def test_unknown_keys_are_key_errors() -> None:
     store = BufferStore(KNOWN, "", shared=False)
     for key in (("toaster", 0), 99 << 72):
         with pytest.raises(KeyError):
             store.get_or_open(key)
 
 
-def test_types_are_made_without_a_catalog() -> None:
-    kind = Buffer.make_type("plain", KNOWN["limit-switch"].params)
-    buffer = kind.private()
+def test_types_can_be_created_without_a_catalog() -> None:
+    buffer = Buffer.make_type("plain", KNOWN["limit-switch"].params).private()
     buffer.set("switch0", True)
     buffer.valid = True
     assert buffer.get("switch0") is True
 
 
-def test_the_age_of_a_buffer_is_that_of_its_last_value() -> None:
+def test_age_is_that_of_the_last_value() -> None:
     buffer = private()
     assert buffer.age == float("inf")
     buffer.set("duty_cycle", 0.5)
     assert 0 <= buffer.age < 1
 
 
-def test_the_age_of_a_value_counts_the_time_that_the_machine_is_suspended(
+def test_age_includes_the_time_of_suspends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pad = BufferStore(KNOWN, "", shared=False).get_or_open(("gamepad", 0))

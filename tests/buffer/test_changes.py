@@ -1,4 +1,4 @@
-"""Waiting for changes, and transactions that take back what they did."""
+"""Waiting for changes, and transactions that roll back."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ SWITCH = int(DeviceUID(0, 7, 1))
 
 
 class Sides:
-    """Two processes that share a robot's buffers, played by two stores."""
+    """Two stores that act as two processes with the same buffers."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -36,7 +36,7 @@ class Sides:
         return theirs, self.reader.get_or_open(uid, create=False)
 
     def in_fork(self, uid: int) -> DeviceBuffer:
-        """The device's buffer in a process that was forked, which has to open it anew."""
+        """Open the device's buffer in a forked process."""
         return BufferStore(KNOWN, self.prefix, wakeups=self.wakeups).get_or_open(uid, create=False)
 
 
@@ -49,7 +49,7 @@ def sides(prefix: str) -> Iterator[Sides]:
     sides.wakeups.close()
 
 
-async def told(buffer: Buffer, *params: str) -> frozenset[str]:
+async def changes_of(buffer: Buffer, *params: str) -> frozenset[str]:
     with trio.fail_after(30):
         return await buffer.changed(*params)
 
@@ -61,22 +61,22 @@ async def is_waiting(buffer: Buffer, *params: str) -> bool:
     return True
 
 
-async def test_what_came_in_is_told_once_and_only_what_was_asked_for(sides: Sides) -> None:
+async def test_each_change_is_reported_once_and_only_if_requested(sides: Sides) -> None:
     theirs, ours = sides.pair(SWITCH)
     theirs.update(DevData(0b101, b"\x01\x01"))
     theirs.update(DevData(0b001, b"\x00"))
-    assert await told(ours) == {"switch0", "switch2"}
+    assert await changes_of(ours) == {"switch0", "switch2"}
     assert await is_waiting(ours)
     theirs.set("switch0", True)
     assert await is_waiting(ours, "switch1")
-    assert await told(ours, "switch0", "switch1") == {"switch0"}
+    assert await changes_of(ours, "switch0", "switch1") == {"switch0"}
 
 
-async def test_a_waiting_task_is_woken_by_another_process(sides: Sides) -> None:
+async def test_waiting_task_is_woken_by_another_process(sides: Sides) -> None:
     _, ours = sides.pair(SWITCH)
     async with trio.open_nursery() as nursery:
-        for _ in range(3):  # all tasks of a process share its bell, and each is told
-            nursery.start_soon(told, ours)
+        for _ in range(3):  # all tasks of a process share its wakeup
+            nursery.start_soon(changes_of, ours)
         await trio.testing.wait_all_tasks_blocked(0.01)
         pid = os.fork()
         if pid == 0:
@@ -86,7 +86,7 @@ async def test_a_waiting_task_is_woken_by_another_process(sides: Sides) -> None:
     assert ours.received == {"switch0": 1, "switch1": 0, "switch2": 0}
 
 
-async def test_a_task_whose_fellow_is_cancelled_is_still_woken(sides: Sides) -> None:
+async def test_cancelled_task_does_not_stop_others_from_waking(sides: Sides) -> None:
     theirs, ours = sides.pair(SWITCH)
     first = trio.CancelScope()
 
@@ -97,36 +97,36 @@ async def test_a_task_whose_fellow_is_cancelled_is_still_woken(sides: Sides) -> 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(give_up)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        nursery.start_soon(told, ours)
+        nursery.start_soon(changes_of, ours)
         await trio.testing.wait_all_tasks_blocked(0.01)
         first.cancel()
         await trio.testing.wait_all_tasks_blocked(0.01)
         theirs.set_all({"switch1": True})
 
 
-async def test_a_device_that_comes_or_goes_is_a_change_without_parameters(sides: Sides) -> None:
+async def test_connection_change_is_reported_without_parameters(sides: Sides) -> None:
     theirs, ours = sides.pair(SWITCH)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(told, ours)
+        nursery.start_soon(changes_of, ours)
         await trio.testing.wait_all_tasks_blocked(0.01)
         theirs.valid = False
-    assert await told(ours) == frozenset(), "each task is told"
+    assert await changes_of(ours) == frozenset(), "reported to each task"
     assert await is_waiting(ours)
     theirs.invalidate_without_lock()
-    assert await told(ours) == frozenset()
+    assert await changes_of(ours) == frozenset()
 
 
-async def test_changes_that_nobody_waits_for_ring_no_bell(sides: Sides) -> None:
+async def test_changes_without_waiting_tasks_signal_no_wakeup(sides: Sides) -> None:
     theirs, ours = sides.pair(SWITCH)
     assert await is_waiting(ours)
-    theirs.set("switch0", True)  # rings, for whoever waited a moment ago
+    theirs.set("switch0", True)  # signals once, because a task waited before
     os.eventfd_read(sides.wakeups.fds[ROOT_SLOT])
     theirs.set("switch0", False)
     with pytest.raises(BlockingIOError):
         os.eventfd_read(sides.wakeups.fds[ROOT_SLOT])
 
 
-async def test_a_buffer_that_is_locked_by_another_process_is_waited_for_too(sides: Sides) -> None:
+async def test_waiting_continues_while_another_process_holds_the_lock(sides: Sides) -> None:
     theirs, ours = sides.pair(SWITCH)
     pid = os.fork()
     if pid == 0:
@@ -134,7 +134,7 @@ async def test_a_buffer_that_is_locked_by_another_process_is_waited_for_too(side
             signal.pause()
     try:
         with trio.fail_after(30):
-            while is_free(theirs):  # noqa: ASYNC110 - another process takes a lock without a bell
+            while is_free(theirs):  # noqa: ASYNC110 - no event for locks
                 await trio.sleep(0.001)
         assert await is_waiting(ours)
     finally:
@@ -143,7 +143,7 @@ async def test_a_buffer_that_is_locked_by_another_process_is_waited_for_too(side
     with capture_logs() as events:
         theirs.set("switch0", True)
     assert [event["recoveries"] for event in events] == [1]
-    assert await told(ours) == {"switch0"}
+    assert await changes_of(ours) == {"switch0"}
 
 
 def is_free(buffer: Buffer) -> bool:
@@ -154,16 +154,16 @@ def is_free(buffer: Buffer) -> bool:
     return True
 
 
-async def test_nobody_waits_without_bells_or_for_what_is_not_there(sides: Sides) -> None:
+async def test_waiting_needs_wakeups_and_known_parameters(sides: Sides) -> None:
     theirs, ours = sides.pair(SWITCH)
     with pytest.raises(DeviceBufferError, match="did you mean 'switch1'"):
         await ours.changed("swich1")
     theirs.wakeups = None
-    with pytest.raises(DeviceBufferError, match="no bells"):
+    with pytest.raises(DeviceBufferError, match="no wakeups"):
         await theirs.changed()
 
 
-def change_in_vain(buffer: DeviceBuffer) -> None:
+def fail_within_transaction(buffer: DeviceBuffer) -> None:
     with buffer.transaction():
         buffer.set("enc_pos", 2.0)
         buffer.write("duty_cycle", 0.5)
@@ -172,12 +172,12 @@ def change_in_vain(buffer: DeviceBuffer) -> None:
         buffer.set("motor_current", "much")
 
 
-def test_a_transaction_that_fails_takes_everything_back(sides: Sides) -> None:
+def test_failed_transaction_is_rolled_back(sides: Sides) -> None:
     theirs, _ = sides.pair(MOTOR)
     theirs.set("enc_pos", 1.0)
     before = theirs.last_update
     with pytest.raises(TypeError):
-        change_in_vain(theirs)
+        fail_within_transaction(theirs)
     assert (theirs.get("enc_pos"), theirs.get("enc_vel"), theirs.last_update) == (1.0, 0.0, before)
     assert not theirs.dirty
     with theirs.transaction():
@@ -185,7 +185,7 @@ def test_a_transaction_that_fails_takes_everything_back(sides: Sides) -> None:
     assert theirs.get("enc_pos") == 2.0
 
 
-def test_counters_say_how_often_a_parameter_came_and_went(sides: Sides) -> None:
+def test_parameters_received_and_sent_are_counted(sides: Sides) -> None:
     theirs, ours = sides.pair(MOTOR)
     for _ in range(300):
         theirs.update(DevData(1 << 11 | 1, bytes(8)))
@@ -200,10 +200,10 @@ def test_counters_say_how_often_a_parameter_came_and_went(sides: Sides) -> None:
     assert (ours.counters.writes_sent, ours.counters.frames_sent) == (1, 1)
 
 
-def test_only_the_writes_of_those_who_may_are_taken(sides: Sides) -> None:
+def test_writes_with_other_tokens_are_dropped(sides: Sides) -> None:
     theirs, ours = sides.pair(MOTOR)
-    theirs.write("duty_cycle", 0.5)  # under the device process's seat
-    ours.write("deadband", 0.0)  # under the root's
+    theirs.write("duty_cycle", 0.5)  # with the device process's token
+    ours.write("deadband", 0.0)  # with the root's token
     (taken,) = theirs.take_dev_rw(lambda: 1 << ROOT_SLOT)
     assert (taken.message, taken.tokens) == (DevWrite(1 << 13, bytes(4)), 1 << ROOT_SLOT)
     assert theirs.counters.writes_dropped == 1

@@ -1,4 +1,4 @@
-"""Buffers that team code has overwritten are found, and nothing that rt itself leaves behind is taken for damage."""
+"""Detection of overwritten buffers, without false alarms from normal use."""
 
 import ctypes
 import os
@@ -23,7 +23,7 @@ from rt.buffer.layout import Header
 UID = 12 << 72
 _LOCK = Header.mutex.offset
 _KEPT: list[DeviceBuffer] = []
-"""A lock that was overwritten while it was held stays in glibc's list of the thread's locks, so that its memory has to stay too."""
+"""Keeps memory mapped: an overwritten lock that is held stays in glibc's list of locks."""
 
 
 class Clock:
@@ -48,10 +48,10 @@ def poke(buffer: Any, offset: int, *values: int) -> None:
         memory[offset + index] = value
 
 
-def looked(soundness: Integrity, clock: Clock, seconds: float = 2 * STUCK_AFTER) -> str:
-    """What looks over some time say."""
+def check_repeatedly(integrity: Integrity, clock: Clock, seconds: float = 2 * STUCK_AFTER) -> str:
+    """Return the damage found by checks over some time."""
     for _ in range(LOOKS + 1):
-        if damage := soundness.damage():
+        if damage := integrity.damage():
             return damage
         clock.now += seconds / LOOKS
     return ""
@@ -70,12 +70,12 @@ def looked(soundness: Integrity, clock: Clock, seconds: float = 2 * STUCK_AFTER)
     ],
     ids=["magic", "version", "size", "catalog", "valid", "kind", "kind's flags"],
 )
-def test_overwritten_constant_is_found_at_once(offset: int, value: int | None) -> None:
-    buffer, soundness, _ = make()
-    assert soundness.damage() == ""
+def test_overwritten_constant_is_found_by_the_first_check(offset: int, value: int | None) -> None:
+    buffer, integrity, _ = make()
+    assert integrity.damage() == ""
     old = ctypes.c_uint8.from_address(ctypes.addressof(buffer._view) + offset).value
     poke(buffer, offset, old ^ 0xFF if value is None else value)
-    assert "overwritten" in soundness.damage()
+    assert "overwritten" in integrity.damage()
 
 
 @pytest.mark.parametrize(
@@ -90,48 +90,45 @@ def test_overwritten_constant_is_found_at_once(offset: int, value: int | None) -
     ],
     ids=["owner", "no owner", "owner and waiters", "count", "not recoverable", "transaction"],
 )
-def test_lock_that_cannot_be_released_is_found_after_a_while(
-    offset: int, values: tuple[int, ...]
-) -> None:
-    buffer, soundness, clock = make()
+def test_stuck_lock_is_found_after_several_checks(offset: int, values: tuple[int, ...]) -> None:
+    buffer, integrity, clock = make()
     poke(buffer, offset, *values)
-    assert soundness.damage() == ""
+    assert integrity.damage() == ""
     clock.now += 10 * STUCK_AFTER
     for _ in range(LOOKS - 2):
-        assert soundness.damage() == ""
-    assert soundness.damage() == "its lock is not released"
+        assert integrity.damage() == ""
+    assert integrity.damage() == "its lock is not released"
 
 
 @pytest.mark.parametrize("offset", range(Header.valid.offset))
-def test_overwritten_byte_of_header_or_lock_costs_no_operation_silently(offset: int) -> None:
-    """What stays unnoticed harms nothing: the buffer still works."""
+def test_undetected_overwritten_byte_breaks_no_operation(offset: int) -> None:
     for value in (0, 1, 127, 255):
-        buffer, soundness, clock = make()
+        buffer, integrity, clock = make()
         if (
             offset >= _LOCK + 40
             or Header.generation.offset <= offset < _LOCK
             or _LOCK + 20 <= offset < _LOCK + 40
         ):
-            continue  # never read, or written anew by the next owner of the lock
+            continue  # never read, or rewritten by the next owner of the lock
         poke(buffer, offset, value)
-        if not looked(soundness, clock):
+        if not check_repeatedly(integrity, clock):
             buffer.set("enc_pos", 1.5)
             assert buffer.get("enc_pos") == 1.5
 
 
 @given(st.lists(st.sampled_from(["set", "lock", "unlock", "write", "fail"]), max_size=30))
-def test_use_is_never_taken_for_damage(story: list[str]) -> None:
-    buffer, soundness, clock = make()
+def test_normal_use_is_never_damage(steps: list[str]) -> None:
+    buffer, integrity, clock = make()
     depth = 0
-    for what in story:
-        if what == "set":
+    for step in steps:
+        if step == "set":
             buffer.set("enc_pos", 1.0)
-        elif what == "write":
+        elif step == "write":
             buffer.write("duty_cycle", 0.5)
-        elif what == "fail":
+        elif step == "fail":
             with pytest.raises(ZeroDivisionError), buffer.transaction():
                 buffer.set("enc_vel", 1 / 0)
-        elif what == "lock":
+        elif step == "lock":
             buffer._lock.__enter__()
             depth += 1
         elif depth:
@@ -139,14 +136,14 @@ def test_use_is_never_taken_for_damage(story: list[str]) -> None:
             depth -= 1
         if not depth:  # a lock is held for microseconds
             clock.now += STUCK_AFTER / 4
-        assert soundness.damage() == ""
+        assert integrity.damage() == ""
     while depth:
         buffer._lock.__exit__(None, None, None)
         depth -= 1
-    assert looked(soundness, clock) == ""
+    assert check_repeatedly(integrity, clock) == ""
 
 
-def test_lock_that_is_taken_again_and_again_is_not_stuck() -> None:
+def test_frequently_taken_lock_is_not_stuck() -> None:
     chance = random.Random(4)
     clock = Clock()
     lock = StuckLock(lambda: chance.choice([(7, 1, 7, 1, 0), (0, 0, 0, 0, 0)]), clock)
@@ -158,8 +155,8 @@ def test_lock_that_is_taken_again_and_again_is_not_stuck() -> None:
     assert suspicions > 1000
 
 
-def test_buffer_that_another_thread_uses_without_a_pause_is_sound() -> None:
-    buffer, soundness, clock = make()
+def test_buffer_in_constant_use_is_not_damaged() -> None:
+    buffer, integrity, clock = make()
     ended = threading.Event()
 
     def use() -> None:
@@ -170,7 +167,7 @@ def test_buffer_that_another_thread_uses_without_a_pause_is_sound() -> None:
     thread.start()
     try:
         for _ in range(20 * LOOKS):
-            assert soundness.damage() == ""
+            assert integrity.damage() == ""
             clock.now += STUCK_AFTER / LOOKS
             time.sleep(0.0005)
     finally:
@@ -178,8 +175,8 @@ def test_buffer_that_another_thread_uses_without_a_pause_is_sound() -> None:
         thread.join()
 
 
-def killed_with_the_lock(prefix: str) -> None:
-    """Run a process that opens the buffer by its own mapping, takes the lock and is killed."""
+def kill_lock_owner(prefix: str) -> None:
+    """Run a process that maps the buffer, takes the lock and is killed."""
     program = (
         "import os, signal, sys\n"
         "from rt import catalog\n"
@@ -193,18 +190,18 @@ def killed_with_the_lock(prefix: str) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-def test_lock_of_a_killed_process_is_no_damage() -> None:
+def test_lock_of_a_killed_process_is_not_damage() -> None:
     with Arena("test") as arena, BufferStore(catalog.load(), arena.prefix) as store:
         buffer = store.get_or_open(UID)
         buffer.valid = True
-        killed_with_the_lock(f"/proc/{os.getpid()}/fd/{arena.fd}/")
+        kill_lock_owner(f"/proc/{os.getpid()}/fd/{arena.fd}/")
         clock = Clock()
-        assert looked(Integrity(buffer, clock), clock) == ""
+        assert check_repeatedly(Integrity(buffer, clock), clock) == ""
         buffer.set("enc_pos", 1.0)
         assert buffer.recoveries == 1
 
 
-def test_store_finds_damaged_buffers_and_makes_them_anew() -> None:
+def test_store_finds_and_replaces_damaged_buffers() -> None:
     with Arena("test") as arena:
         store, other = (BufferStore(catalog.load(), arena.prefix) for _ in range(2))
         with store, other:
@@ -225,7 +222,7 @@ def test_store_finds_damaged_buffers_and_makes_them_anew() -> None:
             assert fresh.get("enc_pos") == 2.0
 
 
-def test_buffer_that_was_damaged_before_it_was_opened_is_found_and_replaced_by_its_owner() -> None:
+def test_buffer_damaged_before_opening_is_found_and_replaced() -> None:
     with Arena("test") as arena:
         store, other, owner = (BufferStore(catalog.load(), arena.prefix) for _ in range(3))
         with store, other, owner:

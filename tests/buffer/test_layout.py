@@ -1,4 +1,4 @@
-"""The blocks of every buffer are packed as the wire is: in ascending id, little-endian, without padding."""
+"""Blocks match the wire format: ascending ids, little-endian, no padding."""
 
 import ctypes
 import itertools
@@ -36,7 +36,7 @@ LETTERS = dict(
         strict=True,
     )
 )
-"""The letters of the ``struct`` module, written down here once more so that nothing is compared with itself."""
+"""The letters of the ``struct`` module, independent of the code under test."""
 
 peripherals = st.one_of(
     st.sampled_from(list(KNOWN.values())),
@@ -44,8 +44,8 @@ peripherals = st.one_of(
 )
 
 
-def letters_of(param: Parameter) -> str:
-    """The form of a parameter for ``struct``, from the type's name."""
+def format_of(param: Parameter) -> str:
+    """Return the ``struct`` format of a parameter, from its type's name."""
     ctype, count = param.ctype, 1
     while issubclass(ctype, ctypes.Array):
         count, ctype = count * ctype._length_, ctype._type_
@@ -53,8 +53,8 @@ def letters_of(param: Parameter) -> str:
     return LETTERS[name] * count
 
 
-def form_of(peripheral: Peripheral, bitmap: int) -> str:
-    return "<" + "".join(letters_of(param) for param in peripheral.params if bitmap >> param.id & 1)
+def struct_format(peripheral: Peripheral, bitmap: int) -> str:
+    return "<" + "".join(format_of(param) for param in peripheral.params if bitmap >> param.id & 1)
 
 
 def flat(value: Any) -> list[Any]:
@@ -62,22 +62,22 @@ def flat(value: Any) -> list[Any]:
 
 
 @given(peripherals)
-def test_every_parameter_stands_where_struct_would_put_it(peripheral: Peripheral) -> None:
+def test_parameters_have_the_offsets_of_struct(peripheral: Peripheral) -> None:
     block: Any = layout.make_block("block", peripheral.params)
     for param in peripheral.params:
         place = getattr(block, param.name)
-        assert place.offset == struct.calcsize(form_of(peripheral, (1 << param.id) - 1))
+        assert place.offset == struct.calcsize(struct_format(peripheral, (1 << param.id) - 1))
         assert (
             place.size
-            == struct.calcsize("<" + letters_of(param))
+            == struct.calcsize("<" + format_of(param))
             == ctypes.sizeof(param.platform_type)
         )
-    assert ctypes.sizeof(block) == struct.calcsize(form_of(peripheral, peripheral.bitmap()))
+    assert ctypes.sizeof(block) == struct.calcsize(struct_format(peripheral, peripheral.bitmap()))
     assert layout.Block(peripheral.params).size == ctypes.sizeof(block)
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_every_entry_of_the_catalog_stands_in_the_order_of_the_wire(name: str) -> None:
+def test_catalog_entries_are_in_wire_order(name: str) -> None:
     peripheral = KNOWN[name]
     block: Any = layout.make_block("block", peripheral.params)
     ends = [
@@ -91,7 +91,7 @@ def test_every_entry_of_the_catalog_stands_in_the_order_of_the_wire(name: str) -
 
 
 @pytest.mark.parametrize("name", NUMBERS)
-def test_the_bytes_of_a_number_are_those_of_struct(name: str) -> None:
+def test_numbers_are_packed_like_struct(name: str) -> None:
     block = layout.make_block(
         "block", [Parameter("lead", ctypes.c_bool, 0), Parameter("x", _ctype(name), 1)]
     )
@@ -104,14 +104,14 @@ def _ctype(name: str) -> Any:
 
 
 @given(peripherals, st.data())
-def test_any_choice_of_parameters_is_cut_out_in_the_order_of_the_wire(
+def test_slices_of_any_bitmap_are_in_wire_order(
     peripheral: Peripheral, data: st.DataObject
 ) -> None:
     block = layout.Block(peripheral.params)
     whole = bytes(index % 251 for index in range(block.size))
     bitmap = data.draw(st.integers(0, peripheral.bitmap()))
     length, slices = block.slices(bitmap)
-    sizes = [struct.calcsize("<" + letters_of(param)) for param in peripheral.params]
+    sizes = [struct.calcsize("<" + format_of(param)) for param in peripheral.params]
     starts = [0, *itertools.accumulate(sizes)]
     wanted = b"".join(
         whole[starts[i] : starts[i] + sizes[i]] for i in range(len(sizes)) if bitmap >> i & 1
@@ -125,9 +125,7 @@ def test_any_choice_of_parameters_is_cut_out_in_the_order_of_the_wire(
 
 
 @given(catalogs(), st.data())
-def test_what_a_device_says_is_read_as_struct_reads_it(
-    tables: dict[str, Any], data: st.DataObject
-) -> None:
+def test_received_values_match_struct(tables: dict[str, Any], data: st.DataObject) -> None:
     known = catalog.from_tables(tables)
     name = data.draw(st.sampled_from(sorted(known)))
     peripheral = known[name]
@@ -140,9 +138,9 @@ def test_what_a_device_says_is_read_as_struct_reads_it(
     )
     payload = data.draw(st.binary(min_size=size, max_size=size))
     buffer.update(DevData(bitmap, payload))
-    items = iter(struct.unpack(form_of(peripheral, bitmap), payload))
+    items = iter(struct.unpack(struct_format(peripheral, bitmap), payload))
     for param in chosen(peripheral, bitmap):
-        wanted = list(itertools.islice(items, len(letters_of(param))))
+        wanted = list(itertools.islice(items, len(format_of(param))))
         if param.readable:
             found = flat(buffer.get(param.name))
             assert all(
@@ -152,9 +150,7 @@ def test_what_a_device_says_is_read_as_struct_reads_it(
 
 
 @given(catalogs(), st.data())
-def test_what_is_written_to_a_device_is_packed_as_struct_packs_it(
-    tables: dict[str, Any], data: st.DataObject
-) -> None:
+def test_written_values_match_struct(tables: dict[str, Any], data: st.DataObject) -> None:
     known = catalog.from_tables(tables)
     peripheral = known[data.draw(st.sampled_from(sorted(known)))]
     if peripheral.device_id is None:
@@ -165,7 +161,7 @@ def test_what_is_written_to_a_device_is_packed_as_struct_packs_it(
         buffer.write(param.name, value)
     messages = [message for message in buffer.emit_dev_rw() if isinstance(message, DevWrite)]
     wanted = b"".join(
-        struct.pack("<" + letters_of(param), *flat(value)) for param, value in values.items()
+        struct.pack("<" + format_of(param), *flat(value)) for param, value in values.items()
     )
     assert b"".join(message.data for message in messages) == wanted
     assert sum(message.params for message in messages) == peripheral.writeable
@@ -183,8 +179,8 @@ def open_private(known: catalog.Catalog, device_id: int) -> DeviceBuffer:
 
 
 def values_of(param: Parameter) -> st.SearchStrategy[Any]:
-    """Values of a parameter that need no clamping, arrays as nested lists."""
-    letter = letters_of(param)[0]
+    """Return a strategy for values within the limits; arrays are nested lists."""
+    letter = format_of(param)[0]
     if letter == "?":
         one: st.SearchStrategy[Any] = st.booleans()
     elif letter == "f":
@@ -205,12 +201,10 @@ def values_of(param: Parameter) -> st.SearchStrategy[Any]:
 
 
 @given(peripherals, peripherals)
-def test_two_entries_that_are_laid_out_differently_have_different_hashes(
-    one: Peripheral, two: Peripheral
-) -> None:
+def test_hashes_differ_if_and_only_if_layouts_differ(one: Peripheral, two: Peripheral) -> None:
     def known(peripheral: Peripheral) -> Any:
         return peripheral.name, [
-            (param.name, letters_of(param), param.platform_type, param.readable, param.writeable)
+            (param.name, format_of(param), param.platform_type, param.readable, param.writeable)
             for param in peripheral.params
         ]
 
@@ -218,8 +212,8 @@ def test_two_entries_that_are_laid_out_differently_have_different_hashes(
     assert (hashes[0] == hashes[1]) == (known(one) == known(two))
 
 
-def test_a_buffer_begins_with_what_tells_whether_it_is_understood() -> None:
-    kind = Buffer.make_type("limit-switch", KNOWN["limit-switch"].params)
+def test_header_begins_with_magic_version_and_size() -> None:
+    buffer_type = Buffer.make_type("limit-switch", KNOWN["limit-switch"].params)
     assert [
         layout.Header.magic.offset,
         layout.Header.version.offset,
@@ -227,16 +221,16 @@ def test_a_buffer_begins_with_what_tells_whether_it_is_understood() -> None:
     ] == [0, 8, 12]
     assert layout.Header.catalog_hash.offset == 16
     assert layout.Header.mutex.size == 64
-    header = kind.private()._header
+    header = buffer_type.private()._header
     assert (header.magic, header.version, header.size) == (
         layout.MAGIC,
         layout.VERSION,
-        kind.size(),
+        buffer_type.size(),
     )
 
 
 @given(st.lists(st.integers(1, 253), min_size=1, max_size=16), st.data())
-def test_values_are_split_over_as_few_messages_as_their_order_allows(
+def test_values_are_split_into_as_few_messages_as_possible(
     sizes: list[int], data: st.DataObject
 ) -> None:
     block = layout.Block(

@@ -10,18 +10,18 @@ from rt.buffer.wakeup import EXECUTOR_SLOT, SLOTS
 from rt.errors import DeviceBufferError
 
 
-def test_nobody_holds_a_lease_at_first(prefix: str) -> None:
+def test_new_table_has_no_holders(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         assert not table.fresh_tokens()
         assert table.holders() == []
 
 
-def test_a_lease_is_fresh_until_it_is_released(prefix: str) -> None:
+def test_lease_is_fresh_until_released(prefix: str) -> None:
     with LeaseTable.open(prefix) as ours, LeaseTable.open(prefix, create=False) as theirs:
         ours.heartbeat()
         slot = ours.lease(EXECUTOR_SLOT)
-        assert not slot.renew(), "it has not begun"
+        assert not slot.renew(), "not begun yet"
         assert slot.begin()
         assert slot.renew()
         assert theirs.fresh_tokens()
@@ -32,7 +32,7 @@ def test_a_lease_is_fresh_until_it_is_released(prefix: str) -> None:
         assert not slot.renew()
 
 
-def test_silence_is_a_lapse(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lease_lapses_without_renewal(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         table.lease(3).begin()
@@ -40,24 +40,24 @@ def test_silence_is_a_lapse(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
         assert not table.fresh_tokens()
         assert table.holders() == []
-        assert not table.lease(3).renew(), "a holder that was silent has to begin again"
+        assert not table.lease(3).renew(), "a lapsed lease cannot be renewed"
 
 
-def test_ended_lease_has_to_begin_again(prefix: str) -> None:
+def test_ended_lease_cannot_be_renewed(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         slot = table.lease(1)
         slot.begin()
         (holder,) = table.holders()
         assert table.lapse(holder)
-        assert not table.lapse(holder), "it has ended already"
+        assert not table.lapse(holder), "already ended"
         assert not table.fresh_tokens()
         assert not slot.renew()
         assert slot.begin()
         assert table.fresh_tokens()
 
 
-def test_root_revokes_every_lease(prefix: str) -> None:
+def test_revoke_all_ends_every_lease(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         slots = [table.lease(index) for index in (0, 8, 15)]
@@ -74,19 +74,19 @@ def test_root_revokes_every_lease(prefix: str) -> None:
         assert len(table.holders()) == 3
 
 
-def test_lease_that_began_before_a_revocation_is_not_brought_back_by_a_late_stamp(
+def test_late_stamp_does_not_restore_a_revoked_lease(
     prefix: str,
 ) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         table.lease(4).begin()
         table.revoke_all()
-        table.stamps[4] = boottime_ns()  # its holder had looked before, and stamps after
+        table.stamps[4] = boottime_ns()  # the holder checked before, and stamps after
         assert not table.fresh_tokens()
 
 
 @pytest.mark.parametrize("bar", [bar for bar in lease.Bar if bar])
-def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
+def test_no_lease_is_valid_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         slot, other = table.lease(0), table.lease(1)
@@ -98,13 +98,13 @@ def test_no_lease_counts_in_a_barred_slot(prefix: str, bar: lease.Bar) -> None:
         assert not slot.begin()
         assert table.fresh_tokens() == 1 << other.token
         table.unbar(0)
-        assert not slot.renew(), "what the bar ended does not continue"
+        assert not slot.renew(), "an ended lease does not continue"
         assert slot.begin() == (bar not in {lease.Bar.ESTOP, lease.Bar.STOPPING, lease.Bar.DAMAGED})
         assert slot.cause is bar
 
 
 @pytest.mark.parametrize("bar", [lease.Bar.ESTOP, lease.Bar.STOPPING])
-def test_final_bar_stays(prefix: str, bar: lease.Bar) -> None:
+def test_final_bar_cannot_be_lifted(prefix: str, bar: lease.Bar) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         table.bar_all(bar)
@@ -115,9 +115,7 @@ def test_final_bar_stays(prefix: str, bar: lease.Bar) -> None:
         assert not table.fresh_tokens()
 
 
-def test_a_lease_that_has_ended_does_not_go_on(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_lease_has_a_new_token(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         slot = table.lease(3)
@@ -125,12 +123,12 @@ def test_a_lease_that_has_ended_does_not_go_on(
         assert keep(slot)
         tokens.append(slot.token)
         slot.release()
-        assert keep(slot), "given up, and begun again"
+        assert keep(slot), "released, and begun again"
         tokens.append(slot.token)
         assert not keep(slot)
         later = boottime_ns() + round(lease.TIMEOUT * 1e9)
         monkeypatch.setattr(lease, "boottime_ns", lambda: later)
-        assert keep(slot), "nobody noticed that it had lapsed, and it had all the same"
+        assert keep(slot), "lapsed, although no process noticed"
         tokens.append(slot.token)
         assert len(set(tokens)) == 3
         assert {slot for token in tokens for slot in lease.slots_of(1 << token)} == {3}
@@ -138,7 +136,7 @@ def test_a_lease_that_has_ended_does_not_go_on(
         assert table.fresh_tokens() == 1 << tokens[-1]
 
 
-def test_marks_name_their_slot_after_any_number_of_leases(prefix: str) -> None:
+def test_tokens_contain_the_slot_after_any_number_of_leases(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         slot = table.lease(9)
@@ -152,24 +150,22 @@ def test_marks_name_their_slot_after_any_number_of_leases(prefix: str) -> None:
         assert {slot for token in tokens for slot in lease.slots_of(1 << token)} == {9}
 
 
-def test_only_the_lease_that_was_meant_is_taken_away(prefix: str) -> None:
+def test_lapse_of_an_old_lease_keeps_its_successor(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         slot = table.lease(8)
         slot.begin()
         (before,) = table.holders()
         slot.release()
-        slot.begin()  # the seat's next visitor
+        slot.begin()  # the next session of the slot
         assert not table.lapse(before)
         assert table.fresh_tokens()
 
 
-@pytest.mark.parametrize("uptime", [0.0, 5.0, 1000.0])
-def test_stamp_of_zero_is_never_a_lease(
+@pytest.mark.parametrize("uptime", [0.0, 0.05, 10.0])
+def test_stamp_of_zero_is_never_valid(
     prefix: str, monkeypatch: pytest.MonkeyPatch, uptime: float
 ) -> None:
-    monkeypatch.setattr(lease, "_TIMEOUT_NS", 600 * 10**9)
-    monkeypatch.setattr(lease, "_ROOT_TIMEOUT_NS", 600 * 10**9)
     monkeypatch.setattr(lease, "boottime_ns", lambda: round(uptime * 1e9))
     with LeaseTable.open(prefix) as table:
         assert not table.root_alive()
@@ -177,8 +173,7 @@ def test_stamp_of_zero_is_never_a_lease(
         assert not table.fresh_tokens()
         assert table.holders() == []
         assert not table.lease(0).renew()
-        # A lease that began and was released has a stamp of zero too, and no other reason not to
-        # count.
+        # A released lease has a stamp of zero too, and no other reason to be invalid.
         table.lease(0).begin()
         table.lease(0).release()
         assert not table.fresh_tokens()
@@ -187,11 +182,11 @@ def test_stamp_of_zero_is_never_a_lease(
         assert not table.lease(0).renew()
 
 
-def test_stamps_are_of_the_clock_that_goes_on_while_the_machine_is_suspended() -> None:
+def test_stamps_use_the_clock_that_includes_suspends() -> None:
     assert boottime_ns() <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) <= boottime_ns()
 
 
-def test_what_is_no_lease_table_is_refused(prefix: str) -> None:
+def test_missing_or_invalid_table_is_an_error(prefix: str) -> None:
     with pytest.raises(DeviceBufferError, match="no buffer"), LeaseTable.open(prefix, create=False):
         pass
     segment.create(f"{prefix}lease", 10, lambda _: None)
@@ -199,7 +194,7 @@ def test_what_is_no_lease_table_is_refused(prefix: str) -> None:
         pass
 
 
-def test_no_lease_counts_without_a_sign_of_life_of_the_root(
+def test_no_lease_is_valid_without_a_heartbeat_of_the_root(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with LeaseTable.open(prefix) as table:
@@ -215,7 +210,7 @@ def test_no_lease_counts_without_a_sign_of_life_of_the_root(
         assert not table.root_alive()
 
 
-def test_stamps_of_the_future_count_as_none(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stamps_in_the_future_are_invalid(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         monkeypatch.setattr(lease, "boottime_ns", lambda: boottime_ns() + 10**12)
@@ -225,7 +220,7 @@ def test_stamps_of_the_future_count_as_none(prefix: str, monkeypatch: pytest.Mon
         assert table.holders() == []
 
 
-def test_a_table_that_is_there_is_opened_without_asking_for_memory(
+def test_existing_table_is_opened_without_allocating_memory(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with LeaseTable.open(prefix):
@@ -234,7 +229,7 @@ def test_a_table_that_is_there_is_opened_without_asking_for_memory(
             pass
 
 
-def test_lease_counts_only_for_a_while_after_the_roots_last_stamp(
+def test_root_is_alive_for_100_ms_after_its_heartbeat(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ms = 10**6
@@ -276,9 +271,7 @@ def test_root_stamps_before_it_unbars(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("bar", [Bar.DAMAGED, Bar.STOPPING, Bar.ESTOP])
-def test_slot_that_is_barred_for_good_while_it_is_unbarred_stays_barred(
-    prefix: str, bar: Bar
-) -> None:
+def test_final_bar_set_during_unbar_wins(prefix: str, bar: Bar) -> None:
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)
         table.on_unbar = lambda: table.bar_all(bar)
@@ -288,7 +281,7 @@ def test_slot_that_is_barred_for_good_while_it_is_unbarred_stays_barred(
         assert not table.any_unbarred()
 
 
-def test_lease_is_held_whatever_the_root_does(prefix: str) -> None:
+def test_lease_is_held_without_a_heartbeat_until_revoked(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         assert not table.held
         slot = table.lease(0)

@@ -24,7 +24,7 @@ def address() -> Iterator[int]:
 
 
 def in_child(work: Callable[[], None]) -> None:
-    """Run work in a forked process that is then killed, as a crash would."""
+    """Run work in a forked process and then kill it, like a crash."""
     pid = os.fork()
     if pid == 0:
         work()
@@ -38,7 +38,7 @@ def in_thread(work: Callable[[], None]) -> None:
     thread.join()
 
 
-def test_the_owner_may_take_it_again(address: int) -> None:
+def test_owner_may_take_the_lock_again(address: int) -> None:
     lock = RobustMutex(address)
     lock.acquire()
     lock.acquire()
@@ -48,7 +48,7 @@ def test_the_owner_may_take_it_again(address: int) -> None:
         lock.release()
 
 
-def test_a_killed_owner_costs_nobody_anything(address: int) -> None:
+def test_lock_of_a_killed_owner_is_recovered_once(address: int) -> None:
     recovered: list[bool] = []
     lock = RobustMutex(address, recovered=lambda: recovered.append(True))
     in_child(lock.acquire)
@@ -60,15 +60,15 @@ def test_a_killed_owner_costs_nobody_anything(address: int) -> None:
     assert recovered == [True]
 
 
-def test_a_thread_that_ended_with_it_costs_nobody_anything(address: int) -> None:
-    # The interpreter says that a thread has ended a moment before the kernel does.
+def test_lock_of_an_ended_thread_is_recovered(address: int) -> None:
+    # Python reports the end of a thread slightly before the kernel does.
     lock = RobustMutex(address, timeout=10)
     in_thread(lock.acquire)
     lock.acquire()
     lock.release()
 
 
-def test_another_owner_is_waited_for_within_the_bound(address: int) -> None:
+def test_wait_for_another_owner_is_bounded(address: int) -> None:
     lock = RobustMutex(address, timeout=0.02)
     lock.acquire()
     outcome: list[float] = []
@@ -84,7 +84,7 @@ def test_another_owner_is_waited_for_within_the_bound(address: int) -> None:
     assert outcome[0] >= 0.02
 
 
-def test_an_event_loop_only_tries(address: int) -> None:
+def test_zero_timeout_never_waits(address: int) -> None:
     lock = RobustMutex(address, timeout=0)
     lock.acquire()
     outcome: list[object] = []
@@ -99,7 +99,7 @@ def test_an_event_loop_only_tries(address: int) -> None:
     assert outcome == [False]
 
 
-def test_a_waiter_gets_it_when_it_is_released(address: int) -> None:
+def test_waiter_gets_the_released_lock(address: int) -> None:
     lock = RobustMutex(address, timeout=10)
     lock.acquire()
     got = threading.Event()
@@ -116,7 +116,7 @@ def test_a_waiter_gets_it_when_it_is_released(address: int) -> None:
     thread.join()
 
 
-def test_memory_that_holds_no_mutex_is_an_error_and_no_deadlock() -> None:
+def test_memory_without_a_mutex_is_an_error() -> None:
     memory = mmap.mmap(-1, mmap.PAGESIZE)
     block = (ctypes.c_uint8 * mutex.SIZE).from_buffer(memory)
     ctypes.memset(ctypes.addressof(block), 0xFF, mutex.SIZE)

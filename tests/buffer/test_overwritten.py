@@ -1,4 +1,4 @@
-"""Shared memory that team code has overwritten: each operation ends, with an answer or with one of the buffers' errors."""
+"""Overwritten shared memory: every operation returns, or raises `DeviceBufferError`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ FILLS = [b"\xff", b"\0", b"\x7f", b"\x01"]
 
 
 class Memory:
-    """A robot's shared memory with a lease table and a device's buffer, as the root has it."""
+    """A root's view of shared memory with a lease table and a device's buffer."""
 
     def __init__(self, shared: Arena) -> None:
         self.arena = shared
@@ -33,7 +33,7 @@ class Memory:
         self.buffer.valid = True
 
     def operations(self) -> Iterator[Callable[[], object]]:
-        """What the root and the device process do with it."""
+        """Yield the operations of the root and the device process."""
         table, buffer, mapping = self.table, self.buffer, self.arena.mapping
         guard = SafetyGuard(table, lambda _ended, _disabled: None)
         yield from (
@@ -128,21 +128,23 @@ def memory() -> Iterator[Memory]:
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_everything_overwritten(memory: Memory, fill: bytes) -> None:
+def test_operations_survive_an_overwritten_arena(memory: Memory, fill: bytes) -> None:
     memory.arena.mapping[:] = fill * arena.SIZE
     assert not memory.table.is_intact()
     memory.use()
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_buffers_overwritten(memory: Memory, fill: bytes) -> None:
+def test_operations_survive_overwritten_buffers(memory: Memory, fill: bytes) -> None:
     mapping, start = memory.arena.mapping, arena._FIRST
     mapping[start:] = fill * (arena.SIZE - start)
     memory.use()
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_lease_table_overwritten_by_the_word(memory: Memory, fill: bytes) -> None:
+def test_operations_survive_each_overwritten_word_of_the_lease_table(
+    memory: Memory, fill: bytes
+) -> None:
     for name, *_ in lease._Table._fields_:
         view = segment.attach(f"{memory.arena.prefix}lease")
         part = getattr(lease._Table, name)
@@ -162,12 +164,23 @@ def test_lease_table_overwritten_by_the_word(memory: Memory, fill: bytes) -> Non
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["size", "used", "count"]), st.integers(0, (1 << 64) - 1) | st.sampled_from([0, 63, arena.SIZE, arena.CAPACITY])),
+        st.tuples(
+            st.sampled_from(["size", "used", "count"]),
+            st.integers(0, (1 << 64) - 1) | st.sampled_from([0, 63, arena.SIZE, arena.CAPACITY]),
+        ),
         max_size=4,
     ),
-    st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=20), st.integers(0, (1 << 64) - 1), st.integers(0, 1 << 25)), max_size=4),
-)  # fmt: skip
-def test_directory_overwritten_with_anything(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.binary(max_size=20),
+            st.integers(0, (1 << 64) - 1),
+            st.integers(0, 1 << 25),
+        ),
+        max_size=4,
+    ),
+)
+def test_operations_survive_an_overwritten_directory(
     words: list[tuple[str, int]], entries: list[tuple[int, bytes, int, int]]
 ) -> None:
     with Arena("overwritten") as shared:
@@ -186,7 +199,7 @@ def test_directory_overwritten_with_anything(
 
 
 @pytest.mark.parametrize("bar", [max(Bar) + 1, 255, 1 << 32, (1 << 64) - 1])
-def test_wild_bar_is_damage(memory: Memory, bar: int) -> None:
+def test_unknown_bar_means_damage(memory: Memory, bar: int) -> None:
     assert memory.table.is_intact()
     memory.table.bars[3] = bar
     assert memory.table.bar_of(3) is Bar.DAMAGED
@@ -196,7 +209,7 @@ def test_wild_bar_is_damage(memory: Memory, bar: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["bars", "causes", "revoked", "sessions", "root", "magic"])
-def test_one_byte_of_the_roots_words_is_noticed(memory: Memory, name: str) -> None:
+def test_change_of_a_word_of_the_root_is_detected(memory: Memory, name: str) -> None:
     table = memory.table
     table.heartbeat()
     table.bar(2, Bar.DRIVER)
@@ -208,7 +221,7 @@ def test_one_byte_of_the_roots_words_is_noticed(memory: Memory, name: str) -> No
 
 
 @pytest.mark.parametrize("value", [0, 1, 0xFF])
-def test_kind_of_the_directorys_lock_is_noticed(memory: Memory, value: int) -> None:
+def test_change_of_the_directory_locks_kind_is_detected(memory: Memory, value: int) -> None:
     mapping = memory.arena.mapping
     kind = arena._Directory.mutex.offset + 16
     before = mapping[kind : kind + 4]
@@ -219,7 +232,7 @@ def test_kind_of_the_directorys_lock_is_noticed(memory: Memory, value: int) -> N
     assert mapping.is_intact()
 
 
-def test_lock_of_the_directory_that_is_not_released_is_noticed(memory: Memory) -> None:
+def test_stuck_directory_lock_is_detected(memory: Memory) -> None:
     mapping = memory.arena.mapping
     now = 5.0
     lock = StuckLock(mapping.lock_state, lambda: now)
@@ -233,7 +246,7 @@ def test_lock_of_the_directory_that_is_not_released_is_noticed(memory: Memory) -
     assert not lock.look()
 
 
-def test_overwritten_orders_are_noticed(memory: Memory) -> None:
+def test_overwritten_orders_are_detected(memory: Memory) -> None:
     orders = bytearray(lease.ORDERS_SIZE)
     with LeaseTable.open(memory.arena.prefix, orders=memoryview(orders)) as table:
         table.bar_all(Bar.IDLE)
@@ -245,7 +258,7 @@ def test_overwritten_orders_are_noticed(memory: Memory) -> None:
         assert not table.is_intact()
 
 
-def test_holders_do_not_make_the_table_unsound(memory: Memory) -> None:
+def test_holders_leave_the_table_intact(memory: Memory) -> None:
     for index in range(SLOTS):
         slot = memory.table.lease(index)
         assert slot.begin()
@@ -267,7 +280,7 @@ def test_holders_do_not_make_the_table_unsound(memory: Memory) -> None:
         (arena._FIRST, 1 << 63),
     ],
 )
-def test_entry_leads_nowhere_else(memory: Memory, offset: int, size: int) -> None:
+def test_entry_outside_of_the_arena_is_an_error(memory: Memory, offset: int, size: int) -> None:
     entry = arena._Directory.from_buffer(memory.arena.mapping).entries[0]
     entry.offset, entry.size = offset, size
     with pytest.raises(DeviceBufferError, match="was overwritten"):

@@ -1,4 +1,4 @@
-"""Visitors of a robot: a seat and the robot's eventfds for as long as they stay."""
+"""Sessions: a slot and the robot's eventfds while the connection is open."""
 
 import os
 import signal
@@ -22,29 +22,29 @@ from rt.buffer.wakeup import FIRST_SESSION_SLOT, ROOT_SLOT, SLOTS, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceBufferError
 
-STRANGER = """
+HOLDER = """
 import sys, time, trio
 from pathlib import Path
 from rt.buffer.lease import LeaseTable
 from rt.buffer.session import open_session
 
 async def main():
-    async with open_session(Path(sys.argv[1])) as visitor:
-        with LeaseTable.open(visitor.prefix, create=False) as table:
-            table.lease(visitor.slot).begin()
-            visitor.doorbell.signal()
+    async with open_session(Path(sys.argv[1])) as session:
+        with LeaseTable.open(session.prefix, create=False) as table:
+            table.lease(session.slot).begin()
+            session.write_event.signal()
             await trio.sleep_forever()
 
 trio.run(main)
 """
 
 
-def start_stranger(directory: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", STRANGER, directory])
+def start_holder(directory: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", HOLDER, directory])
 
 
 class Root:
-    """What a root has for visitors."""
+    """The objects of a root that sessions share."""
 
     def __init__(self, directory: Path) -> None:
         self.write_event = WriteEvent()
@@ -54,7 +54,7 @@ class Root:
 
 
 @asynccontextmanager
-async def receiving(arena: Arena, directory: Path) -> AsyncIterator[tuple[Root, LeaseTable]]:
+async def serve_sessions(arena: Arena, directory: Path) -> AsyncIterator[tuple[Root, LeaseTable]]:
     root = Root(directory)
     with LeaseTable.open(arena.prefix) as leases:
         leases.heartbeat()
@@ -69,8 +69,8 @@ async def receiving(arena: Arena, directory: Path) -> AsyncIterator[tuple[Root, 
             root.wakeups.close()
 
 
-async def test_without_a_brake_no_visitor_moves_devices(arena: Arena, tmp_path: Path) -> None:
-    async with receiving(arena, tmp_path) as (root, leases), open_session(tmp_path) as early:
+async def test_barred_sessions_cannot_begin_or_renew_leases(arena: Arena, tmp_path: Path) -> None:
+    async with serve_sessions(arena, tmp_path) as (root, leases), open_session(tmp_path) as early:
         lease = leases.lease(early.slot)
         assert lease.begin()
         root.registrar.bar(Bar.BRAKE)
@@ -80,17 +80,17 @@ async def test_without_a_brake_no_visitor_moves_devices(arena: Arena, tmp_path: 
         async with open_session(tmp_path) as late:
             assert not leases.lease(late.slot).begin()
             root.registrar.bar(Bar.NONE)
-            assert not lease.renew(), "it has to begin another"
+            assert not lease.renew(), "a new lease has to begin"
             assert lease.begin()
             assert leases.lease(late.slot).begin()
         assert leases.bar_of(FIRST_SESSION_SLOT + 2) is not Bar.BRAKE
 
 
-async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(
+async def test_session_has_its_own_slot_and_the_robots_wakeups(
     arena: Arena, tmp_path: Path
 ) -> None:
     async with (
-        receiving(arena, tmp_path) as (root, _),
+        serve_sessions(arena, tmp_path) as (root, _),
         open_session(tmp_path) as first,
         open_session(tmp_path) as second,
     ):
@@ -102,11 +102,11 @@ async def test_a_visitor_has_a_seat_of_its_own_and_the_robots_bells(
             await second.wakeups.wait()
 
 
-async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(
+async def test_killed_session_loses_its_lease_and_signals_the_write_event(
     arena: Arena, tmp_path: Path
 ) -> None:
-    async with receiving(arena, tmp_path) as (root, leases):
-        with start_stranger(tmp_path) as process:
+    async with serve_sessions(arena, tmp_path) as (root, leases):
+        with start_holder(tmp_path) as process:
             with trio.fail_after(30):
                 await root.write_event.wait()
             assert leases.lease(FIRST_SESSION_SLOT).release()
@@ -117,16 +117,16 @@ async def test_a_visitor_that_is_killed_loses_its_lease_and_the_bell_rings(
             assert not leases.fresh_tokens()
 
 
-async def test_when_all_seats_are_taken_a_visitor_is_told_so(arena: Arena, tmp_path: Path) -> None:
-    async with receiving(arena, tmp_path), AsyncExitStack() as stack:
+async def test_session_without_a_free_slot_is_an_error(arena: Arena, tmp_path: Path) -> None:
+    async with serve_sessions(arena, tmp_path), AsyncExitStack() as stack:
         for _ in range(FIRST_SESSION_SLOT, SLOTS):
             await stack.enter_async_context(open_session(tmp_path))
-        with pytest.raises(DeviceBufferError, match="end one of them"):
+        with pytest.raises(DeviceBufferError, match="all 8 slots for commands are in use"):
             async with open_session(tmp_path):
                 pass
         await stack.aclose()
         with trio.fail_after(30):
-            while not await can_open_session(tmp_path):  # noqa: ASYNC110 - the desk sees that they have left
+            while not await can_open_session(tmp_path):  # noqa: ASYNC110 - no event for freed slots
                 await trio.sleep(0.001)
 
 
@@ -138,9 +138,7 @@ async def can_open_session(directory: Path) -> bool:
         return False
 
 
-async def test_a_root_that_is_stopped_is_not_waited_for(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_stopped_root_causes_a_timeout(tmp_path: Path, autojump_clock: MockClock) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(tmp_path / SOCKET_NAME))
         listener.listen()
@@ -149,36 +147,38 @@ async def test_a_root_that_is_stopped_is_not_waited_for(
                 pass
 
 
-async def test_without_a_desk_a_visitor_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(DeviceBufferError, match="receives no visitors"):
+async def test_session_without_a_registrar_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DeviceBufferError, match="cannot open a session"):
         async with open_session(tmp_path):
             pass
 
 
-async def test_reader_gets_the_memory_and_no_seat(arena: Arena, tmp_path: Path) -> None:
-    async with receiving(arena, tmp_path) as (_, leases), AsyncExitStack() as stack:
+async def test_reader_gets_the_memory_but_no_slot(arena: Arena, tmp_path: Path) -> None:
+    async with serve_sessions(arena, tmp_path) as (_, leases), AsyncExitStack() as stack:
         for _ in range(FIRST_SESSION_SLOT, SLOTS):
             await stack.enter_async_context(open_session(tmp_path))
         session_counts = leases.session_counts()
         async with read(tmp_path) as prefix:
             with LeaseTable.open(prefix, create=False) as table:
                 assert table.root_alive()
-        assert leases.session_counts() == session_counts, "it was no open_session"
+        assert leases.session_counts() == session_counts, "reading is not a session"
 
 
 @pytest.mark.parametrize("message", [b"", b"\xc1", b"\x80" * 100])
-async def test_desk_survives_a_peer_that_talks_nonsense(
+async def test_registrar_survives_an_invalid_message(
     arena: Arena, tmp_path: Path, message: bytes
 ) -> None:
-    async with receiving(arena, tmp_path):
+    async with serve_sessions(arena, tmp_path):
         with trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as peer, trio.fail_after(30):
             await peer.connect(str(tmp_path / SOCKET_NAME))
             await peer.send(message)
-            assert await peer.recv(1) == b"", "it is refused"
+            assert await peer.recv(1) == b"", "the connection is closed"
         assert await can_open_session(tmp_path)
 
 
-async def test_removed_desk_is_made_again_and_visits_go_on(arena: Arena, tmp_path: Path) -> None:
+async def test_removed_socket_is_recreated_and_sessions_continue(
+    arena: Arena, tmp_path: Path
+) -> None:
     root = Root(tmp_path)
     with LeaseTable.open(arena.prefix) as leases:
         leases.heartbeat()
@@ -202,10 +202,10 @@ async def test_removed_desk_is_made_again_and_visits_go_on(arena: Arena, tmp_pat
     "request_",
     [b"\x81\xa6seated\xa1\xff", b"\x81\xa6seated" + b"\x91" * 4000, b"\xc1", b"\0" * 4000],
 )
-async def test_a_malformed_request_ends_only_its_connection(
+async def test_malformed_request_ends_only_its_connection(
     arena: Arena, tmp_path: Path, request_: bytes
 ) -> None:
-    async with receiving(arena, tmp_path):
+    async with serve_sessions(arena, tmp_path):
         with trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_SEQPACKET) as hostile:
             await hostile.connect(str(tmp_path / SOCKET_NAME))
             await hostile.send(request_)
