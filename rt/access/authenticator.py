@@ -163,7 +163,7 @@ class Authenticator:
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.counters = AuthenticatorCounters()
-        self.refusals = Refusals("a connection was refused")
+        self.refusals = Refusals("connection refused")
         self.keyring = keyring
         self._insecure = insecure
         self._context = context or zmq.Context.instance()

@@ -65,7 +65,7 @@ class StationSide:
         self._sockets: dict[bytes, Socket] = {}
         self._numbers = itertools.count(1)
         self._send, self._receive = trio.open_memory_channel[list[bytes]](0)
-        self._refusals = Refusals("a station asked for a name of another")
+        self._refusals = Refusals("station claimed a reserved name")
 
     def __len__(self) -> int:
         return len(self._sockets)

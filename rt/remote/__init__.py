@@ -1,4 +1,4 @@
-"""Remote calls: ZMQ sockets and datagrams for trio, clients, services, and the router between them."""
+"""Remote calls: nodes over ZMQ and UDP, clients, services, and the router between them."""
 
 from rt.access.authenticator import Authenticator
 from rt.access.peer import DatagramPeers

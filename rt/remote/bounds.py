@@ -1,8 +1,8 @@
-"""Bounds of what a call may carry, and how they become part of a method's types.
+"""Size limits of call arguments, and their translation into type annotations.
 
-Invariant: no argument is looked at whose size is not bounded. The size of a message is checked
-before it is decoded, the length of an array or a text before its elements are converted, and what a
-method takes as anything is walked once.
+Invariant: every size is checked before the value is used. The size of a message is checked before
+the message is decoded, the length of an array or string before its elements are converted, and an
+untyped argument is walked once.
 """
 
 import functools
@@ -20,14 +20,16 @@ _Key: TypeAlias = str | int | float | bool | None
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """What the arguments of one call may be at most. An annotation with `msgspec.Meta(max_length=...)` overrides a length.
+    """Maximum sizes of the arguments of one call.
+
+    An annotation with `msgspec.Meta(max_length=...)` overrides `text` or `items`.
 
     Attributes:
-        message: Bytes of the whole message.
-        text: Characters of a text.
-        items: Elements of an array or a map, and arguments of a call.
-        depth: Arrays and maps within one another.
-        values: Values in an argument that may be anything.
+        message: Size of the whole message, in bytes.
+        text: Length of a string, in characters.
+        items: Number of elements of an array or map, and of arguments of a call.
+        depth: Nesting depth of arrays and maps.
+        values: Number of values in an untyped argument.
     """
 
     message: int = 1 << 16
@@ -38,7 +40,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 DEFAULT = Bounds()
-"""What holds for calls that a router carries, where neither the route nor its handler says otherwise."""
+"""Bounds for calls through a router, unless the route or its handler sets others."""
 
 UNROUTED = Bounds(
     message=rpc.MAX_MESSAGE,
@@ -47,13 +49,16 @@ UNROUTED = Bounds(
     depth=64,
     values=rpc.MAX_MESSAGE,
 )
-"""What holds without a router, where the robot's own log events and updates come in: all that a message can carry."""
+"""Bounds for services without a router, which receive the robot's own log events and updates.
+
+They allow everything that fits in a message.
+"""
 
 
 def bounded(annotation: Any, bounds: Bounds) -> Any:
-    """Return the same type with the bounds in it, so that a conversion checks them first.
+    """Return the type annotated with length limits, which msgspec checks before it converts.
 
-    Structures stay as they are: their fields declare their own bounds.
+    Structs are returned unchanged: their fields declare their own limits.
     """
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation is str:
@@ -78,7 +83,7 @@ def bounded(annotation: Any, bounds: Bounds) -> Any:
 
 
 def is_open(annotation: Any) -> bool:
-    """Whether values of a type are not wholly described by the type, so that they have to be walked."""
+    """Return whether a type admits values of arbitrary structure, which `check` has to walk."""
     origin, args = get_origin(annotation), get_args(annotation)
     if annotation in (None, type(None), bool, int, float, str, bytes):
         return False
@@ -94,10 +99,10 @@ def is_open(annotation: Any) -> bool:
 
 
 def check(value: object, bounds: Bounds) -> None:
-    """Check a value that may be anything against bounds.
+    """Check an untyped value against bounds.
 
     Raises:
-        RemoteProtocolError: It exceeds one of them; the message says which.
+        RemoteProtocolError: The value exceeds a bound; the message names the bound.
     """
     seen = 0
     level: list[object] = [value]
@@ -106,12 +111,13 @@ def check(value: object, bounds: Bounds) -> None:
         for each in level:
             if isinstance(each, str) and len(each) > bounds.text:
                 raise RemoteProtocolError(
-                    f"a text of {len(each)} characters; at most {bounds.text} are accepted"
+                    f"a string has {len(each)} characters; at most {bounds.text} are accepted"
                 )
             if isinstance(each, Mapping | list | tuple):
                 if len(each) > bounds.items:
                     raise RemoteProtocolError(
-                        f"an array or map of {len(each)}; at most {bounds.items} are accepted"
+                        f"an array or map has {len(each)} items; "
+                        f"at most {bounds.items} are accepted"
                     )
                 if depth == bounds.depth:
                     raise RemoteProtocolError(
@@ -131,10 +137,12 @@ def check(value: object, bounds: Bounds) -> None:
 
 
 def check_raw(data: msgspec.Raw, bounds: Bounds) -> None:
-    """Check an argument that may be anything before it is built: a few kilobytes of empty arrays take milliseconds to build.
+    """Check an encoded untyped argument before it is decoded.
+
+    Decoding a few kilobytes of empty arrays takes milliseconds.
 
     Raises:
-        RemoteProtocolError: It has too many values, they are nested too deep, or it is no
+        RemoteProtocolError: The argument has too many values, is nested too deeply, or is not
             MessagePack.
         msgspec.ValidationError: An array or map is too long, or a key of a map is not a scalar.
     """
@@ -165,7 +173,7 @@ def check_raw(data: msgspec.Raw, bounds: Bounds) -> None:
 
 
 def _of_elements(annotation: Any, bounds: Bounds) -> Any:
-    """Return the type of a collection with bounds in the types of its elements only."""
+    """Return the collection type with bounds on its elements, not on its own length."""
     origin, args = get_origin(annotation), get_args(annotation)
     if not args or not isinstance(origin, type) or not issubclass(origin, Collection):
         return annotation

@@ -1,7 +1,6 @@
-"""Who makes the call that a handler serves.
+"""The caller of the method that a service runs.
 
-A service states the caller before it runs a method; the method, and whatever it calls, may ask for
-it with `caller`.
+A service sets the caller before it runs a method; the method and its callees read it with `caller`.
 """
 
 from contextvars import ContextVar
@@ -13,12 +12,12 @@ from rt.access.stations import station_of
 
 
 class SourceAddress(bytes):
-    """`host:port` of a datagram's source, with what the node knows of the datagram.
+    """The source of a datagram as `host:port`, with facts about the datagram.
 
     Attributes:
-        station: The station whose key signed the datagram; empty without a signature.
-        key_id: The id of that key.
-        sequence: The datagram's sequence.
+        station: Station whose key signed the datagram; empty without a signature.
+        key_id: Id of that key.
+        sequence: Sequence number of the datagram.
         size: Length of the datagram, in bytes.
     """
 
@@ -29,10 +28,10 @@ class SourceAddress(bytes):
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """One end that calls.
+    """The peer that made a call.
 
     Attributes:
-        peer: Its name at the router, or `host:port` of a datagram's source.
+        peer: Name of the peer at the router, or the source of a datagram as `host:port`.
         is_routed: Whether the call came through the router.
     """
 
@@ -41,14 +40,14 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def station(self) -> str:
-        """The station whose key proves the call; empty for the robot's own user, and where no keys are used."""
+        """The station that authenticated the call; empty for the robot's user and without keys."""
         if self.is_routed:
             return station_of(self.peer)
         return self.peer.station if isinstance(self.peer, SourceAddress) else ""
 
     @property
     def source(self) -> str:
-        """To what log events are charged; empty for programs at the robot."""
+        """The source whose log budget pays for events; empty for local programs."""
         return (
             f"station {each}"
             if (each := self.station)
@@ -58,7 +57,10 @@ class Caller(msgspec.Struct, frozen=True):
         )
 
     def may_be_remote(self, *, insecure: bool) -> bool:
-        """Whether the caller may be another computer or user: it has a station's key, or the robot is open without keys."""
+        """Return whether the caller may be on another computer or be another user.
+
+        That is a caller with a station's key, and any routed caller if the robot needs no keys.
+        """
         return bool(self.station) or (self.is_routed and insecure)
 
 
@@ -69,11 +71,11 @@ _current: ContextVar[Caller] = ContextVar("caller", default=LOCAL)
 
 
 def caller() -> Caller:
-    """The caller of the method that runs in this task; `LOCAL` outside of calls."""
+    """Return the caller of the method that runs in this task; `LOCAL` outside of calls."""
     return _current.get()
 
 
 def set_caller(value: Caller) -> None:
-    """State the caller for the rest of this task; events are charged to a caller that may be elsewhere."""
+    """Set the caller for the rest of this task, and charge log events to its source."""
     _current.set(value)
     log.charge(value.source)

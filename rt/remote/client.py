@@ -1,9 +1,9 @@
-"""A client: calls the methods of services through a node.
+"""An RPC client, which calls methods of services through a node.
 
-The rule of this module: a call ends, with the service's result, with the service's error, or with
-an error that says who did not answer in how many seconds. An answer is only ever given to the call
-that it belongs to; one that comes too late is dropped and counted. A service is told when its
-answer is not waited for any more (`rpc.CANCEL`), so that it can stop.
+Invariant: every call ends with the service's result, the service's error, or an error that names
+the service and the time limit. A response reaches only the call that it answers; a late response
+is dropped and counted. When a call is abandoned, the client sends `rpc.CANCEL`, so that the service
+can stop the method.
 """
 
 import contextlib
@@ -23,10 +23,13 @@ from rt.text import clip
 from rt.transport.counters import ClientCounters
 
 ANNOUNCE_INTERVAL = 1.0
-"""Least time between two announcements to the router that this client understands `rpc.GONE`, in s; only calls announce."""
+"""Minimum time between announcements to the router that this client understands `rpc.GONE`, in s.
+
+Announcements are sent only with calls.
+"""
 
 CANCEL_TIME = 0.05
-"""How long a call that has ended without an answer may try to tell the service so, in s."""
+"""Time limit for sending `rpc.CANCEL` after an abandoned call, in s."""
 
 
 class _OpenCall:
@@ -39,8 +42,11 @@ class _OpenCall:
         self.peer_lost = False
 
 
-class Caller:
-    """Turns attributes and items into calls: `client.call.ping("1", address="device-service")`, `client.call["ping"](...)`."""
+class MethodProxy:
+    """Remote methods as attributes and items.
+
+    For example `client.call.ping("1", address="device-service")` and `client.call["ping"](...)`.
+    """
 
     __slots__ = ("_client",)
 
@@ -67,26 +73,25 @@ class Caller:
 
 
 class Client:
-    """Makes calls, any number at the same time; an async context manager.
+    """An RPC client for any number of concurrent calls; an async context manager.
 
     >>> async def ask(node: Node) -> object:
     ...     async with Client(node, address="device-service") as client:
     ...         return await client.call.list_uids(timeout=2)
 
     Args:
-        node: Through which calls go; the client opens and closes it.
-        address: The service that is called when a call names none. A node without a router needs
-            none.
-        timeout: How long a call waits for its answer when it does not say, in s.
+        node: Node that carries the calls; the client opens and closes it.
+        address: Default service of a call. Not needed without a router.
+        timeout: Default time limit of a call, in s.
     """
 
     def __init__(self, node: Node, *, address: str | None = None, timeout: float = 1.0) -> None:
         self.node = node
         self.counters = ClientCounters()
-        self.call = Caller(self)
+        self.call = MethodProxy(self)
         self._address = address
         self._timeout = timeout
-        # Answers to an earlier client of the same identity must not be taken for ours.
+        # Random, so that responses to an earlier client with the same identity do not match.
         self._next_id = secrets.randbelow(rpc.ID_MAX + 1)
         self._announced_at = -math.inf
         self._calls: dict[int, _OpenCall] = {}
@@ -110,15 +115,15 @@ class Client:
         assert self._nursery is not None
         self._nursery.cancel_scope.cancel("the client is closed")
         try:
-            # An error of the body stays what it is: only a cancel may have come from the nursery
-            # and belongs to it.
+            # Only a Cancelled may come from the nursery; any other error of the body must leave
+            # it unwrapped.
             if isinstance(exc, trio.Cancelled):
                 await self._scope.__aexit__(exc_type, exc, tb)
             else:
                 await self._scope.__aexit__(None, None, None)
         except trio.Cancelled:
-            # The body's error is on its way out and says more; a cancel that stands is met again at
-            # the next checkpoint.
+            # The body's error takes precedence; a pending cancel is raised again at the next
+            # checkpoint.
             if exc is None or isinstance(exc, trio.Cancelled):
                 raise
         finally:
@@ -131,36 +136,38 @@ class Client:
         *args: Any,
         address: str | None = None,
         notification: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109 - the error has to say who did not answer, and in how many seconds
+        timeout: float | None = None,  # noqa: ASYNC109 - the error names the service and the limit
     ) -> Any:
         """Call a method and return its result.
 
-        A checkpoint. A cancel before the request is sent leaves nothing sent. After it, or when the
-        time is over, the service is told that nobody waits any more, and its answer is dropped: a
-        service of rt stops a method that is not urgent.
+        A checkpoint. If cancelled before the request is sent, nothing is sent. If cancelled later,
+        or after a timeout, the client sends `rpc.CANCEL` and drops the response; services of rt
+        then stop a method that is not urgent.
 
         Args:
             method: Name of the method.
-            args: Its arguments: None, bool, int (64 bits), float, str, bytes, sequences and
-                mappings.
+            args: Arguments: None, bool, int (64 bits), float, str, bytes, sequences and mappings.
             address: Identity of the service, e.g. `device-service`.
-            notification: Want no answer: return None as soon as the message is on its way.
-            timeout: How long to wait, sending included, in s.
+            notification: Send without waiting for a response, and return None.
+            timeout: Time limit including the time to send, in s.
 
         Raises:
-            RemoteCallError: The service answered with an error (its message and context), no such
-                service is connected, it has ended meanwhile, nobody answered in time, or there was
-                nobody to send to.
-            LocalProtocolError: An argument cannot be sent, no service is named, or no method can
-                have that name.
+            RemoteCallError: The service returned an error (raised with its message and context),
+                is not connected, exited before it answered, or did not answer in time; or the
+                request could not be sent.
+            LocalProtocolError: An argument cannot be encoded, no service is named, or the name of
+                the method is empty or too long.
             trio.ClosedResourceError: The client is not open.
         """
         name = address or self._address or ""
         if self.node.routed and not name:
-            raise LocalProtocolError(f"{method}: say which service to call", method=method)
-        if not 1 <= len(method) <= rpc.METHOD_MAX:  # a service does not answer it
             raise LocalProtocolError(
-                f"a method has a name of 1 to {rpc.METHOD_MAX} characters, not of {len(method)}: {clip(method)}"
+                f"no service given for {method}; pass an address", method=method
+            )
+        if not 1 <= len(method) <= rpc.METHOD_MAX:  # services ignore such a request
+            raise LocalProtocolError(
+                f"invalid method name of {len(method)} characters: {clip(method)}; "
+                f"use 1 to {rpc.METHOD_MAX} characters"
             )
         peer = name.encode()
         seconds = self._timeout if timeout is None else timeout
@@ -188,13 +195,13 @@ class Client:
         finally:
             del self._calls[call_id]
             if sent and call.answer is None and not call.peer_lost:
-                await self._take_back(peer, call_id)
+                await self._send_cancel(peer, call_id)
         if not sent:
             raise self._unsent(place)
         return self._result(call, place)
 
     async def _announce(self) -> None:
-        """Ask the router for `rpc.GONE`; again with later calls, because the connection may be a new one."""
+        """Ask the router for `rpc.GONE`; repeated, because the connection may be a new one."""
         now = trio.current_time()
         if self.node.routed and now - self._announced_at >= ANNOUNCE_INTERVAL:
             self._announced_at = now
@@ -203,13 +210,15 @@ class Client:
     def _result(self, call: _OpenCall, place: dict[str, Any]) -> Any:
         if call.peer_lost:
             raise RemoteCallError(
-                f"{place['address']} has ended without an answer to {place['method']}; `rt logs` says why it ended",
+                f"{place['address']} exited before it answered {place['method']}; "
+                "see `rt logs` for the reason",
                 **place,
             )
         if call.answer is None:
             self.counters.timeouts += 1
             raise RemoteCallError(
-                f"{place['address']} did not answer {place['method']} within {place['timeout']:g} s",
+                f"{place['address']} did not answer {place['method']} "
+                f"within {place['timeout']:g} s",
                 **place,
             )
         if call.answer.error is not None:
@@ -217,8 +226,8 @@ class Client:
             raise RemoteCallError(message, **context)
         return call.answer.result
 
-    async def _take_back(self, peer: bytes, call_id: int) -> None:
-        """Say that nobody waits for an answer any more, if that can be said at once; whoever leaves is not held up."""
+    async def _send_cancel(self, peer: bytes, call_id: int) -> None:
+        """Send `rpc.CANCEL` within `CANCEL_TIME`, also while this task is being cancelled."""
         payload = rpc.encode(rpc.Notification(rpc.CANCEL, [call_id]))
         with (
             trio.CancelScope(deadline=trio.current_time() + CANCEL_TIME, shield=True),
@@ -237,7 +246,8 @@ class Client:
 
     def _unsent(self, place: dict[str, Any]) -> RemoteCallError:
         return RemoteCallError(
-            f"{place['method']} was not sent: nothing takes calls at {self.node.display_address}; is the robot running?",
+            f"cannot send {place['method']}: no robot at {self.node.display_address}; "
+            "is the robot running?",
             **place,
         )
 
@@ -271,8 +281,8 @@ class Client:
                 self.counters.malformed += 1
                 continue
             call = self._calls.get(message.id)
-            # A router tells who answers: another service's answer is not this call's, whatever its
-            # number.
+            # A router names the sender: a response of another service does not match, even if its
+            # id does.
             if call is None or call.answer is not None or (self.node.routed and peer != call.peer):
                 self.counters.late += 1
                 continue
@@ -280,7 +290,7 @@ class Client:
             call.answered.set()
 
     def _lose_peer(self, gone: set[bytes]) -> None:
-        """End the calls of services that a router knows to have gone."""
+        """End the calls to services that have disconnected from the router."""
         for call in self._calls.values():
             if call.peer in gone and call.answer is None:
                 call.peer_lost = True

@@ -1,9 +1,7 @@
-"""Datagrams as a node: gamepads in, device updates out.
+"""A node over UDP datagrams, used for incoming gamepads and outgoing device updates.
 
-The rule of this module: datagrams are news, not letters. Nothing waits for a receiver, nothing that
-a network answers ends
-the sender, and nothing leaves the machine unless an interface is named: multicast goes over the
-loopback interface.
+Invariant: sending never waits for a receiver, and a network error never stops the sender. Multicast
+leaves the machine only if an interface is named; by default it uses the loopback interface.
 """
 
 import errno
@@ -24,7 +22,7 @@ from rt.transport.binding import bind_error
 from rt.transport.counters import Counters
 
 MAX_DATAGRAM = 65_507
-"""The most bytes that a UDP datagram carries over IPv4."""
+"""Maximum payload of a UDP datagram over IPv4, in bytes."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -33,17 +31,17 @@ _IP_MULTICAST_ALL = 49  # linux/in.h; the socket module has no name for it
 
 
 class DatagramNode:
-    """A node over UDP (IPv4), unicast or multicast. Peers are written `host:port`.
+    """A node over UDP (IPv4), unicast or multicast. Peers have the form `host:port`.
 
     Args:
-        host: Address or name; `*` is every interface when bound. A multicast address makes the node
-            join or address a group.
-        port: 0 to 65535; 0 takes a free one when bound.
-        bind: True receives at the address (and may answer whoever sent); False sends to it.
-        interface: The interface over which multicast goes, in and out: its name (`wlan0`) or its
-            address; `0.0.0.0` leaves the choice to the system's routes.
-        ttl: How many routers multicast may cross, plus one; 0 to 255, and 0 stays on this machine.
-        loopback: Whether receivers on this machine hear the multicast that it sends over a network.
+        host: Address or name; `*` binds to every interface. With a multicast address the node
+            joins the group or sends to it.
+        port: 0 to 65535; 0 binds to a free port.
+        bind: True to receive at the address and answer senders; False to send to it.
+        interface: Interface for multicast, as a name (`wlan0`) or an address; `0.0.0.0` leaves
+            the choice to the routing table.
+        ttl: Time to live of multicast, 0 to 255; 0 stays on this machine, 1 on its networks.
+        loopback: Whether receivers on this machine get multicast that is sent to a network.
 
     Raises:
         ConfigError: `ttl` is out of range.
@@ -60,9 +58,7 @@ class DatagramNode:
         loopback: bool = True,
     ) -> None:
         if not 0 <= ttl <= 255:
-            raise ConfigError(
-                f"multicast cannot live for {ttl} routers; 0 to 255 are possible", ttl=ttl
-            )
+            raise ConfigError(f"invalid multicast TTL {ttl}; use a number from 0 to 255", ttl=ttl)
         self._loopback = loopback
         self.counters = Counters()
         self.host = host
@@ -74,7 +70,7 @@ class DatagramNode:
         self._plain: socket.socket | None = None
         self._target = (host, port)
         self._unconnected = False
-        self._is_alone = False
+        self._filters_sources = False
         self._kernel_socket: UdpSocket | None = None
 
     @classmethod
@@ -87,7 +83,7 @@ class DatagramNode:
         ttl: int = 1,
         loopback: bool = True,
     ) -> Self:
-        """Make a node for `udp://host:port`; the rest is as for the node itself.
+        """Create a node for `udp://host:port`; the other arguments are those of the class.
 
         Raises:
             ConfigError: The address has another form.
@@ -99,18 +95,18 @@ class DatagramNode:
             host = port = None
         if host is None or port is None or parts.scheme != "udp" or ":" in host:
             raise ConfigError(
-                f"{address} is no datagram address; write udp://host:port (IPv4)", address=address
+                f"invalid datagram address: {address}; use udp://host:port (IPv4)", address=address
             )
         return cls(host, port, bind=bind, interface=interface, ttl=ttl, loopback=loopback)
 
     @property
     def routed(self) -> bool:
-        """No router is at the other end."""
+        """False: datagrams do not pass a router."""
         return False
 
     @property
     def display_address(self) -> str:
-        """The address, for a person."""
+        """The address as shown in messages."""
         return f"udp://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
@@ -124,15 +120,15 @@ class DatagramNode:
         try:
             self._target = target
             if ipaddress.IPv4Address(target[0]).is_multicast:
-                # A group without a route cannot be connected to; the route comes when the radio is
-                # up.
+                # connect() fails without a route to the group, and the route may only appear when
+                # the radio is up.
                 self._unconnected = not self._bind
                 self._prepare_multicast(sock, target[0])
             elif ipaddress.IPv4Address(target[0]).is_loopback and not self._bind:
-                # A socket with every address keeps its port from other users of this computer; a
-                # connected one has one address.
-                self._unconnected = self._is_alone = True
-                await sock.bind(("0.0.0.0", 0))  # noqa: S104 - datagrams of other sources are dropped
+                # A socket bound to all addresses owns its port exclusively; a connected socket has
+                # one address, so other users of this computer could bind the port at another one.
+                self._unconnected = self._filters_sources = True
+                await sock.bind(("0.0.0.0", 0))  # noqa: S104 - recv drops other sources
             if self._bind:
                 await sock.bind(target)
             elif not self._unconnected:
@@ -162,33 +158,39 @@ class DatagramNode:
 
     @property
     def kernel_socket(self) -> UdpSocket | None:
-        """This bound node's socket as the kernel lists it, `to_port` being the port that it is bound to; None before it is open."""
+        """The bound socket as listed by the kernel; None before the node is open.
+
+        Its `to_port` is the port to which it is bound.
+        """
         return self._kernel_socket
 
     async def post(self, peer: bytes, payload: bytes) -> None:
-        """See `send`."""
+        """Send one datagram like `send`."""
         await self.send(peer, payload)
 
     async def send(self, peer: bytes, payload: bytes) -> None:
-        """Send one datagram: to the address of this node, or, when it is bound, to a peer that `recv` has named.
+        """Send one datagram.
 
-        A checkpoint. A cancel leaves nothing sent. What the network reports, now or of earlier
-        datagrams, is counted as dropped and never raised.
+        A bound node sends to `peer`, a source returned by `recv`; any other node to its address.
+
+        A checkpoint. If cancelled, nothing is sent. Network errors are counted as dropped
+        datagrams, never raised.
 
         Raises:
-            LocalProtocolError: The payload is longer than `MAX_DATAGRAM`, or the peer of a bound
-                node is none.
+            LocalProtocolError: The payload is longer than `MAX_DATAGRAM`, or the node is bound and
+                `peer` is not `host:port`.
             trio.ClosedResourceError: The node is not open.
         """
         sock = self._open()
         if len(payload) > MAX_DATAGRAM:
             raise LocalProtocolError(
-                f"{len(payload)} bytes are too many for one datagram, {MAX_DATAGRAM} fit; send fewer values at once",
+                f"payload of {len(payload)} bytes exceeds the {MAX_DATAGRAM} bytes of a datagram; "
+                "send fewer values at once",
                 reason="size",
                 size=len(payload),
             )
-        # The report of an earlier datagram is handed out in place of sending this one, so this one
-        # has a second try.
+        # The kernel may report the error of an earlier datagram instead of sending this one, so
+        # try twice.
         for last in (False, True):
             try:
                 if self._bind:
@@ -208,10 +210,10 @@ class DatagramNode:
                 return
 
     def send_nowait(self, peer: bytes, payload: bytes) -> None:
-        """Send one datagram to a peer that `recv` has named, or drop and count it where the socket has no room.
+        """Send one datagram to a source returned by `recv`; drop and count it if that would block.
 
         Raises:
-            LocalProtocolError: The peer is none.
+            LocalProtocolError: `peer` is not `host:port`.
             trio.ClosedResourceError: The node is not open.
         """
         self._open()
@@ -224,13 +226,13 @@ class DatagramNode:
             self.counters.sent += 1
 
     async def recv(self) -> tuple[bytes, bytes]:
-        """Wait for a datagram; returns `host:port` of who sent it, and it.
+        """Wait for a datagram; return its source as `host:port` and its payload.
 
-        A checkpoint. A cancel loses nothing. When nobody receives, the kernel keeps some hundred
-        and drops the newest.
+        A checkpoint. If cancelled, no datagram is lost. The kernel queues a few hundred datagrams
+        and drops newer ones.
 
         Raises:
-            trio.ClosedResourceError: The node is not open, or was closed meanwhile.
+            trio.ClosedResourceError: The node is not open, or was closed while waiting.
         """
         sock = self._open()
         while True:
@@ -240,18 +242,18 @@ class DatagramNode:
                 if error.errno == errno.EBADF or sock.fileno() < 0:
                     raise
                 if error.errno != errno.ECONNREFUSED:
-                    await trio.sleep(_PAUSE)  # an error that stays may not keep the loop busy
+                    await trio.sleep(_PAUSE)  # a persistent error must not busy the event loop
                 continue
-            if self._is_alone and (host, port) != self._target:
+            if self._filters_sources and (host, port) != self._target:
                 continue
             self.counters.received += 1
             return f"{host}:{port}".encode(), data
 
     def recv_nowait(self) -> tuple[bytes, bytes]:
-        """Take a datagram that has already come, as `recv` does: for whoever has many to look through.
+        """Return a datagram that has already arrived, like `recv`.
 
         Raises:
-            trio.WouldBlock: There is none.
+            trio.WouldBlock: No datagram has arrived.
             trio.ClosedResourceError: The node is not open.
         """
         self._open()
@@ -259,15 +261,15 @@ class DatagramNode:
         try:
             data, (host, port) = self._plain.recvfrom(MAX_DATAGRAM)
         except OSError:
-            raise trio.WouldBlock from None  # an error that stays is met again by `recv`
-        if self._is_alone and (host, port) != self._target:
+            raise trio.WouldBlock from None  # `recv` handles a persistent error
+        if self._filters_sources and (host, port) != self._target:
             raise trio.WouldBlock
         self.counters.received += 1
         return f"{host}:{port}".encode(), data
 
     async def _resolve(self, name: str) -> tuple[str, int]:
         if self.host == "*":
-            return ("0.0.0.0" if self._bind else LOOPBACK), self.port  # noqa: S104 - the person wrote every interface
+            return ("0.0.0.0" if self._bind else LOOPBACK), self.port  # noqa: S104 - as configured
         if self.host == "localhost":
             return LOOPBACK, self.port
         try:
@@ -276,7 +278,7 @@ class DatagramNode:
             )
         except OSError as error:
             raise ConfigError(
-                f"{name}: the name {self.host} is not known: {error.strerror}", address=name
+                f"{name}: cannot resolve host {self.host}: {error.strerror}", address=name
             ) from error
         return str(found[0][4][0]), self.port
 
@@ -286,12 +288,11 @@ class DatagramNode:
         )  # ip_mreqn
         ip = trio.socket.IPPROTO_IP
         if self._bind:
-            # Several receivers share the port. SO_REUSEPORT would do too, but only among processes
-            # of one user.
+            # Several receivers share the port, also those of different users, which SO_REUSEPORT
+            # would not allow.
             sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
             sock.setsockopt(ip, trio.socket.IP_ADD_MEMBERSHIP, request)
-            # Otherwise what any program of the machine joined on any interface would come in here
-            # too.
+            # Do not receive groups that other programs of this machine joined on other interfaces.
             sock.setsockopt(ip, _IP_MULTICAST_ALL, 0)
         else:
             sock.setsockopt(ip, trio.socket.IP_MULTICAST_IF, request)
@@ -299,7 +300,7 @@ class DatagramNode:
             sock.setsockopt(ip, trio.socket.IP_MULTICAST_TTL, self._ttl)
 
     def _resolve_interface(self) -> tuple[bytes, int]:
-        """The address and the number of the interface, one of them zero."""
+        """Return the address and the index of the interface, one of which is zero."""
         try:
             return ipaddress.IPv4Address(self._interface).packed, 0
         except ValueError:
@@ -309,7 +310,7 @@ class DatagramNode:
         except OSError:
             names = ", ".join(name for _, name in socket.if_nameindex())
             raise ConfigError(
-                f"there is no network interface {self._interface}; there are {names}",
+                f"no network interface {self._interface}; available are {names}",
                 interface=self._interface,
             ) from None
 
@@ -327,5 +328,5 @@ def _parse_peer(peer: bytes) -> tuple[str, int]:
         return str(ipaddress.IPv4Address(host)), int(port)
     except ValueError:
         raise LocalProtocolError(
-            f"{peer!r} is no peer; a bound node answers host:port", reason="peer"
+            f"invalid peer {peer!r}; a bound node sends to host:port", reason="peer"
         ) from None

@@ -1,8 +1,8 @@
-"""What a service can do: methods that are marked as routes, with arguments checked before they run.
+"""Handlers: classes whose methods a service exposes as routes, with checked arguments.
 
-The rule of this module: a handler's code only ever sees arguments of the types that it has written
-down, and no larger than their bounds (`rt.remote.bounds`). Whoever sent others is told which
-argument it was, what came and what is allowed.
+Invariant: a handler's method receives only arguments of its annotated types and within its bounds
+(`rt.remote.bounds`). A caller that sends others gets an error that names the argument, its value
+and what was expected.
 """
 
 import inspect
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _MARK = "__rt_route__"
 
 _FAULT_MAX = 200
-"""Characters of what msgspec says of a wrong argument; some of its sentences quote the argument."""
+"""Maximum length of msgspec's description of an invalid argument, which may quote the argument."""
 
 
 @overload
@@ -46,34 +46,37 @@ def route(
     limit: float | None = None,
     bounds: Bounds | None = None,
 ) -> F | Callable[[F], F]:
-    """Mark a method of a `Handler` as one that can be called from afar, by its name.
+    """Mark a method of a `Handler` as remotely callable under its own name.
 
-    An `async def` is awaited. A plain `def` runs in a worker thread, because nobody knows how long
-    it takes; with `inline=True` it promises to return within microseconds, runs in the event loop
-    as soon as its call is read, and so never stands behind calls that take long.
+    An `async def` is awaited. A plain `def` runs in a worker thread, because it may block. With
+    `inline=True` it runs in the event loop as soon as its call is read, ahead of slow calls; it
+    must return within microseconds.
 
     Args:
         func: The method, when used as a bare decorator.
         inline: Run a plain `def` in the event loop.
-        urgent: Start a call before those that wait, however many others run, and finish it although
-            its caller has gone or does not wait any more, as for what stops a robot.
-        starts: The method starts what an urgent one stops: an urgent call that overtakes a waiting
-            call refuses it.
-        limit: How long a call may run, in s; `math.inf` for any time. By default the service's
-            limit holds, or none for what is urgent.
-        bounds: What the arguments may be at most; by default what the handler says.
+        urgent: Start calls ahead of all waiting ones regardless of the concurrency limit, and
+            complete them even if the caller cancels or disconnects. For methods that stop a robot.
+        starts: The method starts what an urgent method stops. An urgent call refuses all calls of
+            such methods that wait.
+        limit: Time limit of a call, in s; `math.inf` for none. The default is the service's limit,
+            and none for an urgent method.
+        bounds: Bounds of the arguments; by default those of the handler.
 
     Raises:
-        TypeError: `inline` on an `async def`.
-        ValueError: A limit that is not positive, or one for what runs in the event loop and cannot
-            be stopped.
+        TypeError: `inline` is set on an `async def`.
+        ValueError: The limit is not positive, or is set on an inline method, which cannot be
+            stopped.
     """
 
     def mark(method: F) -> F:
         if inline and inspect.iscoroutinefunction(method):
             raise TypeError(f"{method.__qualname__} is async; only a plain def can be inline")
         if limit is not None and (inline or not limit > 0):
-            raise ValueError(f"{method.__qualname__} cannot have the limit {limit}")
+            raise ValueError(
+                f"{method.__qualname__}: invalid limit {limit}; "
+                "use a positive number, and none for an inline method"
+            )
         setattr(
             method,
             _MARK,
@@ -91,14 +94,14 @@ def route(
 
 
 class ArgumentInfo(msgspec.Struct, frozen=True):
-    """One argument as `describe` tells it.
+    """Description of one argument, as returned by `describe`.
 
     Attributes:
-        name: Its name; with a star before it when any number may follow.
-        required: Whether it has to be given.
-        schema: Its JSON schema (None: anything).
-        type: Its type as written in Python, empty when there is none.
-        default: What it is when it is left out, as written in Python; empty when it is required.
+        name: Name, with a leading star if any number of values may follow.
+        required: Whether the argument is required.
+        schema: JSON schema (None: any value).
+        type: Python annotation; empty if there is none.
+        default: Python expression of the default; empty if the argument is required.
     """
 
     name: str
@@ -109,13 +112,13 @@ class ArgumentInfo(msgspec.Struct, frozen=True):
 
 
 class MethodInfo(msgspec.Struct, frozen=True):
-    """One method as `describe` tells it.
+    """Description of one method, as returned by `describe`.
 
     Attributes:
-        signature: As written in Python, e.g. `ping(uids: str | list[str] | None = None) -> None`.
-        doc: Its documentation, empty when there is none.
-        arguments: In the order in which they are sent.
-        result: JSON schema of what it returns (None: anything).
+        signature: Python signature, e.g. `ping(uids: str | list[str] | None = None) -> None`.
+        doc: Docstring; empty if there is none.
+        arguments: Arguments in the order in which they are sent.
+        result: JSON schema of the result (None: any value).
     """
 
     signature: str
@@ -125,21 +128,20 @@ class MethodInfo(msgspec.Struct, frozen=True):
 
 
 class Route:
-    """One method that can be called: how, and with what.
+    """A remotely callable method with its argument types and options.
 
     Args:
-        name: By which it is called.
+        name: Name by which it is called.
         method: The bound method.
-        inline: Whether it runs in the event loop although it is a plain `def`.
-        urgent: Whether it waits for no other call, and ends although its caller has gone.
-        starts: Whether an urgent call that overtakes it refuses it.
-        limit: How long a call may run, in s; None leaves that to the service.
-        bounds: What its arguments may be at most; None leaves that to the service.
+        inline: Whether a plain `def` runs in the event loop.
+        urgent: Whether calls start ahead of others and complete without their caller.
+        starts: Whether an urgent call refuses waiting calls of this method.
+        limit: Time limit of a call, in s; None uses the service's.
+        bounds: Bounds of the arguments; None uses the service's.
 
     Raises:
-        TypeError: An annotation is of a type that no argument can be checked against, or a keyword
-            is required.
-        NameError: An annotation names what does not exist.
+        TypeError: msgspec does not support an annotation, or a keyword-only argument is required.
+        NameError: An annotation names something undefined.
     """
 
     def __init__(
@@ -158,7 +160,7 @@ class Route:
         self.urgent = urgent
         self.starts = starts
         self.bounds = bounds or DEFAULT
-        self._leaves_bounds = bounds is None
+        self._uses_default_bounds = bounds is None
         self.method = method
         self.inline = inline
         self.is_async = inspect.iscoroutinefunction(method)
@@ -177,7 +179,7 @@ class Route:
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 self._rest = annotation
                 self._rest_name = f"*{parameter.name}"
-        self._bound()
+        self._apply_bounds()
         self._required = sum(
             parameter.default is parameter.empty for parameter, _ in self._positional
         )
@@ -191,15 +193,15 @@ class Route:
         whole = signature.replace(
             parameters=shown, return_annotation=None if returned is type(None) else returned
         )
-        self.signature = name + _plainly(str(whole))
+        self.signature = name + _without_modules(str(whole))
 
     def set_default_bounds(self, bounds: Bounds) -> None:
-        """Take over the bounds of a service where neither the route nor its handler has any."""
-        if self._leaves_bounds and bounds != self.bounds:
+        """Set the service's bounds, unless the route or its handler has bounds of its own."""
+        if self._uses_default_bounds and bounds != self.bounds:
             self.bounds = bounds
-            self._bound()
+            self._apply_bounds()
 
-    def _bound(self) -> None:
+    def _apply_bounds(self) -> None:
         types = {name: bounded(annotation, self.bounds) for name, annotation in self._hints.items()}
         self._positional = [(each, types.get(each.name, Any)) for each, _ in self._positional]
         if self._rest_name:
@@ -214,16 +216,17 @@ class Route:
         }
 
     def bind(self, params: Sequence[Any]) -> list[Any]:
-        """Check arguments that came and convert them to the types of the method.
+        """Check received arguments and convert them to the annotated types.
 
         Raises:
-            RemoteProtocolError: Too few or too many came, or one is of another type; the message
-                names it.
+            RemoteProtocolError: The number of arguments is wrong, or an argument is invalid; the
+                message names the argument.
         """
         most = self.bounds.items if self._rest_name else len(self._positional)
         if not self._required <= len(params) <= most:
             raise RemoteProtocolError(
-                f"{self.signature} cannot be called with {len(params)} argument{'s' * (len(params) != 1)}",
+                f"{self.signature} cannot be called with "
+                f"{len(params)} argument{'s' * (len(params) != 1)}",
                 method=self.name,
                 signature=self.signature,
             )
@@ -238,27 +241,27 @@ class Route:
         return args
 
     def describe(self) -> MethodInfo:
-        """What `describe` tells of this method; takes some hundred microseconds for the schemas."""
+        """Return the description of this method; generating the schemas takes about 0.3 ms."""
         arguments = [
             ArgumentInfo(
                 parameter.name,
                 parameter.default is parameter.empty,
                 _schema(annotation),
-                self._written(parameter.name),
+                self._annotation_text(parameter.name),
                 "" if parameter.default is parameter.empty else repr(parameter.default),
             )
             for parameter, annotation in self._positional
         ]
         if self._rest_name:
-            written = self._written(self._rest_name.removeprefix("*"))
-            arguments.append(ArgumentInfo(self._rest_name, False, _schema(self._rest), written))
+            text = self._annotation_text(self._rest_name.removeprefix("*"))
+            arguments.append(ArgumentInfo(self._rest_name, False, _schema(self._rest), text))
         return MethodInfo(
             self.signature, inspect.getdoc(self.method) or "", arguments, _schema(self._result)
         )
 
-    def _written(self, argument: str) -> str:
+    def _annotation_text(self, argument: str) -> str:
         return (
-            _plainly(inspect.formatannotation(self._plain[argument]))
+            _without_modules(inspect.formatannotation(self._plain[argument]))
             if argument in self._plain
             else ""
         )
@@ -289,7 +292,7 @@ class Route:
 
 
 class Handler:
-    """Base of what a service serves: the methods marked with `route`, and `describe`.
+    """Base class of handlers: exposes the methods marked with `route`, and `describe`.
 
     >>> class Greeter(Handler):
     ...     @route(inline=True)
@@ -299,17 +302,16 @@ class Handler:
     ['describe', 'greet']
 
     Attributes:
-        bounds: What the arguments of its routes may be at most, where a route does not say; None
-            leaves that to the service.
+        bounds: Default bounds of the routes' arguments; None uses the service's.
     """
 
     bounds: ClassVar[Bounds | None] = None
 
     def routes(self) -> dict[str, Route]:
-        """Name -> route of every marked method, inherited ones included.
+        """Return the route of each marked method by name, including inherited methods.
 
         Raises:
-            TypeError, NameError: The signature of one cannot be served; see `Route`.
+            TypeError, NameError: A signature is not supported; see `Route`.
         """
         found = {}
         for name in dir(type(self)):
@@ -322,12 +324,12 @@ class Handler:
 
     @route
     def describe(self) -> dict[str, MethodInfo]:
-        """Tell every method of this service with its signature, documentation, and JSON schema of arguments and result."""
+        """Return signature, documentation and JSON schemas of each method of this service."""
         return {name: each.describe() for name, each in self.routes().items()}
 
 
 def describe_unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """A sentence for a name that does not exist, with the nearest one that does."""
+    """Return an error message for an unknown name, with the nearest known one."""
     names = sorted(known)
     near = closest(name, names, cutoff=0.6)
     if near is not None:
@@ -335,20 +337,21 @@ def describe_unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"there is no {what} {clip(name)}" + (f"; there are {listed(names)}" if names else "")
 
 
-def _plainly(text: str) -> str:
-    """Types without the modules that they come from."""
+def _without_modules(text: str) -> str:
+    """Return an annotation without module prefixes."""
     return re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", text)
 
 
 def _check_annotation(name: str, parameter: inspect.Parameter, annotation: Any) -> None:
     if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
         raise TypeError(
-            f"{name}: {parameter.name} can only be given by name, but arguments travel by position"
+            f"{name}: argument {parameter.name} is keyword-only and required, "
+            "but arguments are sent by position"
         )
     try:
         msgspec.convert(None, annotation)
     except msgspec.ValidationError:
-        return  # the type is understood; None is just none of it
+        return  # a supported type that does not include None
 
 
 def _schema(annotation: Any) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
-"""Calls that a service has read and not begun yet.
+"""A queue of the calls that a service has read but not started.
 
-Invariant: each peer has its turn. A peer that sends many calls delays its own, and has at most
-    `PEER_MAX` of them here.
+Invariant: peers take turns, and each has at most `PEER_MAX` calls here, so a peer that sends many
+calls delays only its own.
 """
 
 from collections import deque
@@ -12,20 +12,20 @@ from rt.protocol import rpc
 from rt.remote.handler import Route
 
 PEER_MAX = 128
-"""Calls of one peer that may wait here; more of them are refused."""
+"""Maximum number of waiting calls of one peer; further ones are refused."""
 
 TOTAL_MAX = 1024
-"""Calls of all peers that may wait here."""
+"""Maximum number of waiting calls of all peers."""
 
 
 class Call(NamedTuple):
-    """A call that waits.
+    """A waiting call.
 
     Attributes:
         peer: Identity of the caller.
-        message: The call, without its arguments if there is a payload.
-        route: Its method.
-        payload: Bytes of a long message, which are decoded when its turn comes; empty for others.
+        message: The call; without its arguments if `payload` is set.
+        route: The method.
+        payload: Encoded message of a long call, decoded when the call starts; empty for others.
     """
 
     peer: bytes
@@ -35,7 +35,7 @@ class Call(NamedTuple):
 
 
 class Inbox:
-    """The calls that wait, in the order of their arrival for each peer."""
+    """Waiting calls: round robin between peers, in order of arrival for each peer."""
 
     def __init__(self) -> None:
         self._of_peer: dict[bytes, deque[Call]] = {}
@@ -49,7 +49,7 @@ class Inbox:
             yield from calls
 
     def put(self, call: Call) -> bool:
-        """Add a call; returns False if its peer has too many here, or all peers together have."""
+        """Add a call; return False if a limit is reached."""
         calls = self._of_peer.get(call.peer)
         if self._length >= TOTAL_MAX or (calls is not None and len(calls) >= PEER_MAX):
             return False
@@ -60,27 +60,27 @@ class Inbox:
         return True
 
     def take(self) -> Call:
-        """Remove and return the first call of the peer whose turn it is.
+        """Remove and return the first call of the next peer.
 
         Raises:
-            StopIteration: No call waits.
+            StopIteration: No call is waiting.
         """
         peer = next(iter(self._of_peer))
         calls = self._of_peer.pop(peer)
         call = calls.popleft()
         if calls:
-            self._of_peer[peer] = calls  # behind the other peers
+            self._of_peer[peer] = calls  # moves the peer to the end
         self._length -= 1
         return call
 
     def remove(self, unwanted: Iterable[Call]) -> None:
-        """Remove calls that iterating has yielded."""
+        """Remove calls, which are compared by identity."""
         identities = set(map(id, unwanted))
         if not identities:
             return
-        kept = {
+        remaining = {
             peer: deque(each for each in calls if id(each) not in identities)
             for peer, calls in self._of_peer.items()
         }
-        self._of_peer = {peer: calls for peer, calls in kept.items() if calls}
+        self._of_peer = {peer: calls for peer, calls in remaining.items() if calls}
         self._length = sum(map(len, self._of_peer.values()))

@@ -1,8 +1,7 @@
-"""Nodes: what clients and services speak through, whatever carries it.
+"""Nodes: the transport interface of clients and services, and its implementation over ZMQ.
 
-A node sends and receives pairs of a peer and a payload. The rule that lets one client and one
-service work over everything: a node hides what its transport needs (frames, topics, host and port),
-counts what it cannot use, and goes on.
+A node sends and receives pairs of a peer and a payload. Invariant: a node hides the details of its
+transport (frames, topics, host and port); it counts and skips messages that it cannot parse.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,23 +19,21 @@ from rt.transport.zmq_socket import Socket
 
 
 class Node(Protocol):
-    """One end of a conversation; an async context manager that is opened once.
+    """A transport endpoint; an async context manager that can be opened once.
 
     Attributes:
-        counters: What passed, also after the node was closed.
-        routed: Whether a router is at the other end: peers have names, and a hello says that this
-            end can be reached.
+        counters: Message counters; still readable after the node is closed.
     """
 
     counters: Counters
 
     @property
     def routed(self) -> bool:
-        """Whether a router is at the other end."""
+        """Whether the other end is a router: peers then have names and announce themselves."""
 
     @property
     def display_address(self) -> str:
-        """The addresses, for a person."""
+        """The addresses as shown in messages."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -51,21 +48,24 @@ class Node(Protocol):
         """Send a payload to a peer."""
 
     async def post(self, peer: bytes, payload: bytes) -> None:
-        """Send a payload to a peer, for whoever comes to a checkpoint soon anyway: gives way to other tasks only to wait."""
+        """Send a payload to a peer, without a checkpoint if the send does not have to wait.
+
+        For callers that reach another checkpoint soon.
+        """
 
     async def recv(self) -> tuple[bytes, bytes]:
-        """Wait for a payload; returns who sent it, and it."""
+        """Wait for a payload; return its sender and the payload."""
 
 
 def check_not_opened(socket: object, *, closed: bool) -> None:
-    """Refuse to open a node twice.
+    """Check that a node has not been opened before.
 
     Raises:
         trio.BusyResourceError: The node is open.
-        trio.ClosedResourceError: It was open and is closed.
+        trio.ClosedResourceError: The node was open and has been closed.
     """
     if closed:
-        raise trio.ClosedResourceError("the node is closed; make a new one")
+        raise trio.ClosedResourceError("the node is closed; create a new one")
     if socket is not None:
         raise trio.BusyResourceError("the node is already open")
 
@@ -75,24 +75,24 @@ class SocketNode:
 
     Args:
         socket_type: `zmq.DEALER`, `zmq.PUB` or `zmq.SUB`.
-        identity: How a router names a DEALER, 1 to 255 bytes, e.g. `device-service`. The newest
-            connection of an identity takes it over from an older one, so two living processes may
-            not share one; without any, the router makes one up.
+        identity: Name of a DEALER at the router, 1 to 255 bytes, e.g. `device-service`. A new
+            connection takes the identity over from an older one, so two processes must not share
+            an identity. If empty, the router generates one.
         bindings: Addresses to bind, e.g. `tcp://127.0.0.1:6001` or `ipc:///run/rt/log`.
-        connections: Addresses to connect to, now or as soon as they are bound.
-        subscriptions: Topics of a SUB, as prefixes; none means nothing is received.
-        options: ZMQ options, by number or by name (`SNDTIMEO`), over the defaults of
+        connections: Addresses to connect to, which may be bound later.
+        subscriptions: Topic prefixes of a SUB; without any, nothing is received.
+        options: ZMQ options by number or by name (`SNDTIMEO`), which override the defaults of
             `rt.transport.zmq_socket`.
         context: ZMQ context; by default the one of the process.
-        gate: Lets in who may connect to a binding on the network; without one everybody may.
+        authenticator: Decides who may connect to a binding; None admits every peer.
 
     Attributes:
-        endpoints: The real addresses of the bindings, once the node is open (`tcp://127.0.0.1:*`
-            takes a free port).
+        endpoints: The actual addresses of the bindings once the node is open
+            (`tcp://127.0.0.1:*` binds to a free port).
 
     Raises:
-        ConfigError: An option's name is unknown, or an identity is none.
-        ValueError: Another type of socket, or topics for one that is no SUB.
+        ConfigError: An option's name is unknown, or the identity is invalid.
+        ValueError: The socket type is not supported, or topics are given for another type than SUB.
     """
 
     def __init__(
@@ -123,26 +123,27 @@ class SocketNode:
             raise ValueError("only a SUB has subscriptions")
         if len(self.identity) > 255 or self.identity.startswith(b"\0"):
             raise ConfigError(
-                f"{self.identity[:40]!r} is no identity (1 to 255 bytes, the first not zero)"
+                f"invalid identity {self.identity[:40]!r}; "
+                "use 1 to 255 bytes, of which the first is not zero"
             )
         self._socket: Socket | None = None
 
     @property
     def routed(self) -> bool:
-        """Whether a router is at the other end."""
+        """Whether the other end is a router."""
         return self.socket_type == zmq.DEALER
 
     @property
     def display_address(self) -> str:
-        """The addresses, for a person."""
+        """The addresses as shown in messages."""
         return ", ".join(self.connections + (self.endpoints or self.bindings))
 
     async def __aenter__(self) -> Self:
         check_not_opened(self._socket, closed=self._socket is not None and self._socket.closed)
         options = dict(self.options)
         if self.routed:
-            # Only onto a connection that stands: a command that waits for a router which comes back
-            # later would be obeyed long after its caller has given up.
+            # Queue only for established connections: otherwise a command could wait for a router
+            # to return and be executed long after its caller timed out.
             options.setdefault(zmq.IMMEDIATE, 1)
         if self.identity:
             options.setdefault(zmq.ROUTING_ID, self.identity)
@@ -150,7 +151,7 @@ class SocketNode:
         try:
             for topic in self.subscriptions:
                 socket.subscribe(topic)
-            self.endpoints = self._bound(socket, self.bindings)
+            self.endpoints = self._bind(socket, self.bindings)
             for address in self.connections:
                 socket.connect(address)
         except BaseException:
@@ -170,43 +171,43 @@ class SocketNode:
             self._socket.close()
 
     def bind(self, address: str) -> str:
-        """Bind the open node to one more address and return the real one.
+        """Bind the open node to another address and return the actual one.
 
         Raises:
-            InstanceBusyError: Another program holds the address.
-            ConfigError: It is no address of this machine, or may not be used.
+            InstanceBusyError: Another program uses the address.
+            ConfigError: The address is not one of this machine, or binding is not permitted.
             trio.ClosedResourceError: The node is not open.
         """
-        (endpoint,) = self._bound(self._open(), (address,))
+        (endpoint,) = self._bind(self._open(), (address,))
         self.bindings += (address,)
         self.endpoints += (endpoint,)
         return endpoint
 
     def connect(self, address: str) -> None:
-        """Connect the open node to one more address, now or as soon as it is bound.
+        """Connect the open node to another address, which may be bound later.
 
         Raises:
-            ConfigError: It is no address.
+            ConfigError: The address is invalid.
             trio.ClosedResourceError: The node is not open.
         """
         self._open().connect(address)
         self.connections += (address,)
 
     def subscribe(self, topic: bytes | str) -> None:
-        """Receive one more topic.
+        """Subscribe to a topic prefix.
 
         Raises:
-            LocalProtocolError: Only a SUB has subscriptions.
+            LocalProtocolError: The node is not a SUB.
             trio.ClosedResourceError: The node is not open.
         """
         self._subscriber().subscribe(_bytes(topic))
         self.subscriptions += (_bytes(topic),)
 
     def unsubscribe(self, topic: bytes | str) -> None:
-        """Receive a topic no more; what has already come is still received, and a topic that was not subscribed is no fault.
+        """Unsubscribe from a topic prefix, if it is subscribed; queued messages are still received.
 
         Raises:
-            LocalProtocolError: Only a SUB has subscriptions.
+            LocalProtocolError: The node is not a SUB.
             trio.ClosedResourceError: The node is not open.
         """
         socket = self._subscriber()
@@ -225,12 +226,12 @@ class SocketNode:
         """Send a payload to an identity or under a topic.
 
         A checkpoint. A DEALER waits while it has no connection or its high-water mark is reached,
-        SNDTIMEO at most when that option is set; a PUB never waits, it drops for subscribers that
-        do not keep up. A cancel leaves nothing sent.
+        for at most SNDTIMEO if that option is set. A PUB never waits: it drops messages for slow
+        subscribers. If cancelled, nothing is sent.
 
         Raises:
-            trio.TooSlowError: SNDTIMEO passed.
-            LocalProtocolError: A SUB only receives.
+            trio.TooSlowError: SNDTIMEO elapsed.
+            LocalProtocolError: The node is a SUB.
             trio.ClosedResourceError: The node is not open.
         """
         if self.socket_type == zmq.SUB:
@@ -238,10 +239,10 @@ class SocketNode:
         await self._open().send((peer, payload))
 
     async def post(self, peer: bytes, payload: bytes) -> None:
-        """Send like `send`, but give way to other tasks only when it has to wait; a cancel that stands is heeded.
+        """Send like `send`, but yield to other tasks only if the send has to wait.
 
-        It saves the turn of the event loop that `send` takes after it has sent: a call would take
-        four of them instead of three.
+        Checks for cancellation first. Saves one pass of the event loop for each call: three
+        instead of four.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -250,7 +251,7 @@ class SocketNode:
             await self.send(peer, payload)
 
     def send_nowait(self, peer: bytes, payload: bytes) -> None:
-        """Send at once or not at all; a PUB always can.
+        """Send without waiting; a PUB never blocks.
 
         Raises:
             trio.WouldBlock: A DEALER has no connection, or its high-water mark is reached.
@@ -259,10 +260,10 @@ class SocketNode:
         self._open().send_nowait((peer, payload))
 
     async def recv(self) -> tuple[bytes, bytes]:
-        """Wait for a payload; returns the sender's identity or the topic, and it.
+        """Wait for a payload; return the sender's identity or the topic, and the payload.
 
-        A checkpoint. A cancel loses nothing. A message of another number of frames than two is
-        counted and passed over. A PUB receives nothing and waits for its cancel.
+        A checkpoint. If cancelled, no message is lost. Messages that do not have two frames are
+        counted and skipped. A PUB receives nothing and sleeps until cancelled.
 
         Raises:
             trio.ClosedResourceError: The node is not open.
@@ -277,10 +278,10 @@ class SocketNode:
             self.counters.malformed += 1
 
     def recv_nowait(self) -> tuple[bytes, bytes]:
-        """Take a payload that has already come; see `recv`.
+        """Return a payload that has already arrived, like `recv`.
 
         Raises:
-            trio.WouldBlock: No payload has come.
+            trio.WouldBlock: No payload has arrived.
             trio.ClosedResourceError: The node is not open.
         """
         socket = self._open()
@@ -291,7 +292,7 @@ class SocketNode:
             self.counters.malformed += 1
         raise trio.WouldBlock
 
-    def _bound(self, socket: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
+    def _bind(self, socket: Socket, addresses: tuple[str, ...]) -> tuple[str, ...]:
         if self._authenticator is not None:
             return self._authenticator.bind(socket, addresses)
         return tuple([socket.bind(address) for address in addresses])
@@ -314,4 +315,4 @@ def _option(key: int | str) -> int:
     names = {option.name: option.value for option in zmq.SocketOption}
     if key.upper() in names:
         return int(names[key.upper()])
-    raise ConfigError(f"{key} is no ZMQ option{nearest(key, names, cutoff=0.6)}", option=key)
+    raise ConfigError(f"unknown ZMQ option {key}{nearest(key, names, cutoff=0.6)}", option=key)

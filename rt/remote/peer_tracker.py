@@ -1,14 +1,14 @@
-"""Tells those whom it concerns who has left a router: services of their callers, callers of their services.
+"""Notification of disconnects at a router: of callers to services, and of services to callers.
 
-The rules of this module: each side of a router has numbers of connections of its own, since that of
-one that was closed is soon the number of another one, perhaps at the other side; and however many
-peers go, nobody is told more than `1 / GATHER_TIME` times a second. Only peers that have announced
-that they understand it are told.
+Connection numbers are tracked for each side of the router separately, because the number of a
+closed connection is soon reused, possibly on the other side.
+
+Invariant: a peer gets at most `1 / BATCH_TIME` notifications a second, however many peers
+disconnect, and only if it has announced that it understands them.
 """
 
 import contextlib
 import errno
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -17,6 +17,7 @@ import zmq
 
 from rt import log
 from rt.access.stations import StationSide
+from rt.log.throttle import Throttle
 from rt.protocol import rpc
 from rt.remote.disconnects import Disconnects
 from rt.transport.counters import RouterCounters
@@ -24,32 +25,35 @@ from rt.transport.monitor import CONNECTIONS, parse_connection_event
 from rt.transport.zmq_socket import Socket
 
 RETURN_TIME = 1.0
-"""How long a peer with a name of its own may be without a connection until it counts as gone, in s."""
+"""Time within which a peer with a self-chosen name may reconnect before it counts as gone, in s."""
 
 BATCH_TIME = 0.05
-"""Peers that go within this time are told of together, in s."""
+"""Time over which disconnects are collected into one notification, in s."""
 
 LOG_INTERVAL = 1.0
-"""Time between two log events about names that are used twice, in s."""
+"""Minimum time between log events about names that are connected twice, in s."""
 
 GONE_MAX = 1000
-"""Identities in one message about peers that have gone."""
+"""Maximum number of identities in one notification."""
 
 
 class PeerTracker:
-    """Watches the connections of a router's two sockets. To be made before they are bound, so that no connection is missed.
+    """Observer of the connections of a router's two sockets.
+
+    Create it before the sockets are bound, so that no connection is missed.
 
     Args:
-        front: Of the clients.
-        back: Of the services.
-        services: The names of the services that are known, as keys.
-        counters: Those of the router.
-        logger: Where events go.
-        stations: The connections with a key, each with a socket of its own.
-        public: The names by which others know peers that connect with a secret identity.
+        front: Socket of the clients.
+        back: Socket of the services.
+        services: Names of the known services, as keys.
+        counters: Counters of the router.
+        logger: Logger for events.
+        stations: Connections with a key, each of which has its own socket.
+        public: Public names of the peers that connect with a secret identity.
+        return_time: Time within which a peer with a self-chosen name may reconnect, in s.
 
     Attributes:
-        on_gone: Called with the name of each peer that has gone, or is about to come back.
+        on_gone: Called with the name of each peer that disconnects, even if it may reconnect.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class PeerTracker:
         *,
         stations: StationSide | None = None,
         public: Mapping[bytes, bytes] = MappingProxyType({}),
+        return_time: float = RETURN_TIME,
     ) -> None:
         self.on_gone: Callable[[bytes], None] = lambda _: None
         self._back = back
@@ -70,78 +75,84 @@ class PeerTracker:
         self._log = logger
         self._stations = stations
         self._public = public
-        self._disconnects = {side: Disconnects(self._tell_takeover) for side in (front, back)}
+        self._return_time = return_time
+        self._takeovers = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
+        self._disconnects = {side: Disconnects(self._log_takeover) for side in (front, back)}
         self._events = {side: side.monitor(CONNECTIONS) for side in (front, back)}
-        # The connection that an announcement came over; -1 for stations and within this process.
-        self._informed: dict[bytes, int] = {}
-        self._informed_before: set[bytes] = set()  # of those that are leaving
-        self._said_at = -math.inf
-        self._leaving: list[bytes] = []
+        # The connection over which a peer has announced that it understands notifications; -1 for
+        # stations and peers in this process.
+        self._announced: dict[bytes, int] = {}
+        self._announced_before: set[bytes] = set()  # of the peers in `_gone`
+        self._gone: list[bytes] = []
         self._nursery: trio.Nursery | None = None
 
     def __len__(self) -> int:
-        """How many connections are known."""
+        """Return the number of tracked connections."""
         return sum(map(len, self._disconnects.values()))
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Watch, as tasks of a nursery."""
+        """Start the tasks that watch the connections."""
         self._nursery = nursery
         for side, events in self._events.items():
             nursery.start_soon(self._watch, events, self._disconnects[side])
 
     def disconnects_of(self, side: Socket) -> Disconnects:
-        """Where it is noted who speaks at a side; whom that says to be gone, `report_gone` is told of."""
+        """Return the map of a side's connections.
+
+        The router records senders there, and passes returned identities to `report_gone`.
+        """
         return self._disconnects[side]
 
     def announce(self, side: Socket | StationSide, identity: bytes) -> None:
-        """Note that a peer understands `rpc.GONE` and wants it, for as long as its connection stands."""
-        self._informed[identity] = side.source
+        """Record that a peer wants `rpc.GONE` notifications over its current connection."""
+        self._announced[identity] = side.source
 
     def report_gone(self, gone: Sequence[bytes]) -> None:
-        """Tell of those who have gone, soon."""
+        """Notify the peers concerned of disconnects, within `BATCH_TIME` or the return time."""
         for identity in gone:
             self.on_gone(identity)
-            if self._informed.pop(identity, None) is not None:
-                self._informed_before.add(identity)
-        if not self._leaving and self._nursery is not None:
-            self._nursery.start_soon(self._notify_of_disconnects)
-        self._leaving.extend(gone)
+            if self._announced.pop(identity, None) is not None:
+                self._announced_before.add(identity)
+        if not self._gone and self._nursery is not None:
+            self._nursery.start_soon(self._notify)
+        self._gone.extend(gone)
 
     async def _watch(self, events: Socket, disconnects: Disconnects) -> None:
-        """Note which connections of one side are closed."""
+        """Remove the closed connections of one side."""
         while True:
             states = dict([parse_connection_event(await events.recv())])
-            # To the last of them: a number whose connection was closed may already be that of
-            # another peer.
+            # Read all events: a later one may say that another peer already uses the number.
             with contextlib.suppress(trio.WouldBlock):
                 while True:
                     states.update([parse_connection_event(events.recv_nowait())])
-            gone = disconnects.closed(number for number, stands in states.items() if not stands)
+            gone = disconnects.remove(number for number, is_open in states.items() if not is_open)
             if gone:
                 self.report_gone(gone)
 
-    async def _notify_of_disconnects(self) -> None:
+    async def _notify(self) -> None:
         await trio.sleep(BATCH_TIME)
-        gone, self._leaving = self._leaving, []
-        informed, self._informed_before = self._informed_before, set()
-        # Who called itself by a service's name at the frontend has not taken the service along.
+        gone, self._gone = self._gone, []
+        announced, self._announced_before = self._announced_before, set()
+        # A frontend peer with the name of a service may have disconnected, not the service.
         services = [
             each for each in gone if each in self._services and not is_connected(each, self._back)
         ]
         if services:
             for side, disconnects in self._disconnects.items():
-                self._tell(services, disconnects, side)
+                self._send_gone(services, disconnects, side)
             if self._stations is not None:
-                self._tell(services, self._stations, self._stations)
-        self._dismiss([identity for identity in gone if identity.startswith(b"\0")])
+                self._send_gone(services, self._stations, self._stations)
+        self._notify_services([identity for identity in gone if identity.startswith(b"\0")])
         named = [identity for identity in gone if not identity.startswith(b"\0")]
         if named:
-            await trio.sleep(RETURN_TIME)
-            self._dismiss([each for each in named if not self._is_back(each, ask=each in informed)])
+            await trio.sleep(self._return_time)
+            self._notify_services(
+                [each for each in named if not self._is_back(each, ask=each in announced)]
+            )
 
     def _understands(self, identity: bytes) -> bool:
-        connection = self._informed.get(identity)
-        # A newer connection of the same name may be another program.
+        connection = self._announced.get(identity)
+        # A newer connection with the same name may belong to another program.
         return connection is not None and (
             connection < 0
             or any(
@@ -150,19 +161,25 @@ class PeerTracker:
         )
 
     def _is_back(self, identity: bytes, *, ask: bool) -> bool:
-        """Whether a peer has spoken over a new connection, or has one; only a peer of rt is asked, which others would not expect."""
+        """Return whether a peer has reconnected.
+
+        Args:
+            identity: The peer.
+            ask: Whether to probe for a connection that has not sent a message, by sending a hello.
+                Only for peers that have announced themselves: others do not expect a hello.
+        """
         if any(identity in disconnects for disconnects in self._disconnects.values()):
             return True
         if self._stations is not None and identity in self._stations:
             return True
         return ask and any(is_connected(identity, side) for side in self._disconnects)
 
-    def _dismiss(self, gone: Sequence[bytes]) -> None:
-        """Tell the services of callers who have gone."""
+    def _notify_services(self, gone: Sequence[bytes]) -> None:
+        """Notify the services of callers that have disconnected."""
         self._counters.gone += len(gone)
-        self._tell(gone, list(self._services), self._back)
+        self._send_gone(gone, list(self._services), self._back)
 
-    def _tell(
+    def _send_gone(
         self, gone: Sequence[bytes], peers: Iterable[bytes], side: Socket | StationSide
     ) -> None:
         for first in range(0, len(gone), GONE_MAX):
@@ -171,24 +188,26 @@ class PeerTracker:
             for peer in peers:
                 if self._understands(peer) and not try_send(side, (peer, b"", payload)):
                     self._counters.dropped += 1
-                    self._log.debug("a peer was not told who has gone", peer=self._name(peer))
+                    self._log.debug("disconnect notification dropped", peer=self._name(peer))
 
-    def _tell_takeover(self, identity: bytes) -> None:
-        """Say that a name has a newer connection: libzmq never hands on what comes over the older one, nor tells its end."""
+    def _log_takeover(self, identity: bytes) -> None:
+        """Log that a name has a newer connection.
+
+        libzmq drops what arrives over the older connection, and does not report its end.
+        """
         self._counters.takeovers += 1
-        if trio.current_time() - self._said_at >= LOG_INTERVAL:
-            self._said_at = trio.current_time()
-            self._log.warning(
-                "a name was connected twice: only its newest connection is served",
-                name=self._name(identity),
-            )
+        self._takeovers.log(
+            self._log.warning,
+            "name connected twice; only the newest connection is served",
+            name=self._name(identity),
+        )
 
     def _name(self, identity: bytes) -> str:
         return self._public.get(identity, identity).decode(errors="backslashreplace")
 
 
 def try_send(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
-    """Send, if the recipient is there and keeps up."""
+    """Send a message; return False if the recipient is not connected or its queue is full."""
     try:
         side.send_nowait(frames)
     except trio.WouldBlock:
@@ -201,7 +220,7 @@ def try_send(side: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> 
 
 
 def is_connected(identity: bytes, side: Socket | StationSide) -> bool:
-    """Whether a peer is connected, whether it keeps up or not; it hears a hello by that."""
+    """Return whether a peer is connected, even if its queue is full; sends it a hello."""
     try:
         side.send_nowait((identity, b"", b""))
     except trio.WouldBlock:

@@ -1,15 +1,16 @@
-"""The router: carries calls from clients to services and answers back.
+"""The router, which carries calls from clients to services and responses back.
 
-A peer sends `[recipient, payload]`, the recipient gets `[sender, payload]`. Clients connect to the
-frontend, services to the backend; a message may go across or stay on its side, and the names of
-services belong to the backend. The rules of this module: whoever asks for what cannot be delivered
-is told at once; the router looks into a payload only for that; and nothing that a peer sends or
-fails to read stops it for the others.
+A peer sends `[recipient, payload]`; the recipient receives `[sender, payload]`. Clients connect to
+the frontend and services to the backend. A message may cross sides or stay on one; names that end
+in `-service` belong to the backend.
+
+Invariant: a request that cannot be delivered is answered with an error immediately; the router
+decodes a payload only for that. Nothing that a peer sends or fails to read stops the router for
+others.
 """
 
 import contextlib
 import errno
-import math
 import os
 from collections.abc import Callable, Iterable
 
@@ -20,70 +21,75 @@ from rt import log
 from rt.access.authenticator import Authenticator
 from rt.access.stations import SERVICE, StationSide, station_of
 from rt.errors import RemoteProtocolError
+from rt.log.throttle import Throttle
 from rt.protocol import rpc
 from rt.remote.handler import describe_unknown
-from rt.remote.peer_tracker import PeerTracker, try_send
+from rt.remote.peer_tracker import RETURN_TIME, PeerTracker, try_send
 from rt.remote.quota import STATION_SCALE, Quota
 from rt.text import clip
 from rt.transport.counters import RouterCounters
 from rt.transport.zmq_socket import Socket
 
 BURST = 64
-"""Messages of one side that are carried before the other side and the rest of the process have their turn."""
+"""Messages of one side that are routed before a checkpoint."""
 
 SERVICE_NAMES_MAX = 256
-"""Names of services that are kept to say the nearest one; beyond it the oldest is forgotten, which harms no delivery."""
+"""Maximum number of remembered service names, used for notifications and error messages.
+
+Beyond it the oldest is forgotten; routing is not affected.
+"""
 
 OWN_SERVICES = frozenset({b"broker-service", b"device-service", b"executor-service"})
-"""Services of rt's own processes, which are there, or will be, in every robot."""
+"""Services of rt's own processes, which every robot has or is about to start."""
 
 _RESERVED = b"\x01"
-"""What the identities of reserved names begin with, see `Router.reserve`."""
+"""Prefix of the identities of reserved names; see `Router.reserve`."""
 
 LOG_INTERVAL = 1.0
-"""Least time between two log events about reserved names, in s."""
+"""Minimum time between log events about reserved names, in s."""
 
 NAME_MAX = 255
-"""The longest name of a peer in ZMQ, in bytes."""
+"""Maximum length of a peer's name in ZMQ, in bytes."""
 
 _CONNECTION_OPTIONS: dict[int, int | bytes] = {
-    # A peer behind a radio that went away without a word is noticed after these ms.
+    # Detects peers whose radio link broke without a FIN. In ms.
     zmq.HEARTBEAT_IVL: 2000,
     zmq.HEARTBEAT_TIMEOUT: 6000,
-    # Whoever connects and does not say in ZMQ's words who it is is shown out after these ms.
+    # Closes connections that do not complete the ZMTP handshake. In ms.
     zmq.HANDSHAKE_IVL: 5000,
 }
 _OPTIONS: dict[int, int | bytes] = {
     **_CONNECTION_OPTIONS,
-    # Say who is absent instead of dropping in silence.
+    # Report unknown recipients instead of dropping messages silently.
     zmq.ROUTER_MANDATORY: 1,
-    # A service that was killed and started again has its name back at once, not when its old
-    # connection is found dead. All peers of these sockets belong to this user: those of stations
-    # have sockets of their own.
+    # A restarted service gets its name back immediately, not when its old connection times out.
+    # All peers of these sockets belong to this user: each station has its own socket.
     zmq.ROUTER_HANDOVER: 1,
 }
 _NO_HEARTBEAT: dict[int, int | bytes] = {zmq.HEARTBEAT_IVL: 0}
-"""For a socket that only processes of this computer connect to: the kernel tells when one of them has ended."""
+"""For sockets with local peers only: the kernel closes the connections of an exited process."""
 
 
 class Router:
-    """Carries messages between the peers of two ROUTER sockets.
+    """A message router between the peers of two ROUTER sockets.
 
-    At the high-water mark of a recipient (1000 messages, see `rt.transport.zmq_socket`) messages to
-    it are not kept: a request is answered with an error, everything else is dropped and counted. Of
-    a peer the router keeps the number of its connection and its identity, and both only while the
-    connection stands. Services are told who has gone, so that they stop working for nobody
-    (`rpc.GONE`): at once, or after `RETURN_TIME` if it is a peer that has given itself a name, and
-    may come back. When a service has gone, everybody else is told at once: it answers no call any
-    more, even if it is started again.
+    At the high-water mark of a recipient (1000 messages, see `rt.transport.zmq_socket`) a request
+    is answered with an error; other messages are dropped and counted. The router stores the
+    connection number and the identity of a peer only while it is connected.
+
+    Services are notified of disconnected callers (`rpc.GONE`), so that they stop their calls: at
+    once, or after `return_time` for a peer with a self-chosen name, which may reconnect. All peers
+    are notified at once when a service disconnects, because even a restarted service does not
+    answer earlier calls.
 
     Args:
         frontends: Addresses for clients, e.g. `tcp://127.0.0.1:6000`.
         backends: Addresses for services.
         context: ZMQ context; by default the one of the process.
-        logger: Where events go.
-        gate: Lets in who may connect over TCP; without one everybody may. What comes with a
-            station's key is named after the station, see `rt.access.stations`.
+        logger: Logger for events.
+        authenticator: Decides who may connect over TCP; None admits every peer. Connections with a
+            station's key are named after the station, see `rt.access.stations`.
+        return_time: Time within which a peer with a self-chosen name may reconnect, in s.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Router:
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         logger: log.Logger | None = None,
         authenticator: Authenticator | None = None,
+        return_time: float = RETURN_TIME,
     ) -> None:
         self.counters = RouterCounters()
         self.frontends = tuple(frontends)
@@ -103,19 +110,20 @@ class Router:
         self._log = logger or log.get_logger()
         self._reserved: dict[bytes, bytes] = {}
         self._public: dict[bytes, bytes] = {}
-        self._complained_at = -math.inf
+        self._return_time = return_time
+        self._reserved_uses = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
         self._services: dict[bytes, None] = {}
-        self._ended: dict[bytes, None] = {}
+        self._disconnected: dict[bytes, None] = {}
         self._quota = Quota()
         self._quota_of_station = Quota(STATION_SCALE)
         self._peer_tracker: PeerTracker | None = None
         self._targets: tuple[StationSide | Socket, ...] = ()
 
     def reserve(self, service: str) -> bytes:
-        """Reserve the name of a service of this process, and return the identity with which that service connects.
+        """Reserve a name for a service of this process; return the identity for its connection.
 
-        Nothing else can answer under the name: processes of the robot's user may connect to the
-        backend, and team code is one. The identity is a secret of this process.
+        No other process can then answer under the name. This matters because every process of the
+        robot's user may connect to the backend, including team code. The identity is secret.
         """
         name = service.encode()
         identity = self._reserved[name] = _RESERVED + os.urandom(16).hex().encode()
@@ -123,7 +131,9 @@ class Router:
         return identity
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Route until cancelled; started when every address is bound, `frontends` and `backends` being the real ones then.
+        """Route messages until cancelled.
+
+        Started when all addresses are bound; `frontends` and `backends` then hold the actual ones.
 
         Raises:
             InstanceBusyError: An address is in use.
@@ -143,6 +153,7 @@ class Router:
                 self._log,
                 stations=stations,
                 public=self._public,
+                return_time=self._return_time,
             )
             peer_tracker.on_gone = self._quota.forget
             stations.on_gone = lambda name: peer_tracker.report_gone([name])
@@ -157,14 +168,14 @@ class Router:
                 async with trio.open_nursery() as nursery:
                     peer_tracker.start(nursery)
                     for source in self._targets:
-                        nursery.start_soon(self._carry, source, front, back, peer_tracker)
+                        nursery.start_soon(self._route_from, source, front, back, peer_tracker)
                     task_status.started()
             finally:
                 stations.on_gone = lambda _: None
                 if self._authenticator is not None:
                     self._authenticator.release(front)
 
-    async def _carry(
+    async def _route_from(
         self, source: Socket | StationSide, front: Socket, back: Socket, peer_tracker: PeerTracker
     ) -> None:
         record = (
@@ -186,36 +197,39 @@ class Router:
     def _route(
         self, frames: list[bytes], source: Socket | StationSide, front: Socket, back: Socket
     ) -> bytes | None:
-        """Carry a message; returns its sender if others have to know when that one goes."""
+        """Route a message; return its sender if others must be notified of its disconnect."""
         if len(frames) != 3:
             self.counters.malformed += 1
             return None
         sender, recipient, payload = frames
         if source is back and sender in self._reserved:
-            self._complain(sender)
+            self._log_reserved(sender)
             return None
         if (not payload or not recipient) and (wanted := rpc.understood(payload)) is not None:
             if self._peer_tracker is not None and rpc.GONE in wanted:
                 self._peer_tracker.announce(source, sender)
-            self._greet(sender, source, back)
+            self._answer_hello(sender, source, back)
             return sender
         refusal = _refusal(sender, recipient, is_front=source is front)
-        if refusal or (flood := self._flooded(sender, recipient, is_service=source is back)):
-            self._answer(frames, source, lambda name: refusal or _FLOODED.format(name, flood))
+        if refusal or (excess := self._excess(sender, recipient, is_service=source is back)):
+            self._answer(frames, source, lambda name: refusal or _OVER_QUOTA.format(name, excess))
             return None if refusal else sender
         return sender if self._deliver(frames, source, back) else None
 
     def _deliver(self, frames: list[bytes], source: Socket | StationSide, back: Socket) -> bool:
-        """Hand a message to its recipient; False if there is none or it does not keep up, which the sender of a request is told."""
+        """Send a message to its recipient.
+
+        Returns:
+            False if the recipient is not connected or its queue is full; the sender of a request
+            gets an error then.
+        """
         sender, recipient, payload = frames
         for target in (back,) if recipient.endswith(SERVICE) else self._targets:
             try:
                 name = self._public.get(sender, sender)
                 target.send_nowait((self._reserved.get(recipient, recipient), name, payload))
             except trio.WouldBlock:
-                self._answer(
-                    frames, source, lambda name: f"{name} does not keep up with its messages"
-                )
+                self._answer(frames, source, lambda name: f"the message queue of {name} is full")
                 return False
             except zmq.ZMQError as error:
                 if error.errno != errno.EHOSTUNREACH:
@@ -223,23 +237,24 @@ class Router:
             else:
                 self.counters.routed += 1
                 return True
-        self._note_absence(recipient)
-        self._answer(frames, source, lambda name: self._absent(recipient, name))
+        self._record_absence(recipient)
+        self._answer(frames, source, lambda name: self._describe_absence(recipient, name))
         return False
 
-    def _complain(self, name: bytes) -> None:
-        """Log that a program uses a reserved name; what it sends is dropped."""
+    def _log_reserved(self, name: bytes) -> None:
+        """Log that another program uses a reserved name; its messages are dropped."""
         self.counters.malformed += 1
-        now = trio.current_time()
-        if now - self._complained_at >= LOG_INTERVAL:
-            self._complained_at = now
-            self._log.warning(
-                "a program takes the name of a service of the robot: it gets no call, and what it sends is dropped",
-                name=_text(name),
-            )
+        self._reserved_uses.log(
+            self._log.warning,
+            "reserved name used by another program; its messages are dropped",
+            name=_text(name),
+        )
 
-    def _flooded(self, sender: bytes, recipient: bytes, *, is_service: bool) -> str:
-        """What keeps a peer from sending one more message to a service; empty if it may. An answer makes room for its recipient."""
+    def _excess(self, sender: bytes, recipient: bytes, *, is_service: bool) -> str:
+        """Count a message; return which quota it exceeds, or an empty string.
+
+        A message from a service counts as a response, which frees quota of its recipient.
+        """
         if is_service:
             self._quota.record_answer(recipient)
             if station := station_of(recipient):
@@ -249,44 +264,56 @@ class Router:
         if not recipient.endswith(SERVICE):
             return ""
         if not self._quota.spend(sender, now):
-            return f"{self._quota.most} messages of this peer"
-        # What a station has sent stays counted when one of its connections ends: else it could
-        # connect anew for more room.
+            return f"{self._quota.limit} messages of this peer"
+        # A station keeps its count when a connection ends: otherwise it could reconnect for a new
+        # quota.
         if (station := station_of(sender)) and not self._quota_of_station.spend(
             station.encode(), now
         ):
             self._quota.record_answer(sender)
-            return f"{self._quota_of_station.most} messages of station {station}"
+            return f"{self._quota_of_station.limit} messages of station {station}"
         return ""
 
-    def _note_absence(self, service: bytes) -> None:
+    def _record_absence(self, service: bytes) -> None:
         if service in self._services:
             del self._services[service]
-            _remember(self._ended, service)
+            _remember(self._disconnected, service)
 
-    def _absent(self, service: bytes, name: str) -> str:
-        """What to say of a service that is not connected; a service of rt itself is never taken for a mistyped other one."""
-        if service in OWN_SERVICES or service in self._ended:
-            return f"{name} is not connected: it is starting or has ended; try again in a moment, `rt logs` says why"
+    def _describe_absence(self, service: bytes, name: str) -> str:
+        """Return the error message for a recipient that is not connected.
+
+        Other names are suggested only for names that no service is known to have.
+        """
+        if service in OWN_SERVICES or service in self._disconnected:
+            return (
+                f"{name} is not connected because it is starting or has exited; "
+                "try again in a moment, or see `rt logs`"
+            )
         return describe_unknown(
             "service", name, [_text(self._public.get(each, each)) for each in self._services]
         )
 
-    def _greet(self, sender: bytes, source: Socket | StationSide, back: Socket) -> None:
-        """Answer a hello with a hello: now the peer knows that messages reach it."""
+    def _answer_hello(self, sender: bytes, source: Socket | StationSide, back: Socket) -> None:
+        """Answer a hello with a hello, by which the peer knows that messages reach it."""
         self.counters.hellos += 1
         if source is back:
             _remember(self._services, sender)
-            self._ended.pop(sender, None)
+            self._disconnected.pop(sender, None)
         self._reply(source, (sender, b"", b""))
 
     def _answer(
-        self, frames: list[bytes], source: Socket | StationSide, say: Callable[[str], str]
+        self, frames: list[bytes], source: Socket | StationSide, error: Callable[[str], str]
     ) -> None:
-        """Tell whoever asked why there is no answer; the sentence is made only if somebody wants it."""
+        """Answer a request with an error; drop and count any other message.
+
+        Args:
+            frames: The message.
+            source: Side from which it came.
+            error: Returns the error message for the recipient's name; called for requests only.
+        """
         sender, recipient, payload = frames
         try:
-            # Of a long message only the head is read: it may have been sent to cost time.
+            # Read only the head of a long message: it may have been sent to waste time.
             message = rpc.decode(payload) if len(payload) <= rpc.HEAD_MAX else rpc.peek(payload)
         except RemoteProtocolError:
             message = None
@@ -296,39 +323,34 @@ class Router:
         if not isinstance(message, rpc.Request):
             self.counters.dropped += 1
             return
-        # What is too long to be a name is not said back whole: the answer has to fit in a message.
+        # The recipient may be longer than any name, and the response has to fit in a message.
         name = clip(_text(recipient[:NAME_MAX]), NAME_MAX)
-        sentence = say(name)
         context = {"address": name, "method": message.method}
-        if self._reply(
-            source,
-            (sender, recipient, rpc.encode(rpc.Response(message.id, (sentence, context), None))),
-        ):
+        response = rpc.Response(message.id, (error(name), context), None)
+        if self._reply(source, (sender, recipient, rpc.encode(response))):
             self.counters.answered += 1
 
     def _reply(self, source: Socket | StationSide, frames: tuple[bytes, bytes, bytes]) -> bool:
-        taken = try_send(source, frames)
-        self.counters.dropped += not taken
-        return taken
+        sent = try_send(source, frames)
+        self.counters.dropped += not sent
+        return sent
 
 
 def _refusal(sender: bytes, recipient: bytes, *, is_front: bool) -> str:
-    """Why a message is not carried, whoever the recipient is; empty if it is."""
+    """Return why messages of a sender are refused, or an empty string."""
     if sender == recipient:
-        return "a message cannot go to its sender"
-    # With the name of a service a client could answer as one, and had its calls while it is started
-    # again.
+        return "cannot send a message to its sender"
+    # With the name of a service, a client could answer as the service, and would receive its calls
+    # while it restarts.
     if is_front and sender.endswith(SERVICE):
         name = _text(recipient[:NAME_MAX])
-        return (
-            f"nobody but a service, which has the backend, may write to {name} as {_text(sender)}"
-        )
+        return f"cannot send to {name} as {_text(sender)}: services must connect to the backend"
     if is_front and station_of(sender):
-        return f"{_text(sender)} is the name of a station's program: use a name without a slash"
+        return f"{_text(sender)} is reserved for a station's program; use a name without a slash"
     return ""
 
 
-_FLOODED = "the call was not passed on to {}: {} are unanswered; wait for the answers"
+_OVER_QUOTA = "call to {} refused: {} are unanswered; wait for the responses"
 
 
 def _remember(names: dict[bytes, None], name: bytes) -> None:

@@ -1,9 +1,8 @@
-"""A service: reads calls from a node, runs the handler's methods, sends the answers.
+"""A service, which reads calls from a node, runs the handler's methods and sends the responses.
 
-The rules of this module: every request is answered once, with a result or with an error that says
-why not, unless whoever asked has gone; a method runs no longer than its limit, and stops when
-nobody waits for its answer any more; and nothing that comes in (bytes that are no call, methods
-that do not exist, wrong arguments, too many calls at once) ends the service.
+Invariants: Every request gets exactly one response, a result or an error, unless its caller has
+disconnected. A method stops when its time limit elapses or its caller abandons the call. No input
+(malformed messages, unknown methods, invalid arguments, floods of calls) ends the service.
 """
 
 import functools
@@ -20,6 +19,7 @@ from rt.errors import (
     RemoteProtocolError,
     RuntimeBaseException,
 )
+from rt.log.throttle import Throttle
 from rt.protocol import rpc
 from rt.remote.bounds import DEFAULT, UNROUTED, Bounds
 from rt.remote.caller import Caller, set_caller
@@ -30,59 +30,61 @@ from rt.text import clip
 from rt.transport.counters import ServiceCounters
 
 BACKLOG = 128
-"""Calls that may wait for a free place; a call beyond them is answered with an error at once."""
+"""Maximum number of calls that wait for a free slot; further calls are refused."""
 
 TIME_LIMIT = 60.0
-"""How long a call may run when neither its route nor its service says, in s."""
+"""Default time limit of a call, in s."""
 
 ANNOUNCE_INTERVAL = 3.0
-"""Time between two hellos to the router, in s; one that was restarted knows the service again after at most so long."""
+"""Time between hellos to the router, in s; a restarted router knows the service after this time."""
 
 EAGER_DECODE_MAX = 1024
-"""Bytes of a message that is decoded whatever it says; of a longer one the name of the method is read first."""
+"""Maximum size of a message that is decoded at once, in bytes.
+
+Of a longer message, the name of the method is read first.
+"""
 
 LOG_INTERVAL = 1.0
-"""Time between two log events about notifications that failed, in s; those between are counted."""
-
+"""Minimum time between log events about failed notifications, in s."""
 
 BURST = 64
-"""Messages that are read in a row before the rest of the process has its turn."""
+"""Messages that are read before a checkpoint."""
 
-_UNWANTED = "its caller does not wait any more"
+_CANCELLED = "its caller cancelled it"
 
 
 class _Running:
-    """A request that waits or runs, until it is answered."""
+    """A waiting or running call, until it is answered."""
 
-    __slots__ = ("abandoned", "scope", "why")
+    __slots__ = ("caller_gone", "reason", "scope")
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
-        self.abandoned = False
-        self.why = ""
+        self.caller_gone = False
+        self.reason = ""
 
-    def stop(self, why: str, *, abandoned: bool) -> None:
-        self.abandoned = abandoned
-        self.why = why
-        self.scope.cancel(why)
+    def stop(self, reason: str, *, caller_gone: bool = False) -> None:
+        self.caller_gone = caller_gone
+        self.reason = reason
+        self.scope.cancel(reason)
 
 
 class Service:
-    """Serves a handler's methods over a node.
+    """A server of a handler's methods over a node.
 
     Args:
-        node: Where calls come in; the service opens and closes it.
-        handler: What can be called.
-        concurrency: Calls that run at the same time; inline routes do not count.
-        logger: Where events go.
-        threads: Limit of the worker threads for plain methods; by default one thread per concurrent
-            call.
-        limit: How long a call may run, in s, where its route does not say.
-        bounds: What arguments may be at most, where neither a route nor the handler says; by
-            default `bounds.DEFAULT` behind a router and `bounds.UNROUTED` without one.
+        node: Node that receives the calls; the service opens and closes it.
+        handler: The methods.
+        concurrency: Maximum number of concurrent calls, not counting inline and urgent routes.
+        logger: Logger for events.
+        threads: Limiter of the worker threads for plain methods; by default `concurrency` threads.
+        limit: Default time limit of a call, in s.
+        bounds: Default bounds of arguments; `bounds.DEFAULT` with a router and `bounds.UNROUTED`
+            without one if None.
+        backlog: Maximum number of calls that wait for a free slot.
 
     Raises:
-        TypeError, NameError: A route's signature cannot be served.
+        TypeError, NameError: A route's signature is not supported.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Service:
         threads: trio.CapacityLimiter | None = None,
         limit: float = TIME_LIMIT,
         bounds: Bounds | None = None,
+        backlog: int = BACKLOG,
     ) -> None:
         self.node = node
         self.limit = limit
@@ -106,33 +109,35 @@ class Service:
         self._concurrency = concurrency
         self._log = logger or log.get_logger()
         self._threads = threads or trio.CapacityLimiter(concurrency)
-        self._places = trio.Semaphore(concurrency)
+        self._backlog = backlog
+        self._slots = trio.Semaphore(concurrency)
         self._inbox = Inbox()
         self._starting: set[_Running] = set()
         self._open = 0
         self._urgent = 0
-        self._known = trio.Event()
-        self._said_at = -math.inf
-        self._unsaid = 0
+        self._registered = trio.Event()
+        self._failures = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; started as soon as calls can come in, with a router as soon as it has said so.
+        """Serve until cancelled.
 
-        A cancel ends the running calls, which stay unanswered. A plain method in a worker thread
-        cannot be stopped: after a cancel, its time limit or its caller's leaving it runs to its
-        end, unheard, and keeps its thread so long.
+        Started when calls can arrive; with a router, when the router has confirmed it.
+
+        A cancel stops the running calls without a response. A plain method in a worker thread
+        cannot be stopped: after a cancel, a timeout or its caller's disconnect it runs to its end,
+        occupies its thread, and its result is dropped.
 
         Raises:
-            EmergencyStopException: A handler raised it; its call was answered before.
+            EmergencyStopException: A handler raised it; the call has been answered.
             InstanceBusyError: The node's address is in use.
         """
         async with self.node, trio.open_nursery() as nursery:
             if self.node.routed:
                 nursery.start_soon(self._announce)
             else:
-                self._known.set()
+                self._registered.set()
             nursery.start_soon(self._receive, nursery)
-            await self._known.wait()
+            await self._registered.wait()
             task_status.started()
 
     async def _announce(self) -> None:
@@ -145,7 +150,7 @@ class Service:
                 await trio.sleep(ANNOUNCE_INTERVAL)
 
     async def _receive(self, nursery: trio.Nursery) -> None:
-        """Read all that has come before the next call begins, so that an urgent call stands behind no other."""
+        """Read all available messages before each call, so that urgent calls overtake others."""
         while True:
             if not self._inbox:
                 await self._read(nursery, *await self.node.recv())
@@ -162,29 +167,28 @@ class Service:
                     await trio.lowlevel.checkpoint()
 
     async def _read(self, nursery: trio.Nursery, peer: bytes, payload: bytes) -> None:
-        """Put a call among those that wait, or begin it if it is urgent; the arguments of a long one are not decoded yet."""
+        """Queue a call, or start it if it is urgent; long arguments are decoded later."""
         if not payload:
-            self._known.set()
+            self._registered.set()
             return
-        # What this task logs until the next message is about this one.
+        # Charge log events to this caller until the next message.
         set_caller(Caller(peer, self.node.routed))
         is_long = len(payload) > EAGER_DECODE_MAX
         message = rpc.peek(payload) if is_long else self._decode(peer, payload)
         if message is None:
             if is_long:
                 self.counters.malformed += 1
-                self._log.debug("a payload was no call", peer=_text(peer), size=len(payload))
+                self._log.debug("malformed call", peer=_text(peer), size=len(payload))
             return
         if message.method.startswith("$") and isinstance(message, rpc.Notification):
-            # A router tells of up to a thousand peers at once; nothing else that is for the
-            # protocol itself is long.
+            # Only a router sends long protocol messages: it reports up to 1000 peers at once.
             whole = self._decode(peer, payload) if is_long and not peer else message
             if isinstance(whole, rpc.Notification):
-                await self._heed(peer, whole)
+                await self._handle_protocol_message(peer, whole)
             return
-        await self._sort(nursery, peer, message, payload if is_long else b"")
+        await self._dispatch(nursery, peer, message, payload if is_long else b"")
 
-    async def _sort(
+    async def _dispatch(
         self,
         nursery: trio.Nursery,
         peer: bytes,
@@ -202,17 +206,17 @@ class Service:
         else:
             call = Call(peer, message, route, payload)
             if route.urgent:
-                await self._overtake(route)
-            if route.urgent and (route.inline or self._urgent < BACKLOG):
+                await self._refuse_overtaken(route)
+            if route.urgent and (route.inline or self._urgent < self._backlog):
                 await self._begin(nursery, call)
             elif not self._inbox.put(call):
                 self.counters.refused += 1
-                # A flood of notifications is counted only: to log each costs more than to read it.
+                # Refused notifications are only counted: logging them costs more than reading them.
                 if isinstance(message, rpc.Request):
                     await self._refuse(
                         peer,
                         message,
-                        f"{route.name} was refused: too many calls are already waiting",
+                        f"{route.name} was refused because too many calls are waiting",
                     )
 
     async def _begin(self, nursery: trio.Nursery, call: Call) -> None:
@@ -229,20 +233,22 @@ class Service:
                 return
         if route.inline:
             await self._serve(peer, message, route)
-        elif route.urgent and self._urgent < BACKLOG:
+        elif route.urgent and self._urgent < self._backlog:
             self._urgent += 1
             nursery.start_soon(self._serve_urgently, peer, message, route)
-        elif self._open >= self._concurrency + BACKLOG:
+        elif self._open >= self._concurrency + self._backlog:
             self.counters.refused += 1
             await self._refuse(
-                peer, message, f"{route.name} was refused: {BACKLOG} calls are already waiting"
+                peer,
+                message,
+                f"{route.name} was refused because {self._backlog} calls are waiting",
             )
         else:
             self._open += 1
-            nursery.start_soon(self._serve_in_place, peer, message, route)
+            nursery.start_soon(self._serve_in_slot, peer, message, route)
 
-    async def _overtake(self, urgent: Route) -> None:
-        """Refuse what would start, after an urgent call, what that call stops."""
+    async def _refuse_overtaken(self, urgent: Route) -> None:
+        """Refuse waiting calls that would start again what an urgent call stops."""
         overtaken = [call for call in self._inbox if call.route.starts]
         self._inbox.remove(overtaken)
         for call in overtaken:
@@ -250,26 +256,26 @@ class Service:
             await self._refuse(
                 call.peer,
                 call.message,
-                f"{call.route.name} was refused: {urgent.name} came after it",
+                f"{call.route.name} was refused: {urgent.name} overtook it",
             )
         for waiting in list(self._starting):
-            waiting.stop(f"{urgent.name} came after it", abandoned=False)
+            waiting.stop(f"{urgent.name} overtook it")
 
     def _decode(self, peer: bytes, payload: bytes) -> rpc.Request | rpc.Notification | None:
         try:
             message = rpc.decode(payload)
         except RemoteProtocolError as error:
             self.counters.malformed += 1
-            self._log.debug("a payload was no call", peer=_text(peer), reason=error.message)
+            self._log.debug("malformed call", peer=_text(peer), reason=error.message)
             return None
         if isinstance(message, rpc.Response):
             self.counters.malformed += 1
-            self._log.debug("an answer came to a service", peer=_text(peer))
+            self._log.debug("unexpected response", peer=_text(peer))
             return None
         return message
 
-    async def _heed(self, peer: bytes, message: rpc.Notification) -> None:
-        """Stop what nobody waits for any more; a message of the protocol that is unknown here is ignored."""
+    async def _handle_protocol_message(self, peer: bytes, message: rpc.Notification) -> None:
+        """Handle `$cancel` and `$gone`; ignore unknown protocol messages."""
         if (
             message.method == rpc.CANCEL
             and len(message.params) == 1
@@ -278,26 +284,25 @@ class Service:
             call_id = message.params[0]
             running = self._running.get((peer, call_id))
             if running is not None:
-                running.stop(_UNWANTED, abandoned=False)
+                running.stop(_CANCELLED)
             elif self._inbox:
-                await self._forget(peer, call_id)
-        elif (
-            message.method == rpc.GONE and self.node.routed and not peer
-        ):  # of the router itself, whose name is empty
+                await self._cancel_waiting(peer, call_id)
+        # Only the router itself has an empty name.
+        elif message.method == rpc.GONE and self.node.routed and not peer:
             gone = {each for each in message.params if isinstance(each, bytes)}
             for (caller, _), running in list(self._running.items()):
                 if caller in gone:
-                    running.stop("its caller has gone", abandoned=True)
-            left = [
+                    running.stop("its caller disconnected", caller_gone=True)
+            abandoned = [
                 call
                 for call in self._inbox
                 if call.peer in gone and isinstance(call.message, rpc.Request)
             ]
-            self._inbox.remove(left)
-            self.counters.cancelled += len(left)
+            self._inbox.remove(abandoned)
+            self.counters.cancelled += len(abandoned)
 
-    async def _forget(self, peer: bytes, call_id: int) -> None:
-        """Answer a call that has not begun, and that its caller has taken back."""
+    async def _cancel_waiting(self, peer: bytes, call_id: int) -> None:
+        """Remove and answer a cancelled call that has not started."""
         for call in self._inbox:
             if (
                 call.peer == peer
@@ -307,7 +312,7 @@ class Service:
                 self._inbox.remove([call])
                 self.counters.cancelled += 1
                 await self._refuse(
-                    peer, call.message, f"{call.route.name} was stopped: {_UNWANTED}"
+                    peer, call.message, f"{call.route.name} was stopped: {_CANCELLED}"
                 )
                 return
 
@@ -319,7 +324,7 @@ class Service:
         finally:
             self._urgent -= 1
 
-    async def _serve_in_place(
+    async def _serve_in_slot(
         self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route
     ) -> None:
         running = _Running()
@@ -339,24 +344,24 @@ class Service:
         if running.scope.cancelled_caught:
             self.counters.cancelled += 1
             self._log.debug(
-                "a call was stopped", method=route.name, peer=_text(peer), reason=running.why
+                "call stopped", method=route.name, peer=_text(peer), reason=running.reason
             )
-            if not running.abandoned:
-                await self._refuse(peer, message, f"{route.name} was stopped: {running.why}")
+            if not running.caller_gone:
+                await self._refuse(peer, message, f"{route.name} was stopped: {running.reason}")
 
     async def _serve_when_free(
         self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route, running: _Running
     ) -> None:
         try:
-            # The usual case goes on at once; `async with` would give way to every other task first.
-            self._places.acquire_nowait()
+            # Without a checkpoint if a slot is free, unlike `async with`.
+            self._slots.acquire_nowait()
         except trio.WouldBlock:
-            await self._places.acquire()
+            await self._slots.acquire()
         self._starting.discard(running)
         try:
             await self._serve(peer, message, route)
         finally:
-            self._places.release()
+            self._slots.release()
 
     async def _serve(
         self, peer: bytes, message: rpc.Request | rpc.Notification, route: Route
@@ -370,30 +375,28 @@ class Service:
         try:
             result = await self._invoke(route, args)
         except RuntimeBaseException as error:
-            # Whoever asked is told; a notification has nobody to tell but the log.
-            about = {
+            # A notification has no caller that gets the error, so it is logged as a warning.
+            context = {
                 "method": route.name,
                 "peer": _text(peer),
                 "reason": error.message,
-                **_plain(error.context),
+                **_without_reserved(error.context),
             }
             if isinstance(message, rpc.Request):
-                self._log.debug("a call failed", **about)
+                self._log.debug("call failed", **context)
             else:
-                self._complain("a call failed", **about)
+                self._log_failure("call failed", **context)
             await self._refuse(peer, message, error.message, error.context)
             if isinstance(error, EmergencyStopException):
                 raise
-        except (
-            Exception
-        ) as error:  # a handler's bug is its caller's answer and never the service's end
+        except Exception as error:  # a bug in a handler must not end the service
             if isinstance(message, rpc.Request):
                 self._log.error(
-                    "a handler failed", method=route.name, peer=_text(peer), exc_info=error
+                    "handler failed", method=route.name, peer=_text(peer), exc_info=error
                 )
             else:
-                self._complain(
-                    "a handler failed", method=route.name, peer=_text(peer), exc_info=error
+                self._log_failure(
+                    "handler failed", method=route.name, peer=_text(peer), exc_info=error
                 )
             await self._refuse(peer, message, f"{type(error).__name__}: {error}")
             if isinstance(error, ExceptionGroup) and error.subgroup(EmergencyStopException):
@@ -402,32 +405,25 @@ class Service:
             if isinstance(message, rpc.Request):
                 await self._answer(peer, rpc.Response(message.id, None, result))
 
-    def _complain(self, sentence: str, **about: Any) -> None:
-        """Say that a notification failed, at most once a second: anybody can send thousands."""
-        now = trio.current_time()
-        if now - self._said_at < LOG_INTERVAL:
-            self._unsaid += 1
-            return
-        if self._unsaid:
-            about["unsaid"] = self._unsaid
-        self._said_at, self._unsaid = now, 0
-        self._log.warning(sentence, **about)
+    def _log_failure(self, event: str, **context: Any) -> None:
+        """Log a failed notification, rate-limited because any peer can send thousands."""
+        self._failures.log(self._log.warning, event, "notification failed", **context)
 
     async def _invoke(self, route: Route, args: list[Any]) -> Any:
         if route.inline:
             return route.method(*args)
         limit = route.limit or (math.inf if route.urgent else self.limit)
-        with trio.move_on_after(limit) as clock:
+        with trio.move_on_after(limit) as scope:
             if route.is_async:
                 return await route.method(*args)
             call = functools.partial(route.method, *args)
             return await trio.to_thread.run_sync(
                 call, abandon_on_cancel=True, limiter=self._threads
             )
-        assert clock.cancelled_caught
+        assert scope.cancelled_caught
         self.counters.timed_out += 1
         raise RemoteCallError(
-            f"{route.name} was stopped: it ran longer than its limit of {limit:g} s",
+            f"{route.name} was stopped because it exceeded its time limit of {limit:g} s",
             method=route.name,
             limit=limit,
         )
@@ -436,18 +432,15 @@ class Service:
         self,
         peer: bytes,
         message: rpc.Request | rpc.Notification,
-        sentence: str,
+        error: str,
         context: dict[str, Any] | None = None,
     ) -> None:
         self.counters.errors += 1
         if isinstance(message, rpc.Request):
-            await self._answer(peer, rpc.Response(message.id, (sentence, context or {}), None))
+            await self._answer(peer, rpc.Response(message.id, (error, context or {}), None))
         else:
             self._log.debug(
-                "a notification was not obeyed",
-                method=message.method,
-                peer=_text(peer),
-                reason=sentence,
+                "notification failed", method=message.method, peer=_text(peer), reason=error
             )
 
     async def _answer(self, peer: bytes, response: rpc.Response) -> None:
@@ -459,25 +452,23 @@ class Service:
             await self.node.post(peer, payload)
         except (trio.TooSlowError, LocalProtocolError) as error:
             self.counters.unanswered += 1
-            self._log.debug("an answer could not be sent", peer=_text(peer), reason=str(error))
+            self._log.debug("response not sent", peer=_text(peer), reason=str(error))
 
 
 def _sendable(error: rpc.ErrorValue | None, cause: LocalProtocolError) -> rpc.ErrorValue:
     if error is None:
-        return f"the call was made, but its result cannot be sent: {cause.message}", {}
-    sentence, context = error
-    plain = {key: str(value)[:1000] for key, value in context.items()}
-    return _printable(sentence), {
-        _printable(key): _printable(value) for key, value in plain.items()
-    }
+        return f"the call completed, but its result cannot be sent: {cause.message}", {}
+    message, context = error
+    texts = {key: str(value)[:1000] for key, value in context.items()}
+    return _printable(message), {_printable(key): _printable(value) for key, value in texts.items()}
 
 
 def _printable(text: str) -> str:
     return text[:10_000].encode(errors="replace").decode()
 
 
-def _plain(context: dict[str, Any]) -> dict[str, Any]:
-    # The context of an error may use the names that the event itself has.
+def _without_reserved(context: dict[str, Any]) -> dict[str, Any]:
+    """Return the context of an error with keys that the log event itself uses renamed."""
     return {
         f"context_{key}" if key in {"event", "method", "peer", "reason"} else key: value
         for key, value in context.items()
@@ -485,7 +476,10 @@ def _plain(context: dict[str, Any]) -> dict[str, Any]:
 
 
 def _too_long(route: Route, size: int) -> str:
-    return f"a call of {route.name} may take {route.bounds.message} bytes; this one takes {size}, send less at once"
+    return (
+        f"call to {route.name} has {size} bytes, at most {route.bounds.message} are accepted; "
+        "send less data at once"
+    )
 
 
 def _text(peer: bytes) -> str:

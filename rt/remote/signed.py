@@ -1,8 +1,7 @@
-"""Nodes for signed control datagrams: the robot's, which verifies, and a driver's station's, which signs.
+"""Nodes for signed control datagrams: the robot's, which verifies, and a station's, which signs.
 
-The form of the datagrams, and what is obeyed, is `rt.protocol.signed`; these are the sockets around
-it. The rule of this module: what is not obeyed is counted by its reason, and said at most once a
-second, whatever comes.
+`rt.protocol.signed` specifies the datagrams and decides which are accepted; this module does the
+I/O. Invariant: rejected datagrams are counted by reason and logged at most once a second.
 """
 
 import contextlib
@@ -18,6 +17,7 @@ from rt.access.bundle import Bundle
 from rt.access.keyring import Keyring
 from rt.access.peer import DatagramPeers
 from rt.errors import RemoteProtocolError
+from rt.log.throttle import Throttle
 from rt.protocol.control import Refused, decode_refused, encode_refused
 from rt.protocol.signed import (
     NO_SESSION,
@@ -32,39 +32,43 @@ from rt.remote.caller import SourceAddress
 from rt.remote.datagram import DatagramNode
 
 ANSWER_INTERVAL = 0.05
-"""Least time between two answers to one address, in s. Addresses are told apart so that nobody, by replaying what a station has
-sent, draws the answers that this station needs.
+"""Minimum time between answers to one key and address, in s.
+
+The limit is per address, so that an attacker who replays a station's datagrams from elsewhere does
+not use up the answers that the station needs.
 """
 
 _ADDRESSES_MAX = 256
 
 BURST = 64
-"""Datagrams that are dropped in a row before the rest of the process has its turn."""
+"""Datagrams that are dropped before a checkpoint."""
 
 LOG_INTERVAL = 1.0
-"""Time between two log events about datagrams that were dropped, in s."""
+"""Minimum time between log events about dropped datagrams, in s."""
 
 REFUSAL_LIFE = 2.0
-"""Time (s) for which a refusal holds at the station; the robot repeats it every second while it refuses."""
+"""Time for which a refusal is valid at the station, in s; the robot repeats it every second."""
 
-_ALWAYS_SAID = {"unsigned", "stranger", "malformed", "unknown", "forged", "replayed"}
-"""What a station that means well does not send; it may be `late`, or not know the session yet."""
+_LOGGED_VERDICTS = {"unsigned", "stranger", "malformed", "unknown", "forged", "replayed"}
+"""Verdicts that a well-behaved station never causes; its datagrams may be `late`, or carry an old
+session.
+"""
 
 
 class VerifyingNode:
-    """A bound node that passes on what stations with a key have signed.
+    """A bound node that passes on the payloads of datagrams with a valid signature of a station.
 
     Args:
-        node: Where datagrams come in; opened and closed with this node.
-        keyring: Who is obeyed; somebody else refreshes it.
-        required: Whether datagrams without a signature are dropped; one with a wrong signature
-            always is.
-        peers: Decides whose datagrams are obeyed without a signature, where none is required; by
-            default everybody's.
+        node: Node that receives the datagrams; opened and closed with this node.
+        keyring: Keys of the stations; the caller refreshes it.
+        required: Whether unsigned datagrams are dropped. Datagrams with an invalid signature
+            always are.
+        peers: Decides whose unsigned datagrams are accepted, if no signature is required; None
+            accepts all.
 
     Attributes:
-        counters: What passed the socket, dropped datagrams included.
-        verdicts: How many datagrams came in, by what became of them.
+        counters: Counters of the socket, which include dropped datagrams.
+        verdicts: Number of received datagrams by verdict.
     """
 
     def __init__(
@@ -84,17 +88,16 @@ class VerifyingNode:
         self._verifier = Verifier(b"\1" + secrets.token_bytes(SESSION_BYTES - 1))
         self._answered: dict[tuple[bytes, bytes], float] = {}
         self._log = log.get_logger()
-        self._said_at = -math.inf
-        self._unsaid = 0
+        self._drops = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
 
     @property
     def routed(self) -> bool:
-        """No router is at the other end."""
+        """False: datagrams do not pass a router."""
         return False
 
     @property
     def display_address(self) -> str:
-        """The address, for a person."""
+        """The address as shown in messages."""
         return self._node.display_address
 
     async def __aenter__(self) -> Self:
@@ -112,21 +115,22 @@ class VerifyingNode:
         await self._node.__aexit__(exc_type, exc, tb)
 
     async def send(self, peer: bytes, payload: bytes) -> None:
-        """Send one datagram, without a signature; see `DatagramNode.send`."""
+        """Send one unsigned datagram; see `DatagramNode.send`."""
         await self._node.send(peer, payload)
 
     async def post(self, peer: bytes, payload: bytes) -> None:
-        """See `send`."""
+        """Send one unsigned datagram like `send`."""
         await self._node.post(peer, payload)
 
     def send_refusal_notice(self, source: bytes, refused: Refused) -> None:
-        """Tell the source of a datagram that its gamepads are refused, signed if the datagram was; never at greater length.
+        """Notify the source of a datagram that its gamepads are refused.
 
-        Does not wait: what finds no room in the socket is dropped.
+        The notice is signed if the datagram was, and never longer than the datagram. Does not
+        wait: a notice is dropped if the socket's buffer is full.
 
         Args:
-            source: As `recv` returned it.
-            refused: Who has control.
+            source: Source as returned by `recv`.
+            refused: The station in control, and the refused one.
         """
         if not isinstance(source, SourceAddress):
             return
@@ -141,20 +145,20 @@ class VerifyingNode:
             self._node.send_nowait(source, payload)
 
     async def recv(self) -> tuple[bytes, bytes]:
-        """Wait for a datagram that is obeyed; returns a `SourceAddress`, `host:port` of who sent it, and its payload.
+        """Wait for an accepted datagram; return its `SourceAddress` and its payload.
 
-        A checkpoint. A cancel loses nothing.
+        A checkpoint. If cancelled, no datagram is lost.
 
         Raises:
-            trio.ClosedResourceError: The node is not open, or was closed meanwhile.
+            trio.ClosedResourceError: The node is not open, or was closed while waiting.
         """
         left = 0
         while True:
-            # Between the datagrams of a flood may be one of the driver's, and the kernel drops what
-            # is not read in time.
-            taken = self._another() if left else None
-            left = left - 1 if taken else BURST
-            peer, datagram = taken or await self._node.recv()
+            # During a flood, read in bursts: the kernel drops the driver's datagrams if its queue
+            # is not emptied in time.
+            received = self._recv_nowait() if left else None
+            left = left - 1 if received else BURST
+            peer, datagram = received or await self._node.recv()
             checked = self._verifier.check(datagram, self._keyring.datagram_keys)
             if checked.verdict == "unsigned" and not self.required:
                 if self._peers is None or self._peers.admits(peer, self._node.kernel_socket):
@@ -165,8 +169,8 @@ class VerifyingNode:
             self.verdicts[checked.verdict] += 1
             if checked.verdict == "obeyed":
                 return self._source(peer, datagram, checked), checked.payload
-            if checked.verdict in _ALWAYS_SAID:
-                self._complain(checked, peer)
+            if checked.verdict in _LOGGED_VERDICTS:
+                self._log_drop(checked, peer)
             if checked.answer and self._may_answer(checked.key_id, peer):
                 await self._node.send(peer, checked.answer)
 
@@ -178,7 +182,7 @@ class VerifyingNode:
             source.key_id, source.sequence = checked.key_id, checked.sequence
         return source
 
-    def _another(self) -> tuple[bytes, bytes] | None:
+    def _recv_nowait(self) -> tuple[bytes, bytes] | None:
         with contextlib.suppress(trio.WouldBlock):
             return self._node.recv_nowait()
         return None
@@ -192,31 +196,27 @@ class VerifyingNode:
         self._answered[key_id, peer] = now
         return True
 
-    def _complain(self, checked: Checked, peer: bytes) -> None:
-        now = trio.current_time()
-        if now - self._said_at < LOG_INTERVAL:
-            self._unsaid += 1
-            return
-        self._log.warning(
-            "a control datagram was dropped",
+    def _log_drop(self, checked: Checked, peer: bytes) -> None:
+        self._drops.log(
+            self._log.warning,
+            "control datagram dropped",
             reason=checked.verdict,
             peer=peer.decode(),
             station=self._keyring.station_of_datagram(checked.key_id),
-            unsaid=self._unsaid,
         )
-        self._said_at, self._unsaid = now, 0
 
 
 class StationNode(DatagramNode):
-    """A driver's station's node: signs what it sends. Somebody has to be in `recv` meanwhile, as `rt.remote.Client` is.
+    """A driver's station's node, which signs what it sends.
 
-    What is sent before the robot has told its session is lost; a gamepad is sent again and again
-    anyhow.
+    A task has to wait in `recv` meanwhile, such as that of `rt.remote.Client`. Datagrams that are
+    sent before the robot has answered with its session are lost, which is harmless for gamepads:
+    they are sent periodically.
 
     Args:
-        host: Of the robot.
-        port: Of its control address, `port_base` + 2.
-        bundle: The station's key; None for a robot that wants none.
+        host: Address of the robot.
+        port: Port of its control address, `port_base` + 2.
+        bundle: Key bundle of the station; None for a robot that needs no key.
     """
 
     def __init__(self, host: str, port: int, bundle: Bundle | None) -> None:
@@ -228,15 +228,15 @@ class StationNode(DatagramNode):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the robot obeys what is sent: it has told its session, or no key is used."""
+        """Whether the robot accepts datagrams: its session is known, or no key is used."""
         return self._signer is None or self._signer.session != NO_SESSION
 
     @property
     def refused(self) -> Refused | None:
-        """Which station has control while the robot refuses the gamepads of this one; None while it does not.
+        """The station in control while the robot refuses this station's gamepads, else None.
 
-        `take_control` of broker-service takes control over. What the robot says is known up to
-        `REFUSAL_LIFE` s late.
+        The method `take_control` of broker-service takes over control. This property lags by up to
+        `REFUSAL_LIFE`.
         """
         return self._refused if trio.current_time() < self._refused_at + REFUSAL_LIFE else None
 
@@ -245,27 +245,30 @@ class StationNode(DatagramNode):
         await super().send(peer, self._signer.sign(payload) if self._signer else payload)
 
     async def recv(self) -> tuple[bytes, bytes]:
-        """Handle the robot's answers and notices, and wait for anything else; see `DatagramNode.recv`."""
+        """Handle the robot's answers and notices; return any other datagram.
+
+        See `DatagramNode.recv`.
+        """
         while True:
             peer, datagram = await super().recv()
             if self._signer is not None and self._signer.hear(datagram):
                 continue
             notice = self._signer.read_notice(datagram) if self._signer else datagram
-            if notice is None or not self._note(notice):
+            if notice is None or not self._handle_notice(notice):
                 return peer, datagram
 
-    def _note(self, notice: bytes) -> bool:
-        """Note that the robot refuses this station's gamepads; False for any other notice."""
+    def _handle_notice(self, notice: bytes) -> bool:
+        """Record a refusal of this station's gamepads; return False for any other notice."""
         try:
             refused = decode_refused(notice)
         except RemoteProtocolError:
             return False
         if self.refused is None:
             self._log.warning(
-                "gamepads refused: another station has control",
+                "gamepads refused; another station has control",
                 commander=refused.by,
                 station=refused.you,
-                remedy="`rt call take_control` at this station takes it over",
+                remedy="run `rt call take_control` at this station to take over",
             )
         self._refused, self._refused_at = refused, trio.current_time()
         return True

@@ -132,7 +132,7 @@ async def test_a_service_logs_where_it_is_told_to(tmp_path: Path) -> None:
             client = await app.make_client()
             with pytest.raises(Exception, match="ZeroDivisionError"):
                 await client.call.fail(address="talker-service")
-    assert [entry["part"] for entry in logs if entry["event"] == "a handler failed"] == ["ear"]
+    assert [entry["part"] for entry in logs if entry["event"] == "handler failed"] == ["ear"]
 
 
 async def test_plain_functions_share_the_threads_of_the_application(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a caller sends, a service of rt answers it once, shortly, and works on."""
+"""Services of rt under hostile calls: exactly one short response, and no lasting effect."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ from rt.remote.service import EAGER_DECODE_MAX
 Made = tuple[Handler, list[str]]
 SIZES = (1024, 8192, 65_536, rpc.MAX_MESSAGE)
 LONGEST = 2000
-"""The longest answer to a call that is refused, in bytes."""
+"""Maximum length of the response to a refused call, in bytes."""
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def made(request: pytest.FixtureRequest) -> Made:
 
 
 @pytest.mark.parametrize("made", ["device", "broker", "controls", "modes"], indirect=True)
-async def test_each_hostile_call_is_answered_once_and_shortly(
+async def test_hostile_call_gets_one_short_response(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler, names = made
@@ -66,26 +66,26 @@ async def test_each_hostile_call_is_answered_once_and_shortly(
     service = Service(wire, handler)
     decode, decode_raw, lengths = rpc.decode, rpc.decode_raw, list[int]()
 
-    def watched(data: bytes) -> rpc.Envelope:
+    def recording_decode(data: bytes) -> rpc.Envelope:
         lengths.append(len(data))
         return decode(data)
 
-    def watched_raw(data: bytes) -> rpc.Request | rpc.Notification:
+    def recording_decode_raw(data: bytes) -> rpc.Request | rpc.Notification:
         lengths.append(len(data))
         return decode_raw(data)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(service.run)
-        monkeypatch.setattr("rt.remote.service.rpc.decode", watched)
-        monkeypatch.setattr("rt.remote.service.rpc.decode_raw", watched_raw)
+        monkeypatch.setattr("rt.remote.service.rpc.decode", recording_decode)
+        monkeypatch.setattr("rt.remote.service.rpc.decode_raw", recording_decode_raw)
         for method, route in service._routes.items():
             for what, payload in payloads(method, names, SIZES):
                 lengths.clear()
                 _, answers = await answered(service, wire, payload)
                 place = f"{method}: {what}"
-                # Answers are decoded by the test itself.
-                asked = [length for length in lengths if length not in wire.lengths]
-                assert all(length <= route.bounds.message for length in asked), place
+                # The test itself decodes the responses.
+                requests = [length for length in lengths if length not in wire.lengths]
+                assert all(length <= route.bounds.message for length in requests), place
                 assert len(answers) == _is_answered(payload), place
                 for answer in answers:
                     assert answer.id == 1, place
@@ -102,7 +102,7 @@ async def test_each_hostile_call_is_answered_once_and_shortly(
 
 
 def _is_answered(payload: bytes) -> bool:
-    """Whether a service can tell that a request asks for an answer: of a long one the head says so."""
+    """Return whether a payload is a request that a service can answer; a long one by its head."""
     if len(payload) > EAGER_DECODE_MAX:
         return rpc.peek(payload) is not None
     try:
@@ -112,7 +112,7 @@ def _is_answered(payload: bytes) -> bool:
 
 
 @pytest.mark.parametrize("made", ["device", "broker", "controls", "modes"], indirect=True)
-def test_each_route_declares_bounds_of_its_process(made: Made) -> None:
+def test_each_route_is_bounded(made: Made) -> None:
     handler, _ = made
     most = {"DeviceHandler": 8192, "Broker": 16_384, "Controls": 4096, "Dispatcher": 16_384}[
         type(handler).__name__
@@ -120,18 +120,19 @@ def test_each_route_declares_bounds_of_its_process(made: Made) -> None:
     assert all(route.bounds.message <= most for route in handler.routes().values())
 
 
-async def test_a_device_that_is_named_twice_is_asked_once() -> None:
+async def test_device_named_twice_is_pinged_once() -> None:
     handler, _ = device_handler()
     wire = Wire()
     service = Service(wire, handler)
     async with trio.open_nursery() as nursery:
         await nursery.start(service.run)
         uid = str(12 << 72)
-        asked: list[str] = []
-        (client,) = [each for number, each in handler.devices.items() if number == 12 << 72]  # type: ignore[attr-defined]
+        pinged: list[str] = []
+        devices = handler.devices.items()  # type: ignore[attr-defined]
+        (client,) = [each for number, each in devices if number == 12 << 72]
 
         async def ping() -> None:
-            asked.append(uid)
+            pinged.append(uid)
             await trio.lowlevel.checkpoint()
 
         client.ping = ping
@@ -140,7 +141,7 @@ async def test_a_device_that_is_named_twice_is_asked_once() -> None:
                 service, wire, msgspec.msgpack.encode([0, 1, "ping", [uids]])
             )
             assert answer.error is None
-        assert asked == [uid, uid]
+        assert pinged == [uid, uid]
         _, (answer,) = await answered(
             service, wire, msgspec.msgpack.encode([0, 1, "ping", [[uid] * 129]])
         )

@@ -1,4 +1,4 @@
-"""Nobody works for somebody who does not wait: time limits, cancelled calls, and callers that have gone."""
+"""Calls that end early: time limits, cancellation, and disconnected callers and services."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -16,8 +16,9 @@ from trio.testing import MockClock
 from rt.errors import DeviceError, RemoteCallError
 from rt.log import get_logger
 from rt.protocol import rpc
-from rt.remote import Client, Handler, Router, Service, SocketNode, peer_tracker, route
+from rt.remote import Client, Handler, Router, Service, SocketNode, route
 from rt.remote.disconnects import Disconnects
+from rt.remote.peer_tracker import RETURN_TIME, PeerTracker
 from rt.transport.counters import RouterCounters
 from rt.transport.zmq_socket import Socket
 
@@ -25,23 +26,23 @@ ADDRESS = "slow-service"
 
 
 class Slow(Handler):
-    """Methods that take their time, and say how they went."""
+    """Methods that wait for `proceed`, and set an event at each stage."""
 
     def __init__(self) -> None:
-        self.news: dict[str, trio.Event] = {
+        self.stages: dict[str, trio.Event] = {
             name: trio.Event() for name in ("entered", "stopped", "finished")
         }
-        self.authenticator = trio.Event()
+        self.proceed = trio.Event()
         self.thread = threading.Event()
 
     async def _wait(self) -> str:
-        self.news["entered"].set()
+        self.stages["entered"].set()
         try:
-            await self.authenticator.wait()
+            await self.proceed.wait()
         except trio.Cancelled:
-            self.news["stopped"].set()
+            self.stages["stopped"].set()
             raise
-        self.news["finished"].set()
+        self.stages["finished"].set()
         return "done"
 
     @route
@@ -65,15 +66,15 @@ class Slow(Handler):
         return 1
 
 
-class Here:
-    """A router, a service and a client of it."""
+class Setup:
+    """A router, a service and a client."""
 
     def __init__(self, client: Client, service: Service, router: Router) -> None:
         self.client = client
         self.service = service
         self.router = router
 
-    def visitor(self, name: str = "") -> Client:
+    def new_client(self, name: str = "") -> Client:
         return Client(
             SocketNode(zmq.DEALER, name, connections=self.router.frontends),
             address=ADDRESS,
@@ -82,10 +83,14 @@ class Here:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path, handler: Handler, **options: Any) -> AsyncIterator[Here]:
+async def serving(
+    tmp_path: Path, handler: Handler, *, return_time: float = RETURN_TIME, **options: Any
+) -> AsyncIterator[Setup]:
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            router = Router([f"ipc://{tmp_path}/f"], [f"ipc://{tmp_path}/b"])
+            router = Router(
+                [f"ipc://{tmp_path}/f"], [f"ipc://{tmp_path}/b"], return_time=return_time
+            )
             await nursery.start(router.run)
             service = Service(
                 SocketNode(zmq.DEALER, ADDRESS, connections=router.backends), handler, **options
@@ -93,58 +98,56 @@ async def serving(tmp_path: Path, handler: Handler, **options: Any) -> AsyncIter
             await nursery.start(service.run)
             node = SocketNode(zmq.DEALER, "test-client", connections=router.frontends)
             async with Client(node, address=ADDRESS, timeout=10) as client:
-                yield Here(client, service, router)
+                yield Setup(client, service, router)
             nursery.cancel_scope.cancel()
 
 
-async def test_a_call_that_is_cancelled_stops_its_method(tmp_path: Path) -> None:
+async def test_cancelled_call_stops_its_method(tmp_path: Path) -> None:
     handler = Slow()
     async with serving(tmp_path, handler) as here:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(here.client.call.wait)
-            await handler.news["entered"].wait()
+            await handler.stages["entered"].wait()
             nursery.cancel_scope.cancel()
-        await handler.news["stopped"].wait()
+        await handler.stages["stopped"].wait()
         assert await here.client.call.quick() == 1
         assert here.service.counters.cancelled == 1
         assert not here.service._running
 
 
-async def test_a_call_that_nobody_waits_for_any_more_stops_its_method(tmp_path: Path) -> None:
+async def test_timed_out_call_stops_its_method(tmp_path: Path) -> None:
     handler = Slow()
     async with serving(tmp_path, handler) as here:
         with pytest.raises(RemoteCallError, match="did not answer wait within"):
             await here.client.call.wait(timeout=0.05)
-        await handler.news["stopped"].wait()
+        await handler.stages["stopped"].wait()
 
 
-async def test_a_call_that_waits_for_its_turn_is_forgotten_when_it_is_cancelled(
-    tmp_path: Path,
-) -> None:
+async def test_waiting_call_is_removed_when_cancelled(tmp_path: Path) -> None:
     handler = Slow()
     async with serving(tmp_path, handler, concurrency=1) as here, trio.open_nursery() as nursery:
         nursery.start_soon(here.client.call.wait)
-        await handler.news["entered"].wait()
+        await handler.stages["entered"].wait()
         with pytest.raises(RemoteCallError):
             await here.client.call.wait(timeout=0.02)
         while here.service.counters.cancelled == 0:
             await here.client.call.quick()
         assert here.service._open == 1
-        handler.authenticator.set()
+        handler.proceed.set()
 
 
-async def test_what_is_urgent_ends_although_its_caller_does_not_wait(tmp_path: Path) -> None:
+async def test_urgent_call_completes_without_its_caller(tmp_path: Path) -> None:
     handler = Slow()
     async with serving(tmp_path, handler, limit=0.01) as here:
         with pytest.raises(RemoteCallError):
             await here.client.call.halt(timeout=0.05)
         assert await here.client.call.quick() == 1
-        handler.authenticator.set()
-        await handler.news["finished"].wait()
-        assert not handler.news["stopped"].is_set()
+        handler.proceed.set()
+        await handler.stages["finished"].wait()
+        assert not handler.stages["stopped"].is_set()
 
 
-async def test_a_service_answers_what_is_taken_back_and_ignores_what_it_does_not_know(
+async def test_service_answers_cancelled_call_and_ignores_invalid_protocol_messages(
     tmp_path: Path,
 ) -> None:
     handler = Slow()
@@ -152,73 +155,67 @@ async def test_a_service_answers_what_is_taken_back_and_ignores_what_it_does_not
         node = SocketNode(zmq.DEALER, "bare", connections=here.router.frontends)
         async with node:
 
-            async def say(message: rpc.Envelope) -> None:
+            async def send(message: rpc.Envelope) -> None:
                 await node.send(ADDRESS.encode(), rpc.encode(message))
 
-            await say(rpc.Request(7, "wait", []))
-            await handler.news["entered"].wait()
+            await send(rpc.Request(7, "wait", []))
+            await handler.stages["entered"].wait()
             for params in ([], ["7"], [8], [7, 7], [[7]], [-1], [None]):
-                await say(rpc.Notification("$cancel", params))
-            await say(rpc.Notification("$gone", [b"bare"]))  # only a router may say so
-            await say(rpc.Notification("$trace", [1]))
-            await say(rpc.Request(8, "quick", []))
+                await send(rpc.Notification("$cancel", params))
+            await send(rpc.Notification("$gone", [b"bare"]))  # only valid from a router
+            await send(rpc.Notification("$trace", [1]))
+            await send(rpc.Request(8, "quick", []))
             assert rpc.decode((await node.recv())[1]) == rpc.Response(8, None, 1)
-            await say(rpc.Notification("$cancel", [7]))
+            await send(rpc.Notification("$cancel", [7]))
             answer = rpc.decode((await node.recv())[1])
             assert isinstance(answer, rpc.Response)
             assert answer.error is not None
-            assert answer.error[0] == "wait was stopped: its caller does not wait any more"
+            assert answer.error[0] == "wait was stopped: its caller cancelled it"
         assert here.service.counters.errors == 1
 
 
-async def test_nobody_can_take_back_the_call_of_another(tmp_path: Path) -> None:
+async def test_peer_cannot_cancel_the_call_of_another(tmp_path: Path) -> None:
     handler = Slow()
     async with (
         serving(tmp_path, handler) as here,
-        here.visitor() as stranger,
+        here.new_client() as stranger,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(here.client.call.wait)
-        await handler.news["entered"].wait()
+        await handler.stages["entered"].wait()
         (number,) = here.client._calls
         await stranger.issue_call("$cancel", number, notification=True)
         assert await stranger.call.quick() == 1
-        assert not handler.news["stopped"].is_set()
-        handler.authenticator.set()
+        assert not handler.stages["stopped"].is_set()
+        handler.proceed.set()
 
 
 @pytest.mark.parametrize("name", ["", "named"])
-async def test_a_method_stops_when_its_caller_has_gone(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peer_tracker, "RETURN_TIME", 0.05)
+async def test_method_stops_when_its_caller_disconnects(tmp_path: Path, name: str) -> None:
     handler = Slow()
-    async with serving(tmp_path, handler) as here:
+    async with serving(tmp_path, handler, return_time=0.05) as here:
         async with SocketNode(zmq.DEALER, name, connections=here.router.frontends) as node:
             await node.send(ADDRESS.encode(), rpc.encode(rpc.Request(1, "wait", [])))
-            await handler.news["entered"].wait()
-        await handler.news["stopped"].wait()
+            await handler.stages["entered"].wait()
+        await handler.stages["stopped"].wait()
         assert await here.client.call.quick() == 1
         assert here.router.counters.gone == 1
         assert here.router._peer_tracker is not None
-        assert len(here.router._peer_tracker) == 2  # the client and the service are still there
+        assert len(here.router._peer_tracker) == 2  # the client and the service
 
 
-async def test_a_caller_that_comes_back_in_time_has_not_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peer_tracker, "RETURN_TIME", 0.2)
+async def test_caller_that_reconnects_in_time_keeps_its_call(tmp_path: Path) -> None:
     handler = Slow()
-    async with serving(tmp_path, handler) as here:
+    async with serving(tmp_path, handler, return_time=0.2) as here:
         async with SocketNode(zmq.DEALER, "named", connections=here.router.frontends) as node:
             await node.send(ADDRESS.encode(), rpc.encode(rpc.Request(1, "wait", [])))
-            await handler.news["entered"].wait()
+            await handler.stages["entered"].wait()
         async with SocketNode(zmq.DEALER, "named", connections=here.router.frontends) as again:
             await again.send(b"", b"")
-            assert await again.recv() == (b"", b"")  # it is there; the router may ask so too
-            await trio.sleep(2 * peer_tracker.RETURN_TIME)
-            assert not handler.news["stopped"].is_set()
-            handler.authenticator.set()
+            assert await again.recv() == (b"", b"")  # a hello, which the router may also send
+            await trio.sleep(0.4)
+            assert not handler.stages["stopped"].is_set()
+            handler.proceed.set()
             while not (answer := await again.recv())[1]:
                 pass
             assert (answer[0], rpc.decode(answer[1])) == (
@@ -229,13 +226,11 @@ async def test_a_caller_that_comes_back_in_time_has_not_gone(
 
 
 @pytest.mark.parametrize("method", ["short", "short_thread"])
-async def test_a_method_that_runs_longer_than_its_limit_is_stopped_and_says_so(
-    tmp_path: Path, method: str
-) -> None:
+async def test_method_that_exceeds_its_time_limit_is_stopped(tmp_path: Path, method: str) -> None:
     handler = Slow()
     async with serving(tmp_path, handler) as here:
         with pytest.raises(
-            RemoteCallError, match=rf"{method} was stopped: .* its limit of 0\.02 s"
+            RemoteCallError, match=rf"{method} was stopped .* its time limit of 0\.02 s"
         ) as caught:
             await here.client.call[method]()
         assert caught.value.context == {"method": method, "limit": 0.02}
@@ -244,9 +239,7 @@ async def test_a_method_that_runs_longer_than_its_limit_is_stopped_and_says_so(
         handler.thread.set()
 
 
-async def test_a_service_has_a_limit_for_routes_that_have_none(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_service_limits_routes_without_a_limit(autojump_clock: MockClock) -> None:
     service = Service(SocketNode(zmq.DEALER, ADDRESS), handler := Slow(), limit=30)
     with pytest.raises(RemoteCallError, match="limit of 30 s"):
         await service._invoke(handler.routes()["wait"], [])
@@ -256,15 +249,15 @@ async def test_a_service_has_a_limit_for_routes_that_have_none(
 @pytest.mark.parametrize(
     ("inline", "limit"), [(False, 0.0), (False, -1.0), (False, float("nan")), (True, 1.0)]
 )
-def test_a_limit_that_cannot_be_kept_is_refused(inline: bool, limit: float) -> None:
-    with pytest.raises(ValueError, match="cannot have the limit"):
+def test_invalid_limit_is_refused(inline: bool, limit: float) -> None:
+    with pytest.raises(ValueError, match="invalid limit"):
 
         @route(inline=inline, limit=limit)
         def method() -> None: ...
 
 
 class Front(Handler):
-    """A service that asks another one."""
+    """A service that calls another one."""
 
     def __init__(self) -> None:
         self.client: Client | None = None
@@ -287,7 +280,7 @@ class Failing(Handler):
         )
 
 
-async def test_an_error_travels_whole_through_a_service_in_between(tmp_path: Path) -> None:
+async def test_error_keeps_its_context_through_another_service(tmp_path: Path) -> None:
     async with serving(tmp_path, Failing()) as here:
         front = Front()
         front.client = here.client
@@ -309,36 +302,33 @@ async def test_an_error_travels_whole_through_a_service_in_between(tmp_path: Pat
             nursery.cancel_scope.cancel()
 
 
-async def test_a_number_of_one_side_is_not_that_of_the_other(tmp_path: Path) -> None:
-    # The system gives the number of a connection that was closed to the next one, before the router
-    # has heard of either.
+async def test_connection_numbers_of_the_two_sides_are_independent(tmp_path: Path) -> None:
+    # The kernel reuses the number of a closed connection before the router has seen either event.
     with Socket(zmq.ROUTER) as front, Socket(zmq.ROUTER) as back:
-        leaving = peer_tracker.PeerTracker(front, back, {}, RouterCounters(), get_logger())
-        assert leaving.disconnects_of(back).record(7, b"device-service") is None
-        assert leaving.disconnects_of(front).record(7, b"caller") is None
-        assert leaving.disconnects_of(back).closed([7]) == [b"device-service"]
-        assert len(leaving) == 1
+        tracker = PeerTracker(front, back, {}, RouterCounters(), get_logger())
+        assert tracker.disconnects_of(back).record(7, b"device-service") is None
+        assert tracker.disconnects_of(front).record(7, b"caller") is None
+        assert tracker.disconnects_of(back).remove([7]) == [b"device-service"]
+        assert len(tracker) == 1
 
 
-async def test_whose_number_a_new_service_has_is_gone(
+async def test_peer_whose_connection_number_is_reused_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[bytes] = []
-    monkeypatch.setattr(
-        peer_tracker.PeerTracker, "take_leave", lambda _self, gone: told.extend(gone)
-    )
+    reported: list[bytes] = []
+    monkeypatch.setattr(PeerTracker, "report_gone", lambda _self, gone: reported.extend(gone))
     monkeypatch.setattr(
         Disconnects, "record", lambda _self, _connection, identity: b"before " + identity
     )
     async with serving(tmp_path, Slow()):
-        assert told == [b"before " + ADDRESS.encode()]
+        assert reported == [b"before " + ADDRESS.encode()]
 
 
 events = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([b"", b"a", b"b", b"c"])))
 
 
 @given(events)
-def test_an_identity_is_gone_exactly_when_its_last_connection_is(
+def test_identity_is_gone_exactly_when_its_newest_connection_is(
     story: list[tuple[int, bytes]],
 ) -> None:
     disconnects = Disconnects()
@@ -350,13 +340,13 @@ def test_an_identity_is_gone_exactly_when_its_last_connection_is(
             [before] if before and before != identity and newest.get(before) == connection else []
         )
         if identity:
-            said = disconnects.record(connection, identity)
-            assert ([said] if said else []) == gone
+            replaced = disconnects.record(connection, identity)
+            assert ([replaced] if replaced else []) == gone
             if before != identity:
                 open_[connection] = identity
                 newest[identity] = connection
         else:
-            assert disconnects.closed([connection]) == gone
+            assert disconnects.remove([connection]) == gone
             open_.pop(connection, None)
         for each in gone:
             if newest.get(each) == connection:
@@ -364,16 +354,14 @@ def test_an_identity_is_gone_exactly_when_its_last_connection_is(
         assert len(disconnects) == len(open_)
 
 
-async def test_a_call_of_a_service_that_has_gone_ends_at_once_and_others_go_on(
-    tmp_path: Path,
-) -> None:
+async def test_call_to_an_exited_service_ends_at_once_and_others_continue(tmp_path: Path) -> None:
     handler, mortal = Slow(), Slow()
     async with serving(tmp_path, handler) as here, trio.open_nursery() as callers:
 
         async def call() -> None:
             with pytest.raises(
                 RemoteCallError,
-                match=r"mortal-service has ended without an answer to wait; `rt logs`",
+                match=r"mortal-service exited before it answered wait; see `rt logs`",
             ):
                 await here.client.call.wait(address="mortal-service", timeout=1000)
 
@@ -382,31 +370,31 @@ async def test_a_call_of_a_service_that_has_gone_ends_at_once_and_others_go_on(
             await nursery.start(Service(node, mortal).run)
             callers.start_soon(here.client.call.wait)
             callers.start_soon(call)
-            await handler.news["entered"].wait()
-            await mortal.news["entered"].wait()
+            await handler.stages["entered"].wait()
+            await mortal.stages["entered"].wait()
             nursery.cancel_scope.cancel()
         while len(here.client._calls) == 2:
             assert await here.client.call.quick() == 1
-        assert not handler.news["stopped"].is_set()
-        handler.authenticator.set()
+        assert not handler.stages["stopped"].is_set()
+        handler.proceed.set()
 
 
-async def test_nobody_ends_the_calls_of_a_service_by_leaving_in_its_name(tmp_path: Path) -> None:
+async def test_impostor_of_a_service_does_not_end_its_calls_by_leaving(tmp_path: Path) -> None:
     handler = Slow()
     async with serving(tmp_path, handler) as here, trio.open_nursery() as callers:
         callers.start_soon(here.client.call.wait)
-        await handler.news["entered"].wait()
+        await handler.stages["entered"].wait()
         async with SocketNode(zmq.DEALER, ADDRESS, connections=here.router.frontends) as impostor:
             await impostor.send(b"test-client", b"?")
-        async with here.visitor() as stranger:
+        async with here.new_client() as stranger:
             assert await stranger.call.quick() == 1
         while here.router.counters.gone == 0:  # the stranger left after the impostor
             assert await here.client.call.quick() == 1
         assert len(here.client._calls) == 1
-        handler.authenticator.set()
+        handler.proceed.set()
 
 
-async def test_only_peers_that_have_announced_it_are_told_who_has_gone(tmp_path: Path) -> None:
+async def test_only_peers_that_announced_it_get_disconnect_notifications(tmp_path: Path) -> None:
     handler = Slow()
     async with serving(tmp_path, handler) as here, trio.open_nursery() as nursery:
         foreign = SocketNode(zmq.DEALER, "foreign", connections=here.router.frontends)
@@ -426,7 +414,7 @@ async def test_only_peers_that_have_announced_it_are_told_who_has_gone(tmp_path:
             async with trio.open_nursery() as mortals:
                 node = SocketNode(zmq.DEALER, "mortal-service", connections=here.router.backends)
                 await mortals.start(Service(node, Slow()).run)
-                async with here.visitor() as stranger:
+                async with here.new_client() as stranger:
                     assert await stranger.call.quick() == 1
                 mortals.cancel_scope.cancel()
             assert await polite.recv() == (
@@ -441,11 +429,8 @@ async def test_only_peers_that_have_announced_it_are_told_who_has_gone(tmp_path:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_foreign_peer_that_comes_back_silently_is_sent_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(peer_tracker, "RETURN_TIME", 0.2)
-    async with serving(tmp_path, Slow()) as here:
+async def test_foreign_peer_that_reconnects_silently_is_sent_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path, Slow(), return_time=0.2) as here:
         assert await here.client.call.quick() == 1
         async with SocketNode(zmq.DEALER, "foreign", connections=here.router.frontends) as node:
             await node.send(ADDRESS.encode(), rpc.encode(rpc.Request(1, "quick", [])))
@@ -460,27 +445,27 @@ async def test_a_foreign_peer_that_comes_back_silently_is_sent_nothing(
             assert await again.recv() == (ADDRESS.encode(), rpc.encode(rpc.Response(2, None, 1)))
 
 
-async def test_an_announcement_ends_with_the_connection_that_it_came_over(tmp_path: Path) -> None:
+async def test_announcement_ends_with_its_connection(tmp_path: Path) -> None:
     async with serving(tmp_path, Slow()) as here:
         assert await here.client.call.quick() == 1
-        leaving = here.router._peer_tracker
-        assert leaving is not None
-        while not leaving._understands(b"test-client"):
+        tracker = here.router._peer_tracker
+        assert tracker is not None
+        while not tracker._understands(b"test-client"):
             assert await here.client.call.quick() == 1
-        assert leaving._understands(ADDRESS.encode())
+        assert tracker._understands(ADDRESS.encode())
         async with SocketNode(zmq.DEALER, "twin", connections=here.router.frontends) as node:
             await node.send(b"", rpc.ANNOUNCEMENT)
             assert await node.recv() == (b"", b"")
-            assert leaving._understands(b"twin")
+            assert tracker._understands(b"twin")
             async with SocketNode(zmq.DEALER, "twin", connections=here.router.frontends) as foreign:
                 await foreign.send(b"", b"")
                 assert await foreign.recv() == (b"", b"")
-                assert not leaving._understands(b"twin")
-        async with here.visitor() as stranger:
+                assert not tracker._understands(b"twin")
+        async with here.new_client() as stranger:
             assert await stranger.call.quick() == 1
-        while len(leaving._informed) > 2:
+        while len(tracker._announced) > 2:
             assert await here.client.call.quick() == 1
-        assert set(leaving._informed) == {b"test-client", ADDRESS.encode()}
+        assert set(tracker._announced) == {b"test-client", ADDRESS.encode()}
 
 
 @pytest.mark.parametrize(
@@ -491,7 +476,7 @@ async def test_an_announcement_ends_with_the_connection_that_it_came_over(tmp_pa
         rpc.encode(rpc.Notification("$hello", ["$gone", "x" * 2000])),
     ],
 )
-async def test_a_hello_without_a_known_name_is_a_hello(tmp_path: Path, payload: bytes) -> None:
+async def test_hello_with_unknown_features_is_answered(tmp_path: Path, payload: bytes) -> None:
     async with (
         serving(tmp_path, Slow()) as here,
         SocketNode(zmq.DEALER, "odd", connections=here.router.frontends) as node,
@@ -499,15 +484,13 @@ async def test_a_hello_without_a_known_name_is_a_hello(tmp_path: Path, payload: 
         await node.send(b"", payload)
         assert await node.recv() == (b"", b"")
         assert here.router._peer_tracker is not None
-        assert b"odd" not in here.router._peer_tracker._informed
+        assert b"odd" not in here.router._peer_tracker._announced
 
 
 @pytest.mark.parametrize(
     "payload", [b"\xc1", b"\x93\x02\xa6$hello\xc1", b"\x93\x02\xa6$hello", b"x" * 9000]
 )
-async def test_bytes_to_the_router_that_are_no_hello_are_dropped(
-    tmp_path: Path, payload: bytes
-) -> None:
+async def test_malformed_hello_is_dropped(tmp_path: Path, payload: bytes) -> None:
     async with (
         serving(tmp_path, Slow()) as here,
         SocketNode(zmq.DEALER, "odd", connections=here.router.frontends) as node,

@@ -1,4 +1,4 @@
-"""What a caller sends is bounded before any work is done with it."""
+"""Bounds of calls, checked before a call costs time or memory."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -29,12 +29,12 @@ class Spec(msgspec.Struct):
 
 
 class Bounded(Handler):
-    """Routes with arguments of every form."""
+    """Routes with arguments of all supported types."""
 
     bounds = SMALL
 
     def __init__(self) -> None:
-        self.authenticator = trio.Event()
+        self.proceed = trio.Event()
         self.order: list[str] = []
 
     @route(inline=True)
@@ -80,7 +80,7 @@ class Bounded(Handler):
     @route
     async def wait(self, name: str) -> None:
         self.order.append(name)
-        await self.authenticator.wait()
+        await self.proceed.wait()
 
     @route(starts=True)
     async def begin(self, name: str) -> None:
@@ -94,7 +94,7 @@ class Bounded(Handler):
 
 
 @pytest.mark.parametrize(
-    ("method", "params", "said"),
+    ("method", "params", "message"),
     [
         (
             "text",
@@ -111,40 +111,40 @@ class Bounded(Handler):
         ("table", [{}, [1] * 5], "argument more .*Expected `array` of length <= 4"),
         ("pair", [["x" * 11, "a"]], "Expected `str` of length <= 10"),
         ("pair", [["x", "\x1b" * 500]], "Invalid enum value"),
-        ("anything", ["x" * 11], "a text of 11 characters; at most 10 are accepted"),
-        ("anything", [[1] * 5], "an array or map of 5; at most 4 are accepted"),
+        ("anything", ["x" * 11], "a string has 11 characters; at most 10 are accepted"),
+        ("anything", [[1] * 5], "an array or map has 5 items; at most 4 are accepted"),
         (
             "anything",
             [{str(n): n for n in range(5)}],
-            "an array or map of 5; at most 4 are accepted",
+            "an array or map has 5 items; at most 4 are accepted",
         ),
-        ("anything", [{"x" * 11: 1}], "a text of 11 characters"),
+        ("anything", [{"x" * 11: 1}], "a string has 11 characters"),
         ("anything", [[[[[]]]]], "nested more than 3 deep"),
         ("anything", [{"a": {"b": {"c": {}}}}], "nested more than 3 deep"),
         ("anything", [[[1] * 4] * 4], "too many values; at most 12"),
         ("bare", [{"a": [[[1]]]}], "nested more than 3 deep"),
         ("bare", [{}, [1] * 5], "argument more .*at most 4"),
         ("specs", [[{"name": "abcdef"}]], "Expected `str` of length <= 5"),
-        ("specs", [[{"name": "a", "args": ["x" * 11]}]], "a text of 11 characters"),
+        ("specs", [[{"name": "a", "args": ["x" * 11]}]], "a string has 11 characters"),
         ("specs", [[{"name": "a", "args": [[[[1]]]]}]], "nested more than 3 deep"),
         ("many", ["x"] * 5, r"many\(\*values: str\) -> int cannot be called with 5 arguments"),
         ("many", ["x" * 11], "Expected `str` of length <= 10"),
         (
             "text",
             ["x" * 3000],
-            r"a call of text may take 2000 bytes; this one takes 30\d\d, send less at once",
+            r"call to text has 30\d\d bytes, at most 2000 are accepted; send less data at once",
         ),
         ("large", ["x" * 40_001], "Expected `str` of length <= 40000"),
-        ("large", ["x" * 50_001], "a call of large may take 50000 bytes"),
+        ("large", ["x" * 50_001], "at most 50000 are accepted"),
         ("x" * 128, ["x" * 3000], "there is no method x{64}\\.\\.\\."),
         ("\x1b[2J", [], r"there is no method \\x1b\[2J"),
     ],
 )
 async def test_arguments_beyond_their_bounds_are_refused(
-    tmp_path: Path, method: str, params: list[Any], said: str
+    tmp_path: Path, method: str, params: list[Any], message: str
 ) -> None:
     async with robot(tmp_path, Bounded()) as (client, _):
-        with pytest.raises(RemoteCallError, match=said) as caught:
+        with pytest.raises(RemoteCallError, match=message) as caught:
             await client.call[method](*params)
         assert len(caught.value.message) < 600
         assert caught.value.message.isprintable()
@@ -166,7 +166,7 @@ async def test_arguments_beyond_their_bounds_are_refused(
         ("large", ["x" * 40_000]),
     ],
 )
-async def test_arguments_within_their_bounds_arrive(
+async def test_arguments_within_their_bounds_are_accepted(
     tmp_path: Path, method: str, params: list[Any]
 ) -> None:
     async with robot(tmp_path, Bounded()) as (client, _):
@@ -174,33 +174,33 @@ async def test_arguments_within_their_bounds_arrive(
 
 
 @pytest.mark.parametrize("method", ["text", "nothing", "describe"])
-async def test_a_message_that_is_too_long_is_answered_and_not_decoded(
+async def test_too_long_message_is_answered_without_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     lengths: list[int] = []
     decode = rpc.decode
 
-    def watched(data: bytes) -> rpc.Envelope:
+    def recording_decode(data: bytes) -> rpc.Envelope:
         lengths.append(len(data))
         return decode(data)
 
     async with robot(tmp_path, Bounded()) as (client, _):
-        monkeypatch.setattr(rpc, "decode", watched)
+        monkeypatch.setattr(rpc, "decode", recording_decode)
         hostile: list[Any]
         for hostile in (["m1"] * 250_000, [[]] * 900_000, ["x" * 900_000]):
             with pytest.raises(
-                RemoteCallError, match=r"may take 2000 bytes|there is no method nothing"
+                RemoteCallError, match=r"at most 2000 are accepted|there is no method nothing"
             ):
                 await client.call[method](*hostile)
         assert max(lengths) < service.EAGER_DECODE_MAX
-        # What is no call, or for the protocol itself, is dropped.
+        # Malformed calls and protocol messages are dropped.
         for payload in (b"\xc1" * 9000, rpc.encode(rpc.Notification("$gone", [b"x" * 9000]))):
             await client.node.send(ADDRESS.encode(), payload)
         assert await client.call.text("x") == 1
         assert max(lengths) < service.EAGER_DECODE_MAX
 
 
-async def test_long_bytes_behind_the_head_of_a_call_are_answered_too(tmp_path: Path) -> None:
+async def test_long_call_with_trailing_bytes_is_answered(tmp_path: Path) -> None:
     async with robot(tmp_path, Bounded()) as (client, serving):
         whole = rpc.encode(rpc.Request(1, "large", ["x"]))
         await client.node.send(ADDRESS.encode(), whole + b"\xc1" * 2000)
@@ -208,9 +208,9 @@ async def test_long_bytes_behind_the_head_of_a_call_are_answered_too(tmp_path: P
         assert (serving.counters.malformed, serving.counters.errors) == (1, 1)
 
 
-async def test_describe_tells_the_bounds(tmp_path: Path) -> None:
+async def test_describe_includes_the_bounds(tmp_path: Path) -> None:
     async with robot(tmp_path, Bounded()) as (client, _):
-        # Longer than a call may be, which an answer need not heed.
+        # This response exceeds the bounds of calls, which do not apply to responses.
         methods = await client.call.describe()
     assert methods["text"]["arguments"][0]["schema"] == {
         "anyOf": [{"type": "string", "maxLength": 10}, {"type": "null"}]
@@ -218,12 +218,12 @@ async def test_describe_tells_the_bounds(tmp_path: Path) -> None:
     assert methods["rows"]["signature"] == "rows(value: str | list[list[str]] | None = None) -> int"
 
 
-def test_a_service_without_a_router_takes_all_that_a_message_can_carry() -> None:
-    class PortEvents(Handler):
+def test_service_without_router_accepts_everything_that_fits_in_a_message() -> None:
+    class LogReceiver(Handler):
         @route(inline=True)
         def info(self, event: dict[str, Any], text: str) -> None: ...
 
-    found = PortEvents().routes()["info"]
+    found = LogReceiver().routes()["info"]
     with pytest.raises(RemoteProtocolError):
         found.bind([{}, "x" * 300_000])
     found.set_default_bounds(bounds.UNROUTED)
@@ -240,7 +240,7 @@ values = st.recursive(
 
 
 def _measure(value: object, depth: int = 0) -> tuple[int, int, int, int]:
-    """Longest text, most items, depth and number of inner values."""
+    """Return the longest string, the most items, the depth and the number of inner values."""
     if isinstance(value, str):
         return len(value), 0, depth, 0
     if not isinstance(value, list | dict):
@@ -267,7 +267,7 @@ def _measure(value: object, depth: int = 0) -> tuple[int, int, int, int]:
 
 
 @given(values)
-def test_a_value_passes_exactly_if_it_is_within_all_bounds(value: object) -> None:
+def test_value_passes_exactly_if_it_is_within_all_bounds(value: object) -> None:
     text, items, depth, count = _measure(value)
     fits = (
         text <= SMALL.text
@@ -284,7 +284,7 @@ def test_a_value_passes_exactly_if_it_is_within_all_bounds(value: object) -> Non
 
 
 @given(values)
-def test_a_value_is_refused_before_it_is_built_if_it_would_be_afterwards(value: object) -> None:
+def test_encoded_check_refuses_only_what_the_decoded_check_refuses(value: object) -> None:
     _, items, depth, count = _measure(value)
     raw = msgspec.Raw(msgspec.msgpack.encode(value))
     try:
@@ -293,20 +293,20 @@ def test_a_value_is_refused_before_it_is_built_if_it_would_be_afterwards(value: 
         with pytest.raises(RemoteProtocolError):
             bounds.check(value, SMALL)
     else:
-        # Keys of maps are counted when the value is built, and texts are measured.
+        # Only the check of the decoded value counts keys of maps and measures strings.
         assert items <= SMALL.items
         assert depth <= SMALL.depth
         assert count <= 2 * SMALL.values
 
 
 @given(st.binary(min_size=1, max_size=60))
-def test_no_bytes_pass_the_check_but_fail_it_otherwise(data: bytes) -> None:
+def test_check_of_random_bytes_raises_only_documented_errors(data: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError, msgspec.ValidationError):
         bounds.check_raw(msgspec.Raw(data), SMALL)
 
 
 @given(values, st.text(max_size=12))
-def test_a_long_call_binds_like_a_short_one(value: object, text: str) -> None:
+def test_long_call_binds_like_a_short_one(value: object, text: str) -> None:
     found = Bounded().routes()
     for name in ("anything", "rows", "table", "specs", "text", "bare"):
         whole = rpc.Request(1, name, [value, text][: 1 + (name in {"table", "bare"})])
@@ -325,7 +325,7 @@ def _call(peer: bytes, number: int) -> Call:
 
 
 @given(st.lists(st.sampled_from([b"a", b"b", b"c", None]), max_size=60))
-def test_peers_take_turns_and_each_is_served_in_order(steps: list[bytes | None]) -> None:
+def test_peers_take_turns_and_keep_their_order(steps: list[bytes | None]) -> None:
     box, model, number = Inbox(), dict[bytes, list[int]](), 0
     for peer in steps:
         if peer is not None:
@@ -338,7 +338,7 @@ def test_peers_take_turns_and_each_is_served_in_order(steps: list[bytes | None])
             assert call.message.id == model[call.peer].pop(0)
             if not model[call.peer]:
                 del model[call.peer]
-            # All other peers have their turn before this one has its next.
+            # All other peers take their turns before this one takes another.
             turns = [box.take().peer for _ in range(len(model))]
             assert set(turns) == set(model)
             for each in turns:
@@ -349,8 +349,8 @@ def test_peers_take_turns_and_each_is_served_in_order(steps: list[bytes | None])
 
 def test_one_peer_cannot_fill_the_inbox() -> None:
     box = Inbox()
-    taken = [box.put(_call(b"flood", number)) for number in range(inbox.PEER_MAX + 5)]
-    assert taken == [True] * inbox.PEER_MAX + [False] * 5
+    accepted = [box.put(_call(b"flood", number)) for number in range(inbox.PEER_MAX + 5)]
+    assert accepted == [True] * inbox.PEER_MAX + [False] * 5
     assert box.put(_call(b"other", 1))
     assert [box.take().peer for _ in range(2)] == [b"flood", b"other"]
 
@@ -365,9 +365,9 @@ def test_removed_calls_are_not_taken() -> None:
 
 
 async def _flood(client: Client, *calls: tuple[str, list[Any]], requests: bool = False) -> None:
-    """Send calls in one go, faster than a service could read any of them."""
+    """Send calls in one burst, before the service reads any of them."""
     assert isinstance(client.node, SocketNode)
-    await client.call.text("x")  # the connection stands
+    await client.call.text("x")  # waits for the connection
     for number, (method, params) in enumerate(calls):
         message = (
             rpc.Request(number, method, params) if requests else rpc.Notification(method, params)
@@ -375,9 +375,7 @@ async def _flood(client: Client, *calls: tuple[str, list[Any]], requests: bool =
         client.node.send_nowait(ADDRESS.encode(), rpc.encode(message))
 
 
-async def test_an_urgent_call_overtakes_those_that_wait_and_refuses_what_would_start(
-    tmp_path: Path,
-) -> None:
+async def test_urgent_call_overtakes_waiting_calls_and_refuses_starts(tmp_path: Path) -> None:
     handler = Bounded()
     async with robot(tmp_path, handler, concurrency=1) as (client, serving):
         waiting = [("wait", [f"w{number}"]) for number in range(9)]
@@ -386,7 +384,7 @@ async def test_an_urgent_call_overtakes_those_that_wait_and_refuses_what_would_s
         )
         while serving.counters.calls < 13:
             await trio.lowlevel.checkpoint()
-        handler.authenticator.set()
+        handler.proceed.set()
         await client.call.text("x")
         while len(handler.order) < 11:
             await trio.lowlevel.checkpoint()
@@ -398,7 +396,7 @@ async def test_an_urgent_call_overtakes_those_that_wait_and_refuses_what_would_s
     ]
 
 
-async def test_a_start_that_waits_for_a_place_is_refused_by_an_urgent_call(tmp_path: Path) -> None:
+async def test_start_that_waits_for_a_slot_is_refused_by_urgent_call(tmp_path: Path) -> None:
     handler = Bounded()
     async with (
         robot(tmp_path, handler, concurrency=1) as (client, serving),
@@ -407,7 +405,7 @@ async def test_a_start_that_waits_for_a_place_is_refused_by_an_urgent_call(tmp_p
         refused = trio.Event()
 
         async def start() -> None:
-            with pytest.raises(RemoteCallError, match="begin was stopped: halt came after it"):
+            with pytest.raises(RemoteCallError, match="begin was stopped: halt overtook it"):
                 await client.call.begin("b1")
             refused.set()
 
@@ -419,13 +417,11 @@ async def test_a_start_that_waits_for_a_place_is_refused_by_an_urgent_call(tmp_p
             await trio.lowlevel.checkpoint()
         await client.call.halt()
         await refused.wait()
-        handler.authenticator.set()
+        handler.proceed.set()
     assert handler.order == ["w", "halt"]
 
 
-async def test_a_call_that_its_caller_has_taken_back_while_it_waits_is_not_begun(
-    tmp_path: Path,
-) -> None:
+async def test_call_cancelled_while_waiting_is_not_started(tmp_path: Path) -> None:
     handler = Bounded()
     async with robot(tmp_path, handler) as (client, serving):
         calls: list[tuple[str, list[Any]]] = [("wait", ["a"]), ("wait", ["b"])]
@@ -434,15 +430,15 @@ async def test_a_call_that_its_caller_has_taken_back_while_it_waits_is_not_begun
         client.node.send_nowait(ADDRESS.encode(), rpc.encode(rpc.Notification(rpc.CANCEL, [1])))
         while serving.counters.cancelled < 1:
             await trio.lowlevel.checkpoint()
-        handler.authenticator.set()
+        handler.proceed.set()
         assert await client.call.text("x") == 1
     assert handler.order in (
         ["a"],
         ["a", "b"],
-    )  # the second may have begun before it was taken back
+    )  # the second may have started before it was cancelled
 
 
-async def test_a_flood_of_one_peer_delays_no_other(tmp_path: Path) -> None:
+async def test_flood_of_one_peer_does_not_delay_another(tmp_path: Path) -> None:
     handler = Bounded()
     async with robot(tmp_path, handler, concurrency=1) as (client, serving):
         front = f"ipc://{tmp_path}/f"
@@ -453,8 +449,8 @@ async def test_a_flood_of_one_peer_delays_no_other(tmp_path: Path) -> None:
             await _flood(client, *[("wait", ["w"])] * 900)
             assert await other.call.text("xy") == 2
             await other.call.halt()
-            # Beyond the places of the service and its own room, what the peer sends is refused, and
-            # most at the router.
+            # Messages beyond the slots of the service and the peer's share of the inbox are
+            # refused, most of them at the router.
             while serving.counters.refused < 1:
                 await trio.lowlevel.checkpoint()
-            handler.authenticator.set()
+            handler.proceed.set()

@@ -1,4 +1,4 @@
-"""A peer that floods a router is refused; one that waits for its answers is not, and neither are the others."""
+"""Quotas: a flooding peer is refused, while other peers are served."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from rt.remote.quota import Quota
 
 class Busy(Handler):
     def __init__(self) -> None:
-        self.authenticator = trio.Event()
+        self.proceed = trio.Event()
 
     @route(inline=True)
     def quick(self) -> int:
@@ -25,7 +25,7 @@ class Busy(Handler):
 
     @route
     async def wait(self) -> None:
-        await self.authenticator.wait()
+        await self.proceed.wait()
 
     @route(urgent=True)
     async def halt(self) -> int:
@@ -34,9 +34,7 @@ class Busy(Handler):
 
 
 @given(st.lists(st.tuples(st.sampled_from(["send", "answer"]), st.floats(0, 0.01)), max_size=1200))
-def test_what_passes_is_what_was_answered_and_a_bounded_rest(
-    steps: list[tuple[str, float]],
-) -> None:
+def test_unanswered_messages_are_bounded(steps: list[tuple[str, float]]) -> None:
     counted, now, passed, answers = Quota(), 0.0, 0, 0
     for step, later in steps:
         now += later
@@ -50,15 +48,15 @@ def test_what_passes_is_what_was_answered_and_a_bounded_rest(
 
 
 @given(st.integers(1, quota.MAX_UNANSWERED))
-def test_a_peer_that_waits_for_its_answers_is_never_refused(under_way: int) -> None:
+def test_peer_that_waits_for_responses_is_never_refused(pending: int) -> None:
     counted = Quota()
     for _ in range(20):
-        assert all(counted.spend(b"peer", 0.0) for _ in range(under_way))
-        for _ in range(under_way):
+        assert all(counted.spend(b"peer", 0.0) for _ in range(pending))
+        for _ in range(pending):
             counted.record_answer(b"peer")
 
 
-def test_the_number_of_counted_peers_is_bounded() -> None:
+def test_number_of_counted_peers_is_bounded() -> None:
     counted = Quota()
     for number in range(quota.PEERS_MAX + 10):
         assert counted.spend(str(number).encode(), 0.0)
@@ -68,12 +66,9 @@ def test_the_number_of_counted_peers_is_bounded() -> None:
     assert len(counted) == quota.PEERS_MAX - 1
 
 
-async def test_a_flooding_peer_is_refused_at_the_router_and_another_is_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quota, "RATE", 0.0)
+async def test_flooding_peer_is_refused_while_another_is_served(tmp_path: Path) -> None:
     handler = Busy()
-    async with robot(tmp_path, handler) as (client, serving):
+    async with robot(tmp_path, handler, quota=Quota(rate=0.0)) as (client, serving):
         other_node = SocketNode(zmq.DEALER, "other", connections=[f"ipc://{tmp_path}/f"])
         async with Client(other_node, address=ADDRESS, timeout=20) as other:
             assert await other.call.quick() == await client.call.quick() == 1
@@ -82,11 +77,11 @@ async def test_a_flooding_peer_is_refused_at_the_router_and_another_is_served(
                 client.node.send_nowait(ADDRESS.encode(), rpc.encode(rpc.Notification("wait", [])))
             with pytest.raises(
                 RemoteCallError,
-                match="128 messages of this peer are unanswered; wait for the answers",
+                match="128 messages of this peer are unanswered; wait for the responses",
             ):
                 await client.call.quick()
             assert await other.call.halt() == 2
             for _ in range(2 * quota.MAX_UNANSWERED):
                 assert await other.call.quick() == 1
             assert serving.counters.calls == quota.MAX_UNANSWERED + 1 + 2 + 2 * quota.MAX_UNANSWERED
-            handler.authenticator.set()
+            handler.proceed.set()

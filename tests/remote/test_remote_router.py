@@ -1,4 +1,4 @@
-"""The router: messages reach who they are for, absence is said at once, and strangers stop nothing."""
+"""The router: delivery, errors for absent recipients, and robustness against malformed input."""
 
 import contextlib
 import os
@@ -16,13 +16,12 @@ import zmq
 import rt
 from rt.errors import InstanceBusyError, RemoteCallError
 from rt.protocol import rpc
-from rt.remote import Client, Handler, Router, Service, SocketNode, quota, route
+from rt.remote import Client, Handler, Router, Service, SocketNode, route
+from rt.remote.quota import Quota
 from rt.transport.zmq_socket import Socket
 
 
 class Echo(Handler):
-    """Says back what it hears."""
-
     @route
     async def echo(self, value: object) -> object:
         return value
@@ -43,7 +42,7 @@ def echo_service(address: str, name: str = "echo-service") -> Service:
 
 
 @pytest.mark.parametrize("kind", ["ipc", "inproc", "tcp"])
-async def test_a_call_goes_over_every_transport(kind: str, tmp_path: Path) -> None:
+async def test_call_works_over_every_transport(kind: str, tmp_path: Path) -> None:
     front, back = {
         "ipc": (f"ipc://{tmp_path}/f", f"ipc://{tmp_path}/b"),
         "inproc": (f"inproc://{tmp_path}/f", f"inproc://{tmp_path}/b"),
@@ -57,7 +56,7 @@ async def test_a_call_goes_over_every_transport(kind: str, tmp_path: Path) -> No
             assert await client.call.echo(["x", 1], address="echo-service") == ["x", 1]
 
 
-async def test_one_frontend_is_bound_to_several_addresses(tmp_path: Path) -> None:
+async def test_frontend_listens_at_several_addresses(tmp_path: Path) -> None:
     async with routing(
         "tcp://127.0.0.1:*", f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b"
     ) as (router, nursery):
@@ -69,7 +68,7 @@ async def test_one_frontend_is_bound_to_several_addresses(tmp_path: Path) -> Non
                 assert await client.call.echo(address) == address
 
 
-async def test_a_service_may_call_a_service_and_a_client_a_client(tmp_path: Path) -> None:
+async def test_peers_call_each_other_across_and_within_sides(tmp_path: Path) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
         await nursery.start(echo_service(router.frontends[0], "friend").run)
@@ -79,9 +78,7 @@ async def test_a_service_may_call_a_service_and_a_client_a_client(tmp_path: Path
                 assert await client.call.echo(2, address="friend") == 2
 
 
-async def test_nobody_at_the_frontend_takes_the_name_of_a_service_or_answers_in_it(
-    tmp_path: Path,
-) -> None:
+async def test_frontend_peer_cannot_use_the_name_of_a_service(tmp_path: Path) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         options: dict[int, int | bytes] = {zmq.ROUTING_ID: b"echo-service"}
         with Socket(zmq.DEALER, options=options) as thief:
@@ -99,7 +96,7 @@ async def test_nobody_at_the_frontend_takes_the_name_of_a_service_or_answers_in_
                 answer = rpc.decode((await thief.recv())[1])
                 assert isinstance(answer, rpc.Response)
                 assert answer.error == (
-                    "nobody but a service, which has the backend, may write to a-client as echo-service",
+                    "cannot send to a-client as echo-service: services must connect to the backend",
                     {"address": "a-client", "method": "x"},
                 )
                 assert client._calls[call_id].answer is None
@@ -107,13 +104,11 @@ async def test_nobody_at_the_frontend_takes_the_name_of_a_service_or_answers_in_
                 assert await client.call.echo(1, address="echo-service", timeout=20) == 1
 
 
-async def test_an_absent_service_is_said_at_once_with_the_nearest_that_is_there(
-    tmp_path: Path,
-) -> None:
+async def test_call_to_unknown_service_fails_at_once_with_suggestion(tmp_path: Path) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
         async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
-            # The deadline of the call is beyond that of the test: only an answer can end it.
+            # The time limit of the call exceeds that of the test, so only a response can end it.
             with pytest.raises(
                 RemoteCallError, match="no service ecko-service; did you mean echo-service"
             ) as caught:
@@ -123,7 +118,7 @@ async def test_an_absent_service_is_said_at_once_with_the_nearest_that_is_there(
 
 
 @pytest.mark.parametrize("name", ["executor-service", "device-service", "broker-service"])
-async def test_an_absent_service_of_the_robot_is_not_taken_for_another(
+async def test_error_for_absent_service_of_the_robot_suggests_no_other(
     tmp_path: Path, name: str
 ) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
@@ -132,39 +127,39 @@ async def test_an_absent_service_of_the_robot_is_not_taken_for_another(
         async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
             with pytest.raises(
                 RemoteCallError,
-                match=f"{name} is not connected: it is starting or has ended; try again",
+                match=f"{name} is not connected because it is starting or has exited; try again",
             ):
                 await client.call.ping(address=name, timeout=100)
 
 
-async def test_a_service_that_has_ended_is_not_taken_for_another(tmp_path: Path) -> None:
+async def test_error_for_exited_service_suggests_no_other(tmp_path: Path) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
         async with Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client:
 
-            async def said() -> str:
+            async def error() -> str:
                 with pytest.raises(RemoteCallError) as caught:
                     await client.call.ping(address="camera-service", timeout=100)
                 return caught.value.message
 
-            assert "there is no service camera-service" in await said()
+            assert "there is no service camera-service" in await error()
             async with trio.open_nursery() as mortals:
                 mortal = SocketNode(zmq.DEALER, "camera-service", connections=router.backends)
                 await mortals.start(Service(mortal, Echo()).run)
                 assert await client.call.echo(1, address="camera-service", timeout=20) == 1
                 mortals.cancel_scope.cancel()
-            while "camera-service has ended without an answer" in (sentence := await said()):
+            while "camera-service exited before it answered" in (message := await error()):
                 pass
-            assert "camera-service is not connected: it is starting or has ended" in sentence
+            assert "camera-service is not connected because it is starting or has exited" in message
 
 
-async def test_a_long_message_to_an_absent_service_is_answered_and_not_decoded(
+async def test_long_message_to_absent_service_is_answered_without_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
     decode = rpc.decode
 
-    def watched(data: bytes) -> rpc.Envelope:
+    def recording_decode(data: bytes) -> rpc.Envelope:
         lengths.append(len(data))
         return decode(data)
 
@@ -172,22 +167,22 @@ async def test_a_long_message_to_an_absent_service_is_answered_and_not_decoded(
         routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
         Client(SocketNode(zmq.DEALER, connections=router.frontends)) as client,
     ):
-        monkeypatch.setattr(rpc, "decode", watched)
+        monkeypatch.setattr(rpc, "decode", recording_decode)
         with pytest.raises(RemoteCallError, match="there is no service x"):
             await client.issue_call("ping", ["m1"] * 250_000, address="x" * 250, timeout=100)
         assert max(lengths) < 2000
 
 
-async def test_a_message_to_oneself_is_refused(tmp_path: Path) -> None:
+async def test_message_to_its_sender_is_refused(tmp_path: Path) -> None:
     async with (
         routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
         Client(SocketNode(zmq.DEALER, "me-client", connections=router.frontends)) as client,
     ):
-        with pytest.raises(RemoteCallError, match="cannot go to its sender"):
+        with pytest.raises(RemoteCallError, match="cannot send a message to its sender"):
             await client.call.ping(address="me-client", timeout=100)
 
 
-async def test_a_hello_is_answered_with_a_hello(tmp_path: Path) -> None:
+async def test_hello_is_answered_with_hello(tmp_path: Path) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _):
         async with SocketNode(zmq.DEALER, "new-service", connections=router.backends) as node:
             await node.send(b"", b"")
@@ -195,7 +190,7 @@ async def test_a_hello_is_answered_with_a_hello(tmp_path: Path) -> None:
         assert router.counters.hellos == 1
 
 
-async def test_random_frames_stop_nothing_and_are_counted(tmp_path: Path) -> None:
+async def test_random_frames_are_counted_and_harmless(tmp_path: Path) -> None:
     chance = random.Random(7)
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         await nursery.start(echo_service(router.backends[0]).run)
@@ -219,16 +214,14 @@ async def test_random_frames_stop_nothing_and_are_counted(tmp_path: Path) -> Non
         assert router.counters.malformed > 100
 
 
-async def test_a_reader_that_does_not_read_is_told_off_and_stops_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quota, "MAX_UNANSWERED", 1 << 30)  # as if so many callers wrote to it
+async def test_full_queue_of_one_peer_does_not_block_others(tmp_path: Path) -> None:
     small: dict[int, int | bytes] = {
         zmq.RCVHWM: 1,
         zmq.RCVBUF: 4096,
         zmq.ROUTING_ID: b"lazy-service",
     }
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
+        router._quota = Quota(limit=1 << 30)  # one sender stands for many
         await nursery.start(echo_service(router.backends[0]).run)
         with Socket(zmq.DEALER, options=small) as lazy:
             lazy.connect(router.backends[0])
@@ -238,7 +231,7 @@ async def test_a_reader_that_does_not_read_is_told_off_and_stops_nobody(
                 blob = bytes(10_000)
                 while not router.counters.dropped:
                     await client.call.take(blob, address="lazy-service", notification=True)
-                with pytest.raises(RemoteCallError, match="lazy-service does not keep up"):
+                with pytest.raises(RemoteCallError, match="queue of lazy-service is full"):
                     await client.call.take(address="lazy-service", timeout=100)
                 assert await client.call.echo(1, address="echo-service", timeout=20) == 1
 
@@ -257,9 +250,7 @@ trio.run(Service(SocketNode(zmq.DEALER, "who-service", connections=[sys.argv[1]]
 """
 
 
-async def test_a_service_that_was_killed_and_started_again_has_its_name_back(
-    tmp_path: Path,
-) -> None:
+async def test_restarted_service_gets_its_name_back(tmp_path: Path) -> None:
     home = Path(rt.__file__).parents[1]
     async with (
         routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
@@ -273,21 +264,21 @@ async def test_a_service_that_was_killed_and_started_again_has_its_name_back(
                 env={**os.environ, "PYTHONPATH": str(home)},
             )
             try:
-                assert await until_there(client) == process.pid
+                assert await wait_until_connected(client) == process.pid
             finally:
                 process.kill()
                 await process.wait()
 
 
-async def until_there(client: Client) -> int:
+async def wait_until_connected(client: Client) -> int:
     while True:
         try:
             return int(await client.call.pid())
         except RemoteCallError:
-            continue  # the router says at once that nobody is there
+            continue  # the router answers at once that the service is not connected
 
 
-async def test_the_newest_connection_of_a_name_has_it(tmp_path: Path) -> None:
+async def test_newest_connection_of_a_name_gets_its_messages(tmp_path: Path) -> None:
     async with (
         routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, _),
         SocketNode(zmq.DEALER, "twin-service", connections=router.backends) as old,
@@ -302,8 +293,8 @@ async def test_the_newest_connection_of_a_name_has_it(tmp_path: Path) -> None:
             assert rpc.decode((await new.recv())[1]) == rpc.Notification("hello", [])
 
 
-async def test_a_name_that_two_clients_have_is_said_once(tmp_path: Path) -> None:
-    with structlog.testing.capture_logs() as said:
+async def test_name_used_by_two_clients_is_logged_once(tmp_path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
         async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (
             router,
             nursery,
@@ -320,11 +311,11 @@ async def test_a_name_that_two_clients_have_is_said_once(tmp_path: Path) -> None
                         assert await client.call.echo(1) == 1
             assert router.counters.takeovers == 2
     assert [
-        (entry["event"], entry["name"]) for entry in said if entry["log_level"] == "warning"
-    ] == [("a name was connected twice: only its newest connection is served", "dashboard-client")]
+        (entry["event"], entry["name"]) for entry in logs if entry["log_level"] == "warning"
+    ] == [("name connected twice; only the newest connection is served", "dashboard-client")]
 
 
-async def test_an_address_in_use_is_said_with_its_remedy(tmp_path: Path) -> None:
+async def test_address_in_use_is_reported(tmp_path: Path) -> None:
     async with routing("tcp://127.0.0.1:*", backend=f"ipc://{tmp_path}/b") as (router, _):
         with pytest.raises(InstanceBusyError, match=f"{router.frontends[0]} is in use"):
             await Router(router.frontends, [f"ipc://{tmp_path}/b2"]).run()
@@ -349,12 +340,12 @@ async def test_reserved_name_cannot_be_taken(tmp_path: Path) -> None:
                     [b"a-client", rpc.encode(rpc.Response(1, None, "forged"))],
                 ):
                     await thief.send(frames)
-                while router.counters.malformed < 2:  # noqa: ASYNC110 - counters ring no bell
+                while router.counters.malformed < 2:  # noqa: ASYNC110 - no event for a counter
                     await trio.sleep(0.005)
                 for number in range(20):
                     assert await client.call.echo(number, address="echo-service") == number
                 assert not thief.has_message()
-            assert [event["name"] for event in events if "takes the name" in event["event"]] == [
+            assert [event["name"] for event in events if "reserved name" in event["event"]] == [
                 "echo-service"
             ]
             assert not any(identity.decode() in str(event) for event in events)
@@ -365,9 +356,7 @@ async def test_reserved_name_cannot_be_taken(tmp_path: Path) -> None:
             assert "\\x01" not in str(info.value)
 
 
-async def test_service_hears_of_a_caller_that_has_gone_under_a_reserved_name_too(
-    tmp_path: Path,
-) -> None:
+async def test_service_with_reserved_name_gets_disconnect_notifications(tmp_path: Path) -> None:
     async with routing(f"ipc://{tmp_path}/f", backend=f"ipc://{tmp_path}/b") as (router, nursery):
         started = trio.Event()
         ended = trio.Event()

@@ -1,4 +1,4 @@
-"""Clients and services: arguments are checked, errors travel, nothing that comes in ends a service."""
+"""Clients and services: argument checks, errors, and robustness against malformed input."""
 
 import threading
 from pathlib import Path
@@ -16,14 +16,14 @@ from trio.testing import MockClock
 from rt.errors import DeviceError, EmergencyStopException, LocalProtocolError, RemoteCallError
 from rt.protocol import rpc
 from rt.protocol.control import GamepadState, GamepadUpdate, encode_gamepads
-from rt.remote import Client, DatagramNode, Handler, Service, SocketNode, route, service
+from rt.remote import Client, DatagramNode, Handler, Service, SocketNode, route
 
 
 class Device(Handler):
     """A handler with one method of each kind."""
 
     def __init__(self) -> None:
-        self.authenticator = trio.Event()
+        self.proceed = trio.Event()
         self.entered = 0
         self.gamepads: list[GamepadUpdate] = []
         self.seen = trio.Event()
@@ -67,7 +67,7 @@ class Device(Handler):
     @route
     async def wait(self) -> None:
         self.entered += 1
-        await self.authenticator.wait()
+        await self.proceed.wait()
 
     @route(inline=True)
     def update_gamepads(self, update: GamepadUpdate) -> None:
@@ -78,7 +78,7 @@ class Device(Handler):
         raise AssertionError
 
 
-async def test_a_call_returns_what_the_method_returned(tmp_path: Path) -> None:
+async def test_call_returns_the_result_of_the_method(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, _):
         assert await client.call.ping() == [None, 1]
         assert await client.call.ping("1", 2) == ["1", 2]
@@ -87,14 +87,14 @@ async def test_a_call_returns_what_the_method_returned(tmp_path: Path) -> None:
         assert await client.issue_call("total") == 0
 
 
-async def test_a_plain_method_runs_in_a_worker_thread_unless_it_is_inline(tmp_path: Path) -> None:
+async def test_plain_method_runs_in_worker_thread_unless_inline(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, _):
         assert await client.call.quick() == threading.current_thread().name
         assert await client.call.slow() != threading.current_thread().name
 
 
 @pytest.mark.parametrize(
-    ("method", "params", "said"),
+    ("method", "params", "message"),
     [
         ("ping", [5], r"ping: argument uids came as 5: Expected `str \| array \| null`, got `int`"),
         ("ping", [None, 0], r"argument count came as 0: Expected `int` >= 1"),
@@ -115,24 +115,24 @@ async def test_a_plain_method_runs_in_a_worker_thread_unless_it_is_inline(tmp_pa
         ("__init__", [], "there is no method __init__"),
     ],
 )
-async def test_a_wrong_call_is_told_what_is_wrong_and_what_is_allowed(
-    tmp_path: Path, method: str, params: list[Any], said: str
+async def test_error_names_the_invalid_argument_and_the_expected_type(
+    tmp_path: Path, method: str, params: list[Any], message: str
 ) -> None:
     async with robot(tmp_path, Device()) as (client, serving):
-        with pytest.raises(RemoteCallError, match=said):
+        with pytest.raises(RemoteCallError, match=message):
             await client.call[method](*params)
         assert serving.counters.errors == 1
         assert await client.call.ping() == [None, 1]
 
 
-async def test_an_error_of_ours_keeps_its_message_and_context(tmp_path: Path) -> None:
+async def test_error_of_rt_keeps_its_message_and_context(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, _):
         with pytest.raises(RemoteCallError, match="the device 7 is gone") as caught:
             await client.call.fail("ours")
         assert caught.value.context == {"uid": "7"}
 
 
-async def test_an_error_whose_context_cannot_travel_still_arrives(tmp_path: Path) -> None:
+async def test_error_with_unencodable_context_still_arrives(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, _):
         with pytest.raises(RemoteCallError, match="odd") as caught:
             await client.call.fail("odd")
@@ -141,29 +141,29 @@ async def test_an_error_whose_context_cannot_travel_still_arrives(tmp_path: Path
             await client.call.fail("result")
 
 
-async def test_a_bug_in_a_handler_is_an_error_for_its_caller_only(tmp_path: Path) -> None:
-    # Captured, because to paint the traceback takes a busy machine longer than the call may.
-    with structlog.testing.capture_logs() as said:
+async def test_exception_in_a_handler_does_not_end_the_service(tmp_path: Path) -> None:
+    # Captured, because rendering the traceback can exceed the time limit on a busy machine.
+    with structlog.testing.capture_logs() as logs:
         async with robot(tmp_path, Device()) as (client, _):
             with pytest.raises(RemoteCallError, match="KeyError: 'x'"):
                 await client.call.fail("bug")
             assert await client.call.ping() == [None, 1]
-    assert [entry["event"] for entry in said] == ["a handler failed"]
+    assert [entry["event"] for entry in logs] == ["handler failed"]
 
 
-async def test_an_emergency_stop_is_answered_and_reaches_the_owner(tmp_path: Path) -> None:
-    async def story() -> None:
+async def test_emergency_stop_is_answered_and_propagates(tmp_path: Path) -> None:
+    async def main() -> None:
         async with robot(tmp_path, Device()) as (client, _):
             with pytest.raises(RemoteCallError, match="stop now"):
                 await client.call.fail("stop")
             await trio.sleep_forever()
 
     with pytest.raises(ExceptionGroup) as caught:
-        await story()
+        await main()
     assert caught.value.subgroup(EmergencyStopException)
 
 
-async def test_describe_tells_signature_documentation_and_schema(tmp_path: Path) -> None:
+async def test_describe_returns_signature_documentation_and_schema(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, _):
         methods = await client.call.describe()
     assert set(methods) == {
@@ -200,50 +200,45 @@ async def test_describe_tells_signature_documentation_and_schema(tmp_path: Path)
     ]
 
 
-async def test_calls_beyond_the_backlog_are_refused_at_once_and_inline_and_urgent_routes_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "BACKLOG", 2)
+async def test_only_inline_and_urgent_calls_pass_a_full_backlog(tmp_path: Path) -> None:
     handler = Device()
-    async with robot(tmp_path, handler, concurrency=2) as (client, serving):
+    async with robot(tmp_path, handler, concurrency=2, backlog=2) as (client, serving):
         async with trio.open_nursery() as nursery:
             for _ in range(4):
                 nursery.start_soon(lambda: client.issue_call("wait", timeout=10))
             while serving._open < 4:
                 assert await client.call.quick()
-            with pytest.raises(RemoteCallError, match="2 calls are already waiting"):
+            with pytest.raises(RemoteCallError, match="2 calls are waiting"):
                 await client.call.wait(timeout=10)
             assert await client.call.quick()
             assert await client.call.halt()
             assert handler.entered == 2
-            handler.authenticator.set()
+            handler.proceed.set()
         assert handler.entered == 4
         assert serving.counters.refused == 1
 
 
-async def test_a_call_that_nobody_answers_says_who_and_how_long(tmp_path: Path) -> None:
+async def test_timeout_error_names_service_and_time_limit(tmp_path: Path) -> None:
     handler = Device()
     async with robot(tmp_path, handler) as (client, _):
         with pytest.raises(
             RemoteCallError, match=r"device-service did not answer wait within 0\.05 s"
         ):
             await client.call.wait(timeout=0.05)
-        handler.authenticator.set()
+        handler.proceed.set()
         assert await client.call.ping() == [None, 1]
         with trio.fail_after(30):
-            while client.counters.late == 0:  # noqa: ASYNC110 - an answer that nobody waits for wakes nobody
+            while client.counters.late == 0:  # noqa: ASYNC110 - no event for a late response
                 await trio.sleep(0.005)
         assert (client.counters.timeouts, client.counters.late) == (1, 1)
 
 
 @pytest.mark.parametrize("method", ["", "m" * 129, "m" * 900_000])
-async def test_a_name_that_no_method_can_have_is_refused_at_once(
-    tmp_path: Path, method: str
-) -> None:
+async def test_invalid_method_name_is_refused_by_the_client(tmp_path: Path, method: str) -> None:
     async with robot(tmp_path, Device()) as (client, _):
         for notification in (False, True):
             with pytest.raises(
-                LocalProtocolError, match=f"1 to 128 characters, not of {len(method)}: "
+                LocalProtocolError, match=f"invalid method name of {len(method)} characters: "
             ) as raised:
                 await client.issue_call(method, notification=notification)
             assert len(raised.value.message) < 200
@@ -251,7 +246,7 @@ async def test_a_name_that_no_method_can_have_is_refused_at_once(
             await client.issue_call("m" * 128)
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(tmp_path: Path) -> None:
+async def test_concurrent_calls_get_their_own_responses(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, _):
 
         async def ask(number: int) -> None:
@@ -262,23 +257,23 @@ async def test_many_calls_at_once_each_get_their_own_answer(tmp_path: Path) -> N
                 nursery.start_soon(ask, number)
 
 
-async def test_without_a_robot_a_call_says_that_it_was_not_sent(tmp_path: Path) -> None:
+async def test_call_without_a_robot_cannot_be_sent(tmp_path: Path) -> None:
     async with Client(SocketNode(zmq.DEALER, connections=[f"ipc://{tmp_path}/none"])) as client:
         with pytest.raises(
-            RemoteCallError, match=r"idle was not sent: .*/none; is the robot running"
+            RemoteCallError, match=r"cannot send idle: .*/none; is the robot running"
         ):
             await client.call.idle(address="executor-service", timeout=0.05)
-        with pytest.raises(LocalProtocolError, match="say which service"):
+        with pytest.raises(LocalProtocolError, match="no service given for idle"):
             await client.call.idle()
 
 
-async def test_an_error_in_the_body_of_a_client_stays_what_it_is(tmp_path: Path) -> None:
+async def test_error_in_the_body_of_a_client_is_not_wrapped(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="body"):
         async with Client(SocketNode(zmq.DEALER, connections=[f"ipc://{tmp_path}/none"])):
             raise KeyError("body")
 
 
-async def test_a_notification_is_obeyed_and_has_no_answer(tmp_path: Path) -> None:
+async def test_notification_is_handled_without_response(tmp_path: Path) -> None:
     handler = Device()
     async with robot(tmp_path, handler) as (client, _):
         state = {"lx": 0.0, "ly": 1.0, "rx": 0.0, "ry": 0.0, "btn": 0}
@@ -287,7 +282,7 @@ async def test_a_notification_is_obeyed_and_has_no_answer(tmp_path: Path) -> Non
         assert handler.gamepads == [{"0": GamepadState(0.0, 1.0, 0.0, 0.0, 0)}]
 
 
-async def test_garbage_ends_no_service(tmp_path: Path) -> None:
+async def test_malformed_messages_do_not_end_a_service(tmp_path: Path) -> None:
     async with robot(tmp_path, Device()) as (client, serving):
         bad = [
             b"\xff",
@@ -302,7 +297,7 @@ async def test_garbage_ends_no_service(tmp_path: Path) -> None:
         assert serving.counters.malformed == 4
 
 
-async def test_gamepad_datagrams_reach_a_service() -> None:
+async def test_service_receives_gamepad_datagrams() -> None:
     handler = Device()
     node = DatagramNode("127.0.0.1", 0, bind=True)
     with trio.fail_after(30):
@@ -318,29 +313,30 @@ async def test_gamepad_datagrams_reach_a_service() -> None:
     assert handler.gamepads == [{"1": GamepadState(0.0, 0.5, 0.0, 0.0, 3)}]
 
 
-def test_an_async_method_cannot_be_inline() -> None:
+def test_async_method_cannot_be_inline() -> None:
     with pytest.raises(TypeError, match="is async"):
 
         @route(inline=True)
         async def method() -> None: ...
 
 
-def test_a_signature_that_cannot_be_served_is_found_before_it_is_called() -> None:
+def test_unsupported_signature_is_refused_by_the_service() -> None:
     class Wrong(Handler):
         @route
         async def method(self, *, name: str) -> None: ...
 
-    with pytest.raises(TypeError, match="can only be given by name"):
+    with pytest.raises(TypeError, match="argument name is keyword-only and required"):
         Service(SocketNode(zmq.DEALER), Wrong())
 
 
-async def test_notifications_that_fail_are_said_once_a_second_with_their_number(
+async def test_failed_notifications_are_logged_once_a_second_with_a_count(
     autojump_clock: MockClock,
 ) -> None:
     with structlog.testing.capture_logs() as logs:
         serving = Service(SocketNode(zmq.DEALER, ADDRESS), Device())
-        for _ in range(100):
-            serving._complain("a call failed", reason="garbage")
+        for _ in range(50):
+            serving._log_failure("call failed", reason="garbage")
+            serving._log_failure("handler failed", reason="garbage")
         await trio.sleep(1.5)
-        serving._complain("a call failed", reason="garbage")
-    assert [entry.get("unsaid") for entry in logs] == [None, 99]
+        serving._log_failure("call failed", reason="garbage")
+    assert [entry.get("suppressed") for entry in logs] == [None, 99]

@@ -1,4 +1,4 @@
-"""Nothing that a stranger sends stops a service or a router, or makes it keep more and more."""
+"""Untrusted input to services and routers: robustness and bounded memory."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ AT_ONCE = 100
 
 
 class Wire:
-    """A node whose other end is the test's own."""
+    """A node whose other end is the test."""
 
     def __init__(self) -> None:
         self.counters = Counters()
@@ -60,8 +60,6 @@ class Wire:
 
 
 class Target(Handler):
-    """Something to aim at."""
-
     @route
     async def echo(self, value: Any) -> Any:
         await trio.lowlevel.checkpoint()
@@ -79,13 +77,13 @@ class Target(Handler):
 @given(payloads())
 @example(nested(b"\x91", 1 << 20))
 @example(nested(b"\x81\x91", 1 << 19))
-def test_bytes_are_a_message_or_refused_with_one_error(payload: bytes) -> None:
+def test_decoding_raises_only_protocol_errors(payload: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
         message = rpc.decode(payload)
         assert isinstance(message, rpc.Request | rpc.Response | rpc.Notification)
 
 
-async def test_an_answer_counts_only_if_it_is_of_whoever_was_asked() -> None:
+async def test_response_of_another_service_is_ignored() -> None:
     wire = Wire()
     wire.routed = True
     answers: list[Any] = []
@@ -111,7 +109,7 @@ async def test_an_answer_counts_only_if_it_is_of_whoever_was_asked() -> None:
 
 @given(st.lists(payloads(), max_size=20))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-def test_a_service_answers_each_request_once_whatever_comes(story: list[bytes]) -> None:
+def test_service_answers_each_request_once(story: list[bytes]) -> None:
     async def main() -> None:
         wire = Wire()
         service = Service(wire, Target())
@@ -122,14 +120,14 @@ def test_a_service_answers_each_request_once_whatever_comes(story: list[bytes]) 
             await wire.put.send((b"end", rpc.encode(rpc.Request(1, "echo", ["still here"]))))
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        asked = []
+        requested = []
         for payload in story:
             with contextlib.suppress(RemoteProtocolError):
                 message = rpc.decode(payload)
-                asked += [message.id] if isinstance(message, rpc.Request) else []
+                requested += [message.id] if isinstance(message, rpc.Request) else []
         answers = [rpc.decode(payload) for peer, payload in wire.sent if peer == b"peer"]
         answered = [each.id for each in answers if isinstance(each, rpc.Response)]
-        assert sorted(answered) == sorted(asked)
+        assert sorted(answered) == sorted(requested)
         assert (b"end", rpc.encode(rpc.Response(1, None, "still here"))) in wire.sent
         assert not service._running
 
@@ -153,13 +151,13 @@ async def routing(tmp_path: Path) -> AsyncIterator[tuple[Router, Client]]:
 
 
 def resident() -> float:
-    """The memory of this process in MiB."""
+    """Return the resident memory of this process, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-def visit(path: Path, first: int) -> None:
-    """So many strangers, each with a name of its own, who say something, hear the router's hello, and go."""
+def connect_strangers(path: Path, first: int) -> None:
+    """Connect `AT_ONCE` peers with distinct names, exchange messages and disconnect."""
     with contextlib.ExitStack() as stack:
         streams = []
         for _ in range(AT_ONCE):
@@ -177,16 +175,16 @@ def visit(path: Path, first: int) -> None:
             )
             introduce(stream, b"stranger %d " % number + b"x" * 150, message)
         for stream in streams:
-            heard = b""
-            while frames_of(b"", b"") not in heard:
-                heard += stream.recv(10_000)
+            received = b""
+            while frames_of(b"", b"") not in received:
+                received += stream.recv(10_000)
 
 
-async def test_tens_of_thousands_of_identities_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_memory_does_not_grow_with_the_number_of_identities(tmp_path: Path) -> None:
     async with routing(tmp_path) as (router, client):
         middle = 0.0
         for first in range(0, IDENTITIES, AT_ONCE):
-            await trio.to_thread.run_sync(visit, tmp_path / "f", first)
+            await trio.to_thread.run_sync(connect_strangers, tmp_path / "f", first)
             assert await client.call.add(1) == 2
             if first >= IDENTITIES // 4 and not middle:
                 middle = resident()
@@ -197,7 +195,7 @@ async def test_tens_of_thousands_of_identities_leave_nothing_behind(tmp_path: Pa
         assert resident() < middle + 50
 
 
-async def test_a_message_of_64_mib_costs_its_sender_the_connection_only(tmp_path: Path) -> None:
+async def test_message_of_64_mib_only_closes_its_connection(tmp_path: Path) -> None:
     async with routing(tmp_path) as (_, client):
         before = resident()
         with Socket(zmq.DEALER) as giant:
@@ -206,12 +204,11 @@ async def test_a_message_of_64_mib_costs_its_sender_the_connection_only(tmp_path
             held = resident()
             for _ in range(50):
                 assert await client.call.add(1) == 2
-        assert (
-            held - before < 64 + 30
-        )  # what the sender has, in this very process, and none of the receiver
+        # The sender is in this process, so its copy counts; the receiver must not hold another.
+        assert held - before < 64 + 30
 
 
-async def test_a_reader_that_does_not_read_is_given_up_and_counted(tmp_path: Path) -> None:
+async def test_messages_to_a_peer_that_does_not_read_are_dropped(tmp_path: Path) -> None:
     async with routing(tmp_path) as (router, client):
         small: dict[int, int | bytes] = {zmq.RCVHWM: 1, zmq.RCVBUF: 4096, zmq.ROUTING_ID: b"lazy"}
         with Socket(zmq.DEALER, options=small) as lazy:
@@ -224,9 +221,7 @@ async def test_a_reader_that_does_not_read_is_given_up_and_counted(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", [b"a" * 256, b"\xff" * 300_000, b"a" * 1_000_000])
-async def test_a_recipient_of_any_length_is_answered_with_its_beginning(
-    tmp_path: Path, name: bytes
-) -> None:
+async def test_error_quotes_the_beginning_of_a_long_recipient(tmp_path: Path, name: bytes) -> None:
     async with routing(tmp_path) as (router, client):
         with Socket(zmq.DEALER) as odd:
             odd.connect(f"ipc://{tmp_path}/f")
@@ -245,9 +240,7 @@ async def test_a_recipient_of_any_length_is_answered_with_its_beginning(
 
 
 @pytest.mark.parametrize("count", [1, 4, 500])
-async def test_messages_of_any_number_of_frames_are_counted_and_passed_over(
-    tmp_path: Path, count: int
-) -> None:
+async def test_message_with_wrong_number_of_frames_is_skipped(tmp_path: Path, count: int) -> None:
     async with routing(tmp_path) as (router, client):
         with Socket(zmq.DEALER) as odd:
             odd.connect(f"ipc://{tmp_path}/f")

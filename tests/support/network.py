@@ -1,4 +1,4 @@
-"""Another machine on a network with this one: a network namespace, joined to ours by a pair of virtual Ethernet ends."""
+"""Another machine on the network: a network namespace that is connected by a veth pair."""
 
 import contextlib
 import os
@@ -17,11 +17,11 @@ STATION = Path(__file__).parent / "station.py"
 
 
 class Elsewhere:
-    """A machine that reaches ours at `here`.
+    """A network namespace that reaches this machine at the address `here`.
 
     Attributes:
-        here: Our address on the network between.
-        command: What runs a command over there, in front of it.
+        here: Address of this machine on the connecting network.
+        command: Command prefix that runs a program in the namespace.
     """
 
     def __init__(self, ip: str, name: str, here: str) -> None:
@@ -29,7 +29,7 @@ class Elsewhere:
         self.command = (ip, "netns", "exec", name)
 
     async def run(self, robot: Robot, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command over there, in the directory of the robot, and wait for its end."""
+        """Run a command in the namespace, and wait for its end."""
         with trio.fail_after(PATIENCE):
             done = await trio.run_process(
                 [*self.command, *arguments],
@@ -47,7 +47,7 @@ class Elsewhere:
     async def call(
         self, robot: Robot, *arguments: str, key: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run `rt call` over there."""
+        """Run `rt call` in the namespace."""
         flags = [
             "--robot",
             f"tcp://{self.here}:{robot.port_base}",
@@ -56,12 +56,12 @@ class Elsewhere:
         return await self.run(robot, *robot.arguments("call", *flags, *arguments))
 
     def station(self, robot: Robot, *arguments: str) -> Sequence[str]:
-        """The command of `support/station.py`."""
+        """Return the command that runs `support/station.py`."""
         return (sys.executable, str(STATION), self.here, str(robot.port_base), *arguments)
 
     @contextlib.asynccontextmanager
     async def driving(self, robot: Robot, *arguments: str) -> AsyncIterator[None]:
-        """Let a station drive over there for as long as the block lasts."""
+        """Run a driving station in the namespace during the block."""
         process = await trio.lowlevel.open_process(
             [*self.command, *self.station(robot, "drive", *arguments)], cwd=robot.folder / "empty"
         )
@@ -75,10 +75,10 @@ class Elsewhere:
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[Elsewhere]:
-    """Make another machine, and remove it in the end; skips the test where that is not allowed."""
+    """Create a network namespace and remove it afterwards; skip the test if that is impossible."""
     ip = shutil.which("ip")
     if ip is None or os.geteuid() != 0:
-        pytest.skip("network namespaces are made by root, with ip of iproute2")
+        pytest.skip("network namespaces require root and ip of iproute2")
     token = secrets.token_hex(4)
     name, near, far = f"rt-{token}", f"rtn{token}", f"rtf{token}"
     net = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}"
@@ -91,7 +91,7 @@ def elsewhere() -> Iterator[Elsewhere]:
     try:
         run("netns", "add", name)
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"network namespaces are not allowed here: {error.stderr.decode().strip()}")
+        pytest.skip(f"cannot create a network namespace: {error.stderr.decode().strip()}")
     try:
         run("link", "add", near, "type", "veth", "peer", "name", far, "netns", name)
         run("addr", "add", f"{here}/30", "dev", near)
@@ -100,7 +100,6 @@ def elsewhere() -> Iterator[Elsewhere]:
         run("-n", name, "link", "set", far, "up")
         yield Elsewhere(ip, name, here)
     finally:
-        # The pair goes with the namespace of one of its ends, but a moment later; the test leaves
-        # nothing behind.
+        # Deleting the namespace removes the pair too, but asynchronously.
         subprocess.run([ip, "link", "del", near], check=False, capture_output=True, timeout=20)
         run("netns", "del", name)

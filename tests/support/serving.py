@@ -9,18 +9,22 @@ import trio
 import zmq
 
 from rt.remote import Client, Handler, Router, Service, SocketNode
+from rt.remote.quota import Quota
 
 ADDRESS = "device-service"
 
 
 @asynccontextmanager
 async def robot(
-    tmp_path: Path, handler: Handler, **options: Any
+    tmp_path: Path, handler: Handler, *, quota: Quota | None = None, **options: Any
 ) -> AsyncIterator[tuple[Client, Service]]:
     front, back = f"ipc://{tmp_path}/f", f"ipc://{tmp_path}/b"
+    router = Router([front], [back])
+    if quota is not None:
+        router._quota = quota
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            await nursery.start(Router([front], [back]).run)
+            await nursery.start(router.run)
             serving = Service(
                 SocketNode(zmq.DEALER, ADDRESS, connections=[back]), handler, **options
             )

@@ -1,4 +1,4 @@
-"""Another user of this computer: programs that run as `nobody`."""
+"""Programs that run as another user of this computer, `nobody`."""
 
 import os
 import subprocess
@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 UID = 65534
-"""The user `nobody`."""
+"""Uid of the user `nobody`."""
 _PRELUDE = f"""\
 import json, os, resource, socket, struct, sys, time
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 import trio, zmq
 from support import strangers
-"".encode("idna")  # imported before the files are out of reach
+"".encode("idna")  # imports the codec while its files are still readable
 os.setgroups([])
 os.setgid({UID})
 os.setuid({UID})
@@ -23,13 +23,13 @@ os.setuid({UID})
 
 
 def require_another_user() -> None:
-    """Skip the test unless this process may start programs of another user."""
+    """Skip the test unless this process may start programs as another user."""
     if os.geteuid() != 0:
-        pytest.skip("only root starts programs of another user")
+        pytest.skip("starting programs as another user requires root")
 
 
 def start_stranger(program: str, *arguments: str) -> "subprocess.Popen[str]":
-    """Start a Python program that changes to another user first, with pipes for its standard streams."""
+    """Start a Python program as `nobody`, with pipes for its standard streams."""
     return subprocess.Popen(
         [sys.executable, "-c", _PRELUDE + program, *arguments],
         stdin=subprocess.PIPE,
@@ -40,7 +40,7 @@ def start_stranger(program: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def run_stranger(program: str, *arguments: str, within: float = 60) -> str:
-    """Run such a program to its end; returns what it prints."""
+    """Run a Python program as `nobody` to its end; return what it prints."""
     with start_stranger(program, *arguments) as process:
         try:
             out, errors = process.communicate(timeout=within)

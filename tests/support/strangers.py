@@ -1,4 +1,4 @@
-"""What strangers send: the beginning of ZMTP by hand, and values as hypothesis makes them."""
+"""Messages of untrusted peers: hand-written ZMTP handshakes and hypothesis strategies."""
 
 import contextlib
 import socket
@@ -11,17 +11,20 @@ from hypothesis import strategies as st
 from rt.protocol import rpc
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
-"""What ZMTP 3.0 begins with, without security. libzmq has to have read it before more comes."""
+"""A ZMTP 3.0 greeting without security. libzmq must have read it before more is sent."""
 
 
 def introduce(stream: socket.socket, identity: bytes, *frames: bytes) -> None:
-    """Hear the greeting of the other side, say who we are, and send some bytes; `GREETING` was sent before."""
-    heard = b""
-    while len(heard) < len(GREETING):
-        data = stream.recv(len(GREETING) - len(heard))
+    """Read the peer's greeting, then send a READY with an identity, and frames.
+
+    The caller has sent `GREETING` before.
+    """
+    received = b""
+    while len(received) < len(GREETING):
+        data = stream.recv(len(GREETING) - len(received))
         if not data:
-            raise ConnectionError("the other side hung up")
-        heard += data
+            raise ConnectionError("the peer closed the connection")
+        received += data
     ready = b"\x05READY" + b"".join(
         bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
         for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", identity))
@@ -30,7 +33,7 @@ def introduce(stream: socket.socket, identity: bytes, *frames: bytes) -> None:
 
 
 def frames_of(*frames: bytes) -> bytes:
-    """A message of short frames in ZMTP."""
+    """Encode a message of short frames in ZMTP."""
     last = len(frames) - 1
     return b"".join(
         bytes([0x01 if at < last else 0x00, len(frame)]) + frame for at, frame in enumerate(frames)
@@ -56,13 +59,13 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 
 def nested(opener: bytes, depth: int) -> bytes:
-    """A notification whose argument is so deep."""
+    """Encode a notification with an argument of the given depth."""
     return b"\x93\x02\xa1m\x91" + opener * depth + b"\xc0"
 
 
 @st.composite
 def payloads(draw: st.DrawFn) -> bytes:
-    """Bytes that may be a call: whole, almost, or not at all."""
+    """Generate payloads: valid calls, damaged calls and random bytes."""
     kind = draw(st.integers(0, 5))
     if kind == 0:
         return draw(st.binary(max_size=200))
@@ -74,7 +77,7 @@ def payloads(draw: st.DrawFn) -> bytes:
             draw(st.sampled_from([b"\x91", b"\x81\xa1k", b"\x81\x91", b"\xdd\0\0\0\1"])), depth
         )
     if kind == 3:
-        # Lengths that the bytes do not keep.
+        # Declared lengths that exceed the payload.
         size = draw(st.sampled_from([0x10, 0xFFFF, 0x7FFF_FFFF, 0xFFFF_FFFF]))
         return (
             b"\x93\x02\xa1m"
@@ -97,13 +100,13 @@ def payloads(draw: st.DrawFn) -> bytes:
 
 
 def pipelined(payload: bytes) -> bytes:
-    """A whole conversation of a DEALER without security, sent without hearing the other side: one message to a service."""
+    """Encode a greeting, a READY and one message to a service, to be sent without reading."""
     ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
     return GREETING + bytes([0x04, len(ready)]) + ready + frames_of(b"greeter-service", payload)
 
 
 def call(port: int, payload: bytes) -> None:
-    """Try to say something to a router over TCP; prints whether it closed the connection or greeted back with a READY."""
+    """Send a message to a router over TCP; print "admitted" if it sends a READY, else "closed"."""
     with socket.create_connection(("127.0.0.1", port)) as stream:
         stream.settimeout(30)
         with contextlib.suppress(ConnectionError):
@@ -111,17 +114,17 @@ def call(port: int, payload: bytes) -> None:
             introduce(
                 stream, b"stranger", frames_of(b"greeter-service", bytes.fromhex(payload.decode()))
             )
-        heard = b""
+        received = b""
         with contextlib.suppress(ConnectionError):
             while data := stream.recv(4096):
-                heard += data
-                if b"READY" in heard:
+                received += data
+                if b"READY" in received:
                     break
-    print("admitted" if b"READY" in heard else "closed")  # noqa: T201 - the answer
+    print("admitted" if b"READY" in received else "closed")  # noqa: T201 - the result
 
 
 def subscribe(stream: socket.socket) -> None:
-    """Ask a PUB for everything it publishes, without security."""
+    """Subscribe to all topics of a PUB, without security."""
     ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 3) + b"SUB"
     with contextlib.suppress(ConnectionError):
         stream.sendall(GREETING + bytes([0x04, len(ready)]) + ready + frames_of(b"\x01"))

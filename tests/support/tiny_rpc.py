@@ -1,6 +1,6 @@
-"""MessagePack-RPC over ZMQ for the second time, from the specification alone: nothing of rt or msgspec is used here.
+"""An independent MessagePack-RPC client over ZMQ, written from the specification.
 
-Tests speak through it with rt as a program of another language would.
+It uses neither rt nor msgspec, so tests call rt as a program in another language would.
 """
 
 import struct
@@ -13,7 +13,7 @@ TIMEOUT_MS = 20_000
 
 
 def pack(value: Any) -> bytes:  # noqa: PLR0911 - one return for each kind of value
-    """MessagePack of None, bool, int, float, str, bytes, lists and dicts."""
+    """Encode None, bool, int, float, str, bytes, lists and dicts as MessagePack."""
     match value:
         case None:
             return b"\xc0"
@@ -56,9 +56,9 @@ def _pack_int(value: int) -> bytes:
 
 
 def unpack(data: bytes) -> Any:
-    """The one value that the bytes are."""
+    """Decode exactly one value."""
     value, end = _unpack(data, 0)
-    assert end == len(data), "bytes follow the message"
+    assert end == len(data), "trailing bytes"
     return value
 
 
@@ -101,10 +101,10 @@ def _many(data: bytes, at: int, count: int) -> tuple[list[Any], int]:
 
 
 class TinyClient:
-    """A client that blocks, one call at a time; to be used in a worker thread.
+    """A blocking client, for use in a worker thread.
 
     Args:
-        address: Of a router's frontend.
+        address: Address of a router's frontend.
     """
 
     def __init__(self, address: str) -> None:
@@ -123,7 +123,7 @@ class TinyClient:
         self._context.term()
 
     def call(self, service: str, method: str, *params: Any) -> tuple[Any, Any]:
-        """Call a method; its error and its result."""
+        """Call a method; return its error and its result."""
         number = next(self._numbers)
         self._socket.send_multipart([service.encode(), pack([0, number, method, list(params)])])
         sender, payload = self._socket.recv_multipart()
@@ -132,10 +132,10 @@ class TinyClient:
         return error, result
 
     def notify(self, service: str, method: str, *params: Any) -> None:
-        """Call a method that nobody answers."""
+        """Send a notification."""
         self._socket.send_multipart([service.encode(), pack([2, method, list(params)])])
 
     def hello(self) -> list[bytes]:
-        """Say hello to the router, and what it says."""
+        """Send a hello to the router; return its answer."""
         self._socket.send_multipart([b"", b""])
         return self._socket.recv_multipart()

@@ -115,6 +115,6 @@ async def test_motor_is_driven_and_stopped_whatever_is_called(
     assert robot.child("device") == device
     assert max(len(each) for refusals in callers.refusals for each in refusals) <= 1000
     assert not [
-        entry for entry in robot.log if entry["event"] in {"child is killing", "a handler failed"}
+        entry for entry in robot.log if entry["event"] in {"child is killing", "handler failed"}
     ]
     nursery.cancel_scope.cancel()

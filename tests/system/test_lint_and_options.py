@@ -232,7 +232,7 @@ class TestStamps:
             neutral = await device.written(len(device.messages) - 1, duty_cycle=0.0)
             for datagram in recorded:
                 await node.send(b"", datagram)
-            await robot.said("a call failed", method="update_gamepads")
+            await robot.said("call failed", method="update_gamepads")
             fresh = Stamp(station="driver", seq=len(recorded), time=trio.current_time())
             await node.send(b"", control.encode_gamepads({0: released}, fresh))
             end = await device.written(neutral, duty_cycle=0.25)

@@ -75,7 +75,7 @@ async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(
         report = await counted(robot, "unknown", 50)
     assert report["datagrams"]["obeyed"] == 0
     assert motor.emulated.values["duty_cycle"] == 0.0
-    await robot.said("a control datagram was dropped")
+    await robot.said("control datagram dropped")
 
 
 async def test_a_station_drives_with_its_key_until_it_is_revoked(
