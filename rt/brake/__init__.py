@@ -1,4 +1,5 @@
-"""The brake: a small process that disables devices when the device process dies or hangs, also when the root dies with it.
+"""The brake: a small process that disables devices when the device process dies or hangs.
 
-It imports nothing but the standard library, so that it starts soon and stays small.
+It does so even if the root dies at the same time. It imports only the standard library, so that it
+starts quickly and stays small.
 """

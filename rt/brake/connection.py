@@ -1,7 +1,9 @@
-"""What connects the device process with the brake. The root makes it once, so that it outlives restarts of either.
+"""The connection between the device process and the brake.
 
-Invariant: what a process that has ended did not read is discarded. A descriptor in a queue that is
-not read stays open, and a line keeps its lock as long as a descriptor of it is open.
+The root creates it once, so it outlives restarts of both processes.
+
+Invariant: messages that an exited process did not read are discarded. A descriptor in an unread
+queue stays open, and a line stays locked while a descriptor of it is open.
 """
 
 import array
@@ -23,7 +25,7 @@ class Endpoint(NamedTuple):
 
     Attributes:
         channel: One end of a SOCK_SEQPACKET pair for the messages of `rt.brake.protocol`.
-        bell: An eventfd by which the device process wakes the brake.
+        wakeup: An eventfd with which the device process wakes the brake.
         memory: The memory of `rt.brake.heartbeat`.
     """
 
@@ -33,11 +35,11 @@ class Endpoint(NamedTuple):
 
 
 class Connection:
-    """Both sides, as the root has them; `close` closes its descriptors.
+    """Both sides, as held by the root.
 
     Attributes:
-        device: What the device process inherits.
-        brake: What the brake inherits.
+        device: Inherited by the device process.
+        brake: Inherited by the brake.
     """
 
     def __init__(self) -> None:
@@ -48,23 +50,25 @@ class Connection:
         self.brake = Endpoint(theirs.detach(), wakeup, memory)
 
     def discard(self, end: Endpoint, *, flush: bool) -> int:
-        """Discard what a process has not read, after its end and before the next one is made. Does not wait.
+        """Discard what an exited process did not read, before its successor starts. Does not block.
 
         Args:
-            end: The end of that process.
-            flush: Whether the device process has ended: the unsent output of its lines is dropped
-                then, since the last close of a serial port waits for it.
+            end: The endpoint of that process.
+            flush: Whether the device process has exited. Then the unsent output of its lines is
+                dropped, because the last close of a serial port waits for it.
 
         Returns:
-            How many descriptors were closed.
+            The number of descriptors closed.
         """
         closed = 0
-        channel = socket.socket(fileno=end.channel)  # no duplicate: there may be no descriptor left
+        channel = socket.socket(
+            fileno=end.channel
+        )  # not a duplicate: there may be no free descriptor
         try:
             while True:
                 try:
                     data, fds = receive(channel)
-                except OSError:  # nothing is left
+                except OSError:  # the channel is empty
                     return closed
                 if not data:
                     return closed
@@ -84,13 +88,13 @@ class Connection:
 
 
 def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
-    """One message and the descriptors that came with it, which are close-on-exec from the beginning. Does not wait.
+    """Receive one message and its descriptors, which are close-on-exec. Does not block.
 
-    Not `socket.recv_fds`, which ignores its flags in some versions of Python, 3.11 among them.
+    `socket.recv_fds` ignores its flags in some versions of Python, such as 3.11.
 
     Raises:
         BlockingIOError: There is no message.
-        OSError: The other end has ended with unread messages.
+        OSError: The other process exited with unread messages.
     """
     data, ancillary, _, _ = channel.recvmsg(SIZE, _SPACE, FLAGS | socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
@@ -101,7 +105,7 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def adopt(fds: Sequence[int]) -> Endpoint:
-    """The inherited ends; processes that this one starts do not inherit them."""
+    """Return the inherited endpoint; child processes do not inherit it."""
     for fd in fds:
         os.set_inheritable(fd, False)
     return Endpoint(*fds)

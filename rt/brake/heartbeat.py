@@ -1,16 +1,17 @@
-"""The device process's sign of life and the brake's outcome, in anonymous shared memory that the root makes and all three share.
+"""The heartbeat of the device process and the brake's result, in anonymous shared memory.
 
-It has no name in /dev/shm that could be removed, and its seals keep it from being truncated. It
-holds words of 8 bytes, aligned, which the machine reads and writes whole:
+The root creates the memory, and all three processes share it. It has no name in /dev/shm that could
+be removed, and it is sealed against truncation. It contains aligned 8-byte words, which the machine
+reads and writes atomically:
 
 | word | writer | meaning |
 | --- | --- | --- |
-| 0 | device process | time stamp (ns of CLOCK_BOOTTIME) of its last sign of life; 0 while no device can move |
-| 1 | brake | the stamp in word 0 over which the brake has disabled every line; 0 for none |
-| 2 | brake | lines on which DEV_DISABLE is still to be written |
-| 3 | device process | when the leases that it saw last end if they are not renewed (ns of CLOCK_BOOTTIME); 0 for unknown |
+| 0 | device process | its last heartbeat (ns of CLOCK_BOOTTIME); 0 while no device can move |
+| 1 | brake | the value of word 0 for which it has disabled every line; 0 for none |
+| 2 | brake | number of lines on which DEV_DISABLE is still to be written |
+| 3 | device process | expiry of the leases that it last saw (ns of CLOCK_BOOTTIME); 0 for unknown |
 
-From `ORDERS_OFFSET` on it holds words of the root for the device process.
+The words of the root for the device process begin at `ORDERS_OFFSET`.
 
 Invariant: every word has one writer. The brake writes word 1 only when the kernel has sent
 DEV_DISABLE on every line, or its device is gone.
@@ -24,12 +25,12 @@ from typing import Final
 
 SIZE: Final = mmap.PAGESIZE
 ORDERS_OFFSET: Final = 1024
-"""Where the words of the root begin that commanders cannot overwrite (`rt.buffer.lease`)."""
+"""Offset of the root's words, which commanders cannot overwrite (`rt.buffer.lease`)."""
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def make() -> int:
-    """Make the memory; its descriptor, which the caller closes."""
+    """Create the memory, and return its descriptor, which the caller closes."""
     fd = os.memfd_create("heartbeat", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, SIZE)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
@@ -37,7 +38,7 @@ def make() -> int:
 
 
 def map_orders(fd: int, size: int) -> memoryview:
-    """The part of the memory that holds the words of the root; the descriptor is not needed any more when this returns."""
+    """Map the part of the memory with the root's words; the descriptor can be closed afterwards."""
     return memoryview(mmap.mmap(fd, SIZE))[ORDERS_OFFSET : ORDERS_OFFSET + size]
 
 
@@ -45,7 +46,7 @@ class Heartbeat:
     """The words in that memory.
 
     Args:
-        fd: The memory's descriptor; not needed any more when this returns.
+        fd: The memory's descriptor, which can be closed afterwards.
     """
 
     def __init__(self, fd: int) -> None:
@@ -54,29 +55,29 @@ class Heartbeat:
 
     @property
     def stamp(self) -> int:
-        """The time of the last sign of life (ns of CLOCK_BOOTTIME); 0 while no device can move."""
+        """The last heartbeat (ns of CLOCK_BOOTTIME); 0 while no device can move."""
         return self._words[0]
 
     @property
     def is_settled(self) -> bool:
-        """Whether no device can move: the device process says so, or the brake has disabled every device over its last stamp."""
+        """Whether no device can move: the stamp is cleared, or the brake disabled every device."""
         stamp, settled, pending, _ = self._words
         return not pending and stamp in {0, settled}
 
     @property
     def expiry(self) -> int:
-        """When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if that is not known."""
+        """When the leases expire if none is renewed (ns of CLOCK_BOOTTIME); 0 for unknown."""
         return self._words[3]
 
     def renew(self, expiry: int = 0) -> bool:
         """Stamp the time.
 
         Args:
-            expiry: When the permission to move ends if nothing renews it (ns of CLOCK_BOOTTIME); 0 if
-                it is as before.
+            expiry: When the leases expire if none is renewed (ns of CLOCK_BOOTTIME); 0 keeps the
+                previous value.
 
         Returns:
-            Whether that was the first stamp since `clear`, so that the brake is to be rung.
+            Whether this is the first stamp since `clear`, so that the brake must be woken.
         """
         first = self._words[0] == 0
         if expiry:
@@ -85,17 +86,17 @@ class Heartbeat:
         return first
 
     def clear(self) -> None:
-        """Say that no device can move."""
+        """Record that no device can move."""
         self._words[3] = 0
         self._words[0] = 0
 
     def set_pending(self, lines: int) -> None:
-        """Say on how many lines the brake has still to write DEV_DISABLE."""
+        """Record on how many lines the brake still has to write DEV_DISABLE."""
         if self._words[2] != lines:
             self._words[2] = lines
 
     def settle(self, stamp: int) -> None:
-        """Say that the brake has disabled every device over a stamp."""
+        """Record that the brake has disabled every device for a stamp."""
         self._words[1] = stamp
 
     def close(self) -> None:

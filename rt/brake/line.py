@@ -1,9 +1,9 @@
-"""The brake's duplicate of one line, and how it is written without waiting.
+"""The brake's duplicate of one line, and how to write to it without blocking.
 
-A duplicate shares the open file of the device process, with its lock and with O_NONBLOCK. So no
-write waits, and the lock is kept until the line is closed: no other process opens the port while
-DEV_DISABLE is on its way. What a serial driver has not sent within the time limit is dropped before
-the duplicate is closed, since the last close of a serial port waits for its output.
+A duplicate shares the open file of the device process, including its lock and O_NONBLOCK. So no
+write blocks, and the lock is held until the line is closed: no other process opens the port while
+DEV_DISABLE is being sent. Output that a serial driver has not sent within the time limit is dropped
+before the duplicate is closed, because the last close of a serial port waits for it.
 """
 
 import contextlib
@@ -18,23 +18,23 @@ from rt.brake.protocol import DISABLE
 
 MS: Final = 1_000_000
 TIME_LIMIT: Final = round(output.TIME_LIMIT * 1e9)
-"""How long a line may refuse the frame until its device counts as dead (ns)."""
+"""Time (ns) for which a line may refuse the frame until its device counts as dead."""
 _RETRY: Final = 2 * MS
 
 
 class Line:
-    """A line that the brake holds.
+    """A line held by the brake.
 
     Args:
         name: The port or the peer's address.
-        fd: The duplicate; closed by `close`.
+        fd: The duplicate, which `close` closes.
 
     Attributes:
         name: As above.
-        outcome: How the last DEV_DISABLE ended: ``disabled`` if the kernel has sent it, ``dead``,
-            or ``refused`` if it did not within the time limit; empty before.
-        pending: Whether that is still to be seen.
-        finishing: Whether the line is closed as soon as it is.
+        outcome: The result of the last DEV_DISABLE: ``disabled`` if the kernel has sent it,
+            ``dead``, or ``refused`` if it was not sent within the time limit; empty before.
+        pending: Whether there is no result yet.
+        releasing: Whether the line is to be closed when there is a result.
     """
 
     def __init__(self, name: str, fd: int) -> None:
@@ -42,30 +42,34 @@ class Line:
         self.fd = fd
         self.outcome = ""
         self.pending = False
-        self.finishing = False
-        self._is_shared = True
+        self.releasing = False
+        self._still_used = True
         self._is_written = False
         self._deadline = 0
         self._is_tty = stat.S_ISCHR(os.fstat(fd).st_mode)
 
-    def disable(self, now: int, *, finish: bool = False, shared: bool = False) -> None:
-        """Begin to write DEV_DISABLE; `work` does it.
+    def disable(self, now: int, *, release: bool = False, still_used: bool = False) -> None:
+        """Start writing DEV_DISABLE; `advance` does the work.
 
         Args:
             now: The time.
-            finish: Whether the line is closed afterwards.
-            shared: Whether the device process lives and goes on to use the line then.
+            release: Whether to close the line afterwards.
+            still_used: Whether the device process lives and continues to use the line.
         """
         self.pending = True
-        if finish:
-            self.finishing = True
-            self._is_shared = shared
+        if release:
+            self.releasing = True
+            self._still_used = still_used
         self.outcome = ""
         self._is_written = False
         self._deadline = now + TIME_LIMIT
 
-    def work(self, now: int) -> bool:
-        """Do what can be done now; False if nothing is left to do but to close a line that is `finishing`."""
+    def advance(self, now: int) -> bool:
+        """Do what is possible now.
+
+        Returns:
+            False if nothing is left to do except closing a line that is `releasing`.
+        """
         if self.pending:
             self.outcome = self._progress()
             if not self.outcome and now >= self._deadline:
@@ -74,35 +78,35 @@ class Line:
         return self.pending
 
     def due(self, now: int) -> int | None:
-        """When `work` is to be called again; None if that changes nothing."""
+        """Return when to call `advance` again; None if there is nothing to do."""
         return now + _RETRY if self.pending else None
 
     def close(self) -> None:
         """Close the duplicate.
 
-        What the driver of a port has not sent is dropped if no process has the port otherwise: only
-        then the close would wait for it.
+        If no other process uses the port, output that its driver has not sent is dropped, because
+        otherwise the close would wait for it.
         """
         with contextlib.suppress(OSError, termios.error):
-            if self._is_tty and not (self.finishing and self._is_shared):
+            if self._is_tty and not (self.releasing and self._still_used):
                 self._release()
-            elif self.finishing and not self._is_shared:
+            elif self.releasing and not self._still_used:
                 output.end_connection(self.fd)
         os.close(self.fd)
 
     def _release(self) -> None:
-        """Make the close of the port wait for nothing, and let another process open it."""
+        """Make sure that closing the port does not wait, and unlock it."""
         if output.unsent(self.fd):
-            # Refused if the port was opened anew after the device process had closed it: then the
-            # output is that of its new owner.
+            # Fails if another process opened the port after the device process closed it: then the
+            # output belongs to its new owner.
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             output.drop(self.fd)
-        if self.finishing:
-            # Duplicates on their way to a brake that has ended would keep it.
+        if self.releasing:
+            # Duplicates in the queue of an exited brake would keep the lock.
             fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def _progress(self) -> str:
-        """Write the frame, and see it sent: how that ended, or an empty string before."""
+        """Write the frame and wait for its transmission; return the result, or an empty string."""
         try:
             if not self._is_written:
                 self._is_written = self._write()
@@ -111,7 +115,7 @@ class Line:
             return "dead"
 
     def _write(self) -> bool:
-        """Write the frame; False if the line does not take it now."""
+        """Write the frame, and return False if the line does not accept it now."""
         if self._try():
             return True
         if not self._is_tty:

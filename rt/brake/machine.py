@@ -1,11 +1,10 @@
-"""The brake's decisions: when devices are disabled, when the device process is killed, and when the brake ends.
+"""The decisions of the brake: when to disable devices, kill the device process, and exit.
 
-Invariants: no act is due while the device process says that nothing can move, unless the brake
-leaves; the death of the device process disables every line that it held; the brake ends only when
+Invariants: the brake does nothing while the device process reports that nothing can move, unless it
+stops; the death of the device process disables every line that it held; the brake exits only when
 no line is left.
 
-Pure: no clock and no input or output. Times are nanoseconds of the clock by which the device
-    process stamps.
+Pure: no clock and no I/O. Times are nanoseconds of the clock with which the device process stamps.
 """
 
 from collections.abc import Callable
@@ -14,50 +13,52 @@ from typing import Final
 
 MS: Final = 1_000_000
 LATE: Final = 60 * MS
-"""Age of the device process's stamp at which devices are disabled; it stamps every 20 ms while one can move."""
+"""Age of the stamp at which devices are disabled; stamps are 20 ms apart while one can move."""
 OVERDUE: Final = 10 * MS
-"""How long after the end of its permission the device process may need to disable devices or to see the permission renewed."""
+"""Time after the leases' expiry for the device process to disable devices or see a renewal."""
 RECHECK: Final = 20 * MS
-"""How soon the brake looks again at a device process that was late, whose next stamp does not wake it."""
+"""Interval for checking a late device process, whose next stamp does not wake the brake."""
 HUNG: Final = 1000 * MS
-"""Age of the stamp at which a device process that was disabled over is killed."""
+"""Age of the stamp at which a late device process is killed."""
 KILL_GRACE: Final = 5 * MS
-"""How long the end of a killed process is waited for before the lines are written nevertheless."""
+"""Time to wait for the exit of a killed process before writing to its lines regardless."""
 DISABLE_GRACE: Final = 30 * MS
-"""How long the device process may take to disable its lines by itself when the root is gone."""
+"""Time for the device process to disable its lines itself after the root exited."""
 EXIT_GRACE: Final = 1000 * MS
-"""How long it may take to end when it has disabled them."""
+"""Time for the device process to exit after it has disabled them."""
 STOP_GRACE: Final = 200 * MS
-"""How long it may take to disable them when the brake is to stop while the root is there."""
+"""Time for it to disable them when the brake is stopped while the root lives."""
 
 
 class Act(Enum):
-    """What the brake does next."""
+    """The next action of the brake."""
 
     DISABLE = auto()
     """Write DEV_DISABLE on every line, and keep the lines."""
     WARN = auto()
-    """Tell the device process that its devices were disabled."""
+    """Notify the device process that its devices were disabled."""
     KILL = auto()
     """Send SIGKILL to the device process."""
-    FINISH = auto()
-    """Write DEV_DISABLE on every line, and give the lines up: their process is dead, or goes on without this brake (`Brake.shared`)."""
+    RELEASE = auto()
+    """Write DEV_DISABLE on every line, then close the lines.
+
+    Their process is dead, or continues without this brake (`Brake.still_used`).
+    """
     EXIT = auto()
-    """End the brake."""
+    """Exit."""
 
 
 class Brake:
     """The state of the brake.
 
     Attributes:
-        alive: Whether there is a device process that has not ended.
-        reason: Why the last act was decided, as a fact for the log.
-        repeats: Whether the last act repeats one whose outcome is known, as at the end of a process
-            that was killed.
-        is_silent: Whether the last act is due because the device process has not stamped, so that
-            it has not written either.
-        shared: Whether the lines that are given up last are those of a process that lives and goes
-            on to use them.
+        alive: Whether there is a device process that has not exited.
+        reason: Why the last action was decided, for the log.
+        repeats: Whether the last action repeats one with a known result, for example when a killed
+            process exits.
+        is_silent: Whether the last action is due because the device process has not stamped, and
+            therefore has not written either.
+        still_used: Whether a living process continues to use the lines that are released last.
     """
 
     def __init__(self) -> None:
@@ -65,91 +66,90 @@ class Brake:
         self.reason = ""
         self.repeats = False
         self.is_silent = False
-        self.shared = False
-        self._acted = 0
-        self._ended = 0
-        self._looked = 0
+        self.still_used = False
+        self._handled_stamp = 0
+        self._handled_expiry = 0
+        self._checked = 0
         self._killed: int | None = None
         self._rewritten = False
-        self._left: int | None = None
-        self._rootless = False
+        self._leaving_since: int | None = None
+        self._root_exited = False
 
     @property
     def leaving(self) -> bool:
-        """Whether the brake ends as soon as no line is left."""
-        return self._left is not None
+        """Whether the brake exits as soon as no line is left."""
+        return self._leaving_since is not None
 
-    def hello(self) -> list[Act]:
-        """A device process has introduced itself; an earlier one is dead, however late the kernel says so."""
-        acts = self.died() if self.alive else []
+    def device_started(self) -> list[Act]:
+        """Handle a new device process; an earlier one is dead, even if not reported yet."""
+        acts = self.device_exited() if self.alive else []
         self.alive = True
-        self._acted = self._ended = 0
+        self._handled_stamp = self._handled_expiry = 0
         self._killed = None
-        self._rewritten = self.repeats = self.shared = False
+        self._rewritten = self.repeats = self.still_used = False
         return acts
 
-    def died(self) -> list[Act]:
-        """The device process has ended."""
+    def device_exited(self) -> list[Act]:
+        """Handle the exit of the device process."""
         if not self.alive:
             return []
         self.alive = False
         self.reason = self.reason if self._killed is not None else "the device process ended"
         self.repeats = self._rewritten
-        return [Act.FINISH]
+        return [Act.RELEASE]
 
-    def root_gone(self, now: int) -> None:
-        """The root has ended."""
-        if not self._rootless:
-            self._left, self._rootless = now, True
+    def root_exited(self, now: int) -> None:
+        """Handle the exit of the root."""
+        if not self._root_exited:
+            self._leaving_since, self._root_exited = now, True
 
     def stop(self, now: int) -> list[Act]:
-        """The brake is to stop, while the root is there."""
-        if self._left is not None:
+        """Handle a request to stop while the root lives."""
+        if self._leaving_since is not None:
             return []
-        self._left = now
+        self._leaving_since = now
         self.reason = "the brake stops"
         return [Act.DISABLE, Act.WARN] if self.alive else []
 
-    def look(
+    def check(
         self, now: int, stamp: int, lines: int, is_stopped: Callable[[], bool], end: int = 0
     ) -> list[Act]:
-        """Decide what is due.
+        """Return the actions that are due.
 
         Args:
             now: The time.
-            stamp: When the device process last said that it is alive; 0 while no device can move.
-            lines: How many lines are held, those that are being given up included.
-            is_stopped: Whether the device process cannot run: it is stopped, traced or dead. Asked
-                only when it is late.
-            end: When the permission to move ends that the device process saw last; 0 if that is not
-                known.
+            stamp: The last heartbeat of the device process; 0 while no device can move.
+            lines: The number of lines held, including those being released.
+            is_stopped: Returns whether the device process cannot run: it is stopped, traced or
+                dead. Called only when it is late.
+            end: When the leases that the device process last saw expire; 0 for unknown.
         """
-        self._looked = now
+        self._checked = now
         if not self.alive:
             return [Act.EXIT] if self.leaving and not lines else []
         if self._killed is not None:
             return self._rewrite(now, self._killed)
-        return self._judge(now, stamp, lines, is_stopped, end)
+        return self._check_living(now, stamp, lines, is_stopped, end)
 
-    def _judge(
+    def _check_living(
         self, now: int, stamp: int, lines: int, is_stopped: Callable[[], bool], end: int
     ) -> list[Act]:
-        """Decide on a device process that lives."""
-        if (leave := self._end(lines)) is not None and now >= leave:
+        """Return the actions for a living device process."""
+        if (leave := self._leave_time(lines)) is not None and now >= leave:
             return self._leave(now)
         if not stamp:
             return []
         if now - stamp >= HUNG:
             return self._kill(now, "the device process hangs")
-        self.is_silent = now >= stamp + LATE and stamp != self._acted
+        self.is_silent = now >= stamp + LATE and stamp != self._handled_stamp
         if self.is_silent:
-            self._acted = stamp
+            self._handled_stamp = stamp
             self.reason = "the device process is late"
-        elif end and now >= end + OVERDUE and end != self._ended:
+        elif end and now >= end + OVERDUE and end != self._handled_expiry:
             self.reason = "the device process did not disable devices when their lease ended"
         else:
             return []
-        self._ended = end if now >= end else 0
+        self._handled_expiry = end if now >= end else 0
         return (
             self._kill(now, "the device process is stopped")
             if is_stopped()
@@ -157,30 +157,32 @@ class Brake:
         )
 
     def due(self, stamp: int, lines: int, end: int = 0) -> int | None:
-        """When `look` has something to decide next if nothing happens before; None for never."""
+        """Return when `check` has to be called next if nothing happens before; None for never."""
         if not self.alive:
             return 0 if self.leaving and not lines else None
         if self._killed is not None:
             return None if self._rewritten else self._killed + KILL_GRACE
-        times = [] if (leave := self._end(lines)) is None else [leave]
+        times = [] if (leave := self._leave_time(lines)) is None else [leave]
         if stamp:
             times.append(
-                min(stamp + HUNG, self._looked + RECHECK) if stamp == self._acted else stamp + LATE
+                min(stamp + HUNG, self._checked + RECHECK)
+                if stamp == self._handled_stamp
+                else stamp + LATE
             )
-        if stamp and end and end != self._ended:
+        if stamp and end and end != self._handled_expiry:
             times.append(end + OVERDUE)
         return min(times, default=None)
 
     def _leave(self, now: int) -> list[Act]:
-        """Wait no longer for a device process that still lives."""
-        if self._rootless:
+        """Stop waiting for a device process that still lives."""
+        if self._root_exited:
             return self._kill(now, "the device process outlived the root")
-        self.alive = False  # the supervisor ends it, or another brake watches it
-        self.shared = True
-        return [Act.FINISH]
+        self.alive = False  # the supervisor stops it, or another brake watches it
+        self.still_used = True
+        return [Act.RELEASE]
 
     def _rewrite(self, now: int, killed: int) -> list[Act]:
-        """Write to the lines once when the end of a process that was killed takes long."""
+        """Write to the lines once if a killed process takes long to exit."""
         if now - killed < KILL_GRACE or self._rewritten:
             return []
         self._rewritten = True
@@ -192,10 +194,10 @@ class Brake:
         self._rewritten = False
         return [Act.KILL]
 
-    def _end(self, lines: int) -> int | None:
-        """When a brake that leaves waits no longer for the device process."""
-        if self._left is None:
+    def _leave_time(self, lines: int) -> int | None:
+        """Return when a stopping brake no longer waits for the device process."""
+        if self._leaving_since is None:
             return None
-        if not self._rootless:
-            return self._left + (STOP_GRACE if lines else 0)
-        return self._left + (DISABLE_GRACE if lines else EXIT_GRACE)
+        if not self._root_exited:
+            return self._leaving_since + (STOP_GRACE if lines else 0)
+        return self._leaving_since + (DISABLE_GRACE if lines else EXIT_GRACE)

@@ -1,8 +1,9 @@
-"""The output queue of a line: what the kernel has taken and not yet sent.
+"""The output queue of a line: bytes that the kernel has accepted but not sent.
 
-Both the device process and the brake write to a line. Invariant: neither drops the queue while
-DEV_DISABLE may be in it, unless it writes DEV_DISABLE again at once or the line has refused it for
-`TIME_LIMIT`.
+Both the device process and the brake write to a line.
+
+Invariant: neither drops the queue while DEV_DISABLE may be in it, unless it writes DEV_DISABLE
+again immediately or the line has refused it for `TIME_LIMIT`.
 """
 
 import contextlib
@@ -14,15 +15,15 @@ import termios
 from typing import Final
 
 TIME_LIMIT: Final = 1.0
-"""How long a line may refuse DEV_DISABLE until its device counts as dead (s)."""
+"""Time (s) for which a line may refuse DEV_DISABLE until its device counts as dead."""
 _SIOCOUTQNSD: Final = 0x894B
-"""Of linux/sockios.h: what the peer has no room for; what it has taken and not acknowledged is not counted."""
+"""From linux/sockios.h: bytes not sent yet; sent but unacknowledged bytes are not counted."""
 _DRAIN_BYTES: Final = 1 << 16
 _DRAIN_READS: Final = 16
 
 
 def unsent(fd: int) -> int:
-    """Bytes that the driver of a serial port or the kernel's end of a TCP connection has taken and not yet sent.
+    """Return the bytes that a serial driver or the kernel's end of a TCP connection has not sent.
 
     Always 0 for a pseudo-terminal and for sockets other than TCP.
 
@@ -41,7 +42,7 @@ def unsent(fd: int) -> int:
 
 
 def drop(fd: int) -> None:
-    """Drop what the driver of a serial port has not sent.
+    """Drop the bytes that the driver of a serial port has not sent.
 
     Raises:
         termios.error: The port is gone.
@@ -50,7 +51,9 @@ def drop(fd: int) -> None:
 
 
 def end_connection(fd: int) -> None:
-    """End the output of a TCP connection so that its close does not drop it: a close with unread input resets the connection.
+    """Shut down the output of a TCP connection, so that closing does not drop it.
+
+    A close with unread input would reset the connection, so input is read first.
 
     Raises:
         OSError: The peer is gone.

@@ -1,7 +1,7 @@
-"""The brake process: it waits for the device process to die, to hang or to say that it is late, and disables its lines.
+"""The brake process: it disables the lines when the device process dies, hangs or is late.
 
-It is a plain loop around `poll`, without an event loop's libraries. Everything is imported at the
-start: the files of an executable that unpacks itself may be gone when the root is.
+It is a plain loop around `poll`, without an event loop. Everything is imported at the start,
+because the files of a self-extracting executable may be gone when the root is.
 """
 
 import contextlib
@@ -31,16 +31,16 @@ _PRIORITY: Final = 10
 _NICE: Final = -20
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _SETTINGS_TIMEOUT: Final = 5.0
-_STANDING: Final = frozenset("TtZXx")
+_STOPPED_STATES: Final = frozenset("TtZXx")
 
 
 def settings(*, channel: int, wakeup: int, memory: int, instance: str) -> bytes:
-    """The message on the brake's lifeline: its ends of the connection, and the robot's name for the log (JSON)."""
+    """Return the message on the brake's lifeline (JSON): its endpoint and the robot's name."""
     return json.dumps({"fds": [channel, wakeup, memory], "instance": instance}).encode()
 
 
 def main(arguments: list[str]) -> int:
-    """Be the brake.
+    """Run the brake.
 
     Args:
         arguments: The number of the lifeline's file descriptor.
@@ -56,12 +56,12 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.freeze()
     gc.disable()
-    _take_precedence()
+    _raise_priority()
     return process.run()
 
 
 class _Process:
-    """The loop."""
+    """The main loop."""
 
     def __init__(self, lifeline: socket.socket, fds: list[int], instance: str) -> None:
         channel, self._wakeup, memory = adopt(fds)
@@ -73,19 +73,19 @@ class _Process:
         self._brake = Brake()
         self._lines: dict[tuple[int, int], Line] = {}
         self._generation = 0
-        self._told_lines: set[int] = set()
+        self._announced: set[int] = set()
         self._pid = 0
         self._pidfd = -1
         self._own_pidfd = os.pidfd_open(os.getpid())
         self._period = int(os.environ.get("WATCHDOG_USEC", "0")) * 1000 // 2
-        self._next_notice = 0
+        self._next_watchdog = 0
         self._root = _open_notify()
-        self._told = ""
-        self._acting: tuple[int, str] | None = None
+        self._last_status = ""
+        self._action: tuple[int, str] | None = None
         self._outcomes: dict[str, str] = {}
-        self._introduced = False
+        self._knows_all_lines = False
         self._settling = 0
-        self._heartbeat.set_pending(0)  # what an earlier brake left
+        self._heartbeat.set_pending(0)  # clear the value of an earlier brake
         self._connected = True
         self._running = True
         self._signals, wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -98,7 +98,7 @@ class _Process:
             self._poll.register(fd, select.POLLIN)
 
     def run(self) -> int:
-        """Serve until the brake ends; the exit code."""
+        """Run until the brake exits, and return the exit code."""
         self._drain_channel(discard=True)
         self._send(Kind.ASK, self._own_pidfd)
         self._notify("READY=1")
@@ -108,115 +108,117 @@ class _Process:
             if self._wakeup in ready:
                 _discard(self._wakeup)
             if self._pidfd in ready:
-                self._do(self._brake.died(), self._heartbeat.stamp)
+                self._perform(self._brake.device_exited(), self._heartbeat.stamp)
                 self._poll.unregister(self._pidfd)
                 os.close(self._pidfd)
                 self._pidfd = -1
             if self._lifeline.fileno() in ready:
                 self._poll.unregister(self._lifeline.fileno())
-                self._brake.root_gone(_now())
+                self._brake.root_exited(_now())
             if self._signals in ready:
                 _discard(self._signals)
-                self._do(self._brake.stop(_now()))
-            self._work()
+                self._perform(self._brake.stop(_now()))
+            self._advance_lines()
             stamp, end = self._heartbeat.stamp, self._heartbeat.expiry
-            acts = self._brake.look(_now(), stamp, len(self._lines), self._is_standing, end)
-            # A device process that is not late states by itself when nothing can move.
-            self._do(acts, stamp if Act.WARN in acts and self._brake.is_silent else 0)
+            acts = self._brake.check(_now(), stamp, len(self._lines), self._is_device_stopped, end)
+            # A device process that is not late clears its stamp itself.
+            self._perform(acts, stamp if Act.WARN in acts and self._brake.is_silent else 0)
             if acts:
-                self._work()
+                self._advance_lines()
             self._publish()
-            self._say_outcome()
-            self._say_alive()
+            self._log_outcome()
+            self._send_status()
         return 0
 
     def _timeout(self) -> float | None:
-        """Milliseconds to wait."""
+        """Return the time to wait in ms."""
         now = _now()
         times = [line.due(now) for line in self._lines.values()]
         times.append(
             self._brake.due(self._heartbeat.stamp, len(self._lines), self._heartbeat.expiry)
         )
         if self._period:
-            times.append(self._next_notice)
+            times.append(self._next_watchdog)
         end = min((time for time in times if time is not None), default=None)
         return None if end is None else max(0.0, (end - now) / MS)
 
-    def _do(self, acts: list[Act], stamp: int = 0) -> None:
-        """Carry acts out.
+    def _perform(self, acts: list[Act], stamp: int = 0) -> None:
+        """Perform actions.
 
         Args:
-            acts: What the brake does.
-            stamp: The stamp of the device process after which it has written nothing; 0 if there is
-                none.
+            acts: The actions.
+            stamp: The stamp of the device process after which it has written nothing; 0 for
+                unknown.
         """
         for act in acts:
             match act:
-                case Act.DISABLE | Act.FINISH:
+                case Act.DISABLE | Act.RELEASE:
                     now = _now()
-                    self._settling = stamp if self._introduced else 0
+                    self._settling = stamp if self._knows_all_lines else 0
                     for (generation, _), line in self._lines.items():
                         if generation == self._generation:
-                            line.disable(now, finish=act is Act.FINISH, shared=self._brake.shared)
-                    self._pend()
-                    self._begin(now, self._brake.reason)
+                            line.disable(
+                                now, release=act is Act.RELEASE, still_used=self._brake.still_used
+                            )
+                    self._publish_pending()
+                    self._record_action(now, self._brake.reason)
                 case Act.KILL:
                     self._log(
                         "warning",
-                        "the device process is killed",
+                        "device process killed",
                         reason=self._brake.reason,
                         killed=self._pid,
                     )
-                    with contextlib.suppress(OSError):  # it has ended
+                    with contextlib.suppress(OSError):  # it has exited
                         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
                 case Act.WARN:
                     self._send(Kind.BRAKED)
                 case Act.EXIT:
                     self._running = False
 
-    def _begin(self, now: int, reason: str) -> None:
-        """Note an act for the log."""
-        if self._lines and self._acting is None and not self._brake.repeats:
-            self._acting = now, reason
+    def _record_action(self, now: int, reason: str) -> None:
+        """Record an action for the log."""
+        if self._lines and self._action is None and not self._brake.repeats:
+            self._action = now, reason
             self._outcomes.clear()
 
-    def _work(self) -> None:
-        """Write what is to be written, and close the lines that are finished."""
+    def _advance_lines(self) -> None:
+        """Write pending frames, and close the lines that are finished."""
         now = _now()
         for key, line in list(self._lines.items()):
             is_written = line.pending
-            busy = line.work(now)
+            busy = line.advance(now)
             if is_written and line.outcome:
                 self._outcomes[line.name] = line.outcome
                 if line.outcome == "refused":
                     self._settling = 0
-            if line.finishing and not busy:
+            if line.releasing and not busy:
                 del self._lines[key]
                 line.close()
 
-    def _pend(self) -> None:
+    def _publish_pending(self) -> None:
         self._heartbeat.set_pending(sum(line.pending for line in self._lines.values()))
 
     def _publish(self) -> None:
-        """Publish what is still to be written, and an act that is complete."""
+        """Publish the number of pending lines, and the end of an action."""
         if self._settling and not any(line.pending for line in self._lines.values()):
             self._heartbeat.settle(self._settling)
             self._settling = 0
-        self._pend()
+        self._publish_pending()
 
-    def _say_outcome(self) -> None:
-        """Log an act when every line has taken its frame or was given up."""
-        if self._acting is None or any(line.pending for line in self._lines.values()):
+    def _log_outcome(self) -> None:
+        """Log an action when every line has a result."""
+        if self._action is None or any(line.pending for line in self._lines.values()):
             return
-        began, reason = self._acting
-        self._acting = None
+        began, reason = self._action
+        self._action = None
         took = round((_now() - began) / MS, 1)
         self._log(
             "warning", "devices disabled by the brake", reason=reason, ms=took, lines=self._outcomes
         )
 
     def _drain_channel(self, *, discard: bool = False) -> None:
-        """Take in all messages that are there; those that were sent before this process asked are out of date."""
+        """Handle all pending messages, or discard those from before the first ASK."""
         while True:
             try:
                 data, fds = receive(self._channel)
@@ -224,7 +226,7 @@ class _Process:
                 return
             except OSError:
                 data, fds = b"", []
-            if not data:  # the root and the device process have ended
+            if not data:  # the root and the device process have exited
                 if self._connected:
                     self._connected = False
                     self._poll.unregister(self._channel.fileno())
@@ -235,26 +237,26 @@ class _Process:
                 and message is not None
                 and len(fds) == (message.kind in WITH_DESCRIPTOR)
             ):
-                self._take(message, fds)
+                self._handle_message(message, fds)
             else:
                 for fd in fds:
                     os.close(fd)
 
-    def _take(self, message: Message, fds: list[int]) -> None:
+    def _handle_message(self, message: Message, fds: list[int]) -> None:
         key = self._generation, message.number
         match message.kind:
             case Kind.HELLO:
-                self._greet(message.number, fds[0])
+                self._handle_hello(message.number, fds[0])
             case Kind.LINE if self._brake.alive:
-                self._told_lines.add(message.number)
+                self._announced.add(message.number)
                 if key in self._lines:
                     os.close(fds[0])
                 else:
                     self._lines[key] = Line(message.name, fds[0])
             case Kind.ALL:
-                self._introduced = True
+                self._knows_all_lines = True
                 for generation, number in list(self._lines):
-                    if generation == self._generation and number not in self._told_lines:
+                    if generation == self._generation and number not in self._announced:
                         self._lines.pop((generation, number)).close()
             case Kind.CLOSED if key in self._lines:
                 self._lines.pop(key).close()
@@ -262,13 +264,13 @@ class _Process:
                 for fd in fds:
                     os.close(fd)
 
-    def _greet(self, pid: int, pidfd: int) -> None:
-        self._told_lines.clear()
-        self._introduced = False
+    def _handle_hello(self, pid: int, pidfd: int) -> None:
+        self._announced.clear()
+        self._knows_all_lines = False
         if self._brake.alive and pid == self._pid:
             os.close(pidfd)
             return
-        self._do(self._brake.hello())
+        self._perform(self._brake.device_started())
         if self._pidfd >= 0:
             self._poll.unregister(self._pidfd)
             os.close(self._pidfd)
@@ -283,41 +285,41 @@ class _Process:
         )
         with contextlib.suppress(
             OSError
-        ):  # a device process that does not read has ended, or is killed soon
+        ):  # a device process that does not read has exited, or is killed soon
             self._channel.sendmsg([encode(Message(kind, os.getpid()))], rights, FLAGS)
 
-    def _is_standing(self) -> bool:
-        """Whether the device process is stopped, traced or dead."""
+    def _is_device_stopped(self) -> bool:
+        """Return whether the device process is stopped, traced or dead."""
         try:
             stat = Path(f"/proc/{self._pid}/stat").read_bytes()
-            return stat.rpartition(b")")[2].split()[0].decode() in _STANDING
+            return stat.rpartition(b")")[2].split()[0].decode() in _STOPPED_STATES
         except (OSError, IndexError):
             return True
 
-    def _say_alive(self) -> None:
+    def _send_status(self) -> None:
         now = _now()
-        status = watching(len(self._lines)) if self._introduced else WAITING
-        if status != self._told:
-            self._told = status
+        status = watching(len(self._lines)) if self._knows_all_lines else WAITING
+        if status != self._last_status:
+            self._last_status = status
             self._notify(f"STATUS={status}")
-        if self._period and now >= self._next_notice:
-            self._next_notice = now + self._period
+        if self._period and now >= self._next_watchdog:
+            self._next_watchdog = now + self._period
             self._notify("WATCHDOG=1")
 
     def _notify(self, text: str) -> None:
         if self._root is not None:
-            with contextlib.suppress(OSError):  # the root may listen no more
+            with contextlib.suppress(OSError):  # the root may have exited
                 self._root.send(text.encode(), FLAGS)
 
-    def _log(self, level: str, sentence: str, **context: Any) -> None:
-        """Write an event to the root, as `rt.protocol.logevent` has it; dropped if the root does not read."""
+    def _log(self, level: str, event_name: str, **context: Any) -> None:
+        """Send an event to the root (`rt.protocol.logevent`); drop it if the root does not read."""
         seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
         stamp = (
             time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
             + f".{nanoseconds // 1000:06d}Z"
         )
         event = {
-            "event": sentence,
+            "event": event_name,
             "level": level,
             "timestamp": stamp,
             "app": ROLE,
@@ -333,7 +335,7 @@ def _now() -> int:
 
 
 def _receive(_number: int, _frame: object) -> None:
-    """Handle a signal: the wake-up descriptor says that it came."""
+    """Handle a signal; the wakeup descriptor reports it."""
 
 
 def _discard(fd: int) -> None:
@@ -342,7 +344,7 @@ def _discard(fd: int) -> None:
 
 
 def _open_notify() -> socket.socket | None:
-    """The socket by which the supervisor hears this process, as `rt.process.notify` has it; None without a supervisor."""
+    """Return the socket to the supervisor (`rt.process.notify`); None without a supervisor."""
     fd, _, inode = os.environ.get("RT_NOTIFY", "").partition(":")
     with contextlib.suppress(OSError, ValueError):
         if str(os.fstat(int(fd)).st_ino) == inode:
@@ -352,7 +354,7 @@ def _open_notify() -> socket.socket | None:
 
 
 def _open_log() -> int:
-    """The descriptor for log events, as `rt.process.logpipe` has it, or stdout; no write to it waits."""
+    """Return the descriptor for log events (`rt.process.logpipe`) or stdout; non-blocking."""
     number = os.environ.pop("RT_LOG_FD", "")
     fd = sys.stdout.fileno()
     with contextlib.suppress(OSError, ValueError):
@@ -363,26 +365,29 @@ def _open_log() -> int:
 
 
 def _read_settings(lifeline: socket.socket) -> bytes:
-    """The message of `rt.process.lifeline`."""
+    """Read the message of `rt.process.lifeline`."""
     lifeline.settimeout(_SETTINGS_TIMEOUT)
     with lifeline.makefile("rb", buffering=0) as file:
-        (length,) = struct.unpack("<I", _exactly(file, 4))
-        data = _exactly(file, length)
+        (length,) = struct.unpack("<I", _read_exactly(file, 4))
+        data = _read_exactly(file, length)
     lifeline.setblocking(False)
     return data
 
 
-def _exactly(file: Any, size: int) -> bytes:
+def _read_exactly(file: Any, size: int) -> bytes:
     data = b""
     while len(data) < size:
         if not (chunk := file.read(size - len(data))):
-            raise EOFError("the root ended before it had given the brake its settings")
+            raise EOFError("the root exited before it sent the settings of the brake")
         data += chunk
     return data
 
 
-def _take_precedence() -> None:
-    """Run before other processes, and keep the memory, as far as the system permits it; works without, but later."""
+def _raise_priority() -> None:
+    """Run before other processes and lock the memory, as far as the system permits.
+
+    The brake works without, but later.
+    """
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(_PRIORITY))
     except OSError:

@@ -191,12 +191,12 @@ class Root:
 
     def _note_brake(self, status: ChildStatus) -> None:
         """Let nothing move while no brake is ready for too long. The brake may have changed."""
-        authenticator = self._brake_watch
-        began = authenticator.began
-        lifted = authenticator.note(
+        brake_watch = self._brake_watch
+        began = brake_watch.began
+        lifted = brake_watch.update(
             trio.current_time(), ready=status.ready and watch.is_watching(status.status)
         )
-        if lifted or authenticator.barred:
+        if lifted or brake_watch.barred:
             self._bar_without_brake()
         if lifted and began:
             self._log.info("a brake is ready: devices may move again", pid=status.pid)
@@ -207,12 +207,12 @@ class Root:
         while True:
             self._brake_news = trio.Event()
             with trio.move_on_at(
-                math.inf if self._brake_watch.due is None else self._brake_watch.due
+                math.inf if self._brake_watch.deadline is None else self._brake_watch.deadline
             ):
                 await self._brake_news.wait()
                 continue
             await trio.sleep(WAKE_SLACK)
-            if self._brake_watch.look(trio.current_time()) and not self.supervisor.ending:
+            if self._brake_watch.check(trio.current_time()) and not self.supervisor.ending:
                 self._bar_without_brake()
                 self._log.error(
                     "every mode and command is ended, because no brake is ready",

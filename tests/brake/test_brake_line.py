@@ -1,4 +1,4 @@
-"""The brake's duplicate of a serial port whose driver holds bytes that the board does not take."""
+"""The brake's duplicate of a serial port whose driver has unsent bytes."""
 
 import errno
 import fcntl
@@ -22,7 +22,7 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
 
 
 def open_port(board: Board) -> int:
-    """A descriptor of the port with the lock, as the device process has it."""
+    """Open and lock the port, like the device process."""
     fd = os.open(board.name, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return fd
@@ -56,54 +56,50 @@ def line(port: int) -> Line:
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_frame_counts_only_when_the_driver_has_sent_it(
+def test_device_is_disabled_when_the_driver_has_sent_the_frame(
     board: Board, port: int, line: Line, is_full: bool
 ) -> None:
     if is_full:
         board.stall(port)
     line.disable(NOW)
-    assert line.work(NOW)
+    assert line.advance(NOW)
     assert (line.pending, line.outcome) == (True, "")
     assert line.due(NOW) is not None
     assert board.take().endswith(DISABLE)
-    assert not line.work(NOW + TIME_LIMIT - 1)
+    assert not line.advance(NOW + TIME_LIMIT - 1)
     assert (line.pending, line.outcome) == (False, "disabled")
     line.close()
 
 
-def test_frame_that_is_not_sent_within_the_limit_is_refused_and_dropped(
-    board: Board, port: int, line: Line
-) -> None:
+def test_unsent_frame_is_dropped_after_the_time_limit(board: Board, port: int, line: Line) -> None:
     board.stall(port)
-    os.close(port)  # with its process
-    line.disable(NOW, finish=True)
-    assert line.work(NOW)
-    assert line.work(NOW + TIME_LIMIT - 1)
-    assert is_locked(board), "another process would open a port to which this one writes"
-    assert not line.work(NOW + TIME_LIMIT)
+    os.close(port)  # like the exit of its process
+    line.disable(NOW, release=True)
+    assert line.advance(NOW)
+    assert line.advance(NOW + TIME_LIMIT - 1)
+    assert is_locked(board), "another process could open a port that is being written"
+    assert not line.advance(NOW + TIME_LIMIT)
     assert line.outcome == "refused"
     line.close()
-    assert board.unsent == 0, "the close would have waited for these bytes"
+    assert board.unsent == 0, "close would have waited for these bytes"
     assert not is_locked(board)
 
 
-def test_port_is_free_as_soon_as_a_dead_process_has_its_frame_sent(
+def test_port_of_a_dead_process_is_unlocked_after_the_frame(
     board: Board, port: int, line: Line
 ) -> None:
     in_flight = os.dup(port)  # in the queue of a channel
     os.close(port)
-    line.disable(NOW, finish=True)
-    line.work(NOW)
+    line.disable(NOW, release=True)
+    line.advance(NOW)
     board.take()
-    assert not line.work(NOW)
+    assert not line.advance(NOW)
     line.close()
     assert not is_locked(board)
     os.close(in_flight)
 
 
-def test_taken_back_line_drops_nothing_of_who_opened_the_port_anew(
-    board: Board, port: int, line: Line
-) -> None:
+def test_closed_line_keeps_output_of_a_new_owner(board: Board, port: int, line: Line) -> None:
     fcntl.flock(port, fcntl.LOCK_UN)
     os.close(port)
     anew = open_port(board)
@@ -114,11 +110,9 @@ def test_taken_back_line_drops_nothing_of_who_opened_the_port_anew(
     os.close(anew)
 
 
-def test_taken_back_line_does_not_wait_for_its_own_bytes(
-    board: Board, port: int, line: Line
-) -> None:
+def test_closed_line_does_not_wait_for_its_own_output(board: Board, port: int, line: Line) -> None:
     line.disable(NOW)
-    line.work(NOW)
+    line.advance(NOW)
     fcntl.flock(port, fcntl.LOCK_UN)
     os.close(port)
     assert board.unsent
@@ -126,41 +120,41 @@ def test_taken_back_line_does_not_wait_for_its_own_bytes(
     assert board.unsent == 0
 
 
-def test_brake_that_leaves_takes_nothing_from_a_process_that_lives(
+def test_stopping_brake_keeps_output_of_a_living_process(
     board: Board, port: int, line: Line
 ) -> None:
     board.stall(port)
-    line.disable(NOW, finish=True, shared=True)
-    line.work(NOW)
-    assert not line.work(NOW + TIME_LIMIT)
+    line.disable(NOW, release=True, still_used=True)
+    line.advance(NOW)
+    assert not line.advance(NOW + TIME_LIMIT)
     assert line.outcome == "refused"
     line.close()
     assert is_locked(board)
     assert board.take().endswith(DISABLE)
 
 
-def test_brake_that_leaves_ends_no_connection_of_a_process_that_lives() -> None:
+def test_stopping_brake_keeps_connection_of_a_living_process() -> None:
     ours, board = socket.socketpair()
     with ours, board:
         ours.setblocking(False)
         line = Line("board", os.dup(ours.fileno()))
-        line.disable(NOW, finish=True, shared=True)
-        assert not line.work(NOW)
+        line.disable(NOW, release=True, still_used=True)
+        assert not line.advance(NOW)
         line.close()
         ours.sendall(b"more")
         assert board.recv(100) == DISABLE + b"more"
 
 
-def test_line_is_dead_when_its_board_is_gone(
+def test_line_is_dead_when_its_port_is_gone(
     board: Board, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line.disable(NOW)
-    assert line.work(NOW)
+    assert line.advance(NOW)
 
     def fail(_: int) -> int:
         raise OSError(errno.EIO, "gone")
 
     monkeypatch.setattr("rt.brake.output.unsent", fail)
-    assert not line.work(NOW)
+    assert not line.advance(NOW)
     assert line.outcome == "dead"
     line.close()

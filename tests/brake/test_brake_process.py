@@ -1,4 +1,4 @@
-"""The brake as a process, with lines on pseudo-terminals and a device process that is killed, stopped or late."""
+"""The brake as a process, with pseudo-terminals and a device process that fails."""
 
 import contextlib
 import os
@@ -9,155 +9,163 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.brake import PATIENCE, Bench, bench
+from support.brake import PATIENCE, Bench, open_bench
 
 from rt.brake.machine import LATE
 from rt.brake.protocol import DISABLE, Kind
 
 
 @pytest.fixture
-def driving() -> Iterator[Bench]:
-    """A brake that knows a device process with two lines."""
-    with bench() as made:
-        made.hears(Kind.ASK)
-        made.introduce(made.victim.pid)
-        made.hears(Kind.ASK)
+def bench() -> Iterator[Bench]:
+    """Yield a brake that knows a device process with two lines."""
+    with open_bench() as bench:
+        bench.wait_for(Kind.ASK)
+        bench.introduce(bench.victim.pid)
+        bench.wait_for(Kind.ASK)
         for _ in range(2):
-            made.open()
-        made.tell(Kind.ALL)
-        yield made
+            bench.open()
+        bench.send(Kind.ALL)
+        yield bench
 
 
-def ring(made: Bench) -> None:
-    os.eventfd_write(made.connection.device.wakeup, 1)
+def wake(bench: Bench) -> None:
+    os.eventfd_write(bench.connection.device.wakeup, 1)
 
 
-def die(made: Bench) -> None:
-    """Let the device process die, with its descriptors."""
-    for line in made.lines:
-        made.lose(line)
-    made.victim.kill()
+def end_device_process(bench: Bench) -> None:
+    """Kill the device process and close its descriptors."""
+    for line in bench.lines:
+        bench.close_port(line)
+    bench.victim.kill()
 
 
-def test_killed_device_process_leaves_no_line_enabled(driving: Bench) -> None:
-    die(driving)
-    for line in driving.lines:
-        line.hears(DISABLE)
-    said = driving.said("devices disabled by the brake")
+def test_lines_of_a_killed_device_process_are_disabled(bench: Bench) -> None:
+    end_device_process(bench)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+    said = bench.wait_for_event("devices disabled by the brake")
     assert said["reason"] == "the device process ended"
     assert set(said["lines"].values()) == {"disabled"}
 
 
-def test_stopped_device_process_is_killed_and_its_lines_are_disabled(driving: Bench) -> None:
-    driving.heartbeat.renew()
-    ring(driving)
-    driving.victim.send_signal(signal.SIGSTOP)
-    for line in driving.lines:
-        line.hears(DISABLE)
-    assert driving.victim.wait(PATIENCE) == -signal.SIGKILL
-    assert driving.said("the device process is killed")["reason"] == "the device process is stopped"
+def test_stopped_device_process_is_killed_and_its_lines_are_disabled(bench: Bench) -> None:
+    bench.heartbeat.renew()
+    wake(bench)
+    bench.victim.send_signal(signal.SIGSTOP)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+    assert bench.victim.wait(PATIENCE) == -signal.SIGKILL
+    assert (
+        bench.wait_for_event("device process killed")["reason"] == "the device process is stopped"
+    )
 
 
-def test_late_device_process_is_disabled_over_and_told_before_it_is_killed(driving: Bench) -> None:
-    driving.heartbeat.renew()
-    ring(driving)
-    for line in driving.lines:
-        line.hears(DISABLE)
-    driving.hears(Kind.BRAKED)
-    assert driving.said("devices disabled by the brake")["reason"] == "the device process is late"
-    assert driving.victim.wait(PATIENCE) == -signal.SIGKILL
-    assert driving.said("the device process is killed")["reason"] == "the device process hangs"
+def test_late_device_process_is_warned_before_it_is_killed(bench: Bench) -> None:
+    bench.heartbeat.renew()
+    wake(bench)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+    bench.wait_for(Kind.BRAKED)
+    assert (
+        bench.wait_for_event("devices disabled by the brake")["reason"]
+        == "the device process is late"
+    )
+    assert bench.victim.wait(PATIENCE) == -signal.SIGKILL
+    assert bench.wait_for_event("device process killed")["reason"] == "the device process hangs"
 
 
-def test_device_process_that_stamps_is_left_alone(driving: Bench) -> None:
+def test_device_process_that_stamps_is_left_alone(bench: Bench) -> None:
     for _ in range(3):
-        driving.heartbeat.renew()
-        ring(driving)
-        driving.heartbeat.clear()
+        bench.heartbeat.renew()
+        wake(bench)
+        bench.heartbeat.clear()
         time.sleep(2 * LATE / 1e9)
-    assert all(line.is_silent() for line in driving.lines)
-    die(driving)
-    assert driving.said("devices disabled by the brake")["reason"] == "the device process ended"
+    assert all(line.is_silent() for line in bench.lines)
+    end_device_process(bench)
+    assert (
+        bench.wait_for_event("devices disabled by the brake")["reason"]
+        == "the device process ended"
+    )
 
 
-def test_end_of_the_root_kills_a_device_process_that_keeps_its_lines(driving: Bench) -> None:
-    driving.lifeline.close()
-    for line in driving.lines:
-        line.hears(DISABLE)
-    assert driving.victim.wait(PATIENCE) == -signal.SIGKILL
-    assert driving.brake.wait(PATIENCE) == 0
+def test_exit_of_the_root_kills_a_device_process_with_lines(bench: Bench) -> None:
+    bench.lifeline.close()
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+    assert bench.victim.wait(PATIENCE) == -signal.SIGKILL
+    assert bench.brake.wait(PATIENCE) == 0
 
 
-def test_end_of_the_root_and_of_the_device_process_together(driving: Bench) -> None:
-    driving.lifeline.close()
-    die(driving)
-    for line in driving.lines:
-        line.hears(DISABLE)
-    assert driving.brake.wait(PATIENCE) == 0
+def test_exit_of_root_and_device_process_disables_lines(bench: Bench) -> None:
+    bench.lifeline.close()
+    end_device_process(bench)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+    assert bench.brake.wait(PATIENCE) == 0
 
 
-def test_sigterm_disables_every_line_before_the_brake_ends(driving: Bench) -> None:
-    driving.brake.terminate()
-    for line in driving.lines:
-        line.hears(DISABLE)
-    assert driving.brake.wait(PATIENCE) == 0
+def test_sigterm_disables_every_line_before_the_brake_ends(bench: Bench) -> None:
+    bench.brake.terminate()
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+    assert bench.brake.wait(PATIENCE) == 0
 
 
-def test_brake_that_is_stopped_alone_leaves_a_living_process_the_lock_of_its_ports(
-    driving: Bench,
+def test_stopped_brake_keeps_the_port_locks_of_a_living_process(
+    bench: Bench,
 ) -> None:
-    driving.brake.terminate()
-    assert driving.brake.wait(PATIENCE) == 0
-    assert all(line.is_locked() for line in driving.lines)
+    bench.brake.terminate()
+    assert bench.brake.wait(PATIENCE) == 0
+    assert all(line.is_locked() for line in bench.lines)
 
 
-def test_ports_are_free_when_the_brake_has_disabled_over_a_dead_process(driving: Bench) -> None:
-    die(driving)
-    driving.lifeline.close()
-    assert driving.brake.wait(PATIENCE) == 0
-    assert not any(line.is_locked() for line in driving.lines)
+def test_ports_of_a_dead_process_are_unlocked_in_the_end(bench: Bench) -> None:
+    end_device_process(bench)
+    bench.lifeline.close()
+    assert bench.brake.wait(PATIENCE) == 0
+    assert not any(line.is_locked() for line in bench.lines)
 
 
-def test_brake_without_lines_ends_at_once_with_its_device_process(driving: Bench) -> None:
-    for line in driving.lines:
-        driving.tell(Kind.CLOSED, line.number)
-    driving.victim.kill()
-    driving.victim.wait()
-    driving.brake.terminate()
-    assert driving.brake.wait(PATIENCE) == 0
-    assert all(line.is_silent() for line in driving.lines)
+def test_brake_without_lines_exits_immediately(bench: Bench) -> None:
+    for line in bench.lines:
+        bench.send(Kind.CLOSED, line.number)
+    bench.victim.kill()
+    bench.victim.wait()
+    bench.brake.terminate()
+    assert bench.brake.wait(PATIENCE) == 0
+    assert all(line.is_silent() for line in bench.lines)
 
 
-def test_full_line_is_flushed_and_keeps_no_other_line_waiting(driving: Bench) -> None:
-    full, other = driving.lines
+def test_full_line_is_flushed_and_delays_no_other_line(bench: Bench) -> None:
+    full, other = bench.lines
     with contextlib.suppress(BlockingIOError):
         while True:
             os.write(full.port, b"x" * 1000)
-    die(driving)
-    other.hears(DISABLE)
-    full.hears(DISABLE)
+    end_device_process(bench)
+    other.wait_for(DISABLE)
+    full.wait_for(DISABLE)
 
 
-def test_dead_line_keeps_no_other_line_waiting(driving: Bench) -> None:
-    dead, other = driving.lines
-    with Path(os.devnull).open("rb") as nothing:  # a board that is unplugged
+def test_dead_line_delays_no_other_line(bench: Bench) -> None:
+    dead, other = bench.lines
+    with Path(os.devnull).open("rb") as nothing:  # an unplugged board
         os.dup2(nothing.fileno(), dead.board, inheritable=False)
-    die(driving)
-    other.hears(DISABLE)
-    said = driving.said("devices disabled by the brake")
+    end_device_process(bench)
+    other.wait_for(DISABLE)
+    said = bench.wait_for_event("devices disabled by the brake")
     assert sorted(said["lines"].values()) == ["dead", "disabled"]
 
 
-def test_tcp_line_is_disabled_and_then_ended(driving: Bench) -> None:
+def test_tcp_line_is_disabled_and_then_closed(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as board:
             ours, _ = server.accept()
             ours.setblocking(False)
-            driving.tell(Kind.LINE, 9, f"tcp://127.0.0.1:{port}", ours.fileno())
-            board.sendall(b"what the device process never read")
+            bench.send(Kind.LINE, 9, f"tcp://127.0.0.1:{port}", ours.fileno())
+            board.sendall(b"unread by the device process")
             ours.close()
-            die(driving)
+            end_device_process(bench)
             board.settimeout(PATIENCE)
             data = b""
             while chunk := board.recv(100):
@@ -165,90 +173,92 @@ def test_tcp_line_is_disabled_and_then_ended(driving: Bench) -> None:
             assert data == DISABLE
 
 
-def test_process_killed_while_it_waits_for_a_full_line_leaves_it_to_the_brake(
-    driving: Bench,
+def test_full_line_of_a_killed_process_is_disabled_by_the_brake(
+    bench: Bench,
 ) -> None:
-    with full_line(driving, 9) as board:
-        driving.tell(Kind.CLOSED, driving.lines[0].number)
-        die(driving)
-        driving.lifeline.close()  # the robot ends
-        assert driving.brake.poll() is None
-        heard = b""
-        while DISABLE not in heard:
-            heard += board.recv(65536)
-    assert driving.brake.wait(PATIENCE) == 0
-    assert driving.said("devices disabled by the brake")["lines"]["full"] == "disabled"
+    with full_line(bench, 9) as board:
+        bench.send(Kind.CLOSED, bench.lines[0].number)
+        end_device_process(bench)
+        bench.lifeline.close()  # the root exits
+        assert bench.brake.poll() is None
+        received = b""
+        while DISABLE not in received:
+            received += board.recv(65536)
+    assert bench.brake.wait(PATIENCE) == 0
+    assert bench.wait_for_event("devices disabled by the brake")["lines"]["full"] == "disabled"
 
 
-def descriptors(made: Bench) -> list[str]:
+def descriptors(bench: Bench) -> list[str]:
     names = []
-    for path in Path(f"/proc/{made.brake.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+    for path in Path(f"/proc/{bench.brake.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in the meantime
             names.append(str(path.readlink()))
     return names
 
 
-def until_closed(made: Bench, port: str) -> None:
+def wait_until_closed(bench: Bench, port: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while port in descriptors(made):
+    while port in descriptors(bench):
         assert time.monotonic() < deadline, "the duplicate stays open"
         time.sleep(0.005)
 
 
-def test_duplicate_of_a_closed_line_is_closed(driving: Bench) -> None:
-    line = driving.lines[0]
+def test_duplicate_of_a_closed_line_is_closed(bench: Bench) -> None:
+    line = bench.lines[0]
     port = os.ttyname(line.port)
-    driving.tell(Kind.CLOSED, line.number)
-    until_closed(driving, port)
+    bench.send(Kind.CLOSED, line.number)
+    wait_until_closed(bench, port)
     assert line.is_silent()
 
 
-def test_line_that_is_not_told_again_is_closed(driving: Bench) -> None:
-    gone, kept = driving.lines
+def test_line_that_is_not_announced_again_is_closed(bench: Bench) -> None:
+    gone, kept = bench.lines
     port = os.ttyname(gone.port)
-    driving.introduce(driving.victim.pid)
-    driving.tell(Kind.LINE, kept.number, "kept", kept.port)
-    driving.tell(Kind.ALL)
-    until_closed(driving, port)
-    die(driving)
-    kept.hears(DISABLE)
+    bench.introduce(bench.victim.pid)
+    bench.send(Kind.LINE, kept.number, "kept", kept.port)
+    bench.send(Kind.ALL)
+    wait_until_closed(bench, port)
+    end_device_process(bench)
+    kept.wait_for(DISABLE)
     assert gone.is_silent()
 
 
-def test_another_brake_asks_for_everything(driving: Bench) -> None:
-    driving.brake.kill()
-    driving.brake.wait()
-    driving.tell(Kind.CLOSED, driving.lines[0].number)
-    driving.start_brake()
-    driving.hears(Kind.ASK)
-    driving.introduce(driving.victim.pid)
-    for line in driving.lines:
-        driving.tell(Kind.LINE, line.number, "told again", line.port)
-    driving.tell(Kind.ALL)
-    die(driving)
-    for line in driving.lines:
-        line.hears(DISABLE)
+def test_new_brake_asks_for_all_lines(bench: Bench) -> None:
+    bench.brake.kill()
+    bench.brake.wait()
+    bench.send(Kind.CLOSED, bench.lines[0].number)
+    bench.start_brake()
+    bench.wait_for(Kind.ASK)
+    bench.introduce(bench.victim.pid)
+    for line in bench.lines:
+        bench.send(Kind.LINE, line.number, "announced again", line.port)
+    bench.send(Kind.ALL)
+    end_device_process(bench)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
 
 
-def test_nonsense_on_the_channel_is_left_out(driving: Bench) -> None:
+def test_invalid_messages_are_ignored(bench: Bench) -> None:
     for data in (b"\xff" * 20, b"\x01", bytes(300)):
-        driving.channel.send(data)
-    socket.send_fds(driving.channel, [b"?????????"], [driving.lines[0].port] * 3)
-    die(driving)
-    for line in driving.lines:
-        line.hears(DISABLE)
+        bench.channel.send(data)
+    socket.send_fds(bench.channel, [b"?????????"], [bench.lines[0].port] * 3)
+    end_device_process(bench)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
 
 
-def until_settled(made: Bench) -> None:
+def wait_until_settled(bench: Bench) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not made.heartbeat.is_settled:
-        assert time.monotonic() < deadline, "the brake does not say that every device is disabled"
+    while not bench.heartbeat.is_settled:
+        assert time.monotonic() < deadline, (
+            "the brake does not report that every device is disabled"
+        )
         time.sleep(0.005)
 
 
 @contextlib.contextmanager
-def full_line(made: Bench, number: int) -> Iterator[socket.socket]:
-    """Register a line that takes nothing until its other end, which this yields, is read; the test's descriptor is closed."""
+def full_line(bench: Bench, number: int) -> Iterator[socket.socket]:
+    """Announce a line that accepts nothing until its other end is read; yield that end."""
     ours, board = socket.socketpair()
     with board:
         ours.setblocking(False)
@@ -258,86 +268,86 @@ def full_line(made: Bench, number: int) -> Iterator[socket.socket]:
         with contextlib.suppress(BlockingIOError):
             while True:
                 ours.send(b"x")
-        made.tell(Kind.LINE, number, "full", ours.fileno())
+        bench.send(Kind.LINE, number, "full", ours.fileno())
         ours.close()
         yield board
 
 
-def test_brake_publishes_that_a_late_process_is_disabled_over_until_it_stamps_again(
-    driving: Bench,
+def test_late_process_is_settled_until_it_stamps_again(
+    bench: Bench,
 ) -> None:
-    assert driving.heartbeat.is_settled
-    driving.heartbeat.renew()
-    assert not driving.heartbeat.is_settled
-    ring(driving)
-    for line in driving.lines:
-        line.hears(DISABLE)
-    until_settled(driving)
-    driving.heartbeat.renew()
-    assert not driving.heartbeat.is_settled
+    assert bench.heartbeat.is_settled
+    bench.heartbeat.renew()
+    assert not bench.heartbeat.is_settled
+    wake(bench)
+    for line in bench.lines:
+        line.wait_for(DISABLE)
+    wait_until_settled(bench)
+    bench.heartbeat.renew()
+    assert not bench.heartbeat.is_settled
 
 
-def test_brake_publishes_that_a_dead_process_is_disabled_over(driving: Bench) -> None:
-    driving.heartbeat.renew()
-    ring(driving)
-    die(driving)
-    until_settled(driving)
-    assert driving.heartbeat.stamp
-    for line in driving.lines:
-        line.hears(DISABLE)
+def test_dead_process_is_settled_after_its_lines_are_disabled(bench: Bench) -> None:
+    bench.heartbeat.renew()
+    wake(bench)
+    end_device_process(bench)
+    wait_until_settled(bench)
+    assert bench.heartbeat.stamp
+    for line in bench.lines:
+        line.wait_for(DISABLE)
 
 
-def test_unplugged_board_does_not_keep_the_brake_from_settling(driving: Bench) -> None:
+def test_unplugged_board_does_not_prevent_settling(bench: Bench) -> None:
     with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), driving.lines[0].board, inheritable=False)
-    driving.heartbeat.renew()
-    ring(driving)
-    die(driving)
-    until_settled(driving)
+        os.dup2(nothing.fileno(), bench.lines[0].board, inheritable=False)
+    bench.heartbeat.renew()
+    wake(bench)
+    end_device_process(bench)
+    wait_until_settled(bench)
 
 
-def test_line_that_refuses_is_never_published_as_disabled(driving: Bench) -> None:
-    with full_line(driving, 9):
-        driving.heartbeat.renew()
-        ring(driving)
-        die(driving)
-        for line in driving.lines:
-            line.hears(DISABLE)
-        assert not driving.heartbeat.is_settled
-        said = driving.said("devices disabled by the brake")
+def test_line_that_refuses_is_never_settled(bench: Bench) -> None:
+    with full_line(bench, 9):
+        bench.heartbeat.renew()
+        wake(bench)
+        end_device_process(bench)
+        for line in bench.lines:
+            line.wait_for(DISABLE)
+        assert not bench.heartbeat.is_settled
+        said = bench.wait_for_event("devices disabled by the brake")
         assert sorted(said["lines"].values()) == ["disabled", "disabled", "refused"]
-        assert not driving.heartbeat.is_settled
+        assert not bench.heartbeat.is_settled
 
 
-def test_line_that_is_still_tried_is_not_settled_while_the_process_rests(driving: Bench) -> None:
-    with full_line(driving, 9) as board:
-        die(driving)
+def test_pending_line_is_not_settled(bench: Bench) -> None:
+    with full_line(bench, 9) as board:
+        end_device_process(bench)
         deadline = time.monotonic() + PATIENCE
-        while driving.heartbeat.is_settled:
+        while bench.heartbeat.is_settled:
             assert time.monotonic() < deadline
-        heard = b""
-        while DISABLE not in heard:
-            heard += board.recv(65536)
-    until_settled(driving)
+        received = b""
+        while DISABLE not in received:
+            received += board.recv(65536)
+    wait_until_settled(bench)
 
 
-def test_death_of_a_process_that_was_not_introduced_fully_is_not_settled(driving: Bench) -> None:
-    driving.introduce(driving.victim.pid)
-    driving.heartbeat.renew()
-    ring(driving)
-    die(driving)
-    driving.said("devices disabled by the brake")
-    assert not driving.heartbeat.is_settled
+def test_process_with_unknown_lines_is_not_settled(bench: Bench) -> None:
+    bench.introduce(bench.victim.pid)
+    bench.heartbeat.renew()
+    wake(bench)
+    end_device_process(bench)
+    bench.wait_for_event("devices disabled by the brake")
+    assert not bench.heartbeat.is_settled
 
 
-def test_without_a_brake_a_dead_process_is_not_settled(driving: Bench) -> None:
-    driving.heartbeat.renew()
-    driving.brake.kill()
-    driving.brake.wait()
-    die(driving)
-    driving.victim.wait()
-    driving.start_brake()
-    driving.hears(Kind.ASK)
-    assert not driving.heartbeat.is_settled
-    driving.heartbeat.clear()  # the next device process
-    assert driving.heartbeat.is_settled
+def test_dead_process_without_a_brake_is_not_settled(bench: Bench) -> None:
+    bench.heartbeat.renew()
+    bench.brake.kill()
+    bench.brake.wait()
+    end_device_process(bench)
+    bench.victim.wait()
+    bench.start_brake()
+    bench.wait_for(Kind.ASK)
+    assert not bench.heartbeat.is_settled
+    bench.heartbeat.clear()  # like the next device process
+    assert bench.heartbeat.is_settled

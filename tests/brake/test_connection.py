@@ -1,4 +1,4 @@
-"""What is left in the channel when the brake or the device process has ended keeps nothing open."""
+"""Discarding what an exited brake or device process did not read."""
 
 import fcntl
 import os
@@ -15,9 +15,9 @@ from rt.brake.protocol import Kind, Message, encode
 
 @pytest.fixture
 def connection() -> Iterator[Connection]:
-    made = Connection()
-    yield made
-    made.close()
+    connection = Connection()
+    yield connection
+    connection.close()
 
 
 def send(end: Endpoint, message: Message, fd: int | None = None) -> None:
@@ -44,7 +44,7 @@ def is_free(port: str) -> bool:
 
 @pytest.mark.parametrize("flush", [True, False])
 @pytest.mark.parametrize("unsent", [b"", b"a frame that the board does not read"])
-def test_line_that_a_dead_brake_did_not_read_is_free(
+def test_line_unread_by_a_dead_brake_is_unlocked(
     connection: Connection, unsent: bytes, *, flush: bool
 ) -> None:
     board, port = os.openpty()
@@ -55,7 +55,7 @@ def test_line_that_a_dead_brake_did_not_read_is_free(
         os.write(port, unsent)
         for number in range(3):
             send(connection.device, Message(Kind.LINE, number, name), port)
-        os.close(port)  # the device process ends
+        os.close(port)  # the device process exits
         assert not is_free(name)
         assert connection.discard(connection.brake, flush=flush) == 3
         assert is_free(name)
@@ -64,7 +64,7 @@ def test_line_that_a_dead_brake_did_not_read_is_free(
         os.close(board)
 
 
-def test_channel_is_emptied_without_a_free_descriptor(connection: Connection) -> None:
+def test_channel_is_drained_without_free_descriptors(connection: Connection) -> None:
     for number in range(3):
         send(connection.device, Message(Kind.ASK, number))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -80,7 +80,7 @@ def test_channel_is_emptied_without_a_free_descriptor(connection: Connection) ->
         receive(channel)
 
 
-def test_line_of_a_device_process_that_lives_stays_locked_and_keeps_its_output(
+def test_line_of_a_living_process_keeps_lock_and_output(
     connection: Connection,
 ) -> None:
     board, port = os.openpty()
@@ -98,7 +98,7 @@ def test_line_of_a_device_process_that_lives_stays_locked_and_keeps_its_output(
         os.close(board)
 
 
-def test_connection_that_a_dead_brake_did_not_read_ends(connection: Connection) -> None:
+def test_connection_unread_by_a_dead_brake_is_closed(connection: Connection) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         send(connection.device, Message(Kind.LINE, 1, "tcp"), ours.fileno())
@@ -107,8 +107,8 @@ def test_connection_that_a_dead_brake_did_not_read_ends(connection: Connection) 
         assert theirs.recv(1) == b""
 
 
-def test_full_queue_of_a_dead_device_process_takes_messages_again(connection: Connection) -> None:
-    """Else the next device process hears of no brake: the message that asks it for its lines is dropped."""
+def test_full_queue_of_a_dead_process_accepts_messages_again(connection: Connection) -> None:
+    """Otherwise ASK is dropped, and the next device process does not learn of the brake."""
     pidfd = os.pidfd_open(os.getpid())
     try:
         with pytest.raises(OSError, match=r"unavailable|references"):
@@ -119,7 +119,7 @@ def test_full_queue_of_a_dead_device_process_takes_messages_again(connection: Co
         os.close(pidfd)
 
 
-def test_messages_that_are_none_are_discarded(connection: Connection) -> None:
+def test_invalid_messages_are_discarded(connection: Connection) -> None:
     with socket.socket(fileno=os.dup(connection.device.channel)) as channel:
         for data in (b"\xff", b"x" * 1000):
             channel.send(data)
@@ -130,7 +130,7 @@ def test_messages_that_are_none_are_discarded(connection: Connection) -> None:
         assert channel.recv(100, socket.MSG_DONTWAIT) == encode(Message(Kind.ALL))
 
 
-def test_descriptors_that_arrive_are_for_no_program(connection: Connection) -> None:
+def test_received_descriptors_are_not_inheritable(connection: Connection) -> None:
     pidfd = os.pidfd_open(os.getpid())
     send(connection.brake, Message(Kind.ASK, 1), pidfd)
     os.close(pidfd)

@@ -139,14 +139,14 @@ async def test_frame_of_brake_is_replaced_only_by_another(leaving: Leaving, act:
     await leaving.end()
     await trio.sleep(act)
     line.disable(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-    line.work(0)
+    line.advance(0)
     assert line.pending
     for _ in range(20):
         await trio.sleep(0.02)
         assert leaving.board.unsent
     assert leaving.last_heard().endswith(DISABLE_FRAME)
     await leaving.ended()
-    line.work(0)
+    line.advance(0)
     assert line.outcome == "disabled"
     line.close()
     assert DISABLE_FRAME in leaving.last_heard()

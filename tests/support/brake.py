@@ -1,4 +1,4 @@
-"""A brake as the root starts it, and a device process that the test plays: a process to kill, and the channel."""
+"""A brake process and an emulated device process, which can be killed, with its channel."""
 
 import contextlib
 import fcntl
@@ -27,25 +27,25 @@ PATIENCE = 30.0
 
 @dataclass
 class Line:
-    """A pseudo-terminal: the board's end, and the port's descriptor until the device process dies."""
+    """A pseudo-terminal: the board's end, and the port of the device process."""
 
     number: int
     name: str
     board: int
     port: int
-    heard: bytes = b""
+    received: bytes = b""
 
-    def hears(self, wanted: bytes) -> None:
-        """Wait until the board has been sent these bytes."""
+    def wait_for(self, wanted: bytes) -> None:
+        """Wait until the board has received these bytes."""
         deadline = time.monotonic() + PATIENCE
-        while wanted not in self.heard:
+        while wanted not in self.received:
             assert select.select([self.board], [], [], max(0.0, deadline - time.monotonic()))[0], (
-                f"only {self.heard!r}"
+                f"only {self.received!r}"
             )
-            self.heard += os.read(self.board, 4096)
+            self.received += os.read(self.board, 4096)
 
     def is_locked(self) -> bool:
-        """Whether a process holds the port."""
+        """Return whether a process holds the port's lock."""
         fd = os.open(self.name, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,7 +56,7 @@ class Line:
         return False
 
     def is_silent(self) -> bool:
-        """Whether the board was sent nothing; an error is the end of a line whose other end is closed."""
+        """Return whether the board received nothing; an error means that the port is closed."""
         os.set_blocking(self.board, False)
         try:
             return not os.read(self.board, 4096)
@@ -66,7 +66,7 @@ class Line:
 
 @dataclass
 class Bench:
-    """The brake, and everything around it."""
+    """The brake and everything that it is connected to."""
 
     connection: Connection
     brake: subprocess.Popen[bytes]
@@ -77,18 +77,18 @@ class Bench:
     stack: contextlib.ExitStack
     lines: list[Line] = field(default_factory=list)
 
-    def tell(self, kind: Kind, number: int = 0, name: str = "", fd: int | None = None) -> None:
+    def send(self, kind: Kind, number: int = 0, name: str = "", fd: int | None = None) -> None:
         socket.send_fds(
             self.channel, [encode(Message(kind, number, name))], [] if fd is None else [fd]
         )
 
     def introduce(self, pid: int) -> None:
         pidfd = os.pidfd_open(pid)
-        self.tell(Kind.HELLO, pid, "", pidfd)
+        self.send(Kind.HELLO, pid, "", pidfd)
         os.close(pidfd)
 
     def open(self) -> Line:
-        """Open a line and register it."""
+        """Open and announce a line."""
         board, port = os.openpty()
         tty.setraw(port)
         os.set_blocking(port, False)
@@ -96,14 +96,14 @@ class Bench:
         line = Line(len(self.lines) + 1, os.ttyname(port), board, port)
         self.lines.append(line)
         self.stack.callback(os.close, board)
-        self.tell(Kind.LINE, line.number, os.ttyname(port), port)
+        self.send(Kind.LINE, line.number, os.ttyname(port), port)
         return line
 
-    def lose(self, line: Line) -> None:
+    def close_port(self, line: Line) -> None:
         """Close the device process's descriptor of a line."""
         os.close(line.port)
 
-    def hears(self, kind: Kind) -> None:
+    def wait_for(self, kind: Kind) -> None:
         """Wait for a message of the brake."""
         self.channel.settimeout(PATIENCE)
         while True:
@@ -114,14 +114,14 @@ class Bench:
             if message is not None and message.kind is kind:
                 return
 
-    def said(self, event: str) -> dict[str, Any]:
-        """Wait for a line of the brake's log."""
+    def wait_for_event(self, event: str) -> dict[str, Any]:
+        """Wait for an event in the brake's log."""
         assert self.brake.stdout is not None
         for line in self.brake.stdout:
             entry: dict[str, Any] = json.loads(line)
             if entry["event"] == event:
                 return entry
-        raise AssertionError(f"the brake never said {event!r}")
+        raise AssertionError(f"the brake did not log {event!r}")
 
     def start_brake(self) -> None:
         """Start another brake."""
@@ -148,7 +148,7 @@ def _start(
 
 
 @contextlib.contextmanager
-def bench() -> Iterator[Bench]:
+def open_bench() -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
         connection = Connection()
         stack.callback(connection.close)

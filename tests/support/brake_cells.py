@@ -1,4 +1,7 @@
-"""One fault while a board moves, what is asked 50 ms later, and how long the board still moves: measured at the board."""
+"""Fault tests: inject one fault while a board moves, and measure how long it still moves.
+
+An action follows 50 ms after the fault. The time is measured at the board.
+"""
 
 import contextlib
 import math
@@ -27,13 +30,13 @@ TARGETS = {
 ACTIONS = ("nothing", "idle", "estop", "SIGTERM", "SIGINT")
 MODES = ("auto", "teleop", "rt write")
 BOUNDS = {"kill": 100.0, "stop": 120.0}
-"""How long (ms) the board may move after a fault: a process that stands still has to be noticed."""
+"""How long (ms) the board may move after a fault; a stopped process must be detected first."""
 ACTION_AFTER = 0.05
 SECOND_FAULT = "SIGSTOP of the device process"
 SECOND_FAULT_AFTER = 0.085
-"""Right before the device process would see the lease of a stopped commander or root lapse."""
+"""Shortly before the device process detects the lapse of a stopped commander's or root's lease."""
 OBSERVED = 0.7
-"""For how long (s) the board is watched after a fault, and again after what was stopped continues."""
+"""Time (s) for which the board is observed after a fault, and after stopped processes continue."""
 PROGRAM = """
 def autonomous_main():
     Robot.write("motor", "duty_cycle", 0.5)
@@ -47,7 +50,7 @@ TRIES = 4
 
 
 class Cell(NamedTuple):
-    """One combination."""
+    """One combination of fault, target, action and mode."""
 
     fault: str
     target: str
@@ -56,23 +59,23 @@ class Cell(NamedTuple):
 
     @property
     def may_be_driven_again(self) -> bool:
-        """Whether a commander that lives may drive the device process that is started again."""
+        """Whether a living commander may drive the restarted device process."""
         return self.target == "device" and self.action == "nothing" and self.mode != "rt write"
 
     @property
     def counts_from_action(self) -> bool:
-        """Whether the fault leaves the commander alive, so that time counts from what is asked."""
+        """Whether the fault leaves the commander alive, so that time counts from the action."""
         return self.target == "executor" and self.mode == "rt write"
 
 
 class Outcome(NamedTuple):
-    """What a cell came to.
+    """The result of a cell.
 
     Attributes:
         stopped_after: Time (ms) from the fault (see `Cell.counts_from_action`) to the end of
             motion; infinite if it did not end.
-        starved: The longest time (ms) that this process was not run when it was due.
-        changes: When (ms from the fault) the board was told how fast to move.
+        starved: The longest time (ms) that this process was delayed by the scheduler.
+        changes: Times (ms from the fault) and speeds of the commands that the board received.
         log: The log of the robot.
     """
 
@@ -82,7 +85,7 @@ class Outcome(NamedTuple):
     log: list[dict[str, Any]]
 
     def is_late(self, bound: float) -> bool:
-        """Whether the board moved for longer than a bound (ms) and what the machine kept processes waiting for."""
+        """Return whether the board moved longer than a bound (ms) plus the scheduling delay."""
         return self.stopped_after > bound + self.starved
 
 
@@ -90,17 +93,17 @@ ALL = [
     cell
     for cell in (Cell(f, t, a, m) for t in TARGETS for f in FAULTS for a in ACTIONS for m in MODES)
     if (cell.target, cell.action, cell.mode)
-    != ("executor", "nothing", "rt write")  # the commander lives, and nothing is asked
+    != ("executor", "nothing", "rt write")  # nothing would stop the commander
 ]
 SAMPLE = [
     Cell(list(FAULTS)[(i + j) % 2], target, action, MODES[(i + j) % 3])
     for i, target in enumerate(TARGETS)
     for j, action in enumerate(ACTIONS)
 ]
-"""Every pair of values at least once."""
+"""Cells that contain every pair of values at least once."""
 SAMPLE += [
     cell for cell in (Cell("stop", "root", "nothing", "teleop"),) if cell not in SAMPLE
-]  # the driver goes on meanwhile
+]  # the driver continues
 
 TWO_FAULTS = [
     Cell("stop", target, SECOND_FAULT, mode)
@@ -110,12 +113,12 @@ TWO_FAULTS = [
 
 
 class Board:
-    """The board's process, and what it said."""
+    """The board's process and its output."""
 
     def __init__(self, process: trio.Process) -> None:
         self._process = process
         self.changes: list[tuple[int, float]] = []
-        self._news = trio.Event()
+        self._changed = trio.Event()
 
     async def listen(self) -> None:
         assert self._process.stdout is not None
@@ -125,30 +128,34 @@ class Board:
             for line in lines:
                 stamp, speed = line.split()
                 self.changes.append((int(stamp), float(speed)))
-            self._news.set()
-            self._news = trio.Event()
+            self._changed.set()
+            self._changed = trio.Event()
 
     async def moves(self, count: int) -> bool:
-        """Wait until it was told to move so many times; False if a busy machine ends the commander before."""
+        """Wait until the board was commanded to move so many times.
+
+        Returns:
+            False if the commander ended before, on a busy machine.
+        """
         with trio.move_on_after(PATIENCE):
             while sum(speed != 0 for _, speed in self.changes) < count:
-                await self._news.wait()
+                await self._changed.wait()
             return True
         return False
 
     async def still(self) -> None:
-        """Wait until it does not move."""
+        """Wait until the board does not move."""
         with trio.fail_after(PATIENCE):
             while self.changes[-1:] and self.changes[-1][1] != 0:
-                await self._news.wait()
+                await self._changed.wait()
 
     def moved_at(self, moment: int) -> bool:
-        """Whether the board moved at a moment (ns)."""
+        """Return whether the board moved at a time (ns)."""
         before = [speed for stamp, speed in self.changes if stamp <= moment]
         return before[-1:] not in ([], [0.0])
 
     def ends(self, since: int) -> list[float]:
-        """When (ns) each motion ended that went on after a moment; infinite for one that has not."""
+        """Return the end (ns) of each motion that continued after a time; infinite if none."""
         moving = False
         ends: list[float] = []
         for stamp, speed in self.changes:
@@ -180,7 +187,7 @@ async def open_board(robot: Robot) -> AsyncIterator[Board]:
 
 
 class Starvation:
-    """How late this process is run."""
+    """How late this process is scheduled."""
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -193,17 +200,17 @@ class Starvation:
 
 
 async def run(cell: Cell) -> Outcome:
-    """Run one cell with a robot of its own.
+    """Run one cell with its own robot.
 
-    Where a busy machine disabled the board before the fault, the cell is run again.
+    The cell is repeated if a busy machine disabled the board before the fault.
 
     Raises:
-        AssertionError: The robot left processes, or the board never moved.
+        AssertionError: The robot left processes behind, or the board never moved.
     """
     for _ in range(TRIES):
         if (outcome := await _run_once(cell)) is not None:
             return outcome
-    raise AssertionError(f"the board did not move at the fault, {TRIES} times")
+    raise AssertionError(f"the board did not move at the fault in {TRIES} tries")
 
 
 async def _run_once(cell: Cell) -> Outcome | None:
@@ -220,7 +227,7 @@ async def _run_once(cell: Cell) -> Outcome | None:
         finally:
             robot.sweep()
         nursery.cancel_scope.cancel()
-    assert left == [], f"the robot left processes: {left}"
+    assert left == [], f"the robot left processes behind: {left}"
     return outcome
 
 
@@ -248,10 +255,10 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
     await trio.sleep_until(
         began + (SECOND_FAULT_AFTER if cell.action == SECOND_FAULT else ACTION_AFTER)
     )
-    asked = time.monotonic_ns()
+    acted = time.monotonic_ns()
     for pid in others:
         os.kill(pid, signal.SIGSTOP)
-    _ask(cell.action, robot, root, nursery)
+    _act(cell.action, robot, root, nursery)
     await trio.sleep_until(began + OBSERVED)
     if cell.fault == "stop":
         for pid in victims + others:
@@ -262,12 +269,12 @@ async def _run(cell: Cell, robot: Robot, board: Board, nursery: trio.Nursery) ->
     if not board.moved_at(fault):
         return None
     end = ends[0] if cell.may_be_driven_again else ends[-1]
-    start = asked if cell.counts_from_action else fault
+    start = acted if cell.counts_from_action else fault
     changes = [((stamp - fault) / 1e6, speed) for stamp, speed in board.changes]
     return Outcome((end - start) / 1e6, starvation.longest * 1e3, changes, list(robot.log))
 
 
-def _ask(action: str, robot: Robot, root: int, nursery: trio.Nursery) -> None:
+def _act(action: str, robot: Robot, root: int, nursery: trio.Nursery) -> None:
     if action in {"idle", "estop"}:
         nursery.start_soon(_call, robot, action)
     elif action in {"SIGTERM", "SIGINT"}:
@@ -276,13 +283,13 @@ def _ask(action: str, robot: Robot, root: int, nursery: trio.Nursery) -> None:
 
 
 async def _call(robot: Robot, method: str) -> None:
-    """Ask for a stop; a robot whose root is dead or stopped does not answer."""
+    """Call a stop method; a robot with a dead or stopped root does not answer."""
     with trio.move_on_after(2 * OBSERVED), contextlib.suppress(Exception):
         await robot.call(method)
 
 
 async def _end(robot: Robot) -> None:
-    """End what is left of the robot, and wait until none of its processes is left."""
+    """Stop the robot, and wait until none of its processes is left."""
     process = robot.process
     assert process is not None
     if process.returncode is None:

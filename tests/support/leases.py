@@ -1,8 +1,12 @@
-"""What commanders of the tests do with their leases."""
+"""Leases as held by commanders in tests."""
 
 from rt.buffer import Lease
 
 
 def keep(lease: Lease) -> bool:
-    """Renew a lease, or begin another; True if that began another, so that the device process is to be rung."""
+    """Renew a lease or begin another one.
+
+    Returns:
+        Whether another one began, so that the write event has to be signalled.
+    """
     return not lease.renew() and lease.begin()
