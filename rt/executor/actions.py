@@ -5,18 +5,17 @@ run. When the mode ends, all are cancelled.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import trio
 
 from rt import log
 from rt.errors import ExecutionError
+from rt.team.api import Action
 
 MAX_ACTIONS = 128
 """The most actions that run at once; one more is refused with an error."""
-
-Action = Callable[..., Awaitable[None]]
 
 
 class AsyncExecutor:

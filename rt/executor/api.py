@@ -1,10 +1,9 @@
-"""What the team's code finds without importing it: ``Robot``, ``Gamepad``, ``Actions``, ``Field``, ``Alliance``.
+"""The implementations of the names that team code finds: ``Robot``, ``Gamepad``, ``Actions``, ``Field``.
 
-Reading and writing never wait for a device: they work on shared memory. A device that is not there
-reads as zeros and takes no writes; that is said once, not at each call.
+Invariant: reads and writes use shared memory and never wait for a device. A disconnected device reads
+as its defaults and ignores writes; this is logged once each time it disconnects.
 """
 
-import enum
 import functools
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -17,25 +16,18 @@ from rt.buffer import Buffer, BufferStore
 from rt.catalog import Parameter
 from rt.catalog.names import OUTDATED, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
-from rt.executor.actions import Action, AsyncExecutor
-from rt.executor.commands import Mode
+from rt.executor.actions import AsyncExecutor
 from rt.executor.fork import is_forked
+from rt.team import api
+from rt.team.api import Action, Alliance, Mode
 
 GAMEPAD_TIMEOUT = 0.5
-"""Age (s) at which what a gamepad said last is no longer believed."""
+"""Age in s at which a gamepad's last values expire and it reads neutral."""
 _HUGE = 1 << 70
 
 
-class Alliance(enum.IntEnum):
-    """The side that the robot plays for."""
-
-    UNKNOWN = 0
-    BLUE = 1
-    GOLD = 2
-
-
 class RunState:
-    """The run of a mode, as rt knows it and team code reads it.
+    """The state of the current mode.
 
     Attributes:
         mode: What the robot is doing.
@@ -56,18 +48,18 @@ class RunState:
         self._start = monotonic()
 
     def clock(self) -> float:
-        """Seconds since the mode began."""
+        """Return the time since the mode began, in s."""
         return monotonic() - self._start
 
 
-class Robot:
+class Robot(api.Robot):
     """The robot's Smart Devices.
 
     Args:
         store: The buffers.
-        names: UIDs by the names that the team gave them (option ``dev_name``).
-        is_outdated: Says whether rt.toml was changed after the robot started; asked once, when a
-            name is unknown.
+        names: UIDs by device name (option ``dev_name``).
+        is_outdated: Returns whether rt.toml changed after the robot started; called at most once,
+            when a name is unknown.
     """
 
     def __init__(
@@ -79,24 +71,14 @@ class Robot:
         self._is_outdated = functools.cache(is_outdated)
         self._store = store
         self._names = names
-        self._absent: set[int] = set()
+        self._disconnected: set[int] = set()
         self._clamped: set[tuple[int, str]] = set()
         self._log = log.get_logger()
 
     def get(self, device: str | int, param: str) -> Any:
-        """The newest value of a device's parameter; its default (0 or False) while the device is not connected.
-
-        Args:
-            device: A name of the option ``dev_name``, or a UID.
-            param: The parameter's name in the catalog.
-
-        Raises:
-            DeviceError: There is no such device name or type.
-            DeviceBufferError: There is no such parameter or it cannot be read.
-            ExecutionError: This process is one that the team's code forked.
-        """
+        """Return the newest value of a parameter; see `rt.team.api.Robot.get`."""
         if is_forked():
-            raise _of_fork("read devices")
+            raise _forked("read devices")
         uid = self._uid(device)
         buffer = self._connected(uid, device)
         if buffer is not None:
@@ -107,7 +89,7 @@ class Robot:
             except DeviceBufferError:
                 if buffer.valid:
                     raise
-                self._miss(uid, device)  # it has left just now
+                self._warn_disconnected(uid, device)
         descriptor = self._store.catalog.of_uid(uid).param(param)
         if not descriptor.readable:
             raise DeviceBufferError(
@@ -116,17 +98,9 @@ class Robot:
         return descriptor.initial
 
     def write(self, device: str | int, param: str, value: Any) -> None:
-        """Write a device's parameter; a number beyond its limits is clamped. Nothing happens while it is not connected.
-
-        Raises:
-            DeviceError: There is no such device name or type.
-            DeviceBufferError: There is no such parameter or it cannot be written.
-            TypeError: The value is of the wrong kind.
-            ValueError: The value is NaN.
-            ExecutionError: This process is one that the team's code forked.
-        """
+        """Set a parameter; see `rt.team.api.Robot.write`."""
         if is_forked():
-            raise _of_fork("move devices")
+            raise _forked("move devices")
         uid = self._uid(device)
         buffer = self._connected(uid, device)
         if buffer is not None:
@@ -137,14 +111,14 @@ class Robot:
             except DeviceBufferError:
                 if buffer.valid:
                     raise
-                self._miss(uid, device)  # it has left just now
+                self._warn_disconnected(uid, device)
             else:
                 descriptor = buffer.params[param]
                 if descriptor.is_simple and (
                     not descriptor.lower <= value <= descriptor.upper
                     or (not descriptor.is_real and descriptor.checked(value) != value)
                 ):
-                    self._say_clamped(uid, device, descriptor, value)
+                    self._warn_clamped(uid, device, descriptor, value)
                 return
         descriptor = self._store.catalog.of_uid(uid).param(param)
         if not descriptor.writeable:
@@ -164,46 +138,56 @@ class Robot:
             raise DeviceError(f"{error.message} ({OUTDATED})", **error.context) from None
 
     def _connected(self, uid: int, device: str | int) -> Buffer | None:
+        """Return the buffer of a connected device, or None."""
         try:
             buffer = self._store.get_or_open(uid, create=False)
         except KeyError as error:
             raise DeviceError(f"{device}: {error.args[0]}", device=str(device)) from None
         except DeviceBufferError as error:
-            # A buffer that is there and cannot be used is no device that is missing.
-            self._miss(uid, device, "" if error.context.get("absent") else error.message)
+            # A buffer that exists and cannot be used is not the same as a missing device.
+            self._warn_disconnected(
+                uid, device, "" if error.context.get("absent") else error.message
+            )
             return None
         if not buffer.valid:
-            self._miss(uid, device)
+            self._warn_disconnected(uid, device)
             return None
-        if uid in self._absent:
-            self._absent.discard(uid)
-            self._log.info("the device is back", device=str(device))
+        if uid in self._disconnected:
+            self._disconnected.discard(uid)
+            self._log.info("device connected", device=str(device))
         return buffer
 
-    def _say_clamped(self, uid: int, device: str | int, descriptor: Parameter, value: Any) -> None:
+    def _warn_clamped(self, uid: int, device: str | int, descriptor: Parameter, value: Any) -> None:
         if (uid, descriptor.name) in self._clamped:
             return
         self._clamped.add((uid, descriptor.name))
         written, least, most = (
             _short(descriptor.checked(number)) for number in (value, -_HUGE, _HUGE)
         )
-        sentence = f"{descriptor.name} goes from {least} to {most}: {_short(value)} was written as {written}"
-        self._log.warning(sentence, device=str(device))
+        self._log.warning(
+            f"{descriptor.name} ranges from {least} to {most}: wrote {written} for {_short(value)}",
+            device=str(device),
+        )
 
-    def _miss(self, uid: int, device: str | int, reason: str = "") -> None:
-        if uid not in self._absent:
-            self._absent.add(uid)
-            why = {"reason": reason} if reason else {}
+    def _warn_disconnected(self, uid: int, device: str | int, reason: str = "") -> None:
+        if uid not in self._disconnected:
+            self._disconnected.add(uid)
+            context = {"reason": reason} if reason else {}
             self._log.warning(
-                "the device is not connected: it reads as zeros, and writes to it are lost",
+                "device not connected: it reads as zeros and ignores writes",
                 device=str(device),
                 uid=str(uid),
-                **why,
+                **context,
             )
 
 
-class Gamepad:
-    """The drivers' gamepads; neutral in autonomous, and when the driver's station is silent."""
+class Gamepad(api.Gamepad):
+    """The drivers' gamepads.
+
+    Args:
+        store: The buffers.
+        state: The state of the mode.
+    """
 
     def __init__(self, store: BufferStore, state: RunState) -> None:
         self._store = store
@@ -212,22 +196,13 @@ class Gamepad:
 
     @property
     def enabled(self) -> bool:
-        """Whether gamepads are read in this mode."""
+        """Whether this mode reads gamepads."""
         return self._state.gamepads
 
     def get(self, param: str, gamepad: int = 0) -> Any:
-        """The newest position of a joystick axis (-1.0 to 1.0), or whether a button is pressed.
-
-        Args:
-            param: A name of the catalog, e.g. ``joystick_left_y`` or ``button_a``.
-            gamepad: The gamepad's index, from 0.
-
-        Raises:
-            DeviceError: There is no such axis or button.
-            ExecutionError: This process is one that the team's code forked.
-        """
+        """Return the state of an axis or button; see `rt.team.api.Gamepad.get`."""
         if is_forked():
-            raise _of_fork("read gamepads")
+            raise _forked("read gamepads")
         descriptor = self._peripheral.param(param)
         if self._state.gamepads:
             try:
@@ -245,8 +220,12 @@ class Gamepad:
         return descriptor.default
 
 
-class Field:
-    """What the field says, and the time; nothing here can be set."""
+class Field(api.Field):
+    """The state of the match.
+
+    Args:
+        state: The state of the mode.
+    """
 
     def __init__(self, state: RunState) -> None:
         self._state = state
@@ -262,47 +241,46 @@ class Field:
         return self._state.alliance
 
     def clock(self) -> float:
-        """Seconds since the mode began."""
+        """Return the time since the mode began, in s."""
         return self._state.clock()
 
 
-class Actions:
-    """The team's actions: coroutine functions that run beside main."""
+class Actions(api.Actions):
+    """Actions of team code.
+
+    Args:
+        executor: Runs the actions on the event loop.
+    """
 
     def __init__(self, executor: AsyncExecutor) -> None:
         self._executor = executor
 
     def run(self, action: Action, *args: Any) -> None:
-        """Start an action with arguments; nothing happens if it is running.
-
-        Raises:
-            ExecutionError: It is not an ``async def`` function, too many are running, or this
-                process is one that the team's code forked.
-        """
+        """Start an action; see `rt.team.api.Actions.run`."""
         if is_forked():
-            raise _of_fork("run actions")
+            raise _forked("run actions")
         self._executor.start(action, *args)
 
     def is_running(self, action: Action) -> bool:
-        """Whether an action is running."""
+        """Return whether an action was started and has not ended."""
         return self._executor.is_running(action)
 
     async def sleep(self, seconds: float) -> None:
-        """Let an action wait; to be awaited."""
+        """Pause the calling action for a time in s; a checkpoint."""
         await trio.sleep(seconds)
 
 
-def _of_fork(what: str) -> ExecutionError:
-    return ExecutionError(f"a process that the team's code forked cannot {what}")
-
-
 def refuse_input(_prompt: object = "", /) -> NoReturn:
-    """The team's ``input``: nobody could answer.
+    """Refuse to read from a keyboard; the ``input`` of team code.
 
     Raises:
         ExecutionError: Always.
     """
-    raise ExecutionError("input() cannot be used: a robot's program has no keyboard, use Gamepad")
+    raise ExecutionError("input() cannot be used: the robot has no keyboard; use Gamepad instead")
+
+
+def _forked(action: str) -> ExecutionError:
+    return ExecutionError(f"a process that team code forked cannot {action}")
 
 
 def _short(number: Any) -> str:

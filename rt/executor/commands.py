@@ -7,7 +7,6 @@ Format: one SOCK_SEQPACKET message each, MessagePack of one of the structs below
 in ``type``. Team code runs in the process, so the root checks whatever comes from there.
 """
 
-import enum
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -21,14 +20,6 @@ MAX_MESSAGE = 1 << 17
 DEFAULT_TIMEOUT = 1.0
 """Time limit of a function (s) where neither its request nor the options say one."""
 _CLIPPED = 2000
-
-
-class Mode(enum.IntEnum):
-    """What the robot is doing."""
-
-    IDLE = 0
-    AUTO = 1
-    TELEOP = 2
 
 
 class RequestSpec(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,7 +39,7 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
     """Load the team's code and find what is to be executed; answered by `Loaded` or `Refused`.
 
     Attributes:
-        mode: The number of the mode (`Mode`).
+        mode: The number of the mode (`rt.team.api.Mode`).
         requests: What is to be executed, in order.
         gamepads: Whether gamepads can be read.
         partial: Whether it is enough if one of the functions is there, as with a setup and a main.

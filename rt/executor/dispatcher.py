@@ -21,10 +21,11 @@ from rt.buffer.lease import Bar
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError, RemoteProtocolError
 from rt.executor import commands
-from rt.executor.commands import Mode, Requests, RequestSpec
+from rt.executor.commands import Requests, RequestSpec
 from rt.executor.pool import EXECUTOR_SLOTS, Assignment, ExecutorPool
 from rt.remote import Bounds, Handler, route
 from rt.remote.caller import Caller, caller
+from rt.team.api import Mode
 from rt.text import clip
 
 LOAD_LIMIT: Final = 12.0

@@ -18,8 +18,7 @@ from rt.buffer import BufferStore
 from rt.errors import ExecutionError, RemoteProtocolError, RuntimeBaseException
 from rt.executor import commands
 from rt.executor.actions import AsyncExecutor
-from rt.executor.api import Actions, Alliance, Field, Gamepad, Robot, RunState, refuse_input
-from rt.executor.commands import Mode
+from rt.executor.api import Actions, Field, Gamepad, Robot, RunState, refuse_input
 from rt.executor.lease import STOPPED, LeaseKeeper
 from rt.executor.main_thread import MainThread
 from rt.executor.output import TeamOutput
@@ -28,6 +27,7 @@ from rt.executor.report import Reporter
 from rt.executor.stall import StallWatch
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
 from rt.protocol import exception
+from rt.team.api import Alliance, Mode
 
 
 class ModeRunner:
@@ -78,7 +78,7 @@ class ModeRunner:
         self.stall = StallWatch()
         self._reason = ""
         self.output = TeamOutput(self._state)
-        names = {
+        self.names: Mapping[str, Any] = {
             "Robot": Robot(store, device_names, is_outdated),
             "Gamepad": Gamepad(store, self._state),
             "Actions": Actions(actions),
@@ -90,7 +90,7 @@ class ModeRunner:
         self._program = Program(
             main_thread=self._main_thread,
             reporter=reporter,
-            names=names,
+            names=self.names,
             time_limit=time_limit,
             exec_module=exec_module,
             directory=directory,

@@ -5,11 +5,14 @@ where nothing of the robot is. A test holds the two together.
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+import enum
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rt.lint.module import Module, Scope, assigned
+from rt.team import api as team
 
 
 class Method(NamedTuple):
@@ -28,34 +31,48 @@ class Method(NamedTuple):
     is_async: bool = False
 
 
+def method_of(function: Callable[..., Any]) -> Method:
+    """Derive a method's description from its signature."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    named = [each for each in parameters if each.kind is not each.VAR_POSITIONAL]
+    return Method(
+        tuple(each.name for each in named),
+        sum(each.default is each.empty for each in named),
+        rest=len(named) < len(parameters),
+        is_async=inspect.iscoroutinefunction(function),
+    )
+
+
+def _methods(owner: type) -> dict[str, Method]:
+    return {
+        name: method_of(value)
+        for name, value in vars(owner).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+
+
+def _values(owner: type) -> tuple[str, ...]:
+    if issubclass(owner, enum.Enum):
+        return tuple(owner.__members__)
+    return tuple(name for name, value in vars(owner).items() if isinstance(value, property))
+
+
+NAMES = tuple(team.NAMES)
+"""The names that the main module finds without an import, besides its own ``print`` and ``input``."""
+
 METHODS: Mapping[str, Mapping[str, Method]] = MappingProxyType(
     {
-        "Robot": {
-            "get": Method(("device", "param"), 2),
-            "write": Method(("device", "param", "value"), 3),
-        },
-        "Gamepad": {"get": Method(("param", "gamepad"), 1)},
-        "Actions": {
-            "run": Method(("action",), 1, rest=True),
-            "is_running": Method(("action",), 1),
-            "sleep": Method(("seconds",), 1, is_async=True),
-        },
-        "Field": {"clock": Method()},
+        name: _methods(owner)
+        for name, owner in team.NAMES.items()
+        if not issubclass(owner, enum.Enum)
     }
 )
-"""What can be called."""
+"""The methods of each name."""
 
 VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "Gamepad": ("enabled",),
-        "Field": ("mode", "alliance"),
-        "Alliance": ("UNKNOWN", "BLUE", "GOLD"),
-    }
+    {name: values for name, owner in team.NAMES.items() if (values := _values(owner))}
 )
-"""What can be read."""
-
-NAMES = ("Robot", "Gamepad", "Actions", "Field", "Alliance")
-"""What the team's main module finds without an import, beside ``print`` and ``input``, which are Python's names too."""
+"""The attributes of each name that are not methods."""
 
 PREFIXES: Mapping[str, str] = MappingProxyType({"autonomous": "auto", "teleop": "teleop"})
 """What the functions of a mode begin with, and the call that begins the mode."""

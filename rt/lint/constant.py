@@ -7,12 +7,10 @@ import ast
 import operator
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rt.lint.module import UNKNOWN, Module, Scope
-
-if TYPE_CHECKING:
-    from rt.lint.program import Program
+from rt.lint.program import Program
 
 _MOST_STEPS: Final = 50
 _MOST_DIGITS: Final = 1 << 128
@@ -29,7 +27,7 @@ _SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType
 
 
 def constant(
-    program: "Program", module: Module, scope: Scope, node: ast.AST | None, steps: int = _MOST_STEPS
+    program: Program, module: Module, scope: Scope, node: ast.AST | None, steps: int = _MOST_STEPS
 ) -> Any:
     """What an expression certainly is: a literal, a number or text calculated of such, or a name that is assigned once to one.
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rt.lint.api import ENTRIES
 from rt.lint.files import files_of, imports
-from rt.lint.methods import method
 from rt.lint.module import Function, Module, Scope, assigned
 from rt.lint.record import Record
 from rt.lint.source import read
@@ -21,6 +20,8 @@ MOST_MODULES = 64
 """The most modules of a program that are looked at."""
 _WRITERS = frozenset({"exec", "globals", "vars", "setattr"})
 """Names of Python's by which a program may assign to its names unseen."""
+_HARMLESS_DECORATORS = frozenset({"dataclasses.dataclass"})
+"""Decorators that leave a class's methods as they are."""
 
 
 class Program:
@@ -64,7 +65,7 @@ class Program:
         """The function or method that an expression certainly is, with its module, in whichever module it is written."""
         found = self.definition(module, scope, node)
         if found is None:
-            return method(self, module, scope, node) if isinstance(node, ast.Attribute) else None
+            return self._method(module, scope, node) if isinstance(node, ast.Attribute) else None
         owner, function = found
         return (owner, function) if isinstance(function, Function) else None
 
@@ -96,6 +97,50 @@ class Program:
                 return module, None
             owner, value = imported, assigned(imported.binding(imported.scope, name))
         return owner, None if self._is_assigned_unseen(owner, name) else value
+
+    def _method(
+        self, module: Module, scope: Scope, node: ast.Attribute
+    ) -> tuple[Module, Function] | None:
+        """Return the method that an attribute of an instance certainly is, with its module.
+
+        A class that inherits, has subclasses or is decorated, and a method that is decorated or
+        assigned anywhere, may be something else at run time, and is not followed.
+        """
+        found = self._class_of(module, scope, node.value)
+        if found is None or node.attr in self.stored or self.writes_unseen:
+            return None
+        owner, cls = found
+        bound = owner.inner[cls].bindings.get(node.attr, [])
+        if len(bound) == 1 and isinstance(bound[0], Function) and not bound[0].decorator_list:
+            return owner, bound[0]
+        return None
+
+    def _class_of(
+        self, module: Module, scope: Scope, node: ast.AST
+    ) -> tuple[Module, ast.ClassDef] | None:
+        """Return the class that an expression is certainly an instance of, with its module."""
+        found = self.definition(module, scope, node)
+        if found is None:
+            return None
+        owner, binding = found
+        if isinstance(binding, ast.arg):
+            cls = owner.class_of_self(binding)
+            return self._plain_class(owner, cls) if cls is not None else None
+        value = assigned(binding)
+        if isinstance(value, ast.Call):
+            made = self.definition(owner, owner.scope_of(binding), value.func)
+            return self._plain_class(*made) if made is not None else None
+        return None
+
+    def _plain_class(self, module: Module, cls: ast.AST) -> tuple[Module, ast.ClassDef] | None:
+        if not isinstance(cls, ast.ClassDef) or cls.bases or cls.keywords or cls.name in self.bases:
+            return None
+        scope = module.scope_of(cls)
+        decorators = (
+            each.func if isinstance(each, ast.Call) else each for each in cls.decorator_list
+        )
+        is_plain = all(module.origin(scope, each) in _HARMLESS_DECORATORS for each in decorators)
+        return (module, cls) if is_plain else None
 
     @cached_property
     def timed(self) -> Mapping[Function, str]:

@@ -7,8 +7,8 @@ from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.api import GAMEPAD_TIMEOUT, Field, Gamepad, Robot, RunState, refuse_input
-from rt.executor.commands import Mode
 from rt.protocol.uid import DeviceUID
+from rt.team.api import Mode
 
 KNOWN = catalog.load()
 MOTOR = int(DeviceUID(12, 1, 1))
@@ -50,9 +50,9 @@ def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(
         plug(store).valid = False
         assert robot.get("left_motor", "enc_pos") == 0.0
     assert [entry["event"] for entry in logs] == [
-        "the device is not connected: it reads as zeros, and writes to it are lost",
-        "the device is back",
-        "the device is not connected: it reads as zeros, and writes to it are lost",
+        "device not connected: it reads as zeros and ignores writes",
+        "device connected",
+        "device not connected: it reads as zeros and ignores writes",
     ]
 
 
@@ -67,8 +67,8 @@ def test_unknown_name_says_that_the_options_are_newer_than_the_robot(store: Buff
         Robot(store, {}).get("claw", "enc_pos")
 
 
-ABSENT = "the device is not connected: it reads as zeros, and writes to it are lost"
-BACK = "the device is back"
+ABSENT = "device not connected: it reads as zeros and ignores writes"
+BACK = "device connected"
 
 
 def said(logs: list[structlog.typing.EventDict]) -> list[tuple[str, str]]:
@@ -207,7 +207,7 @@ def test_a_value_beyond_the_limits_is_clamped_and_said_once(
             robot.write("left_motor", "duty_cycle", 5)
     assert buffer.get_write() == {"duty_cycle": 1.0}
     said = [(entry["event"], entry["device"]) for entry in logs]
-    assert said == [("duty_cycle goes from -1 to 1: 5 was written as 1", "left_motor")]
+    assert said == [("duty_cycle ranges from -1 to 1: wrote 1 for 5", "left_motor")]
 
 
 def test_a_device_that_leaves_between_look_and_use_reads_as_zeros(

@@ -15,10 +15,11 @@ from rt.buffer.wakeup import EXECUTOR_SLOT, FIRST_SESSION_SLOT, SLOTS, STANDBY_S
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError
 from rt.executor import commands, dispatcher
-from rt.executor.commands import Go, Loaded, Mode, Over, Prepare, Refused, RequestSpec
+from rt.executor.commands import Go, Loaded, Over, Prepare, Refused, RequestSpec
 from rt.executor.dispatcher import Dispatcher
 from rt.executor.pool import Assignment
 from rt.remote.caller import Caller, set_caller
+from rt.team.api import Mode
 
 PATIENCE = 30
 
@@ -42,6 +43,11 @@ class Process:
 
     async def say(self, message: commands.Answer | bytes) -> None:
         await self._theirs.send(message if isinstance(message, bytes) else commands.encode(message))
+
+    async def until_ended(self) -> None:
+        with trio.fail_after(PATIENCE):
+            while not self.ended:  # noqa: ASYNC110 - the pool is not asynchronous
+                await trio.sleep(0.001)
 
     def end(self) -> None:
         self._theirs.close()
@@ -309,7 +315,7 @@ async def test_a_process_that_dies_ends_its_mode(prefix: str) -> None:
         process = await stage.begin()
         process.end()
         await stage.until_idle()
-        assert process.ended
+        await process.until_ended()
         assert not stage.drives(EXECUTOR_SLOT)
 
 

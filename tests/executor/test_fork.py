@@ -48,7 +48,7 @@ def test_a_fork_moves_nothing_and_ends_when_it_returns(prefix: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
     )
     assert done.stdout.splitlines() == [
-        "a process that the team's code forked cannot move devices",
+        "a process that team code forked cannot move devices",
         "child ended with 0 and a lease True",
         "over",
     ], done.stderr

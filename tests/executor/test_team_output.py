@@ -14,9 +14,9 @@ import pytest
 import structlog
 
 from rt.executor.api import RunState
-from rt.executor.commands import Mode
 from rt.executor.output import LINES, MAX_BEGUN, MAX_LINE, TeamOutput
 from rt.protocol.logevent import CUT
+from rt.team.api import Mode
 
 
 @pytest.fixture

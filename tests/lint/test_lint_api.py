@@ -1,51 +1,102 @@
-"""What the linter knows of rt's names is what the executor gives to the team's code."""
+"""The linter's tables are derived from rt.team.api, and the executor gives team code those names."""
 
-import inspect
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import trio
 
-from rt.executor import api
-from rt.lint.api import METHODS, NAMES, VALUES, Method
+from rt import catalog
+from rt.buffer import BufferStore
+from rt.executor.actions import AsyncExecutor
+from rt.executor.report import Reporter
+from rt.executor.runner import ModeRunner
+from rt.executor.sync import SyncExecutor
+from rt.lint.api import METHODS, NAMES, VALUES, Method, method_of
+from rt.team import api
+from rt.team.api import Mode
+
+
+@pytest.fixture
+async def given(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that the executor gives to team code."""
+    monkeypatch.setattr("threading.excepthook", None)
+    token = trio.lowlevel.current_trio_token()
+    reporter = Reporter()
+    runner = ModeRunner(
+        sync=SyncExecutor(reporter.report, str(tmp_path)),
+        actions=AsyncExecutor(token, reporter.report),
+        make_keeper=lambda _on_end: SimpleNamespace(restart=None),  # type: ignore[arg-type, return-value]
+        token=token,
+        store=BufferStore(catalog.load(), "", shared=False),
+        device_names={},
+        time_limit=lambda _name: None,
+        exec_module="studentcode",
+        directory=tmp_path,
+        reporter=reporter,
+    )
+    return dict(runner.names)
+
+
+def test_methods_are_derived_from_signatures() -> None:
+    class Arm:
+        def lift(self, height: float, speed: float = 1.0) -> None: ...
+
+        def move(self, *angles: float) -> None: ...
+
+        async def rest(self) -> None: ...
+
+    assert method_of(Arm.lift) == Method(("height", "speed"), 1)
+    assert method_of(Arm.move) == Method((), 0, rest=True)
+    assert method_of(Arm.rest) == Method((), 0, is_async=True)
+
+
+def test_tables_contain_the_whole_team_api() -> None:
+    assert tuple(api.NAMES) == NAMES
+    assert METHODS["Robot"] == {
+        "get": Method(("device", "param"), 2),
+        "write": Method(("device", "param", "value"), 3),
+    }
+    assert METHODS["Gamepad"] == {"get": Method(("param", "gamepad"), 1)}
+    assert METHODS["Actions"] == {
+        "run": Method(("action",), 1, rest=True),
+        "is_running": Method(("action",), 1),
+        "sleep": Method(("seconds",), 1, is_async=True),
+    }
+    assert METHODS["Field"] == {"clock": Method()}
+    assert VALUES == {
+        "Gamepad": ("enabled",),
+        "Field": ("mode", "alliance"),
+        "Alliance": ("UNKNOWN", "BLUE", "GOLD"),
+    }
+
+
+async def test_executor_gives_these_names_and_no_others(given: dict[str, Any]) -> None:
+    assert list(given) == [*NAMES, "print", "input"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_methods_and_values_are_those_of_the_executor(name: str) -> None:
-    owner = getattr(api, name)
-    if name == "Alliance":
-        assert set(VALUES[name]) == set(owner.__members__)
-        return
-    methods = {
-        key: value
-        for key, value in vars(owner).items()
-        if inspect.isfunction(value) and not key.startswith("_")
-    }
-    assert {key: described(value) for key, value in methods.items()} == METHODS[name]
+async def test_executor_implements_each_method_as_declared(
+    given: dict[str, Any], name: str
+) -> None:
+    implementation = given[name] if name == "Alliance" else type(given[name])
+    assert api.NAMES[name] in implementation.__mro__
+    for method, description in METHODS.get(name, {}).items():
+        assert method in vars(implementation)
+        assert method_of(getattr(implementation, method)) == description
+    for value in VALUES.get(name, ()):
+        assert isinstance(getattr(given[name], value), bool | Mode | api.Alliance)
 
 
-def described(function: object) -> Method:
-    assert callable(function)
-    parameters = [
-        each for each in inspect.signature(function).parameters.values() if each.name != "self"
-    ]
-    named = [each for each in parameters if each.kind is not each.VAR_POSITIONAL]
-    return Method(
-        tuple(each.name for each in named),
-        sum(each.default is each.empty for each in named),
-        rest=len(named) < len(parameters),
-        is_async=inspect.iscoroutinefunction(function),
-    )
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Alliance"])
+async def test_executor_adds_no_public_name(given: dict[str, Any], name: str) -> None:
+    public = {each for each in dir(given[name]) if not each.startswith("_")}
+    assert public == {*METHODS[name], *VALUES.get(name, ())}
 
 
-def test_the_executor_gives_these_names_and_no_others() -> None:
-    source = inspect.getsource(__import__("rt.executor.runner").executor.runner)
-    block = source[source.index("names = {") :].partition("}")[0]
-    assert [
-        line.partition('"')[2].partition('"')[0] for line in block.splitlines()[1:] if '"' in line
-    ] == [
-        *NAMES[:2],
-        "Actions",
-        "Field",
-        "Alliance",
-        "print",
-        "input",
-    ]
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_is_documented(name: str) -> None:
+    owner = api.NAMES[name]
+    assert owner.__doc__
+    for method in METHODS.get(name, {}):
+        assert getattr(owner, method).__doc__
