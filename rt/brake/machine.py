@@ -112,7 +112,7 @@ class Brake:
         return [Act.DISABLE, Act.WARN] if self.alive else []
 
     def check(
-        self, now: int, stamp: int, lines: int, is_stopped: Callable[[], bool], end: int = 0
+        self, now: int, stamp: int, lines: int, is_stopped: Callable[[], bool], expiry: int = 0
     ) -> list[Act]:
         """Return the actions that are due.
 
@@ -122,17 +122,17 @@ class Brake:
             lines: The number of lines held, including those being released.
             is_stopped: Returns whether the device process cannot run: it is stopped, traced or
                 dead. Called only when it is late.
-            end: When the leases that the device process last saw expire; 0 for unknown.
+            expiry: When the leases that the device process last saw expire; 0 for unknown.
         """
         self._checked = now
         if not self.alive:
             return [Act.EXIT] if self.leaving and not lines else []
         if self._killed is not None:
             return self._rewrite(now, self._killed)
-        return self._check_living(now, stamp, lines, is_stopped, end)
+        return self._check_living(now, stamp, lines, is_stopped, expiry)
 
     def _check_living(
-        self, now: int, stamp: int, lines: int, is_stopped: Callable[[], bool], end: int
+        self, now: int, stamp: int, lines: int, is_stopped: Callable[[], bool], expiry: int
     ) -> list[Act]:
         """Return the actions for a living device process."""
         if (leave := self._leave_time(lines)) is not None and now >= leave:
@@ -145,18 +145,18 @@ class Brake:
         if self.is_silent:
             self._handled_stamp = stamp
             self.reason = "the device process is late"
-        elif end and now >= end + OVERDUE and end != self._handled_expiry:
+        elif expiry and now >= expiry + OVERDUE and expiry != self._handled_expiry:
             self.reason = "the device process did not disable devices when their lease ended"
         else:
             return []
-        self._handled_expiry = end if now >= end else 0
+        self._handled_expiry = expiry if now >= expiry else 0
         return (
             self._kill(now, "the device process is stopped")
             if is_stopped()
             else [Act.DISABLE, Act.WARN]
         )
 
-    def due(self, stamp: int, lines: int, end: int = 0) -> int | None:
+    def due(self, stamp: int, lines: int, expiry: int = 0) -> int | None:
         """Return when `check` has to be called next if nothing happens before; None for never."""
         if not self.alive:
             return 0 if self.leaving and not lines else None
@@ -169,8 +169,8 @@ class Brake:
                 if stamp == self._handled_stamp
                 else stamp + LATE
             )
-        if stamp and end and end != self._handled_expiry:
-            times.append(end + OVERDUE)
+        if stamp and expiry and expiry != self._handled_expiry:
+            times.append(expiry + OVERDUE)
         return min(times, default=None)
 
     def _leave(self, now: int) -> list[Act]:

@@ -119,8 +119,10 @@ class _Process:
                 _discard(self._signals)
                 self._perform(self._brake.stop(_now()))
             self._advance_lines()
-            stamp, end = self._heartbeat.stamp, self._heartbeat.expiry
-            acts = self._brake.check(_now(), stamp, len(self._lines), self._is_device_stopped, end)
+            stamp, expiry = self._heartbeat.stamp, self._heartbeat.expiry
+            acts = self._brake.check(
+                _now(), stamp, len(self._lines), self._is_device_stopped, expiry
+            )
             # A device process that is not late clears its stamp itself.
             self._perform(acts, stamp if Act.WARN in acts and self._brake.is_silent else 0)
             if acts:
@@ -139,8 +141,8 @@ class _Process:
         )
         if self._period:
             times.append(self._next_watchdog)
-        end = min((time for time in times if time is not None), default=None)
-        return None if end is None else max(0.0, (end - now) / MS)
+        due = min((time for time in times if time is not None), default=None)
+        return None if due is None else max(0.0, (due - now) / MS)
 
     def _perform(self, acts: list[Act], stamp: int = 0) -> None:
         """Perform actions.
@@ -283,9 +285,8 @@ class _Process:
         rights = (
             [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
         )
-        with contextlib.suppress(
-            OSError
-        ):  # a device process that does not read has exited, or is killed soon
+        # A device process that does not read has exited, or is killed soon.
+        with contextlib.suppress(OSError):
             self._channel.sendmsg([encode(Message(kind, os.getpid()))], rights, FLAGS)
 
     def _is_device_stopped(self) -> bool:

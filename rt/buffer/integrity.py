@@ -12,7 +12,7 @@ from rt.buffer.base import BaseBuffer
 
 STUCK_AFTER: Final = 1.0
 """Time (s) for which a lock that is normally held for microseconds may be in one state."""
-LOOKS: Final = 40
+CHECKS: Final = 40
 """Number of checks that must see that state, some milliseconds apart.
 
 A lock is in the same state each time a thread holds it, and code that only uses a buffer holds the
@@ -35,24 +35,24 @@ class StuckLock:
         self._clock = clock
         self._state: tuple[int, ...] = ()
         self._since = 0.0
-        self._looks = 0
+        self._checks = 0
 
     @property
     def suspected(self) -> bool:
         """Whether the last check saw that the lock was held."""
-        return self._looks > 0
+        return self._checks > 0
 
-    def look(self) -> bool:
+    def is_stuck(self) -> bool:
         """Return whether the lock is stuck. Does not block, and takes no lock."""
         state = self._read()
         if not any(state):
-            self._looks = 0
+            self._checks = 0
             return False
         now = self._clock()
-        if state != self._state or not self._looks:
-            self._state, self._since, self._looks = state, now, 0
-        self._looks += 1
-        return self._looks >= LOOKS and now - self._since >= STUCK_AFTER
+        if state != self._state or not self._checks:
+            self._state, self._since, self._checks = state, now, 0
+        self._checks += 1
+        return self._checks >= CHECKS and now - self._since >= STUCK_AFTER
 
 
 class Integrity:
@@ -79,7 +79,4 @@ class Integrity:
         """
         if fault := self._buffer.damage():
             return fault
-        return "its lock is not released" if self._lock.look() else ""
-
-
-__all__ = ["Integrity", "StuckLock"]
+        return "its lock is not released" if self._lock.is_stuck() else ""

@@ -295,7 +295,7 @@ class Root:
         if (
             self._leases.is_intact()
             and self._arena.mapping.is_intact()
-            and not self._arena_lock.look()
+            and not self._arena_lock.is_stuck()
         ):
             self._verify_buffers()
             return

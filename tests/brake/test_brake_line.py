@@ -102,12 +102,12 @@ def test_port_of_a_dead_process_is_unlocked_after_the_frame(
 def test_closed_line_keeps_output_of_a_new_owner(board: Board, port: int, line: Line) -> None:
     fcntl.flock(port, fcntl.LOCK_UN)
     os.close(port)
-    anew = open_port(board)
-    os.write(anew, b"of the new owner")
+    new_owner = open_port(board)
+    os.write(new_owner, b"of the new owner")
     line.close()
     assert board.take() == b"of the new owner"
     assert is_locked(board)
-    os.close(anew)
+    os.close(new_owner)
 
 
 def test_closed_line_does_not_wait_for_its_own_output(board: Board, port: int, line: Line) -> None:

@@ -225,12 +225,12 @@ class BrakeMachine(RuleBasedStateMachine):
         if self.leaving_since is None:
             self.leaving_since = self.now
 
-    @rule(ms=st.integers(0, 400), stands=st.booleans())
-    def time_passes(self, ms: int, stands: bool) -> None:
+    @rule(ms=st.integers(0, 400), stopped=st.booleans())
+    def time_passes(self, ms: int, stopped: bool) -> None:
         self.now += ms * MS
         age = self.now - self.stamp if self.stamp else 0
         alive, killed = self.brake.alive, self.killed
-        acts = self.brake.check(self.now, self.stamp, self.lines, lambda: stands, self.end)
+        acts = self.brake.check(self.now, self.stamp, self.lines, lambda: stopped, self.end)
         if Act.EXIT in acts:
             assert self.lines == 0, "no line is left behind"
             assert not alive, "a living process is released first"
@@ -240,7 +240,7 @@ class BrakeMachine(RuleBasedStateMachine):
             assert alive
             assert not killed
             overdue = self.end and self.now >= self.end + OVERDUE
-            late = age >= HUNG or ((age >= LATE or overdue) and stands)
+            late = age >= HUNG or ((age >= LATE or overdue) and stopped)
             assert late or (
                 self.leaving_since is not None and self.now - self.leaving_since >= DISABLE_GRACE
             )

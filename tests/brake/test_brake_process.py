@@ -43,9 +43,9 @@ def test_lines_of_a_killed_device_process_are_disabled(bench: Bench) -> None:
     end_device_process(bench)
     for line in bench.lines:
         line.wait_for(DISABLE)
-    said = bench.wait_for_event("devices disabled by the brake")
-    assert said["reason"] == "the device process ended"
-    assert set(said["lines"].values()) == {"disabled"}
+    event = bench.wait_for_event("devices disabled by the brake")
+    assert event["reason"] == "the device process ended"
+    assert set(event["lines"].values()) == {"disabled"}
 
 
 def test_stopped_device_process_is_killed_and_its_lines_are_disabled(bench: Bench) -> None:
@@ -152,8 +152,8 @@ def test_dead_line_delays_no_other_line(bench: Bench) -> None:
         os.dup2(nothing.fileno(), dead.board, inheritable=False)
     end_device_process(bench)
     other.wait_for(DISABLE)
-    said = bench.wait_for_event("devices disabled by the brake")
-    assert sorted(said["lines"].values()) == ["dead", "disabled"]
+    event = bench.wait_for_event("devices disabled by the brake")
+    assert sorted(event["lines"].values()) == ["dead", "disabled"]
 
 
 def test_tcp_line_is_disabled_and_then_closed(bench: Bench) -> None:
@@ -314,8 +314,8 @@ def test_line_that_refuses_is_never_settled(bench: Bench) -> None:
         for line in bench.lines:
             line.wait_for(DISABLE)
         assert not bench.heartbeat.is_settled
-        said = bench.wait_for_event("devices disabled by the brake")
-        assert sorted(said["lines"].values()) == ["disabled", "disabled", "refused"]
+        event = bench.wait_for_event("devices disabled by the brake")
+        assert sorted(event["lines"].values()) == ["disabled", "disabled", "refused"]
         assert not bench.heartbeat.is_settled
 
 

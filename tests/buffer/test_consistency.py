@@ -61,7 +61,7 @@ def change_at_once(buffer: DeviceBuffer, chance: random.Random) -> None:
     buffer.set_all(dict.fromkeys(EQUAL, float(chance.randrange(1 << 20))))
 
 
-def look(buffer: DeviceBuffer, _chance: random.Random) -> None:
+def check(buffer: DeviceBuffer, _chance: random.Random) -> None:
     if not is_consistent(buffer.snapshot()):
         os._exit(BROKEN)
 
@@ -90,7 +90,7 @@ def test_readers_never_see_part_of_a_killed_transaction(prefix: str) -> None:
         buffer = store.get_or_open(MOTOR)
         buffer.valid = True
         writers = [change_by_steps, change_by_steps, change_by_message, change_at_once]
-        running = {start(prefix, work, seed): work for seed, work in enumerate([*writers, look])}
+        running = {start(prefix, work, seed): work for seed, work in enumerate([*writers, check])}
         try:
             for seed in range(100, 100 + KILLS):
                 select.select([], [], [], chance.uniform(0, 0.01))

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.buffer.arena import Arena
-from rt.buffer.integrity import LOOKS, STUCK_AFTER, Integrity, StuckLock
+from rt.buffer.integrity import CHECKS, STUCK_AFTER, Integrity, StuckLock
 from rt.buffer.layout import Header
 
 UID = 12 << 72
@@ -50,10 +50,10 @@ def poke(buffer: Any, offset: int, *values: int) -> None:
 
 def check_repeatedly(integrity: Integrity, clock: Clock, seconds: float = 2 * STUCK_AFTER) -> str:
     """Return the damage found by checks over some time."""
-    for _ in range(LOOKS + 1):
+    for _ in range(CHECKS + 1):
         if damage := integrity.damage():
             return damage
-        clock.now += seconds / LOOKS
+        clock.now += seconds / CHECKS
     return ""
 
 
@@ -95,7 +95,7 @@ def test_stuck_lock_is_found_after_several_checks(offset: int, values: tuple[int
     poke(buffer, offset, *values)
     assert integrity.damage() == ""
     clock.now += 10 * STUCK_AFTER
-    for _ in range(LOOKS - 2):
+    for _ in range(CHECKS - 2):
         assert integrity.damage() == ""
     assert integrity.damage() == "its lock is not released"
 
@@ -149,7 +149,7 @@ def test_frequently_taken_lock_is_not_stuck() -> None:
     lock = StuckLock(lambda: chance.choice([(7, 1, 7, 1, 0), (0, 0, 0, 0, 0)]), clock)
     suspicions = 0
     for _ in range(20_000):
-        assert not lock.look()
+        assert not lock.is_stuck()
         suspicions += lock.suspected
         clock.now += 0.02
     assert suspicions > 1000
@@ -166,9 +166,9 @@ def test_buffer_in_constant_use_is_not_damaged() -> None:
     thread = threading.Thread(target=use)
     thread.start()
     try:
-        for _ in range(20 * LOOKS):
+        for _ in range(20 * CHECKS):
             assert integrity.damage() == ""
-            clock.now += STUCK_AFTER / LOOKS
+            clock.now += STUCK_AFTER / CHECKS
             time.sleep(0.0005)
     finally:
         ended.set()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rt import catalog
 from rt.buffer import BufferStore, DeviceBuffer, LeaseTable, arena, lease, segment
 from rt.buffer.arena import Arena
-from rt.buffer.integrity import LOOKS, STUCK_AFTER, StuckLock
+from rt.buffer.integrity import CHECKS, STUCK_AFTER, StuckLock
 from rt.buffer.lease import Bar, Holder
 from rt.buffer.wakeup import SLOTS
 from rt.errors import DeviceBufferError
@@ -236,14 +236,14 @@ def test_stuck_directory_lock_is_detected(memory: Memory) -> None:
     mapping = memory.arena.mapping
     now = 5.0
     lock = StuckLock(mapping.lock_state, lambda: now)
-    assert not lock.look()
+    assert not lock.is_stuck()
     mapping[arena._Directory.mutex.offset] = 77
-    for _ in range(LOOKS):
-        assert not lock.look()
+    for _ in range(CHECKS):
+        assert not lock.is_stuck()
     now += STUCK_AFTER
-    assert lock.look()
+    assert lock.is_stuck()
     mapping[arena._Directory.mutex.offset] = 0
-    assert not lock.look()
+    assert not lock.is_stuck()
 
 
 def test_overwritten_orders_are_detected(memory: Memory) -> None:

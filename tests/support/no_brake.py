@@ -14,7 +14,7 @@ from pathlib import Path
 PRIORITY = 5
 PAUSE = 0.002
 YOUNG = 0.1
-"""Time (s) for which a process is rechecked: before exec it looks like its parent."""
+"""Time (s) for which a process is rechecked: before exec it resembles its parent."""
 ARGUMENTS = b"\0_child\0brake\0"
 
 
