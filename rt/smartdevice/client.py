@@ -417,14 +417,14 @@ class SmartDeviceClient:
             missing = self.missing & request.params & readable if request.interval else 0
             if not missing:
                 return True
-            patience = ANSWER_TIMEOUT * min(tries, MAX_TIMEOUT_FACTOR)
+            timeout = ANSWER_TIMEOUT * min(tries, MAX_TIMEOUT_FACTOR)
             try:
-                answer = await self._subscribe(request, patience)
+                answer = await self._subscribe(request, timeout)
             except NoAnswerError:
                 return False
             if answer.uid != self.uid:
                 return False
-            with trio.move_on_after(patience + 2 * answer.interval / 1000):
+            with trio.move_on_after(timeout + 2 * answer.interval / 1000):
                 await self._receive_path.wait_reported(answer.params & readable | missing)
                 return True
         raise AssertionError

@@ -4,10 +4,9 @@ Invariant: a write is allowed only while the lease that it was made under is fre
     finds by comparing time stamps with the clock at that moment. No write depends on the word of a
     task that may be late.
 
-Whoever commands devices renews a lease in shared memory. When a lease ends (released, expired,
-revoked, its holder dead, or replaced by another of the same slot), the guard has the devices
-disabled that its holder moved, and all devices if it was the last lease. It does so at once and
-logs the reason.
+A commander renews a lease in shared memory. When a lease ends (released, expired, revoked, its
+holder dead, or replaced by another of the same slot), the guard has the devices disabled that its
+holder moved, and all devices if it was the last lease. It does so at once and logs the reason.
 
 While no lease is fresh, the guard waits for the write event and costs nothing. While one is, it
 sleeps until the first stamp that it has seen, or the root's heartbeat, would expire. It also
@@ -215,7 +214,7 @@ class SafetyGuard:
             self._note_holders()
 
     def close(self) -> None:
-        """Allow no write any more, whatever the leases say; for the end of this process."""
+        """Allow no more writes, whatever the leases say; for the end of this process."""
         self._closed = True
         if self._armed:
             self._lapse(self._armed, _STOPPING)
@@ -279,7 +278,7 @@ class SafetyGuard:
                 await trio.lowlevel.wait_readable(file)
         ended = sum(1 << lease.token for lease in leases if self._leases.lapse(lease))
         if ended & self._armed:
-            self._lapse(ended & self._armed, f"its process {pid} ended")
+            self._lapse(ended & self._armed, f"the process of the writer ended (pid {pid})")
         self._changed.set()
 
     def _note_holders(self) -> None:

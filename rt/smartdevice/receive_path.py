@@ -26,7 +26,7 @@ class Loss(enum.Enum):
     """Why an admitted device is no longer used."""
 
     SILENT = "silent"
-    NOT_REPORTING = "mute"
+    NOT_REPORTING = "not reporting"
     RESTARTED = "restarted"
     REPLACED = "replaced"
 

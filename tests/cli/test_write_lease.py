@@ -21,15 +21,15 @@ async def test_a_command_that_was_kept_from_running_says_that_the_device_was_dis
     async with open_robot(prefix) as robot:
         board = make_board("polar-bear")
         await robot.plug(board)
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         with BufferStore(CATALOG, prefix, write_event=robot.write_event, slot=SLOT) as store:
             buffer = store.get_or_open(board.device.uid, create=False)
             lease = robot.leases.lease(SLOT)
             driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.write_event)
 
             async def watch() -> None:
-                await board.hears(DevWrite)
-                board.heard.clear()
+                await board.receives(DevWrite)
+                board.received.clear()
                 lease.release()  # as the device process does with a lease that has fallen silent
                 robot.write_event.signal()
                 await trio.sleep_forever()
@@ -39,7 +39,7 @@ async def test_a_command_that_was_kept_from_running_says_that_the_device_was_dis
         (error,) = caught.value.exceptions
         assert isinstance(error, DeviceError)
         assert error.message.startswith("left was disabled: this command did not run for 0.1 s")
-        await board.hears(DevDisable)
+        await board.receives(DevDisable)
         assert board.device.values["duty_cycle"] == 0
 
 
@@ -49,19 +49,19 @@ async def test_a_device_that_was_disabled_before_the_command_ended_counts_as_dis
     async with open_robot(prefix) as robot:
         board = make_board("polar-bear")
         await robot.plug(board)
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         with BufferStore(CATALOG, prefix, write_event=robot.write_event, slot=SLOT) as store:
             buffer = store.get_or_open(board.device.uid, create=False)
             lease = robot.leases.lease(SLOT)
             driver = _Driver(Device(board.device.uid, "left", buffer), lease, robot.write_event)
 
             async def watch() -> None:
-                await board.hears(DevWrite)
+                await board.receives(DevWrite)
                 before = buffer.counters.disables
-                board.heard.clear()
+                board.received.clear()
                 lease.release()
                 robot.write_event.signal()
-                await board.hears(DevDisable)
+                await board.receives(DevDisable)
                 with trio.fail_after(PATIENCE):
                     while buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
                         await trio.sleep(0.001)

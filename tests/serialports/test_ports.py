@@ -73,10 +73,10 @@ async def test_unplugged_board_is_found_again(robot: Robot, tmp_path: Path) -> N
     for turn in range(6):
         board = make_board("polar-bear")
         scope = await plug(robot, board, port)
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         buffer = robot.buffer_of(board)
         buffer.write("duty_cycle", 0.5)
-        await board.hears(DevWrite)
+        await board.receives(DevWrite)
         scope.cancel()
         await gone(robot)
         assert not buffer.valid
@@ -95,9 +95,9 @@ async def test_a_hundred_replugs_leak_nothing(robot: Robot, tmp_path: Path, pref
     first: DeviceBuffer | None = None
     before: tuple[int, set[str]] | None = None
     for turn in range(101):
-        board.heard.clear()
+        board.received.clear()
         scope = await plug(robot, board, tmp_path / "ttyACM0")
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         buffer = robot.buffer_of(board)
         first = first or buffer
         assert buffer is first
@@ -144,7 +144,7 @@ async def test_held_port_is_logged_once_with_its_holder(robot: Robot, tmp_path: 
             while not logged(events, "cannot open serial port"):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         other.stdin.close()
-        await board.hears(SubReq)
+        await board.receives(SubReq)
     (event,) = logged(events, "cannot open serial port")
     assert event["port"] == str(port)
     assert f"(process {other.pid}) has it open" in event["remedy"]

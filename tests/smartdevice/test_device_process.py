@@ -113,12 +113,12 @@ async def driving(prefix: str, directory: Path) -> AsyncIterator[tuple[Child, li
                 for board in boards:
                     nursery.start_soon(connect_emulated, board.device, "127.0.0.1", child.port)
                 for board in boards:
-                    await board.hears(SubReq)
+                    await board.receives(SubReq)
                 nursery.start_soon(child.keep_lease)
                 await trio.sleep(0.05)
                 for board in boards:
                     child.buffer_of(board).write("duty_cycle", 0.5)
-                    await board.hears(DevWrite)
+                    await board.receives(DevWrite)
                 yield child, boards
                 nursery.cancel_scope.cancel()
     finally:
@@ -127,9 +127,9 @@ async def driving(prefix: str, directory: Path) -> AsyncIterator[tuple[Child, li
 
 async def disabled(boards: list[Board]) -> None:
     for board in boards:
-        board.heard.clear()
+        board.received.clear()
     for board in boards:
-        await board.hears(DevDisable)
+        await board.receives(DevDisable)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -157,9 +157,9 @@ async def test_next_device_process_finds_devices_of_killed_one(prefix: str, tmp_
         child.process.kill()
         with start(prefix, tmp_path, child.port, child.write_event):
             for board in boards:
-                board.heard.clear()
+                board.received.clear()
             for board in boards:
-                await board.hears(SubReq)
+                await board.receives(SubReq)
 
 
 async def test_taken_address_exits_with_code_75(prefix: str, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ async def test_board_on_port_is_found_and_observer_is_logged(prefix: str, tmp_pa
     ):
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_pty, board.device, tmp_path / "ttyACM0")
-            await board.hears(SubReq)
+            await board.receives(SubReq)
             nursery.cancel_scope.cancel()
     write_event.close()
     lines = [json.loads(line) for line in log.read_text().splitlines()]

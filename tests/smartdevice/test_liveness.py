@@ -43,7 +43,7 @@ class Freezer:
 
 async def plugged(robot: Robot, board: Board) -> SmartDeviceClient:
     await robot.plug(board)
-    await board.hears(SubReq)
+    await board.receives(SubReq)
     await trio.sleep(0.1)
     return robot.manager.devices[board.device.uid]
 
@@ -61,13 +61,13 @@ async def test_silent_device_is_lost_once_and_returns_without_old_commands(
     buffer = robot.buffer_of(board)
     with capture_logs() as events:
         freezer.frozen = True
-        board.heard.clear()
+        board.received.clear()
         start = trio.current_time()
         await client.lost.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert not buffer.valid
         assert LOST_AFTER - 0.1 <= trio.current_time() - start <= LOST_AFTER + 0.5
-        await board.hears(DevDisable)
+        await board.receives(DevDisable)
         assert robot.manager.list_uids() == []
         with pytest.raises(DeviceBufferError, match="not connected"):
             buffer.write("duty_cycle", 1.0)
@@ -76,14 +76,14 @@ async def test_silent_device_is_lost_once_and_returns_without_old_commands(
         (event,) = logged(events, SILENT)
         assert (event["port"], event["uid"]) == ("line", str(board.device.uid))
         assert "power" in event["remedy"]
-        board.heard.clear()
+        board.received.clear()
         freezer.frozen = False
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         await trio.sleep(0.1)
         assert isinstance(
-            next(message for message in board.heard if not isinstance(message, Ping)), DevDisable
+            next(message for message in board.received if not isinstance(message, Ping)), DevDisable
         )
-        assert not [message for message in board.heard if isinstance(message, DevWrite)]
+        assert not [message for message in board.received if isinstance(message, DevWrite)]
         assert buffer.valid
         assert robot.buffer_of(board) is buffer
         assert robot.manager.list_uids() == [str(board.device.uid)]
@@ -107,7 +107,7 @@ async def test_pending_write_is_discarded_when_device_is_lost(
     freezer.frozen = False
     await trio.sleep(1)
     assert buffer.valid
-    assert not [message for message in board.heard if isinstance(message, DevWrite)]
+    assert not [message for message in board.received if isinstance(message, DevWrite)]
 
 
 async def test_requested_subscription_is_restored_after_loss(
@@ -132,9 +132,9 @@ async def test_idle_device_is_probed_about_once_a_second(
     board = make_board("limit-switch")
     await plugged(robot, board)
     await robot.manager.unsubscribe()
-    board.heard.clear()
+    board.received.clear()
     await trio.sleep(20)
-    probes = [message for message in board.heard if isinstance(message, HbReq)]
+    probes = [message for message in board.received if isinstance(message, HbReq)]
     assert 15 <= len(probes) <= 21
     assert robot.manager.list_uids() == [str(board.device.uid)]
     assert robot.buffer_of(board).counters.connects == 1
@@ -145,9 +145,9 @@ async def test_reporting_device_is_not_probed(robot: Robot, autojump_clock: Mock
     await plugged(robot, board)
     freezer = Freezer(board)
     freezer.ignored = (HbReq,)
-    board.heard.clear()
+    board.received.clear()
     await trio.sleep(20)
-    assert not [message for message in board.heard if isinstance(message, HbReq)]
+    assert not [message for message in board.received if isinstance(message, HbReq)]
     assert robot.manager.list_uids() == [str(board.device.uid)]
 
 
@@ -158,14 +158,14 @@ async def test_one_lost_answer_does_not_lose_the_device(
     await plugged(robot, board)
     await robot.manager.unsubscribe()
     freezer = Freezer(board)
-    board.heard.clear()
+    board.received.clear()
     for _ in range(20):
         freezer.frozen = True
         await trio.sleep(0.6)
         freezer.frozen = False
         await trio.sleep(0.55)
     assert (
-        len([message for message in board.heard if isinstance(message, HbReq)]) > 20
+        len([message for message in board.received if isinstance(message, HbReq)]) > 20
     )  # some were probed again
     assert robot.buffer_of(board).counters.connects == 1
 
@@ -196,7 +196,7 @@ async def test_replaced_device_on_same_line_is_discovered(
     board.device.uid = second
     with capture_logs() as events:
         freezer.frozen = False
-        await board.hears(SubReq, 2)
+        await board.receives(SubReq, 2)
         await trio.sleep(0.1)
     assert robot.manager.list_uids() == [str(second)]
     assert robot.buffer_of(board).valid
@@ -213,7 +213,7 @@ async def test_unnoticed_replacement_does_not_report_for_first_board(
     first = robot.buffer_of(board)
     board.device.uid += 1
     await client.ping()  # another UID answers: the first device is lost and the other one is found
-    await board.hears(SubReq, 2)
+    await board.receives(SubReq, 2)
     await trio.sleep(0.1)
     assert robot.manager.list_uids() == [str(board.device.uid)]
     assert int(first.uid) == board.device.uid - 1
@@ -229,7 +229,7 @@ async def test_lost_device_may_return_on_another_line(
     await client.lost.wait()
     again = make_board("limit-switch")
     await robot.plug(again, "another line")
-    await again.hears(SubReq)
+    await again.receives(SubReq)
     await client.ended.wait()  # the end of the first line does not affect the second
     assert robot.buffer_of(again).valid
     assert robot.manager.list_uids() == [str(again.device.uid)]
@@ -242,7 +242,7 @@ async def test_probe_does_not_interfere_with_heartbeat(
     client = await plugged(robot, board)
     freezer = Freezer(board)
     freezer.ignored = (HbReq,)
-    board.heard.clear()
+    board.received.clear()
     async with trio.open_nursery() as nursery:
 
         async def heartbeat() -> None:
@@ -250,11 +250,11 @@ async def test_probe_does_not_interfere_with_heartbeat(
                 await client.heartbeat(255, within=0.5)
 
         nursery.start_soon(heartbeat)
-        await board.hears(HbReq)
+        await board.receives(HbReq)
         client.send_probe()
-        await board.hears(HbReq, 2)
+        await board.receives(HbReq, 2)
         client._receive_path._handle(HbRes(254))
-    assert [message.id for message in board.heard if isinstance(message, HbReq)] == [255, 254]
+    assert [message.id for message in board.received if isinstance(message, HbReq)] == [255, 254]
     numbers = {client.send_heartbeat() for _ in range(60)}
     assert not numbers & {254, 255}
 

@@ -56,7 +56,7 @@ async def plugged(robot: Robot, name: str = "polar-bear", **options: Any) -> Boa
     board = make_board(name, **options)
     await robot.plug(board, f"line of {name}")
     await until(lambda: board.device.uid in robot.manager.devices)
-    await board.hears(SubReq)
+    await board.receives(SubReq)
     return board
 
 
@@ -69,7 +69,7 @@ async def test_device_is_discovered_subscribed_and_read(robot: Robot) -> None:
     assert buffer.subscription == ["switch0", "switch1", "switch2"]
     assert buffer.interval == 0.04
     assert buffer.counters.connects == 1
-    assert [type(each) for each in board.heard[:3]] == [DevDisable, Ping, DevDisable]
+    assert [type(each) for each in board.received[:3]] == [DevDisable, Ping, DevDisable]
 
 
 async def test_newest_write_under_lease_reaches_device(robot: Robot) -> None:
@@ -78,12 +78,12 @@ async def test_newest_write_under_lease_reaches_device(robot: Robot) -> None:
     robot.nursery.start_soon(robot.keep_lease)
     await until(lambda: robot.manager.guard.is_open)
     buffer.write("duty_cycle", 0.25)
-    await board.hears(writes_duty(0.25))
+    await board.receives(writes_duty(0.25))
     for step in range(10):
         buffer.write("duty_cycle", step / 16)
-    await board.hears(writes_duty(9 / 16))
+    await board.receives(writes_duty(9 / 16))
     await until(lambda: buffer.get("duty_cycle") == 9 / 16)
-    assert len([each for each in board.heard if isinstance(each, DevWrite)]) == 2
+    assert len([each for each in board.received if isinstance(each, DevWrite)]) == 2
     assert buffer.counters.writes_sent == 2
 
 
@@ -95,7 +95,7 @@ async def test_writes_keep_the_write_interval(robot: Robot) -> None:
     start = trio.current_time()
     for step in range(1, 6):
         buffer.write("duty_cycle", step / 8)
-        await board.hears(writes_duty(step / 8))
+        await board.receives(writes_duty(step / 8))
     assert trio.current_time() - start >= 4 * 0.04
 
 
@@ -109,7 +109,7 @@ async def test_backoff_halves_the_write_rate(robot: Robot) -> None:
     start = trio.current_time()
     for step in range(1, 4):
         buffer.write("duty_cycle", step / 8)
-        await board.hears(writes_duty(step / 8))
+        await board.receives(writes_duty(step / 8))
     assert trio.current_time() - start >= 2 * 0.08
 
 
@@ -121,7 +121,7 @@ async def test_write_without_lease_is_dropped_and_logged_once(robot: Robot) -> N
             buffer.write("duty_cycle", 1.0)
             await until(lambda: not buffer.dirty)
     assert buffer.counters.writes_dropped == 5
-    assert not [each for each in board.heard if isinstance(each, DevWrite)]
+    assert not [each for each in board.received if isinstance(each, DevWrite)]
     (dropped,) = [event for event in events if "dropped" in event["event"]]
     assert {key: dropped[key] for key in ("device", "name", "writes")} == {
         "device": "polar-bear",
@@ -136,13 +136,13 @@ async def test_released_lease_disables_and_drops_pending_writes(robot: Robot) ->
     robot.hold_lease()
     await until(lambda: robot.manager.guard.is_open)
     buffer.write("duty_cycle", 0.5)
-    await board.hears(writes_duty(0.5))
-    before = len(board.heard)
+    await board.receives(writes_duty(0.5))
+    before = len(board.received)
     buffer.write("duty_cycle", 0.75)  # waits for the write interval
     robot.drop_lease()
     await until(lambda: board.device.disabled)
     await trio.sleep(0.1)
-    after = [each for each in board.heard[before:] if not isinstance(each, HbRes)]
+    after = [each for each in board.received[before:] if not isinstance(each, HbRes)]
     assert after == [DevDisable()]
     assert board.device.values["duty_cycle"] == 0
 
@@ -154,13 +154,13 @@ async def test_unrenewed_lease_disables_device(robot: Robot) -> None:
     with capture_logs() as events:
         robot.hold_lease()
         buffer.write("duty_cycle", 0.5)
-        await board.hears(writes_duty(0.5))
+        await board.receives(writes_duty(0.5))
         await until(lambda: board.device.disabled)
     assert any("not renewed" in event.get("reason", "") for event in events)
     robot.nursery.start_soon(robot.keep_lease)  # and back again
     await until(lambda: robot.manager.guard.is_open)
     buffer.write("duty_cycle", 0.25)
-    await board.hears(writes_duty(0.25))
+    await board.receives(writes_duty(0.25))
 
 
 async def test_returning_device_gets_no_old_commands(robot: Robot) -> None:
@@ -170,7 +170,7 @@ async def test_returning_device_gets_no_old_commands(robot: Robot) -> None:
     await until(lambda: board.device.uid in robot.manager.devices)
     buffer = robot.buffer_of(board)
     buffer.write("duty_cycle", 0.5)
-    await board.hears(writes_duty(0.5))
+    await board.receives(writes_duty(0.5))
     buffer.write("duty_cycle", 0.75)
     await unplug()
     await until(lambda: not robot.manager.devices)
@@ -179,9 +179,9 @@ async def test_returning_device_gets_no_old_commands(robot: Robot) -> None:
         buffer.write("duty_cycle", 1.0)
     again = make_board("polar-bear")
     await robot.plug(again)
-    await again.hears(SubReq)
+    await again.receives(SubReq)
     await trio.sleep(0.1)
-    assert not [each for each in again.heard if isinstance(each, DevWrite)]
+    assert not [each for each in again.received if isinstance(each, DevWrite)]
     assert robot.buffer_of(again) is buffer
     assert buffer.counters.connects == 2
 
@@ -242,15 +242,15 @@ async def test_remote_calls_reach_devices_by_uid_and_name(robot: Robot) -> None:
     await manager.ping()
     await manager.ping("left")
     await manager.disable([uid])
-    assert len(await board.hears(DevDisable, 3)) == 3
+    assert len(await board.receives(DevDisable, 3)) == 3
     assert 0 < (await manager.heartbeat(uid) or 0) < 1
     assert await manager.heartbeat(uid, 200, block=False) is None
-    await board.hears(lambda message: message == HbReq(200))
+    await board.receives(lambda message: message == HbReq(200))
     await manager.subscribe("left", ["enc_pos"], 0.1)
     assert robot.buffer_of(board).subscription == ["enc_pos"]
     assert robot.buffer_of(board).interval == 0.1
     manager.read(uid, ["enc_vel"])
-    await board.hears(lambda message: message == DevRead(1 << 11))
+    await board.receives(lambda message: message == DevRead(1 << 11))
     await manager.unsubscribe()
     assert robot.buffer_of(board).subscription == []
 
@@ -258,9 +258,12 @@ async def test_remote_calls_reach_devices_by_uid_and_name(robot: Robot) -> None:
 async def test_ports_lists_lines_with_and_without_device(robot: Robot) -> None:
     board = await plugged(robot)
     ours, _theirs = trio.testing.memory_stream_pair()
-    robot.nursery.start_soon(robot.manager.run_device, StreamLink(ours, "mute line"))
+    robot.nursery.start_soon(robot.manager.run_device, StreamLink(ours, "silent line"))
     await until(lambda: len(robot.manager.ports()) == 2)
-    assert robot.manager.ports() == {"line of polar-bear": str(board.device.uid), "mute line": None}
+    assert robot.manager.ports() == {
+        "line of polar-bear": str(board.device.uid),
+        "silent line": None,
+    }
 
 
 async def test_invalid_calls_are_explained(robot: Robot) -> None:
@@ -311,7 +314,7 @@ async def test_busy_buffer_delays_but_loses_no_command(
         patched.setattr(buffer, "update", busy)
         buffer.write("duty_cycle", 0.5)
         await until(lambda: buffer.counters.updates_dropped)
-    await board.hears(writes_duty(0.5))
+    await board.receives(writes_duty(0.5))
 
 
 async def test_virtual_device_connects_over_tcp(robot: Robot) -> None:
@@ -374,7 +377,7 @@ async def test_disable_all_disables_every_device_for_good(robot: Robot) -> None:
     await until(lambda: robot.manager.guard.is_open)
     for board in boards:
         robot.buffer_of(board).write("duty_cycle", 0.5)
-        await board.hears(writes_duty(0.5))
+        await board.receives(writes_duty(0.5))
     await robot.manager.disable_all()
     await until(lambda: all(board.device.disabled for board in boards))
     robot.hold_lease()
@@ -400,12 +403,12 @@ async def test_device_that_loses_its_uid_is_disabled(
     robot.hold_lease()
     robot.nursery.start_soon(robot.keep_lease)
     robot.buffer_of(first).write("duty_cycle", 0.5)
-    await first.hears(DevWrite)
+    await first.receives(DevWrite)
     muted(first)
-    first.heard.clear()
+    first.received.clear()
     with capture_logs() as events:
         await robot.plug(make_board("polar-bear"), "claimant")
-        await first.hears(DevDisable)
+        await first.receives(DevDisable)
         await until(lambda: any(event.get("log_level") == "warning" for event in events))
     assert first.device.values["duty_cycle"] == 0.0
 

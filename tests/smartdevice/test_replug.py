@@ -55,13 +55,13 @@ async def test_replugging_keeps_the_buffer_and_leaks_nothing(robot: Robot, prefi
     for turn in range(1, ROUNDS + 1):
         board = make_board("polar-bear")
         unplug = await robot.plug_tcp(board, port)
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         await until(lambda: uid in robot.manager.devices)
         assert robot.buffer_of(board) is buffer
         assert address_of(f"{prefix}polar-bear@{uid}") == address
         await until(lambda: buffer.valid)
         assert not [
-            message for message in board.heard if isinstance(message, DevWrite)
+            message for message in board.received if isinstance(message, DevWrite)
         ]  # nothing is replayed
         await robot.written(board, duty_cycle=turn / 128)
         buffer.write("duty_cycle", -1.0)  # pending when it goes
@@ -122,11 +122,11 @@ async def test_unknown_device_is_logged_once_with_its_id(
 ) -> None:
     port = await robot.listen()
     unknown = Board(EmulatedDevice(make_board("polar-bear").device.peripheral, 99 << 72))
-    unknown.device._on_message = unknown.hear
+    unknown.device._on_message = unknown.record
     with capture_logs() as events:
         for turn in range(1, 4):
             await robot.plug_tcp(unknown, port)
-            await unknown.hears(Ping, turn)
+            await unknown.receives(Ping, turn)
             await until(lambda: not robot.manager._clients)
     (event,) = [event for event in events if "catalog" in event["event"]]
     assert event["device_id"] == 99
@@ -200,7 +200,7 @@ async def test_errors_are_counted_and_backoff_halves_the_rate(
     port = await robot.listen()
     board = make_board("polar-bear")
     await robot.plug_tcp(board, port)
-    await board.hears(SubReq)
+    await board.receives(SubReq)
     buffer = robot.buffer_of(board)
     client = robot.manager.devices[board.device.uid]
     client._receive_path.feed(
@@ -214,7 +214,7 @@ async def test_errors_are_counted_and_backoff_halves_the_rate(
     for step in range(1, 4):
         buffer.write("duty_cycle", step / 8)
         expected = DevWrite(1, struct.pack("<f", step / 8))
-        await board.hears(functools.partial(operator.eq, expected))
+        await board.receives(functools.partial(operator.eq, expected))
     assert trio.current_time() - start >= 2 * 0.08
 
 

@@ -44,7 +44,7 @@ async def connected(robot: Robot, name: str, **values: Any) -> Board:
     await robot.plug(board)
     await trio.sleep(2)
     assert robot.manager.list_uids() == [str(board.device.uid)]
-    board.heard.clear()
+    board.received.clear()
     return board
 
 
@@ -72,7 +72,7 @@ async def test_forgotten_subscription_is_renewed_within_two_seconds(
         board.device.reset()
         board.device.values["pot0"] = board.device._fixed["pot0"] = 0.75
         start = trio.current_time()
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         assert trio.current_time() - start <= 2
         await trio.sleep(0.1)
     assert buffer.get("pot0") == 0.75
@@ -93,14 +93,14 @@ async def test_restarted_motor_is_disabled_and_not_moved_again(
     await trio.sleep(0.1)
     robot.buffer_of(board).write("pid_pos_kp", 2.0)
     robot.buffer_of(board).write("duty_cycle", 0.5)
-    await board.hears(DevWrite)
-    board.heard.clear()
+    await board.receives(DevWrite)
+    board.received.clear()
     with capture_logs() as events:
         board.device.reset()
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         await trio.sleep(1)
-    assert [message for message in board.heard if isinstance(message, DevDisable)]
-    assert not [message for message in board.heard if isinstance(message, DevWrite)]
+    assert [message for message in board.received if isinstance(message, DevDisable)]
+    assert not [message for message in board.received if isinstance(message, DevWrite)]
     assert robot.buffer_of(board).valid
     (event,) = logged(events, "device restarted")
     assert "gains" in event["remedy"]
@@ -112,7 +112,7 @@ async def test_reported_loss_of_subscription_is_renewed_at_once(
     board = await connected(robot, "limit-switch")
     send_next(board, SubRes(0, 0, board.device.uid))
     start = trio.current_time()
-    await board.hears(SubReq)
+    await board.receives(SubReq)
     assert trio.current_time() - start <= 2 * INTERVAL
     await trio.sleep(0.5)
     assert robot.buffer_of(board).valid
@@ -127,7 +127,7 @@ async def test_changed_subscription_is_renewed(
         board.device._subscribe(params, interval, trio.current_time())
         send_next(board, SubRes(params, interval, board.device.uid))
         start = trio.current_time()
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         assert trio.current_time() - start <= 0.25 + 2 * INTERVAL
         await trio.sleep(3)
     assert len(logged(events, "device changed its subscription")) == 1
@@ -146,9 +146,9 @@ async def test_board_counts_as_disconnected_until_it_reports(
     with capture_logs() as events:
         censor.hidden = 0xFFFF
         start = trio.current_time()
-        await board.hears(SubReq)
+        await board.receives(SubReq)
         assert trio.current_time() - start <= 2
-        await board.hears(DevDisable)
+        await board.receives(DevDisable)
         assert trio.current_time() - start <= LOST_AFTER + 2 * INTERVAL
         assert not buffer.valid
         with pytest.raises(DeviceBufferError):
@@ -254,7 +254,7 @@ async def test_healthy_board_causes_no_log_event(
         await robot.manager.subscribe(str(board.device.uid))
         await trio.sleep(12)
     assert events == []
-    assert len([message for message in board.heard if isinstance(message, SubReq)]) == 4
+    assert len([message for message in board.received if isinstance(message, SubReq)]) == 4
 
 
 async def test_reports_slower_than_granted_are_accepted(

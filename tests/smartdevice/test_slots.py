@@ -40,13 +40,13 @@ async def test_end_of_lease_stops_only_what_its_holder_moved(robot: Robot, prefi
             await trio.sleep(0.05)
             robot.buffer_of(left).write("duty_cycle", 0.5)
             buffer.write("duty_cycle", 0.25)
-            await left.hears(DevWrite)
-            await right.hears(DevWrite)
-            left.heard.clear()
-            right.heard.clear()
+            await left.receives(DevWrite)
+            await right.receives(DevWrite)
+            left.received.clear()
+            right.received.clear()
             session.cancel()
-    await right.hears(DevDisable)  # the lease is not renewed
-    assert not any(isinstance(message, DevDisable) for message in left.heard)
+    await right.receives(DevDisable)  # the lease is not renewed
+    assert not any(isinstance(message, DevDisable) for message in left.received)
     assert robot.manager.guard.allowed == 1 << robot.lease.token
 
 
@@ -58,7 +58,7 @@ async def test_write_without_own_lease_is_dropped(robot: Robot, prefix: str) -> 
     with seen_from(robot, prefix, board, SESSION_SLOT) as other:
         other.write("deadband", 0.1)
         robot.buffer_of(board).write("duty_cycle", 0.5)
-        (write,) = await board.hears(DevWrite)
+        (write,) = await board.receives(DevWrite)
         assert isinstance(write, DevWrite)
         assert write.params == 1 << 0
         assert other.counters.writes_dropped == 1
@@ -70,16 +70,18 @@ async def test_unnoticed_change_of_lease_stops_what_was_moved(robot: Robot) -> N
     buffer = robot.buffer_of(board)
     robot.hold_lease()
     buffer.write("duty_cycle", 0.5)
-    await board.hears(DevWrite)
+    await board.receives(DevWrite)
     buffer.write("duty_cycle", 1.0)  # this one waits for the write interval
     robot.lease.release()
     keep(robot.lease)  # the next mode, before the device process checks the leases
     robot.nursery.start_soon(robot.keep_lease)
     buffer.write("deadband", 0.125)  # written once in its setup
-    board.heard.clear()
+    board.received.clear()
     robot.write_event.signal()
-    await board.hears(lambda message: isinstance(message, DevWrite) and message.params == 1 << 13)
-    sent = [message for message in board.heard if isinstance(message, DevWrite | DevDisable)]
+    await board.receives(
+        lambda message: isinstance(message, DevWrite) and message.params == 1 << 13
+    )
+    sent = [message for message in board.received if isinstance(message, DevWrite | DevDisable)]
     assert isinstance(sent[0], DevDisable)
     assert len(sent) == 2, "nothing that the previous mode wrote"
     assert board.device.values["duty_cycle"] == 0
@@ -105,7 +107,7 @@ async def test_end_of_last_lease_keeps_writes_of_new_one(
 
     monkeypatch.setattr(robot.manager.guard, "_on_lapse", disable)
     robot.drop_lease()
-    (write,) = await board.hears(DevWrite)
+    (write,) = await board.receives(DevWrite)
     assert isinstance(write, DevWrite)
     assert write.params == 1 << 13
     assert buffer.counters.writes_dropped == 0

@@ -105,7 +105,7 @@ async def test_session_ended_before_the_answer_leaves_no_subscription(
         deaf.to = ()
     await trio.sleep(2)
     assert buffer.subscription == ["switch0", "switch1", "switch2"]
-    assert board.heard[-1] == SubReq(0b111, 40)
+    assert board.received[-1] == SubReq(0b111, 40)
 
 
 class Deaf:

@@ -27,14 +27,14 @@ class Board:
     """An emulated device, and every message that it received."""
 
     device: EmulatedDevice
-    heard: list[Message] = field(default_factory=list)
-    news: trio.Event = field(default_factory=trio.Event)
+    received: list[Message] = field(default_factory=list)
+    changed: trio.Event = field(default_factory=trio.Event)
 
-    def hear(self, message: Message) -> None:
-        self.heard.append(message)
-        self.news.set()
+    def record(self, message: Message) -> None:
+        self.received.append(message)
+        self.changed.set()
 
-    async def hears(
+    async def receives(
         self, wanted: Callable[[Message], bool] | type, count: int = 1
     ) -> list[Message]:
         """Wait until it has received a number of messages that match."""
@@ -43,9 +43,9 @@ class Board:
             return isinstance(message, wanted) if isinstance(wanted, type) else wanted(message)
 
         with trio.fail_after(PATIENCE):
-            while len(found := [message for message in self.heard if fits(message)]) < count:
-                self.news = trio.Event()
-                await self.news.wait()
+            while len(found := [message for message in self.received if fits(message)]) < count:
+                self.changed = trio.Event()
+                await self.changed.wait()
         return found
 
 
@@ -53,7 +53,7 @@ def make_board(name: str, number: int = 7, values: dict[str, Any] | None = None)
     peripheral = CATALOG[name]
     assert peripheral.device_id is not None
     board = Board(EmulatedDevice(peripheral, peripheral.device_id << 72 | number, values))
-    board.device._on_message = board.hear
+    board.device._on_message = board.record
     return board
 
 
@@ -88,12 +88,12 @@ class Robot:
         """
         buffer = self.buffer_of(board)
         with trio.fail_after(PATIENCE):
-            while not any(isinstance(message, DevWrite) for message in board.heard):
+            while not any(isinstance(message, DevWrite) for message in board.received):
                 for name, value in values.items():
                     buffer.write(name, value)
                 with trio.move_on_after(0.1):
-                    board.news = trio.Event()
-                    await board.news.wait()
+                    board.changed = trio.Event()
+                    await board.changed.wait()
 
     async def plug(self, board: Board, name: str = "line") -> Callable[[], Any]:
         """Connect a board over memory; return the async function that unplugs it."""
