@@ -38,6 +38,8 @@ async def keep_ports_open(
     run: Callable[[Link], Awaitable[bool]],
     *,
     baud_rate: int = DEFAULT_BAUD_RATE,
+    min_retry: float = MIN_RETRY,
+    max_retry: float = MAX_RETRY,
 ) -> None:
     """Run a device on every serial port. Never returns.
 
@@ -49,6 +51,8 @@ async def keep_ports_open(
         run: Runs a device on a link until it is gone, and closes the link; returns whether a device
             was there.
         baud_rate: Serial speed.
+        min_retry: Shortest time until a port is opened again, in s; doubled each time.
+        max_retry: Longest time until a port is opened again, in s.
     """
     ports: dict[str, _Port] = {}
     async with trio.open_nursery() as nursery:
@@ -57,7 +61,7 @@ async def keep_ports_open(
             for port in leaving.values():
                 port.scope.cancel()
             for name in sorted(change.appeared):
-                ports[name] = _Port(name, run, baud_rate)
+                ports[name] = _Port(name, run, baud_rate, min_retry, max_retry)
                 nursery.start_soon(ports[name].keep_open, leaving.get(name))
             for name in change.announced:
                 ports[name].retry_now()
@@ -66,11 +70,20 @@ async def keep_ports_open(
 class _Port:
     """One port, from when it appears until it vanishes."""
 
-    def __init__(self, name: str, run: Callable[[Link], Awaitable[bool]], baud_rate: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Link], Awaitable[bool]],
+        baud_rate: int,
+        min_retry: float,
+        max_retry: float,
+    ) -> None:
         self.scope = trio.CancelScope()
         self._name = name
         self._run = run
         self._baud_rate = baud_rate
+        self._min_retry = min_retry
+        self._max_retry = max_retry
         self._closed = trio.Event()
         self._announced = trio.Event()
         self._errors = _OpenErrors(name)
@@ -93,20 +106,20 @@ class _Port:
             self._closed.set()
 
     async def _open_repeatedly(self) -> None:
-        delay = MIN_RETRY
+        delay = self._min_retry
         while True:
             self._announced = trio.Event()
             try:
                 link = await SerialLink.open(self._name, baud_rate=self._baud_rate)
                 self._errors.record_success()
                 if await self._run(link):
-                    delay = MIN_RETRY
+                    delay = self._min_retry
             except OSError as error:
                 await self._errors.record_failure(error)
             await trio.sleep(MIN_ATTEMPT_INTERVAL)
             with trio.move_on_after(delay - MIN_ATTEMPT_INTERVAL) as waiting:
                 await self._announced.wait()
-            delay = min(2 * delay, MAX_RETRY) if waiting.cancelled_caught else MIN_RETRY
+            delay = min(2 * delay, self._max_retry) if waiting.cancelled_caught else self._min_retry
 
 
 class _OpenErrors:

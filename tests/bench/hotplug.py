@@ -1,7 +1,7 @@
 """How soon a port that the kernel announces is tried."""
 
-import contextlib
 import errno
+import functools
 import os
 import time
 from pathlib import Path
@@ -48,12 +48,11 @@ async def _measure() -> list[float]:
         raise AssertionError(link)
 
     delays = []
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(SerialLink, "open", refuse))
-        for name in ("MIN_RETRY", "MAX_RETRY"):
-            stack.enter_context(mock.patch(f"rt.serialports.ports.{name}", 1000))
+    observer = EventObserver([PORT], rescan=1000)
+    keep_open = functools.partial(keep_ports_open, min_retry=1000, max_retry=1000)
+    with mock.patch.object(SerialLink, "open", refuse):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_ports_open, EventObserver([PORT], rescan=1000).changes(), run)
+            nursery.start_soon(keep_open, observer.changes(), run)
             with trio.fail_after(60):
                 await tried.receive()
                 for _ in range(RUNS):

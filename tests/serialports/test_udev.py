@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import subprocess
 import sys
@@ -191,10 +192,10 @@ async def test_announced_port_is_tried_at_once(monkeypatch: pytest.MonkeyPatch) 
         raise AssertionError(link)
 
     monkeypatch.setattr(SerialLink, "open", refuse)
-    monkeypatch.setattr("rt.serialports.ports.MIN_RETRY", 1000)
-    monkeypatch.setattr("rt.serialports.ports.MAX_RETRY", 1000)
+    observer = EventObserver([PORT], rescan=1000)
+    keep_open = functools.partial(keep_ports_open, min_retry=1000, max_retry=1000)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_ports_open, EventObserver([PORT], rescan=1000).changes(), run)
+        nursery.start_soon(keep_open, observer.changes(), run)
         delays = []
         with trio.fail_after(20):
             await tried.receive()
