@@ -43,7 +43,7 @@ class AsyncExecutor:
         self._ended = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._running: set[Action] = set()
-        self._refused: set[Action] = set()
+        self._warned: set[Action] = set()
         self._log = log.get_logger()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -56,9 +56,9 @@ class AsyncExecutor:
         finally:
             self._nursery = None
             self._running.clear()
-            self._refused.clear()
+            self._warned.clear()
 
-    async def all_ended(self) -> None:
+    async def wait_all_ended(self) -> None:
         """Wait until no action runs; a checkpoint."""
         await trio.lowlevel.checkpoint()
         while self._running:
@@ -76,8 +76,8 @@ class AsyncExecutor:
                 f"{name} is no action: write it as `async def {name}(...)`", action=name
             )
         if action in self._running:
-            if action not in self._refused:  # main may ask at each call
-                self._refused.add(action)
+            if action not in self._warned:  # main may ask at each call
+                self._warned.add(action)
                 self._log.warning(
                     "the action is running already: it is not started again before it ends",
                     action=name,
@@ -124,6 +124,6 @@ class AsyncExecutor:
             self._fail(error, name)
         finally:
             self._running.discard(action)
-            self._refused.discard(action)
+            self._warned.discard(action)
             self._ended.set()
             self._ended = trio.Event()

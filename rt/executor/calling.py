@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from rt.errors import ExecutionError
-from rt.executor.team import is_team_file
+from rt.executor.frames import is_team_file
 from rt.text import clip, quote
 
 _SCALARS = (None, type(None), bool, int, float, str, bytes)
@@ -23,7 +23,7 @@ _COLLECTIONS = (
     *(collections.abc.Sequence, collections.abc.MutableSequence, collections.abc.Collection),
     *(collections.abc.Mapping, collections.abc.MutableMapping),
 )
-_FAULT_MAX = 200
+_REASON_MAX = 200
 
 
 def function(names: Mapping[str, Any], name: str, folder: str) -> Callable[..., Any]:
@@ -39,18 +39,18 @@ def function(names: Mapping[str, Any], name: str, folder: str) -> Callable[..., 
             says what it is.
     """
     found = names[name]
-    fault = _fault(name, found, folder)
-    if fault:
+    refusal = _refusal(name, found, folder)
+    if refusal:
         raise ExecutionError(
-            f"{clip(name)} cannot be executed: {fault}; it has to be a plain function of your own files, `def NAME():`",
+            f"{clip(name)} cannot be executed: {refusal}; it has to be a plain function of your own files, `def NAME():`",
             func=clip(name),
         )
-    return found  # type: ignore[no-any-return] # a function, as `_fault` has found
+    return found  # type: ignore[no-any-return] # a function, as `_refusal` has found
 
 
 def functions(names: Mapping[str, Any], folder: str) -> list[str]:
     """The names that `function` accepts."""
-    return [name for name, value in names.items() if not _fault(name, value, folder)]
+    return [name for name, value in names.items() if not _refusal(name, value, folder)]
 
 
 def arguments(func: Callable[..., Any], name: str, values: Sequence[Any]) -> tuple[Any, ...]:
@@ -65,13 +65,13 @@ def arguments(func: Callable[..., Any], name: str, values: Sequence[Any]) -> tup
         hints = get_type_hints(func, include_extras=True) if values else {}
     except Exception as error:  # noqa: BLE001 - annotations are code of the team, which may raise anything
         raise ExecutionError(
-            f"{name}: its annotations cannot be read: {type(error).__name__}: {clip(str(error), _FAULT_MAX)}",
+            f"{name}: its annotations cannot be read: {type(error).__name__}: {clip(str(error), _REASON_MAX)}",
             func=name,
         ) from None
     try:
         bound = signature.bind(*values)
     except TypeError:
-        shown = clip(f"{name}{signature}", _FAULT_MAX)
+        shown = clip(f"{name}{signature}", _REASON_MAX)
         raise ExecutionError(
             f"{shown} cannot be called with {len(values)} argument{'s' * (len(values) != 1)}",
             func=name,
@@ -84,7 +84,7 @@ def arguments(func: Callable[..., Any], name: str, values: Sequence[Any]) -> tup
     return tuple(taken)
 
 
-def _fault(name: str, found: object, folder: str) -> str:
+def _refusal(name: str, found: object, folder: str) -> str:
     if name.startswith("_"):
         return "its name begins with an underscore"
     if type(found) is not types.FunctionType:
@@ -94,12 +94,12 @@ def _fault(name: str, found: object, folder: str) -> str:
     return (
         "it is a lambda"
         if found.__code__.co_name == "<lambda>"
-        else _FAULTS.get(found.__code__.co_flags & _LAZY, "")
+        else _LAZY_KINDS.get(found.__code__.co_flags & _LAZY, "")
     )
 
 
 _LAZY = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_FAULTS = {
+_LAZY_KINDS = {
     inspect.CO_COROUTINE: "it is async",
     inspect.CO_GENERATOR: "it is a generator",
     inspect.CO_ASYNC_GENERATOR: "it is a generator",
@@ -118,7 +118,7 @@ def _converted(name: str, parameter: str, value: Any, hint: Any) -> Any:
         return value if hint in (Any, object) else msgspec.convert(value, hint)
     except msgspec.ValidationError as error:
         raise ExecutionError(
-            f"{name}: argument {parameter} came as {quote(value)}: {clip(str(error), _FAULT_MAX)}",
+            f"{name}: argument {parameter} came as {quote(value)}: {clip(str(error), _REASON_MAX)}",
             **place,
         ) from None
 

@@ -19,7 +19,7 @@ MAX_MESSAGE = 1 << 17
 """The longest message in bytes."""
 DEFAULT_TIMEOUT = 1.0
 """Time limit of a function (s) where neither its request nor the options say one."""
-_CLIPPED = 2000
+_MAX_ERROR = 2000
 
 
 class RequestSpec(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,9 +105,9 @@ def encode(message: Prepare | Go | Answer) -> bytes:
         return data
     match message:
         case Refused(text, _):
-            return structs.encode(Refused(text[:_CLIPPED]))
+            return structs.encode(Refused(text[:_MAX_ERROR]))
         case Over(text, _):
-            return structs.encode(Over(text[:_CLIPPED]))
+            return structs.encode(Over(text[:_MAX_ERROR]))
         case _:
             raise RemoteProtocolError(
                 f"the requests take {len(data)} bytes, more than {MAX_MESSAGE}", size=len(data)

@@ -43,14 +43,14 @@ _TEXT_MAX: Final = 4096
 _IDLE: Final = "the robot was told to be idle"
 BRAKE_LIMIT: Final = 5.0
 """How long a mode waits for a brake that is ready (s)."""
-STILL_LIMIT: Final = 0.5
+STANDSTILL_LIMIT: Final = 0.5
 """How long the devices may take to be told to stop (s)."""
-_STILL_PAUSE: Final = 0.002
+_STANDSTILL_POLL: Final = 0.002
 HANDOVER_LIMIT: Final = 0.2
 """How long the process of a mode may take to end when the next mode is to begin (s); then it is killed."""
 
 
-class _Session:
+class _ModeRun:
     """A mode in its process, as the root sees it.
 
     Attributes:
@@ -77,7 +77,7 @@ class _Session:
         """The seat of the process, whose slot of the lease table is open while the mode runs."""
         return EXECUTOR_SLOTS[self.process.child.spec.name]
 
-    def take(self, data: bytes) -> None:
+    def handle(self, data: bytes) -> None:
         """Take a message of the process.
 
         Raises:
@@ -92,7 +92,7 @@ class _Session:
             case commands.Over(message, context):
                 self.finish(_error(message, context) if message else None)
 
-    def require(self) -> None:
+    def raise_unless_loaded(self) -> None:
         """See that the code is loaded.
 
         Raises:
@@ -172,17 +172,17 @@ class Dispatcher(Handler):
         self._time_limit = time_limit
         self._is_insecure = insecure
         self._on_mode = on_mode
-        self._living: set[_Session] = set()
+        self._unreaped: set[_ModeRun] = set()
         self.driver: Driver | None = None
-        self._changing = trio.Lock()
-        self._begins: set[trio.CancelScope] = set()
+        self._lock = trio.Lock()
+        self._pending_starts: set[trio.CancelScope] = set()
         self._nursery: trio.Nursery | None = None
-        self._session: _Session | None = None
+        self._current: _ModeRun | None = None
         self._hint: str | None = None
         self._closed = False
-        self._unbraked: str | None = None
-        self._braked = trio.Event()
-        self._braked.set()
+        self._brake_refusal: str | None = None
+        self._brake_ready = trio.Event()
+        self._brake_ready.set()
         self._log = log.get_logger()
         leases.bar_all(Bar.IDLE)
 
@@ -208,37 +208,37 @@ class Dispatcher(Handler):
         Args:
             refusal: Why nothing may move and what to do, in a sentence; None if a brake is ready.
         """
-        was, self._unbraked = self._unbraked, refusal
+        was, self._brake_refusal = self._brake_refusal, refusal
         if (was is None) == (refusal is None) or self._closed:
             return
         if refusal is None:
-            self._braked.set()
+            self._brake_ready.set()
         else:
-            self._braked = trio.Event()
-            if (session := self._session) is not None:
-                session.finish(ExecutionError(refusal))
-                self._close(session, "no brake is ready")
+            self._brake_ready = trio.Event()
+            if (mode_run := self._current) is not None:
+                mode_run.finish(ExecutionError(refusal))
+                self._stop_mode(mode_run, "no brake is ready")
         for slot in EXECUTOR_SLOTS.values():
-            self._leases.bar(slot, self._rest)
+            self._leases.bar(slot, self._idle_bar)
         self._write_event.signal()
 
     def memory_overwritten(self, reason: str) -> None:
         """End the mode, and the leases of commands, because a buffer was overwritten. Returns at once."""
-        if (session := self._session) is not None:
-            session.finish(ExecutionError(reason))
-            self._close(session, reason)
+        if (mode_run := self._current) is not None:
+            mode_run.finish(ExecutionError(reason))
+            self._stop_mode(mode_run, reason)
         if not self._closed:
             self._stop_motion(Bar.DAMAGED)
 
     @property
-    def _rest(self) -> Bar:
+    def _idle_bar(self) -> Bar:
         """Why a slot is barred in which no mode runs."""
-        return Bar.IDLE if self._unbraked is None else Bar.BRAKE
+        return Bar.IDLE if self._brake_refusal is None else Bar.BRAKE
 
     def driver_changed(self) -> None:
         """Let teleop move devices, or not: the driver is live now, or no longer. Returns at once."""
-        if self._session is not None:
-            self._permit(self._session)
+        if self._current is not None:
+            self._update_bar(self._current)
 
     @route(starts=True)
     async def auto(self) -> None:
@@ -265,16 +265,18 @@ class Dispatcher(Handler):
                 told to stop.
         """
         self._stop_motion()
-        session = self._session
-        if session is not None:
-            self._close(session, _IDLE)  # before anything else runs: nothing opens its slot again
-        for scope in self._begins:
+        mode_run = self._current
+        if mode_run is not None:
+            self._stop_mode(
+                mode_run, _IDLE
+            )  # before anything else runs: nothing opens its slot again
+        for scope in self._pending_starts:
             scope.cancel(_IDLE)
-        async with self._changing:
-            await _gone(session, within=END_LIMIT)
-        with trio.move_on_after(STILL_LIMIT):
+        async with self._lock:
+            await _wait_closed(mode_run, within=END_LIMIT)
+        with trio.move_on_after(STANDSTILL_LIMIT):
             while self._is_moving():  # noqa: ASYNC110 - the device process states it in shared memory
-                await trio.sleep(_STILL_PAUSE)
+                await trio.sleep(_STANDSTILL_POLL)
             return
         raise DeviceError(
             "the devices were told to stop, and the device process does not confirm it: see the log"
@@ -290,7 +292,7 @@ class Dispatcher(Handler):
     @route(inline=True)
     def mode(self) -> str:
         """The mode that the robot is in: idle, auto or teleop."""
-        return (Mode.IDLE if self._session is None else self._session.mode).name.lower()
+        return (Mode.IDLE if self._current is None else self._current.mode).name.lower()
 
     @route(starts=True, limit=math.inf, bounds=EXECUTE_BOUNDS)
     async def execute(
@@ -315,11 +317,11 @@ class Dispatcher(Handler):
         """
         self._check_limits(requests)
         mode = Mode.TELEOP if enable_gamepads else Mode.AUTO
-        session = await self._begin(mode, requests, gamepads=enable_gamepads, partial=False)
+        mode_run = await self._begin(mode, requests, gamepads=enable_gamepads, partial=False)
         if block:
-            await session.over.wait()
-            if session.error is not None:
-                raise session.error
+            await mode_run.over.wait()
+            if mode_run.error is not None:
+                raise mode_run.error
         return self._hint
 
     def _check_limits(self, specs: Sequence[RequestSpec]) -> None:
@@ -344,8 +346,8 @@ class Dispatcher(Handler):
         Raises:
             ExecutionError: No brake is ready; says what to do.
         """
-        if self._unbraked is not None:
-            raise ExecutionError(self._unbraked)
+        if self._brake_refusal is not None:
+            raise ExecutionError(self._brake_refusal)
 
     async def _begin_standard(self, mode: Mode, prefix: str, *, gamepads: bool) -> None:
         specs = [RequestSpec(f"{prefix}_setup"), RequestSpec(f"{prefix}_main", periodic=True)]
@@ -357,97 +359,97 @@ class Dispatcher(Handler):
 
     async def _begin(
         self, mode: Mode, specs: Sequence[RequestSpec], *, gamepads: bool, partial: bool
-    ) -> _Session:
+    ) -> _ModeRun:
         if self._closed:
             raise ExecutionError("the robot is being stopped")
         refusal = None if self.driver is None else self.driver.may_command(caller())
         if refusal is not None:
             raise ExecutionError(refusal)
         with trio.CancelScope() as scope:
-            self._begins.add(scope)
+            self._pending_starts.add(scope)
             try:
                 with trio.move_on_after(BRAKE_LIMIT):
-                    await self._braked.wait()
+                    await self._brake_ready.wait()
                 self._require_brake()
-                async with self._changing:
-                    await self._end(f"{mode.name.lower()} begins", within=HANDOVER_LIMIT)
+                async with self._lock:
+                    await self._stop_current(f"{mode.name.lower()} begins", within=HANDOVER_LIMIT)
                     prepare = commands.Prepare(int(mode), list(specs), gamepads, partial)
                     return await self._open(mode, commands.encode(prepare))
             finally:
-                self._begins.discard(scope)
+                self._pending_starts.discard(scope)
         raise ExecutionError(f"{mode.name.lower()} has not begun: {_IDLE}")
 
-    async def _open(self, mode: Mode, prepare: bytes) -> _Session:
+    async def _open(self, mode: Mode, prepare: bytes) -> _ModeRun:
         """Load the team's code in a process and let the mode begin; a cancel ends the process."""
         assert self._nursery is not None, "a dispatcher is running while it serves"
-        session = _Session(await self._pool.acquire(), mode)
-        channel = session.process.child.channel
+        mode_run = _ModeRun(await self._pool.acquire(), mode)
+        channel = mode_run.process.child.channel
         assert channel is not None, "a process that is free has its channel"
         try:
-            self._nursery.start_soon(self._attend, session, channel)
+            self._nursery.start_soon(self._attend, mode_run, channel)
             with (
                 trio.move_on_after(LOAD_LIMIT),
                 contextlib.suppress(OSError, trio.ClosedResourceError),
             ):
                 await channel.send(prepare)
-                await session.answered.wait()
+                await mode_run.answered.wait()
             await trio.lowlevel.checkpoint()  # `idle` may have come meanwhile, or the process ended
-            session.require()
+            mode_run.raise_unless_loaded()
             self._require_brake()
-            self._session = session
-            self._living.add(session)
+            self._current = mode_run
+            self._unreaped.add(mode_run)
             self._on_mode(True)
             self._hint = (
                 self.driver.begin()
                 if self.driver is not None and self._driven_by_gamepad(mode)
                 else None
             )
-            self._permit(session)
-            self._log.info("mode began", mode=mode.name.lower(), code=session.path)
+            self._update_bar(mode_run)
+            self._log.info("mode began", mode=mode.name.lower(), code=mode_run.path)
             with contextlib.suppress(OSError, trio.ClosedResourceError):
                 await channel.send(commands.encode(commands.Go()))
         except BaseException:
-            self._close(session, "its mode has not begun")
+            self._stop_mode(mode_run, "its mode has not begun")
             raise
         self._pool.prepare_next()
-        return session
+        return mode_run
 
-    async def _attend(self, session: _Session, channel: trio.socket.SocketType) -> None:
+    async def _attend(self, mode_run: _ModeRun, channel: trio.socket.SocketType) -> None:
         """Listen to the process of a mode until it is gone."""
         try:
             while data := await channel.recv(commands.MAX_MESSAGE):
-                session.take(data)
-                if session.over.is_set():
-                    self._close(session, "its mode is over")
+                mode_run.handle(data)
+                if mode_run.over.is_set():
+                    self._stop_mode(mode_run, "its mode is over")
                 await trio.sleep(_MESSAGE_PAUSE)
         except RemoteProtocolError as error:
             self._log.error("a message of the executor process cannot be read", reason=str(error))
-            self._close(session, "its messages cannot be read")
+            self._stop_mode(mode_run, "its messages cannot be read")
         except (OSError, trio.ClosedResourceError):
             pass
         finally:
-            session.gone.set()
-            session.finish(ExecutionError("the process that ran the team's code has ended"))
-            self._leave(session)
+            mode_run.gone.set()
+            mode_run.finish(ExecutionError("the process that ran the team's code has ended"))
+            self._close_slot(mode_run)
             # If it has crashed, that is what its supervisor is to see.
-            await self._pool.ended(session.process, within=EXIT_LIMIT)
-            self._close(session, "it has closed its channel")
+            await self._pool.wait_exited(mode_run.process, within=EXIT_LIMIT)
+            self._stop_mode(mode_run, "it has closed its channel")
             # Until then team code may take part as a visitor does.
-            await self._pool.gone(session.process)
-            self._living.discard(session)
-            if not self._living:
+            await self._pool.wait_reaped(mode_run.process)
+            self._unreaped.discard(mode_run)
+            if not self._unreaped:
                 self._on_mode(False)
 
-    def _permit(self, session: _Session) -> None:
+    def _update_bar(self, mode_run: _ModeRun) -> None:
         """Let a mode move devices, unless its driver is silent."""
         if self._closed:
             return
         bar = Bar.DRIVER if self.driver is None else self.driver.bar
-        if self._driven_by_gamepad(session.mode) and bar is not Bar.NONE:
-            self._leases.bar(session.slot, bar)
+        if self._driven_by_gamepad(mode_run.mode) and bar is not Bar.NONE:
+            self._leases.bar(mode_run.slot, bar)
             self._write_event.signal()
         else:
-            self._leases.unbar(session.slot)
+            self._leases.unbar(mode_run.slot)
 
     def _driven_by_gamepad(self, mode: Mode) -> bool:
         return self._needs_driver and mode is Mode.TELEOP
@@ -456,43 +458,43 @@ class Dispatcher(Handler):
         """End every lease, whoever holds it; the device process disables what was moved."""
         self._leases.revoke_all(cause)
         for slot in EXECUTOR_SLOTS.values():
-            self._leases.bar(slot, self._rest)
+            self._leases.bar(slot, self._idle_bar)
         self._write_event.signal()
 
-    def _leave(self, session: _Session) -> None:
+    def _close_slot(self, mode_run: _ModeRun) -> None:
         """Let a mode move nothing any more; idempotent."""
-        if self._session is session:
-            self._session = None
-            self._leases.bar(session.slot, self._rest)
+        if self._current is mode_run:
+            self._current = None
+            self._leases.bar(mode_run.slot, self._idle_bar)
             self._write_event.signal()
-            about = {"reason": session.error.message} if session.error is not None else {}
-            self._log.info("mode ended", mode=session.mode.name.lower(), **about)
+            about = {"reason": mode_run.error.message} if mode_run.error is not None else {}
+            self._log.info("mode ended", mode=mode_run.mode.name.lower(), **about)
 
-    def _close(self, session: _Session, reason: str) -> None:
+    def _stop_mode(self, mode_run: _ModeRun, reason: str) -> None:
         """End a mode and its process; idempotent."""
-        self._leave(session)
-        session.finish(ExecutionError(f"{session.mode.name.lower()} was ended: {reason}"))
-        self._pool.recycle(session.process, reason)
+        self._close_slot(mode_run)
+        mode_run.finish(ExecutionError(f"{mode_run.mode.name.lower()} was ended: {reason}"))
+        self._pool.recycle(mode_run.process, reason)
 
-    async def _end(self, reason: str, *, within: float) -> None:
+    async def _stop_current(self, reason: str, *, within: float) -> None:
         """End the mode that runs, and wait so long (s) for its process to end."""
-        session = self._session
-        if session is not None:
-            self._close(session, reason)
+        mode_run = self._current
+        if mode_run is not None:
+            self._stop_mode(mode_run, reason)
             with trio.CancelScope(shield=True):
                 with trio.move_on_after(within):
-                    await self._pool.gone(session.process)
+                    await self._pool.wait_reaped(mode_run.process)
                     return
-                self._pool.kill(session.process)
+                self._pool.kill(mode_run.process)
                 with trio.move_on_after(END_LIMIT):
-                    await self._pool.gone(session.process)
+                    await self._pool.wait_reaped(mode_run.process)
 
 
-async def _gone(session: _Session | None, *, within: float) -> None:
+async def _wait_closed(mode_run: _ModeRun | None, *, within: float) -> None:
     """Wait so long (s) for the process of a mode to end."""
-    if session is not None:
+    if mode_run is not None:
         with trio.move_on_after(within, shield=True):
-            await session.gone.wait()
+            await mode_run.gone.wait()
 
 
 def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:

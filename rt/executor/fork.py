@@ -16,8 +16,8 @@ def is_forked() -> bool:
     return _Process.forked
 
 
-def _mark() -> None:
+def _set_forked() -> None:
     _Process.forked = True
 
 
-os.register_at_fork(after_in_child=_mark)
+os.register_at_fork(after_in_child=_set_forked)

@@ -34,18 +34,18 @@ RENEW_INTERVAL: Final = 0.02
 """Time between two renewals (s): four may be missed before the lease lapses."""
 GAP_LIMIT: Final = 0.4
 """The longest time (s) in which neither thread runs without ending the mode."""
-HANDOVER: Final = 0.05
+REVOKE_LIMIT: Final = 0.05
 """How long the lease of a mode that has ended by itself may be left to the root (s)."""
-_HANDOVER_PAUSE: Final = 0.001
+_REVOKE_POLL: Final = 0.001
 CUTOFFS: Final = 5
 """How many cut-offs end a mode, unless the option says otherwise."""
 
 STOPPED: Final = "the robot was told to stop"
 """Why a mode ends whose lease the root has ended."""
-UNBRAKED: Final = "the robot's brake is not ready: see `rt call status`"
+NO_BRAKE: Final = "the robot's brake is not ready: see `rt call status`"
 """The same if the root bars its slot for want of a brake."""
-_ENDED: Final = {
-    Bar.BRAKE: UNBRAKED,
+_END_REASONS: Final = {
+    Bar.BRAKE: NO_BRAKE,
     Bar.DAMAGED: "the robot's shared memory was overwritten",
     Bar.STALLED: "the robot's main process stood still: start the mode again",
 }
@@ -55,10 +55,10 @@ NOT_RETURNING: Final = "the team's code does not return: every device is disable
 """Why a call that is late is cut off."""
 
 _BUSY: Final = "the computer is busy, and the team's code does not return in time: every device is disabled until it does"
-_AGAIN: Final = "the team's code moves devices again"
-_LATE: Final = "the event loop beside the team's code came late: every device was disabled"
+_RESUMED: Final = "the team's code moves devices again"
+_LOOP_LATE: Final = "the event loop beside the team's code came late: every device was disabled"
 _ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
-_STOOD_STILL: Final = (
+_SUSPENDED: Final = (
     "the process was stopped or something kept it from running: every device was disabled"
 )
 _STARVED: Final = (
@@ -105,9 +105,9 @@ class LeaseKeeper:
         self._main_grant = -math.inf
         self._main_waited = 0.0
         self._is_cut_off = False
-        self._until = -math.inf
-        self._beaten = -math.inf
-        self._granted = -math.inf
+        self._permitted_until = -math.inf
+        self._last_heartbeat = -math.inf
+        self._last_grant = -math.inf
         self._holding = False
         self._sealed = False
         self._closed = False
@@ -117,7 +117,7 @@ class LeaseKeeper:
     @property
     def permitted(self) -> bool:
         """Whether the lease may be held at this moment."""
-        return monotonic() < self._until
+        return monotonic() < self._permitted_until
 
     def grant(self, until: float = math.inf, *, seal: bool = False) -> None:
         """Permit the lease until a moment (s of the monotonic clock), and hold it if the event loop is alive. Any thread.
@@ -133,25 +133,25 @@ class LeaseKeeper:
             if self._closed or self._sealed:
                 return
             now = monotonic()
-            gap = now - max(self._beaten, self._granted)
+            gap = now - max(self._last_heartbeat, self._last_grant)
             if math.isfinite(gap) and gap >= self._gap_limit:
                 return  # the event loop, which knows more, judges it
-            self._until = until
+            self._permitted_until = until
             self._sealed = seal
-            self._granted = now
-            if now - self._beaten < TIMEOUT:
-                self._hold(now, self._beaten)
+            self._last_grant = now
+            if now - self._last_heartbeat < TIMEOUT:
+                self._hold(now, self._last_heartbeat)
 
     def unseal(self) -> None:
         """Let grants count again. Any thread."""
         self._sealed = False
 
-    def withdraw(self) -> None:
+    def revoke(self) -> None:
         """Give the lease up now: the device process disables every device. Any thread; idempotent."""
         if is_forked():
             return
         with self._lock:
-            self._until = -math.inf
+            self._permitted_until = -math.inf
             self._release()
 
     def restart(self) -> None:
@@ -169,21 +169,21 @@ class LeaseKeeper:
         if is_forked():
             return
         with self._lock:
-            self._until = -math.inf
+            self._permitted_until = -math.inf
             self._fail()
 
     def cut_off(self, reason: str) -> None:
         """Withdraw because the team's code was late, and count it. Any thread."""
-        self.withdraw()
+        self.revoke()
         with self._lock:
-            self._count(reason)
+            self._count_cutoff(reason)
 
     def close(self) -> None:
         """Give the lease up for good: it cannot be granted again. Any thread."""
         self._closed = True
-        self.withdraw()
+        self.revoke()
 
-    async def hand_over(self, within: float = HANDOVER) -> None:
+    async def wait_revoked(self, within: float = REVOKE_LIMIT) -> None:
         """Renew no more, and wait for the root to end the lease, ``within`` s at most; then give it up.
 
         The mode has ended by itself, and the root knows: a lease that the root ends has a reason,
@@ -191,13 +191,13 @@ class LeaseKeeper:
         """
         with self._lock:
             self._closed = True
-            self._until = -math.inf
+            self._permitted_until = -math.inf
         with trio.move_on_after(within):
             while self._holding and not self._lease.revoked:  # noqa: ASYNC110 - the root ends it in shared memory
-                await trio.sleep(_HANDOVER_PAUSE)
+                await trio.sleep(_REVOKE_POLL)
         self.close()
 
-    def beat(self) -> None:
+    def heartbeat(self) -> None:
         """Show that the event loop is alive: renew if that is permitted, and give the lease up if the permission has run out."""
         if is_forked():
             return
@@ -205,35 +205,35 @@ class LeaseKeeper:
             self._run_delay = self._make_run_delay()
             self._main_delay = self._make_main_delay()
         with self._lock:
-            now, before = monotonic(), self._beaten
+            now, before = monotonic(), self._last_heartbeat
             waited, self._waited = self._waited, self._run_delay()
-            self._beaten = now
-            if self._main_grant != self._granted:
-                self._main_grant = self._granted
+            self._last_heartbeat = now
+            if self._main_grant != self._last_grant:
+                self._main_grant = self._last_grant
                 self._main_waited = self._main_delay()
-            gap = now - max(before, self._granted)
-            if math.isfinite(gap) and gap >= self._gap_limit and self._granted > -math.inf:
-                self._judge(gap, self._waited - waited)
-            elif now < self._until:
+            gap = now - max(before, self._last_grant)
+            if math.isfinite(gap) and gap >= self._gap_limit and self._last_grant > -math.inf:
+                self._handle_gap(gap, self._waited - waited)
+            elif now < self._permitted_until:
                 self._hold(now, before, self._waited - waited)
-            elif self._until > -math.inf:
-                self._until = -math.inf
+            elif self._permitted_until > -math.inf:
+                self._permitted_until = -math.inf
                 self._release()
-                is_busy = self._main_delay() - self._main_waited >= (now - self._granted) / 2
-                self._count(_BUSY if is_busy else NOT_RETURNING)
+                is_busy = self._main_delay() - self._main_waited >= (now - self._last_grant) / 2
+                self._count_cutoff(_BUSY if is_busy else NOT_RETURNING)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Renew while it is permitted, until cancelled; then the lease is given up."""
         try:
-            self.beat()
+            self.heartbeat()
             task_status.started()
             while True:
                 await trio.sleep(RENEW_INTERVAL)
                 if is_forked():
                     os._exit(0)  # a copy of the event loop, forked by an action
-                self.beat()
+                self.heartbeat()
         finally:
-            self.withdraw()
+            self.revoke()
 
     def _hold(self, now: float, before: float, waited: float = 0.0) -> None:
         """Renew the lease or begin it.
@@ -250,10 +250,10 @@ class LeaseKeeper:
                 return
             self._holding = False
             if not self._lease.revoked:
-                late = f"{_STARVED}, {waited:.1f} s" if waited >= (now - before) / 2 else _LATE
-                self._count(late if now - before >= TIMEOUT else _ROOT_LATE)
+                late = f"{_STARVED}, {waited:.1f} s" if waited >= (now - before) / 2 else _LOOP_LATE
+                self._count_cutoff(late if now - before >= TIMEOUT else _ROOT_LATE)
             elif self._lease.cause not in DRIVER_BARS:
-                self._end(_ENDED.get(self._lease.cause, STOPPED))
+                self._end(_END_REASONS.get(self._lease.cause, STOPPED))
             if self._closed:
                 return
         if self._lease.begin():
@@ -261,30 +261,30 @@ class LeaseKeeper:
             self._write_event.signal()
             if self._is_cut_off:
                 self._is_cut_off = False
-                self._log.info(_AGAIN)
+                self._log.info(_RESUMED)
 
     def _release(self) -> None:
         self._holding = False
         if self._lease.release():
             self._write_event.signal()
 
-    def _judge(self, gap: float, waited: float) -> None:
+    def _handle_gap(self, gap: float, waited: float) -> None:
         """Decide on a gap (s) in which neither thread ran, and for so long (s) of which the event loop waited for a processor."""
         self._release()
         if waited >= gap / 2:
-            self._count(f"{_STARVED}, {waited:.1f} s")
+            self._count_cutoff(f"{_STARVED}, {waited:.1f} s")
         else:
             self._end(
-                f"{_STOOD_STILL} after {gap:.1f} s without a sign of life; start the mode again"
+                f"{_SUSPENDED} after {gap:.1f} s without a sign of life; start the mode again"
             )
 
     def _fail(self) -> None:
         was_held = self._holding
         self._release()
         if was_held:
-            self._count()
+            self._count_cutoff()
 
-    def _count(self, reason: str = "") -> None:
+    def _count_cutoff(self, reason: str = "") -> None:
         """Count a cut-off, and log it unless its reason is logged elsewhere; end the mode if it is one too many."""
         if reason:
             self._log.error(reason)
@@ -295,6 +295,6 @@ class LeaseKeeper:
     def _end(self, reason: str) -> None:
         if not self._closed:
             self._closed = True
-            self._until = -math.inf
+            self._permitted_until = -math.inf
             self._release()
             self._on_end(reason)

@@ -49,12 +49,12 @@ class MainThread:
             with trio.CancelScope(deadline=trio.current_time() + STOP_LIMIT, shield=True):
                 await over.wait()
             if not errors:
-                give_up()
+                exit_stuck()
             raise
         return errors[0]
 
 
-def give_up() -> None:
+def exit_stuck() -> None:
     """End the process, whose code of the team cannot be stopped; the supervisor starts it again, idle."""
     log.get_logger().critical(
         "the team's code cannot be stopped: its process ends", limit=STOP_LIMIT

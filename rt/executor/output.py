@@ -27,10 +27,10 @@ BYTES: Final = Rate(1 << 20, 200e3)
 MAX_LINE: Final = 8192
 """The longest line that is told whole (characters)."""
 
-TELL_INTERVAL: Final = 1.0
+COUNT_INTERVAL: Final = 1.0
 """Least time between two events that count what was suppressed (s)."""
 
-MAX_BEGUN = 4096
+MAX_PARTIAL = 4096
 """How long a line may become that has no end (characters); it is told then."""
 
 
@@ -44,15 +44,15 @@ class TeamOutput(io.TextIOBase):
     def __init__(self, state: RunState) -> None:
         super().__init__()
         self._state = state
-        self._begun: dict[int, str] = {}
+        self._partial: dict[int, str] = {}
         self._budget = Budget(LINES, BYTES, monotonic())
-        self._told = -TELL_INTERVAL
+        self._counted_at = -COUNT_INTERVAL
         self._log = log.get_logger()
 
     encoding = "utf-8"
     errors = "replace"
 
-    def take_over(self) -> None:
+    def install(self) -> None:
         """Be `sys.stdout` from now on, for modules that the team's code imports; the real one writes each line at once."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)
@@ -84,30 +84,32 @@ class TeamOutput(io.TextIOBase):
         thread = threading.get_ident()
         start = 0
         while (end := text.find("\n", start)) >= 0:
-            line = self._begun.pop(thread, "") + text[start : min(end, start + MAX_LINE + 1)]
+            line = self._partial.pop(thread, "") + text[start : min(end, start + MAX_LINE + 1)]
             start = end + 1
-            if not self._tell(line):
+            if not self._emit(line):
                 # What follows in the same text comes too fast, too.
                 rest = text.count("\n", start)
                 self._budget.suppressed += rest
                 start = text.rfind("\n") + 1
         if start < len(text):
-            self._begun[thread] = self._begun.get(thread, "") + text[start : start + MAX_LINE + 1]
-            if len(self._begun[thread]) > MAX_BEGUN:
+            self._partial[thread] = (
+                self._partial.get(thread, "") + text[start : start + MAX_LINE + 1]
+            )
+            if len(self._partial[thread]) > MAX_PARTIAL:
                 self.flush()
         return len(text)
 
     def flush(self) -> None:
         """Tell the line that this thread has begun."""
-        if begun := self._begun.pop(threading.get_ident(), ""):
-            self._tell(begun)
+        if partial := self._partial.pop(threading.get_ident(), ""):
+            self._emit(partial)
 
     def finish(self) -> None:
         """Tell the lines that any thread has begun."""
-        for thread in list(self._begun):
-            if begun := self._begun.pop(thread, ""):
-                self._tell(begun)
-        self._tell_suppressed()
+        for thread in list(self._partial):
+            if partial := self._partial.pop(thread, ""):
+                self._emit(partial)
+        self._emit_suppressed()
 
     def writable(self) -> bool:
         """Whether it can be written to: always."""
@@ -128,24 +130,24 @@ class TeamOutput(io.TextIOBase):
         """
         return io.FileIO(self.fileno(), "w", closefd=False)
 
-    def _tell(self, line: str) -> bool:
+    def _emit(self, line: str) -> bool:
         """Tell a line, or count it; whether it was told."""
         now = monotonic()
         if not self._budget.take(len(line), now):
-            if now - self._told >= TELL_INTERVAL:
-                self._told = now
-                self._tell_suppressed()
+            if now - self._counted_at >= COUNT_INTERVAL:
+                self._counted_at = now
+                self._emit_suppressed()
             return False
-        if self._budget.suppressed and now - self._told >= TELL_INTERVAL:
-            self._told = now
-            self._tell_suppressed()
+        if self._budget.suppressed and now - self._counted_at >= COUNT_INTERVAL:
+            self._counted_at = now
+            self._emit_suppressed()
         if len(line) > MAX_LINE:
             line = line[:MAX_LINE] + CUT
         clock = round(self._state.clock(), 3)
         self._log.info(line, source="print", mode=self._state.mode.name.lower(), clock=clock)
         return True
 
-    def _tell_suppressed(self) -> None:
+    def _emit_suppressed(self) -> None:
         count, self._budget.suppressed = self._budget.suppressed, 0
         if count:
             mode = self._state.mode.name.lower()

@@ -29,7 +29,7 @@ READY_LIMIT: Final = 15.0
 """How long a mode waits for a process that is ready (s)."""
 
 
-SEEN_LIMIT: Final = 5.0
+REAP_LIMIT: Final = 5.0
 """How long the supervisor may take to see the end of a process and to remove what it leaves behind (s)."""
 
 
@@ -73,7 +73,7 @@ class ExecutorPool:
         if self._executor.status.state is State.FAILED:
             self._executor.feed(Start("a mode begins"))
         with trio.move_on_after(READY_LIMIT):
-            while (child := self._free()) is None:
+            while (child := self._find_ready()) is None:
                 if self._executor.status.state is State.FAILED:
                     break
                 await self._news.wait()
@@ -89,17 +89,17 @@ class ExecutorPool:
     def prepare_next(self) -> None:
         """Start the standby if the executor is busy; one that is just being stopped starts when it has ended."""
         self._standby_due = self._executor in self._busy
-        self.look()
+        self.update()
 
-    async def ended(self, assignment: Assignment, *, within: float) -> None:
+    async def wait_exited(self, assignment: Assignment, *, within: float) -> None:
         """Wait so long (s) for the process of a mode to end; until its supervisor has seen it if it has ended."""
         with trio.move_on_after(within):
-            await self._seen_to_end(assignment)
+            await self._wait_ended(assignment)
         if assignment.pid is not None and _has_exited(assignment.pid):
-            with trio.move_on_after(SEEN_LIMIT):
-                await self._seen_to_end(assignment)
+            with trio.move_on_after(REAP_LIMIT):
+                await self._wait_ended(assignment)
 
-    async def gone(self, assignment: Assignment) -> None:
+    async def wait_reaped(self, assignment: Assignment) -> None:
         """Wait until the supervisor has seen the end of a process that was recycled."""
         child, pid = assignment
         while pid is not None and child.status.pid == pid:
@@ -112,7 +112,7 @@ class ExecutorPool:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    async def _seen_to_end(self, assignment: Assignment) -> None:
+    async def _wait_ended(self, assignment: Assignment) -> None:
         child, pid = assignment
         while self._busy.get(child) == pid == child.status.pid:
             await self._news.wait()
@@ -127,14 +127,14 @@ class ExecutorPool:
                 child.feed(Stop(reason))
             elif child.status.pid == pid:
                 child.feed(Restart(reason, planned=True))
-        self.look()
+        self.update()
 
     def changed(self, status: ChildStatus) -> None:
         """Look at a child again; called with every change."""
         if status.name in EXECUTOR_SLOTS:
-            self.look()
+            self.update()
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Wake the tasks that wait for a process, and start or stop the standby if that is due."""
         self._news.set()
         self._news = trio.Event()
@@ -146,7 +146,7 @@ class ExecutorPool:
             )
             self._standby.feed(Start("the executor runs a mode"))
 
-    def _free(self) -> Child | None:
+    def _find_ready(self) -> Child | None:
         for child in (self._executor, self._standby):
             if child not in self._busy and child.status.ready and child.channel is not None:
                 return child

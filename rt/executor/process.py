@@ -117,8 +117,8 @@ class ExecutorProcess:
                     exec_module=app.config.exec_module,
                     directory=self._directory,
                 )
-                runner.output.take_over()
-                app.nursery.start_soon(self._show_life)
+                runner.output.install()
+                app.nursery.start_soon(self._send_heartbeats)
                 app.nursery.start_soon(runner.stall.run)
                 app.report_health()
                 notify.send(ready=True, status="idle")
@@ -138,7 +138,7 @@ class ExecutorProcess:
             return False
         return holder is not None and holder.started_before(FILE_NAME)
 
-    async def _show_life(self) -> None:
+    async def _send_heartbeats(self) -> None:
         """Tell the supervisor that the event loop is alive; end with the root."""
         period = notify.watchdog_period() or 1.0
         while not self._lifeline.is_closed():

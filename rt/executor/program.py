@@ -72,7 +72,7 @@ class Program:
             raise ExecutionError("a periodic request never ends: it has to be the last one")
         self.path = path = locate(self._exec_module, self._directory)
         self._reporter.path = path
-        self._main_thread.sync.team = str(path.parent)
+        self._main_thread.sync.folder = str(path.parent)
         outcome: list[ModuleType | ExecutionError] = []
 
         def load_code() -> None:

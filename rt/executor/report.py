@@ -10,8 +10,8 @@ from typing import Any
 
 from rt import log
 from rt.errors import RuntimeBaseException
+from rt.executor.frames import trace, where
 from rt.executor.sync import TimeLimitError
-from rt.executor.team import trace, where
 from rt.log.throttle import Throttle
 
 INTERVAL = 5.0
@@ -20,17 +20,17 @@ BURST = 20
 """How many different errors are logged at once; after that one in each `INTERVAL`, with the number of those left out."""
 WAIT = "to wait, let it start an action that uses `await Actions.sleep(...)`"
 """What team code does instead of waiting."""
-MAX_KNOWN = 256
+MAX_ERRORS = 256
 """The most different errors that are remembered; beyond them all are forgotten, and said in full again."""
 
 
-class _Known:
+class _Occurrence:
     """An error that has been said, and how often it has come since."""
 
     def __init__(self, level: str, context: dict[str, Any]) -> None:
         self.level = level
         self.context = context
-        self.said = time.monotonic()
+        self.logged_at = time.monotonic()
         self.count = 0
 
 
@@ -43,7 +43,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self.path = Path()
-        self._known: dict[tuple[object, ...], _Known] = {}
+        self._occurrences: dict[tuple[object, ...], _Occurrence] = {}
         self._lock = threading.Lock()
         self._throttle = Throttle(burst=BURST, interval=INTERVAL)
         self._log = log.get_logger()
@@ -72,32 +72,32 @@ class Reporter:
             key = (type(error), sentence, place, line)
             level, extra = "error", {"traceback": trace(error, self.path)}
         with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                known.count += 1
-                if time.monotonic() - known.said >= INTERVAL:
-                    self._say(known)
+            occurrence = self._occurrences.get(key)
+            if occurrence is not None:
+                occurrence.count += 1
+                if time.monotonic() - occurrence.logged_at >= INTERVAL:
+                    self._log_repeats(occurrence)
                 return
-            if len(self._known) >= MAX_KNOWN:
-                self._known.clear()
-            self._known[key] = _Known(level, {**context, "error": sentence})
+            if len(self._occurrences) >= MAX_ERRORS:
+                self._occurrences.clear()
+            self._occurrences[key] = _Occurrence(level, {**context, "error": sentence})
             # Errors whose texts differ each time share one limit.
             self._throttle.log(getattr(self._log, level), sentence, "error", **context, **extra)
 
-    def forget(self) -> None:
+    def flush(self) -> None:
         """Say what has been counted; from now on every error is a new one."""
         with self._lock:
             self._throttle.flush()
-            for known in self._known.values():
-                if known.count:
-                    self._say(known)
-            self._known.clear()
+            for occurrence in self._occurrences.values():
+                if occurrence.count:
+                    self._log_repeats(occurrence)
+            self._occurrences.clear()
 
-    def _say(self, known: _Known) -> None:
-        getattr(self._log, known.level)(
-            "the same error came again", count=known.count, **known.context
+    def _log_repeats(self, occurrence: _Occurrence) -> None:
+        getattr(self._log, occurrence.level)(
+            "the same error came again", count=occurrence.count, **occurrence.context
         )
-        known.said, known.count = time.monotonic(), 0
+        occurrence.logged_at, occurrence.count = time.monotonic(), 0
 
 
 def _errors(error: BaseException) -> list[BaseException]:

@@ -69,12 +69,12 @@ class ModeRunner:
         self._main_thread = MainThread(sync, token)
         self._actions = actions
         self._token = token
-        self._keeper = make_keeper(self._end_soon)
+        self._keeper = make_keeper(self._request_end)
         actions.on_error = self._keeper.restart
         threading.excepthook = self._thread_failed
         self._state = RunState()
         self._reporter = reporter
-        self._end = trio.Event()
+        self._end_requested = trio.Event()
         self.stall = StallWatch()
         self._reason = ""
         self.output = TeamOutput(self._state)
@@ -141,28 +141,28 @@ class ModeRunner:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._keeper.run)
                 await nursery.start(self._actions.run)
-                nursery.start_soon(self._watch_end, channel, nursery.cancel_scope)
+                nursery.start_soon(self._report_end, channel, nursery.cancel_scope)
                 error = await self._main_thread.finish(
                     Run(requests, self._keeper, hold=command.partial)
                 )
                 is_finished = command.partial and error is None
                 if is_finished:
-                    await self._actions.all_ended()
+                    await self._actions.wait_all_ended()
                     error = ExecutionError(
                         "no function of the team's code runs any more: the mode ends"
                     )
-                await channel.send(commands.encode(_over(error)))
+                await channel.send(commands.encode(_result(error)))
                 if is_finished:
-                    await self._keeper.hand_over()
+                    await self._keeper.wait_revoked()
                 nursery.cancel_scope.cancel()
         finally:
             self._keeper.close()
             self._state.gamepads = False
-            self._reporter.forget()
+            self._reporter.flush()
             self.output.finish()
 
-    async def _watch_end(self, channel: trio.socket.SocketType, scope: trio.CancelScope) -> None:
-        await self._end.wait()
+    async def _report_end(self, channel: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+        await self._end_requested.wait()
         await channel.send(commands.encode(commands.Over(self._reason)))
         scope.cancel(self._reason)
 
@@ -174,16 +174,16 @@ class ModeRunner:
             error, "a thread" if failure.thread is None else f"thread {failure.thread.name}"
         )
 
-    def _end_soon(self, reason: str) -> None:
+    def _request_end(self, reason: str) -> None:
         """End the mode because of what its commander did. Any thread."""
         self._reason = reason
         say = self._log.info if reason == STOPPED else self._log.error
         say(reason, mode=self._state.mode.name.lower())
         with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._end.set)
+            self._token.run_sync_soon(self._end_requested.set)
 
 
-def _over(error: BaseException | None) -> commands.Over:
+def _result(error: BaseException | None) -> commands.Over:
     if error is None:
         return commands.Over()
     context: dict[str, Any] = error.context if isinstance(error, RuntimeBaseException) else {}

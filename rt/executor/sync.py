@@ -27,15 +27,15 @@ from rt import log
 from rt.diagnostics.run_delay import RunDelay
 from rt.errors import ExecutionError
 from rt.executor.fork import is_forked
+from rt.executor.frames import involves_team_code, is_team_file
 from rt.executor.lease import NOT_RETURNING, LeaseKeeper
-from rt.executor.team import is_team_file, passed_team_code
 
 GRACE = 0.03
 """How long after its limit (s) a function may take to end before the lease on the devices runs out."""
 _RETRY = 0.001
 _REPEAT = 0.05
 _REPORT_INTERVAL = 1.0
-_IN_TIME = 3.0
+_ON_TIME_AFTER = 3.0
 """How long (s) no call has to be late for calls to be in time again."""
 _BUSY_SHARE = 0.8
 """Share of its time for which a call that was interrupted has to have waited for a processor to be no fault of the code: code that
@@ -120,7 +120,7 @@ class SyncExecutor:
     Args:
         report: Called with an error that a function of the team's code raised, and the function's
             name.
-        team: The folder of the team's code: only what stands there is interrupted.
+        folder: The folder of the team's code: only what stands there is interrupted.
         run_delay: Makes what tells how long the main thread has waited for a processor (s); called
             in that thread.
     """
@@ -128,11 +128,11 @@ class SyncExecutor:
     def __init__(
         self,
         report: Callable[[BaseException, str], None],
-        team: str,
+        folder: str,
         run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
     ) -> None:
         self._report = report
-        self.team = team
+        self.folder = folder
         self._runs: queue.SimpleQueue[Run | None] = queue.SimpleQueue()
         self._current: Run | None = None
         self._limited = False
@@ -149,7 +149,7 @@ class SyncExecutor:
         self._delay = self._make_run_delay()
         while True:
             run = self._runs.get()
-            _leave_fork()
+            _exit_if_forked()
             if run is None:
                 return
             error: BaseException | None = None
@@ -159,7 +159,7 @@ class SyncExecutor:
             except (ExecutionError, StopRun, TimeLimitError) as reason:
                 error = None if isinstance(reason, StopRun) else reason
             except BaseException as reason:
-                if not passed_team_code(reason, self.team):
+                if not involves_team_code(reason, self.folder):
                     raise
                 self._report(reason, _HANDLER)
                 error = ExecutionError(f"{_HANDLER} of the team's code failed: the mode ends")
@@ -168,7 +168,7 @@ class SyncExecutor:
                 if run.keeper is not None and not (
                     run.hold and error is None and not run.stopped.is_set()
                 ):
-                    run.keeper.withdraw()
+                    run.keeper.revoke()
             run.done(error)
 
     def schedule(self, run: Run) -> None:
@@ -179,7 +179,7 @@ class SyncExecutor:
         """End a run: before its next call, and inside the one that is going on. Any thread."""
         run.stopped.set()
         if run.keeper is not None:
-            run.keeper.withdraw()
+            run.keeper.revoke()
         if self._current is run and self._main.ident is not None:
             pthread_kill(self._main.ident, _SIGALRM)
 
@@ -232,9 +232,9 @@ class SyncExecutor:
                 tick += missed * request.timeout
                 run.overruns += missed
                 if not timeouts:  # that a call was interrupted is logged already
-                    lateness.note(run.overruns, is_busy=self._delay() - waited >= late)
+                    lateness.record_late(run.overruns, is_busy=self._delay() - waited >= late)
             else:
-                lateness.pass_time()
+                lateness.record_on_time()
             if sound or (trusted and error is not None):
                 _grant(run, tick + GRACE)
             waited = self._delay()
@@ -284,32 +284,32 @@ class SyncExecutor:
             request.func(*request.args)
         finally:
             self._limited = False
-            _leave_fork()
+            _exit_if_forked()
             setitimer(_ITIMER_REAL, 0)
 
     def _on_alarm(self, _signum: int, frame: FrameType | None) -> None:
         if not self._limited:
             return
-        if self._in_own_code(frame):
+        if self._is_in_rt(frame):
             setitimer(_ITIMER_REAL, _RETRY, _REPEAT)
             return
         if self._current is not None and self._current.stopped.is_set():
             raise StopRun
-        self._end_permission()
+        self._revoke_overdue()
         raise TimeLimitError(self._limit)
 
-    def _end_permission(self) -> None:
+    def _revoke_overdue(self) -> None:
         """Cut off a call that holds the lease for longer than it was granted: team code has granted itself more."""
         keeper = None if self._current is None else self._current.keeper
         if keeper is not None and monotonic() >= self._deadline and keeper.permitted:
             keeper.cut_off(NOT_RETURNING)
 
-    def _in_own_code(self, frame: FrameType | None) -> bool:
+    def _is_in_rt(self, frame: FrameType | None) -> bool:
         """Whether rt's code was called by the team's and is at work: then it must not be torn."""
         while frame is not None:
             if f"{frame.f_globals.get('__name__', '')}.".startswith("rt."):
                 return True
-            if is_team_file(frame.f_code.co_filename, self.team):
+            if is_team_file(frame.f_code.co_filename, self.folder):
                 return False
             frame = frame.f_back
         return False
@@ -329,7 +329,7 @@ class _Lateness:
         self._reported = -math.inf
         self._last = math.inf
 
-    def note(self, skipped: int, *, is_busy: bool) -> None:
+    def record_late(self, skipped: int, *, is_busy: bool) -> None:
         """Note that a call has come late.
 
         Args:
@@ -349,9 +349,9 @@ class _Lateness:
         )
         self._log.warning(reason, func=name, skipped=skipped, period=self._request.timeout)
 
-    def pass_time(self) -> None:
+    def record_on_time(self) -> None:
         """Note that a call was in time."""
-        if monotonic() - self._last >= _IN_TIME:
+        if monotonic() - self._last >= _ON_TIME_AFTER:
             self._last = math.inf
             self._log.info(
                 f"calls of {_name(self._request)} are in time again", func=_name(self._request)
@@ -363,7 +363,7 @@ def _grant(run: Run, until: float, *, seal: bool = False) -> None:
     if run.keeper is not None and not run.stopped.is_set():
         run.keeper.grant(until, seal=seal)
         if run.stopped.is_set():
-            run.keeper.withdraw()
+            run.keeper.revoke()
 
 
 def _require_in_time(start: float, limit: float) -> None:
@@ -372,7 +372,7 @@ def _require_in_time(start: float, limit: float) -> None:
         raise TimeLimitError(limit)
 
 
-def _leave_fork() -> None:
+def _exit_if_forked() -> None:
     """End a process that the team's code forked and let return: the rest is the robot's own to do."""
     if is_forked():
         _exit(0)

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from functools import lru_cache
 
-from rt.lint.check import CheckContext, Fault, check
+from rt.lint.check import CheckContext, Finding, check
 from rt.lint.module import UNKNOWN, Function, Scope
 
 _ASYNCIO = frozenset(
@@ -27,15 +27,15 @@ _ASYNCIO = frozenset(
 
 
 @check("RT301", "action-not-run", "error")
-def action_not_run(case: CheckContext) -> Iterator[Fault]:
+def action_not_run(context: CheckContext) -> Iterator[Finding]:
     """An action is called as a function, which does not run it."""
-    for node, scope in case.module.nodes():
+    for node, scope in context.module.nodes():
         if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
             continue
-        action = _action(case, scope, node.value.func)
+        action = _action(context, scope, node.value.func)
         if action is not None:
             name = ast.unparse(node.value.func)
-            beside = f"Actions.run({name}{', ...' if _takes(case, action)[1] else ''})"
+            beside = f"Actions.run({name}{', ...' if _arity(context, action)[1] else ''})"
             yield (
                 node.value,
                 f"{name}() alone does not run the action: write `await {name}(...)`, or {beside} to go on at once"
@@ -45,11 +45,11 @@ def action_not_run(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT302", "action-already-called", "error")
-def action_already_called(case: CheckContext) -> Iterator[Fault]:
+def action_already_called(context: CheckContext) -> Iterator[Finding]:
     """Actions.run is given an action's call instead of the action."""
-    for scope, node in _run_arguments(case):
+    for scope, node in _run_arguments(context):
         if isinstance(node, ast.Call):
-            action = _action(case, scope, node.func)
+            action = _action(context, scope, node.func)
             if action is not None:
                 rest = ", ..." if node.args or node.keywords else ""
                 name = ast.unparse(node.func)
@@ -57,10 +57,10 @@ def action_already_called(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT303", "not-an-action", "error")
-def not_an_action(case: CheckContext) -> Iterator[Fault]:
+def not_an_action(context: CheckContext) -> Iterator[Finding]:
     """Actions.run is given something that is no ``async def``."""
-    for scope, node in _run_arguments(case):
-        function = case.function(scope, node)
+    for scope, node in _run_arguments(context):
+        function = context.function(scope, node)
         if isinstance(node, ast.Lambda):
             yield node, "Actions.run takes an action, an `async def`, and a lambda is none"
         elif function is not None and not function.decorator_list:
@@ -71,15 +71,15 @@ def not_an_action(case: CheckContext) -> Iterator[Fault]:
                 )
             elif _yields(function):
                 yield node, f"{function.name} is no action: it has a `yield`"
-        elif case.constant(scope, node) is not UNKNOWN:
+        elif context.constant(scope, node) is not UNKNOWN:
             yield node, "Actions.run takes an action, the name of an `async def` without quotes"
 
 
 @check("RT304", "not-awaited", "error")
-def not_awaited(case: CheckContext) -> Iterator[Fault]:
+def not_awaited(context: CheckContext) -> Iterator[Finding]:
     """Actions.sleep is called without ``await``, so that nothing waits."""
-    for call in case.calls:
-        if call.method.is_async and isinstance(case.module.parents.get(call.node), ast.Expr):
+    for call in context.calls:
+        if call.method.is_async and isinstance(context.module.parents.get(call.node), ast.Expr):
             name = f"{call.owner}.{call.name}"
             if call.scope.is_async:
                 yield call.node, f"{name} does not wait: write `await {name}(...)`"
@@ -91,29 +91,29 @@ def not_awaited(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT305", "nothing-to-await", "error")
-def nothing_to_await(case: CheckContext) -> Iterator[Fault]:
+def nothing_to_await(context: CheckContext) -> Iterator[Finding]:
     """What is awaited is no action."""
     synchronous = {
-        call.node: f"{call.owner}.{call.name}" for call in case.calls if not call.method.is_async
+        call.node: f"{call.owner}.{call.name}" for call in context.calls if not call.method.is_async
     }
-    for node, scope in case.module.nodes():
+    for node, scope in context.module.nodes():
         if not isinstance(node, ast.Await) or not isinstance(node.value, ast.Call):
             continue
         name = synchronous.get(node.value, "")
-        if case.module.origin(scope, node.value.func) == "time.sleep":
+        if context.module.origin(scope, node.value.func) == "time.sleep":
             yield node, "time.sleep cannot be awaited: write `await Actions.sleep(...)`"
         elif name:
             yield node, f"{name} cannot be awaited: it returns at once"
         else:
-            function = case.function(scope, node.value.func)
+            function = context.function(scope, node.value.func)
             if isinstance(function, ast.FunctionDef) and _returns_nothing(function):
                 yield node, f"{function.name} cannot be awaited: it is no `async def`"
 
 
 @check("RT306", "wrong-action-arguments", "error")
-def wrong_action_arguments(case: CheckContext) -> Iterator[Fault]:
+def wrong_action_arguments(context: CheckContext) -> Iterator[Finding]:
     """Actions.run is given another number of arguments than the action takes."""
-    for call in case.calls:
+    for call in context.calls:
         if (
             call.name != "run"
             or "action" not in call.arguments
@@ -121,10 +121,10 @@ def wrong_action_arguments(case: CheckContext) -> Iterator[Fault]:
             or call.node.keywords
         ):
             continue
-        action = _action(case, call.scope, call.arguments["action"])
+        action = _action(context, call.scope, call.arguments["action"])
         given = len(call.node.args) - 1
         if action is not None:
-            least, most = _takes(case, action)
+            least, most = _arity(context, action)
             if given < least or (most is not None and given > most):
                 takes = (
                     f"{least}"
@@ -140,18 +140,18 @@ def wrong_action_arguments(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT307", "asyncio-in-action", "error")
-def asyncio_in_action(case: CheckContext) -> Iterator[Fault]:
+def asyncio_in_action(context: CheckContext) -> Iterator[Finding]:
     """An action uses asyncio, but actions run on trio."""
-    for node, scope in case.module.nodes():
+    for node, scope in context.module.nodes():
         if isinstance(node, ast.Call) and scope.is_async:
-            origin = case.module.origin(scope, node.func)
+            origin = context.module.origin(scope, node.func)
             if origin in _ASYNCIO:
                 instead = "Actions.sleep" if origin == "asyncio.sleep" else "Actions.run, or trio"
                 yield node, f"{origin} fails in an action, which runs on trio: use {instead}"
 
 
-def _run_arguments(case: CheckContext) -> Iterator[tuple[Scope, ast.expr]]:
-    for call in case.calls:
+def _run_arguments(context: CheckContext) -> Iterator[tuple[Scope, ast.expr]]:
+    for call in context.calls:
         if (
             call.owner == "Actions"
             and call.name in {"run", "is_running"}
@@ -160,9 +160,9 @@ def _run_arguments(case: CheckContext) -> Iterator[tuple[Scope, ast.expr]]:
             yield call.scope, call.arguments["action"]
 
 
-def _action(case: CheckContext, scope: Scope, node: ast.AST) -> ast.AsyncFunctionDef | None:
+def _action(context: CheckContext, scope: Scope, node: ast.AST) -> ast.AsyncFunctionDef | None:
     """The action that an expression certainly is; a decorator may make anything of one."""
-    function = case.function(scope, node)
+    function = context.function(scope, node)
     if (
         isinstance(function, ast.AsyncFunctionDef)
         and not function.decorator_list
@@ -172,10 +172,10 @@ def _action(case: CheckContext, scope: Scope, node: ast.AST) -> ast.AsyncFunctio
     return None
 
 
-def _takes(case: CheckContext, function: Function) -> tuple[int, int | None]:
+def _arity(context: CheckContext, function: Function) -> tuple[int, int | None]:
     """The least and the most positional arguments of a function, of a method without the instance; None for any number."""
     arguments = function.args
-    most = len(arguments.posonlyargs) + len(arguments.args) - case.is_method(function)
+    most = len(arguments.posonlyargs) + len(arguments.args) - context.is_method(function)
     least = most - len(arguments.defaults)
     return least, None if arguments.vararg else most
 

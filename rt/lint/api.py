@@ -80,7 +80,7 @@ PREFIXES: Mapping[str, str] = MappingProxyType({"autonomous": "auto", "teleop": 
 ENTRIES = tuple(f"{prefix}_{part}" for prefix in PREFIXES for part in ("setup", "main"))
 """The functions that the robot calls."""
 
-_MOST_ALIASES = 8
+_MAX_ALIASES = 8
 
 
 class Call(NamedTuple):
@@ -107,8 +107,12 @@ class Call(NamedTuple):
 
 def owner_of(module: Module, scope: Scope, node: ast.AST) -> str | None:
     """Which of rt's names an expression is, perhaps by another name (``r = Robot``); None if it certainly is none of them."""
-    value, at = _behind(module, scope, node)
-    if isinstance(value, ast.Name) and value.id in NAMES and module.finder(at, value.id) is None:
+    value, at = _resolve_alias(module, scope, node)
+    if (
+        isinstance(value, ast.Name)
+        and value.id in NAMES
+        and module.binding_scope(at, value.id) is None
+    ):
         return value.id
     return None
 
@@ -118,16 +122,16 @@ def calls_of(module: Module) -> Iterator[Call]:
     for node, scope in module.nodes():
         if not isinstance(node, ast.Call):
             continue
-        func, at = _behind(module, scope, node.func)
+        func, at = _resolve_alias(module, scope, node.func)
         owner = owner_of(module, at, func.value) if isinstance(func, ast.Attribute) else None
         if owner and isinstance(func, ast.Attribute) and func.attr in METHODS.get(owner, {}):
             yield _call(node, scope, owner, func.attr)
 
 
-def _behind(module: Module, scope: Scope, node: ast.AST) -> tuple[ast.AST, Scope]:
+def _resolve_alias(module: Module, scope: Scope, node: ast.AST) -> tuple[ast.AST, Scope]:
     """What a name is assigned once, and where that stands; the node itself where there is nothing behind it."""
-    for _ in range(_MOST_ALIASES):
-        found = module.finder(scope, node.id) if isinstance(node, ast.Name) else None
+    for _ in range(_MAX_ALIASES):
+        found = module.binding_scope(scope, node.id) if isinstance(node, ast.Name) else None
         value = (
             assigned(module.binding(scope, node.id))
             if found is not None and isinstance(node, ast.Name)

@@ -17,12 +17,12 @@ from rt.lint.api import Call, calls_of
 from rt.lint.constant import constant
 from rt.lint.module import UNKNOWN, Function, Module, Scope
 from rt.lint.program import Program
-from rt.lint.record import MOST_FAULTS, Record, record
+from rt.lint.record import MAX_FINDINGS, Record, record
 from rt.lint.request import LintRequest
 
-_ROOMS = ("names", "devices", "actions", "timing", "entry")
+_CHECK_MODULES = ("names", "devices", "actions", "timing", "entry")
 
-Fault = tuple[ast.AST, str]
+Finding = tuple[ast.AST, str]
 """Where, and what is wrong there."""
 
 
@@ -41,7 +41,7 @@ class Check(NamedTuple):
     symbol: str
     type: Literal["error", "warning"]
     meaning: str
-    function: "Callable[[CheckContext], Iterator[Fault]]"
+    function: "Callable[[CheckContext], Iterator[Finding]]"
 
 
 class CheckContext:
@@ -98,7 +98,7 @@ _registered: dict[str, Check] = {}
 def check(
     number: str, symbol: str, type_: Literal["error", "warning"]
 ) -> Callable[
-    [Callable[[CheckContext], Iterator[Fault]]], Callable[[CheckContext], Iterator[Fault]]
+    [Callable[[CheckContext], Iterator[Finding]]], Callable[[CheckContext], Iterator[Finding]]
 ]:
     """Declare a check under a number and a name that stay; the first line of its documentation is what it finds.
 
@@ -107,8 +107,8 @@ def check(
     """
 
     def register(
-        function: Callable[[CheckContext], Iterator[Fault]],
-    ) -> Callable[[CheckContext], Iterator[Fault]]:
+        function: Callable[[CheckContext], Iterator[Finding]],
+    ) -> Callable[[CheckContext], Iterator[Finding]]:
         if number in _registered or symbol in {each.symbol for each in _registered.values()}:
             raise ValueError(f"there is a check {number} or {symbol} already")
         meaning = (function.__doc__ or "").partition("\n")[0]
@@ -120,27 +120,27 @@ def check(
 
 def checks() -> Mapping[str, Check]:
     """Every check by its number."""
-    for room in _ROOMS:
-        importlib.import_module(f"rt.lint.{room}")
+    for name in _CHECK_MODULES:
+        importlib.import_module(f"rt.lint.{name}")
     return MappingProxyType(dict(sorted(_registered.items())))
 
 
-def run(case: CheckContext) -> Iterator[Record]:
+def run(context: CheckContext) -> Iterator[Record]:
     """Run all checks over a module."""
     for each in checks().values():
         try:
-            for number, (node, sentence) in enumerate(each.function(case)):
-                if number >= MOST_FAULTS:
+            for number, (node, sentence) in enumerate(each.function(context)):
+                if number >= MAX_FINDINGS:
                     break
-                yield _record(case.module, each, node, sentence)
+                yield _record(context.module, each, node, sentence)
         except Exception as error:  # noqa: BLE001 - a fault of ours in one check is told, and the others run
             yield record(
                 "fatal",
-                case.module.source.path,
+                context.module.source.path,
                 "check-failed",
                 "RT906",
                 f"the check {each.symbol} failed, which is a fault of rt: {type(error).__name__}: {error}",
-                module=case.module.name,
+                module=context.module.name,
             )
 
 

@@ -17,9 +17,9 @@ from rt.lint.record import Record, record
 from rt.lint.request import LintRequest
 from rt.process.lifeline import Lifeline
 
-MOST_MEMORY = 768 << 20
+MAX_MEMORY = 768 << 20
 """Bytes of address space: a file of the largest size takes a third of it."""
-_FIRST_TO_GO = b"1000"
+_OOM_SCORE = b"1000"
 _NICE = 5
 _TOO_LARGE = "the program needs too much memory to be looked at: split it into smaller files"
 
@@ -50,7 +50,7 @@ def main(lifeline: Lifeline) -> int:
     """
     request = LintRequest.decode(lifeline.read_message())
     lifeline.kill_group_at_eof()
-    _be_modest()
+    _limit_resources()
     sys.stdout.buffer.write(msgspec.msgpack.encode(answer(request)))
     sys.stdout.buffer.flush()
     # What a large tree takes to be taken apart is time that nobody needs to wait for.
@@ -68,13 +68,13 @@ def answer(request: LintRequest) -> Answer:
             error=error.message, context={key: str(value) for key, value in error.context.items()}
         )
     except MemoryError:
-        return Answer([given_up(request, "too-large", "RT907", _TOO_LARGE)])
+        return Answer([failure_record(request, "too-large", "RT907", _TOO_LARGE)])
     except Exception as error:  # noqa: BLE001 - a fault of ours is told as one
         sentence = f"the linter failed, which is a fault of rt: {type(error).__name__}: {error}"
-        return Answer([given_up(request, "check-failed", "RT906", sentence)])
+        return Answer([failure_record(request, "check-failed", "RT906", sentence)])
 
 
-def given_up(request: LintRequest, symbol: str, message_id: str, sentence: str) -> Record:
+def failure_record(request: LintRequest, symbol: str, message_id: str, sentence: str) -> Record:
     """The record of a program that could not be looked at to the end."""
     path = next(iter(request.files), request.exec_module)
     is_path = path.endswith(".py") or "/" in path
@@ -83,13 +83,13 @@ def given_up(request: LintRequest, symbol: str, message_id: str, sentence: str) 
     )
 
 
-def _be_modest() -> None:
+def _limit_resources() -> None:
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     with contextlib.suppress(OSError, ValueError):
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = MOST_MEMORY if hard == resource.RLIM_INFINITY else min(MOST_MEMORY, hard)
+        most = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:  # noqa: PTH123 - a file of the kernel
-        file.write(_FIRST_TO_GO)
+        file.write(_OOM_SCORE)

@@ -12,9 +12,9 @@ from typing import Any, Final
 from rt.lint.module import UNKNOWN, Module, Scope
 from rt.lint.program import Program
 
-_MOST_STEPS: Final = 50
-_MOST_DIGITS: Final = 1 << 128
-_MOST_CHARACTERS: Final = 200
+_MAX_STEPS: Final = 50
+_MAX_NUMBER: Final = 1 << 128
+_MAX_CHARACTERS: Final = 200
 
 _SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType(
     {
@@ -27,7 +27,7 @@ _SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType
 
 
 def constant(
-    program: Program, module: Module, scope: Scope, node: ast.AST | None, steps: int = _MOST_STEPS
+    program: Program, module: Module, scope: Scope, node: ast.AST | None, steps: int = _MAX_STEPS
 ) -> Any:
     """What an expression certainly is: a literal, a number or text calculated of such, or a name that is assigned once to one.
 
@@ -63,10 +63,10 @@ def _signed(sign: ast.unaryop, value: Any) -> Any:
 
 def _sum(kind: type[ast.operator], left: Any, right: Any) -> Any:
     if kind is ast.Add and isinstance(left, str) and isinstance(right, str):
-        return left + right if len(left) + len(right) <= _MOST_CHARACTERS else UNKNOWN
+        return left + right if len(left) + len(right) <= _MAX_CHARACTERS else UNKNOWN
     if type(left) not in {int, float} or type(right) not in {int, float}:
         return UNKNOWN
-    if abs(left) > _MOST_DIGITS or abs(right) > _MOST_DIGITS:
+    if abs(left) > _MAX_NUMBER or abs(right) > _MAX_NUMBER:
         return UNKNOWN
     try:
         return _SUMS[kind](left, right)

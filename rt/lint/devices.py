@@ -12,7 +12,7 @@ from rt.catalog.names import resolve_uid
 from rt.config import nearest
 from rt.errors import DeviceError
 from rt.lint.api import Call
-from rt.lint.check import CheckContext, Fault, check
+from rt.lint.check import CheckContext, Finding, check
 from rt.lint.module import UNKNOWN
 from rt.protocol.control import GAMEPADS
 
@@ -20,22 +20,22 @@ _HUGE = 1 << 70
 
 
 @check("RT201", "unknown-device", "error")
-def unknown_device(case: CheckContext) -> Iterator[Fault]:
+def unknown_device(context: CheckContext) -> Iterator[Finding]:
     """A device's name is not in dev_name, or a UID is of no type in the catalog."""
-    for call in _of(case, "Robot"):
-        found = _peripheral(case, call)
+    for call in _calls_on(context, "Robot"):
+        found = _peripheral(context, call)
         if isinstance(found, str):
             yield call.arguments["device"], found
 
 
 @check("RT202", "unknown-parameter", "error")
-def unknown_parameter(case: CheckContext) -> Iterator[Fault]:
+def unknown_parameter(context: CheckContext) -> Iterator[Finding]:
     """A device has no parameter of that name; where the device is not certain: no device has."""
-    for call in _of(case, "Robot"):
-        name = case.text(call.scope, call.arguments.get("param"))
+    for call in _calls_on(context, "Robot"):
+        name = context.text(call.scope, call.arguments.get("param"))
         if name is None:
             continue
-        peripheral = _peripheral(case, call)
+        peripheral = _peripheral(context, call)
         if isinstance(peripheral, Peripheral):
             try:
                 peripheral.param(name)
@@ -44,7 +44,7 @@ def unknown_parameter(case: CheckContext) -> Iterator[Fault]:
         elif peripheral is None:
             known = {
                 param.name
-                for each in case.catalog.values()
+                for each in context.catalog.values()
                 if each.device_id is not None
                 for param in each.params
             }
@@ -56,25 +56,25 @@ def unknown_parameter(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT203", "read-only-parameter", "error")
-def read_only_parameter(case: CheckContext) -> Iterator[Fault]:
+def read_only_parameter(context: CheckContext) -> Iterator[Finding]:
     """A parameter is written that can only be read."""
-    for call, param in _params(case, "write"):
+    for call, param in _params(context, "write"):
         if not param.writeable:
             yield call.arguments["param"], f"{param.name} cannot be written, only read"
 
 
 @check("RT204", "write-only-parameter", "error")
-def write_only_parameter(case: CheckContext) -> Iterator[Fault]:
+def write_only_parameter(context: CheckContext) -> Iterator[Finding]:
     """A parameter is read that can only be written."""
-    for call, param in _params(case, "get"):
+    for call, param in _params(context, "get"):
         if not param.readable:
             yield call.arguments["param"], f"{param.name} cannot be read, only written"
 
 
 @check("RT205", "wrong-value-type", "error")
-def wrong_value_type(case: CheckContext) -> Iterator[Fault]:
+def wrong_value_type(context: CheckContext) -> Iterator[Finding]:
     """A value is of a kind that its parameter does not take."""
-    for call, param, value in _values(case):
+    for call, param, value in _values(context):
         if _checked(param, value) is UNKNOWN:
             kind = (
                 "a list"
@@ -88,9 +88,9 @@ def wrong_value_type(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT206", "value-out-of-range", "warning")
-def value_out_of_range(case: CheckContext) -> Iterator[Fault]:
+def value_out_of_range(context: CheckContext) -> Iterator[Finding]:
     """A number is beyond its parameter's limits: another one is written."""
-    for call, param, value in _values(case):
+    for call, param, value in _values(context):
         written = _checked(param, value)
         if param.is_simple and written is not UNKNOWN and written != value:
             sentence = (
@@ -100,23 +100,23 @@ def value_out_of_range(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT207", "unknown-gamepad-parameter", "error")
-def unknown_gamepad_parameter(case: CheckContext) -> Iterator[Fault]:
+def unknown_gamepad_parameter(context: CheckContext) -> Iterator[Finding]:
     """A gamepad has no axis or button of that name."""
-    for call in _of(case, "Gamepad"):
-        name = case.text(call.scope, call.arguments.get("param"))
+    for call in _calls_on(context, "Gamepad"):
+        name = context.text(call.scope, call.arguments.get("param"))
         if name is not None:
             try:
-                case.catalog["gamepad"].param(name)
+                context.catalog["gamepad"].param(name)
             except DeviceError as error:
                 yield call.arguments["param"], error.message
 
 
 @check("RT208", "unknown-gamepad", "error")
-def unknown_gamepad(case: CheckContext) -> Iterator[Fault]:
+def unknown_gamepad(context: CheckContext) -> Iterator[Finding]:
     """There is no gamepad of that number."""
-    for call in _of(case, "Gamepad"):
+    for call in _calls_on(context, "Gamepad"):
         node = call.arguments.get("gamepad")
-        value = case.constant(call.scope, node)
+        value = context.constant(call.scope, node)
         if (
             node is not None
             and value is not UNKNOWN
@@ -126,55 +126,55 @@ def unknown_gamepad(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT209", "gamepad-read-once", "warning")
-def gamepad_read_once(case: CheckContext) -> Iterator[Fault]:
+def gamepad_read_once(context: CheckContext) -> Iterator[Finding]:
     """A gamepad is read outside of all functions: once, before anybody drives."""
-    for call in _of(case, "Gamepad"):
-        if call.scope is case.module.scope:
+    for call in _calls_on(context, "Gamepad"):
+        if call.scope is context.module.scope:
             yield (
                 call.node,
                 "this reads the gamepad once, before anybody drives: read it in teleop_main",
             )
 
 
-def _of(case: CheckContext, owner: str) -> Iterator[Call]:
-    return (call for call in case.calls if call.owner == owner and call.name in {"get", "write"})
+def _calls_on(context: CheckContext, owner: str) -> Iterator[Call]:
+    return (call for call in context.calls if call.owner == owner and call.name in {"get", "write"})
 
 
-def _peripheral(case: CheckContext, call: Call) -> Peripheral | str | None:
+def _peripheral(context: CheckContext, call: Call) -> Peripheral | str | None:
     """The type of the device that a call names, or what is wrong with it, or None where that is not certain."""
-    value = case.constant(call.scope, call.arguments.get("device"))
+    value = context.constant(call.scope, call.arguments.get("device"))
     if value is UNKNOWN:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         return f"a device is called by its name or its UID, not {_short(value)}"
     try:
-        uid = resolve_uid(value, case.names) if isinstance(value, str) else value
-        return case.catalog.of_uid(uid)
+        uid = resolve_uid(value, context.names) if isinstance(value, str) else value
+        return context.catalog.of_uid(uid)
     except DeviceError as error:
         return error.message
     except (ValueError, OverflowError):  # a number that is too long to be shown
         return "a UID is a number below 2**88"
 
 
-def _param(case: CheckContext, call: Call) -> Parameter | None:
-    peripheral = _peripheral(case, call)
-    name = case.text(call.scope, call.arguments.get("param"))
+def _param(context: CheckContext, call: Call) -> Parameter | None:
+    peripheral = _peripheral(context, call)
+    name = context.text(call.scope, call.arguments.get("param"))
     if not isinstance(peripheral, Peripheral) or name is None:
         return None
     return next((param for param in peripheral.params if param.name == name), None)
 
 
-def _params(case: CheckContext, method: str) -> Iterator[tuple[Call, Parameter]]:
-    for call in _of(case, "Robot"):
-        param = _param(case, call) if call.name == method else None
+def _params(context: CheckContext, method: str) -> Iterator[tuple[Call, Parameter]]:
+    for call in _calls_on(context, "Robot"):
+        param = _param(context, call) if call.name == method else None
         if param is not None:
             yield call, param
 
 
-def _values(case: CheckContext) -> Iterator[tuple[Call, Parameter, Any]]:
+def _values(context: CheckContext) -> Iterator[tuple[Call, Parameter, Any]]:
     """Writes of a value that is certain to a parameter that can be written."""
-    for call, param in _params(case, "write"):
-        value = case.constant(call.scope, call.arguments.get("value"))
+    for call, param in _params(context, "write"):
+        value = context.constant(call.scope, call.arguments.get("value"))
         if (
             isinstance(call.arguments.get("value"), ast.List | ast.Tuple | ast.Dict | ast.Set)
             and param.is_simple

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rt.lint.actions import own_nodes
 from rt.lint.api import ENTRIES, PREFIXES
-from rt.lint.check import CheckContext, Fault, check
+from rt.lint.check import CheckContext, Finding, check
 from rt.lint.module import Function
 from rt.text import closest
 
@@ -13,17 +13,17 @@ _SIMILAR = 0.85
 
 
 @check("RT501", "missing-main", "warning")
-def missing_main(case: CheckContext) -> Iterator[Fault]:
+def missing_main(context: CheckContext) -> Iterator[Finding]:
     """A mode has a setup but no main, or the program has nothing that the robot would call."""
-    if not case.is_main or not _is_certain(case):
+    if not context.is_main or not _is_certain(context):
         return
-    bound = case.module.scope.bindings
-    misspelt = {wanted for wanted, _ in _misspelt(case)}
+    bound = context.module.scope.bindings
+    misspelt = {wanted for wanted, _ in _misspelt(context)}
     # A setup that starts actions may leave everything to them.
-    timed = case.program.timed
+    timed = context.program.timed
     starters = {
         timed.get(call.scope.function)
-        for call in case.calls
+        for call in context.calls
         if call.name == "run" and call.scope.function
     }
     for prefix, call in PREFIXES.items():
@@ -33,17 +33,21 @@ def missing_main(case: CheckContext) -> Iterator[Fault]:
                 bound[setup][-1],
                 f"after {setup} `rt call {call}` does nothing: write `def {main}():` too",
             )
-    if not misspelt and case.program.is_robots and not any(name in bound for name in ENTRIES):
+    if (
+        not misspelt
+        and context.program.is_robot_program
+        and not any(name in bound for name in ENTRIES)
+    ):
         sentence = (
             "the robot has nothing to do: write `def teleop_main():` or `def autonomous_main():`"
         )
-        yield case.module.source.tree, sentence
+        yield context.module.source.tree, sentence
 
 
 @check("RT502", "async-entry", "error")
-def async_entry(case: CheckContext) -> Iterator[Fault]:
+def async_entry(context: CheckContext) -> Iterator[Finding]:
     """A setup or main is an ``async def``, which the robot refuses."""
-    for function in _entries(case):
+    for function in _entries(context):
         if isinstance(function, ast.AsyncFunctionDef):
             yield (
                 function,
@@ -52,9 +56,9 @@ def async_entry(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT503", "entry-with-arguments", "error")
-def entry_with_arguments(case: CheckContext) -> Iterator[Fault]:
+def entry_with_arguments(context: CheckContext) -> Iterator[Finding]:
     """A setup or main has to be given arguments, but the robot gives it none."""
-    for function in _entries(case):
+    for function in _entries(context):
         arguments = function.args
         positional = [*arguments.posonlyargs, *arguments.args]
         required = positional[: len(positional) - len(arguments.defaults)]
@@ -69,9 +73,9 @@ def entry_with_arguments(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT504", "entry-is-generator", "error")
-def entry_is_generator(case: CheckContext) -> Iterator[Fault]:
+def entry_is_generator(context: CheckContext) -> Iterator[Finding]:
     """A setup or main has a ``yield``, so that calling it runs nothing of it."""
-    for function in _entries(case):
+    for function in _entries(context):
         if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function)):
             yield (
                 function,
@@ -80,32 +84,32 @@ def entry_is_generator(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT505", "misspelt-entry", "warning")
-def misspelt_entry(case: CheckContext) -> Iterator[Fault]:
+def misspelt_entry(context: CheckContext) -> Iterator[Finding]:
     """A function is named nearly as one that the robot would call and that is not there."""
-    if case.is_main and _is_certain(case):
-        for wanted, function in _misspelt(case):
+    if context.is_main and _is_certain(context):
+        for wanted, function in _misspelt(context):
             yield function, f"the robot does not call {function.name}: did you mean {wanted}?"
 
 
-def _is_certain(case: CheckContext) -> bool:
-    return "*" not in case.module.scope.bindings
+def _is_certain(context: CheckContext) -> bool:
+    return "*" not in context.module.scope.bindings
 
 
-def _entries(case: CheckContext) -> Iterator[Function]:
-    if not case.is_main:
+def _entries(context: CheckContext) -> Iterator[Function]:
+    if not context.is_main:
         return
     for name in ENTRIES:
-        nodes = case.module.scope.bindings.get(name, [])
+        nodes = context.module.scope.bindings.get(name, [])
         if nodes and isinstance(nodes[-1], Function) and not nodes[-1].decorator_list:
             yield nodes[-1]
 
 
-def _misspelt(case: CheckContext) -> Iterator[tuple[str, Function]]:
-    bound = case.module.scope.bindings
+def _misspelt(context: CheckContext) -> Iterator[tuple[str, Function]]:
+    bound = context.module.scope.bindings
     missing = [name for name in ENTRIES if name not in bound]
     used = {
         node.id
-        for node, _ in case.module.nodes()
+        for node, _ in context.module.nodes()
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
     for name, nodes in bound.items():

@@ -15,7 +15,7 @@ from rt.lint.api import ENTRIES, NAMES
 from rt.lint.check import CheckContext
 from rt.lint.module import Module
 from rt.lint.names import given_names
-from rt.lint.record import MOST_FAULTS, Record, record
+from rt.lint.record import MAX_FINDINGS, Record, record
 
 CODES: Mapping[str, str] = MappingProxyType(
     {
@@ -71,7 +71,7 @@ CODES: Mapping[str, str] = MappingProxyType(
 """The numbers that flake8 and ruff give to pyflakes' messages."""
 
 _OTHER = "F999"
-_OF_IMPORTS = (messages.UnusedImport, messages.ImportStarUsed)
+_IMPORT_MESSAGES = (messages.UnusedImport, messages.ImportStarUsed)
 _DEPTH = 20_000
 _ERRORS = frozenset(
     {
@@ -116,14 +116,14 @@ _ERRORS = frozenset(
 """What fails when it runs; the rest is a warning."""
 
 
-def run(case: CheckContext, names: Collection[str]) -> Iterator[Record]:
+def run(context: CheckContext, names: Collection[str]) -> Iterator[Record]:
     """Run pyflakes over a module.
 
     Args:
-        case: The module; pyflakes does not change its tree.
+        context: The module; pyflakes does not change its tree.
         names: What it finds without an import, beside Python's own names.
     """
-    module, source = case.module, case.module.source
+    module, source = context.module, context.module.source
     try:
         with _deep_recursion():
             checker = Checker(
@@ -145,13 +145,13 @@ def run(case: CheckContext, names: Collection[str]) -> Iterator[Record]:
     given = {
         node.lineno
         for node, _ in module.nodes()
-        if isinstance(node, ast.Import | ast.ImportFrom) and given_names(case, node)
+        if isinstance(node, ast.Import | ast.ImportFrom) and given_names(context, node)
     }
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for message in sorted(checker.messages, key=lambda each: (each.lineno, each.col)):
         place = (message.lineno, message.col)
-        if _is_harmless(case, message, named.get(place)) or (
-            message.lineno in given and isinstance(message, _OF_IMPORTS)
+        if _is_harmless(context, message, named.get(place)) or (
+            message.lineno in given and isinstance(message, _IMPORT_MESSAGES)
         ):
             continue
         symbol = (
@@ -159,8 +159,8 @@ def run(case: CheckContext, names: Collection[str]) -> Iterator[Record]:
             if isinstance(message, messages.ImportStarUsage)
             else type(message).__name__
         )
-        told[symbol] += 1
-        if told[symbol] > MOST_FAULTS:
+        counts[symbol] += 1
+        if counts[symbol] > MAX_FINDINGS:
             continue
         scope = places.get(place, module.scope)
         yield record(
@@ -168,7 +168,7 @@ def run(case: CheckContext, names: Collection[str]) -> Iterator[Record]:
             source.path,
             symbol,
             CODES.get(symbol, _OTHER),
-            wording.of_flake(case, message, scope, named.get(place)),
+            wording.message_of(context, message, scope, named.get(place)),
             module=source.name,
             obj=scope.name,
             line=message.lineno,
@@ -176,28 +176,28 @@ def run(case: CheckContext, names: Collection[str]) -> Iterator[Record]:
         )
 
 
-def _is_harmless(case: CheckContext, message: messages.Message, node: ast.Name | None) -> bool:
+def _is_harmless(context: CheckContext, message: messages.Message, node: ast.Name | None) -> bool:
     """Whether something is certainly no fault, or not certainly one."""
     if isinstance(message, messages.UnusedImport):
         name = str(message.message_args[0]).rpartition(" as ")[2].rpartition(".")[2]
         # A package imports for others, and the main module for the robot; of a star import another
         # message tells.
         return (
-            case.module.source.path.endswith("__init__.py")
+            context.module.source.path.endswith("__init__.py")
             or name == "*"
-            or (case.is_main and name in ENTRIES)
+            or (context.is_main and name in ENTRIES)
         )
     if isinstance(message, messages.ImportStarUsage):
-        return not _lack(case, *message.message_args)
+        return not _is_missing(context, *message.message_args)
     if isinstance(message, messages.UndefinedName) and node is not None:
-        is_handed = message.message_args[0] in NAMES and _is_unevaluated(case.module, node)
-        return is_handed or case.module.makes_names
+        is_handed = message.message_args[0] in NAMES and _is_unevaluated(context.module, node)
+        return is_handed or context.module.has_dynamic_names
     return False
 
 
-def _lack(case: CheckContext, name: str, modules: str) -> bool:
+def _is_missing(context: CheckContext, name: str, modules: str) -> bool:
     """Whether none of the modules of which all is imported has a name, as far as they are the team's."""
-    found = [case.program.modules.get(each) for each in modules.split(", ")]
+    found = [context.program.modules.get(each) for each in modules.split(", ")]
     return all(each is not None and not {name, "*"} & each.scope.bindings.keys() for each in found)
 
 

@@ -17,14 +17,12 @@ from rt.lint import api, check, flakes
 from rt.lint.check import CheckContext
 from rt.lint.module import Module
 from rt.lint.program import Program
-from rt.lint.record import Record, ordered, record
+from rt.lint.record import Record, record, sort_records
 from rt.lint.request import LintRequest
 
 _PYTHON = frozenset({"", ".py", ".pyw", ".pyi"})
 """How names of files end that may be Python."""
-_SILENCED = re.compile(
-    r"#\s*noqa(?::\s*(?P<ids>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*))?", re.IGNORECASE
-)
+_NOQA = re.compile(r"#\s*noqa(?::\s*(?P<ids>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*))?", re.IGNORECASE)
 
 
 def lint(request: LintRequest) -> list[Record]:
@@ -42,14 +40,14 @@ def lint(request: LintRequest) -> list[Record]:
     if not all(uid.isdecimal() for uid in request.dev_name.values()):
         raise ConfigError("dev_name: a UID is a decimal number")
     if not request.files:
-        return ordered(
+        return sort_records(
             _records(Program(locate(request.exec_module, directory), directory), request, known)
         )
-    files = [_named(name, directory) for name in request.files]
-    return ordered(_records_of(files, directory, request, known))
+    files = [_file_named(name, directory) for name in request.files]
+    return sort_records(_records_of(files, directory, request, known))
 
 
-def _named(name: str, directory: Path) -> Path:
+def _file_named(name: str, directory: Path) -> Path:
     """The file that somebody names, by its path or as a module."""
     path = directory / name
     if os.path.isdir(path) and not is_file(path / "__init__.py"):  # noqa: PTH112 - it bears every name
@@ -81,39 +79,42 @@ def _records_of(
         if program is not None and file in program.files:
             yield from (each for each in found if each.path == program.files[file])
         else:
-            yield from _records(Program(file, directory, is_robots=False), request, known)
+            yield from _records(Program(file, directory, is_robot_program=False), request, known)
 
 
 def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> Iterator[Record]:
-    handed = {name for name in api.NAMES if program.given(name)}
+    passed_on = {name for name in api.NAMES if program.is_passed_on(name)}
     for module in program.modules.values():
-        case = CheckContext(program, module, request, known)
-        found = [*check.run(case), *_flakes(case, {*api.NAMES} if case.is_main else handed)]
-        silenced = _silenced(module)
-        yield from (each for each in found if not _is_silenced(silenced, each))
+        context = CheckContext(program, module, request, known)
+        found = [
+            *check.run(context),
+            *_flakes(context, {*api.NAMES} if context.is_main else passed_on),
+        ]
+        suppressed = _suppressed(module)
+        yield from (each for each in found if not _is_suppressed(suppressed, each))
     yield from program.broken
 
 
-def _flakes(case: CheckContext, names: set[str]) -> Iterator[Record]:
+def _flakes(context: CheckContext, names: set[str]) -> Iterator[Record]:
     try:
-        yield from flakes.run(case, names)
+        yield from flakes.run(context, names)
     except Exception as error:  # noqa: BLE001 - what pyflakes stumbles over is told, and rt's own checks count
         sentence = f"pyflakes failed: {type(error).__name__}: {error}"
         yield record(
             "fatal",
-            case.module.source.path,
+            context.module.source.path,
             "check-failed",
             "RT906",
             sentence,
-            module=case.module.name,
+            module=context.module.name,
         )
 
 
-def _silenced(module: Module) -> dict[int, frozenset[str] | None]:
+def _suppressed(module: Module) -> dict[int, frozenset[str] | None]:
     """The lines that end in ``# noqa``, each with the numbers that it is for; None for all."""
     found = {}
     for number, line in enumerate(module.source.lines, start=1):
-        match = _SILENCED.search(line)
+        match = _NOQA.search(line)
         if match is not None:
             found[number] = (
                 None
@@ -123,8 +124,8 @@ def _silenced(module: Module) -> dict[int, frozenset[str] | None]:
     return found
 
 
-def _is_silenced(silenced: Mapping[int, frozenset[str] | None], found: Record) -> bool:
-    if found.type == "fatal" or found.line not in silenced:
+def _is_suppressed(suppressed: Mapping[int, frozenset[str] | None], found: Record) -> bool:
+    if found.type == "fatal" or found.line not in suppressed:
         return False
-    ids = silenced[found.line]
+    ids = suppressed[found.line]
     return ids is None or found.message_id in ids

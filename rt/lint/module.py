@@ -37,7 +37,7 @@ class Scope:
         self.parent = parent
         self.bindings: dict[str, list[ast.AST]] = {}
         self.nodes: list[ast.AST] = []
-        self.elsewhere: set[str] = set()
+        self.global_names: set[str] = set()
         own = getattr(node, "name", "<lambda>") if parent is not None else ""
         self.name: str = f"{parent.name}.{own}" if parent is not None and parent.name else own
 
@@ -54,7 +54,7 @@ class Scope:
     def bind(self, name: str, node: ast.AST) -> None:
         """Note that a node binds a name here, or in the scope that ``global`` and ``nonlocal`` name."""
         scope = self
-        if name in self.elsewhere:
+        if name in self.global_names:
             while scope.parent is not None:
                 scope = scope.parent
         scope.bindings.setdefault(name, []).append(node)
@@ -86,7 +86,7 @@ class Module:
         return self.source.name
 
     @cached_property
-    def makes_names(self) -> bool:
+    def has_dynamic_names(self) -> bool:
         """Whether it may have names that nobody sees it make, by ``exec`` or ``globals``."""
         read = {
             node.id
@@ -105,9 +105,9 @@ class Module:
         """The scope that a node stands in; of a definition the one around it."""
         return self._scope_of.get(node, self.scope)
 
-    def finder(self, scope: Scope, name: str) -> Scope | None:
+    def binding_scope(self, scope: Scope, name: str) -> Scope | None:
         """The scope that binds a name as seen from a scope, or None when none of the module does."""
-        if name in scope.elsewhere:
+        if name in scope.global_names:
             scope = self.scope
         looked: Scope | None = scope
         while looked is not None:
@@ -121,7 +121,7 @@ class Module:
 
     def binding(self, scope: Scope, name: str) -> ast.AST | None:
         """The one node that binds a name as seen from a scope; None if there is none or several."""
-        found = self.finder(scope, name)
+        found = self.binding_scope(scope, name)
         if found is None or len(found.bindings[name]) != 1:
             return None
         return found.bindings[name][0]
@@ -168,7 +168,9 @@ class Module:
         stars = self.scope.bindings.get("*", [])
         return (
             stars[0]
-            if len(stars) == 1 and self.finder(scope, name) is None and not hasattr(builtins, name)
+            if len(stars) == 1
+            and self.binding_scope(scope, name) is None
+            and not hasattr(builtins, name)
             else None
         )
 
@@ -212,7 +214,7 @@ class Module:
                     inner.bind(argument.arg, argument)
         # Known before the first binding: a `global` may stand below it in a branch.
         for child in body:
-            _note_elsewhere(inner, child)
+            _collect_globals(inner, child)
         inside = set(body)
         for child in reversed(body):
             yield child, inner
@@ -225,12 +227,12 @@ def _reversed(node: ast.AST) -> list[ast.AST]:
     return list(ast.iter_child_nodes(node))[::-1]
 
 
-def _note_elsewhere(scope: Scope, root: ast.AST) -> None:
+def _collect_globals(scope: Scope, root: ast.AST) -> None:
     todo = [root]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.Global):
-            scope.elsewhere.update(node.names)
+            scope.global_names.update(node.names)
         elif isinstance(node, ast.stmt) and not isinstance(node, _SCOPES):
             below = (ast.stmt, ast.ExceptHandler, ast.match_case)
             todo += [child for child in ast.iter_child_nodes(node) if isinstance(child, below)]
@@ -263,7 +265,7 @@ def _bind(scope: Scope, node: ast.AST) -> None:  # noqa: C901, PLR0912 - one lin
         case ast.Nonlocal():
             for name in node.names:
                 scope.bind(name, node)
-                _blur(scope, name, node)
+                _mark_uncertain(scope, name, node)
         case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
             if not _is_bound_by_parent(scope, name):
                 scope.bind(name, node)
@@ -283,7 +285,7 @@ def _is_bound_by_parent(scope: Scope, name: str) -> bool:
     return False
 
 
-def _blur(scope: Scope, name: str, node: ast.AST) -> None:
+def _mark_uncertain(scope: Scope, name: str, node: ast.AST) -> None:
     """A name of a function around is bound from within: what it stands for is not certain any more."""
     outer = scope.parent
     while outer is not None and outer.parent is not None:

@@ -6,22 +6,22 @@ from collections.abc import Iterator
 
 from rt.config import nearest
 from rt.lint.api import METHODS, NAMES, VALUES, Method, owner_of
-from rt.lint.check import CheckContext, Fault, check
+from rt.lint.check import CheckContext, Finding, check
 from rt.lint.files import files_of
 
-_OLDER = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
+_OTHER_NAMES = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
 """What methods are called in other robots' programs."""
 
-_BY_LETTERS = {name.lower(): name for name in NAMES}
+_BY_LOWER_CASE = {name.lower(): name for name in NAMES}
 
 
 @check("RT101", "unknown-method", "error")
-def unknown_method(case: CheckContext) -> Iterator[Fault]:
+def unknown_method(context: CheckContext) -> Iterator[Finding]:
     """One of rt's names is asked for something that it does not have."""
-    for node, scope in case.module.nodes():
+    for node, scope in context.module.nodes():
         if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
             continue
-        owner = owner_of(case.module, scope, node.value)
+        owner = owner_of(context.module, scope, node.value)
         if owner is None or node.attr.startswith("_"):
             continue
         there = (*METHODS.get(owner, {}), *VALUES.get(owner, ()))
@@ -30,13 +30,13 @@ def unknown_method(case: CheckContext) -> Iterator[Fault]:
             owner == "Alliance" and node.attr.upper() not in there and not node.attr.isupper()
         ):
             continue
-        yield node, f"{owner} has no {node.attr}{_instead(owner, node.attr, there)}"
+        yield node, f"{owner} has no {node.attr}{_suggestion(owner, node.attr, there)}"
 
 
 @check("RT102", "wrong-arguments", "error")
-def wrong_arguments(case: CheckContext) -> Iterator[Fault]:
+def wrong_arguments(context: CheckContext) -> Iterator[Finding]:
     """A method of rt's is called with too few or too many arguments, or with one that it does not have."""
-    for call in case.calls:
+    for call in context.calls:
         method, given = call.method, f"{call.owner}.{call.name}"
         for keyword in call.node.keywords:
             if keyword.arg is not None and keyword.arg not in method.params:
@@ -64,26 +64,26 @@ def wrong_arguments(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT103", "input-call", "error")
-def input_call(case: CheckContext) -> Iterator[Fault]:
+def input_call(context: CheckContext) -> Iterator[Finding]:
     """``input`` is called, but a robot's program has no keyboard."""
-    for node, scope in case.module.nodes():
+    for node, scope in context.module.nodes():
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
             and node.func.id == "input"
-            and case.module.finder(scope, "input") is None
+            and context.module.binding_scope(scope, "input") is None
         ):
             yield node, "input() cannot be used: a robot's program has no keyboard, use Gamepad"
 
 
 @check("RT104", "method-not-called", "error")
-def method_not_called(case: CheckContext) -> Iterator[Fault]:
+def method_not_called(context: CheckContext) -> Iterator[Finding]:
     """A method of rt's is named where only its call makes sense."""
-    for node, scope in case.module.nodes():
+    for node, scope in context.module.nodes():
         if isinstance(node, ast.Attribute) and _is_used_as_value(
-            case.module.parents.get(node), node
+            context.module.parents.get(node), node
         ):
-            owner = owner_of(case.module, scope, node.value)
+            owner = owner_of(context.module, scope, node.value)
             method = METHODS.get(owner, {}).get(node.attr) if owner else None
             if method:
                 yield (
@@ -93,19 +93,19 @@ def method_not_called(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT105", "compared-with-text", "error")
-def compared_with_text(case: CheckContext) -> Iterator[Fault]:
+def compared_with_text(context: CheckContext) -> Iterator[Finding]:
     """Field.mode or Field.alliance is compared with a text, which neither is ever equal to."""
-    for node, scope in case.module.nodes():
+    for node, scope in context.module.nodes():
         if not isinstance(node, ast.Compare) or not all(
             isinstance(op, ast.Eq | ast.NotEq) for op in node.ops
         ):
             continue
         sides = [node.left, *node.comparators]
-        if any(case.text(scope, each) is not None for each in sides):
+        if any(context.text(scope, each) is not None for each in sides):
             for each in sides:
                 if (
                     isinstance(each, ast.Attribute)
-                    and owner_of(case.module, scope, each.value) == "Field"
+                    and owner_of(context.module, scope, each.value) == "Field"
                 ):
                     instead = {
                         "alliance": "Alliance.BLUE or Alliance.GOLD",
@@ -119,20 +119,20 @@ def compared_with_text(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT106", "not-installed", "warning")
-def not_installed(case: CheckContext) -> Iterator[Fault]:
+def not_installed(context: CheckContext) -> Iterator[Finding]:
     """A module is imported that neither is in the team's directory nor is installed on this computer."""
-    for node, _ in case.module.nodes():
+    for node, _ in context.module.nodes():
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             names = [node.module]
         else:
             continue
-        if not isinstance(case.module.parents.get(node), ast.Try):
-            if given_names(case, node):
+        if not isinstance(context.module.parents.get(node), ast.Try):
+            if given_names(context, node):
                 continue  # which another check tells
             for top in dict.fromkeys(name.partition(".")[0] for name in names):
-                if not _is_found(case, top):
+                if not _is_found(context, top):
                     yield (
                         node,
                         f"there is no module {top} here, and it is not installed on this computer",
@@ -140,23 +140,25 @@ def not_installed(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT107", "import-of-given-name", "error")
-def import_of_given_name(case: CheckContext) -> Iterator[Fault]:
+def import_of_given_name(context: CheckContext) -> Iterator[Finding]:
     """One of rt's names is imported, as in other robots' programs, but is there without an import."""
-    for node, _ in case.module.nodes():
+    for node, _ in context.module.nodes():
         names = (
-            [] if isinstance(case.module.parents.get(node), ast.Try) else given_names(case, node)
+            []
+            if isinstance(context.module.parents.get(node), ast.Try)
+            else given_names(context, node)
         )
         if names:
             verb = "is" if len(names) == 1 else "are"
             where = (
                 "delete this line"
-                if case.is_main
+                if context.is_main
                 else "the main module has it; hand it over as an argument"
             )
             yield node, f"{' and '.join(names)} {verb} there without an import: {where}"
 
 
-def given_names(case: CheckContext, node: ast.AST) -> list[str]:
+def given_names(context: CheckContext, node: ast.AST) -> list[str]:
     """Those of rt's names that an import asks for, of a module that there is not."""
     match node:
         case ast.Import():
@@ -168,20 +170,20 @@ def given_names(case: CheckContext, node: ast.AST) -> list[str]:
         case _:
             return []
     return [
-        _BY_LETTERS[top.lower()]
+        _BY_LOWER_CASE[top.lower()]
         for top in tops
-        if top.lower() in _BY_LETTERS and not _is_found(case, top)
+        if top.lower() in _BY_LOWER_CASE and not _is_found(context, top)
     ]
 
 
-def _is_found(case: CheckContext, top: str) -> bool:
+def _is_found(context: CheckContext, top: str) -> bool:
     """Whether a module can be imported, as far as that can be told without importing it."""
-    folder = case.program.folder
+    folder = context.program.folder
     if top in sys.stdlib_module_names or any(files_of(top, folder)) or (folder / top).is_dir():
         return True
     # Not importlib.util.find_spec, which also finds what this process happens to have loaded under
     # that name.
-    return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)
+    return any(binding_scope.find_spec(top, None) is not None for binding_scope in sys.meta_path)
 
 
 def _is_used_as_value(around: ast.AST | None, node: ast.Attribute) -> bool:
@@ -195,9 +197,9 @@ def _is_used_as_value(around: ast.AST | None, node: ast.Attribute) -> bool:
     return False
 
 
-def _instead(owner: str, name: str, there: tuple[str, ...]) -> str:
+def _suggestion(owner: str, name: str, there: tuple[str, ...]) -> str:
     """What to write for a name that is not there, as the rest of a sentence."""
-    older = _OLDER.get(name)
+    older = _OTHER_NAMES.get(name)
     if older in there:
         return f": write {_signature(f'{owner}.{older}', METHODS[owner][older])}"
     others = [each for each in METHODS if name in METHODS[each]]

@@ -1,7 +1,7 @@
 """The team's program: its main module, and the modules of the team's directory that it imports.
 
 The rule of this module: what is read is what the executor would load, and never more than
-``MOST_MODULES`` files of it.
+``MAX_MODULES`` files of it.
 """
 
 import ast
@@ -16,9 +16,9 @@ from rt.lint.module import Function, Module, Scope, assigned
 from rt.lint.record import Record
 from rt.lint.source import read
 
-MOST_MODULES = 64
+MAX_MODULES = 64
 """The most modules of a program that are looked at."""
-_WRITERS = frozenset({"exec", "globals", "vars", "setattr"})
+_DYNAMIC_WRITERS = frozenset({"exec", "globals", "vars", "setattr"})
 """Names of Python's by which a program may assign to its names unseen."""
 _HARMLESS_DECORATORS = frozenset({"dataclasses.dataclass"})
 """Decorators that leave a class's methods as they are."""
@@ -38,8 +38,8 @@ class Program:
         files: The path in records of each file that was looked at.
     """
 
-    def __init__(self, main: Path, root: Path, *, is_robots: bool = True) -> None:
-        self.is_robots = is_robots
+    def __init__(self, main: Path, root: Path, *, is_robot_program: bool = True) -> None:
+        self.is_robot_program = is_robot_program
         self._folder = main.parent
         self._root = root
         self.modules: dict[str, Module] = {}
@@ -47,7 +47,7 @@ class Program:
         self.files: dict[Path, str] = {}
         self._load(main)
         for module in reversed(list(self.modules.values())):
-            self._open_stars(module)
+            self._resolve_stars(module)
 
     @property
     def folder(self) -> Path:
@@ -88,7 +88,7 @@ class Program:
         owner, name = module, node.id if isinstance(node, ast.Name) else ""
         value = (
             assigned(module.binding(scope, name))
-            if module.finder(scope, name) is module.scope
+            if module.binding_scope(scope, name) is module.scope
             else None
         )
         if value is None:
@@ -96,7 +96,7 @@ class Program:
             if imported is None:
                 return module, None
             owner, value = imported, assigned(imported.binding(imported.scope, name))
-        return owner, None if self._is_assigned_unseen(owner, name) else value
+        return owner, None if self._may_be_reassigned(owner, name) else value
 
     def _method(
         self, module: Module, scope: Scope, node: ast.Attribute
@@ -107,7 +107,7 @@ class Program:
         assigned anywhere, may be something else at run time, and is not followed.
         """
         found = self._class_of(module, scope, node.value)
-        if found is None or node.attr in self.stored or self.writes_unseen:
+        if found is None or node.attr in self.assigned_attributes or self.has_dynamic_writes:
             return None
         owner, cls = found
         bound = owner.inner[cls].bindings.get(node.attr, [])
@@ -156,7 +156,7 @@ class Program:
         todo: deque[tuple[Module, Function, str]] = deque()
         for name in self.main.scope.bindings:
             if name in ENTRIES or (name.endswith(("_main", "_setup")) and name not in self._used):
-                begin = self._last(self.main, name)
+                begin = self._final_function(self.main, name)
                 if begin is not None and isinstance(begin[1], ast.FunctionDef):
                     todo.append((*begin, name))
         while todo:
@@ -173,7 +173,7 @@ class Program:
                     todo.append((*called, entry))
         return found
 
-    def _last(self, module: Module, name: str) -> tuple[Module, Function] | None:
+    def _final_function(self, module: Module, name: str) -> tuple[Module, Function] | None:
         """The function that a module's name stands for at the end, be it imported."""
         last = module.scope.bindings[name][-1]
         return (
@@ -182,12 +182,12 @@ class Program:
             else self.function(module, module.scope, ast.Name(name, ast.Load()))
         )
 
-    def given(self, name: str) -> bool:
+    def is_passed_on(self, name: str) -> bool:
         """Whether the program itself hands one of rt's names to its other modules, say by ``arm.Robot = Robot``."""
-        return name in self.stored
+        return name in self.assigned_attributes
 
     @cached_property
-    def stored(self) -> Mapping[str, frozenset[str]]:
+    def assigned_attributes(self) -> Mapping[str, frozenset[str]]:
         """The attributes that are assigned anywhere, each with the modules whose names they are then, as in ``arm.SPEED = 1``."""
         found: dict[str, set[str]] = {}
         for module in self.modules.values():
@@ -233,13 +233,13 @@ class Program:
         )
 
     @cached_property
-    def writes_unseen(self) -> bool:
+    def has_dynamic_writes(self) -> bool:
         """Whether the program may assign to names or attributes that it does not write out."""
-        return not _WRITERS.isdisjoint(self._used)
+        return not _DYNAMIC_WRITERS.isdisjoint(self._used)
 
-    def _is_assigned_unseen(self, owner: Module, name: str) -> bool:
+    def _may_be_reassigned(self, owner: Module, name: str) -> bool:
         """Whether a module's name may get another value than by its one assignment there."""
-        return self.writes_unseen or owner.name in self.stored.get(name, ())
+        return self.has_dynamic_writes or owner.name in self.assigned_attributes.get(name, ())
 
     def _imported(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module | None, str]:
         """The module of the team's that an expression's name comes from, and its name there."""
@@ -251,9 +251,9 @@ class Program:
         todo: deque[tuple[str, Path]] = deque([(main.stem, main)])
         self._main = main.stem
         seen = {main}
-        while todo and len(seen) <= MOST_MODULES:
+        while todo and len(seen) <= MAX_MODULES:
             name, file = todo.popleft()
-            self.files[file] = self._shown(file)
+            self.files[file] = self._display_path(file)
             source = read(file, name, self.files[file])
             if isinstance(source, Record):
                 self.broken.append(source)
@@ -268,7 +268,7 @@ class Program:
                         seen.add(found[1])
                         todo.append(found)
 
-    def _open_stars(self, module: Module) -> None:
+    def _resolve_stars(self, module: Module) -> None:
         """Bind what ``from arm import *`` brings, where the team's own module tells that."""
         bindings = module.scope.bindings
         closed = []
@@ -289,5 +289,5 @@ class Program:
         if closed:
             bindings["*"] = closed
 
-    def _shown(self, file: Path) -> str:
+    def _display_path(self, file: Path) -> str:
         return str(file.relative_to(self._root) if file.is_relative_to(self._root) else file)

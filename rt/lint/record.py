@@ -9,11 +9,11 @@ from typing import Literal
 
 import msgspec
 
-MOST_RECORDS = 500
+MAX_RECORDS = 500
 """How many records there are at most; one more says how many were left out."""
-MOST_FAULTS = 200
+MAX_FINDINGS = 200
 """How many records of one kind there are of one module at most."""
-MOST_CHARACTERS = 500
+MAX_CHARACTERS = 500
 """How long a message may be."""
 
 Type = Literal["error", "warning", "fatal"]
@@ -86,13 +86,13 @@ def record(
 
 
 def clean(text: str) -> str:
-    r"""The text on one line, without what UTF-8 cannot carry and not longer than ``MOST_CHARACTERS``.
+    r"""The text on one line, without what UTF-8 cannot carry and not longer than ``MAX_CHARACTERS``.
 
     Examples:
         >>> clean("no device" + chr(10) + "is named" + chr(0xD800))
         'no device is named\\ud800'
     """
-    short = text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
+    short = text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
     if short.isascii() and short.isprintable():
         return short
     printable = "".join(
@@ -105,19 +105,19 @@ def _escaped(character: str) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
 
 
-def ordered(records: Iterable[Record]) -> list[Record]:
-    """The records by file and place, each once and not more than ``MOST_RECORDS``; the program's own file stays first."""
+def sort_records(records: Iterable[Record]) -> list[Record]:
+    """The records by file and place, each once and not more than ``MAX_RECORDS``; the program's own file stays first."""
     unique = list(dict.fromkeys(records))
     files = {
         path: number for number, path in enumerate(dict.fromkeys(each.path for each in unique))
     }
     unique.sort(key=lambda each: (files[each.path], each.line, each.column, each.message_id))
-    if len(unique) <= MOST_RECORDS:
+    if len(unique) <= MAX_RECORDS:
         return unique
     # What fails must not be crowded out by what only may.
-    kept = sorted(unique, key=lambda each: not each.fails)[:MOST_RECORDS]
+    kept = sorted(unique, key=lambda each: not each.fails)[:MAX_RECORDS]
     chosen = set(kept)
-    left = len(unique) - MOST_RECORDS
+    left = len(unique) - MAX_RECORDS
     last = record(
         "warning",
         unique[0].path,

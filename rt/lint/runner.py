@@ -13,7 +13,7 @@ import trio
 
 from rt.errors import ExecutionError, RemoteProtocolError
 from rt.instance.stale_files import ENV_DIRECTORY
-from rt.lint.child import Answer, given_up
+from rt.lint.child import Answer, failure_record
 from rt.lint.record import Record
 from rt.lint.request import LintRequest
 from rt.process.spawn import child_command, spawn
@@ -21,7 +21,7 @@ from rt.protocol import structs
 
 LIMIT = 5.0
 """How long linting may take (s); the process is killed then."""
-_MOST_BYTES = 4 << 20
+_MAX_OUTPUT = 4 << 20
 _LATER = "the code is very long, or the computer is busy; try again, or split the file"
 _AGAIN = "try again; if it happens each time, it is a fault of rt"
 
@@ -59,7 +59,7 @@ async def run_lint(
         except RemoteProtocolError:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             return [
-                given_up(
+                failure_record(
                     request, "lint-crashed", "RT909", f"the linter's process ended {how}: {_AGAIN}"
                 )
             ]
@@ -67,7 +67,7 @@ async def run_lint(
             raise ExecutionError(answer.error, **answer.context)
         return answer.records
     return [
-        given_up(
+        failure_record(
             request,
             "lint-timeout",
             "RT908",
@@ -94,9 +94,9 @@ async def _run(
             async with process.stdout:
                 async for chunk in process.stdout:
                     output += chunk
-                    if len(output) > _MOST_BYTES:
+                    if len(output) > _MAX_OUTPUT:
                         break
-            if len(output) <= _MOST_BYTES:
+            if len(output) <= _MAX_OUTPUT:
                 await process.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):

@@ -14,7 +14,7 @@ import msgspec
 from rt.lint import syntax
 from rt.lint.record import Record, record
 
-MOST_BYTES = 512 * 1024
+MAX_BYTES = 512 * 1024
 """The largest file that is looked at: at a thousand lines a team's file has 40 KiB."""
 
 
@@ -52,9 +52,9 @@ def read(file: Path, name: str, path: str) -> Source | Record:
     """
     try:
         with file.open("rb") as opened:
-            data = opened.read(MOST_BYTES + 1)
+            data = opened.read(MAX_BYTES + 1)
     except OSError as error:
-        return _unread(
+        return _unreadable(
             "unreadable-file", "RT902", f"{path} cannot be read: {error.strerror}", name, path
         )
     return parse(data, name, path)
@@ -62,9 +62,9 @@ def read(file: Path, name: str, path: str) -> Source | Record:
 
 def parse(data: bytes, name: str, path: str) -> Source | Record:
     """Parse the bytes of a file; what they say is not run."""
-    if len(data) > MOST_BYTES:
-        sentence = f"the file is longer than {MOST_BYTES >> 10} KiB: split it into modules"
-        return _unread("too-long", "RT903", sentence, name, path)
+    if len(data) > MAX_BYTES:
+        sentence = f"the file is longer than {MAX_BYTES >> 10} KiB: split it into modules"
+        return _unreadable("too-long", "RT903", sentence, name, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the compiler warns of, pyflakes tells with its place
         try:
@@ -79,7 +79,7 @@ def parse(data: bytes, name: str, path: str) -> Source | Record:
             sentence = (
                 "this is nested too deeply for Python to read: write it as several statements"
             )
-            return _unread("too-deep", "RT904", sentence, name, path)
+            return _unreadable("too-deep", "RT904", sentence, name, path)
         except Exception as error:  # noqa: BLE001 - the compiler of another Python may know more of them
             return _syntax(SyntaxError(f"{type(error).__name__}: {error}"), name, path)
     return Source(name, path, text.split("\n"), tree)
@@ -98,7 +98,7 @@ def _decoded(data: bytes) -> str:
     except UnicodeDecodeError as error:
         text, end = data[: error.start].decode("latin-1"), error.start
     if end >= 0:
-        raise SyntaxError(syntax.NO_TEXT, (None, _plain_ends(text[:end]).count("\n") + 1, 1, None))
+        raise SyntaxError(syntax.NOT_TEXT, (None, _plain_ends(text[:end]).count("\n") + 1, 1, None))
     return _plain_ends(text)
 
 
@@ -123,5 +123,5 @@ def _syntax(error: SyntaxError, name: str, path: str) -> Record:
     )
 
 
-def _unread(symbol: str, message_id: str, message: str, name: str, path: str) -> Record:
+def _unreadable(symbol: str, message_id: str, message: str, name: str, path: str) -> Record:
     return record("fatal", path, symbol, message_id, message, module=name)

@@ -5,7 +5,7 @@ The rule of this module is that of ``wording``: what is not in here is clear as 
 
 import re
 
-NO_TEXT = "there are bytes here that are no text: save the file with the encoding UTF-8"
+NOT_TEXT = "there are bytes here that are no text: save the file with the encoding UTF-8"
 """The sentence for bytes of another encoding, and for null characters."""
 
 _REMEDIES: tuple[tuple[str, str], ...] = (

@@ -4,40 +4,40 @@ import ast
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
-from rt.lint.check import CheckContext, Fault, check
+from rt.lint.check import CheckContext, Finding, check
 from rt.lint.module import Scope
 
 _EXITS = frozenset({"sys.exit", "os._exit", "os.abort", "exit", "quit"})
-_TURNS = frozenset({"itertools.count", "itertools.cycle"})
-_ASKED = frozenset({("Robot", "get"), ("Gamepad", "get"), ("Actions", "is_running")})
+_ENDLESS_ITERATORS = frozenset({"itertools.count", "itertools.cycle"})
+_POLLED = frozenset({("Robot", "get"), ("Gamepad", "get"), ("Actions", "is_running")})
 """What may change while a loop waits for it."""
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 @check("RT401", "sleep-in-main", "warning")
-def sleep_in_main(case: CheckContext) -> Iterator[Fault]:
+def sleep_in_main(context: CheckContext) -> Iterator[Finding]:
     """time.sleep delays main; it has to be over before its period is."""
-    for node, scope, entry in _timed_sleeps(case):
-        if entry.endswith("_main") and not _too_long(case, node, scope, entry):
-            sentence = f"time.sleep makes {_whose(scope, entry)} late: let an action wait with `await Actions.sleep(...)`"
+    for node, scope, entry in _timed_sleeps(context):
+        if entry.endswith("_main") and not _too_long(context, node, scope, entry):
+            sentence = f"time.sleep makes {_describe(scope, entry)} late: let an action wait with `await Actions.sleep(...)`"
             yield node, sentence
 
 
 @check("RT402", "sleep-too-long", "error")
-def sleep_too_long(case: CheckContext) -> Iterator[Fault]:
+def sleep_too_long(context: CheckContext) -> Iterator[Finding]:
     """time.sleep takes as long as the time limit of a setup or main: the call is interrupted."""
-    for node, scope, entry in _timed_sleeps(case):
-        if _too_long(case, node, scope, entry):
-            limit = case.request.time_limit(entry)
-            sentence = f"time.sleep takes longer than the {limit:g} s of {_whose(scope, entry)}"
+    for node, scope, entry in _timed_sleeps(context):
+        if _too_long(context, node, scope, entry):
+            limit = context.request.time_limit(entry)
+            sentence = f"time.sleep takes longer than the {limit:g} s of {_describe(scope, entry)}"
             yield node, f"{sentence}: let an action wait with `await Actions.sleep(...)`"
 
 
 @check("RT403", "sleep-in-action", "warning")
-def sleep_in_action(case: CheckContext) -> Iterator[Fault]:
+def sleep_in_action(context: CheckContext) -> Iterator[Finding]:
     """time.sleep in an action stops every other action too, and soon the motors."""
-    for node, scope in _sleeps(case):
-        if scope.is_async and not isinstance(case.module.parents.get(node), ast.Await):
+    for node, scope in _sleeps(context):
+        if scope.is_async and not isinstance(context.module.parents.get(node), ast.Await):
             yield (
                 node,
                 "time.sleep stops all actions and the robot's safety lets go of the motors: write `await Actions.sleep(...)`",
@@ -45,24 +45,24 @@ def sleep_in_action(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT404", "endless-loop", "error")
-def endless_loop(case: CheckContext) -> Iterator[Fault]:
+def endless_loop(context: CheckContext) -> Iterator[Finding]:
     """A loop in main never ends, so that main is interrupted at each call."""
-    for scope in case.module.scopes:
-        entry = case.program.timed.get(scope.function) if scope.function else None
+    for scope in context.module.scopes:
+        entry = context.program.timed.get(scope.function) if scope.function else None
         if entry is not None and entry.endswith("_main") and not scope.is_async:
-            for loop in _endless(case, scope):
+            for loop in _endless(context, scope):
                 yield (
                     loop,
-                    f"this loop never ends, but {_whose(scope, entry)} is called again and again: leave the loop out",
+                    f"this loop never ends, but {_describe(scope, entry)} is called again and again: leave the loop out",
                 )
 
 
 @check("RT405", "endless-action", "error")
-def endless_action(case: CheckContext) -> Iterator[Fault]:
+def endless_action(context: CheckContext) -> Iterator[Finding]:
     """A loop in an action never ends and never awaits, so that nothing else runs."""
-    for scope in case.module.scopes:
+    for scope in context.module.scopes:
         if scope.is_async:
-            for loop in _endless(case, scope):
+            for loop in _endless(context, scope):
                 yield (
                     loop,
                     "this loop never waits, so that nothing else runs: put `await Actions.sleep(...)` into it",
@@ -70,40 +70,42 @@ def endless_action(case: CheckContext) -> Iterator[Fault]:
 
 
 @check("RT406", "waiting-loop", "warning")
-def waiting_loop(case: CheckContext) -> Iterator[Fault]:
+def waiting_loop(context: CheckContext) -> Iterator[Finding]:
     """A loop waits for a sensor, a gamepad, the clock or an action, though what waits is interrupted, or stops everything else."""
-    asked = {call.node for call in case.calls if (call.owner, call.name) in _ASKED}
-    clocks = {call.node for call in case.calls if (call.owner, call.name) == ("Field", "clock")}
-    for scope in case.module.scopes if asked or clocks else ():
-        entry = case.program.timed.get(scope.function) if scope.function else None
+    polled = {call.node for call in context.calls if (call.owner, call.name) in _POLLED}
+    clocks = {call.node for call in context.calls if (call.owner, call.name) == ("Field", "clock")}
+    for scope in context.module.scopes if polled or clocks else ():
+        entry = context.program.timed.get(scope.function) if scope.function else None
         if not scope.is_async and entry is None:
             continue
         for loop in scope.nodes:
             if not isinstance(loop, ast.While):
                 continue
-            if not _waits(case, loop, asked) and not _waits_long(case, scope, entry, loop, clocks):
+            if not _waits(context, loop, polled) and not _waits_long(
+                context, scope, entry, loop, clocks
+            ):
                 continue
             if scope.is_async:
-                if not _is_left(case, scope, loop):
+                if not _is_left(context, scope, loop):
                     yield (
                         loop,
                         "this loop waits and lets nothing else run: put `await Actions.sleep(...)` into it",
                     )
             elif entry is not None:
-                limit = case.request.time_limit(entry)
+                limit = context.request.time_limit(entry)
                 shown = f" after {limit:g} s" if limit is not None else ""
                 way = (
                     "ask in each call with `if`"
                     if entry.endswith("_main")
                     else "ask in main with `if`"
                 )
-                waiter = f"this loop waits, but {_whose(scope, entry)} is interrupted{shown}"
+                waiter = f"this loop waits, but {_describe(scope, entry)} is interrupted{shown}"
                 yield loop, f"{waiter}: {way}, or wait in an action with `await Actions.sleep(...)`"
 
 
-def _waits(case: CheckContext, loop: ast.While, asked: AbstractSet[ast.AST]) -> bool:
+def _waits(context: CheckContext, loop: ast.While, polled: AbstractSet[ast.AST]) -> bool:
     """Whether a loop ends only when the answer to a question to the robot changes."""
-    if any(each in asked for each in ast.walk(loop.test)):
+    if any(each in polled for each in ast.walk(loop.test)):
         # Another condition may well end it in time.
         return not (isinstance(loop.test, ast.BoolOp) and isinstance(loop.test.op, ast.And))
     if not isinstance(loop.test, ast.Constant) or not loop.test.value:
@@ -111,11 +113,11 @@ def _waits(case: CheckContext, loop: ast.While, asked: AbstractSet[ast.AST]) -> 
     exits = [
         node for node in ast.walk(loop) if isinstance(node, ast.Break | ast.Return | ast.Raise)
     ]
-    return bool(exits) and all(_is_asked(case, node, loop, asked) for node in exits)
+    return bool(exits) and all(_is_polled(context, node, loop, polled) for node in exits)
 
 
 def _waits_long(
-    case: CheckContext,
+    context: CheckContext,
     scope: Scope,
     entry: str | None,
     loop: ast.While,
@@ -124,75 +126,75 @@ def _waits_long(
     """Whether a loop waits for the clock, for longer than its function may take."""
     match loop.test:
         case ast.Compare(ops=[ast.Lt() | ast.LtE()], left=left, comparators=[end]):
-            seconds = case.constant(scope, end)
-            limit = 0.0 if entry is None else case.request.time_limit(entry)
+            seconds = context.constant(scope, end)
+            limit = 0.0 if entry is None else context.request.time_limit(entry)
             is_long = limit is not None and isinstance(seconds, int | float) and seconds > limit
             return is_long and any(each in clocks for each in ast.walk(left))
     return False
 
 
-def _is_asked(
-    case: CheckContext, node: ast.AST, loop: ast.While, asked: AbstractSet[ast.AST]
+def _is_polled(
+    context: CheckContext, node: ast.AST, loop: ast.While, polled: AbstractSet[ast.AST]
 ) -> bool:
     """Whether an exit of a loop is taken only on the answer to a question to the robot."""
-    around = case.module.parents.get(node)
+    around = context.module.parents.get(node)
     while around is not None and around is not loop:
-        if isinstance(around, ast.If) and any(each in asked for each in ast.walk(around.test)):
+        if isinstance(around, ast.If) and any(each in polled for each in ast.walk(around.test)):
             return True
-        around = case.module.parents.get(around)
+        around = context.module.parents.get(around)
     return False
 
 
-def _sleeps(case: CheckContext) -> Iterator[tuple[ast.Call, Scope]]:
-    for node, scope in case.module.nodes():
-        if isinstance(node, ast.Call) and case.module.origin(scope, node.func) == "time.sleep":
+def _sleeps(context: CheckContext) -> Iterator[tuple[ast.Call, Scope]]:
+    for node, scope in context.module.nodes():
+        if isinstance(node, ast.Call) and context.module.origin(scope, node.func) == "time.sleep":
             yield node, scope
 
 
-def _timed_sleeps(case: CheckContext) -> Iterator[tuple[ast.Call, Scope, str]]:
+def _timed_sleeps(context: CheckContext) -> Iterator[tuple[ast.Call, Scope, str]]:
     """Sleeps in a setup or main, or in a function that one calls, with the name of that."""
-    for node, scope in _sleeps(case):
-        entry = case.program.timed.get(scope.function) if scope.function else None
+    for node, scope in _sleeps(context):
+        entry = context.program.timed.get(scope.function) if scope.function else None
         if entry is not None:
             yield node, scope, entry
 
 
-def _too_long(case: CheckContext, node: ast.Call, scope: Scope, entry: str) -> bool:
-    limit = case.request.time_limit(entry)
-    seconds = case.constant(scope, node.args[0]) if len(node.args) == 1 else None
+def _too_long(context: CheckContext, node: ast.Call, scope: Scope, entry: str) -> bool:
+    limit = context.request.time_limit(entry)
+    seconds = context.constant(scope, node.args[0]) if len(node.args) == 1 else None
     return limit is not None and isinstance(seconds, int | float) and seconds >= limit
 
 
-def _whose(scope: Scope, entry: str) -> str:
+def _describe(scope: Scope, entry: str) -> str:
     return entry if scope.name == entry else f"{entry} (which calls {scope.name})"
 
 
-def _endless(case: CheckContext, scope: Scope) -> Iterator[ast.AST]:
+def _endless(context: CheckContext, scope: Scope) -> Iterator[ast.AST]:
     """The outermost loops of a function that nothing leaves."""
     inside: set[ast.AST] = set()
     for node in scope.nodes:
-        around = case.module.parents.get(node)
+        around = context.module.parents.get(node)
         if around in inside:
             inside.add(node)
         elif (
-            _turns_for_ever(case, scope, node)
-            and not _is_left(case, scope, node)
-            and not _is_tried(case, node)
+            _is_endless(context, scope, node)
+            and not _is_left(context, scope, node)
+            and not _is_tried(context, node)
         ):
             inside.add(node)
             yield node
 
 
-def _turns_for_ever(case: CheckContext, scope: Scope, node: ast.AST) -> bool:
+def _is_endless(context: CheckContext, scope: Scope, node: ast.AST) -> bool:
     match node:
         case ast.While(test=ast.Constant(value=value)):
             return bool(value)
         case ast.For(iter=ast.Call(func=func)):
-            return case.module.origin(scope, func) in _TURNS
+            return context.module.origin(scope, func) in _ENDLESS_ITERATORS
     return False
 
 
-def _is_left(case: CheckContext, scope: Scope, loop: ast.AST) -> bool:
+def _is_left(context: CheckContext, scope: Scope, loop: ast.AST) -> bool:
     """Whether anything in a loop may end it or, in an action, waits in it."""
     # Of the loops in it, a `break` in the body is their own; one in the `else` is not.
     assert isinstance(loop, ast.While | ast.For)
@@ -206,7 +208,7 @@ def _is_left(case: CheckContext, scope: Scope, loop: ast.AST) -> bool:
                 return True
             case ast.Break() if breaks:
                 return True
-            case ast.Call(func=func) if _ends(case, scope, func):
+            case ast.Call(func=func) if _ends(context, scope, func):
                 return True
             case ast.While() | ast.For():
                 own = set(node.body)
@@ -218,18 +220,22 @@ def _is_left(case: CheckContext, scope: Scope, loop: ast.AST) -> bool:
     return False
 
 
-def _is_tried(case: CheckContext, loop: ast.AST) -> bool:
+def _is_tried(context: CheckContext, loop: ast.AST) -> bool:
     """Whether an exception may be what ends a loop, as ``queue.Empty`` does: something around it in its function catches some."""
-    node, around = loop, case.module.parents.get(loop)
+    node, around = loop, context.module.parents.get(loop)
     while around is not None and not isinstance(around, _DEFINITIONS):
         if isinstance(around, ast.Try | ast.TryStar) and around.handlers and node in around.body:
             return True
-        node, around = around, case.module.parents.get(around)
+        node, around = around, context.module.parents.get(around)
     return False
 
 
-def _ends(case: CheckContext, scope: Scope, func: ast.expr) -> bool:
-    name = case.module.origin(scope, func)
-    if not name and isinstance(func, ast.Name) and case.module.finder(scope, func.id) is None:
+def _ends(context: CheckContext, scope: Scope, func: ast.expr) -> bool:
+    name = context.module.origin(scope, func)
+    if (
+        not name
+        and isinstance(func, ast.Name)
+        and context.module.binding_scope(scope, func.id) is None
+    ):
         name = func.id
     return name in _EXITS or name.startswith("os.exec")

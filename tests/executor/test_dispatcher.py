@@ -74,11 +74,11 @@ class Pool:
     def prepare_next(self) -> None:
         pass
 
-    async def ended(self, _process: Assignment, *, within: float) -> None:
+    async def wait_exited(self, _process: Assignment, *, within: float) -> None:
         assert within > 0
         await trio.lowlevel.checkpoint()
 
-    async def gone(self, process: Any) -> None:
+    async def wait_reaped(self, process: Any) -> None:
         while not process.child.is_gone:  # noqa: ASYNC110 - the test sets it
             await trio.sleep(0.001)
 
@@ -610,7 +610,7 @@ async def test_idle_answers_when_the_devices_have_been_told_to_stop(prefix: str)
 async def test_idle_says_so_if_the_devices_were_not_seen_to_stop(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "STILL_LIMIT", 0.01)
+    monkeypatch.setattr(dispatcher, "STANDSTILL_LIMIT", 0.01)
     async with open_stage(prefix) as stage:
         stage.moving = True
         with pytest.raises(DeviceError, match="does not confirm"):

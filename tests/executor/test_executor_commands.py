@@ -7,7 +7,7 @@ import pytest
 from rt.errors import ExecutionError
 from rt.executor import commands
 from rt.executor.commands import Over, Refused
-from rt.executor.runner import _over
+from rt.executor.runner import _result
 
 
 class Evil:
@@ -88,6 +88,6 @@ class OddError(ExecutionError):
     "error", [ValueError(), AssertionError(), Mute(), OddError(), KeyError("\udcff"), SystemExit()]
 )
 def test_mode_that_an_error_ended_is_never_told_as_executed(error: BaseException) -> None:
-    answer = commands.decode_answer(commands.encode(_over(error)))
+    answer = commands.decode_answer(commands.encode(_result(error)))
     assert isinstance(answer, Over)
     assert answer.error

@@ -20,7 +20,7 @@ robot = Robot(BufferStore(catalog.load(), "", shared=False), {})
 with LeaseTable.open("PREFIX") as table:
     table.heartbeat()
     keeper = LeaseKeeper(table.lease(0), WriteEvent())
-    keeper.beat()
+    keeper.heartbeat()
     executor = SyncExecutor(lambda error, name: print("reported", error, flush=True), "/nowhere")
 
     def split():
@@ -32,7 +32,7 @@ with LeaseTable.open("PREFIX") as table:
             robot.write(1, "duty_cycle", 1.0)
         except ExecutionError as error:
             print(error.message, flush=True)
-        keeper.withdraw()
+        keeper.revoke()
 
     run = Run([ExecutionRequest(split)], keeper, done=lambda error: executor.stop())
     executor.schedule(run)

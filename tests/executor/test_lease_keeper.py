@@ -16,7 +16,7 @@ from rt.buffer.wakeup import EXECUTOR_SLOT
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor import lease as module
-from rt.executor.lease import GAP_LIMIT, HANDOVER, UNBRAKED, LeaseKeeper
+from rt.executor.lease import GAP_LIMIT, NO_BRAKE, REVOKE_LIMIT, LeaseKeeper
 
 CUTOFFS = 3
 
@@ -42,7 +42,7 @@ class Bench:
             run_delay=lambda: lambda: self.waited,
             main_delay=lambda: lambda: self.main_waited,
         )
-        self.keeper.beat()
+        self.keeper.heartbeat()
 
     @property
     def moves(self) -> bool:
@@ -56,7 +56,7 @@ class Bench:
             self.now += step
             if main:
                 self.keeper.grant(self.now + 0.08)
-            self.keeper.beat()
+            self.keeper.heartbeat()
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_cut_off_is_logged_with_its_cause_and_its_end(
         for _ in range(10):
             bench.now += 0.02
             bench.main_waited += share * 0.02
-            bench.keeper.beat()
+            bench.keeper.heartbeat()
         assert not bench.moves
         bench.run(1)
     assert bench.moves
@@ -127,7 +127,7 @@ def test_an_event_loop_that_waits_for_a_processor_is_no_fault_of_the_code(bench:
         bench.keeper.grant(bench.now + 1)
         bench.now += TIMEOUT + 0.05
         bench.waited += TIMEOUT
-        bench.keeper.beat()
+        bench.keeper.heartbeat()
     assert logs[0]["event"].startswith(
         "the computer is busy, and the process waited for the processor"
     )
@@ -160,18 +160,18 @@ def test_a_late_event_loop_is_a_cut_off(bench: Bench) -> None:
         assert not bench.ended
         bench.run(0.5)
         bench.now += TIMEOUT + 0.05
-        bench.keeper.beat()
+        bench.keeper.heartbeat()
     assert bench.ended
     assert not bench.moves
 
 
-@pytest.mark.parametrize("first", ["beat", "grant"])
+@pytest.mark.parametrize("first", ["heartbeat", "grant"])
 def test_a_process_that_was_stopped_has_to_start_over(bench: Bench, first: str) -> None:
     bench.run(1)
     bench.now += GAP_LIMIT + 0.1  # as by SIGSTOP: neither thread ran
     if first == "grant":
         bench.keeper.grant(bench.now + 0.08)
-    bench.keeper.beat()
+    bench.keeper.heartbeat()
     assert len(bench.ended) == 1
     bench.run(1)
     assert not bench.moves
@@ -183,7 +183,7 @@ def test_an_action_that_blocks_the_event_loop_for_long_is_one_cut_off(bench: Ben
         bench.now += 0.05
         bench.keeper.grant(bench.now + 0.08)
     assert not bench.moves
-    bench.keeper.beat()
+    bench.keeper.heartbeat()
     assert not bench.ended
     assert bench.moves
 
@@ -201,7 +201,7 @@ def test_want_of_a_brake_ends_the_mode_with_its_reason(bench: Bench) -> None:
     bench.table.bar(EXECUTOR_SLOT, Bar.BRAKE)
     bench.table.unbar(EXECUTOR_SLOT)
     bench.run(1)
-    assert bench.ended == [UNBRAKED]
+    assert bench.ended == [NO_BRAKE]
     assert not bench.moves
 
 
@@ -298,7 +298,7 @@ def test_a_root_that_is_late_again_and_again_ends_the_mode(bench: Bench) -> None
         bench.table.heartbeat()
         (holder,) = bench.table.holders()
         bench.table.lapse(holder)
-        bench.keeper.beat()
+        bench.keeper.heartbeat()
     assert bench.ended
     assert not bench.moves
 
@@ -306,7 +306,7 @@ def test_a_root_that_is_late_again_and_again_ends_the_mode(bench: Bench) -> None
 async def test_lease_of_a_mode_that_is_over_is_left_to_the_root(bench: Bench) -> None:
     bench.keeper.grant(bench.now + 0.08)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(bench.keeper.hand_over, 30.0)
+        nursery.start_soon(bench.keeper.wait_revoked, 30.0)
         await trio.testing.wait_all_tasks_blocked()
         assert bench.moves, "the root ends it, so that the log says why"
         bench.table.bar(EXECUTOR_SLOT, Bar.IDLE)
@@ -321,8 +321,8 @@ async def test_lease_of_a_mode_that_is_over_does_not_wait_long_for_the_root(
 ) -> None:
     bench.keeper.grant(bench.now + 0.08)
     before = trio.current_time()
-    await bench.keeper.hand_over()
-    assert trio.current_time() - before == pytest.approx(HANDOVER)
+    await bench.keeper.wait_revoked()
+    assert trio.current_time() - before == pytest.approx(REVOKE_LIMIT)
     assert not bench.moves
 
 
@@ -331,7 +331,7 @@ def test_a_process_that_waited_for_the_processor_drives_on(bench: Bench) -> None
         bench.run(1)
         bench.now += GAP_LIMIT + 0.6
         bench.waited += GAP_LIMIT + 0.4
-        bench.keeper.beat()
+        bench.keeper.heartbeat()
         assert not bench.moves
         bench.run(0.1)
         assert bench.moves

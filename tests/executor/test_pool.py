@@ -136,10 +136,10 @@ async def test_process_that_does_not_end_with_its_mode_is_killed_and_replaced() 
         mode = await pool.begin()
         pool.recycle(mode, "idle")
         with trio.move_on_after(0.1) as waited:
-            await pool.gone(mode)
+            await pool.wait_reaped(mode)
         assert waited.cancelled_caught
         pool.kill(mode)
-        await pool.gone(mode)
+        await pool.wait_reaped(mode)
         assert pool.executor.status.pid != mode.pid
         await pool.executor.until(lambda status: status.ready and status.pid != mode.pid)
         pool.kill(mode)  # another process has its place

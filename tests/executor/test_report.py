@@ -11,7 +11,7 @@ def test_an_error_is_said_once_and_then_counted() -> None:
         for _ in range(10):
             reporter.report(ValueError("no"), "teleop_main")
         reporter.report(ValueError("another"), "teleop_main")
-        reporter.forget()
+        reporter.flush()
         reporter.report(ValueError("no"), "teleop_main")
     assert [(entry["event"], entry.get("count")) for entry in logs] == [
         ("ValueError: no", None),
@@ -36,7 +36,7 @@ def test_a_busy_computer_is_not_blamed_on_the_code() -> None:
     with structlog.testing.capture_logs() as logs:
         for error in (busy, TimeLimitError(0.25), busy):
             reporter.report(error, "teleop_main")
-        reporter.forget()
+        reporter.flush()
     first, second, again = logs
     assert first["event"].startswith("the computer is busy: teleop_main waited for the processor")
     assert first["waited"] == 0.2

@@ -61,13 +61,13 @@ def keeper(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseKeeper
         keeper.table = table  # type: ignore[attr-defined]  # for the tests to look at
         over = threading.Event()
 
-        def beat() -> None:
+        def heartbeat() -> None:
             while not over.wait(0.01):
                 table.heartbeat()
-                keeper.beat()
+                keeper.heartbeat()
 
-        loop = threading.Thread(target=beat)
-        keeper.beat()
+        loop = threading.Thread(target=heartbeat)
+        keeper.heartbeat()
         loop.start()
         yield keeper
         over.set()
@@ -220,7 +220,7 @@ class Laggard(Flag):
 def lateness(laggard: Laggard, body: Callable[[], None] = lambda: None) -> list[str]:
     """What is logged of a main that is called a hundred times, each time 0.2 s after the last one."""
     team = Team()
-    team.executor = SyncExecutor(team.report, team.executor.team, lambda: lambda: laggard.waited)
+    team.executor = SyncExecutor(team.report, team.executor.folder, lambda: lambda: laggard.waited)
     calls = itertools.count()
 
     def main() -> None:
@@ -418,11 +418,11 @@ def test_a_permission_that_runs_out_gives_the_lease_up_at_once(prefix: str) -> N
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         keeper = LeaseKeeper(table.lease(0), wakeup)
-        keeper.beat()
+        keeper.heartbeat()
         keeper.grant(time.monotonic() + 60)
         assert table.holders()
         keeper.grant(time.monotonic() - 1)
-        keeper.beat()
+        keeper.heartbeat()
         assert not table.holders()
     wakeup.close()
 
@@ -432,7 +432,7 @@ def test_a_lease_that_was_closed_is_not_granted_again(prefix: str) -> None:
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
         keeper = LeaseKeeper(table.lease(0), wakeup)
-        keeper.beat()
+        keeper.heartbeat()
         keeper.close()
         keeper.grant()
         assert not table.holders()

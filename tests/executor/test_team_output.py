@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from rt.executor.api import RunState
-from rt.executor.output import LINES, MAX_BEGUN, MAX_LINE, TeamOutput
+from rt.executor.output import LINES, MAX_LINE, MAX_PARTIAL, TeamOutput
 from rt.protocol.logevent import CUT
 from rt.team.api import Mode
 
@@ -83,11 +83,11 @@ def test_a_line_without_an_end_is_told_when_it_is_flushed_and_when_the_mode_ends
 
 
 def test_a_line_that_never_ends_is_told_in_parts(said: list[Any], output: TeamOutput) -> None:
-    for _ in range(3 * MAX_BEGUN):
+    for _ in range(3 * MAX_PARTIAL):
         say(output, ".", end="")
     assert len(said) == 2
     output.finish()
-    assert "".join(sentences(said)) == "." * 3 * MAX_BEGUN
+    assert "".join(sentences(said)) == "." * 3 * MAX_PARTIAL
 
 
 def test_lines_of_two_threads_are_not_mixed(said: list[Any], output: TeamOutput) -> None:
@@ -139,7 +139,7 @@ def test_programs_and_bytes_go_to_the_process_s_own_output(unbuffered: bool) -> 
 import io, subprocess, sys
 from rt.executor.api import RunState
 from rt.executor.output import TeamOutput
-TeamOutput(RunState()).take_over()
+TeamOutput(RunState()).install()
 subprocess.run(["echo", "said"], stdout=sys.stdout, check=True)
 sys.stdout.buffer.write(b"bytes\\n")
 wrapper = io.TextIOWrapper(sys.stdout.buffer)

@@ -292,7 +292,7 @@ class TestFiles:
     def test_a_file_that_is_too_long_is_one_record(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(source_module, "MOST_BYTES", 100)
+        monkeypatch.setattr(source_module, "MAX_BYTES", 100)
         assert symbols(linted(tmp_path, "x = 1\n" * 50)) == ["too-long"]
 
     @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ class TestRecords:
     def test_there_are_only_so_many_and_errors_come_first(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(records_module, "MOST_RECORDS", 5)
+        monkeypatch.setattr(records_module, "MAX_RECORDS", 5)
         imports = "".join(f"import json as m{number}\n" for number in range(10))
         found = linted(tmp_path, f"{imports}def teleop_main():\n    print(absent)\n")
         assert len(found) == 6

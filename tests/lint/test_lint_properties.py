@@ -13,7 +13,7 @@ import rt
 from rt import catalog
 from rt.lint.lint import _records
 from rt.lint.program import Program
-from rt.lint.record import Record, ordered
+from rt.lint.record import Record, sort_records
 from rt.lint.request import LintRequest
 
 ROOT = Path(rt.__file__).parents[1]
@@ -83,7 +83,7 @@ def look(folder: Path, data: bytes) -> list[Record]:
     asked = LintRequest(
         directory=str(folder), exec_module="studentcode", dev_name=NAMES, exec_timeout=LIMITS
     )
-    found = ordered(_records(Program(path, folder), asked, KNOWN))
+    found = sort_records(_records(Program(path, folder), asked, KNOWN))
     assert not [each for each in found if each.symbol == "check-failed"], data
     assert all(each.line >= 1 and each.column >= 0 and each.message for each in found)
     msgspec.msgpack.encode(found)

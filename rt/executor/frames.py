@@ -25,7 +25,7 @@ def is_team_file(filename: str, folder: str) -> bool:
     )
 
 
-def passed_team_code(error: BaseException, folder: str) -> bool:
+def involves_team_code(error: BaseException, folder: str) -> bool:
     """Whether an error passed through code of the team, whose folder is given."""
     return any(
         is_team_file(frame.f_code.co_filename, folder)
