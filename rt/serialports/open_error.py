@@ -81,13 +81,14 @@ def access_remedy(port: str) -> str:
     if not status.st_mode & (stat.S_IRGRP | stat.S_IWGRP):
         return (
             f"only user {_owner(status.st_uid)} may use it: install the udev rules, or run "
-            f"`sudo chgrp {_USUAL_GROUP} {port} && sudo chmod g+rw {port}` until the next reboot; "
+            f"`sudo chgrp {_USUAL_GROUP} {port} && sudo chmod g+rw {port}` "
+            "until it is plugged in again; "
             f"then run `{_join(_USUAL_GROUP, user)}`"
         )
     if group == "root":
         return (
             "it belongs to the group root: install the udev rules, or run "
-            f"`sudo chgrp {_USUAL_GROUP} {port}` until the next reboot; "
+            f"`sudo chgrp {_USUAL_GROUP} {port}` until it is plugged in again; "
             f"then run `{_join(_USUAL_GROUP, user)}`"
         )
     if status.st_gid in os.getgroups():

@@ -43,8 +43,8 @@ class BrakeClient:
     """The device process's end of the connection to the brake.
 
     Args:
-        fds: The inherited descriptors of the connection (`rt.brake.connection.Endpoint`); empty without
-            a brake.
+        fds: The inherited descriptors of the connection (`rt.brake.connection.Endpoint`); empty
+            without a brake.
         is_moving: Returns whether a device can move: a lease is armed, or a DEV_DISABLE that is due
             was not yet written to its line.
         on_braked: Called when the brake has disabled the devices instead of this process.
@@ -75,7 +75,7 @@ class BrakeClient:
             channel, self._wakeup, memory = adopt(fds)
             self._channel = socket.socket(fileno=channel)
             self._heartbeat = Heartbeat(memory)
-            self._heartbeat.clear()  # clear the stamp of an earlier process
+            self._heartbeat.clear()  # the stamp of an earlier process
 
     def stamp(self) -> None:
         """Stamp the heartbeat before a write is sent.

@@ -45,7 +45,7 @@ class Coalescing:
 
     def __init__(self) -> None:
         self._since = 0.0
-        self._pieces = 0
+        self._chunks = 0
         self._busy = False
 
     def after(self, chunks: int, now: float) -> float:
@@ -55,12 +55,12 @@ class Coalescing:
             chunks: How many chunks of data it received.
             now: The time in s.
         """
-        self._pieces += chunks
+        self._chunks += chunks
         seconds = now - self._since
         if seconds >= _WINDOW:
-            self._busy = self._pieces >= BUSY_RATE * seconds
+            self._busy = self._chunks >= BUSY_RATE * seconds
             self._since = now
-            self._pieces = 0
+            self._chunks = 0
         return COALESCE_TIME if self._busy else 0.0
 
 
