@@ -162,7 +162,7 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
 
             async def refused(method: str) -> None:
                 with pytest.raises(
-                    RemoteCallError, match="the brake, which disables devices when a process ends"
+                    RemoteCallError, match="the brake, which disables devices when a process dies"
                 ):
                     await robot.call(method)
 
