@@ -1,4 +1,4 @@
-"""Who may reach the robot: keys and key files, the users of loopback peers, and the connections that may stay.
+"""Access control: keys and key files, users of loopback peers, and connection limits.
 
-Nothing is imported here, so that a command that only reads a key file does not load ZMQ.
+Imports nothing, so that a command that only reads a key file does not load ZMQ.
 """

@@ -1,4 +1,4 @@
-"""The one file that a driver's station needs: whom to trust, and how to prove who it is."""
+"""The key bundle of a driver's station: the robot's public key and the station's own keys."""
 
 import struct
 from pathlib import Path
@@ -15,14 +15,14 @@ CURVE_BYTES = 32
 
 
 class Bundle(msgspec.Struct, frozen=True):
-    """What a station has.
+    """The keys of a station. CURVE keys are in Z85.
 
     Attributes:
-        station: Its name.
-        robot_public: The robot's public CURVE key, in Z85, as the following two.
-        public: The station's public CURVE key.
-        secret: The station's secret CURVE key.
-        datagram: What it signs control datagrams with.
+        station: Name of the station.
+        robot_public: Public CURVE key of the robot.
+        public: Public CURVE key of the station.
+        secret: Secret CURVE key of the station.
+        datagram: Key that signs control datagrams.
     """
 
     station: str
@@ -32,14 +32,15 @@ class Bundle(msgspec.Struct, frozen=True):
     datagram: DatagramKey
 
     def write(self, path: Path) -> None:
-        """Write it to a new file, readable by its owner alone.
+        """Write the bundle to a new file that only its owner can read.
 
         Raises:
             ConfigError: The file exists or cannot be written.
         """
         comment = (
-            f'The key of the driver\'s station "{self.station}". Whoever has this file can drive the robot: keep it secret.\n'
-            f"`rt keys revoke {self.station}`, at the robot, makes it useless."
+            f'Key of the driver\'s station "{self.station}".\n'
+            "Anyone who has this file can drive the robot, so keep it secret.\n"
+            f"`rt keys revoke {self.station}` on the robot makes it invalid."
         )
         try:
             key_files.write_new(path, comment, self._fields())
@@ -59,21 +60,21 @@ class Bundle(msgspec.Struct, frozen=True):
         }
 
     def text(self) -> str:
-        """As in the file, without its comment."""
+        """Return the content of the file without its comment."""
         return "".join(f'{name} = "{value}"\n' for name, value in self._fields().items())
 
     @classmethod
     def load(cls, path: Path) -> "Bundle":
-        """Read a station's file; who may read it is the station's affair.
+        """Read a key bundle; its permissions are not checked.
 
         Raises:
-            ConfigError: There is none, or it is none.
+            ConfigError: The file is missing, or not a key bundle.
         """
         try:
             values = key_files.read(path, private=False)
         except FileNotFoundError:
             raise ConfigError(
-                f"there is no {path}: `rt keys new NAME` makes such a file, at the robot",
+                f"{path} does not exist; `rt keys new NAME` on the robot creates a key bundle",
                 path=str(path),
             ) from None
         try:
@@ -85,24 +86,24 @@ class Bundle(msgspec.Struct, frozen=True):
                 datagram_key(values),
             )
         except KeyError as error:
-            raise _none(path, f"it has no {error.args[0]}") from None
+            raise _invalid(path, f"{error.args[0]} is missing") from None
         except ValueError as error:
-            raise _none(path, str(error)) from None
+            raise _invalid(path, str(error)) from None
         return found
 
 
-def _none(path: Path, fault: str) -> ConfigError:
+def _invalid(path: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"{path} is no key of a driver's station ({fault}): `rt keys new NAME` makes one, at the robot",
+        f"{path} is not a key bundle: {reason}; `rt keys new NAME` on the robot creates one",
         path=str(path),
     )
 
 
 def curve_key(value: object) -> str:
-    """A CURVE key that was read.
+    """Validate a CURVE key that was read from a file.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value is not a CURVE key in Z85.
     """
     from zmq.utils import z85
 
@@ -114,16 +115,17 @@ def curve_key(value: object) -> str:
         ):
             return value
     except (KeyError, ValueError, struct.error):
-        pass  # a character that Z85 does not have, or five that say more than 32 bits
-    # A secret that is a little damaged is still one: it is not quoted.
-    raise ValueError(f"one of its keys is not {Z85_BYTES} characters in Z85")
+        pass  # a character outside Z85, or five characters that exceed 32 bits
+    # Not quoted: a slightly damaged secret is still a secret.
+    raise ValueError(f"a key is not {Z85_BYTES} characters of Z85")
 
 
 def datagram_key(values: dict[str, object]) -> DatagramKey:
-    """The datagram key among values that were read.
+    """Return the datagram key from the values of a file.
 
     Raises:
-        KeyError, ValueError: It is not there, or is none.
+        KeyError: A value is missing.
+        ValueError: A value is invalid.
     """
     try:
         return DatagramKey(
@@ -131,5 +133,5 @@ def datagram_key(values: dict[str, object]) -> DatagramKey:
         )
     except ValueError:
         raise ValueError(
-            "its datagram_id or datagram_key is not hexadecimal, or has another length"
+            "datagram_id or datagram_key is not hexadecimal or has the wrong length"
         ) from None

@@ -1,9 +1,9 @@
-"""Connections that have not proved a key yet, and which of them ends when there is no room for another one.
+"""A table of handshakes, connections that have not proved a key, which decides whom to displace.
 
-Invariant: a newcomer is never refused in favor of connections that have proved nothing. The
-connection that ends is the oldest one of the host with most of them, in the network with most of
-them, so a flood displaces itself; one that is silent ends before one that has sent a greeting. All
-connections of one user of this computer count as one host.
+Invariant: a new connection is never refused in favor of older handshakes. It displaces the oldest
+handshake of the host with most handshakes in the network with most handshakes, so a flood displaces
+itself. Silent connections are displaced before those that have sent a greeting. All connections of
+one user of this computer count as one host.
 """
 
 import ipaddress
@@ -19,11 +19,11 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a connection comes from.
+    """The origin of a connection.
 
     Attributes:
-        network: What is shared by hosts that one attacker may have all of.
-        host: One host of it.
+        network: Network, all of whose hosts one attacker may control; or the local user.
+        host: Host in that network.
     """
 
     network: str
@@ -31,11 +31,11 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 def origin(host: str, uid: int | None) -> Origin:
-    """The origin of a connection.
+    """Return the origin of a connection.
 
     Args:
-        host: Address of the other end.
-        uid: User of this computer that holds the other end, if it is known.
+        host: Address of the peer.
+        uid: User of this computer that owns the peer's socket, if known.
 
     Examples:
         >>> origin("192.168.7.9", None).network
@@ -52,7 +52,7 @@ def origin(host: str, uid: int | None) -> Origin:
 
 
 class _Part(Generic[K]):
-    """Connections in the order in which they came, those of each host and the number of each network."""
+    """Connections in order of arrival, with counts by host and network."""
 
     def __init__(self) -> None:
         self.origins: dict[K, Origin] = {}
@@ -82,26 +82,26 @@ class _Part(Generic[K]):
     def oldest(self, where: Origin) -> K:
         return next(iter(self._hosts[where]))
 
-    def worst(self) -> Origin:
-        """The host with most connections of the network with most."""
+    def most_crowded(self) -> Origin:
+        """Return the host with most connections in the network with most connections."""
         return max(
             self._hosts, key=lambda each: (self._networks[each.network], len(self._hosts[each]))
         )
 
 
 class Handshakes(Generic[K]):
-    """The connections that have not proved a key.
+    """A table of the connections that have not proved a key.
 
-    A connection is silent until its greeting has come. Then it takes a ZMQ socket, so fewer of
-    those are kept.
+    A connection is silent until its greeting arrives. Afterwards it uses a ZMQ socket, so the limit
+    is lower.
 
     >>> table = Handshakes[str]()
     >>> stranger, station = origin("10.0.1.3", None), origin("10.0.0.2", None)
-    >>> [table.begin(name, stranger, most=3, most_of_host=3) for name in "abc"]
+    >>> [table.begin(name, stranger, limit=3, host_limit=3) for name in "abc"]
     [[], [], []]
-    >>> table.begin("station", station, most=3, most_of_host=3)
+    >>> table.begin("station", station, limit=3, host_limit=3)
     ['a']
-    >>> table.begin("d", stranger, most=3, most_of_host=3)
+    >>> table.begin("d", stranger, limit=3, host_limit=3)
     ['b']
     """
 
@@ -115,55 +115,55 @@ class Handshakes(Generic[K]):
     def __contains__(self, key: K) -> bool:
         return key in self._silent.origins or key in self._greeted.origins
 
-    def begin(self, key: K, where: Origin, *, most: int, most_of_host: int) -> list[K]:
-        """Count a new connection, which is silent yet.
+    def begin(self, key: K, where: Origin, *, limit: int, host_limit: int) -> list[K]:
+        """Add a new, silent connection.
 
         Args:
             key: The connection.
-            where: Where it comes from.
-            most: Connections that may be here, at least 1.
-            most_of_host: Connections of one host that may be here, at least 1.
+            where: Its origin.
+            limit: Maximum number of connections, at least 1.
+            host_limit: Maximum number of connections of one host, at least 1.
 
         Returns:
-            The connections that have to end; they are not counted any more.
+            The displaced connections, which the caller has to close.
         """
         ended = []
-        while self._silent.of_host(where) + self._greeted.of_host(where) >= most_of_host:
+        while self._silent.of_host(where) + self._greeted.of_host(where) >= host_limit:
             ended.append(
                 self._displace(
                     self._silent if self._silent.of_host(where) else self._greeted, where
                 )
             )
-        while len(self) >= most:
+        while len(self) >= limit:
             ended.append(self._displace(self._silent if self._silent.origins else self._greeted))
         self._silent.add(key, where)
         return ended
 
-    def greeted(self, key: K, *, most: int) -> list[K]:
-        """Note that the greeting of a connection has come.
+    def greeted(self, key: K, *, limit: int) -> list[K]:
+        """Record that the greeting of a connection has arrived.
 
         Args:
             key: The connection.
-            most: Connections whose greeting has come that may be here, at least 1.
+            limit: Maximum number of connections with a greeting, at least 1.
 
         Returns:
-            The connections that have to end, as above.
+            The displaced connections, which the caller has to close.
         """
         where = self._silent.remove(key)
         if where is None:
             return []
         ended = []
-        while len(self._greeted.origins) >= most:
+        while len(self._greeted.origins) >= limit:
             ended.append(self._displace(self._greeted))
         self._greeted.add(key, where)
         return ended
 
     def end(self, key: K) -> None:
-        """Forget a connection: it has proved a key, or has ended. Does nothing if it is not here."""
+        """Remove a connection that has proved a key or is closed, if it is in the table."""
         self._silent.remove(key)
         self._greeted.remove(key)
 
     def _displace(self, part: _Part[K], where: Origin | None = None) -> K:
-        key = part.oldest(where or part.worst())
+        key = part.oldest(where or part.most_crowded())
         part.remove(key)
         return key

@@ -1,7 +1,6 @@
-"""A way into a ZMQ socket that only this process can use: a listening Unix socket whose name is removed at once.
+"""An inlet, a private entry to a ZMQ socket: a listening Unix socket that is unlinked at once.
 
-rt accepts TCP connections itself, decides about each, and carries the bytes of those that it
-permits through an inlet.
+rt accepts TCP connections itself, and relays the admitted ones to the ZMQ socket through an inlet.
 """
 
 import contextlib
@@ -16,33 +15,32 @@ import trio
 from rt.transport.zmq_socket import Socket
 
 _BACKLOG = 128
-_PLACES = ("/run", "/tmp", "/dev/shm")  # noqa: S108 - the directory is this user's alone, and gone at once
+_DIRECTORIES = ("/run", "/tmp", "/dev/shm")  # noqa: S108 - a private subdirectory is used
 
 
 class Inlet:
-    """Binds a ZMQ socket to a nameless address, with the security options that the ZMQ socket has at this moment.
+    """A private binding of a ZMQ socket, with the socket's current security options.
 
     Args:
-        taker: The ZMQ socket. It closes its end when it is closed.
+        target: The ZMQ socket; closing it closes the binding.
 
     Raises:
-        OSError: There is no descriptor, or no directory for the socket.
+        OSError: No descriptor is free, or no directory for the socket is writable.
     """
 
     def __init__(self, target: Socket) -> None:
         self._taker = target
-        with _folder() as folder:
-            path = folder / "s"
+        with _temporary_directory() as directory:
+            path = directory / "s"
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
                 listening.bind(str(path))
                 try:
                     listening.listen(_BACKLOG)
                     listening.setblocking(False)
-                    # The file's inode stays as long as this descriptor, which is the only way to
-                    # it.
+                    # Keeps the inode reachable after the unlink, for this process only.
                     self._file = os.open(path, os.O_PATH | os.O_CLOEXEC)
                     try:
-                        self.endpoint = _hand_to(target, listening, path)
+                        self.endpoint = _bind(target, listening, path)
                     except BaseException:
                         os.close(self._file)
                         raise
@@ -50,22 +48,22 @@ class Inlet:
                     path.unlink()
 
     def close(self) -> None:
-        """Make the inlet unreachable; connections through it stay."""
+        """Accept no new connections; existing ones stay open."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     def unbind(self) -> None:
-        """End the connections through it too."""
+        """Accept no new connections, and close the existing ones."""
         self.close()
         if not self._taker.closed:
             self._taker.unbind(self.endpoint)
 
     async def connect(self) -> trio.SocketStream:
-        """A connection to the ZMQ socket.
+        """Open a connection to the ZMQ socket.
 
         Raises:
-            OSError: The ZMQ socket is closed, or there is no descriptor.
+            OSError: The ZMQ socket is closed, or no descriptor is free.
         """
         connection = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         try:
@@ -77,31 +75,31 @@ class Inlet:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """A directory of this user alone, for a moment.
+def _temporary_directory() -> Iterator[Path]:
+    """Create a temporary directory of mode 0700.
 
     Raises:
-        OSError: None of the usual places takes one.
+        OSError: No parent directory is writable.
     """
-    failure = OSError("no directory for sockets")
-    for place in filter(
-        None, (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), *_PLACES)
+    failure = OSError("no writable directory for sockets")
+    for parent in filter(
+        None, (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), *_DIRECTORIES)
     ):
-        folder = Path(place, f"rt-inlet-{secrets.token_hex(8)}")
+        directory = Path(parent, f"rt-inlet-{secrets.token_hex(8)}")
         try:
-            folder.mkdir(mode=0o700)
+            directory.mkdir(mode=0o700)
         except OSError as error:
             failure = error
             continue
         try:
-            yield folder
+            yield directory
         finally:
-            folder.rmdir()
+            directory.rmdir()
         return
     raise failure
 
 
-def _hand_to(target: Socket, listening: socket.socket, path: Path) -> str:
+def _bind(target: Socket, listening: socket.socket, path: Path) -> str:
     descriptor = os.dup(listening.fileno())
     try:
         return target.bind(f"ipc://{path}", descriptor=descriptor)

@@ -1,7 +1,7 @@
-"""Where a robot keeps its keys, and which files are such.
+"""The location of a robot's keys, and the detection of key files.
 
-Secrets lie outside of the project's folder: what lies in it is copied, committed, and read by the
-linter and by options that name files.
+Keys are stored outside of the project's directory, because its files are copied, committed, linted
+and named by options.
 """
 
 import os
@@ -15,9 +15,9 @@ from rt.access.keyring import ROBOT_FILE, STATION_SUFFIX
 from rt.errors import ConfigError
 
 AUTO = "auto"
-"""The value of `keys_dir` that leaves the place to rt."""
+"""Value of the option `keys_dir` that selects the default location."""
 LEGACY = "keys"
-"""The directory in the project's folder that was the default once."""
+"""Default location of earlier versions, in the project's directory."""
 BUNDLE_SUFFIX = ".rtkey"
 
 
@@ -26,7 +26,7 @@ class KeyDirectory(msgspec.Struct, frozen=True):
 
     Attributes:
         directory: The directory, which may not exist yet.
-        hint: What to do about it, a sentence; empty if nothing.
+        hint: Recommended action, for the user; empty if there is none.
     """
 
     directory: Path
@@ -36,16 +36,16 @@ class KeyDirectory(msgspec.Struct, frozen=True):
 def key_directory(
     option: str, instance: str, *, env: Mapping[str, str] | None = None, folder: Path | None = None
 ) -> KeyDirectory:
-    """Where the robot of an instance keeps its keys.
+    """Return the key directory of a robot.
 
-    With `auto` that is ``keys`` in the project's folder if keys are there already, else
-    ``INSTANCE/keys`` in the directory of `state_home`.
+    With `auto` it is ``keys`` in the project's directory if that holds keys, else ``INSTANCE/keys``
+    in `state_home`.
 
     Args:
-        option: The option `keys_dir`: ``auto``, or a path.
-        instance: The robot's name.
-        env: The environment.
-        folder: The project's folder; by default the working directory.
+        option: Value of the option `keys_dir`: ``auto`` or a path.
+        instance: Name of the robot.
+        env: Environment variables; by default those of the process.
+        folder: The project's directory; by default the working directory.
     """
     folder = folder or Path.cwd()
     if option != AUTO:
@@ -57,19 +57,19 @@ def key_directory(
     move = f"mkdir -p {shlex.quote(str(wanted.parent))} && mv {LEGACY} {shlex.quote(str(wanted))}"
     return KeyDirectory(
         old,
-        f"{old} holds keys in the project's folder, from where they leak easily: move them with `{move}`",
+        f"{old} holds keys in the project's directory, where they are easily leaked; "
+        f"move them with `{move}`",
     )
 
 
 def state_home(env: Mapping[str, str]) -> Path:
-    """The directory for the keys of all robots of this user.
+    """Return the state directory of this user's robots.
 
-    It is ``$XDG_STATE_HOME/rt``, for root ``/var/lib/rt``, else ``~/.local/state/rt``.
-
-    A service without a HOME has systemd's ``$STATE_DIRECTORY``.
+    It is ``$XDG_STATE_HOME/rt``, for root ``/var/lib/rt``, else ``~/.local/state/rt``. A service
+    without a HOME uses systemd's ``$STATE_DIRECTORY``.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: No such directory is defined.
     """
     given = env.get("XDG_STATE_HOME", "")
     if given.startswith("/"):
@@ -84,38 +84,39 @@ def state_home(env: Mapping[str, str]) -> Path:
         return (Path(home) if home.startswith("/") else Path.home()) / ".local" / "state" / "rt"
     except RuntimeError:
         raise ConfigError(
-            "there is no place for keys: set HOME or XDG_STATE_HOME, or the option keys_dir"
+            "no directory for keys; set HOME or XDG_STATE_HOME, or the option keys_dir"
         ) from None
 
 
 def is_secret(path: Path, directory: Path) -> bool:
-    """Whether a path leads to a file of keys, through links too.
+    """Return whether a path leads to a key file, also through links.
 
     Args:
         path: The path; the file need not exist.
-        directory: The directory of the keys.
+        directory: The key directory.
     """
     try:
         real = path.resolve()
         return _is_key_name(path) or _is_key_name(real) or real.is_relative_to(directory.resolve())
     except (OSError, RuntimeError, ValueError):
-        return True  # a loop of links, or no path
+        return True  # a loop of links, or not a path
 
 
 def reject_secret(option: str, path: Path, directory: Path) -> None:
-    """Refuse an option that names a file of keys: such a file would be quoted in errors, or written over.
+    """Refuse an option that names a key file, which could be quoted in errors or overwritten.
 
     Raises:
-        ConfigError: It does.
+        ConfigError: The path leads to a key file.
     """
     if is_secret(path, directory):
         raise ConfigError(
-            f"{option} names a file of keys: choose a file outside of {directory}", option=option
+            f"{option} must not name a key file; choose a file outside of {directory}",
+            option=option,
         )
 
 
 def find_project(path: Path) -> Path | None:
-    """The project's folder or git repository that a file lies in, or None."""
+    """Return the project's directory or git repository that contains a file, or None."""
     for folder in path.absolute().parents:
         if (folder / "rt.toml").exists() or (folder / ".git").exists():
             return folder

@@ -1,4 +1,4 @@
-"""Files with secrets: written whole or not at all, readable by their owner alone."""
+"""Reading and writing of key files. Invariant: writes are atomic, and only the owner can read."""
 
 import contextlib
 import errno
@@ -16,14 +16,14 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 MAX_BYTES = 10_000
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What `link` says on a USB stick with FAT and its like."""
+"""Errors of `link` on file systems without hard links, such as FAT."""
 
 
 def write_new(path: Path, comment: str, values: Mapping[str, str]) -> None:
-    """Write a new TOML file of mode 0600; values are plain ASCII without quotes or backslashes.
+    """Write a new TOML file of mode 0600; values must be ASCII without quotes or backslashes.
 
     Raises:
-        FileExistsError: There is a file of that name; it is left as it is.
+        FileExistsError: The file exists; it is not changed.
         ConfigError: The file cannot be written.
     """
     text = "".join(f"# {line}\n" for line in comment.splitlines())
@@ -32,7 +32,7 @@ def write_new(path: Path, comment: str, values: Mapping[str, str]) -> None:
     try:
         _create(draft, text)
         try:
-            # Unlike a rename, a link never replaces a file that somebody else has just made.
+            # Unlike a rename, a link never replaces an existing file.
             os.link(draft, path)
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -41,7 +41,7 @@ def write_new(path: Path, comment: str, values: Mapping[str, str]) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}", path=str(path)) from None
+        raise ConfigError(f"cannot write {path}: {error.strerror}", path=str(path)) from None
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
@@ -53,7 +53,7 @@ def _create(path: Path, text: str) -> None:
     )
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            with contextlib.suppress(PermissionError):  # a USB stick knows no modes
+            with contextlib.suppress(PermissionError):  # FAT has no file modes
                 os.fchmod(fd, FILE_MODE)
             file.write(text)
             file.flush()
@@ -68,35 +68,35 @@ def read(path: Path, *, private: bool = True) -> dict[str, Any]:
 
     Args:
         path: The file.
-        private: Whether it has to be closed to everybody but its owner, and a file: to read a pipe
-            might wait for ever.
+        private: Whether the file must be a regular file that only its owner can read. Reading a
+            pipe could block.
 
     Raises:
-        FileNotFoundError: There is none.
-        ConfigError: It cannot be read (the cause is the system's error), others may read it, or it
-            is no TOML.
+        FileNotFoundError: The file does not exist.
+        ConfigError: The file cannot be read (the cause is the OSError), is readable by others, or
+            is not TOML.
     """
-    import tomllib  # only where there are keys: start-up time counts
+    import tomllib  # not at module level, because start-up time counts
 
     try:
         with open(path, "rb", opener=_open_at_once if private else None) as file:
             info = os.fstat(file.fileno())
             if private and not stat.S_ISREG(info.st_mode):
                 raise ConfigError(
-                    f"{path} should be the file of a key and is none: move it away", path=str(path)
+                    f"{path} is not a regular file; remove or rename it", path=str(path)
                 )
             if private and stat.S_IMODE(info.st_mode) & 0o077:
                 raise ConfigError(
-                    f"others may read {path}: close it with `chmod 600 {path}`", path=str(path)
+                    f"{path} is accessible to other users; run `chmod 600 {path}`", path=str(path)
                 )
             return tomllib.loads(file.read(MAX_BYTES).decode())
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}", path=str(path)) from error
+        raise ConfigError(f"cannot read {path}: {error.strerror}", path=str(path)) from error
     except (ValueError, RecursionError):
-        # What tomllib says quotes the file.
-        raise ConfigError(f"{path} is no file with a key: it is no TOML", path=str(path)) from None
+        # tomllib's message may quote a secret.
+        raise ConfigError(f"{path} is not a key file: invalid TOML", path=str(path)) from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -104,10 +104,10 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory of mode 0700 that version control leaves alone, unless there is one.
+    """Create a directory of mode 0700 with a `.gitignore`, if it does not exist.
 
     Raises:
-        ConfigError: It cannot be made, or `check_directory` refuses it.
+        ConfigError: The directory cannot be created, or `check_directory` refuses it.
     """
     try:
         path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -115,11 +115,11 @@ def make_directory(path: Path) -> None:
         path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         check_directory(path)
         if not (path / ".gitignore").exists():
-            # Secrets that are committed once are secrets no more.
+            # Keeps the secrets out of version control.
             try:
                 _create(path / ".gitignore", "*\n")
             except FileExistsError:
-                pass  # of another `rt keys new`
+                pass  # created by a concurrent `rt keys new`
             except OSError:
                 if not was_there:
                     with contextlib.suppress(OSError):
@@ -127,15 +127,16 @@ def make_directory(path: Path) -> None:
                 raise
     except OSError as error:
         raise ConfigError(
-            f"cannot make {path} for keys: {error.strerror}", path=str(path)
+            f"cannot create key directory {path}: {error.strerror}", path=str(path)
         ) from None
 
 
 def check_directory(path: Path) -> None:
-    """Refuse a directory of keys that others may look into, or we may not; one that does not exist is fine.
+    """Check type, owner and mode of a key directory; a missing directory is accepted.
 
     Raises:
-        ConfigError: It is none, is open to others, or is not ours to read.
+        ConfigError: The path is not a directory, is accessible to other users, belongs to another
+            user, or cannot be read.
     """
     try:
         info = path.stat()
@@ -143,26 +144,27 @@ def check_directory(path: Path) -> None:
         return
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be used for keys: {error.strerror}", path=str(path)
+            f"cannot use key directory {path}: {error.strerror}", path=str(path)
         ) from None
     owner = info.st_uid if info.st_uid not in {0, os.geteuid()} else planted_by(path)
     if owner is not None:
-        raise ConfigError(
-            f"{path} holds keys and belongs to another user (uid {owner}): start rt as that user, or `chown` it",
-            path=str(path),
-        )
+        raise _belongs_to(path, owner)
     if not stat.S_ISDIR(info.st_mode):
         raise ConfigError(
-            f"{path} should be the directory of the keys and is a file: move it away",
-            path=str(path),
+            f"key directory {path} is not a directory; remove or rename it", path=str(path)
         )
     if stat.S_IMODE(info.st_mode) & 0o077:
         raise ConfigError(
-            f"{path} holds keys and is open to others: close it with `chmod 700 {path}`",
+            f"key directory {path} is accessible to other users; run `chmod 700 {path}`",
             path=str(path),
         )
     if not os.access(path, os.R_OK | os.X_OK):
-        raise ConfigError(
-            f"{path} holds keys and belongs to another user (uid {info.st_uid}): start rt as that user, or `chown` it",
-            path=str(path),
-        )
+        raise _belongs_to(path, info.st_uid)
+
+
+def _belongs_to(path: Path, uid: int) -> ConfigError:
+    return ConfigError(
+        f"key directory {path} belongs to another user (uid {uid}); "
+        "run rt as that user, or chown the directory",
+        path=str(path),
+    )

@@ -1,12 +1,12 @@
-"""The keys at the robot: its own pair, and what it has to know of each driver's station.
+"""The robot's keyring: its own key pair, and the public and datagram keys of each station.
 
-The directory holds `robot.key` and one `NAME.station` for each station. The rule of this module:
-the files are the truth. A station whose file is gone is out, a file that cannot be read or is open
-to others lets nobody in, and no error here ends a robot that runs. A station's own secret is not
-kept at the robot.
+The directory holds `robot.key` and one `NAME.station` for each station, without the station's
+secret CURVE key. Invariant: only stations with a valid file are admitted. A removed file revokes
+the station; a file that is unreadable or accessible to others admits nobody; and no error here ends
+a running robot.
 
-Strangers can use up the descriptors of a robot, and must neither throw stations out by that nor
-keep a revoked one in: what is known already is looked at without opening anything.
+An attacker may exhaust the robot's descriptors. That must neither disconnect stations nor keep a
+revoked one connected, so unchanged files are checked without opening them.
 """
 
 import contextlib
@@ -30,18 +30,18 @@ STATION_SUFFIX = ".station"
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}")
 _SCARCITY = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _Stamp: TypeAlias = tuple[int, ...]
-"""What differs when a file was changed."""
+"""Facts about a file that change when it is modified."""
 
 
 class KeyPair(msgspec.Struct, frozen=True):
-    """A CURVE key pair, both in Z85."""
+    """A CURVE key pair in Z85."""
 
     public: str
     secret: str
 
     @classmethod
-    def new(cls) -> "KeyPair":
-        """A pair that nobody else has."""
+    def generate(cls) -> "KeyPair":
+        """Generate a random key pair."""
         import zmq
 
         public, secret = zmq.curve_keypair()
@@ -49,13 +49,13 @@ class KeyPair(msgspec.Struct, frozen=True):
 
 
 class Station(msgspec.Struct, frozen=True):
-    """What the robot knows of a driver's station.
+    """The keys of a driver's station at the robot.
 
     Attributes:
-        name: 1 to 32 of A-Z a-z 0-9 _ . -.
-        public: Its public CURVE key, in Z85.
-        datagram: What its control datagrams are verified with.
-        made: When the key was made (ISO 8601, UTC).
+        name: 1 to 32 of A-Z a-z 0-9 _ . -, without a leading dot.
+        public: Public CURVE key, in Z85.
+        datagram: Key that verifies its control datagrams.
+        made: Creation time (ISO 8601, UTC).
     """
 
     name: str
@@ -65,15 +65,15 @@ class Station(msgspec.Struct, frozen=True):
 
 
 class Keyring:
-    """The stations that may connect, as the files say.
+    """The stations that may connect, according to the key files.
 
     Args:
-        directory: Where the files are; need not exist.
+        directory: The key directory; it need not exist.
 
     Attributes:
-        stations: By name; those of the last `refresh`.
-        datagram_keys: By their ids.
-        problems: What is wrong with files, a sentence each.
+        stations: Stations by name, as of the last `refresh`.
+        datagram_keys: Datagram keys by id.
+        problems: Error messages about invalid files.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -86,8 +86,8 @@ class Keyring:
         self._seen: dict[str, _Stamp] | None = None
 
     def refresh(self) -> bool:
-        """Look at the directory again; whether anything has changed. Takes some 10 microseconds for each file."""
-        seen = self._look()
+        """Reload changed files; return whether anything changed. Takes about 10 us a file."""
+        seen = self._scan()
         if seen == self._seen:
             return False
         stations, problems = self._read_stations(seen, self._seen or {})
@@ -100,24 +100,24 @@ class Keyring:
         return True
 
     def station_of(self, public: str) -> str | None:
-        """The name of the station with a public CURVE key (Z85)."""
+        """Return the name of the station with a public CURVE key (Z85)."""
         return self._by_public.get(public)
 
     def station_of_datagram(self, key_id: bytes) -> str | None:
-        """The name of the station with the id of a datagram key."""
+        """Return the name of the station with a datagram key id."""
         return self._by_datagram.get(key_id)
 
     def robot(self) -> KeyPair:
-        """The robot's own pair, made at the first use.
+        """Return the robot's key pair, which is created at the first use.
 
         Raises:
-            ConfigError: The file cannot be read or written, or is open to others.
+            ConfigError: The file cannot be read or written, or is accessible to other users.
         """
         path = self.directory / ROBOT_FILE
         key_files.make_directory(self.directory)
         if not path.exists():
-            pair = KeyPair.new()
-            with contextlib.suppress(FileExistsError):  # somebody else was faster; his counts
+            pair = KeyPair.generate()
+            with contextlib.suppress(FileExistsError):  # created concurrently; that file is used
                 key_files.write_new(
                     path, "The robot's own key. Keep it secret.", msgspec.to_builtins(pair)
                 )
@@ -126,23 +126,24 @@ class Keyring:
             return KeyPair(curve_key(values["public"]), curve_key(values["secret"]))
         except (KeyError, ValueError, FileNotFoundError):
             raise ConfigError(
-                f"{path} is no key of a robot: remove it, and give every station a new key",
+                f"{path} is not a robot key; remove it, and create a new key for every station",
                 path=str(path),
             ) from None
 
     def new(self, name: str) -> Bundle:
-        """Make a key for a station; what it needs is returned and kept nowhere.
+        """Create a key for a station; return its bundle, which is not stored.
 
         Raises:
-            ConfigError: The name is not allowed or taken, or the files cannot be written.
+            ConfigError: The name is invalid or taken, or the files cannot be written.
         """
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"a station cannot be named {name!r}: allowed are 1 to 32 of A-Z a-z 0-9 _ . - and no leading dot",
+                f"invalid station name {name!r}; "
+                "use 1 to 32 of A-Z a-z 0-9 _ . - without a leading dot",
                 name=name,
             )
         robot = self.robot()
-        pair = KeyPair.new()
+        pair = KeyPair.generate()
         datagram = DatagramKey(secrets.token_bytes(ID_BYTES), secrets.token_bytes(SECRET_BYTES))
         values = {
             "public": pair.public,
@@ -151,19 +152,20 @@ class Keyring:
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         try:
-            key_files.write_new(self._path(name), f'The driver\'s station "{name}".', values)
+            key_files.write_new(self._path(name), f'Key of the driver\'s station "{name}".', values)
         except FileExistsError:
             raise ConfigError(
-                f"there is a key for {name} already: choose another name, or `rt keys revoke {name}` first",
+                f"station {name} already has a key; "
+                f"choose another name, or run `rt keys revoke {name}` first",
                 name=name,
             ) from None
         return Bundle(name, robot.public, pair.public, pair.secret, datagram)
 
     def revoke(self, name: str) -> None:
-        """Make a station's key useless, now and in a robot that runs.
+        """Revoke a station's key, also in a running robot.
 
         Raises:
-            KeyError: There is no such station.
+            KeyError: The station does not exist.
             ConfigError: The file cannot be removed.
         """
         if not _NAME.fullmatch(name):
@@ -174,7 +176,7 @@ class Keyring:
             raise KeyError(name) from None
         except OSError as error:
             raise ConfigError(
-                f"{self._path(name)} cannot be removed: {error.strerror}", name=name
+                f"cannot remove {self._path(name)}: {error.strerror}", name=name
             ) from None
 
     def _path(self, name: str) -> Path:
@@ -183,7 +185,7 @@ class Keyring:
     def _read_stations(
         self, seen: dict[str, _Stamp], before: Mapping[str, _Stamp]
     ) -> tuple[dict[str, Station], list[str]]:
-        """The stations whose files were seen, and what is wrong with the others; only what has changed is opened."""
+        """Return the valid stations and the problems; opens only changed files."""
         try:
             key_files.check_directory(self.directory)
         except ConfigError as error:
@@ -202,14 +204,14 @@ class Keyring:
             except ConfigError as error:
                 problems.append(error.message)
                 if isinstance(error.__cause__, OSError):
-                    del seen[filename]  # it may be readable at the next look
+                    del seen[filename]  # try again at the next refresh
         return stations, problems
 
     def _read_station(self, name: str) -> Station:
         path = self._path(name)
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"{self.directory}: no station can be named as {path.name!a}; give that file another name",
+                f"{self.directory}: file {path.name!a} has an invalid station name; rename it",
                 name=ascii(name),
             )
         values = key_files.read(path)
@@ -218,22 +220,23 @@ class Keyring:
                 name, curve_key(values["public"]), datagram_key(values), str(values.get("made", ""))
             )
         except KeyError as error:
-            fault = f"it has no {error.args[0]}"
+            reason = f"{error.args[0]} is missing"
         except ValueError as error:
-            fault = str(error)
+            reason = str(error)
         raise ConfigError(
-            f"{path} is no key ({fault}): `rt keys revoke {name}`, then make it anew",
+            f"{path} is not a station key: {reason}; "
+            f"run `rt keys revoke {name}` and `rt keys new {name}`",
             path=str(path),
         )
 
-    def _look(self) -> dict[str, _Stamp]:
-        """The files there are, by their names, and the directory under an empty name."""
+    def _scan(self) -> dict[str, _Stamp]:
+        """Return the stamp of each file by name, and of the directory under an empty name."""
         known = self._seen or {}
         try:
             paths = [self.directory, *self.directory.iterdir()]
         except OSError as error:
             if error.errno in _SCARCITY:
-                # What has changed counts as gone until it can be read.
+                # A changed file counts as removed until it can be read.
                 paths = [self.directory, *(self.directory / name for name in known if name)]
                 return {
                     name: stamp
@@ -246,7 +249,7 @@ class Keyring:
     def _stamps(self, paths: Iterable[Path]) -> dict[str, _Stamp]:
         stamps: dict[str, _Stamp] = {}
         for path in paths:
-            with contextlib.suppress(OSError):  # gone meanwhile
+            with contextlib.suppress(OSError):  # removed meanwhile
                 info = path.stat()
                 name = "" if path is self.directory else path.name
                 stamps[name] = (

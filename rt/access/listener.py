@@ -1,14 +1,14 @@
-"""TCP addresses that a process listens at, and a limit for the connections that it accepts there.
+"""TCP listeners, and a limiter of the connections that they accept.
 
-Each connection takes descriptors. When there is none left, libzmq aborts the process at the next
-connection to a socket file, or in `bind`: so many strangers, or one program that forgets to close
-what it opens, would end the robot. Invariant: while more than `CONNECTIONS` descriptors are in use
-no connection is accepted; those that stand stay, and socket files and children have descriptors.
+Without a free descriptor, libzmq aborts the process at the next connection to a socket file or in
+`bind`, so a flood of connections, or one leaking program, would end the robot.
+
+Invariant: while more than `CONNECTIONS` descriptors are in use, no connection is accepted. Existing
+connections stay open, and descriptors remain for socket files and children.
 """
 
 import errno
 import fcntl
-import math
 import os
 import resource
 import socket
@@ -19,17 +19,18 @@ import trio
 from rt import log
 from rt.errors import ConfigError
 from rt.limits import allow_descriptors
-from rt.transport.binding import bind_error
+from rt.log.throttle import Throttle
+from rt.transport.address import bind_error
 
 CONNECTIONS = 2000
-"""Descriptors in use from which on the addresses are shut; a quarter of those that the process may have, if that is less."""
+"""Descriptors in use at which listeners pause; at most a quarter of the process's limit."""
 DESCRIPTORS = 65_536
-"""Descriptors that a process that listens asks the system for: from `CONNECTIONS` on there have to be plenty."""
+"""Descriptor limit that a listening process requests, far above `CONNECTIONS`."""
 CHECK_INTERVAL = 0.05
-"""Time between two counts of the descriptors while the addresses are shut, in s."""
+"""Time between checks while listeners are paused, in s."""
 
 LOG_INTERVAL = 10.0
-"""Time between two log events about too many connections, in s."""
+"""Minimum time between log events about too many connections, in s."""
 
 _BACKLOG = 100
 _SIOCGIFADDR = 0x8915
@@ -37,18 +38,18 @@ _SCARCITY = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Listener:
-    """One address; a socket file's would need none of this.
+    """A TCP listener that can be paused.
 
     Args:
-        address: `tcp://HOST:PORT`; HOST is `*`, an IPv4 address, a network interface or a name,
+        address: `tcp://HOST:PORT`. HOST is `*`, an IPv4 address, a network interface or a name;
             PORT may be `*`.
 
     Attributes:
-        endpoint: The real address.
+        endpoint: The actual address.
 
     Raises:
-        InstanceBusyError: Another program holds the address.
-        ConfigError: It is none of this machine.
+        InstanceBusyError: Another program uses the address.
+        ConfigError: The address is invalid, or not one of this machine.
     """
 
     def __init__(self, address: str) -> None:
@@ -61,24 +62,24 @@ class Listener:
             self._socket.listen(_BACKLOG)
         except (ValueError, OverflowError) as error:
             self.close()
-            raise ConfigError(f"{address} cannot be bound: {error}", address=address) from None
+            raise ConfigError(f"cannot bind {address}: {error}", address=address) from None
         except OSError as error:
             self.close()
             raise bind_error(address, error.errno, error.strerror) from error
         host, port = self._socket.getsockname()
         self.endpoint = f"tcp://{host}:{port}"
-        self._opened = trio.Event()
-        self._opened.set()
+        self._accepting = trio.Event()
+        self._accepting.set()
 
     async def accept(self) -> trio.socket.SocketType:
-        """Wait for a connection; none comes while the address is shut.
+        """Wait for a connection; accepts none while paused.
 
-        A checkpoint. A cancel loses nothing.
+        A checkpoint. If cancelled, no connection is lost.
         """
         while True:
-            await self._opened.wait()
+            await self._accepting.wait()
             await trio.lowlevel.wait_readable(self._socket)
-            if not self._opened.is_set():
+            if not self._accepting.is_set():
                 continue
             try:
                 accepted, _ = self._socket.accept()
@@ -89,79 +90,82 @@ class Listener:
             return trio.socket.from_stdlib_socket(accepted)
 
     def close(self) -> None:
-        """Give up the address; nobody may be in `accept`."""
+        """Close the listener; no task may be waiting in `accept`."""
         self._socket.close()
 
     def pause(self) -> None:
-        """Accept nothing from now on. Some connections wait in the kernel, further ones are not answered."""
-        self._opened = trio.Event()
+        """Stop accepting; the kernel queues a few connections and ignores further ones."""
+        self._accepting = trio.Event()
 
     def resume(self) -> None:
         """Accept connections again."""
-        self._opened.set()
+        self._accepting.set()
 
 
 class ConnectionLimiter:
-    """Shuts listeners while too many connections stand. Nothing is counted while no connection comes.
+    """A limiter that pauses listeners while too many descriptors are in use.
+
+    Descriptors are only counted when a connection arrives, and periodically while paused.
 
     Attributes:
-        most: Descriptors in use from which on.
+        limit: Number of descriptors in use at which the listeners pause.
     """
 
     def __init__(self) -> None:
-        self.most = CONNECTIONS
+        self.limit = CONNECTIONS
         self._listeners: list[Listener] = []
-        self._shut = False
-        self._shutting = trio.Event()
-        self._said_at = -math.inf
+        self._is_paused = False
+        self._paused = trio.Event()
+        self._events = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
         self._log = log.get_logger()
 
     def add(self, listener: Listener) -> None:
-        """Shut this one too, now if others are shut. With the first, this process gets as many descriptors as the system allows."""
+        """Add a listener, and pause it if the others are paused.
+
+        The first one raises the process's descriptor limit to `DESCRIPTORS`, if that is allowed.
+        """
         if not self._listeners:
-            self.most = min(CONNECTIONS, allow_descriptors(DESCRIPTORS) // 4)
+            self.limit = min(CONNECTIONS, allow_descriptors(DESCRIPTORS) // 4)
         self._listeners.append(listener)
-        if self._shut:
+        if self._is_paused:
             listener.pause()
 
     def close(self) -> None:
-        """Give up all addresses."""
+        """Close all listeners."""
         for each in self._listeners:
             each.close()
         self._listeners.clear()
 
     async def run(self) -> None:
-        """Reopen the addresses when there are few connections again, until cancelled."""
+        """Resume paused listeners when enough descriptors are free, until cancelled."""
         while True:
-            await self._shutting.wait()
+            await self._paused.wait()
             await trio.sleep(CHECK_INTERVAL)
-            self.look()
+            self.check()
 
-    def look(self) -> None:
-        """Count once; to be called for each connection that comes."""
-        used = descriptors()
-        if used >= self.most and not self._shut:
-            self._shut = True
-            self._shutting.set()
+    def check(self) -> None:
+        """Pause or resume the listeners; call this for each accepted connection."""
+        used = descriptors_in_use()
+        if used >= self.limit and not self._is_paused:
+            self._is_paused = True
+            self._paused.set()
             for each in self._listeners:
                 each.pause()
-            self._tell(used)
-        elif used < self.most * 3 // 4 and self._shut:
-            self._shut = False
-            self._shutting = trio.Event()
+            self._events.log(
+                self._log.warning,
+                "too many connections; not accepting new ones",
+                descriptors=used,
+                limit=self.limit,
+            )
+        elif used < self.limit * 3 // 4 and self._is_paused:
+            self._is_paused = False
+            self._paused = trio.Event()
             for each in self._listeners:
                 each.resume()
 
-    def _tell(self, used: int) -> None:
-        if trio.current_time() - self._said_at >= LOG_INTERVAL:
-            self._said_at = trio.current_time()
-            self._log.warning(
-                "too many connections: new ones are not accepted", descriptors=used, most=self.most
-            )
 
-
-def descriptors() -> int:
-    """About how many descriptors are in use: the system gives the lowest that is free."""
+def descriptors_in_use() -> int:
+    """Return an estimate of the descriptors in use: the lowest free one."""
     try:
         lowest = os.eventfd(0)
     except OSError:
@@ -171,9 +175,9 @@ def descriptors() -> int:
 
 
 def _resolve(probe: socket.socket, host: str) -> str:
-    """The IPv4 address that a host means to libzmq."""
+    """Resolve a host to an IPv4 address like libzmq."""
     if host == "*":
-        return "0.0.0.0"  # noqa: S104 - the person wrote every interface
+        return "0.0.0.0"  # noqa: S104 - as configured
     if host in {name for _, name in socket.if_nameindex()}:
         answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", host.encode()))
         return socket.inet_ntoa(answer[20:24])

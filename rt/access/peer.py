@@ -1,12 +1,13 @@
-"""Owners of loopback peers: which user of this computer holds the other end of a connection, or sent a datagram.
+"""Users of loopback peers: the owners of the other ends of connections and datagrams.
 
-The kernel tells the owner of a socket (sock_diag(7), else the tables of /proc/net). Invariant: a
-peer is a stranger unless the kernel names its owner, and the owner is root or the user that this
-process runs as.
+The kernel reports the owner of a socket (sock_diag(7), else the tables of /proc/net).
 
-Invariant: another user makes no look expensive and no second full of looks. One look asks for one
-socket; a list of sockets ends at the first one of another user; a table of /proc/net is read up to
-`TABLE_BYTES`; and all looks of a class share a `TimeBudget`.
+Invariant: a peer is untrusted unless the kernel names its owner, and the owner is root or the user
+that this process runs as.
+
+Invariant: other users cannot make lookups expensive. A lookup queries one socket; a list of sockets
+ends at the first one of another user; a table of /proc/net is read up to `TABLE_BYTES`; and all
+lookups of one class share a `TimeBudget`.
 """
 
 import contextlib
@@ -29,34 +30,36 @@ import trio
 
 from rt import log
 from rt.access.time_budget import TimeBudget
+from rt.log.throttle import Throttle
 
 LOG_INTERVAL = 10.0
-"""Least time (s) between two log events about sources that cannot be looked up."""
+"""Minimum time between log events about sources that are too expensive to look up, in s."""
 REFUSAL_TIME = 1.0
-"""Seconds for which a source is a stranger's without another look, once it was found to be one."""
+"""Time for which an untrusted source is refused without another lookup, in s."""
 UNTRUSTED_SHARE = 0.01
-"""Processor time (s) in each second for looks at sources that have not been found to be trusted."""
+"""Processor time in each second for lookups of sources that are not known to be trusted, in s."""
 TRUSTED_SHARE = 0.1
-"""Processor time (s) in each second for looks at sources that were found to be trusted."""
+"""Processor time in each second for lookups of sources that are known to be trusted, in s."""
 LIST_SHARE = 0.05
-"""Processor time (s) in each second for lists of a port's sockets. The kernel passes every UDP socket of the computer for each list."""
-STREAM_SHARE = 0.1
-"""Processor time (s) in each second for looks at TCP connections; about 5000 connections a second."""
-TABLE_BYTES = 1 << 20
-"""The most that is read of a table of /proc/net: about 7000 sockets, in about 10 ms."""
-NET = Path("/proc/net")
-"""Where the kernel's tables of sockets are, each a file."""
-MAX_PEERS = 256
-"""Sources that are remembered as trusted, and as strangers'; and sockets that are remembered as shared."""
+"""Processor time in each second for lists of a port's sockets, in s.
 
-ANOTHER_USER = "it belongs to another user of this computer"
-SHARED = (
-    "its port can be shared with another user: do not set SO_REUSEADDR on the socket that sends"
-)
-ENDED = "its user is unknown: it has ended, or belongs to another namespace"
+For each list, the kernel iterates over all UDP sockets of the computer.
+"""
+STREAM_SHARE = 0.1
+"""Processor time in each second for lookups of TCP connections, in s: about 5000 connections."""
+TABLE_BYTES = 1 << 20
+"""Maximum number of bytes read from a table of /proc/net: about 7000 sockets, in about 10 ms."""
+NET = Path("/proc/net")
+"""Directory of the kernel's socket tables."""
+MAX_PEERS = 256
+"""Maximum size of each cache of trusted sources, refused sources, and shared sockets."""
+
+ANOTHER_USER = "another user of this computer"
+SHARED = "port can be shared with another user; do not set SO_REUSEADDR on the sending socket"
+ENDED = "unknown user; its socket is closed, or belongs to another namespace"
 CROWDED = "too many connections at once"
 COSTLY = (
-    "other programs hold so many UDP sockets that its port cannot be looked up: send from a socket that is neither bound nor "
+    "too many UDP sockets to look up the port; send from a socket that is neither bound nor "
     "connected, or with a key"
 )
 
@@ -81,7 +84,7 @@ _ENDS = struct.Struct(">HH16s16s")
 _INTERFACE = struct.Struct("=I")
 _OWNER = struct.Struct("=II")
 _OWNER_AT = 16 + 4 + 48 + 12
-"""Offset of the uid and the inode in an answer: behind netlink's header, four bytes, the socket's id, and three words."""
+"""Offset of uid and inode in a reply: after netlink header, 4 bytes, socket id and three words."""
 _ANY_COOKIE = struct.pack("=II", 0xFFFFFFFF, 0xFFFFFFFF)
 _BUFFER = 1 << 16
 _LOOPBACK = bytes(10) + b"\xff\xff" + bytes((127, 0, 0, 1))
@@ -89,15 +92,15 @@ _LOOPBACK_INTERFACE = 1  # the index of lo in each network namespace
 
 
 class _CostlyError(Exception):
-    """A look would take more time than there is."""
+    """A lookup would exceed its time budget."""
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """The other end of a connection.
+    """The peer of a connection.
 
     Attributes:
-        host: Its address.
-        uid: The user of this computer that holds it, or None where the kernel does not tell.
+        host: Address of the peer.
+        uid: User of this computer that owns the peer's socket; None if unknown.
         trusted: Whether that is root or the user that this process runs as.
     """
 
@@ -107,25 +110,24 @@ class Peer(msgspec.Struct, frozen=True):
 
     @property
     def refusal(self) -> str:
-        """Why it is not trusted."""
+        """Reason why the peer is not trusted."""
         return ENDED if self.uid is None else ANOTHER_USER
 
     @property
     def log_context(self) -> dict[str, object]:
-        """For the log."""
+        """Context for log events."""
         return {"peer": self.host} | ({} if self.uid is None else {"uid": self.uid})
 
 
 class UdpSocket(msgspec.Struct, frozen=True):
-    """A UDP socket of this computer, as the kernel lists it.
+    """A UDP socket of this computer, as listed by the kernel.
 
     Attributes:
-        uid: Its user.
-        inode: Its number.
-        address: Its local address, of 16 bytes; IPv4 is mapped.
-        to_port: The port that it is connected to; 0 without a connection.
-        interface: The number of the interface that it is bound to; 0 for none, and where the kernel
-            does not tell.
+        uid: User that owns the socket.
+        inode: Inode number; 0 if no program holds the socket.
+        address: Local address, 16 bytes; IPv4 is mapped.
+        to_port: Port to which it is connected; 0 if unconnected.
+        interface: Index of the interface to which it is bound; 0 if none or not reported.
     """
 
     uid: int
@@ -136,14 +138,14 @@ class UdpSocket(msgspec.Struct, frozen=True):
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether it has every local address."""
+        """Whether the socket is bound to all local addresses."""
         return self.address in _WILDCARDS
 
     def may_be_source(self, address: bytes, to_port: int) -> bool:
-        """Whether a datagram from an address (16 bytes) to a port is one that this socket sends, by what it is bound to.
+        """Return whether this socket sends datagrams from an address (16 bytes) to a port.
 
-        A socket may name another local address than its own as the source, but then it does not
-        vouch for the datagram.
+        A socket can name a source address to which it is not bound, but such datagrams are not
+        attributed to it.
         """
         if self.is_wildcard:
             return not self.interface and self.to_port in {0, to_port}
@@ -151,14 +153,14 @@ class UdpSocket(msgspec.Struct, frozen=True):
 
 
 class PeerTable:
-    """Asks the kernel who owns sockets of this computer; a context manager. Its calls wait for nothing.
+    """Lookup of the owners of sockets in the kernel; a context manager. No method blocks.
 
-    A look at a connection or at one UDP socket costs about 10 microseconds, whatever the number of
-    sockets. A list of a port's UDP sockets costs about 40 microseconds and 0.05 for each UDP socket
-    of the computer.
+    A lookup of a connection or a UDP socket takes about 10 us, regardless of the number of sockets.
+    A list of a port's UDP sockets takes about 40 us, plus 0.05 us for each UDP socket of the
+    computer.
 
     Attributes:
-        budget: Processor time for looks at connections; callers look at none while it is spent.
+        budget: Processor time for lookups of connections; callers must wait while it is spent.
     """
 
     def __init__(self) -> None:
@@ -181,20 +183,20 @@ class PeerTable:
         self.close()
 
     def close(self) -> None:
-        """Free the descriptor; a later call opens another one."""
+        """Close the netlink socket; later calls open a new one."""
         if self._netlink is not None:
             self._netlink.close()
             self._netlink = None
 
     def trusts(self, uid: int | None) -> bool:
-        """Whether a user may do what the user that this process runs as may do."""
+        """Return whether a user is root or the user that this process runs as."""
         return uid is not None and uid != self._unmapped and uid in {0, os.geteuid()}
 
     def peer_of(self, accepted: socket.socket | trio.socket.SocketType) -> Peer:
-        """The other end of a TCP connection that was accepted.
+        """Return the peer of an accepted TCP connection.
 
         Raises:
-            OSError: The connection has ended.
+            OSError: The connection is closed.
         """
         local, remote = accepted.getsockname(), accepted.getpeername()
         host = str(remote[0]).removeprefix("::ffff:")
@@ -207,39 +209,38 @@ class PeerTable:
     def datagram_socket(
         self, source: bytes, port: int, to: bytes, to_port: int
     ) -> UdpSocket | None:
-        """The UDP socket that receives what is sent back to the source of a datagram, or None if there is none.
+        """Return the UDP socket that would receive a reply to a datagram, or None.
 
-        That is the sender's own, unless the sender names another address than its socket's as the
-        source.
+        It is the sender's own socket, unless the sender named a source address to which its socket
+        is not bound.
 
         Args:
-            source: Address of the source, of 16 bytes; IPv4 is mapped.
-            port: Port of the source.
-            to: Address that the datagram was sent to, as above.
-            to_port: Port that the datagram was sent to.
+            source: Source address, 16 bytes; IPv4 is mapped.
+            port: Source port.
+            to: Destination address, 16 bytes.
+            to_port: Destination port.
 
         Raises:
-            OSError: The kernel does not tell.
+            OSError: The kernel does not support the lookup.
         """
-        # The kernel takes both ends of a UDP socket in the other order than those of a TCP socket.
+        # The kernel expects the ends of a UDP socket in the reverse order of those of TCP.
         ident = _ident(to[12:], to_port, source[12:], port, _LOOPBACK_INTERFACE)
         body = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_UDP, 0, 0, 0xFFFFFFFF) + ident
         answer = self._ask(_REQUEST, body)
         if _HEADER.unpack_from(answer)[1] == _ERROR:
             if not self._works_for_datagrams():
-                raise OSError("the kernel does not look UDP sockets up")
+                raise OSError("the kernel does not support lookups of UDP sockets")
             return None
         found = _udp_socket(answer, 0, len(answer))
         if found is None or found[0] != port:
-            raise OSError("the kernel looks UDP sockets up in another form")
+            raise OSError("unexpected format of the kernel's reply about a UDP socket")
         return found[1]
 
     def datagram_sockets(self, port: int) -> list[UdpSocket]:
-        """The UDP sockets with a port, whatever their address is: each of them may send from that port.
+        """Return the UDP sockets that are bound to a port at any address.
 
-        A socket may name any local address as the source of a datagram, but no port other than its
-        own. The list ends with the first socket that is not trusted, of which there may be any
-        number.
+        A socket can name any local address as the source of a datagram, but only its own port. The
+        list ends at the first untrusted socket, because there may be any number of them.
         """
         try:
             sockets = self._dump(socket.AF_INET, port)
@@ -256,15 +257,15 @@ class PeerTable:
         return sockets
 
     def trusts_socket(self, each: UdpSocket) -> bool:
-        """Whether a trusted user's program holds a socket."""
+        """Return whether a program of a trusted user holds a socket."""
         return self.trusts(each.uid) and each.inode != 0
 
     def can_be_shared(self, port: int) -> bool:
-        """Whether a user may bind a UDP port that is in use at another local address; True where that is not known."""
+        """Return whether a UDP port in use can be bound at another address; True if unknown."""
         try:
             with socket.socket(type=socket.SOCK_DGRAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                # Another address each time, so that no user can occupy it beforehand.
+                # A random address, so that no user can occupy it in advance.
                 probe.bind(
                     (str(_LOOPBACKS[1 + secrets.randbelow(_LOOPBACKS.num_addresses - 2)]), port)
                 )
@@ -290,31 +291,29 @@ class PeerTable:
             return next((uid for uid in found if uid != _UNREAD), None)
 
     def _owner(self, family: int, ident: bytes) -> int | None:
-        """The owner of a TCP socket of this computer.
+        """Return the owner of a TCP socket of this computer, or None.
 
         Raises:
-            OSError: The kernel does not tell.
+            OSError: The kernel does not support the lookup.
         """
         answer = self._ask(
             _REQUEST, struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF) + ident
         )
         if _HEADER.unpack_from(answer)[1] == _ERROR:
-            # The error is the same where there is no such socket, and where the kernel was built
-            # without sock_diag for TCP.
+            # The kernel reports the same error for an unknown socket and without sock_diag for TCP.
             if not self._works():
-                raise OSError("the kernel does not look TCP sockets up")
+                raise OSError("the kernel does not support lookups of TCP sockets")
             return None
         if len(answer) < _OWNER_AT + _OWNER.size or answer[20:24] != ident[:4]:
             return None
         uid, inode = _OWNER.unpack_from(answer, _OWNER_AT)
-        # A socket that its program has closed belongs to no user any more, and counts as root's in
-        # the kernel's tables.
+        # The kernel lists a socket that its program has closed as root's, without an inode.
         return uid if inode else None
 
     def _works(self) -> bool:
-        """Whether the kernel finds a connection that is there."""
+        """Return whether the kernel supports lookups of TCP sockets, tested with a connection."""
         if self._is_working is None:
-            self._is_working = True  # of the connection below an error says no more
+            self._is_working = True  # ends the recursion of the lookup below
             with (
                 socket.create_server(("127.0.0.1", 0)) as server,
                 socket.create_connection(server.getsockname()) as end,
@@ -344,22 +343,25 @@ class PeerTable:
                 if kind == _DONE:
                     return sockets
                 if kind == _ERROR or length < _HEADER.size:
-                    raise OSError("the kernel does not list UDP sockets")
+                    raise OSError("the kernel does not support lists of UDP sockets")
                 found = _udp_socket(answer, offset, length)
                 if found is None:
-                    raise OSError("the kernel lists UDP sockets in another form")
+                    raise OSError("unexpected format of the kernel's list of UDP sockets")
                 if found[0] == port:
                     sockets.append(found[1])
                     if not self.trusts_socket(found[1]):
-                        self.close()  # the kernel does not generate the rest of the list
+                        self.close()  # so that the kernel stops generating the list
                         return sockets
                 offset += (length + 3) & ~3
             answer = self._receive()
 
     def _works_for_datagrams(self) -> bool:
-        """Whether the kernel finds a UDP socket that is there; it answers alike without sock_diag for UDP and without the socket."""
+        """Return whether the kernel supports lookups of UDP sockets, tested with a socket.
+
+        The kernel reports the same error for an unknown socket and without sock_diag for UDP.
+        """
         if self._finds_datagrams is None:
-            self._finds_datagrams = True  # for the call below
+            self._finds_datagrams = True  # ends the recursion of the lookup below
             with socket.socket(type=socket.SOCK_DGRAM) as probe:
                 probe.bind(("127.0.0.1", 0))
                 try:
@@ -381,7 +383,7 @@ class PeerTable:
         return self._receive()
 
     def _receive(self) -> bytes:
-        """The answer to the last question: the kernel writes it while the question is sent."""
+        """Return the reply to the last request, which the kernel writes during the request."""
         assert self._netlink is not None
         while True:
             answer, (sender, _) = self._netlink.recvfrom(_BUFFER)
@@ -394,24 +396,22 @@ class PeerTable:
 
 
 class DatagramPeers:
-    """Decides for each datagram from the loopback interface whether its sender is root or the robot's user.
+    """Access control of unsigned datagrams: accepts those of root and of the robot's user.
 
-    A datagram is looked up after it was read, and its socket may be closed by then. So a datagram
-    counts only if a socket that can have sent it is there: one with the source's address, or with
-    every address and a port that no user can share. Sockets of other users with the port, at any
-    address, refuse it; the socket that received it never counts.
+    A datagram is looked up after it was read, when its socket may already be closed. It is accepted
+    only if a socket that can have sent it is open: one bound to the source address, or one bound to
+    all addresses with a port that no other user can share. It is refused if another user has a
+    socket with that port at any address. The receiving socket is never considered the sender.
 
-    The kernel is asked first for the one socket that receives at the source. It decides alone if it
-    is another user's, or has a port that no other user can share. The sockets of the port are
-    listed only where it is trusted and does not decide.
+    First the socket that would receive a reply is looked up. It is decisive if it is another
+    user's, or if no other user can share its port. Otherwise all sockets of the port are listed.
 
-    A datagram of a trusted source is looked up each time, so that a port that changes hands gives
-    nothing away. What a stranger sends takes a bounded share of the processor, whatever sockets the
-    stranger holds.
+    Each datagram of a trusted source is looked up, because its port may pass to another user.
+    Datagrams of untrusted sources take a bounded share of processor time.
 
     Args:
-        table: Where sockets are looked up.
-        timer: Gives the processor time of this thread (s).
+        table: Lookup of sockets.
+        timer: Returns the processor time of this thread, in s.
     """
 
     def __init__(
@@ -423,22 +423,22 @@ class DatagramPeers:
         self._foreign: dict[int, float] = {}
         self._shared: dict[int, None] = {}
         self._users: set[int] = set()
-        self._strange_time = TimeBudget(UNTRUSTED_SHARE, timer=timer)
+        self._untrusted_time = TimeBudget(UNTRUSTED_SHARE, timer=timer)
         self._trusted_time = TimeBudget(TRUSTED_SHARE, timer=timer)
         self._list_time = TimeBudget(LIST_SHARE, timer=timer)
-        self._costly_at = -math.inf
+        self._costly = Throttle(burst=1, interval=LOG_INTERVAL, clock=trio.current_time)
         self._log = log.get_logger()
 
     def close(self) -> None:
-        """Free the descriptor."""
+        """Close the netlink socket."""
         self._table.close()
 
     def admits(self, peer: bytes, receiver: UdpSocket | None = None) -> bool:
-        """Whether a datagram from a peer, `host:port`, may be obeyed without a signature.
+        """Return whether an unsigned datagram is accepted.
 
         Args:
-            peer: Its source.
-            receiver: The socket that received it; its `to_port` is the port that it is bound to.
+            peer: Source of the datagram, `host:port`.
+            receiver: Socket that received it; its `to_port` is the port to which it is bound.
         """
         host, _, text = peer.decode().rpartition(":")
         if not host.startswith("127."):
@@ -446,14 +446,14 @@ class DatagramPeers:
         now, port = trio.current_time(), int(text)
         if max(self._refused.get(peer, -math.inf), self._foreign.get(port, -math.inf)) > now:
             return False
-        budget = self._trusted_time if peer in self._trusted else self._strange_time
+        budget = self._trusted_time if peer in self._trusted else self._untrusted_time
         if budget.is_spent:
             return False
         with budget.spend():
             try:
                 uid = self._sender(peer, mapped(host), port, receiver)
             except _CostlyError:
-                self._tell_costly(peer)
+                self._log_costly(peer)
                 return False
         self._refused.pop(peer, None)
         if uid is not None:
@@ -474,11 +474,10 @@ class DatagramPeers:
     def _sender(
         self, peer: bytes, source: bytes, port: int, receiver: UdpSocket | None
     ) -> int | None:
-        """The trusted user whose socket has sent a datagram; None if there is no such socket, or another user may have sent it.
+        """Return the trusted user who sent a datagram; None if another user may have sent it.
 
         Raises:
-            _CostlyError: The sockets of the port would have to be listed, and the time for lists is
-                spent.
+            _CostlyError: The sockets of the port have to be listed, and the budget is spent.
         """
         to_port = receiver.to_port if receiver else 0
         with contextlib.suppress(OSError):
@@ -517,24 +516,23 @@ class DatagramPeers:
         return None
 
     def _note_foreign(self, port: int) -> None:
-        """Refuse a port of which another user has a socket, from any address, without another look for a while."""
+        """Refuse a port of another user for `REFUSAL_TIME` at all addresses, without a lookup."""
         _remember(self._foreign, port, trio.current_time() + REFUSAL_TIME)
 
-    def _tell_costly(self, peer: bytes) -> None:
-        now = trio.current_time()
-        if now - self._costly_at >= LOG_INTERVAL:
-            self._costly_at = now
-            self._log.warning("a control datagram was refused", reason=COSTLY, peer=peer.decode())
+    def _log_costly(self, peer: bytes) -> None:
+        self._costly.log(
+            self._log.warning, "control datagram refused", reason=COSTLY, peer=peer.decode()
+        )
 
     def _is_shared(self, sender: UdpSocket, port: int, peer: bytes) -> bool:
-        """Whether another user may have had the port of a socket too; a socket that was shared once stays so."""
+        """Return whether another user may share a socket's port, now or at an earlier lookup."""
         if sender.inode in self._shared:
             return True
         if not self._table.can_be_shared(port):
             return False
         _remember(self._shared, sender.inode, None)
         self._log.warning(
-            "a control datagram was refused", reason=SHARED, peer=peer.decode(), uid=sender.uid
+            "control datagram refused", reason=SHARED, peer=peer.decode(), uid=sender.uid
         )
         return True
 
@@ -546,7 +544,7 @@ def _remember(peers: dict[K, T], peer: K, value: T) -> None:
 
 
 def _unmapped_uid() -> int | None:
-    """The number that stands for every user that this process's user namespace does not know; None where it knows all."""
+    """Return the uid of users outside this user namespace; None if it maps all users."""
     try:
         if Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]:
             return None
@@ -561,7 +559,7 @@ def _ident(source: bytes, port: int, target: bytes, to_port: int, interface: int
 
 
 def _udp_socket(answer: bytes, offset: int, length: int) -> tuple[int, UdpSocket] | None:
-    """The port and the UDP socket of a message of sock_diag; None if the message has another form."""
+    """Parse a sock_diag message into port and UDP socket; return None if it is malformed."""
     if length < _OWNER_AT + _OWNER.size or offset + length > len(answer):
         return None
     family = answer[offset + _HEADER.size]
@@ -575,7 +573,7 @@ def _udp_socket(answer: bytes, offset: int, length: int) -> tuple[int, UdpSocket
 
 
 def mapped(host: str) -> bytes:
-    """An IPv4 address as 16 bytes."""
+    """Return an IPv4 address as 16 bytes, mapped to IPv6."""
     return _MAPPED + socket.inet_aton(host)
 
 
@@ -584,10 +582,10 @@ def _address(packed: bytes) -> bytes:
 
 
 def _table(protocol: str, port: int) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """The uid, the inode and both ends of the open sockets with a local port, as /proc/net lists them.
+    """Yield uid, inode and both ends of the open sockets with a local port, from /proc/net.
 
-    Nothing comes where that cannot be read. Each table is read up to `TABLE_BYTES`; a longer one
-    ends with a socket of the user `_UNREAD`, whom no process trusts.
+    Yields nothing for an unreadable table. A table longer than `TABLE_BYTES` is truncated and ends
+    with a socket of the user `_UNREAD`, which no process trusts.
     """
     for name in (protocol, f"{protocol}6"):
         try:
@@ -596,7 +594,7 @@ def _table(protocol: str, port: int) -> Iterator[tuple[int, int, bytes, bytes]]:
                 is_cut = bool(file.read(1))
         except OSError:
             continue
-        # The last line of a table that is cut has no end.
+        # The last line of a truncated table is incomplete.
         for line in re.finditer(rb"^ *\d+: [0-9A-F]+:%04X .*\n" % port, table, re.MULTILINE):
             _, local, remote, _, _, _, _, uid, _, inode, *_ = line[0].decode("ascii").split()
             yield int(uid), int(inode), _end(local), _end(remote)
@@ -605,7 +603,7 @@ def _table(protocol: str, port: int) -> Iterator[tuple[int, int, bytes, bytes]]:
 
 
 def _end(text: str) -> bytes:
-    """An address and a port of /proc/net, which writes each 32 bits of an address in the order of the processor."""
+    """Parse an address and a port of /proc/net, where each 32 bits are in host byte order."""
     host, _, port = text.partition(":")
     words = [bytes.fromhex(host[at : at + 8]) for at in range(0, len(host), 8)]
     packed = b"".join(int.from_bytes(word, "big").to_bytes(4, "little") for word in words)

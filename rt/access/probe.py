@@ -1,6 +1,7 @@
-"""Whether a robot on another machine lets us in, and if not, why; said at once instead of by a time-out.
+"""A probe that checks whether a remote robot admits this client, and reports why if it does not.
 
-libzmq tries for ever and tells a monitor what happens; what of that is final is decided here.
+libzmq itself retries without end and reports events to a monitor; the probe decides which of them
+are final.
 """
 
 from urllib.parse import urlsplit
@@ -15,22 +16,24 @@ from rt.transport.monitor import parse_event
 from rt.transport.zmq_socket import Socket
 
 TIMEOUT = 5.0
-"""How long to wait for a machine that says nothing at all, in s."""
+"""Default time limit, in s."""
 
 _TRIES = 5
-"""Connections that have to end without a word before that counts. Who wants a key, and who knows none, hangs up too, and it is a
-matter of luck whether the reason arrives before.
+"""Connections that must close without a reason before the probe gives up.
+
+A robot that requires or refuses a key closes the connection too, and the reason may arrive too
+late.
 """
 
-_WANTS_KEY = "wants a key: give the file that `rt keys new NAME` made there with --key"
+_REQUIRES_KEY = "requires a key; pass the file created by `rt keys new NAME` on the robot as --key"
 _MISMATCH = 0x11000002  # zmq.h: ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 
 
 def parse_robot_address(address: str) -> tuple[str, int]:
-    """Host and port of the address of a robot.
+    """Return host and port of a robot's address.
 
     Raises:
-        ConfigError: It has another form than `tcp://HOST:PORT`, or the host is an IPv6 address.
+        ConfigError: The address is not `tcp://HOST:PORT`, or the host is an IPv6 address.
 
     Examples:
         >>> parse_robot("tcp://robot.local:6000")
@@ -43,12 +46,12 @@ def parse_robot_address(address: str) -> tuple[str, int]:
         host = port = None
     if host and ":" in host:
         raise ConfigError(
-            f"{address}: robots are reached by IPv4; write such an address, or a name",
+            f"{address}: IPv6 is not supported; use an IPv4 address or a name",
             address=address,
         )
     if parts.scheme != "tcp" or not host or not port or parts.path:
         raise ConfigError(
-            f"{address} is no address of a robot; write tcp://HOST:PORT, as tcp://robot.local:6000",
+            f"invalid robot address {address}; use tcp://HOST:PORT, e.g. tcp://robot.local:6000",
             address=address,
         )
     return host, port
@@ -58,32 +61,34 @@ async def probe(
     address: str,
     bundle: Bundle | None,
     *,
-    timeout: float = TIMEOUT,  # noqa: ASYNC109 - the error has to say in how many seconds
+    timeout: float = TIMEOUT,  # noqa: ASYNC109 - the error names the limit
     socket_type: int = zmq.DEALER,
     context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> None:
-    """Make sure that a robot lets us in.
+    """Check that a robot admits this client.
 
-    A checkpoint. A cancel leaves nothing open.
+    A checkpoint. If cancelled, the connection is closed.
 
     Args:
         address: `tcp://HOST:PORT`.
-        bundle: Our key, or None for a robot that needs none.
-        timeout: How long to wait at most, in s.
-        socket_type: What the robot expects there: DEALER at its router, SUB at its log.
+        bundle: Key bundle of this client; None for a robot that needs no key.
+        timeout: Time limit, in s.
+        socket_type: DEALER for the router, SUB for the log.
         context: ZMQ context; by default the one of the process.
 
     Raises:
-        RemoteCallError: It does not, or nothing is there; says which, and what to do.
-        ConfigError: The address is none, or its host is not known.
+        RemoteCallError: The robot refuses the client or does not answer; the message says why and
+            what to do.
+        ConfigError: The address is invalid, or its host cannot be resolved.
     """
     host, port = parse_robot_address(address)
     try:
-        # libzmq looks for an IPv4 address only, and would try for ever if there is none.
+        # libzmq only looks up IPv4 addresses, and retries without end if there is none.
         await trio.socket.getaddrinfo(host, port, trio.socket.AF_INET)
     except OSError as error:
         raise ConfigError(
-            f"{address}: the host {host} is not known: {error.strerror}; use the robot's IP address",
+            f"cannot resolve host {host} of {address}: {error.strerror}; "
+            "use the robot's IP address",
             address=address,
         ) from None
     with Socket(
@@ -103,39 +108,43 @@ async def probe(
 
 
 async def _outcome(monitor: Socket, address: str, bundle: Bundle | None) -> str:
-    """Nothing when we are in, else a sentence."""
+    """Return an empty string if the robot admits the client, else an error message."""
     silent = 0
     while True:
         event, value = parse_event(await monitor.recv())
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return ""
-        sentence = _sentence(event, value, address, bundle)
-        if sentence:
-            return sentence
+        error = _final_error(event, value, address, bundle)
+        if error:
+            return error
         silent += event in {
             zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
             zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
         }
         if silent == _TRIES:
             if bundle is None:
-                return f"what answers at {address} {_WANTS_KEY}; or it is no robot"
+                return f"{address} is not a robot, or {_REQUIRES_KEY}"
             return (
-                f"the robot at {address} is not the one that the key of {bundle.station!r} was made for, takes no keys,"
-                " has another port, or has too many connections (its log says so; then try again)"
+                f"the robot at {address} did not accept the key of {bundle.station!r}: "
+                "the key is for another robot, the robot uses no keys, the port is wrong, or the "
+                "robot has too many connections (see its log)"
             )
 
 
-def _sentence(event: int, value: int, address: str, bundle: Bundle | None) -> str:
-    """What an event says for good; nothing if the next may say more."""
+def _final_error(event: int, value: int, address: str, bundle: Bundle | None) -> str:
+    """Return the error message of a final event; an empty string for other events."""
     if event == zmq.EVENT_CLOSED:
-        return f"nothing listens at {address}: is the robot running, and open to the network (option bind)?"
+        return (
+            f"nothing listens at {address}; "
+            "is the robot running and open to the network (option bind)?"
+        )
     if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and bundle is not None:
         return (
-            f"the robot at {address} does not know the key of {bundle.station!r}, or it was revoked:"
-            f" `rt keys list`, at the robot, shows the keys that count, and `rt keys new NAME` makes one"
+            f"the key of {bundle.station!r} is unknown to the robot at {address}, or revoked; "
+            "run `rt keys list` on the robot to list keys, `rt keys new NAME` to create one"
         )
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MISMATCH:
         if bundle is None:
-            return f"the robot at {address} {_WANTS_KEY}"
-        return f"the robot at {address} takes no keys: leave --key away"
+            return f"the robot at {address} {_REQUIRES_KEY}"
+        return f"the robot at {address} uses no keys; omit --key"
     return ""

@@ -1,20 +1,19 @@
-"""Refused peers, counted by reason and logged at a bounded rate."""
-
-import math
+"""Counters of refused peers by reason, with rate-limited logging."""
 
 import trio
 
 from rt import log
+from rt.log.throttle import Throttle
 
 INTERVAL = 1.0
-"""Least time between two log events with the same reason, in s."""
+"""Minimum time between log events with the same reason, in s."""
 
 
 class Refusals:
-    """Counts who was refused, and logs the first of each reason in every `INTERVAL`.
+    """Counters of refusals; the first refusal of each reason in every `INTERVAL` is logged.
 
     Args:
-        event: The text of the log event.
+        event: The log event.
 
     Attributes:
         counts: Refusals so far, by reason.
@@ -23,23 +22,15 @@ class Refusals:
     def __init__(self, event: str) -> None:
         self.counts: dict[str, int] = {}
         self._event = event
-        self._said_at: dict[str, float] = {}
-        self._suppressed: dict[str, int] = {}
+        self._throttle = Throttle("reason", burst=1, interval=INTERVAL, clock=trio.current_time)
         self._log = log.get_logger()
 
     def add(self, reason: str, **context: object) -> None:
-        """Count a refusal.
+        """Count a refusal, and log it unless one with this reason was logged recently.
 
         Args:
             reason: One of a few fixed texts.
-            context: Who was refused, for the log.
+            context: Context of the log event, which identifies the peer.
         """
         self.counts[reason] = self.counts.get(reason, 0) + 1
-        now = trio.current_time()
-        if now - self._said_at.get(reason, -math.inf) < INTERVAL:
-            self._suppressed[reason] = self._suppressed.get(reason, 0) + 1
-            return
-        self._said_at[reason] = now
-        self._log.warning(
-            self._event, reason=reason, **context, suppressed=self._suppressed.pop(reason, 0)
-        )
+        self._throttle.log(self._log.warning, self._event, reason=reason, **context)

@@ -1,10 +1,10 @@
-"""The stations' side of a router: a ZMQ socket for each connection, and names that no other user can take.
+"""The stations' side of a router: one ZMQ socket for each connection, with authenticated names.
 
-A ROUTER lets the newest connection take a name over, whoever has made it and before anything of it
-can be looked at. So a connection that proves a station's key has a DEALER socket of its own, which
-knows no names, and rt names it: `blue/panel` where station blue calls itself `panel`, else a name
-that nobody can address before it has spoken. Invariant: a name begins with the station whose key
-the connection has proved.
+In a ROUTER, the newest connection takes over a name before it can be checked. Therefore each
+connection with a key has its own DEALER socket, and rt assigns its name: `blue/panel` if station
+blue calls itself `panel`, else a generated name.
+
+Invariant: a name begins with the station whose key the connection has proved.
 """
 
 import errno
@@ -19,13 +19,13 @@ from rt.access.refusals import Refusals
 from rt.transport.zmq_socket import Socket
 
 SERVICE = b"-service"
-"""How the names of services end."""
+"""Suffix of the names of services."""
 _UNNAMED = b"\0station/"
 _CLAIM = re.compile(r"[A-Za-z0-9_.:@+-]{1,200}")
 
 
 def station_of(name: bytes) -> str:
-    """The station whose key a peer of the router has proved; empty for peers of the robot's own user.
+    """Return the authenticated station of a peer's name; empty for peers of the robot's user.
 
     Examples:
         >>> station_of(b"blue/panel"), station_of(b"broker-client")
@@ -40,14 +40,14 @@ def station_of(name: bytes) -> str:
 
 
 class StationSide:
-    """Stands beside a router's two ROUTER sockets, and is used like one of them.
+    """The connections of stations, with the interface of a ROUTER socket.
 
-    Iterates over the names of the peers that are there.
+    Iterates over the names of the connected peers.
 
     Args:
         options: ZMQ options of each connection's socket.
         context: ZMQ context; by default the one of the process.
-        on_gone: Told the name of each peer that has gone.
+        on_gone: Called with the name of each peer that disconnects.
     """
 
     source = -1
@@ -74,15 +74,15 @@ class StationSide:
         return iter(list(self._sockets))
 
     def make_socket(self) -> Socket:
-        """The socket of one more connection, not bound yet."""
+        """Create the socket of a new connection, not yet bound."""
         return Socket(zmq.DEALER, options=self._options, context=self._context, names_peer=True)
 
     async def serve(self, socket: Socket, station: Callable[[], str]) -> None:
-        """Hand on what comes over a connection until cancelled; then its name is free.
+        """Receive from a connection until cancelled; then release its name.
 
         Args:
-            socket: Of `make_socket`.
-            station: Tells whose key it has proved; called when the first message has come.
+            socket: A socket from `make_socket`.
+            station: Returns the authenticated station; called after the first message.
         """
         name = b""
         try:
@@ -98,10 +98,10 @@ class StationSide:
                 self.on_gone(name)
 
     def _name(self, station: str, claim: str, *, is_new: bool) -> bytes:
-        """A name for a connection. The newest connection of a station has the name that it asks for."""
+        """Return a connection's name; the newest connection gets the name that it claims."""
         if claim and (claim.endswith(SERVICE.decode()) or "/" in claim):
             self._refusals.add(
-                "names of services and of other stations are not given",
+                "name of a service or of another station",
                 station=station,
                 name=claim[:100],
             )
@@ -110,11 +110,11 @@ class StationSide:
         return _UNNAMED + f"{station}/{next(self._numbers)}".encode()
 
     def send_nowait(self, frames: tuple[bytes, bytes, bytes]) -> None:
-        """Send to a peer by its name, as a mandatory ROUTER does.
+        """Send to a peer by its name, like a mandatory ROUTER.
 
         Raises:
-            trio.WouldBlock: It does not keep up.
-            zmq.ZMQError: EHOSTUNREACH when there is no such peer.
+            trio.WouldBlock: The peer's queue is full.
+            zmq.ZMQError: EHOSTUNREACH if the peer is not connected.
         """
         name, sender, payload = frames
         socket = self._sockets.get(name)
@@ -123,20 +123,20 @@ class StationSide:
         socket.send_nowait((sender, payload))
 
     async def recv(self) -> list[bytes]:
-        """Wait for a message; the first frame is the sender's name."""
+        """Wait for a message, whose first frame is the sender's name."""
         return await self._receive.receive()
 
     def recv_nowait(self) -> list[bytes]:
-        """Take a message that has come.
+        """Return a message that has already arrived.
 
         Raises:
-            trio.WouldBlock: There is none.
+            trio.WouldBlock: No message has arrived.
         """
         return self._receive.receive_nowait()
 
     def has_message(self) -> bool:
-        """Whether `recv_nowait` would return one."""
+        """Return whether `recv_nowait` would return a message."""
         return self._receive.statistics().tasks_waiting_send > 0
 
     def record(self, _connection: int, _identity: bytes) -> None:
-        """Nothing to note: the end of a connection is seen by `serve`."""
+        """Do nothing: `serve` reports disconnects."""

@@ -1,8 +1,7 @@
-"""A bound on the processor time that one class of work takes.
+"""A budget of processor time for one class of work.
 
 Invariant: in any `t` seconds the work takes at most `share * (t + 1)` seconds of processor time,
-and one unit of work more. The bound is in time and not in units, so work that becomes expensive
-becomes rare.
+plus one unit of work. The limit is on time, not on units: expensive work runs less often.
 """
 
 import contextlib
@@ -13,12 +12,12 @@ import trio
 
 
 class TimeBudget:
-    """The processor time that is left for a class of work of one thread.
+    """A budget of processor time for one class of work of one thread.
 
     Args:
-        share: Processor time (s) for each second.
-        clock: Gives the present time (s).
-        timer: Gives the processor time of this thread (s).
+        share: Processor time for each second, in s.
+        clock: Returns the current time, in s.
+        timer: Returns the processor time of this thread, in s.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class TimeBudget:
 
     @property
     def wait(self) -> float:
-        """Time (s) until more work may begin; 0 if it may begin now."""
+        """Time until more work may start, in s; 0 if it may start now."""
         now = self._clock()
         if self._time is not None:
             self._left = min(self._share, self._left + max(0.0, now - self._time) * self._share)
@@ -45,12 +44,12 @@ class TimeBudget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether no work may begin now."""
+        """Whether no work may start now."""
         return self.wait > 0
 
     @contextlib.contextmanager
     def spend(self) -> Iterator[None]:
-        """Charge the body to the budget; a body that takes longer than what is left makes a debt."""
+        """Charge the block to the budget; if it exceeds the budget, later work is delayed."""
         began = self._timer()
         try:
             yield

@@ -1,15 +1,15 @@
-"""The ZAP handler (RFC 27): answers libzmq's questions whether the key of a CURVE client counts.
+"""The ZAP handler (RFC 27), which tells libzmq whether the key of a CURVE client is valid.
 
-pyzmq's handlers run in a thread or on asyncio, which rt uses neither of.
+pyzmq's handlers run in a thread or on asyncio, neither of which rt uses.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import trio
 import zmq
 from zmq.utils import z85
 
-from rt.transport.inproc import receive
 from rt.transport.zmq_socket import FILE_DOMAIN
 
 ADDRESS = "inproc://zeromq.zap.01"
@@ -18,12 +18,11 @@ _KEY_BYTES = 32
 
 
 class ZapHandler:
-    """Answers requests about CURVE keys.
+    """A handler of libzmq's requests about CURVE keys.
 
     Args:
-        admit: Gives the name of the station that connects with a public key (Z85) to a ZAP domain,
-            or None.
-        context: Where the ZMQ sockets belong.
+        admit: Returns the station of a public key (Z85) for a ZAP domain, or None to refuse it.
+        context: ZMQ context.
     """
 
     def __init__(
@@ -35,13 +34,13 @@ class ZapHandler:
         self._socket.bind(ADDRESS)
 
     def close(self) -> None:
-        """Answer no more: libzmq refuses every client from now on."""
+        """Close the handler; libzmq then refuses every client."""
         self._socket.close()
 
     async def run(self) -> None:
-        """Answer until cancelled."""
+        """Answer requests until cancelled."""
         while True:
-            self._socket.send_multipart(self._answer(await receive(self._socket)))
+            self._socket.send_multipart(self._answer(await _receive(self._socket)))
             await trio.lowlevel.checkpoint()
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
@@ -59,3 +58,23 @@ class ZapHandler:
         if station is None:
             return [_VERSION, number, b"400", b"unknown key", b"", b""]
         return [_VERSION, number, b"200", b"OK", station.encode(), b""]
+
+
+async def _receive(socket: "zmq.Socket[bytes]") -> list[bytes]:
+    """Wait for the next message of a REP socket, which `rt.remote.Socket` does not support.
+
+    A checkpoint, though not always one that yields. If cancelled, no message is lost. Only one task
+    may use the socket: a call of another task could consume the edge of its descriptor.
+
+    Raises:
+        zmq.ZMQError: The socket was closed.
+    """
+    await trio.lowlevel.checkpoint_if_cancelled()
+    while True:
+        try:
+            return socket.recv_multipart(zmq.DONTWAIT)
+        except zmq.Again:
+            # Reading EVENTS processes all pending events; only then does the descriptor signal
+            # later ones.
+            if not cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                await trio.lowlevel.wait_readable(cast(int, socket.getsockopt(zmq.FD)))

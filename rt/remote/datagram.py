@@ -18,7 +18,7 @@ import trio
 from rt.access.peer import UdpSocket, mapped
 from rt.errors import ConfigError, LocalProtocolError
 from rt.remote.node import check_not_opened
-from rt.transport.binding import bind_error
+from rt.transport.address import bind_error
 from rt.transport.counters import Counters
 
 MAX_DATAGRAM = 65_507

@@ -1,19 +1,22 @@
-"""From an address that somebody binds to one that others connect to."""
+"""Conversions of socket addresses, and errors about addresses that cannot be bound."""
 
+import errno
 import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit, urlunsplit
+
+from rt.errors import ConfigError, InstanceBusyError
 
 ANY = {"*", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 LOOPBACK = "127.0.0.1"
 
 
 def resolve_address(address: str, *, peer: str = LOOPBACK) -> str:
-    """Replace a host that means every interface by one that can be connected to.
+    """Replace a wildcard host by one to connect to.
 
     Args:
         address: A ZMQ address.
-        peer: The host to put in its place.
+        peer: The replacement.
 
     Examples:
         >>> resolve_address("tcp://*:6000")
@@ -35,10 +38,10 @@ def resolve_address(address: str, *, peer: str = LOOPBACK) -> str:
 
 
 def get_connection(bindings: Collection[str]) -> str:
-    """The best address to connect to among those that a peer has bound: one without the network if there is one.
+    """Return the best address to connect to of those that a peer has bound, preferably a file.
 
     Raises:
-        ValueError: There are no addresses.
+        ValueError: `bindings` is empty.
 
     Examples:
         >>> get_connection(["tcp://*:6000"])
@@ -56,14 +59,14 @@ def get_connection(bindings: Collection[str]) -> str:
 
 
 def interface_of(bind: str) -> str:
-    """The IPv4 address of the interface over which multicast goes, for the host that listeners bind.
+    """Return the IPv4 address of the multicast interface for the host that listeners bind.
 
     Examples:
         >>> interface_of("127.0.0.1"), interface_of("localhost"), interface_of("0.0.0.0")
         ('127.0.0.1', '127.0.0.1', '0.0.0.0')
     """
     if bind in ANY:
-        return "0.0.0.0"  # noqa: S104 - the system's choice by its routes
+        return "0.0.0.0"  # noqa: S104 - leaves the choice to the routing table
     try:
         address = ipaddress.ip_address(bind.strip("[]"))
     except ValueError:
@@ -72,7 +75,31 @@ def interface_of(bind: str) -> str:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Host and port of ``tcp://HOST:PORT``. A machine may call itself localhost without IPv6, so that name is IPv4's."""
+    """Return host and port of ``tcp://HOST:PORT``, with localhost as the IPv4 address.
+
+    On some machines the name localhost resolves to IPv6 although IPv6 is disabled.
+    """
     host, _, port = address.removeprefix("tcp://").rpartition(":")
     host = host.strip("[]")
     return "127.0.0.1" if host == "localhost" else host, int(port)
+
+
+def bind_error(address: str, code: int | None, text: str | None) -> ConfigError | InstanceBusyError:
+    """Return the error for an address that cannot be bound.
+
+    Args:
+        address: The address.
+        code: Error number.
+        text: Description of the error by the system.
+    """
+    if code == errno.EADDRINUSE:
+        return InstanceBusyError(
+            f"{address} is in use by another program; "
+            "stop that program, or choose other ports with --port-base",
+            address=address,
+        )
+    if code == errno.ENAMETOOLONG:
+        return ConfigError(
+            f"{address} is too long for a socket; use a shorter instance directory", address=address
+        )
+    return ConfigError(f"cannot bind {address}: {text}", address=address)

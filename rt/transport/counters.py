@@ -1,16 +1,16 @@
-"""What nodes, routers, services and clients count. Nothing that is lost on the way is lost without a number."""
+"""Counters of nodes, routers, clients and services. Invariant: every lost message is counted."""
 
 import msgspec
 
 
 class Counters(msgspec.Struct):
-    """What passed a node since it was opened.
+    """Counters of a node since it was opened.
 
     Attributes:
-        sent: Messages that were handed to the transport.
-        received: Whole messages that came in.
-        dropped: Messages that could not be sent and were given up.
-        malformed: Messages that came in and were no message of the protocol.
+        sent: Messages passed to the transport.
+        received: Complete messages received.
+        dropped: Messages that could not be sent.
+        malformed: Received messages that do not follow the protocol.
     """
 
     sent: int = 0
@@ -20,18 +20,17 @@ class Counters(msgspec.Struct):
 
 
 class RouterCounters(msgspec.Struct):
-    """What a router has done.
+    """Counters of a router.
 
     Attributes:
-        routed: Messages that went to their recipient.
-        answered: Requests that were answered with an error because their recipient is absent or
-            does not keep up.
-        hellos: Empty payloads.
-        malformed: Messages of the wrong number of frames, or for nobody and no message of the call
-            protocol.
+        routed: Messages sent to their recipient.
+        answered: Requests answered with an error, such as for an absent recipient or a full queue.
+        hellos: Hellos received.
+        malformed: Messages with a wrong number of frames, undeliverable messages that do not follow
+            the protocol, and messages under reserved names.
         dropped: Messages that could be neither delivered nor answered.
-        gone: Peers whose messages were delivered, and who have gone; the services were told.
-        takeovers: Names that were taken by a newer connection while the older one stood.
+        gone: Disconnected peers that the services were notified of.
+        takeovers: Names taken over by a newer connection while the older one was open.
     """
 
     routed: int = 0
@@ -44,13 +43,13 @@ class RouterCounters(msgspec.Struct):
 
 
 class ClientCounters(msgspec.Struct):
-    """What a client has seen.
+    """Counters of a client.
 
     Attributes:
-        calls: Requests and notifications that were made.
-        timeouts: Requests that nobody answered in time.
-        late: Answers that belonged to no open call.
-        malformed: Payloads that were no answer.
+        calls: Requests and notifications.
+        timeouts: Requests that timed out.
+        late: Responses that match no open call.
+        malformed: Payloads that are not responses.
     """
 
     calls: int = 0
@@ -60,16 +59,16 @@ class ClientCounters(msgspec.Struct):
 
 
 class ServiceCounters(msgspec.Struct):
-    """What a service has done.
+    """Counters of a service.
 
     Attributes:
-        calls: Requests and notifications that named a method.
-        errors: Calls that ended in an error, whoever's fault it was.
-        refused: Calls that found `BACKLOG` others waiting.
-        overdue: Calls that were stopped because they ran longer than their limit.
-        cancelled: Calls that were stopped because their caller does not wait any more, or has gone.
-        malformed: Payloads that were no request or notification.
-        unanswered: Answers that could not be sent.
+        calls: Requests and notifications received.
+        errors: Calls that ended with an error.
+        refused: Calls refused because too many were waiting, or an urgent call overtook them.
+        timed_out: Calls stopped because they exceeded their time limit.
+        cancelled: Calls stopped because their caller cancelled them or disconnected.
+        malformed: Payloads that are neither requests nor notifications.
+        unanswered: Responses that could not be sent.
     """
 
     calls: int = 0

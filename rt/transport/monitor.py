@@ -1,6 +1,6 @@
-"""What libzmq tells of a socket's connections, on the socket that `Socket.monitor` gives; see zmq_socket_monitor(3).
+"""A parser for the events of a socket monitor (`Socket.monitor`); see zmq_socket_monitor(3).
 
-What pyzmq has for that drags asyncio in.
+pyzmq's own parser imports asyncio.
 """
 
 import struct
@@ -9,18 +9,18 @@ from collections.abc import Sequence
 import zmq
 
 CONNECTIONS = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-"""What `Socket.monitor` is asked for to learn which connections come and go; `parse_connection_event` reads it."""
+"""Events of connections that open and close, for `parse_connection_event`."""
 
 _EVENT = struct.Struct("=Hi")
 
 
 def parse_event(frames: Sequence[bytes]) -> tuple[int, int]:
-    """Which of `zmq.Event` a message is, and the value that comes with it."""
+    """Return the `zmq.Event` of a message, and its value."""
     event, value = _EVENT.unpack(frames[0])
     return event, value
 
 
 def parse_connection_event(frames: Sequence[bytes]) -> tuple[int, bool]:
-    """The number of a connection, and whether it stands now."""
+    """Return the number of a connection, and whether it is open now."""
     event, number = parse_event(frames)
     return number, event == zmq.EVENT_ACCEPTED

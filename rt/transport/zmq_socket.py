@@ -1,19 +1,18 @@
 """A ZMQ socket for trio.
 
-ZMQ's file descriptor does not say "readable"; it says "something may have changed since somebody
-last looked", once. Any call on the socket looks, so a task that sends eats the news a receiver
-waits for, and a receiver that waits for the descriptor alone may wait for ever although its message
-has come. The rules of this module make that impossible:
+ZMQ's file descriptor is edge-triggered: it becomes readable when the state may have changed, and
+any call on the socket resets it. A task that sends can therefore consume the edge for which a receiver
+waits, and a receiver that waits only for the descriptor may miss its message forever. The following
+rules prevent that:
 
-1. Every operation is tried first without blocking; a task waits only after libzmq has said EAGAIN.
-2. Before a task waits, it reads EVENTS, which takes in all news; it waits only when what it needs
-is not there.
-3. After every call, and at every reading of EVENTS itself, whoever can go on is woken, whatever
-became of the descriptor. 4. One of the waiting tasks at a time watches the descriptor; when it
-goes, for whatever reason, another takes over.
+1. Every operation is first tried without blocking. A task waits only after EAGAIN.
+2. Before a task waits, it reads EVENTS, which processes pending events. It waits only if its event
+   is not set.
+3. After every call, and whenever EVENTS is read, all tasks whose event is set are woken.
+4. One waiting task at a time watches the descriptor. When it stops, another one takes over.
 
-No message is touched while a task waits, so a cancel, which only ever arrives at a wait, loses
-nothing and sends nothing.
+Messages are only sent and received outside of waits, and cancellation is only delivered in waits,
+so a cancel neither loses nor sends a message.
 """
 
 import contextlib
@@ -31,39 +30,40 @@ import zmq
 
 from rt.errors import ConfigError
 from rt.protocol import rpc
-from rt.transport.binding import bind_error
+from rt.transport.address import bind_error
 from rt.transport.counters import Counters
 
 LINGER = 200
-"""How long a closed socket may still deliver what was sent, in ms. It bounds how long the end of a process can take."""
+"""Time within which a closed socket still sends queued messages, in ms; delays process exit."""
 
 HIGH_WATER_MARK = 1000
-"""Messages that wait per peer and direction, bounding memory. Beyond it a DEALER's `send` waits, a ROUTER's `send_nowait`
-raises `trio.WouldBlock`, a PUB drops for that subscriber without saying.
+"""Maximum number of queued messages for each peer and direction.
+
+Beyond it a DEALER's `send` waits, a ROUTER's `send_nowait` raises `trio.WouldBlock`, and a PUB
+silently drops messages for that subscriber.
 """
 
 MAX_FRAME = rpc.MAX_MESSAGE
-"""The longest frame that is taken from a peer, in bytes; libzmq closes the connection of one that sends more.
+"""Maximum length of a received frame, in bytes; libzmq closes the connection on a longer one.
 
-libzmq knows no bound for the number of frames of one message, and keeps them until the last has
-come: whoever may connect can take memory so. A port that strangers reach therefore needs keys.
+libzmq does not limit the number of frames of a message and buffers them until the last arrives, so
+any peer that can connect can exhaust memory. Ports that untrusted peers can reach need keys.
 """
 
 MAX_FRAMES = 64
-"""Frames of one message that are read in one go: a million of them would hold up everything else for seconds."""
+"""Frames of one message that are read at once: reading a million would take seconds."""
 
 DEFAULTS: Mapping[int, int | bytes] = {
     zmq.LINGER: LINGER,
     zmq.SNDHWM: HIGH_WATER_MARK,
     zmq.RCVHWM: HIGH_WATER_MARK,
     zmq.MAXMSGSIZE: MAX_FRAME,
-    # A child may start before the socket that it connects to is bound: the first tries follow one
-    # another fast.
+    # A child may start before the socket to which it connects is bound, so retry quickly at first.
     zmq.RECONNECT_IVL: 10,
     zmq.RECONNECT_IVL_MAX: 500,
 }
 
-# The enumerations of pyzmq cost a microsecond at each use.
+# Each use of pyzmq's enumerations takes a microsecond.
 _EVENTS = int(zmq.EVENTS)
 _POLLIN = int(zmq.POLLIN)
 _POLLOUT = int(zmq.POLLOUT)
@@ -74,11 +74,14 @@ _NOWAIT_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 
 _FILE = "ipc://"
 FILE_DOMAIN = b"file"
-"""The ZAP domain of socket files that are bound after CURVE was turned on: libzmq knows no way back to none. They need no key."""
+"""ZAP domain of socket files that are bound after CURVE was enabled.
+
+They need no key, but libzmq cannot unset a ZAP domain.
+"""
 
 
 class _Waiter:
-    """A task that waits; the one that watches the descriptor needs no event, and a cancel scope would cost more than the wait."""
+    """A waiting task; the one that watches the descriptor has no `trio.Event`."""
 
     __slots__ = ("event", "woken")
 
@@ -88,30 +91,29 @@ class _Waiter:
 
 
 class Socket:
-    """A ZMQ socket whose waits are trio's.
+    """A ZMQ socket for trio.
 
-    Any number of tasks may send and receive at the same time; a message goes to one of the
-    receivers. All calls belong to the thread of the trio run in which the socket is used.
+    Any number of tasks may send and receive concurrently; each message goes to one receiver. Use a
+    socket only in the thread of its trio run.
 
     Args:
-        socket_type: DEALER, ROUTER, PUB, SUB and their like. REQ and REP are refused: one lost
-            answer stops them for ever.
-        options: ZMQ option -> value, over `DEFAULTS`. They are set before anything is bound or
-            connected.
-        context: Where the socket belongs; by default the one of this process, made at the first
+        socket_type: DEALER, ROUTER, PUB, SUB and similar. REQ and REP are refused, because one lost
+            reply blocks them forever.
+        options: ZMQ options by number, which override `DEFAULTS`; set before any bind or connect.
+        context: ZMQ context; by default the one of this process, which is created at the first
             use, never before a fork.
-        names_peer: Whether `peer_identity` is wanted.
+        names_peer: Whether `peer_identity` is recorded.
 
     Attributes:
-        counters: What passed.
-        peer_identity: The name that the sender of the last received message gives itself; empty if
-            it is no text.
-        source: Of a ROUTER: number of the connection that the last received message came over, or
-            -1 if it has none. A number is used again once its connection is closed.
+        counters: Message counters.
+        peer_identity: Identity that the sender of the last received message claims; empty if it is
+            not text.
+        source: For a ROUTER, connection number of the last received message, or -1 if it has none.
+            The number of a closed connection is reused.
 
     Raises:
-        ValueError: For REQ and REP.
-        ConfigError: libzmq refuses an option's value.
+        ValueError: The type is REQ or REP.
+        ConfigError: libzmq rejects an option's value.
     """
 
     def __init__(
@@ -123,7 +125,7 @@ class Socket:
         names_peer: bool = False,
     ) -> None:
         if socket_type in (zmq.REQ, zmq.REP):
-            raise ValueError("REQ and REP stop at the first lost answer; use DEALER and ROUTER")
+            raise ValueError("REQ and REP block at a lost reply; use DEALER and ROUTER")
         self.counters = Counters()
         self.source = -1
         self.peer_identity = ""
@@ -136,7 +138,7 @@ class Socket:
         self._waiters: list[_Waiter] = []
         self._watcher: _Waiter | None = None
         self._monitor: Socket | None = None
-        self._cut = False
+        self._is_partial = False
         try:
             for option, value in {**DEFAULTS, **(options or {})}.items():
                 self._set(option, value)
@@ -164,29 +166,32 @@ class Socket:
         return self._closed
 
     def close(self) -> None:
-        """Close the socket; what was sent is still delivered for `LINGER` ms. Whoever waits gets `trio.ClosedResourceError`."""
-        if self._closed:  # its descriptor may be another's by now, who is not to be woken
+        """Close the socket; libzmq still sends queued messages for up to `LINGER`.
+
+        Waiting tasks raise `trio.ClosedResourceError`.
+        """
+        if self._closed:  # its descriptor may have been reused
             return
         self._closed = True
         for waiter in self._waiters:
             self._wake(waiter)
         if self._monitor is not None and not self._monitor.closed:
-            # In this order: libzmq's own thread would wait for ever for the other end of a monitor
-            # that was just closed.
+            # In this order: libzmq's thread would block forever on a monitor whose other end is
+            # closed.
             self._socket.disable_monitor()
             self._monitor.close()
         self._socket.close()
 
     def bind(self, address: str, *, descriptor: int = -1) -> str:
-        """Bind to an address and return the real one (`tcp://127.0.0.1:*` takes a free port).
+        """Bind to an address and return the actual one (`tcp://127.0.0.1:*` binds to a free port).
 
         Args:
             address: The address.
-            descriptor: Of a socket that listens there already; it belongs to ZMQ from now on.
+            descriptor: Descriptor of a socket that already listens there; ZMQ takes ownership.
 
         Raises:
-            InstanceBusyError: Another program holds the address.
-            ConfigError: It is no address of this machine, or may not be used.
+            InstanceBusyError: Another program uses the address.
+            ConfigError: The address is not one of this machine, or binding is not permitted.
         """
         try:
             self._set(zmq.USE_FD, descriptor)
@@ -194,19 +199,19 @@ class Socket:
         except zmq.ZMQError as error:
             raise bind_error(address, error.errno, zmq.strerror(error.errno or 0)) from error
         finally:
-            self._settle()
+            self._wake_ready()
         endpoint = cast(bytes, self._socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
         if endpoint.startswith(f"{_FILE}/") and descriptor < 0:
-            with contextlib.suppress(OSError):  # removed already: to be mended
+            with contextlib.suppress(OSError):  # already removed again
                 self._files[endpoint] = Path(endpoint.removeprefix(_FILE)).lstat()
                 _bound.add(self)
         return endpoint
 
     def rebind(self) -> list[str]:
-        """Bind the socket files again that were removed or replaced; their addresses.
+        """Bind socket files again that were removed or replaced; return their addresses.
 
-        Connections that stand stay. A socket file needs no key, whatever was set since it was bound
-        first.
+        Existing connections stay open. Socket files need no key, whatever security options were set
+        since.
 
         Raises:
             InstanceBusyError, ConfigError: An address cannot be bound.
@@ -234,9 +239,9 @@ class Socket:
         return missing
 
     def unbind(self, address: str) -> None:
-        """Stop listening at an address that `bind` returned; its connections end too, once the socket is used.
+        """Unbind an address that `bind` returned, and close its connections at the next call.
 
-        Closing takes a moment in libzmq's own thread, after which the address can be bound again.
+        libzmq closes the listener asynchronously; the address can be bound again afterwards.
         """
         try:
             self._socket.unbind(address)
@@ -244,85 +249,89 @@ class Socket:
             if error.errno != errno.ENOENT:
                 raise
         finally:
-            self._settle()
+            self._wake_ready()
 
     def set_option(self, option: int, value: int | bytes) -> None:
-        """Set a ZMQ option; most count for what is bound or connected afterwards.
+        """Set a ZMQ option; most apply to later binds and connects.
 
         Raises:
-            ConfigError: libzmq refuses the value.
+            ConfigError: libzmq rejects the value.
         """
         self._set(option, value)
 
     def connect(self, address: str) -> None:
-        """Connect to an address, now or as soon as somebody binds it, and again whenever the connection is lost.
+        """Connect to an address, which may be bound later; reconnect when the connection is lost.
 
         Raises:
-            ConfigError: It is no address.
+            ConfigError: The address is invalid.
         """
         try:
             self._socket.connect(address)
         except zmq.ZMQError as error:
             raise ConfigError(
-                f"{address} is no address to connect to: {zmq.strerror(error.errno or 0)}; write tcp://HOST:PORT",
+                f"cannot connect to {address}: {zmq.strerror(error.errno or 0)}; "
+                "use tcp://HOST:PORT",
                 address=address,
             ) from error
         finally:
-            self._settle()
+            self._wake_ready()
 
     def monitor(self, events: int) -> "Socket":
-        """A socket on which libzmq tells what becomes of this one's connections; it is closed with this one, once made.
+        """Create a socket that receives the events of this socket's connections.
+
+        It is closed with this socket.
 
         Args:
-            events: Which of `zmq.Event`; `rt.transport.monitor` reads what comes.
+            events: Mask of `zmq.Event`; `rt.transport.monitor` parses the messages.
         """
         address = f"inproc://rt-monitor-{secrets.token_hex(8)}"
         self._socket.monitor(address, events)
-        # libzmq's own thread, which does the work of all sockets, waits for room here: there has to
-        # be some at any time.
+        # Unlimited, because libzmq's I/O thread, which serves all sockets, blocks on a full queue.
         self._monitor = Socket(zmq.PAIR, options={zmq.RCVHWM: 0}, context=self._socket.context)
         self._monitor.connect(address)
         return self._monitor
 
     def subscribe(self, topic: bytes) -> None:
-        """Receive messages whose first frame begins with `topic` (SUB only)."""
+        """Subscribe to messages whose first frame begins with `topic` (SUB only)."""
         self._socket.setsockopt(zmq.SUBSCRIBE, topic)
 
     def unsubscribe(self, topic: bytes) -> None:
-        """Take back one `subscribe` of `topic` (SUB only)."""
+        """Undo one `subscribe` of `topic` (SUB only)."""
         self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
 
     def send_nowait(self, frames: Sequence[bytes]) -> None:
-        """Hand a message over at once, whole or not at all.
+        """Send a message without waiting, completely or not at all.
 
         Raises:
             trio.WouldBlock: The high-water mark is reached, or a DEALER has no connection.
-            zmq.ZMQError: EHOSTUNREACH when a mandatory ROUTER does not know the recipient.
+            zmq.ZMQError: EHOSTUNREACH if a mandatory ROUTER does not know the recipient.
             trio.ClosedResourceError: The socket was closed.
         """
         if self._closed:
             raise trio.ClosedResourceError("the socket is closed")
         if not all(isinstance(frame, bytes) for frame in frames):
-            raise TypeError(
-                "frames are bytes"
-            )  # found in the middle, it would leave half a message in the socket
+            # An error after the first frame would leave half a message in the socket.
+            raise TypeError("frames must be bytes")
         try:
-            # Should a peer go between two frames, libzmq takes back the first, and EAGAIN is said
-            # of the whole.
+            # If the peer disconnects between frames, libzmq discards the first ones and reports
+            # EAGAIN for the whole message.
             for frame in frames[:-1]:
                 self._socket.send(frame, _NOWAIT_MORE)
             self._socket.send(frames[-1], _NOWAIT)
         except zmq.Again:
             raise trio.WouldBlock from None
         finally:
-            self._settle()
+            self._wake_ready()
         self.counters.sent += 1
 
     def recv_nowait(self) -> list[bytes]:
-        """Take the next message that has already come; one of more than `MAX_FRAMES` frames in pieces of so many empty ones.
+        """Return the frames of a message that has already arrived.
+
+        A message of more than `MAX_FRAMES` frames is returned in parts, each with its frames
+        replaced by `MAX_FRAMES` empty ones.
 
         Raises:
-            trio.WouldBlock: There is none.
+            trio.WouldBlock: No message has arrived.
             trio.ClosedResourceError: The socket was closed.
         """
         if self._closed:
@@ -340,27 +349,27 @@ class Socket:
         except zmq.Again:
             raise trio.WouldBlock from None
         finally:
-            self._settle()
+            self._wake_ready()
         self.counters.received += 1
-        if part.more or self._cut:
-            self._cut = part.more
-            return [b""] * MAX_FRAMES  # no end of it may be taken for a message of its own
+        if part.more or self._is_partial:
+            self._is_partial = part.more
+            return [b""] * MAX_FRAMES  # no part may look like a complete message
         return frames
 
     def has_message(self) -> bool:
-        """Whether `recv_nowait` would return a message; cheaper than to be told by its exception."""
-        return not self._closed and bool(self._look() & _POLLIN)
+        """Return whether `recv_nowait` would return a message; cheaper than its exception."""
+        return not self._closed and bool(self._read_events() & _POLLIN)
 
     async def send(self, frames: Sequence[bytes]) -> None:
-        """Send a message, waiting while the high-water mark is reached or a DEALER has no connection.
+        """Send a message; wait while the high-water mark is reached or a DEALER has no connection.
 
-        A checkpoint. A cancel leaves nothing sent. The ZMQ option SNDTIMEO bounds the wait.
+        A checkpoint. If cancelled, nothing is sent. The ZMQ option SNDTIMEO limits the wait.
 
         Raises:
-            trio.TooSlowError: SNDTIMEO passed; the message was dropped and counted.
-            trio.WouldBlock: A ROUTER's peer does not keep up. A ROUTER never waits: it would wait
-            for the slowest of all.
-            zmq.ZMQError: EHOSTUNREACH when a mandatory ROUTER does not know the recipient.
+            trio.TooSlowError: SNDTIMEO elapsed; the message was dropped and counted.
+            trio.WouldBlock: The queue of a ROUTER's peer is full. A ROUTER never waits, because it
+                would wait for its slowest peer.
+            zmq.ZMQError: EHOSTUNREACH if a mandatory ROUTER does not know the recipient.
             trio.ClosedResourceError: The socket was closed, also while waiting.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -380,35 +389,39 @@ class Socket:
                     self.send_nowait(frames)
                     return
         self.counters.dropped += 1
-        raise trio.TooSlowError(f"nobody took the message within {self.send_timeout:g} s")
+        raise trio.TooSlowError(f"message not sent within {self.send_timeout:g} s")
 
     async def recv(self) -> list[bytes]:
         """Wait for a message and return its frames.
 
-        A checkpoint. A cancel leaves every message in the socket.
+        A checkpoint. If cancelled, no message is lost.
 
         Raises:
             trio.ClosedResourceError: The socket was closed, also while waiting.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        # Most of the time there is nothing yet, and to ask is cheaper than to be told by an
-        # exception.
-        if self._closed or self._look() & _POLLIN:
+        # Usually no message has arrived, and checking is cheaper than an exception.
+        if self._closed or self._read_events() & _POLLIN:
             with contextlib.suppress(trio.WouldBlock):
                 frames = self.recv_nowait()
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return frames
-        looked = True
+        checked = True
         while True:
-            await self._wait(_POLLIN, looked=looked)
+            await self._wait(_POLLIN, checked=checked)
             try:
                 return self.recv_nowait()
             except trio.WouldBlock:
-                looked = False
+                checked = False
 
-    async def _wait(self, event: int, *, looked: bool = False) -> None:
-        """Wait until `event` may be possible, a checkpoint; the caller tries again, and comes back when another was faster."""
-        if not looked and self._look() & event:
+    async def _wait(self, event: int, *, checked: bool = False) -> None:
+        """Wait until `event` may be set; the caller has to try again. A checkpoint.
+
+        Args:
+            event: `_POLLIN` or `_POLLOUT`.
+            checked: Whether the caller has just read EVENTS.
+        """
+        if not checked and self._read_events() & event:
             await trio.lowlevel.checkpoint()
             return
         waiter = _Waiter(event, None if self._watcher is None else trio.Event())
@@ -420,13 +433,13 @@ class Socket:
             else:
                 await waiter.woken.wait()
         except trio.ClosedResourceError:
-            pass  # how `_wake` calls the one that watches
+            pass  # raised by `_wake` for the watching task
         finally:
             self._waiters.remove(waiter)
             if self._watcher is waiter:
                 self._watcher = None
-            self._settle()
-            # Also when the watch was offered to this task and it leaves with a message instead.
+            self._wake_ready()
+            # Also if this task was woken to take over the watch, but leaves with a message.
             if self._watcher is None and self._waiters:
                 self._wake(self._waiters[0])
 
@@ -436,13 +449,16 @@ class Socket:
         else:
             trio.lowlevel.notify_closing(self._fd)
 
-    def _settle(self) -> None:
-        """After any call that may have taken in news: let those know whom they concern."""
+    def _wake_ready(self) -> None:
+        """Wake all ready tasks, after any call that may have processed events."""
         if self._waiters and not self._closed:
-            self._look()
+            self._read_events()
 
-    def _look(self) -> int:
-        """Read EVENTS, the only place that does: to read it takes in news too, and whoever waits for them is woken."""
+    def _read_events(self) -> int:
+        """Read EVENTS, which processes pending events, and wake all ready tasks.
+
+        No other code may read EVENTS.
+        """
         events = self._get(_EVENTS)
         for waiter in self._waiters:
             if waiter.event & events:
@@ -458,7 +474,7 @@ class Socket:
         except (zmq.ZMQError, TypeError) as error:
             name = zmq.SocketOption(option).name if option in set(zmq.SocketOption) else str(option)
             raise ConfigError(
-                f"ZMQ option {name} cannot be {value!r}: {error}", option=name
+                f"invalid value {value!r} of ZMQ option {name}: {error}", option=name
             ) from error
 
 
@@ -466,11 +482,14 @@ def _source(part: zmq.Frame) -> int:
     try:
         return part.get(_SOURCE)
     except zmq.ZMQError:
-        return -1  # from within this process
+        return -1  # a peer in this process
 
 
 def _is_file(path: Path, before: os.stat_result) -> bool:
-    """As `rt.instance.is_file`, which a child does not import."""
+    """Return whether a path still is the same file.
+
+    Like `rt.instance.is_file`, which a child must not import.
+    """
     try:
         return os.path.samestat(path.lstat(), before)
     except OSError:
@@ -485,9 +504,9 @@ def _identity(part: zmq.Frame) -> str:
 
 
 async def terminate(context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
-    """End the ZMQ context once all sockets are closed, so that their last messages are delivered.
+    """Terminate the ZMQ context after all sockets are closed, so that last messages are sent.
 
-    Waits for `LINGER` ms at most, in a worker thread; a cancel is heeded afterwards.
+    Waits for up to `LINGER` in a worker thread; a cancel takes effect afterwards.
     """
     await trio.to_thread.run_sync((context or zmq.Context.instance()).term)
 
@@ -496,7 +515,7 @@ _bound: weakref.WeakSet[Socket] = weakref.WeakSet()
 
 
 def rebind_socket_files() -> list[str]:
-    """Bind the socket files of all sockets of this process again that were removed or replaced; their addresses.
+    """Bind removed or replaced socket files of this process again; return their addresses.
 
     Raises:
         InstanceBusyError, ConfigError: An address cannot be bound.

@@ -1,4 +1,4 @@
-"""Which connection without a proved key ends when there is no room for another one."""
+"""Handshakes: which connection without a proved key is displaced by a new one."""
 
 from collections import Counter
 
@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from rt.access.handshakes import Handshakes, Origin, origin
 
-MOST, OF_HOST, GREETED = 8, 4, 3
+LIMIT, HOST_LIMIT, GREETED = 8, 4, 3
 
 HOSTS = [origin(f"10.0.{net}.{host}", None) for net in range(4) for host in range(1, 4)] + [
     origin("127.0.0.1", 5)
 ]
 
 
-def begin(table: Handshakes[int], key: int, where: Origin, most: int = MOST) -> list[int]:
-    return table.begin(key, where, most=most, most_of_host=OF_HOST)
+def begin(table: Handshakes[int], key: int, where: Origin, limit: int = LIMIT) -> list[int]:
+    return table.begin(key, where, limit=limit, host_limit=HOST_LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,10 @@ def test_flood_displaces_itself_and_no_station(
         if key == 500:
             begin(table, -1, origin(*station))
     assert -1 in table
-    assert table.greeted(-1, most=GREETED) == []
+    assert table.greeted(-1, limit=GREETED) == []
     for key in range(1000, 2000):
         begin(table, key, origin(*flood[key % len(flood)]))
-        table.greeted(key, most=GREETED)
+        table.greeted(key, limit=GREETED)
     assert -1 in table
 
 
@@ -58,48 +58,48 @@ steps = st.lists(
 
 
 @given(steps)
-def test_newcomer_always_enters_and_the_table_stays_bounded(
+def test_new_connection_is_always_accepted_within_the_limits(
     story: list[tuple[str, Origin | int]],
 ) -> None:
     table = Handshakes[int]()
-    here: dict[int, Origin] = {}
+    present: dict[int, Origin] = {}
     greeted: set[int] = set()
     count = 0
     for what, which in story:
         ended: list[int] = []
         if isinstance(which, Origin):
-            full = len(here) >= MOST
+            full = len(present) >= LIMIT
             ended = begin(table, count, which)
-            if full and len(ended) == 1 and Counter(here.values())[which] < OF_HOST:
-                silent = {key for key in here if key not in greeted} or set(here)
-                networks = Counter(here[key].network for key in silent)
-                assert networks[here[ended[0]].network] == max(networks.values())
+            if full and len(ended) == 1 and Counter(present.values())[which] < HOST_LIMIT:
+                silent = {key for key in present if key not in greeted} or set(present)
+                networks = Counter(present[key].network for key in silent)
+                assert networks[present[ended[0]].network] == max(networks.values())
             assert count in table
-            here[count] = which
+            present[count] = which
             count += 1
         elif what == "greeted":
-            ended = table.greeted(which, most=GREETED)
-            if which in here:
+            ended = table.greeted(which, limit=GREETED)
+            if which in present:
                 assert which in table
                 greeted.add(which)
         else:
             table.end(which)
-            here.pop(which, None)
+            present.pop(which, None)
         assert len(set(ended)) == len(ended)
         for each in ended:
-            del here[each]
-        greeted &= here.keys()
-        assert {key for key in range(count) if key in table} == here.keys()
-        assert len(table) == len(here) <= MOST
+            del present[each]
+        greeted &= present.keys()
+        assert {key for key in range(count) if key in table} == present.keys()
+        assert len(table) == len(present) <= LIMIT
         assert len(greeted) <= GREETED
-        assert max(Counter(here.values()).values(), default=0) <= OF_HOST
+        assert max(Counter(present.values()).values(), default=0) <= HOST_LIMIT
 
 
-def test_silent_connection_ends_before_one_that_has_greeted() -> None:
+def test_silent_connection_is_displaced_before_a_greeted_one() -> None:
     table = Handshakes[int]()
     for key in range(GREETED):
         begin(table, key, HOSTS[0])
-        table.greeted(key, most=GREETED)
-    for key in range(GREETED, MOST):
+        table.greeted(key, limit=GREETED)
+    for key in range(GREETED, LIMIT):
         begin(table, key, HOSTS[key])
     assert begin(table, 100, HOSTS[11]) == [GREETED]

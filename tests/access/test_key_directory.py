@@ -1,7 +1,8 @@
-"""Where keys lie, which files are such, and that no error says what one holds."""
+"""The key directory, the detection of key files, and errors that quote no secret."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,25 +25,25 @@ from rt.root.lifecycle import reject_key_files
         ({"HOME": "/root", "XDG_STATE_HOME": "/data"}, 0, "/data/rt"),
     ],
 )
-def test_place_of_each_user(
+def test_state_home_of_each_user(
     monkeypatch: pytest.MonkeyPatch, env: dict[str, str], uid: int, home: str
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     assert state_home(env) == Path(home)
 
 
-def test_option_goes_before_the_place_of_the_user(tmp_path: Path) -> None:
+def test_option_overrides_the_default_directory(tmp_path: Path) -> None:
     assert (
         key_directory("secret", "default", env={}, folder=tmp_path).directory == tmp_path / "secret"
     )
     assert key_directory("/secret", "default", env={}, folder=tmp_path).directory == Path("/secret")
 
 
-def test_empty_directory_of_the_project_is_not_taken(tmp_path: Path) -> None:
+def test_project_directory_without_keys_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "of_the_piano.py").touch()
-    place = key_directory("auto", "default", env={"XDG_STATE_HOME": "/data"}, folder=tmp_path)
-    assert (place.directory, place.hint) == (Path("/data/rt/default/keys"), "")
+    found = key_directory("auto", "default", env={"XDG_STATE_HOME": "/data"}, folder=tmp_path)
+    assert (found.directory, found.hint) == (Path("/data/rt/default/keys"), "")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_empty_directory_of_the_project_is_not_taken(tmp_path: Path) -> None:
         ("code/x.toml", False),
     ],
 )
-def test_files_of_keys(tmp_path: Path, path: str, secret: bool) -> None:
+def test_key_files_are_detected(tmp_path: Path, path: str, secret: bool) -> None:
     (tmp_path / "keys").mkdir()
     (tmp_path / "code").mkdir()
     (tmp_path / "code/linked.py").symlink_to("../keys/robot.key")
@@ -72,7 +73,7 @@ def test_files_of_keys(tmp_path: Path, path: str, secret: bool) -> None:
 
 
 @pytest.mark.parametrize("option", ["dev_catalog", "exec_module", "log_file"])
-def test_no_option_names_a_file_of_keys(tmp_path: Path, option: str) -> None:
+def test_option_must_not_name_a_key_file(tmp_path: Path, option: str) -> None:
     keys = tmp_path / "keys"
     (tmp_path / "link").symlink_to(keys)
     for path in (
@@ -80,12 +81,13 @@ def test_no_option_names_a_file_of_keys(tmp_path: Path, option: str) -> None:
         tmp_path / "link" / "robot.key",
         tmp_path / "x" / ".." / "keys" / "log",
     ):
-        with pytest.raises(ConfigError, match=f"{option} names a file of keys"):
-            reject_key_files(Config(keys_dir=str(keys), **{option: str(path)}))  # type: ignore[arg-type]
+        named: dict[str, Any] = {option: str(path)}
+        with pytest.raises(ConfigError, match=f"{option} must not name a key file"):
+            reject_key_files(Config(keys_dir=str(keys), **named))
     reject_key_files(Config(keys_dir=str(keys)))
 
 
-def test_project_of_a_file(tmp_path: Path) -> None:
+def test_find_project_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "robot/code").mkdir(parents=True)
     assert find_project(tmp_path / "robot/code/blue.rtkey") is None
     (tmp_path / "robot/rt.toml").touch()
@@ -116,14 +118,14 @@ def test_damaged_key_is_not_quoted(tmp_path: Path, damage: object) -> None:
     }
     for file, secret in files.items():
         file.write_text(damage(file.read_text(), secret))
-    said = []
+    messages = []
     for load in (ring.robot, lambda: Bundle.load(path)):
         with pytest.raises(ConfigError) as raised:
             load()
-        said.append(raised.value.message)
+        messages.append(raised.value.message)
     ring.refresh()
     assert ring.problems
-    said += ring.problems
+    messages += ring.problems
     for secret in files.values():
         for part in (secret[:8], secret[-9:-1]):
-            assert part not in "".join(said)
+            assert part not in "".join(messages)

@@ -1,4 +1,4 @@
-"""The files of the keys: who can read them, and what is wrong with others."""
+"""Key files: permissions, validation, revocation and errors."""
 
 import contextlib
 import errno
@@ -25,9 +25,7 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_files_are_readable_by_their_owner_alone_whatever_the_mask(
-    ring: Keyring, tmp_path: Path
-) -> None:
+def test_key_files_are_private_regardless_of_umask(ring: Keyring, tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         ring.new("blue").write(tmp_path / "blue.rtkey")
@@ -41,7 +39,7 @@ def test_files_are_readable_by_their_owner_alone_whatever_the_mask(
     assert not list(tmp_path.rglob(".*.*[0-9]"))
 
 
-def test_what_a_station_gets_is_what_the_robot_knows(ring: Keyring, tmp_path: Path) -> None:
+def test_bundle_matches_the_keys_of_the_robot(ring: Keyring, tmp_path: Path) -> None:
     bundle = ring.new("blue")
     bundle.write(tmp_path / "blue.rtkey")
     assert Bundle.load(tmp_path / "blue.rtkey") == bundle
@@ -52,17 +50,17 @@ def test_what_a_station_gets_is_what_the_robot_knows(ring: Keyring, tmp_path: Pa
     assert bundle.robot_public == ring.robot().public
 
 
-def test_a_stations_secret_is_not_kept_at_the_robot(ring: Keyring) -> None:
+def test_secret_of_a_station_is_not_stored_at_the_robot(ring: Keyring) -> None:
     bundle = ring.new("blue")
     for path in ring.directory.iterdir():
         assert bundle.secret not in path.read_text()
 
 
-def test_the_robots_key_is_made_once(ring: Keyring) -> None:
+def test_robot_key_is_created_once(ring: Keyring) -> None:
     assert ring.robot() == ring.robot() == Keyring(ring.directory).robot()
 
 
-def test_a_look_finds_what_was_made_and_revoked_since(ring: Keyring) -> None:
+def test_refresh_finds_created_and_revoked_keys(ring: Keyring) -> None:
     assert ring.refresh()
     assert not ring.refresh()
     other = Keyring(ring.directory)
@@ -76,31 +74,32 @@ def test_a_look_finds_what_was_made_and_revoked_since(ring: Keyring) -> None:
     assert not ring.refresh()
 
 
-def test_a_name_is_taken_until_it_is_revoked(ring: Keyring) -> None:
+def test_name_is_taken_until_it_is_revoked(ring: Keyring) -> None:
     first = ring.new("blue")
-    with pytest.raises(
-        ConfigError, match=r"there is a key for blue already: .*rt keys revoke blue"
-    ):
+    with pytest.raises(ConfigError, match=r"station blue already has a key; .*rt keys revoke blue"):
         ring.new("blue")
     ring.revoke("blue")
     assert ring.new("blue").public != first.public
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "x" * 33, "ü"])
-def test_a_name_that_no_file_should_have_is_refused(ring: Keyring, name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be named"):
+def test_invalid_station_name_is_refused(ring: Keyring, name: str) -> None:
+    with pytest.raises(ConfigError, match="invalid station name"):
         ring.new(name)
     with pytest.raises(KeyError):
         ring.revoke(name)
 
 
-def test_a_directory_that_others_may_look_into_lets_nobody_in(ring: Keyring) -> None:
+def test_accessible_directory_admits_no_station(ring: Keyring) -> None:
     ring.new("blue")
     ring.directory.chmod(0o755)
     assert ring.refresh()
     assert ring.stations == {}
     assert ring.problems == (
-        f"{ring.directory} holds keys and is open to others: close it with `chmod 700 {ring.directory}`",
+        (
+            f"key directory {ring.directory} is accessible to other users; "
+            f"run `chmod 700 {ring.directory}`"
+        ),
     )
     with pytest.raises(ConfigError, match="chmod 700"):
         ring.robot()
@@ -110,20 +109,20 @@ def test_a_directory_that_others_may_look_into_lets_nobody_in(ring: Keyring) -> 
     assert not ring.problems
 
 
-def test_a_file_that_others_may_read_does_not_count(ring: Keyring) -> None:
+def test_accessible_key_file_is_ignored(ring: Keyring) -> None:
     ring.new("blue")
     ring.new("red")
     path = ring.directory / "blue.station"
     path.chmod(0o640)
     ring.refresh()
     assert list(ring.stations) == ["red"]
-    assert ring.problems == (f"others may read {path}: close it with `chmod 600 {path}`",)
+    assert ring.problems == (f"{path} is accessible to other users; run `chmod 600 {path}`",)
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\xff", b"public = 1\n", b"public = 'x'\n", b"[", b"a" * 20_000]
 )
-def test_a_file_that_is_no_key_does_not_count(ring: Keyring, content: bytes) -> None:
+def test_invalid_key_file_is_ignored(ring: Keyring, content: bytes) -> None:
     ring.new("blue")
     path = ring.directory / "blue.station"
     path.write_bytes(content)
@@ -134,18 +133,18 @@ def test_a_file_that_is_no_key_does_not_count(ring: Keyring, content: bytes) -> 
 
 
 @pytest.mark.parametrize("key", ["~" * 40, "#" * 40, "x" * 39, "é" * 40])
-def test_a_key_that_is_not_z85_does_not_count(ring: Keyring, tmp_path: Path, key: str) -> None:
+def test_key_outside_z85_is_ignored(ring: Keyring, tmp_path: Path, key: str) -> None:
     bundle = ring.new("blue")
     bundle.write(tmp_path / "x.rtkey")
     for path in (ring.directory / "blue.station", tmp_path / "x.rtkey"):
         path.write_text(path.read_text().replace(bundle.public, key))
     ring.refresh()
     assert (ring.stations, len(ring.problems)) == ({}, 1)
-    with pytest.raises(ConfigError, match="one of its keys is not 40 characters in Z85"):
+    with pytest.raises(ConfigError, match="a key is not 40 characters of Z85"):
         Bundle.load(tmp_path / "x.rtkey")
 
 
-def test_what_is_no_file_is_told_and_not_waited_for(ring: Keyring) -> None:
+def test_special_files_are_reported_without_blocking(ring: Keyring) -> None:
     ring.new("blue")
     os.mkfifo(ring.directory / "pipe.station", 0o600)
     (ring.directory / "directory.station").mkdir()
@@ -153,13 +152,13 @@ def test_what_is_no_file_is_told_and_not_waited_for(ring: Keyring) -> None:
     ring.refresh()
     assert list(ring.stations) == ["blue"]
     assert [problem.rpartition("/")[2] for problem in ring.problems] == [
-        "directory.station cannot be read: Is a directory",
-        "pipe.station should be the file of a key and is none: move it away",
+        "directory.station: Is a directory",
+        "pipe.station is not a regular file; remove or rename it",
     ]
 
 
 @pytest.mark.parametrize("name", [b"a b", b"a\nb", b"\xff", b"x" * 33])
-def test_a_file_whose_name_no_station_can_have_does_not_count(ring: Keyring, name: bytes) -> None:
+def test_key_file_with_invalid_station_name_is_ignored(ring: Keyring, name: bytes) -> None:
     ring.new("blue")
     content = (ring.directory / "blue.station").read_bytes()
     path = Path(os.fsdecode(bytes(ring.directory) + b"/" + name + b".station"))
@@ -169,12 +168,12 @@ def test_a_file_whose_name_no_station_can_have_does_not_count(ring: Keyring, nam
     assert list(ring.stations) == ["blue"]
     (problem,) = ring.problems
     assert problem.isascii()
-    assert "no station can be named as" in problem
+    assert "invalid station name" in problem
 
 
 @pytest.fixture
 def no_descriptors() -> Iterator[Callable[[], None]]:
-    """Uses up the descriptors that this process may have."""
+    """Return a function that uses up the descriptors of this process."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     held: list[int] = []
 
@@ -191,7 +190,7 @@ def no_descriptors() -> Iterator[Callable[[], None]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_without_descriptors_stations_stay_and_a_revoked_one_is_out(
+def test_revocation_works_without_free_descriptors(
     ring: Keyring, no_descriptors: Callable[[], None]
 ) -> None:
     for name in ("blue", "red"):
@@ -205,7 +204,7 @@ def test_without_descriptors_stations_stay_and_a_revoked_one_is_out(
     assert not ring.problems
 
 
-def test_what_could_not_be_read_for_want_of_descriptors_is_read_later(
+def test_file_unread_for_lack_of_descriptors_is_read_later(
     ring: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ring.new("blue")
@@ -221,7 +220,7 @@ def test_what_could_not_be_read_for_want_of_descriptors_is_read_later(
     assert (list(ring.stations), ring.problems) == (["blue"], ())
 
 
-def test_a_key_can_be_written_to_a_stick_that_knows_neither_links_nor_modes(
+def test_bundle_is_written_without_links_and_modes(
     ring: Keyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -238,10 +237,10 @@ def test_a_key_can_be_written_to_a_stick_that_knows_neither_links_nor_modes(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_directory_of_another_user_is_told(ring: Keyring, tmp_path: Path) -> None:
+def test_directory_of_another_user_is_reported(ring: Keyring, tmp_path: Path) -> None:
     ring.new("blue")
     for path in (tmp_path, *tmp_path.parents):
-        if path.parent.is_relative_to(tempfile.gettempdir()):  # which pytest keeps to its own user
+        if path.parent.is_relative_to(tempfile.gettempdir()):  # private to the user under pytest
             path.chmod(path.stat().st_mode | 0o055)
     os.setresuid(65534, 65534, 0)
     try:
@@ -255,23 +254,23 @@ def test_a_directory_of_another_user_is_told(ring: Keyring, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"station = 'blue'\n", b"["])
-def test_a_bundle_that_is_none_is_told(tmp_path: Path, content: bytes) -> None:
+def test_invalid_bundle_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.rtkey"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"x\.rtkey is no"):
+    with pytest.raises(ConfigError, match=r"x\.rtkey is not"):
         Bundle.load(path)
-    with pytest.raises(ConfigError, match="`rt keys new NAME` makes such a file"):
+    with pytest.raises(ConfigError, match="`rt keys new NAME` on the robot creates"):
         Bundle.load(tmp_path / "absent.rtkey")
 
 
-def test_a_broken_key_of_the_robot_is_told(ring: Keyring) -> None:
+def test_invalid_robot_key_is_reported(ring: Keyring) -> None:
     ring.robot()
     (ring.directory / "robot.key").write_text("public = 'x'\n")
-    with pytest.raises(ConfigError, match="is no key of a robot: remove it"):
+    with pytest.raises(ConfigError, match="is not a robot key; remove it"):
         ring.robot()
 
 
-def test_a_bundle_does_not_overwrite(ring: Keyring, tmp_path: Path) -> None:
+def test_bundle_does_not_overwrite_a_file(ring: Keyring, tmp_path: Path) -> None:
     path = tmp_path / "blue.rtkey"
     path.write_text("precious")
     with pytest.raises(ConfigError, match="exists"):
@@ -279,16 +278,16 @@ def test_a_bundle_does_not_overwrite(ring: Keyring, tmp_path: Path) -> None:
     assert path.read_text() == "precious"
 
 
-def test_a_file_in_the_place_of_the_directory_is_told(tmp_path: Path) -> None:
+def test_file_instead_of_the_directory_is_reported(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("")
     ring = Keyring(tmp_path / "keys")
     ring.refresh()
-    assert "should be the directory of the keys" in ring.problems[0]
-    with pytest.raises(ConfigError, match="cannot make"):
+    assert "is not a directory" in ring.problems[0]
+    with pytest.raises(ConfigError, match="cannot create"):
         ring.new("blue")
 
 
-def test_full_disk_leaves_no_half_made_file(ring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_partial_file(ring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -1,4 +1,4 @@
-"""Addresses that are shut when too many connections stand: who is in stays, nobody new comes, nothing ends."""
+"""Listeners and the connection limiter: pausing, resuming, and service under a flood."""
 
 import contextlib
 import socket
@@ -13,7 +13,13 @@ import zmq
 
 from rt.access.authenticator import Authenticator
 from rt.access.keyring import Keyring
-from rt.access.listener import CONNECTIONS, DESCRIPTORS, ConnectionLimiter, Listener, descriptors
+from rt.access.listener import (
+    CONNECTIONS,
+    DESCRIPTORS,
+    ConnectionLimiter,
+    Listener,
+    descriptors_in_use,
+)
 from rt.errors import ConfigError, InstanceBusyError
 from rt.remote import Client, Handler, Router, Service, SocketNode, route
 
@@ -37,7 +43,7 @@ def port_of(listener: Listener) -> int:
 
 
 async def accepts(listener: Listener, *, within: float = 20) -> bool:
-    """Whether a connection is accepted within so many seconds."""
+    """Return whether a connection is accepted within a time, in s."""
     async with await trio.open_tcp_stream("127.0.0.1", port_of(listener)):
         with trio.move_on_after(within):
             (await listener.accept()).close()
@@ -45,24 +51,22 @@ async def accepts(listener: Listener, *, within: float = 20) -> bool:
     return False
 
 
-async def test_a_turnstile_shuts_and_opens_again_and_says_so_once(listener: Listener) -> None:
+async def test_limiter_pauses_and_resumes_and_logs_once(listener: Listener) -> None:
     limiter = ConnectionLimiter()
     limiter.add(listener)
-    with structlog.testing.capture_logs() as said:
+    with structlog.testing.capture_logs() as logs:
         for _ in range(2):
-            limiter.most = descriptors()
-            limiter.look()
-            limiter.look()
+            limiter.limit = descriptors_in_use()
+            limiter.check()
+            limiter.check()
             assert not await accepts(listener, within=0.2)
-            limiter.most = 2 * descriptors()
-            limiter.look()
+            limiter.limit = 2 * descriptors_in_use()
+            limiter.check()
             assert await accepts(listener)
-    assert [event["event"] for event in said] == ["too many connections: new ones are not accepted"]
+    assert [event["event"] for event in logs] == ["too many connections; not accepting new ones"]
 
 
-async def test_address_is_shut_while_somebody_waits_to_accept(
-    listener: Listener, nursery: trio.Nursery
-) -> None:
+async def test_pause_affects_a_waiting_accept(listener: Listener, nursery: trio.Nursery) -> None:
     accepted = trio.Event()
 
     async def accept() -> None:
@@ -81,44 +85,46 @@ async def test_address_is_shut_while_somebody_waits_to_accept(
             await accepted.wait()
 
 
-async def test_shut_addresses_open_by_themselves(listener: Listener, nursery: trio.Nursery) -> None:
+async def test_paused_listeners_resume_automatically(
+    listener: Listener, nursery: trio.Nursery
+) -> None:
     limiter = ConnectionLimiter()
     limiter.add(listener)
     nursery.start_soon(limiter.run)
-    limiter.most = 0
-    limiter.look()
+    limiter.limit = 0
+    limiter.check()
     assert not await accepts(listener, within=0.2)
-    limiter.most = 1000
+    limiter.limit = 1000
     assert await accepts(listener)
 
 
-async def test_address_that_is_bound_while_others_are_shut_is_shut(listener: Listener) -> None:
+async def test_listener_added_while_paused_is_paused(listener: Listener) -> None:
     limiter = ConnectionLimiter()
     with contextlib.closing(Listener("tcp://127.0.0.1:*")) as first:
         limiter.add(first)
-        limiter.most = 0
-        limiter.look()
+        limiter.limit = 0
+        limiter.check()
         limiter.add(listener)
         assert not await accepts(listener, within=0.2)
 
 
-@pytest.mark.parametrize(("allowed", "most"), [(1024, 256), (DESCRIPTORS, CONNECTIONS)])
-def test_the_fewer_descriptors_there_are_the_sooner_it_shuts(
-    listener: Listener, monkeypatch: pytest.MonkeyPatch, allowed: int, most: int
+@pytest.mark.parametrize(("allowed", "limit"), [(1024, 256), (DESCRIPTORS, CONNECTIONS)])
+def test_limit_depends_on_the_allowed_descriptors(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, allowed: int, limit: int
 ) -> None:
     monkeypatch.setattr("rt.access.listener.allow_descriptors", lambda _: allowed)
     limiter = ConnectionLimiter()
     limiter.add(listener)
-    assert limiter.most == most
+    assert limiter.limit == limit
 
 
 @pytest.mark.parametrize("host", ["*", "127.0.0.1", "lo", "localhost"])
-def test_an_address_is_written_as_for_zmq(host: str) -> None:
+def test_hosts_have_the_same_form_as_in_zmq(host: str) -> None:
     with contextlib.closing(Listener(f"tcp://{host}:0")) as listener:
         assert listener._socket.getsockname()[0] == ("0.0.0.0" if host == "*" else "127.0.0.1")
 
 
-def test_an_address_that_cannot_be_bound_is_told(listener: Listener) -> None:
+def test_error_for_an_address_that_cannot_be_bound(listener: Listener) -> None:
     with pytest.raises(InstanceBusyError, match="--port-base"):
         Listener(f"tcp://127.0.0.1:{port_of(listener)}")
     for address in (
@@ -127,13 +133,13 @@ def test_an_address_that_cannot_be_bound_is_told(listener: Listener) -> None:
         "tcp://127.0.0.1:99999",
         "tcp://no.such.invalid:1",
     ):
-        with pytest.raises(ConfigError, match="cannot be bound"):
+        with pytest.raises(ConfigError, match="cannot bind"):
             Listener(address)
 
 
 @pytest.fixture
 async def front(tmp_path: Path) -> AsyncIterator[tuple[Authenticator, str, str]]:
-    """A gate, and the addresses, over TCP and as a socket file, of a router behind it that needs no key."""
+    """An authenticator, and the TCP address and the socket file of a router without keys."""
     context: Context = zmq.Context()
     authenticator = Authenticator(Keyring(tmp_path / "keys"), context=context)
     router = Router(
@@ -158,18 +164,18 @@ async def test_silent_connections_leave_descriptors_for_everything_else(
     front: tuple[Authenticator, str, str],
 ) -> None:
     authenticator, over_tcp, over_file = front
-    authenticator._limiter.most = descriptors() + 50
+    authenticator._limiter.limit = descriptors_in_use() + 50
     async with Client(
         SocketNode(zmq.DEALER, connections=[over_tcp]), address="greeter-service", timeout=20
     ) as early:
         await early.call.greet("robot")
         with (
-            structlog.testing.capture_logs() as said,
+            structlog.testing.capture_logs() as logs,
             contextlib.ExitStack() as stack,
             trio.fail_after(20),
         ):
             host, port = over_tcp.removeprefix("tcp://").split(":")
-            while not said:
+            while not logs:
                 silent = stack.enter_context(socket.socket())
                 silent.setblocking(False)
                 silent.connect_ex((host, int(port)))

@@ -1,4 +1,4 @@
-"""Whose socket is at the other end: this user's, root's, another user's, or no user's any more."""
+"""Owners of peers: this user, root, another user, or none."""
 
 import errno
 import os
@@ -62,7 +62,7 @@ def table() -> Iterator[PeerTable]:
 def either(
     request: pytest.FixtureRequest, table: PeerTable, monkeypatch: pytest.MonkeyPatch
 ) -> PeerTable:
-    """A table that asks the kernel in either way."""
+    """A table that uses either interface of the kernel."""
 
     def refuse(_flags: int, _body: bytes) -> bytes:
         raise OSError("protocol not supported")
@@ -101,8 +101,8 @@ def test_ipv6_loopback_connection_is_trusted(either: PeerTable) -> None:
     assert (peer.uid, peer.trusted) == (os.geteuid(), True)
 
 
-def test_closed_peer_is_a_stranger(server: socket.socket, either: PeerTable) -> None:
-    # The kernel counts a socket without a program as root's.
+def test_closed_peer_is_untrusted(server: socket.socket, either: PeerTable) -> None:
+    # The kernel lists a socket without a program as root's.
     client = socket.create_connection(server.getsockname())
     with server.accept()[0] as accepted:
         client.sendall(b"a command")
@@ -129,7 +129,7 @@ def test_other_users_connection_is_not_trusted(server: socket.socket, either: Pe
     assert (peer.uid, peer.trusted) == (UID, False)
 
 
-def test_peer_without_lookup_is_a_stranger(
+def test_peer_without_lookup_is_untrusted(
     server: socket.socket, table: PeerTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> bytes:
@@ -142,7 +142,7 @@ def test_peer_without_lookup_is_a_stranger(
     assert table.datagram_sockets(server.getsockname()[1]) == []
 
 
-def test_unmapped_user_is_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmapped_user_is_untrusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rt.access.peer._unmapped_uid", lambda: 65534)
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     with PeerTable() as table:
@@ -155,10 +155,10 @@ def test_ordinary_user_trusts_itself_and_root(monkeypatch: pytest.MonkeyPatch) -
         assert [table.trusts(uid) for uid in (1000, 0, 1001, None)] == [True, True, False, False]
 
 
-def test_kernel_without_lookup_of_tcp_is_noticed(
+def test_missing_support_for_tcp_lookups_is_detected(
     server: socket.socket, table: PeerTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Its answer is that there is no such socket.
+    # Such a kernel replies that the socket does not exist.
     monkeypatch.setattr(
         table, "_ask", lambda *_: struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.ENOENT) + bytes(16)
     )
@@ -169,7 +169,7 @@ def test_kernel_without_lookup_of_tcp_is_noticed(
 @pytest.mark.parametrize(
     "answer", [struct.pack("=IHHII", 16, 20, 0, 1, 0), struct.pack("=IHHII", 16, 3, 0, 1, 0)]
 )
-def test_answer_of_another_form_names_no_owner(
+def test_malformed_reply_names_no_owner(
     server: socket.socket, table: PeerTable, monkeypatch: pytest.MonkeyPatch, answer: bytes
 ) -> None:
     monkeypatch.setattr(table, "_ask", lambda *_: answer)
@@ -195,7 +195,7 @@ def test_datagram_sockets_of_a_port(either: PeerTable) -> None:
     assert either.datagram_sockets(port) == []
 
 
-def test_datagram_socket_with_every_address_is_told(either: PeerTable) -> None:
+def test_datagram_socket_at_all_addresses_is_a_wildcard(either: PeerTable) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as sender:
         sender.bind(("0.0.0.0", 0))
         assert [each.is_wildcard for each in either.datagram_sockets(sender.getsockname()[1])] == [
@@ -215,36 +215,36 @@ def test_datagram_socket_with_every_address_is_told(either: PeerTable) -> None:
     ("address", "reuse", "shared"),
     [("0.0.0.0", False, False), ("0.0.0.0", True, True), ("127.0.0.1", False, True)],
 )
-def test_port_that_can_be_shared(table: PeerTable, address: str, reuse: bool, shared: bool) -> None:
+def test_can_be_shared(table: PeerTable, address: str, reuse: bool, shared: bool) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as sender:
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse)
         sender.bind((address, 0))
         assert table.can_be_shared(sender.getsockname()[1]) == shared
 
 
-SIT = """
+HOLD_SOCKETS = """
 for number in range(int(sys.argv[1])):
     globals()[f"socket_{number}"] = each = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     each.bind((f"127.1.{number >> 8}.{number & 255}", int(sys.argv[2])))
 print("bound", flush=True)
 sys.stdin.read()
 """
-"""Holds many UDP sockets with one port."""
+"""Program that holds many UDP sockets with one port."""
 
 
-def test_list_of_sockets_ends_with_the_first_of_another_user(either: PeerTable) -> None:
+def test_list_of_sockets_ends_at_the_first_of_another_user(either: PeerTable) -> None:
     require_another_user()
     with socket.socket(type=socket.SOCK_DGRAM) as own:
         own.bind(("127.0.0.1", 0))
         port = own.getsockname()[1]
-        with start_stranger(SIT, "300", str(port)) as process:
+        with start_stranger(HOLD_SOCKETS, "300", str(port)) as process:
             assert process.stdout is not None
             assert process.stdin is not None
             assert process.stdout.readline() == "bound\n"
             found = either.datagram_sockets(port)
             assert [each.uid for each in found if each.uid != os.geteuid()] == [UID]
             assert found[-1].uid == UID
-            # What the kernel had not sent of that list does not answer the next question.
+            # The unread rest of that list must not be taken for the next reply.
             with socket.socket(type=socket.SOCK_DGRAM) as other:
                 other.bind(("127.0.0.1", 0))
                 assert [each.uid for each in either.datagram_sockets(other.getsockname()[1])] == [
@@ -253,7 +253,7 @@ def test_list_of_sockets_ends_with_the_first_of_another_user(either: PeerTable) 
             process.stdin.close()
 
 
-async def test_look_at_another_users_port_reads_few_bytes(
+async def test_lookup_of_another_users_port_reads_few_bytes(
     table: PeerTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_another_user()
@@ -269,12 +269,12 @@ async def test_look_at_another_users_port_reads_few_bytes(
     with socket.socket(type=socket.SOCK_DGRAM) as own:
         own.bind(("127.0.0.1", 0))
         port = own.getsockname()[1]
-        with start_stranger(SIT, "900", str(port)) as process:
+        with start_stranger(HOLD_SOCKETS, "900", str(port)) as process:
             assert process.stdout is not None
             assert process.stdin is not None
             assert process.stdout.readline() == "bound\n"
             for source in (b"127.1.0.7:%d", b"127.0.0.1:%d", b"127.1.3.7:%d"):
-                # A look at one socket, or at the beginning of a list.
+                # A reply about one socket, or the beginning of a list.
                 assert not DatagramPeers(table).admits(source % port, RECEIVER)
                 assert 0 < sum(read) <= 1 << 16
                 read.clear()
@@ -291,7 +291,7 @@ def test_sender_of_a_datagram_is_found_until_it_closes(table: PeerTable) -> None
     assert table.datagram_socket(LOOPBACK, port, LOOPBACK, CONTROL) is None
 
 
-def test_sender_that_is_connected_is_found_by_both_ends(table: PeerTable) -> None:
+def test_connected_sender_is_found_by_both_ends(table: PeerTable) -> None:
     with (
         socket.socket(type=socket.SOCK_DGRAM) as sender,
         socket.socket(type=socket.SOCK_DGRAM) as receiver,
@@ -304,25 +304,26 @@ def test_sender_that_is_connected_is_found_by_both_ends(table: PeerTable) -> Non
         assert table.datagram_socket(LOOPBACK, port, LOOPBACK, 1) is None
 
 
-def test_kernel_without_lookup_of_udp_is_noticed(
+def test_missing_support_for_udp_lookups_is_detected(
     table: PeerTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Its answer is that there is no such socket.
+    # Such a kernel replies that the socket does not exist.
     monkeypatch.setattr(
         table, "_ask", lambda *_: struct.pack("=IHHIIi", 36, 2, 0, 1, 0, -errno.ENOENT) + bytes(16)
     )
-    with pytest.raises(OSError, match="does not look UDP sockets up"):
+    with pytest.raises(OSError, match="does not support lookups of UDP sockets"):
         table.datagram_socket(LOOPBACK, 1, LOOPBACK, CONTROL)
 
 
 @pytest.mark.parametrize("count", [1, 20_000])
-def test_long_table_of_the_kernel_vouches_for_no_socket(
+def test_truncated_table_yields_no_trusted_socket(
     table: PeerTable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
 ) -> None:
     def refuse(_flags: int, _body: bytes) -> bytes:
         raise OSError("protocol not supported")
 
-    line = f"  1: 0100007F:1388 00000000:0000 07 00000000:00000000 00:00000000 00000000 {ME:5} 0 77 2 0 0\n"
+    ends = "0100007F:1388 00000000:0000"
+    line = f"  1: {ends} 07 00000000:00000000 00:00000000 00000000 {ME:5} 0 77 2 0 0\n"
     (tmp_path / "udp").write_text("header\n" + count * line)
     monkeypatch.setattr(table, "_ask", refuse)
     monkeypatch.setattr("rt.access.peer.NET", tmp_path)
@@ -332,7 +333,7 @@ def test_long_table_of_the_kernel_vouches_for_no_socket(
 
 
 class Inbox:
-    """A control socket without keys, and what it passes on."""
+    """A control socket without keys."""
 
     def __init__(self, folder: Path) -> None:
         self.node = VerifyingNode(
@@ -346,15 +347,15 @@ class Inbox:
     def port(self) -> int:
         return self.node._node.port
 
-    async def until_counted(self, count: int) -> None:
-        """Receive until so many datagrams of strangers were dropped; fails at one that is passed on."""
+    async def wait_until_dropped(self, count: int) -> None:
+        """Receive until a number of datagrams was dropped; fail at an accepted one."""
         while self.node.verdicts["stranger"] < count:
             with trio.move_on_after(0.01):
-                passed = await self.node.recv()
-                pytest.fail(f"a stranger's datagram was passed on: {passed}")
+                accepted = await self.node.recv()
+                pytest.fail(f"untrusted datagram accepted: {accepted}")
 
 
-async def test_own_datagrams_pass(tmp_path: Path) -> None:
+async def test_own_datagrams_are_accepted(tmp_path: Path) -> None:
     inbox = Inbox(tmp_path)
     async with inbox.node, DatagramNode("127.0.0.1", inbox.port, bind=False) as air:
         with trio.fail_after(30):
@@ -374,19 +375,19 @@ async def test_other_users_datagrams_are_dropped_and_counted(tmp_path: Path) -> 
                 "sys.stdin.close()\n" + SEND.replace("    sys.stdin.read()\n", ""),
                 str(inbox.port),
             )
-            await inbox.until_counted(1)
+            await inbox.wait_until_dropped(1)
 
 
-async def test_sender_that_is_gone_is_a_stranger(tmp_path: Path) -> None:
+async def test_closed_sender_is_untrusted(tmp_path: Path) -> None:
     inbox = Inbox(tmp_path)
     async with inbox.node:
         with socket.socket(type=socket.SOCK_DGRAM) as sender:
             sender.sendto(b"late", ("127.0.0.1", inbox.port))
         with trio.fail_after(30):
-            await inbox.until_counted(1)
+            await inbox.wait_until_dropped(1)
 
 
-GO_AT_ONCE = """
+SEND_AND_CLOSE = """
 for number in range(200):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind((f"127.0.{number}.77", int(sys.argv[2])))
@@ -398,29 +399,30 @@ for number in range(200):
 
 
 @pytest.mark.parametrize(
-    "vouching", ["the receiver", "the user's socket at another address", "the user's shared socket"]
+    "candidate",
+    ["the receiver", "the user's socket at another address", "the user's shared socket"],
 )
-async def test_stranger_who_closes_at_once_is_vouched_for_by_no_other_socket(
-    tmp_path: Path, vouching: str
+async def test_datagram_of_closed_socket_is_not_attributed_to_another(
+    tmp_path: Path, candidate: str
 ) -> None:
     require_another_user()
     inbox = Inbox(tmp_path)
     with socket.socket(type=socket.SOCK_DGRAM) as own:
-        shared = vouching == "the user's shared socket"
+        shared = candidate == "the user's shared socket"
         own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
         own.bind(("0.0.0.0" if shared else "127.0.0.1", 0))
-        program = GO_AT_ONCE
+        program = SEND_AND_CLOSE
         if shared:
             program = program.replace(
                 "sender.bind",
                 "sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n        sender.bind",
             )
         async with inbox.node:
-            port = inbox.port if vouching == "the receiver" else own.getsockname()[1]
-            # All of them wait in the receiver's queue, and their sockets are closed.
+            port = inbox.port if candidate == "the receiver" else own.getsockname()[1]
+            # All datagrams are in the receiver's queue, and their sockets are closed.
             await trio.to_thread.run_sync(run_stranger, program, str(inbox.port), str(port))
             with trio.fail_after(30):
-                await inbox.until_counted(200)
+                await inbox.wait_until_dropped(200)
     assert inbox.node.verdicts["obeyed"] == 0
 
 
@@ -429,27 +431,31 @@ async def test_accepted_unsigned_datagrams_are_counted(tmp_path: Path) -> None:
     async with inbox.node, DatagramNode("127.0.0.1", inbox.port, bind=False) as air:
         with trio.fail_after(30):
             for _ in range(3):
-                await air.send(b"", b"news")
+                await air.send(b"", b"payload")
                 await inbox.node.recv()
     assert (inbox.node.verdicts["obeyed"], inbox.node.verdicts["obeyed_unsigned"]) == (3, 3)
 
 
-async def test_node_keeps_its_port_from_other_users(tmp_path: Path, table: PeerTable) -> None:
+async def test_node_does_not_share_its_port_with_other_users(
+    tmp_path: Path, table: PeerTable
+) -> None:
     inbox = Inbox(tmp_path)
     async with inbox.node, DatagramNode("127.0.0.1", inbox.port, bind=False) as air:
         with trio.fail_after(30):
-            await air.send(b"", b"news")
+            await air.send(b"", b"payload")
             peer, _ = await inbox.node.recv()
             assert not table.can_be_shared(int(peer.rpartition(b":")[2]))
             with socket.socket(type=socket.SOCK_DGRAM) as stranger:
-                stranger.sendto(b"not of the target", ("127.0.0.1", int(peer.rpartition(b":")[2])))
+                stranger.sendto(
+                    b"not from the target", ("127.0.0.1", int(peer.rpartition(b":")[2]))
+                )
             await inbox.node.send(peer, b"answer")
             assert (await air.recv())[1] == b"answer"
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
 async def test_port_shared_with_another_user_is_not_trusted(tmp_path: Path, address: str) -> None:
-    # A socket can name any local address as its datagrams' source, but not another port.
+    # A socket can name any local address as the source of its datagrams, but only its own port.
     require_another_user()
     inbox = Inbox(tmp_path)
     with socket.socket(type=socket.SOCK_DGRAM) as own:
@@ -463,28 +469,28 @@ async def test_port_shared_with_another_user_is_not_trusted(tmp_path: Path, addr
                 assert process.stdin is not None
                 assert await trio.to_thread.run_sync(process.stdout.readline) == "sent\n"
                 with trio.fail_after(30):
-                    await inbox.until_counted(1)
+                    await inbox.wait_until_dropped(1)
                 process.stdin.close()
 
 
 class Sockets(PeerTable):
-    """Knows the sockets of ports by heart, counts looks and lists, and takes processor time for each."""
+    """A fake table with fixed sockets, which counts lookups and lists, each taking fake time."""
 
     def __init__(
         self,
         sockets: dict[int, list[UdpSocket]],
         *,
         shared: bool = False,
-        look: float = 0.0,
+        lookup: float = 0.0,
         listing: float = 0.0,
     ) -> None:
         super().__init__()
         self.sockets = sockets
         self.shared = shared
-        self.asked = 0
+        self.lookups = 0
         self.listed = 0
         self.time = 0.0
-        self._look = look
+        self._lookup = lookup
         self._listing = listing
 
     def timer(self) -> float:
@@ -494,11 +500,11 @@ class Sockets(PeerTable):
         self,
         source: bytes,
         port: int,
-        to: bytes,  # noqa: ARG002 - the caller passes it
+        to: bytes,  # noqa: ARG002 - part of the interface
         to_port: int,
     ) -> UdpSocket | None:
-        self.asked += 1
-        self.time += self._look
+        self.lookups += 1
+        self.time += self._lookup
         there = self.sockets.get(port, [])
         found = [each for each in there if each.address == source and each.to_port in {0, to_port}]
         return next(
@@ -528,7 +534,7 @@ OWN = [UdpSocket(ME, 7, LOOPBACK)]
 OTHERS = [UdpSocket(NOT_ME, 8, LOOPBACK)]
 
 
-async def test_port_that_changes_hands_is_refused_at_once() -> None:
+async def test_port_that_passes_to_another_user_is_refused() -> None:
     sockets = {5000: OWN}
     peers = DatagramPeers(Sockets(sockets))
     assert peers.admits(b"127.0.0.1:5000")
@@ -537,16 +543,16 @@ async def test_port_that_changes_hands_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "admitted"),
+    ("sockets", "admitted"),
     [
         ([], False),
         ([UdpSocket(ME, 1, LOOPBACK)], False),  # the receiving socket itself
         ([UdpSocket(ME, 1, EVERYWHERE)], False),
-        ([UdpSocket(ME, 7, ELSEWHERE)], False),  # of the robot's user, at another address
+        ([UdpSocket(ME, 7, ELSEWHERE)], False),  # this user's, at another address
         ([UdpSocket(ME, 7, GROUP)], False),
         ([UdpSocket(ME, 7, LOOPBACK, 53)], False),  # connected to another port
-        ([UdpSocket(ME, 7, EVERYWHERE, 0, 2)], False),  # of one interface
-        ([UdpSocket(ME, 0, LOOPBACK)], False),  # of no program
+        ([UdpSocket(ME, 7, EVERYWHERE, 0, 2)], False),  # bound to one interface
+        ([UdpSocket(ME, 0, LOOPBACK)], False),  # without a program
         ([*OWN, UdpSocket(NOT_ME, 8, ELSEWHERE)], False),
         ([UdpSocket(ME, 7, EVERYWHERE), UdpSocket(NOT_ME, 8, ELSEWHERE)], False),
         (OWN, True),
@@ -557,13 +563,13 @@ async def test_port_that_changes_hands_is_refused_at_once() -> None:
         ([UdpSocket(ME, 1, LOOPBACK), *OWN], True),
     ],
 )
-async def test_socket_vouches_only_for_what_it_can_have_sent(
-    left: list[UdpSocket], admitted: bool
+async def test_datagram_is_accepted_only_from_a_socket_that_can_send_it(
+    sockets: list[UdpSocket], admitted: bool
 ) -> None:
-    assert DatagramPeers(Sockets({5000: left})).admits(b"127.0.0.1:5000", RECEIVER) == admitted
+    assert DatagramPeers(Sockets({5000: sockets})).admits(b"127.0.0.1:5000", RECEIVER) == admitted
 
 
-async def test_socket_that_was_shared_once_never_vouches() -> None:
+async def test_socket_with_a_once_shared_port_stays_untrusted() -> None:
     table = Sockets({5000: [UdpSocket(ME, 7, EVERYWHERE)]}, shared=True)
     peers = DatagramPeers(table)
     assert not peers.admits(b"127.0.0.1:5000", RECEIVER)
@@ -592,16 +598,16 @@ async def test_refused_port_is_looked_up_again_after_a_second(
     assert not peers.admits(b"127.0.0.1:5000")
     sockets[5000] = OWN
     assert not peers.admits(b"127.0.0.1:5000")
-    assert table.asked == 1
+    assert table.lookups == 1
     await trio.sleep(REFUSAL_TIME)
     assert peers.admits(b"127.0.0.1:5000")
 
 
-@pytest.mark.parametrize("look", [20e-6, 1e-3, 5e-3])
-async def test_flood_takes_a_bounded_share_and_stops_no_trusted_port(
-    autojump_clock: trio.testing.MockClock, look: float
+@pytest.mark.parametrize("lookup", [20e-6, 1e-3, 5e-3])
+async def test_flood_takes_bounded_time_and_blocks_no_trusted_port(
+    autojump_clock: trio.testing.MockClock, lookup: float
 ) -> None:
-    table = Sockets({60000: OWN, 60002: [UdpSocket(ME, 7, EVERYWHERE)]}, look=look)
+    table = Sockets({60000: OWN, 60002: [UdpSocket(ME, 7, EVERYWHERE)]}, lookup=lookup)
     peers = DatagramPeers(table, timer=table.timer)
     assert peers.admits(b"127.0.0.1:60000")
     assert peers.admits(b"127.0.0.1:60002")
@@ -609,7 +615,7 @@ async def test_flood_takes_a_bounded_share_and_stops_no_trusted_port(
         for port in range(1, 10_000):
             assert not peers.admits(b"127.0.%d.1:%d" % (second, port))
         assert peers.admits(b"127.0.0.1:60002")
-        assert table.time <= UNTRUSTED_SHARE * (second + 1) + look * (second + 5)
+        assert table.time <= UNTRUSTED_SHARE * (second + 1) + lookup * (second + 5)
         await trio.sleep(1)
     assert len(peers._refused) <= MAX_PEERS
     await trio.sleep(1)
@@ -617,8 +623,8 @@ async def test_flood_takes_a_bounded_share_and_stops_no_trusted_port(
     assert peers.admits(b"127.0.0.1:60001")
 
 
-async def test_trusted_source_takes_a_bounded_share(autojump_clock: trio.testing.MockClock) -> None:
-    table = Sockets({60000: [UdpSocket(ME, 7, EVERYWHERE)]}, look=1e-3)
+async def test_trusted_source_takes_bounded_time(autojump_clock: trio.testing.MockClock) -> None:
+    table = Sockets({60000: [UdpSocket(ME, 7, EVERYWHERE)]}, lookup=1e-3)
     peers = DatagramPeers(table, timer=table.timer)
     admitted = sum(peers.admits(b"127.0.0.1:60000", RECEIVER) for _ in range(1000))
     assert 0 < admitted * 1e-3 <= UNTRUSTED_SHARE + TRUSTED_SHARE + 2e-3
@@ -626,7 +632,7 @@ async def test_trusted_source_takes_a_bounded_share(autojump_clock: trio.testing
     assert peers.admits(b"127.0.0.1:60000", RECEIVER)
 
 
-async def test_costly_list_is_rare_and_no_source_waits_for_it(
+async def test_expensive_lists_are_rare_and_do_not_delay_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     everywhere = [UdpSocket(ME, 9, EVERYWHERE)]
@@ -645,21 +651,21 @@ async def test_costly_list_is_rare_and_no_source_waits_for_it(
     assert peers.admits(b"127.0.0.1:60000", RECEIVER)
 
 
-async def test_refused_port_of_another_user_is_refused_at_every_address() -> None:
+async def test_port_of_another_user_is_refused_at_all_addresses() -> None:
     table = Sockets(
         {5000: [UdpSocket(NOT_ME, 8, LOOPBACK[:12] + bytes((127, 0, 1, n))) for n in range(250)]}
     )
     peers = DatagramPeers(table)
     assert not any(peers.admits(b"127.0.1.%d:5000" % n, RECEIVER) for n in range(250))
-    assert (table.asked, table.listed) == (1, 0)
+    assert (table.lookups, table.listed) == (1, 0)
 
 
-async def test_source_with_a_port_of_its_own_needs_no_list() -> None:
+async def test_source_with_exclusive_port_needs_no_list() -> None:
     table = Sockets({5000: [UdpSocket(ME, 7, EVERYWHERE)]})
     peers = DatagramPeers(table)
     assert all(peers.admits(b"127.0.0.1:5000", RECEIVER) for _ in range(10))
-    assert (table.asked, table.listed) == (10, 0)
+    assert (table.lookups, table.listed) == (10, 0)
 
 
-async def test_datagram_of_another_address_is_not_trusted() -> None:
+async def test_datagram_from_another_computer_is_untrusted() -> None:
     assert not DatagramPeers(Sockets({5000: OWN})).admits(b"10.0.0.7:5000")

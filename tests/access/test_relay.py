@@ -1,4 +1,4 @@
-"""Bytes between a TCP connection and a ZMQ socket: whole, in order, and without an error whatever an end does."""
+"""The relay of bytes: complete, in order, and without errors when an end closes."""
 
 import socket
 import struct
@@ -12,7 +12,7 @@ from rt.access.relay import relay
 
 
 async def pair() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """The two ends of a TCP connection."""
+    """Return both ends of a TCP connection."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
         near = await trio.testing.open_stream_to_socket_listener(listener)
@@ -32,10 +32,10 @@ async def test_bytes_pass_both_ways_until_the_end(nursery: trio.Nursery) -> None
     with trio.fail_after(30):
         async with client, server:
             nursery.start_soon(client.send_all, big)
-            heard = b""
-            while len(heard) < len(big):
-                heard += bytes(await server.receive_some())
-            assert heard == big
+            received = b""
+            while len(received) < len(big):
+                received += bytes(await server.receive_some())
+            assert received == big
             await server.send_all(b"answer")
             assert await client.receive_some() == b"answer"
             await client.send_eof()
@@ -55,7 +55,7 @@ def reset(stream: trio.SocketStream) -> None:
     "end", [reset, lambda stream: stream.socket.close()], ids=["reset", "close"]
 )
 @pytest.mark.parametrize("who", ["client", "server", "both"])
-async def test_no_end_of_a_connection_is_an_error(
+async def test_closing_an_end_raises_no_error(
     end: Callable[[trio.SocketStream], None], who: str
 ) -> None:
     with trio.fail_after(30):
@@ -64,7 +64,7 @@ async def test_no_end_of_a_connection_is_an_error(
             inner, server = unix_pair()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(relay, outer, inner)
-                # Neither end reads: both directions have bytes to carry when an end goes.
+                # Neither end reads, so both directions have pending bytes when an end closes.
                 for stream in (client, server):
                     with trio.move_on_after(0.01):
                         await stream.send_all(bytes(1 << 22))

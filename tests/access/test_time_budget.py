@@ -1,4 +1,4 @@
-"""Budgets of processor time: whatever a unit of work takes, the share of each second is bounded."""
+"""Budgets of processor time: the share of each second is bounded for any unit of work."""
 
 import pytest
 from hypothesis import given
@@ -8,14 +8,14 @@ from rt.access.time_budget import TimeBudget
 
 
 class Clocks:
-    """The time, and the processor time of this thread."""
+    """A fake clock and a fake timer of processor time."""
 
     def __init__(self, share: float) -> None:
         self.now = self.used = 0.0
         self.budget = TimeBudget(share, clock=lambda: self.now, timer=lambda: self.used)
 
     def work(self, seconds: float) -> bool:
-        """Do a unit of work if there is time for it; whether there was."""
+        """Do a unit of work if the budget allows it; return whether it did."""
         if self.budget.is_spent:
             return False
         with self.budget.spend():
@@ -27,7 +27,7 @@ class Clocks:
     st.floats(0.001, 1.0),
     st.lists(st.tuples(st.floats(0, 5), st.floats(1e-6, 2))),
 )
-def test_work_takes_its_share_and_one_unit_more(
+def test_work_exceeds_its_share_by_at_most_one_unit(
     share: float, units: list[tuple[float, float]]
 ) -> None:
     clocks = Clocks(share)
@@ -46,7 +46,7 @@ def test_work_may_begin_after_the_wait(share: float, seconds: float) -> None:
     assert clocks.work(seconds)
 
 
-def test_debt_is_paid_before_more_work() -> None:
+def test_excess_delays_further_work() -> None:
     clocks = Clocks(0.01)
     assert clocks.work(0.06)
     clocks.now = 4.9

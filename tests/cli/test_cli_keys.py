@@ -61,7 +61,7 @@ def test_keys_in_the_project_still_count_and_a_hint_moves_them(
     out, hint = capsys.readouterr()
     assert out.startswith("blue ")
     assert len(hint.splitlines()) == 1
-    assert "in the project's folder" in hint
+    assert "in the project's directory" in hint
     subprocess.run(["sh", "-c", hint.split("`")[1]], check=True, cwd=here)
     assert main.run(["keys", "list"]) == 0
     out, hint = capsys.readouterr()
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_written_leaves_no_key(
     here: Path, capsys: pytest.CaptureFixture[str], output: str
 ) -> None:
     assert main.run(["keys", "new", "blue", "--output", output]) == 78
-    assert "cannot be written" in capsys.readouterr().err
+    assert "cannot write" in capsys.readouterr().err
     assert not (here / KEYS / "blue.station").exists()
 
 
@@ -110,7 +110,7 @@ def test_a_directory_that_is_open_to_others_is_said_and_nothing_else(
     (here / KEYS).mkdir(mode=0o755, parents=True)
     assert main.run(["keys", "list"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is open to others: close it with `chmod 700" in line
+    assert "is accessible to other users; run `chmod 700" in line
 
 
 def test_a_mistyped_station_is_answered_with_the_nearest(
@@ -125,8 +125,8 @@ def test_a_mistyped_station_is_answered_with_the_nearest(
     ("arguments", "sentence"),
     [
         (["--key", "blue.rtkey"], "--key is of use with --robot tcp://HOST:PORT only"),
-        (["--robot", "tcp://127.0.0.1:1", "--key", "absent.rtkey"], "there is no absent.rtkey"),
-        (["--robot", "robot"], "robot is no address of a robot; write tcp://HOST:PORT"),
+        (["--robot", "tcp://127.0.0.1:1", "--key", "absent.rtkey"], "absent.rtkey does not exist"),
+        (["--robot", "robot"], "invalid robot address robot; use tcp://HOST:PORT"),
         (["--robot", "tcp://127.0.0.1:1"], "nothing listens at tcp://127.0.0.1:1"),
     ],
 )
@@ -143,7 +143,7 @@ def test_the_environment_may_name_robot_and_key(
     monkeypatch.setenv("RT_ROBOT", "tcp://127.0.0.1:1")
     monkeypatch.setenv("RT_KEY", "absent.rtkey")
     assert main.run(["call", "mode"]) == 78
-    assert "there is no absent.rtkey" in capsys.readouterr().err
+    assert "absent.rtkey does not exist" in capsys.readouterr().err
     monkeypatch.delenv("RT_ROBOT")
     assert main.run(["call", "--instance", "nobody-here", "mode"]) == 1
     assert "no robot runs as 'nobody-here'" in capsys.readouterr().err

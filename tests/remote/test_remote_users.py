@@ -27,6 +27,7 @@ from rt.access.authenticator import (
     UNKNOWN_KEY,
     UNUSABLE,
     Authenticator,
+    Limits,
     curve_options,
 )
 from rt.access.bundle import Bundle
@@ -429,10 +430,8 @@ async def test_unknown_key_is_counted_and_logged_once_a_second(
     assert {entry["peer"] for entry in refused} == {"127.0.0.1"}
 
 
-async def test_connections_without_keys_do_not_exclude_a_station(
-    network: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rt.access.authenticator.MAX_HANDSHAKES_PER_HOST", 4)
+async def test_connections_without_keys_do_not_exclude_a_station(network: Setup) -> None:
+    network.authenticator.limits = Limits(handshakes_per_host=4)
     blue = network.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack, network.client(blue) as station:
         await station.call.greet("robot")
@@ -450,16 +449,10 @@ CURVE_GREETING = GREETING.replace(b"NULL\0", b"CURVE")
     [b"", CURVE_GREETING[:11], CURVE_GREETING, CURVE_GREETING + b"\x04\xc8\x05HELLO"],
     ids=["silent", "half a greeting", "greeting", "half a hello"],
 )
-async def test_full_handshake_table_does_not_exclude_a_station(
-    network: Setup, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
-    for name, most in (
-        ("MAX_HANDSHAKES", 8),
-        ("MAX_HANDSHAKES_PER_HOST", 100),
-        ("MAX_GREETED", 4),
-    ):
-        monkeypatch.setattr(f"rt.access.authenticator.{name}", most)
-    monkeypatch.setattr("rt.access.authenticator.HANDSHAKE_TIMEOUT", 1000 * 3600)
+async def test_full_handshake_table_does_not_exclude_a_station(network: Setup, sent: bytes) -> None:
+    network.authenticator.limits = Limits(
+        handshake_timeout=1000 * 3600, handshakes=8, handshakes_per_host=100, greeted=4
+    )
     blue = network.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(12):
@@ -524,10 +517,8 @@ async def test_flood_from_many_addresses_does_not_exclude_a_station(
     assert network.authenticator.refusals.counts[CROWDED] > 0
 
 
-async def test_handshakes_leave_room_for_new_keyed_connections(
-    network: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rt.access.authenticator.MAX_KEYED", 4)
+async def test_handshakes_leave_room_for_new_keyed_connections(network: Setup) -> None:
+    network.authenticator.limits = Limits(keyed=4)
     blue = network.keys.new("blue")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(2):
@@ -543,10 +534,8 @@ async def test_handshakes_leave_room_for_new_keyed_connections(
         await network.refused(CROWDED_STATIONS)
 
 
-async def test_number_of_connections_of_a_station_is_bounded(
-    network: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rt.access.authenticator.MAX_PER_STATION", 3)
+async def test_number_of_connections_of_a_station_is_bounded(network: Setup) -> None:
+    network.authenticator.limits = Limits(per_station=3)
     blue, red = network.keys.new("blue"), network.keys.new("red")
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(3):
@@ -619,7 +608,7 @@ async def test_station_cannot_flood_the_log(
                 for _ in range(4 * BURST):
                     await node.send(b"greeter-service", payload)
                 seen = network.service.counters
-                while seen.malformed + seen.errors + seen.calls < 4 * BURST:  # noqa: ASYNC110 - no event
+                while seen.malformed + seen.errors + seen.calls < 4 * BURST:  # noqa: ASYNC110
                     await trio.sleep(0.01)
     finally:
         structlog.reset_defaults()

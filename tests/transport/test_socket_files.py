@@ -25,8 +25,8 @@ def replace_by_link(path: Path) -> None:
     path.symlink_to("/dev/null")
 
 
-async def passes(server: Socket, address: str) -> bool:
-    """Whether a message of a new client without a key comes through an address."""
+async def is_reachable(server: Socket, address: str) -> bool:
+    """Return whether a message of a new client without a key arrives."""
     with Socket(zmq.DEALER) as client, trio.fail_after(30):
         client.connect(address)
         await client.send([b"hello"])
@@ -48,22 +48,22 @@ async def test_removed_socket_file_is_bound_again(
         act(path)
         assert rebind_socket_files() == [address]
         assert rebind_socket_files() == []
-        assert await passes(server, address)
+        assert await is_reachable(server, address)
         await before.send([b"still here"])
         with trio.fail_after(30):
             assert (await server.recv())[-1] == b"still here"
     assert rebind_socket_files() == []
 
 
-async def test_directory_that_is_gone_is_a_clear_error_until_it_is_back(tmp_path: Path) -> None:
+async def test_missing_directory_of_a_socket_file_is_reported(tmp_path: Path) -> None:
     directory = tmp_path / "d"
     directory.mkdir()
     with Socket(zmq.ROUTER) as server:
         address = server.bind(f"ipc://{directory}/x.sock")
         (directory / "x.sock").unlink()
         directory.rmdir()
-        with pytest.raises((ConfigError, InstanceBusyError), match="cannot be bound"):
+        with pytest.raises((ConfigError, InstanceBusyError), match="cannot bind"):
             rebind_socket_files()
         directory.mkdir()
         assert rebind_socket_files() == [address]
-        assert await passes(server, address)
+        assert await is_reachable(server, address)
