@@ -1,7 +1,7 @@
-"""Runs the team's asynchronous actions as tasks of the event loop, beside the main functions.
+"""Actions of team code: coroutine functions that run as tasks of the event loop.
 
-One action runs once at a time: starting one that is running is refused, and logged once for each
-run. When the mode ends, all are cancelled.
+An action runs at most once at a time. A start while it is running has no effect, and is logged once
+per run. The end of the mode cancels all actions.
 """
 
 import inspect
@@ -15,19 +15,19 @@ from rt.errors import ExecutionError
 from rt.team.api import Action
 
 MAX_ACTIONS = 128
-"""The most actions that run at once; one more is refused with an error."""
+"""How many actions can run at once; one more is an error."""
 
 
 class AsyncExecutor:
-    """Executes coroutine functions of the team's code.
+    """Runs actions of team code.
 
     Args:
         token: Of the event loop, so that the main thread can start actions.
         report: Called with an error that an action raised, and the action's name.
-        max_actions: The most that run at once.
+        max_actions: How many actions can run at once.
 
     Attributes:
-        on_error: Called when an action has ended with an error: what it moved has to be stopped.
+        on_error: Called when an action has failed; must stop what the action moved.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class AsyncExecutor:
         self._report = report
         self._max_actions = max_actions
         self.on_error: Callable[[], None] = lambda: None
-        self._ended = trio.Event()
+        self._ended = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._running: set[Action] = set()
         self._warned: set[Action] = set()
@@ -59,33 +59,31 @@ class AsyncExecutor:
             self._warned.clear()
 
     async def wait_all_ended(self) -> None:
-        """Wait until no action runs; a checkpoint."""
+        """Wait until no action is running; a checkpoint."""
         await trio.lowlevel.checkpoint()
         while self._running:
-            await self._ended.wait()
+            await self._ended.park()
 
     def start(self, action: Action, *args: Any) -> None:
-        """Start an action; any thread.
+        """Start an action. Thread-safe.
 
         Raises:
-            ExecutionError: It is no coroutine function, or too many are running.
+            ExecutionError: It is not a coroutine function, or too many actions are running.
         """
         name = getattr(action, "__name__", repr(action))
         if not inspect.iscoroutinefunction(action):
             raise ExecutionError(
-                f"{name} is no action: write it as `async def {name}(...)`", action=name
+                f"{name} is not an action: write it as `async def {name}(...)`", action=name
             )
         if action in self._running:
-            if action not in self._warned:  # main may ask at each call
+            if action not in self._warned:  # main may start it in every call
                 self._warned.add(action)
-                self._log.warning(
-                    "the action is running already: it is not started again before it ends",
-                    action=name,
-                )
+                self._log.warning("action already running: not started again", action=name)
             return
         if len(self._running) >= self._max_actions:
             raise ExecutionError(
-                f"{self._max_actions} actions are running: {name} is not started", action=name
+                f"{name} was not started: {self._max_actions} actions are already running",
+                action=name,
             )
         self._running.add(action)
         try:
@@ -94,13 +92,13 @@ class AsyncExecutor:
             self._running.discard(action)
 
     def is_running(self, action: Action) -> bool:
-        """Whether an action has been started and has not ended; any thread."""
+        """Return whether an action was started and has not ended. Thread-safe."""
         return action in self._running
 
     def _spawn(self, action: Action, args: tuple[Any, ...], name: str) -> None:
         if self._nursery is None:
             self._running.discard(action)
-            self._log.warning("the action is not started: no mode is running", action=name)
+            self._log.warning("action not started: no mode is running", action=name)
         else:
             self._nursery.start_soon(self._execute, action, args, name, name=f"action {name}")
 
@@ -120,10 +118,9 @@ class AsyncExecutor:
                 self._fail(rest, name)
             if cancelled is not None:
                 raise cancelled from None
-        except BaseException as error:  # noqa: BLE001 - whatever an action raises, SystemExit too, ends it alone
+        except BaseException as error:  # noqa: BLE001 - also SystemExit ends only its action
             self._fail(error, name)
         finally:
             self._running.discard(action)
             self._warned.discard(action)
-            self._ended.set()
-            self._ended = trio.Event()
+            self._ended.unpark_all()

@@ -1,7 +1,7 @@
-"""The implementations of the names that team code finds: ``Robot``, ``Gamepad``, ``Actions``, ``Field``.
+"""The implementations of the names that team code finds: `Robot`, `Gamepad`, `Actions`, `Field`.
 
-Invariant: reads and writes use shared memory and never wait for a device. A disconnected device reads
-as its defaults and ignores writes; this is logged once each time it disconnects.
+Invariant: reads and writes use shared memory and never wait for a device. A disconnected device
+reads as its defaults and ignores writes; this is logged once each time it disconnects.
 """
 
 import functools

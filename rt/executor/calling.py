@@ -1,8 +1,7 @@
-"""What a remote call may execute of team code: functions that the team has defined, with arguments of the annotated types.
+"""Which functions of team code a remote call may execute, and with which arguments.
 
-Invariant: a name that team code imported, a class, an object or a method is never called on behalf
-of a caller, and a function is called only with plain values that its signature and its annotations
-allow.
+Invariant: a remote call never executes an imported name, a class, an object or a method, and passes
+only plain values that match the function's signature and annotations.
 """
 
 import collections.abc
@@ -27,34 +26,37 @@ _REASON_MAX = 200
 
 
 def function(names: Mapping[str, Any], name: str, folder: str) -> Callable[..., Any]:
-    """Return the function of that name.
+    """Return the function with a name.
 
     Args:
-        names: The names of the module of the team.
+        names: The names of the main module of the team code.
         name: A key of `names`.
-        folder: The folder of the team's files.
+        folder: The folder of the team code.
 
     Raises:
-        ExecutionError: It is not a plain function that is defined in the team's files; the message
-            says what it is.
+        ExecutionError: It is not a plain function that is defined in the folder; the message says
+            what it is.
     """
     found = names[name]
     refusal = _refusal(name, found, folder)
     if refusal:
         raise ExecutionError(
-            f"{clip(name)} cannot be executed: {refusal}; it has to be a plain function of your own files, `def NAME():`",
+            f"{clip(name)} cannot be executed: {refusal}; it must be a plain function of your own"
+            " files, `def NAME():`",
             func=clip(name),
         )
     return found  # type: ignore[no-any-return] # a function, as `_refusal` has found
 
 
 def functions(names: Mapping[str, Any], folder: str) -> list[str]:
-    """The names that `function` accepts."""
+    """Return the names that `function` accepts."""
     return [name for name, value in names.items() if not _refusal(name, value, folder)]
 
 
 def arguments(func: Callable[..., Any], name: str, values: Sequence[Any]) -> tuple[Any, ...]:
-    """Check arguments against the signature and the annotations of a function, and convert them (an int to a float, say).
+    """Check arguments against the signature and annotations of a function, and convert them.
+
+    Converts only as msgspec does in strict mode, for example an int to a float.
 
     Raises:
         ExecutionError: Their number is wrong, one has another type than annotated, or an annotation
@@ -63,10 +65,10 @@ def arguments(func: Callable[..., Any], name: str, values: Sequence[Any]) -> tup
     try:
         signature = inspect.signature(func)
         hints = get_type_hints(func, include_extras=True) if values else {}
-    except Exception as error:  # noqa: BLE001 - annotations are code of the team, which may raise anything
+    except Exception as error:  # noqa: BLE001 - annotations are team code, which may raise anything
+        reason = f"{type(error).__name__}: {clip(str(error), _REASON_MAX)}"
         raise ExecutionError(
-            f"{name}: its annotations cannot be read: {type(error).__name__}: {clip(str(error), _REASON_MAX)}",
-            func=name,
+            f"{name}: its annotations cannot be read: {reason}", func=name
         ) from None
     try:
         bound = signature.bind(*values)
@@ -110,8 +112,9 @@ def _converted(name: str, parameter: str, value: Any, hint: Any) -> Any:
     place = {"func": name, "argument": parameter}
     if not _is_plain(hint):
         raise ExecutionError(
-            f"{name}: argument {parameter} is annotated as {clip(inspect.formatannotation(hint))}, which a call cannot carry; "
-            "use bool, int, float, str, list, dict or a union of them",
+            f"{name}: argument {parameter} is annotated as"
+            f" {clip(inspect.formatannotation(hint))}, which a call cannot carry; use bool, int,"
+            " float, str, list, dict or a union of them",
             **place,
         )
     try:
@@ -124,7 +127,7 @@ def _converted(name: str, parameter: str, value: Any, hint: Any) -> Any:
 
 
 def _is_plain(hint: Any) -> bool:
-    """Whether values of a type are built without code of the team."""
+    """Return whether values of a type are built without executing team code."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is None:
         return hint in (Any, object, *_SCALARS, *_COLLECTIONS)

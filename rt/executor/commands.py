@@ -1,10 +1,11 @@
-"""What the root and an executor process say to each other about one mode: messages of the executor's channel.
+"""The protocol between the root and an executor process.
 
-The root asks a process to prepare a mode, the process loads the team's code and answers, the root
-lets it go, and in the end the process says how the mode went. A process runs one mode and no other.
+The root asks the process to prepare a mode. The process loads the team code and answers `Loaded` or
+`Refused`. The root sends `Go`; the process answers `Over` when the mode has ended. A process runs
+only one mode.
 
-Format: one SOCK_SEQPACKET message each, MessagePack of one of the structs below, tagged by its name
-in ``type``. Team code runs in the process, so the root checks whatever comes from there.
+Format: SOCK_SEQPACKET messages, each the MessagePack of one struct below, tagged by its name in
+``type``. Team code runs in the process, so the root validates every message from it.
 """
 
 from typing import Annotated, Any, TypeAlias
@@ -16,14 +17,14 @@ from rt.protocol import structs
 from rt.protocol.logevent import plain
 
 MAX_MESSAGE = 1 << 17
-"""The longest message in bytes."""
+"""Maximum length of a message, in bytes."""
 DEFAULT_TIMEOUT = 1.0
-"""Time limit of a function (s) where neither its request nor the options say one."""
+"""Time limit of a function, in s, if neither its request nor the options set one."""
 _MAX_ERROR = 2000
 
 
 class RequestSpec(msgspec.Struct, forbid_unknown_fields=True):
-    """A request to execute a function of the team's code, as it travels."""
+    """A request to execute a function of team code."""
 
     func: Annotated[str, msgspec.Meta(max_length=128)]
     args: Annotated[list[Any], msgspec.Meta(max_length=64)] = []
@@ -32,17 +33,17 @@ class RequestSpec(msgspec.Struct, forbid_unknown_fields=True):
 
 
 Requests: TypeAlias = Annotated[list[RequestSpec], msgspec.Meta(max_length=64)]
-"""What one call may ask to be executed."""
+"""The requests of one call."""
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):
-    """Load the team's code and find what is to be executed; answered by `Loaded` or `Refused`.
+    """Load the team code and find the functions; answered by `Loaded` or `Refused`.
 
     Attributes:
         mode: The number of the mode (`rt.team.api.Mode`).
-        requests: What is to be executed, in order.
+        requests: What to execute, in order.
         gamepads: Whether gamepads can be read.
-        partial: Whether it is enough if one of the functions is there, as with a setup and a main.
+        partial: Whether one existing function is enough, as with a setup and a main.
     """
 
     mode: int
@@ -52,11 +53,11 @@ class Prepare(msgspec.Struct, frozen=True, tag=True):
 
 
 class Go(msgspec.Struct, frozen=True, tag=True):
-    """Execute what was prepared; answered by `Over` in the end."""
+    """Execute what was prepared; answered by `Over` when the mode has ended."""
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """The code is loaded and has what is asked for.
+    """The code is loaded and defines the requested functions.
 
     Attributes:
         path: The file.
@@ -66,10 +67,10 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):
-    """The code cannot be loaded, or has not what is asked for.
+    """The code cannot be loaded, or lacks a requested function.
 
     Attributes:
-        message: What is wrong and where, in a sentence.
+        message: What is wrong and where.
         context: Plain values that name the place.
     """
 
@@ -81,7 +82,7 @@ class Over(msgspec.Struct, frozen=True, tag=True):
     """The mode has ended by itself.
 
     Attributes:
-        error: What ended it, in a sentence; empty if all requests were executed.
+        error: Why; empty if all requests were executed.
         context: Plain values that name the place.
     """
 
@@ -93,7 +94,10 @@ Answer = Loaded | Refused | Over
 
 
 def encode(message: Prepare | Go | Answer) -> bytes:
-    """The bytes of a message; of an error that is too long, its beginning. What MessagePack cannot hold of a context becomes text.
+    """Encode a message.
+
+    A context value that MessagePack does not support becomes text. An error that is too long is
+    cut.
 
     Raises:
         RemoteProtocolError: The requests of a `Prepare` are too long.
@@ -110,33 +114,33 @@ def encode(message: Prepare | Go | Answer) -> bytes:
             return structs.encode(Over(text[:_MAX_ERROR]))
         case _:
             raise RemoteProtocolError(
-                f"the requests take {len(data)} bytes, more than {MAX_MESSAGE}", size=len(data)
+                f"requests too long: {len(data)} bytes, at most {MAX_MESSAGE}", size=len(data)
             )
 
 
 def _sendable(context: Any) -> dict[str, Any]:
-    """The context of an error, which team code can set to anything."""
+    """Convert the context of an error, which team code can set to anything."""
     try:
         return dict(plain(dict(context)))
-    except Exception:  # noqa: BLE001 - an object of the team's code fails when it is looked at
+    except Exception:  # noqa: BLE001 - the context may hold objects that raise when they are read
         return {}
 
 
 def decode_command(data: bytes) -> Prepare | Go:
-    """A message of the root.
+    """Decode a message of the root.
 
     Raises:
-        RemoteProtocolError: It is none.
+        RemoteProtocolError: The message is invalid.
     """
     command: Prepare | Go = structs.decode(data, Prepare | Go)
     return command
 
 
 def decode_answer(data: bytes) -> Answer:
-    """A message of an executor process.
+    """Decode a message of an executor process.
 
     Raises:
-        RemoteProtocolError: It is none.
+        RemoteProtocolError: The message is invalid.
     """
     answer: Answer = structs.decode(data, Answer)
     return answer

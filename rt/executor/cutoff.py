@@ -1,21 +1,21 @@
-"""How often code may be cut off until its mode ends: pure, the caller brings the time.
+"""The limit on cut-offs: how many a mode survives.
 
-A cut-off is a moment at which the devices were disabled because their commander was silent or late,
-or failed. One may be bad luck. Code that is cut off again and again makes the robot pulse, which no
-one can stop in time.
+A cut-off is a moment at which the devices were disabled because their commander was late, silent or
+failed. Repeated cut-offs make the robot move in pulses, which a person cannot stop in time, so they
+end the mode. This module has no clock; the caller passes the time.
 """
 
 from collections import deque
 
 WINDOW = 10.0
-"""The time (s) within which cut-offs are counted together."""
+"""Time in s within which cut-offs are counted together."""
 
 
 class CutoffCounter:
     """Counts the cut-offs of one mode.
 
     Args:
-        limit: How many there may be within ``WINDOW``; the last of them ends the mode.
+        limit: How many cut-offs within `WINDOW` end the mode.
     """
 
     def __init__(self, limit: int) -> None:
@@ -23,7 +23,14 @@ class CutoffCounter:
         self._times: deque[float] = deque()
 
     def add(self, now: float) -> bool:
-        """Count a cut-off (at a time in s of a clock that is never set); True if it ends the mode."""
+        """Count a cut-off.
+
+        Args:
+            now: The time in s, of a monotonic clock.
+
+        Returns:
+            Whether it ends the mode.
+        """
         self._times.append(now)
         while self._times[0] <= now - WINDOW:
             self._times.popleft()

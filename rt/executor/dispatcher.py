@@ -1,11 +1,10 @@
-"""The executor's service, in the root: which mode the robot is in, and how it gets from one to the next.
+"""The executor's service in the root: the robot's mode and how it changes.
 
-The service stands in the root, so that ``idle`` and ``estop`` never depend on a process that runs
-team code: they revoke the leases first, which disables every device, and end the team's code
-afterwards.
+The service runs in the root so that ``idle`` and ``estop`` never depend on a process that runs team
+code. They revoke the leases first, which disables every device, and end the team code afterwards.
 
-A mode runs in a process of its own (`rt.executor.pool`), and a slot of the lease table is open for
-that process only while its mode runs. A process that cannot be ended is killed.
+Invariant: each mode runs in a process of its own (`rt.executor.pool`), and the process's slot of
+the lease table is open only while its mode runs. A process that does not end is killed.
 """
 
 import contextlib
@@ -29,38 +28,41 @@ from rt.team.api import Mode
 from rt.text import clip
 
 LOAD_LIMIT: Final = 12.0
-"""How long a process may take to load the team's code (s); it aborts an import before."""
+"""How long a process may take to load team code, in s; it aborts an import before that."""
 END_LIMIT: Final = 2.0
-"""How long a process may take to end with its mode (s); the supervisor kills it before."""
+"""How long a process may take to end with its mode, in s; the supervisor kills it before that."""
 EXECUTE_BOUNDS: Final = Bounds(message=1 << 14, text=4096, items=256, values=1024)
-"""What the arguments of requests may be at most."""
+"""Bounds of the arguments of requests."""
 EXIT_LIMIT: Final = 0.1
-"""How long a process that has closed its channel may take to end by itself (s)."""
+"""How long a process that has closed its channel may take to exit by itself, in s."""
 _MESSAGE_PAUSE: Final = 0.01
-"""Least time (s) between two messages of a process, which sends two of them unless team code floods its channel."""
+"""Minimum time between two messages of a process, in s.
+
+A process sends two messages, unless team code floods its channel.
+"""
 _PATH_MAX: Final = 4096
 _TEXT_MAX: Final = 4096
-_IDLE: Final = "the robot was told to be idle"
+_IDLE: Final = "idle was requested"
 BRAKE_LIMIT: Final = 5.0
-"""How long a mode waits for a brake that is ready (s)."""
+"""How long a mode waits for a ready brake, in s."""
 STANDSTILL_LIMIT: Final = 0.5
-"""How long the devices may take to be told to stop (s)."""
+"""How long the device process may take to confirm that it has disabled the devices, in s."""
 _STANDSTILL_POLL: Final = 0.002
 HANDOVER_LIMIT: Final = 0.2
-"""How long the process of a mode may take to end when the next mode is to begin (s); then it is killed."""
+"""How long a process may take to exit before the next mode begins, in s; then it is killed."""
 
 
 class _ModeRun:
-    """A mode in its process, as the root sees it.
+    """A mode and its process, as the root sees them.
 
     Attributes:
-        process: Where it runs.
+        process: The process.
         mode: The mode.
         answered: Set when the code is loaded or refused.
-        path: The file of the team's code, once it is loaded.
+        path: The file of the team code, once it is loaded.
         over: Set when the mode is over.
-        error: What ended it, or None.
-        gone: Set when the process has closed its channel.
+        error: What ended the mode, or None.
+        channel_closed: Set when the process has closed its channel.
     """
 
     def __init__(self, process: Assignment, mode: Mode) -> None:
@@ -70,18 +72,18 @@ class _ModeRun:
         self.path = ""
         self.over = trio.Event()
         self.error: ExecutionError | None = None
-        self.gone = trio.Event()
+        self.channel_closed = trio.Event()
 
     @property
     def slot(self) -> int:
-        """The seat of the process, whose slot of the lease table is open while the mode runs."""
+        """The slot of the lease table that is open for the process while the mode runs."""
         return EXECUTOR_SLOTS[self.process.child.spec.name]
 
     def handle(self, data: bytes) -> None:
-        """Take a message of the process.
+        """Handle a message of the process.
 
         Raises:
-            RemoteProtocolError: It is none.
+            RemoteProtocolError: The message is invalid.
         """
         match commands.decode_answer(data):
             case commands.Loaded(path):
@@ -93,18 +95,18 @@ class _ModeRun:
                 self.finish(_error(message, context) if message else None)
 
     def raise_unless_loaded(self) -> None:
-        """See that the code is loaded.
+        """Raise if the code is not loaded.
 
         Raises:
-            ExecutionError: It is not; says why.
+            ExecutionError: Why.
         """
         if self.error is not None:
             raise self.error
         if not self.path:
-            raise ExecutionError("the process did not load the team's code in time: see the log")
+            raise ExecutionError("team code was not loaded in time: see the log")
 
     def finish(self, error: ExecutionError | None) -> None:
-        """Note how the mode ended; the first time counts."""
+        """Record how the mode ended; only the first call counts."""
         if not self.over.is_set():
             self.error = error
             self.over.set()
@@ -112,21 +114,25 @@ class _ModeRun:
 
 
 class Driver(Protocol):
-    """What the dispatcher has to know of the driver."""
+    """The state of the driver that the dispatcher needs."""
 
     @property
     def is_live(self) -> bool:
-        """Whether what the driver sends may move the robot."""
+        """Whether the driver's input may move the robot."""
 
     @property
     def bar(self) -> Bar:
-        """Why the driver moves nothing, as the log of the device process states it; `Bar.NONE` while it is live."""
+        """Why the driver cannot move the robot, for the log; `Bar.NONE` while live."""
 
     def begin(self) -> str | None:
-        """Begin a mode that the driver commands; what a person has to do before it moves anything, or None."""
+        """Begin a mode that the driver commands.
+
+        Returns:
+            What a person must do before anything moves, or None.
+        """
 
     def may_command(self, caller: Caller) -> str | None:
-        """Why a caller may not move the robot now, in a sentence, or None."""
+        """Return why a caller may not move the robot now, or None."""
 
 
 class Dispatcher(Handler):
@@ -134,18 +140,23 @@ class Dispatcher(Handler):
 
     Args:
         pool: The processes in which modes run.
-        leases: Where the slots of those processes are opened and barred.
-        write_event: Has the device process look at the leases.
+        leases: The lease table, where the processes' slots are opened and barred.
+        write_event: Wakes the device process, which then checks the leases.
         needs_driver: Whether teleop moves devices only while the driver is live.
-        is_moving: Whether a device may still move, as the device process states it.
-        on_estop: Called at an emergency stop, when every lease has ended: has to end the robot.
-        time_limit: The time limit or period of a function by its name (s), or None; a station can
-            only shorten it.
+        is_moving: Returns whether a device may still move, as the device process reports it.
+        on_estop: Called at an emergency stop, when every lease has ended; must stop the robot.
+        time_limit: Returns the time limit or period of a function in s, or None; a station can only
+            shorten it.
         insecure: Whether the robot is open to the network without keys, so that any caller may be
-            another computer.
+            remote.
+        on_mode: Called with True before a mode may move devices, and with False when no process of
+            a mode is left.
+        end_limit: See `END_LIMIT`.
+        brake_limit: See `BRAKE_LIMIT`.
+        standstill_limit: See `STANDSTILL_LIMIT`.
 
     Attributes:
-        driver: The driver, once the broker knows of one.
+        driver: The driver, once the broker has set it.
     """
 
     bounds = Bounds(message=1024)
@@ -162,6 +173,9 @@ class Dispatcher(Handler):
         time_limit: Callable[[str], float | None],
         insecure: bool,
         on_mode: Callable[[bool], None] = lambda _running: None,
+        end_limit: float = END_LIMIT,
+        brake_limit: float = BRAKE_LIMIT,
+        standstill_limit: float = STANDSTILL_LIMIT,
     ) -> None:
         self._pool = pool
         self._leases = leases
@@ -172,6 +186,9 @@ class Dispatcher(Handler):
         self._time_limit = time_limit
         self._is_insecure = insecure
         self._on_mode = on_mode
+        self._end_limit = end_limit
+        self._brake_limit = brake_limit
+        self._standstill_limit = standstill_limit
         self._unreaped: set[_ModeRun] = set()
         self.driver: Driver | None = None
         self._lock = trio.Lock()
@@ -187,7 +204,7 @@ class Dispatcher(Handler):
         leases.bar_all(Bar.IDLE)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Own the modes until cancelled; then every lease has ended."""
+        """Own the modes until cancelled; then end every lease."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -197,16 +214,16 @@ class Dispatcher(Handler):
             self._stop_motion()
 
     def close(self) -> None:
-        """Let nothing move any more, for the end of the robot. Returns at once."""
+        """Bar every lease, because the robot is stopping. Returns at once."""
         self._closed = True
         self._leases.bar_all(Bar.STOPPING)
         self._write_event.signal()
 
     def brake_changed(self, refusal: str | None) -> None:
-        """Let no mode move devices for want of a brake, or let modes begin again. Returns at once.
+        """Bar all modes while no brake is ready. Returns at once.
 
         Args:
-            refusal: Why nothing may move and what to do, in a sentence; None if a brake is ready.
+            refusal: Why nothing may move and what to do; None if a brake is ready.
         """
         was, self._brake_refusal = self._brake_refusal, refusal
         if (was is None) == (refusal is None) or self._closed:
@@ -223,7 +240,7 @@ class Dispatcher(Handler):
         self._write_event.signal()
 
     def memory_overwritten(self, reason: str) -> None:
-        """End the mode, and the leases of commands, because a buffer was overwritten. Returns at once."""
+        """End the mode and every lease because a buffer was overwritten. Returns at once."""
         if (mode_run := self._current) is not None:
             mode_run.finish(ExecutionError(reason))
             self._stop_mode(mode_run, reason)
@@ -232,88 +249,90 @@ class Dispatcher(Handler):
 
     @property
     def _idle_bar(self) -> Bar:
-        """Why a slot is barred in which no mode runs."""
+        """Why a slot without a mode is barred."""
         return Bar.IDLE if self._brake_refusal is None else Bar.BRAKE
 
     def driver_changed(self) -> None:
-        """Let teleop move devices, or not: the driver is live now, or no longer. Returns at once."""
+        """Open or bar teleop's slot after the driver's state changed. Returns at once."""
         if self._current is not None:
             self._update_bar(self._current)
 
     @route(starts=True)
     async def auto(self) -> None:
-        """Begin autonomous: autonomous_setup once, then autonomous_main at its period; gamepads read neutral."""
+        """Begin autonomous: call autonomous_setup once, then autonomous_main at its period.
+
+        Gamepads read neutral.
+        """
         await self._begin_standard(Mode.AUTO, "autonomous", gamepads=False)
 
     @route(starts=True)
     async def teleop(self) -> str | None:
-        """Begin teleop: teleop_setup once, then teleop_main at its period.
+        """Begin teleop: call teleop_setup once, then teleop_main at its period.
 
-        The result says what the driver has to do before anything moves, or is null.
+        The result says what the driver must do before anything moves, or is null.
         """
         await self._begin_standard(Mode.TELEOP, "teleop", gamepads=True)
         return self._hint
 
     @route(urgent=True)
     async def idle(self) -> None:
-        """End what runs, and what is about to; every device is disabled, also those of `rt write`.
+        """End the mode and any mode that is starting, and disable every device.
 
-        The answer comes when the devices have been told to stop and the mode has ended.
+        This includes devices that `rt write` moves. Returns when the devices are disabled and the
+        mode has ended.
 
         Raises:
-            DeviceError: The device process has not confirmed in time that the devices have been
-                told to stop.
+            DeviceError: The device process has not confirmed in time that the devices are disabled.
         """
         self._stop_motion()
         mode_run = self._current
         if mode_run is not None:
-            self._stop_mode(
-                mode_run, _IDLE
-            )  # before anything else runs: nothing opens its slot again
+            # Before any checkpoint, so that nothing opens its slot again.
+            self._stop_mode(mode_run, _IDLE)
         for scope in self._pending_starts:
             scope.cancel(_IDLE)
         async with self._lock:
-            await _wait_closed(mode_run, within=END_LIMIT)
-        with trio.move_on_after(STANDSTILL_LIMIT):
-            while self._is_moving():  # noqa: ASYNC110 - the device process states it in shared memory
+            await _wait_closed(mode_run, within=self._end_limit)
+        with trio.move_on_after(self._standstill_limit):
+            while self._is_moving():  # noqa: ASYNC110 - the state is in shared memory
                 await trio.sleep(_STANDSTILL_POLL)
             return
         raise DeviceError(
-            "the devices were told to stop, and the device process does not confirm it: see the log"
+            "the device process does not confirm that the devices are disabled: see the log"
         )
 
     @route(inline=True, urgent=True)
     def estop(self) -> None:
-        """Emergency stop: every device is disabled and the robot stops running."""
+        """Disable every device and stop the robot (emergency stop)."""
         self._leases.bar_all(Bar.ESTOP)
         self._write_event.signal()
         self._on_estop()
 
     @route(inline=True)
     def mode(self) -> str:
-        """The mode that the robot is in: idle, auto or teleop."""
+        """Return the robot's mode: idle, auto or teleop."""
         return (Mode.IDLE if self._current is None else self._current.mode).name.lower()
 
     @route(starts=True, limit=math.inf, bounds=EXECUTE_BOUNDS)
     async def execute(
         self, requests: Requests, block: bool = False, enable_gamepads: bool = True
     ) -> str | None:
-        """Execute functions of the team's code in order; when all have been executed, the robot is idle.
+        """Execute functions of team code in order; then the robot is idle.
 
-        With gamepads they move devices only while the driver is live, as in teleop. The result says
-        what the driver has to do before anything moves, or is null.
+        With gamepads, the functions move devices only while the driver is live, as in teleop. The
+        result says what the driver must do before anything moves, or is null.
 
         As a command: rt call execute '[{"func": "wave"}]'
 
         Args:
             requests: What to execute: func (a name), args, timeout (s; a station can only shorten
-                the robot's), periodic.
-            block: Whether to answer only when all have been executed.
+                the robot's limit), periodic.
+            block: Whether to return only when all have been executed.
             enable_gamepads: Whether gamepads can be read.
 
         Raises:
-            ExecutionError: The code cannot be loaded or has not what is asked for, or a request
-                that is not the last one is periodic; with ``block`` also when a function failed.
+            ExecutionError: The code cannot be loaded or lacks a function, or a request that is not
+                the last is periodic; with ``block`` also if a function failed.
         """
         self._check_limits(requests)
         mode = Mode.TELEOP if enable_gamepads else Mode.AUTO
@@ -325,7 +344,10 @@ class Dispatcher(Handler):
         return self._hint
 
     def _check_limits(self, specs: Sequence[RequestSpec]) -> None:
-        """Refuse a time limit by which a station lets code that hangs hold its lease for longer than the robot's options say."""
+        """Raise if a station asks for a longer time limit than the robot's options allow.
+
+        A longer limit would let code that hangs hold its lease for longer.
+        """
         if not caller().may_be_remote(insecure=self._is_insecure):
             return
         for spec in specs:
@@ -334,17 +356,17 @@ class Dispatcher(Handler):
             limit = self._time_limit(spec.func) or commands.DEFAULT_TIMEOUT
             if spec.timeout > limit:
                 raise ExecutionError(
-                    f"{clip(spec.func)} has a time limit of {limit:g} s, which a station can only shorten, because it decides when"
-                    " devices stop: set exec_timeout at the robot",
+                    f"{clip(spec.func)} has a time limit of {limit:g} s, which a station can only"
+                    " shorten; set exec_timeout on the robot",
                     func=spec.func,
                     limit=limit,
                 )
 
     def _require_brake(self) -> None:
-        """Refuse to begin a mode without a brake.
+        """Raise if no brake is ready.
 
         Raises:
-            ExecutionError: No brake is ready; says what to do.
+            ExecutionError: What to do.
         """
         if self._brake_refusal is not None:
             raise ExecutionError(self._brake_refusal)
@@ -361,14 +383,14 @@ class Dispatcher(Handler):
         self, mode: Mode, specs: Sequence[RequestSpec], *, gamepads: bool, partial: bool
     ) -> _ModeRun:
         if self._closed:
-            raise ExecutionError("the robot is being stopped")
+            raise ExecutionError("the robot is stopping")
         refusal = None if self.driver is None else self.driver.may_command(caller())
         if refusal is not None:
             raise ExecutionError(refusal)
         with trio.CancelScope() as scope:
             self._pending_starts.add(scope)
             try:
-                with trio.move_on_after(BRAKE_LIMIT):
+                with trio.move_on_after(self._brake_limit):
                     await self._brake_ready.wait()
                 self._require_brake()
                 async with self._lock:
@@ -377,14 +399,14 @@ class Dispatcher(Handler):
                     return await self._open(mode, commands.encode(prepare))
             finally:
                 self._pending_starts.discard(scope)
-        raise ExecutionError(f"{mode.name.lower()} has not begun: {_IDLE}")
+        raise ExecutionError(f"{mode.name.lower()} did not begin: {_IDLE}")
 
     async def _open(self, mode: Mode, prepare: bytes) -> _ModeRun:
-        """Load the team's code in a process and let the mode begin; a cancel ends the process."""
-        assert self._nursery is not None, "a dispatcher is running while it serves"
+        """Load team code in a process and begin the mode; a cancel ends the process."""
+        assert self._nursery is not None, "`run` is running"
         mode_run = _ModeRun(await self._pool.acquire(), mode)
         channel = mode_run.process.child.channel
-        assert channel is not None, "a process that is free has its channel"
+        assert channel is not None, "a ready process has a channel"
         try:
             self._nursery.start_soon(self._attend, mode_run, channel)
             with (
@@ -393,7 +415,8 @@ class Dispatcher(Handler):
             ):
                 await channel.send(prepare)
                 await mode_run.answered.wait()
-            await trio.lowlevel.checkpoint()  # `idle` may have come meanwhile, or the process ended
+            # Let a pending `idle` cancel this, and `_attend` notice that the process has ended.
+            await trio.lowlevel.checkpoint()
             mode_run.raise_unless_loaded()
             self._require_brake()
             self._current = mode_run
@@ -409,39 +432,39 @@ class Dispatcher(Handler):
             with contextlib.suppress(OSError, trio.ClosedResourceError):
                 await channel.send(commands.encode(commands.Go()))
         except BaseException:
-            self._stop_mode(mode_run, "its mode has not begun")
+            self._stop_mode(mode_run, "it did not begin")
             raise
         self._pool.prepare_next()
         return mode_run
 
     async def _attend(self, mode_run: _ModeRun, channel: trio.socket.SocketType) -> None:
-        """Listen to the process of a mode until it is gone."""
+        """Receive the messages of a mode's process until it closes its channel."""
         try:
             while data := await channel.recv(commands.MAX_MESSAGE):
                 mode_run.handle(data)
                 if mode_run.over.is_set():
-                    self._stop_mode(mode_run, "its mode is over")
+                    self._stop_mode(mode_run, "it is over")
                 await trio.sleep(_MESSAGE_PAUSE)
         except RemoteProtocolError as error:
-            self._log.error("a message of the executor process cannot be read", reason=str(error))
-            self._stop_mode(mode_run, "its messages cannot be read")
+            self._log.error("invalid message from the executor process", reason=str(error))
+            self._stop_mode(mode_run, "its process sent an invalid message")
         except (OSError, trio.ClosedResourceError):
             pass
         finally:
-            mode_run.gone.set()
-            mode_run.finish(ExecutionError("the process that ran the team's code has ended"))
+            mode_run.channel_closed.set()
+            mode_run.finish(ExecutionError("the process that ran team code has exited"))
             self._close_slot(mode_run)
-            # If it has crashed, that is what its supervisor is to see.
+            # If it has crashed, its supervisor must see the crash and not a planned end.
             await self._pool.wait_exited(mode_run.process, within=EXIT_LIMIT)
-            self._stop_mode(mode_run, "it has closed its channel")
-            # Until then team code may take part as a visitor does.
+            self._stop_mode(mode_run, "its process closed the channel")
+            # While the process exists, team code could use the slot of a session.
             await self._pool.wait_reaped(mode_run.process)
             self._unreaped.discard(mode_run)
             if not self._unreaped:
                 self._on_mode(False)
 
     def _update_bar(self, mode_run: _ModeRun) -> None:
-        """Let a mode move devices, unless its driver is silent."""
+        """Open a mode's slot, or bar it while its driver is not live."""
         if self._closed:
             return
         bar = Bar.DRIVER if self.driver is None else self.driver.bar
@@ -455,29 +478,29 @@ class Dispatcher(Handler):
         return self._needs_driver and mode is Mode.TELEOP
 
     def _stop_motion(self, cause: Bar = Bar.NONE) -> None:
-        """End every lease, whoever holds it; the device process disables what was moved."""
+        """Revoke every lease; the device process then disables what was moved."""
         self._leases.revoke_all(cause)
         for slot in EXECUTOR_SLOTS.values():
             self._leases.bar(slot, self._idle_bar)
         self._write_event.signal()
 
     def _close_slot(self, mode_run: _ModeRun) -> None:
-        """Let a mode move nothing any more; idempotent."""
+        """End a mode's lease and bar its slot; idempotent."""
         if self._current is mode_run:
             self._current = None
             self._leases.bar(mode_run.slot, self._idle_bar)
             self._write_event.signal()
-            about = {"reason": mode_run.error.message} if mode_run.error is not None else {}
-            self._log.info("mode ended", mode=mode_run.mode.name.lower(), **about)
+            context = {"reason": mode_run.error.message} if mode_run.error is not None else {}
+            self._log.info("mode ended", mode=mode_run.mode.name.lower(), **context)
 
     def _stop_mode(self, mode_run: _ModeRun, reason: str) -> None:
         """End a mode and its process; idempotent."""
         self._close_slot(mode_run)
-        mode_run.finish(ExecutionError(f"{mode_run.mode.name.lower()} was ended: {reason}"))
+        mode_run.finish(ExecutionError(f"{mode_run.mode.name.lower()} ended: {reason}"))
         self._pool.recycle(mode_run.process, reason)
 
     async def _stop_current(self, reason: str, *, within: float) -> None:
-        """End the mode that runs, and wait so long (s) for its process to end."""
+        """End the current mode and wait for its process to exit; kill it after a time in s."""
         mode_run = self._current
         if mode_run is not None:
             self._stop_mode(mode_run, reason)
@@ -486,19 +509,19 @@ class Dispatcher(Handler):
                     await self._pool.wait_reaped(mode_run.process)
                     return
                 self._pool.kill(mode_run.process)
-                with trio.move_on_after(END_LIMIT):
+                with trio.move_on_after(self._end_limit):
                     await self._pool.wait_reaped(mode_run.process)
 
 
 async def _wait_closed(mode_run: _ModeRun | None, *, within: float) -> None:
-    """Wait so long (s) for the process of a mode to end."""
+    """Wait, for at most a time in s, until a mode's process has closed its channel."""
     if mode_run is not None:
         with trio.move_on_after(within, shield=True):
-            await mode_run.gone.wait()
+            await mode_run.channel_closed.wait()
 
 
 def _error(message: str, context: Mapping[str, Any]) -> ExecutionError:
-    """The error of a process, whose texts may be of team code: bounded."""
+    """Create the error that a process reported, with its texts cut: team code may have set them."""
     plain = {
         clip(key): clip(value) if isinstance(value, str) else value
         for key, value in context.items()

@@ -1,7 +1,7 @@
-"""Whether this process is a copy that the team's code made of the executor, by os.fork or multiprocessing.
+"""Detects processes that team code forked from the executor, by os.fork or multiprocessing.
 
-The rule of this module: only the process that the robot started moves devices. A copy shares its
-memory and has none of the threads that stop it.
+Invariant: only the process that the robot started moves devices. A fork shares its memory, but has
+none of the threads that stop it.
 """
 
 import os
@@ -12,7 +12,7 @@ class _Process:
 
 
 def is_forked() -> bool:
-    """Whether this process was forked from the executor."""
+    """Return whether this process was forked from the executor."""
     return _Process.forked
 
 

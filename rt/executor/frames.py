@@ -1,4 +1,4 @@
-"""What is the team's code, and what is rt's or a library's: by the file that it stands in."""
+"""Which frames and files belong to team code, and which to rt or a library."""
 
 import os
 import sys
@@ -6,19 +6,19 @@ import traceback
 from pathlib import Path
 
 FRAMES_SHOWN = 10
-"""The most lines of a traceback through the team's code that are logged."""
+"""How many frames of team code a logged traceback has at most."""
 
 _OWN = str(Path(__file__).parents[1])
 _LIBRARIES = ("site-packages", "dist-packages")
 
 
 def is_team_file(filename: str, folder: str) -> bool:
-    """Whether a file stands in the team's folder, and is no library and no part of rt that stands there too."""
+    """Return whether a file is in the folder of the team code, and not part of rt or a library."""
     if not filename.startswith(folder + os.sep):
         return False
     if not {*_LIBRARIES}.isdisjoint(Path(filename[len(folder) :]).parts):
         return False
-    # A folder that itself stands within Python's own is the team's nevertheless.
+    # A folder inside Python's own prefix still counts as team code.
     return not any(
         filename.startswith(other + os.sep) and not f"{folder}{os.sep}".startswith(other + os.sep)
         for other in (_OWN, sys.prefix)
@@ -26,7 +26,12 @@ def is_team_file(filename: str, folder: str) -> bool:
 
 
 def involves_team_code(error: BaseException, folder: str) -> bool:
-    """Whether an error passed through code of the team, whose folder is given."""
+    """Return whether an error passed through team code.
+
+    Args:
+        error: The error.
+        folder: The folder of the team code.
+    """
     return any(
         is_team_file(frame.f_code.co_filename, folder)
         for frame, _ in traceback.walk_tb(error.__traceback__)
@@ -34,7 +39,7 @@ def involves_team_code(error: BaseException, folder: str) -> bool:
 
 
 def where(error: BaseException, path: Path) -> tuple[str, int]:
-    """The file and line of the innermost frame of the team's code that an error passed through."""
+    """Return the file and line of the innermost frame of team code in a traceback."""
     frames = _frames(error, path)
     if not frames:
         return str(path), 0
@@ -42,7 +47,7 @@ def where(error: BaseException, path: Path) -> tuple[str, int]:
 
 
 def trace(error: BaseException, path: Path) -> list[str]:
-    """The lines of the team's code that an error passed through, outermost first."""
+    """Return the frames of team code in a traceback as lines of text, outermost first."""
     frames = _frames(error, path)[-FRAMES_SHOWN:]
     return [f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames]
 

@@ -1,16 +1,15 @@
-"""Keeps the executor's lease on the devices: fresh only while the event loop is alive and team code keeps within its limits.
+"""The executor's lease, renewed while its threads are alive and team code keeps its time limits.
 
-The main thread, which runs the team's functions, permits the lease until a moment that it states
-before each call. The event loop renews it, again and again, while that moment has not come. If the
-main thread hangs, the permission runs out; if the event loop hangs, so that nothing could end the
-mode, the lease is not renewed; if the process dies, neither happens. Each way the device process
-disables every device at once, or when the last stamp is older than the lease's time-out.
+Before each call of team code, the main thread permits the lease until a deadline. The event loop
+renews the lease until that deadline. A hung main thread lets the permission expire, a hung event
+loop stops renewing, and a dead process does both. In each case the device process disables every
+device: at once, or when the last stamp is older than the lease's timeout.
 
-Invariants: a lease that lapsed is not simply renewed. Each lapse is a cut-off, which is logged, and
-    repeated cut-offs end the mode.
-After a gap in which neither thread ran, as when the process was stopped, the mode ends: its
-commander has to start over. A gap in which the process waited for a processor is a cut-off like
-others. What the root has ended stays ended.
+Invariant: a lease that lapsed is not just renewed. Each lapse is a cut-off, which is logged, and
+repeated cut-offs end the mode.
+Invariant: a gap in which neither thread ran, for example because the process was stopped, ends the
+mode, except that a gap in which the process waited for a processor is an ordinary cut-off.
+Invariant: a lease that the root revoked is not begun again.
 """
 
 import math
@@ -31,54 +30,52 @@ from rt.executor.cutoff import CutoffCounter
 from rt.executor.fork import is_forked
 
 RENEW_INTERVAL: Final = 0.02
-"""Time between two renewals (s): four may be missed before the lease lapses."""
+"""Time between two renewals, in s; the lease survives four missed ones."""
 GAP_LIMIT: Final = 0.4
-"""The longest time (s) in which neither thread runs without ending the mode."""
+"""Maximum time in which neither thread runs without ending the mode, in s."""
 REVOKE_LIMIT: Final = 0.05
-"""How long the lease of a mode that has ended by itself may be left to the root (s)."""
+"""How long a mode that has ended by itself waits for the root to revoke its lease, in s."""
 _REVOKE_POLL: Final = 0.001
 CUTOFFS: Final = 5
-"""How many cut-offs end a mode, unless the option says otherwise."""
+"""How many cut-offs end a mode, unless the option sets another number."""
 
-STOPPED: Final = "the robot was told to stop"
-"""Why a mode ends whose lease the root has ended."""
+STOPPED: Final = "the robot was stopped"
+"""Why a mode ends if the root has revoked its lease."""
 NO_BRAKE: Final = "the robot's brake is not ready: see `rt call status`"
-"""The same if the root bars its slot for want of a brake."""
+"""Why a mode ends if the root barred its slot because no brake is ready."""
 _END_REASONS: Final = {
     Bar.BRAKE: NO_BRAKE,
     Bar.DAMAGED: "the robot's shared memory was overwritten",
-    Bar.STALLED: "the robot's main process stood still: start the mode again",
+    Bar.STALLED: "the robot's main process was suspended: start the mode again",
 }
-"""The same, by what the root says about the lease."""
+"""Why a mode ends, by the cause that the root gave; else `STOPPED`."""
 
-NOT_RETURNING: Final = "the team's code does not return: every device is disabled until it does"
-"""Why a call that is late is cut off."""
+NOT_RETURNING: Final = "team code does not return: every device is disabled until it does"
+"""Why a late call is cut off."""
 
-_BUSY: Final = "the computer is busy, and the team's code does not return in time: every device is disabled until it does"
-_RESUMED: Final = "the team's code moves devices again"
-_LOOP_LATE: Final = "the event loop beside the team's code came late: every device was disabled"
+_BUSY: Final = f"the computer is busy: {NOT_RETURNING}"
+_RESUMED: Final = "team code moves devices again"
+_LOOP_LATE: Final = "the executor's event loop was late: every device was disabled"
 _ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
-_SUSPENDED: Final = (
-    "the process was stopped or something kept it from running: every device was disabled"
-)
+_SUSPENDED: Final = "the executor was stopped or kept from running: every device was disabled"
 _STARVED: Final = (
-    "the computer is busy, and the process waited for the processor: every device was disabled"
+    "the computer is busy: the executor waited for a processor, and every device was disabled"
 )
 
 
 class LeaseKeeper:
-    """The executor's lease, and until when it may be renewed.
+    """The executor's lease, and its permission: the time until which it may be renewed.
 
     Args:
         lease: The executor's slot of the lease table.
-        write_event: Rung when the lease begins and ends, so that the device process looks at once.
+        write_event: Signalled when the lease begins and ends, which wakes the device process.
         cutoffs: How many cut-offs within 10 s end the mode.
-        on_end: Called, in any thread and at most once, with the sentence that says why the mode has
-            to end. Nothing is granted from then on.
+        on_end: Called with the reason, in any thread and at most once, when the mode must end. The
+            lease cannot be granted after that.
         gap_limit: See `GAP_LIMIT`.
-        run_delay: Makes what tells how long the event loop's thread has waited for a processor (s);
-            called in that thread.
-        main_delay: Makes what tells the same of the main thread; called in the event loop's thread.
+        run_delay: Returns a function that returns how long the event loop's thread has waited for a
+            processor, in s; called in that thread.
+        main_delay: The same for the main thread; called in the event loop's thread.
     """
 
     def __init__(
@@ -116,16 +113,16 @@ class LeaseKeeper:
 
     @property
     def permitted(self) -> bool:
-        """Whether the lease may be held at this moment."""
+        """Whether the lease may be held now."""
         return monotonic() < self._permitted_until
 
     def grant(self, until: float = math.inf, *, seal: bool = False) -> None:
-        """Permit the lease until a moment (s of the monotonic clock), and hold it if the event loop is alive. Any thread.
+        """Permit the lease until a time, and hold it if the event loop is alive. Thread-safe.
 
         Args:
-            until: The moment.
-            seal: Whether no other grant counts until `unseal`, as while a call of team code must
-                keep within its limit.
+            until: The time in s, of the monotonic clock.
+            seal: Whether to ignore further grants until `unseal`, while a call of team code must
+                keep its time limit.
         """
         if is_forked():
             return
@@ -135,7 +132,7 @@ class LeaseKeeper:
             now = monotonic()
             gap = now - max(self._last_heartbeat, self._last_grant)
             if math.isfinite(gap) and gap >= self._gap_limit:
-                return  # the event loop, which knows more, judges it
+                return  # the next heartbeat handles the gap
             self._permitted_until = until
             self._sealed = seal
             self._last_grant = now
@@ -143,11 +140,11 @@ class LeaseKeeper:
                 self._hold(now, self._last_heartbeat)
 
     def unseal(self) -> None:
-        """Let grants count again. Any thread."""
+        """Accept grants again. Thread-safe."""
         self._sealed = False
 
     def revoke(self) -> None:
-        """Give the lease up now: the device process disables every device. Any thread; idempotent."""
+        """End the permission and the lease; every device is disabled. Thread-safe; idempotent."""
         if is_forked():
             return
         with self._lock:
@@ -155,7 +152,7 @@ class LeaseKeeper:
             self._release()
 
     def restart(self) -> None:
-        """Give the lease up because team code failed, and begin another with the next renewal. Any thread.
+        """End the lease because team code failed; the next renewal begins another. Thread-safe.
 
         Every device is disabled. It counts as a cut-off if the lease was held.
         """
@@ -165,7 +162,10 @@ class LeaseKeeper:
             self._fail()
 
     def fail(self) -> None:
-        """Withdraw because a call of team code failed; it counts as a cut-off if the lease was held. Any thread."""
+        """End the permission and the lease because a call of team code failed. Thread-safe.
+
+        It counts as a cut-off if the lease was held.
+        """
         if is_forked():
             return
         with self._lock:
@@ -173,32 +173,41 @@ class LeaseKeeper:
             self._fail()
 
     def cut_off(self, reason: str) -> None:
-        """Withdraw because the team's code was late, and count it. Any thread."""
+        """End the permission and the lease because team code was late. Thread-safe.
+
+        It counts as a cut-off.
+        """
         self.revoke()
         with self._lock:
             self._count_cutoff(reason)
 
     def close(self) -> None:
-        """Give the lease up for good: it cannot be granted again. Any thread."""
+        """End the lease for good: it cannot be granted again. Thread-safe."""
         self._closed = True
         self.revoke()
 
     async def wait_revoked(self, within: float = REVOKE_LIMIT) -> None:
-        """Renew no more, and wait for the root to end the lease, ``within`` s at most; then give it up.
+        """Stop renewing, wait until the root revokes the lease, and close.
 
-        The mode has ended by itself, and the root knows: a lease that the root ends has a reason,
-        and one that is given up has none.
+        The mode has ended by itself and the root knows it. A lease that the root revokes has a
+        reason in the log; a lease that is released has none.
+
+        Args:
+            within: The longest wait in s.
         """
         with self._lock:
             self._closed = True
             self._permitted_until = -math.inf
         with trio.move_on_after(within):
-            while self._holding and not self._lease.revoked:  # noqa: ASYNC110 - the root ends it in shared memory
+            while self._holding and not self._lease.revoked:  # noqa: ASYNC110 - shared memory
                 await trio.sleep(_REVOKE_POLL)
         self.close()
 
     def heartbeat(self) -> None:
-        """Show that the event loop is alive: renew if that is permitted, and give the lease up if the permission has run out."""
+        """Record that the event loop is alive.
+
+        Renews the lease, or ends it if the permission has expired.
+        """
         if is_forked():
             return
         if self._run_delay is None:
@@ -223,25 +232,25 @@ class LeaseKeeper:
                 self._count_cutoff(_BUSY if is_busy else NOT_RETURNING)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Renew while it is permitted, until cancelled; then the lease is given up."""
+        """Send heartbeats until cancelled; then end the lease."""
         try:
             self.heartbeat()
             task_status.started()
             while True:
                 await trio.sleep(RENEW_INTERVAL)
                 if is_forked():
-                    os._exit(0)  # a copy of the event loop, forked by an action
+                    os._exit(0)  # an action forked the event loop
                 self.heartbeat()
         finally:
             self.revoke()
 
     def _hold(self, now: float, before: float, waited: float = 0.0) -> None:
-        """Renew the lease or begin it.
+        """Renew or begin the lease.
 
         Args:
-            now: The time (s).
-            before: When the event loop was alive last.
-            waited: How long (s) it has waited for a processor since then.
+            now: The time in s.
+            before: The time of the last heartbeat in s.
+            waited: How long the event loop waited for a processor since then, in s.
         """
         if self._closed:
             return
@@ -269,14 +278,17 @@ class LeaseKeeper:
             self._write_event.signal()
 
     def _handle_gap(self, gap: float, waited: float) -> None:
-        """Decide on a gap (s) in which neither thread ran, and for so long (s) of which the event loop waited for a processor."""
+        """Count or end after a gap in which neither thread ran.
+
+        Args:
+            gap: The gap in s.
+            waited: How long the event loop waited for a processor in it, in s.
+        """
         self._release()
         if waited >= gap / 2:
             self._count_cutoff(f"{_STARVED}, {waited:.1f} s")
         else:
-            self._end(
-                f"{_SUSPENDED} after {gap:.1f} s without a sign of life; start the mode again"
-            )
+            self._end(f"{_SUSPENDED} after {gap:.1f} s without a heartbeat; start the mode again")
 
     def _fail(self) -> None:
         was_held = self._holding
@@ -285,12 +297,12 @@ class LeaseKeeper:
             self._count_cutoff()
 
     def _count_cutoff(self, reason: str = "") -> None:
-        """Count a cut-off, and log it unless its reason is logged elsewhere; end the mode if it is one too many."""
+        """Count a cut-off, log its reason if given, and end the mode if it is one too many."""
         if reason:
             self._log.error(reason)
             self._is_cut_off = True
         if self._cutoffs.add(monotonic()):
-            self._end("the team's code was cut off again and again; start the mode again")
+            self._end("team code was cut off too often: start the mode again")
 
     def _end(self, reason: str) -> None:
         if not self._closed:

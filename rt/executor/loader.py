@@ -1,4 +1,4 @@
-"""Loads the team's code: a module or a file, fresh each time, with rt's names in it."""
+"""Loads team code from a file, anew for each mode, with the names that it does not import."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ from rt.protocol import exception
 
 
 def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
-    """Execute the team's code anew; modules and packages beside it that it imports are loaded anew too.
+    """Execute the team code anew, and reload the modules of its folder that it imports.
 
     Args:
         path: The file.
@@ -47,14 +47,13 @@ def load(path: Path, names: Mapping[str, Any]) -> ModuleType:
     except (OSError, ValueError) as error:
         raise ExecutionError(f"{path} cannot be read: {error}", path=str(path)) from error
     try:
-        exec(code, vars(module))  # noqa: S102 - running the team's code is what this process is for
+        exec(code, vars(module))  # noqa: S102 - this process exists to run team code
     except SyntaxError as error:
         raise _refusal(error, path) from None
     except (TimeLimitError, StopRun):
         raise
-    except (
-        BaseException
-    ) as error:  # sys.exit() at import is the code's fault, and not this process's end
+    except BaseException as error:
+        # Also SystemExit: sys.exit() at import must not end this process.
         place, line = where(error, path)
         raise ExecutionError(
             f"{place}:{line}: {type(error).__name__}: {exception.message(error)}",

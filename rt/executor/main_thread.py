@@ -1,6 +1,6 @@
-"""The main thread as the event loop sees it: runs are given to it and waited for.
+"""Runs that the event loop gives to the main thread and waits for.
 
-Code that does not let itself be ended within ``STOP_LIMIT`` takes the process with it.
+Invariant: code that does not stop within `STOP_LIMIT` ends the process.
 """
 
 import os
@@ -11,13 +11,13 @@ from rt import log
 from rt.executor.sync import Run, SyncExecutor
 
 STOP_LIMIT = 0.8
-"""How long the team's code may take to end when its mode ends (s)."""
+"""How long team code may take to stop when its mode ends, in s."""
 EXIT_STUCK = 70
-"""Exit code when the team's code cannot be stopped (sysexits EX_SOFTWARE)."""
+"""Exit code when team code cannot be stopped (EX_SOFTWARE of sysexits)."""
 
 
 class MainThread:
-    """Lets the main thread execute runs.
+    """The main thread, as the event loop uses it.
 
     Args:
         sync: The main thread's executor.
@@ -29,7 +29,13 @@ class MainThread:
         self._token = token
 
     async def finish(self, run: Run) -> BaseException | None:
-        """Let the main thread execute a run and wait for its end; a cancel interrupts it and still waits."""
+        """Execute a run in the main thread and wait for its end.
+
+        A cancel interrupts the run and still waits for its end.
+
+        Returns:
+            The error that ended the run, or None.
+        """
         over = trio.Event()
         errors: list[BaseException | None] = []
 
@@ -55,8 +61,6 @@ class MainThread:
 
 
 def exit_stuck() -> None:
-    """End the process, whose code of the team cannot be stopped; the supervisor starts it again, idle."""
-    log.get_logger().critical(
-        "the team's code cannot be stopped: its process ends", limit=STOP_LIMIT
-    )
+    """Exit because team code cannot be stopped; the supervisor restarts the process, idle."""
+    log.get_logger().critical("team code cannot be stopped: exiting", limit=STOP_LIMIT)
     os._exit(EXIT_STUCK)

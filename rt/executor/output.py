@@ -1,11 +1,12 @@
-"""What the team's code says: `print`, and whatever else writes to `sys.stdout`, becomes events of the log.
+"""The output of team code: lines that `print` or others write to `sys.stdout` become log events.
 
-Each carries the mode and the time since that began. The rules of this module: one line is one
-event, also one that is made of several prints; a line that is begun in one thread is not mixed with
-another's; and what is said is out when `print` returns, but for a line that has no end yet, which
-is told when it has one, when it is flushed, and when the mode ends. A flood of prints, or an
-endless line, costs the program the time to make it and the log nothing: beyond `LINES` and `BYTES`
-lines are counted, and a line longer than `MAX_LINE` is cut.
+Each event carries the mode and the time since it began.
+
+Invariant: one line is one event, also if several prints make it, and lines of different threads are
+not mixed. A line is logged before `print` returns; a line without an end is logged when it gets
+one, when it is flushed, and when the mode ends.
+Invariant: a flood of prints or an endless line costs the log a bounded amount. Lines beyond `LINES`
+and `BYTES` are counted instead, and a line longer than `MAX_LINE` is cut.
 """
 
 import builtins
@@ -22,23 +23,23 @@ from rt.protocol.logevent import CUT
 
 LINES: Final = Rate(1000, 400)
 BYTES: Final = Rate(1 << 20, 200e3)
-"""How much is told at once and in each second after that: less than what the root lets through."""
+"""How much is logged at once, and in each second after that; less than the root's budget."""
 
 MAX_LINE: Final = 8192
-"""The longest line that is told whole (characters)."""
+"""How many characters of a line are logged."""
 
 COUNT_INTERVAL: Final = 1.0
-"""Least time between two events that count what was suppressed (s)."""
+"""Minimum time between two events that count suppressed lines, in s."""
 
 MAX_PARTIAL = 4096
-"""How long a line may become that has no end (characters); it is told then."""
+"""How many characters a line without an end can have; then it is logged."""
 
 
 class TeamOutput(io.TextIOBase):
-    """Takes the place of `sys.stdout` where the team's code runs; any thread.
+    """The `sys.stdout` of team code. Thread-safe.
 
     Args:
-        state: Knows the mode and the time.
+        state: The state of the mode.
     """
 
     def __init__(self, state: RunState) -> None:
@@ -53,7 +54,7 @@ class TeamOutput(io.TextIOBase):
     errors = "replace"
 
     def install(self) -> None:
-        """Be `sys.stdout` from now on, for modules that the team's code imports; the real one writes each line at once."""
+        """Become `sys.stdout`, and make the real one write each line at once."""
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(line_buffering=True)
         sys.stdout = self
@@ -66,9 +67,12 @@ class TeamOutput(io.TextIOBase):
         file: Any = None,
         flush: bool = False,
     ) -> None:
-        """The team's ``print``: as Python's, but what one call says is not torn by another thread."""
+        """Print as Python's ``print`` does, but keep the text of one call together.
+
+        This is the ``print`` of team code.
+        """
         target = sys.stdout if file is None else file
-        if target is not self:  # also where the team's code has put a stdout of its own
+        if target is not self:  # another file, or a stdout that team code has installed
             builtins.print(*values, sep=sep, end=end, file=target, flush=flush)
             return
         text = io.StringIO()
@@ -78,7 +82,7 @@ class TeamOutput(io.TextIOBase):
             self.flush()
 
     def write(self, text: str, /) -> int:
-        """Tell the lines that a text completes, and keep the rest."""
+        """Log the lines that a text completes, and keep the rest."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         thread = threading.get_ident()
@@ -87,7 +91,7 @@ class TeamOutput(io.TextIOBase):
             line = self._partial.pop(thread, "") + text[start : min(end, start + MAX_LINE + 1)]
             start = end + 1
             if not self._emit(line):
-                # What follows in the same text comes too fast, too.
+                # The budget is spent for the rest of the text too.
                 rest = text.count("\n", start)
                 self._budget.suppressed += rest
                 start = text.rfind("\n") + 1
@@ -100,38 +104,41 @@ class TeamOutput(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Tell the line that this thread has begun."""
+        """Log the line that this thread has begun."""
         if partial := self._partial.pop(threading.get_ident(), ""):
             self._emit(partial)
 
     def finish(self) -> None:
-        """Tell the lines that any thread has begun."""
+        """Log the lines that all threads have begun."""
         for thread in list(self._partial):
             if partial := self._partial.pop(thread, ""):
                 self._emit(partial)
         self._emit_suppressed()
 
     def writable(self) -> bool:
-        """Whether it can be written to: always."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """Where programs that the team's code starts write to; their lines become events without mode and time."""
+        """Return the descriptor of the process's stdout.
+
+        Programs that team code starts write to it; their lines become events without mode and time.
+        """
         return 1
 
     def reconfigure(self, **_settings: Any) -> None:
-        """Change nothing: each line is out at once, in UTF-8, which is what programs ask of a real stdout by this."""
+        """Ignore the settings: lines are already written at once, as UTF-8."""
 
     @property
     def buffer(self) -> io.FileIO:
-        """Takes bytes, with the fate of those that programs write which the team's code starts; a new one each time.
+        """A new binary stream to the process's stdout, as programs that team code starts have.
 
-        Whoever closes it, as a wrapper does that is thrown away, leaves the process its stdout.
+        Closing it, as a discarded wrapper does, leaves the process its stdout.
         """
         return io.FileIO(self.fileno(), "w", closefd=False)
 
     def _emit(self, line: str) -> bool:
-        """Tell a line, or count it; whether it was told."""
+        """Log a line, or count it as suppressed; return whether it was logged."""
         now = monotonic()
         if not self._budget.take(len(line), now):
             if now - self._counted_at >= COUNT_INTERVAL:
@@ -152,5 +159,5 @@ class TeamOutput(io.TextIOBase):
         if count:
             mode = self._state.mode.name.lower()
             self._log.warning(
-                "prints were suppressed: the team code prints too much", suppressed=count, mode=mode
+                "prints suppressed: team code prints too much", suppressed=count, mode=mode
             )

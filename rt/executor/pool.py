@@ -1,7 +1,7 @@
-"""The executor processes of a robot: one that waits for a mode, and a standby that takes the next one while the first is busy.
+"""The executor processes of a robot: the executor and its standby.
 
-A process runs one mode. When that is over, the process is ended and another is started in its
-place. The standby exists only while the other one is busy, so an idle robot has one executor
+A process runs one mode. When the mode is over, the process is ended and replaced. The standby takes
+the next mode while the executor is busy. It exists only then, so an idle robot has one executor
 process.
 """
 
@@ -24,21 +24,19 @@ from rt.supervisor.tree import Supervisor
 EXECUTOR: Final = "executor"
 STANDBY: Final = "standby"
 EXECUTOR_SLOTS: Final = {EXECUTOR: EXECUTOR_SLOT, STANDBY: STANDBY_SLOT}
-"""The seats of the executor processes, by the names of the children."""
+"""The slots of the executor processes, by child name."""
 READY_LIMIT: Final = 15.0
-"""How long a mode waits for a process that is ready (s)."""
-
-
+"""How long a mode waits for a ready process, in s."""
 REAP_LIMIT: Final = 5.0
-"""How long the supervisor may take to see the end of a process and to remove what it leaves behind (s)."""
+"""How long the supervisor may take to reap a process and clean up after it, in s."""
 
 
 class Assignment(NamedTuple):
-    """A process that is kept for one mode.
+    """A process that is reserved for one mode.
 
     Attributes:
-        child: The child that it is a process of.
-        pid: The process.
+        child: The child.
+        pid: Its process.
     """
 
     child: Child
@@ -46,53 +44,59 @@ class Assignment(NamedTuple):
 
 
 class ExecutorPool:
-    """Finds a process for each mode.
+    """Assigns a process to each mode.
 
     Args:
         supervisor: Has the children `EXECUTOR` and `STANDBY`.
+        ready_limit: See `READY_LIMIT`.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, *, ready_limit: float = READY_LIMIT) -> None:
+        self._ready_limit = ready_limit
         self._executor = supervisor.child(EXECUTOR)
         self._standby = supervisor.child(STANDBY)
         self._busy: dict[Child, int | None] = {}
         self._standby_due = False
-        self._news = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
 
     async def acquire(self) -> Assignment:
-        """Wait for a process that is ready, and keep it for one mode; then `recycle` it.
+        """Wait for a ready process and reserve it for one mode; `recycle` it afterwards.
 
-        An executor that has failed for good is started again: code that has been corrected may run.
+        An executor that has failed for good is started again, because the code may have been
+        corrected.
 
         Raises:
-            ExecutionError: None gets ready in time; the message says why.
+            ExecutionError: No process is ready in time; the message says why.
         """
         removed = removed_directory()
         if removed is not None:
             raise ExecutionError(removed)
         if self._executor.status.state is State.FAILED:
             self._executor.feed(Start("a mode begins"))
-        with trio.move_on_after(READY_LIMIT):
+        with trio.move_on_after(self._ready_limit):
             while (child := self._find_ready()) is None:
                 if self._executor.status.state is State.FAILED:
                     break
-                await self._news.wait()
+                await self._changed.park()
             else:
                 assignment = Assignment(child, child.status.pid)
                 self._busy[child] = assignment.pid
                 return assignment
         status = self._executor.status
         raise ExecutionError(
-            f"no process can run the team's code: the executor is {status.state} ({status.reason})"
+            f"no process can run team code: the executor is {status.state} ({status.reason})"
         )
 
     def prepare_next(self) -> None:
-        """Start the standby if the executor is busy; one that is just being stopped starts when it has ended."""
+        """Start the standby if the executor is busy, or once it has ended if it is stopping."""
         self._standby_due = self._executor in self._busy
         self.update()
 
     async def wait_exited(self, assignment: Assignment, *, within: float) -> None:
-        """Wait so long (s) for the process of a mode to end; until its supervisor has seen it if it has ended."""
+        """Wait for the process of a mode to exit, ``within`` s at most.
+
+        If it has exited, this waits until its supervisor has seen it.
+        """
         with trio.move_on_after(within):
             await self._wait_ended(assignment)
         if assignment.pid is not None and _has_exited(assignment.pid):
@@ -100,13 +104,13 @@ class ExecutorPool:
                 await self._wait_ended(assignment)
 
     async def wait_reaped(self, assignment: Assignment) -> None:
-        """Wait until the supervisor has seen the end of a process that was recycled."""
+        """Wait until the supervisor has seen the end of a recycled process."""
         child, pid = assignment
         while pid is not None and child.status.pid == pid:
-            await self._news.wait()
+            await self._changed.park()
 
     def kill(self, assignment: Assignment) -> None:
-        """Kill a process that was recycled and has not ended yet."""
+        """Kill a recycled process that has not ended yet."""
         child, pid = assignment
         if pid is not None and child.status.pid == pid:
             with contextlib.suppress(ProcessLookupError):
@@ -115,7 +119,7 @@ class ExecutorPool:
     async def _wait_ended(self, assignment: Assignment) -> None:
         child, pid = assignment
         while self._busy.get(child) == pid == child.status.pid:
-            await self._news.wait()
+            await self._changed.park()
 
     def recycle(self, assignment: Assignment, reason: str) -> None:
         """End a process whose mode is over, unless it has ended by itself; idempotent."""
@@ -130,20 +134,18 @@ class ExecutorPool:
         self.update()
 
     def changed(self, status: ChildStatus) -> None:
-        """Look at a child again; called with every change."""
+        """Handle a change of a child's state."""
         if status.name in EXECUTOR_SLOTS:
             self.update()
 
     def update(self) -> None:
-        """Wake the tasks that wait for a process, and start or stop the standby if that is due."""
-        self._news.set()
-        self._news = trio.Event()
+        """Wake the tasks that wait for a process, and start or stop the standby if due."""
+        self._changed.unpark_all()
         if self._executor.status.ready and not self._busy and self._standby.status.state in _ALIVE:
             self._standby.feed(Stop("the executor is ready"))
         elif self._standby_due and self._standby.status.state in AT_REST:
-            self._standby_due = (
-                False  # a standby that fails for good is not started again in this mode
-            )
+            # A standby that fails for good is not started again in this mode.
+            self._standby_due = False
             self._standby.feed(Start("the executor runs a mode"))
 
     def _find_ready(self) -> Child | None:
@@ -154,7 +156,7 @@ class ExecutorPool:
 
 
 def _has_exited(pid: int) -> bool:
-    """Whether a child of this process has exited, reaped or not; does not wait."""
+    """Return whether a child process has exited, reaped or not; does not wait."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:

@@ -1,11 +1,10 @@
-"""The executor process: the team's code in the main thread, the event loop in a second one.
+"""The executor process: team code in the main thread, the event loop in a second one.
 
 A process is started before it is needed, runs one mode, and ends with it. So nothing that team code
 leaves behind (threads, replaced functions, forks, open files) reaches the next mode.
 
-Signals reach the main thread, which is why the team's functions run there: an interval timer can
-interrupt them. The kernel kills the whole group of this process when the root dies, whatever the
-team's code is doing.
+Signals reach the main thread. Team code runs there so that an interval timer can interrupt it. The
+kernel kills the whole process group when the root dies, whatever team code is doing.
 """
 
 import contextlib
@@ -32,16 +31,16 @@ from rt.process.exit_status import exit_code
 from rt.process.lifeline import Lifeline
 
 LOCK_TIMEOUT = 0.01
-"""How long the team's code waits for a buffer's lock (s)."""
+"""How long team code waits for a buffer's lock, in s."""
 
 
 class ExecutorProcess:
-    """Both threads, from start to end.
+    """Both threads of the process.
 
     Args:
-        settings: What the root gave on the lifeline.
+        settings: The settings that the root sent on the lifeline.
         lifeline: The child's end of it.
-        channel: The file descriptor over which the root gives the mode (`rt.executor.commands`).
+        channel: The file descriptor of the channel (`rt.executor.commands`).
     """
 
     def __init__(self, settings: ChildSettings, lifeline: Lifeline, channel: int) -> None:
@@ -61,7 +60,7 @@ class ExecutorProcess:
         self._ended = threading.Event()
 
     def run(self) -> int:
-        """Run until the root lets go or asks to stop; the exit code."""
+        """Run until the root stops the process or dies; return the exit code."""
         self._lifeline.kill_group_at_eof()
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
         loop = threading.Thread(target=self._run_loop, name="event loop", daemon=True)
@@ -80,19 +79,19 @@ class ExecutorProcess:
     def _run_loop(self) -> None:
         try:
             trio.run(self._serve)
-        except BaseException as error:  # noqa: BLE001 - the end of a thread: nobody else would hear of it
-            # Said at once: the main thread may be in the team's code for long.
+        except BaseException as error:  # noqa: BLE001 - nothing else would report it: a thread ends
+            # Log it now: the main thread may run team code for long.
             self._exit_code = exit_code(error, "the executor process failed")
             self._sync.stop()
             self._sync.interrupt_current()
             if not self._ended.wait(STOP_LIMIT):
-                os._exit(self._exit_code)  # without an event loop nothing else ends the team's code
+                os._exit(self._exit_code)  # without an event loop nothing else ends team code
         finally:
             self._sync.stop()
 
     async def _serve(self) -> None:
         self._token = token = trio.lowlevel.current_trio_token()
-        if self._stopping:  # asked to before there was a token
+        if self._stopping:  # SIGTERM came before there was a token
             return
         with self._scope:
             async with Application.for_child(self._settings) as app:
@@ -124,30 +123,30 @@ class ExecutorProcess:
                 notify.send(ready=True, status="idle")
                 with trio.socket.socket(fileno=self._channel) as channel:
                     await runner.run(channel)
-                # The root ends the process, so that it is known to be the end of a mode.
+                # The root ends the process, so that its end is a planned one.
                 await trio.sleep_forever()
 
     def _is_outdated(self) -> bool:
-        from rt.instance import Instance  # of the root: only a wrong name needs it here
+        from rt.instance import Instance  # imported only if a device name is unknown
 
         try:
             holder = Instance(
                 self._settings.config.instance, Path(self._settings.directory)
             ).holder()
-        except ConfigError:  # the directory was replaced meanwhile
+        except ConfigError:  # the directory has been replaced
             return False
         return holder is not None and holder.started_before(FILE_NAME)
 
     async def _send_heartbeats(self) -> None:
-        """Tell the supervisor that the event loop is alive; end with the root."""
+        """Send watchdog heartbeats to the supervisor until the lifeline closes; then stop."""
         period = notify.watchdog_period() or 1.0
         while not self._lifeline.is_closed():
             notify.send(watchdog=True)
             with trio.move_on_after(period):
                 await self._lifeline.closed()
-        self._scope.cancel("the root is gone")
+        self._scope.cancel("the root has exited")
 
 
 def main(settings: ChildSettings, lifeline: Lifeline, channel: int) -> int:
-    """Be the executor process; the exit code."""
+    """Run the executor process; return the exit code."""
     return ExecutorProcess(settings, lifeline, channel).run()

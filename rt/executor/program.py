@@ -1,4 +1,4 @@
-"""The team's program: loaded anew for each mode, and asked for the functions that the mode executes."""
+"""The robot's program: team code, loaded anew for each mode, and the functions to execute."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -18,20 +18,20 @@ from rt.executor.sync import ExecutionRequest, Run
 from rt.text import clip, closest
 
 LOAD_LIMIT = 10.0
-"""How long the team's code may take to be imported (s)."""
+"""How long the import of team code may take, in s."""
 _SHOWN_MAX = 3
 
 
 class Program:
-    """Loads the team's code in the main thread and finds its functions.
+    """Loads team code in the main thread and finds its functions.
 
     Args:
-        main_thread: Where the code is loaded.
-        reporter: Told where the code is.
-        names: What the team's code finds without importing it.
-        time_limit: The time limit or period of a function by its name (s), or None.
-        exec_module: Where the team's code is.
-        directory: Where it is looked for, whatever the working directory has become.
+        main_thread: Loads the code.
+        reporter: Is given the path of the code.
+        names: The names that team code finds without importing them.
+        time_limit: Returns the time limit or period of a function in s, or None.
+        exec_module: The option: a module's name or a path.
+        directory: Where the code is looked for, whatever the working directory has become.
 
     Attributes:
         path: The file, once it has been found.
@@ -59,17 +59,17 @@ class Program:
     async def prepare(
         self, specs: Sequence[RequestSpec], *, partial: bool
     ) -> list[ExecutionRequest]:
-        """Load the team's code in the main thread and find what is to be executed.
+        """Load the team code in the main thread and find the functions to execute.
 
         Args:
-            specs: What is to be executed.
-            partial: Whether one of them is enough.
+            specs: What to execute.
+            partial: Whether one existing function is enough.
 
         Raises:
-            ExecutionError: The code cannot be loaded, or has not what is asked for.
+            ExecutionError: The code cannot be loaded, or lacks a requested function.
         """
         if any(spec.periodic for spec in specs[:-1]):
-            raise ExecutionError("a periodic request never ends: it has to be the last one")
+            raise ExecutionError("a periodic request must be the last one, because it never ends")
         self.path = path = locate(self._exec_module, self._directory)
         self._reporter.path = path
         self._main_thread.sync.folder = str(path.parent)
@@ -84,7 +84,7 @@ class Program:
         await self._main_thread.finish(Run([ExecutionRequest(load_code, timeout=LOAD_LIMIT)], None))
         if not outcome:
             raise ExecutionError(
-                f"{path} took more than {LOAD_LIMIT:g} s to be imported", path=str(path)
+                f"{path} took longer than {LOAD_LIMIT:g} s to import", path=str(path)
             )
         module = outcome[0]
         if isinstance(module, ExecutionError):
@@ -102,7 +102,7 @@ class Program:
             if name.endswith("_main"):
                 prefix = name.removesuffix("_main")
                 self._log.warning(
-                    f"{path.name} has no {name}: after {prefix}_setup only the actions that it started go on"
+                    f"{path.name} has no {name}: only actions run after {prefix}_setup"
                 )
         return [
             self._mode_request(module, spec) if partial else self._request(module, spec)
@@ -110,16 +110,16 @@ class Program:
         ]
 
     def _request(self, module: ModuleType, spec: RequestSpec) -> ExecutionRequest:
-        """A request of a caller, who may call only what the team has defined."""
+        """Create the request of a caller, which may execute only functions of the team code."""
         func = calling.function(vars(module), spec.func, str(self.path.parent))
         return self._timed(func, calling.arguments(func, spec.func, spec.args), spec)
 
     def _mode_request(self, module: ModuleType, spec: RequestSpec) -> ExecutionRequest:
-        """A request of a mode, whose function has a name that the team has given it for that."""
+        """Create the request of a mode, whose functions are found by name."""
         path, func = str(self.path), vars(module)[spec.func]
         if not callable(func) or inspect.iscoroutinefunction(func):
             raise ExecutionError(
-                f"{path}: {spec.func} has to be a plain function, `def {spec.func}():`",
+                f"{path}: {spec.func} must be a plain function, `def {spec.func}():`",
                 path=path,
                 func=spec.func,
             )

@@ -1,6 +1,6 @@
-"""Says in the log what the team's code raised: the first time in full, and how often the same came again.
+"""Logs the errors of team code: the first in full, then how often it was repeated.
 
-An error in main comes back at every call. A log that said each of them would hide everything else.
+An error in main repeats at every call. Logging each one would hide everything else.
 """
 
 import threading
@@ -15,17 +15,17 @@ from rt.executor.sync import TimeLimitError
 from rt.log.throttle import Throttle
 
 INTERVAL = 5.0
-"""Time between two events about the same error (s)."""
+"""Minimum time between two events about the same error, in s."""
 BURST = 20
-"""How many different errors are logged at once; after that one in each `INTERVAL`, with the number of those left out."""
+"""How many different errors are logged at once; after that one in each `INTERVAL`."""
 WAIT = "to wait, let it start an action that uses `await Actions.sleep(...)`"
 """What team code does instead of waiting."""
 MAX_ERRORS = 256
-"""The most different errors that are remembered; beyond them all are forgotten, and said in full again."""
+"""How many different errors are remembered; one more clears the memory."""
 
 
 class _Occurrence:
-    """An error that has been said, and how often it has come since."""
+    """An error that was logged, and how often it has been repeated since."""
 
     def __init__(self, level: str, context: dict[str, Any]) -> None:
         self.level = level
@@ -35,10 +35,10 @@ class _Occurrence:
 
 
 class Reporter:
-    """Reports errors of the team's code; any thread.
+    """Logs errors of team code. Thread-safe.
 
     Attributes:
-        path: The file of the team's code.
+        path: The file of the team code.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Reporter:
         self._log = log.get_logger()
 
     def report(self, error: BaseException, name: str) -> None:
-        """Say what a function raised, and where, or count it; of a group, each of its errors."""
+        """Log an error of a function with its place, or count it; a group error by error."""
         for each in _errors(error):
             self._report(each, name)
 
@@ -59,12 +59,15 @@ class Reporter:
         if isinstance(error, TimeLimitError):
             key: tuple[object, ...] = (TimeLimitError, name, bool(error.waited))
             level = "warning"
-            sentence = f"{name} took too long and was interrupted: it has to return within {error.limit:g} s; {WAIT}"
+            sentence = (
+                f"{name} took too long and was interrupted: it must return within"
+                f" {error.limit:g} s; {WAIT}"
+            )
             extra: dict[str, Any] = {"limit": error.limit}
             if error.waited:
                 sentence = (
-                    f"the computer is busy: {name} waited for the processor, took too long and was interrupted; end other programs"
-                    " on this computer"
+                    f"the computer is busy: {name} waited for a processor, took too long and was"
+                    " interrupted; end other programs on this computer"
                 )
                 extra["waited"] = round(error.waited, 3)
         else:
@@ -81,11 +84,11 @@ class Reporter:
             if len(self._occurrences) >= MAX_ERRORS:
                 self._occurrences.clear()
             self._occurrences[key] = _Occurrence(level, {**context, "error": sentence})
-            # Errors whose texts differ each time share one limit.
+            # Errors with a different text each time share one limit.
             self._throttle.log(getattr(self._log, level), sentence, "error", **context, **extra)
 
     def flush(self) -> None:
-        """Say what has been counted; from now on every error is a new one."""
+        """Log what was counted, and forget all errors."""
         with self._lock:
             self._throttle.flush()
             for occurrence in self._occurrences.values():
@@ -95,13 +98,13 @@ class Reporter:
 
     def _log_repeats(self, occurrence: _Occurrence) -> None:
         getattr(self._log, occurrence.level)(
-            "the same error came again", count=occurrence.count, **occurrence.context
+            "error repeated", count=occurrence.count, **occurrence.context
         )
         occurrence.logged_at, occurrence.count = time.monotonic(), 0
 
 
 def _errors(error: BaseException) -> list[BaseException]:
-    """An error, or the errors of a group and of the groups in it."""
+    """Return an error, or the errors of a group and of its nested groups."""
     found: list[BaseException] = []
     pending = [error]
     while pending and len(found) < BURST:
@@ -118,5 +121,5 @@ def _sentence(error: BaseException) -> str:
         return error.message
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - an error of the team's own whose text cannot be made
+    except Exception:  # noqa: BLE001 - the `__str__` of an error class of team code may raise
         return type(error).__name__

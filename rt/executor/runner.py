@@ -1,8 +1,8 @@
-"""One mode in an executor process: prepared, let go by the root, run, and over.
+"""One mode in an executor process: prepared, started by the root, run, and over.
 
 A mode is one run of the main thread (load, setup once, main at its period) and the actions that it
 starts. It ends when the root ends the process, when its requests are executed, when an error ends
-it, and when no function of the team runs any more.
+it, or when no function of team code is running any more.
 """
 
 import contextlib
@@ -36,19 +36,21 @@ class ModeRunner:
     Args:
         sync: The main thread's executor.
         actions: The event loop's executor.
-        make_keeper: Makes the keeper of the lease, given what to call when the mode has to end.
+        make_keeper: Creates the keeper of the lease, given the function to call when the mode must
+            end.
         token: Of the event loop.
         store: The buffers.
-        device_names: UIDs by the names that the team gave them.
-        time_limit: The time limit or period of a function by its name (s), or None.
-        exec_module: Where the team's code is.
-        directory: Where it is looked for.
-        reporter: Logs what the team's code raises.
-        is_outdated: Says whether rt.toml was changed after the robot started.
+        device_names: UIDs by device name.
+        time_limit: Returns the time limit or period of a function in s, or None.
+        exec_module: The option: a module's name or a path.
+        directory: Where the team code is looked for.
+        reporter: Logs the errors of team code.
+        is_outdated: Returns whether rt.toml changed after the robot started.
 
     Attributes:
-        output: Logs what the team's code prints.
-        stall: Watches the event loop from when the team's code is loaded; has to be run.
+        names: The names that team code finds without importing them.
+        output: Logs what team code prints.
+        stall: The watchdog of the event loop, active from the load of team code; must be run.
     """
 
     def __init__(
@@ -98,9 +100,12 @@ class ModeRunner:
         self._log = log.get_logger()
 
     async def run(self, channel: trio.socket.SocketType) -> None:
-        """Run the mode that the root asks for over the channel; returns when it is over, or the root has gone.
+        """Run the mode that the root requests, until it is over or the root has exited.
 
-        A cancel interrupts the team's code and waits for it, as `MainThread.finish` does.
+        A cancel interrupts team code and waits for it, as `MainThread.finish` does.
+
+        Args:
+            channel: The channel to the root.
         """
         command = await self._receive(channel)
         if not isinstance(command, commands.Prepare):
@@ -125,7 +130,7 @@ class ModeRunner:
         try:
             return commands.decode_command(data) if data else None
         except RemoteProtocolError as error:
-            self._log.error("the root's command cannot be read", reason=str(error))
+            self._log.error("invalid command from the root", reason=str(error))
             return None
 
     async def _execute(
@@ -135,7 +140,7 @@ class ModeRunner:
         requests: list[ExecutionRequest],
         command: commands.Prepare,
     ) -> None:
-        """Run the mode and tell the root how it went: before code is waited for that is late."""
+        """Run the mode, and report its end to the root before waiting for late code."""
         self._state.begin(mode, gamepads=command.gamepads)
         try:
             async with trio.open_nursery() as nursery:
@@ -148,9 +153,7 @@ class ModeRunner:
                 is_finished = command.partial and error is None
                 if is_finished:
                     await self._actions.wait_all_ended()
-                    error = ExecutionError(
-                        "no function of the team's code runs any more: the mode ends"
-                    )
+                    error = ExecutionError("all functions of team code have ended")
                 await channel.send(commands.encode(_result(error)))
                 if is_finished:
                     await self._keeper.wait_revoked()
@@ -167,7 +170,7 @@ class ModeRunner:
         scope.cancel(self._reason)
 
     def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
-        """Stop what the team's code moves because one of its threads has ended with an error or has exited, and report that."""
+        """Report that a thread of team code failed or exited, and stop what team code moves."""
         self._keeper.restart()
         error = failure.exc_value or failure.exc_type()
         self._reporter.report(
@@ -175,10 +178,10 @@ class ModeRunner:
         )
 
     def _request_end(self, reason: str) -> None:
-        """End the mode because of what its commander did. Any thread."""
+        """End the mode because of what its commander did. Thread-safe."""
         self._reason = reason
-        say = self._log.info if reason == STOPPED else self._log.error
-        say(reason, mode=self._state.mode.name.lower())
+        write = self._log.info if reason == STOPPED else self._log.error
+        write(reason, mode=self._state.mode.name.lower())
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._end_requested.set)
 

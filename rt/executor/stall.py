@@ -1,8 +1,8 @@
-"""Names the team code that keeps the event loop of the executor from running.
+"""Tracebacks of team code that keeps the executor's event loop from running.
 
 A C thread of `faulthandler` writes the tracebacks of all threads to the log pipe when the event
-loop has not set it back in time. It needs no lock of the interpreter, so it works while team code
-holds that lock; the root reads the tracebacks and logs the function and line (`rt.process.output`).
+loop has not reset it in time. That thread needs no interpreter lock, so it works while team code
+holds the lock. The root reads the tracebacks and logs the function and line (`rt.process.output`).
 """
 
 import faulthandler
@@ -13,25 +13,25 @@ import trio
 from rt import log
 
 LIMIT: Final = 0.75
-"""How long the event loop may not run (s)."""
+"""How long the event loop may not run, in s."""
 INTERVAL: Final = 0.2
-"""Time between two of its signs of life (s)."""
+"""Time between two resets, in s."""
 
 
 class StallWatch:
-    """Watches the event loop in which it is made; costs nothing before `begin`."""
+    """A watchdog of the event loop in which it is created; inactive before `begin`."""
 
     def __init__(self) -> None:
         self._descriptor = log.descriptor()
         self._began = trio.Event()
 
     def begin(self) -> None:
-        """Watch from now on: call this before team code is let go."""
+        """Start to watch; call this before team code is loaded."""
         self._arm()
         self._began.set()
 
     async def run(self) -> None:
-        """Give the signs of life of the event loop until cancelled."""
+        """Reset the watchdog at an interval until cancelled."""
         await self._began.wait()
         try:
             while True:

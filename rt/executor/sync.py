@@ -1,14 +1,14 @@
-"""Runs the team's plain functions in the main thread, each under a time limit.
+"""Runs functions of team code in the main thread, each under a time limit.
 
-An interval timer (SIGALRM) raises ``TimeLimitError`` inside a function that takes too long. It is
-raised in the team's code only: while rt's own code runs on its behalf, say inside ``Robot.write``
-with a buffer's lock held, the alarm comes back a millisecond later. A function that returns late
-has exceeded its limit as well, whatever it caught, and one that does not return loses the lease,
-whatever it has granted itself. Periods are kept on absolute deadlines; a late call is counted and
-not made up for.
+An interval timer (SIGALRM) raises `TimeLimitError` inside a function that takes too long. It raises
+only in team code. While rt's own code runs on its behalf, for example inside ``Robot.write`` with a
+buffer's lock held, the alarm is repeated a millisecond later. A function that returns late has
+exceeded its limit as well, whatever it caught. One that does not return loses the lease, whatever
+it has granted itself. Periods follow absolute deadlines; late calls are counted, not caught up.
 
-Invariant: what this module needs of the standard library is bound when it is imported, so that team
-code that replaces a function there, such as ``time.monotonic``, does not change how it is limited.
+Invariant: this module binds the functions of the standard library that it needs when it is
+imported, so that team code that replaces one, such as ``time.monotonic``, does not change its own
+limits.
 """
 
 import math
@@ -31,19 +31,20 @@ from rt.executor.frames import involves_team_code, is_team_file
 from rt.executor.lease import NOT_RETURNING, LeaseKeeper
 
 GRACE = 0.03
-"""How long after its limit (s) a function may take to end before the lease on the devices runs out."""
+"""How long after its limit a function may take to end before the lease expires, in s."""
 _RETRY = 0.001
 _REPEAT = 0.05
 _REPORT_INTERVAL = 1.0
 _ON_TIME_AFTER = 3.0
-"""How long (s) no call has to be late for calls to be in time again."""
+"""After this time in s without a late call, calls are on time again."""
 _BUSY_SHARE = 0.8
-"""Share of its time for which a call that was interrupted has to have waited for a processor to be no fault of the code: code that
-computes without end on a busy computer waits less.
+"""Minimum share of its time that an interrupted call waited for a processor to be excused.
+
+Code that computes without end on a busy computer waits less.
 """
 _MAX_TIMEOUTS = 2
 _HANDLER = "a signal handler"
-"""What else of the team's code runs in the main thread between two calls."""
+"""The other team code that runs in the main thread, between two calls."""
 _ITIMER_REAL = signal.ITIMER_REAL
 _SIGALRM = signal.SIGALRM
 _set_signal = signal.signal
@@ -52,23 +53,26 @@ _SWITCH_INTERVAL = getswitchinterval()
 
 
 class TimeLimitError(BaseException):
-    """A function of the team's code took longer than it may; not an ``Exception``, so that ``except Exception`` lets it pass.
+    """A function of team code exceeded its time limit.
+
+    It is not an ``Exception``, so ``except Exception`` in team code does not catch it.
 
     Args:
-        limit: How long it may take (s).
+        limit: The time limit in s.
 
     Attributes:
-        waited: How long (s) it waited for a processor, if that is why it took so long; else 0.
+        waited: How long the function waited for a processor in s, if that is why it was late; else
+            0.
     """
 
     def __init__(self, limit: float) -> None:
-        super().__init__(f"it took longer than {limit:g} s")
+        super().__init__(f"took longer than {limit:g} s")
         self.limit = limit
         self.waited = 0.0
 
 
 class StopRun(BaseException):
-    """The mode has ended; raised inside the team's code."""
+    """The mode has ended; raised inside team code."""
 
 
 class ExecutionRequest(NamedTuple):
@@ -77,8 +81,8 @@ class ExecutionRequest(NamedTuple):
     Args:
         func: The function.
         args: Its positional arguments.
-        timeout: Time limit of the call; of a periodic one the time between two calls too (s).
-        periodic: Whether it is called again and again.
+        timeout: Time limit of a call in s; of a periodic function also its period.
+        periodic: Whether to call it repeatedly.
     """
 
     func: Callable[..., Any]
@@ -88,13 +92,12 @@ class ExecutionRequest(NamedTuple):
 
 
 class Run:
-    """A sequence of requests that the main thread works off, and how it went.
+    """A sequence of requests for the main thread, and its statistics.
 
     Args:
         requests: Executed in order; the last may be periodic.
-        keeper: Given permission to renew the lease for as long as each step may take; None for code
-            that moves nothing.
-        hold: Whether the lease is kept after the last request, for actions that go on.
+        keeper: Permits the lease for the duration of each step; None for code that moves nothing.
+        hold: Whether to keep the lease after the last request, for actions that are still running.
         done: Called in the main thread when the run is over, with the error that ended it or None.
     """
 
@@ -115,14 +118,13 @@ class Run:
 
 
 class SyncExecutor:
-    """Executes runs, one after the other, in the main thread.
+    """Executes runs in the main thread, one after the other.
 
     Args:
-        report: Called with an error that a function of the team's code raised, and the function's
-            name.
-        folder: The folder of the team's code: only what stands there is interrupted.
-        run_delay: Makes what tells how long the main thread has waited for a processor (s); called
-            in that thread.
+        report: Called with an error that a function of team code raised, and the function's name.
+        folder: The folder of the team code; only code in it is interrupted.
+        run_delay: Returns a function that returns how long the main thread has waited for a
+            processor, in s; called in that thread.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class SyncExecutor:
         self._log = log.get_logger()
 
     def execute_forever(self) -> None:
-        """Work off what is scheduled until ``stop``; only in the main thread, which handles signals."""
+        """Execute the scheduled runs until `stop`. Main thread only, which handles signals."""
         _set_signal(_SIGALRM, self._on_alarm)
         self._delay = self._make_run_delay()
         while True:
@@ -162,7 +164,7 @@ class SyncExecutor:
                 if not involves_team_code(reason, self.folder):
                     raise
                 self._report(reason, _HANDLER)
-                error = ExecutionError(f"{_HANDLER} of the team's code failed: the mode ends")
+                error = ExecutionError(f"{_HANDLER} of team code failed")
             finally:
                 self._current = None
                 if run.keeper is not None and not (
@@ -172,11 +174,11 @@ class SyncExecutor:
             run.done(error)
 
     def schedule(self, run: Run) -> None:
-        """Let the main thread execute a run after those scheduled before. Any thread."""
+        """Execute a run after those scheduled before it. Thread-safe."""
         self._runs.put(run)
 
     def interrupt(self, run: Run) -> None:
-        """End a run: before its next call, and inside the one that is going on. Any thread."""
+        """End a run, inside its current call or before its next one. Thread-safe."""
         run.stopped.set()
         if run.keeper is not None:
             run.keeper.revoke()
@@ -184,13 +186,13 @@ class SyncExecutor:
             pthread_kill(self._main.ident, _SIGALRM)
 
     def interrupt_current(self) -> None:
-        """End the run that is going on, if there is one. Any thread."""
+        """End the current run, if there is one. Thread-safe."""
         run = self._current
         if run is not None:
             self.interrupt(run)
 
     def stop(self) -> None:
-        """Let ``execute_forever`` return after the runs that are scheduled."""
+        """Make `execute_forever` return after the scheduled runs. Thread-safe."""
         self._runs.put(None)
 
     def _execute(self, run: Run) -> None:
@@ -200,7 +202,7 @@ class SyncExecutor:
             if request.periodic:
                 self._repeat(run, request)
             elif self._call(run, request) is not None:
-                raise ExecutionError(f"{_name(request)} failed: the mode ends", func=_name(request))
+                raise ExecutionError(f"{_name(request)} failed", func=_name(request))
         if run.hold and run.keeper is not None:
             _grant(run, math.inf)
 
@@ -221,9 +223,10 @@ class SyncExecutor:
                     else ""
                 )
                 run.keeper.cut_off(
-                    f"{cause}{_name(request)} took too long again: every device is disabled until a call of it ends in time"
+                    f"{cause}{_name(request)} took too long again: every device is disabled until"
+                    " a call returns in time"
                 )
-            # One time-out alone changes nothing; a failure does until a call ends well.
+            # A single timeout changes nothing; after a failure a call must succeed first.
             trusted = error is None or (trusted and 0 < timeouts < _MAX_TIMEOUTS)
             tick += request.timeout
             late = monotonic() - tick
@@ -231,7 +234,7 @@ class SyncExecutor:
                 missed = math.ceil(late / request.timeout)
                 tick += missed * request.timeout
                 run.overruns += missed
-                if not timeouts:  # that a call was interrupted is logged already
+                if not timeouts:  # an interrupted call is already logged
                     lateness.record_late(run.overruns, is_busy=self._delay() - waited >= late)
             else:
                 lateness.record_on_time()
@@ -243,7 +246,10 @@ class SyncExecutor:
     def _call(
         self, run: Run, request: ExecutionRequest, *, trusted: bool = True
     ) -> BaseException | None:
-        """Call once. After a failure the next call is on trial: what it writes reaches no device until it has ended well."""
+        """Call a function once; return the error that it raised.
+
+        After a failure the next call is on probation: its writes reach no device until it succeeds.
+        """
         start, waited = monotonic(), self._delay()
         if trusted:
             _grant(run, start + request.timeout + GRACE, seal=True)
@@ -258,7 +264,7 @@ class SyncExecutor:
             error.waited = waited if waited >= _BUSY_SHARE * (monotonic() - start) else 0.0
             self._report(error, _name(request))
             return error
-        except BaseException as error:  # noqa: BLE001 - whatever team code raises, SystemExit too, ends its call alone
+        except BaseException as error:  # noqa: BLE001 - an error ends only its call, SystemExit too
             run.failures += 1
             if run.keeper is not None:
                 run.keeper.fail()
@@ -299,13 +305,13 @@ class SyncExecutor:
         raise TimeLimitError(self._limit)
 
     def _revoke_overdue(self) -> None:
-        """Cut off a call that holds the lease for longer than it was granted: team code has granted itself more."""
+        """Cut off a call whose lease outlives its grant: team code extended its permission."""
         keeper = None if self._current is None else self._current.keeper
         if keeper is not None and monotonic() >= self._deadline and keeper.permitted:
             keeper.cut_off(NOT_RETURNING)
 
     def _is_in_rt(self, frame: FrameType | None) -> bool:
-        """Whether rt's code was called by the team's and is at work: then it must not be torn."""
+        """Return whether team code has called rt's code, which must not be interrupted."""
         while frame is not None:
             if f"{frame.f_globals.get('__name__', '')}.".startswith("rt."):
                 return True
@@ -316,11 +322,11 @@ class SyncExecutor:
 
 
 class _Lateness:
-    """Logs that the calls of a periodic function come late, and that they are in time again.
+    """Logs when calls of a periodic function become late, and when they are on time again.
 
     Args:
         request: The function.
-        logger: Where it is logged.
+        logger: The logger.
     """
 
     def __init__(self, request: ExecutionRequest, logger: Any) -> None:
@@ -330,11 +336,11 @@ class _Lateness:
         self._last = math.inf
 
     def record_late(self, skipped: int, *, is_busy: bool) -> None:
-        """Note that a call has come late.
+        """Record a late call.
 
         Args:
             skipped: How many calls were skipped so far.
-            is_busy: Whether it would have been in time if it had not waited for a processor.
+            is_busy: Whether it would have been on time without waiting for a processor.
         """
         self._last = monotonic()
         if self._last - self._reported <= _REPORT_INTERVAL:
@@ -342,24 +348,24 @@ class _Lateness:
         self._reported = self._last
         name = _name(self._request)
         reason = (
-            f"the computer is busy: calls of {name} come late; end other programs on it"
+            f"the computer is busy: calls of {name} are late; end other programs on it"
             if is_busy
-            else f"calls of {name} come late: the code takes longer than the period; do less in each call, or give it a longer"
-            " period in exec_timeout"
+            else f"calls of {name} are late: they take longer than the period; do less in each"
+            " call, or set a longer period in exec_timeout"
         )
         self._log.warning(reason, func=name, skipped=skipped, period=self._request.timeout)
 
     def record_on_time(self) -> None:
-        """Note that a call was in time."""
+        """Record that a call was on time."""
         if monotonic() - self._last >= _ON_TIME_AFTER:
             self._last = math.inf
             self._log.info(
-                f"calls of {_name(self._request)} are in time again", func=_name(self._request)
+                f"calls of {_name(self._request)} are on time again", func=_name(self._request)
             )
 
 
 def _grant(run: Run, until: float, *, seal: bool = False) -> None:
-    """Permit the lease, unless the run has been stopped; one that is stopped meanwhile has lost it when this returns."""
+    """Permit the lease unless the run is stopped, also if it is stopped meanwhile."""
     if run.keeper is not None and not run.stopped.is_set():
         run.keeper.grant(until, seal=seal)
         if run.stopped.is_set():
@@ -367,13 +373,17 @@ def _grant(run: Run, until: float, *, seal: bool = False) -> None:
 
 
 def _require_in_time(start: float, limit: float) -> None:
-    """Raise `TimeLimitError` if a call that has returned took longer than its limit: it caught the error that it was sent."""
+    """Raise if a call that has returned exceeded its limit, because it caught the error.
+
+    Raises:
+        TimeLimitError: It took longer than its limit.
+    """
     if monotonic() - start > limit:
         raise TimeLimitError(limit)
 
 
 def _exit_if_forked() -> None:
-    """End a process that the team's code forked and let return: the rest is the robot's own to do."""
+    """End a process that team code forked and let return from its call."""
     if is_forked():
         _exit(0)
 

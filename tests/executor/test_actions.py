@@ -1,4 +1,4 @@
-"""Actions, on the event loop of the test."""
+"""AsyncExecutor, on the event loop of the test."""
 
 import sys
 
@@ -10,7 +10,7 @@ import trio.testing
 from rt.executor.actions import AsyncExecutor
 
 
-async def test_an_action_that_exits_ends_alone(nursery: trio.Nursery) -> None:
+async def test_action_that_exits_ends_only_itself(nursery: trio.Nursery) -> None:
     errors: list[tuple[str, type[BaseException]]] = []
     reported = trio.Event()
 
@@ -21,22 +21,22 @@ async def test_an_action_that_exits_ends_alone(nursery: trio.Nursery) -> None:
     executor = AsyncExecutor(trio.lowlevel.current_trio_token(), report)
     await nursery.start(executor.run)
 
-    async def leave() -> None:
+    async def exit_process() -> None:
         sys.exit(3)
 
     async def wait() -> None:
         await trio.sleep_forever()
 
     executor.start(wait)
-    executor.start(leave)
+    executor.start(exit_process)
     with trio.fail_after(30):
         await reported.wait()
-    assert errors == [("leave", SystemExit)]
+    assert errors == [("exit_process", SystemExit)]
     assert executor.is_running(wait)
     nursery.cancel_scope.cancel()
 
 
-async def test_an_action_that_is_running_is_refused_once_for_each_run(
+async def test_second_start_is_logged_once_per_run(
     nursery: trio.Nursery,
 ) -> None:
     executor = AsyncExecutor(trio.lowlevel.current_trio_token(), lambda _error, _name: None)

@@ -30,7 +30,7 @@ def plug(store: BufferStore) -> DeviceBuffer:
     return buffer
 
 
-def test_a_device_is_read_and_written_by_name_or_uid(store: BufferStore, robot: Robot) -> None:
+def test_device_is_addressed_by_name_or_uid(store: BufferStore, robot: Robot) -> None:
     buffer = plug(store)
     buffer.set("enc_pos", 12.5)
     for device in ("left_motor", str(MOTOR), MOTOR):
@@ -39,7 +39,7 @@ def test_a_device_is_read_and_written_by_name_or_uid(store: BufferStore, robot: 
         assert buffer.get_write() == {"duty_cycle": 0.5}
 
 
-def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(
+def test_disconnected_device_reads_as_zeros_and_is_logged_once(
     store: BufferStore, robot: Robot
 ) -> None:
     with structlog.testing.capture_logs() as logs:
@@ -56,27 +56,32 @@ def test_a_device_that_is_absent_reads_as_zeros_and_is_said_once(
     ]
 
 
-def test_unknown_name_says_that_the_options_are_newer_than_the_robot(store: BufferStore) -> None:
-    asked: list[bool] = []
-    robot = Robot(store, {"left_motor": MOTOR}, lambda: not asked.append(True))  # type: ignore[func-returns-value]
+def test_unknown_name_mentions_options_newer_than_the_robot(store: BufferStore) -> None:
+    calls: list[bool] = []
+
+    def is_outdated() -> bool:
+        calls.append(True)
+        return True
+
+    robot = Robot(store, {"left_motor": MOTOR}, is_outdated)
     for _ in range(3):
         with pytest.raises(DeviceError, match=r"rt\.toml is newer than the robot"):
             robot.get("claw", "enc_pos")
-    assert asked == [True]
+    assert calls == [True]
     with pytest.raises(DeviceError, match=r"below \[dev_name\]$"):
         Robot(store, {}).get("claw", "enc_pos")
 
 
-ABSENT = "device not connected: it reads as zeros and ignores writes"
-BACK = "device connected"
+DISCONNECTED = "device not connected: it reads as zeros and ignores writes"
+CONNECTED = "device connected"
 
 
-def said(logs: list[structlog.typing.EventDict]) -> list[tuple[str, str]]:
+def events(logs: list[structlog.typing.EventDict]) -> list[tuple[str, str]]:
     return [(entry["log_level"], entry["event"]) for entry in logs]
 
 
 @pytest.mark.parametrize("seen_before", [False, True])
-def test_a_device_that_is_away_is_one_warning_whatever_is_called_and_how_often(
+def test_disconnected_device_is_one_warning_for_any_calls(
     store: BufferStore, robot: Robot, seen_before: bool
 ) -> None:
     if seen_before:
@@ -87,12 +92,10 @@ def test_a_device_that_is_away_is_one_warning_whatever_is_called_and_how_often(
             for device in ("left_motor", str(MOTOR), MOTOR):
                 assert robot.get(device, "enc_pos") == 0.0
                 robot.write(device, "duty_cycle", 1.0)
-    assert said(logs) == [("warning", ABSENT)]
+    assert events(logs) == [("warning", DISCONNECTED)]
 
 
-def test_a_device_that_leaves_again_is_warned_of_again_only_after_it_was_back(
-    store: BufferStore, robot: Robot
-) -> None:
+def test_second_disconnect_is_logged_after_a_reconnect(store: BufferStore, robot: Robot) -> None:
     buffer = plug(store)
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
@@ -103,12 +106,10 @@ def test_a_device_that_leaves_again_is_warned_of_again_only_after_it_was_back(
             buffer.valid = True
             for _ in range(10):
                 robot.get("left_motor", "enc_pos")
-    assert said(logs) == [("warning", ABSENT), ("info", BACK)] * 3
+    assert events(logs) == [("warning", DISCONNECTED), ("info", CONNECTED)] * 3
 
 
-def test_a_device_that_was_back_while_nobody_looked_is_no_news(
-    store: BufferStore, robot: Robot
-) -> None:
+def test_unseen_reconnect_is_not_logged(store: BufferStore, robot: Robot) -> None:
     buffer = plug(store)
     buffer.valid = False
     with structlog.testing.capture_logs() as logs:
@@ -116,10 +117,10 @@ def test_a_device_that_was_back_while_nobody_looked_is_no_news(
         buffer.valid = True
         buffer.valid = False
         robot.get("left_motor", "enc_pos")
-    assert said(logs) == [("warning", ABSENT)]
+    assert events(logs) == [("warning", DISCONNECTED)]
 
 
-def test_each_device_that_is_away_has_its_own_warning(store: BufferStore) -> None:
+def test_each_disconnected_device_has_its_own_warning(store: BufferStore) -> None:
     switch, other = int(DeviceUID(0, 1, 1)), int(DeviceUID(12, 1, 2))
     robot = Robot(store, {"left_motor": MOTOR, "right_motor": other, "switch": switch})
     with structlog.testing.capture_logs() as logs:
@@ -127,9 +128,9 @@ def test_each_device_that_is_away_has_its_own_warning(store: BufferStore) -> Non
             assert robot.get("left_motor", "enc_pos") == robot.get("right_motor", "enc_pos") == 0.0
             assert robot.get("switch", "switch0") is False
     assert [(entry["event"], entry["device"], entry["uid"]) for entry in logs] == [
-        (ABSENT, "left_motor", str(MOTOR)),
-        (ABSENT, "right_motor", str(other)),
-        (ABSENT, "switch", str(switch)),
+        (DISCONNECTED, "left_motor", str(MOTOR)),
+        (DISCONNECTED, "right_motor", str(other)),
+        (DISCONNECTED, "switch", str(switch)),
     ]
 
 
@@ -142,7 +143,7 @@ def test_each_device_that_is_away_has_its_own_warning(store: BufferStore) -> Non
         (DeviceUID(12, 1, 1), "enc_pos", (12.5, 0.0)),
     ],
 )
-def test_the_last_value_of_a_device_is_not_read_once_it_is_away(
+def test_disconnected_device_does_not_read_as_its_last_value(
     store: BufferStore, robot: Robot, device: DeviceUID, param: str, values: tuple[object, object]
 ) -> None:
     uid = int(device)
@@ -156,9 +157,7 @@ def test_the_last_value_of_a_device_is_not_read_once_it_is_away(
     assert (found, type(found)) == (default, type(default))
 
 
-def test_a_write_to_a_device_that_is_away_is_not_kept_for_when_it_is_back(
-    store: BufferStore, robot: Robot
-) -> None:
+def test_write_to_disconnected_device_is_not_sent_later(store: BufferStore, robot: Robot) -> None:
     buffer = plug(store)
     buffer.valid = False
     robot.write("left_motor", "duty_cycle", 1.0)
@@ -166,7 +165,7 @@ def test_a_write_to_a_device_that_is_away_is_not_kept_for_when_it_is_back(
     assert buffer.get_write() == {}
 
 
-def test_a_mistake_is_an_error_even_while_the_device_is_absent(robot: Robot) -> None:
+def test_mistakes_are_errors_while_the_device_is_disconnected(robot: Robot) -> None:
     with pytest.raises(DeviceError, match=r"did you mean left_motor\?"):
         robot.get("left_moter", "enc_pos")
     with pytest.raises(DeviceError, match="did you mean 'duty_cycle'"):
@@ -181,7 +180,7 @@ def test_a_mistake_is_an_error_even_while_the_device_is_absent(robot: Robot) -> 
         robot.write("left_motor", "duty_cycle", "fast")
 
 
-def test_the_gamepad_is_neutral_unless_it_is_enabled_and_there(store: BufferStore) -> None:
+def test_gamepad_is_neutral_unless_enabled_and_connected(store: BufferStore) -> None:
     state = RunState()
     gamepad = Gamepad(store, state)
     state.begin(Mode.TELEOP, gamepads=True)
@@ -198,19 +197,17 @@ def test_the_gamepad_is_neutral_unless_it_is_enabled_and_there(store: BufferStor
         gamepad.get("button_bb")
 
 
-def test_a_value_beyond_the_limits_is_clamped_and_said_once(
-    store: BufferStore, robot: Robot
-) -> None:
+def test_value_beyond_limits_is_clamped_and_logged_once(store: BufferStore, robot: Robot) -> None:
     buffer = plug(store)
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
             robot.write("left_motor", "duty_cycle", 5)
     assert buffer.get_write() == {"duty_cycle": 1.0}
-    said = [(entry["event"], entry["device"]) for entry in logs]
-    assert said == [("duty_cycle ranges from -1 to 1: wrote 1 for 5", "left_motor")]
+    found = [(entry["event"], entry["device"]) for entry in logs]
+    assert found == [("duty_cycle ranges from -1 to 1: wrote 1 for 5", "left_motor")]
 
 
-def test_a_device_that_leaves_between_look_and_use_reads_as_zeros(
+def test_disconnect_between_check_and_use_reads_as_zeros(
     store: BufferStore, robot: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buffer = plug(store)
@@ -222,7 +219,7 @@ def test_a_device_that_leaves_between_look_and_use_reads_as_zeros(
     robot.write("left_motor", "duty_cycle", 1.0)
 
 
-def test_a_gamepad_that_is_silent_reads_neutral_whatever_valid_says(store: BufferStore) -> None:
+def test_silent_gamepad_reads_neutral_although_valid(store: BufferStore) -> None:
     state = RunState()
     gamepad = Gamepad(store, state)
     state.begin(Mode.TELEOP, gamepads=True)
@@ -230,19 +227,19 @@ def test_a_gamepad_that_is_silent_reads_neutral_whatever_valid_says(store: Buffe
     buffer.set_all({"joystick_left_y": 0.5})
     buffer.valid = True
     assert gamepad.get("joystick_left_y") == 0.5
-    with_deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10
     while buffer.age <= GAMEPAD_TIMEOUT:
-        assert time.monotonic() < with_deadline
+        assert time.monotonic() < deadline
     assert gamepad.get("joystick_left_y") == 0.0
 
 
-def test_input_is_refused_with_the_remedy() -> None:
-    with pytest.raises(ExecutionError, match="use Gamepad"):
+def test_input_is_refused_with_a_hint() -> None:
+    with pytest.raises(ExecutionError, match="use Gamepad instead"):
         refuse_input("speed? ")
 
 
 @pytest.mark.parametrize("name", ["mode", "alliance"])
-def test_team_code_cannot_set_what_the_field_says(name: str) -> None:
+def test_team_code_cannot_set_attributes_of_field(name: str) -> None:
     state = RunState()
     field = Field(state)
     state.begin(Mode.AUTO, gamepads=False)
@@ -251,7 +248,7 @@ def test_team_code_cannot_set_what_the_field_says(name: str) -> None:
     assert field.mode is Mode.AUTO
 
 
-def test_team_code_cannot_let_gamepads_be_read_in_autonomous() -> None:
+def test_team_code_cannot_enable_gamepads_in_autonomous() -> None:
     state = RunState()
     with BufferStore(catalog.load(), "", shared=False) as store:
         gamepad = Gamepad(store, state)

@@ -1,4 +1,4 @@
-"""A caller may execute the team's own functions, and no other name of their module."""
+"""Callers may execute the functions that team code defines, and no other name of its module."""
 
 import sys
 from pathlib import Path
@@ -73,7 +73,7 @@ generated = made["generated"]
 
 @pytest.fixture
 def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], str]:
-    # A robot loads code from one folder only; here each test has a folder of its own.
+    # A robot loads code from one folder only; here each test has its own.
     monkeypatch.syspath_prepend(tmp_path)
     for module in ("calling_code", "calling_helper"):
         monkeypatch.delitem(sys.modules, module, raising=False)
@@ -86,14 +86,12 @@ def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any
 
 
 @pytest.mark.parametrize("name", ["drive", "typed", "wrapped", "lift", "many"])
-def test_a_function_of_the_team_can_be_executed(
-    team: tuple[dict[str, Any], str], name: str
-) -> None:
+def test_function_of_team_code_can_be_executed(team: tuple[dict[str, Any], str], name: str) -> None:
     assert callable(calling.function(*_of(team, name)))
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"),
+    ("name", "reason"),
     [
         *(
             (name, "")
@@ -128,15 +126,15 @@ def test_a_function_of_the_team_can_be_executed(
     ],
 )
 def test_other_names_cannot_be_executed(
-    team: tuple[dict[str, Any], str], name: str, fault: str
+    team: tuple[dict[str, Any], str], name: str, reason: str
 ) -> None:
     with pytest.raises(
-        ExecutionError, match=f"{name} cannot be executed: .*{fault}.*your own files"
+        ExecutionError, match=f"{name} cannot be executed: .*{reason}.*your own files"
     ):
         calling.function(*_of(team, name))
 
 
-def test_only_functions_of_the_team_are_suggested(team: tuple[dict[str, Any], str]) -> None:
+def test_only_functions_of_team_code_are_listed(team: tuple[dict[str, Any], str]) -> None:
     names, folder = team
     assert set(calling.functions(names, folder)) == {
         *("drive", "typed", "nested", "many", "only_by_name", "wrapped", "logged", "lift"),
@@ -158,7 +156,7 @@ def test_only_functions_of_the_team_are_suggested(team: tuple[dict[str, Any], st
         ("anything", [{"a": [1]}], {"a": [1]}),
     ],
 )
-def test_arguments_of_the_annotated_types_arrive(
+def test_arguments_of_annotated_types_are_passed(
     team: tuple[dict[str, Any], str], name: str, values: list[Any], result: object
 ) -> None:
     function = calling.function(*_of(team, name))
@@ -166,7 +164,7 @@ def test_arguments_of_the_annotated_types_arrive(
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "said"),
+    ("name", "values", "message"),
     [
         ("drive", [], r"drive\(speed, turn=0.0\) cannot be called with 0 arguments"),
         ("drive", [1, 2, 3], "cannot be called with 3 arguments"),
@@ -190,10 +188,10 @@ def test_arguments_of_the_annotated_types_arrive(
     ],
 )
 def test_other_arguments_are_refused_before_the_call(
-    team: tuple[dict[str, Any], str], name: str, values: list[Any], said: str
+    team: tuple[dict[str, Any], str], name: str, values: list[Any], message: str
 ) -> None:
     function = calling.function(*_of(team, name))
-    with pytest.raises(ExecutionError, match=said) as caught:
+    with pytest.raises(ExecutionError, match=message) as caught:
         calling.arguments(function, name, values)
     assert len(caught.value.message) < 700
     assert caught.value.message.isprintable()
@@ -205,11 +203,11 @@ plain = st.recursive(
 
 
 def takes_an_int_and_a_text(number: int, text: str = "") -> None:
-    """Only its signature counts."""
+    """Has a signature and no body."""
 
 
 @given(st.lists(plain, max_size=4))
-def test_what_passes_has_the_annotated_types(values: list[Any]) -> None:
+def test_accepted_arguments_have_annotated_types(values: list[Any]) -> None:
     try:
         number, *text = calling.arguments(takes_an_int_and_a_text, "f", values)
     except ExecutionError:

@@ -5,9 +5,7 @@ from rt.executor.cutoff import WINDOW, CutoffCounter
 
 
 @given(st.integers(1, 6), st.lists(st.floats(0, 8), max_size=40))
-def test_cut_offs_end_a_mode_if_so_many_fall_into_one_window(
-    limit: int, pauses: list[float]
-) -> None:
+def test_limit_of_cutoffs_in_one_window_ends_the_mode(limit: int, pauses: list[float]) -> None:
     counter = CutoffCounter(limit)
     now = 0.0
     times: list[float] = []
@@ -18,6 +16,6 @@ def test_cut_offs_end_a_mode_if_so_many_fall_into_one_window(
         assert counter.add(now) == (len(recent) >= limit)
 
 
-def test_one_cut_off_now_and_then_ends_no_mode() -> None:
+def test_rare_cutoffs_do_not_end_the_mode() -> None:
     counter = CutoffCounter(2)
     assert not any(counter.add(number * (WINDOW + 1)) for number in range(1000))

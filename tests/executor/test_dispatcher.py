@@ -1,4 +1,4 @@
-"""The dispatcher in the root, with executor processes that the test plays."""
+"""Dispatcher, with fake executor processes."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ from rt.buffer.lease import DRIVER_BARS, Bar
 from rt.buffer.wakeup import EXECUTOR_SLOT, FIRST_SESSION_SLOT, SLOTS, STANDBY_SLOT
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceError, ExecutionError
-from rt.executor import commands, dispatcher
+from rt.executor import commands
 from rt.executor.commands import Go, Loaded, Over, Prepare, Refused, RequestSpec
 from rt.executor.dispatcher import Dispatcher
 from rt.executor.pool import Assignment
@@ -25,7 +25,7 @@ PATIENCE = 30
 
 
 class Process:
-    """An executor process that the test plays."""
+    """A fake executor process."""
 
     def __init__(self, name: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -35,13 +35,13 @@ class Process:
         self.ended: list[str] = []
         self.is_stubborn = self.is_gone = self.killed = False
 
-    async def hears(self, kind: type[Any]) -> Any:
+    async def receive(self, kind: type[Any]) -> Any:
         with trio.fail_after(PATIENCE):
             message = commands.decode_command(await self._theirs.recv(commands.MAX_MESSAGE))
         assert isinstance(message, kind)
         return message
 
-    async def say(self, message: commands.Answer | bytes) -> None:
+    async def send(self, message: commands.Answer | bytes) -> None:
         await self._theirs.send(message if isinstance(message, bytes) else commands.encode(message))
 
     async def until_ended(self) -> None:
@@ -58,7 +58,7 @@ class Process:
 
 
 class Pool:
-    """Gives the played processes in turn."""
+    """Hands out the fake processes in turn."""
 
     def __init__(self, *processes: Process) -> None:
         self.free = list(processes)
@@ -67,7 +67,7 @@ class Pool:
         await trio.lowlevel.checkpoint()
         if not self.free:
             raise ExecutionError(
-                "no process can run the team's code: the executor is backoff (exited with code 1)"
+                "no process can run team code: the executor is backoff (exited with code 1)"
             )
         return SimpleNamespace(child=self.free.pop(0), pid=1)
 
@@ -94,16 +94,16 @@ class Pool:
 
 
 class Driver:
-    """A driver who is live or not, as the test says."""
+    """A driver whose state the test sets."""
 
     def __init__(self) -> None:
         self.is_live = False
-        self.absence = Bar.DRIVER
+        self.bar_when_absent = Bar.DRIVER
         self.refusal: str | None = None
 
     @property
     def bar(self) -> Bar:
-        return Bar.NONE if self.is_live else self.absence
+        return Bar.NONE if self.is_live else self.bar_when_absent
 
     def begin(self) -> str | None:
         return None if self.is_live else "no gamepad is connected"
@@ -113,7 +113,9 @@ class Driver:
         return self.refusal
 
 
-class Stage:
+class Harness:
+    """A dispatcher with its lease table, fake processes and a fake driver."""
+
     def __init__(
         self,
         leases: LeaseTable,
@@ -122,12 +124,13 @@ class Stage:
         *,
         needs_driver: bool,
         insecure: bool,
+        **limits: float,
     ) -> None:
         self.leases = leases
         self.nursery = nursery
         self.processes = [Process("executor"), Process("standby"), Process("executor")]
         self.stops: list[bool] = []
-        self.noted: list[tuple[bool, bool]] = []
+        self.mode_changes: list[tuple[bool, bool]] = []
         self.driver = Driver()
         self.moving = False
         self.pool = Pool(*self.processes)
@@ -140,13 +143,14 @@ class Stage:
             on_estop=lambda: self.stops.append(bool(leases.fresh_tokens())),
             time_limit={"lift": 0.5, "teleop_main": 0.05}.get,
             insecure=insecure,
-            on_mode=self.note_mode,
+            on_mode=self.record_mode,
+            **limits,
         )
         self.dispatcher.driver = self.driver
 
-    def note_mode(self, running: bool) -> None:
-        """Bar the slots of visitors as the root does, and note whether a mode could move devices just then."""
-        self.noted.append((running, bool(self.leases.fresh_tokens())))
+    def record_mode(self, running: bool) -> None:
+        """Bar the slots of sessions as the root does; record whether a mode could move devices."""
+        self.mode_changes.append((running, bool(self.leases.fresh_tokens())))
         for slot in range(FIRST_SESSION_SLOT, SLOTS):
             self.leases.bar(slot, Bar.MODE if running else Bar.IDLE)
 
@@ -155,136 +159,140 @@ class Stage:
         self.dispatcher.driver_changed()
 
     async def begin(self, mode: str = "auto", process: int = 0) -> Process:
-        """Begin a mode and play its process until it runs."""
-        played = self.processes[process]
+        """Begin a mode and answer for its process until it runs."""
+        fake = self.processes[process]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(getattr(self.dispatcher, mode))
-            await played.hears(Prepare)
-            await played.say(Loaded("studentcode.py"))
-            await played.hears(Go)
-        return played
+            await fake.receive(Prepare)
+            await fake.send(Loaded("studentcode.py"))
+            await fake.receive(Go)
+        return fake
 
     async def until_idle(self) -> None:
         with trio.fail_after(PATIENCE):
-            while self.dispatcher.mode() != "idle":  # noqa: ASYNC110 - the service answers and tells nobody
+            while self.dispatcher.mode() != "idle":  # noqa: ASYNC110 - the service has no event
                 await trio.sleep(0.001)
 
     def drives(self, slot: int) -> bool:
-        """Whether a process of that seat could move devices now."""
+        """Return whether the process of a slot could move devices now."""
         self.leases.heartbeat()
         return self.leases.lease(slot).begin() and bool(self.leases.fresh_tokens())
 
 
 @contextlib.asynccontextmanager
-async def open_stage(
-    prefix: str, *, needs_driver: bool = False, insecure: bool = False
-) -> AsyncIterator[Stage]:
+async def open_dispatcher(
+    prefix: str, *, needs_driver: bool = False, insecure: bool = False, **limits: float
+) -> AsyncIterator[Harness]:
     wakeup = WriteEvent()
     try:
         with LeaseTable.open(prefix) as leases:
             async with trio.open_nursery() as nursery:
-                stage = Stage(leases, wakeup, nursery, needs_driver=needs_driver, insecure=insecure)
+                harness = Harness(
+                    leases,
+                    wakeup,
+                    nursery,
+                    needs_driver=needs_driver,
+                    insecure=insecure,
+                    **limits,
+                )
                 try:
-                    await nursery.start(stage.dispatcher.run)
-                    yield stage
+                    await nursery.start(harness.dispatcher.run)
+                    yield harness
                 finally:
                     nursery.cancel_scope.cancel()
-                    for process in stage.processes:
+                    for process in harness.processes:
                         process.close()
     finally:
         wakeup.close()
 
 
-async def test_a_process_can_drive_only_while_its_mode_runs(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        assert not stage.drives(EXECUTOR_SLOT)
-        await stage.begin()
-        assert stage.dispatcher.mode() == "auto"
-        assert stage.drives(EXECUTOR_SLOT)
-        assert not stage.drives(STANDBY_SLOT)
-        await stage.dispatcher.idle()
-        assert stage.dispatcher.mode() == "idle"
-        assert not stage.drives(EXECUTOR_SLOT)
+async def test_process_can_drive_only_while_its_mode_runs(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        assert not harness.drives(EXECUTOR_SLOT)
+        await harness.begin()
+        assert harness.dispatcher.mode() == "auto"
+        assert harness.drives(EXECUTOR_SLOT)
+        assert not harness.drives(STANDBY_SLOT)
+        await harness.dispatcher.idle()
+        assert harness.dispatcher.mode() == "idle"
+        assert not harness.drives(EXECUTOR_SLOT)
 
 
-async def test_code_that_is_being_loaded_cannot_drive(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = stage.processes[0]
-        stage.nursery.start_soon(stage.dispatcher.auto)
-        await process.hears(Prepare)
-        assert not stage.drives(EXECUTOR_SLOT)
-        assert stage.dispatcher.mode() == "idle"
-        await process.say(Loaded("studentcode.py"))
-        await process.hears(Go)
-        assert stage.drives(EXECUTOR_SLOT)
+async def test_code_that_is_loading_cannot_drive(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = harness.processes[0]
+        harness.nursery.start_soon(harness.dispatcher.auto)
+        await process.receive(Prepare)
+        assert not harness.drives(EXECUTOR_SLOT)
+        assert harness.dispatcher.mode() == "idle"
+        await process.send(Loaded("studentcode.py"))
+        await process.receive(Go)
+        assert harness.drives(EXECUTOR_SLOT)
 
 
-async def test_idle_ends_every_lease_before_it_waits_for_the_process(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = await stage.begin()
-        process.end = lambda: None  # type: ignore[method-assign]  # it is stopped, or spins
-        stage.leases.unbar(FIRST_SESSION_SLOT)  # as the desk does for a visitor
-        session = stage.leases.lease(FIRST_SESSION_SLOT)
+async def test_idle_revokes_every_lease_before_waiting_for_the_process(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = await harness.begin()
+        process.end = lambda: None  # type: ignore[method-assign]  # it is stopped or spins
+        harness.leases.unbar(FIRST_SESSION_SLOT)  # as the registrar does for a session
+        session = harness.leases.lease(FIRST_SESSION_SLOT)
         assert session.begin()
-        assert stage.drives(EXECUTOR_SLOT)
+        assert harness.drives(EXECUTOR_SLOT)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stage.dispatcher.idle)
+            nursery.start_soon(harness.dispatcher.idle)
             await trio.testing.wait_all_tasks_blocked()
-            assert not stage.leases.fresh_tokens()
+            assert not harness.leases.fresh_tokens()
             assert not session.renew(), "rt write ends too"
-            assert stage.dispatcher.mode() == "idle"
+            assert harness.dispatcher.mode() == "idle"
             Process.end(process)
 
 
-async def test_idle_does_not_wait_for_ever_for_a_process_that_hangs(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "END_LIMIT", 0.01)
-    async with open_stage(prefix) as stage:
-        process = await stage.begin()
+async def test_idle_does_not_wait_forever_for_a_hung_process(prefix: str) -> None:
+    async with open_dispatcher(prefix, end_limit=0.01) as harness:
+        process = await harness.begin()
         process.end = lambda: None  # type: ignore[method-assign]
         with trio.fail_after(PATIENCE):
-            await stage.dispatcher.idle()
+            await harness.dispatcher.idle()
         assert process.ended
 
 
-async def test_an_emergency_stop_bars_every_slot_first_and_then_ends_the_robot(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        await stage.begin()
-        assert stage.drives(EXECUTOR_SLOT)
-        stage.dispatcher.estop()
-        assert stage.stops == [False], "nothing could move when the robot was told to end"
+async def test_estop_bars_every_slot_before_stopping_the_robot(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        await harness.begin()
+        assert harness.drives(EXECUTOR_SLOT)
+        harness.dispatcher.estop()
+        assert harness.stops == [False], "nothing could move when the robot was stopped"
         for slot in (EXECUTOR_SLOT, STANDBY_SLOT, FIRST_SESSION_SLOT):
-            assert not stage.drives(slot)
-        await stage.dispatcher.idle()
-        assert not stage.drives(EXECUTOR_SLOT), "it is final"
+            assert not harness.drives(slot)
+        await harness.dispatcher.idle()
+        assert not harness.drives(EXECUTOR_SLOT), "estop is final"
 
 
-async def test_the_next_mode_runs_in_another_process(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        first = await stage.begin("auto")
-        await stage.begin("teleop", process=1)
+async def test_next_mode_runs_in_another_process(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        first = await harness.begin("auto")
+        await harness.begin("teleop", process=1)
         assert first.ended[0] == "teleop begins"
-        assert stage.dispatcher.mode() == "teleop"
-        assert not stage.drives(EXECUTOR_SLOT)
-        assert stage.drives(STANDBY_SLOT)
+        assert harness.dispatcher.mode() == "teleop"
+        assert not harness.drives(EXECUTOR_SLOT)
+        assert harness.drives(STANDBY_SLOT)
 
 
-async def test_code_that_cannot_be_loaded_is_the_callers_answer(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = stage.processes[0]
+async def test_load_error_is_returned_to_the_caller(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = harness.processes[0]
 
         async def refuse() -> None:
-            await process.hears(Prepare)
-            await process.say(Refused("studentcode.py:3: invalid syntax", {"line": 3}))
+            await process.receive(Prepare)
+            await process.send(Refused("studentcode.py:3: invalid syntax", {"line": 3}))
 
-        stage.nursery.start_soon(refuse)
+        harness.nursery.start_soon(refuse)
         with pytest.raises(ExecutionError, match="invalid syntax") as caught:
-            await stage.dispatcher.auto()
+            await harness.dispatcher.auto()
         assert caught.value.context == {"line": 3}
-        assert stage.dispatcher.mode() == "idle"
+        assert harness.dispatcher.mode() == "idle"
         assert process.ended
-        assert not stage.drives(EXECUTOR_SLOT)
+        assert not harness.drives(EXECUTOR_SLOT)
 
 
 @pytest.mark.parametrize(
@@ -292,264 +300,263 @@ async def test_code_that_cannot_be_loaded_is_the_callers_answer(prefix: str) -> 
     [b"\x93\x01", b"", b"\xc1" * 100, b"\x91" * 100_000, b"\x82\xa4type\xa6Loaded\xa4path\xa1\xff"],
     ids=["short", "nothing", "no message", "deep", "not UTF-8"],
 )
-async def test_a_process_that_dies_or_talks_nonsense_while_it_loads_is_an_error(
-    prefix: str, last: bytes
-) -> None:
-    async with open_stage(prefix) as stage:
-        process = stage.processes[0]
+async def test_crash_or_invalid_message_while_loading_is_an_error(prefix: str, last: bytes) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = harness.processes[0]
 
         async def die() -> None:
-            await process.hears(Prepare)
+            await process.receive(Prepare)
             if last:
-                await process.say(last)
+                await process.send(last)
             process.end()
 
-        stage.nursery.start_soon(die)
-        with pytest.raises(ExecutionError, match=r"has ended|cannot be read"):
-            await stage.dispatcher.auto()
-        assert stage.dispatcher.mode() == "idle"
+        harness.nursery.start_soon(die)
+        with pytest.raises(ExecutionError, match=r"has exited|invalid message"):
+            await harness.dispatcher.auto()
+        assert harness.dispatcher.mode() == "idle"
 
 
-async def test_a_process_that_dies_ends_its_mode(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = await stage.begin()
+async def test_death_of_the_process_ends_its_mode(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = await harness.begin()
         process.end()
-        await stage.until_idle()
+        await harness.until_idle()
         await process.until_ended()
-        assert not stage.drives(EXECUTOR_SLOT)
+        assert not harness.drives(EXECUTOR_SLOT)
 
 
-async def test_a_mode_that_ends_by_itself_makes_the_robot_idle(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = await stage.begin()
-        await process.say(Over("setup failed: the mode ends"))
-        await stage.until_idle()
-        assert process.ended == ["its mode is over"] * len(process.ended)
-        assert not stage.drives(EXECUTOR_SLOT)
+async def test_mode_that_ends_by_itself_makes_the_robot_idle(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = await harness.begin()
+        await process.send(Over("setup failed"))
+        await harness.until_idle()
+        assert process.ended == ["it is over"] * len(process.ended)
+        assert not harness.drives(EXECUTOR_SLOT)
 
 
-async def test_a_blocking_execute_answers_with_the_error_that_ended_it(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = stage.processes[0]
+async def test_blocking_execute_raises_the_error_that_ended_it(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = harness.processes[0]
 
-        async def play() -> None:
-            prepare = await process.hears(Prepare)
+        async def answer() -> None:
+            prepare = await process.receive(Prepare)
             assert prepare.mode == Mode.TELEOP
             assert [spec.func for spec in prepare.requests] == ["a", "b"]
-            await process.say(Loaded("studentcode.py"))
-            await process.hears(Go)
-            await process.say(Over("a failed: the mode ends", {"func": "a"}))
+            await process.send(Loaded("studentcode.py"))
+            await process.receive(Go)
+            await process.send(Over("a failed", {"func": "a"}))
 
-        stage.nursery.start_soon(play)
+        harness.nursery.start_soon(answer)
         with pytest.raises(ExecutionError, match="a failed") as caught:
-            await stage.dispatcher.execute([RequestSpec("a"), RequestSpec("b")], block=True)
+            await harness.dispatcher.execute([RequestSpec("a"), RequestSpec("b")], block=True)
         assert caught.value.context == {"func": "a"}
 
 
-async def test_idle_wins_over_a_mode_that_is_about_to_begin(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = stage.processes[0]
+async def test_idle_wins_over_a_mode_that_is_starting(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = harness.processes[0]
         failures: list[str] = []
 
         async def begin() -> None:
             try:
-                await stage.dispatcher.auto()
+                await harness.dispatcher.auto()
             except ExecutionError as error:
                 failures.append(error.message)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(begin)
-            await process.hears(Prepare)
-            await process.say(Loaded("studentcode.py"))
-            await stage.dispatcher.idle()
-        assert failures == ["auto has not begun: the robot was told to be idle"]
+            await process.receive(Prepare)
+            await process.send(Loaded("studentcode.py"))
+            await harness.dispatcher.idle()
+        assert failures == ["auto did not begin: idle was requested"]
         assert process.ended
-        assert not stage.drives(EXECUTOR_SLOT)
+        assert not harness.drives(EXECUTOR_SLOT)
 
 
-async def test_without_a_process_the_caller_is_told_why(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        stage.pool.free.clear()
+async def test_missing_process_is_reported_with_its_reason(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        harness.pool.free.clear()
         with pytest.raises(ExecutionError, match="the executor is backoff"):
-            await stage.dispatcher.auto()
+            await harness.dispatcher.auto()
 
 
 async def test_teleop_cannot_drive_without_a_driver(prefix: str) -> None:
-    async with open_stage(prefix, needs_driver=True) as stage:
-        await stage.begin("teleop")
-        assert stage.leases.bar_of(EXECUTOR_SLOT) is Bar.DRIVER
-        assert not stage.drives(EXECUTOR_SLOT)
-        stage.drive(live=True)
-        assert stage.drives(EXECUTOR_SLOT)
-        stage.drive(live=False)
-        assert not stage.leases.fresh_tokens()
-        assert not stage.drives(EXECUTOR_SLOT)
-        await stage.dispatcher.idle()
-        stage.drive(live=True)
-        assert not stage.drives(EXECUTOR_SLOT), "a driver alone begins no mode"
+    async with open_dispatcher(prefix, needs_driver=True) as harness:
+        await harness.begin("teleop")
+        assert harness.leases.bar_of(EXECUTOR_SLOT) is Bar.DRIVER
+        assert not harness.drives(EXECUTOR_SLOT)
+        harness.drive(live=True)
+        assert harness.drives(EXECUTOR_SLOT)
+        harness.drive(live=False)
+        assert not harness.leases.fresh_tokens()
+        assert not harness.drives(EXECUTOR_SLOT)
+        await harness.dispatcher.idle()
+        harness.drive(live=True)
+        assert not harness.drives(EXECUTOR_SLOT), "a driver alone does not begin a mode"
 
 
-@pytest.mark.parametrize("absence", sorted(DRIVER_BARS))
-async def test_teleop_is_barred_for_the_reason_of_the_driver(prefix: str, absence: Bar) -> None:
-    async with open_stage(prefix, needs_driver=True) as stage:
-        stage.drive(live=True)
-        await stage.begin("teleop")
-        stage.driver.absence = absence
-        stage.drive(live=False)
-        lease = stage.leases.lease(EXECUTOR_SLOT)
-        assert (lease.bar, lease.cause) == (absence, absence)
-        stage.drive(live=True)
-        assert stage.drives(EXECUTOR_SLOT)
+@pytest.mark.parametrize("bar_when_absent", sorted(DRIVER_BARS))
+async def test_teleop_is_barred_for_the_reason_of_the_driver(
+    prefix: str, bar_when_absent: Bar
+) -> None:
+    async with open_dispatcher(prefix, needs_driver=True) as harness:
+        harness.drive(live=True)
+        await harness.begin("teleop")
+        harness.driver.bar_when_absent = bar_when_absent
+        harness.drive(live=False)
+        lease = harness.leases.lease(EXECUTOR_SLOT)
+        assert (lease.bar, lease.cause) == (bar_when_absent, bar_when_absent)
+        harness.drive(live=True)
+        assert harness.drives(EXECUTOR_SLOT)
 
 
-async def test_a_mode_that_begins_ends_the_leases_of_commands(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        sessions = [stage.leases.lease(slot) for slot in range(FIRST_SESSION_SLOT, SLOTS)]
-        stage.leases.heartbeat()
+async def test_mode_start_revokes_the_leases_of_commands(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        sessions = [harness.leases.lease(slot) for slot in range(FIRST_SESSION_SLOT, SLOTS)]
+        harness.leases.heartbeat()
         for slot, session in enumerate(sessions, FIRST_SESSION_SLOT):
-            stage.leases.unbar(slot)
+            harness.leases.unbar(slot)
             assert session.begin()
-        await stage.begin()
+        await harness.begin()
         assert not any(session.renew() for session in sessions)
         assert {session.cause for session in sessions} == {Bar.MODE}
 
 
-async def test_no_visitor_moves_devices_until_the_process_of_the_mode_is_gone(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        stage.processes[0].is_stubborn = True
-        process = await stage.begin()
-        assert stage.noted == [(True, False)], "before the mode may move devices"
-        await stage.dispatcher.idle()
+async def test_sessions_stay_barred_until_the_process_is_reaped(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        harness.processes[0].is_stubborn = True
+        process = await harness.begin()
+        assert harness.mode_changes == [(True, False)], "before the mode may move devices"
+        await harness.dispatcher.idle()
         assert process.ended
-        assert len(stage.noted) == 1
+        assert len(harness.mode_changes) == 1
         process.is_gone = True
         with trio.fail_after(PATIENCE):
-            while len(stage.noted) == 1:  # noqa: ASYNC110 - the callback wakes no task
+            while len(harness.mode_changes) == 1:  # noqa: ASYNC110 - the callback wakes no task
                 await trio.sleep(0.001)
-        assert stage.noted[1:] == [(False, False)]
+        assert harness.mode_changes[1:] == [(False, False)]
 
 
-async def test_process_that_outlives_its_mode_is_killed_before_the_next_one_may_move_devices(
+async def test_surviving_process_is_killed_before_the_next_mode_moves(
     prefix: str,
 ) -> None:
-    async with open_stage(prefix) as stage:
-        stage.processes[0].is_stubborn = True
-        first = await stage.begin()
-        await stage.begin("teleop", 1)
+    async with open_dispatcher(prefix) as harness:
+        harness.processes[0].is_stubborn = True
+        first = await harness.begin()
+        await harness.begin("teleop", 1)
         assert first.killed
-        assert stage.noted[-1][0], "no visitor may move devices beside the second mode"
-        assert stage.drives(STANDBY_SLOT) or stage.drives(EXECUTOR_SLOT)
+        assert harness.mode_changes[-1][0], "no session may move devices during the second mode"
+        assert harness.drives(STANDBY_SLOT) or harness.drives(EXECUTOR_SLOT)
 
 
-async def test_a_mode_ends_for_want_of_a_brake(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = await stage.begin()
-        assert stage.drives(EXECUTOR_SLOT)
-        stage.dispatcher.brake_changed("no brake")
-        assert not stage.leases.fresh_tokens()
-        assert stage.dispatcher.mode() == "idle"
+async def test_loss_of_the_brake_ends_the_mode(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = await harness.begin()
+        assert harness.drives(EXECUTOR_SLOT)
+        harness.dispatcher.brake_changed("no brake")
+        assert not harness.leases.fresh_tokens()
+        assert harness.dispatcher.mode() == "idle"
         assert (
-            stage.leases.bar_of(EXECUTOR_SLOT) is stage.leases.cause_of(EXECUTOR_SLOT) is Bar.BRAKE
+            harness.leases.bar_of(EXECUTOR_SLOT)
+            is harness.leases.cause_of(EXECUTOR_SLOT)
+            is Bar.BRAKE
         )
         assert process.ended
-        await stage.dispatcher.idle()
-        assert stage.leases.bar_of(EXECUTOR_SLOT) is Bar.BRAKE
-        stage.dispatcher.brake_changed(None)
-        assert stage.leases.bar_of(EXECUTOR_SLOT) is Bar.IDLE
-        assert not stage.drives(EXECUTOR_SLOT)
+        await harness.dispatcher.idle()
+        assert harness.leases.bar_of(EXECUTOR_SLOT) is Bar.BRAKE
+        harness.dispatcher.brake_changed(None)
+        assert harness.leases.bar_of(EXECUTOR_SLOT) is Bar.IDLE
+        assert not harness.drives(EXECUTOR_SLOT)
 
 
-async def test_without_a_brake_modes_are_refused_with_the_reason(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "BRAKE_LIMIT", 0.01)
-    async with open_stage(prefix) as stage:
-        stage.dispatcher.brake_changed("it is started")
-        stage.dispatcher.brake_changed("it has failed")
-        for begin in (stage.dispatcher.auto, stage.dispatcher.teleop):
-            with trio.fail_after(PATIENCE), pytest.raises(ExecutionError, match="it has failed"):
+async def test_modes_are_refused_without_a_brake(prefix: str) -> None:
+    async with open_dispatcher(prefix, brake_limit=0.01) as harness:
+        harness.dispatcher.brake_changed("starting")
+        harness.dispatcher.brake_changed("failed")
+        for begin in (harness.dispatcher.auto, harness.dispatcher.teleop):
+            with trio.fail_after(PATIENCE), pytest.raises(ExecutionError, match="failed"):
                 await begin()
-        with trio.fail_after(PATIENCE), pytest.raises(ExecutionError, match="it has failed"):
-            await stage.dispatcher.execute([RequestSpec("lift")])
-        stage.dispatcher.brake_changed(None)
-        await stage.begin()
-        assert stage.drives(EXECUTOR_SLOT)
+        with trio.fail_after(PATIENCE), pytest.raises(ExecutionError, match="failed"):
+            await harness.dispatcher.execute([RequestSpec("lift")])
+        harness.dispatcher.brake_changed(None)
+        await harness.begin()
+        assert harness.drives(EXECUTOR_SLOT)
 
 
-async def test_a_mode_waits_for_a_brake_that_restarts(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        stage.dispatcher.brake_changed("it is started")
+async def test_mode_waits_for_a_restarting_brake(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        harness.dispatcher.brake_changed("starting")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stage.begin)
+            nursery.start_soon(harness.begin)
             await trio.testing.wait_all_tasks_blocked()
-            assert not stage.drives(EXECUTOR_SLOT)
-            stage.dispatcher.brake_changed(None)
-        assert stage.drives(EXECUTOR_SLOT)
+            assert not harness.drives(EXECUTOR_SLOT)
+            harness.dispatcher.brake_changed(None)
+        assert harness.drives(EXECUTOR_SLOT)
 
 
-async def test_a_brake_that_is_lost_while_code_is_loaded_begins_no_mode(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = stage.processes[0]
+async def test_brake_lost_while_loading_prevents_the_mode(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = harness.processes[0]
         async with trio.open_nursery() as nursery:
 
             async def begin() -> None:
                 with pytest.raises(ExecutionError, match="no brake"):
-                    await stage.dispatcher.auto()
+                    await harness.dispatcher.auto()
 
             nursery.start_soon(begin)
-            await process.hears(Prepare)
-            stage.dispatcher.brake_changed("no brake")
-            await process.say(Loaded("studentcode.py"))
-        assert stage.dispatcher.mode() == "idle"
+            await process.receive(Prepare)
+            harness.dispatcher.brake_changed("no brake")
+            await process.send(Loaded("studentcode.py"))
+        assert harness.dispatcher.mode() == "idle"
         assert process.ended
-        assert not stage.drives(EXECUTOR_SLOT)
+        assert not harness.drives(EXECUTOR_SLOT)
 
 
-async def test_a_robot_that_is_being_stopped_is_not_opened_by_its_brake(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        await stage.begin()
-        stage.dispatcher.brake_changed("no brake")
-        stage.dispatcher.close()
-        stage.dispatcher.brake_changed(None)
-        assert stage.leases.bar_of(EXECUTOR_SLOT) is Bar.STOPPING
+async def test_ready_brake_opens_no_slot_of_a_stopping_robot(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        await harness.begin()
+        harness.dispatcher.brake_changed("no brake")
+        harness.dispatcher.close()
+        harness.dispatcher.brake_changed(None)
+        assert harness.leases.bar_of(EXECUTOR_SLOT) is Bar.STOPPING
 
 
 async def test_autonomous_needs_no_driver(prefix: str) -> None:
-    async with open_stage(prefix, needs_driver=True) as stage:
-        await stage.begin("auto")
-        assert stage.drives(EXECUTOR_SLOT)
-        stage.drive(live=False)
-        assert stage.drives(EXECUTOR_SLOT)
+    async with open_dispatcher(prefix, needs_driver=True) as harness:
+        await harness.begin("auto")
+        assert harness.drives(EXECUTOR_SLOT)
+        harness.drive(live=False)
+        assert harness.drives(EXECUTOR_SLOT)
 
 
-async def test_teleop_without_a_gamepad_says_so(prefix: str) -> None:
-    async with open_stage(prefix, needs_driver=True) as stage:
+async def test_teleop_without_a_gamepad_returns_a_hint(prefix: str) -> None:
+    async with open_dispatcher(prefix, needs_driver=True) as harness:
         answers: list[str | None] = []
 
         async def begin() -> None:
-            answers.append(await stage.dispatcher.teleop())
+            answers.append(await harness.dispatcher.teleop())
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(begin)
-            await stage.processes[0].hears(Prepare)
-            await stage.processes[0].say(Loaded("studentcode.py"))
+            await harness.processes[0].receive(Prepare)
+            await harness.processes[0].send(Loaded("studentcode.py"))
         assert "no gamepad is connected" in str(answers[0])
 
 
-async def test_who_may_not_command_is_told_why_and_may_still_stop_the_robot(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        await stage.begin()
-        stage.driver.refusal = "blue has control of the robot, not red"
-        for begin in (stage.dispatcher.auto, stage.dispatcher.teleop):
+async def test_refused_caller_can_still_stop_the_robot(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        await harness.begin()
+        harness.driver.refusal = "blue has control of the robot, not red"
+        for begin in (harness.dispatcher.auto, harness.dispatcher.teleop):
             with pytest.raises(ExecutionError, match="blue has control"):
                 await begin()
         with pytest.raises(ExecutionError, match="blue has control"):
-            await stage.dispatcher.execute([RequestSpec("spin")])
-        assert stage.dispatcher.mode() == "auto"
-        await stage.dispatcher.idle()
-        assert stage.dispatcher.mode() == "idle"
-        stage.dispatcher.estop()
-        assert stage.stops == [False]
+            await harness.dispatcher.execute([RequestSpec("spin")])
+        assert harness.dispatcher.mode() == "auto"
+        await harness.dispatcher.idle()
+        assert harness.dispatcher.mode() == "idle"
+        harness.dispatcher.estop()
+        assert harness.stops == [False]
 
 
 LONGER = [("lift", 0.6), ("teleop_main", 3600.0), ("other", 1.1)]
@@ -557,10 +564,10 @@ LONGER = [("lift", 0.6), ("teleop_main", 3600.0), ("other", 1.1)]
 
 @pytest.mark.parametrize(("func", "asked"), LONGER)
 @pytest.mark.parametrize("insecure", [False, True])
-async def test_no_station_lengthens_a_time_limit(
+async def test_station_cannot_lengthen_a_time_limit(
     prefix: str, func: str, asked: float, *, insecure: bool
 ) -> None:
-    async with open_stage(prefix, insecure=insecure) as stage:
+    async with open_dispatcher(prefix, insecure=insecure) as harness:
         set_caller(Caller(b"panel" if insecure else b"blue/panel", is_routed=True))
         for requests in (
             [RequestSpec(func, timeout=asked)],
@@ -570,131 +577,128 @@ async def test_no_station_lengthens_a_time_limit(
                 ExecutionError,
                 match=f"{func} has a time limit of .* which a station can only shorten",
             ):
-                await stage.dispatcher.execute(requests)
-        assert stage.dispatcher.mode() == "idle"
+                await harness.dispatcher.execute(requests)
+        assert harness.dispatcher.mode() == "idle"
 
 
 @pytest.mark.parametrize(
     ("peer", "asked"),
     [(b"blue/panel", 0.5), (b"blue/panel", 0.1), (b"blue/panel", None), (b"client-7", 3600.0)],
 )
-async def test_a_time_limit_that_a_caller_may_choose_reaches_the_process(
+async def test_allowed_time_limit_reaches_the_process(
     prefix: str, peer: bytes, asked: float | None
 ) -> None:
-    async with open_stage(prefix) as stage:
+    async with open_dispatcher(prefix) as harness:
         set_caller(Caller(peer, is_routed=True))
-        stage.nursery.start_soon(stage.dispatcher.execute, [RequestSpec("lift", timeout=asked)])
-        prepare = await stage.processes[0].hears(Prepare)
+        harness.nursery.start_soon(harness.dispatcher.execute, [RequestSpec("lift", timeout=asked)])
+        prepare = await harness.processes[0].receive(Prepare)
         assert [spec.timeout for spec in prepare.requests] == [asked]
 
 
-async def test_idle_answers_when_the_devices_have_been_told_to_stop(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        await stage.begin()
-        stage.moving = True
+async def test_idle_returns_when_the_devices_are_disabled(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        await harness.begin()
+        harness.moving = True
         answered = trio.Event()
 
         async def idle() -> None:
-            await stage.dispatcher.idle()
+            await harness.dispatcher.idle()
             answered.set()
 
-        stage.nursery.start_soon(idle)
-        await stage.until_idle()
+        harness.nursery.start_soon(idle)
+        await harness.until_idle()
         await trio.sleep(0.05)
         assert not answered.is_set()
-        stage.moving = False
+        harness.moving = False
         with trio.fail_after(PATIENCE):
             await answered.wait()
 
 
-async def test_idle_says_so_if_the_devices_were_not_seen_to_stop(
-    prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "STANDSTILL_LIMIT", 0.01)
-    async with open_stage(prefix) as stage:
-        stage.moving = True
+async def test_idle_raises_if_the_standstill_is_not_confirmed(prefix: str) -> None:
+    async with open_dispatcher(prefix, standstill_limit=0.01) as harness:
+        harness.moving = True
         with pytest.raises(DeviceError, match="does not confirm"):
-            await stage.dispatcher.idle()
+            await harness.dispatcher.idle()
 
 
-async def test_a_flood_of_messages_keeps_no_other_task_from_running(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = await stage.begin()
+async def test_flood_of_messages_does_not_block_other_tasks(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = await harness.begin()
         flood = commands.encode(Loaded("x" * 10_000))
 
         async def send() -> None:
             with contextlib.suppress(OSError, trio.ClosedResourceError):
                 while True:
-                    await process.say(flood)
+                    await process.send(flood)
 
-        stage.nursery.start_soon(send)
+        harness.nursery.start_soon(send)
         await trio.sleep(0.1)
         with trio.fail_after(PATIENCE):
-            await stage.dispatcher.idle()
-        assert stage.dispatcher.mode() == "idle"
+            await harness.dispatcher.idle()
+        assert harness.dispatcher.mode() == "idle"
 
 
-async def test_a_driver_who_becomes_live_while_the_robot_becomes_idle_opens_nothing(
+async def test_driver_that_becomes_live_during_idle_opens_no_slot(
     prefix: str,
 ) -> None:
-    async with open_stage(prefix, needs_driver=True) as stage:
-        await stage.begin("teleop")
+    async with open_dispatcher(prefix, needs_driver=True) as harness:
+        await harness.begin("teleop")
 
-        async def come() -> None:
+        async def become_live() -> None:
             for _ in range(20):
-                stage.drive(live=True)
-                assert not stage.drives(EXECUTOR_SLOT)
+                harness.drive(live=True)
+                assert not harness.drives(EXECUTOR_SLOT)
                 await trio.lowlevel.checkpoint()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(stage.dispatcher.idle)
+            nursery.start_soon(harness.dispatcher.idle)
             await trio.lowlevel.checkpoint()
-            nursery.start_soon(come)
+            nursery.start_soon(become_live)
 
 
-async def test_a_robot_that_is_being_stopped_moves_nothing_and_begins_no_mode(prefix: str) -> None:
-    async with open_stage(prefix, needs_driver=True) as stage:
-        await stage.begin("teleop")
-        stage.drive(live=True)
-        assert stage.drives(EXECUTOR_SLOT)
-        stage.dispatcher.close()
-        assert not stage.drives(EXECUTOR_SLOT)
-        stage.drive(live=True)
-        assert not stage.drives(EXECUTOR_SLOT)
-        assert not stage.drives(FIRST_SESSION_SLOT)
-        with pytest.raises(ExecutionError, match="is being stopped"):
-            await stage.dispatcher.auto()
+async def test_stopping_robot_moves_nothing_and_begins_no_mode(prefix: str) -> None:
+    async with open_dispatcher(prefix, needs_driver=True) as harness:
+        await harness.begin("teleop")
+        harness.drive(live=True)
+        assert harness.drives(EXECUTOR_SLOT)
+        harness.dispatcher.close()
+        assert not harness.drives(EXECUTOR_SLOT)
+        harness.drive(live=True)
+        assert not harness.drives(EXECUTOR_SLOT)
+        assert not harness.drives(FIRST_SESSION_SLOT)
+        with pytest.raises(ExecutionError, match="is stopping"):
+            await harness.dispatcher.auto()
 
 
-async def test_at_first_no_slot_is_open(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        assert not any(stage.drives(slot) for slot in range(SLOTS))
+async def test_no_slot_is_open_at_first(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        assert not any(harness.drives(slot) for slot in range(SLOTS))
 
 
-async def test_execute_says_what_the_driver_has_to_do(prefix: str) -> None:
-    async with open_stage(prefix, needs_driver=True) as stage:
+async def test_execute_returns_what_the_driver_must_do(prefix: str) -> None:
+    async with open_dispatcher(prefix, needs_driver=True) as harness:
         answers: list[str | None] = []
 
         async def execute() -> None:
-            answers.append(await stage.dispatcher.execute([RequestSpec("spin")]))
+            answers.append(await harness.dispatcher.execute([RequestSpec("spin")]))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(execute)
-            await stage.processes[0].hears(Prepare)
-            await stage.processes[0].say(Loaded("studentcode.py"))
+            await harness.processes[0].receive(Prepare)
+            await harness.processes[0].send(Loaded("studentcode.py"))
         assert answers == ["no gamepad is connected"]
 
 
-async def test_what_team_code_says_is_clipped(prefix: str) -> None:
-    async with open_stage(prefix) as stage:
-        process = stage.processes[0]
+async def test_texts_of_team_code_are_cut(prefix: str) -> None:
+    async with open_dispatcher(prefix) as harness:
+        process = harness.processes[0]
 
         async def refuse() -> None:
-            await process.hears(Prepare)
-            await process.say(Refused("x" * 100_000, {"file": "y" * 10_000}))
+            await process.receive(Prepare)
+            await process.send(Refused("x" * 100_000, {"file": "y" * 10_000}))
 
-        stage.nursery.start_soon(refuse)
+        harness.nursery.start_soon(refuse)
         with pytest.raises(ExecutionError) as caught:
-            await stage.dispatcher.auto()
+            await harness.dispatcher.auto()
         assert len(caught.value.message) < 5000
         assert len(caught.value.context["file"]) < 5000

@@ -1,4 +1,4 @@
-"""Messages of the executor's channel: whatever an error of team code carries, the root learns of the error."""
+"""Messages of the executor's channel, with errors of team code that carry any context."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from rt.executor.runner import _result
 
 
 class Evil:
-    """An object that fails when it is looked at."""
+    """An object that raises whenever it is used."""
 
     def __str__(self) -> str:
         raise ZeroDivisionError
@@ -52,7 +52,7 @@ def test_error_with_any_context_reaches_the_root(context: Any) -> None:
     assert over.error == "wrong"
 
 
-def test_plain_context_arrives_as_it_is() -> None:
+def test_plain_context_is_unchanged() -> None:
     context = {
         "path": "studentcode.py",
         "line": 3,
@@ -87,7 +87,7 @@ class OddError(ExecutionError):
 @pytest.mark.parametrize(
     "error", [ValueError(), AssertionError(), Mute(), OddError(), KeyError("\udcff"), SystemExit()]
 )
-def test_mode_that_an_error_ended_is_never_told_as_executed(error: BaseException) -> None:
+def test_error_without_text_is_still_reported_as_an_error(error: BaseException) -> None:
     answer = commands.decode_answer(commands.encode(_result(error)))
     assert isinstance(answer, Over)
     assert answer.error

@@ -1,4 +1,4 @@
-"""What ends the executor's event loop ends its process, with the exit code that it deserves."""
+"""ExecutorProcess: errors of the event loop and the exit code."""
 
 import socket
 from pathlib import Path
@@ -18,7 +18,7 @@ from rt.process.lifeline import Lifeline
     ("error", "code"),
     [(EmergencyStopException(), 255), (ConfigError("wrong"), 78), (ZeroDivisionError(), 1)],
 )
-def test_an_error_of_the_event_loop_is_the_exit_code_of_the_process(
+def test_error_of_the_event_loop_sets_the_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
     async def fail() -> None:

@@ -1,4 +1,4 @@
-"""What a copy of the executor may do, in a process that is made for it."""
+"""What a fork of the executor may do, in a process of its own."""
 
 import subprocess
 import sys
@@ -15,7 +15,8 @@ from rt.executor.api import Robot
 from rt.executor.lease import LeaseKeeper
 from rt.executor.sync import ExecutionRequest, Run, SyncExecutor
 
-lease._TIMEOUT_NS = lease._ROOT_TIMEOUT_NS = 600 * 10**9  # no beat comes, and a busy machine is slow
+# No heartbeat comes, and a busy machine is slow.
+lease._TIMEOUT_NS = lease._ROOT_TIMEOUT_NS = 600 * 10**9
 robot = Robot(BufferStore(catalog.load(), "", shared=False), {})
 with LeaseTable.open("PREFIX") as table:
     table.heartbeat()
@@ -26,7 +27,8 @@ with LeaseTable.open("PREFIX") as table:
     def split():
         pid = os.fork()
         if pid:
-            print("child ended with", os.waitpid(pid, 0)[1], "and a lease", bool(table.fresh_tokens()), flush=True)
+            status, held = os.waitpid(pid, 0)[1], bool(table.fresh_tokens())
+            print("child ended with", status, "and a lease", held, flush=True)
             return
         try:
             robot.write(1, "duty_cycle", 1.0)
@@ -37,11 +39,11 @@ with LeaseTable.open("PREFIX") as table:
     run = Run([ExecutionRequest(split)], keeper, done=lambda error: executor.stop())
     executor.schedule(run)
     executor.execute_forever()
-    print("over", flush=True)
+    print("finished", flush=True)
 """
 
 
-def test_a_fork_moves_nothing_and_ends_when_it_returns(prefix: str) -> None:
+def test_fork_moves_nothing_and_exits_when_it_returns(prefix: str) -> None:
     program = PROGRAM.replace("PREFIX", prefix)
     # A constant program of this file.
     done = subprocess.run(
@@ -50,7 +52,7 @@ def test_a_fork_moves_nothing_and_ends_when_it_returns(prefix: str) -> None:
     assert done.stdout.splitlines() == [
         "a process that team code forked cannot move devices",
         "child ended with 0 and a lease True",
-        "over",
+        "finished",
     ], done.stderr
 
 
@@ -91,7 +93,7 @@ print("child ended with", os.waitpid(pid, 0)[1], "and the value", motor.get_writ
 """
 
 
-def test_api_raises_in_a_fork_and_reaches_no_memory(prefix: str) -> None:
+def test_api_raises_in_a_fork(prefix: str) -> None:
     program = API.replace("PREFIX", prefix)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False

@@ -3,7 +3,7 @@ import sys
 from rt.executor import frames
 
 
-def test_the_teams_code_is_what_stands_in_its_folder_and_is_no_library() -> None:
+def test_team_code_is_in_its_folder_and_not_a_library() -> None:
     assert frames.is_team_file("/robot/studentcode.py", "/robot")
     assert frames.is_team_file("/robot/parts/arm.py", "/robot")
     assert not frames.is_team_file("/robot2/studentcode.py", "/robot")
@@ -11,7 +11,7 @@ def test_the_teams_code_is_what_stands_in_its_folder_and_is_no_library() -> None
     assert not frames.is_team_file("rt/executor/api.py", "/robot")
 
 
-def test_rt_and_python_are_not_the_teams_even_where_they_stand_in_its_folder() -> None:
+def test_rt_and_python_are_not_team_code() -> None:
     assert not frames.is_team_file(
         frames.__file__, frames.__file__.split("/rt/executor/", maxsplit=1)[0]
     )

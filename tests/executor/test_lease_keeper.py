@@ -1,4 +1,4 @@
-"""The executor's lease: what ends it, what begins it again, and what ends the mode."""
+"""LeaseKeeper: what ends the lease, what begins it again, and what ends the mode."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ from rt.buffer.wakeup import EXECUTOR_SLOT
 from rt.buffer.write_event import WriteEvent
 from rt.diagnostics.run_delay import RunDelay
 from rt.executor import lease as module
-from rt.executor.lease import GAP_LIMIT, NO_BRAKE, REVOKE_LIMIT, LeaseKeeper
+from rt.executor.lease import GAP_LIMIT, NO_BRAKE, NOT_RETURNING, REVOKE_LIMIT, LeaseKeeper
 
 CUTOFFS = 3
 
 
 class Bench:
-    """A keeper whose clocks the test sets, and the table that its lease stands in."""
+    """A keeper whose clocks the test sets, and its lease table."""
 
     def __init__(
         self, table: LeaseTable, wakeup: WriteEvent, monkeypatch: pytest.MonkeyPatch, cutoffs: int
@@ -50,7 +50,7 @@ class Bench:
         return bool(self.table.fresh_tokens())
 
     def run(self, seconds: float, *, step: float = 0.02, main: bool = True) -> None:
-        """Let time pass with both threads at work, or with a main that does not return."""
+        """Advance the time with both threads working, or with a main that does not return."""
         end = self.now + seconds
         while self.now < end:
             self.now += step
@@ -75,7 +75,7 @@ def open_bench(
     wakeup.close()
 
 
-def test_code_that_keeps_its_limits_keeps_the_lease(bench: Bench) -> None:
+def test_code_within_its_limits_keeps_the_lease(bench: Bench) -> None:
     bench.keeper.grant(bench.now + 0.08)
     token = bench.table.token(EXECUTOR_SLOT)
     bench.run(5)
@@ -88,24 +88,24 @@ def test_code_that_does_not_return_loses_the_lease(bench: Bench) -> None:
     bench.run(1)
     bench.run(0.2, main=False)
     assert not bench.moves
-    assert not bench.ended, "once may be bad luck"
+    assert not bench.ended, "one cut-off does not end the mode"
     bench.run(1)
     assert bench.moves
 
 
 @pytest.mark.parametrize(
-    ("share", "sentence"),
+    ("share", "event"),
     [
-        (0.0, "the team's code does not return: every device is disabled until it does"),
-        (0.3, "the team's code does not return: every device is disabled until it does"),
+        (0.0, NOT_RETURNING),
+        (0.3, NOT_RETURNING),
         (
             0.7,
-            "the computer is busy, and the team's code does not return in time: every device is disabled until it does",
+            f"the computer is busy: {NOT_RETURNING}",
         ),
     ],
 )
-def test_a_cut_off_is_logged_with_its_cause_and_its_end(
-    bench: Bench, share: float, sentence: str
+def test_cutoff_is_logged_with_its_cause_and_its_end(
+    bench: Bench, share: float, event: str
 ) -> None:
     bench.run(1)
     with structlog.testing.capture_logs() as logs:
@@ -117,10 +117,10 @@ def test_a_cut_off_is_logged_with_its_cause_and_its_end(
         assert not bench.moves
         bench.run(1)
     assert bench.moves
-    assert [entry["event"] for entry in logs] == [sentence, "the team's code moves devices again"]
+    assert [entry["event"] for entry in logs] == [event, "team code moves devices again"]
 
 
-def test_an_event_loop_that_waits_for_a_processor_is_no_fault_of_the_code(bench: Bench) -> None:
+def test_waiting_for_a_processor_is_not_blamed_on_the_code(bench: Bench) -> None:
     bench.run(1)
     with structlog.testing.capture_logs() as logs:
         bench.keeper._log = structlog.get_logger()
@@ -128,12 +128,10 @@ def test_an_event_loop_that_waits_for_a_processor_is_no_fault_of_the_code(bench:
         bench.now += TIMEOUT + 0.05
         bench.waited += TIMEOUT
         bench.keeper.heartbeat()
-    assert logs[0]["event"].startswith(
-        "the computer is busy, and the process waited for the processor"
-    )
+    assert logs[0]["event"].startswith("the computer is busy: the executor waited for a processor")
 
 
-def test_code_that_does_not_return_again_and_again_ends_the_mode(bench: Bench) -> None:
+def test_repeated_failure_to_return_ends_the_mode(bench: Bench) -> None:
     for _ in range(3):
         assert not bench.ended
         bench.run(0.3)
@@ -144,7 +142,7 @@ def test_code_that_does_not_return_again_and_again_ends_the_mode(bench: Bench) -
 
 
 @pytest.mark.parametrize("cutoffs", [1, 2, 5])
-def test_an_option_says_how_many_cut_offs_end_the_mode(
+def test_option_sets_how_many_cutoffs_end_the_mode(
     prefix: str, monkeypatch: pytest.MonkeyPatch, cutoffs: int
 ) -> None:
     with open_bench(prefix, monkeypatch, cutoffs) as bench:
@@ -155,7 +153,7 @@ def test_an_option_says_how_many_cut_offs_end_the_mode(
         assert bench.ended
 
 
-def test_a_late_event_loop_is_a_cut_off(bench: Bench) -> None:
+def test_late_event_loop_is_a_cutoff(bench: Bench) -> None:
     for _ in range(3):
         assert not bench.ended
         bench.run(0.5)
@@ -166,7 +164,7 @@ def test_a_late_event_loop_is_a_cut_off(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("first", ["heartbeat", "grant"])
-def test_a_process_that_was_stopped_has_to_start_over(bench: Bench, first: str) -> None:
+def test_stopped_process_ends_its_mode(bench: Bench, first: str) -> None:
     bench.run(1)
     bench.now += GAP_LIMIT + 0.1  # as by SIGSTOP: neither thread ran
     if first == "grant":
@@ -177,9 +175,9 @@ def test_a_process_that_was_stopped_has_to_start_over(bench: Bench, first: str) 
     assert not bench.moves
 
 
-def test_an_action_that_blocks_the_event_loop_for_long_is_one_cut_off(bench: Bench) -> None:
+def test_action_that_blocks_the_event_loop_is_one_cutoff(bench: Bench) -> None:
     bench.run(1)
-    for _ in range(20):  # the main thread works while the event loop stands still
+    for _ in range(20):  # the main thread works while the event loop is blocked
         bench.now += 0.05
         bench.keeper.grant(bench.now + 0.08)
     assert not bench.moves
@@ -188,7 +186,7 @@ def test_an_action_that_blocks_the_event_loop_for_long_is_one_cut_off(bench: Ben
     assert bench.moves
 
 
-def test_what_the_root_has_ended_stays_ended(bench: Bench) -> None:
+def test_lease_that_the_root_revoked_stays_ended(bench: Bench) -> None:
     bench.run(1)
     bench.table.revoke_all()
     bench.run(1)
@@ -196,7 +194,7 @@ def test_what_the_root_has_ended_stays_ended(bench: Bench) -> None:
     assert not bench.moves
 
 
-def test_want_of_a_brake_ends_the_mode_with_its_reason(bench: Bench) -> None:
+def test_missing_brake_ends_the_mode_with_its_reason(bench: Bench) -> None:
     bench.run(1)
     bench.table.bar(EXECUTOR_SLOT, Bar.BRAKE)
     bench.table.unbar(EXECUTOR_SLOT)
@@ -206,7 +204,7 @@ def test_want_of_a_brake_ends_the_mode_with_its_reason(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("bar", sorted(DRIVER_BARS))
-def test_an_absent_driver_suspends_the_lease(bench: Bench, bar: Bar) -> None:
+def test_absent_driver_suspends_the_lease(bench: Bench, bar: Bar) -> None:
     bench.run(1)
     bench.table.bar(EXECUTOR_SLOT, bar)
     bench.run(30)
@@ -217,15 +215,15 @@ def test_an_absent_driver_suspends_the_lease(bench: Bench, bar: Bar) -> None:
     assert bench.moves
 
 
-def test_an_idle_slot_cannot_be_driven(bench: Bench) -> None:
+def test_idle_slot_cannot_be_driven(bench: Bench) -> None:
     bench.table.bar(EXECUTOR_SLOT, Bar.IDLE)
     bench.keeper.grant()
     bench.run(1)
     assert not bench.moves
 
 
-def test_no_grant_counts_while_a_call_is_limited(bench: Bench) -> None:
-    """Team code that finds the keeper cannot give itself more time."""
+def test_grants_are_ignored_during_a_call(bench: Bench) -> None:
+    """Team code that reaches the keeper cannot extend its time."""
     bench.keeper.grant(bench.now + 0.08, seal=True)
     bench.keeper.grant(1e18)
     bench.run(0.2, main=False)
@@ -235,7 +233,7 @@ def test_no_grant_counts_while_a_call_is_limited(bench: Bench) -> None:
     assert bench.moves
 
 
-def test_a_restart_disables_and_begins_another_lease(bench: Bench) -> None:
+def test_restart_disables_devices_and_begins_another_lease(bench: Bench) -> None:
     bench.run(1)
     before = bench.table.token(EXECUTOR_SLOT)
     bench.keeper.restart()
@@ -246,19 +244,19 @@ def test_a_restart_disables_and_begins_another_lease(bench: Bench) -> None:
     assert not bench.ended
 
 
-def test_code_that_fails_again_and_again_ends_the_mode(bench: Bench) -> None:
+def test_repeated_failures_end_the_mode(bench: Bench) -> None:
     for count in range(1, CUTOFFS + 1):
         bench.run(0.5)
         assert bench.moves
         bench.keeper.fail()
         assert not bench.moves
         assert bool(bench.ended) == (count == CUTOFFS)
-    assert "again and again" in bench.ended[0]
+    assert "too often" in bench.ended[0]
     bench.run(0.5)
     assert not bench.moves
 
 
-def test_actions_that_fail_together_are_one_cut_off(bench: Bench) -> None:
+def test_actions_that_fail_together_are_one_cutoff(bench: Bench) -> None:
     bench.run(1)
     for _ in range(2 * CUTOFFS):
         bench.keeper.restart()
@@ -269,21 +267,20 @@ def test_actions_that_fail_together_are_one_cut_off(bench: Bench) -> None:
     assert bench.moves
 
 
-def test_a_lapse_that_the_device_process_saw_is_begun_again(bench: Bench) -> None:
+def test_lapsed_lease_is_begun_again(bench: Bench) -> None:
     bench.run(1)
     bench.table.heartbeat()
     (holder,) = bench.table.holders()
-    bench.table.lapse(holder)  # as when the root was late for a moment
+    bench.table.lapse(holder)  # as if the root had been late
     bench.run(0.05)
     assert bench.moves
     assert not bench.ended
 
 
-def test_a_driver_who_is_silent_between_two_beats_ends_no_mode(bench: Bench) -> None:
+def test_driver_absent_between_two_heartbeats_does_not_end_the_mode(bench: Bench) -> None:
     bench.run(1)
-    bench.table.bar(
-        EXECUTOR_SLOT, Bar.DRIVER
-    )  # control was handed over, and the next driver's sticks were at rest
+    # As when control is handed over to a driver whose sticks are at rest.
+    bench.table.bar(EXECUTOR_SLOT, Bar.DRIVER)
     bench.table.unbar(EXECUTOR_SLOT)
     assert not bench.moves
     bench.run(0.1)
@@ -291,7 +288,7 @@ def test_a_driver_who_is_silent_between_two_beats_ends_no_mode(bench: Bench) -> 
     assert not bench.ended
 
 
-def test_a_root_that_is_late_again_and_again_ends_the_mode(bench: Bench) -> None:
+def test_repeatedly_late_root_ends_the_mode(bench: Bench) -> None:
     for _ in range(CUTOFFS):
         assert not bench.ended
         bench.run(0.3)
@@ -303,12 +300,12 @@ def test_a_root_that_is_late_again_and_again_ends_the_mode(bench: Bench) -> None
     assert not bench.moves
 
 
-async def test_lease_of_a_mode_that_is_over_is_left_to_the_root(bench: Bench) -> None:
+async def test_root_revokes_the_lease_of_a_finished_mode(bench: Bench) -> None:
     bench.keeper.grant(bench.now + 0.08)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.keeper.wait_revoked, 30.0)
         await trio.testing.wait_all_tasks_blocked()
-        assert bench.moves, "the root ends it, so that the log says why"
+        assert bench.moves, "the root revokes it, so that the log has the reason"
         bench.table.bar(EXECUTOR_SLOT, Bar.IDLE)
     assert not bench.moves
     bench.run(1)
@@ -316,7 +313,7 @@ async def test_lease_of_a_mode_that_is_over_is_left_to_the_root(bench: Bench) ->
     assert not bench.ended
 
 
-async def test_lease_of_a_mode_that_is_over_does_not_wait_long_for_the_root(
+async def test_wait_for_the_root_to_revoke_is_bounded(
     bench: Bench, autojump_clock: MockClock
 ) -> None:
     bench.keeper.grant(bench.now + 0.08)
@@ -326,7 +323,7 @@ async def test_lease_of_a_mode_that_is_over_does_not_wait_long_for_the_root(
     assert not bench.moves
 
 
-def test_a_process_that_waited_for_the_processor_drives_on(bench: Bench) -> None:
+def test_process_that_waited_for_a_processor_drives_again(bench: Bench) -> None:
     for _ in range(CUTOFFS - 1):
         bench.run(1)
         bench.now += GAP_LIMIT + 0.6
@@ -338,7 +335,7 @@ def test_a_process_that_waited_for_the_processor_drives_on(bench: Bench) -> None
     assert not bench.ended
 
 
-def test_the_time_of_waiting_for_a_processor_grows_on_a_busy_one() -> None:
+def test_run_delay_grows_on_a_busy_processor() -> None:
     delay = RunDelay()
     try:
         before = delay.read()

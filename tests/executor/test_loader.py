@@ -12,12 +12,12 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_code_finds_names_that_it_did_not_import(tmp_path: Path) -> None:
+def test_code_finds_given_names_without_import(tmp_path: Path) -> None:
     path = write(tmp_path / "code_a.py", "answer = Robot + 1")
     assert load(path, {"Robot": 41}).answer == 42
 
 
-def test_each_load_sees_the_files_as_they_are_now(tmp_path: Path) -> None:
+def test_each_load_reads_the_current_files(tmp_path: Path) -> None:
     path = write(tmp_path / "code_b.py", "import code_b_helper\nvalue = code_b_helper.value")
     helper = write(tmp_path / "code_b_helper.py", "value = 1")
     assert load(path, {}).value == 1
@@ -45,14 +45,14 @@ def test_code_that_cannot_be_loaded_is_refused_with_file_and_line(
         load(write(tmp_path / "bad.py", text), {})
 
 
-def test_code_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_binary_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "noise.py"
     path.write_bytes(b"\0\xff\0")
     with pytest.raises(ExecutionError, match=r"noise\.py"):
         load(path, {})
 
 
-def test_packages_beside_the_code_are_loaded_anew_too(tmp_path: Path) -> None:
+def test_packages_in_the_folder_are_reloaded(tmp_path: Path) -> None:
     path = write(tmp_path / "code_c.py", "from code_c_parts.arm import value")
     write(tmp_path / "code_c_parts" / "__init__.py", "")
     arm = write(tmp_path / "code_c_parts" / "arm.py", "value = 1")

@@ -1,4 +1,4 @@
-"""The executor processes of a robot: with real processes, and with played ones in any order of events."""
+"""ExecutorPool, with real processes, and with fake ones in any order of events."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -19,8 +19,7 @@ from hypothesis.strategies import booleans, sampled_from
 from support.supervised import WELL_BEHAVED, Watcher, assert_no_children, is_state, place, program
 
 from rt.errors import ExecutionError
-from rt.executor import pool as pool_module
-from rt.executor.pool import EXECUTOR, STANDBY, Assignment, ExecutorPool
+from rt.executor.pool import EXECUTOR, READY_LIMIT, STANDBY, Assignment, ExecutorPool
 from rt.process.lifeline import CHANNEL
 from rt.supervisor.child import Child
 from rt.supervisor.machine import Machine
@@ -43,20 +42,20 @@ from rt.supervisor.transitions import RUNNING
 from rt.supervisor.tree import Supervisor
 
 PATIENCE = 30.0
-ENDS_WHEN_TOLD = """
+EXITS_ON_MESSAGE = """
     channel = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda *_: None)
     say("READY=1")
     channel.recv(1)
 """
-"""A process that is being stopped until the test lets it end."""
+"""A process that ignores SIGTERM and exits when it receives a message."""
 
 
 class Pool(ExecutorPool):
-    """A pool whose children are real."""
+    """A pool with real children."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        super().__init__(supervisor)
+    def __init__(self, supervisor: Supervisor, ready_limit: float) -> None:
+        super().__init__(supervisor, ready_limit=ready_limit)
         self.executor: Child = supervisor.child(EXECUTOR)
         self.standby: Child = supervisor.child(STANDBY)
 
@@ -72,7 +71,7 @@ class Pool(ExecutorPool):
 
 @contextlib.asynccontextmanager
 async def open_pool(
-    executor: str = WELL_BEHAVED, standby: str = WELL_BEHAVED
+    executor: str = WELL_BEHAVED, standby: str = WELL_BEHAVED, ready_limit: float = READY_LIMIT
 ) -> AsyncIterator[Pool]:
     """A pool whose executor is ready."""
     watcher = Watcher()
@@ -94,7 +93,7 @@ async def open_pool(
     ]
     with place() as directory, trio.fail_after(PATIENCE):
         supervisor = Supervisor(specs, directory, on_line=watcher.on_line, on_change=on_change)
-        pool = Pool(supervisor)
+        pool = Pool(supervisor, ready_limit)
         async with trio.open_nursery() as nursery:
             await nursery.start(supervisor.run)
             yield pool
@@ -102,8 +101,8 @@ async def open_pool(
     assert_no_children()
 
 
-async def let_end(child: Child) -> None:
-    """Let a process that runs `ENDS_WHEN_TOLD` end."""
+async def send_exit(child: Child) -> None:
+    """Let a process that runs `EXITS_ON_MESSAGE` end."""
     assert child.channel is not None
     await child.channel.send(b"e")
 
@@ -117,10 +116,10 @@ async def test_standby_runs_only_while_the_executor_is_busy() -> None:
         pool.recycle(mode, "idle")
         await pool.executor.until(lambda status: status.ready and status.pid != mode.pid)
         await pool.until(STANDBY, State.STOPPED)
-        assert pool.executor.status.restarts == 0, "planned restarts repair nothing"
+        assert pool.executor.status.restarts == 0, "planned restarts are not counted"
 
 
-async def test_each_mode_gets_a_process_that_has_run_no_other() -> None:
+async def test_each_mode_gets_a_new_process() -> None:
     async with open_pool() as pool:
         used = []
         for _ in range(5):
@@ -131,8 +130,8 @@ async def test_each_mode_gets_a_process_that_has_run_no_other() -> None:
         assert len(set(used)) == len(used)
 
 
-async def test_process_that_does_not_end_with_its_mode_is_killed_and_replaced() -> None:
-    async with open_pool(executor=ENDS_WHEN_TOLD) as pool:
+async def test_process_that_survives_its_mode_is_killed_and_replaced() -> None:
+    async with open_pool(executor=EXITS_ON_MESSAGE) as pool:
         mode = await pool.begin()
         pool.recycle(mode, "idle")
         with trio.move_on_after(0.1) as waited:
@@ -142,11 +141,11 @@ async def test_process_that_does_not_end_with_its_mode_is_killed_and_replaced() 
         await pool.wait_reaped(mode)
         assert pool.executor.status.pid != mode.pid
         await pool.executor.until(lambda status: status.ready and status.pid != mode.pid)
-        pool.kill(mode)  # another process has its place
+        pool.kill(mode)  # another process has replaced it
 
 
-async def test_mode_that_begins_while_the_standby_is_being_stopped_gets_a_standby() -> None:
-    async with open_pool(standby=ENDS_WHEN_TOLD) as pool:
+async def test_mode_during_the_stop_of_the_standby_gets_one() -> None:
+    async with open_pool(standby=EXITS_ON_MESSAGE) as pool:
         first = await pool.begin()
         await pool.until(STANDBY, State.READY)
         pool.recycle(first, "idle")
@@ -154,12 +153,12 @@ async def test_mode_that_begins_while_the_standby_is_being_stopped_gets_a_standb
         second = await pool.begin()
         assert second.child is pool.executor
         assert pool.standby.status.state is State.STOPPING
-        await let_end(pool.standby)
+        await send_exit(pool.standby)
         await pool.until(STANDBY, State.READY)
 
 
-async def test_mode_that_follows_one_in_the_standby_gets_a_standby() -> None:
-    async with open_pool(standby=ENDS_WHEN_TOLD) as pool:
+async def test_mode_after_one_in_the_standby_gets_a_standby() -> None:
+    async with open_pool(standby=EXITS_ON_MESSAGE) as pool:
         first = await pool.begin()
         await pool.until(STANDBY, State.READY)
         pool.recycle(first, "the next mode begins")
@@ -170,48 +169,44 @@ async def test_mode_that_follows_one_in_the_standby_gets_a_standby() -> None:
         third = await pool.begin()
         assert third.child is pool.executor
         assert pool.standby.status.state is State.STOPPING
-        await let_end(pool.standby)
+        await send_exit(pool.standby)
         await pool.until(STANDBY, State.READY)
 
 
-async def test_standby_of_a_mode_that_is_over_does_not_start() -> None:
-    async with open_pool(standby=ENDS_WHEN_TOLD) as pool:
+async def test_standby_does_not_start_for_a_finished_mode() -> None:
+    async with open_pool(standby=EXITS_ON_MESSAGE) as pool:
         first = await pool.begin()
         await pool.until(STANDBY, State.READY)
         pool.recycle(first, "idle")
         await pool.until(STANDBY, State.STOPPING)
         pool.recycle(await pool.begin(), "idle again")
-        await let_end(pool.standby)
+        await send_exit(pool.standby)
         await pool.until(STANDBY, State.STOPPED)
-        mode = (
-            await pool.acquire()
-        )  # code is being loaded: the standby would take the processor from it
+        # While code is loading, the standby would take the processor from it.
+        mode = await pool.acquire()
         await trio.testing.wait_all_tasks_blocked()
         assert pool.standby.status.state is State.STOPPED
         pool.recycle(mode, "not begun")
 
 
-async def test_mode_without_a_process_is_refused_with_the_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(pool_module, "READY_LIMIT", 0.01)
-    async with open_pool() as pool:
+async def test_mode_without_a_ready_process_is_refused() -> None:
+    async with open_pool(ready_limit=0.01) as pool:
         await pool.acquire()
         with pytest.raises(
-            ExecutionError, match="no process can run the team's code: the executor is ready"
+            ExecutionError, match="no process can run team code: the executor is ready"
         ):
             await pool.acquire()
 
 
-class PlayedChild:
-    """A child with the supervisor's decisions, whose processes are played."""
+class FakeChild:
+    """A child with a real state machine and fake processes."""
 
-    def __init__(self, name: str, played: "AnyOrder") -> None:
+    def __init__(self, name: str, machine_test: "AnyOrder") -> None:
         self.spec = SimpleNamespace(name=name)
         self.channel: Any = None
         self.pid: int | None = None
         self.machine = Machine(Policy())
-        self._played = played
+        self._machine_test = machine_test
 
     @property
     def status(self) -> ChildStatus:
@@ -227,20 +222,20 @@ class PlayedChild:
         )
 
     def feed(self, event: Event) -> None:
-        self._played.now += 10.0  # never more restarts than the policy allows
-        for effect in self.machine.handle(event, self._played.now):
+        self._machine_test.now += 10.0  # never more restarts than the policy allows
+        for effect in self.machine.handle(event, self._machine_test.now):
             match effect:
                 case Spawn():
                     assert self.pid is None, "one process at a time"
                 case Report():
-                    self._played.pool.changed(self.status)
+                    self._machine_test.pool.changed(self.status)
 
     def advance(self, *, well: bool = True) -> bool:
-        """Let happen what the child waits for, or a failure instead; whether it waited for anything."""
+        """Let the child's next event happen, or fail; return whether there was one."""
         match self.machine.state:
             case State.SPAWNING | State.ABORTING if well:
-                self._played.pids += 1
-                self.pid, self.channel = self._played.pids, object()
+                self._machine_test.pids += 1
+                self.pid, self.channel = self._machine_test.pids, object()
                 self.feed(Spawned())
             case State.SPAWNING | State.ABORTING:
                 self.feed(SpawnFailed(11, "no process can be made now"))
@@ -268,9 +263,10 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.pids = 100
-        children = {name: PlayedChild(name, self) for name in (EXECUTOR, STANDBY)}
+        children = {name: FakeChild(name, self) for name in (EXECUTOR, STANDBY)}
         self.executor, self.standby = children[EXECUTOR], children[STANDBY]
-        self.pool = ExecutorPool(SimpleNamespace(child=children.__getitem__))  # type: ignore[arg-type]
+        supervisor: Any = SimpleNamespace(child=children.__getitem__)
+        self.pool = ExecutorPool(supervisor)
         self.mode: Any = None
         self.is_begun = False
         self.used: set[int] = set()
@@ -320,14 +316,14 @@ class AnyOrder(RuleBasedStateMachine):
             if not (self.executor.advance() or self.standby.advance()):
                 break
         else:
-            raise AssertionError("the children never come to rest")
+            raise AssertionError("the children never settle")
         if self.mode is None:
             assert self.executor.status.ready
             assert self.standby.status.state is State.STOPPED, (
                 "an idle robot has one executor process"
             )
         elif self.is_begun:
-            assert self.is_free(), "the next mode has to wait for a process"
+            assert self.is_free(), "the next mode must wait for a process"
 
     @invariant()
     def mode_keeps_its_process(self) -> None:

@@ -1,4 +1,4 @@
-"""The main thread's executor, in the main thread of the test."""
+"""SyncExecutor, in the main thread of the test."""
 
 import contextlib
 import itertools
@@ -20,7 +20,7 @@ from rt.executor.sync import ExecutionRequest, Run, SyncExecutor, TimeLimitError
 
 
 class Team:
-    """A team's functions and what became of them."""
+    """An executor and the errors that it reported."""
 
     def __init__(self) -> None:
         self.errors: list[tuple[str, type[BaseException]]] = []
@@ -30,7 +30,7 @@ class Team:
         self.errors.append((name, type(error)))
 
     def execute(self, run: Run) -> BaseException | None:
-        """Execute a run to its end and give the error that ended it."""
+        """Execute a run; return the error that ended it."""
         ended: list[BaseException | None] = []
 
         def done(error: BaseException | None) -> None:
@@ -50,7 +50,7 @@ def team() -> Team:
 
 @pytest.fixture
 def keeper(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseKeeper]:
-    """A keeper whose lease ends by what it is told, and not because a busy machine lets the thread that beats wait."""
+    """A keeper whose lease does not lapse because a busy machine delays its heartbeats."""
     monkeypatch.setattr("rt.executor.lease.TIMEOUT", 600.0)
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
     monkeypatch.setattr("rt.buffer.lease._ROOT_TIMEOUT_NS", 600 * 10**9)
@@ -58,7 +58,7 @@ def keeper(prefix: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseKeeper
     with LeaseTable.open(prefix) as table:
         keeper = LeaseKeeper(table.lease(0), wakeup)
         table.heartbeat()
-        keeper.table = table  # type: ignore[attr-defined]  # for the tests to look at
+        keeper.table = table  # type: ignore[attr-defined]  # for the tests
         over = threading.Event()
 
         def heartbeat() -> None:
@@ -87,12 +87,12 @@ def test_functions_are_called_in_order_with_their_arguments(team: Team) -> None:
     assert calls == [0, 1, 2]
 
 
-def test_a_function_that_takes_too_long_is_interrupted(team: Team) -> None:
+def test_function_that_takes_too_long_is_interrupted(team: Team) -> None:
     assert team.execute(Run([ExecutionRequest(forever, timeout=0.05)], None)) is not None
     assert team.errors == [("forever", TimeLimitError)]
 
 
-def test_sleep_is_interrupted_too(team: Team) -> None:
+def test_sleep_is_interrupted(team: Team) -> None:
     def sleepy() -> None:
         time.sleep(60)
 
@@ -100,7 +100,7 @@ def test_sleep_is_interrupted_too(team: Team) -> None:
     assert team.errors == [("sleepy", TimeLimitError)]
 
 
-def test_a_setup_that_fails_ends_the_run(team: Team) -> None:
+def test_failing_setup_ends_the_run(team: Team) -> None:
     called: list[int] = []
 
     def setup() -> None:
@@ -114,16 +114,16 @@ def test_a_setup_that_fails_ends_the_run(team: Team) -> None:
     assert team.errors == [("setup", ZeroDivisionError)]
 
 
-def test_even_an_exit_ends_its_call_alone(team: Team) -> None:
-    def leave() -> None:
+def test_exit_ends_only_its_call(team: Team) -> None:
+    def exit_process() -> None:
         raise SystemExit(3)
 
-    team.execute(Run([ExecutionRequest(leave)], None))
-    assert team.errors == [("leave", SystemExit)]
+    team.execute(Run([ExecutionRequest(exit_process)], None))
+    assert team.errors == [("exit_process", SystemExit)]
 
 
 class Flag(threading.Event):
-    """An event without a lock: the alarm may come while team code sets it, which no team code does outside of these tests."""
+    """An event without a lock, because the alarm may interrupt team code that sets it here."""
 
     def __init__(self) -> None:
         self._set = False
@@ -147,7 +147,7 @@ def periodic(
     keeper: LeaseKeeper | None = None,
     period: float = 0.2,
 ) -> Run:
-    """Call body(number of the call, run) at a period until it stops the run."""
+    """Call body(number of the call, run) periodically until it stops the run."""
     numbers = itertools.count()
     run: Run
 
@@ -160,7 +160,7 @@ def periodic(
     return run
 
 
-def test_main_is_called_at_its_period_on_absolute_deadlines(team: Team) -> None:
+def test_main_is_called_on_absolute_deadlines(team: Team) -> None:
     times: list[float] = []
 
     def body(number: int, run: Run) -> None:
@@ -169,12 +169,12 @@ def test_main_is_called_at_its_period_on_absolute_deadlines(team: Team) -> None:
             run.stopped.set()
 
     run = periodic(team, body, period=0.1)
-    # Late calls are not made up for: the times stay on the grid of the period.
+    # Late calls are not caught up: the times stay on the grid of the period.
     assert times[-1] - times[0] >= 5 * 0.1 - 0.1
     assert run.calls == 6
 
 
-def test_an_error_in_main_is_reported_and_main_goes_on(team: Team) -> None:
+def test_main_is_called_again_after_an_error(team: Team) -> None:
     def body(number: int, run: Run) -> None:
         if number == 4:
             run.stopped.set()
@@ -185,7 +185,7 @@ def test_an_error_in_main_is_reported_and_main_goes_on(team: Team) -> None:
     assert team.errors == [("main", ValueError)] * 5
 
 
-def test_missed_calls_are_counted_and_not_made_up_for(team: Team) -> None:
+def test_missed_calls_are_counted_and_not_caught_up(team: Team) -> None:
     def body(number: int, run: Run) -> None:
         if number == 0:
             forever()
@@ -197,8 +197,11 @@ def test_missed_calls_are_counted_and_not_made_up_for(team: Team) -> None:
     assert team.errors == [("main", TimeLimitError)]
 
 
-class Laggard(Flag):
-    """A flag whose first waits come back late, on a clock that the test sets; for a share of that time a processor was missing."""
+class LateFlag(Flag):
+    """A flag whose first waits return late, on a fake clock.
+
+    For a share of that time the thread waited for a processor.
+    """
 
     def __init__(self, waits: int, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -217,19 +220,19 @@ class Laggard(Flag):
         return self._set
 
 
-def lateness(laggard: Laggard, body: Callable[[], None] = lambda: None) -> list[str]:
-    """What is logged of a main that is called a hundred times, each time 0.2 s after the last one."""
+def lateness(flag: LateFlag, body: Callable[[], None] = lambda: None) -> list[str]:
+    """Return the events logged for a main that is called a hundred times with a period of 0.2 s."""
     team = Team()
-    team.executor = SyncExecutor(team.report, team.executor.folder, lambda: lambda: laggard.waited)
+    team.executor = SyncExecutor(team.report, team.executor.folder, lambda: lambda: flag.waited)
     calls = itertools.count()
 
     def main() -> None:
         if next(calls) == 100:
-            laggard.set()
+            flag.set()
         body()
 
     run = Run([ExecutionRequest(main, timeout=0.2, periodic=True)], None)
-    run.stopped = laggard
+    run.stopped = flag
     with structlog.testing.capture_logs() as logs:
         team.executor._log = structlog.get_logger()
         team.execute(run)
@@ -239,43 +242,43 @@ def lateness(laggard: Laggard, body: Callable[[], None] = lambda: None) -> list[
 @pytest.mark.parametrize(
     ("share", "start"),
     [
-        (0.0, "calls of main come late: the code takes"),
-        (1.0, "the computer is busy: calls of main come late"),
+        (0.0, "calls of main are late: they take"),
+        (1.0, "the computer is busy: calls of main are late"),
     ],
 )
-def test_late_calls_are_logged_with_their_cause_and_their_end(
+def test_late_calls_are_logged_with_their_cause_and_end(
     monkeypatch: pytest.MonkeyPatch, share: float, start: str
 ) -> None:
-    late, over = lateness(Laggard(2, share, monkeypatch))
+    late, over = lateness(LateFlag(2, share, monkeypatch))
     assert late.startswith(start)
-    assert over == "calls of main are in time again"
+    assert over == "calls of main are on time again"
 
 
-def test_calls_that_are_interrupted_are_not_called_late_too(
+def test_interrupted_calls_are_not_logged_as_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    laggard = Laggard(0, 0.0, monkeypatch)
+    flag = LateFlag(0, 0.0, monkeypatch)
 
     def body() -> None:
-        laggard.now += 0.7
+        flag.now += 0.7
         raise TimeLimitError(0.2)
 
-    assert lateness(laggard, body) == []
+    assert lateness(flag, body) == []
 
 
 @pytest.mark.parametrize(("share", "is_busy"), [(0.0, False), (0.5, False), (0.9, True)])
-def test_an_interrupted_call_knows_whether_it_waited_for_a_processor(
+def test_interrupted_call_knows_whether_it_waited_for_a_processor(
     monkeypatch: pytest.MonkeyPatch, share: float, is_busy: bool
 ) -> None:
-    laggard = Laggard(0, 0.0, monkeypatch)
+    flag = LateFlag(0, 0.0, monkeypatch)
     found: list[BaseException] = []
     executor = SyncExecutor(
-        lambda error, _name: found.append(error), ".", lambda: lambda: laggard.waited
+        lambda error, _name: found.append(error), ".", lambda: lambda: flag.waited
     )
 
     def main() -> None:
-        laggard.now += 0.25
-        laggard.waited += share * 0.25
+        flag.now += 0.25
+        flag.waited += share * 0.25
         raise TimeLimitError(0.2)
 
     run = Run([ExecutionRequest(main, timeout=0.2)], None, done=lambda _error: executor.stop())
@@ -286,7 +289,7 @@ def test_an_interrupted_call_knows_whether_it_waited_for_a_processor(
     assert bool(error.waited) == is_busy
 
 
-def test_a_run_can_be_ended_within_a_call(team: Team) -> None:
+def test_run_can_be_ended_within_a_call(team: Team) -> None:
     started = threading.Event()
 
     def endless() -> None:
@@ -306,7 +309,7 @@ def test_a_run_can_be_ended_within_a_call(team: Team) -> None:
     assert team.errors == []
 
 
-def test_the_lease_is_held_while_main_runs_and_given_up_at_the_end(team: Team, keeper: Any) -> None:
+def test_lease_is_held_until_main_ends(team: Team, keeper: Any) -> None:
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
@@ -319,7 +322,7 @@ def test_the_lease_is_held_while_main_runs_and_given_up_at_the_end(team: Team, k
     assert not keeper.table.holders()
 
 
-def test_an_error_of_a_signal_handler_between_two_calls_ends_the_mode(team: Team) -> None:
+def test_error_of_a_signal_handler_ends_the_mode(team: Team) -> None:
     def fail(*_: object) -> None:
         raise ValueError
 
@@ -333,11 +336,11 @@ def test_an_error_of_a_signal_handler_between_two_calls_ends_the_mode(team: Team
         error = team.execute(Run([ExecutionRequest(main, timeout=30.0, periodic=True)], None))
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert "a signal handler of the team's code failed" in str(error)
+    assert "a signal handler of team code failed" in str(error)
     assert team.errors == [("a signal handler", ValueError)]
 
 
-def test_an_error_of_the_robot_itself_between_two_calls_is_not_the_teams(team: Team) -> None:
+def test_error_of_rt_is_not_attributed_to_team_code(team: Team) -> None:
     run = Run([ExecutionRequest(forever, periodic=True)], None)
     run.stopped = None  # type: ignore[assignment]  # an error of rt
     with pytest.raises(AttributeError):
@@ -345,9 +348,7 @@ def test_an_error_of_the_robot_itself_between_two_calls_is_not_the_teams(team: T
     assert team.errors == []
 
 
-def test_after_an_error_a_call_has_to_end_well_before_devices_move_again(
-    team: Team, keeper: Any
-) -> None:
+def test_after_an_error_one_call_must_succeed_first(team: Team, keeper: Any) -> None:
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
@@ -361,13 +362,13 @@ def test_after_an_error_a_call_has_to_end_well_before_devices_move_again(
     assert held == [True, True, False, True]
 
 
-def test_a_call_that_swallows_its_time_limit_loses_the_lease(team: Team, keeper: Any) -> None:
+def test_call_that_swallows_its_time_limit_loses_the_lease(team: Team, keeper: Any) -> None:
     held: list[bool] = []
 
     def body(_number: int, run: Run) -> None:
         end = time.monotonic() + 0.3
         while time.monotonic() < end:
-            with contextlib.suppress(BaseException):  # what a hostile program does
+            with contextlib.suppress(BaseException):  # as a hostile program does
                 forever()
         held.append(keeper.permitted)
         run.stopped.set()
@@ -376,7 +377,7 @@ def test_a_call_that_swallows_its_time_limit_loses_the_lease(team: Team, keeper:
     assert held == [False]
 
 
-def test_a_call_that_extends_its_own_permission_loses_the_lease(team: Team, keeper: Any) -> None:
+def test_call_that_extends_its_own_permission_loses_the_lease(team: Team, keeper: Any) -> None:
     held: list[bool] = []
 
     def body(_number: int, run: Run) -> None:
@@ -384,7 +385,7 @@ def test_a_call_that_extends_its_own_permission_loses_the_lease(team: Team, keep
         keeper.grant()
         end = time.monotonic() + 0.3
         while time.monotonic() < end:
-            with contextlib.suppress(BaseException):  # what a hostile program does
+            with contextlib.suppress(BaseException):  # as a hostile program does
                 forever()
         held.append(keeper.permitted)
         run.stopped.set()
@@ -395,9 +396,7 @@ def test_a_call_that_extends_its_own_permission_loses_the_lease(team: Team, keep
     assert sum("does not return" in entry["event"] for entry in logs) == 1
 
 
-def test_after_two_time_outs_a_call_has_to_end_in_time_before_devices_move_again(
-    team: Team, keeper: Any
-) -> None:
+def test_after_two_timeouts_one_call_must_return_in_time(team: Team, keeper: Any) -> None:
     held: list[bool] = []
 
     def body(number: int, run: Run) -> None:
@@ -413,7 +412,7 @@ def test_after_two_time_outs_a_call_has_to_end_in_time_before_devices_move_again
     assert sum("too long again" in entry["event"] for entry in logs) == 1
 
 
-def test_a_permission_that_runs_out_gives_the_lease_up_at_once(prefix: str) -> None:
+def test_expired_permission_releases_the_lease_at_once(prefix: str) -> None:
     wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
@@ -427,7 +426,7 @@ def test_a_permission_that_runs_out_gives_the_lease_up_at_once(prefix: str) -> N
     wakeup.close()
 
 
-def test_a_lease_that_was_closed_is_not_granted_again(prefix: str) -> None:
+def test_closed_lease_is_not_granted_again(prefix: str) -> None:
     wakeup = WriteEvent()
     with LeaseTable.open(prefix) as table:
         table.heartbeat()
@@ -439,21 +438,23 @@ def test_a_lease_that_was_closed_is_not_granted_again(prefix: str) -> None:
     wakeup.close()
 
 
-def test_a_handler_that_the_team_took_away_is_put_back(team: Team) -> None:
-    def take() -> None:
+def test_replaced_signal_handler_is_restored(team: Team) -> None:
+    def replace() -> None:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         sys.setswitchinterval(10)
 
     assert (
-        team.execute(Run([ExecutionRequest(take), ExecutionRequest(forever, timeout=0.05)], None))
+        team.execute(
+            Run([ExecutionRequest(replace), ExecutionRequest(forever, timeout=0.05)], None)
+        )
         is not None
     )
     assert team.errors == [("forever", TimeLimitError)]
     assert sys.getswitchinterval() < 1
 
 
-def test_without_an_event_loop_the_lease_is_not_held(team: Team, prefix: str) -> None:
-    """Main alone may not drive: nobody could tell it to stop."""
+def test_lease_is_not_held_without_an_event_loop(team: Team, prefix: str) -> None:
+    """Main alone must not drive: nothing could stop it."""
     wakeup = WriteEvent()
     held: list[bool] = []
     with LeaseTable.open(prefix) as table:
@@ -468,7 +469,7 @@ def test_without_an_event_loop_the_lease_is_not_held(team: Team, prefix: str) ->
     assert held == [False]
 
 
-def test_actions_keep_the_lease_when_there_is_no_main(team: Team, keeper: Any) -> None:
+def test_actions_keep_the_lease_without_a_main(team: Team, keeper: Any) -> None:
     def setup() -> None:
         pass
 
@@ -481,9 +482,9 @@ def test_actions_keep_the_lease_when_there_is_no_main(team: Team, keeper: Any) -
     assert not keeper.table.holders()
 
 
-@pytest.mark.parametrize("file", ["x", str(Path(__file__).with_name("rt_pretended.py"))])
-def test_our_own_code_is_never_torn(team: Team, file: str) -> None:
-    """An alarm that comes while rt works for the team's function is put off until that has ended."""
+@pytest.mark.parametrize("file", ["x", str(Path(__file__).with_name("rt_fake.py"))])
+def test_code_of_rt_is_never_interrupted(team: Team, file: str) -> None:
+    """An alarm during code of rt is deferred until that code has ended."""
     from rt.executor import api
 
     finished: list[bool] = []
@@ -496,11 +497,12 @@ def test_our_own_code_is_never_torn(team: Team, file: str) -> None:
         # Code of rt, as the frame's module says, that takes longer than the limit.
         exec(
             compile(
-                "import time\nend = time.monotonic() + 0.1\nwhile time.monotonic() < end: pass\nfinished.append(True)",
+                "import time\nend = time.monotonic() + 0.1\n"
+                "while time.monotonic() < end: pass\nfinished.append(True)",
                 file,
                 "exec",
             ),
-            {"__name__": "rt.pretended", "finished": finished},
+            {"__name__": "rt.fake", "finished": finished},
         )
         forever()
 

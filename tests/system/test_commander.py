@@ -756,7 +756,7 @@ def hang():
             pass
 """
     board = await driving(robot, hang + HANGS[trick].replace("DRIVE", DRIVE))
-    await robot.said_one_of("does not return", "something kept it from running")
+    await robot.said_one_of("does not return", "kept from running")
     await comes_to_rest(robot, board)
     assert await robot.call("mode") in {"auto", "idle"}
     await robot.call("idle")

@@ -175,12 +175,12 @@ async def test_code_that_cannot_run_is_refused_with_file_and_line(robot: Robot) 
     assert "studentcode.py:1: invalid syntax" in done.stderr
     robot.write("studentcode.py", "async def teleop_main():\n    pass\n")
     done = await robot.command("call", "teleop")
-    assert "has to be a plain function" in done.stderr
+    assert "must be a plain function" in done.stderr
     robot.write("studentcode.py", "def teleop_setup():\n    pass\n")
     await robot.call("teleop")
     await robot.said(
         "mode ended",
         mode="teleop",
-        reason="no function of the team's code runs any more: the mode ends",
+        reason="all functions of team code have ended",
     )
     assert await robot.call("mode") == "idle"

@@ -229,7 +229,7 @@ async def test_team_code_that_loses_its_shared_memory_ends_alone(
 ) -> None:
     board = await damaged(robot, CRASHES[statement])
     stopped = await board.stops()
-    await robot.said("mode ended", reason="the process that ran the team's code has ended")
+    await robot.said("mode ended", reason="the process that ran team code has exited")
     await stays_still(board, stopped)
     robot.write("studentcode.py", f"def autonomous_main():\n    {DRIVE}\n")
     await robot.call("auto")

@@ -125,7 +125,7 @@ async def test_idle_wins_over_a_mode_that_is_about_to_begin(
         calls.start_soon(begin)
         await robot.said("loading")
         await robot.call("idle")
-    assert "has not begun: the robot was told to be idle" in answers[0]
+    assert "did not begin: idle was requested" in answers[0]
     assert not [entry for entry in robot.log if entry["event"] == "mode began"]
     nursery.cancel_scope.cancel()
 

@@ -70,7 +70,7 @@ async def test_a_crash_in_a_mode_is_told_as_one(robot: Robot, nursery: trio.Nurs
     assert found["executor"]["restarts"] == 1
     assert found["executor"]["last_exit"]["reason"] == "ended by SIGKILL"
     assert await robot.call("mode") == "idle"
-    await robot.said("mode ended", reason="the process that ran the team's code has ended")
+    await robot.said("mode ended", reason="the process that ran team code has exited")
     nursery.cancel_scope.cancel()
 
 
