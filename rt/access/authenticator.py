@@ -336,7 +336,9 @@ class Authenticator:
 
     async def _handle(self, connection: _Connection, accepted: trio.socket.SocketType) -> None:
         """Relay a connection to its ZMQ socket until either end closes."""
-        log.charge(f"connections from {origin(connection.peer.host, connection.peer.uid).network}")
+        log.bind_source(
+            f"connections from {origin(connection.peer.host, connection.peer.uid).network}"
+        )
         outer = trio.SocketStream(accepted)
         try:
             async with outer:
@@ -487,7 +489,7 @@ class Authenticator:
             public: Proved public key, in Z85.
             domain: ZAP domain of the connection.
         """
-        log.charge("")
+        log.bind_source("")
         self._refresh()
         connection = self._connections.get(domain)
         if connection is None or connection.is_refused:
@@ -508,7 +510,7 @@ class Authenticator:
 
     def _log_connected(self, connection: _Connection) -> None:
         """Log a connection of a station; at info level only the first from an address."""
-        log.charge(f"station {connection.station}")
+        log.bind_source(f"station {connection.station}")
         key = (connection.station, connection.peer.host)
         write = self._log.debug if key in self._logged else self._log.info
         write("station connected", station=connection.station, **connection.peer.log_context)

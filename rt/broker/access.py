@@ -7,7 +7,7 @@ import msgspec
 from rt import log
 from rt.access.authenticator import UNKNOWN_KEY, Authenticator
 from rt.config import Config
-from rt.config.network import is_open, opened
+from rt.config.network import is_open, open_listeners
 from rt.remote import Service, VerifyingNode
 from rt.transport.address import interface_of
 
@@ -48,8 +48,8 @@ class Access:
     def __init__(self, config: Config, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
         self._insecure = config.insecure
-        self._network = [address for _, address in opened(config)]
-        self._updates = config.update_addr if _leaves(config) else None
+        self._network = [address for _, address in open_listeners(config)]
+        self._updates = config.update_addr if _leaves_machine(config) else None
         self._controls: VerifyingNode | None = None
         self._log = log.get_logger()
 
@@ -91,7 +91,7 @@ class Access:
         )
 
 
-def _leaves(config: Config) -> bool:
+def _leaves_machine(config: Config) -> bool:
     """Whether device updates leave this machine: to a group they go over the interface that `bind` means."""
     host = config.update_addr.removeprefix("udp://").rpartition(":")[0]
     try:

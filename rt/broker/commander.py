@@ -15,7 +15,7 @@ from rt.broker.driver import SILENCE
 
 HANDOVER = 5.0
 """Silence (s) of the sender in control after which the next one that sends takes control."""
-MOST_CONTENDERS = 16
+MAX_CONTENDERS = 16
 """Refused senders that are remembered; the one that has been silent for longest is forgotten."""
 
 _NAME_MAX = 64
@@ -60,7 +60,7 @@ class Sender(msgspec.Struct, frozen=True):
         somewhere = bool(self.key) or not self.host or not other.host or self.host == other.host
         return bool(self.run) and self.run == other.run and somewhere
 
-    def follows(self, other: "Sender") -> bool:
+    def may_be_restart_of(self, other: "Sender") -> bool:
         """Whether a sender may be the other one, restarted."""
         return self.place == other.place
 
@@ -105,7 +105,7 @@ class Contender(msgspec.Struct):
     sender: Sender
     refused: int
     first: float
-    heard: float
+    last_update: float
 
 
 class Arbiter:
@@ -120,21 +120,25 @@ class Arbiter:
         self.contenders: OrderedDict[str, Contender] = OrderedDict()
         self.refused = 0
         self._sender: Sender | None = None
-        self._heard = 0.0
+        self._last_update = 0.0
         self._since = 0.0
         self._claimed = False
         self._released: tuple[Sender, float] | None = None
 
     def commander(self, now: float) -> Sender | None:
         """The sender in control, or None while control is free."""
-        return self._sender if self._sender is not None and now < self._heard + HANDOVER else None
+        return (
+            self._sender
+            if self._sender is not None and now < self._last_update + HANDOVER
+            else None
+        )
 
     @property
     def since(self) -> float:
         """When the newest sender in control took it."""
         return self._since
 
-    def judge(self, sender: Sender, now: float) -> Refusal | None:
+    def check(self, sender: Sender, now: float) -> Refusal | None:
         """Decide on an update, without accepting it: it may still be refused for another reason."""
         blocking = self._blocking(sender, now)
         if blocking is None:
@@ -143,7 +147,7 @@ class Arbiter:
         return Refusal(blocking.name, sender.name)
 
     def accept(self, sender: Sender, now: float) -> bool:
-        """Note an accepted update of a sender that `judge` let pass.
+        """Note an accepted update of a sender that `check` let pass.
 
         Returns:
             Whether control has changed hands.
@@ -152,13 +156,13 @@ class Arbiter:
         changed = before is None or not sender.is_same(before)
         if changed and not (self._claimed and before is not None):
             self._since = now
-        self._sender, self._heard, self._claimed, self._released = sender, now, False, None
+        self._sender, self._last_update, self._claimed, self._released = sender, now, False, None
         self._forget(sender)
         return changed
 
     def take(self, sender: Sender, now: float) -> None:
         """Give control to a sender; one without a line is any program of its station, the first that sends."""
-        self._sender, self._heard, self._since = sender, now, now
+        self._sender, self._last_update, self._since = sender, now, now
         self._claimed = not sender.line
         self._released = None
         self._forget(sender)
@@ -183,7 +187,7 @@ class Arbiter:
 
     def waiting(self, now: float) -> Iterable[Contender]:
         """The contenders that have sent within `HANDOVER`."""
-        return [each for each in self.contenders.values() if now < each.heard + HANDOVER]
+        return [each for each in self.contenders.values() if now < each.last_update + HANDOVER]
 
     def _blocking(self, sender: Sender, now: float) -> Sender | None:
         commander = self.commander(now)
@@ -194,15 +198,17 @@ class Arbiter:
             return former if now < when + HANDOVER and sender.is_same(former) else None
         if sender.is_same(commander):
             return None
-        if sender.follows(commander) and (self._claimed or self._is_restarted(sender, now)):
+        if sender.may_be_restart_of(commander) and (
+            self._claimed or self._is_restarted(sender, now)
+        ):
             return None
         return commander
 
     def _is_restarted(self, sender: Sender, now: float) -> bool:
         """Whether a sender at the place of the one in control has begun when that one ended: both never sent at once."""
         contender = self.contenders.get(sender.name)
-        return now >= self._heard + SILENCE and (
-            contender is None or contender.first >= self._heard
+        return now >= self._last_update + SILENCE and (
+            contender is None or contender.first >= self._last_update
         )
 
     def _forget(self, sender: Sender) -> None:
@@ -215,13 +221,13 @@ class Arbiter:
     def _note(self, sender: Sender, now: float) -> None:
         self.refused += 1
         contender = self.contenders.setdefault(sender.name, Contender(sender, 0, now, now))
-        if now >= contender.heard + HANDOVER or not sender.is_same(contender.sender):
+        if now >= contender.last_update + HANDOVER or not sender.is_same(contender.sender):
             contender.first = now
-        contender.sender, contender.heard = sender, now
+        contender.sender, contender.last_update = sender, now
         contender.refused += 1
         self.contenders.move_to_end(sender.name)
-        if len(self.contenders) > MOST_CONTENDERS:
+        if len(self.contenders) > MAX_CONTENDERS:
             self.contenders.popitem(last=False)
 
 
-__all__ = ["HANDOVER", "MOST_CONTENDERS", "Arbiter", "Contender", "Refusal", "Sender"]
+__all__ = ["HANDOVER", "MAX_CONTENDERS", "Arbiter", "Contender", "Refusal", "Sender"]

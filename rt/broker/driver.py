@@ -50,7 +50,7 @@ class Driver:
 
     def __init__(self) -> None:
         self.state = State.ABSENT
-        self._heard = -math.inf
+        self._last_update = -math.inf
         self._gamepads: dict[int, tuple[float, bool]] = {}
 
     @property
@@ -66,7 +66,7 @@ class Driver:
     @property
     def deadline(self) -> float:
         """The time at which the driver is silent unless an update comes before; infinite without a present driver."""
-        return self._heard + SILENCE if self.is_present else math.inf
+        return self._last_update + SILENCE if self.is_present else math.inf
 
     def update(self, states: Mapping[int, GamepadState], now: float) -> None:
         """Take in an accepted update; one without a gamepad is no sign of life.
@@ -77,7 +77,7 @@ class Driver:
         self.tick(now)
         if not states:
             return
-        self._heard = now
+        self._last_update = now
         joined = [index for index in states if index not in self._gamepads]
         self._gamepads |= {index: (now, is_at_rest(state)) for index, state in states.items()}
         if self._all_at_rest():
@@ -99,10 +99,10 @@ class Driver:
         if self.is_live and not self._all_at_rest():
             self.state = State.WAITING
 
-    def leave(self) -> None:
+    def reset(self) -> None:
         """End control: the next driver begins anew."""
         self.state = State.ABSENT
-        self._heard = -math.inf
+        self._last_update = -math.inf
         self._gamepads = {}
 
     def _all_at_rest(self) -> bool:

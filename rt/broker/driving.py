@@ -23,7 +23,7 @@ from rt.remote.caller import Caller
 Listener = Callable[[bool, str], None]
 """Called with whether the driver is live, and with the reason."""
 
-COMPLAINT_INTERVAL = 1.0
+WARNING_INTERVAL = 1.0
 """Least time (s) between two log events about refused stations."""
 REPEAT_INTERVAL = 60.0
 """Time (s) after which a station that is still refused is logged again."""
@@ -101,7 +101,7 @@ class Driving:
         self.is_revoked: Callable[[str], bool] = lambda _: False
         self.on_suppressed: Callable[[], None] = lambda: None
         self._listeners: list[Listener] = []
-        self._forgetters: list[Callable[[], None]] = []
+        self._handover_listeners: list[Callable[[], None]] = []
         self._log = log.get_logger()
         self._was_silent = False
         self._absence = Bar.DRIVER
@@ -110,7 +110,7 @@ class Driving:
             burst=1,
             interval=REPEAT_INTERVAL,
             total_burst=1,
-            total_interval=COMPLAINT_INTERVAL,
+            total_interval=WARNING_INTERVAL,
             clock=trio.current_time,
         )
         self._handovers = Throttle(clock=trio.current_time)
@@ -166,7 +166,7 @@ class Driving:
 
     def listen_handover(self, forget: Callable[[], None]) -> None:
         """Call a function whenever control ends or changes hands, before a value of the next driver is stored."""
-        self._forgetters.append(forget)
+        self._handover_listeners.append(forget)
 
     def begin(self) -> str | None:
         """Begin a mode that the driver commands.
@@ -196,7 +196,7 @@ class Driving:
             return None
         return Refusal(commander.name, caller.station).sentence
 
-    def judge(self, sender: Sender) -> None:
+    def check(self, sender: Sender) -> None:
         """Refuse an update of a sender that is not in control.
 
         Raises:
@@ -208,8 +208,8 @@ class Driving:
             before = self.driver.state
             self.arbiter.release(now)
             self._log.warning("control released: the key is revoked", station=commander.name)
-            self._leave(before, Bar.RELEASED)
-        refusal = self.arbiter.judge(sender, now)
+            self._end_control(before, Bar.RELEASED)
+        refusal = self.arbiter.check(sender, now)
         if refusal is not None:
             warn = self._log.warning
             about = {"station": refusal.you, "commander": refusal.by, "remedy": refusal.remedy}
@@ -222,7 +222,7 @@ class Driving:
         before = self.driver.state
         if self.arbiter.accept(sender, trio.current_time()):
             self._note_handover(self._log.info, "control taken", station=sender.name)
-            self._leave(before, Bar.TAKEN)
+            self._end_control(before, Bar.TAKEN)
 
     def update(self, states: Mapping[int, GamepadState]) -> None:
         """Take in an admitted update that is stored."""
@@ -248,7 +248,7 @@ class Driving:
             RemoteCallError: The station is unknown, or it is not clear which one is meant.
         """
         now = trio.current_time()
-        sender = self._wanted(caller, name, now)
+        sender = self._requested_sender(caller, name, now)
         before = self.driver.state
         former = self.arbiter.commander(now)
         if former is not None and former.is_same(sender):
@@ -261,7 +261,7 @@ class Driving:
             former=former.name if former else None,
             by=_text(caller.peer),
         )
-        self._leave(before, Bar.TAKEN)
+        self._end_control(before, Bar.TAKEN)
 
     def release_control(self, caller: Caller) -> None:
         """Free control for the next station that sends.
@@ -281,7 +281,7 @@ class Driving:
             self._note_handover(
                 self._log.warning, "control released", station=former.name, by=_text(caller.peer)
             )
-        self._leave(before, Bar.RELEASED)
+        self._end_control(before, Bar.RELEASED)
 
     def report(self) -> CommanderReport:
         """The state, as `commander` answers it."""
@@ -293,13 +293,13 @@ class Driving:
             since.isoformat(timespec="seconds") if commander else None,
             str(self.driver.state),
             [
-                RefusedStation(name, each.refused, round(now - each.heard, 1))
+                RefusedStation(name, each.refused, round(now - each.last_update, 1))
                 for name, each in self.arbiter.contenders.items()
-                if now < each.heard + REPEAT_INTERVAL
+                if now < each.last_update + REPEAT_INTERVAL
             ],
         )
 
-    def _wanted(self, caller: Caller, name: str | None, now: float) -> Sender:
+    def _requested_sender(self, caller: Caller, name: str | None, now: float) -> Sender:
         if caller.station:
             if name not in {None, caller.station}:
                 raise RemoteCallError(
@@ -318,12 +318,12 @@ class Driving:
             raise RemoteCallError(f"name the station that takes control; {_names(waiting)}")
         return candidates[0]
 
-    def _leave(self, before: State, absence: Bar) -> None:
+    def _end_control(self, before: State, absence: Bar) -> None:
         """End the control of a driver for a reason: what its gamepads said last must not be read any more."""
         self._absence = absence
-        self.driver.leave()
+        self.driver.reset()
         self._settle(before)
-        for forget in self._forgetters:
+        for forget in self._handover_listeners:
             forget()
 
     def _settle(self, before: State) -> None:

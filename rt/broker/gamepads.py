@@ -26,7 +26,7 @@ from rt.errors import BufferBusyError, DeviceBufferError
 from rt.log.throttle import Throttle, Write
 from rt.protocol.control import GamepadState, Stamp
 
-MOST_BUTTONS = 32
+MAX_BUTTONS = 32
 """The bits of ``btn``."""
 
 _RETRY_INTERVAL = 0.01
@@ -60,7 +60,7 @@ class GamepadFeed:
         self._seen: dict[int, float] = {}
         self._active = trio.Event()
         self._log = log.get_logger()
-        self._told = False
+        self._is_failure_logged = False
         self._events = Throttle(
             "gamepad", burst=_BURST, interval=_INTERVAL, clock=trio.current_time
         )
@@ -71,7 +71,7 @@ class GamepadFeed:
         params = sorted(store.catalog["gamepad"].params, key=lambda param: param.id)
         self.button_params: list[Parameter] = [
             param for param in params if param.ctype is ctypes.c_bool
-        ][:MOST_BUTTONS]
+        ][:MAX_BUTTONS]
         self.buttons = [param.name for param in self.button_params]
 
     def feed(
@@ -92,7 +92,7 @@ class GamepadFeed:
             RemoteProtocolError: The update is older than one before it, or too old; nothing of it
                 is stored.
         """
-        self.driving.judge(sender)
+        self.driving.check(sender)
         if stamp is not None:
             # Only stamps of the sender in control get here, so that no other one can push them out
             # of the book.
@@ -118,8 +118,8 @@ class GamepadFeed:
             self.skipped += 1
             return False
         except DeviceBufferError as error:
-            if not self._told:
-                self._told = True
+            if not self._is_failure_logged:
+                self._is_failure_logged = True
                 self._log.error("the gamepad has no buffer", gamepad=index, reason=error.message)
             return False
         if index not in self._seen:
@@ -207,4 +207,4 @@ class GamepadFeed:
         self._note(self._log.warning, "gamepad reads neutral", gamepad=index, reason=reason)
 
 
-__all__ = ["MOST_BUTTONS", "SILENCE", "GamepadFeed"]
+__all__ = ["MAX_BUTTONS", "SILENCE", "GamepadFeed"]

@@ -16,8 +16,8 @@ import msgspec
 
 from rt import log
 from rt.access.key_directory import is_secret, key_directory
-from rt.config import OPTIONS, Config, change, known, nearest, overrides
-from rt.config.network import opened
+from rt.config import OPTIONS, Config, change_overrides, find_option, nearest, overrides
+from rt.config.network import open_listeners
 from rt.errors import ConfigError
 from rt.log.throttle import Bucket
 from rt.remote.caller import Caller, caller
@@ -74,9 +74,9 @@ REASONS: Mapping[str, str] = MappingProxyType(
 )
 """Why some may not."""
 
-TURNS = 16
+CALLS_BURST = 16
 """Calls in which a station may set options at once."""
-TURN_INTERVAL = 1.0
+CALL_INTERVAL = 1.0
 """Time (s) in which a station may set options once more after that."""
 
 LOG_LEVELS = ("debug", "info")
@@ -95,7 +95,7 @@ class Overrides:
     def __init__(self, config: Config, state: Path | None, directory: Path) -> None:
         self._config = config
         self._values: Mapping[str, Any] = msgspec.to_builtins(config)
-        self._is_insecure = config.insecure and bool(opened(config))
+        self._is_insecure = config.insecure and bool(open_listeners(config))
         self._state = state
         self._directory = directory.resolve()
         self._keys = key_directory(config.keys_dir, config.instance, folder=directory).directory
@@ -121,7 +121,7 @@ class Overrides:
             raise ConfigError(f"{option} has no entry {key!r}{nearest(key, values)}", option=option)
         raise ConfigError(f"there is no option {name!r}{nearest(name, self._values)}", option=name)
 
-    def set(self, options: Mapping[str, Any]) -> overrides.Kept:
+    def set(self, options: Mapping[str, Any]) -> overrides.OptionValues:
         """Keep some options for the next start, all or none; None takes one back, or one entry of a map.
 
         Blocks for as long as the disk takes.
@@ -136,9 +136,9 @@ class Overrides:
         with self._lock:
             for name, value in options.items():
                 self._refuse(name, value)
-            self._take_turn()
+            self._limit_calls()
             before = overrides.read(self._state)
-            now = change(
+            now = change_overrides(
                 self._state,
                 _without(self._config, options),
                 options,
@@ -152,20 +152,20 @@ class Overrides:
             )
         return now
 
-    def _take_turn(self) -> None:
+    def _limit_calls(self) -> None:
         """Bound how often a station sets options: each change is logged and written."""
         if not caller().may_be_remote(insecure=self._is_insecure):
             return
         now = time.monotonic()
-        bucket = self._changes.setdefault(caller().station, Bucket(TURNS, TURN_INTERVAL, now))
+        bucket = self._changes.setdefault(caller().station, Bucket(CALLS_BURST, CALL_INTERVAL, now))
         if bucket.refill(now) < 1:
             raise ConfigError(
-                f"{overrides.ORIGIN}: this station sets options too often: set them in one call, or one each {TURN_INTERVAL:g} s"
+                f"{overrides.ORIGIN}: this station sets options too often: set them in one call, or one each {CALL_INTERVAL:g} s"
             )
         bucket.tokens -= 1
 
     def _refuse(self, name: str, value: object) -> None:
-        option = known(name, overrides.ORIGIN)
+        option = find_option(name, overrides.ORIGIN)
         if option.kind == "map" and value is not None and not isinstance(value, Mapping):
             raise ConfigError(
                 f'{overrides.ORIGIN}: {name} is given as a map of those entries that are set, as {{"name": value}}',
@@ -184,7 +184,7 @@ class Overrides:
                 option=name,
             )
 
-    def _check(self, options: Mapping[str, Any], now: overrides.Kept) -> None:
+    def _check(self, options: Mapping[str, Any], now: overrides.OptionValues) -> None:
         level = options.get("log_level")
         if level is not None and level not in LOG_LEVELS:
             raise ConfigError(

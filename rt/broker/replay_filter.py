@@ -17,9 +17,9 @@ from collections import OrderedDict
 from rt.errors import RemoteProtocolError
 from rt.protocol.control import Stamp
 
-MOST_AGE = 0.5
+MAX_AGE = 0.5
 """The age (s) from which an update is too old to be obeyed: that at which a silent gamepad reads neutral."""
-MOST_STATIONS = 16
+MAX_STATIONS = 16
 """How many stations are remembered; one more, and the one that was silent for longest is forgotten."""
 RESET_TIME = 1.0
 """For how long (s) updates may be late by the same time until it is the station's clock that has been set back; and after how
@@ -33,7 +33,7 @@ class _Station:
     """What is known of one station: its last number, the quickest trip so far and since when updates are late."""
 
     def __init__(self, now: float) -> None:
-        self.heard = now
+        self.last_update = now
         self.seq = -1
         self.least: float | None = None
         self.at = 0.0
@@ -65,12 +65,12 @@ class SequenceTracker:
                 of it may count.
         """
         station = self._stations.setdefault((place, stamp.station), _Station(now))
-        if not stamp.station and now - station.heard > RESET_TIME:
+        if not stamp.station and now - station.last_update > RESET_TIME:
             # A station without a name cannot take another one when it is started anew and counts
             # from 0 again.
             station.seq = -1
         self._stations.move_to_end((place, stamp.station))
-        if len(self._stations) > MOST_STATIONS:
+        if len(self._stations) > MAX_STATIONS:
             self._stations.popitem(last=False)
         if stamp.seq is not None:
             if stamp.seq <= station.seq:
@@ -83,9 +83,9 @@ class SequenceTracker:
             station.seq = stamp.seq
         if stamp.time is not None:
             age = _age(station, stamp.time, now)
-            if age > MOST_AGE:
+            if age > MAX_AGE:
                 self._refuse("age", f"it was {age:.1f} s on its way")
-        station.heard = now
+        station.last_update = now
 
     def _refuse(self, reason: str, fault: str) -> None:
         self.refused += 1
@@ -103,7 +103,7 @@ def _age(station: _Station, sent: float, now: float) -> float:
         station.least = min(station.least + _DRIFT * (now - station.at), trip)
     station.at = now
     age = trip - station.least
-    if age <= MOST_AGE:
+    if age <= MAX_AGE:
         station.late = None
     elif station.late is None or trip < station.late[1] - _EQUAL:
         # What a network has held up comes in a bunch, each less late than the one before.

@@ -27,7 +27,7 @@ from rt.remote.handler import Route
 
 NOTICE_INTERVAL = 1.0
 """Least time (s) between two datagrams that tell a source that its gamepads are refused."""
-NOTICES = 64
+NOTICES_PER_SECOND = 64
 """Such datagrams to all sources per second: a sender that forges its source cannot draw more."""
 _SOURCES_MAX = 256
 
@@ -36,7 +36,7 @@ class Controls(Handler):
     """What the driver's station may call by datagram, which anybody on its network can send: gamepads and nothing else.
 
     Invariant: a datagram draws at most one datagram, never a longer one, a source at most one a
-    second, and all sources together at most `NOTICES`.
+    second, and all sources together at most `NOTICES_PER_SECOND`.
 
     Args:
         broker: Takes the gamepads.
@@ -47,8 +47,8 @@ class Controls(Handler):
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._node: VerifyingNode | None = None
-        self._told: OrderedDict[bytes, float] = OrderedDict()
-        self._bucket = Bucket(NOTICES, 1 / NOTICES, 0.0)
+        self._notified: OrderedDict[bytes, float] = OrderedDict()
+        self._bucket = Bucket(NOTICES_PER_SECOND, 1 / NOTICES_PER_SECOND, 0.0)
 
     def answer_through(self, node: Node) -> None:
         """Send notices through the node of the service of this handler."""
@@ -60,23 +60,23 @@ class Controls(Handler):
         try:
             self._broker.update_gamepads(update, stamp)
         except ControlRefusedError as error:
-            self._tell(caller().peer, error.refusal)
+            self._notify(caller().peer, error.refusal)
 
     def routes(self) -> dict[str, Route]:
         """The one method."""
         return {"update_gamepads": super().routes()["update_gamepads"]}
 
-    def _tell(self, source: bytes, refusal: Refusal) -> None:
+    def _notify(self, source: bytes, refusal: Refusal) -> None:
         now = trio.current_time()
-        if self._node is None or now < self._told.get(source, -math.inf) + NOTICE_INTERVAL:
+        if self._node is None or now < self._notified.get(source, -math.inf) + NOTICE_INTERVAL:
             return
         if self._bucket.refill(now) < 1:
             return
         self._bucket.tokens -= 1
-        self._told[source] = now
-        self._told.move_to_end(source)
-        if len(self._told) > _SOURCES_MAX:
-            self._told.popitem(last=False)
+        self._notified[source] = now
+        self._notified.move_to_end(source)
+        if len(self._notified) > _SOURCES_MAX:
+            self._notified.popitem(last=False)
         self._node.send_refusal_notice(source, Refused(refusal.by, refusal.you))
 
 

@@ -30,7 +30,7 @@ from rt.buffer.lease import Bar, LeaseTable
 from rt.buffer.wakeup import FIRST_SESSION_SLOT, SLOTS, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.errors import DeviceBufferError, RemoteProtocolError
-from rt.instance import is_file
+from rt.instance import is_same_file
 from rt.ownership import user
 from rt.protocol import structs
 
@@ -141,7 +141,9 @@ class Registrar:
         Raises:
             OSError: The socket cannot be created.
         """
-        if self._nursery is None or (self._file is not None and is_file(self._path, self._file)):
+        if self._nursery is None or (
+            self._file is not None and is_same_file(self._path, self._file)
+        ):
             return False
         listener = trio.socket.from_stdlib_socket(_bound(self._path))
         self._file = self._path.lstat()

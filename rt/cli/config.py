@@ -52,7 +52,9 @@ def command(names: tuple[str, ...], as_json: bool, loaded: config.Loaded) -> Non
     In an address {bind} and {port0} to {port4} stand for what follows from the options bind and
     port_base, and {dir} for the directory of this instance.
     """
-    chosen = [config.known(name, "rt config") for name in names] or list(config.OPTIONS.values())
+    chosen = [config.find_option(name, "rt config") for name in names] or list(
+        config.OPTIONS.values()
+    )
     if as_json:
         rows = {
             option.name: {

@@ -12,9 +12,17 @@ from rt.access.key_directory import key_directory
 from rt.access.keyring import Keyring
 from rt.client import completers
 from rt.client.options import Loader, click_options, text_of
-from rt.config import OPTIONS, Loaded, Option, change, forget, known, overrides
+from rt.config import (
+    OPTIONS,
+    Loaded,
+    Option,
+    change_overrides,
+    clear_overrides,
+    find_option,
+    overrides,
+)
 from rt.config.network import KEYED, KEYLESS, require_keys
-from rt.config.value import entry, pairs, single
+from rt.config.value import check_entry, check_value, parse_pairs
 from rt.errors import ConfigError
 
 _SET, _UNSET = "rt config set", "rt config unset"
@@ -34,7 +42,7 @@ def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
     `rt config set dev_name.arm 47252153627919119984829`.
     """
     name, _, key = name.partition(".")
-    option = known(name, _SET)
+    option = find_option(name, _SET)
     if name == "instance":
         raise ConfigError(
             f"{_SET}: what is set is kept under this name: set instance in rt.toml, or by --instance",
@@ -67,9 +75,9 @@ def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> N
         raise click.UsageError(
             "name the options to take back, or --all", click.get_current_context()
         )
-    directory = _directory(loaded(set_from_afar=False))
+    directory = _directory(loaded(with_overrides=False))
     if everything:
-        forget(directory)
+        clear_overrides(directory)
         click.echo("nothing is kept any more")
         return
     before = overrides.read(directory)
@@ -77,7 +85,7 @@ def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> N
     for each in names:
         name, _, key = each.partition(".")
         if name not in before:
-            known(name, _UNSET)  # an unknown name may have been kept by another version of rt
+            find_option(name, _UNSET)  # an unknown name may have been kept by another version of rt
         if key and isinstance(changes.setdefault(name, {}), dict):
             changes[name][key] = None
         elif not key:
@@ -89,20 +97,22 @@ def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> N
 def _value(option: Option, key: str, values: Sequence[str]) -> Any:
     """What is kept of some words: typed, as in rt.toml."""
     if option.kind == "map":
-        given = {key: " ".join(values)} if key else pairs(option, values, _SET)
-        return {name: entry(option, name, each, _SET, text=True) for name, each in given.items()}
+        given = {key: " ".join(values)} if key else parse_pairs(option, values, _SET)
+        return {
+            name: check_entry(option, name, each, _SET, text=True) for name, each in given.items()
+        }
     if option.kind == "list":
-        return list(single(option, values, _SET, text=True))
+        return list(check_value(option, values, _SET, text=True))
     if len(values) > 1:
         raise ConfigError(
             f"{_SET}: {option.name} takes one value: put quotes around it", option=option.name
         )
-    return single(option, values[0], _SET, text=True)
+    return check_value(option, values[0], _SET, text=True)
 
 
 def _change(loaded: Loader, changes: dict[str, Any]) -> None:
-    base = loaded(set_from_afar=False)
-    change(_directory(base), base.config, changes)
+    base = loaded(with_overrides=False)
+    change_overrides(_directory(base), base.config, changes)
 
 
 def _directory(base: Loaded) -> Path | None:

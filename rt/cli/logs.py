@@ -23,7 +23,7 @@ from rt.config import Loaded
 from rt.errors import ConfigError
 from rt.instance import Instance
 from rt.logs.follower import Follower, Printer
-from rt.logs.place import log_path, marked
+from rt.logs.place import linked_log, log_path
 from rt.logs.read import MAX_LINE
 from rt.logs.view import LogView, parse_since
 from rt.ownership import planted_by, user
@@ -102,10 +102,10 @@ def command(  # noqa: PLR0917 - click passes them by name
         elif source is None:
             instance = Instance.locate(config.instance)
             # A robot goes by its own options, which need not be those that are found here.
-            file = marked(instance.directory) or log_path(config.log_file, config.instance)
+            file = linked_log(instance.directory) or log_path(config.log_file, config.instance)
             address = get_connection(config.resolved(instance.directory).log_frontend)
             await _show_robot(
-                printer, instance, address, file, wants_past=since is not None, only_past=past
+                printer, instance, address, file, with_history=since is not None, only_past=past
             )
         elif source == "-":
             await printer.lines(_stdin())
@@ -126,10 +126,10 @@ async def _show_robot(
     address: str,
     file: Path | None,
     *,
-    wants_past: bool,
+    with_history: bool,
     only_past: bool,
 ) -> None:
-    if only_past or (wants_past and instance.holder() is None):
+    if only_past or (with_history and instance.holder() is None):
         if file is None or not await trio.Path(file).exists():
             why = (
                 f"{file} does not exist; `rt run` writes it"
@@ -149,7 +149,7 @@ async def _show_robot(
             )
         return
     instance.require()
-    await Follower(printer, address, instance=instance, file=file, wants_past=wants_past).run()
+    await Follower(printer, address, instance=instance, file=file, with_history=with_history).run()
 
 
 async def _show_away(printer: Printer, remote: RemoteTarget, source: str | None) -> None:

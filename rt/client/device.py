@@ -148,7 +148,7 @@ class Devices:
     @property
     def is_outdated(self) -> bool:
         """Whether rt.toml was changed after the robot started, which reads it at its start only."""
-        return self._holder is not None and self._holder.started_before(FILE_NAME)
+        return self._holder is not None and self._holder.options_changed_since_start(FILE_NAME)
 
     def resolve(self, text: str) -> int:
         """The UID that a number or a name stands for.

@@ -36,7 +36,7 @@ Function = Callable[..., Any]
 class Loader(Protocol):
     """Loads the configuration when it is called."""
 
-    def __call__(self, *, set_from_afar: bool = True, only_flags: bool = False) -> config.Loaded:
+    def __call__(self, *, with_overrides: bool = True, only_flags: bool = False) -> config.Loaded:
         """Load it, perhaps without what is kept of options that were set, or from the flags and RT_INSTANCE alone."""
 
 
@@ -53,7 +53,7 @@ def click_options(
         ignore_file: Whether rt.toml is left alone: only variables and flags count, and there is no
             `--config`.
         load: False to hand over `loaded` as a function that loads when it is called, with
-            `set_from_afar=False` without what is kept.
+            `with_overrides=False` without what is kept.
     """
     chosen = [name for name in config.OPTIONS if not names or name in {*names, *_EVERY_VERB}]
     unknown = set(names) - set(chosen)
@@ -67,21 +67,21 @@ def click_options(
             file = arguments.pop("config_file", None)
             flags = {name: arguments.pop(name) for name in chosen}
 
-            def loader(*, set_from_afar: bool = True, only_flags: bool = False) -> config.Loaded:
+            def loader(*, with_overrides: bool = True, only_flags: bool = False) -> config.Loaded:
                 root = context.find_root()
                 inherited = {
                     name: value for name, value in root.params.items() if name in config.OPTIONS
                 }
                 given = {name: value for name, value in flags.items() if value not in {None, ()}}
-                where: dict[str, Any] = {"file": file, "set_from_afar": set_from_afar}
+                where: dict[str, Any] = {"file": file, "with_overrides": with_overrides}
                 if ignore_file:
                     env = {name: value for name, value in os.environ.items() if name != "RT_CONFIG"}
-                    where = {"env": env, "cwd": Path(os.devnull), "set_from_afar": False}
+                    where = {"env": env, "cwd": Path(os.devnull), "with_overrides": False}
                 if only_flags:
                     where = {
                         "env": _usable_instance(),
                         "cwd": Path(os.devnull),
-                        "set_from_afar": False,
+                        "with_overrides": False,
                     }
                 loaded = config.load(flags={**inherited, **given}, **where)
                 context.meta[DEBUG] = loaded.config.debug
@@ -110,7 +110,7 @@ def _usable_instance() -> dict[str, str]:
     option = config.OPTIONS["instance"]
     env = {option.env: os.environ[option.env]} if option.env in os.environ else {}
     try:
-        config.load(env=env, cwd=Path(os.devnull), set_from_afar=False)
+        config.load(env=env, cwd=Path(os.devnull), with_overrides=False)
     except ConfigError:
         return {}
     return env

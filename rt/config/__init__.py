@@ -1,11 +1,11 @@
 """Every option once, typed, and where each value came from: defaults < rt.toml < set_option < RT_* < flags."""
 
-from rt.config.change import change, forget
-from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, load, set_over
-from rt.config.network import is_open, opened, require_keys
+from rt.config.change import change_overrides, clear_overrides
+from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, apply_overrides, load
+from rt.config.network import is_open, open_listeners, require_keys
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
-from rt.config.value import known
+from rt.config.value import find_option
 from rt.text import nearest
 
 __all__ = [
@@ -15,13 +15,13 @@ __all__ = [
     "Config",
     "Loaded",
     "Option",
-    "change",
-    "forget",
+    "apply_overrides",
+    "change_overrides",
+    "clear_overrides",
+    "find_option",
     "is_open",
-    "known",
     "load",
     "nearest",
-    "opened",
+    "open_listeners",
     "require_keys",
-    "set_over",
 ]

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from rt.config import overrides
-from rt.config.load import set_over
+from rt.config.load import apply_overrides
 from rt.config.option import OPTIONS
 from rt.config.options import Config
 from rt.errors import ConfigError
 
 
-def change(
+def change_overrides(
     directory: Path | None,
     config: Config,
     changes: Mapping[str, Any],
     *,
-    check: Callable[[overrides.Kept], object] = lambda _: None,
-) -> overrides.Kept:
+    check: Callable[[overrides.OptionValues], object] = lambda _: None,
+) -> overrides.OptionValues:
     """Keep some options for the next start; None takes one back, or one entry of a map.
 
     Blocks for as long as the disk takes.
@@ -46,14 +46,14 @@ def change(
     with _turn(directory if changes else None):
         before = overrides.read(directory)
         now = _merged(before, changes)
-        set_over(config, now)
+        apply_overrides(config, now)
         check(now)
         if now != before:
             overrides.write(directory, now)
         return now
 
 
-def forget(directory: Path | None) -> None:
+def clear_overrides(directory: Path | None) -> None:
     """Keep nothing any more, whatever the file holds.
 
     Raises:
@@ -75,7 +75,7 @@ def _turn(directory: Path | None) -> Iterator[None]:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise overrides.unwritten(directory, error) from None
+        raise overrides.write_error(directory, error) from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -84,13 +84,13 @@ def _turn(directory: Path | None) -> Iterator[None]:
                 f"somebody else is changing the options in {directory} right now: try again"
             ) from None
         except OSError as error:
-            raise overrides.unwritten(directory, error) from None
+            raise overrides.write_error(directory, error) from None
         yield
     finally:
         os.close(fd)
 
 
-def _merged(before: overrides.Kept, changes: Mapping[str, Any]) -> overrides.Kept:
+def _merged(before: overrides.OptionValues, changes: Mapping[str, Any]) -> overrides.OptionValues:
     """What is kept after a change: maps entry by entry, and without what was taken back."""
     now = dict(before)
     for name, value in changes.items():

@@ -16,7 +16,7 @@ import msgspec
 from rt.config import overrides
 from rt.config.option import OPTIONS, Option
 from rt.config.options import Config
-from rt.config.value import entry, known, pairs, single
+from rt.config.value import check_entry, check_value, find_option, parse_pairs
 from rt.errors import ConfigError
 from rt.text import nearest
 
@@ -59,7 +59,7 @@ def load(
     env: Mapping[str, str] | None = None,
     file: Path | None = None,
     cwd: Path | None = None,
-    set_from_afar: bool = True,
+    with_overrides: bool = True,
 ) -> Loaded:
     """Read every source and return the options of this robot.
 
@@ -69,7 +69,7 @@ def load(
         env: The environment; the process's own when absent.
         file: The rt.toml to read; when absent RT_CONFIG's, else the one of `cwd` if there is one.
         cwd: Where rt.toml is looked for; the working directory when absent.
-        set_from_afar: Whether what `set_option` keeps counts; see `rt.config.overrides`.
+        with_overrides: Whether what `set_option` keeps counts; see `rt.config.overrides`.
 
     Raises:
         ConfigError: An unknown or bad value; the message is one sentence with its place, what is
@@ -81,13 +81,13 @@ def load(
     document = _document(file, variables, directory)
     if document is not None:
         _read_document(layers, document, directory)
-    if set_from_afar:
+    if with_overrides:
         _read_kept(layers, variables, flags or {})
     _read_environment(layers, variables)
     for name, value in (flags or {}).items():
         if value is None or value == ():
             continue
-        option = known(name, f"--{name.replace('_', '-')}")
+        option = find_option(name, f"--{name.replace('_', '-')}")
         layers.put(
             option, value, f"--no-{option.flag[2:]}" if value is False else option.flag, text=True
         )
@@ -104,14 +104,17 @@ class _Layers:
 
     def put(self, option: Option, raw: object, place: str, *, text: bool) -> None:
         if option.kind == "map":
-            given = pairs(option, raw, place)
+            given = parse_pairs(option, raw, place)
             self.lay(
                 option,
-                {key: entry(option, key, each, place, text=True) for key, each in given.items()},
+                {
+                    key: check_entry(option, key, each, place, text=True)
+                    for key, each in given.items()
+                },
                 place,
             )
         else:
-            self._values[option.name] = single(option, raw, place, text=text)
+            self._values[option.name] = check_value(option, raw, place, text=text)
             self._origins[option.name] = place
 
     def begin(self, name: str, value: Any) -> None:
@@ -123,11 +126,11 @@ class _Layers:
         """The value of an option so far."""
         return self._values.get(name, OPTIONS[name].default)
 
-    def set_from_afar(self, option: Option, raw: object) -> None:
+    def put_override(self, option: Option, raw: object) -> None:
         """Put a value that came in a call: of a map, a map."""
         if option.kind == "map" and isinstance(raw, Mapping):
             checked = {
-                key: entry(option, str(key), each, overrides.ORIGIN, text=False)
+                key: check_entry(option, str(key), each, overrides.ORIGIN, text=False)
                 for key, each in raw.items()
             }
             self.lay(option, checked, overrides.ORIGIN)
@@ -195,7 +198,7 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
                 f"{place}: unknown option {name!r}; a device's name belongs below a line [dev_name]",
                 option=name,
             )
-        option = known(name, place)
+        option = find_option(name, place)
         if option.kind == "map" and isinstance(raw, dict):
             places = {key: document.place(name, key) for key in raw}
             _refuse_misplaced(option, raw, places)
@@ -203,7 +206,7 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
                 layers.note_places(places)
             layers.lay(
                 option,
-                {key: entry(option, key, raw[key], places[key], text=False) for key in raw},
+                {key: check_entry(option, key, raw[key], places[key], text=False) for key in raw},
                 place,
             )
         elif (
@@ -221,21 +224,21 @@ def _read_kept(layers: "_Layers", env: Mapping[str, str], flags: Mapping[str, ob
     """Lay over what was set from afar for this instance, of which the name is known by now."""
     name = flags.get("instance") or env.get("RT_INSTANCE") or layers.value("instance")
     try:
-        single(OPTIONS["instance"], name, "instance", text=False)
+        check_value(OPTIONS["instance"], name, "instance", text=False)
     except ConfigError:
         return  # told where the name was given
     directory = overrides.state_directory(str(name), env)
     values = overrides.read(directory)
     try:
         for option, raw in values.items():
-            layers.set_from_afar(known(option, overrides.ORIGIN), raw)
+            layers.put_override(find_option(option, overrides.ORIGIN), raw)
     except ConfigError as error:
         assert directory is not None
         remedy = f"correct or remove {directory / overrides.FILE_NAME}, where it is kept, or take it back by `rt config unset`"
         raise ConfigError(f"{error.message}; {remedy}", **error.context) from None
 
 
-def set_over(config: Config, values: Mapping[str, Any]) -> Config:
+def apply_overrides(config: Config, values: Mapping[str, Any]) -> Config:
     """The options that a robot has, with others set over them from afar; maps entry by entry.
 
     Raises:
@@ -245,7 +248,7 @@ def set_over(config: Config, values: Mapping[str, Any]) -> Config:
     for name in OPTIONS:
         layers.begin(name, getattr(config, name))
     for name, raw in values.items():
-        layers.set_from_afar(known(name, overrides.ORIGIN), raw)
+        layers.put_override(find_option(name, overrides.ORIGIN), raw)
     return layers.finish(None).config
 
 

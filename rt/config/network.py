@@ -39,7 +39,7 @@ def is_open(address: str) -> bool:
         return True
 
 
-def opened(config: Config) -> list[tuple[str, str]]:
+def open_listeners(config: Config) -> list[tuple[str, str]]:
     """The option and the address of every listener that other machines may reach; the addresses have to be resolved."""
     return [
         (option, address)
@@ -61,7 +61,7 @@ def require_keys(config: Config, stations: Collection[str]) -> None:
     """
     if config.insecure:
         return
-    for option, address in opened(config):
+    for option, address in open_listeners(config):
         if option in KEYLESS:
             raise ConfigError(
                 f"{option} = {address} is open to the network, and no key can protect it: let it listen on 127.0.0.1 only,"

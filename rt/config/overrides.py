@@ -24,10 +24,10 @@ from rt.ownership import planted_by, user
 ORIGIN = "set_option"
 """What `rt config` shows as the origin of such a value."""
 FILE_NAME = "options.json"
-MOST_BYTES = 256 << 10
+MAX_BYTES = 256 << 10
 """How long the file may be: some thousand names of devices."""
 
-Kept = dict[str, Any]
+OptionValues = dict[str, Any]
 """Values by option, of a map those of some of its entries; as in rt.toml."""
 
 
@@ -58,7 +58,7 @@ def state_directory(instance: str, env: Mapping[str, str]) -> Path | None:
     return shared / instance if os.access(there, os.W_OK | os.X_OK) else None
 
 
-def read(directory: Path | None) -> Kept:
+def read(directory: Path | None) -> OptionValues:
     """What is kept; empty where there is no file.
 
     Raises:
@@ -71,8 +71,8 @@ def read(directory: Path | None) -> Kept:
         raise _bad(path, f"belongs to {user(uid)}")
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        return msgspec.json.decode(data, type=Kept)
+            data = file.read(MAX_BYTES + 1)
+        return msgspec.json.decode(data, type=OptionValues)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -81,7 +81,7 @@ def read(directory: Path | None) -> Kept:
         raise _bad(path, "does not hold options") from None
 
 
-def write(directory: Path | None, kept: Kept) -> None:
+def write(directory: Path | None, kept: OptionValues) -> None:
     """Keep these options instead of what was kept before; none at all removes the file.
 
     Raises:
@@ -98,10 +98,10 @@ def write(directory: Path | None, kept: Kept) -> None:
         raise ConfigError(
             f"{ORIGIN}: {error.object!a} holds bytes that are no text: write it otherwise"
         ) from None
-    if len(data) > MOST_BYTES:
+    if len(data) > MAX_BYTES:
         # What is longer would not be read at the next start, and the robot would not start.
         raise ConfigError(
-            f"{ORIGIN}: all that is set would be longer than {MOST_BYTES >> 10} KiB: set it in rt.toml"
+            f"{ORIGIN}: all that is set would be longer than {MAX_BYTES >> 10} KiB: set it in rt.toml"
         )
     path = directory / FILE_NAME
     if (uid := planted_by(path)) is not None:
@@ -128,10 +128,10 @@ def write(directory: Path | None, kept: Kept) -> None:
                 fresh.unlink()
         _sync(directory)
     except OSError as error:
-        raise unwritten(directory, error) from None
+        raise write_error(directory, error) from None
 
 
-def unwritten(directory: Path, error: OSError) -> ConfigError:
+def write_error(directory: Path, error: OSError) -> ConfigError:
     """The error of a file that cannot be written."""
     path = directory / FILE_NAME
     return ConfigError(

@@ -24,7 +24,7 @@ _SHOWN_CHARACTERS = 100
 _NEAR = 0.6
 
 
-def known(name: str, place: str) -> Option:
+def find_option(name: str, place: str) -> Option:
     """Return the option of that name.
 
     Raises:
@@ -38,7 +38,7 @@ def known(name: str, place: str) -> Option:
     )
 
 
-def single(option: Option, raw: object, place: str, *, text: bool) -> Any:
+def check_value(option: Option, raw: object, place: str, *, text: bool) -> Any:
     """Return the checked value of an option that is no map.
 
     Args:
@@ -55,7 +55,7 @@ def single(option: Option, raw: object, place: str, *, text: bool) -> Any:
     return _checked(option, raw, place, option.name, text=text)
 
 
-def entry(option: Option, key: str, raw: object, place: str, *, text: bool) -> Any:
+def check_entry(option: Option, key: str, raw: object, place: str, *, text: bool) -> Any:
     """Return the checked value of one entry of a map.
 
     Raises:
@@ -101,7 +101,7 @@ def _check_pattern(pattern: str, place: str) -> None:
         ) from None
 
 
-def pairs(option: Option, raw: object, place: str) -> dict[str, str]:
+def parse_pairs(option: Option, raw: object, place: str) -> dict[str, str]:
     """Return the entries of a map that is given as one or more texts, each NAME:VALUE or several between commas or lines.
 
     Raises:

@@ -6,7 +6,7 @@ import struct
 from typing import NamedTuple
 
 from rt.config import Config
-from rt.config.network import opened, require_keys
+from rt.config.network import open_listeners, require_keys
 from rt.doctor.registry import Environment, Result, check, fail, ok, warn
 from rt.doctor.sockets import owner_of
 from rt.errors import ConfigError
@@ -51,7 +51,7 @@ def keys(environment: Environment) -> Result:
     from rt.instance import Instance
 
     settings = environment.config.resolved(Instance.locate(environment.config.instance).directory)
-    network = opened(settings)
+    network = open_listeners(settings)
     if not network:
         return ok("the robot listens to this machine only")
     addresses = ", ".join(address for _, address in network)

@@ -135,7 +135,7 @@ class ExecutorProcess:
             ).holder()
         except ConfigError:  # the directory has been replaced
             return False
-        return holder is not None and holder.started_before(FILE_NAME)
+        return holder is not None and holder.options_changed_since_start(FILE_NAME)
 
     async def _send_heartbeats(self) -> None:
         """Send watchdog heartbeats to the supervisor until the lifeline closes; then stop."""

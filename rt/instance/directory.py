@@ -51,7 +51,7 @@ class Holder(msgspec.Struct, frozen=True):
     argv: tuple[str, ...] = ()
     frozen_dir: str | None = None
 
-    def started_before(self, name: str) -> bool:
+    def options_changed_since_start(self, name: str) -> bool:
         """Whether the options were changed since it started: the file that its ``--config`` names, else the one of this name.
 
         Args:
@@ -184,7 +184,7 @@ class Instance:
         """Hold this instance: make the directory, take the lock, sweep what a killed robot left.
 
         On the way out everything of the robot is removed: its directory, and processes that still
-        carry its mark. May wait up to `leftovers.LEAVE_TIMEOUT` for processes; use it outside of
+        carry its mark. May wait up to `stale_files.EXIT_TIMEOUT` for processes; use it outside of
         the event loop.
 
         Yields:
@@ -197,7 +197,7 @@ class Instance:
         self._held = self._lock()
         try:
             left = self._read_holder()
-            swept = self._sweep(left)
+            swept = self._remove_stale(left)
             started = datetime.now(UTC).isoformat(timespec="seconds")
             self._holder = Holder(
                 os.getpid(), started, tuple(sys.argv), getattr(sys, "_MEIPASS", None)
@@ -206,8 +206,8 @@ class Instance:
             try:
                 yield swept
             finally:
-                if self._still_ours():
-                    self._sweep(None)
+                if self._is_held():
+                    self._remove_stale(None)
                     with contextlib.suppress(OSError):
                         # The file goes while the lock is held; whoever waits for it sees that it is
                         # not the file of this name.
@@ -217,7 +217,7 @@ class Instance:
             os.close(self._held)
             self._held = -1
 
-    def mend(self) -> bool:
+    def restore(self) -> bool:
         """Make the directory and its lock again if they were removed or replaced while this robot holds them; whether that was so.
 
         What else was in the directory is for its owners to make again.
@@ -261,7 +261,7 @@ class Instance:
                 raise
             os.close(fd)
 
-    def _still_ours(self) -> bool:
+    def _is_held(self) -> bool:
         # Where the directory was removed under a running robot, another one may have taken the
         # name.
         return self._is_file(self._held) or not self.path("pid").exists()
@@ -300,8 +300,8 @@ class Instance:
                 f"cannot write {path}: {explain(error)}", directory=str(self.directory)
             ) from None
 
-    def _sweep(self, left: Holder | None) -> list[str]:
-        timeout = stale_files.OWN_LEAVE_TIMEOUT if left is None else stale_files.LEAVE_TIMEOUT
+    def _remove_stale(self, left: Holder | None) -> list[str]:
+        timeout = stale_files.OWN_EXIT_TIMEOUT if left is None else stale_files.EXIT_TIMEOUT
         swept: list[str] = []
         if pids := stale_files.end_processes(self.directory, timeout):
             swept.append(
@@ -335,7 +335,7 @@ def running(base: Path | None = None) -> list[str]:
     return sorted(names)
 
 
-def is_file(path: Path, before: os.stat_result) -> bool:
+def is_same_file(path: Path, before: os.stat_result) -> bool:
     """Whether a path still leads to the file that it led to before."""
     try:
         return os.path.samestat(path.lstat(), before)

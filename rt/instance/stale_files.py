@@ -20,10 +20,10 @@ from pathlib import Path
 ENV_DIRECTORY = "RT_INSTANCE_DIR"
 """The variable by which the processes of a robot are known: its directory, in the environment of each of them."""
 
-LEAVE_TIMEOUT = 1.0
+EXIT_TIMEOUT = 1.0
 """Seconds for which the processes of a killed robot may still end by themselves."""
 
-OWN_LEAVE_TIMEOUT = 0.1
+OWN_EXIT_TIMEOUT = 0.1
 """The same at the end of our own robot, whose children had their time already."""
 
 ROUNDS = 5
@@ -64,7 +64,7 @@ def is_stale_unpacked(path: Path) -> bool:
     return bool(ours and named) and str(path) != getattr(sys, "_MEIPASS", None)
 
 
-def end_processes(directory: Path, timeout: float = LEAVE_TIMEOUT) -> list[int]:
+def end_processes(directory: Path, timeout: float = EXIT_TIMEOUT) -> list[int]:
     """Wait until the processes that carry the mark of a robot have ended, and kill those that do not.
 
     We and our ancestors are spared: a robot may be started from within another one. A process that

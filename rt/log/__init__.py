@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from typing import Any, TextIO
 
-from rt.log.charged import Charges
 from rt.log.lean import FilteringBoundLogger, structlog
 from rt.log.pretty import pretty, wants_colors
+from rt.log.source_throttle import SourceThrottle
 from rt.log.stamp import now
 from rt.log.writer import LineWriter, dropped_lines, writer_to
 from rt.protocol import exception, logevent
@@ -35,7 +35,7 @@ Listener = Callable[[Mapping[str, Any]], None]
 _listeners: list[Listener] = []
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("log context", default=None)
 _source: ContextVar[str] = ContextVar("log source", default="")
-_charges = Charges()
+_source_throttle = SourceThrottle()
 
 
 class _Pipeline:
@@ -85,10 +85,10 @@ class _Pipeline:
         event["timestamp"] = now()
         if "exc_info" in event:
             _add_exception(event)
-        if _charges.waits:
-            _charges.flush()
+        if _source_throttle.waits:
+            _source_throttle.flush()
         if source := _source.get():
-            _charges.log(self._spread, source, event, severity)
+            _source_throttle.log(self._spread, source, event, severity)
         else:
             self._spread(event, severity)
 
@@ -100,8 +100,8 @@ class _Pipeline:
         if not logevent.is_stamp(event.get("timestamp")):
             event["timestamp"] = now()
         event["event"] = str(event.get("event", ""))
-        if _charges.waits:
-            _charges.flush()
+        if _source_throttle.waits:
+            _source_throttle.flush()
         self._spread(event, LEVELS[event["level"]])
 
     def _spread(self, event: Event, severity: int) -> None:
@@ -176,7 +176,7 @@ def bound(**context: Any) -> Iterator[None]:
         _bound.reset(token)
 
 
-def charge(source: str) -> None:
+def bind_source(source: str) -> None:
     """Charge every event that this task, and what it starts, logs from now on to ``source``, whose events are bounded in rate.
 
     Args:
@@ -188,7 +188,7 @@ def charge(source: str) -> None:
 
 def flush() -> None:
     """Log the newest event of each class whose events were suppressed, as at the end of a process."""
-    _charges.flush(always=True)
+    _source_throttle.flush(always=True)
 
 
 @contextlib.contextmanager
@@ -264,14 +264,14 @@ __all__ = [
     "LineWriter",
     "Listener",
     "Logger",
+    "bind_source",
     "bound",
-    "charge",
     "configure",
     "descriptor",
     "flush",
     "get_logger",
+    "listening",
     "pretty",
     "relay",
-    "tapped",
     "wants_colors",
 ]

@@ -42,7 +42,7 @@ _PARTS: Final = frozenset(
 )
 
 
-def of_child(
+def from_child(
     event: Mapping[str, Any], child: str, pid: int | None = None, app: str = ""
 ) -> dict[str, Any]:
     """An event that came on the log pipe of a child.
@@ -63,7 +63,7 @@ def of_child(
     return own
 
 
-def of_stream(
+def from_stream(
     line: str, child: str, stream: str, pid: int | None = None, app: str = ""
 ) -> dict[str, Any]:
     """A line of text that a child wrote to stdout or stderr.
@@ -79,7 +79,7 @@ def of_stream(
     return event if pid is None else {**event, "pid": pid}
 
 
-def of_hub(event: Mapping[str, Any]) -> dict[str, Any]:
+def from_hub(event: Mapping[str, Any]) -> dict[str, Any]:
     """An event that a process handed in at the log hub."""
     own = _without_claims(
         {key: value for key, value in event.items() if key != "source" or value != PRINT}
@@ -95,10 +95,10 @@ def of_hub(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_team_output(event: Mapping[str, Any]) -> bool:
     """Whether an event is what team code, or a program that it started, printed."""
-    return event.get("source") == PRINT or ("stream" in event and is_of_team_process(event))
+    return event.get("source") == PRINT or ("stream" in event and is_from_team_process(event))
 
 
-def is_of_team_process(event: Mapping[str, Any]) -> bool:
+def is_from_team_process(event: Mapping[str, Any]) -> bool:
     """Whether an event came from a process that runs team code."""
     return event.get("app") == "executor" and "child" in event
 

@@ -13,7 +13,7 @@ BURST: Final = 5
 INTERVAL: Final = 5.0
 TOTAL_BURST: Final = 512
 TOTAL_INTERVAL: Final = 1.0
-MOST_KEYS: Final = 2048
+MAX_KEYS: Final = 2048
 """The most token buckets that one throttle keeps."""
 
 Write = Callable[..., object]
@@ -173,7 +173,7 @@ class Throttle:
     def _bucket(self, key: Hashable, now: float, total: bool) -> Bucket:
         bucket = self._buckets.get(key)
         if bucket is None:
-            if len(self._buckets) >= MOST_KEYS:
+            if len(self._buckets) >= MAX_KEYS:
                 self._forget(now)
             bucket = self._buckets[key] = Bucket(
                 *(self._total_limits if total else self._limits), now
@@ -186,6 +186,6 @@ class Throttle:
             bucket.refill(now)
             if bucket.full and key not in self._suppressed:
                 del self._buckets[key]
-        if len(self._buckets) >= MOST_KEYS:
+        if len(self._buckets) >= MAX_KEYS:
             self._buckets.clear()
             self._suppressed.clear()

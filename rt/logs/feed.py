@@ -15,7 +15,7 @@ from rt.transport.monitor import parse_event
 from rt.transport.zmq_socket import Socket
 
 
-class Change(enum.Enum):
+class ConnectionChange(enum.Enum):
     """What became of the connection: it stands, it broke, nobody listens there, or the hub does not let this one in."""
 
     CONNECTED = "connected"
@@ -24,12 +24,12 @@ class Change(enum.Enum):
     DENIED = "denied"
 
 
-_CHANGES: dict[int, Change] = {
-    zmq.EVENT_HANDSHAKE_SUCCEEDED: Change.CONNECTED,
-    zmq.EVENT_DISCONNECTED: Change.LOST,
-    zmq.EVENT_CONNECT_RETRIED: Change.REFUSED,
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: Change.DENIED,
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: Change.DENIED,
+_CHANGES: dict[int, ConnectionChange] = {
+    zmq.EVENT_HANDSHAKE_SUCCEEDED: ConnectionChange.CONNECTED,
+    zmq.EVENT_DISCONNECTED: ConnectionChange.LOST,
+    zmq.EVENT_CONNECT_RETRIED: ConnectionChange.REFUSED,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: ConnectionChange.DENIED,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: ConnectionChange.DENIED,
 }
 
 
@@ -109,7 +109,7 @@ class LogFeed:
             if (event := self._decoded(self._socket.recv_nowait())) is not None:
                 return event
 
-    async def change(self) -> Change:
+    async def change(self) -> ConnectionChange:
         """Wait until something becomes of the connection."""
         assert self._monitor is not None
         while True:

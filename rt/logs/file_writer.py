@@ -156,6 +156,6 @@ def _source(event: Mapping[str, Any]) -> str:
     """Whose share an event takes; the robot's own have none."""
     if attribution.is_team_output(event):
         return "team prints"
-    if attribution.is_of_team_process(event):
+    if attribution.is_from_team_process(event):
         return "team process"
     return "other programs" if "via" in event else ""

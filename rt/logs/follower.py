@@ -16,8 +16,8 @@ import trio
 
 from rt.errors import InstanceAbsentError, RuntimeBaseException
 from rt.instance import Instance
-from rt.logs.feed import Change, LogFeed
-from rt.logs.past import BATCH, moved_since, read_file
+from rt.logs.feed import ConnectionChange, LogFeed
+from rt.logs.past import BATCH, clock_moved_since, read_file
 from rt.logs.view import LogView, event_of, moment_of
 from rt.protocol.logevent import Numbers
 from rt.terminal.output import Output
@@ -66,7 +66,9 @@ class Printer:
 
     async def past(self, path: Path, *, older: bool = True) -> AbstractContextManager[None]:
         """A block within which the events of a log are printed, of which those before the clock was set are older than they say."""
-        return self.view.past(await moved_since(path, older=older) if self.view.dated else 0.0)
+        return self.view.clock_offset(
+            await clock_moved_since(path, older=older) if self.view.dated else 0.0
+        )
 
     async def file(self, path: Path, *, older: bool, unfinished: bool = False) -> None:
         """Print what stands in a log; as `read_file`."""
@@ -93,14 +95,14 @@ class Follower:
         *,
         instance: Instance | None = None,
         file: Path | None = None,
-        wants_past: bool = False,
+        with_history: bool = False,
         options: Mapping[int, int | bytes] | None = None,
     ) -> None:
         self._printer = printer
         self._address = address
         self._instance = instance
         self._file = file
-        self._wants_past = wants_past
+        self._with_history = with_history
         self._feed = LogFeed(address, printer.view.levels, options=options)
         self._numbers = Numbers()
         self._turn = trio.Lock()
@@ -122,9 +124,9 @@ class Follower:
             with trio.move_on_after(ANSWER_TIMEOUT) as first:
                 while not self._connected:
                     change = await self._feed.change()
-                    if change is Change.CONNECTED:
+                    if change is ConnectionChange.CONNECTED:
                         first.deadline = math.inf
-                    await self._heed(change)
+                    await self._handle(change)
             if first.cancelled_caught:
                 raise InstanceAbsentError(
                     f"{self._name} does not answer: is {self._address} right, and is it reachable?"
@@ -132,7 +134,7 @@ class Follower:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._print_live)
                 while True:
-                    await self._heed(await self._feed.change())
+                    await self._handle(await self._feed.change())
 
     async def _print_live(self) -> None:
         while True:
@@ -162,8 +164,8 @@ class Follower:
             )
         return count
 
-    async def _heed(self, change: Change) -> None:
-        if change is Change.CONNECTED:
+    async def _handle(self, change: ConnectionChange) -> None:
+        if change is ConnectionChange.CONNECTED:
             again = self._connected_before
             self._connected = self._connected_before = True
             async with self._turn:
@@ -171,7 +173,7 @@ class Follower:
                 if again:
                     click.echo(f"rt: {self._name} is back", err=True)
                 await self._print_past(again=again)
-        elif change is Change.LOST and self._connected:
+        elif change is ConnectionChange.LOST and self._connected:
             async with self._turn:
                 while await self._print([]):
                     pass
@@ -181,11 +183,11 @@ class Follower:
                     f"rt: {self._name} is gone; this goes on when it is back, Ctrl-C ends it",
                     err=True,
                 )
-        elif change is Change.DENIED:
+        elif change is ConnectionChange.DENIED:
             raise RuntimeBaseException(
                 f"{self._name} does not let this command in: `rt logs --robot tcp://HOST:PORT --key FILE` shows it a key"
             )
-        elif change is Change.REFUSED and not self._connected_before:
+        elif change is ConnectionChange.REFUSED and not self._connected_before:
             if self._instance is not None:
                 self._instance.require()  # a robot that is just starting is waited for
                 await trio.lowlevel.checkpoint()
@@ -196,7 +198,7 @@ class Follower:
 
     async def _print_past(self, *, again: bool) -> None:
         """Print what the file has from before the connection stood; what comes live as well is printed once."""
-        if self._file is None or not (again or self._wants_past):
+        if self._file is None or not (again or self._with_history):
             return
         since = self._lost + timedelta(microseconds=1) if again else None
         recent: deque[tuple[str, ...]] = deque(maxlen=RECENT)

@@ -30,7 +30,7 @@ QUEUE_EVENTS = 20_000
 INWARD_EVENTS = Rate(2000, 200)
 INWARD_BYTES = Rate(1 << 20, 256e3)
 """How many events, and how many bytes of them, other processes may hand in at once and in each second after that."""
-COMPLAINT_INTERVAL = 5.0
+WARNING_INTERVAL = 5.0
 """Time between two events about the same trouble of the hub (s); what happens between them is counted."""
 HELLO_TIMEOUT = 1.0
 """How long a publisher waits for the hub when it starts (s); until there is one, its events are lost."""
@@ -77,14 +77,14 @@ class _LogSink:
 
     async def run(self, socket: Socket) -> None:
         """Send until cancelled, and then what is left."""
-        last = -COMPLAINT_INTERVAL
+        last = -WARNING_INTERVAL
         try:
             while True:
                 for count, frames in enumerate(await self._queue.take(), 1):
                     self._send(socket, frames)
                     if count % _BREATH == 0:
                         await trio.lowlevel.checkpoint()
-                if self._queue.dropped and trio.current_time() - last >= COMPLAINT_INTERVAL:
+                if self._queue.dropped and trio.current_time() - last >= WARNING_INTERVAL:
                     last = trio.current_time()
                     dropped, self._queue.dropped = self._queue.dropped, 0
                     self._counters.dropped += dropped
@@ -160,8 +160,8 @@ class LogHub:
                     await sink.run(public)
 
     async def _fan_in(self, inlet: Socket) -> None:
-        last, unsaid = -COMPLAINT_INTERVAL, 0
-        told = -COMPLAINT_INTERVAL
+        last, unsaid = -WARNING_INTERVAL, 0
+        told = -WARNING_INTERVAL
         budget = Budget(INWARD_EVENTS, INWARD_BYTES, trio.current_time())
         while True:
             frames = await inlet.recv()
@@ -170,7 +170,7 @@ class LogHub:
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
                 unsaid += 1
-                if trio.current_time() - last >= COMPLAINT_INTERVAL:
+                if trio.current_time() - last >= WARNING_INTERVAL:
                     self._log.warning(
                         "a message for the log was refused", reason=error.message, count=unsaid
                     )
@@ -178,8 +178,8 @@ class LogHub:
                 continue
             self.counters.received += 1
             if budget.take(len(frames[-1]), trio.current_time()):
-                log.relay(attribution.of_hub(event))
-            elif trio.current_time() - told >= COMPLAINT_INTERVAL:
+                log.relay(attribution.from_hub(event))
+            elif trio.current_time() - told >= WARNING_INTERVAL:
                 self._log.warning(
                     "log events of other processes were suppressed: too many come",
                     suppressed=budget.suppressed,

@@ -27,15 +27,15 @@ async def read_file(
         yield batch
 
 
-async def moved_since(path: Path, *, older: bool = True) -> float:
+async def clock_moved_since(path: Path, *, older: bool = True) -> float:
     """By how much the clock was set, altogether, after the first line of a log was said (s)."""
-    mark = f'"{CLOCK_MOVED}":'.encode()
+    marker = f'"{CLOCK_MOVED}":'.encode()
 
     def find() -> float:
         if not path.is_file():  # what comes through a pipe can be read once only
             return 0.0
         return sum(
-            clock_moved(event_of(line)) for line in read.read(path, older=older) if mark in line
+            clock_moved(event_of(line)) for line in read.read(path, older=older) if marker in line
         )
 
     return await trio.to_thread.run_sync(find, abandon_on_cancel=True)

@@ -40,7 +40,7 @@ def log_path(option: str, instance: str, env: Mapping[str, str] | None = None) -
     return Path(option).absolute() if option else None
 
 
-def mark(directory: Path, file: Path) -> None:
+def link_log(directory: Path, file: Path) -> None:
     """Let commands find the file of a robot that runs, whatever options they have themselves.
 
     Args:
@@ -51,7 +51,7 @@ def mark(directory: Path, file: Path) -> None:
         (directory / _MARK).symlink_to(file)
 
 
-def marked(directory: Path) -> Path | None:
+def linked_log(directory: Path) -> Path | None:
     """The file that the robot of an instance directory keeps its log in, or None if it keeps none.
 
     Raises:

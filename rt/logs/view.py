@@ -132,7 +132,7 @@ class LogView:
         return moment is None or moment.timestamp() + (self._behind or 0.0) >= self._since
 
     @contextlib.contextmanager
-    def past(self, moved: float) -> Iterator[None]:
+    def clock_offset(self, moved: float) -> Iterator[None]:
         """Take what comes within the block for lines of a log during which the clock was set, altogether by so much (s)."""
         self._behind = moved
         try:

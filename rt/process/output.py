@@ -249,7 +249,7 @@ class ChildLog:
 
         def write(event: str, **context: object) -> None:
             log.relay(
-                attribution.of_child(
+                attribution.from_child(
                     {**fields, "event": event, **context}, self._child, self._pid, self._app
                 )
             )
@@ -284,5 +284,5 @@ def _event_of(
     child: str, stream: str, line: str, pid: int | None = None, app: str = ""
 ) -> dict[str, object] | None:
     if stream == LOG and (event := decode_line(line)) is not None:
-        return attribution.of_child(event, child, pid, app)
-    return attribution.of_stream(line, child, stream, pid, app) if line.strip() else None
+        return attribution.from_child(event, child, pid, app)
+    return attribution.from_stream(line, child, stream, pid, app) if line.strip() else None

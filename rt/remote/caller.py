@@ -78,4 +78,4 @@ def caller() -> Caller:
 def set_caller(value: Caller) -> None:
     """Set the caller for the rest of this task, and charge log events to its source."""
     _current.set(value)
-    log.charge(value.source)
+    log.bind_source(value.source)

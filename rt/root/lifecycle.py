@@ -26,7 +26,7 @@ from rt.buffer.lease import ORDERS_SIZE
 from rt.buffer.wakeup import ROOT_SLOT, Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.config import Config
-from rt.config.network import opened, require_keys
+from rt.config.network import open_listeners, require_keys
 from rt.diagnostics import watch_clock
 from rt.errors import ConfigError, InstanceBusyError, leaves
 from rt.instance import Instance, running
@@ -74,7 +74,7 @@ async def run_robot(
             await logs.make_log_forwarder()
             if (keeper := LogFileWriter.of(config)) is not None:
                 await logs.nursery.start(keeper.run)
-                place.mark(instance.directory, keeper.path)
+                place.link_log(instance.directory, keeper.path)
             logs.nursery.start_soon(watch_clock)
             write_event = WriteEvent()
             stack.callback(write_event.close)
@@ -110,7 +110,7 @@ def require_network_keys(config: Config) -> None:
     Raises:
         ConfigError: It is open to the network without keys; says what to do.
     """
-    if not config.insecure and opened(config):
+    if not config.insecure and open_listeners(config):
         keyring = Keyring(key_directory(config.keys_dir, config.instance).directory)
         keyring.refresh()
         if keyring.problems and not keyring.stations:

@@ -33,7 +33,7 @@ from rt.buffer.session import Registrar
 from rt.buffer.wakeup import Wakeups
 from rt.buffer.write_event import WriteEvent
 from rt.config import Config
-from rt.config.network import opened
+from rt.config.network import open_listeners
 from rt.config.team_code import find
 from rt.errors import (
     ConfigError,
@@ -162,7 +162,7 @@ class Root:
                 self._stop, EmergencyStopException.EXIT_CODE, "emergency stop"
             ),
             time_limit=config.time_limit,
-            insecure=config.insecure and bool(opened(config)),
+            insecure=config.insecure and bool(open_listeners(config)),
             on_mode=self._bar_sessions_of_mode,
         )
         self._log = log.get_logger()
@@ -450,11 +450,11 @@ class Root:
 
     def _mend(self, registrar: Registrar) -> list[str]:
         """What was missing in the instance directory, and is there again."""
-        mended = [str(self._instance.directory)] if self._instance.mend() else []
+        mended = [str(self._instance.directory)] if self._instance.restore() else []
         mended += [SESSION_SOCKET] if registrar.rebind() else []
         mended += [Path(address).name for address in rebind_socket_files()]
         if self._log_file is not None:
-            place.mark(self._instance.directory, self._log_file)
+            place.link_log(self._instance.directory, self._log_file)
         return mended
 
     async def _supervise(self, nursery: trio.Nursery, ready: trio.Event) -> None:

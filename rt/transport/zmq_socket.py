@@ -488,7 +488,7 @@ def _source(part: zmq.Frame) -> int:
 def _is_file(path: Path, before: os.stat_result) -> bool:
     """Return whether a path still is the same file.
 
-    Like `rt.instance.is_file`, which a child must not import.
+    Like `rt.instance.is_same_file`, which a child must not import.
     """
     try:
         return os.path.samestat(path.lstat(), before)

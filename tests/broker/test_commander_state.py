@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.broker.commander import HANDOVER, MOST_CONTENDERS, Arbiter, Sender
+from rt.broker.commander import HANDOVER, MAX_CONTENDERS, Arbiter, Sender
 from rt.broker.driver import SILENCE
 
 BLUE = Sender(key="blue", host="10.0.0.1", line="10.0.0.1:5000", run="b1")
@@ -14,7 +14,7 @@ OTHER = Sender(host="10.0.0.4", line="10.0.0.4:5000")
 
 def sends(arbiter: Arbiter, sender: Sender, now: float) -> bool:
     """Whether an update is accepted."""
-    if arbiter.judge(sender, now) is not None:
+    if arbiter.check(sender, now) is not None:
         return False
     arbiter.accept(sender, now)
     return True
@@ -34,7 +34,7 @@ def test_the_first_that_sends_is_in_control_and_others_are_refused() -> None:
 def test_the_refusal_names_both_and_the_remedy() -> None:
     arbiter = Arbiter()
     sends(arbiter, BLUE, 0.0)
-    refusal = arbiter.judge(RED, 0.1)
+    refusal = arbiter.check(RED, 0.1)
     assert refusal is not None
     assert refusal.sentence == (
         "blue has control of the robot, not red; `rt call take_control` at that station, or `rt call take_control red` at"
@@ -136,7 +136,7 @@ def test_released_control_goes_to_another_one_first() -> None:
     arbiter = Arbiter()
     sends(arbiter, BLUE, 0.0)
     assert arbiter.release(0.1) == BLUE
-    refusal = arbiter.judge(BLUE, 0.2)
+    refusal = arbiter.check(BLUE, 0.2)
     assert refusal is not None
     assert "blue has released control" in refusal.sentence
     assert sends(arbiter, RED, 0.3)
@@ -150,7 +150,7 @@ def test_memory_is_bounded() -> None:
     sends(arbiter, BLUE, 0.0)
     for number in range(1000):
         sends(arbiter, Sender(host=str(number), line=f"{number}:1", run="x" * 32), number * 1e-3)
-    assert len(arbiter.contenders) == MOST_CONTENDERS
+    assert len(arbiter.contenders) == MAX_CONTENDERS
     assert sends(arbiter, BLUE, 1.0)
 
 
@@ -194,5 +194,5 @@ def test_two_senders_never_mix(steps: list[tuple[str, Sender, float]]) -> None:
             last = None
         elif sends(arbiter, sender, now):
             if last is not None and not sender.is_same(last[0]):
-                assert now >= last[1] + (SILENCE if sender.follows(last[0]) else HANDOVER)
+                assert now >= last[1] + (SILENCE if sender.may_be_restart_of(last[0]) else HANDOVER)
             last = sender, now

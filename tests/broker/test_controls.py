@@ -14,7 +14,7 @@ from rt import catalog
 from rt.access.keyring import Keyring
 from rt.broker import Broker, GamepadFeed
 from rt.broker.commander import Sender
-from rt.broker.serving import NOTICES, Controls
+from rt.broker.serving import NOTICES_PER_SECOND, Controls
 from rt.buffer import BufferStore
 from rt.config import Config
 from rt.errors import RemoteCallError
@@ -151,15 +151,15 @@ async def test_forged_sources_draw_a_bounded_number_of_notices(
     )
     controls.answer_through(node)
     told: list[bytes] = []
-    monkeypatch.setattr(node, "tell_refused", lambda source, _: told.append(source))
+    monkeypatch.setattr(node, "send_refusal_notice", lambda source, _: told.append(source))
     update = {"0": {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}}
     for second in range(3):
         for number in range(1000):
             set_caller(Caller(SourceAddress(f"10.0.{second}.1:{number}".encode())))
             controls.update_gamepads(update)
-        assert len(told) == NOTICES * (second + 1)
+        assert len(told) == NOTICES_PER_SECOND * (second + 1)
         await trio.sleep(1.0)
-    assert len(controls._told) <= 256
+    assert len(controls._notified) <= 256
 
 
 async def test_a_refused_call_is_answered_with_the_sentence(served: Served) -> None:

@@ -123,7 +123,7 @@ def test_a_mode_that_begins_with_a_deflected_stick_waits_for_rest() -> None:
 
 def test_a_driver_that_leaves_has_to_be_at_rest_again() -> None:
     driver = driven()
-    driver.leave()
+    driver.reset()
     assert (driver.state, driver.deadline) == (State.ABSENT, math.inf)
     driver.update({0: PUSHED}, 0.04)
     assert not driver.is_live
@@ -161,7 +161,7 @@ def test_a_live_driver_has_been_heard_lately_and_was_at_rest_since_it_was_not_li
         elif step == "begin":
             driver.begin(now)
         else:
-            driver.leave()
+            driver.reset()
             values = {}
         held = [
             state

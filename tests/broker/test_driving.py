@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from rt import catalog
 from rt.broker.commander import HANDOVER, Sender
 from rt.broker.driver import SILENCE, State
-from rt.broker.driving import COMPLAINT_INTERVAL, ControlRefusedError, sender_of
+from rt.broker.driving import WARNING_INTERVAL, ControlRefusedError, sender_of
 from rt.broker.gamepads import GamepadFeed
 from rt.buffer import BufferStore
 from rt.buffer.lease import Bar
@@ -250,7 +250,7 @@ async def test_a_refused_station_is_logged_once_and_many_are_logged_slowly(
             await trio.sleep(0.1)
         for number in range(2, 30):
             refuse(number)
-        await trio.sleep(COMPLAINT_INTERVAL)
+        await trio.sleep(WARNING_INTERVAL)
         refuse(30)
     warnings = [event for event in events if event["event"] == "gamepad update refused"]
     assert [event["station"] for event in warnings] == ["1:1", "2:1", "30:1"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rt import config
 from rt.access.keyring import Keyring
-from rt.broker.options import ALLOWED, REASONS, TURN_INTERVAL, TURNS, Overrides
+from rt.broker.options import ALLOWED, CALL_INTERVAL, CALLS_BURST, REASONS, Overrides
 from rt.config import OPTIONS, Config, overrides
 from rt.errors import ConfigError
 from rt.remote.caller import Caller, set_caller
@@ -40,24 +40,24 @@ def as_(peer: bytes, function: Any, *args: Any, **options: Any) -> Any:
 
 class TestRate:
     def test_station_that_floods_is_refused_and_another_is_not(self, keeper: Overrides) -> None:
-        for number in range(TURNS):
+        for number in range(CALLS_BURST):
             as_(b"blue/a", keeper.set, {"dev_poll_interval": 0.01 + number / 1000})
         for peer in (b"blue/a", b"blue/b", b"\0station/blue/7"):
             with pytest.raises(ConfigError, match="this station sets options too often"):
                 as_(peer, keeper.set, {"log_level": "debug"})
         assert "log_level" not in as_(b"red/a", keeper.set, {"dev_poll_interval": 0.05})
-        for number in range(2 * TURNS):
+        for number in range(2 * CALLS_BURST):
             keeper.set({"dev_poll_interval": 0.01 + number / 1000})
 
     def test_callers_of_an_insecure_robot_share_one_rate(self, tmp_path: Path) -> None:
         keeper = Overrides(Config(insecure=True, bind="0.0.0.0"), tmp_path / "state", tmp_path)
-        for number in range(TURNS):
+        for number in range(CALLS_BURST):
             as_(b"x%d" % number, keeper.set, {"debug": bool(number % 2)})
         with pytest.raises(ConfigError, match="this station sets options too often"):
             as_(b"another", keeper.set, {"debug": True})
 
     def test_refused_values_and_empty_calls_cost_a_turn_too(self, keeper: Overrides) -> None:
-        for number in range(TURNS):
+        for number in range(CALLS_BURST):
             if number % 2:
                 assert as_(b"blue/a", keeper.set, {}) == {}
             else:
@@ -71,9 +71,9 @@ class TestRate:
     ) -> None:
         now = 100.0
         monkeypatch.setattr("rt.broker.options.time.monotonic", lambda: now)
-        for _ in range(TURNS):
+        for _ in range(CALLS_BURST):
             as_(b"blue/a", keeper.set, {"debug": True})
-        now += TURN_INTERVAL
+        now += CALL_INTERVAL
         as_(b"blue/a", keeper.set, {"debug": False})
         with pytest.raises(ConfigError, match="too often"):
             as_(b"blue/a", keeper.set, {"debug": True})
@@ -301,7 +301,7 @@ class TestSet:
     ) -> None:
         keeper.set({"debug": True})
         assert "would be longer than 256 KiB" in refusal(
-            keeper, exec_module="x" * overrides.MOST_BYTES
+            keeper, exec_module="x" * overrides.MAX_BYTES
         )
         assert overrides.read(tmp_path / "state") == {"debug": True}
 
@@ -363,7 +363,7 @@ class TestSet:
     def test_no_station_decides_when_devices_stop(
         self, keeper: Overrides, tmp_path: Path, options: dict[str, object]
     ) -> None:
-        before: overrides.Kept = {"exec_timeout": {".*_main": 0.02}}
+        before: overrides.OptionValues = {"exec_timeout": {".*_main": 0.02}}
         overrides.write(tmp_path / "state", before)
         assert "because it decides when devices stop" in as_(
             b"blue/panel", refusal, keeper, **options

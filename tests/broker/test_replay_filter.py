@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rt.broker.replay_filter import MOST_AGE, MOST_STATIONS, RESET_TIME, SequenceTracker
+from rt.broker.replay_filter import MAX_AGE, MAX_STATIONS, RESET_TIME, SequenceTracker
 from rt.errors import RemoteProtocolError
 from rt.protocol.control import Stamp
 
@@ -49,7 +49,7 @@ def test_a_recorded_update_counts_neither_in_silence_nor_after_other_stations() 
     recorded = Stamp(station="a", seq=3, time=1.0)
     assert taken(book, recorded, 100.0)
     assert not taken(book, recorded, 1000.0)
-    for number in range(MOST_STATIONS - 1):
+    for number in range(MAX_STATIONS - 1):
         assert taken(book, Stamp(station=str(number), seq=0), 1000.0)
     assert not taken(book, recorded, 2000.0)
 
@@ -77,7 +77,7 @@ def test_what_a_network_has_held_up_does_not_count_until_it_has_caught_up() -> N
         for number, (when, now) in enumerate(zip(sent, arrived, strict=True))
         if taken(book, Stamp(seq=number, time=when), now)
     ]
-    assert [when for when in counted if 1.0 <= when < 3.0 - MOST_AGE - 0.05] == []
+    assert [when for when in counted if 1.0 <= when < 3.0 - MAX_AGE - 0.05] == []
     assert [when for when in counted if when >= 3.0] == [when for when in sent if when >= 3.0]
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from rt.config import Config
-from rt.config.network import is_open, opened, require_keys
+from rt.config.network import is_open, open_listeners, require_keys
 from rt.errors import ConfigError
 
 
@@ -27,12 +27,12 @@ def test_whatever_else_counts_as_the_network(host: str) -> None:
 
 
 def test_by_default_nothing_is_open() -> None:
-    assert opened(resolved()) == []
+    assert open_listeners(resolved()) == []
     require_keys(resolved(), [])
 
 
 def test_bind_opens_what_knows_keys_and_nothing_else() -> None:
-    assert [option for option, _ in opened(resolved(bind="0.0.0.0"))] == [
+    assert [option for option, _ in open_listeners(resolved(bind="0.0.0.0"))] == [
         "router_frontend",
         "log_frontend",
         "control_addr",

@@ -138,7 +138,7 @@ class TestPrecedence:
         assert load(tmp_path, 'instance = "blue"').config.debug
         assert load(tmp_path, env={"RT_INSTANCE": "blue"}).config.debug
         assert load(tmp_path, 'instance = "gold"', flags={"instance": "blue"}).config.debug
-        assert not load(tmp_path, flags={"instance": "blue"}, set_from_afar=False).config.debug
+        assert not load(tmp_path, flags={"instance": "blue"}, with_overrides=False).config.debug
 
     def test_a_bad_instance_is_told_as_ever(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"--instance: instance = '\.\./x' is not 1 to 32"):

@@ -18,7 +18,7 @@ from rt.config import overrides
 from rt.errors import ConfigError, DeviceBufferError, DeviceError
 from rt.instance import Instance, running
 from rt.logs.file import LogFile
-from rt.logs.place import marked
+from rt.logs.place import linked_log
 from rt.serialports.filter import PortFilter
 
 OWNER = rf"belongs to user {UID}\b"
@@ -74,7 +74,7 @@ def false_robot(request: pytest.FixtureRequest, shared: Path) -> Iterator[Instan
         Instance.holder,
         Instance.require,
         Instance.verify,
-        lambda instance: marked(instance.directory),
+        lambda instance: linked_log(instance.directory),
     ],
     ids=["holder", "require", "verify", "marked"],
 )

@@ -148,7 +148,7 @@ def test_what_a_killed_robot_left_is_swept(
 def test_processes_of_a_killed_robot_are_ended(
     instance: Instance, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
-    monkeypatch.setattr(stale_files, "LEAVE_TIMEOUT", patience or 0.2)
+    monkeypatch.setattr(stale_files, "EXIT_TIMEOUT", patience or 0.2)
     body = f"import time; print(flush=True); time.sleep(0.1 if {patience > 0} else 1000)"
     env = {**os.environ, ENV_DIRECTORY: str(instance.directory)}
     command = [sys.executable, "-I", "-S", "-c", body]
@@ -324,11 +324,11 @@ def test_removed_directory_is_made_again_with_its_lock(
 ) -> None:
     with instance.acquire():
         before = instance.holder()
-        assert not instance.mend()
+        assert not instance.restore()
         act(instance.directory)
         assert instance.holder() is None
-        assert instance.mend()
-        assert not instance.mend()
+        assert instance.restore()
+        assert not instance.restore()
         assert instance.holder() == before
         with pytest.raises(InstanceBusyError), Instance("default", instance.directory).acquire():
             pass
@@ -341,9 +341,9 @@ def test_directory_that_another_robot_took_meanwhile_stays_that_robots(instance:
         shutil.rmtree(instance.directory)
         with other.acquire():
             with pytest.raises(InstanceBusyError, match="runs as 'default' already"):
-                instance.mend()
+                instance.restore()
             assert other.holder() is not None
-            assert not other.mend()
+            assert not other.restore()
     assert not instance.directory.exists()
 
 
@@ -352,6 +352,6 @@ def test_directory_that_cannot_be_made_again_is_a_clear_error(instance: Instance
         shutil.rmtree(instance.directory)
         instance.directory.symlink_to("/tmp")
         with pytest.raises(ConfigError, match="remove it"):
-            instance.mend()
+            instance.restore()
         instance.directory.unlink()
-        assert instance.mend()
+        assert instance.restore()

@@ -87,10 +87,10 @@ def test_events_of_one_kind_share_a_limit() -> None:
 def test_memory_is_bounded() -> None:
     log = Log()
     limited = log.throttle("uid")
-    for number in range(3 * throttle.MOST_KEYS):
+    for number in range(3 * throttle.MAX_KEYS):
         limited.log(log.write, "gone", uid=str(number))
-    assert len(limited._buckets) <= throttle.MOST_KEYS
-    assert len(limited._suppressed) <= throttle.MOST_KEYS
+    assert len(limited._buckets) <= throttle.MAX_KEYS
+    assert len(limited._suppressed) <= throttle.MAX_KEYS
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.sampled_from("ab")), max_size=60), st.integers(1, 4))

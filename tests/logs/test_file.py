@@ -17,7 +17,7 @@ from support.stranger import require_another_user, run_stranger
 
 from rt.logs import read
 from rt.logs.file import LogFile
-from rt.logs.place import log_directory, log_path, mark, marked
+from rt.logs.place import link_log, linked_log, log_directory, log_path
 
 
 @pytest.fixture
@@ -260,6 +260,6 @@ def test_each_robot_has_a_file_of_its_own() -> None:
 
 
 def test_the_file_of_a_robot_that_runs_is_found_by_its_directory(tmp_path: Path) -> None:
-    assert marked(tmp_path) is None
-    mark(tmp_path, Path("/elsewhere/x.log"))
-    assert marked(tmp_path) == Path("/elsewhere/x.log")
+    assert linked_log(tmp_path) is None
+    link_log(tmp_path, Path("/elsewhere/x.log"))
+    assert linked_log(tmp_path) == Path("/elsewhere/x.log")

@@ -34,7 +34,7 @@ async def test_what_is_in_the_file_and_comes_live_is_printed_once(
     # Of a program of another kind, in the file already.
     odd = {**ODD, "timestamp": now()}
     path.write_bytes(encode_line(odd) + b"\nno event\n")
-    follower = Follower(Printer(LogView(as_json=True)), address, file=path, wants_past=True)
+    follower = Follower(Printer(LogView(as_json=True)), address, file=path, with_history=True)
 
     told: list[str] = []
 

@@ -16,7 +16,7 @@ from rt import log
 from rt.app import Application
 from rt.config import Config
 from rt.logs import hub as log_hub
-from rt.logs.feed import Change, LogFeed
+from rt.logs.feed import ConnectionChange, LogFeed
 from rt.logs.hub import LogHub, LogPublisher
 from rt.logs.queue import LogQueue
 from rt.protocol import logevent
@@ -46,7 +46,7 @@ def back(tmp_path: Path) -> str:
 
 async def connected(feed: LogFeed) -> None:
     """Wait until a feed gets events: its subscription reaches the hub a moment after the connection."""
-    while await feed.change() is not Change.CONNECTED:
+    while await feed.change() is not ConnectionChange.CONNECTED:
         pass
     while True:
         log.get_logger().info("is somebody there?")
@@ -113,7 +113,7 @@ async def test_what_is_logged_right_before_the_end_is_still_published(
             log.get_logger().info("goodbye")
             inner.cancel_scope.cancel()
         assert (await feed.event())["event"] == "goodbye"
-        assert await feed.change() is Change.LOST
+        assert await feed.change() is ConnectionChange.LOST
 
 
 async def test_another_process_hands_its_events_in(
@@ -260,7 +260,7 @@ async def test_a_subscriber_that_does_not_read_costs_only_itself(
         trio.fail_after(60),
     ):
         await connected(good)
-        while await idle.change() is not Change.CONNECTED:
+        while await idle.change() is not ConnectionChange.CONNECTED:
             pass
         total = 12_000
         for start in range(0, total, 100):
@@ -326,7 +326,7 @@ async def test_a_robot_out_of_reach_is_noticed(nursery: trio.Nursery) -> None:
     with LogFeed(address, ["info"], options=fast) as feed, trio.fail_after(DEADLINE):
         await connected(feed)
         reachable = False
-        while await feed.change() is not Change.LOST:
+        while await feed.change() is not ConnectionChange.LOST:
             pass
 
 
@@ -382,7 +382,7 @@ async def test_a_queue_wakes_for_a_thread(nursery: trio.Nursery) -> None:
 
 async def test_a_stranger_at_the_address_is_told(nursery: trio.Nursery, front: str) -> None:
     with LogFeed(front, ["info"]) as feed, trio.fail_after(DEADLINE):
-        assert await feed.change() is Change.REFUSED
+        assert await feed.change() is ConnectionChange.REFUSED
 
 
 class Listener(Handler):

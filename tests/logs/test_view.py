@@ -61,7 +61,7 @@ def test_since_counts_from_now_where_the_clock_was_set_meanwhile() -> None:
         for name, moment, moved in log
     ]
     view = LogView(since=now - timedelta(minutes=10))
-    with view.past(sum(map(clock_moved, events))):
+    with view.clock_offset(sum(map(clock_moved, events))):
         assert [each["event"] for each in events if view.wants(each)] == [
             name for name, *_ in log[1:]
         ]

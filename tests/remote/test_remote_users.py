@@ -36,7 +36,7 @@ from rt.access.peer import ANOTHER_USER
 from rt.access.probe import probe
 from rt.access.stations import StationSide, station_of
 from rt.errors import RemoteCallError
-from rt.log.charged import BURST, Charges
+from rt.log.source_throttle import BURST, SourceThrottle
 from rt.protocol import rpc
 from rt.remote import Client, Handler, Router, Service, SocketNode, route
 from rt.remote.quota import MAX_UNANSWERED, STATION_SCALE, Quota
@@ -597,7 +597,7 @@ async def test_connections_of_one_station_share_its_quota(
 async def test_station_cannot_flood_the_log(
     network: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes, event: str
 ) -> None:
-    monkeypatch.setattr(log, "_charges", Charges(lambda: 1000.0))
+    monkeypatch.setattr(log, "_source_throttle", SourceThrottle(lambda: 1000.0))
     monkeypatch.setattr(network.router, "_quota_of_station", Quota(100))
     blue = network.keys.new("blue")
     path = tmp_path / "events"

@@ -194,11 +194,11 @@ async def test_mark_of_the_log_is_made_again_when_the_directory_is_removed(
     monkeypatch.setattr(root, "DIRECTORY_INTERVAL", 0.05)
 
     async def remove(_robot: Robot) -> None:
-        assert place.marked(instance.directory) == tmp_path / "robot.log"
+        assert place.linked_log(instance.directory) == tmp_path / "robot.log"
         shutil.rmtree(instance.directory)
-        while place.marked(instance.directory) is None:  # noqa: ASYNC110
+        while place.linked_log(instance.directory) is None:  # noqa: ASYNC110
             await trio.sleep(0.01)
-        assert place.marked(instance.directory) == tmp_path / "robot.log"
+        assert place.linked_log(instance.directory) == tmp_path / "robot.log"
 
     children(monkeypatch, WELL_BEHAVED)
     with trio.fail_after(30), structlog.testing.capture_logs():
@@ -214,7 +214,7 @@ async def test_robot_without_a_log_file_makes_no_mark(
         shutil.rmtree(instance.directory)
         while not told(logs, "files of the robot were removed and are made again"):  # noqa: ASYNC110
             await trio.sleep(0.01)
-        assert place.marked(instance.directory) is None
+        assert place.linked_log(instance.directory) is None
 
     children(monkeypatch, WELL_BEHAVED)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs:

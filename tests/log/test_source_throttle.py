@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rt import log
-from rt.log.charged import BURST, INTERVAL, Charges
+from rt.log.source_throttle import BURST, INTERVAL, SourceThrottle
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(log, "_charges", Charges(clock))
+    monkeypatch.setattr(log, "_source_throttle", SourceThrottle(clock))
     return clock
 
 
@@ -39,7 +39,7 @@ def lines(tmp_path: Path) -> Iterator[Any]:
 
 def as_source(source: str, *events: str, level: str = "info", **context: object) -> None:
     def write() -> None:
-        log.charge(source)
+        log.bind_source(source)
         for event in events:
             getattr(log.get_logger(), level)(event, **context)
 
@@ -111,7 +111,7 @@ def test_charge_ends_with_its_task_and_no_event_is_lost_that_says_suppressed_its
 )
 def test_source_never_exceeds_its_rate(story: list[tuple[float, str, str]]) -> None:
     clock = Clock()
-    charges = Charges(clock)
+    charges = SourceThrottle(clock)
     written: list[tuple[str, str]] = []
     counts: dict[tuple[str, str], int] = {}
     for wait, source, event in story:

@@ -20,7 +20,7 @@ Event = MutableMapping[str, Any]
 Spread = Callable[[Event, int], None]
 
 
-class Charges:
+class SourceThrottle:
     """Lets the events of each source through within a rate. For use by several threads.
 
     Args:
@@ -57,4 +57,4 @@ class Charges:
             self.waits = self._throttle.has_suppressed
 
 
-__all__ = ["Charges"]
+__all__ = ["SourceThrottle"]
