@@ -1,4 +1,4 @@
-"""Functions that tests run in processes of their own."""
+"""Functions that tests run in separate processes."""
 
 import functools
 import os
@@ -91,7 +91,7 @@ async def end_in_order() -> None:
 
 
 def print_and_sleep() -> None:
-    print("printed")  # noqa: T201 - without a flush, as people write it
+    print("printed")  # noqa: T201 - without a flush, like user code
     time.sleep(1000)
 
 
@@ -110,7 +110,7 @@ async def speak(count: int) -> None:
 
 
 class Counter:
-    """What is called need not be a function."""
+    """A callable that is not a function."""
 
     def __init__(self, count: int) -> None:
         say("made", str(count))
