@@ -10,7 +10,7 @@ import click
 
 from rt.client import completers, connection, methods
 from rt.client.options import Loader, click_options
-from rt.client.stopping import Target, find_target
+from rt.client.stopping import StopTarget, find_target
 from rt.client.target import RemoteTarget, target_options
 from rt.errors import RemoteCallError
 from rt.terminal.number import Number
@@ -29,12 +29,16 @@ rt call ping left_motor
 rt call heartbeat left_motor
 """
 
-_AT_ONCE = {"idle": "executor-service", "estop": "executor-service", "disable": "device-service"}
+_STOP_METHODS = {
+    "idle": "executor-service",
+    "estop": "executor-service",
+    "disable": "device-service",
+}
 """Methods that stop a robot, and whose they are: they are not looked for first, since a process that hangs would delay that."""
 
 _ESTOP_TIMEOUT = 2.0
 _ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
-_BEGUN = {
+_STARTED = {
     name: f"ok: {what} has begun; `rt logs --since 10s` shows what the code says, and its errors"
     for name, what in (("auto", "auto"), ("teleop", "teleop"), ("execute", "it"))
 }
@@ -84,7 +88,7 @@ def command(  # noqa: PLR0917 - click passes them by name
     wanted = methods.service_name(service or name) if service or name else None
 
     async def show(robot: connection.Connection) -> None:
-        services = await _look(robot, wanted)
+        services = await _describe(robot, wanted)
         if helping:
             address = methods.find(services, short, wanted)
             lines = methods.explain(address, short, services[address][short])
@@ -93,18 +97,18 @@ def command(  # noqa: PLR0917 - click passes them by name
         click.echo("\n".join(lines))
 
     async def call(robot: connection.Connection) -> Any:
-        if short in _AT_ONCE and not args and wanted in {None, _AT_ONCE[short]}:
-            address = _AT_ONCE[short]
+        if short in _STOP_METHODS and not args and wanted in {None, _STOP_METHODS[short]}:
+            address = _STOP_METHODS[short]
             if short == "estop":
                 return await _estop(robot, address, [])
             return await robot.client.issue_call(short, address=address, timeout=timeout)
-        services = await _look(robot, wanted)
+        services = await _describe(robot, wanted)
         address = methods.find(services, short, wanted)
         methods.require_count(short, services[address][short], len(args))
         values = methods.values(short, services[address][short], args)
         if short == "estop":
             return await _estop(robot, address, values)
-        with _plainly():
+        with _simplified_errors():
             return await robot.client.issue_call(short, *values, address=address, timeout=timeout)
 
     if helping or listing or not method:
@@ -112,27 +116,29 @@ def command(  # noqa: PLR0917 - click passes them by name
     else:
         target = (
             find_target(loaded, is_here=remote is None)
-            if short in _AT_ONCE
-            else Target(loaded().config)
+            if short in _STOP_METHODS
+            else StopTarget(loaded().config)
         )
         _print(short, connection.run(target.config, call, remote=remote))
-        if target.trouble:
+        if target.problem:
             robot = f"robot {target.config.instance!r}" if remote is None else "robot"
             click.echo(
-                f"rt: {target.trouble}; {short} was sent to the {robot} all the same", err=True
+                f"rt: {target.problem}; {short} was sent to the {robot} all the same", err=True
             )
 
 
 @contextlib.contextmanager
-def _plainly() -> Iterator[None]:
+def _simplified_errors() -> Iterator[None]:
     """Have an error of a service told in plain words."""
     try:
         yield
     except RemoteCallError as error:
-        raise RemoteCallError(methods.in_plain_words(error.message), **error.context) from error
+        raise RemoteCallError(
+            methods.simplify_type_error(error.message), **error.context
+        ) from error
 
 
-async def _look(robot: connection.Connection, wanted: str | None) -> dict[str, dict[str, Any]]:
+async def _describe(robot: connection.Connection, wanted: str | None) -> dict[str, dict[str, Any]]:
     """The methods of one service, or of all that answer."""
     if wanted is None:
         return await robot.describe()
@@ -150,7 +156,7 @@ def _print(method: str, result: Any) -> None:
     elif method == "estop":
         click.echo(_ESTOPPED)
     elif sys.stdout.isatty():
-        click.echo(_BEGUN.get(method, "ok"))
+        click.echo(_STARTED.get(method, "ok"))
 
 
 async def _estop(robot: connection.Connection, address: str, values: list[Any]) -> None:
@@ -158,5 +164,5 @@ async def _estop(robot: connection.Connection, address: str, values: list[Any]) 
     try:
         await robot.client.issue_call("estop", *values, address=address, timeout=_ESTOP_TIMEOUT)
     except RemoteCallError:
-        if not await robot.ended(_ESTOP_TIMEOUT):
+        if not await robot.wait_until_ended(_ESTOP_TIMEOUT):
             raise

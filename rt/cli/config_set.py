@@ -55,9 +55,9 @@ def set_command(name: str, values: tuple[str, ...], loaded: Loader) -> None:
         catalog.load(Path(value))  # with a wrong one the robot would not start
     _change(loaded, {name: value})
     now = loaded()
-    _tell(now, [name])
+    _print_options(now, [name])
     if name in {"bind", "insecure", *KEYED, *KEYLESS}:
-        _warn_open(now)
+        _warn_without_keys(now)
 
 
 @click.command("unset", short_help="Take back what was set.")
@@ -91,7 +91,7 @@ def unset_command(names: tuple[str, ...], everything: bool, loaded: Loader) -> N
         elif not key:
             changes[name] = None
     _change(loaded, changes)
-    _tell(loaded(), list(dict.fromkeys(name for name in changes if name in OPTIONS)))
+    _print_options(loaded(), list(dict.fromkeys(name for name in changes if name in OPTIONS)))
 
 
 def _value(option: Option, key: str, values: Sequence[str]) -> Any:
@@ -119,7 +119,7 @@ def _directory(base: Loaded) -> Path | None:
     return overrides.state_directory(base.config.instance, os.environ)
 
 
-def _warn_open(now: Loaded) -> None:
+def _warn_without_keys(now: Loaded) -> None:
     """Say if the robot would not start, as nobody who drives it from the network has a key."""
     place = key_directory(now.config.keys_dir, now.config.instance)
     ring = Keyring(place.directory)
@@ -130,7 +130,7 @@ def _warn_open(now: Loaded) -> None:
         click.echo(f"rt: the next `rt run` will refuse to start: {error.message}", err=True)
 
 
-def _tell(now: Loaded, names: Sequence[str]) -> None:
+def _print_options(now: Loaded, names: Sequence[str]) -> None:
     for name in names:
         option, origin = OPTIONS[name], now.origins[name]
         value = f"{text_of(getattr(now.config, name))} {option.unit}".strip() or "empty"

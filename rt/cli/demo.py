@@ -30,7 +30,7 @@ DEVICES = {
 """The robot: names that the program uses, and what is emulated."""
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-_TIME_TO_MOVE = 1.0
+_MIN_DRIVE_TIME = 1.0
 PORTS = 5
 
 
@@ -65,23 +65,23 @@ def command(loaded: Loaded, seconds: float | None) -> None:
     if code == 0 and not tally.ready:
         click.echo("rt: ended before the robot was ready", err=True)
         raise SystemExit(_INTERRUPTED)
-    if code == 0 and not tally.moved and tally.seconds >= _TIME_TO_MOVE:
+    if code == 0 and not tally.moved and tally.seconds >= _MIN_DRIVE_TIME:
         raise RuntimeBaseException(f"the emulated motors did not move: {tally.summary()}")
     screen.print(
         f"the robot drove for {tally.seconds:.0f} s: {tally.summary()}",
         soft_wrap=True,
         highlight=False,
     )
-    started = how_started()
+    program = program_command()
     screen.print(
-        f"next: `{started} init` writes files for a robot of your own",
+        f"next: `{program} init` writes files for a robot of your own",
         soft_wrap=True,
         highlight=False,
     )
     raise SystemExit(code)
 
 
-def how_started() -> str:
+def program_command() -> str:
     """The command by which a person reaches this rt: bare if a shell finds it, else its path."""
     program = Path(
         sys.executable if getattr(sys, "frozen", False) else Path(sys.executable).parent / "rt"

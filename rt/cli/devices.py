@@ -76,11 +76,11 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
 
         if as_json:
             ports = await _ports(devices)
-            told = [
+            shown = [
                 row | {"port": ports.get(row["uid"]), "values": jsonable(row["values"])}
                 for row in rows()
             ]
-            click.echo(json.dumps(told, indent=2))
+            click.echo(json.dumps(shown, indent=2))
         elif not live:
             screen.print(draw())
             connected = [
@@ -94,7 +94,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         else:
             await run_until_signal(lambda: _watch(screen, devices, draw))
 
-    connection.run(loaded.config, show, part=connection.Part.READER)
+    connection.run(loaded.config, show, access=connection.Access.BUFFERS)
 
 
 async def _ports(devices: Devices) -> dict[str, str]:

@@ -15,7 +15,7 @@ from rt.terminal.console import console
 if TYPE_CHECKING:
     from rt.doctor import Environment
 
-_COULD_NOT_RUN = 2
+_DOCTOR_FAILED = 2
 
 
 @click.command(short_help="Check this machine and the team's code.")
@@ -56,12 +56,12 @@ def command(
             click.echo(f"{each.id:<12} {each.meaning}{' (on request)' if each.on_request else ''}")
         return 0
     try:
-        findings = doctor.examine(_scene(loaded), only)
+        findings = doctor.examine(_environment(loaded), only)
     except LookupError as error:
         raise click.UsageError(f"{error.args[0]}; --list shows them all") from None
     except OSError as error:
         click.echo(f"rt: the doctor could not run: {error}", err=True)
-        return _COULD_NOT_RUN
+        return _DOCTOR_FAILED
     if as_json:
         click.echo(report.as_json(findings))
     else:
@@ -69,7 +69,7 @@ def command(
     return report.exit_status(findings)
 
 
-def _scene(loaded: Callable[[], Loaded]) -> "Environment":
+def _environment(loaded: Callable[[], Loaded]) -> "Environment":
     from rt.doctor import Environment
 
     directory = Path.cwd()

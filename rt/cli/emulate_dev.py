@@ -61,7 +61,11 @@ freeze      about every so many seconds the device is deaf and mute for 3 s [5]
 
 @click.command(help=HELP)
 @click.argument(
-    "devices", nargs=-1, required=True, metavar="UID[:JSON]...", shell_complete=completers.kinds
+    "devices",
+    nargs=-1,
+    required=True,
+    metavar="UID[:JSON]...",
+    shell_complete=completers.device_types,
 )
 @click.option("--wave", is_flag=True, help="Move every sensor that was given no value.")
 @click.option(
@@ -102,27 +106,29 @@ def command(
     from rt.emulator.faults import parse_faults
 
     config = loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
-    is_served = on_pty or folder is not None
+    on_serial_ports = on_pty or folder is not None
     address = (
-        config.dev_vsd_addr if is_served or _is_given(loaded) else _robot_address(loaded.config)
+        config.dev_vsd_addr
+        if on_serial_ports or _is_given(loaded)
+        else _robot_address(loaded.config)
     )
     log.configure(level=config.log_level, fmt="pretty", app="emulate-dev")
     emulated = _devices(devices, config, wave=wave)
     faults = parse_faults(fault_texts)
     seed = secrets.randbits(_SEED_BITS) if seed is None else seed
     count = f"{len(emulated)} device{'' if len(emulated) == 1 else 's'}"
-    plans = None
+    faults_of = None
     if faults:
         click.echo(
             f"{count} with {' '.join(f'--fault {fault}' for fault in faults)} --seed {seed}",
             err=True,
         )
-        plans = functools.partial(_plan, faults, seed)
+        faults_of = functools.partial(_make_faults, faults, seed)
     names = {int(uid): name for name, uid in config.dev_name.items()}
-    if is_served:
-        play = functools.partial(_serve, emulated, plans, _paths(folder, emulated, names))
+    if on_serial_ports:
+        play = functools.partial(_serve, emulated, faults_of, _paths(folder, emulated, names))
     else:
-        play = functools.partial(_connect, emulated, plans, address)
+        play = functools.partial(_connect, emulated, faults_of, address)
     # Told to end or not, no link to a port stays behind.
     trio.run(run_until_signal, play)
 
@@ -209,7 +215,7 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
     return list(emulated.values())
 
 
-def _plan(faults: "Sequence[Fault]", seed: int, uid: int) -> "Faults":
+def _make_faults(faults: "Sequence[Fault]", seed: int, uid: int) -> "Faults":
     from rt.emulator.faults import Faults
 
     return Faults(faults, seed, uid)
@@ -255,7 +261,9 @@ def _paths(
 
 
 async def _connect(
-    emulated: "Sequence[EmulatedDevice]", plans: "Callable[[int], Faults] | None", vsd_address: str
+    emulated: "Sequence[EmulatedDevice]",
+    faults_of: "Callable[[int], Faults] | None",
+    vsd_address: str,
 ) -> None:
     """Play devices over TCP until cancelled."""
     from rt.emulator.lines import connect_emulated
@@ -267,12 +275,12 @@ async def _connect(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run)
         for device in emulated:
-            faults = plans and plans(device.uid)
+            faults = faults_of and faults_of(device.uid)
             connect = functools.partial(
                 connect_emulated,
                 scheduler=scheduler,
                 faults=faults,
-                on_connect=_reporter(device, vsd_address, faults),
+                on_connect=_connection_reporter(device, vsd_address, faults),
             )
             nursery.start_soon(connect, device, host, address.port or 0)
         click.echo("Ctrl-C unplugs them")
@@ -280,7 +288,7 @@ async def _connect(
 
 async def _serve(
     emulated: "Sequence[EmulatedDevice]",
-    plans: "Callable[[int], Faults] | None",
+    faults_of: "Callable[[int], Faults] | None",
     paths: "dict[EmulatedDevice, Path | None]",
 ) -> None:
     """Play devices on pseudo-terminals until cancelled.
@@ -295,9 +303,9 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(scheduler.run)
         for device in emulated:
-            faults = plans and plans(device.uid)
+            faults = faults_of and faults_of(device.uid)
             serve = functools.partial(
-                serve_pty, scheduler=scheduler, faults=faults, on_port=_teller(device)
+                serve_pty, scheduler=scheduler, faults=faults, on_port=_port_reporter(device)
             )
             try:
                 await nursery.start(serve, device, paths[device])
@@ -309,20 +317,20 @@ async def _serve(
         click.echo("Ctrl-C unplugs them", err=True)
 
 
-def _teller(device: "EmulatedDevice") -> Callable[[str], None]:
+def _port_reporter(device: "EmulatedDevice") -> Callable[[str], None]:
     """What says on stdout where a device's port is, each time that it changes."""
     last = ""
 
-    def tell(port: str) -> None:
+    def report(port: str) -> None:
         nonlocal last
         if port != last:
             click.echo(f"{port} {device.peripheral.name} {device.uid}")
         last = port
 
-    return tell
+    return report
 
 
-def _reporter(
+def _connection_reporter(
     device: "EmulatedDevice", address: str, faults: "Faults | None"
 ) -> Callable[[bool], None]:
     """What says on stdout that a device is connected or not, each time that it changes; but not that a fault did as it was told."""

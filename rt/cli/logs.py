@@ -98,7 +98,7 @@ def command(  # noqa: PLR0917 - click passes them by name
 
     async def show() -> None:
         if remote is not None:
-            await _show_away(printer, remote, source)
+            await _show_remote(printer, remote, source)
         elif source is None:
             instance = Instance.locate(config.instance)
             # A robot goes by its own options, which need not be those that are found here.
@@ -152,7 +152,7 @@ async def _show_robot(
     await Follower(printer, address, instance=instance, file=file, with_history=with_history).run()
 
 
-async def _show_away(printer: Printer, remote: RemoteTarget, source: str | None) -> None:
+async def _show_remote(printer: Printer, remote: RemoteTarget, source: str | None) -> None:
     from rt.access.authenticator import curve_options
     from rt.access.probe import probe
 

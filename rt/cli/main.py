@@ -58,7 +58,7 @@ SECTIONS: dict[str, dict[str, Verb]] = {
 VERBS = {name: verb for verbs in SECTIONS.values() for name, verb in verbs.items()}
 
 
-CALLED = {
+METHODS_AS_VERBS = {
     **{
         name: name
         for name in (
@@ -116,9 +116,9 @@ class LazyGroup(click.Group):
         if args[0] not in VERBS and not args[0].startswith("-"):
             from rt.config import nearest
 
-            if args[0] in CALLED:
+            if args[0] in METHODS_AS_VERBS:
                 raise click.UsageError(
-                    f"there is no verb {args[0]!r}: use `rt call {CALLED[args[0]]}`", ctx
+                    f"there is no verb {args[0]!r}: use `rt call {METHODS_AS_VERBS[args[0]]}`", ctx
                 )
             raise click.UsageError(f"there is no verb {args[0]!r}{nearest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)

@@ -31,7 +31,7 @@ rt parse-msg --device left_motor '0x04 0x14 0x06 0x01 0x01 0x01 0x01 0x03 0xbf 0
 @click.option(
     "--device",
     metavar="NAME|UID",
-    shell_complete=completers.kinds,
+    shell_complete=completers.device_types,
     help="The device: a type of the catalog, a name of dev_name, or a UID.",
 )
 @click_options("dev_name", "dev_catalog")

@@ -19,7 +19,7 @@ from rt.terminal.number import Number
 from rt.terminal.output import Output
 from rt.terminal.signals import run_until_signal
 
-MARGIN = 2.0
+ANSWER_MARGIN = 2.0
 """How much longer than its device the device service may take to answer (s)."""
 
 HELP = f"""\
@@ -79,7 +79,7 @@ def command(
         await run_until_signal(ask_all)
 
     try:
-        connection.run(loaded.config, show, part=connection.Part.READER)
+        connection.run(loaded.config, show, access=connection.Access.BUFFERS)
     finally:
         for each in trips:
             click.echo(f"\n{each.summary()}")
@@ -126,7 +126,7 @@ class RoundTrips:
                     None,
                     timeout,
                     True,
-                    timeout=timeout + MARGIN,
+                    timeout=timeout + ANSWER_MARGIN,
                 )
             except RemoteCallError as error:
                 devices.require()

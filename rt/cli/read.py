@@ -54,12 +54,12 @@ def command(
         else:
             width = max(map(len, names))
             for name, value in values.items():
-                click.echo(f"{name:<{width}}  {_shown(value)}")
+                click.echo(f"{name:<{width}}  {_format(value)}")
 
-    connection.run(loaded.config, show, part=connection.Part.SESSION)
+    connection.run(loaded.config, show, access=connection.Access.SESSION)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     """A value as `rt devices` shows it; but what is not 0 is not shown as 0, and switches are true or false, as --json has it."""
     text = f"{value:.3f}" if isinstance(value, float) else ""
     return text if text and (value == 0 or float(text) != 0) else as_text(value)
@@ -84,8 +84,8 @@ async def _ask(
         await devices.call("read", str(device.uid), names, timeout=timeout)
         while missing := [name for name in names if buffer.received[name] == before[name]]:
             if not await buffer.changed(*missing):
-                device.gone()
-        return await device.values_soon(names)
+                device.raise_disconnected()
+        return await device.wait_for_values(names)
     which = "its values" if len(missing) == len(names) else ", ".join(missing)
     raise DeviceError(
         f"{device.name} did not send {which} within {timeout:g} s", uid=str(device.uid)

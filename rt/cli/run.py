@@ -35,13 +35,13 @@ def command(loaded: Loaded) -> int:
             f"rt: set over rt.toml: {', '.join(afar)}; `rt config` shows the values, `rt config unset` takes them back",
             err=True,
         )
-    problem = problem_of_code(loaded.config, Path.cwd())
+    problem = code_problem(loaded.config, Path.cwd())
     if problem:
         click.echo(f"rt: {problem}", err=True)
     return lifecycle.start(loaded.config)
 
 
-def problem_of_code(config: Config, directory: Path) -> str:
+def code_problem(config: Config, directory: Path) -> str:
     """Why the robot will stay idle, in one sentence; empty when the team's code is there and compiles."""
     path = find(config.exec_module, directory)
     if path is None:

@@ -23,9 +23,9 @@ from rt.protocol.message import INTERVAL_MAX
 from rt.terminal.number import Number
 from rt.terminal.output import Output
 from rt.terminal.signals import run_until_signal
-from rt.terminal.table import shown
+from rt.terminal.table import format_value
 
-LOOK_INTERVAL = 1.0
+CHECK_INTERVAL = 1.0
 """Time without a value after which it is verified that the robot still runs (s)."""
 SUBSCRIBE_TIMEOUT = 3.0
 """How long the device may take to grant a subscription (s)."""
@@ -72,21 +72,23 @@ def command(  # noqa: PLR0917 - click passes them by name
         names = device.readable(params) if params else None
 
         assert robot.app.wakeups is not None, "a visitor has bells"
-        visit = robot.app.make_lease_table().session_id(robot.app.wakeups.slot)
+        session_id = robot.app.make_lease_table().session_id(robot.app.wakeups.slot)
 
         async def watch() -> None:
             try:
-                await _subscribe(devices, device, names, interval, visit)
+                await _subscribe(devices, device, names, interval, session_id)
                 await _print(devices, device, count, as_json=as_json)
             finally:
                 # It would be so without this, but whoever looks after the end of the command should
                 # find it done.
                 with trio.CancelScope(shield=True), contextlib.suppress(RuntimeBaseException):
-                    await devices.call("unsubscribe", str(device.uid), visit, timeout=ASK_TIMEOUT)
+                    await devices.call(
+                        "unsubscribe", str(device.uid), session_id, timeout=ASK_TIMEOUT
+                    )
 
         await run_until_signal(watch)
 
-    connection.run(loaded.config, show, part=connection.Part.SESSION)
+    connection.run(loaded.config, show, access=connection.Access.SESSION)
 
 
 async def _print(devices: Devices, device: Device, count: int | None, *, as_json: bool) -> None:
@@ -95,14 +97,14 @@ async def _print(devices: Devices, device: Device, count: int | None, *, as_json
     names = device.buffer.subscription
     printed = 0
     while count is None or printed < count:
-        with trio.move_on_after(LOOK_INTERVAL) as look:
+        with trio.move_on_after(CHECK_INTERVAL) as look:
             changed = await device.buffer.changed(*names)
         if look.cancelled_caught:
             devices.require()  # a robot that was killed says nothing
             continue
         if not changed:
-            device.gone()
-        values = await device.values_soon([name for name in names if name in changed])
+            device.raise_disconnected()
+        values = await device.wait_for_values([name for name in names if name in changed])
         await output.line(json.dumps(device.row(values)) if as_json else _line(device, values))
         printed += 1
 
@@ -111,7 +113,7 @@ def _line(device: Device, values: dict[str, Any]) -> str:
     stamp = device.buffer.last_update
     clock = f"{time.strftime('%H:%M:%S', time.localtime(stamp))}.{int(stamp % 1 * 1000):03}"
     return "  ".join(
-        [clock, *(f"{name} {shown(value)}" for name, value in values.items())]
+        [clock, *(f"{name} {format_value(value)}" for name, value in values.items())]
     ).rstrip()
 
 
@@ -120,7 +122,7 @@ async def _subscribe(
     device: Device,
     params: Sequence[str] | None,
     interval: float | None,
-    visit: int,
+    session_id: int,
 ) -> None:
     """Ask for reports as long as a visit lasts; what the device makes of the interval is told.
 
@@ -129,14 +131,14 @@ async def _subscribe(
         device: Which one.
         params: Names of parameters; those of the catalog if None.
         interval: Time between two reports (s); the catalog's if None.
-        visit: The visit.
+        session_id: The session that holds the subscription.
 
     Raises:
         DeviceError: It grants none.
         RemoteCallError: It does not answer.
     """
     await devices.call(
-        "subscribe", str(device.uid), params, interval, visit, timeout=SUBSCRIBE_TIMEOUT
+        "subscribe", str(device.uid), params, interval, session_id, timeout=SUBSCRIBE_TIMEOUT
     )
     granted = device.buffer.interval
     if not granted or not device.buffer.subscription:

@@ -39,16 +39,16 @@ SEND_TIMEOUT: Final = 2.0
 """How long the device process may take to send the values, and to disable the device in the end (s)."""
 MODE_END_LIMIT: Final = 2.0
 """How long the process of a mode that is over may take to end (s)."""
-UNBRAKED: Final = (
+BRAKE_NOT_READY: Final = (
     "the robot lets nothing move, because its brake, which disables devices when a process ends, is not ready:"
     " wait until `rt call status` shows it as ready, or see `rt logs`"
 )
 """Why this command moves nothing while there is no brake."""
-_LOOK_INTERVAL: Final = 1.0
-_PAUSE: Final = 0.01
-_ENDED: Final = {
+_CHECK_INTERVAL: Final = 1.0
+_POLL_INTERVAL: Final = 0.01
+_END_REASONS: Final = {
     Bar.MODE: "a mode has begun, and the team's code drives now",
-    Bar.BRAKE: UNBRAKED,
+    Bar.BRAKE: BRAKE_NOT_READY,
     Bar.ESTOP: "emergency stop",
     Bar.STOPPING: "the robot is being stopped",
     Bar.DAMAGED: "team code has overwritten the robot's shared memory",
@@ -113,7 +113,7 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
                 uid=str(device.uid),
             )
 
-    connection.run(loaded.config, show, part=connection.Part.SESSION)
+    connection.run(loaded.config, show, access=connection.Access.SESSION)
 
 
 @contextlib.contextmanager
@@ -232,12 +232,12 @@ class _Driver:
         begun = False
         with trio.move_on_after(MODE_END_LIMIT):
             while not (begun := self._lease.begin()) and self._lease.bar is Bar.MODE:  # noqa: ASYNC110 - a bar rings no bell
-                await trio.sleep(_PAUSE)
+                await trio.sleep(_POLL_INTERVAL)
         if not begun:
             if self._lease.bar is Bar.BRAKE:
-                raise DeviceError(UNBRAKED)
+                raise DeviceError(BRAKE_NOT_READY)
             if self._lease.bar is Bar.MODE:
-                raise DeviceError(_ENDED[Bar.MODE])
+                raise DeviceError(_END_REASONS[Bar.MODE])
             why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
             raise DeviceError(
                 f"the robot was stopped {why}: nothing moves until it is started again"
@@ -259,7 +259,7 @@ class _Driver:
             self._write_event.signal()
             with trio.move_on_after(SEND_TIMEOUT, shield=True):
                 while self._device.buffer.valid and self._device.buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
-                    await trio.sleep(_PAUSE)
+                    await trio.sleep(_POLL_INTERVAL)
                 self.disabled = True
 
     async def _watch_disables(self, before: int) -> None:
@@ -270,7 +270,7 @@ class _Driver:
         """
         buffer = self._device.buffer
         while self._lease.held and buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
-            await trio.sleep(_LOOK_INTERVAL)
+            await trio.sleep(_CHECK_INTERVAL)
         if self._lease.held and buffer.valid:
             raise DeviceError(
                 f"{self._device.name} was disabled by another command, such as `rt call disable`",
@@ -288,7 +288,7 @@ class _Driver:
             await trio.sleep(RENEW_INTERVAL)
             if not self._lease.renew():
                 why = (
-                    _ENDED.get(self._lease.cause, "the robot was told to stop")
+                    _END_REASONS.get(self._lease.cause, "the robot was told to stop")
                     if self._lease.revoked
                     else f"this command did not run for {TIMEOUT:g} s; start it again to continue"
                 )
@@ -306,11 +306,11 @@ class _Driver:
         before = buffer.sent
         with trio.move_on_after(SEND_TIMEOUT):
             while not self._written(values):  # noqa: ASYNC110 - a lock of another process rings no bell
-                await trio.sleep(_PAUSE)
+                await trio.sleep(_POLL_INTERVAL)
             while any(buffer.sent[name] == before[name] for name in values):  # noqa: ASYNC110 - counters ring no bell
-                await trio.sleep(_PAUSE)
-            told = ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
-            click.echo(f"{self._device.name}: {told} is sent; {self._end}")
+                await trio.sleep(_POLL_INTERVAL)
+            shown = ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+            click.echo(f"{self._device.name}: {shown} is sent; {self._end}")
             return
         raise DeviceError(
             f"{self._device.name} was not sent its values within {SEND_TIMEOUT:g} s: is the robot's log quiet?",
@@ -327,7 +327,7 @@ class _Driver:
         except BufferBusyError:
             return False
         except DeviceBufferError:
-            self._device.gone()
+            self._device.raise_disconnected()
         return True
 
 
@@ -339,8 +339,8 @@ async def _watch(devices: Devices, device: Device) -> None:
         InstanceAbsentError: The robot has ended.
     """
     while True:
-        with trio.move_on_after(_LOOK_INTERVAL):
+        with trio.move_on_after(_CHECK_INTERVAL):
             await device.buffer.changed()
         if not device.buffer.valid:
-            device.gone()
+            device.raise_disconnected()
         devices.require()

@@ -19,7 +19,7 @@ from rt.errors import RuntimeBaseException
 if TYPE_CHECKING:
     from rt.client.connection import Connection
 
-PATIENCE = 1.0
+TIMEOUT = 1.0
 """How long the robot may take to say its names (s)."""
 
 Items = list[CompletionItem[Any]]
@@ -77,9 +77,9 @@ async def _params(
     robot: "Connection", context: click.Context, form: str, kind: str
 ) -> dict[str, str]:
     from rt.catalog.names import resolve_uid
-    from rt.client.device import adopt
+    from rt.client.device import use_robot_options
 
-    await adopt(robot)
+    await use_robot_options(robot)
     peripheral = robot.app.catalog.of_uid(resolve_uid(context.params["uid"], robot.app.names))
     return {form.format(param.name): "" for param in peripheral.params if getattr(param, kind)}
 
@@ -91,7 +91,7 @@ def instances(_context: click.Context, _parameter: click.Parameter, incomplete: 
     return _items(dict.fromkeys(running(), ""), incomplete)
 
 
-def kinds(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
+def device_types(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
     """The types of the catalog, and the names that ./rt.toml gives."""
     with contextlib.suppress(RuntimeBaseException):
         from rt.client.offline import offline_devices
@@ -173,7 +173,7 @@ def _ask(
         loaded = config.load(flags={"instance": name}, env={}, cwd=Path(os.devnull))
 
         async def main() -> dict[str, str]:
-            with trio.move_on_after(PATIENCE):
+            with trio.move_on_after(TIMEOUT):
                 async with open_local(loaded.config) as robot:
                     return await function(robot)
             return {}

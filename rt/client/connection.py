@@ -24,16 +24,16 @@ from rt.remote import Client, SocketNode
 
 SERVICES = ("broker-service", "device-service", "executor-service")
 DESCRIBE_TIMEOUT = 2.0
-_LOOK_INTERVAL = 0.05
-_LOOK_TIMEOUT = 1.0
+_CHECK_INTERVAL = 0.05
+_PROBE_TIMEOUT = 1.0
 
 
-class Part(Enum):
+class Access(Enum):
     """What a verb needs of the robot."""
 
-    CALLER = auto()
+    CALLS = auto()
     """Calls."""
-    READER = auto()
+    BUFFERS = auto()
     """Calls, and the values of buffers."""
     SESSION = auto()
     """All that, and a seat, which writing and waiting for changes need."""
@@ -53,19 +53,19 @@ class Connection:
         app: Application,
         client: Client,
         instance: Instance,
-        is_there: Callable[[], Awaitable[bool]],
+        is_running: Callable[[], Awaitable[bool]],
     ) -> None:
         self.app = app
         self.client = client
         self.instance = instance
-        self._is_there = is_there
+        self._is_running = is_running
 
-    async def ended(self, within: float) -> bool:
-        """Wait for the end of the robot, ``within`` s at most; whether it has come."""
-        with trio.move_on_after(within):
-            while await self._is_there():  # noqa: ASYNC110 - the end of another process rings no bell
-                await trio.sleep(_LOOK_INTERVAL)
-        return not await self._is_there()
+    async def wait_until_ended(self, limit: float) -> bool:
+        """Wait for the end of the robot, ``limit`` s at most; whether it has come."""
+        with trio.move_on_after(limit):
+            while await self._is_running():  # noqa: ASYNC110 - the end of another process rings no bell
+                await trio.sleep(_CHECK_INTERVAL)
+        return not await self._is_running()
 
     async def describe(self) -> dict[str, dict[str, Any]]:
         """The methods of each service that answers."""
@@ -118,12 +118,12 @@ async def connect(
 
 
 @contextlib.asynccontextmanager
-async def open_local(config: Config, *, part: Part = Part.CALLER) -> AsyncIterator[Connection]:
+async def open_local(config: Config, *, access: Access = Access.CALLS) -> AsyncIterator[Connection]:
     """Connect to the robot of an instance.
 
     Args:
         config: The options; says which instance.
-        part: What of the robot is needed.
+        access: What the caller needs of the robot.
 
     Raises:
         InstanceAbsentError: No robot runs as that instance.
@@ -134,9 +134,9 @@ async def open_local(config: Config, *, part: Part = Part.CALLER) -> AsyncIterat
     resolved = config.resolved(instance.directory)
     async with contextlib.AsyncExitStack() as stack:
         prefix, write_event, wakeups = "", None, None
-        if part is Part.READER:
+        if access is Access.BUFFERS:
             prefix = await stack.enter_async_context(session.read(instance.directory))
-        elif part is Part.SESSION:
+        elif access is Access.SESSION:
             open_session = await stack.enter_async_context(session.open_session(instance.directory))
             prefix, write_event, wakeups = (
                 open_session.prefix,
@@ -153,11 +153,11 @@ async def open_local(config: Config, *, part: Part = Part.CALLER) -> AsyncIterat
         )
         await stack.enter_async_context(app)
 
-        async def is_there() -> bool:
+        async def is_running() -> bool:
             await trio.lowlevel.checkpoint()
             return instance.holder() is not None
 
-        yield Connection(app, await app.make_client(), instance, is_there)
+        yield Connection(app, await app.make_client(), instance, is_running)
 
 
 @contextlib.asynccontextmanager
@@ -171,9 +171,9 @@ async def open_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[Con
     await probe(remote.address, remote.bundle)
     async with Application(_name(), config) as app:
 
-        async def is_there() -> bool:
+        async def is_running() -> bool:
             try:
-                await probe(remote.address, remote.bundle, timeout=_LOOK_TIMEOUT)
+                await probe(remote.address, remote.bundle, timeout=_PROBE_TIMEOUT)
             except RemoteCallError:
                 return False
             return True
@@ -185,7 +185,7 @@ async def open_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[Con
             options={**config.client_option, **remote.options()},
         )
         yield Connection(
-            app, await app.make_client(node), Instance.locate(config.instance), is_there
+            app, await app.make_client(node), Instance.locate(config.instance), is_running
         )
 
 
@@ -197,7 +197,7 @@ def run(
     config: Config,
     function: Callable[[Connection], Any],
     *,
-    part: Part = Part.CALLER,
+    access: Access = Access.CALLS,
     remote: RemoteTarget | None = None,
 ) -> Any:
     """Run an async function with a link to the robot and return its result.
@@ -205,13 +205,15 @@ def run(
     Args:
         config: The options; says which instance.
         function: What to run.
-        part: See `open_local`.
+        access: See `open_local`.
         remote: The robot of another machine instead of one of this.
     """
     log.configure(level="error", fmt="pretty")
 
     async def main() -> Any:
-        async with open_remote(config, remote) if remote else open_local(config, part=part) as link:
+        async with (
+            open_remote(config, remote) if remote else open_local(config, access=access) as link
+        ):
             return await function(link)
 
     return trio.run(main)

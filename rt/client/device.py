@@ -85,17 +85,17 @@ class Device(NamedTuple):
         except BufferBusyError:
             return {}
         except DeviceBufferError:
-            self.gone()
+            self.raise_disconnected()
         return {name: short(values[name]) for name in params}
 
-    async def values_soon(self, params: Iterable[str]) -> dict[str, Any]:
+    async def wait_for_values(self, params: Iterable[str]) -> dict[str, Any]:
         """The same, as soon as no other process holds the lock."""
         names = list(params)
         while not (values := self.values(names)):  # noqa: ASYNC110 - a lock of another process rings no bell
             await trio.sleep(LOCK_TIMEOUT)
         return values
 
-    def gone(self) -> NoReturn:
+    def raise_disconnected(self) -> NoReturn:
         """Raise the error of a device that has left."""
         raise DeviceError(f"the device {self.name} was disconnected", uid=str(self.uid))
 
@@ -116,7 +116,7 @@ class Devices:
 
     Args:
         robot: The way to it, whose configuration has the robot's own names and catalog (see
-            `adopt`).
+            `use_robot_options`).
     """
 
     def __init__(self, robot: Connection) -> None:
@@ -128,7 +128,7 @@ class Devices:
     @classmethod
     async def of(cls, robot: Connection) -> "Devices":
         """The devices of a robot, with its own names for them."""
-        await adopt(robot)
+        await use_robot_options(robot)
         return cls(robot)
 
     async def call(self, method: str, *args: Any, timeout: float = ASK_TIMEOUT) -> Any:  # noqa: ASYNC109 - passed on
@@ -223,7 +223,7 @@ class Devices:
         return Device(uid, name_of(uid, self.names), buffer)
 
 
-async def adopt(robot: Connection) -> None:
+async def use_robot_options(robot: Connection) -> None:
     """Go by the names and the catalog that the robot itself goes by; by one's own if it does not tell them."""
     with contextlib.suppress(RemoteCallError, KeyError, TypeError):
         options = await robot.client.issue_call(
@@ -231,12 +231,12 @@ async def adopt(robot: Connection) -> None:
         )
         changes = {
             "dev_name": dict(options["dev_name"]),
-            "dev_catalog": _from_there(robot, options["dev_catalog"]),
+            "dev_catalog": _robot_path(robot, options["dev_catalog"]),
         }
         robot.app.config = msgspec.structs.replace(robot.app.config, **changes)
 
 
-def _from_there(robot: Connection, catalog: str) -> str:
+def _robot_path(robot: Connection, catalog: str) -> str:
     """A path as the robot means it: a relative one from the robot's working directory."""
     holder: Any = robot.instance.holder() if catalog else None
     return catalog if holder is None else str(Path(f"/proc/{holder.pid}/cwd") / catalog)

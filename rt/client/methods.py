@@ -112,12 +112,14 @@ def _argument(method: str, argument: Mapping[str, Any] | None, text: str) -> Any
         if text[:1] in {"[", "{", '"'} and not _is_json(text):
             raise RemoteCallError(
                 f"{method}: argument {argument['name']} came as {clip(text)}, which is no JSON; allowed is {argument['type']}"
-                f"{_with_quotes(text)}",
+                f"{_quoted_hint(text)}",
                 **about,
             )
         for kind, (noun, example) in _CONTAINERS.items():
             if _allows(schema, kind):
-                shown = _OF_OBJECTS if kind == "array" and not _holds_texts(schema) else example
+                shown = (
+                    _OBJECTS_EXAMPLE if kind == "array" and not _holds_texts(schema) else example
+                )
                 raise RemoteCallError(
                     f"{method}: argument {argument['name']} is {noun}, not {clip(text)}: write it as JSON, as {shown};"
                     f" `rt call {method} --help` tells more",
@@ -126,11 +128,11 @@ def _argument(method: str, argument: Mapping[str, Any] | None, text: str) -> Any
     return value
 
 
-_OF_OBJECTS = '\'[{"func": "wave"}]\''
+_OBJECTS_EXAMPLE = '\'[{"func": "wave"}]\''
 _CONTAINERS = {"array": ("a list", "'[\"duty_cycle\"]'"), "object": ("a map", "'{\"name\": 1}'")}
 
 
-def _with_quotes(text: str) -> str:
+def _quoted_hint(text: str) -> str:
     """What a text is with quotes around its words, if that is JSON, as the rest of a sentence."""
     quoted = re.sub(
         r"(?<![\w\"])(?!true\b|false\b|null\b)[A-Za-z_]\w*(?![\w\"])",
@@ -159,7 +161,7 @@ def require_count(name: str, info: Mapping[str, Any], count: int) -> None:
         raise RemoteCallError(f"{name} {takes}", method=name)
 
 
-def in_plain_words(message: str) -> str:
+def simplify_type_error(message: str) -> str:
     """What a service says of a value of a wrong type, without the words of the library that found it.
 
     >>> in_plain_words("argument uid came as 5: Expected `str | null`, got `int` - at `$[0]`")

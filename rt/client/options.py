@@ -20,8 +20,8 @@ DEBUG = "rt.debug"
 """Where the context keeps whether tracebacks are wanted."""
 
 _EVERY_VERB = ("instance", "debug")
-_NAMED = {"dev_name": "NAME:UID", "instance": "NAME"}
-_METAVARS = {
+_OPTION_METAVARS = {"dev_name": "NAME:UID", "instance": "NAME"}
+_TYPE_METAVARS = {
     "switch": None,
     "number": "NUMBER",
     "text": "TEXT",
@@ -129,7 +129,9 @@ def _flag(option: config.Option) -> Callable[[Function], Function]:
         multiple=repeatable,
         default=None,
         shell_complete=completers.choices(option),
-        metavar=_NAMED.get(option.name) or "|".join(option.choices) or _METAVARS[option.kind],
+        metavar=_OPTION_METAVARS.get(option.name)
+        or "|".join(option.choices)
+        or _TYPE_METAVARS[option.kind],
         help=f"{text}{' (repeatable)' if repeatable else ''}. [{f'{_default(option)} {option.unit}'.strip()}]",
     )
 

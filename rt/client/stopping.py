@@ -12,7 +12,7 @@ from rt.instance import Instance, running
 _FLAG = "--instance"
 
 
-class Target(NamedTuple):
+class StopTarget(NamedTuple):
     """What a command to stop goes by.
 
     Attributes:
@@ -21,10 +21,10 @@ class Target(NamedTuple):
     """
 
     config: Config
-    trouble: str = ""
+    problem: str = ""
 
 
-def find_target(load: Loader, *, is_here: bool) -> Target:
+def find_target(load: Loader, *, is_here: bool) -> StopTarget:
     """The options by which a robot is found.
 
     Without usable options it is the robot of the flags or of RT_INSTANCE. If no robot of that name
@@ -37,12 +37,12 @@ def find_target(load: Loader, *, is_here: bool) -> Target:
     Raises:
         ConfigError: A flag is wrong.
     """
-    trouble = ""
+    problem = ""
     try:
         loaded = load()
         loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
     except ConfigError as error:
-        trouble = error.message
+        problem = error.message
         loaded = load(only_flags=True)
     config = loaded.config
     if (
@@ -52,6 +52,6 @@ def find_target(load: Loader, *, is_here: bool) -> Target:
     ):
         robots = running()
         if len(robots) == 1:
-            trouble = trouble or f"no robot runs as {config.instance!r}"
+            problem = problem or f"no robot runs as {config.instance!r}"
             config = msgspec.structs.replace(config, instance=robots[0])
-    return Target(config, trouble)
+    return StopTarget(config, problem)

@@ -56,7 +56,7 @@ def target_options(function: Function) -> Function:
         if (
             robot is None
             and key is not None
-            and click.get_current_context().get_parameter_source("key") is _GIVEN
+            and click.get_current_context().get_parameter_source("key") is _COMMAND_LINE
         ):
             raise ConfigError(
                 "--key is of use with --robot tcp://HOST:PORT only: this machine's robot needs no key"
@@ -79,4 +79,4 @@ def target_options(function: Function) -> Function:
     )(decorated)
 
 
-_GIVEN = click.core.ParameterSource.COMMANDLINE
+_COMMAND_LINE = click.core.ParameterSource.COMMANDLINE

@@ -68,7 +68,7 @@ class Driver:
         self._names = {int(uid): name for name, uid in config.dev_name.items()}
         self._seconds = math.inf if seconds is None else seconds
         self._sticks = (0.0, 0.0)
-        self._begun = math.inf
+        self._started = math.inf
 
     async def drive(self, running: lifecycle.Robot) -> None:
         """Let the robot drive in teleop for the time that was asked for, then let it be idle."""
@@ -86,7 +86,7 @@ class Driver:
             await self._call(client, "teleop")
             # The sticks rest until then: a stick that is deflected when teleop begins moves
             # nothing.
-            start = self._begun = trio.current_time()
+            start = self._started = trio.current_time()
             try:
                 await trio.sleep(self._seconds)
             finally:
@@ -109,7 +109,7 @@ class Driver:
         station = secrets.token_hex(8)
         for number in itertools.count():
             now = trio.current_time()
-            phase = max(0.0, now - self._begun)
+            phase = max(0.0, now - self._started)
             sticks = {
                 "lx": 0.4 * math.sin(phase),
                 "ly": 0.8 * math.sin(0.7 * phase),

@@ -19,9 +19,9 @@ _INTERNAL_ERROR = 70  # sysexits EX_SOFTWARE
 _OS_ERROR = 71  # sysexits EX_OSERR
 _OUTPUT_ERROR = 74  # sysexits EX_IOERR
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-_SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _NO_THREAD = "can't start new thread"
-_UNWRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+_WRITE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 _QUOTE = "'"
 _QUOTES = "'\""
 
@@ -49,9 +49,9 @@ def report(error: BaseException, *, debug: bool) -> int:
     ours = [each for each in causes if isinstance(each, RuntimeBaseException)]
     if ours and all(isinstance(each, RuntimeBaseException | KeyboardInterrupt) for each in causes):
         for message in dict.fromkeys(map(str, ours)):
-            _say(message)
+            _print_error(message)
         return ours[0].EXIT_CODE
-    return _report_surroundings(causes) or _report_internal(causes, debug=debug)
+    return _report_environment(causes) or _report_internal(causes, debug=debug)
 
 
 def _report_usage(error: click.ClickException) -> int:
@@ -61,45 +61,49 @@ def _report_usage(error: click.ClickException) -> int:
             return 0
         case click.NoSuchOption():
             unknown = _unknown_flag(error)
-            _say(str(unknown))
+            _print_error(str(unknown))
             return unknown.EXIT_CODE
-    _say(_sentence(error))
+    _print_error(_sentence(error))
     if isinstance(error, click.UsageError) and error.ctx:
-        _say(f"`{error.ctx.command_path} --help` tells more")
+        _print_error(f"`{error.ctx.command_path} --help` tells more")
     return error.exit_code
 
 
-def _report_surroundings(causes: list[BaseException]) -> int | None:
+def _report_environment(causes: list[BaseException]) -> int | None:
     """Tell of what is wrong with the place that rt was called in, or return None."""
     for each in causes:
         if (
             isinstance(each, OSError)
-            and each.errno in _UNWRITTEN
+            and each.errno in _WRITE_ERRORS
             and (each.filename or _is_output_lost())
         ):
-            _say(f"{each.filename or 'what this prints'} cannot be written: {each.strerror}")
+            _print_error(
+                f"{each.filename or 'what this prints'} cannot be written: {each.strerror}"
+            )
             return _OUTPUT_ERROR
-        if isinstance(each, OSError) and each.errno in _SCARCE:
+        if isinstance(each, OSError) and each.errno in _OUT_OF_RESOURCES:
             from rt.limits import explain
 
-            _say(explain(each))
+            _print_error(explain(each))
             return _OS_ERROR
         if isinstance(each, RuntimeError) and str(each) == _NO_THREAD:
-            _say(
+            _print_error(
                 f"{each}: raise the limits of processes (`ulimit -u`) and of address space (`ulimit -v`)"
             )
             return _OS_ERROR
         if isinstance(each, FileNotFoundError) and not _has_directory():
-            _say("the directory that this shell is in has been removed: change to another one")
+            _print_error(
+                "the directory that this shell is in has been removed: change to another one"
+            )
             return _NO_INPUT
     return None
 
 
 def _report_internal(causes: list[BaseException], *, debug: bool) -> int:
     for each in causes:
-        _say(f"internal error: {type(each).__name__}: {each}")
+        _print_error(f"internal error: {type(each).__name__}: {each}")
     if not debug:
-        _say("`rt --debug` with the same arguments shows where it happened")
+        _print_error("`rt --debug` with the same arguments shows where it happened")
     return _INTERNAL_ERROR
 
 
@@ -129,7 +133,7 @@ def _has_directory() -> bool:
     return True
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     # A sentence that begins with the command's words, as "rt config set: ...", needs no other
     # beginning.
     print(message if message.startswith("rt config") else f"rt: {message}", file=sys.stderr)  # noqa: T201 - the way of a command's errors

@@ -34,13 +34,13 @@ class Number(click.ParamType[float]):
     @property
     def allowed(self) -> str:
         """What may be given, in words as those of `rt.config`."""
-        sort = "a whole number" if self._whole else "a number"
+        noun = "a whole number" if self._whole else "a number"
         if math.isfinite(self._above):
             upper = f" and at most {self._most:g}" if math.isfinite(self._most) else ""
-            return f"{sort} above {self._above:g}{upper}"
+            return f"{noun} above {self._above:g}{upper}"
         if math.isfinite(self._least) and math.isfinite(self._most):
-            return f"{sort} from {self._least:g} to {self._most:g}"
-        return f"{sort} of at least {self._least:g}" if math.isfinite(self._least) else sort
+            return f"{noun} from {self._least:g} to {self._most:g}"
+        return f"{noun} of at least {self._least:g}" if math.isfinite(self._least) else noun
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

@@ -18,11 +18,11 @@ async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
     executable that unpacks itself gets each twice.
     """
     wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    heeded = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _ignore) for number in heeded}
+    handled = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _ignore) for number in handled}
     stopped = False
     try:
-        with trio.open_signal_receiver(*heeded) as received:
+        with trio.open_signal_receiver(*handled) as received:
             async with trio.open_nursery() as nursery:
 
                 async def listen() -> None:
@@ -31,12 +31,12 @@ async def run_until_signal(function: Callable[[], Awaitable[None]]) -> None:
                         stopped = True
                         nursery.cancel_scope.cancel()
 
-                async def end_with_outer() -> None:
+                async def end_with_bootloader() -> None:
                     await wait_for_bootloader_exit()
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(listen)
-                nursery.start_soon(end_with_outer)
+                nursery.start_soon(end_with_bootloader)
                 await function()
                 nursery.cancel_scope.cancel()
     finally:

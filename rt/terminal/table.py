@@ -18,7 +18,7 @@ from rich.text import Text
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.errors import BufferBusyError, DeviceBufferError
 
-TROUBLES = ("bad", "dropped")
+PROBLEM_COUNTERS = ("bad", "dropped")
 """The counters that tell of trouble unless they are 0."""
 
 COUNTERS = {
@@ -30,13 +30,13 @@ COUNTERS = {
 """The columns of counters, and what of a row they show."""
 
 EMPTY = "no device has been seen yet: plug one in, or run rt emulate-dev polar-bear@1"
-STACKED = 60
+NARROW = 60
 """Columns of a terminal below which the values stand under their device."""
 _COUNTER_WIDTH = 8
 _GAP = 2
 _SHOWN_DIGITS = 3
 _NUMBER_WIDTH = 7
-_MOST_HINTS = 8
+_HINTS_MAX = 8
 
 
 def device_rows(
@@ -128,17 +128,21 @@ def device_table(
     counters = len(COUNTERS) * (_COUNTER_WIDTH + _GAP)
     widest = max([0, *(len(line) for row in rows for line in _head(row).plain.splitlines())])
     longest = max([20, *(pair.cell_len for row in rows for pair in _pairs(row))])
-    roomy = width >= STACKED and width - widest - counters - 4 * _GAP >= longest
-    heads = [
-        (_head(row), _state(row, troubles=not roomy), [str(row[key]) for key in COUNTERS.values()])
+    shows_counters = width >= NARROW and width - widest - counters - 4 * _GAP >= longest
+    cells = [
+        (
+            _head(row),
+            _state(row, with_problems=not shows_counters),
+            [str(row[key]) for key in COUNTERS.values()],
+        )
         for row in rows
     ]
     seen = {int(row["uid"]) for row in rows}
     for uid, name in (names or {}).items():
         if uid not in seen:
             head = Text(name, "bold") if name == str(uid) else _title(name, str(uid))
-            heads.append((head, Text("never seen", "red"), [""] * len(COUNTERS)))
-    if not heads:
+            cells.append((head, Text("never seen", "red"), [""] * len(COUNTERS)))
+    if not cells:
         return Group(
             *([Text(title)] if title else []), Text(EMPTY, "dim"), *([Text(note)] if note else [])
         )
@@ -148,17 +152,17 @@ def device_table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    if width < STACKED:
+    if width < NARROW:
         table.add_column("device")
-        for head, state, _ in heads:
+        for head, state, _ in cells:
             table.add_row(Group(head, state))
     else:
         table.add_column("device", no_wrap=True)
         table.add_column("values", ratio=1)
-        for heading in COUNTERS if roomy else ():
+        for heading in COUNTERS if shows_counters else ():
             table.add_column(heading, justify="right", no_wrap=True, min_width=_COUNTER_WIDTH)
-        for head, state, counts in heads:
-            table.add_row(head, state, *(counts if roomy else []))
+        for head, state, counts in cells:
+            table.add_row(head, state, *(counts if shows_counters else []))
     unnamed = [row for row in rows if not row["name"]]
     below = [Text(_hint(unnamed, {row["name"] for row in rows}), "dim")] if unnamed else []
     below += [Text(note)] if note else []
@@ -171,7 +175,7 @@ def _hint(unnamed: list[dict[str, Any]], taken: Collection[str]) -> str:
     it = "it" if len(unnamed) == 1 else "them"
     lines = [f"{have} no name; name {it} in rt.toml, under [dev_name], as you like:"]
     used = set(taken)
-    for row in unnamed[:_MOST_HINTS]:
+    for row in unnamed[:_HINTS_MAX]:
         base = f"my_{row['type']}".replace("-", "_")
         name = next(each for each in _numbered(base) if each not in used)
         used.add(name)
@@ -193,23 +197,26 @@ def _title(first: str, second: str) -> Text:
     return Text.assemble((first, "bold"), "\n", (second, "dim"))
 
 
-def _state(row: dict[str, Any], *, troubles: bool) -> RenderableType:
+def _state(row: dict[str, Any], *, with_problems: bool) -> RenderableType:
     """The values, and where the counters have no column those that tell of trouble."""
     pairs = _pairs(row) if row["connected"] else [Text("not connected", "red")]
-    if troubles:
+    if with_problems:
         pairs += [
-            Text(f"{name} {row[COUNTERS[name]]}", "red") for name in TROUBLES if row[COUNTERS[name]]
+            Text(f"{name} {row[COUNTERS[name]]}", "red")
+            for name in PROBLEM_COUNTERS
+            if row[COUNTERS[name]]
         ]
     return _Pairs(pairs)
 
 
 def _pairs(row: dict[str, Any]) -> list[Text]:
     return [
-        Text.assemble(name, " ", (shown(value), "cyan")) for name, value in row["values"].items()
+        Text.assemble(name, " ", (format_value(value), "cyan"))
+        for name, value in row["values"].items()
     ]
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as a person reads it, always equally wide."""
     if isinstance(value, bool):
         return "on " if value else "off"

@@ -16,7 +16,7 @@ import rt
 from rt import config
 from rt.broker.handler import Broker
 from rt.cli import main
-from rt.cli.main import CALLED, VERBS
+from rt.cli.main import METHODS_AS_VERBS, VERBS
 from rt.client.options import click_options, text_of
 from rt.config.template import template
 from rt.errors import EmergencyStopException, InstanceBusyError
@@ -142,11 +142,11 @@ class TestGroup:
         )
 
     def test_methods_that_are_used_as_verbs_are_no_verbs_and_exist(self) -> None:
-        assert not CALLED.keys() & VERBS.keys()
+        assert not METHODS_AS_VERBS.keys() & VERBS.keys()
         methods = {
             name for service in (Dispatcher, DeviceHandler, Broker) for name in vars(service)
         }
-        assert set(CALLED.values()) <= methods
+        assert set(METHODS_AS_VERBS.values()) <= methods
 
     def test_an_unknown_flag_is_a_wrong_configuration(self, command: Command) -> None:
         result = command("config", "--port-bse", "7000")

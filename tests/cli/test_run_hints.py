@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from rt.cli import main
-from rt.cli.run import problem_of_code
+from rt.cli.run import code_problem
 from rt.config import Config
 from rt.root.lifecycle import PORTS, free_ports
 
 
 def test_missing_code_suggests_rt_init_only_for_the_default_name(tmp_path: Path) -> None:
-    assert "`rt init` writes one" in problem_of_code(Config(), tmp_path)
-    assert "correct exec_module" in problem_of_code(Config(exec_module="nosuch"), tmp_path)
+    assert "`rt init` writes one" in code_problem(Config(), tmp_path)
+    assert "correct exec_module" in code_problem(Config(exec_module="nosuch"), tmp_path)
 
 
 def test_missing_code_suggests_the_nearest_file(tmp_path: Path) -> None:
     (tmp_path / "studentcode.py").write_text("")
-    problem = problem_of_code(Config(exec_module="studntcode"), tmp_path)
+    problem = code_problem(Config(exec_module="studntcode"), tmp_path)
     assert problem.endswith("did you mean studentcode.py?")
     assert "rt init" not in problem
 

@@ -123,7 +123,7 @@ def test_more_arguments_than_a_method_takes_are_told() -> None:
     ],
 )
 def test_a_wrong_type_is_told_in_plain_words(message: str, plain: str) -> None:
-    assert methods.in_plain_words(message) == plain
+    assert methods.simplify_type_error(message) == plain
 
 
 @given(st.text(), st.sampled_from([UID, EITHER, MANY, REST, argument("any", None)]))
