@@ -1,4 +1,4 @@
-"""One process of rt: what it opens and closes, and what a child is told when it is started."""
+"""The application object of an rt process, and the settings of a child."""
 
 from rt.app.application import Application
 from rt.app.settings import ChildSettings

@@ -1,8 +1,7 @@
-"""The Application: what one process of rt opens and closes.
+"""The application object, which owns the sockets, buffers and tasks of an rt process.
 
-An Application owns the process's sockets, buffers and tasks. When it ends, its tasks end first, and
-then whatever it has made is closed, in reverse order. An exception in any of its tasks ends it and
-reaches its owner, in a group as every nursery makes it; none is only logged.
+When it ends, its tasks end first, and then its resources are closed in reverse order. An exception
+in one of its tasks ends it and propagates to its owner, in an exception group.
 """
 
 import functools
@@ -32,11 +31,10 @@ from rt.transport.address import get_connection
 
 
 class Application(TaskOwner):
-    """Makes and owns what a process needs; an async context manager.
+    """An async context manager that creates and owns what a process needs.
 
-    SIGINT and SIGTERM cancel what runs in its block, once: the block is left in order, and
-    `stopped` says why. That is so where the application runs in the main thread, and unless
-    ``signals`` is off.
+    In the main thread, SIGINT and SIGTERM cancel its block once, unless ``signals`` is False;
+    `stopped` contains the reason.
 
     >>> async def main(options: Config) -> None:
     ...     async with Application("my-app", options) as app:
@@ -45,20 +43,20 @@ class Application(TaskOwner):
 
     Args:
         name: Unique among the robot's processes; the service of ``device`` is ``device-service``.
-        options: The options, with addresses resolved.
-        shm_prefix: What the names of this robot's shared memory begin with.
-        write_event: Rung by writes to devices.
-        wakeups: Rung by changes of buffers; its seat is that of this process.
-        signals: Whether it answers SIGINT and SIGTERM. rt's own processes do that themselves.
+        options: The options, with resolved addresses.
+        shm_prefix: The prefix of the names of the robot's shared memory.
+        write_event: Signalled by writes to devices.
+        wakeups: Signalled by changes of buffers; its slot is that of this process.
+        signals: Whether it handles SIGINT and SIGTERM. rt's own processes do that themselves.
 
     Attributes:
         name: As above.
-        config: As ``options`` above.
-        logger: Where it logs.
-        threads: The limit of the worker threads for plain functions, as many as the option
-            `thread_pool_workers` says; for `trio.to_thread.run_sync`.
-        stopped: Why `stop` was called, or None.
-        steps: Counts the steps of its event loop that were too long; only with the option `debug`.
+        config: ``options``.
+        logger: The logger.
+        threads: The limiter for `trio.to_thread.run_sync`, with as many threads as the option
+            `thread_pool_workers`.
+        stopped: The reason that was passed to `stop`, or None.
+        slow_tasks: Counts slow steps of the event loop; only with the option `debug`.
     """
 
     def __init__(
@@ -84,7 +82,7 @@ class Application(TaskOwner):
 
     @classmethod
     def for_child(cls, settings: ChildSettings) -> Self:
-        """The application of a child, named by its role; the child answers signals itself."""
+        """Create the application of a child, named after its role; the child handles signals."""
         return cls(
             settings.role,
             settings.config,
@@ -96,20 +94,25 @@ class Application(TaskOwner):
 
     @functools.cached_property
     def catalog(self) -> Catalog:
-        """What peripherals there are.
+        """The catalog of peripherals.
 
         Raises:
-            CatalogError: The catalog is wrong.
+            CatalogError: The catalog is invalid.
         """
         return catalog.load(Path(self.config.dev_catalog) if self.config.dev_catalog else None)
 
     @property
     def names(self) -> dict[str, int]:
-        """UIDs by the names that the team gave them."""
+        """UIDs by the names that the team assigned."""
         return {name: int(uid) for name, uid in self.config.dev_name.items()}
 
     def make_buffer_manager(self, *, shared: bool = True, lock_timeout: float = 0.0) -> BufferStore:
-        """The robot's buffers; ``lock_timeout`` (s) stays 0 where only the event loop uses them."""
+        """Open the robot's buffers.
+
+        Args:
+            shared: Whether they are in shared memory.
+            lock_timeout: How long to wait for a lock (s); 0 if only the event loop uses them.
+        """
         store = BufferStore(
             self.catalog,
             self._shm_prefix,
@@ -118,29 +121,31 @@ class Application(TaskOwner):
             shared=shared,
             lock_timeout=lock_timeout,
         )
-        self._held.enter_context(store)
+        self._resources.enter_context(store)
         return store
 
     def make_lease_table(self, orders: memoryview | None = None) -> LeaseTable:
-        """The leases on the robot's devices; for ``orders`` see `LeaseTable`."""
-        return self._held.enter_context(LeaseTable.open(self._shm_prefix, orders=orders))
+        """Open the leases on the robot's devices; for ``orders`` see `LeaseTable`."""
+        return self._resources.enter_context(LeaseTable.open(self._shm_prefix, orders=orders))
 
     async def make_authenticator(self) -> Authenticator:
-        """The gate through which what is made afterwards listens: open to the network only for stations with a key.
+        """Start the authenticator of all sockets that are opened afterwards.
+
+        From the network, it admits only stations with a key.
 
         Raises:
-            ConfigError: The directory of the keys cannot be used.
+            ConfigError: The key directory cannot be used.
         """
-        place = key_directory(self.config.keys_dir, self.config.instance)
-        self.authenticator = Authenticator(Keyring(place.directory), insecure=self.config.insecure)
+        keys = key_directory(self.config.keys_dir, self.config.instance)
+        self.authenticator = Authenticator(Keyring(keys.directory), insecure=self.config.insecure)
         await self.nursery.start(self.authenticator.run)
         return self.authenticator
 
     async def make_router(self) -> Router:
-        """A router between clients and services, bound and running.
+        """Start a router between clients and services.
 
         Raises:
-            InstanceBusyError: Somebody else holds one of its addresses.
+            InstanceBusyError: One of its addresses is in use.
         """
         router = self._router = Router(
             self.config.router_frontend,
@@ -151,12 +156,11 @@ class Application(TaskOwner):
         return router
 
     async def make_client(self, node: Node | None = None) -> Client:
-        """A client for remote calls, open until the application ends.
+        """Open a client for remote calls until the application ends.
 
         Args:
-            node: Through which it calls. By default a DEALER socket that is connected to the
-                router's frontend and called ``NAME-client``; further ones are called
-                ``NAME-client-2`` and so on.
+            node: The node for the calls. By default a DEALER that is connected to the router's
+                frontend, with the identity ``NAME-client``, then ``NAME-client-2`` and so on.
         """
         if node is None:
             self._clients += 1
@@ -170,24 +174,24 @@ class Application(TaskOwner):
         node: Node | None = None,
         logger: log.Logger | None = None,
     ) -> Service:
-        """A service that answers remote calls, running until the application ends; returns when calls can come in.
+        """Start a service for remote calls, which runs until the application ends.
 
         Args:
-            handler: What can be called.
-            node: Where calls come in. By default a DEALER socket that is connected to the router's
-                backend and called ``NAME-service``.
-            logger: Where it logs; by default where the application does.
+            handler: Has the routes that can be called.
+            node: The node for the calls. By default a DEALER that is connected to the router's
+                backend, with the identity ``NAME-service``.
+            logger: By default the logger of the application.
 
         Raises:
-            RuntimeError: The application has its service at the router already.
+            RuntimeError: The application already has a service at the router.
             InstanceBusyError: The node's address is in use.
-            TypeError, NameError: The signature of a route cannot be served.
+            TypeError, NameError: The signature of a route is invalid.
         """
         if node is not None:
             return await self._serve(handler, node, logger)
         if self._serves:
             raise RuntimeError(
-                f"{self.name}-service is there already; give another service a node of its own"
+                f"{self.name}-service already exists; pass a node for another service"
             )
         self._serves = True
         try:
@@ -195,19 +199,22 @@ class Application(TaskOwner):
                 handler, self.make_service_node(f"{self.name}-service"), logger
             )
         except BaseException:
-            self._serves = False  # it is not there: it may be asked for again
+            self._serves = False  # it did not start, so the caller may try again
             raise
 
     def make_service_node(self, name: str) -> Node:
-        """Where calls of a service come in. Where the router is an application's own, no other process can take the name."""
+        """Return a node for the calls of a service.
+
+        If the application has the router, no other process can take the name.
+        """
         identity = name if self._router is None else self._router.reserve(name)
         return nodes.service_node(self.config, identity)
 
     async def make_control_service(self, handler: Handler) -> Service:
-        """A service that receives gamepads from the driver's station.
+        """Start a service that receives gamepads from the driver's station.
 
-        Behind a gate, an address on the network takes signed datagrams only, and one of the
-        loopback interface takes unsigned ones of this user and root only.
+        With an authenticator, an address on the network accepts only signed datagrams. The loopback
+        interface accepts unsigned ones from this user and from root.
 
         Args:
             handler: Has a route ``update_gamepads`` with one argument, ``{"0": {"lx": f, "ly": f,
@@ -227,15 +234,15 @@ class Application(TaskOwner):
         return await self.make_service(handler, verifying)
 
     async def make_control_client(self) -> Client:
-        """A client that sends gamepads, as the driver's station does, with ``notification=True``: nobody answers.
+        """Open a client that sends gamepads as the driver's station does.
 
-        ``client.node.refused`` says which station has control while the robot refuses these
-        gamepads.
+        Call with ``notification=True``, because there is no answer. ``client.node.refused`` names
+        the station that has control while the robot refuses these gamepads.
         """
         return await self.make_client(nodes.station_node(self.config))
 
     async def make_update_service(self, handler: Handler) -> Service:
-        """A service that receives device updates.
+        """Start a service that receives device updates.
 
         Args:
             handler: Has a route ``update`` with one argument, ``{"UID": {"PARAM": value, ...},
@@ -244,18 +251,23 @@ class Application(TaskOwner):
         return await self.make_service(handler, nodes.update_node(self.config, bind=True))
 
     async def make_update_client(self) -> Client:
-        """A client that sends device updates, as the broker does, with ``notification=True``: nobody answers."""
+        """Open a client that sends device updates as the broker does.
+
+        Call with ``notification=True``, because there is no answer.
+        """
         return await self.make_client(nodes.update_node(self.config, bind=False))
 
     async def make_update_node(self) -> DatagramNode:
-        """Where device updates are sent, for messages that are encoded already."""
+        """Open the node that sends device updates, for encoded messages."""
         return await self._own(nodes.update_node(self.config, bind=False))
 
     async def make_log_forwarder(self) -> LogHub:
-        """The log hub: publishes what this process logs, and what other processes hand in; running, behind the gate if there is one.
+        """Start the log hub, which publishes the log events of this and of other processes.
+
+        It uses the authenticator, if there is one.
 
         Raises:
-            InstanceBusyError: Somebody else holds one of its addresses.
+            InstanceBusyError: One of its addresses is in use.
         """
         hub = LogHub(
             self.config.log_frontend, self.config.log_backend, authenticator=self.authenticator
@@ -264,30 +276,30 @@ class Application(TaskOwner):
         return hub
 
     async def make_log_publisher(self) -> LogPublisher:
-        """Hands what this process logs in at the robot's log hub; running.
+        """Start to send the log events of this process to the robot's log hub.
 
-        For processes that are no children of the root, whose log it reads anyway. Waits up to 1 s
-        for the hub; without one it goes on, and what is logged until there is one is lost.
+        For processes other than children of the root, whose log the root reads. Waits up to 1 s for
+        the hub. Without a hub, events are dropped until there is one.
         """
         publisher = LogPublisher(get_connection(self.config.log_backend))
         await self.nursery.start(publisher.run)
         return publisher
 
     async def make_log_subscriber(self, handler: Handler, *, level: str | None = None) -> Service:
-        """A service that is given the robot's log events, running; what is published before it has connected, it misses.
+        """Start a service that receives the robot's log events from now on.
 
         Args:
-            handler: Its methods are named by level and take an event, a dict; of a level without a
-                method nothing comes.
-            level: The least severity that is wanted; that of the options by default.
+            handler: Has a method for each wanted level, named after the level, with the event (a
+                dict) as its argument.
+            level: The lowest wanted level; by default that of the options.
         """
         node = nodes.log_node(self.config, handler.routes(), level or self.config.log_level)
-        # Warnings only: if this process hands in its own log, a refused event would be told by one
-        # that is refused too.
+        # Warnings only: if this process sends its own log to the hub, each refused event would
+        # cause another one.
         return await self.make_service(handler, node, log.get_logger("warning"))
 
     def report_health(self) -> None:
-        """Say in the log every `health_check_interval` how this process is; see `rt.diagnostics`."""
+        """Log the health of this process every `health_check_interval`; see `rt.diagnostics`."""
         report = functools.partial(
             report_health, self.name, self.config.health_check_interval, self.slow_tasks
         )

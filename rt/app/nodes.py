@@ -1,4 +1,4 @@
-"""Where the sockets of a process of the robot connect: nodes as the options describe them, not open yet."""
+"""The nodes of a process's sockets as the options describe them; they are not open yet."""
 
 from collections.abc import Container
 
@@ -12,19 +12,19 @@ from rt.transport.address import get_connection, interface_of
 
 
 def client_node(config: Config, identity: str) -> SocketNode:
-    """A DEALER that is connected to the router's frontend."""
+    """Return a DEALER that is connected to the router's frontend."""
     connections = [get_connection(config.router_frontend)]
     return SocketNode(zmq.DEALER, identity, connections=connections, options=config.client_option)
 
 
 def service_node(config: Config, identity: str | bytes) -> SocketNode:
-    """A DEALER that is connected to the router's backend."""
+    """Return a DEALER that is connected to the router's backend."""
     connections = [get_connection(config.router_backend)]
     return SocketNode(zmq.DEALER, identity, connections=connections, options=config.service_option)
 
 
 def log_node(config: Config, wanted: Container[str], level: str) -> SocketNode:
-    """A SUB that is given the robot's log events of the levels that are wanted and at least as severe as one."""
+    """Return a SUB that receives the robot's log events of the wanted levels from ``level`` on."""
     least = log.LEVELS[level]
     options: dict[int, int | bytes] = {zmq.RCVHWM: QUEUE_EVENTS}
     return SocketNode(
@@ -38,18 +38,18 @@ def log_node(config: Config, wanted: Container[str], level: str) -> SocketNode:
 
 
 def control_node(config: Config) -> DatagramNode:
-    """Where gamepads arrive."""
+    """Return the node that receives gamepads."""
     return DatagramNode.from_address(config.control_addr, bind=True)
 
 
 def station_node(config: Config) -> StationNode:
-    """Where gamepads are sent from, without a key; tells whether another station has control."""
-    where = DatagramNode.from_address(config.control_addr, bind=False)
-    return StationNode(where.host, where.port, None)
+    """Return a node without a key that sends gamepads and reports which station has control."""
+    target = DatagramNode.from_address(config.control_addr, bind=False)
+    return StationNode(target.host, target.port, None)
 
 
 def update_node(config: Config, *, bind: bool) -> DatagramNode:
-    """Where device updates arrive, or are sent from, by the interface that the robot is bound to."""
+    """Return the node that receives or sends device updates, on the robot's interface."""
     return DatagramNode.from_address(
         config.update_addr, bind=bind, interface=interface_of(config.bind)
     )

@@ -1,4 +1,4 @@
-"""What the root tells a child that it starts."""
+"""The settings that the root passes to a child."""
 
 from typing import Self
 
@@ -10,18 +10,18 @@ from rt.protocol import structs
 
 
 class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child needs to know; the one message on its lifeline.
+    """The settings of a child, the only message on its lifeline.
 
     Attributes:
-        role: What it does: ``device``, ``executor`` or ``emulator``.
-        config: The options, with addresses resolved.
+        role: ``device``, ``executor`` or ``emulator``.
+        config: The options, with resolved addresses.
         directory: The instance directory.
-        shm_prefix: What the names of this robot's shared memory begin with.
+        shm_prefix: The prefix of the names of the robot's shared memory.
         write_event: The inherited eventfd that wakes the device process.
-        wakeups: The inherited eventfds that wake the processes that wait for changes, by seat.
+        wakeups: The inherited eventfds that wake the processes that wait for changes, by slot.
         brake: The inherited ends of the connection with the brake, for the device process; see
             `rt.brake.connection`.
-        slot: The child's slot among them.
+        slot: The child's slot in ``wakeups``.
         emulated: Virtual Smart Devices to run, as ``UID[:JSON]``, for the role ``emulator``.
     """
 
@@ -36,14 +36,14 @@ class ChildSettings(msgspec.Struct, frozen=True, kw_only=True):
     emulated: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        """The message for the lifeline (MessagePack)."""
+        """Return the message for the lifeline (MessagePack)."""
         return msgspec.msgpack.encode(self)
 
     @classmethod
     def decode(cls, message: bytes) -> Self:
-        """The settings that a message carries.
+        """Return the settings in a message.
 
         Raises:
-            RemoteProtocolError: It is no such message.
+            RemoteProtocolError: The message is invalid.
         """
         return structs.decode(message, cls)

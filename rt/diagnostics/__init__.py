@@ -1,8 +1,7 @@
-"""How a process is: its health in numbers, which task kept the others waiting, and whether the clock was set."""
+"""Diagnostics of a process: its health, its slow tasks, and changes of the system clock."""
 
 from rt.diagnostics.clock import watch_clock
-from rt.diagnostics.health import Health, LoopDelay, health
-from rt.diagnostics.report import report_health
+from rt.diagnostics.health import Health, LoopDelay, health, report_health
 from rt.diagnostics.slow_tasks import SlowTasks, slow_task_monitor
 
 __all__ = [

@@ -1,8 +1,8 @@
-"""Says when the clock of this computer was set while the robot runs.
+"""Log events about changes of the system clock.
 
-A Raspberry Pi has no clock of its own: it starts with the time of its last stop, or with 1970,
-until the network tells it better. Time stamps of the log jump then; by what is said here, `rt logs
---since` knows how long ago earlier lines were.
+A Raspberry Pi has no battery-backed clock: until it gets the time from the network, it starts with
+the time of its last shutdown, or with 1970. Then the timestamps in the log jump. From these events,
+`rt logs --since` computes how old earlier lines are.
 """
 
 import time
@@ -13,23 +13,24 @@ from rt import log
 from rt.protocol.logevent import CLOCK_MOVED
 
 INTERVAL = 1.0
-"""How often the clock is looked at (s)."""
-LEAST = 1.0
-"""By how much it has to have moved between two looks (s): less is what keeping it exact takes."""
+"""Time between two checks of the clock (s)."""
+MIN_CHANGE = 1.0
+"""The smallest change between two checks that is logged (s); a smaller one is a normal correction."""
 
 
 async def watch_clock() -> None:
-    """Say each time that the clock was set, until cancelled."""
+    """Log each change of the system clock until cancelled."""
     before = _offset()
     while True:
         await trio.sleep(INTERVAL)
         now = _offset()
-        if abs(now - before) >= LEAST:
-            sentence = f"the clock was set {'forward' if now > before else 'back'}"
-            log.get_logger().info(sentence, **{CLOCK_MOVED: round(now - before, 1)})
+        if abs(now - before) >= MIN_CHANGE:
+            direction = "forward" if now > before else "back"
+            event = f"system clock was set {direction}"
+            log.get_logger().info(event, **{CLOCK_MOVED: round(now - before, 1)})
         before = now
 
 
 def _offset() -> float:
-    """By how much the clock is ahead of one that nobody sets, and that goes on while the computer sleeps."""
+    """Return how far the clock is ahead of CLOCK_BOOTTIME, which runs during suspends (s)."""
     return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,31 +1,33 @@
-"""The health of a process in numbers: what it holds, and how late its event loop is."""
+"""The health of a process: its resources and the delay of its event loop."""
 
 import gc
 import os
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import trio
 
+from rt import log
+from rt.diagnostics.slow_tasks import SlowTasks
+
 SAMPLE_INTERVAL = 1.0
-"""Time between two looks at how late the event loop is (s)."""
+"""Time between two measurements of the delay of the event loop (s)."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What a process holds now.
+    """The resources that a process uses.
 
     Attributes:
-        tasks: Tasks of the event loop.
-        threads: Threads that Python knows of.
-        rss: Memory that is in the machine's, in bytes; shared memory counts too. None if there is
-            no descriptor left to look by.
-        fds: Open descriptors, or None likewise.
-        gc_collections: Runs of the garbage collector since the start, of the youngest to the oldest
-            generation.
-        gc_objects: Objects that it has made but not looked at yet, likewise.
+        tasks: Number of tasks of the event loop.
+        threads: Number of Python threads.
+        rss: Resident memory, including shared memory (bytes); None if no descriptor is available.
+        fds: Number of open descriptors; None if no descriptor is available.
+        gc_collections: Number of garbage collections per generation, the youngest first.
+        gc_objects: Counts of `gc.get_count` per generation.
     """
 
     tasks: int
@@ -37,7 +39,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def health() -> Health:
-    """Look at this process; within an event loop. Takes some 100 us, and never fails."""
+    """Return the health of this process, from within an event loop; takes some 100 us."""
     return Health(
         tasks=trio.lowlevel.current_statistics().tasks_living,
         threads=threading.active_count(),
@@ -58,32 +60,60 @@ def _resident() -> int | None:
 
 def _descriptors() -> int | None:
     try:
-        # Less the one that the look itself opens.
-        return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - only their number is wanted
+        # Without the descriptor of the directory itself.
+        return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - only names are needed
     except OSError:
         return None
 
 
 class LoopDelay:
-    """How late the event loop wakes whoever waits for a time."""
+    """Measures how late the event loop wakes sleeping tasks."""
 
     def __init__(self) -> None:
         self._samples = 0
         self._sum = 0.0
-        self._most = 0.0
+        self._max = 0.0
 
     async def sample(self, until: float) -> None:
-        """Look each `SAMPLE_INTERVAL` until a time of trio's clock (s); a checkpoint."""
+        """Measure every `SAMPLE_INTERVAL` until a time of trio's clock (s); a checkpoint."""
         while (now := trio.current_time()) < until:
             deadline = min(now + SAMPLE_INTERVAL, until)
             await trio.sleep_until(deadline)
             late = trio.current_time() - deadline
             self._samples += 1
             self._sum += late
-            self._most = max(self._most, late)
+            self._max = max(self._max, late)
 
     def take(self) -> tuple[float, float]:
-        """The mean and the most (s) since this was last asked."""
-        found = (self._sum / self._samples if self._samples else 0.0, self._most)
-        self._samples, self._sum, self._most = 0, 0.0, 0.0
-        return found
+        """Return the mean and the maximum (s) since the last call."""
+        result = (self._sum / self._samples if self._samples else 0.0, self._max)
+        self._samples, self._sum, self._max = 0, 0.0, 0.0
+        return result
+
+
+async def report_health(
+    process: str, interval: float, slow_tasks: SlowTasks | None = None
+) -> NoReturn:
+    """Log the health of this process and the delay of its event loop until cancelled.
+
+    Args:
+        process: The name of the process.
+        interval: Time between two log events (s).
+        slow_tasks: Counts slow steps, if the option `debug` is set.
+    """
+    logger = log.get_logger()
+    delay = LoopDelay()
+    while True:
+        await delay.sample(until=trio.current_time() + interval)
+        mean, maximum = delay.take()
+        steps: dict[str, object] = {}
+        if slow_tasks is not None:
+            steps = {"slow_steps": slow_tasks.count, "slowest_step": round(slow_tasks.longest, 3)}
+        logger.debug(
+            "health",
+            process=process,
+            **msgspec.structs.asdict(health()),
+            delay_mean=round(mean, 6),
+            delay_max=round(maximum, 6),
+            **steps,
+        )

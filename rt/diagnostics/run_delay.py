@@ -1,8 +1,10 @@
-"""How long a thread has waited for a processor: tells a busy machine from a process that was stopped or waits for something else.
+"""The run delay of a thread: how long it waited for a processor.
 
-Source: `/proc/self/task/TID/schedstat`, whose second number is the time (ns) for which the thread
-could run and did not (Documentation/scheduler/sched-stats.rst of Linux). A kernel without it always
-says 0.
+It distinguishes a busy machine from a process that was stopped or waits for something else.
+
+Source: `/proc/self/task/TID/schedstat`, whose second number is the time for which the thread was
+runnable and did not run (ns; Documentation/scheduler/sched-stats.rst of Linux). A kernel without
+this statistic always reports 0.
 """
 
 import contextlib
@@ -11,11 +13,11 @@ from os import pread
 
 
 class RunDelay:
-    """The time for which a thread has waited for a processor.
+    """The run delay of a thread of this process.
 
     Args:
-        thread: The thread of this process (see `threading.get_native_id`); the main thread has the
-            number of the process. None for the thread that creates this.
+        thread: The native thread ID (`threading.get_native_id`), which is the pid for the main
+            thread. None for the current thread.
     """
 
     def __init__(self, thread: int | None = None) -> None:
@@ -25,12 +27,12 @@ class RunDelay:
             self._fd = os.open(f"/proc/{thread_directory}/schedstat", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> float:
-        """The time so far (s); 0 if the system does not tell."""
+        """Return the total run delay (s); 0 if the system does not provide it."""
         try:
             return int(pread(self._fd, 128, 0).split()[1]) / 1e9
         except (OSError, IndexError, ValueError) as error:
-            # An error with a frame of its own is that of a signal handler, such as the team's,
-            # which ran just now.
+            # A traceback with a further frame shows that a signal handler raised the error, for
+            # example one of the team.
             if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
                 raise
             return 0.0

@@ -1,16 +1,14 @@
-"""Which task kept all others waiting: a step of the event loop that took too long.
+"""The slow-task monitor: finds the task whose step blocks the event loop, and the line of code.
 
-A step is what a task does between two checkpoints. While one runs nothing else of the loop does, so
-a long one is a mistake whose traces are found elsewhere: late writes, silent children. The line is
-found by a thread that looks at the stack of the event loop's thread while the step still runs. A
-timer's signal would tell it too, but signals reach only the main thread, and the executor has its
-event loop in another one, and its timer for the team's code there.
+A step is what a task does between two checkpoints. While it runs, no other task of the loop runs,
+so the symptoms of a long step appear elsewhere: late writes, silent children. A thread samples the
+stack of the event loop's thread while the step runs. A timer signal would reach only the main
+thread; in the executor, the event loop runs in another thread, and team code uses the timer.
 
-The rule of this room: it only looks. Without the option `debug` none of it exists.
+Invariant: the monitor only observes, and it exists only with the option `debug`.
 """
 
 import contextlib
-import math
 import sys
 import threading
 import time
@@ -20,160 +18,154 @@ from types import FrameType
 import trio
 
 from rt import log
+from rt.log.throttle import Throttle
 
 LIMIT = 0.05
-"""The longest step (s) that is none too long."""
+"""The longest step that is not slow (s)."""
 
-HANGING = 2.0
-"""A step that runs for so long (s) is told of while it still runs: it may never end."""
+HANG_LIMIT = 2.0
+"""A step that takes longer than this is logged while it runs, because it may never end (s)."""
 
-COMPLAINT_INTERVAL = 1.0
-"""Least time between two log events about steps of the same task that were too long (s); those between are counted."""
+LOG_INTERVAL = 1.0
+"""The shortest time between two log events about slow steps of the same task (s)."""
 
-NAMES_MAX = 64
-"""Names of tasks that are remembered for that; beyond it all are forgotten, and a task may be told of sooner."""
-
-_LOOK = LIMIT / 4
-_DEPTH = 6
-_TRIO = ("trio/_core/", "outcome/")  # within an executable there is nothing before it
+_MAX_FRAMES = 6
+_TRIO = ("trio/_core/", "outcome/")  # in an executable, the paths start with these
 
 
 class Step:
-    """A step that runs."""
+    """A running step."""
 
-    __slots__ = ("began", "cpu", "said", "task", "where")
+    __slots__ = ("cpu", "is_logged", "started", "task", "where")
 
     def __init__(self, task: trio.lowlevel.Task) -> None:
         self.task = task
-        self.began = time.monotonic()
+        self.started = time.monotonic()
         self.cpu = time.thread_time()
         self.where: str | None = None
-        self.said = False
+        self.is_logged = False
 
 
 class SlowTasks(trio.abc.Instrument):
-    """Names the task that took a step longer than `LIMIT`, and counts.
+    """Logs and counts the steps that are longer than a limit.
 
     Args:
-        limit: The longest step (s) that is none too long.
+        limit: The longest step that is not slow (s).
+        hang_limit: A step longer than this is logged while it runs (s).
+        log_interval: The shortest time between two log events about the same task (s).
 
     Attributes:
-        count: Steps that were too long.
+        count: Number of slow steps.
         longest: The longest of them (s).
     """
 
-    def __init__(self, limit: float = LIMIT) -> None:
+    def __init__(
+        self,
+        limit: float = LIMIT,
+        *,
+        hang_limit: float = HANG_LIMIT,
+        log_interval: float = LOG_INTERVAL,
+    ) -> None:
         self.count = 0
         self.longest = 0.0
         self._limit = limit
+        self._hang_limit = hang_limit
         self._step: Step | None = None
         self._thread_id = threading.get_ident()
-        self._over = threading.Event()
-        self._told: dict[
-            str, tuple[float, int]
-        ] = {}  # when a task was last told of, and the steps since
+        self._stopped = threading.Event()
+        self._throttle = Throttle("task", burst=1, interval=log_interval)
         self._log = log.get_logger()
 
     @contextlib.contextmanager
     def watching(self) -> Iterator["SlowTasks"]:
-        """Watch the event loop of this thread."""
+        """Monitor the event loop of this thread."""
         self._thread_id = threading.get_ident()
-        watchdog = threading.Thread(target=self._watch, name="slow steps", daemon=True)
-        watchdog.start()
+        sampler = threading.Thread(target=self._sample, name="slow steps", daemon=True)
+        sampler.start()
         trio.lowlevel.add_instrument(self)
         try:
             yield self
         finally:
-            # trio throws an instrument out that raised.
+            # trio has removed the instrument if it raised an error.
             with contextlib.suppress(KeyError):
                 trio.lowlevel.remove_instrument(self)
-            self._over.set()
-            watchdog.join()
+            self._stopped.set()
+            sampler.join()
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Called by trio."""
+        """Start a step; called by trio."""
         self._step = Step(task)
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Called by trio."""
+        """End a step; called by trio."""
         step, self._step = self._step, None
-        if step is None or step.task is not task:  # the step in which the watching began
+        if step is None or step.task is not task:  # the step in which the monitor was started
             return
-        now = time.monotonic()
-        took = now - step.began
-        if took > self._limit:
+        duration = time.monotonic() - step.started
+        if duration > self._limit:
             self.count += 1
-            self.longest = max(self.longest, took)
-            self._complain(step, took, now)
+            self.longest = max(self.longest, duration)
+            self._throttle.log(
+                self._log.warning,
+                "task blocked the event loop",
+                task=step.task.name,
+                seconds=round(duration, 3),
+                # Much less than `seconds` if the step waited for something, or the machine was
+                # busy.
+                cpu=round(time.thread_time() - step.cpu, 3),
+                where=step.where,
+            )
 
-    def _complain(self, step: Step, took: float, now: float) -> None:
-        name = step.task.name
-        said_at, unsaid = self._told.get(name, (-math.inf, 0))
-        if now - said_at < COMPLAINT_INTERVAL:
-            self._told[name] = said_at, unsaid + 1
-            return
-        if len(self._told) >= NAMES_MAX:
-            self._told.clear()
-        self._told[name] = now, 0
-        self._log.warning(
-            "a task kept all others waiting",
-            task=name,
-            seconds=round(took, 3),
-            # Much less than the seconds: it waited for something, or the machine had other things
-            # to do.
-            cpu=round(time.thread_time() - step.cpu, 3),
-            where=step.where,
-            **({"unsaid": unsaid} if unsaid else {}),
-        )
-
-    def _watch(self) -> None:
-        while not self._over.wait(_LOOK):
+    def _sample(self) -> None:
+        """Sample the stack of slow steps until stopped; runs in its own thread."""
+        while not self._stopped.wait(LIMIT / 4):
             step = self._step
             if step is None:
                 continue
-            ran = time.monotonic() - step.began
-            if ran > self._limit / 2 and step.where is None:
-                frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - the way that the standard library documents
+            duration = time.monotonic() - step.started
+            if duration > self._limit / 2 and step.where is None:
+                frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - documented
                 where = format_stack(frame)
-                if self._step is step:  # else the frames are those of another step
+                if self._step is step:  # otherwise the frames belong to another step
                     step.where = where
-            if ran > HANGING and not step.said:
-                step.said = True
+            if duration > self._hang_limit and not step.is_logged:
+                step.is_logged = True
                 self._log.warning(
-                    "a task keeps all others waiting",
+                    "task is blocking the event loop",
                     task=step.task.name,
-                    seconds=round(ran, 3),
+                    seconds=round(duration, 3),
                     where=step.where,
                 )
 
 
-_WATCHER: trio.lowlevel.RunVar[SlowTasks | None] = trio.lowlevel.RunVar(
-    "who watches this loop", None
-)
+_MONITOR: trio.lowlevel.RunVar[SlowTasks | None] = trio.lowlevel.RunVar("slow-task monitor", None)
 
 
 @contextlib.contextmanager
 def slow_task_monitor() -> Iterator[SlowTasks]:
-    """Watch the event loop of this thread, or let whoever does already go on, so that a step is told of once; until he ends."""
-    watcher = _WATCHER.get()
-    if watcher is not None:
-        yield watcher
+    """Monitor the event loop of this thread, or share the monitor that already does.
+
+    With one monitor per event loop, each slow step is logged once.
+    """
+    monitor = _MONITOR.get()
+    if monitor is not None:
+        yield monitor
         return
-    with SlowTasks().watching() as steps:
-        _WATCHER.set(steps)
+    with SlowTasks().watching() as monitor:
+        _MONITOR.set(monitor)
         try:
-            yield steps
+            yield monitor
         finally:
-            _WATCHER.set(None)
+            _MONITOR.set(None)
 
 
 def format_stack(frame: FrameType | None) -> str | None:
-    """The innermost lines of a stack, inside first, up to where trio called the task: ``a.py:12 read < b.py:3 main``."""
-    found: list[str] = []
-    while frame is not None and len(found) < _DEPTH:
+    """Return the innermost lines of a stack within a task: ``a.py:12 read < b.py:3 main``."""
+    lines: list[str] = []
+    while frame is not None and len(lines) < _MAX_FRAMES:
         code = frame.f_code
         if any(part in code.co_filename for part in _TRIO):
             break
-        found.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
+        lines.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}")
         frame = frame.f_back
-    return " < ".join(found) or None
+    return " < ".join(lines) or None

@@ -1,8 +1,8 @@
-"""Processes: one engine that starts, attends and kills them, and the parent's and the child's ends of what connects them.
+"""Processes: how they are started, watched and killed, and the channels between parent and child.
 
-The supervisor (`rt.supervisor`) keeps a robot's own processes alive. A `CommandProcess` or
-`CallableProcess` runs once, for as long as its owner waits for it. No process outlives its owner.
+The supervisor (`rt.supervisor`) keeps a robot's own processes running. A `CommandProcess` or a
+`CallableProcess` runs once. No process outlives its owner.
 
-Nothing is imported here, because a child imports only its own end (`lifeline`, `notify`, `signals`,
-`exit_status`).
+This module imports nothing, because a child imports only its own end (`lifeline`, `notify`,
+`signals`, `exit_status`).
 """

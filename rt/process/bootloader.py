@@ -1,7 +1,7 @@
-"""The outer process of an executable that unpacks itself.
+"""The bootloader process, which is the parent of the program in a one-file executable.
 
-It is the one that a person sees, and that removes the unpacked files; if it is killed, the inner
-one has to end by itself.
+The user sees the bootloader process, and it removes the unpacked files. If it is killed, the
+program has to exit and remove them itself.
 """
 
 import atexit
@@ -13,9 +13,9 @@ import trio
 
 
 async def wait_for_bootloader_exit() -> None:
-    """Wait until the outer process has ended; for ever where there is none, as from source.
+    """Wait until the bootloader process exits; forever if there is none, as when run from source.
 
-    Nobody else removes the unpacked files then: this process does when it ends.
+    Afterwards this process removes the unpacked files when it exits.
     """
     if not getattr(sys, "frozen", False):
         await trio.sleep_forever()

@@ -1,9 +1,11 @@
-"""A Python function as a process: this executable again, with the function's import path and its arguments on the lifeline.
+"""A Python function as a process: the parent's side.
 
-Never a fork: a copy of a process with an event loop and sockets has broken halves of both. So
-nothing is shared with the parent but what is passed, and what is passed is plain values
-(MessagePack), which the function's annotations turn into its own types again.
-`rt.process.callable_child` is the other end.
+The process is this executable again. It receives the import path of the function and its arguments
+on the lifeline, as plain values (MessagePack), and converts them to the annotated types.
+`rt.process.callable_child` is the child's side.
+
+The process is never a fork, because a copy of a process with an event loop and sockets cannot use
+either.
 """
 
 import sys
@@ -21,19 +23,19 @@ from rt.process.spawn import child_command
 from rt.protocol import structs
 
 ROLE = "call"
-"""What such a child is called on its command line."""
+"""The role of the child on its command line."""
 
 
 class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child needs to know; the one message on its lifeline.
+    """The settings of the child, the only message on its lifeline.
 
     Attributes:
-        name: What it is called in the log.
+        name: The name in the log.
         target: The import path of the function, as ``package.module:function``.
         args: Positional arguments.
-        kwargs: Arguments by name.
-        path: Where modules are looked for, as `sys.path`.
-        log_level: The least severity that it logs.
+        kwargs: Keyword arguments.
+        path: The parent's `sys.path`.
+        log_level: The lowest level that is logged.
     """
 
     name: str
@@ -44,23 +46,23 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
 
     def encode(self) -> bytes:
-        """The message for the lifeline (MessagePack).
+        """Return the message for the lifeline (MessagePack).
 
         Raises:
-            ProcessStateError: An argument is no plain value, or they are longer than a lifeline
-                takes.
+            ProcessStateError: An argument is not a plain value, or the message is longer than
+                `MAX_MESSAGE`.
         """
         try:
             data = msgspec.msgpack.encode(self)
         except (TypeError, ValueError, OverflowError) as error:
             raise ProcessStateError(
-                f"the arguments of process {self.name} cannot be sent: {error}; pass plain values",
+                f"cannot send the arguments of process {self.name}: {error}; pass plain values",
                 process=self.name,
             ) from error
         if len(data) > MAX_MESSAGE:
             raise ProcessStateError(
-                f"the arguments of process {self.name} take {len(data)} bytes, more than {MAX_MESSAGE}; pass where they can be"
-                " read, as the path of a file",
+                f"the arguments of process {self.name} take {len(data)} bytes, more than"
+                f" {MAX_MESSAGE}; pass the path of a file instead",
                 process=self.name,
                 size=len(data),
             )
@@ -68,39 +70,42 @@ class CallSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def decode(cls, message: bytes) -> Self:
-        """The settings that a message carries.
+        """Return the settings in a message.
 
         Raises:
-            RemoteProtocolError: It is no such message.
+            RemoteProtocolError: The message is invalid.
         """
         return structs.decode(message, cls)
 
 
 class CallableProcess(CommandProcess):
-    """A process with a Python function as its entry point.
+    """A process that runs a Python function.
 
-    The exit code is 0 when the function returns, N when it raises `SystemExit` with an N below 256
-    (1 with any other number), that of the error for rt's own errors (255 for an emergency stop),
-    and 1 for any other exception, which goes to the log with its traceback. An ``async def`` runs
-    on an event loop of its own, and SIGTERM cancels it; a plain function is ended by SIGTERM where
-    it stands. What it prints comes line by line.
+    An async function runs in an event loop, and SIGTERM cancels it. SIGTERM kills a plain function.
+    The exit code is:
+
+    - 0 if the function returns;
+    - the code of a `SystemExit` if it is between 0 and 255, else 1;
+    - the exit code of one of rt's own errors (255 for an emergency stop);
+    - 1 for any other exception, which is logged with its traceback.
+
+    stdout is line-buffered.
 
     Args:
-        target: The function, or its import path as ``package.module:function``. It has to be
-            importable by that path: a lambda, a function within another one, and one of the main
-            script are not.
-        args: Its positional arguments, plain values or msgspec structs; at most 64 KiB together.
-            They are checked against its annotations in the child before it runs.
-        kwargs: Its arguments by name.
-        name: What it is called in the log; by default the name of the function.
-        cwd: Where it starts, or None for where we are.
-        env: Added to our environment, which it inherits.
+        target: The function, or its import path as ``package.module:function``. Lambdas, nested
+            functions and functions of the main script cannot be imported.
+        args: Its positional arguments: plain values or msgspec structs, at most 64 KiB together.
+            The child checks them against the annotations before the call.
+        kwargs: Its keyword arguments.
+        name: The name in the log; by default the name of the function.
+        cwd: The working directory, or None for the parent's.
+        env: Added to the environment, which is inherited.
         on_line: As for `CommandProcess`.
-        log_level: The least severity that it logs.
+        log_level: The lowest level that is logged.
 
     Raises:
-        ProcessStateError: The function cannot be imported by another process, or an argument cannot
-            be sent.
+        ProcessStateError: Another process cannot import the function, or an argument cannot be
+            sent.
     """
 
     def __init__(
@@ -122,7 +127,7 @@ class CallableProcess(CommandProcess):
             target=path,
             args=list(args),
             kwargs=dict(kwargs or {}),
-            # An empty entry means the working directory of whoever looks.
+            # An empty entry means the working directory, and the child's may be another one.
             path=[str(Path.cwd()) if entry == "" else entry for entry in sys.path],
             log_level=log_level,
         )
@@ -137,10 +142,10 @@ class CallableProcess(CommandProcess):
 
 
 def import_path(function: Callable[..., Any]) -> str:
-    """The import path of a function, as ``package.module:function``.
+    """Return the import path of a function, as ``package.module:function``.
 
     Raises:
-        ProcessStateError: No other process finds it there.
+        ProcessStateError: Another process cannot import the function.
 
     Examples:
         >>> path_of(msgspec.json.schema)
@@ -149,16 +154,17 @@ def import_path(function: Callable[..., Any]) -> str:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not module or not name or module == "__main__" or "<" in name:
         raise ProcessStateError(
-            f"{name or function!r} cannot be run in another process: only a function that stands by its name in a module"
-            " that can be imported can be, and the main script is none"
+            f"another process cannot import {name or function!r}: use a function that is defined at"
+            " the top of a module other than the main script"
         )
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    # Bound methods are made anew each time, so they are equal rather than the same; only those of
-    # classes lead back here.
+    # Each access creates a new bound method, so two of them are equal but not identical. Only class
+    # methods are found by this path.
     if found != function:
         raise ProcessStateError(
-            f"{module}:{name} is not what was given; another process would not find it there"
+            f"{module}:{name} is another object than the function that was passed, so another"
+            " process cannot import it"
         )
     return f"{module}:{name}"

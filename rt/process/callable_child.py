@@ -1,4 +1,4 @@
-"""`_child call FD`: the process that runs one Python function, seen from within."""
+"""A Python function as a process: the child's side, `_child call FD`."""
 
 import importlib
 import inspect
@@ -22,43 +22,45 @@ _REASON = "received SIGTERM"
 
 
 def main(lifeline: Lifeline, log_pipe: int | None = None) -> int:
-    """Run the function that the lifeline names; the exit code. The kernel kills the whole group when the parent is dead.
+    """Run the function that is named in the settings, and return the exit code.
+
+    The kernel kills the process group when the parent dies.
 
     Args:
-        lifeline: The child's end of it.
-        log_pipe: Where log events go; stdout if None.
+        lifeline: The child's end.
+        log_pipe: Receives log events; stdout if None.
     """
     settings = CallSettings.decode(lifeline.read_message())
     lifeline.kill_group_at_eof()
-    # Our own entries stay behind those of the parent: an executable finds its libraries by them.
+    # This process's entries are kept after those of the parent: a one-file executable needs them
+    # for its libraries.
     sys.path[:] = dict.fromkeys([*settings.path, *sys.path])
     log.configure(level=settings.log_level, fmt="json", stream=log_pipe, app=settings.name)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Each line when it is printed: what waits in a buffer is lost when the function is ended
-        # where it stands.
+        # SIGTERM kills a plain function, and a block buffer would be lost then.
         sys.stdout.reconfigure(line_buffering=True)
     try:
         function = load(settings.target)
         args, kwargs = bind(function, settings.args, settings.kwargs)
         result = function(*args, **kwargs)
-        # Asked of the result: a decorator or a `__call__` hides that a function is async.
+        # Examine the result: a decorator or a `__call__` hides that a function is async.
         if inspect.iscoroutine(result):
             _run_async(result)
-    except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
-        return exit_code(error, "the function failed")
+    except BaseException as error:  # noqa: BLE001 - the process ends here
+        return exit_code(error, "function failed")
     return 0
 
 
 def load(target: str) -> Callable[..., Any]:
-    """Import what a path of the form ``package.module:function`` names.
+    """Import a function by a path of the form ``package.module:function``.
 
     Raises:
-        ProcessStateError: It names nothing that can be called.
+        ProcessStateError: The path does not name a callable.
     """
     module, separator, name = target.partition(":")
     if not (module and separator and name) or module.startswith("."):
         raise ProcessStateError(
-            f"{target!r} is no path of a function; write package.module:function", target=target
+            f"invalid function path {target!r}: expected package.module:function", target=target
         )
     try:
         found: Any = importlib.import_module(module)
@@ -66,17 +68,15 @@ def load(target: str) -> Callable[..., Any]:
             found = getattr(found, part)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, and imports one that is not
-        raise ProcessStateError(
-            f"{target}: there is no module {error.name}", target=target
-        ) from None
+            raise  # the module exists, and imports one that does not
+        raise ProcessStateError(f"{target}: no module named {error.name}", target=target) from None
     except AttributeError:
         raise ProcessStateError(
-            f"{target}: there is no {name} in {module}", target=target
+            f"{target}: module {module} has no attribute {name}", target=target
         ) from None
     if not callable(found):
         raise ProcessStateError(
-            f"{target} cannot be called: it is {type(found).__name__}", target=target
+            f"{target}: expected a callable, got {type(found).__name__}", target=target
         )
     function: Callable[..., Any] = found
     return function
@@ -85,20 +85,21 @@ def load(target: str) -> Callable[..., Any]:
 def bind(
     function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Give plain values the types that a function has written down.
+    """Convert plain values to the annotated types of a function.
+
+    Returns:
+        The positional and the keyword arguments.
 
     Raises:
-        ProcessStateError: Too few or too many, or one is of another type; the message names it.
+        ProcessStateError: An argument is missing, superfluous or of another type; the message names
+            it.
     """
     name = getattr(function, "__qualname__", repr(function))
     try:
         signature = inspect.signature(function)
         hints = get_type_hints(_annotated(function), include_extras=True)
-    except (
-        ValueError,
-        TypeError,
-        NameError,
-    ):  # written in C, or annotated with names that do not exist at run time
+    except (ValueError, TypeError, NameError):
+        # Implemented in C, or annotated with names that do not exist at run time.
         return tuple(args), kwargs
     try:
         bound = signature.bind(*args, **kwargs)
@@ -121,7 +122,7 @@ def bind(
 
 
 def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function whose annotations say what may be passed: of a class its `__init__`, of an object its `__call__`."""
+    """Return the function with the annotations: `__init__` of a class, `__call__` of an object."""
     if inspect.isroutine(function):
         return function
     owner, name = (
@@ -140,18 +141,18 @@ def _convert(function: str, argument: str, annotation: Any, value: Any) -> Any:
         ) from None
     except (TypeError, NameError) as error:
         raise ProcessStateError(
-            f"{function}: argument {argument} is annotated with what no plain value becomes: {error}",
+            f"{function}: argument {argument} has an annotation without a plain form: {error}",
             argument=argument,
         ) from None
 
 
 def _run_async(coroutine: Awaitable[object]) -> None:
-    # Kept outside of the loop: a second signal is then no end in the middle of the first one's.
+    # Outside of the event loop, so that a second SIGTERM does not kill the process while it stops.
     with signals.capture_early_signals(signal.SIGTERM) as early:
-        trio.run(_until_asked, coroutine, early)
+        trio.run(_run_until_sigterm, coroutine, early)
 
 
-async def _until_asked(coroutine: Awaitable[object], early: list[int]) -> None:
+async def _run_until_sigterm(coroutine: Awaitable[object], early: list[int]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as received:
         async with trio.open_nursery() as nursery:
             if early:

@@ -1,11 +1,11 @@
-"""A command as a process that is run once.
+"""A command as a process that runs once.
 
-The rules of this module: what the process leaves of its session is killed when it has ended, a
-signal goes to its group only while the group's number is certainly its own (until it is reaped),
-and the kernel kills the group when we are dead.
+Invariant: signals go to the process group only until the process is reaped. When the process has
+exited, the rest of its session is killed, and the kernel kills the group when this process dies.
 """
 
 import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -19,38 +19,37 @@ import trio
 from rt import log
 from rt.errors import ProcessStateError
 from rt.process import group
+from rt.process.attend import attend
 from rt.process.output import LOG, LineSplitter, OnLine, log_line
 from rt.process.spawn import spawn
 
-LINGER = 0.5
-"""Seconds for which the output of a process that has ended is still read: somebody else may hold its pipes open."""
-
 _CHUNK = 8192
-_BREATH = 32
-"""After so many lines others may run."""
+_YIELD_EVERY = 32
+"""How many lines are handled between two checkpoints."""
 
 
 class CommandProcess:
-    """One run of a command: made, started, waited for.
+    """One run of a command.
 
-    Its output is read while somebody waits for it; nobody's waiting lets a process that writes much
-    stand still. An async context manager starts it and, whatever happens, leaves nothing of it:
-    what still runs at the end of the block is killed.
+    Its output is read only while a task is in `wait`; otherwise a process that writes much blocks.
+    As an async context manager it starts the process, and kills it at the end of the block if it
+    still runs.
 
     Args:
-        command: The program and its arguments. `rt.process.lifeline.LIFELINE` in an argument
-            becomes the number of the descriptor of its lifeline; a command without it is killed by
-            the kernel when we die, as long as it leaves open a descriptor that it does not know of.
-        name: What it is called in the log; by default the name of the program.
-        message: What its lifeline carries, at most `rt.process.lifeline.MAX_MESSAGE` bytes; only
+        command: The program and its arguments. `rt.process.lifeline.LIFELINE` in an argument is
+            replaced by the descriptor number of its lifeline. The kernel kills the group of a
+            command without `LIFELINE` when this process dies, unless the command closes inherited
+            descriptors that it does not know.
+        name: The name in the log; by default the name of the program.
+        message: The message on the lifeline, at most `rt.process.lifeline.MAX_MESSAGE` bytes; only
             with `LIFELINE`.
-        cwd: Where it starts, or None for where we are.
-        env: Added to our environment, which it inherits.
-        pass_fds: Descriptors that it inherits under the same numbers.
-        on_line: Called in the event loop for each line that it writes, with the name, ``stdout`` or
-            ``stderr``, and the line; by default it goes to our log. None lets it write where we do.
-            The log events of a process of our own program, that is one with a lifeline, come as
-            lines of JSON of the stream ``log``.
+        cwd: The working directory, or None for this process's.
+        env: Added to the environment, which is inherited.
+        pass_fds: Descriptors that are inherited under the same numbers.
+        on_line: Called in the event loop for each line of output with the name, ``stdout`` or
+            ``stderr``, and the line. By default the lines are logged. With None, the process
+            inherits stdout and stderr. A process of rt itself, which is one with a lifeline, writes
+            its log events as JSON lines of the stream ``log``.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class CommandProcess:
         on_line: OnLine | None = log_line,
     ) -> None:
         if not command:
-            raise ValueError("a process needs a command")
+            raise ValueError("the command of a process is empty")
         self.name = name or Path(command[0]).name
         self._command = tuple(command)
         self._message = message
@@ -77,8 +76,8 @@ class CommandProcess:
         self._process: trio.Process | None = None
         self._starting = False
         self._streams: list[tuple[trio.abc.ReceiveStream, str, LineSplitter]] = []
-        self._attending = trio.Lock()
-        self._attended = False
+        self._wait_lock = trio.Lock()
+        self._is_reaped = False
         self._returncode: int | None = None
 
     def __repr__(self) -> str:
@@ -86,27 +85,29 @@ class CommandProcess:
 
     @property
     def pid(self) -> int | None:
-        """Its number, which is also that of its group and session; None before it was started."""
+        """The process ID, also of the group and the session; None before the start."""
         return self._process.pid if self._process else None
 
     @property
     def returncode(self) -> int | None:
-        """Its exit code, minus the number of the signal that ended it, or None as long as it has not ended."""
+        """The exit code, or minus the signal number, or None while the process runs."""
         if self._returncode is None and self._process is not None:
             self._returncode = _peek(self._process.pid)
         return self._returncode
 
     async def start(self) -> None:
-        """Start it. A checkpoint; a cancel comes before it is started, or not at all.
+        """Start the process.
+
+        A checkpoint; a cancel takes effect before the process is started, or not at all.
 
         Raises:
-            ProcessStateError: It was started before.
-            OSError: The process cannot be made.
-            LocalProtocolError: The message does not fit into a lifeline.
+            ProcessStateError: The process was started before.
+            OSError: The process cannot be started.
+            LocalProtocolError: The message does not fit into the lifeline.
         """
         if self._starting:
             raise ProcessStateError(
-                f"process {self.name} is started once; make another one", process=self.name
+                f"process {self.name} was started before; create another one", process=self.name
             )
         await trio.lowlevel.checkpoint_if_cancelled()
         self._starting = True
@@ -132,44 +133,40 @@ class CommandProcess:
                 self._streams.append((stream, name, LineSplitter()))
 
     async def wait(self) -> int:
-        """Wait until it has ended, and nothing is left of its session; its returncode. Several tasks may wait.
+        """Wait until the process has exited and its session is empty; return `returncode`.
 
-        A checkpoint; a cancel changes nothing, and whoever waits next goes on where this one was.
+        Several tasks may wait. A checkpoint; after a cancel, the next call continues the wait.
 
         Raises:
-            ProcessStateError: It was not started.
+            ProcessStateError: The process was not started.
         """
         if self._process is None:
-            raise ProcessStateError(
-                f"process {self.name} cannot be waited for before it is started", process=self.name
-            )
-        async with self._attending:
-            if not self._attended:
+            raise ProcessStateError(f"process {self.name} is not started", process=self.name)
+        async with self._wait_lock:
+            if not self._is_reaped:
                 await self._attend(self._process)
-                self._attended = True
+                self._is_reaped = True
                 self._stack.close()
         assert self._returncode is not None
         return self._returncode
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and its group; nothing if it has ended.
+        """Send a signal to the process group, unless the process has exited.
 
         Raises:
-            ProcessStateError: It was not started.
+            ProcessStateError: The process was not started.
         """
         if self._process is None:
-            raise ProcessStateError(
-                f"process {self.name} cannot be ended before it is started", process=self.name
-            )
+            raise ProcessStateError(f"process {self.name} is not started", process=self.name)
         if self.returncode is None:
             group.signal_group(self._process.pid, number)
 
     def terminate(self) -> None:
-        """Ask it and its group to end, by SIGTERM."""
+        """Send SIGTERM to the process group."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it and its group, by SIGKILL."""
+        """Send SIGKILL to the process group."""
         self.send_signal(signal.SIGKILL)
 
     async def __aenter__(self) -> Self:
@@ -183,73 +180,58 @@ class CommandProcess:
             try:
                 await self.wait()
             except Exception:
-                await self.wait()  # whoever reads its lines has failed, and is not asked again
+                await self.wait()  # `on_line` failed, and is not called again
                 raise
 
     async def _attend(self, process: trio.Process) -> None:
-        pidfd = os.pidfd_open(process.pid)
+        def on_exit() -> None:
+            self._returncode = _peek(process.pid)
+
+        readers = [
+            functools.partial(self._read, stream, name, splitter)
+            for stream, name, splitter in self._streams
+        ]
         try:
-            async with trio.open_nursery() as nursery:
-                read: list[trio.Event] = []
-                for stream, name, cutter in self._streams:
-                    read.append(trio.Event())
-                    nursery.start_soon(self._read, stream, name, cutter, read[-1])
-                await trio.lowlevel.wait_readable(pidfd)
-                # From here on nobody signals it any more.
-                self._returncode = _peek(process.pid)
-                # Not reaped yet: until everything is swept, the kernel gives the number of the
-                # group to nobody else.
-                if strays := await group.kill_remaining(process.pid):
-                    log.get_logger().warning(
-                        "process left others behind; they were killed",
-                        process=self.name,
-                        processes=strays,
-                    )
-                with trio.move_on_after(LINGER):
-                    for event in read:
-                        await event.wait()
-                nursery.cancel_scope.cancel("the process has ended")
-        except BaseExceptionGroup as group_of_errors:
-            # What a reader of lines raised is what went wrong, not that there are two of them.
-            if len(group_of_errors.exceptions) == 1:
-                raise group_of_errors.exceptions[0] from None
+            await attend(
+                process, readers, on_exit=on_exit, logger=log.get_logger(process=self.name)
+            )
+        except BaseExceptionGroup as errors:
+            # The caller gets the error of `on_line` itself, not the group of the nursery.
+            if len(errors.exceptions) == 1:
+                raise errors.exceptions[0] from None
             raise
-        finally:
-            trio.lowlevel.notify_closing(pidfd)
-            os.close(pidfd)
-        for stream, name, cutter in self._streams:
-            if (last := cutter.finish()) is not None:
-                self._say(name, last)
+        for stream, name, splitter in self._streams:
+            if (last := splitter.finish()) is not None:
+                self._emit(name, last)
             await trio.aclose_forcefully(stream)
-        with trio.CancelScope(shield=True):  # it has ended: nothing is waited for
+        with trio.CancelScope(shield=True):  # the process has exited, so this does not wait
             returncode = await process.wait()
-        if self._returncode is None:  # somebody else reaped it
+        if self._returncode is None:  # other code reaped the process
             self._returncode = returncode
 
     async def _read(
-        self, stream: trio.abc.ReceiveStream, name: str, cutter: LineSplitter, read: trio.Event
+        self, stream: trio.abc.ReceiveStream, name: str, splitter: LineSplitter
     ) -> None:
         while chunk := await stream.receive_some(_CHUNK):
-            for count, line in enumerate(cutter.feed(chunk), 1):
-                self._say(name, line)
-                if count % _BREATH == 0:
+            for count, line in enumerate(splitter.feed(chunk), 1):
+                self._emit(name, line)
+                if count % _YIELD_EVERY == 0:
                     await trio.lowlevel.checkpoint()
-        read.set()
 
-    def _say(self, stream: str, line: str) -> None:
+    def _emit(self, stream: str, line: str) -> None:
         on_line = self._on_line
         if on_line is None:
             return
-        self._on_line = None  # one that raises is told of once, and is not asked again
+        self._on_line = None  # a callback that raises is not called again
         on_line(self.name, stream, line)
         self._on_line = on_line
 
 
 def _peek(pid: int) -> int | None:
-    """How a process ended, without reaping it; None while it runs."""
+    """Return how a process ended without reaping it; None while it runs or if it was reaped."""
     try:
         result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-    except ChildProcessError:  # reaped by somebody who will say
+    except ChildProcessError:
         return None
     if result is None:
         return None

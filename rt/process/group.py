@@ -1,24 +1,28 @@
-"""The processes behind a child: its group, everything else of its session, and orphans (`rt.process.orphans`).
+"""Signals to a child's process group, and the end of all processes below a child.
 
-A child is started as leader of a session, so its pid is also the number of its group and of its
-session. The rule of this module: signals go to these numbers only while the leader has not been
-reaped, since until then the kernel gives them to nobody else.
+Invariant: a child leads its group and its session, so its pid is the number of both. Signals go to
+this number only while the child has not been reaped, because until then the kernel assigns the
+number to no other process.
 """
 
 import contextlib
 import os
 import signal
 
+import trio
+
 from rt import log
 from rt.process import orphans
 
+_KILL_TIMEOUT = 0.3
+
 
 def signal_group(leader: int, signum: signal.Signals) -> None:
-    """Send a signal to the whole group of ``leader``; a group that is gone is no error.
+    """Send a signal to the process group of ``leader``, if the group still exists.
 
-    After a polite signal the group is also told to continue: a stopped process would not hear it.
+    SIGCONT follows, so that a stopped process handles the signal; not after SIGKILL and SIGSTOP.
     """
-    # EPERM: all that is left of the group are programs that run as somebody else.
+    # EPERM: only programs that run as another user remain in the group.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signum)
         if signum not in (signal.SIGKILL, signal.SIGSTOP):
@@ -26,14 +30,14 @@ def signal_group(leader: int, signum: signal.Signals) -> None:
 
 
 async def kill_remaining(leader: int) -> int:
-    """Kill what is left of the group and the session of a process that has exited but has not been reaped, and its orphans.
+    """Kill the group and the session of a process that has exited and is not reaped, and orphans.
 
-    The group needs no descriptor of ours. Where none is left, the rest of the session is not found,
-    and the log says so. A checkpoint after every few dozen processes of the system. A cancel leaves
-    the rest of them unswept.
+    Killing the group needs no file descriptor. If none is available, the rest of the session is not
+    killed, and a warning is logged. Yields to the event loop regularly. A cancel leaves the
+    remaining processes alive.
 
     Returns:
-        How many processes were killed besides those that ended with the group at once.
+        How many processes were killed, without those of the group.
     """
     signal_group(leader, signal.SIGKILL)
     try:
@@ -41,6 +45,20 @@ async def kill_remaining(leader: int) -> int:
     except OSError as error:
         reason = error.strerror or str(error)
         log.get_logger().warning(
-            "cannot look for what a process has left behind", leader=leader, reason=reason
+            "cannot find the processes that a process left behind", leader=leader, reason=reason
         )
         return 0
+
+
+async def kill_tree(process: trio.Process) -> None:
+    """Kill a process with its group and session, and reap it.
+
+    Does nothing if the process was reaped before. Shielded from cancels, and bounded by a timeout.
+    """
+    try:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # noqa: ASYNC222
+    except ChildProcessError:  # reaped, and its session killed before that
+        return
+    with trio.move_on_after(_KILL_TIMEOUT, shield=True):
+        await kill_remaining(process.pid)
+        await process.wait()

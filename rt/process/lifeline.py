@@ -1,11 +1,11 @@
-"""The lifeline: a pair of sockets by which a child learns that its parent is dead, however it died.
+"""The lifeline: a socket pair whose end of file tells a child that its parent is dead.
 
-The parent writes the child's settings into its end once, before the child exists, and then nothing
-ever; so the end of the stream means that the parent has ended or does not want the child any more.
-``PR_SET_PDEATHSIG`` would not do: it is tied to the thread that forked, and trio forks in a worker
-thread.
+The parent writes one message with the child's settings before it starts the child, and nothing
+afterwards. So end of file means that the parent has died, or has closed its end to stop the child.
+``PR_SET_PDEATHSIG`` cannot replace it: it is tied to the thread that forked, and trio forks in a
+worker thread.
 
-The message is a 32-bit little-endian length and as many bytes.
+The message is a 32-bit little-endian length, followed by that many bytes.
 """
 
 import contextlib
@@ -21,28 +21,28 @@ import trio
 from rt.errors import LocalProtocolError, RemoteProtocolError
 
 LIFELINE = "{lifeline}"
-"""Placeholder in a command for the number of the file descriptor of the child's end of its lifeline."""
+"""Placeholder in a command for the descriptor number of the child's end of the lifeline."""
 
 CHANNEL = "{channel}"
-"""Placeholder in a command for the number of the file descriptor of the child's end of its channel."""
+"""Placeholder in a command for the descriptor number of the child's end of the channel."""
 
 MAX_MESSAGE = 65536
-"""The most bytes of a settings message: one that fits into the socket's buffer before the child exists."""
+"""The longest settings message (bytes). It fits into the socket's buffer before the child runs."""
 
 _LENGTH = struct.Struct("<I")
 _MAX_LENGTH = 1 << 20
 _SPARE_FROM = 200
-_F_SETSIG = getattr(fcntl, "F_SETSIG", 10)  # the fcntl module names it only from Python 3.13 on
+_F_SETSIG = getattr(fcntl, "F_SETSIG", 10)  # the fcntl module has the name from Python 3.13
 
 
 def open_lifeline(message: bytes | None) -> tuple[socket.socket, socket.socket]:
-    """Make a lifeline with the settings already in it.
+    """Create a lifeline that already contains the settings.
 
     Args:
         message: The child's settings, or None for a child that does not read its lifeline.
 
     Returns:
-        Our end and the child's, both not inheritable.
+        The parent's end and the child's end, both not inheritable.
 
     Raises:
         LocalProtocolError: The message does not fit into the socket's buffer.
@@ -57,20 +57,20 @@ def open_lifeline(message: bytes | None) -> tuple[socket.socket, socket.socket]:
     if sent < len(data):
         ours.close()
         theirs.close()
-        raise LocalProtocolError(f"settings of {len(data)} bytes do not fit into a lifeline")
+        raise LocalProtocolError(f"settings of {len(data)} bytes do not fit into the lifeline")
     return ours, theirs
 
 
 def arm(end: socket.socket, group: int) -> None:
-    """Have the kernel kill a group of processes when the other end of this lifeline is closed.
+    """Have the kernel kill a process group when the other end of this lifeline is closed.
 
-    It needs nothing of the processes: one that is stopped, or holds the interpreter's lock, dies as
-    well. It holds as long as one process has ``end``, or a copy of it, open; nothing may ever be
-    written into the other end afterwards.
+    The processes need not cooperate: a stopped one, or one that holds the GIL, is killed too. This
+    lasts as long as a process keeps ``end``, or a duplicate of it, open. From now on a write to the
+    other end kills the group too.
 
     Args:
         end: The child's end.
-        group: The number of the group.
+        group: The ID of the group.
     """
     fd = end.fileno()
     fcntl.fcntl(fd, fcntl.F_SETOWN, -group)
@@ -79,7 +79,7 @@ def arm(end: socket.socket, group: int) -> None:
 
 
 class Lifeline:
-    """The child's end."""
+    """The child's end of a lifeline."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -87,7 +87,7 @@ class Lifeline:
 
     @classmethod
     def adopt(cls, fd: int) -> "Lifeline":
-        """Take over the descriptor that this process was started with; the processes that it starts do not inherit it.
+        """Take over the descriptor that this process was started with, and make it close-on-exec.
 
         Raises:
             LocalProtocolError: The descriptor is not a socket.
@@ -96,73 +96,73 @@ class Lifeline:
             end = socket.socket(fileno=fd)
         except OSError as error:
             raise LocalProtocolError(
-                f"file descriptor {fd} is no lifeline: {error.strerror}", fd=fd
+                f"file descriptor {fd} is not a lifeline: {error.strerror}", fd=fd
             ) from None
         end.set_inheritable(False)
         return cls(end)
 
     def fileno(self) -> int:
-        """The descriptor: readable when the parent is gone."""
+        """Return the descriptor, which is readable when the parent has died."""
         return self._socket.fileno()
 
     def read_message(self, timeout: float = 5.0) -> bytes:
-        """Read the settings; once, before anything else, and without an event loop.
+        """Read the settings: once, first of all, and outside of an event loop.
 
         Args:
-            timeout: Seconds that it may take.
+            timeout: The time limit (s).
 
         Raises:
-            RemoteProtocolError: The parent is gone, silent, or said something else.
+            RemoteProtocolError: The parent died or sent nothing, or the message is too long.
         """
         deadline = time.monotonic() + timeout
         try:
             (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
             if length > _MAX_LENGTH:
                 raise RemoteProtocolError(
-                    f"a lifeline begins with a message of {length} bytes", length=length
+                    f"lifeline message of {length} bytes is longer than {_MAX_LENGTH}",
+                    length=length,
                 )
             return self._read(length, deadline)
         except TimeoutError:
             raise RemoteProtocolError(
-                f"no settings came through the lifeline within {timeout:g} s"
+                f"received no settings on the lifeline within {timeout:g} s"
             ) from None
         finally:
             self._socket.setblocking(False)
 
     async def closed(self) -> None:
-        """Wait until the parent is gone. A checkpoint; may be called again after a cancel, also by several tasks in turn."""
+        """Wait until the parent has died. A checkpoint; may be called again after a cancel."""
         self._socket.setblocking(False)
         while not self.is_closed():
             await trio.lowlevel.wait_readable(self._socket)
         await trio.lowlevel.checkpoint()
 
     def is_closed(self) -> bool:
-        """Whether the parent is gone; does not wait."""
+        """Return whether the parent has died; does not wait."""
         try:
             return not self._socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
         except BlockingIOError:
             return False
         except OSError:
-            # The parent ended with something of ours unread: gone all the same.
-            return True
+            return True  # the parent died before it read all that this process sent
 
     def kill_group_at_eof(self) -> None:
-        """Have the kernel kill our whole group, ourselves included, as soon as the parent is gone; at once if it is.
+        """Have the kernel kill this process's group when the parent dies; at once if it is dead.
 
-        Call it after `read_message`, in a process that is leader of its group or was started into
-        it with its parent's consent.
+        Call this after `read_message`, in a process that leads its group or shares it with its
+        parent's consent.
         """
         if self._spare < 0:
-            # The kernel's watch lasts as long as one descriptor does: code that closes or replaces
-            # this one does not end it.
-            with contextlib.suppress(OSError):  # the limit of descriptors is lower than that
+            # A duplicate with a high number keeps the kernel's watch if other code closes or
+            # replaces the first descriptor.
+            with contextlib.suppress(OSError):  # the descriptor limit is lower than that number
                 self._spare = fcntl.fcntl(self._socket.fileno(), fcntl.F_DUPFD_CLOEXEC, _SPARE_FROM)
         arm(self._socket, os.getpgrp())
         if self.is_closed():
             os.killpg(0, signal.SIGKILL)
 
     def close(self) -> None:
-        """Give the lifeline up; without it nothing tells that the parent is gone."""
+        """Close the lifeline. The death of the parent is not noticed any more."""
         self._socket.close()
         if self._spare >= 0:
             os.close(self._spare)
@@ -177,6 +177,6 @@ class Lifeline:
             except ConnectionError:
                 chunk = b""
             if not chunk:
-                raise RemoteProtocolError("the parent ended before it had given its settings")
+                raise RemoteProtocolError("the parent died before it sent the settings")
             data += chunk
         return bytes(data)

@@ -1,8 +1,7 @@
-"""The pipe on which a child of our own program writes its log events, apart from stdout and stderr.
+"""The pipe on which a child of rt writes its log events, apart from stdout and stderr.
 
-Invariant: what team code and the programs that it starts write to stdout or stderr is text and
-nothing else. The child's end is close-on-exec, and its number is in the environment only until the
-child has read it.
+Invariant: what team code and its programs write to stdout or stderr is treated as text only. The
+child's end is close-on-exec, and its number is in the environment only until the child has read it.
 """
 
 import contextlib
@@ -12,17 +11,21 @@ import os
 import trio
 
 VARIABLE = "RT_LOG_FD"
-"""The environment variable that tells a child the number of its end."""
+"""The environment variable with the number of the child's end."""
 
 PIPE_BYTES = 1 << 20
-"""How much of a child's output may wait for its parent (bytes): a burst of a few thousand log lines."""
+"""Capacity of a pipe with a child's output (bytes): a burst of a few thousand log lines."""
 
 
 def open_log_pipe() -> tuple[trio.lowlevel.FdStream, int]:
-    """Make a pipe: the parent's end, and the descriptor of the child's end, not inheritable, which the caller closes.
+    """Create a pipe.
+
+    Returns:
+        The parent's end, and the descriptor of the child's end. The latter is not inheritable, and
+        the caller closes it.
 
     Raises:
-        OSError: There is no descriptor left.
+        OSError: No file descriptor is available.
     """
     ours, theirs = os.pipe2(os.O_CLOEXEC)
     enlarge(ours)
@@ -30,13 +33,13 @@ def open_log_pipe() -> tuple[trio.lowlevel.FdStream, int]:
 
 
 def enlarge(fd: int) -> None:
-    """Let a pipe hold `PIPE_BYTES`, if the system allows it."""
+    """Set the capacity of a pipe to `PIPE_BYTES`, if the system permits it."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def adopt_log_pipe() -> int | None:
-    """Take over the child's end, which other programs do not inherit then; None where the parent has made none."""
+    """Return the child's end and make it close-on-exec; None if the parent created no pipe."""
     number = os.environ.pop(VARIABLE, "")
     if not number.isdecimal():
         return None

@@ -1,9 +1,9 @@
-"""sd_notify as I/O: the socket on which a parent listens to one child, and the call by which a child speaks.
+"""sd_notify sockets: a parent receives the notices of one child, and a child sends them.
 
-Each child has a socket of its own, so a datagram needs no proof of who sent it. rt's own children
-inherit one end of a pair of sockets (`Channel`): no file that is removed, and no lack of
-descriptors, silences them. Other programs find a socket file in the instance directory, which is
-closed to other users (`Listener`). What the datagrams mean is in `rt.protocol.notify`.
+Each child has its own socket, so a datagram needs no proof of its sender. rt's own children inherit
+one end of a socket pair (`Channel`), which works without a file and without a free descriptor.
+Other programs use a socket file in the instance directory, which other users cannot enter
+(`Listener`). `rt.protocol.notify` defines the datagrams.
 """
 
 import contextlib
@@ -20,28 +20,32 @@ from rt.protocol import notify
 VARIABLE = "NOTIFY_SOCKET"
 
 FD_VARIABLE = "RT_NOTIFY"
-"""``FD:INODE`` of the inherited end of a `Channel`; by the inode a process knows whether its descriptor of that number is that one."""
+"""The variable with ``FD:INODE`` of the inherited end of a `Channel`.
+
+The inode shows whether the descriptor with this number is that end.
+"""
 
 REBIND_INTERVAL = 0.5
-"""Seconds of silence after which it is verified that the child can still reach us."""
+"""Time without a datagram after which the socket file is checked (s)."""
 
 
 class Channel:
-    """Receives what one child of rt's own says. A context manager: leaving it closes the sockets.
+    """A socket pair that receives the notices of one of rt's own children.
+
+    As a context manager it closes the sockets.
 
     Attributes:
-        fds: What the child is to inherit, until `started`.
+        fds: The descriptors that the child inherits, until `started`.
 
     Raises:
-        OSError: There is no descriptor left.
+        OSError: No file descriptor is available.
     """
 
     def __init__(self) -> None:
         self._socket, self._child = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._child.setblocking(
-            False
-        )  # of both processes: a child that says too much does not wait
+        # Both processes share this flag: the child does not block when the queue is full.
+        self._child.setblocking(False)
         self.fds: tuple[int, ...] = (self._child.fileno(),)
 
     def __enter__(self) -> Self:
@@ -51,60 +55,61 @@ class Channel:
         self.close()
 
     def environment(self) -> dict[str, str]:
-        """The variables by which the child finds its end."""
+        """Return the environment variables for the child."""
         fd = self._child.fileno()
         return {FD_VARIABLE: f"{fd}:{os.fstat(fd).st_ino}"}
 
     def started(self) -> None:
-        """The child exists: its end is its own."""
+        """Close this process's copy of the child's end, once the child has started."""
         self._child.close()
 
     def was_unreachable(self) -> bool:
-        """Whether the child could not reach us until now; it always can."""
+        """Return False: the child can always send."""
         return False
 
-    async def receive_all(self, heed: Callable[[notify.Notice], None]) -> NoReturn:
-        """Give each datagram to a function until a cancel."""
+    async def receive_all(self, handle: Callable[[notify.Notice], None]) -> NoReturn:
+        """Call a function with each notice until cancelled."""
         while True:
-            heed(await self.receive())
+            handle(await self.receive())
 
     async def receive(self) -> notify.Notice:
-        """Wait for the next datagram. A checkpoint; a cancel loses nothing."""
+        """Wait for the next notice. A checkpoint; a cancel loses no notice."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             if (notice := self.receive_nowait()) is not None:
                 return notice
 
     def receive_nowait(self) -> notify.Notice | None:
-        """The next datagram that is already there, or None."""
-        return _received(self._socket)
+        """Return the next queued notice, or None."""
+        return _receive(self._socket)
 
     def close(self) -> None:
-        """Close the sockets; may be called twice."""
+        """Close the sockets; idempotent."""
         self._child.close()
         self._socket.close()
 
 
 class Listener:
-    """Receives what one child says. A context manager: leaving it closes and unlinks the socket.
+    """A socket file that receives the notices of one child.
 
-    Attributes:
-        path: Where the socket is.
-        fds: What the child is to inherit: nothing.
+    As a context manager it closes and unlinks the socket.
 
     Args:
-        path: Where the socket is made; one that is left from before is replaced, a directory that
-            was removed made again.
+        path: The path of the socket. A stale file is replaced, and a missing directory is created.
+
+    Attributes:
+        path: The path of the socket.
+        fds: The descriptors that the child inherits: none.
 
     Raises:
-        OSError: The socket cannot be made there.
+        OSError: The socket cannot be created.
     """
 
     fds: tuple[int, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._socket, self._file = _bound(path)
+        self._socket, self._file = _bind(path)
 
     def __enter__(self) -> Self:
         return self
@@ -113,55 +118,58 @@ class Listener:
         self.close()
 
     def environment(self) -> dict[str, str]:
-        """The variables by which the child finds the socket."""
+        """Return the environment variables for the child."""
         return {VARIABLE: os.fspath(self.path)}
 
     def started(self) -> None:
-        """The child exists: nothing of it is held here."""
+        """Do nothing: there is no copy of the child's descriptors to close."""
 
     def rebind(self) -> bool:
-        """Make the socket anew if its file was removed, together with the directory; whether that was so.
+        """Create the socket and its directory again if the file was removed.
 
-        A wait in `receive` goes on with the new socket only when it is begun again.
+        A task that waits in `receive` gets `trio.ClosedResourceError`.
+
+        Returns:
+            Whether the file was removed.
 
         Raises:
-            OSError: The socket cannot be made there.
+            OSError: The socket cannot be created.
         """
         try:
             if os.path.samestat(self.path.stat(), self._file):
                 return False
         except OSError:
             pass
-        new, self._file = _bound(self.path)
+        new, self._file = _bind(self.path)
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
         self._socket = new
         return True
 
     def was_unreachable(self) -> bool:
-        """Whether the child could not reach us until now; mends that if it can be mended."""
+        """Return whether the child could not send because the file is missing; call `rebind`."""
         try:
             return self.rebind()
         except OSError:
             return True
 
-    async def receive_all(self, heed: Callable[[notify.Notice], None]) -> NoReturn:
-        """Give each datagram to a function until a cancel, whatever becomes of the socket's file meanwhile."""
+    async def receive_all(self, handle: Callable[[notify.Notice], None]) -> NoReturn:
+        """Call a function with each notice until cancelled; a removed file is created again."""
         while True:
-            with trio.move_on_after(REBIND_INTERVAL) as patience:
-                # Closed: it was mended by another task, and the socket is another one.
+            with trio.move_on_after(REBIND_INTERVAL) as scope:
+                # Another task has called `rebind`, which replaced the socket.
                 with contextlib.suppress(trio.ClosedResourceError):
-                    heed(await self.receive())
+                    handle(await self.receive())
                     continue
                 await trio.lowlevel.checkpoint()
-            if patience.cancelled_caught:
+            if scope.cancelled_caught:
                 self.was_unreachable()
 
     async def receive(self) -> notify.Notice:
-        """Wait for the next datagram. A checkpoint; a cancel loses nothing.
+        """Wait for the next notice. A checkpoint; a cancel loses no notice.
 
-        The queue is the kernel's (some ten datagrams); a child that says more than we hear waits,
-        or loses what it says.
+        The kernel queues some ten datagrams. When the queue is full, the child blocks or loses
+        notices.
         """
         while True:
             await trio.lowlevel.wait_readable(self._socket)
@@ -169,25 +177,25 @@ class Listener:
                 return notice
 
     def receive_nowait(self) -> notify.Notice | None:
-        """The next datagram that is already there, or None."""
-        return _received(self._socket)
+        """Return the next queued notice, or None."""
+        return _receive(self._socket)
 
     def close(self) -> None:
-        """Close the socket and remove its file; may be called twice."""
+        """Close the socket and remove its file; idempotent."""
         if self._socket.fileno() >= 0:
             self._socket.close()
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
 
-def _received(sock: socket.socket) -> notify.Notice | None:
+def _receive(sock: socket.socket) -> notify.Notice | None:
     try:
         return notify.parse(sock.recv(notify.MAX_DATAGRAM))
     except BlockingIOError:
         return None
 
 
-def _bound(path: Path) -> tuple[socket.socket, os.stat_result]:
+def _bind(path: Path) -> tuple[socket.socket, os.stat_result]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
@@ -208,18 +216,20 @@ def send(
     status: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> bool:
-    """Tell our parent (rt, systemd or anything else that set ``NOTIFY_SOCKET``) how we are. Never blocks and never raises.
+    """Send a notice to the parent: rt, systemd or any other program that set ``NOTIFY_SOCKET``.
+
+    Never blocks and never raises.
 
     Args:
-        ready: We have started up.
-        stopping: We have begun to end.
-        watchdog: We are alive.
-        status: One line for a person.
-        env: Where to look for the address instead of `os.environ`.
+        ready: The process has started up.
+        stopping: The process has begun to stop.
+        watchdog: The process is alive.
+        status: One line for the user.
+        env: Contains the address; by default `os.environ`.
 
     Returns:
-        Whether somebody took it: False when nobody asked for it, nobody listens any more, or the
-        queue is full.
+        Whether the notice was sent. False if the parent expects none or does not listen any more,
+        or if the queue is full.
     """
     variables = os.environ if env is None else env
     data = notify.format(ready=ready, stopping=stopping, watchdog=watchdog, status=status)
@@ -239,13 +249,13 @@ def send(
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.sendto(data, address)
-    except (OSError, ValueError):  # no descriptor left, a null character in the address
+    except (OSError, ValueError):  # no free descriptor, or a null character in the address
         return False
     return True
 
 
 def _inherited(value: str) -> int | None:
-    """The descriptor that a value of `FD_VARIABLE` names, if this process has it."""
+    """Return the descriptor that a value of `FD_VARIABLE` names, or None if it is another file."""
     fd, _, inode = value.partition(":")
     if not (fd.isascii() and fd.isdecimal()):
         return None
@@ -259,11 +269,13 @@ def _inherited(value: str) -> int | None:
 
 
 def watchdog_period(env: Mapping[str, str] | None = None) -> float | None:
-    """How often, in seconds, our parent wants to hear that we are alive: half of its patience, as sd_watchdog_enabled(3) says.
+    """Return the period of watchdog notices that the parent expects (s).
+
+    It is half of the parent's timeout, as sd_watchdog_enabled(3) recommends.
 
     Returns:
-        The period, or None when nobody waits for it. ``WATCHDOG_PID`` is not looked at: of an
-        executable that unpacks itself it names the outer process.
+        The period, or None if the parent has no watchdog. ``WATCHDOG_PID`` is ignored, because it
+        names the bootloader process of a one-file executable.
     """
     value = (os.environ if env is None else env).get("WATCHDOG_USEC", "")
     if not (value.isascii() and value.isdigit() and int(value)):

@@ -1,17 +1,15 @@
-"""Orphans: processes that the team's code left behind, whatever session, group and environment they gave themselves.
+"""Orphans: processes that team code left behind in any session, group or environment.
 
-A process whose parent ends becomes a child of the nearest ancestor that asked for it
-(PR_SET_CHILD_SUBREAPER of prctl(2)). The root asks, so that every process below a child becomes its
-own in the end, and is killed when that child ends.
+A process whose parent exits becomes a child of the nearest subreaper (PR_SET_CHILD_SUBREAPER of
+prctl(2)). The root is a subreaper, so every descendant of a child becomes its own child in the end,
+and is killed when that child exits.
 
-An orphan belongs to a child that lives if it is in the session of that child, or carries its mark
-in the environment. An orphan that has given itself a session of its own and another environment
-belongs to no child, and is killed when any child ends.
+An orphan belongs to a running child if it is in the child's session or has the child's tag in its
+environment. An orphan with neither is killed when any child exits.
 
-Invariant: a child that this process started itself is never taken for an orphan. So rt starts
-    processes with `open_process`, which
-notes them, and nothing is judged while one is being started. trio keeps the exit statuses of its
-own children: others are waited for by number.
+Invariant: a child that this process started is never treated as an orphan. Therefore rt starts
+processes with `open_process`, which records them, and no orphan is identified while one is being
+started. Only orphans are reaped here, by pid, because trio reaps its own children.
 """
 
 import contextlib
@@ -30,64 +28,71 @@ from rt.process import table
 from rt.process.table import STEP, Process, is_same
 
 ENV_CHILD: Final = "RT_CHILD"
-"""The variable of the environment that holds the mark of a child, for all that is below it."""
+"""The environment variable with the tag of a child, which all of its descendants inherit."""
 REAP_INTERVAL: Final = 0.5
-"""The least time between two looks for orphans that have ended (s)."""
+"""The shortest time between two scans for orphans that have exited (s)."""
 
 _ROUNDS: Final = 20
-"""The children of an orphan that is killed become orphans themselves and are found in the next round."""
+"""The children of a killed orphan become orphans, and are found in the next round."""
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _INIT: Final = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Own(NamedTuple):
-    """A child that this process has started.
+class _Child(NamedTuple):
+    """A child that this process started.
 
     Attributes:
-        start: When it started.
-        mark: The value of `ENV_CHILD` in its environment, or empty.
+        start: When it started (clock ticks since boot).
+        tag: The value of `ENV_CHILD` in its environment, or empty.
     """
 
     start: int
-    mark: str = ""
+    tag: str = ""
 
 
 class _State:
-    """What this process knows of its children."""
+    """The state of this process as a subreaper.
 
-    adopting = False
-    own: dict[int, _Own]
-    making = 0
-    made = trio.lowlevel.ParkingLot()
+    Attributes:
+        is_subreaper: Whether orphans become children of this process.
+        children: The children that this process started, by pid.
+        starting: How many processes are being started.
+        started: Wakes the tasks that wait until ``starting`` is 0.
+    """
+
+    is_subreaper = False
+    children: dict[int, _Child]
+    starting = 0
+    started = trio.lowlevel.ParkingLot()
 
 
-_State.own = {}
+_State.children = {}
 
 
 @contextlib.contextmanager
 def subreaper() -> Iterator[None]:
-    """Let the descendants of this process that lose their parent become its children, until the end of the block.
+    """Make this process the subreaper of its descendants until the end of the block.
 
-    Children that it has already stay what they are. On a kernel that refuses it a warning is
-    logged, and orphans stay.
+    Children from before the block do not count as orphans. If the kernel refuses, a warning is
+    logged, and orphans are not killed.
     """
     if not _set_subreaper(True):
         reason = os.strerror(ctypes.get_errno())
         log.get_logger().warning(
-            "processes that the team's code leaves behind are not found", reason=reason
+            "cannot find processes that team code leaves behind", reason=reason
         )
         yield
         return
     us = os.getpid()
-    _State.own = {
-        pid: _Own(each.start) for pid, each in table.scan_blocking().items() if each.parent == us
+    _State.children = {
+        pid: _Child(each.start) for pid, each in table.scan_blocking().items() if each.parent == us
     }
-    _State.adopting = True
+    _State.is_subreaper = True
     try:
         yield
     finally:
-        _State.adopting = False
+        _State.is_subreaper = False
         _set_subreaper(False)
 
 
@@ -96,98 +101,106 @@ def _set_subreaper(on: bool, /) -> bool:
 
 
 async def open_process(command: Sequence[str], **options: Any) -> trio.Process:
-    """Start a process that is no orphan; `trio.lowlevel.open_process` otherwise. Inside of `subreaper` it carries a mark."""
-    mark = ""
-    if _State.adopting:
-        mark = os.urandom(8).hex()
-        options["env"] = {**(options.get("env") or os.environ), ENV_CHILD: mark}
-    _State.making += 1
+    """Start a process as `trio.lowlevel.open_process` does, and record it as a child.
+
+    Inside of `subreaper`, its environment contains a new tag.
+    """
+    tag = ""
+    if _State.is_subreaper:
+        tag = os.urandom(8).hex()
+        options["env"] = {**(options.get("env") or os.environ), ENV_CHILD: tag}
+    _State.starting += 1
     try:
         process: trio.Process = await trio.lowlevel.open_process(command, **options)
-        if _State.adopting and (found := table.read(process.pid)) is not None:
-            _State.own[process.pid] = _Own(found.start, mark)
+        if _State.is_subreaper and (found := table.read(process.pid)) is not None:
+            _State.children[process.pid] = _Child(found.start, tag)
         return process
     finally:
-        _State.making -= 1
-        if not _State.making:
-            _State.made.unpark_all()
+        _State.starting -= 1
+        if not _State.starting:
+            _State.started.unpark_all()
 
 
 async def kill(leader: int | None = None) -> int:
-    """Kill the rest of a child's session, and every orphan and its descendants, but what belongs to other children that live.
+    """Kill the rest of a child's session, and all orphans that belong to no running child.
+
+    The descendants of the orphans are killed too. Outside of `subreaper` there are no orphans.
 
     Args:
-        leader: A child that has ended and has not been waited for, or None to kill orphans alone.
+        leader: A child that has exited and is not reaped, or None to kill orphans only.
 
     Returns:
-        How many processes were killed. Outside of `subreaper` there are no orphans.
+        How many processes were killed.
 
     Raises:
-        OSError: /proc cannot be read, or this process has no descriptor left.
+        OSError: /proc cannot be read, or no file descriptor is available.
     """
     await trio.lowlevel.checkpoint()
     killed: set[int] = set()
     tried: dict[int, int] = {}
-    for _ in range(_ROUNDS if _State.adopting or leader is not None else 0):
+    for _ in range(_ROUNDS if _State.is_subreaper or leader is not None else 0):
         found = await _scan()
-        doomed = {
+        targets = {
             pid: each.start
             for pid, each in found.items()
             if each.session == leader and not each.zombie
         }
-        doomed.pop(leader or 0, None)
-        doomed |= await _orphans(found, leader)
-        if (
-            doomed.items() <= tried.items()
-        ):  # the kernel does not let the rest end now, or it belongs to another user
+        targets.pop(leader or 0, None)
+        targets |= await _find_orphans(found, leader)
+        if targets.items() <= tried.items():
+            # The rest cannot exit now (the kernel is busy with it) or belongs to another user.
             break
-        tried |= doomed
-        killed |= await table.kill(doomed)
+        tried |= targets
+        killed |= await table.kill(targets)
     return len(killed)
 
 
 async def reap() -> None:
-    """Wait for the exit statuses of orphans that end by themselves, until cancelled."""
+    """Reap orphans that exit by themselves, until cancelled."""
     with trio.open_signal_receiver(signal.SIGCHLD) as signals:
         async for _ in signals:
-            with contextlib.suppress(
-                OSError
-            ):  # no descriptor is left: the next orphan that ends tries again
-                await _orphans(await _scan(), None)
+            with contextlib.suppress(OSError):  # no free descriptor: tried at the next SIGCHLD
+                await _find_orphans(await _scan(), None)
             await trio.sleep(REAP_INTERVAL)
 
 
 async def _scan() -> dict[int, Process]:
-    """All processes. When it returns, every process that rt has started and that is among them is noted."""
+    """Return all processes, once each process that rt is starting has been recorded."""
     found = await table.scan()
-    while _State.making:
-        await _State.made.park()
+    while _State.starting:
+        await _State.started.park()
     return found
 
 
-async def _orphans(found: Mapping[int, Process], leader: int | None) -> dict[int, int]:
-    """The living orphans that belong to no child that lives, and all that is below them, with their start times.
+async def _find_orphans(found: Mapping[int, Process], leader: int | None) -> dict[int, int]:
+    """Return the running orphans that belong to no running child, with their descendants.
 
-    Orphans that have ended are waited for. Each orphan is judged by a look at this moment, since
-    the scan took a while.
+    Orphans that have exited are reaped. Each orphan is read again, because the scan took time.
 
     Args:
-        found: What `_scan` has just returned.
-        leader: A child that counts as ended.
+        found: The processes that `_scan` has just returned.
+        leader: A child that counts as exited.
+
+    Returns:
+        Their start times by pid.
     """
-    if not _State.adopting:
+    if not _State.is_subreaper:
         return {}
-    _State.own = {
-        pid: own for pid, own in _State.own.items() if is_same(table.read(pid), own.start)
+    _State.children = {
+        pid: child
+        for pid, child in _State.children.items()
+        if is_same(table.read(pid), child.start)
     }
-    living = {pid for pid in _State.own if pid in found and not found[pid].zombie and pid != leader}
-    marks = {_State.own[pid].mark for pid in living}
-    below: dict[int, list[int]] = {}
+    running = {
+        pid for pid in _State.children if pid in found and not found[pid].zombie and pid != leader
+    }
+    tags = {_State.children[pid].tag for pid in running}
+    children_of: dict[int, list[int]] = {}
     for pid, each in found.items():
-        below.setdefault(each.parent, []).append(pid)
-    waiting: list[int] = []
+        children_of.setdefault(each.parent, []).append(pid)
+    pending: list[int] = []
     us = os.getpid()
-    for count, pid in enumerate(below.get(us, ()), 1):
+    for count, pid in enumerate(children_of.get(us, ()), 1):
         if count % STEP == 0:
             await trio.lowlevel.checkpoint()
         orphan = table.read(pid)
@@ -195,30 +208,33 @@ async def _orphans(found: Mapping[int, Process], leader: int | None) -> dict[int
             orphan is None
             or orphan.start != found[pid].start
             or orphan.parent != us
-            or _is_own(pid, orphan)
+            or _is_child(pid, orphan)
         ):
             continue
         if orphan.zombie:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait
-        elif orphan.session not in living and not _is_spared(pid, marks):
-            waiting.append(pid)
-    doomed: dict[int, int] = {}
-    while waiting:
-        pid = waiting.pop()
+        elif orphan.session not in running and not _is_spared(pid, tags):
+            pending.append(pid)
+    orphans: dict[int, int] = {}
+    while pending:
+        pid = pending.pop()
         if not found[pid].zombie:
-            doomed[pid] = found[pid].start
-        waiting += below.get(pid, ())
-    return doomed
+            orphans[pid] = found[pid].start
+        pending += children_of.get(pid, ())
+    return orphans
 
 
-def _is_own(pid: int, process: Process) -> bool:
-    own = _State.own.get(pid)
-    return own is not None and own.start == process.start
+def _is_child(pid: int, process: Process) -> bool:
+    child = _State.children.get(pid)
+    return child is not None and child.start == process.start
 
 
-def _is_spared(pid: int, marks: set[str]) -> bool:
-    """Whether a process carries one of these marks, or is an orphan that we have been given as the first process of a container."""
+def _is_spared(pid: int, tags: set[str]) -> bool:
+    """Return whether a process has one of these tags, or does not stem from a robot.
+
+    The latter happens in a container, where this process is the init process.
+    """
     try:
         variables = dict(
             each.partition(b"=")[::2]
@@ -226,7 +242,7 @@ def _is_spared(pid: int, marks: set[str]) -> bool:
         )
     except OSError:
         variables = {}
-    mark = variables.get(ENV_CHILD.encode(), b"").decode(errors="replace")
-    return (mark != "" and mark in marks) or (
+    tag = variables.get(ENV_CHILD.encode(), b"").decode(errors="replace")
+    return (tag != "" and tag in tags) or (
         os.getpid() == _INIT and ENV_DIRECTORY.encode() not in variables
     )

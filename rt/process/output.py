@@ -1,9 +1,8 @@
-"""What a child writes to its log pipe, stdout and stderr: cut into lines, handed on, and its end kept.
+"""The output of a child: lines from its log pipe, stdout and stderr, and the tail of both.
 
-The rules of this module: output is read as it comes, so that a child never waits for its log, but
-no faster than `READ_RATE`; a flood of it gives the event loop back every few lines; and what is
-kept is bounded. Only what comes on the log pipe is an event of the child's own log; a line of
-stdout or stderr is text, whatever it looks like.
+Invariant: output is read as it arrives, but no faster than `READ_RATE`, with a checkpoint every few
+lines, and the memory for it is bounded. Only lines on the log pipe can be log events of the child;
+lines on stdout and stderr are text.
 """
 
 import math
@@ -23,57 +22,58 @@ from rt.protocol.dump import DumpReader, Frame
 from rt.protocol.logevent import CUT, decode_line
 
 MAX_LINE = 65536
-"""The longest line in bytes; of a longer one the rest is left out and the cut is marked."""
+"""The longest line (bytes). The rest of a longer one is dropped, and a mark is appended."""
 
 TAIL = 16384
-"""How much of the end is kept, in bytes, stdout and stderr together in the order in which they were read."""
+"""How much of the end of the output is kept (bytes), all streams together in reading order."""
 
 LOG = "log"
-"""The name of the stream on which a child writes its own log events."""
+"""The name of the stream with a child's log events."""
 
 READ_BURST: Final = 1 << 21
 READ_RATE: Final = 4e6
-"""How much of one stream is read at once and in each second after that, in bytes; a line counts as `LINE_COST` more. A process that
-writes more waits, and does not take the processor from this one.
+"""How much of one stream is read at once, and per second after that (bytes).
+
+A line counts as `LINE_COST` bytes more. A process that writes more has to wait.
 """
 LINE_COST: Final = 200
 
 TEXT_LINES: Final = Rate(1000, 500)
 TEXT_BYTES: Final = Rate(1 << 20, 256e3)
-"""How much text of one process is logged at once and in each second after that."""
+"""How much text of one process is logged at once, and per second after that."""
 EVENT_LINES: Final = Rate(2000, 200)
 EVENT_BYTES: Final = Rate(1 << 20, 256e3)
-"""The same for the events of its own log."""
+"""The same for the log events of one process."""
 DUMP_TIME: Final = 0.1
-"""How long the lines of a traceback dump may take to come, in s."""
-TELL_INTERVAL: Final = 1.0
-"""Least time between two events that count what was suppressed, in s."""
+"""How long the lines of a traceback dump may take to arrive (s)."""
+REPORT_INTERVAL: Final = 1.0
+"""The shortest time between two events that report suppressed lines (s)."""
 
 _INSTALLED: Final = (f"{Path(__file__).parents[1]}{os.sep}", f"{Path(os.__file__).parent}{os.sep}")
 _LIBRARIES: Final = ("/site-packages/", "/dist-packages/")
-_MOST_OTHERS: Final = 3
+_MAX_OTHERS: Final = 3
 _CHUNK = 8192
-_BREATH = 32
-"""After so many lines others may run."""
+_YIELD_EVERY = 32
+"""How many lines are handled between two checkpoints."""
 
 OnLine = Callable[[str, str, str], None]
-"""Called with the child's name, ``log``, ``stdout`` or ``stderr``, and a line without its end."""
+"""Called with the child's name, ``log``, ``stdout`` or ``stderr``, and a line without line break."""
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines of text; invalid UTF-8 is replaced.
+    """Splits a stream of bytes into lines of text; invalid UTF-8 is replaced.
 
     Args:
-        most: The longest line in bytes.
+        max_line: The longest line (bytes).
     """
 
-    def __init__(self, most: int = MAX_LINE) -> None:
-        self._most = most
+    def __init__(self, max_line: int = MAX_LINE) -> None:
+        self._max_line = max_line
         self._line = bytearray()
         self._overlong = False
 
     def feed(self, data: bytes | bytearray) -> Iterator[str]:
-        """Take some bytes and give the lines that they complete."""
+        """Add bytes, and yield the lines that they complete."""
         *complete, rest = data.split(b"\n")
         for part in complete:
             self._append(part)
@@ -81,13 +81,13 @@ class LineSplitter:
         self._append(rest)
 
     def finish(self) -> str | None:
-        """The last line, if the stream did not end with a line break."""
+        """Return the last line, if the stream did not end with a line break."""
         return self._take() if self._line else None
 
     def _append(self, part: bytes | bytearray) -> None:
-        room = self._most - len(self._line)
-        self._line += part[:room]
-        self._overlong |= len(part) > room
+        free = self._max_line - len(self._line)
+        self._line += part[:free]
+        self._overlong |= len(part) > free
 
     def _take(self) -> str:
         text = self._line.decode("utf-8", "replace").removesuffix("\r")
@@ -103,10 +103,10 @@ class Output:
 
     Args:
         child: The child's name.
-        on_line: Called for each line, in the event loop: it may not block. `log_line` is replaced
-            by a `ChildLog` of its own.
-        pid: The process, if known.
-        app: The part of the robot that it is; the child's name by default.
+        on_line: Called for each line in the event loop; may not block. `log_line` is replaced by a
+            `ChildLog`, which limits the rate.
+        pid: The process ID, if known.
+        app: The part of the robot; by default the child's name.
     """
 
     def __init__(self, child: str, on_line: OnLine, pid: int | None = None, app: str = "") -> None:
@@ -117,53 +117,56 @@ class Output:
 
     @property
     def tail(self) -> str:
-        """The last of what was written, at most `TAIL` bytes."""
+        """The end of the output, at most `TAIL` bytes."""
         return self._tail.decode("utf-8", "replace")
 
     async def drain(self, stream: trio.abc.ReceiveStream, name: str) -> None:
-        """Read one stream to its end, or until cancelled; a begun line is then handed on as it is. Closes the stream."""
-        cutter = LineSplitter()
-        pace = Bucket(READ_BURST, 1 / READ_RATE, trio.current_time())
+        """Read one stream to its end, and close it.
+
+        A cancel closes the stream too; an incomplete last line is delivered in any case.
+        """
+        splitter = LineSplitter()
+        budget = Bucket(READ_BURST, 1 / READ_RATE, trio.current_time())
         try:
             async with stream:
                 while chunk := await self._receive(stream):
-                    self._keep(chunk)
+                    self._append_to_tail(chunk)
                     count = 0
-                    for count, line in enumerate(cutter.feed(chunk), 1):
+                    for count, line in enumerate(splitter.feed(chunk), 1):
                         self._on_line(self._child, name, line)
-                        if count % _BREATH == 0:
+                        if count % _YIELD_EVERY == 0:
                             await trio.lowlevel.checkpoint()
-                    pace.refill(trio.current_time())
-                    pace.tokens -= len(chunk) + LINE_COST * count
-                    if pace.tokens < 0:
-                        await trio.sleep(-pace.tokens / READ_RATE)
+                    budget.refill(trio.current_time())
+                    budget.tokens -= len(chunk) + LINE_COST * count
+                    if budget.tokens < 0:
+                        await trio.sleep(-budget.tokens / READ_RATE)
         finally:
-            if (last := cutter.finish()) is not None:
+            if (last := splitter.finish()) is not None:
                 self._on_line(self._child, name, last)
             if self._log is not None:
-                self._log.tell(always=True)
+                self._log.flush(always=True)
 
     async def _receive(self, stream: trio.abc.ReceiveStream) -> bytes | bytearray:
-        """The next piece of a stream; meanwhile what was suppressed, or dumped, is told when it is time."""
-        while self._log is not None and self._log.waits:
-            with trio.move_on_after(self._log.pause):
+        """Return the next chunk of a stream; flush the log when that is due in the meantime."""
+        while self._log is not None and (delay := self._log.flush_delay) < math.inf:
+            with trio.move_on_after(delay):
                 return await stream.receive_some(_CHUNK)
-            self._log.tell()
+            self._log.flush()
         return await stream.receive_some(_CHUNK)
 
-    def _keep(self, chunk: bytes | bytearray) -> None:
+    def _append_to_tail(self, chunk: bytes | bytearray) -> None:
         self._tail += chunk
         if len(self._tail) > TAIL:
             del self._tail[:-TAIL]
 
 
 class ChildLog:
-    """Hands the lines of one process on to our own log, within a budget.
+    """Logs the lines of one process at a limited rate.
 
     Args:
         child: The child's name.
-        pid: Its process, if known.
-        app: The part of the robot that it is; the child's name by default.
+        pid: The process ID, if known.
+        app: The part of the robot; by default the child's name.
     """
 
     def __init__(self, child: str, pid: int | None = None, app: str = "") -> None:
@@ -173,30 +176,25 @@ class ChildLog:
         self._pid = pid
         self._text = Budget(TEXT_LINES, TEXT_BYTES, now)
         self._events = Budget(EVENT_LINES, EVENT_BYTES, now)
-        self._told = now - TELL_INTERVAL
+        self._reported_at = now - REPORT_INTERVAL
         self._dump = DumpReader()
-        self._dumped = now
+        self._dumped_at = now
         self._throttle = Throttle()
         self._log = log.get_logger(child=child)
 
     @property
-    def waits(self) -> bool:
-        """Whether there is something to `tell` when it is time."""
-        return self.pause < math.inf
-
-    @property
-    def pause(self) -> float:
-        """How long it takes until there is something to `tell`, in s; infinite if there is nothing."""
+    def flush_delay(self) -> float:
+        """When `flush` is to be called next (s from now); infinite if nothing is pending."""
         if self._dump.active:
             return DUMP_TIME
         if self._text.suppressed + self._events.suppressed:
-            return TELL_INTERVAL
+            return REPORT_INTERVAL
         return max(self._throttle.due - time.monotonic(), DUMP_TIME)
 
     def line(self, _child: str, stream: str, line: str) -> None:
-        """Hand a line on, or count it."""
+        """Log a line, or count it as suppressed."""
         if stream == LOG and not line.startswith("{") and self._dump.feed(line):
-            self._dumped = time.monotonic()
+            self._dumped_at = time.monotonic()
             return
         event = _event_of(self._child, stream, line, self._pid, self._app)
         if event is None:
@@ -208,38 +206,40 @@ class ChildLog:
         )
         if budget.take(len(line), time.monotonic()):
             log.relay(event)
-        self.tell()
+        self.flush()
 
-    def tell(self, *, always: bool = False) -> None:
-        """Log what was dumped or throttled, and how many lines were suppressed, if it is time, or always."""
+    def flush(self, *, always: bool = False) -> None:
+        """Log a complete dump, throttled events and the number of suppressed lines, where due.
+
+        Args:
+            always: Whether to log them even if they are not due.
+        """
         now = time.monotonic()
-        if self._dump.active and (always or now - self._dumped >= DUMP_TIME):
-            self._tell_stall(self._dump.finish())
+        if self._dump.active and (always or now - self._dumped_at >= DUMP_TIME):
+            self._log_stall(self._dump.finish())
         self._throttle.flush(always=always)
         count = self._text.suppressed + self._events.suppressed
-        if count and (always or now - self._told >= TELL_INTERVAL):
-            self._told = now
+        if count and (always or now - self._reported_at >= REPORT_INTERVAL):
+            self._reported_at = now
             self._text.suppressed = self._events.suppressed = 0
-            self._log.warning(
-                "log lines of a process were suppressed: it writes too many", suppressed=count
-            )
+            self._log.warning("log lines of a process suppressed", suppressed=count)
 
-    def _tell_stall(self, threads: list[list[Frame]]) -> None:
-        """Log which function keeps the event loop of the process from running; nothing if none of the team does."""
+    def _log_stall(self, threads: list[list[Frame]]) -> None:
+        """Log which team function blocks the event loop of the process, if one does."""
         found = [
             (thread[0], frame)
             for thread in reversed(threads)
             if (frame := _innermost(thread)) is not None
         ]
-        # Who waits for the interpreter in a library is not who holds it.
+        # A thread whose innermost frame is in a library probably waits for the GIL.
         found.sort(key=lambda one: one[0] is not one[1])
         frames = [frame for _, frame in found]
         if not frames:
             return
         first, *others = frames
-        also = [f"{frame.file}:{frame.line} in {frame.func}" for frame in others[:_MOST_OTHERS]]
+        also = [f"{frame.file}:{frame.line} in {frame.func}" for frame in others[:_MAX_OTHERS]]
         fields: dict[str, object] = {
-            "event": f"team code holds the interpreter: {first.func} does not return, and the event loop cannot run",
+            "event": f"team code holds the GIL: {first.func} blocks the event loop",
             "level": "error",
             "func": first.func,
             "file": first.file,
@@ -258,7 +258,7 @@ class ChildLog:
 
 
 def _innermost(thread: list[Frame]) -> Frame | None:
-    """The innermost frame of code that is not installed, which is the team's."""
+    """Return the innermost frame of team code, which is code that is not installed."""
     for frame in thread:
         is_installed = any(part in frame.file for part in _LIBRARIES) or frame.file.startswith(
             _INSTALLED
@@ -269,11 +269,11 @@ def _innermost(thread: list[Frame]) -> Frame | None:
 
 
 def log_line(child: str, stream: str, line: str) -> None:
-    """Hand a line on to our own log.
+    """Log a line of a child.
 
-    A JSON object on the stream `LOG` that carries ``event`` and ``level`` is an event of the
-    child's own log; any other line becomes an event with the line as its sentence. Whose the event
-    is, is set here (`rt.log.attribution`). Empty lines are left out.
+    A JSON object with ``event`` and ``level`` on the stream `LOG` is a log event of the child. Any
+    other line becomes an event with the line as its text. The fields for the origin of the event
+    are set here (`rt.log.attribution`). Empty lines are skipped.
     """
     event = _event_of(child, stream, line)
     if event is not None:

@@ -1,7 +1,7 @@
-"""Calls at an interval, on absolute deadlines of the monotonic clock.
+"""Periodic calls on absolute deadlines of the monotonic clock.
 
-The rule of this module: a call that is late is counted and never made up for. The deadlines stay
-where they were, so that nothing drifts, and those that have passed are left out.
+Invariant: missed calls are counted and never made up for. The deadlines keep their place, so the
+calls do not drift.
 """
 
 import inspect
@@ -15,18 +15,17 @@ from rt import log
 
 
 class Schedule:
-    """Deadlines that are one interval apart; it has no clock of its own.
+    """Deadlines that are one interval apart. It has no clock of its own.
 
     Args:
-        start: The first deadline, in s.
-        interval: In s, more than 0.
+        start: The first deadline (s).
+        interval: More than 0 (s).
 
     Attributes:
-        deadline: The latest one that was given.
-        overruns: How many deadlines have been left out.
+        overruns: How many deadlines were missed.
 
     Raises:
-        ValueError: The interval is none.
+        ValueError: The interval is not a finite number above 0.
 
     Examples:
         >>> schedule = Schedule(10.0, interval=1.0)
@@ -36,9 +35,7 @@ class Schedule:
 
     def __init__(self, start: float, interval: float) -> None:
         if not (math.isfinite(interval) and interval > 0):
-            raise ValueError(
-                f"{interval!r} is no interval; it has to be a number of seconds above 0"
-            )
+            raise ValueError(f"invalid interval {interval!r}: expected a number of seconds above 0")
         self.interval = interval
         self.overruns = 0
         self._start = start
@@ -46,12 +43,12 @@ class Schedule:
 
     @property
     def deadline(self) -> float:
-        """The latest deadline that was given."""
-        # Multiplied rather than added up: a sum of many small errors would drift.
+        """The latest deadline that was returned."""
+        # A product, because a sum would accumulate rounding errors.
         return self._start + self._count * self.interval
 
     def next(self, now: float) -> float:
-        """The next deadline that has not passed; the others between count as overruns."""
+        """Return the next deadline that has not passed, and count the skipped ones as overruns."""
         before = self._count
         self._count += 1
         if self.deadline < now:
@@ -65,34 +62,35 @@ class Schedule:
 async def spin(
     func: Callable[..., Awaitable[Any]], /, *args: Any, interval: float = 1.0, **kwargs: Any
 ) -> NoReturn:
-    """Call an async function at an interval, the first time at once, until a cancel or an exception of it.
+    """Call an async function at an interval, at once for the first time.
 
-    A call that takes longer than the interval is let run to its end; the calls that would have
-    begun meanwhile are left out and counted. The log says so when the count doubles.
+    A call that takes longer than the interval runs to its end. The calls that would have begun in
+    the meantime are skipped and counted; a warning is logged each time the count doubles. Runs
+    until it is cancelled or a call raises.
 
     Args:
         func: What to call.
-        *args: Its arguments.
-        interval: Seconds from the begin of one call to the begin of the next.
-        **kwargs: Its arguments by name.
+        *args: Its positional arguments.
+        interval: Time from the start of one call to the start of the next (s).
+        **kwargs: Its keyword arguments.
 
     Raises:
-        ValueError: The interval is none.
-        TypeError: The function is not async; known when it has been called once.
+        ValueError: The interval is not a finite number above 0.
+        TypeError: The function is not async; detected at the first call.
     """
     name = getattr(func, "__qualname__", repr(func))
     schedule = Schedule(trio.current_time(), interval)
-    say_at = 1
+    warn_at = 1
     while True:
         call = func(*args, **kwargs)
         if not inspect.isawaitable(call):
-            raise TypeError(f"{name} cannot be called at an interval: it is not async")
+            raise TypeError(f"spin() needs an async function, and {name} is not async")
         await call
         deadline = schedule.next(trio.current_time())
-        if schedule.overruns >= say_at:
-            say_at = 2 * schedule.overruns
+        if schedule.overruns >= warn_at:
+            warn_at = 2 * schedule.overruns
             log.get_logger().warning(
-                "a periodic call does not keep its interval",
+                "periodic call missed its deadline",
                 function=name,
                 interval=interval,
                 overruns=schedule.overruns,

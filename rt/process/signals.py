@@ -1,71 +1,72 @@
-"""The signals that end a robot: the first one in order, a later one now.
+"""The signals that stop a process, from its start to its end.
 
-An executable that unpacks itself is two processes, and a terminal or systemd signals both: the
-outer one hands its signal on, so the inner one gets every signal twice. Therefore a second signal
-within a second is the first one again.
+A one-file executable is two processes, and a terminal or systemd signals both. The bootloader
+process forwards its signal, so the program receives every signal twice. Therefore a second signal
+within `DUPLICATE_WINDOW` counts as the first one.
 
-The rule of this module: from `capture_early_signals` on there is no moment at which one of them is lost, or ends the
-process where it stands.
+Invariant: from `capture_early_signals` on, no such signal is lost or kills the process.
 """
 
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
+from types import FrameType
 
 import trio
 
-ECHO = 1.0
-"""Seconds after the first signal in which another one counts as the same."""
+DUPLICATE_WINDOW = 1.0
+"""Time after the first signal in which another one counts as the same (s)."""
 
 
 class Meaning(Enum):
-    """What a signal means."""
+    """The meaning of a stop signal."""
 
     FIRST = auto()
-    ECHO = auto()
+    DUPLICATE = auto()
     AGAIN = auto()
 
 
 def classify(first: float | None, now: float) -> Meaning:
-    """Say what a signal means.
+    """Return the meaning of a signal.
 
     Args:
-        first: When the first one came, in seconds, or None if this is the first.
-        now: When this one came.
+        first: When the first signal arrived (s), or None if this is the first.
+        now: When this signal arrived (s).
     """
     if first is None:
         return Meaning.FIRST
-    return Meaning.ECHO if now - first <= ECHO else Meaning.AGAIN
+    return Meaning.DUPLICATE if now - first <= DUPLICATE_WINDOW else Meaning.AGAIN
 
 
 def stop_signals() -> list[signal.Signals]:
-    """The signals that ask a robot to stop: SIGINT, SIGTERM, and SIGHUP unless nohup has it ignored."""
+    """Return the signals that stop a robot: SIGINT, SIGTERM, and SIGHUP unless nohup ignores it."""
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 async def watch(
-    orderly: Callable[[str], None],
-    now: Callable[[str], None],
+    on_first: Callable[[str], None],
+    on_repeat: Callable[[str], None],
     *,
     early: Sequence[int] = (),
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Receive the signals of `stop_signals` until cancelled; the handlers of before are then back in their place.
+    """Receive the signals of `stop_signals` until cancelled, and restore their handlers then.
 
     Args:
-        orderly: Called once, with the reason, at the first signal.
-        now: Called with the reason at each one that comes later than `ECHO` seconds after the
-            first.
-        early: What `capture_early_signals` has kept; the first of them counts as the first signal, now.
-        task_status: Started when the signals are received.
+        on_first: Called once, with a reason, at the first signal.
+        on_repeat: Called with a reason at each signal that arrives later than `DUPLICATE_WINDOW`
+            after the first.
+        early: The signals that `capture_early_signals` captured. The first of them counts as the
+            first signal and as arriving now.
+        task_status: Started when signals are received.
     """
     first: float | None = None
     with trio.open_signal_receiver(*stop_signals()) as received:
-        if early:  # looked at only now, when no more of them come
+        if early:  # read only now, when no more signals are added
             first = trio.current_time()
-            orderly(f"received {signal.Signals(early[0]).name}")
+            on_first(f"received {signal.Signals(early[0]).name}")
         task_status.started()
         async for signum in received:
             name = signal.Signals(signum).name
@@ -73,29 +74,52 @@ async def watch(
             match classify(first, time):
                 case Meaning.FIRST:
                     first = time
-                    orderly(f"received {name}")
+                    on_first(f"received {name}")
                 case Meaning.AGAIN:
-                    now(f"received {name} again")
-                case Meaning.ECHO:
+                    on_repeat(f"received {name} again")
+                case Meaning.DUPLICATE:
                     pass
 
 
 @contextlib.contextmanager
 def capture_early_signals(*numbers: signal.Signals) -> Iterator[list[int]]:
-    """Keep the signals that come before an event loop receives them, and ignore those that come after; for a process's main.
+    """Capture signals until an event loop receives them, and ignore them after the block.
 
-    Without this a doubled signal, of which the second half comes when the receiver is closed
-    already, would end a process in the middle of its orderly end. They stay ignored, since the
-    interpreter's end takes a while too.
+    For the main function of a process. Otherwise a duplicate that arrives after the event loop has
+    closed its receiver would kill the process while it stops. The signals stay ignored, because the
+    interpreter takes time to exit.
 
     Yields:
-        What has come so far; whoever begins to receive looks at it once.
+        The signals that have arrived. The receiver reads the list once.
     """
-    came: list[int] = []
+    captured: list[int] = []
     for number in numbers:
-        signal.signal(number, lambda received, _frame: came.append(received))
+        signal.signal(number, lambda received, _frame: captured.append(received))
     try:
-        yield came
+        yield captured
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def call_on_signal(function: Callable[[str], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM call a function in this event loop, with the name of the signal.
+
+    For a program that is one event loop in the main thread. Enter it first and leave it last, so
+    that a duplicate signal does not kill the program while it stops. The previous handlers are
+    restored at the end of the block.
+    """
+    token = trio.lowlevel.current_trio_token()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        token.run_sync_soon(function, signal.Signals(number).name, idempotent=True)
+
+    previous = [
+        (number, signal.signal(number, handle)) for number in (signal.SIGINT, signal.SIGTERM)
+    ]
+    try:
+        yield
+    finally:
+        for number, handler in previous:
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

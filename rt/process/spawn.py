@@ -1,7 +1,7 @@
-"""Starts a process of rt: lifeline, log pipe, environment and session.
+"""The start of a child process: lifeline, log pipe, environment and session.
 
-A child inherits the whole environment, because a frozen child then reuses the unpacked files.
-Variables that were meant for this process alone (its own watchdog, its own sockets) are removed.
+A child inherits the environment, so that a child from a one-file executable reuses the unpacked
+files. Variables for this process alone, such as those of its watchdog, are removed.
 """
 
 import contextlib
@@ -15,14 +15,12 @@ from typing import NamedTuple
 
 import trio
 
-from rt.process import group
 from rt.process.lifeline import CHANNEL, LIFELINE, arm, open_lifeline
 from rt.process.logpipe import VARIABLE as LOG_VARIABLE
 from rt.process.logpipe import enlarge, open_log_pipe
 from rt.process.notify import FD_VARIABLE, VARIABLE
 from rt.process.orphans import open_process
 
-_LAST_RESORT = 0.3
 _NOT_INHERITED = (
     VARIABLE,
     FD_VARIABLE,
@@ -36,11 +34,11 @@ _NOT_INHERITED = (
 
 
 class Spawned(NamedTuple):
-    """A process that has started.
+    """A started process.
 
     Attributes:
-        process: The leader of a session of its own.
-        events: The reading end of its log pipe, or None if it has none.
+        process: The leader of its own session.
+        events: The read end of its log pipe, or None.
     """
 
     process: trio.Process
@@ -55,7 +53,7 @@ def child_command(role: str) -> tuple[str, ...]:
 
 
 def has_lifeline(command: Sequence[str]) -> bool:
-    """Return whether the child itself takes its end of the lifeline."""
+    """Return whether the child adopts its end of the lifeline."""
     return any(LIFELINE in argument for argument in command)
 
 
@@ -72,30 +70,28 @@ async def spawn(
     stderr: int | None = subprocess.PIPE,
     log_pipe: bool = True,
 ) -> Spawned:
-    """Start a process as leader of a session of its own.
+    """Start a process as the leader of its own session.
 
-    A checkpoint only in that it may be cancelled before it starts the process; after that a cancel
-    is delivered late, so that no process is without an owner.
+    Shielded from cancels while the process is being started, so that every process has an owner.
 
     Args:
-        command: The program and its arguments. `LIFELINE` and `CHANNEL` in them become numbers of
-            descriptors. The kernel kills the group of a command without `LIFELINE` when this
-            process dies.
-        stack: Keeps our end of the lifeline; closing it tells the child to end. Keeps the log pipe
-            too.
-        message: What the lifeline carries; only with `LIFELINE`.
+        command: The program and its arguments. `LIFELINE` and `CHANNEL` in them are replaced by
+            descriptor numbers. The kernel kills the group of a command without `LIFELINE` when
+            this process dies.
+        stack: Closes the parent's end of the lifeline, which stops the child, and the log pipe.
+        message: The message on the lifeline; only with `LIFELINE`.
         channel: The child's end of its channel.
-        env: Added to the environment that it inherits.
-        cwd: Its working directory, or None for ours.
-        pass_fds: Descriptors that it inherits under the same numbers.
-        stdout: `subprocess.PIPE`, `subprocess.DEVNULL` or None to inherit ours.
-        stderr: The same.
-        log_pipe: Whether a child of our own program, which is one with a lifeline, gets a log pipe.
+        env: Added to the environment, which is inherited.
+        cwd: The working directory, or None for this process's.
+        pass_fds: Descriptors that are inherited under the same numbers.
+        stdout: `subprocess.PIPE`, `subprocess.DEVNULL`, or None to inherit stdout.
+        stderr: Likewise for stderr.
+        log_pipe: Whether a child that is rt itself, which is one with a lifeline, gets a log pipe.
 
     Raises:
         LocalProtocolError: The message does not fit into the lifeline.
         OSError: The process cannot be started.
-        ValueError: The command contains a null byte or another value that no command can contain.
+        ValueError: The command contains an invalid value, such as a null byte.
         subprocess.SubprocessError: The process ended before it executed the program.
     """
     own_program = has_lifeline(command)
@@ -114,7 +110,7 @@ async def spawn(
             passed.append(log_fd)
         with trio.CancelScope(shield=True):
             process = await open_process(
-                [_filled(argument, fds) for argument in command],
+                [_fill_in(argument, fds) for argument in command],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -127,28 +123,17 @@ async def spawn(
             if isinstance(stream, trio.lowlevel.FdStream):
                 enlarge(stream.fileno())
         if not own_program:
-            with contextlib.suppress(OSError):  # the process has exited already
+            with contextlib.suppress(OSError):  # the process has already exited
                 arm(theirs, process.pid)
     return Spawned(process, events)
 
 
-def _filled(argument: str, fds: Mapping[str, int]) -> str:
+def _fill_in(argument: str, fds: Mapping[str, int]) -> str:
     for placeholder, fd in fds.items():
         argument = argument.replace(placeholder, str(fd))
     return argument
 
 
 def inherited() -> dict[str, str]:
-    """Return our environment without the variables that were meant for this process alone."""
+    """Return the environment without the variables for this process alone."""
     return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-
-
-async def kill_tree(process: trio.Process) -> None:
-    """Kill a process and all of its group and session, unless it was reaped before. Bounded, and cannot be cancelled."""
-    try:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)  # noqa: ASYNC222 - does not wait
-    except ChildProcessError:  # reaped and swept already
-        return
-    with trio.move_on_after(_LAST_RESORT, shield=True):
-        await group.kill_remaining(process.pid)
-        await process.wait()

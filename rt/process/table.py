@@ -1,7 +1,7 @@
-"""The processes of the system as /proc/PID/stat shows them (proc(5)), and the end of some of them.
+"""The process table of the system from /proc/PID/stat (proc(5)), and how to kill processes by it.
 
-Invariant: no look at all processes blocks the event loop for longer than it takes to read `STEP` of
-    them.
+Invariant: a scan of all processes blocks the event loop no longer than it takes to read `STEP` of
+them.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import trio
 STEP: Final = 32
 """How many processes are read between two checkpoints."""
 KILL_TIMEOUT: Final = 1.0
-"""How long killed processes may take to be gone (s)."""
-_WAITED_FOR: Final = 128
-"""For how many killed processes `kill` waits, each with a descriptor."""
+"""How long killed processes may take to exit (s)."""
+_MAX_PIDFDS: Final = 128
+"""How many killed processes `kill` waits for, each with a descriptor."""
 _PASSES: Final = 5
 _PROC: Final = "/proc"
 
@@ -28,9 +28,9 @@ class Process(NamedTuple):
     Attributes:
         parent: The pid of its parent.
         session: The pid of the leader of its session.
-        zombie: Whether it has ended and has not been waited for.
-        start: When it started, in clock ticks since boot; tells it from a later process with the
-            same pid.
+        zombie: Whether it has exited and is not reaped.
+        start: When it started (clock ticks since boot); distinguishes it from a later process with
+            the same pid.
     """
 
     parent: int
@@ -40,10 +40,10 @@ class Process(NamedTuple):
 
 
 def read(pid: int) -> Process | None:
-    """One process, or None if there is none of this pid."""
+    """Return one process, or None if no process has this pid."""
     try:
-        with open(f"{_PROC}/{pid}/stat", "rb") as file:  # noqa: PTH123 - read hundreds of times in a row
-            # The name of the program is in brackets and may itself contain some.
+        with open(f"{_PROC}/{pid}/stat", "rb") as file:  # noqa: PTH123 - faster, for many reads
+            # The program name is in brackets and may contain brackets.
             fields = file.read().rpartition(b")")[2].split()
         return Process(int(fields[1]), int(fields[3]), fields[0] in (b"Z", b"X"), int(fields[19]))
     except (OSError, IndexError, ValueError):
@@ -51,15 +51,15 @@ def read(pid: int) -> Process | None:
 
 
 def is_same(process: Process | None, start: int) -> bool:
-    """Whether a process is there, and the one that started then."""
+    """Return whether a process exists and started at this time."""
     return process is not None and process.start == start
 
 
 async def scan() -> dict[int, Process]:
-    """All processes by pid; a checkpoint after each `STEP` of them.
+    """Return all processes by pid, with a checkpoint after each `STEP` of them.
 
-    It includes each process that exists from before the call until its end, also below a parent
-    that ends meanwhile.
+    The result contains every process that exists during the whole call, even if its parent exits in
+    the meantime.
 
     Raises:
         OSError: /proc cannot be read.
@@ -71,7 +71,7 @@ async def scan() -> dict[int, Process]:
 
 
 def scan_blocking() -> dict[int, Process]:
-    """All processes by pid, without a checkpoint: for the start of a process, before anything depends on its event loop."""
+    """Return all processes by pid without a checkpoint, for use at the start of a process."""
     found: dict[int, Process] = {}
     for _ in _read_all(found):
         pass
@@ -79,15 +79,15 @@ def scan_blocking() -> dict[int, Process]:
 
 
 def _read_all(found: dict[int, Process]) -> Iterator[None]:
-    """Read all processes into a map, and those again that were made or lost their parent meanwhile."""
+    """Read all processes into a map, and again those that started or lost their parent since."""
     seen: set[int] = set()
     count = 0
     for _ in range(_PASSES):
-        pids = [int(name) for name in os.listdir(_PROC) if name.isdecimal()]  # noqa: PTH208 - names are all that is needed
+        names = os.listdir(_PROC)  # noqa: PTH208 - only names are needed
         pids = [
             pid
-            for pid in pids
-            if pid not in seen or (pid in found and _has_lost_its_parent(found[pid], found))
+            for pid in map(int, filter(str.isdecimal, names))
+            if pid not in seen or (pid in found and _has_lost_parent(found[pid], found))
         ]
         if not pids:
             return
@@ -103,27 +103,29 @@ def _read_all(found: dict[int, Process]) -> Iterator[None]:
                 yield
 
 
-def _has_lost_its_parent(process: Process, found: Mapping[int, Process]) -> bool:
-    # The kernel shows 0 as the parent of what has none in our namespace.
+def _has_lost_parent(process: Process, found: Mapping[int, Process]) -> bool:
+    # Parent 0 means that the process has no parent in this PID namespace.
     parent = found.get(process.parent)
     return process.parent != 0 and (parent is None or parent.zombie)
 
 
 async def kill(starts: Mapping[int, int]) -> set[int]:
-    """Kill processes, and wait until they have ended, at most `KILL_TIMEOUT`; if they are very many, until the first of them have.
+    """Kill processes, and wait at most `KILL_TIMEOUT` until they have exited.
+
+    Of very many processes, only the first ones are waited for.
 
     Args:
-        starts: When each of them started, by pid. A pid that belongs to another process by now is
-            left alone.
+        starts: The start time of each process by pid. A pid that belongs to another process by now
+            is skipped.
 
     Returns:
-        Those that were killed. The others have ended, or belong to another user.
+        The pids that were killed. The other processes have exited or belong to another user.
 
     Raises:
-        OSError: This process has no descriptor left.
+        OSError: No file descriptor is available.
     """
     killed: set[int] = set()
-    waited_for: list[int] = []
+    pidfds: list[int] = []
     try:
         for count, (pid, start) in enumerate(starts.items(), 1):
             if count % STEP == 0:
@@ -131,20 +133,20 @@ async def kill(starts: Mapping[int, int]) -> set[int]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 fd = os.pidfd_open(pid)
                 try:
-                    # The descriptor is of this very process; only now is it certain that the pid
-                    # was not given to another.
+                    # The pidfd refers to one process; if the start time matches now, it is the
+                    # intended one.
                     if is_same(read(pid), start):
                         signal.pidfd_send_signal(fd, signal.SIGKILL)
                         killed.add(pid)
                 finally:
-                    if pid in killed and len(waited_for) < _WAITED_FOR:
-                        waited_for.append(fd)
+                    if pid in killed and len(pidfds) < _MAX_PIDFDS:
+                        pidfds.append(fd)
                     else:
                         os.close(fd)
         with trio.move_on_after(KILL_TIMEOUT):
-            for fd in waited_for:
+            for fd in pidfds:
                 await trio.lowlevel.wait_readable(fd)
     finally:
-        for fd in waited_for:
+        for fd in pidfds:
             os.close(fd)
     return killed

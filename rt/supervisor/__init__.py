@@ -1,1 +1,1 @@
-"""The supervisor: children as processes, each with an owner, a reason for every stop, and a restart policy."""
+"""The supervisor: child processes with an owner, a reason for every stop and a restart policy."""

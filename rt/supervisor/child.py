@@ -1,12 +1,13 @@
-"""A child as a process: carries out what its machine decides, and tells the machine what happens.
+"""A supervised child: its processes, and the effects that its state machine decides.
 
-The rule of this module: it decides nothing. Every event goes through `Child.feed`, which asks the
-machine and carries out the answer at once and without a checkpoint; so no event can come between a
+Invariant: all decisions are made by `rt.supervisor.machine`. Each event goes through `Child.feed`,
+which carries out the resulting effects without a checkpoint, so no other event can come between a
 decision and its effect.
 """
 
 import contextlib
 import errno
+import functools
 import math
 import os
 import random
@@ -24,9 +25,10 @@ from rt.instance.stale_files import ENV_DIRECTORY
 from rt.limits import explain
 from rt.log.throttle import Throttle
 from rt.process import group
+from rt.process.attend import attend
 from rt.process.notify import Channel, Listener
 from rt.process.output import LOG, OnLine, Output, log_line
-from rt.process.spawn import kill_tree, spawn
+from rt.process.spawn import spawn
 from rt.protocol.notify import Notice
 from rt.supervisor.machine import Machine
 from rt.supervisor.spec import ChildSpec, ChildStatus, ExitReport
@@ -52,32 +54,29 @@ from rt.supervisor.state import (
 )
 from rt.supervisor.transitions import AT_REST
 
-LINGER = 0.5
-"""Seconds for which the output of a child that has exited is still read: somebody else may hold its pipes open."""
-
 _BURST = 20
-"""How many ends of a child in a row are logged at once."""
+"""How many exits of a child in a row are logged at once."""
 _LEVELS = {State.READY: "info", State.STOPPING: "info", State.STOPPED: "info"}
 _LEVELS |= {State.KILLING: "warning", State.BACKOFF: "warning", State.FAILED: "error"}
 
 OnChange = Callable[[ChildStatus], None]
-"""Called in the event loop each time that something about a child has changed; it may not block or raise."""
+"""Called in the event loop when the status of a child has changed; may not block or raise."""
 
 
 class Child:
     """One child, from its first process to its last.
 
     Args:
-        spec: What it is to be.
-        directory: That of the instance, where the notify socket of a program that is not rt's own
-            is made.
-        on_line: Called for each line that it writes.
-        on_change: Called when its status has changed.
-        jitter: Gives a number between 0 and 1 for each back-off.
+        spec: The specification.
+        directory: The instance directory, for the notify socket of a program other than rt.
+        on_line: Called for each line of output.
+        on_change: Called when the status has changed.
+        jitter: Returns a number between 0 and 1 for each backoff.
 
     Attributes:
-        channel: Our end of the channel of the process that runs, or None; of type SOCK_SEQPACKET,
-            closed with the process.
+        finished: Set when `run` has returned.
+        channel: The parent's end of the running process's channel (SOCK_SEQPACKET), or None.
+            Closed when the process ends.
     """
 
     def __init__(
@@ -92,30 +91,29 @@ class Child:
         self.spec = spec
         self.finished = trio.Event()
         self.channel: trio.socket.SocketType | None = None
-        self._begun = trio.Event()
+        self._started = trio.Event()
         self._directory = directory
         self._on_line = on_line
         self._on_change = on_change
         self._jitter = jitter
         self._machine = Machine(spec)
         self._timers: dict[Timer, float] = {}
-        self._poke = trio.Event()
-        self._news = trio.Event()
+        self._timers_changed = trio.Event()
+        self._status_changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._listener: Channel | Listener | None = None
         self._pid: int | None = None
-        self._leader: int | None = (
-            None  # the pid while it may be signalled: not exited and therefore not reaped
-        )
+        # The pid while the process may be signalled, which is until it exits.
+        self._leader: int | None = None
         self._since = time.time()
-        self._said = ""
+        self._status_text = ""
         self._last_exit: ExitReport | None = None
         self._log = log.get_logger(child=spec.name)
         self._throttle = Throttle(burst=_BURST, clock=trio.current_time)
 
     @property
     def status(self) -> ChildStatus:
-        """What is known of it now."""
+        """The present status."""
         return ChildStatus(
             name=self.spec.name,
             state=self._machine.state,
@@ -123,63 +121,63 @@ class Child:
             pid=self._pid,
             since=self._since,
             restarts=self._machine.restarts,
-            status=self._said,
+            status=self._status_text,
             last_exit=self._last_exit,
             on_demand=not self.spec.autostart,
         )
 
     async def run(self) -> None:
-        """Start the child and look after it until a final stop has ended it. `finished` is set when this returns.
+        """Start the child, and restart it as its policy says, until a final stop has ended it.
 
-        A cancel is a last resort: the whole group is killed at once.
+        A cancel kills the process group at once.
         """
         try:
             async with trio.open_nursery() as self._nursery:
                 if self.spec.autostart:
                     self.feed(Start())
-                self._begun.set()
+                self._started.set()
                 while not (self._machine.closed and self._machine.state in AT_REST):
                     with trio.move_on_at(min(self._timers.values(), default=math.inf)):
-                        await self._poke.wait()
-                    self._poke = trio.Event()
-                    for timer, deadline in list(self._timers.items()):
-                        if deadline <= trio.current_time() and timer in (
-                            Timer.WATCHDOG,
-                            Timer.READY,
-                        ):
-                            self._hear_all(timer)
-                        # A timer that an earlier one of this round has cancelled does not run out.
-                        if deadline <= trio.current_time() and self._timers.get(timer) == deadline:
-                            del self._timers[timer]
-                            self.feed(TimerOver(timer))
+                        await self._timers_changed.wait()
+                    self._timers_changed = trio.Event()
+                    self._expire_timers()
         finally:
             self.finished.set()
-            self._tell()
+            self._publish_status()
 
     def feed(self, event: Event) -> None:
-        """Take an event and carry out what follows; no checkpoint."""
+        """Handle an event and carry out its effects, without a checkpoint."""
         for effect in self._machine.handle(event, trio.current_time(), self._jitter()):
             self._perform(effect)
-        self._poke.set()
+        self._timers_changed.set()
 
     async def until(self, condition: Callable[[ChildStatus], bool]) -> ChildStatus:
-        """Wait until `run` has begun, and then until the status meets a condition or the child is finished.
+        """Wait until the status meets a condition or the child is finished; return the status.
 
-        A state that passes quickly may be missed.
+        The condition is first checked when `run` has begun. It may miss a short state.
         """
-        await self._begun.wait()
+        await self._started.wait()
         while not condition(self.status) and not self.finished.is_set():
-            await self._news.wait()
+            await self._status_changed.wait()
         await trio.lowlevel.checkpoint()
         return self.status
+
+    def _expire_timers(self) -> None:
+        for timer, deadline in list(self._timers.items()):
+            if deadline <= trio.current_time() and timer in (Timer.WATCHDOG, Timer.READY):
+                self._handle_queued_notices(timer)
+            # An earlier timer may have cancelled or restarted this one.
+            if deadline <= trio.current_time() and self._timers.get(timer) == deadline:
+                del self._timers[timer]
+                self.feed(TimerOver(timer))
 
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Spawn():
-                assert self._nursery is not None, "a child is started by its own run()"
-                self._nursery.start_soon(self._live, name=f"child {self.spec.name}")
+                assert self._nursery is not None, "the child is started by its own run()"
+                self._nursery.start_soon(self._run_process, name=f"child {self.spec.name}")
             case SendSignal(name):
-                # Without a leader the process has exited on its own, and its group is being swept.
+                # Without a leader the process has exited, and its group is being killed.
                 if self._leader is not None:
                     group.signal_group(self._leader, signal.Signals[f"SIG{name}"])
             case StartTimer(timer, seconds):
@@ -191,41 +189,41 @@ class Child:
                 level = _LEVELS.get(state, "debug")
                 routine = self._machine.closed or self._machine.planned or not self.spec.autostart
                 if routine and state in (State.STOPPING, State.STOPPED):
-                    level = "debug"  # part of the end of everything, which is said once for all, or of the child's work
-                self._say(level, state, reason)
-                self._tell()
+                    level = "debug"  # the supervisor logs the stop of all children once
+                self._log_state(level, state, reason)
+                self._publish_status()
 
-    def _say(self, level: str, state: State, reason: str) -> None:
+    def _log_state(self, level: str, state: State, reason: str) -> None:
         write = getattr(self._log, level)
-        if state is State.BACKOFF:  # a child that cannot live is started again and again
+        if state is State.BACKOFF:  # may repeat without end
             self._throttle.log(write, f"child is {state}", reason=reason, pid=self._pid)
         else:
             self._throttle.flush()
             write(f"child is {state}", reason=reason, pid=self._pid)
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
+    def _publish_status(self) -> None:
+        self._status_changed.set()
+        self._status_changed = trio.Event()
         if self._on_change is not None:
             self._on_change(self.status)
 
-    async def _live(self) -> None:
+    async def _run_process(self) -> None:
         with contextlib.ExitStack() as stack:
-            ending = await self._one_life(stack)
-        # Told only now, since the next process takes the place of this one's socket.
+            event = await self._spawn_and_attend(stack)
+        # Only after the stack is closed, because the next process uses the same socket path.
         self._pid = None
-        self.feed(ending)
+        self.feed(event)
 
-    async def _one_life(self, stack: contextlib.ExitStack) -> SpawnFailed | Exited:
-        self._said = ""
-        began = trio.current_time()
+    async def _spawn_and_attend(self, stack: contextlib.ExitStack) -> SpawnFailed | Exited:
+        self._status_text = ""
+        started = trio.current_time()
         path = self._directory / f"notify-{self.spec.name}.sock"
         try:
             listener: Channel | Listener = Channel() if self.spec.has_lifeline else Listener(path)
             stack.enter_context(listener)
             channel = self._open_channel(stack)
         except OSError as error:
-            # Not the command's fault: another try may find the directory usable again.
+            # Not an error of the command: the next attempt may succeed.
             return SpawnFailed(errno.EAGAIN, f"{explain(error)}: {path}")
         try:
             spec = self.spec
@@ -257,7 +255,7 @@ class Child:
             returncode = await self._attend(process, listener, output, events)
         except BaseException:
             self._leader = None
-            await kill_tree(process)
+            await group.kill_tree(process)
             raise
         code, name = (returncode, None) if returncode >= 0 else (None, _signal_name(-returncode))
         exited = Exited(code, name)
@@ -269,19 +267,19 @@ class Child:
             reason=exited.describe() + (f" ({cause})" if cause else ""),
             tail=output.tail,
             time=time.time(),
-            uptime=trio.current_time() - began,
+            uptime=trio.current_time() - started,
         )
         return exited
 
     def _environment(self) -> dict[str, str]:
-        """Return what the child's environment has besides ours: its robot, and how often it has to say that it is alive."""
+        """Return the child's own environment variables, with its robot and watchdog timeout."""
         env = {**(self.spec.env or {}), ENV_DIRECTORY: os.fspath(self._directory)}
         if self.spec.watchdog is not None:
             env["WATCHDOG_USEC"] = str(round(self.spec.watchdog * 1e6))
         return env
 
     def _open_channel(self, stack: contextlib.ExitStack) -> socket.socket | None:
-        """Open a channel if the child has one; our end becomes `channel`, the child's is returned."""
+        """Create a channel if the child has one: set `channel`, and return the child's end."""
         if not self.spec.has_channel:
             return None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -289,15 +287,15 @@ class Child:
         stack.callback(setattr, self, "channel", None)
         return theirs
 
-    def _hear_all(self, timer: Timer) -> None:
-        """Take in what the child has said before its silence is judged: it may be we who did not listen for a while."""
+    def _handle_queued_notices(self, timer: Timer) -> None:
+        """Handle queued notices before a timer expires, because this process may have been slow."""
         listener = self._listener
         if listener is None:
             return
         while (notice := listener.receive_nowait()) is not None:
-            self._heed(notice)
+            self._handle_notice(notice)
         if timer in self._timers and listener.was_unreachable():
-            # It could not reach us, so its silence says nothing: its time begins anew.
+            # The child could not send notices, so the timer starts again.
             seconds = self.spec.ready_timeout if timer is Timer.READY else self.spec.watchdog
             self._timers[timer] = trio.current_time() + (seconds or 0.0)
 
@@ -308,59 +306,38 @@ class Child:
         output: Output,
         events: trio.abc.ReceiveStream | None,
     ) -> int:
-        pidfd = os.pidfd_open(process.pid)
+        def on_exit() -> None:
+            self._leader = None
+
+        streams = [(process.stdout, "stdout"), (process.stderr, "stderr"), (events, LOG)]
+        readers = [
+            functools.partial(output.drain, stream, name)
+            for stream, name in streams
+            if stream is not None
+        ]
         self._listener = listener
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(listener.receive_all, self._heed)
-                drained = trio.Event()
-                nursery.start_soon(_drain, process, output, events, drained)
-                await trio.lowlevel.wait_readable(pidfd)
-                self._leader = None
-                # Not reaped yet: until everything is swept, the kernel gives the number of the
-                # group to nobody else.
-                if strays := await group.kill_remaining(process.pid):
-                    self._log.warning(
-                        "child left processes behind; they were killed", processes=strays
-                    )
-                returncode = await process.wait()
-                while (notice := listener.receive_nowait()) is not None:
-                    self._heed(Notice(status=notice.status))  # its last words
-                with trio.move_on_after(LINGER):
-                    await drained.wait()
+                nursery.start_soon(listener.receive_all, self._handle_notice)
+                await attend(process, readers, on_exit=on_exit, logger=self._log)
                 nursery.cancel_scope.cancel("the process has exited")
+            returncode = await process.wait()
+            while (notice := listener.receive_nowait()) is not None:
+                self._handle_notice(Notice(status=notice.status))
         finally:
             self._listener = None
-            trio.lowlevel.notify_closing(pidfd)
-            os.close(pidfd)
         return returncode
 
-    def _heed(self, notice: Notice) -> None:
-        if notice.status is not None and notice.status != self._said:
-            self._said = notice.status
-            self._tell()
+    def _handle_notice(self, notice: Notice) -> None:
+        if notice.status is not None and notice.status != self._status_text:
+            self._status_text = notice.status
+            self._publish_status()
         if notice.ready:
             self.feed(Ready())
         if notice.watchdog:
             self.feed(Alive())
         if notice.trouble:
             self.feed(RestartRequested())
-
-
-async def _drain(
-    process: trio.Process,
-    output: Output,
-    events: trio.abc.ReceiveStream | None,
-    drained: trio.Event,
-) -> None:
-    assert process.stdout is not None
-    assert process.stderr is not None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(output.drain, process.stdout, "stdout")
-        nursery.start_soon(output.drain, process.stderr, "stderr")
-        if events is not None:
-            nursery.start_soon(output.drain, events, LOG)
-    drained.set()
 
 
 def _signal_name(number: int) -> str:

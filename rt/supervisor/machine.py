@@ -1,17 +1,15 @@
-"""One child's life, pure: events in, effects out.
+"""The state machine of one child: events in, effects out, without I/O.
 
-Rules:
+Invariant:
 
-- What may follow what stands in `rt.supervisor.transitions`, and nowhere else.
-- There is at most one process. It exists from `Spawn` (answered by `Spawned` or `SpawnFailed`)
-until `Exited`.
-- In every race between a stop and a restart the stop wins: once a stop is wanted, only a later
-  `Start` or `Restart` that finds no process left can bring the child back, and after a final stop
-  nothing can.
-- SIGKILL follows a polite signal and a grace, except where `Kill` asks for it at once.
+- `rt.supervisor.transitions` lists all transitions.
+- There is at most one process. It exists from `Spawn`, which is answered by `Spawned` or
+  `SpawnFailed`, until `Exited`.
+- A stop wins over a restart: after a stop, only a `Start` or `Restart` that arrives when no process
+  is left starts the child again. After a final stop, nothing does.
+- SIGKILL follows SIGTERM or SIGABRT and a grace period, unless `Kill` requests it.
 
-The machine has no clock and no dice: the time comes in with each event, and the jitter as a number
-between 0 and 1.
+The machine has no clock and no random numbers: the caller passes the time and the jitter.
 """
 
 import errno
@@ -43,7 +41,7 @@ from rt.supervisor.state import (
     Timer,
     TimerOver,
 )
-from rt.supervisor.transitions import RUNNING, TABLE, TIMERS, Act, Trigger
+from rt.supervisor.transitions import RUNNING, TABLE, TIMERS, Action, Trigger
 
 FINAL_ERRORS = frozenset(
     {
@@ -54,11 +52,12 @@ FINAL_ERRORS = frozenset(
         errno.EISDIR,
         errno.ELOOP,
         errno.ENAMETOOLONG,
+        errno.ENOEXEC,
+        errno.EINVAL,
+        errno.E2BIG,
     }
-    | {errno.ENOEXEC, errno.EINVAL, errno.E2BIG}
 )
-"""Errors of a start that another try cannot mend."""
-
+"""Errors at a start that another attempt cannot resolve."""
 
 _ON_TIMER = {
     Timer.READY: Trigger.READY_TIMEOUT,
@@ -67,7 +66,7 @@ _ON_TIMER = {
     Timer.GRACE: Trigger.GRACE_OVER,
     Timer.BACKOFF: Trigger.BACKOFF_OVER,
 }
-_ON_WORD: Mapping[type, Trigger] = {
+_ON_EVENT: Mapping[type, Trigger] = {
     Stop: Trigger.STOP,
     Kill: Trigger.KILL,
     NoRestart: Trigger.NO_RESTART,
@@ -78,14 +77,14 @@ _ON_WORD: Mapping[type, Trigger] = {
 
 
 class Machine:
-    """Holds where one child stands, and decides what is to be done next.
+    """The state of one child, and the decision what to do next.
 
     Attributes:
-        state: Where the child stands.
-        reason: Why, in words for a person.
-        cause: Why the process that exists is being stopped; empty when nobody asked it to end.
-        restarts: How often a process was followed by another one, but for planned restarts.
-        planned: Whether the process that exists is being stopped by a planned restart.
+        state: The state of the child.
+        reason: The reason for the state, for the user.
+        cause: Why the process is being stopped; empty if it was not asked to stop.
+        restarts: How many restarts there were, without planned ones.
+        planned: Whether the process is being stopped for a planned restart.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -96,31 +95,31 @@ class Machine:
         self.planned = False
         self._policy = policy
         self._attempts = 0
-        self._ends: deque[float] = deque()
+        self._exit_times: deque[float] = deque()
         self._wanted = False
-        self._renew = False
+        self._restart_requested = False
         self._kill_pending = False
         self._closed = False
         self._spawned_before = False
 
     @property
     def closed(self) -> bool:
-        """Whether the child gets no further process."""
+        """Whether the child is never started again."""
         return self._closed
 
     def handle(self, event: Event, now: float, jitter: float = 0.0) -> list[Effect]:
-        """Take one event and say what follows from it.
+        """Handle one event.
 
         Args:
-            event: What has happened.
-            now: The time in seconds; only differences count.
-            jitter: Between 0 and 1: how much of half a back-off is taken off.
+            event: The event.
+            now: The time (s); only differences count.
+            jitter: Between 0 and 1: which part of half a backoff is subtracted.
 
         Returns:
-            What is to be done, in this order.
+            The effects, in the order in which to carry them out.
 
         Raises:
-            LocalProtocolError: The event tells of a process that cannot exist.
+            LocalProtocolError: The event refers to a process that cannot exist.
         """
         self._closed |= isinstance(event, NoRestart) or (
             isinstance(event, Stop | Kill) and event.final
@@ -130,96 +129,91 @@ class Machine:
         if trigger is None or step is None:
             return []
         self._remember(event)
-        before, (self.state, acts) = self.state, step
+        before, (self.state, actions) = self.state, step
         if self.state is before:
-            return [effect for act in acts for effect in self._perform(act)]
+            return [effect for action in actions for effect in self._perform(action)]
         self.reason = self._explain(event, trigger)
         effects: list[Effect] = [CancelTimer(timer) for timer in TIMERS.get(before, ())]
         effects += self._timers(jitter)
-        effects += [effect for act in acts for effect in self._perform(act)]
-        # Last, so that whoever hears of it finds everything else done.
+        effects += [effect for action in actions for effect in self._perform(action)]
+        # Last, so that everything else is done when the report is delivered.
         effects.append(Report(self.state, self.reason))
         return effects
 
     def _trigger(self, event: Event, now: float) -> Trigger | None:
         match event:
             case Start() | Restart():
-                asked = Trigger.START if isinstance(event, Start) else Trigger.RESTART
-                return None if self._closed else asked
+                trigger = Trigger.START if isinstance(event, Start) else Trigger.RESTART
+                return None if self._closed else trigger
             case TimerOver(timer):
                 return _ON_TIMER[timer]
             case Spawned() | SpawnFailed() if self.state not in (State.SPAWNING, State.ABORTING):
-                raise LocalProtocolError(
-                    f"a child that is {self.state} has not asked for a process"
-                )
+                raise LocalProtocolError(f"child in state {self.state} requested no process")
             case Exited() if self.state not in RUNNING:
-                raise LocalProtocolError(
-                    f"a child that is {self.state} has no process that could exit"
-                )
+                raise LocalProtocolError(f"child in state {self.state} has no process")
             case Spawned():
                 return Trigger.SPAWNED_KILL_PENDING if self._kill_pending else Trigger.SPAWNED
             case SpawnFailed() | Exited():
-                return self._gone(event, now)
+                return self._ended(event, now)
             case _:
-                return _ON_WORD[type(event)]
+                return _ON_EVENT[type(event)]
 
-    def _gone(self, event: SpawnFailed | Exited, now: float) -> Trigger:
+    def _ended(self, event: SpawnFailed | Exited, now: float) -> Trigger:
         if not self._wanted or self._closed:
-            return Trigger.GONE
-        if self._renew:
-            return Trigger.GONE_RENEW
+            return Trigger.ENDED
+        if self._restart_requested:
+            return Trigger.ENDED_RESTART
         gives_up = self._policy.gives_up
         if gives_up and isinstance(event, SpawnFailed) and event.errno in FINAL_ERRORS:
-            return Trigger.GONE_FAILED
+            return Trigger.ENDED_FAILED
         clean = isinstance(event, Exited) and event.code == 0 and not self.cause
         restart = self._policy.restart
         if restart == "temporary" or (restart == "transient" and clean):
-            return Trigger.GONE if clean else Trigger.GONE_FAILED
-        self._ends.append(now)
-        while self._ends[0] <= now - self._policy.restart_window:
-            self._ends.popleft()
-        too_many = len(self._ends) > self._policy.max_restarts
-        return Trigger.GONE_FAILED if gives_up and too_many else Trigger.GONE_RETRY
+            return Trigger.ENDED if clean else Trigger.ENDED_FAILED
+        self._exit_times.append(now)
+        while self._exit_times[0] <= now - self._policy.restart_window:
+            self._exit_times.popleft()
+        too_many = len(self._exit_times) > self._policy.max_restarts
+        return Trigger.ENDED_FAILED if gives_up and too_many else Trigger.ENDED_RETRY
 
     def _remember(self, event: Event) -> None:
         match event:
             case Stop(reason) | Kill(reason):
-                self._wanted = self._renew = False
+                self._wanted = self._restart_requested = False
                 self._kill_pending = self._kill_pending or isinstance(event, Kill)
                 self.cause = reason
             case Restart(reason, planned):
-                self._renew, self.planned = True, planned
+                self._restart_requested, self.planned = True, planned
                 self.cause = reason
             case TimerOver(Timer.READY):
                 self.cause = f"not ready within {self._policy.ready_timeout:g} s"
             case TimerOver(Timer.WATCHDOG):
-                self.cause = f"not a sign of life for {self._policy.watchdog:g} s"
+                self.cause = f"no watchdog notice for {self._policy.watchdog:g} s"
             case RestartRequested():
-                self.cause = "asked for its own restart"
+                self.cause = "requested its own restart"
 
-    def _explain(self, event: Event, trigger: Trigger) -> str:  # noqa: PLR0911 - one answer for each kind of event
+    def _explain(self, event: Event, trigger: Trigger) -> str:  # noqa: PLR0911 - one per event
         match event:
             case Spawned():
                 return self.cause or "process started"
             case Ready():
                 return "ready"
             case TimerOver(Timer.GRACE):
-                return (
-                    f"still there {self._policy.stop_timeout:g} s after the signal ({self.cause})"
-                )
+                return f"did not stop within {self._policy.stop_timeout:g} s ({self.cause})"
             case TimerOver(Timer.BACKOFF):
-                return "another try"
+                return "next attempt"
             case TimerOver() | RestartRequested():
                 return self.cause
             case SpawnFailed(_, text):
-                ending = f"cannot be started: {text}"
+                reason = f"cannot be started: {text}"
             case Exited():
-                ending = event.describe() + (f" ({self.cause})" if self.cause else "")
+                reason = event.describe() + (f" ({self.cause})" if self.cause else "")
             case _:
                 return getattr(event, "reason", "")
-        if trigger is Trigger.GONE_FAILED and len(self._ends) > self._policy.max_restarts:
-            ending += f"; more than {self._policy.max_restarts} restarts within {self._policy.restart_window:g} s"
-        return ending
+        policy = self._policy
+        if trigger is Trigger.ENDED_FAILED and len(self._exit_times) > policy.max_restarts:
+            reason += f"; more than {policy.max_restarts} restarts in {policy.restart_window:g} s"
+        return reason
 
     def _timers(self, jitter: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -243,30 +237,29 @@ class Machine:
             case Timer.BACKOFF:
                 slow = self._attempts - policy.fast_restarts
                 self._attempts += 1
-                return (
-                    0.0
-                    if slow < 0
-                    else min(policy.backoff_cap, policy.backoff * 2.0 ** min(slow, 30))
-                    * (1 - jitter / 2)
-                )
+                if slow < 0:
+                    return 0.0
+                backoff = min(policy.backoff_cap, policy.backoff * 2.0 ** min(slow, 30))
+                return backoff * (1 - jitter / 2)
 
-    def _perform(self, act: Act) -> list[Effect]:
-        match act:
-            case Act.SPAWN:
+    def _perform(self, action: Action) -> list[Effect]:
+        match action:
+            case Action.SPAWN:
                 self.restarts += self._spawned_before and not self.planned
                 self._spawned_before = True
-                self.planned = False
-                self._wanted, self._renew, self._kill_pending, self.cause = True, False, False, ""
+                self._wanted = True
+                self.planned = self._restart_requested = self._kill_pending = False
+                self.cause = ""
                 return [Spawn()]
-            case Act.TERM:
+            case Action.TERM:
                 return [SendSignal("TERM")]
-            case Act.ABORT:
+            case Action.ABORT:
                 return [SendSignal("ABRT")]
-            case Act.KILL:
+            case Action.KILL:
                 return [SendSignal("KILL")]
-            case Act.PET_WATCHDOG:
+            case Action.PET_WATCHDOG:
                 watchdog = self._policy.watchdog
                 return [] if watchdog is None else [StartTimer(Timer.WATCHDOG, watchdog)]
-            case Act.RESET_BACKOFF:
+            case Action.RESET_BACKOFF:
                 self._attempts = 0
                 return []

@@ -1,6 +1,6 @@
-"""What a child is to be, and what is known of one: the values that the supervisor takes and gives.
+"""The specification, the status and the exit report of a child.
 
-They are msgspec structs, because a status travels to whoever asks for it.
+They are msgspec structs, because a status is sent in remote calls.
 """
 
 import re
@@ -16,26 +16,25 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}")
 
 
 class ChildSpec(Policy, frozen=True):
-    """One child: how it is started, and (from `Policy`) how long it may take and whether it comes back.
+    """One child: how to start it, and its time limits and restart policy (`Policy`).
 
     Attributes:
-        name: Its name in the log, the status and the name of its notify socket.
-        command: The program and its arguments. `LIFELINE` in an argument becomes the number of a
-            file descriptor: the child adopts it (`rt.process.lifeline.Lifeline`). A command without
-            it is guarded by the kernel instead: its group is killed when we die, as long as it
-            leaves open a descriptor that it does not know of.
-        message: The settings that `Lifeline.read_message` gives; at most `MAX_MESSAGE` bytes, and
+        name: The name in the log, in the status and of the notify socket.
+        command: The program and its arguments. `LIFELINE` in an argument is replaced by the
+            descriptor number of the lifeline (`rt.process.lifeline.Lifeline`). The kernel kills the
+            group of a command without it when this process dies, unless the command closes
+            inherited descriptors that it does not know.
+        message: The settings that `Lifeline.read_message` returns; at most `MAX_MESSAGE` bytes, and
             only with `LIFELINE`.
-        pass_fds: Descriptors that the child inherits under the same numbers.
-        env: Added to our whole environment, which is inherited: a frozen child then reuses the
-            unpacked files.
-        cwd: Where it starts, or None for where we are.
-        last: Whether it is spared when all children are killed at once, and stopped when the others
-            are gone; it stands first.
-        notify: Whether it says by sd_notify when it is ready; otherwise it is ready as soon as it
-            exists.
-        app: The part of the robot that it is in the log; its name by default.
-        autostart: Whether it is started with the others; otherwise an event `Start` starts it.
+        pass_fds: Descriptors that are inherited under the same numbers.
+        env: Added to the environment, which is inherited.
+        cwd: The working directory, or None for this process's.
+        last: Whether the child is stopped after all others, and not killed together with them. It
+            must come first.
+        notify: Whether it reports readiness by sd_notify; otherwise it is ready when it has
+            started.
+        app: The part of the robot in the log; by default the name.
+        autostart: Whether it is started with the others; otherwise the event `Start` starts it.
     """
 
     name: str
@@ -51,17 +50,16 @@ class ChildSpec(Policy, frozen=True):
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
-            allowed = "1 to 32 of A-Z a-z 0-9 _ . - and no leading dot or dash"
+            expected = "1 to 32 of A-Z a-z 0-9 _ . - and no leading dot or dash"
             raise ConfigError(
-                f"{self.name!r} cannot be the name of a child: allowed are {allowed}",
-                name=self.name,
+                f"invalid child name {self.name!r}: expected {expected}", name=self.name
             )
         if not self.command:
             raise ConfigError(f"child {self.name} has no command", name=self.name)
         if len(self.message) > MAX_MESSAGE:
             size = len(self.message)
             raise ConfigError(
-                f"the settings of child {self.name} are {size} bytes long, more than {MAX_MESSAGE}",
+                f"the settings of child {self.name} take {size} bytes, more than {MAX_MESSAGE}",
                 size=size,
             )
         if self.message and not self.has_lifeline:
@@ -71,12 +69,12 @@ class ChildSpec(Policy, frozen=True):
 
     @property
     def has_channel(self) -> bool:
-        """Whether the child has a channel: a pair of sockets of its own, over which it exchanges messages with its owner."""
+        """Whether the child has a channel: a socket pair for messages to and from its owner."""
         return any(CHANNEL in argument for argument in self.command)
 
     @property
     def has_lifeline(self) -> bool:
-        """Whether the child itself takes its end of the lifeline."""
+        """Whether the child adopts its end of the lifeline."""
         return any(LIFELINE in argument for argument in self.command)
 
 
@@ -84,13 +82,13 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True):
     """How a process ended.
 
     Attributes:
-        code: Its exit code, or None when it was ended by a signal.
-        signal: The name of that signal, e.g. ``SIGKILL``, or None.
-        emergency: Whether the code says that it stopped in an emergency.
-        reason: All of this, and why it was stopped if it was, in words.
-        tail: The last 16 KiB that it wrote to stdout and stderr.
-        time: When, in seconds since 1970.
-        uptime: How long it had run, in seconds.
+        code: The exit code, or None if a signal ended it.
+        signal: The name of that signal, such as ``SIGKILL``, or None.
+        emergency: Whether the code is that of an emergency stop.
+        reason: A description, with the reason if it was stopped.
+        tail: The last 16 KiB of its output.
+        time: The time of the exit (s since 1970).
+        uptime: How long it ran (s).
     """
 
     code: int | None
@@ -103,18 +101,18 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a child.
+    """The status of a child.
 
     Attributes:
-        name: Its name.
-        state: Where it stands.
-        reason: Why it stands there, in words.
-        pid: Its process, which is also its group and its session; None when there is none.
-        since: When it came to this state, in seconds since 1970.
-        restarts: How often a process of it was followed by another one, but for planned restarts.
-        status: What it last said about itself, at most 256 characters; empty when nothing.
+        name: The name.
+        state: The state.
+        reason: The reason for the state.
+        pid: The ID of its process, group and session, or None.
+        since: When it entered the state (s since 1970).
+        restarts: How many restarts there were, without planned ones.
+        status: The last status text that it sent, at most 256 characters, or empty.
         last_exit: How its last process ended, or None.
-        on_demand: Whether it runs only while it is asked for.
+        on_demand: Whether it runs only on request.
     """
 
     name: str
@@ -129,10 +127,10 @@ class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ready(self) -> bool:
-        """Whether it runs and has said that it is ready."""
+        """Whether it runs and has reported that it is ready."""
         return self.state is State.READY
 
     @property
     def settled(self) -> bool:
-        """Whether it stands where it stays by itself: ready, failed or stopped."""
+        """Whether the state is one that lasts: ready, failed or stopped."""
         return self.state in (State.READY, State.FAILED, State.STOPPED)

@@ -1,7 +1,4 @@
-"""The words of a child's life: its states, what may happen to it, and what is to be done then.
-
-Pure: plain values that `rt.supervisor.machine` takes and gives.
-"""
+"""The states, events and effects of a child's state machine (`rt.supervisor.machine`)."""
 
 from enum import StrEnum
 from typing import Literal
@@ -11,15 +8,15 @@ import msgspec
 from rt.errors import EmergencyStopException
 
 EMERGENCY = EmergencyStopException.EXIT_CODE
-"""The exit code of a process that ended in an emergency stop."""
+"""The exit code of an emergency stop."""
 
 
 class State(StrEnum):
-    """Where a child stands."""
+    """The state of a child."""
 
     STOPPED = "stopped"
     SPAWNING = "spawning"
-    ABORTING = "aborting"  # a stop was asked for while the process is being made
+    ABORTING = "aborting"  # a stop was requested while the process is being started
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
@@ -29,7 +26,7 @@ class State(StrEnum):
 
 
 class Timer(StrEnum):
-    """What a child may wait for; at most one of each runs."""
+    """The timers of a child; at most one of each runs."""
 
     READY = "ready"
     WATCHDOG = "watchdog"
@@ -39,27 +36,27 @@ class Timer(StrEnum):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a child may take, and whether it comes back.
+    """The time limits and the restart policy of a child.
 
-    With the defaults a child that always fails is tried again every 2.5 to 5 s for ever, since a
-    robot in a match goes on trying; the restart intensity is reached only where a smaller back-off
-    lets it.
+    With the defaults, a child that always fails is restarted every 2.5 to 5 s without end, because
+    a robot in a match must keep trying. `max_restarts` is reached only with a smaller backoff.
 
     Attributes:
-        ready_timeout: Seconds from the start until ready.
-        stop_timeout: Seconds between the polite signal and SIGKILL.
-        watchdog: Seconds within which a ready child has to say that it is alive, or None.
+        ready_timeout: Time from the start until ready (s).
+        stop_timeout: Time between SIGTERM or SIGABRT and SIGKILL (s).
+        watchdog: Longest time between two watchdog notices of a ready child (s), or None.
         restart: ``permanent``: always; ``transient``: unless it exits with code 0; ``temporary``:
             never.
-        fast_restarts: How many restarts in a row follow at once, before any back-off.
-        backoff: Seconds before the first restart after these; each further one doubles it. Jitter
-            takes off up to half.
-        backoff_cap: The longest back-off in seconds.
-        healthy_after: Seconds of being ready after which fast restarts and the back-off begin anew.
-        max_restarts: The restart intensity: more unexpected ends than this ...
-        restart_window: ... within so many seconds, and the child has failed.
-        gives_up: Whether the child can fail at all. If not, neither the restart intensity nor an
-            error of its start that another try cannot mend ends the tries.
+        fast_restarts: How many restarts in a row happen at once, before any backoff.
+        backoff: Time before the first restart after these (s); doubles with each further one.
+            Jitter subtracts up to half.
+        backoff_cap: The longest backoff (s).
+        healthy_after: Time in state ready after which fast restarts and the backoff are reset (s).
+        max_restarts: The child fails when it exits unexpectedly more often than this within
+            ``restart_window``.
+        restart_window: The period for ``max_restarts`` (s).
+        gives_up: Whether the child can fail. If not, it is restarted regardless of `max_restarts`
+            and of errors that another attempt cannot resolve.
     """
 
     ready_timeout: float = 10.0
@@ -79,69 +76,69 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Start(msgspec.Struct, frozen=True):
-    """The child is wanted."""
+    """Start the child."""
 
     reason: str = "start"
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """The child is not wanted; ``final`` means never again."""
+    """Stop the child; if ``final``, it is never started again."""
 
     reason: str
     final: bool = False
 
 
 class Restart(msgspec.Struct, frozen=True):
-    """The child is wanted, as a new process; ``planned`` if that is part of its work, and no repair."""
+    """Replace the process by a new one; ``planned`` if that is part of normal operation."""
 
     reason: str
     planned: bool = False
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """The child is not wanted, now; never again if ``final``."""
+    """Kill the child at once; if ``final``, it is never started again."""
 
     reason: str
     final: bool = False
 
 
 class NoRestart(msgspec.Struct, frozen=True):
-    """The child may end its present life, but never gets another one: its turn to be stopped will come."""
+    """Let the present process run, but never start another one; a stop will follow."""
 
     reason: str
 
 
 class Spawned(msgspec.Struct, frozen=True):
-    """The process that was asked for exists."""
+    """The process has been started."""
 
 
 class SpawnFailed(msgspec.Struct, frozen=True):
-    """The process that was asked for could not be made."""
+    """The process could not be started."""
 
     errno: int
     text: str
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The process has started up."""
+    """The process is ready."""
 
 
 class Alive(msgspec.Struct, frozen=True):
-    """The process says that it is alive."""
+    """The process has sent a watchdog notice."""
 
 
 class RestartRequested(msgspec.Struct, frozen=True):
-    """The process asks to be treated as if its watchdog had run out."""
+    """The process requests to be treated as if its watchdog had expired."""
 
 
 class Exited(msgspec.Struct, frozen=True):
-    """The process has ended: with an exit code, or else by a signal of this name."""
+    """The process has exited with a code, or was ended by the named signal."""
 
     code: int | None = None
     signal: str | None = None
 
     def describe(self) -> str:
-        """How it ended, e.g. ``exited with code 1``."""
+        """Return a description such as ``exited with code 1``."""
         if self.signal is not None:
             return f"ended by {self.signal}"
         return (
@@ -152,7 +149,7 @@ class Exited(msgspec.Struct, frozen=True):
 
 
 class TimerOver(msgspec.Struct, frozen=True):
-    """A timer that was started, and not cancelled, has run out."""
+    """A timer has expired."""
 
     timer: Timer
 
@@ -177,30 +174,30 @@ Event = (
 
 
 class Spawn(msgspec.Struct, frozen=True):
-    """Make the process; answer with `Spawned` or `SpawnFailed`, and `Exited` in the end."""
+    """Start the process; answer with `Spawned` or `SpawnFailed`, and `Exited` in the end."""
 
 
 class SendSignal(msgspec.Struct, frozen=True):
-    """Send a signal to the whole group of the process."""
+    """Send a signal to the process group."""
 
     signal: Literal["TERM", "ABRT", "KILL"]
 
 
 class StartTimer(msgspec.Struct, frozen=True):
-    """Start a timer, or start it anew; answer with `TimerOver` when it has run out."""
+    """Start or restart a timer; answer with `TimerOver` when it expires."""
 
     timer: Timer
     seconds: float
 
 
 class CancelTimer(msgspec.Struct, frozen=True):
-    """Forget a timer."""
+    """Cancel a timer."""
 
     timer: Timer
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The child has come to a state, for this reason."""
+    """Publish that the child has entered a state."""
 
     state: State
     reason: str

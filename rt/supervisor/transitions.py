@@ -1,8 +1,8 @@
-"""The table of a child's life: what may follow what.
+"""The transition table of a child's state machine.
 
-Pure data. A line reads: in this state, by this trigger, to that state, with these acts. A pair of
-state and trigger that stands nowhere changes nothing; so the absence of ``START`` and ``RESTART``
-while a child stops is what lets the stop win.
+Each entry maps a state and a trigger to the next state and its actions. A pair without an entry
+changes nothing. A stop wins over a restart because the table has no ``START`` and no ``RESTART``
+for a child that is stopping.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from rt.supervisor.state import State, Timer
 
 
 class Trigger(Enum):
-    """What an event means for the table, after the policy has been asked."""
+    """The meaning of an event for the table, after the policy was applied."""
 
     START = auto()
     STOP = auto()
@@ -20,7 +20,7 @@ class Trigger(Enum):
     KILL = auto()
     NO_RESTART = auto()
     SPAWNED = auto()
-    SPAWNED_KILL_PENDING = auto()  # an immediate kill was asked for meanwhile
+    SPAWNED_KILL_PENDING = auto()  # a kill was requested in the meantime
     READY = auto()
     ALIVE = auto()
     READY_TIMEOUT = auto()
@@ -28,14 +28,14 @@ class Trigger(Enum):
     HEALTHY = auto()
     GRACE_OVER = auto()
     BACKOFF_OVER = auto()
-    GONE = auto()  # not wanted any more, or ended as it should
-    GONE_RENEW = auto()  # a restart was asked for
-    GONE_RETRY = auto()  # wanted: another try after a while
-    GONE_FAILED = auto()  # wanted, but the policy allows no further try
+    ENDED = auto()  # stopped, or exited as it should
+    ENDED_RESTART = auto()  # a restart was requested
+    ENDED_RETRY = auto()  # wanted: restart after a backoff
+    ENDED_FAILED = auto()  # wanted, but the policy permits no restart
 
 
-class Act(Enum):
-    """What a transition does beside the timers of its states."""
+class Action(Enum):
+    """What a transition does besides starting and cancelling timers."""
 
     SPAWN = auto()
     TERM = auto()
@@ -45,14 +45,14 @@ class Act(Enum):
     PET_WATCHDOG = auto()
 
 
-S, T, A = State, Trigger, Act
-Steps = Mapping[Trigger, tuple[State, tuple[Act, ...]]]
+S, T, A = State, Trigger, Action
+Steps = Mapping[Trigger, tuple[State, tuple[Action, ...]]]
 
-_GONE: Steps = {
-    T.GONE: (S.STOPPED, ()),
-    T.GONE_RENEW: (S.SPAWNING, (A.SPAWN,)),
-    T.GONE_RETRY: (S.BACKOFF, ()),
-    T.GONE_FAILED: (S.FAILED, ()),
+_ENDED: Steps = {
+    T.ENDED: (S.STOPPED, ()),
+    T.ENDED_RESTART: (S.SPAWNING, (A.SPAWN,)),
+    T.ENDED_RETRY: (S.BACKOFF, ()),
+    T.ENDED_FAILED: (S.FAILED, ()),
 }
 _AT_REST: Steps = {
     T.START: (S.SPAWNING, (A.SPAWN,)),
@@ -60,7 +60,7 @@ _AT_REST: Steps = {
     T.STOP: (S.STOPPED, ()),
     T.KILL: (S.STOPPED, ()),
 }
-_ASKED: Steps = {
+_REQUESTS: Steps = {
     T.STOP: (S.STOPPING, (A.TERM,)),
     T.RESTART: (S.STOPPING, (A.TERM,)),
     T.KILL: (S.KILLING, (A.KILL,)),
@@ -78,43 +78,43 @@ TABLE: Mapping[State, Steps] = {
         T.SPAWNED: (S.STARTING, ()),
         T.STOP: (S.ABORTING, ()),
         T.KILL: (S.ABORTING, ()),
-        T.GONE: (S.STOPPED, ()),
-        T.GONE_RETRY: (S.BACKOFF, ()),
-        T.GONE_FAILED: (S.FAILED, ()),
+        T.ENDED: (S.STOPPED, ()),
+        T.ENDED_RETRY: (S.BACKOFF, ()),
+        T.ENDED_FAILED: (S.FAILED, ()),
     },
     S.ABORTING: {
         T.SPAWNED: (S.STOPPING, (A.TERM,)),
         T.SPAWNED_KILL_PENDING: (S.KILLING, (A.KILL,)),
         T.STOP: (S.ABORTING, ()),
         T.KILL: (S.ABORTING, ()),
-        T.GONE: (S.STOPPED, ()),
+        T.ENDED: (S.STOPPED, ()),
     },
     S.STARTING: {
-        **_ASKED,
-        **_GONE,
+        **_REQUESTS,
+        **_ENDED,
         T.READY: (S.READY, ()),
         T.READY_TIMEOUT: (S.STOPPING, (A.TERM,)),
     },
     S.READY: {
-        **_ASKED,
-        **_GONE,
+        **_REQUESTS,
+        **_ENDED,
         T.ALIVE: (S.READY, (A.PET_WATCHDOG,)),
         T.HEALTHY: (S.READY, (A.RESET_BACKOFF,)),
         T.WATCHDOG_TIMEOUT: (S.STOPPING, (A.ABORT,)),
     },
     S.STOPPING: {
-        **_GONE,
+        **_ENDED,
         T.STOP: (S.STOPPING, ()),
         T.KILL: (S.KILLING, (A.KILL,)),
         T.GRACE_OVER: (S.KILLING, (A.KILL,)),
     },
     S.KILLING: {
-        **_GONE,
+        **_ENDED,
         T.STOP: (S.KILLING, ()),
         T.KILL: (S.KILLING, ()),
     },
 }
-"""Every transition: from a state, by a trigger, to a state, with these acts."""
+"""All transitions: state -> trigger -> next state and actions."""
 
 TIMERS: Mapping[State, tuple[Timer, ...]] = {
     S.STARTING: (Timer.READY,),
@@ -122,10 +122,10 @@ TIMERS: Mapping[State, tuple[Timer, ...]] = {
     S.STOPPING: (Timer.GRACE,),
     S.BACKOFF: (Timer.BACKOFF,),
 }
-"""The timers that run in a state: started on the way in, cancelled on the way out."""
+"""The timers that run in a state: started on entry and cancelled on exit."""
 
 RUNNING = frozenset({S.STARTING, S.READY, S.STOPPING, S.KILLING})
 """The states in which a process exists."""
 
 AT_REST = frozenset({S.STOPPED, S.FAILED})
-"""The states that a child leaves only when it is asked to."""
+"""The states that a child leaves only on request."""

@@ -1,7 +1,7 @@
-"""The supervisor: all children of a robot, started together and stopped one after another.
+"""The supervisor of a robot's children, which starts them together and stops them in order.
 
-The rules of this module: no child outlives `Supervisor.run`; every stop has a reason; and from the
-moment at which the supervisor is to stop, no child gets a new process.
+Invariant: no child outlives `Supervisor.run`, every stop has a reason, and no process is started
+once the supervisor is stopping.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,26 +17,27 @@ from rt.supervisor.spec import ChildSpec, ChildStatus
 from rt.supervisor.state import Kill, NoRestart, State, Stop
 
 LAST_GRACE = 0.3
-"""Seconds that are left to children whose turn to stop did not come in time; they get them all at once."""
+"""Time that all children together still have to stop if the stop timeout expires before it is their
+turn (s).
+"""
 
 KILL_TIMEOUT = 0.3
-"""Seconds that children may take to be gone after SIGKILL."""
+"""Time that children may take to exit after SIGKILL (s)."""
 
 
 class Supervisor:
-    """Children with one owner.
+    """Supervises several children.
 
     Args:
-        specs: The children, in the order of their stop reversed. Names are unique.
-        directory: Where their notify sockets are made; closed to other users.
-        on_line: Called with name, stream and text for each line that a child writes; writes it to
-            the log by default.
+        specs: The children, in the reverse order of their stop. Names are unique.
+        directory: The directory for notify sockets, which other users cannot enter.
+        on_line: Called with name, stream and text for each line of output; by default the lines are
+            logged.
         on_change: Called when the status of a child has changed.
-        on_shutdown: Called once when all children are to stop, before the first of them does; it
-            may not block or raise.
-        stop_timeout: Seconds that the orderly stop of all children together may take; then the late
-            ones are killed, and those whose turn did not come get `LAST_GRACE`. A child that is to
-            stop last has its own time limit after that.
+        on_shutdown: Called once before the first child is stopped; may not block or raise.
+        stop_timeout: Time limit for the orderly stop of all children together (s). After it, those
+            that are stopping are killed, and the others get `LAST_GRACE`. A child with ``last`` has
+            its own time limit after that.
 
     Raises:
         ConfigError: Two children have the same name.
@@ -56,45 +57,45 @@ class Supervisor:
         for spec in specs:
             if spec.name in self._children:
                 raise ConfigError(
-                    f"two children have the name {spec.name!r}: give one of them another",
+                    f"two children have the name {spec.name!r}; rename one of them",
                     name=spec.name,
                 )
             self._children[spec.name] = Child(spec, directory, on_line=on_line, on_change=on_change)
         self._on_shutdown = on_shutdown
         self._stop_timeout = stop_timeout
-        self._ending = trio.Event()
+        self._stopping = trio.Event()
         self._reason = ""
         self._log = log.get_logger()
 
     def status(self) -> list[ChildStatus]:
-        """What is known of each child, in the order in which they were given."""
+        """Return the status of each child, in the order of ``specs``."""
         return [child.status for child in self._children.values()]
 
     @property
     def ending(self) -> bool:
-        """Whether all children are to stop."""
-        return self._ending.is_set()
+        """Whether the supervisor is stopping."""
+        return self._stopping.is_set()
 
     async def run(
         self, *, task_status: trio.TaskStatus[list[ChildStatus]] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Start all children at once, keep them, and stop them in reverse order in the end.
+        """Start all children at once, supervise them, and stop them in reverse order.
 
-        Ends after `shutdown` or `kill`, or by a cancel, whose reason then becomes the reason of
-        every stop. Either way all children are gone when it does; this takes at most
-        ``stop_timeout``, `LAST_GRACE` and `KILL_TIMEOUT` together, and then the time limit of a
-        child that is to stop last.
+        Returns after `shutdown` or `kill`. A cancel stops the children too; its reason becomes the
+        reason of every stop. In both cases all children have exited afterwards. The stop takes at
+        most the sum of ``stop_timeout``, `LAST_GRACE`, `KILL_TIMEOUT` and the time limit of a child
+        with ``last``.
 
         Args:
-            task_status: Started with the status of all children when each of them is ready, or has
-                failed or stopped for good.
+            task_status: Started with the status of all children when each of them is ready, failed
+                or stopped.
         """
         async with trio.open_nursery() as nursery:
-            keeper = trio.CancelScope(shield=True)
-            nursery.start_soon(self._keep, keeper)
-            nursery.start_soon(self._announce, task_status)
+            children_scope = trio.CancelScope(shield=True)
+            nursery.start_soon(self._run_children, children_scope)
+            nursery.start_soon(self._report_started, task_status)
             try:
-                await self._ending.wait()
+                await self._stopping.wait()
             except trio.Cancelled as cancelled:
                 self._reason = (
                     self._reason
@@ -105,41 +106,41 @@ class Supervisor:
             finally:
                 with trio.CancelScope(shield=True):
                     await self._stop_all(self._reason or "the supervisor failed")
-                keeper.cancel("all children were stopped")
+                children_scope.cancel("all children were stopped")
 
     def shutdown(self, reason: str) -> None:
         """Have `run` stop all children in order and return. The first reason counts."""
         self._reason = self._reason or reason
-        if not self._ending.is_set():
-            self._ending.set()
+        if not self._stopping.is_set():
+            self._stopping.set()
             self._on_shutdown()
 
     def kill(self, reason: str) -> None:
-        """Kill all children now, without grace, and have `run` return; a child that is to stop last is stopped after that."""
+        """Kill all children at once and have `run` return; one with ``last`` is stopped then."""
         self.shutdown(reason)
         for child in self._children.values():
             if not child.spec.last:
                 child.feed(Kill(reason, final=True))
 
     def child(self, name: str) -> Child:
-        """One child.
+        """Return a child by name.
 
         Raises:
-            RuntimeBaseException: There is no child of this name.
+            RuntimeBaseException: No child has this name.
         """
         child = self._children.get(name)
         if child is None:
-            known = ", ".join(self._children) or "none"
-            raise RuntimeBaseException(f"there is no child {name!r}: known are {known}", name=name)
+            known = ", ".join(self._children) or "no children"
+            raise RuntimeBaseException(f"no child named {name!r}; there are {known}", name=name)
         return child
 
-    async def _keep(self, scope: trio.CancelScope) -> None:
+    async def _run_children(self, scope: trio.CancelScope) -> None:
         with scope:
             async with trio.open_nursery() as nursery:
                 for name, child in self._children.items():
-                    nursery.start_soon(child.run, name=f"keeper of {name}")
+                    nursery.start_soon(child.run, name=f"supervisor of {name}")
 
-    async def _announce(self, task_status: trio.TaskStatus[list[ChildStatus]]) -> None:
+    async def _report_started(self, task_status: trio.TaskStatus[list[ChildStatus]]) -> None:
         for child in self._children.values():
             await child.until(lambda status: status.settled)
         task_status.started(self.status())
@@ -157,24 +158,24 @@ class Supervisor:
             max((child.spec.stop_timeout for child in last), default=0) + KILL_TIMEOUT
         ):
             await _all_finished(last)
-        left = [child.spec.name for child in children if not child.finished.is_set()]
-        if left:
-            self._log.error("children are still there after SIGKILL", children=left)
+        remaining = [child.spec.name for child in children if not child.finished.is_set()]
+        if remaining:
+            self._log.error("children still running after SIGKILL", children=remaining)
 
     async def _stop_together(self, children: Sequence[Child], reason: str) -> None:
-        with trio.move_on_after(self._stop_timeout) as patience:
+        with trio.move_on_after(self._stop_timeout) as scope:
             for child in children:
                 child.feed(Stop(reason, final=True))
                 await child.finished.wait()
-        if not patience.cancelled_caught:
+        if not scope.cancelled_caught:
             return
         late = f"all children together took longer than {self._stop_timeout:g} s to stop"
         with trio.move_on_after(LAST_GRACE):
-            # Whoever was asked has had its time; the others have not, and one of them may be what
-            # keeps motors safe.
+            # Children that were not asked yet still get some time, because one of them may be the
+            # device process, which disables the motors.
             for child in children:
-                asked = child.status.state is State.STOPPING
-                child.feed(Kill(late, final=True) if asked else Stop(reason, final=True))
+                was_asked = child.status.state is State.STOPPING
+                child.feed(Kill(late, final=True) if was_asked else Stop(reason, final=True))
             await _all_finished(children)
         with trio.move_on_after(KILL_TIMEOUT):
             for child in children:

@@ -1,3 +1,5 @@
+"""Tests of the application object: calls, errors, settings and health."""
+
 import json
 from pathlib import Path
 
@@ -29,7 +31,7 @@ def options(tmp_path: Path, **changes: object) -> Config:
     )
 
 
-async def test_a_client_calls_a_service_through_the_router(tmp_path: Path) -> None:
+async def test_client_calls_a_service_through_the_router(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with Application("greeter", options(tmp_path)) as app:
             await app.make_router()
@@ -38,7 +40,7 @@ async def test_a_client_calls_a_service_through_the_router(tmp_path: Path) -> No
             assert await client.call.greet("robot", address="greeter-service") == "hello robot"
 
 
-async def test_any_task_may_ask_for_a_client_and_ends_without_it(tmp_path: Path) -> None:
+async def test_client_outlives_the_task_that_opened_it(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with Application("greeter", options(tmp_path)) as app:
             await app.make_router()
@@ -56,7 +58,7 @@ async def test_any_task_may_ask_for_a_client_and_ends_without_it(tmp_path: Path)
                 await client.call.greet("x", address="absent-service")
 
 
-async def test_an_error_in_a_task_ends_the_application_and_reaches_its_owner(
+async def test_error_of_a_task_ends_the_application_and_propagates(
     tmp_path: Path,
 ) -> None:
     async def fail() -> None:
@@ -73,18 +75,18 @@ async def test_an_error_in_a_task_ends_the_application_and_reaches_its_owner(
     assert caught.value.subgroup(ZeroDivisionError)
 
 
-def test_a_wrong_catalog_is_an_error_where_it_is_used(tmp_path: Path) -> None:
+def test_invalid_catalog_is_an_error_when_it_is_used(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[x]\n")
     with pytest.raises(CatalogError, match=r"bad\.toml:1: \[x\]"):
         _ = Application("x", options(tmp_path, dev_catalog=str(tmp_path / "bad.toml"))).catalog
 
 
-def test_an_application_is_used_within_its_block(tmp_path: Path) -> None:
+def test_application_outside_of_its_block_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="async with"):
         _ = Application("x", options(tmp_path)).nursery
 
 
-def test_settings_survive_the_lifeline(tmp_path: Path) -> None:
+def test_settings_round_trip(tmp_path: Path) -> None:
     settings = ChildSettings(
         role="device",
         config=options(tmp_path, dev_name={"left": str(12 << 72)}),
@@ -98,7 +100,7 @@ def test_settings_survive_the_lifeline(tmp_path: Path) -> None:
         ChildSettings.decode(msgspec.msgpack.encode(json.loads("{}")))
 
 
-def test_the_log_is_json_unless_a_person_reads_it(tmp_path: Path) -> None:
+def test_log_format_is_json_without_a_terminal(tmp_path: Path) -> None:
     assert stdout_format(options(tmp_path, log_format="pretty")) == "pretty"
     assert stdout_format(options(tmp_path)) == "json"
 

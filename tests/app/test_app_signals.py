@@ -1,4 +1,4 @@
-"""An Application in a process of its own, with real signals."""
+"""Tests of an application's signal handling, in a process of its own."""
 
 import os
 import signal
@@ -30,17 +30,17 @@ async def main():
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
-                print("ending", flush=True)
+                print("stopping", flush=True)
                 await trio.sleep(0.3)
-            print("ended in order", flush=True)
+            print("stopped in order", flush=True)
     print("stopped:", app.stopped, flush=True)
 trio.run(main)
-print("handlers are back:", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True)
+print("handlers restored:", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True)
 """
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def no_child_remains() -> Iterator[None]:
     yield
     assert_no_children()
 
@@ -60,7 +60,7 @@ async def run(directory: Path, signals: str, *numbers: signal.Signals) -> tuple[
                 await lines.said("running")
                 process.send_signal(numbers[0])
                 if len(numbers) > 1:
-                    await lines.said("ending")
+                    await lines.said("stopping")
                     for number in numbers[1:]:
                         process.send_signal(number)
             assert process.returncode is not None
@@ -68,7 +68,7 @@ async def run(directory: Path, signals: str, *numbers: signal.Signals) -> tuple[
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_block_in_order_and_says_which(
+async def test_signal_ends_the_block_and_is_the_reason(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     code, lines = await run(tmp_path, "on", number)
@@ -76,28 +76,28 @@ async def test_a_signal_ends_the_block_in_order_and_says_which(
     plain = [line for line in lines if not line.startswith("{")]
     assert plain == [
         "running",
-        "ending",
-        "ended in order",
+        "stopping",
+        "stopped in order",
         f"stopped: received {number.name}",
-        "handlers are back: True",
+        "handlers restored: True",
     ]
-    assert sum('"the application stops"' in line for line in lines) == 1
+    assert sum('"application stopping"' in line for line in lines) == 1
 
 
-async def test_a_second_signal_disturbs_no_orderly_end(tmp_path: Path) -> None:
+async def test_second_signal_does_not_disturb_the_stop(tmp_path: Path) -> None:
     code, lines = await run(tmp_path, "on", signal.SIGTERM, signal.SIGTERM, signal.SIGINT)
     assert code == 0
-    assert "ended in order" in lines
+    assert "stopped in order" in lines
     assert "stopped: received SIGTERM" in lines
 
 
-async def test_signals_can_be_left_to_the_process(tmp_path: Path) -> None:
+async def test_signal_handling_can_be_disabled(tmp_path: Path) -> None:
     code, lines = await run(tmp_path, "off", signal.SIGTERM)
     assert code == -signal.SIGTERM
     assert lines == ["running"]
 
 
-def test_in_another_thread_signals_are_not_touched(tmp_path: Path) -> None:
+def test_other_threads_change_no_signal_handlers(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     seen: list[object] = []
 

@@ -1,4 +1,4 @@
-"""A clock that is set while the robot runs is said, and a clock that is kept exact is not."""
+"""Tests of the log events about changes of the system clock."""
 
 import time
 
@@ -11,11 +11,15 @@ from rt.diagnostics import watch_clock
 
 
 @pytest.mark.parametrize(
-    ("moved", "said"),
-    [(86400.0, "the clock was set forward"), (-3600.0, "the clock was set back"), (0.01, None)],
+    ("moved", "event"),
+    [
+        (86400.0, "system clock was set forward"),
+        (-3600.0, "system clock was set back"),
+        (0.01, None),
+    ],
 )
-async def test_that_the_clock_was_set_is_said_once(
-    moved: float, said: str | None, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+async def test_clock_change_is_logged_once(
+    moved: float, event: str | None, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     real = time.time
     with structlog.testing.capture_logs() as logs:
@@ -25,5 +29,5 @@ async def test_that_the_clock_was_set_is_said_once(
                 await trio.sleep(3)
                 monkeypatch.setattr(time, "time", lambda: real() + moved)
     assert [(entry["event"], entry["clock_moved"]) for entry in logs] == (
-        [(said, moved)] if said else []
+        [(event, moved)] if event else []
     )

@@ -1,4 +1,4 @@
-"""What a process says of its health is so."""
+"""Tests of the health figures of a process."""
 
 import gc
 import os
@@ -27,7 +27,7 @@ async def test_open_descriptors_and_tasks_are_counted() -> None:
     assert health().fds == before.fds
 
 
-async def test_memory_and_threads_and_garbage_are_there() -> None:
+async def test_memory_threads_and_garbage_are_measured() -> None:
     before = health()
     gc.collect()
     ballast = b"x" * 50_000_000
@@ -39,29 +39,29 @@ async def test_memory_and_threads_and_garbage_are_there() -> None:
     assert after.gc_collections[2] == before.gc_collections[2] + 1
 
 
-async def test_a_loop_that_is_kept_waiting_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_delay_of_a_blocked_loop_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     delay = LoopDelay()
 
-    async def dawdle() -> None:
+    async def block() -> None:
         await trio.lowlevel.checkpoint()
-        time.sleep(0.2)  # noqa: ASYNC251 - that is the mistake that is looked for
+        time.sleep(0.2)  # noqa: ASYNC251 - blocks the event loop
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: delay.sample(until=trio.current_time() + 0.05))
         await trio.lowlevel.checkpoint()
-        nursery.start_soon(dawdle)
-    mean, most = delay.take()
-    assert 0.05 < mean <= most < 10
+        nursery.start_soon(block)
+    mean, maximum = delay.take()
+    assert 0.05 < mean <= maximum < 10
     assert delay.take() == (0.0, 0.0)
 
 
-async def test_it_is_looked_at_each_second(autojump_clock: MockClock) -> None:
+async def test_delay_is_sampled_every_second(autojump_clock: MockClock) -> None:
     delay = LoopDelay()
     await delay.sample(until=trio.current_time() + 10)
     assert delay._samples == 10
 
 
-async def test_a_process_without_a_descriptor_left_is_looked_at_all_the_same() -> None:
+async def test_health_works_without_a_free_descriptor() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

@@ -1,4 +1,4 @@
-"""How long a thread has waited for a processor, whatever signal handlers do meanwhile."""
+"""Tests of the run delay of a thread."""
 
 import os
 
@@ -8,7 +8,7 @@ from rt.diagnostics import run_delay
 from rt.diagnostics.run_delay import RunDelay
 
 
-def test_time_of_a_thread_grows_and_is_0_where_it_is_not_told(
+def test_run_delay_grows_and_is_0_if_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     delay = RunDelay()
@@ -22,7 +22,7 @@ def test_time_of_a_thread_grows_and_is_0_where_it_is_not_told(
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, IndexError])
-def test_error_of_a_signal_handler_is_not_lost(
+def test_error_of_a_signal_handler_is_raised(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def handler() -> None:

@@ -45,7 +45,7 @@ PATIENCE = 30.0
 EXITS_ON_MESSAGE = """
     channel = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGTERM, lambda *_: None)
-    say("READY=1")
+    notify("READY=1")
     channel.recv(1)
 """
 """A process that ignores SIGTERM and exits when it receives a message."""

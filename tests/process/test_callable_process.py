@@ -1,4 +1,4 @@
-"""A Python function as a process: found by its path, given what its annotations say, and its end is an exit code."""
+"""Tests of Python functions as processes: import path, typed arguments and exit code."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ VALUES = st.recursive(
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def no_child_remains() -> Iterator[None]:
     yield
     assert_no_children()
 
@@ -52,7 +52,7 @@ def events(lines: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
-async def test_a_function_runs_in_another_process_with_its_own_types() -> None:
+async def test_function_runs_in_another_process_with_typed_arguments() -> None:
     code, lines = await run(called.tell, called.Point(1.5, 2.5), count=2)
     assert code == 0
     kind, x, y, pid, cwd = lines[0].split()
@@ -61,12 +61,12 @@ async def test_a_function_runs_in_another_process_with_its_own_types() -> None:
     assert len(lines) == 2
 
 
-async def test_a_path_will_do() -> None:
+async def test_import_path_is_accepted() -> None:
     assert await run("support.called:Robot.beep") == (0, ["beep"])
     assert await run("support.called:say", "a", "b", end="!") == (0, ["a b!"])
 
 
-async def test_an_async_function_runs_although_a_decorator_hides_that_it_is_one() -> None:
+async def test_decorated_async_function_runs() -> None:
     assert await run(called.speak, 3) == (0, ["spoken 3"])
 
 
@@ -82,13 +82,13 @@ async def test_an_async_function_runs_although_a_decorator_hides_that_it_is_one(
         (called.stop_everything_in_a_task, (), 255),
     ],
 )
-async def test_its_end_is_an_exit_code(
+async def test_exit_code_depends_on_how_the_function_ends(
     target: Callable[..., Any], args: tuple[Any, ...], code: int
 ) -> None:
     assert (await run(target, *args))[0] == code
 
 
-async def test_an_exception_is_in_the_log_with_its_traceback() -> None:
+async def test_exception_is_logged_with_its_traceback() -> None:
     _, lines = await run(called.fail)
     (event,) = events(lines)
     assert event["app"] == "fail"
@@ -103,14 +103,14 @@ async def test_an_exception_is_in_the_log_with_its_traceback() -> None:
         (called.tell, (), "missing a required argument: 'point'"),
         (called.tell, ({"x": 1}, 2, 3), "too many positional arguments"),
         (called.say, (1,), "say: argument words: Expected `str`, got `int`"),
-        ("support.called:nothing", (), "there is no nothing in support.called"),
-        ("support.nowhere:x", (), "there is no module support.nowhere"),
-        ("support.called", (), "write package.module:function"),
-        ("..called:say", (), "write package.module:function"),
-        ("support.called:EMERGENCY_AT_SIGTERM", (), "cannot be called: it is str"),
+        ("support.called:nothing", (), "module support.called has no attribute nothing"),
+        ("support.nowhere:x", (), "no module named support.nowhere"),
+        ("support.called", (), "expected package.module:function"),
+        ("..called:say", (), "expected package.module:function"),
+        ("support.called:EMERGENCY_AT_SIGTERM", (), "expected a callable, got str"),
     ],
 )
-async def test_what_cannot_be_called_is_one_sentence_of_the_child(
+async def test_call_that_is_impossible_is_logged_as_one_message(
     target: Callable[..., Any] | str, args: tuple[Any, ...], sentence: str
 ) -> None:
     code, lines = await run(target, *args)
@@ -125,29 +125,29 @@ async def test_what_cannot_be_called_is_one_sentence_of_the_child(
     [lambda: None, functools.partial(called.fail), called.Robot().walk],
     ids=["lambda", "partial", "bound"],
 )
-def test_a_function_that_another_process_would_not_find_is_refused(
+def test_function_without_an_import_path_is_rejected(
     function: Callable[..., Any],
 ) -> None:
     with pytest.raises(ProcessStateError):
         CallableProcess(function)
 
 
-def test_a_function_within_another_and_one_of_the_main_script_are_refused(
+def test_nested_function_and_function_of_the_main_script_are_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def local() -> None: ...
 
-    with pytest.raises(ProcessStateError, match="by its name in a module"):
+    with pytest.raises(ProcessStateError, match="at the top of a module"):
         CallableProcess(local)
     monkeypatch.setattr(called.fail, "__module__", "__main__")
-    with pytest.raises(ProcessStateError, match="the main script is none"):
+    with pytest.raises(ProcessStateError, match="other than the main script"):
         CallableProcess(called.fail)
 
 
-def test_a_function_that_was_replaced_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replaced_function_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     original = called.fail
     monkeypatch.setattr(called, "fail", called.sleep)
-    with pytest.raises(ProcessStateError, match="is not what was given"):
+    with pytest.raises(ProcessStateError, match="is another object"):
         import_path(original)
 
 
@@ -159,12 +159,12 @@ def test_a_function_that_was_replaced_is_refused(monkeypatch: pytest.MonkeyPatch
         (b"x" * 70_000, "more than 65536"),
     ],
 )
-def test_arguments_that_cannot_be_sent_are_refused(argument: object, sentence: str) -> None:
+def test_arguments_that_cannot_be_sent_are_rejected(argument: object, sentence: str) -> None:
     with pytest.raises(ProcessStateError, match=sentence):
         CallableProcess(called.say, (argument,))
 
 
-async def test_an_async_function_is_cancelled_by_sigterm_and_a_second_one_changes_nothing() -> None:
+async def test_sigterm_cancels_an_async_function_once() -> None:
     lines = Lines()
     process = CallableProcess(called.end_in_order, on_line=lines)
     with trio.fail_after(30):
@@ -178,7 +178,7 @@ async def test_an_async_function_is_cancelled_by_sigterm_and_a_second_one_change
     assert lines.all == ["begun", "ended in order"]
 
 
-async def test_a_plain_function_is_ended_by_sigterm_where_it_stands() -> None:
+async def test_sigterm_kills_a_plain_function() -> None:
     lines = Lines()
     process = CallableProcess(called.sleep, on_line=lines)
     with trio.fail_after(30):
@@ -190,7 +190,7 @@ async def test_a_plain_function_is_ended_by_sigterm_where_it_stands() -> None:
     assert process.returncode == -signal.SIGTERM
 
 
-async def test_what_a_function_prints_comes_line_by_line() -> None:
+async def test_printed_line_arrives_at_once() -> None:
     lines = Lines()
     process = CallableProcess(called.print_and_sleep, on_line=lines)
     with trio.fail_after(30):
@@ -210,18 +210,18 @@ trio.run(run_process, CallableProcess(called.{function}, on_line=lambda *line: p
 
 
 @pytest.mark.parametrize("function", ["start_another_and_stay", "fork_and_stay"])
-async def test_no_process_survives_a_parent_that_is_killed(function: str) -> None:
+async def test_process_is_killed_when_its_parent_is_killed(function: str) -> None:
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", PARENT.format(function=function)],
         stdout=-1,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert process.stdout is not None
-    said = b""
+    output = b""
     with trio.fail_after(30):
-        while not (b"grandchild" in said and said.endswith(b"\n")):
-            said += await process.stdout.receive_some()
-        pid = int(said.split(b"grandchild")[1].split()[0])
+        while not (b"grandchild" in output and output.endswith(b"\n")):
+            output += await process.stdout.receive_some()
+        pid = int(output.split(b"grandchild")[1].split()[0])
         child = os.getpgid(pid)
         process.kill()
         await process.wait()
@@ -231,13 +231,13 @@ async def test_no_process_survives_a_parent_that_is_killed(function: str) -> Non
 
 
 @given(VALUES)
-def test_plain_values_survive_the_lifeline(value: object) -> None:
+def test_settings_round_trip(value: object) -> None:
     settings = CallSettings(name="x", target="a:b", args=[value], kwargs={"key": value})
     assert CallSettings.decode(settings.encode()) == settings
 
 
 @given(st.lists(VALUES, max_size=4), st.dictionaries(st.text(), VALUES, max_size=3))
-def test_binding_gives_the_annotated_types_or_one_error(
+def test_bind_returns_annotated_types_or_raises(
     args: list[object], kwargs: dict[str, object]
 ) -> None:
     try:
@@ -247,7 +247,7 @@ def test_binding_gives_the_annotated_types_or_one_error(
     assert isinstance(bound[0], called.Point)
 
 
-def test_classes_and_objects_are_checked_like_functions() -> None:
+def test_arguments_of_classes_and_callable_objects_are_checked() -> None:
     assert bind(called.Counter, [1], {}) == ((1,), {})
     with pytest.raises(
         ProcessStateError, match="Counter: argument count: Expected `int`, got `str`"
@@ -257,21 +257,21 @@ def test_classes_and_objects_are_checked_like_functions() -> None:
         bind(called.Counter(0), [1], {})
 
 
-def test_an_annotation_that_no_plain_value_becomes_is_one_sentence() -> None:
+def test_annotation_without_a_plain_form_is_an_error() -> None:
     def wait(event: trio.Event) -> None: ...
 
     with pytest.raises(
-        ProcessStateError, match="argument event is annotated with what no plain value becomes"
+        ProcessStateError, match="argument event has an annotation without a plain form"
     ):
         bind(wait, [1], {})
 
 
-def test_what_has_no_signature_takes_what_comes() -> None:
+def test_builtin_without_a_signature_takes_any_arguments() -> None:
     assert bind(print, ["a"], {"sep": ""}) == (("a",), {"sep": ""})
     assert load("builtins:print") is print
 
 
-def test_a_module_that_fails_to_import_another_says_which(
+def test_missing_import_within_the_module_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "needs_more.py").write_text("import not_there_at_all\n")
@@ -280,7 +280,7 @@ def test_a_module_that_fails_to_import_another_says_which(
         load("needs_more:main")
 
 
-def test_a_child_is_this_program_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_command_runs_this_executable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert child_command("call")[-3:] == ("_child", "call", "{lifeline}")
     assert "-P" in child_command("call")
     monkeypatch.setattr(sys, "frozen", True, raising=False)

@@ -1,4 +1,4 @@
-"""A command as a process, with real commands: started once, waited for by anybody, and nothing of it is left."""
+"""Tests of `CommandProcess` with real commands."""
 
 import signal
 import sys
@@ -11,14 +11,14 @@ from support.lines import Lines
 from support.supervised import PRELUDE, assert_no_children, gone, open_fds
 
 from rt.errors import ProcessStateError
-from rt.process.base import ChildProcess
 from rt.process.command import CommandProcess
+from rt.process.run import ChildProcess
 
 SLEEPER = "print('asleep', flush=True); time.sleep(1000)"
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def no_child_remains() -> Iterator[None]:
     yield
     assert_no_children()
 
@@ -29,7 +29,7 @@ def python(body: str, **options: object) -> tuple[CommandProcess, Lines]:
     return CommandProcess(command, on_line=lines, **options), lines  # type: ignore[arg-type]
 
 
-async def test_a_command_ends_with_its_exit_code_and_its_output() -> None:
+async def test_wait_returns_the_exit_code_and_all_output_is_read() -> None:
     process, lines = python(
         "print('hello'); print('trouble', file=sys.stderr); sys.exit(3)", name="greeter"
     )
@@ -43,7 +43,7 @@ async def test_a_command_ends_with_its_exit_code_and_its_output() -> None:
     assert await process.wait() == 3
 
 
-async def test_a_line_without_an_end_is_a_line_too() -> None:
+async def test_last_line_may_lack_a_line_break() -> None:
     process, lines = python("sys.stdout.write('no end')")
     with trio.fail_after(20):
         await process.start()
@@ -51,14 +51,14 @@ async def test_a_line_without_an_end_is_a_line_too() -> None:
     assert lines.all == ["no end"]
 
 
-async def test_a_signal_is_told_as_its_negative_number() -> None:
+async def test_signal_is_a_negative_return_code() -> None:
     process, _ = python("os.kill(os.getpid(), signal.SIGKILL)")
     with trio.fail_after(20):
         await process.start()
         assert await process.wait() == -signal.SIGKILL
 
 
-async def test_its_exit_is_known_without_anybody_waiting() -> None:
+async def test_return_code_is_known_without_a_wait() -> None:
     process, _ = python("sys.exit(7)")
     with trio.fail_after(20):
         await process.start()
@@ -69,7 +69,7 @@ async def test_its_exit_is_known_without_anybody_waiting() -> None:
         assert await process.wait() == 7
 
 
-async def test_several_tasks_may_wait_and_one_may_give_up() -> None:
+async def test_several_tasks_may_wait_and_one_may_be_cancelled() -> None:
     process, lines = python(
         "print('first', flush=True); sys.stdin.read(); time.sleep(0.2); print('last'); sys.exit(4)"
     )
@@ -81,19 +81,19 @@ async def test_several_tasks_may_wait_and_one_may_give_up() -> None:
             found.append(await process.wait())
 
         async with trio.open_nursery() as nursery:
-            with trio.CancelScope() as impatient:
+            with trio.CancelScope() as scope:
                 nursery.start_soon(lines.said, "first")
                 nursery.start_soon(wait)
                 nursery.start_soon(wait)
                 await trio.testing.wait_all_tasks_blocked()
-                impatient.cancel()
+                scope.cancel()
                 await process.wait()
             await wait()
     assert found == [4, 4, 4]
     assert lines.all == ["first", "last"]
 
 
-async def test_terminate_and_kill_go_to_the_whole_group() -> None:
+async def test_terminate_and_kill_signal_the_whole_group() -> None:
     for end in (CommandProcess.terminate, CommandProcess.kill):
         process, lines = python(
             "child = sleeper(); print('child', child.pid, flush=True); time.sleep(1000)"
@@ -108,7 +108,7 @@ async def test_terminate_and_kill_go_to_the_whole_group() -> None:
         assert process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
 
 
-async def test_what_it_leaves_of_its_session_is_killed() -> None:
+async def test_rest_of_the_session_is_killed() -> None:
     process, lines = python("child = sleeper(process_group=0); print('child', child.pid)")
     with trio.fail_after(20):
         await process.start()
@@ -116,7 +116,7 @@ async def test_what_it_leaves_of_its_session_is_killed() -> None:
         await gone(int(await lines.said("child")))
 
 
-async def test_the_block_of_a_process_leaves_nothing_of_it() -> None:
+async def test_end_of_the_block_kills_the_process() -> None:
     before = open_fds()
     process, _ = python(SLEEPER)
     with trio.fail_after(20):
@@ -127,7 +127,7 @@ async def test_the_block_of_a_process_leaves_nothing_of_it() -> None:
     assert open_fds() <= before
 
 
-async def test_an_error_of_whoever_reads_the_lines_comes_once_and_bare() -> None:
+async def test_error_of_on_line_is_raised_once_and_without_a_group() -> None:
     def refuse(_name: str, _stream: str, line: str) -> None:
         raise KeyError(line)
 
@@ -141,7 +141,7 @@ async def test_an_error_of_whoever_reads_the_lines_comes_once_and_bare() -> None
         assert await process.wait() == 5
 
 
-async def test_an_error_of_whoever_reads_the_last_lines_leaves_nothing_either() -> None:
+async def test_error_of_on_line_at_the_end_leaves_no_process() -> None:
     def refuse(_name: str, _stream: str, line: str) -> None:
         raise KeyError(line)
 
@@ -158,7 +158,7 @@ async def test_an_error_of_whoever_reads_the_last_lines_leaves_nothing_either() 
     assert open_fds() <= before
 
 
-async def test_it_inherits_our_environment_but_not_our_parents_ear(
+async def test_environment_is_inherited_without_the_notify_socket(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", "/nowhere")
@@ -173,7 +173,7 @@ async def test_it_inherits_our_environment_but_not_our_parents_ear(
     assert lines.all == ["None 7 yes"]
 
 
-async def test_it_may_write_where_we_do(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_output_is_inherited_without_on_line(capfd: pytest.CaptureFixture[str]) -> None:
     process = CommandProcess([sys.executable, "-c", "print('here')"], on_line=None)
     with trio.fail_after(20):
         await process.start()
@@ -181,7 +181,7 @@ async def test_it_may_write_where_we_do(capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr().out == "here\n"
 
 
-async def test_a_cancel_before_the_start_starts_nothing() -> None:
+async def test_cancel_before_the_start_starts_no_process() -> None:
     process, _ = python(SLEEPER)
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -190,7 +190,7 @@ async def test_a_cancel_before_the_start_starts_nothing() -> None:
     assert process.pid is None
 
 
-async def test_a_program_that_is_not_there_is_an_error_at_the_start() -> None:
+async def test_missing_program_is_an_error_at_the_start() -> None:
     before = open_fds()
     process = CommandProcess(["/nowhere/program"])
     with pytest.raises(FileNotFoundError):
@@ -199,22 +199,22 @@ async def test_a_program_that_is_not_there_is_an_error_at_the_start() -> None:
     assert open_fds() <= before
 
 
-async def test_states_are_told_by_name() -> None:
+async def test_calls_in_the_wrong_state_are_errors() -> None:
     process, _ = python("")
-    with pytest.raises(ProcessStateError, match="before it is started"):
+    with pytest.raises(ProcessStateError, match="is not started"):
         await process.wait()
-    with pytest.raises(ValueError, match="before it is started"):
+    with pytest.raises(ValueError, match="is not started"):
         process.terminate()
     with trio.fail_after(20):
         await process.start()
-        with pytest.raises(ProcessStateError, match="is started once"):
+        with pytest.raises(ProcessStateError, match="was started before"):
             await process.start()
         await process.wait()
-    with pytest.raises(ValueError, match="needs a command"):
+    with pytest.raises(ValueError, match="is empty"):
         CommandProcess([])
 
 
-async def test_it_is_a_child_process_and_so_is_one_of_trio() -> None:
+async def test_command_and_trio_process_are_child_processes() -> None:
     process, _ = python("")
     assert isinstance(process, ChildProcess)
     assert "-I -S -c" in repr(process)
@@ -224,7 +224,7 @@ async def test_it_is_a_child_process_and_so_is_one_of_trio() -> None:
         await other.wait()
 
 
-async def test_a_signal_after_the_end_reaches_nobody() -> None:
+async def test_signal_after_the_exit_does_nothing() -> None:
     process, _ = python("")
     with trio.fail_after(20):
         await process.start()

@@ -1,4 +1,4 @@
-"""The lifeline with real processes: when the parent is gone, its children are, whatever state they are in."""
+"""Tests of the lifeline with real processes: the children of a dead parent are killed in any state."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ print(os.getpid(), grandchild.pid, flush=True)
 STATES = {
     "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
     "holding the interpreter's lock": "pow(7, 10**9)",
-    "deaf": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); import time; time.sleep(1000)",
+    "blocking all signals": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); import time; time.sleep(1000)",
 }
 
 
@@ -60,21 +60,20 @@ def pair() -> Iterator[tuple[socket.socket, Lifeline]]:
     lifeline.close()
 
 
-@pytest.mark.parametrize("who", ["child", "parent"])
+@pytest.mark.parametrize("armed_by", ["child", "parent"])
 @pytest.mark.parametrize("state", STATES)
-async def test_the_kernel_kills_the_group_of_a_dead_parent(who: str, state: str) -> None:
-    program = (CHILD if who == "child" else "") + FAMILY + STATES[state]
-    with subprocess.Popen(  # noqa: ASYNC220 - exec is all that it waits for
-        [sys.executable, "-c", PARENT, who, program], cwd=ROOT, stdout=subprocess.PIPE
+async def test_kernel_kills_the_group_when_the_parent_dies(armed_by: str, state: str) -> None:
+    program = (CHILD if armed_by == "child" else "") + FAMILY + STATES[state]
+    with subprocess.Popen(  # noqa: ASYNC220 - waits for exec only
+        [sys.executable, "-c", PARENT, armed_by, program], cwd=ROOT, stdout=subprocess.PIPE
     ) as parent:
         assert parent.stdout is not None
         with trio.fail_after(20):
             await trio.lowlevel.wait_readable(parent.stdout)
-            said = sorted(
-                parent.stdout.readline().split() for _ in range(2)
-            )  # the parent's line and its child's, in any order
-            assert said[1] == [b"armed"]
-            child, grandchild = map(int, said[0])
+            # The lines of the parent and its child arrive in any order.
+            pids, armed = sorted(parent.stdout.readline().split() for _ in range(2))
+            assert armed == [b"armed"]
+            child, grandchild = map(int, pids)
             try:
                 parent.kill()
                 await gone(child)
@@ -84,7 +83,7 @@ async def test_the_kernel_kills_the_group_of_a_dead_parent(who: str, state: str)
                 raise
 
 
-async def test_the_end_of_the_parent_wakes_whoever_waits(
+async def test_death_of_the_parent_wakes_a_waiting_task(
     pair: tuple[socket.socket, Lifeline],
 ) -> None:
     ours, lifeline = pair
@@ -98,7 +97,7 @@ async def test_the_end_of_the_parent_wakes_whoever_waits(
     await lifeline.closed()
 
 
-async def test_a_wait_that_was_cancelled_can_be_made_again(
+async def test_cancelled_wait_can_be_repeated(
     pair: tuple[socket.socket, Lifeline],
 ) -> None:
     ours, lifeline = pair
@@ -110,7 +109,7 @@ async def test_a_wait_that_was_cancelled_can_be_made_again(
         await lifeline.closed()
 
 
-def test_settings_of_any_usual_size_fit() -> None:
+def test_settings_of_64_kib_fit() -> None:
     ours, theirs = open_lifeline(b"x" * 65536)
     lifeline = Lifeline.adopt(theirs.detach())
     with ours:
@@ -118,35 +117,35 @@ def test_settings_of_any_usual_size_fit() -> None:
     lifeline.close()
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
+def test_settings_that_do_not_fit_are_rejected() -> None:
     with pytest.raises(LocalProtocolError, match="do not fit"):
         open_lifeline(b"x" * 10_000_000)
 
 
-def test_a_parent_that_says_nothing_is_not_waited_for() -> None:
+def test_silent_parent_is_an_error_after_the_timeout() -> None:
     ours, theirs = open_lifeline(None)
     lifeline = Lifeline.adopt(theirs.detach())
-    with ours, pytest.raises(RemoteProtocolError, match="no settings"):
+    with ours, pytest.raises(RemoteProtocolError, match="received no settings"):
         lifeline.read_message(timeout=0.05)
     lifeline.close()
 
 
-def test_a_parent_that_is_gone_before_it_spoke_is_an_error() -> None:
+def test_parent_that_died_before_it_sent_settings_is_an_error() -> None:
     ours, theirs = open_lifeline(None)
     ours.close()
     lifeline = Lifeline.adopt(theirs.detach())
-    with pytest.raises(RemoteProtocolError, match="ended before"):
+    with pytest.raises(RemoteProtocolError, match="died before"):
         lifeline.read_message()
     lifeline.close()
 
 
-def test_nobody_we_start_inherits_the_lifeline(pair: tuple[socket.socket, Lifeline]) -> None:
+def test_lifeline_is_not_inheritable(pair: tuple[socket.socket, Lifeline]) -> None:
     assert not os.get_inheritable(pair[1].fileno())
 
 
-def test_a_descriptor_that_is_no_socket_is_no_lifeline() -> None:
+def test_descriptor_that_is_not_a_socket_is_rejected() -> None:
     with (
         Path(os.devnull).open("rb") as file,
-        pytest.raises(LocalProtocolError, match="is no lifeline"),
+        pytest.raises(LocalProtocolError, match="is not a lifeline"),
     ):
         Lifeline.adopt(file.fileno())

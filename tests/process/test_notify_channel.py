@@ -1,4 +1,4 @@
-"""sd_notify over a real socket, to ourselves, to nobody, and to somebody who does not listen."""
+"""Tests of sd_notify over real sockets, also without a receiver."""
 
 import os
 import resource
@@ -13,7 +13,7 @@ from rt.process.notify import FD_VARIABLE, VARIABLE, Channel, Listener, send, wa
 from rt.protocol.notify import Notice
 
 
-async def test_what_is_sent_is_heard() -> None:
+async def test_notice_is_received() -> None:
     with place() as directory, Listener(directory / "n.sock") as listener:
         assert send(ready=True, status="all well", env={VARIABLE: str(listener.path)})
         with trio.fail_after(30):
@@ -21,7 +21,7 @@ async def test_what_is_sent_is_heard() -> None:
         assert listener.receive_nowait() is None
 
 
-async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
+async def test_cancelled_receive_loses_no_notice() -> None:
     with place() as directory, Listener(directory / "n.sock") as listener:
         with trio.move_on_after(0.01):
             await listener.receive()
@@ -30,7 +30,7 @@ async def test_a_wait_that_is_cancelled_loses_nothing() -> None:
             assert (await listener.receive()).watchdog
 
 
-def test_a_socket_that_was_left_behind_is_replaced() -> None:
+def test_stale_socket_is_replaced() -> None:
     with place() as directory:
         path = directory / "n.sock"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as old:
@@ -42,13 +42,13 @@ def test_a_socket_that_was_left_behind_is_replaced() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["", "relative", "/nonexistent/socket", "@nobody-listens-here", "/" + "x" * 200, "vsock:2:1"],
+    ["", "relative", "/nonexistent/socket", "@no-such-socket", "/" + "x" * 200, "vsock:2:1"],
 )
-def test_nobody_who_listens_is_no_error(address: str) -> None:
+def test_missing_receiver_is_no_error(address: str) -> None:
     assert not send(ready=True, env={VARIABLE: address})
 
 
-def test_a_parent_may_listen_on_an_abstract_address() -> None:
+def test_abstract_address_is_supported() -> None:
     name = f"rt-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as parent:
         parent.bind("\0" + name)
@@ -56,14 +56,14 @@ def test_a_parent_may_listen_on_an_abstract_address() -> None:
         assert parent.recv(100) == b"STOPPING=1"
 
 
-def test_a_parent_who_does_not_read_does_not_block_us() -> None:
+def test_send_does_not_block_when_the_queue_is_full() -> None:
     with place() as directory, Listener(directory / "n.sock") as listener:
         answers = [send(watchdog=True, env={VARIABLE: str(listener.path)}) for _ in range(2000)]
     assert answers[0]
     assert not answers[-1]
 
 
-def test_a_closed_listener_leaves_no_file() -> None:
+def test_closed_listener_leaves_no_file() -> None:
     with place() as directory:
         listener = Listener(directory / "n.sock")
         listener.close()
@@ -73,11 +73,11 @@ def test_a_closed_listener_leaves_no_file() -> None:
 @pytest.mark.parametrize(
     ("value", "period"), [("2000000", 1.0), ("", None), ("0", None), ("soon", None), ("-5", None)]
 )
-def test_a_sign_of_life_is_given_twice_as_often_as_asked(value: str, period: float | None) -> None:
+def test_watchdog_period_is_half_of_the_timeout(value: str, period: float | None) -> None:
     assert watchdog_period({"WATCHDOG_USEC": value, "WATCHDOG_PID": "1"}) == period
 
 
-async def test_a_removed_directory_is_made_again_with_its_socket(tmp_path: Path) -> None:
+async def test_removed_socket_is_created_again(tmp_path: Path) -> None:
     with Listener(tmp_path / "d.sock") as listener:
         assert not listener.rebind()
         listener.path.unlink()
@@ -87,11 +87,11 @@ async def test_a_removed_directory_is_made_again_with_its_socket(tmp_path: Path)
             assert (await listener.receive()).ready
 
 
-def test_an_address_that_is_none_is_no_error() -> None:
+def test_invalid_address_is_no_error() -> None:
     assert not send(ready=True, env={VARIABLE: "/a\0b"})
 
 
-async def test_own_child_is_heard_without_a_file() -> None:
+async def test_channel_receives_without_a_file() -> None:
     with Channel() as channel:
         env = channel.environment()
         assert send(ready=True, env=env | {VARIABLE: "/nowhere"})
@@ -108,7 +108,7 @@ def test_full_channel_does_not_block_the_child() -> None:
     assert not answers[-1]
 
 
-def test_child_is_heard_when_no_descriptor_is_left() -> None:
+def test_channel_receives_without_a_free_descriptor() -> None:
     with Channel() as channel:
         env = channel.environment()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)

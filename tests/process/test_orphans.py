@@ -1,4 +1,4 @@
-"""Processes that leave their session, group, parent and environment; in a process of their own, since it adopts."""
+"""Tests of orphans, in a process of their own that is a subreaper."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def program(body):
     return [sys.executable, "-I", "-S", "-c", "import os, subprocess, sys, time\n" + body]
 
 def daemon(depth=1, stay=False):
-    # A program that forks, leaves the session and tells the number of its last process.
+    # A program that forks, leaves the session and prints the pid of its last process.
     return program(f'''
 def split(depth):
     if os.fork():
@@ -42,14 +42,13 @@ async def start(command, **options):
     line = b""
     while not line.endswith(b"\n"):
         got = await process.stdout.receive_some()
-        assert got, "the program has failed"
+        assert got, "the program failed"
         line += got
     await process.stdout.aclose()
     return process, int(line)
 
-def leaves(command):
-    # A child that leads a session, starts a program from a shell that exits, tells its number, and
-    # stays.
+def starts_in_background(command):
+    # A child that starts a program from a shell that exits, prints its pid, and keeps running.
     return program(f'''
 pid = int(subprocess.check_output(["sh", "-c", {command + " >/dev/null 2>&1 & echo $!"!r}]))
 while True:
@@ -61,19 +60,19 @@ print(pid, flush=True)
 time.sleep(100)
 ''')
 
-def ended(process):
+def killed(process):
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     return process.pid
 
-def lives(pid):
+def is_running(pid):
     try:
         return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 async def main():
-    with trio.fail_after(30), contextlib.nullcontext() if NOT_ADOPTED else orphans.subreaper():
+    with trio.fail_after(30), contextlib.nullcontext() if NO_SUBREAPER else orphans.subreaper():
         await test()
     print("passed")
 """
@@ -81,7 +80,7 @@ async def main():
 
 def run(body: str, *, subreaper: bool = True) -> None:
     program = (
-        PRELUDE.replace("NOT_ADOPTED", str(not subreaper))
+        PRELUDE.replace("NO_SUBREAPER", str(not subreaper))
         + "async def test():\n"
         + textwrap.indent(textwrap.dedent(body), "    ")
         + "\ntrio.run(main)\n"
@@ -93,19 +92,19 @@ def run(body: str, *, subreaper: bool = True) -> None:
 
 
 @pytest.mark.parametrize("depth", [0, 1, 5])
-def test_daemon_is_killed_whatever_it_left(depth: int) -> None:
+def test_daemon_is_killed_at_any_depth(depth: int) -> None:
     run(f"""
         process, pid = await start(daemon({depth}))
         await process.wait()
-        assert lives(pid)
+        assert is_running(pid)
         assert await orphans.kill() == 1
-        assert not lives(pid)
+        assert not is_running(pid)
         assert await orphans.kill() == 0
         try:
             os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
-        raise AssertionError("an orphan was not waited for")
+        raise AssertionError("an orphan was not reaped")
     """)
 
 
@@ -114,10 +113,10 @@ def test_orphan_that_cannot_be_killed_is_tried_once() -> None:
         process, pid = await start(daemon())
         await process.wait()
         tried = []
-        kill, processes.kill = processes.kill, lambda doomed: refuse(doomed)
-        async def refuse(doomed):
+        kill, processes.kill = processes.kill, lambda starts: refuse(starts)
+        async def refuse(starts):
             await trio.lowlevel.checkpoint()
-            tried.append(set(doomed))
+            tried.append(set(starts))
             return set()
         assert await orphans.kill() == 0
         assert tried == [{pid}]
@@ -126,7 +125,7 @@ def test_orphan_that_cannot_be_killed_is_tried_once() -> None:
     """)
 
 
-def test_look_at_many_processes_lets_other_tasks_run() -> None:
+def test_scan_of_many_processes_lets_other_tasks_run() -> None:
     run("""
         turns = 0
         async def other():
@@ -149,11 +148,11 @@ def test_descendants_of_an_orphan_are_killed_too() -> None:
         process, pid = await start(daemon(4, stay=True))
         await process.wait()
         assert await orphans.kill() >= 3
-        assert not lives(pid)
+        assert not is_running(pid)
     """)
 
 
-def test_own_children_are_no_orphans() -> None:
+def test_own_children_are_not_orphans() -> None:
     run(
         """
         before = subprocess.Popen(sleeper())
@@ -161,7 +160,7 @@ def test_own_children_are_no_orphans() -> None:
         stack.enter_context(orphans.subreaper())
         own = await orphans.open_process(sleeper())
         assert await orphans.kill() == 0
-        assert lives(before.pid) and lives(own.pid)
+        assert is_running(before.pid) and is_running(own.pid)
         for process in (before, own):
             process.kill()
         await own.wait()
@@ -172,7 +171,7 @@ def test_own_children_are_no_orphans() -> None:
     )
 
 
-def test_child_that_is_just_being_started_is_no_orphan() -> None:
+def test_child_that_is_being_started_is_not_an_orphan() -> None:
     run("""
         started = []
         async def starter():
@@ -182,14 +181,14 @@ def test_child_that_is_just_being_started_is_no_orphan() -> None:
             nursery.start_soon(starter)
             while len(started) < 20:
                 assert await orphans.kill() == 0
-        assert all(lives(each.pid) for each in started)
+        assert all(is_running(each.pid) for each in started)
         for each in started:
             each.kill()
             assert await each.wait() == -9
     """)
 
 
-def test_orphan_that_ends_is_waited_for_and_no_status_is_stolen() -> None:
+def test_exited_orphan_is_reaped_and_no_exit_status_is_lost() -> None:
     run(
         """
         async with trio.open_nursery() as nursery:
@@ -208,20 +207,20 @@ def test_orphan_that_ends_is_waited_for_and_no_status_is_stolen() -> None:
     )
 
 
-def test_process_that_does_not_adopt_kills_nothing() -> None:
+def test_process_that_is_no_subreaper_kills_nothing() -> None:
     run(
         """
         process, pid = await start(daemon(0))
         await process.wait()
         assert await orphans.kill() == 0
-        assert lives(pid)
+        assert is_running(pid)
         os.kill(pid, signal.SIGKILL)
     """,
         subreaper=False,
     )
 
 
-def test_process_adopts_no_longer_than_it_says() -> None:
+def test_subreaper_ends_with_its_block() -> None:
     run(
         """
         with orphans.subreaper():
@@ -246,65 +245,64 @@ IN_THE_BACKGROUND = {
 
 
 @pytest.mark.parametrize("command", IN_THE_BACKGROUND.values(), ids=IN_THE_BACKGROUND)
-def test_program_in_the_background_lives_as_long_as_its_child(command: str) -> None:
+def test_background_program_runs_as_long_as_its_child(command: str) -> None:
     run(f"""
-        one, of_one = await start(leaves({command!r}), start_new_session=True)
-        two, of_two = await start(leaves({command!r}), start_new_session=True)
+        one, of_one = await start(starts_in_background({command!r}), start_new_session=True)
+        two, of_two = await start(starts_in_background({command!r}), start_new_session=True)
         other = await orphans.open_process(sleeper(), start_new_session=True)
-        assert await group.kill_remaining(ended(other)) == 0
-        assert lives(of_one) and lives(of_two)
+        assert await group.kill_remaining(killed(other)) == 0
+        assert is_running(of_one) and is_running(of_two)
         await other.wait()
-        await group.kill_remaining(ended(one))
-        assert not lives(of_one)
-        assert lives(of_two)
+        await group.kill_remaining(killed(one))
+        assert not is_running(of_one)
+        assert is_running(of_two)
         await one.wait()
         assert await orphans.kill() == 0
-        await group.kill_remaining(ended(two))
-        assert not lives(of_two)
+        await group.kill_remaining(killed(two))
+        assert not is_running(of_two)
         await two.wait()
     """)
 
 
-def test_what_is_below_a_program_in_the_background_lives_too() -> None:
+def test_descendant_of_a_background_program_is_spared_too() -> None:
     run("""
         command = "setsid sh -c 'sleep 98765; true'"
-        child, shell = await start(leaves(command), start_new_session=True)
+        child, shell = await start(starts_in_background(command), start_new_session=True)
         def sleepers():
             return [pid for pid, each in processes.scan_blocking().items() if each.parent == shell]
         while not sleepers():
             await trio.sleep(0.01)
         (below,) = sleepers()
         assert await orphans.kill() == 0
-        assert lives(below)
-        await group.kill_remaining(ended(child))
-        assert not lives(below)
+        assert is_running(below)
+        await group.kill_remaining(killed(child))
+        assert not is_running(below)
         await child.wait()
     """)
 
 
-def test_program_that_hides_whose_it_is_ends_with_any_child() -> None:
+def test_untagged_program_is_killed_with_any_child() -> None:
     run("""
-        child, pid = await start(leaves("env -i setsid sleep 100"), start_new_session=True)
+        child, pid = await start(starts_in_background("env -i setsid sleep 100"), start_new_session=True)
         assert await orphans.kill() == 1
-        assert not lives(pid)
+        assert not is_running(pid)
         child.kill()
         await child.wait()
     """)
 
 
-def test_child_that_is_put_down_takes_its_programs_along() -> None:
+def test_kill_tree_kills_background_programs() -> None:
     run("""
-        from rt.process.spawn import kill_tree
-        child, pid = await start(leaves("setsid sleep 100"), start_new_session=True)
-        await kill_tree(child)
-        assert not lives(pid)
+        child, pid = await start(starts_in_background("setsid sleep 100"), start_new_session=True)
+        await group.kill_tree(child)
+        assert not is_running(pid)
     """)
 
 
-def test_sweep_of_many_processes_gives_way() -> None:
+def test_kill_of_many_processes_lets_other_tasks_run() -> None:
     run("""
         import pathlib, tempfile
-        FIRST, COUNT = 5_000_000, 400  # the system gives no such pids
+        FIRST, COUNT = 5_000_000, 400  # above the largest pid of the system
         folder = pathlib.Path(tempfile.mkdtemp())
         leader = await orphans.open_process(program(""), start_new_session=True)
         os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)

@@ -1,4 +1,4 @@
-"""A child's output: cut into lines whatever the chunks, bounded, and handed on to the log."""
+"""Tests of a child's output: lines, limits and log events."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rt import log
 from rt.log.stamp import now
 from rt.log.throttle import Throttle
-from rt.process import output as supervisor_output
+from rt.process import output as output_module
 from rt.process.output import (
     LOG,
     MAX_LINE,
@@ -39,10 +39,10 @@ def events() -> Iterator[list[Any]]:
     structlog.reset_defaults()
 
 
-def cut(*chunks: bytes) -> list[str]:
-    cutter = LineSplitter()
-    lines = [line for chunk in chunks for line in cutter.feed(chunk)]
-    last = cutter.finish()
+def split(*chunks: bytes) -> list[str]:
+    splitter = LineSplitter()
+    lines = [line for chunk in chunks for line in splitter.feed(chunk)]
+    last = splitter.finish()
     return lines if last is None else [*lines, last]
 
 
@@ -50,37 +50,37 @@ def cut(*chunks: bytes) -> list[str]:
     st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))),
     st.integers(1, 20),
 )
-def test_lines_do_not_depend_on_the_chunks_in_which_they_come(lines: list[str], size: int) -> None:
+def test_lines_do_not_depend_on_chunk_boundaries(lines: list[str], size: int) -> None:
     data = "".join(line + "\n" for line in lines).encode()
-    assert cut(*(data[at : at + size] for at in range(0, len(data), size))) == lines
+    assert split(*(data[at : at + size] for at in range(0, len(data), size))) == lines
 
 
-def test_a_last_line_without_its_end_is_a_line() -> None:
-    assert cut(b"one\ntwo") == ["one", "two"]
+def test_last_line_may_lack_a_line_break() -> None:
+    assert split(b"one\ntwo") == ["one", "two"]
 
 
-def test_the_line_ends_of_other_systems_are_line_ends() -> None:
-    assert cut(b"one\r\ntwo\r\n") == ["one", "two"]
+def test_crlf_ends_a_line() -> None:
+    assert split(b"one\r\ntwo\r\n") == ["one", "two"]
 
 
-def test_bytes_that_are_no_text_are_replaced() -> None:
-    assert cut(b"a\xffb\n") == ["a\N{REPLACEMENT CHARACTER}b"]
+def test_invalid_utf8_is_replaced() -> None:
+    assert split(b"a\xffb\n") == ["a\N{REPLACEMENT CHARACTER}b"]
 
 
 @pytest.mark.parametrize("size", [1000, 100_000, 1_000_000])
-def test_a_line_that_is_too_long_is_cut_and_marked_and_the_next_one_is_whole(size: int) -> None:
+def test_overlong_line_is_cut_and_marked_and_the_next_is_complete(size: int) -> None:
     data = b"x" * 300_000 + b"\nnext\n"
-    assert cut(*(data[at : at + size] for at in range(0, len(data), size))) == [
+    assert split(*(data[at : at + size] for at in range(0, len(data), size))) == [
         "x" * MAX_LINE + CUT,
         "next",
     ]
 
 
-def test_a_line_that_just_fits_is_whole() -> None:
-    assert cut(b"x" * MAX_LINE + b"\n") == ["x" * MAX_LINE]
+def test_line_of_maximum_length_is_complete() -> None:
+    assert split(b"x" * MAX_LINE + b"\n") == ["x" * MAX_LINE]
 
 
-async def test_a_stream_is_read_to_its_end_and_its_tail_kept() -> None:
+async def test_stream_is_read_to_its_end_and_its_tail_is_kept() -> None:
     lines: list[tuple[str, str, str]] = []
     output = Output("kid", lambda *line: lines.append(line))
     send, receive = trio.testing.memory_stream_one_way_pair()
@@ -91,7 +91,7 @@ async def test_a_stream_is_read_to_its_end_and_its_tail_kept() -> None:
     assert output.tail == "y" * (TAIL - 8) + "\nthe end"
 
 
-async def test_a_reader_that_is_cancelled_hands_on_what_it_has() -> None:
+async def test_cancelled_reader_delivers_the_incomplete_line() -> None:
     lines: list[str] = []
     output = Output("kid", lambda _child, _stream, line: lines.append(line))
     send, receive = trio.testing.memory_stream_one_way_pair()
@@ -103,7 +103,7 @@ async def test_a_reader_that_is_cancelled_hands_on_what_it_has() -> None:
     assert lines == ["half a li"]
 
 
-async def test_many_lines_at_once_leave_others_their_turn() -> None:
+async def test_many_lines_at_once_let_other_tasks_run() -> None:
     turns = 0
     seen: list[int] = []
 
@@ -124,7 +124,7 @@ async def test_many_lines_at_once_leave_others_their_turn() -> None:
     assert len(set(seen)) > 100
 
 
-def test_event_of_the_log_pipe_keeps_its_context(events: list[Any]) -> None:
+def test_event_on_the_log_pipe_keeps_its_context(events: list[Any]) -> None:
     stamp = now()
     line = {"event": "device found", "level": "warning", "timestamp": stamp, "uid": 5}
     log_line("device", LOG, json.dumps(line))
@@ -152,7 +152,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_json_on_stdout_is_text_of_the_child(events: list[Any], stream: str) -> None:
+def test_json_on_stdout_is_text(events: list[Any], stream: str) -> None:
     line = json.dumps(FORGED)
     log_line("executor", stream, line)
     (event,) = events
@@ -167,7 +167,7 @@ def test_json_on_stdout_is_text_of_the_child(events: list[Any], stream: str) -> 
 
 
 @pytest.mark.parametrize("app", ["root", "device", "", 5, None])
-def test_event_of_the_log_pipe_is_never_of_another_process(events: list[Any], app: object) -> None:
+def test_event_on_the_log_pipe_cannot_claim_another_origin(events: list[Any], app: object) -> None:
     ChildLog("executor", 77).line("executor", LOG, json.dumps({**FORGED, "app": app}))
     (event,) = events
     assert event["level"] == "critical"
@@ -178,49 +178,42 @@ def test_event_of_the_log_pipe_is_never_of_another_process(events: list[Any], ap
 @pytest.mark.parametrize(
     "stamp", ["2024-01-01T00:00:00Z", "2124-01-01T00:00:00Z", "2024-99-99T00:00:00Z", 5, None]
 )
-def test_time_stamp_far_from_the_clock_is_replaced(events: list[Any], stamp: object) -> None:
+def test_timestamp_far_from_the_clock_is_replaced(events: list[Any], stamp: object) -> None:
     log_line("executor", LOG, json.dumps({**FORGED, "timestamp": stamp}))
     (event,) = events
     assert event["timestamp"][:4] == now()[:4] != "2024"
 
 
-def test_flood_of_one_stream_is_bounded_counted_and_keeps_the_others(events: list[Any]) -> None:
+def test_flood_on_one_stream_is_limited_and_spares_the_others(events: list[Any]) -> None:
     lines = ChildLog("executor", 77)
     for number in range(20_000):
         lines.line("executor", "stdout", f"line {number}")
         if number % 1000 == 0:
             lines.line("executor", LOG, '{"event": "mode began", "level": "info"}')
-    lines.tell(always=True)
-    said = [event for event in events if "stream" in event]
-    assert TEXT_LINES.burst <= len(said) < 10_000
+    lines.flush(always=True)
+    logged = [event for event in events if "stream" in event]
+    assert TEXT_LINES.burst <= len(logged) < 10_000
     assert len([event for event in events if event["event"] == "mode began"]) == 20
     suppressed = sum(event.get("suppressed", 0) for event in events)
-    assert len(said) + suppressed == 20_000
+    assert len(logged) + suppressed == 20_000
 
 
-def test_flood_of_bytes_is_bounded(events: list[Any]) -> None:
+def test_flood_of_bytes_is_limited(events: list[Any]) -> None:
     lines = ChildLog("executor", 77)
     for _ in range(1000):
         lines.line("executor", "stderr", "x" * 60_000)
     assert len(events) < 100
 
 
-async def test_suppressed_lines_are_told_while_the_child_is_silent(events: list[Any]) -> None:
+async def test_suppressed_lines_are_reported_while_the_child_is_silent(events: list[Any]) -> None:
     output = Output("kid", log_line)
     send, receive = trio.testing.memory_stream_one_way_pair()
-    told = trio.Event()
-
-    def tap(event: Any) -> None:
-        if "suppressed" in event:
-            told.set()
-
-    with log.listening(tap), trio.fail_after(30):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(output.drain, receive, "stdout")
             await send.send_all(b"hello\n" * 5000)
-            while sum(event.get("suppressed", 0) for event in events) + 1000 < 5000 - 500:
-                await told.wait()
-                told = trio.Event()
+            while sum(event.get("suppressed", 0) for event in events) + 1000 < 5000 - 500:  # noqa: ASYNC110
+                await trio.sleep(0.005)
             nursery.cancel_scope.cancel()
 
 
@@ -237,7 +230,7 @@ async def test_suppressed_lines_are_told_while_the_child_is_silent(events: list[
         '{"a": 1e999}',
     ],
 )
-def test_any_other_line_is_a_sentence(events: list[Any], line: str, stream: str) -> None:
+def test_any_other_line_is_text(events: list[Any], line: str, stream: str) -> None:
     log_line("executor", stream, line)
     (event,) = events
     del event["timestamp"]
@@ -251,19 +244,19 @@ def test_any_other_line_is_a_sentence(events: list[Any], line: str, stream: str)
 
 
 @pytest.mark.parametrize("field", ["self", "event_", "_event", "exc_info", "logger", "child"])
-def test_no_field_of_a_program_is_an_error(events: list[Any], field: str) -> None:
+def test_reserved_field_of_a_child_is_no_error(events: list[Any], field: str) -> None:
     log_line("executor", LOG, json.dumps({"event": "x", "level": "info", field: "y"}))
     assert len(events) == 1
     assert events[0]["child"] == "executor"
 
 
-def test_empty_lines_are_left_out(events: list[Any]) -> None:
+def test_empty_lines_are_skipped(events: list[Any]) -> None:
     log_line("executor", "stdout", "  ")
     assert not events
 
 
 def stall(func: str) -> bytes:
-    """What a process writes when a function of the team keeps its event loop from running."""
+    """Return the dump that a process writes when a team function blocks its event loop."""
     return (
         "Timeout (0:00:00.750000)!\nThread 0x00007fca741a56c0 (most recent call first):\n"
         f'  File "/home/team/robot.py", line 2 in {func}\n'
@@ -276,8 +269,8 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.005)
 
 
-async def dumped(send: trio.abc.SendStream, output: Output, func: str) -> None:
-    """Send a dump and wait until its end is recognized."""
+async def send_dump(send: trio.abc.SendStream, output: Output, func: str) -> None:
+    """Send a dump and wait until it is complete."""
     child_log = output._log
     assert child_log is not None
     await send.send_all(stall(func))
@@ -285,27 +278,27 @@ async def dumped(send: trio.abc.SendStream, output: Output, func: str) -> None:
     await until(lambda: not child_log._dump.active)
 
 
-def named(events: list[Any]) -> list[str]:
+def stalled_functions(events: list[Any]) -> list[str]:
     return [event["func"] for event in events if "func" in event]
 
 
 async def test_newest_suppressed_stall_is_logged_while_the_process_runs(
     events: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor_output, "Throttle", lambda: Throttle(burst=1, interval=0.3))
+    monkeypatch.setattr(output_module, "Throttle", lambda: Throttle(burst=1, interval=0.3))
     send, receive = trio.testing.memory_stream_one_way_pair()
     output = Output("executor", log_line)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(output.drain, receive, LOG)
         for func in ("first", "second", "third"):
-            await dumped(send, output, func)
-        await until(lambda: named(events) == ["first", "third"])
+            await send_dump(send, output, func)
+        await until(lambda: stalled_functions(events) == ["first", "third"])
         await trio.testing.wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
         nursery.cancel_scope.cancel()
 
 
-async def test_newest_suppressed_stall_is_logged_at_the_end_of_the_process(
+async def test_newest_suppressed_stall_is_logged_when_the_process_ends(
     events: list[Any],
 ) -> None:
     send, receive = trio.testing.memory_stream_one_way_pair()
@@ -313,6 +306,6 @@ async def test_newest_suppressed_stall_is_logged_at_the_end_of_the_process(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(output.drain, receive, LOG)
         for number in range(10):
-            await dumped(send, output, f"number_{number}")
+            await send_dump(send, output, f"number_{number}")
         await send.aclose()
-    assert named(events) == [*(f"number_{number}" for number in range(5)), "number_9"]
+    assert stalled_functions(events) == [*(f"number_{number}" for number in range(5)), "number_9"]

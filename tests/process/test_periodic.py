@@ -1,4 +1,4 @@
-"""Calls at an interval: nothing drifts, what is late is counted, and nothing is made up for."""
+"""Tests of periodic calls: no drift, and late calls are counted and skipped."""
 
 import math
 
@@ -12,8 +12,8 @@ from trio.testing import MockClock
 from rt.process.periodic import Schedule, spin
 
 
-async def spun(durations: list[float], interval: float) -> tuple[list[float], list[int]]:
-    """When each call began, from the first on, and the overruns that the log told of."""
+async def spin_for(durations: list[float], interval: float) -> tuple[list[float], list[int]]:
+    """Return when each call began, relative to the first, and the logged overruns."""
     began: list[float] = []
     start = trio.current_time()
 
@@ -30,31 +30,31 @@ async def spun(durations: list[float], interval: float) -> tuple[list[float], li
     return began, [entry["overruns"] for entry in logs]
 
 
-async def test_calls_begin_one_interval_apart_however_long_they_take(
+async def test_calls_begin_one_interval_apart(
     autojump_clock: MockClock,
 ) -> None:
-    began, overruns = await spun([0.0, 0.9, 0.3, 1.0, 0.5], 1.0)
+    began, overruns = await spin_for([0.0, 0.9, 0.3, 1.0, 0.5], 1.0)
     assert began == pytest.approx([0, 1, 2, 3, 4, 5])
     assert overruns == []
 
 
-async def test_nothing_drifts(autojump_clock: MockClock) -> None:
-    began, _ = await spun([0.05] * 1000, 0.1)
+async def test_calls_do_not_drift(autojump_clock: MockClock) -> None:
+    began, _ = await spin_for([0.05] * 1000, 0.1)
     assert began[-1] == pytest.approx(100.0, abs=1e-9)
 
 
-async def test_a_late_call_is_left_out_and_counted(autojump_clock: MockClock) -> None:
-    began, overruns = await spun([0.0, 2.5, 0.0], 1.0)
+async def test_late_call_is_skipped_and_counted(autojump_clock: MockClock) -> None:
+    began, overruns = await spin_for([0.0, 2.5, 0.0], 1.0)
     assert began == pytest.approx([0, 1, 4, 5])
     assert overruns == [2]
 
 
-async def test_the_log_tells_when_the_count_has_doubled(autojump_clock: MockClock) -> None:
-    _, overruns = await spun([1.5] * 20, 1.0)
+async def test_warning_is_logged_when_the_count_has_doubled(autojump_clock: MockClock) -> None:
+    _, overruns = await spin_for([1.5] * 20, 1.0)
     assert overruns == [1, 2, 4, 8, 16]
 
 
-async def test_it_ends_with_a_cancel(autojump_clock: MockClock) -> None:
+async def test_cancel_ends_the_calls(autojump_clock: MockClock) -> None:
     count = 0
 
     async def call() -> None:
@@ -66,7 +66,7 @@ async def test_it_ends_with_a_cancel(autojump_clock: MockClock) -> None:
     assert count == 4
 
 
-async def test_a_call_that_never_waits_lets_others_run(autojump_clock: MockClock) -> None:
+async def test_call_without_a_checkpoint_lets_other_tasks_run(autojump_clock: MockClock) -> None:
     async def call() -> None: ...
 
     with trio.move_on_after(1) as scope:
@@ -75,12 +75,12 @@ async def test_a_call_that_never_waits_lets_others_run(autojump_clock: MockClock
 
 
 @pytest.mark.parametrize("interval", [0, -1, math.inf, math.nan])
-async def test_what_is_no_interval_is_refused(interval: float) -> None:
-    with pytest.raises(ValueError, match="no interval"):
+async def test_invalid_interval_is_rejected(interval: float) -> None:
+    with pytest.raises(ValueError, match="invalid interval"):
         await spin(trio.sleep, 0, interval=interval)
 
 
-async def test_an_error_of_a_call_ends_it_and_is_the_callers() -> None:
+async def test_error_of_a_call_propagates() -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 
@@ -88,10 +88,10 @@ async def test_an_error_of_a_call_ends_it_and_is_the_callers() -> None:
         await spin(fail)
 
 
-async def test_a_function_that_is_not_async_is_an_error_that_says_so() -> None:
+async def test_function_that_is_not_async_is_rejected() -> None:
     def tick() -> None: ...
 
-    with pytest.raises(TypeError, match="tick cannot be called at an interval: it is not async"):
+    with pytest.raises(TypeError, match="tick is not async"):
         await spin(tick)  # type: ignore[arg-type]
 
 
@@ -100,7 +100,7 @@ async def test_a_function_that_is_not_async_is_an_error_that_says_so() -> None:
     interval=st.floats(1e-3, 1e3),
     delays=st.lists(st.floats(0, 1e4), max_size=30),
 )
-def test_deadlines_lie_on_the_grid_and_ahead_and_every_one_is_given_or_counted(
+def test_each_deadline_is_returned_or_counted_as_an_overrun(
     start: float, interval: float, delays: list[float]
 ) -> None:
     schedule = Schedule(start, interval)

@@ -1,4 +1,4 @@
-"""A look at all processes: on a directory that the test plays, and on the system."""
+"""Tests of the process table, with a fake /proc and with the real one."""
 
 import signal
 import sys
@@ -15,7 +15,7 @@ US = 1000
 
 
 class Proc:
-    """A directory like /proc, whose processes change when one of them is read."""
+    """A fake /proc whose processes may change when one of them is read."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._directory = directory
@@ -53,7 +53,7 @@ async def test_process_is_read_with_its_parent_session_and_start(proc: Proc) -> 
     assert found[20] == Process(parent=US, session=20, zombie=True, start=21)
 
 
-async def test_process_that_is_made_meanwhile_is_found(proc: Proc) -> None:
+async def test_process_that_starts_during_the_scan_is_found(proc: Proc) -> None:
     def fork_and_end() -> None:
         proc.add(30, parent=US)
         proc.end(20)
@@ -64,7 +64,7 @@ async def test_process_that_is_made_meanwhile_is_found(proc: Proc) -> None:
 
 
 @pytest.mark.parametrize("zombie", [False, True])
-async def test_process_whose_parent_ends_meanwhile_has_its_new_parent(
+async def test_process_whose_parent_exits_during_the_scan_has_its_new_parent(
     proc: Proc, zombie: bool
 ) -> None:
     def end() -> None:
@@ -73,20 +73,20 @@ async def test_process_whose_parent_ends_meanwhile_has_its_new_parent(
 
     proc.add(2, parent=3)
     proc.add(3, parent=US)
-    for pid in (2, US):  # whichever is read first
+    for pid in (2, US):  # in any order of reading
         proc.when_read[pid] = lambda: None
     proc.when_read[3] = end
     found = await table.scan()
     assert found[2].parent == US
 
 
-async def test_parent_that_is_not_visible_ends_the_scan_all_the_same(proc: Proc) -> None:
-    proc.add(20, parent=999)  # of another user, below /proc with hidepid
+async def test_scan_ends_if_a_parent_is_not_visible(proc: Proc) -> None:
+    proc.add(20, parent=999)  # of another user, with the mount option hidepid
     with trio.fail_after(30):
         assert (await table.scan())[20].parent == 999
 
 
-async def test_scan_gives_way(proc: Proc) -> None:
+async def test_scan_lets_other_tasks_run(proc: Proc) -> None:
     turns = 0
 
     async def count() -> None:
@@ -104,7 +104,7 @@ async def test_scan_gives_way(proc: Proc) -> None:
     assert turns >= 9
 
 
-async def test_killed_processes_are_gone_and_others_are_left() -> None:
+async def test_kill_ends_only_the_intended_processes() -> None:
     sleeper = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
     children = [await trio.lowlevel.open_process(sleeper) for _ in range(3)]
     try:

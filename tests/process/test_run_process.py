@@ -1,4 +1,4 @@
-"""Whatever happens to whoever runs a process: afterwards the process has ended."""
+"""Tests of `run_process`: in every case the process has exited afterwards."""
 
 import math
 import os
@@ -22,7 +22,7 @@ from rt.process.run import run_process
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def no_child_remains() -> Iterator[None]:
     yield
     assert_no_children()
 
@@ -35,13 +35,11 @@ def python(body: str) -> tuple[CommandProcess, Lines]:
 
 
 ASLEEP = "print('ready', flush=True); time.sleep(1000)"
-DEAF = STUBBORN.replace("say('READY=1'); ", "").replace("deaf", "ready")
+IGNORING = STUBBORN.replace("notify('READY=1'); ", "").replace("ignoring", "ready")
 
 
-@pytest.mark.parametrize(
-    ("code", "event"), [(0, "process ended"), (3, "process ended with a failure")]
-)
-async def test_it_is_started_and_waited_for_and_both_are_told(code: int, event: str) -> None:
+@pytest.mark.parametrize(("code", "event"), [(0, "process exited"), (3, "process failed")])
+async def test_start_and_exit_are_logged(code: int, event: str) -> None:
     process, _ = python(f"sys.exit({code})")
     with structlog.testing.capture_logs() as logs, trio.fail_after(20):
         assert await run_process(process) == code
@@ -49,20 +47,20 @@ async def test_it_is_started_and_waited_for_and_both_are_told(code: int, event: 
     assert all(entry["process"] == "child" and entry["pid"] == process.pid for entry in logs)
 
 
-async def test_a_killed_process_is_a_negative_number() -> None:
+async def test_signal_is_a_negative_return_code() -> None:
     process, _ = python("os.kill(os.getpid(), signal.SIGKILL)")
     with trio.fail_after(20):
         assert await run_process(process) == -signal.SIGKILL
 
 
-async def test_a_process_that_was_started_before_is_waited_for() -> None:
+async def test_started_process_is_waited_for() -> None:
     process, _ = python("sys.exit(6)")
     with trio.fail_after(20):
         await process.start()
         assert await run_process(process) == 6
 
 
-async def test_a_process_of_trio_will_do() -> None:
+async def test_trio_process_is_accepted() -> None:
     process = await trio.lowlevel.open_process(
         [sys.executable, "-I", "-S", "-c", "raise SystemExit(2)"]
     )
@@ -70,7 +68,7 @@ async def test_a_process_of_trio_will_do() -> None:
         assert await run_process(process) == 2
 
 
-async def test_a_cancel_asks_it_to_end() -> None:
+async def test_cancel_terminates_the_process() -> None:
     process, lines = python(ASLEEP)
     with trio.fail_after(20), structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
@@ -78,10 +76,10 @@ async def test_a_cancel_asks_it_to_end() -> None:
             await lines.said("ready")
             nursery.cancel_scope.cancel()
     assert process.returncode == -signal.SIGTERM
-    assert [entry["event"] for entry in logs] == ["process started", "process was stopped"]
+    assert [entry["event"] for entry in logs] == ["process started", "process stopped"]
 
 
-async def test_one_that_is_stopped_hears_the_request() -> None:
+async def test_cancel_terminates_a_stopped_process() -> None:
     process, lines = python(ASLEEP)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -92,26 +90,24 @@ async def test_one_that_is_stopped_hears_the_request() -> None:
     assert process.returncode == -signal.SIGTERM
 
 
-async def test_one_that_does_not_end_is_killed() -> None:
-    process, lines = python(DEAF)
+async def test_process_that_ignores_sigterm_is_killed() -> None:
+    process, lines = python(IGNORING)
     with trio.fail_after(20), structlog.testing.capture_logs() as logs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: run_process(process, terminate_timeout=0.05))
             await lines.said("ready")
             nursery.cancel_scope.cancel()
     assert process.returncode == -signal.SIGKILL
-    assert "process was killed, since it did not end when it was asked to" in [
-        entry["event"] for entry in logs
-    ]
+    assert "process killed after timeout" in [entry["event"] for entry in logs]
 
 
-async def test_its_time_to_end_is_the_one_that_was_given(autojump_clock: MockClock) -> None:
-    class Deaf:
-        """A process that only a kill ends."""
+async def test_default_terminate_timeout_is_two_seconds(autojump_clock: MockClock) -> None:
+    class IgnoringProcess:
+        """A process that ignores SIGTERM."""
 
         pid = 1
         returncode: int | None = None
-        asked: float
+        terminated: float
         killed: float | None = None
 
         def __init__(self) -> None:
@@ -123,21 +119,21 @@ async def test_its_time_to_end_is_the_one_that_was_given(autojump_clock: MockClo
             return -9
 
         def terminate(self) -> None:
-            self.asked = trio.current_time()
+            self.terminated = trio.current_time()
 
         def kill(self) -> None:
             self.killed = trio.current_time()
             self.end.set()
 
-    process = Deaf()
+    process = IgnoringProcess()
     with trio.move_on_after(5):
         await run_process(process)
     assert process.killed is not None
-    assert process.killed - process.asked == pytest.approx(2)
+    assert process.killed - process.terminated == pytest.approx(2)
 
 
-async def test_a_second_cancel_changes_nothing() -> None:
-    process, lines = python(DEAF)
+async def test_second_cancel_changes_nothing() -> None:
+    process, lines = python(IGNORING)
     with trio.fail_after(20), trio.CancelScope() as outer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: run_process(process, terminate_timeout=0.2))
@@ -148,7 +144,7 @@ async def test_a_second_cancel_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("after", [0, 0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4])
-async def test_whenever_the_cancel_comes_nothing_runs_afterwards(after: float) -> None:
+async def test_no_process_runs_after_a_cancel_at_any_time(after: float) -> None:
     process = CallableProcess(called.sleep, on_line=Lines())
     with trio.fail_after(30):
         with trio.move_on_after(after) as scope:
@@ -157,7 +153,7 @@ async def test_whenever_the_cancel_comes_nothing_runs_afterwards(after: float) -
     assert process.pid is None or process.returncode is not None
 
 
-async def test_what_it_forked_ends_with_it() -> None:
+async def test_forked_process_is_killed_too() -> None:
     lines = Lines()
     process = CallableProcess(called.fork_and_stay, on_line=lines)
     with trio.fail_after(30):
@@ -168,7 +164,7 @@ async def test_what_it_forked_ends_with_it() -> None:
         await gone(pid)
 
 
-async def test_an_emergency_stop_is_raised_again() -> None:
+async def test_exit_code_255_raises_an_emergency_stop() -> None:
     process = CallableProcess(called.stop_everything)
     with (
         trio.fail_after(30),
@@ -178,7 +174,7 @@ async def test_an_emergency_stop_is_raised_again() -> None:
     assert caught.value.context == {"process": "stop_everything", "pid": process.pid}
 
 
-async def test_an_emergency_stop_goes_before_a_cancel() -> None:
+async def test_emergency_stop_takes_precedence_over_a_cancel() -> None:
     lines = Lines()
     process = CommandProcess(
         [sys.executable, "-I", "-S", "-c", called.EMERGENCY_AT_SIGTERM], on_line=lines
@@ -199,7 +195,7 @@ async def test_an_emergency_stop_goes_before_a_cancel() -> None:
     assert len(raised) == 1
 
 
-async def test_an_error_while_it_is_waited_for_ends_it() -> None:
+async def test_error_of_on_line_terminates_the_process() -> None:
     def refuse(*_line: str) -> None:
         raise KeyError
 
@@ -209,37 +205,37 @@ async def test_an_error_while_it_is_waited_for_ends_it() -> None:
     assert process.returncode == -signal.SIGTERM
 
 
-async def test_an_error_while_it_is_being_ended_comes_after_its_end() -> None:
-    said = trio.Event()
+async def test_error_during_the_stop_is_raised_after_the_exit() -> None:
+    received = trio.Event()
 
     def refuse(_name: str, _stream: str, line: str) -> None:
-        said.set()
+        received.set()
         if line == "no":
             raise KeyError(line)
 
-    deaf = (
+    handler = (
         "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'no\\n')); print('yes', flush=True)"
     )
     process = CommandProcess(
-        [sys.executable, "-c", f"{PRELUDE}{deaf}\nwhile True: time.sleep(1000)"], on_line=refuse
+        [sys.executable, "-c", f"{PRELUDE}{handler}\nwhile True: time.sleep(1000)"], on_line=refuse
     )
     with trio.fail_after(20), pytest.RaisesGroup(pytest.RaisesExc(KeyError, match="no")):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: run_process(process, terminate_timeout=0.1))
-            await said.wait()
+            await received.wait()
             nursery.cancel_scope.cancel()
     assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan])
-async def test_what_is_no_time_to_end_is_refused_before_anything_is_started(seconds: float) -> None:
+async def test_invalid_terminate_timeout_is_rejected_before_the_start(seconds: float) -> None:
     process, _ = python(ASLEEP)
-    with pytest.raises(ValueError, match="is not a time"):
+    with pytest.raises(ValueError, match="invalid terminate_timeout"):
         await run_process(process, terminate_timeout=seconds)
     assert process.pid is None
 
 
-async def test_a_command_that_is_not_there_is_an_error() -> None:
+async def test_missing_command_is_an_error() -> None:
     with pytest.raises(FileNotFoundError):
         await run_process(CommandProcess(["/nowhere/at/all"]))
 
@@ -254,7 +250,7 @@ trio.run(run_process, CommandProcess(command, on_line=lambda *line: print(line[2
 """
 
 
-async def test_no_command_survives_a_parent_that_is_killed() -> None:
+async def test_command_is_killed_when_its_parent_is_killed() -> None:
     body = (
         PRELUDE
         + "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('pids', os.getpid(), sleeper().pid, flush=True); time.sleep(1000)"
@@ -265,11 +261,11 @@ async def test_no_command_survives_a_parent_that_is_killed() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert parent.stdout is not None
-    said = b""
+    output = b""
     with trio.fail_after(30):
-        while not (b"pids" in said and said.endswith(b"\n")):
-            said += await parent.stdout.receive_some()
-        pids = [int(word) for word in said.split(b"pids")[1].split()[:2]]
+        while not (b"pids" in output and output.endswith(b"\n")):
+            output += await parent.stdout.receive_some()
+        pids = [int(word) for word in output.split(b"pids")[1].split()[:2]]
         parent.kill()
         await parent.wait()
         for pid in pids:

@@ -1,4 +1,4 @@
-"""The root's signals: once is in order, later again is now, and an echo is nothing."""
+"""Tests of stop signals: the first one, duplicates and repetitions."""
 
 import os
 import signal
@@ -13,41 +13,41 @@ from rt.process.signals import Meaning, classify
 
 
 @pytest.mark.parametrize(
-    ("first", "now", "verdict"),
+    ("first", "now", "meaning"),
     [
         (None, 5.0, Meaning.FIRST),
-        (5.0, 5.0, Meaning.ECHO),
-        (5.0, 5.99, Meaning.ECHO),
+        (5.0, 5.0, Meaning.DUPLICATE),
+        (5.0, 5.99, Meaning.DUPLICATE),
         (5.0, 6.01, Meaning.AGAIN),
         (5.0, 60.0, Meaning.AGAIN),
     ],
 )
-def test_a_signal_means_what_came_before_it_says(
-    first: float | None, now: float, verdict: Meaning
+def test_meaning_depends_on_the_first_signal(
+    first: float | None, now: float, meaning: Meaning
 ) -> None:
-    assert classify(first, now) is verdict
+    assert classify(first, now) is meaning
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_doubled_signal_is_one_and_a_later_one_is_now(
+async def test_duplicate_is_ignored_and_a_later_signal_is_a_repetition(
     signum: signal.Signals, autojump_clock: MockClock
 ) -> None:
-    heard: list[str] = []
+    reasons: list[str] = []
     before = signal.getsignal(signum)
     async with trio.open_nursery() as nursery:
         await nursery.start(
-            signals.watch, lambda reason: heard.append(f"orderly: {reason}"), heard.append
+            signals.watch, lambda reason: reasons.append(f"first: {reason}"), reasons.append
         )
         for pause in (0.0, 0.5, 1.0):
             await trio.sleep(pause)
             os.kill(os.getpid(), signum)
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert heard == [f"orderly: received {signum.name}", f"received {signum.name} again"]
+    assert reasons == [f"first: received {signum.name}", f"received {signum.name} again"]
     assert signal.getsignal(signum) is before
 
 
-async def test_under_nohup_a_hangup_stays_ignored() -> None:
+async def test_sighup_stays_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         async with trio.open_nursery() as nursery:
@@ -58,26 +58,26 @@ async def test_under_nohup_a_hangup_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-async def test_a_signal_that_came_early_is_the_first_one(autojump_clock: MockClock) -> None:
-    heard: list[str] = []
+async def test_early_signal_counts_as_the_first_one(autojump_clock: MockClock) -> None:
+    reasons: list[str] = []
     async with trio.open_nursery() as nursery:
         early = [signal.SIGHUP, signal.SIGTERM]
         await nursery.start(
             lambda task_status: signals.watch(
-                heard.append, heard.append, early=early, task_status=task_status
+                reasons.append, reasons.append, early=early, task_status=task_status
             )
         )
-        assert heard == ["received SIGHUP"]
+        assert reasons == ["received SIGHUP"]
         for pause in (0.5, 1.0):
             await trio.sleep(pause)
             os.kill(os.getpid(), signal.SIGTERM)
             await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert heard == ["received SIGHUP", "received SIGTERM again"]
+    assert reasons == ["received SIGHUP", "received SIGTERM again"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_no_signal_is_lost_before_a_loop_or_ends_the_process_after_it(
+def test_early_signals_are_captured_and_late_ones_are_ignored(
     number: signal.Signals,
 ) -> None:
     before = {each: signal.getsignal(each) for each in signals.stop_signals()}

@@ -184,7 +184,7 @@ def test_a_signal_while_the_log_is_opened_or_closed_is_an_orderly_stop(
     assert [entry["reason"] for entry in told(logs, "stopping all children")] == [
         f"received {number.name}"
     ]
-    assert not told(logs, "the application stops")
+    assert not told(logs, "application stopping")
 
 
 async def test_mark_of_the_log_is_made_again_when_the_directory_is_removed(

@@ -1,4 +1,4 @@
-"""A child as a real process: it becomes ready, fails, comes back, and goes with all that it started."""
+"""Tests of a supervised child with real processes."""
 
 import errno
 import os
@@ -24,10 +24,10 @@ def spec_of(body: str, **options: Any) -> ChildSpec:
     return ChildSpec(name="kid", command=program(body), **options)
 
 
-async def test_a_child_is_ready_when_it_says_so() -> None:
+async def test_child_is_ready_when_it_notifies() -> None:
     watcher = Watcher()
     async with keeping(
-        spec_of("say('READY=1\\nSTATUS=two motors'); time.sleep(1000)"), watcher
+        spec_of("notify('READY=1\\nSTATUS=two motors'); time.sleep(1000)"), watcher
     ) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.READY))
@@ -37,7 +37,7 @@ async def test_a_child_is_ready_when_it_says_so() -> None:
     assert status.ready
 
 
-async def test_a_program_that_does_not_notify_is_ready_when_it_runs() -> None:
+async def test_program_without_notify_is_ready_when_it_runs() -> None:
     async with keeping(
         ChildSpec(name="kid", command=("sleep", "1000"), notify=False), Watcher()
     ) as child:
@@ -45,7 +45,7 @@ async def test_a_program_that_does_not_notify_is_ready_when_it_runs() -> None:
             await child.until(is_state(State.READY))
 
 
-async def test_a_child_that_is_not_ready_in_time_is_started_again() -> None:
+async def test_child_that_is_not_ready_in_time_is_restarted() -> None:
     watcher = Watcher()
     async with keeping(spec_of("time.sleep(1000)", ready_timeout=0.2), watcher) as child:
         with trio.fail_after(30):
@@ -56,8 +56,10 @@ async def test_a_child_that_is_not_ready_in_time_is_started_again() -> None:
     assert status.last_exit.reason == "ended by SIGTERM (not ready within 0.2 s)"
 
 
-async def test_a_child_that_crashes_comes_back_and_says_why() -> None:
-    body = "say('READY=1'); print('so far so good'); sys.stdout.flush(); sys.exit('out of cheese')"
+async def test_crashed_child_is_restarted_and_its_exit_is_reported() -> None:
+    body = (
+        "notify('READY=1'); print('so far so good'); sys.stdout.flush(); sys.exit('out of cheese')"
+    )
     async with keeping(spec_of(body), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(lambda status: status.restarts >= 1)
@@ -68,7 +70,7 @@ async def test_a_child_that_crashes_comes_back_and_says_why() -> None:
     assert not status.last_exit.emergency
 
 
-async def test_a_killed_child_is_ready_again() -> None:
+async def test_killed_child_is_restarted() -> None:
     async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.READY))
@@ -79,7 +81,7 @@ async def test_a_killed_child_is_ready_again() -> None:
     assert status.last_exit.signal == "SIGKILL"
 
 
-async def test_a_child_that_cannot_live_is_started_again_for_ever_and_floods_no_log() -> None:
+async def test_child_that_never_starts_does_not_flood_the_log() -> None:
     spec = ChildSpec(
         name="kid",
         command=("/nonexistent",),
@@ -93,12 +95,12 @@ async def test_a_child_that_cannot_live_is_started_again_for_ever_and_floods_no_
         async with keeping(spec, Watcher()) as child:
             with trio.fail_after(30):
                 await child.until(lambda status: status.restarts >= 200)
-    said = [entry for entry in logs if entry["event"] == "child is backoff"]
-    assert 0 < len(said) < 100
+    logged = [entry for entry in logs if entry["event"] == "child is backoff"]
+    assert 0 < len(logged) < 100
     assert not [entry for entry in logs if entry["event"] == "child is failed"]
 
 
-async def test_an_emergency_stop_is_reported_as_such() -> None:
+async def test_emergency_stop_is_reported() -> None:
     async with keeping(spec_of("sys.exit(255)", restart="temporary"), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.FAILED))
@@ -107,7 +109,7 @@ async def test_an_emergency_stop_is_reported_as_such() -> None:
     assert status.reason == "emergency stop (exit code 255)"
 
 
-async def test_a_child_that_ignores_the_polite_signal_is_killed_after_its_grace() -> None:
+async def test_child_that_ignores_sigterm_is_killed_after_the_stop_timeout() -> None:
     watcher = Watcher()
     async with keeping(spec_of(STUBBORN, stop_timeout=0.2), watcher) as child:
         with trio.fail_after(30):
@@ -118,7 +120,7 @@ async def test_a_child_that_ignores_the_polite_signal_is_killed_after_its_grace(
     assert watcher.states("kid")[-3:] == [State.STOPPING, State.KILLING, State.STOPPED]
 
 
-async def test_a_stopped_process_hears_the_polite_signal() -> None:
+async def test_stopped_process_handles_sigterm() -> None:
     async with keeping(spec_of(WELL_BEHAVED, stop_timeout=60.0), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.READY))
@@ -129,23 +131,23 @@ async def test_a_stopped_process_hears_the_polite_signal() -> None:
     assert status.reason == "ended by SIGTERM (enough)"
 
 
-async def test_a_silent_child_leaves_a_trace_and_comes_back() -> None:
-    body = "import faulthandler; faulthandler.enable(); say('READY=1'); time.sleep(1000)"
+async def test_silent_child_leaves_a_traceback_and_is_restarted() -> None:
+    body = "import faulthandler; faulthandler.enable(); notify('READY=1'); time.sleep(1000)"
     async with keeping(spec_of(body, watchdog=0.2), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(lambda status: status.restarts == 1)
     assert status.last_exit is not None
-    assert status.last_exit.reason == "ended by SIGABRT (not a sign of life for 0.2 s)"
+    assert status.last_exit.reason == "ended by SIGABRT (no watchdog notice for 0.2 s)"
     assert "Fatal Python error: Aborted" in status.last_exit.tail
 
 
-async def test_a_child_that_says_that_it_lives_is_left_alone() -> None:
+async def test_child_that_sends_watchdog_notices_is_not_restarted() -> None:
     body = """
         period = int(os.environ["WATCHDOG_USEC"]) / 2e6
-        say("READY=1")
+        notify("READY=1")
         for turn in range(6):
             time.sleep(period / 2)
-            say("WATCHDOG=1")
+            notify("WATCHDOG=1")
         print("lived 1", flush=True)
         time.sleep(1000)
     """
@@ -156,25 +158,25 @@ async def test_a_child_that_says_that_it_lives_is_left_alone() -> None:
         assert child.status.restarts == 0
 
 
-async def test_what_a_child_started_goes_with_it() -> None:
+async def test_descendants_of_a_stopped_child_are_killed() -> None:
     body = """
         print(f"group {sleeper().pid}", flush=True)
         print(f"session {sleeper(process_group=0).pid}", flush=True)
-        say("READY=1")
+        notify("READY=1")
         time.sleep(1000)
     """
     watcher = Watcher()
     async with keeping(spec_of(body), watcher) as child:
         with trio.fail_after(30):
-            group, stray = await watcher.number("group "), await watcher.number("session ")
+            group, session = await watcher.number("group "), await watcher.number("session ")
             await child.until(is_state(State.READY))
             child.feed(Stop("enough"))
             await child.until(is_state(State.STOPPED))
             await gone(group)
-            await gone(stray)
+            await gone(session)
 
 
-async def test_what_a_crashed_child_started_goes_with_it() -> None:
+async def test_descendants_of_a_crashed_child_are_killed() -> None:
     body = "print(f'group {sleeper().pid}'); print(f'session {sleeper(process_group=0).pid}'); sys.exit(3)"
     watcher = Watcher()
     async with keeping(spec_of(body, restart="temporary"), watcher) as child:
@@ -184,7 +186,7 @@ async def test_what_a_crashed_child_started_goes_with_it() -> None:
             await gone(await watcher.number("session "))
 
 
-async def test_a_child_that_ends_while_we_have_no_descriptor_left_comes_back() -> None:
+async def test_child_that_exits_without_a_free_descriptor_is_restarted() -> None:
     watcher = Watcher()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with keeping(spec_of(WELL_BEHAVED, backoff=0.05), watcher) as child:
@@ -201,7 +203,7 @@ async def test_a_child_that_ends_while_we_have_no_descriptor_left_comes_back() -
             assert (await child.until(is_state(State.READY))).restarts >= 1
 
 
-async def test_a_process_that_holds_the_pipes_from_elsewhere_delays_nothing_for_long() -> None:
+async def test_process_that_holds_the_pipes_delays_the_exit_briefly() -> None:
     body = "print(f'away {sleeper(start_new_session=True).pid}', flush=True); sys.exit(3)"
     watcher = Watcher()
     async with keeping(spec_of(body, restart="temporary"), watcher) as child:
@@ -214,7 +216,7 @@ async def test_a_process_that_holds_the_pipes_from_elsewhere_delays_nothing_for_
             await gone(remote)
 
 
-async def test_a_program_that_does_not_exist_is_not_tried_again() -> None:
+async def test_missing_program_is_not_tried_again() -> None:
     spec = ChildSpec(name="kid", command=("/nonexistent/program",))
     async with keeping(spec, Watcher()) as child:
         with trio.fail_after(30):
@@ -223,7 +225,7 @@ async def test_a_program_that_does_not_exist_is_not_tried_again() -> None:
     assert status.restarts == 0
 
 
-async def test_a_file_that_is_no_program_is_not_tried_again(tmp_path: Path) -> None:
+async def test_file_that_is_not_executable_is_not_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "program"
     path.touch(mode=0o600)
     async with keeping(ChildSpec(name="kid", command=(str(path),)), Watcher()) as child:
@@ -232,13 +234,13 @@ async def test_a_file_that_is_no_program_is_not_tried_again(tmp_path: Path) -> N
     assert status.reason == f"cannot be started: Permission denied: {path}"
 
 
-async def test_a_command_that_no_system_can_run_is_not_tried_again() -> None:
+async def test_invalid_command_is_not_tried_again() -> None:
     async with keeping(ChildSpec(name="kid", command=("nul\0",)), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.FAILED))
 
 
-async def test_a_failed_child_can_be_started_by_hand(tmp_path: Path) -> None:
+async def test_failed_child_can_be_started_manually(tmp_path: Path) -> None:
     path = tmp_path / "program"
     async with keeping(
         ChildSpec(name="kid", command=(str(path),), notify=False), Watcher()
@@ -250,7 +252,7 @@ async def test_a_failed_child_can_be_started_by_hand(tmp_path: Path) -> None:
             await child.until(lambda status: status.last_exit is not None)
 
 
-async def test_a_stop_wins_over_a_restart_that_waits() -> None:
+async def test_stop_wins_over_a_pending_restart() -> None:
     watcher = Watcher()
     async with keeping(spec_of("sys.exit(1)", backoff=60.0, backoff_cap=60.0), watcher) as child:
         with trio.fail_after(30):
@@ -260,7 +262,7 @@ async def test_a_stop_wins_over_a_restart_that_waits() -> None:
         assert child.status.restarts == 0
 
 
-async def test_a_stop_wins_over_a_restart_that_was_asked_for() -> None:
+async def test_stop_wins_over_a_requested_restart() -> None:
     async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.READY))
@@ -273,7 +275,7 @@ async def test_a_stop_wins_over_a_restart_that_was_asked_for() -> None:
     assert status.state is State.STOPPED
 
 
-async def test_a_stop_reaches_a_process_that_is_only_being_made() -> None:
+async def test_stop_reaches_a_process_that_is_being_started() -> None:
     async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.SPAWNING))
@@ -281,7 +283,7 @@ async def test_a_stop_reaches_a_process_that_is_only_being_made() -> None:
             await child.until(is_state(State.STOPPED))
 
 
-async def test_a_restart_gives_a_new_process() -> None:
+async def test_restart_starts_a_new_process() -> None:
     async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(30):
             first = await child.until(is_state(State.READY))
@@ -292,7 +294,7 @@ async def test_a_restart_gives_a_new_process() -> None:
     assert second.last_exit.reason == "ended by SIGTERM (new code)"
 
 
-async def test_a_flood_of_output_is_read_and_its_end_kept() -> None:
+async def test_flood_of_output_is_read_and_its_tail_is_kept() -> None:
     body = """
         for number in range(20000):
             print(f"line {number}")
@@ -310,10 +312,10 @@ async def test_a_flood_of_output_is_read_and_its_end_kept() -> None:
     assert ("kid", "stderr", "the end") in watcher.lines
     assert child.status.last_exit is not None
     assert len(child.status.last_exit.tail) == TAIL
-    assert turns > 3, "others had their turns meanwhile"
+    assert turns > 3, "other tasks ran in the meantime"
 
 
-async def test_a_child_gets_its_settings_our_environment_and_its_lifeline(
+async def test_child_gets_settings_environment_and_lifeline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TEAM", "42")
@@ -350,7 +352,7 @@ async def test_a_child_gets_its_settings_our_environment_and_its_lifeline(
     assert ("kid", "stdout", "alone 1") not in watcher.lines
 
 
-async def test_a_cancelled_keeper_leaves_no_process() -> None:
+async def test_cancelled_child_leaves_no_process() -> None:
     watcher = Watcher()
     body = "print(f'pid {os.getpid()}', flush=True); " + STUBBORN
     with trio.fail_after(30):
@@ -363,12 +365,12 @@ async def test_a_cancelled_keeper_leaves_no_process() -> None:
             await gone(pid)
 
 
-async def test_a_removed_directory_kills_no_child_as_silent() -> None:
+async def test_removed_socket_does_not_trigger_the_watchdog() -> None:
     body = """
-    say('READY=1')
+    notify('READY=1')
     while True:
         time.sleep(0.1)
-        try: say('WATCHDOG=1')
+        try: notify('WATCHDOG=1')
         except OSError: pass
     """
     async with keeping(spec_of(body, watchdog=0.4), Watcher()) as child:
@@ -380,17 +382,17 @@ async def test_a_removed_directory_kills_no_child_as_silent() -> None:
         assert child.status.ready
 
 
-async def test_a_pause_of_the_parent_is_not_silence_of_the_child() -> None:
+async def test_pause_of_the_parent_does_not_trigger_the_watchdog() -> None:
     body = """
-    say('READY=1')
+    notify('READY=1')
     while True:
         time.sleep(0.1)
-        say('WATCHDOG=1')
+        notify('WATCHDOG=1')
     """
     async with keeping(spec_of(body, watchdog=0.5), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.READY))
-            time.sleep(0.9)  # noqa: ASYNC251 - the whole loop stands still
+            time.sleep(0.9)  # noqa: ASYNC251 - blocks the event loop
             await trio.sleep(0.3)
         assert child.status.ready
         assert child.status.restarts == 0

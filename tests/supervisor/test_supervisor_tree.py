@@ -1,4 +1,4 @@
-"""All children together: started at once, stopped in reverse order, each stop with its reason."""
+"""Tests of the supervisor: children start together and stop in reverse order."""
 
 import contextlib
 import os
@@ -25,9 +25,9 @@ from rt.supervisor.spec import ChildSpec
 from rt.supervisor.state import Restart, Start, State, Stop
 from rt.supervisor.tree import Supervisor
 
-PATIENCE = 30.0
-GRACE = 10 * PATIENCE
-"""So long a grace that a test which waits for it runs out of patience."""
+TIMEOUT = 30.0
+GRACE = 10 * TIMEOUT
+"""A stop timeout longer than the timeout of a test."""
 
 
 def child(name: str, body: str = WELL_BEHAVED, **options: float) -> ChildSpec:
@@ -38,7 +38,7 @@ def child(name: str, body: str = WELL_BEHAVED, **options: float) -> ChildSpec:
 async def supervising(
     watcher: Watcher, *specs: ChildSpec, stop_timeout: float = 5.0
 ) -> AsyncIterator[Supervisor]:
-    """Run a supervisor until its children are ready; it ends by its own or is shut down, and leaves nothing."""
+    """Run a supervisor, and check that no process and no descriptor remains."""
     with place() as directory:
         before = open_fds()
         supervisor = Supervisor(
@@ -48,7 +48,7 @@ async def supervising(
             on_change=watcher.on_change,
             stop_timeout=stop_timeout,
         )
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(TIMEOUT):
             async with trio.open_nursery() as nursery:
                 await nursery.start(supervisor.run)
                 yield supervisor
@@ -57,7 +57,7 @@ async def supervising(
         assert_no_children()
 
 
-async def test_all_children_are_ready_when_the_supervisor_says_so() -> None:
+async def test_supervisor_is_started_when_all_children_are_ready() -> None:
     watcher = Watcher()
     async with supervising(watcher, child("device"), child("executor")) as supervisor:
         assert [(status.name, status.ready) for status in supervisor.status()] == [
@@ -67,12 +67,12 @@ async def test_all_children_are_ready_when_the_supervisor_says_so() -> None:
 
 
 async def test_children_start_together(tmp_path: Path) -> None:
-    # Each is ready when it has seen all of them.
+    # Each child is ready when all of them run.
     body = f"""
         open(r"{tmp_path}/" + str(os.getpid()), "w").close()
         while len(os.listdir(r"{tmp_path}")) < 4:
             time.sleep(0.01)
-        say("READY=1")
+        notify("READY=1")
         time.sleep(1000)
     """
     async with supervising(
@@ -81,9 +81,7 @@ async def test_children_start_together(tmp_path: Path) -> None:
         assert all(status.ready for status in supervisor.status())
 
 
-async def test_children_stop_in_reverse_order_one_after_another_and_nobody_waits_for_a_grace() -> (
-    None
-):
+async def test_children_stop_one_after_another_in_reverse_order() -> None:
     watcher = Watcher()
     kids = [child(name, stop_timeout=GRACE) for name in ("device", "executor", "challenge")]
     async with supervising(watcher, *kids, stop_timeout=GRACE) as supervisor:
@@ -101,7 +99,7 @@ async def test_children_stop_in_reverse_order_one_after_another_and_nobody_waits
     ]
 
 
-async def test_the_reason_of_a_cancel_is_the_reason_of_every_stop() -> None:
+async def test_reason_of_a_cancel_is_the_reason_of_every_stop() -> None:
     watcher = Watcher()
     with place() as directory, trio.fail_after(20):
         supervisor = Supervisor([child("device")], directory, on_line=watcher.on_line)
@@ -113,7 +111,7 @@ async def test_the_reason_of_a_cancel_is_the_reason_of_every_stop() -> None:
     assert_no_children()
 
 
-async def test_a_cancel_while_children_start_leaves_none() -> None:
+async def test_cancel_during_the_start_leaves_no_process() -> None:
     for turn in range(5):
         with place() as directory, trio.fail_after(20):
             supervisor = Supervisor([child("device"), child("executor")], directory)
@@ -123,7 +121,7 @@ async def test_a_cancel_while_children_start_leaves_none() -> None:
         assert_no_children()
 
 
-async def test_a_shutdown_while_children_start_is_a_shutdown() -> None:
+async def test_shutdown_during_the_start_stops_the_children() -> None:
     with place() as directory, trio.fail_after(20):
         supervisor = Supervisor([child("device", "time.sleep(1000)")], directory)
         async with trio.open_nursery() as nursery:
@@ -133,7 +131,7 @@ async def test_a_shutdown_while_children_start_is_a_shutdown() -> None:
     assert_no_children()
 
 
-async def test_all_stubborn_children_together_get_no_more_than_the_whole_time() -> None:
+async def test_stop_timeout_bounds_all_children_together() -> None:
     watcher = Watcher()
     stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=GRACE) for number in range(3)]
     async with supervising(watcher, *stubborn, stop_timeout=0.5) as supervisor:
@@ -143,13 +141,13 @@ async def test_all_stubborn_children_together_get_no_more_than_the_whole_time() 
     )
 
 
-async def test_a_stubborn_child_does_not_take_the_grace_of_those_after_it() -> None:
+async def test_slow_child_leaves_time_for_the_others_to_stop() -> None:
     tidy = """
         def leave(*_):
             print("disabled 1", flush=True)
             sys.exit(0)
         signal.signal(signal.SIGTERM, leave)
-        say("READY=1")
+        notify("READY=1")
         time.sleep(1000)
     """
     watcher = Watcher()
@@ -164,7 +162,7 @@ async def test_a_stubborn_child_does_not_take_the_grace_of_those_after_it() -> N
     assert executor.reason.startswith("ended by SIGKILL")
 
 
-async def test_a_kill_gives_no_grace_also_during_an_orderly_stop() -> None:
+async def test_kill_overrides_an_orderly_stop() -> None:
     watcher = Watcher()
     stubborn = [child(f"kid{number}", STUBBORN, stop_timeout=GRACE) for number in range(3)]
     async with supervising(watcher, *stubborn, stop_timeout=GRACE) as supervisor:
@@ -173,7 +171,7 @@ async def test_a_kill_gives_no_grace_also_during_an_orderly_stop() -> None:
         supervisor.kill("received SIGINT again")
 
 
-async def test_a_child_that_dies_during_the_stop_of_others_does_not_come_back() -> None:
+async def test_child_that_exits_during_the_stop_is_not_restarted() -> None:
     watcher = Watcher()
     async with supervising(
         watcher, child("device"), child("executor", STUBBORN, stop_timeout=0.5)
@@ -188,13 +186,13 @@ async def test_a_child_that_dies_during_the_stop_of_others_does_not_come_back() 
     assert device.reason == "ended by SIGKILL"
 
 
-async def test_a_child_without_a_program_keeps_nobody_from_running() -> None:
+async def test_failed_child_does_not_prevent_the_start_of_others() -> None:
     lame = ChildSpec(name="lame", command=("/nonexistent/program",))
     async with supervising(Watcher(), lame, child("device")) as supervisor:
         assert [status.state for status in supervisor.status()] == [State.FAILED, State.READY]
 
 
-async def test_one_child_is_stopped_started_and_restarted_by_name() -> None:
+async def test_one_child_is_stopped_started_and_restarted() -> None:
     async with supervising(Watcher(), child("device"), child("executor")) as supervisor:
         device, first = supervisor.status()
         executor = supervisor.child("executor")
@@ -208,21 +206,19 @@ async def test_one_child_is_stopped_started_and_restarted_by_name() -> None:
         assert supervisor.status()[0].pid == device.pid
 
 
-async def test_an_unknown_child_is_named_beside_the_known_ones() -> None:
+async def test_unknown_name_is_an_error_that_lists_the_children() -> None:
     async with supervising(Watcher(), child("device")) as supervisor:
-        with pytest.raises(
-            RuntimeBaseException, match="there is no child 'devise': known are device"
-        ):
+        with pytest.raises(RuntimeBaseException, match="no child named 'devise'; there are device"):
             supervisor.child("devise")
 
 
 @pytest.mark.parametrize("name", ["", ".x", "a/b", "a" * 33, "-x", "ü"])
-def test_a_name_that_no_socket_can_bear_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="allowed are"):
+def test_invalid_child_name_is_rejected(name: str) -> None:
+    with pytest.raises(ConfigError, match="invalid child name"):
         ChildSpec(name=name, command=("true",))
 
 
-def test_two_children_of_one_name_are_refused() -> None:
+def test_duplicate_child_name_is_rejected() -> None:
     with place() as directory, pytest.raises(ConfigError, match="two children"):
         Supervisor([child("device"), child("device")], directory)
 
@@ -232,7 +228,7 @@ def test_settings_need_a_lifeline() -> None:
         ChildSpec(name="device", command=("true",), message=b"hello")
 
 
-async def test_last_child_is_not_killed_with_the_others_but_stopped_after_them() -> None:
+async def test_last_child_is_stopped_after_the_others_are_killed() -> None:
     watcher = Watcher()
     last = ChildSpec(name="brake", command=program(WELL_BEHAVED), last=True)
     async with supervising(
@@ -257,14 +253,14 @@ async def test_last_child_is_not_killed_with_the_others_but_stopped_after_them()
 
 
 @pytest.mark.parametrize("others", [WELL_BEHAVED, STUBBORN])
-async def test_last_child_has_its_own_time_however_late_the_others_are(others: str) -> None:
+async def test_last_child_has_its_own_stop_timeout(others: str) -> None:
     slow = """
         def leave(*_):
             time.sleep(1.5)
             print("done", flush=True)
             raise SystemExit
         signal.signal(signal.SIGTERM, leave)
-        say('READY=1'); time.sleep(1000)
+        notify('READY=1'); time.sleep(1000)
     """
     watcher = Watcher()
     last = ChildSpec(name="brake", command=program(slow), last=True, stop_timeout=GRACE)
@@ -274,10 +270,10 @@ async def test_last_child_has_its_own_time_however_late_the_others_are(others: s
     assert supervisor.status()[0].reason == "exited with code 0 (enough)"
 
 
-async def test_shutdown_is_announced_once_before_the_first_child_stops() -> None:
+async def test_on_shutdown_is_called_once_before_the_first_stop() -> None:
     watcher = Watcher()
     announced: list[list[State]] = []
-    with place() as directory, trio.fail_after(PATIENCE):
+    with place() as directory, trio.fail_after(TIMEOUT):
         supervisor = Supervisor(
             [child("device")],
             directory,

@@ -1,4 +1,4 @@
-"""Real children for the tests of the supervisor: short programs, and somebody who watches them."""
+"""Real children for tests of the supervisor: short programs, and a recorder of their output."""
 
 import contextlib
 import gc
@@ -18,29 +18,29 @@ from rt.supervisor.state import Kill, State
 
 PRELUDE = """
 import os, signal, socket, subprocess, sys, time
-def say(text):
+def notify(text):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
 def sleeper(**options):
     return subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"], **options)
 """
 
-WELL_BEHAVED = "say('READY=1'); time.sleep(1000)"
-STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); say('READY=1'); print('deaf', flush=True); time.sleep(1000)"
+WELL_BEHAVED = "notify('READY=1'); time.sleep(1000)"
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); notify('READY=1'); print('ignoring', flush=True); time.sleep(1000)"
 
 
 def program(body: str, *arguments: str) -> tuple[str, ...]:
-    """The command of a Python program that begins with the prelude."""
+    """Return the command of a Python program that starts with the prelude."""
     return (sys.executable, "-I", "-S", "-c", PRELUDE + textwrap.dedent(body), *arguments)
 
 
 class Watcher:
-    """Remembers what children say and do, and waits for it."""
+    """Records the lines and statuses of children, and waits for them."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, str]] = []
         self.statuses: list[ChildStatus] = []
-        self._news = trio.Event()
+        self._changed = trio.Event()
 
     def on_line(self, child: str, stream: str, line: str) -> None:
         self.lines.append((child, stream, line))
@@ -51,7 +51,7 @@ class Watcher:
         self._wake()
 
     def states(self, child: str) -> list[State]:
-        """The states of a child in their order, each change once."""
+        """Return the states of a child in order, each change once."""
         states: list[State] = []
         for status in self.statuses:
             if status.name == child and states[-1:] != [status.state]:
@@ -59,13 +59,13 @@ class Watcher:
         return states
 
     async def until(self, condition: Callable[[], Any]) -> Any:
-        """Wait until something is true of what was seen, and give it."""
+        """Wait until a condition is true, and return its value."""
         while not (value := condition()):
-            await self._news.wait()
+            await self._changed.wait()
         return value
 
     async def number(self, prefix: str, count: int = 1) -> int:
-        """The number in the latest line that begins with ``prefix``, once there are ``count`` of them."""
+        """Wait for ``count`` lines that start with ``prefix``; return the number in the last one."""
 
         def found() -> list[str]:
             values = [
@@ -76,21 +76,21 @@ class Watcher:
         return int((await self.until(found))[-1])
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
+        self._changed.set()
+        self._changed = trio.Event()
 
 
 @contextlib.contextmanager
 def place() -> Iterator[Path]:
-    """A directory with a path that is short enough for sockets; nothing may be left in it."""
+    """Create a directory whose path is short enough for sockets; it must be empty in the end."""
     with tempfile.TemporaryDirectory(prefix="rt-", dir="/tmp") as name:
         yield Path(name)
-        assert not list(Path(name).iterdir()), "sockets were left behind"
+        assert not list(Path(name).iterdir()), "sockets remain"
 
 
 @contextlib.asynccontextmanager
 async def keeping(spec: ChildSpec, watcher: Watcher) -> AsyncIterator[Child]:
-    """Run one child; in the end it is killed, and neither processes nor descriptors may be left."""
+    """Run one child and kill it in the end; no process and no descriptor may remain."""
     with place() as directory:
         before = open_fds()
         child = Child(
@@ -108,28 +108,28 @@ async def keeping(spec: ChildSpec, watcher: Watcher) -> AsyncIterator[Child]:
                 with trio.fail_after(30, shield=True):
                     child.feed(Kill("the test is over", final=True))
                     await child.finished.wait()
-        left = open_fds() - before
-        assert not left, f"descriptors are left open: {left}"
+        remaining = open_fds() - before
+        assert not remaining, f"open descriptors: {remaining}"
         assert_no_children()
 
 
 def open_fds() -> set[tuple[str, str]]:
-    """The descriptors that this process has open, and what they are; those that only garbage holds are closed first."""
+    """Return the open descriptors of this process and their targets, after a garbage collection."""
     gc.collect()
     found = set()
     for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # that of the directory itself is closed again
+        with contextlib.suppress(OSError):  # the descriptor of the directory is closed again
             found.add((path.name, str(path.readlink())))
     return found
 
 
 def assert_no_children() -> None:
-    """Every process that we started has been reaped."""
+    """Assert that this process has no children."""
     try:
         pid, _ = os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
         return
-    raise AssertionError(f"a process was left: {pid or 'it still runs'}")
+    raise AssertionError(f"a child remains: {pid or 'still running'}")
 
 
 def is_state(state: State) -> Callable[[ChildStatus], bool]:
@@ -137,7 +137,7 @@ def is_state(state: State) -> Callable[[ChildStatus], bool]:
 
 
 async def gone(pid: int) -> None:
-    """Wait until a process has ended; it need not be ours."""
+    """Wait until a process has exited; it need not be a child."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -27,7 +27,7 @@ async def test_an_action_that_blocks_is_named_with_its_line(robot: Robot) -> Non
         await robot.call("teleop")
         while True:
             event = await robot.said(
-                "a task kept all others waiting", child="executor", level="warning"
+                "task blocked the event loop", child="executor", level="warning"
             )
             if "studentcode.py" in str(event["where"]):
                 break

@@ -213,7 +213,7 @@ async def test_code_that_holds_the_interpreter_is_named(
         await robot.command("call", "auto")
 
     nursery.start_soon(call)
-    event = await robot.said("holds the interpreter")
+    event = await robot.said("holds the GIL")
     assert (event["func"], event["line"], event["level"], event["app"]) == (
         func,
         line,
