@@ -15,7 +15,7 @@ from rt.protocol.logevent import CLOCK_MOVED
 INTERVAL = 1.0
 """Time between two checks of the clock (s)."""
 MIN_CHANGE = 1.0
-"""The smallest change between two checks that is logged (s); a smaller one is a normal correction."""
+"""The smallest change between two checks that is logged (s); smaller ones are normal."""
 
 
 async def watch_clock() -> None:

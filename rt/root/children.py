@@ -1,4 +1,4 @@
-"""Which processes a robot has beside its root, and how long each may take."""
+"""The child processes of a robot and their time limits."""
 
 from collections.abc import Sequence
 
@@ -16,19 +16,19 @@ from rt.process.spawn import child_command
 from rt.supervisor.spec import ChildSpec
 
 DEVICE_WATCHDOG = 2.0
-"""How long the device process may be silent before it is taken for dead (s)."""
+"""Watchdog timeout of the device process (s)."""
 EXECUTOR_WATCHDOG = 5.0
-"""The same of the executor: the team's code shares its interpreter, and may keep it for long while it imports."""
+"""Watchdog timeout of the executor (s). Team code shares its GIL, and imports may hold it long."""
 EXECUTOR_STOP_TIMEOUT = 1.0
-"""How long the executor may take to stop (s); it is killed then, and the device process after it has its own time."""
+"""Stop timeout of the executor (s). The device process has its own time after that."""
 BRAKE_WATCHDOG = 4.0
-"""How long the brake may be silent before it is restarted (s)."""
+"""Watchdog timeout of the brake (s)."""
 BRAKE_BACKOFF = 0.1
-"""The longest time between the end of a brake and its restart (s). It is restarted for ever: without a brake nothing moves."""
+"""Time before a restart of the brake (s), which is always restarted: nothing moves without it."""
 FAST_RESTARTS = 3
-"""How often in a row the processes that keep motors safe are started again at once."""
+"""How many restarts in a row of the device process and the brake happen at once."""
 CHILD_SLOTS = {**EXECUTOR_SLOTS, "device": DEVICE_SLOT}
-"""The seats of the children that read and write buffers."""
+"""The wakeup slots of the children that use buffers."""
 
 
 def child_specs(
@@ -41,13 +41,15 @@ def child_specs(
     connection: Connection,
     emulated: Sequence[str] = (),
 ) -> list[ChildSpec]:
-    """The children in the order of their stop reversed: the executor stops first, then the device process, and the brake last.
+    """Return the children in the reverse order of their stop.
+
+    The executor stops first, then the device process, and the brake last.
 
     Args:
-        config: The options, with addresses resolved.
-        instance: The robot's.
-        arena: The robot's shared memory, inherited by all of them.
-        write_event: Inherited by all of them.
+        config: The options, with resolved addresses.
+        instance: The instance.
+        arena: The robot's shared memory, inherited by all but the brake.
+        write_event: Inherited by all but the brake.
         wakeups: Likewise.
         connection: Connects the device process with the brake.
         emulated: Virtual Smart Devices to run as one more child, as ``UID[:JSON]``.

@@ -1,4 +1,4 @@
-"""`_child ROLE FD [CHANNEL]`: what this executable does when the root has started it as a child; not for people."""
+"""The entry point of child processes, `_child ROLE FD [CHANNEL]`; not for users."""
 
 import faulthandler
 import os
@@ -11,17 +11,17 @@ from rt.process.exit_status import exit_code
 from rt.process.lifeline import Lifeline
 from rt.process.logpipe import adopt_log_pipe
 
-_USAGE = 2
+_USAGE_ERROR = 2
 _FDS = {"executor": 2}
-"""How many file descriptors a child is given, where that is not its lifeline alone."""
+"""How many descriptors a role gets, if not only the lifeline."""
 
 
 def main(arguments: list[str]) -> int:
-    """Be the child of a role; the settings come on the lifeline.
+    """Run a child in a role, with the settings from its lifeline.
 
     Args:
-        arguments: The role and the number of the lifeline's file descriptor, of the executor that
-            of its channel too.
+        arguments: The role and the descriptor number of the lifeline; for the executor also that of
+            the channel.
 
     Returns:
         The exit code.
@@ -31,27 +31,26 @@ def main(arguments: list[str]) -> int:
             pass
         case _:
             sys.stderr.write(
-                "rt: _child is how rt starts its own processes; `rt --help` tells what people may ask for\n"
+                "rt: `_child` is for rt's own processes; run `rt --help` for the commands\n"
             )
-            return _USAGE
+            return _USAGE_ERROR
     log_pipe = adopt_log_pipe()
     (priority.set_high if role == "device" else priority.set_normal)()
     if role == "lint":
         from rt.lint import child as lint
 
         return lint.main(Lifeline.adopt(int(fds[0])))
-    # The supervisor ends a child that has fallen silent with SIGABRT: where it hung is then in its
-    # last output.
+    # The supervisor sends SIGABRT to a silent child; then the traceback is in its output.
     faulthandler.enable()
     log.configure(fmt="json", stream=log_pipe, app=role, pid=os.getpid())
     try:
-        return _be(role, Lifeline.adopt(int(fds[0])), log_pipe, *map(int, fds[1:]))
-    except BaseException as error:  # noqa: BLE001 - the end of the process: nobody else would hear of it
-        return exit_code(error, f"the {role} process failed")
+        return _run_role(role, Lifeline.adopt(int(fds[0])), log_pipe, *map(int, fds[1:]))
+    except BaseException as error:  # noqa: BLE001 - the process ends here
+        return exit_code(error, f"{role} process failed")
 
 
-def _be(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int = -1) -> int:
-    if role == "call":  # rt.process.call.ROLE: that room is for parents
+def _run_role(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int = -1) -> int:
+    if role == "call":  # rt.process.call.ROLE; that module is for parents
         _restore_library_path()
         from rt.process import callable_child as call
 
@@ -75,8 +74,8 @@ def _be(role: str, lifeline: Lifeline, log_pipe: int | None, channel: int = -1) 
         from rt.smartdevice import process as smartdevice
 
         return smartdevice.main(settings, lifeline)
-    sys.stderr.write(f"rt: there is no role {role!r}\n")
-    return _USAGE
+    sys.stderr.write(f"rt: unknown role {role!r}\n")
+    return _USAGE_ERROR
 
 
 def _settings(message: bytes) -> ChildSettings:
@@ -84,12 +83,16 @@ def _settings(message: bytes) -> ChildSettings:
         return ChildSettings.decode(message)
     except RemoteProtocolError as error:
         raise RemoteProtocolError(
-            f"the root's settings cannot be read ({error}); if rt was replaced while the robot ran, restart the robot"
+            f"cannot read the settings from the root ({error}); if rt was updated while the robot"
+            " ran, restart the robot"
         ) from None
 
 
 def _restore_library_path() -> None:
-    """Let programs that the team's code starts find the system's libraries, not those that the executable has unpacked."""
+    """Restore the library path for programs that team code starts.
+
+    The bootloader of a one-file executable has set it to the unpacked libraries.
+    """
     if getattr(sys, "frozen", False):
         original = os.environ.pop("LD_LIBRARY_PATH_ORIG", None)
         os.environ.pop("LD_LIBRARY_PATH", None)

@@ -1,13 +1,12 @@
-"""The root's sign of life in the lease table.
+"""The root's heartbeat in the lease table.
 
-While every slot is barred, it is stamped twice a second, which costs next to nothing. While a lease
-may count, it is stamped every 20 ms, so that the device process notices within 100 ms that the root
-stands still.
+While every slot is barred, the root stamps the table twice a second. While a lease may be valid, it
+stamps every 20 ms, so that the device process notices within 100 ms that the root is stalled.
 
-Invariant: a root that stood still for `LONGEST_DELAY` ends every lease before it stamps again, so
-that nothing moves again by itself. From 100 ms on, the devices are disabled; after a shorter
-silence, or one in which the root waited for a processor, a mode may drive on, and each time counts
-as a cut-off of the mode (`rt.executor.lease`).
+Invariant: a root that was stalled for `LONGEST_DELAY` revokes every lease before it stamps again,
+so that nothing moves by itself. After 100 ms without a stamp the devices are disabled. After a shorter
+stall, or one in which the root waited for a processor, a mode may continue; each one counts as a
+cut-off of the mode (`rt.executor.lease`).
 """
 
 from collections.abc import Callable
@@ -24,11 +23,11 @@ from rt.diagnostics.run_delay import RunDelay
 
 IDLE_INTERVAL: Final = 0.5
 OPEN_INTERVAL: Final = 0.02
-"""Time between two stamps in s, while every slot is barred and while a lease may count."""
+"""Time between two stamps while every slot is barred, and while a lease may be valid (s)."""
 LONGEST_DELAY: Final = 0.2
-"""How late a stamp may be, in s, until the root counts as having stood still."""
+"""How late a stamp may be before the root counts as stalled (s)."""
 LONGEST_WAIT: Final = 2.0
-"""The same, in s, if the root waited for a processor for at least half of that time: the computer is busy."""
+"""The same if the root waited for a processor for at least half of that time (s)."""
 
 
 async def run_heartbeat(
@@ -37,14 +36,14 @@ async def run_heartbeat(
     check: Callable[[], object] = lambda: None,
     run_delay: Callable[[], Callable[[], float]] = lambda: RunDelay().read,
 ) -> None:
-    """Stamp until cancelled.
+    """Stamp the lease table until cancelled.
 
     Args:
-        leases: Where to stamp.
-        write_event: Rung when leases were ended.
-        check: Verifies the shared memory; called before each stamp, but for the one when a slot is
+        leases: The lease table.
+        write_event: Signalled when leases were revoked.
+        check: Verifies the shared memory; called before each stamp, except the one when a slot is
             unbarred.
-        run_delay: Makes what tells how long this thread has waited for a processor (s).
+        run_delay: Returns a function that returns the run delay of this thread (s).
     """
     waited = run_delay()
     unbarred = trio.Event()
@@ -53,7 +52,7 @@ async def run_heartbeat(
     last, last_waited = boottime_ns(), waited()
 
     def stamp(until_next: float) -> None:
-        """Stamp, and end every lease before that if the root stood still."""
+        """Stamp the table; before that, revoke every lease if the root was stalled."""
         nonlocal held, interval, last, last_waited
         before, held = held, leases.held
         now, now_waited = boottime_ns(), waited()
@@ -62,9 +61,7 @@ async def run_heartbeat(
         if gap >= interval + longest and (held or before):
             leases.revoke_all(Bar.STALLED)
             write_event.signal()
-            log.get_logger().warning(
-                "the root stood still: every lease is revoked", seconds=round(gap, 3)
-            )
+            log.get_logger().warning("root was stalled; every lease revoked", seconds=round(gap, 3))
         leases.heartbeat()
         last, last_waited, interval = now, now_waited, until_next
 
@@ -81,6 +78,6 @@ async def run_heartbeat(
         else:
             stamp(IDLE_INTERVAL)
             unbarred = trio.Event()
-            # At a multiple of the interval, when other tasks of the root run too.
+            # At a multiple of the interval, so that the process wakes once for all periodic tasks.
             with trio.move_on_after(IDLE_INTERVAL - trio.current_time() % IDLE_INTERVAL):
                 await unbarred.wait()

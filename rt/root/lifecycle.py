@@ -1,7 +1,6 @@
-"""A robot from start to end: its instance is held, its log opened, and its root run between the two.
+"""The life cycle of a robot: checks, the lock of the instance, the log, and the root.
 
-`rt run` and `rt demo` are this and nothing else; what differs between them is which children there
-are and what runs beside.
+`rt run` and `rt demo` call `start` with different children and tasks.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ from rt.process.exit_status import FailureLog
 from rt.root.root import Robot, RobotTask, Root
 
 PORTS = 5
-"""How many ports from the option port_base on a robot has."""
+"""How many ports a robot uses, from the option `port_base` on."""
 
 
 async def run_robot(
@@ -52,29 +51,29 @@ async def run_robot(
     """Run a robot until a signal, an emergency stop, or the end of ``robot_task``.
 
     Args:
-        config: The options, with addresses resolved.
-        instance: The instance, which is held already.
+        config: The options, with resolved addresses.
+        instance: The instance, which is already locked.
         emulated: Virtual Smart Devices to run as one more child, as ``UID[:JSON]``.
         robot_task: Runs when all children are ready; the robot stops when it returns.
-        name: What this robot is called in the log.
-        early: Signals that came before this.
+        name: The name of the robot in the log.
+        early: Stop signals that arrived before.
 
     Returns:
         The exit code: 0 for an orderly stop, 255 for an emergency stop.
 
     Raises:
-        InstanceBusyError: Another program holds one of its addresses.
+        InstanceBusyError: One of its addresses is in use.
     """
-    told = FailureLog("the robot failed")
-    with told:
+    failure_log = FailureLog("robot failed")
+    with failure_log:
         async with contextlib.AsyncExitStack() as stack:
-            # First to come and last to go: everything else may have something to say.
+            # Opened first and closed last, because everything else may log.
             logs = await stack.enter_async_context(Application("log", config, signals=False))
             authenticator = await logs.make_authenticator()
             await logs.make_log_forwarder()
-            if (keeper := LogFileWriter.of(config)) is not None:
-                await logs.nursery.start(keeper.run)
-                place.link_log(instance.directory, keeper.path)
+            if (log_file := LogFileWriter.of(config)) is not None:
+                await logs.nursery.start(log_file.run)
+                place.link_log(instance.directory, log_file.path)
             logs.nursery.start_soon(watch_clock)
             write_event = WriteEvent()
             stack.callback(write_event.close)
@@ -97,18 +96,18 @@ async def run_robot(
                 authenticator=authenticator,
                 emulated=emulated,
                 early=early,
-                log_file=None if keeper is None else keeper.path,
+                log_file=None if log_file is None else log_file.path,
             )
-            with told, orphans.subreaper():
+            with failure_log, orphans.subreaper():
                 await root.run(robot_task, name)
     return root.exit_code
 
 
 def require_network_keys(config: Config) -> None:
-    """Refuse to start a robot that anybody on the network could drive, unless it is meant to be.
+    """Check that a robot that listens on the network has keys or the option `insecure`.
 
     Raises:
-        ConfigError: It is open to the network without keys; says what to do.
+        ConfigError: It has neither; the message says what to do.
     """
     if not config.insecure and open_listeners(config):
         keyring = Keyring(key_directory(config.keys_dir, config.instance).directory)
@@ -119,10 +118,10 @@ def require_network_keys(config: Config) -> None:
 
 
 def reject_key_files(config: Config) -> None:
-    """Refuse options that name a file of keys.
+    """Check that no option names a key file.
 
     Raises:
-        ConfigError: One does.
+        ConfigError: An option does.
     """
     directory = key_directory(config.keys_dir, config.instance).directory
     for option in ("dev_catalog", "exec_module", "log_file"):
@@ -132,7 +131,7 @@ def reject_key_files(config: Config) -> None:
 
 
 def stdout_format(config: Config) -> str:
-    """The log format on stdout: what the option says, or pretty on a terminal and JSON elsewhere."""
+    """Return the log format on stdout: the option, or pretty on a terminal and JSON elsewhere."""
     if config.log_format != "auto":
         return config.log_format
     return "pretty" if sys.stdout.isatty() else "json"
@@ -147,24 +146,23 @@ def start(
     quiet: bool = False,
     level: str | None = None,
 ) -> int:
-    """Hold the instance and run a robot; the exit code.
+    """Lock the instance and run a robot; return the exit code.
 
     Args:
-        config: The options, addresses not yet resolved.
+        config: The options, with unresolved addresses.
         emulated: See `run_robot`.
         robot_task: See `run_robot`.
         name: See `run_robot`.
-        quiet: Whether stdout is for something else: the log then goes to stderr, from warnings on.
-        level: The least severity in the log whatever ``quiet`` says; by default that of the
-            options, or warning if quiet.
+        quiet: Whether stdout is used for something else; then warnings are logged to stderr.
+        level: The lowest level that is logged; by default that of the options, or warning if
+            ``quiet``.
 
     Raises:
-        CatalogError: The catalog is wrong.
-        ConfigError: The robot would be open to strangers.
-        InstanceBusyError: The instance or an address is held by another.
+        CatalogError: The catalog is invalid.
+        ConfigError: The robot would be open to the network without keys.
+        InstanceBusyError: The instance or an address is in use.
     """
-    # What systemd's watchdog ends with SIGABRT, or a library with SIGSEGV: where it was is then in
-    # the journal.
+    # For the traceback in the journal after SIGABRT of systemd's watchdog, or a SIGSEGV.
     faulthandler.enable()
     limits.raise_limits()
     instance = Instance.locate(config.instance)
@@ -184,15 +182,15 @@ def start(
     require_network_keys(resolved)
     with (
         signals.capture_early_signals(*signals.stop_signals()) as early,
-        instance.acquire() as swept,
+        instance.acquire() as warnings,
     ):
-        for sentence in (
-            *swept,
+        for warning in (
+            *warnings,
             *filter(None, [key_directory(resolved.keys_dir, resolved.instance).hint]),
         ):
-            log.get_logger().warning(sentence)
+            log.get_logger().warning(warning)
         priority.set_high()
-        with _rival_named(resolved):
+        with _suggest_free_ports(resolved):
             return trio.run(
                 lambda: run_robot(
                     resolved,
@@ -206,8 +204,8 @@ def start(
 
 
 @contextlib.contextmanager
-def _rival_named(config: Config) -> Iterator[None]:
-    """Say of an address that is in use, if another robot of this user runs, that it may be that one, and which ports are free."""
+def _suggest_free_ports(config: Config) -> Iterator[None]:
+    """Add the other robots of this user and free ports to an error about an address in use."""
     try:
         yield
     except Exception as error:
@@ -222,14 +220,14 @@ def _rival_named(config: Config) -> Iterator[None]:
             raise
         address = busy[0].context["address"]
         raise InstanceBusyError(
-            f"{address} is in use, and another robot runs here as {' and '.join(map(repr, others))}: each robot needs ports of its"
-            f" own, start this one with --port-base {base}",
+            f"{address} is in use, and another robot is running:"
+            f" {', '.join(map(repr, others))}; start this one with --port-base {base}",
             address=address,
         ) from error
 
 
 def free_ports(taken: int) -> int | None:
-    """The next port base, in steps of 10, whose ports can be bound now, or None."""
+    """Return the next port base, in steps of 10, whose ports are free, or None."""
     for base in range(taken + 10, min(taken + 1000, 65_500), 10):
         with contextlib.ExitStack() as stack:
             try:

@@ -1,7 +1,6 @@
-"""The root process of a robot: its children, what it watches over, and how all of it ends.
+"""The root process of a robot: it supervises the children and decides when the robot stops.
 
-The rule of this module: when the children are gone, nothing else goes on, and while they are there,
-nothing ends without them.
+Invariant: the root's tasks and its children stop together; neither continues without the other.
 """
 
 import contextlib
@@ -28,7 +27,6 @@ from rt.buffer import BufferStore, LeaseTable
 from rt.buffer.arena import Arena
 from rt.buffer.integrity import StuckLock
 from rt.buffer.lease import Bar
-from rt.buffer.session import SOCKET_NAME as SESSION_SOCKET
 from rt.buffer.session import Registrar
 from rt.buffer.wakeup import Wakeups
 from rt.buffer.write_event import WriteEvent
@@ -40,44 +38,40 @@ from rt.errors import (
     DeviceBufferError,
     EmergencyStopException,
     InstanceBusyError,
-    RuntimeBaseException,
     leaves,
 )
 from rt.executor.dispatcher import Dispatcher
 from rt.executor.pool import ExecutorPool
 from rt.instance import Instance
-from rt.logs import place
 from rt.process import notify, orphans, signals
 from rt.process.bootloader import wait_for_bootloader_exit
 from rt.root.children import child_specs
+from rt.root.directory import watch_directory
 from rt.root.heartbeat import run_heartbeat
 from rt.supervisor.spec import ChildStatus
 from rt.supervisor.state import Restart, State
 from rt.supervisor.tree import Supervisor
-from rt.transport.zmq_socket import rebind_socket_files
 
 DEVICE = "device"
-"""The child that talks to the devices."""
-DIRECTORY_INTERVAL = 1.0
-"""How often it is verified that the instance directory and its sockets are there (s)."""
+"""The name of the device process."""
 BUFFERS_INTERVAL = 0.25
-"""Least time between two looks whether a buffer was overwritten (s)."""
+"""The shortest time between two checks whether buffers were overwritten (s)."""
 WAKE_SLACK = 0.02
-"""How long the news of the brake that came while this process was busy may take to be handled (s)."""
+"""Time to handle queued status changes of the brake before it counts as missing (s)."""
 _ABSENT = frozenset({State.BACKOFF, State.FAILED, State.STOPPED})
 """The states of a child that has no process and is not about to get one."""
 UNUSABLE = (ConfigError.EXIT_CODE, InstanceBusyError.EXIT_CODE)
-"""Exit codes of a child that will not get ready however often it is started."""
+"""Exit codes of a child that another start cannot make ready."""
 
 
 class Robot(NamedTuple):
-    """A robot that runs: what goes on beside it is given this.
+    """A running robot, as passed to a `RobotTask`.
 
     Attributes:
-        app: Makes clients and buffers; owned by the root.
-        supervisor: The children.
+        app: Creates clients and buffers; owned by the root.
+        supervisor: The supervisor of the children.
         directory: The instance directory.
-        shm_prefix: What the names of its shared memory begin with.
+        shm_prefix: The prefix of the names of the robot's shared memory.
     """
 
     app: Application
@@ -87,26 +81,28 @@ class Robot(NamedTuple):
 
 
 RobotTask = Callable[[Robot], Awaitable[None]]
+"""Runs while the robot is ready; the robot stops when it returns."""
 
 
 class Root:
-    """What runs in the root process beside its log.
+    """The root process, without its log.
 
     Args:
-        config: The options, with addresses resolved.
-        instance: The instance, which is held already.
-        write_event: Rings the device process.
-        wakeups: Ring those who wait for changes.
-        leases: Where the root shows that it is alive.
+        config: The options, with resolved addresses.
+        instance: The instance, which is already locked.
+        write_event: Wakes the device process.
+        wakeups: Wake the processes that wait for changes.
+        leases: The lease table, which contains the root's heartbeat.
         arena: The robot's shared memory.
         brake: Connects the device process with the brake.
-        gate: Through which the broker listens.
+        authenticator: For the sockets of the broker.
         emulated: Virtual Smart Devices to run as one more child.
-        early: Signals that came before this.
-        log_file: Where the robot keeps its log, if it does.
+        early: Stop signals that arrived before.
+        log_file: The robot's log file, or None.
 
     Attributes:
-        exit_code: 0 for an orderly stop, else that of the child that stopped the robot.
+        supervisor: The supervisor of the children.
+        exit_code: 0 for an orderly stop, else the code of the child that stopped the robot.
     """
 
     def __init__(
@@ -134,21 +130,21 @@ class Root:
         self._wakeups = wakeups
         self._connection = brake
         self._brake_watch = BrakeWatch()
-        self._brake_news = trio.Event()
+        self._brake_changed = trio.Event()
         self._registrar: Registrar | None = None
         self._authenticator = authenticator
         self._store: BufferStore | None = None
-        self._verified_at = -math.inf
-        self._runs_mode = False
+        self._buffers_checked_at = -math.inf
+        self._mode_is_running = False
         self._arena_lock = StuckLock(self._arena.mapping.lock_state)
         self.exit_code = 0
         self._ready = False
-        self._children_gone = trio.Event()
+        self._children_stopped = trio.Event()
         specs = child_specs(
             config, instance, arena, write_event, wakeups, connection=brake, emulated=emulated
         )
         self.supervisor = Supervisor(
-            specs, instance.directory, on_change=self._watch, on_shutdown=self._end_leases
+            specs, instance.directory, on_change=self._on_child_change, on_shutdown=self._end_leases
         )
         self._pool = ExecutorPool(self.supervisor)
         heartbeat = Heartbeat(brake.device.memory)
@@ -169,8 +165,8 @@ class Root:
         self._children: dict[str, ChildStatus] = {}
         self._bar_without_brake()
 
-    def _watch(self, status: ChildStatus) -> None:
-        """Stop the robot when a child ended in a way that concerns all of it."""
+    def _on_child_change(self, status: ChildStatus) -> None:
+        """Handle a new status of a child; some exits stop the robot."""
         self._verify_memory()
         if status.name == DEVICE and status.pid is None:
             self._verify_buffers()
@@ -178,10 +174,10 @@ class Root:
         if status.name in (BRAKE, DEVICE):
             self._discard_unread(status)
         if status.name == BRAKE and not self.supervisor.ending:
-            self._note_brake(status)
+            self._on_brake_change(status)
         self._pool.changed(status)
         if status.name == DEVICE and status.pid is None:
-            self._forget_devices()
+            self._invalidate_devices()
         if status.last_exit is None or self.exit_code:
             return
         if status.last_exit.emergency:
@@ -189,8 +185,8 @@ class Root:
         elif status.last_exit.code in UNUSABLE and not self._ready:
             self._stop(status.last_exit.code, f"{status.name} cannot start")
 
-    def _note_brake(self, status: ChildStatus) -> None:
-        """Let nothing move while no brake is ready for too long. The brake may have changed."""
+    def _on_brake_change(self, status: ChildStatus) -> None:
+        """Handle a new status of the brake: bar all leases while no brake is ready."""
         brake_watch = self._brake_watch
         began = brake_watch.began
         lifted = brake_watch.update(
@@ -199,28 +195,28 @@ class Root:
         if lifted or brake_watch.barred:
             self._bar_without_brake()
         if lifted and began:
-            self._log.info("a brake is ready: devices may move again", pid=status.pid)
-        self._brake_news.set()
+            self._log.info("brake ready; devices may move again", pid=status.pid)
+        self._brake_changed.set()
 
     async def _watch_brake(self) -> None:
-        """Let nothing move from the moment on at which no brake was ready for too long."""
+        """Bar all leases when no brake has been ready for too long."""
         while True:
-            self._brake_news = trio.Event()
+            self._brake_changed = trio.Event()
             with trio.move_on_at(
                 math.inf if self._brake_watch.deadline is None else self._brake_watch.deadline
             ):
-                await self._brake_news.wait()
+                await self._brake_changed.wait()
                 continue
             await trio.sleep(WAKE_SLACK)
             if self._brake_watch.check(trio.current_time()) and not self.supervisor.ending:
                 self._bar_without_brake()
                 self._log.error(
-                    "every mode and command is ended, because no brake is ready",
+                    "no brake is ready; every mode and command ended",
                     reason=self._refusal(),
                 )
 
     def _refusal(self) -> str | None:
-        """Why nothing may move for want of a brake, or None."""
+        """Return why devices may not move without a brake, or None if they may move."""
         if not self._brake_watch.barred:
             return None
         status = self._children.get(BRAKE)
@@ -233,27 +229,28 @@ class Root:
         )
 
     def _bar_without_brake(self) -> None:
-        """Bar every slot while no brake is ready, and let leases begin again when one is."""
+        """Bar every slot while no brake is ready, and permit leases when one is."""
         self._dispatcher.brake_changed(self._refusal())
         self._bar_sessions()
 
     def _bar_sessions_of_mode(self, running: bool) -> None:
-        """Let no command such as `rt write` move devices while the process of a mode lives: both would move them to and fro."""
-        self._runs_mode = running
+        """Bar commands such as `rt write` while a mode's process runs; both would move devices."""
+        self._mode_is_running = running
         self._bar_sessions()
 
     def _bar_sessions(self) -> None:
         if self._registrar is not None:
-            self._registrar.bar(
-                Bar.BRAKE
-                if self._refusal() is not None
-                else Bar.MODE
-                if self._runs_mode
-                else Bar.NONE
-            )
+            if self._refusal() is not None:
+                bar = Bar.BRAKE
+            else:
+                bar = Bar.MODE if self._mode_is_running else Bar.NONE
+            self._registrar.bar(bar)
 
     def _discard_unread(self, status: ChildStatus) -> None:
-        """Discard what the brake or the device process did not read before it ended: a descriptor in it keeps a line locked."""
+        """Discard messages that the brake or the device process did not read before it exited.
+
+        A descriptor in such a message would keep a line locked.
+        """
         if status.pid is not None or status.state not in {*_ABSENT, State.SPAWNING}:
             return
         ends = {BRAKE: self._connection.brake, DEVICE: self._connection.device}
@@ -266,7 +263,7 @@ class Root:
             self._connection.discard(ends[name], flush=DEVICE in absent | {status.name})
 
     def _status(self) -> Any:
-        """The state of each child; that of a brake for whose want nothing may move says so."""
+        """Return the status of each child; that of a missing brake says that nothing may move."""
         refusal = self._refusal()
         children = self.supervisor.status()
         if refusal is not None:
@@ -277,11 +274,11 @@ class Root:
         return msgspec.to_builtins(children)
 
     def _end_leases(self) -> None:
-        """Stop all motion before the children stop one after another: a command such as `rt write` holds a lease too."""
+        """End all leases, also of commands such as `rt write`, before the children are stopped."""
         self._dispatcher.close()
 
-    def _forget_devices(self) -> None:
-        """Without the device process nobody knows the devices' values: let nobody go on with the old ones."""
+    def _invalidate_devices(self) -> None:
+        """Invalidate the values of all devices, which are unknown without the device process."""
         for buffer in self._store.devices().values() if self._store else ():
             try:
                 buffer.valid = False
@@ -289,7 +286,7 @@ class Root:
                 buffer.invalidate_without_lock()
 
     def _verify_memory(self) -> None:
-        """Stop the robot if team code has overwritten the shared memory: nothing that it holds can be trusted any more."""
+        """Stop the robot if team code has overwritten the shared memory outside of the buffers."""
         if self.exit_code:
             return
         if (
@@ -303,15 +300,15 @@ class Root:
         self._write_event.signal()
         self._stop(
             DeviceBufferError.EXIT_CODE,
-            "team code has overwritten the robot's shared memory: every device is disabled, and the robot stops",
+            "team code has overwritten the robot's shared memory; all devices are disabled",
         )
 
     def _verify_buffers(self) -> None:
-        """End every mode if team code has overwritten the memory of a device or a gamepad, and have that memory made anew."""
+        """End every mode if team code has overwritten a buffer, and replace the buffer."""
         if self._store is None or self.supervisor.ending:
             return
-        if (now := trio.current_time()) - self._verified_at >= BUFFERS_INTERVAL:
-            self._verified_at = now
+        if (now := trio.current_time()) - self._buffers_checked_at >= BUFFERS_INTERVAL:
+            self._buffers_checked_at = now
             damaged = self._store.find_damaged()
         else:
             damaged = self._store.recheck_suspects()
@@ -327,21 +324,19 @@ class Root:
             and device.pid is not None
             and any(name != "gamepad" for name, _ in replaced)
         ):
-            self.supervisor.child(DEVICE).feed(Restart("the memory of its devices was overwritten"))
+            self.supervisor.child(DEVICE).feed(Restart("team code has overwritten its buffers"))
 
     def _replace(self, key: tuple[str, int], reason: str) -> bool:
-        """Have the memory of one device or gamepad made anew; False if that is impossible now, and is tried at the next look."""
+        """Replace the buffer of a device or gamepad; False if that must wait for the next check."""
         assert self._store is not None
         try:
             self._store.replace(key)
         except DeviceBufferError as error:
-            self._log.debug(
-                "memory that team code has overwritten cannot be replaced yet", reason=error.message
-            )
+            self._log.debug("cannot replace an overwritten buffer yet", reason=error.message)
             return False
         name, number = key
         self._log.error(
-            f"team code has overwritten the memory of a {name}: every mode and command is ended",
+            f"team code has overwritten the buffer of a {name}; every mode and command ended",
             number=str(number),
             reason=reason,
         )
@@ -353,10 +348,10 @@ class Root:
         self.supervisor.shutdown(reason)
 
     async def run(self, robot_task: RobotTask | None, name: str) -> None:
-        """Run until the children are gone. See `rt.root.lifecycle.run_robot`."""
+        """Run until all children have exited; see `rt.root.lifecycle.run_robot`."""
         try:
             async with trio.open_nursery() as nursery:
-                # Before the children: without it no lease counts.
+                # Before the children, because no lease is valid without the heartbeat.
                 nursery.start_soon(
                     run_heartbeat, self._leases, self._write_event, self._verify_memory
                 )
@@ -370,15 +365,15 @@ class Root:
                 self._registrar = registrar
                 self._bar_without_brake()
                 await nursery.start(registrar.run)
-                nursery.start_soon(self._watch_directory, registrar)
+                nursery.start_soon(watch_directory, self._instance, registrar, self._log_file)
                 nursery.start_soon(self._watch_brake)
                 nursery.start_soon(orphans.reap)
                 supervisor = self.supervisor
-                watch = functools.partial(
+                watch_signals = functools.partial(
                     signals.watch, supervisor.shutdown, supervisor.kill, early=self._early
                 )
-                await nursery.start(watch)
-                nursery.start_soon(self._watch_outer)
+                await nursery.start(watch_signals)
+                nursery.start_soon(self._watch_bootloader)
                 ready = trio.Event()
                 nursery.start_soon(self._supervise, nursery, ready)
                 async with self._broker() as app:
@@ -390,12 +385,12 @@ class Root:
                     )
                     await ready.wait()
                     self._ready = True
-                    # What lives as long as the robot is not looked at by later collections, which
-                    # stop the event loop.
+                    # Later collections, which block the event loop, skip objects that live as long
+                    # as the robot.
                     gc.freeze()
                     notify.send(ready=True, status="ready")
                     self._log.info(
-                        "the robot is ready",
+                        "robot ready",
                         children=[
                             status.name
                             for status in self.supervisor.status()
@@ -404,82 +399,46 @@ class Root:
                     )
                     if robot_task is None:
                         has_code = find(self._config.exec_module, Path.cwd()) is not None
-                        what = (
-                            "`rt call teleop` lets it drive"
-                            if has_code
-                            else "there is no team code yet"
-                        )
-                        self._log.info(f"the robot is idle: {what}, Ctrl-C ends it")
+                        hint = "`rt call teleop` starts teleop" if has_code else "no team code yet"
+                        self._log.info(f"robot idle: {hint}; Ctrl-C stops the robot")
                     else:
                         await robot_task(
                             Robot(
                                 app, self.supervisor, self._instance.directory, self._arena.prefix
                             )
                         )
-                        self.supervisor.shutdown(f"{name} is over")
-                    await self._children_gone.wait()
+                        self.supervisor.shutdown(f"{name} has ended")
+                    await self._children_stopped.wait()
         finally:
             notify.send(stopping=True)
         self._log.info("stopped")
 
-    async def _watch_directory(self, registrar: Registrar) -> None:
-        """Make the instance directory and the sockets in it again when they are removed.
-
-        logind removes /run/user/UID when the last session of a user ends. The children do not
-        notice; without the sockets no command reaches the robot, and no child that is restarted.
-        """
-        said = ""
-        while True:
-            await _next(DIRECTORY_INTERVAL)
-            try:
-                mended = self._mend(registrar)
-            except (RuntimeBaseException, OSError) as error:
-                if str(error) != said:
-                    said = str(error)
-                    self._log.error(
-                        f"commands and restarted processes do not reach the robot: {error}",
-                        directory=str(self._instance.directory),
-                        remedy="restart the robot; `loginctl enable-linger` keeps /run/user without a session",
-                    )
-                continue
-            said = ""
-            if mended:
-                self._log.warning(
-                    "files of the robot were removed and are made again", files=mended
-                )
-
-    def _mend(self, registrar: Registrar) -> list[str]:
-        """What was missing in the instance directory, and is there again."""
-        mended = [str(self._instance.directory)] if self._instance.restore() else []
-        mended += [SESSION_SOCKET] if registrar.rebind() else []
-        mended += [Path(address).name for address in rebind_socket_files()]
-        if self._log_file is not None:
-            place.link_log(self._instance.directory, self._log_file)
-        return mended
-
     async def _supervise(self, nursery: trio.Nursery, ready: trio.Event) -> None:
-        """Start the children; a robot of which one could not start goes on trying, and one that is stopped meanwhile is never ready."""
-        statuses = await nursery.start(self._keep_children, nursery.cancel_scope)
+        """Start the children and set ``ready``, unless the robot is stopped in the meantime.
+
+        A child that failed does not prevent this; it is restarted as its policy says.
+        """
+        statuses = await nursery.start(self._run_children, nursery.cancel_scope)
         if self.supervisor.ending:
             return
         missing = [status.name for status in statuses if not (status.ready or status.on_demand)]
         if missing:
-            self._log.error("the robot is incomplete", missing=missing)
+            self._log.error("children failed to start", missing=missing)
         ready.set()
 
-    async def _keep_children(
+    async def _run_children(
         self,
         scope: trio.CancelScope,
         task_status: trio.TaskStatus[list[ChildStatus]] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run the children; when they are gone, so is the reason for everything else."""
+        """Run the children; cancel everything else when they have exited."""
         await self.supervisor.run(task_status=task_status)
-        self._children_gone.set()
+        self._children_stopped.set()
         scope.cancel()
 
     @contextlib.asynccontextmanager
     async def _broker(self) -> AsyncIterator[Application]:
-        # The broker's imports are done while the children start up.
+        # Imported here, while the children start up.
         from rt.broker import serve
         from rt.broker.driving import Driving
 
@@ -494,7 +453,7 @@ class Root:
             wakeups=self._wakeups,
             signals=False,
         )
-        with self._explained():
+        with self._shutdown_on_error():
             async with app:
                 store = self._store = app.make_buffer_manager()
                 await serve(
@@ -511,23 +470,18 @@ class Root:
                 yield app
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Give the children's stop the reason that a person understands, before the nurseries give it theirs."""
+    def _shutdown_on_error(self) -> Iterator[None]:
+        """Stop the children with an error of the block as the reason, before a nursery cancels."""
         try:
             yield
         except BaseException as error:
             failures = [each for each in leaves(error) if not isinstance(each, trio.Cancelled)]
             if failures:
-                why = ", ".join(f"{type(each).__name__}: {each}" for each in failures)
-                self.supervisor.shutdown(f"the robot failed by {why}")
+                text = ", ".join(f"{type(each).__name__}: {each}" for each in failures)
+                self.supervisor.shutdown(f"robot failed: {text}")
             raise
 
-    async def _watch_outer(self) -> None:
-        """An executable that unpacks itself has an outer process: without it nobody would remove the unpacked files."""
+    async def _watch_bootloader(self) -> None:
+        """Stop when the bootloader process of a one-file executable is killed."""
         await wait_for_bootloader_exit()
-        self.supervisor.shutdown("the outer process of the executable was killed")
-
-
-async def _next(interval: float) -> None:
-    """Sleep until trio's clock is a multiple of an interval (s), so that the process wakes once for all that is due then."""
-    await trio.sleep(interval - trio.current_time() % interval)
+        self.supervisor.shutdown("the bootloader process was killed")

@@ -205,7 +205,8 @@ import sys, trio
 from support import called
 from rt.process.call import CallableProcess
 from rt.process.run import run_process
-trio.run(run_process, CallableProcess(called.{function}, on_line=lambda *line: print(line[2], flush=True)))
+process = CallableProcess(called.{function}, on_line=lambda *line: print(line[2], flush=True))
+trio.run(run_process, process)
 """
 
 

@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -150,7 +151,8 @@ async def test_error_of_on_line_at_the_end_leaves_no_process() -> None:
 
     async def look() -> None:
         async with process:
-            await trio.lowlevel.wait_readable(process._streams[0][0].fileno())  # type: ignore[attr-defined]
+            stream: Any = process._streams[0][0]
+            await trio.lowlevel.wait_readable(stream.fileno())
 
     with trio.fail_after(20), pytest.raises(KeyError, match="asleep"):
         await look()

@@ -1,4 +1,4 @@
-"""Tests of the lifeline with real processes: the children of a dead parent are killed in any state."""
+"""Tests of the lifeline with real processes: a dead parent's children are killed in any state."""
 
 import os
 import signal
@@ -22,7 +22,9 @@ PARENT = """
 import subprocess, sys, time
 from rt.process.lifeline import arm, open_lifeline
 ours, theirs = open_lifeline(b"settings" if sys.argv[1] == "child" else None)
-child = subprocess.Popen([sys.executable, "-c", sys.argv[2], str(theirs.fileno())], pass_fds=[theirs.fileno()], start_new_session=True)
+fd = theirs.fileno()
+command = [sys.executable, "-c", sys.argv[2], str(fd)]
+child = subprocess.Popen(command, pass_fds=[fd], start_new_session=True)
 if sys.argv[1] == "parent":
     arm(theirs, child.pid)
 print("armed", flush=True)
@@ -47,7 +49,11 @@ print(os.getpid(), grandchild.pid, flush=True)
 STATES = {
     "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
     "holding the interpreter's lock": "pow(7, 10**9)",
-    "blocking all signals": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()); import time; time.sleep(1000)",
+    "blocking all signals": """
+import time
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+time.sleep(1000)
+""",
 }
 
 

@@ -283,7 +283,8 @@ def test_descendant_of_a_background_program_is_spared_too() -> None:
 
 def test_untagged_program_is_killed_with_any_child() -> None:
     run("""
-        child, pid = await start(starts_in_background("env -i setsid sleep 100"), start_new_session=True)
+        command = starts_in_background("env -i setsid sleep 100")
+        child, pid = await start(command, start_new_session=True)
         assert await orphans.kill() == 1
         assert not is_running(pid)
         child.kill()
@@ -309,7 +310,8 @@ def test_kill_of_many_processes_lets_other_tasks_run() -> None:
         for pid in range(FIRST, FIRST + COUNT):
             parent, session = (os.getpid(), 1) if pid % 2 else (1, leader.pid)
             (folder / str(pid)).mkdir()
-            (folder / str(pid) / "stat").write_text(f"{pid} (x) S {parent} 1 {session} {'0 ' * 15} 7")
+            stat = f"{pid} (x) S {parent} 1 {session} {'0 ' * 15} 7"
+            (folder / str(pid) / "stat").write_text(stat)
         processes._PROC = str(folder)
         reads, longest = [], 0
         read = processes.read

@@ -253,7 +253,8 @@ trio.run(run_process, CommandProcess(command, on_line=lambda *line: print(line[2
 async def test_command_is_killed_when_its_parent_is_killed() -> None:
     body = (
         PRELUDE
-        + "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('pids', os.getpid(), sleeper().pid, flush=True); time.sleep(1000)"
+        + "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        + "print('pids', os.getpid(), sleeper().pid, flush=True); time.sleep(1000)"
     )
     parent = await trio.lowlevel.open_process(
         [sys.executable, "-c", PARENT, body],

@@ -1,4 +1,4 @@
-"""What stops a child before it knows what to do is one sentence, too."""
+"""Tests of errors at the entry point of a child."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from rt.process.lifeline import LIFELINE
 from rt.root import entry
 
 
-async def test_settings_of_another_version_are_one_event_with_the_remedy() -> None:
+async def test_settings_of_another_version_are_one_event_with_a_remedy() -> None:
     lines = Lines()
     command = [sys.executable, "-P", "-m", "rt", "_child", "device", LIFELINE]
     process = CommandProcess(command, message=b"\x81\xa4role\xa6device", on_line=lines)
@@ -23,22 +23,22 @@ async def test_settings_of_another_version_are_one_event_with_the_remedy() -> No
     (event,) = map(json.loads, lines.all)
     assert event["level"] == "critical"
     assert event["app"] == "device"
-    assert event["event"].endswith("if rt was replaced while the robot ran, restart the robot")
+    assert event["event"].endswith("if rt was updated while the robot ran, restart the robot")
 
 
 @pytest.mark.parametrize("arguments", [[], ["device"], ["device", "x"], ["device", "1", "2"]])
-def test_whoever_starts_one_by_hand_is_told_what_it_is(
+def test_wrong_arguments_print_what_child_is_for(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert entry.main(arguments) == 2
-    assert "is how rt starts its own processes" in capsys.readouterr().err
+    assert "is for rt's own processes" in capsys.readouterr().err
 
 
-def test_a_descriptor_that_is_no_lifeline_is_one_event() -> None:
+def test_descriptor_that_is_not_a_lifeline_is_one_event() -> None:
     command = [sys.executable, "-P", "-m", "rt", "_child", "device", "0"]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
     )
     assert done.returncode == 1
-    assert json.loads(done.stdout)["event"].startswith("file descriptor 0 is no lifeline")
+    assert json.loads(done.stdout)["event"].startswith("file descriptor 0 is not a lifeline")
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""The root's sign of life: seldom while it is idle, often while a lease is held, and none after a standstill before leases end."""
+"""Tests of the root's heartbeat: its rate, and the revocation of leases after a stall."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -15,11 +15,11 @@ from rt.buffer.write_event import WriteEvent
 from rt.root import heartbeat
 from rt.root.heartbeat import IDLE_INTERVAL, LONGEST_DELAY
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 class Stamps:
-    """Counts the stamps of a table."""
+    """Counts the heartbeats in a lease table."""
 
     def __init__(self, table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -33,7 +33,7 @@ class Stamps:
 
 
 @asynccontextmanager
-async def beating(
+async def running_heartbeat(
     table: LeaseTable,
     waited: Callable[[], float] = lambda: 0.0,
     check: Callable[[], object] = lambda: None,
@@ -49,19 +49,19 @@ async def beating(
         write_event.close()
 
 
-async def test_root_stamps_often_while_a_slot_is_not_barred(
+async def test_heartbeat_is_fast_while_a_slot_is_not_barred(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "IDLE_INTERVAL", 600.0)
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)
         stamps = Stamps(table, monkeypatch)
-        async with beating(table):
+        async with running_heartbeat(table):
             before = stamps.count
             table.unbar(0)
             assert stamps.count == before + 1, "at once"
-            with trio.fail_after(PATIENCE):
-                while stamps.count < before + 4:  # noqa: ASYNC110 - stamps are counted
+            with trio.fail_after(TIMEOUT):
+                while stamps.count < before + 4:  # noqa: ASYNC110
                     await trio.sleep(0.005)
             table.bar(0, Bar.IDLE)
             await trio.sleep(heartbeat.OPEN_INTERVAL * 2)
@@ -71,71 +71,71 @@ async def test_root_stamps_often_while_a_slot_is_not_barred(
 
 
 @pytest.mark.parametrize("is_held", [False, True])
-async def test_root_that_stood_still_ends_every_lease_before_it_stamps(
+async def test_stalled_root_revokes_every_lease_before_it_stamps(
     prefix: str, is_held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)  # a busy machine is slow
+    monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)  # for a busy machine
     with LeaseTable.open(prefix) as table:
         lease = table.lease(0)
-        async with beating(table) as write_event:
+        async with running_heartbeat(table) as write_event:
             if is_held:
                 assert lease.begin()
                 await trio.testing.wait_all_tasks_blocked(0.005)
             write_event.clear()
             with capture_logs() as events:
-                time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
+                time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - a stall
                 await trio.testing.wait_all_tasks_blocked(0.005)
             if is_held:
                 assert lease.revoked
                 assert table.cause_of(0) is Bar.STALLED
             assert [event["event"] for event in events] == [
-                "the root stood still: every lease is revoked"
+                "root was stalled; every lease revoked"
             ] * is_held
             assert write_event.clear() == is_held
 
 
-async def test_root_that_stood_still_ends_every_lease_before_it_unbars(
+async def test_stalled_root_revokes_every_lease_before_it_unbars(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)
-        async with beating(table) as write_event:
+        async with running_heartbeat(table) as write_event:
             table.unbar(0)
             lease = table.lease(0)
             assert lease.begin()
             await trio.testing.wait_all_tasks_blocked(0.005)
             await trio.sleep(2 * heartbeat.OPEN_INTERVAL)
             write_event.clear()
-            time.sleep(heartbeat.OPEN_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
-            table.unbar(1)  # by a task that runs before the one that stamps
+            time.sleep(heartbeat.OPEN_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - a stall
+            table.unbar(1)  # by a task that runs before the heartbeat
             assert lease.revoked
             assert write_event.clear()
 
 
 @pytest.mark.parametrize(("share", "is_revoked"), [(0.8, False), (0.3, True)])
-async def test_root_that_waited_for_a_processor_ends_no_lease(
+async def test_root_that_waited_for_a_processor_revokes_no_lease(
     prefix: str, share: float, is_revoked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rt.buffer.lease._TIMEOUT_NS", 600 * 10**9)
     with LeaseTable.open(prefix) as table:
         lease = table.lease(0)
         start = time.monotonic()
-        async with beating(table, lambda: share * (time.monotonic() - start)):
+        async with running_heartbeat(table, lambda: share * (time.monotonic() - start)):
             assert lease.begin()
             await trio.testing.wait_all_tasks_blocked(0.005)
-            time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - the event loop stands still
+            time.sleep(IDLE_INTERVAL + 2 * LONGEST_DELAY)  # noqa: ASYNC251 - a stall
             await trio.testing.wait_all_tasks_blocked(0.005)
             assert lease.revoked is is_revoked
 
 
-async def test_memory_is_verified_soon_after_a_slot_is_unbarred_and_not_meanwhile(
+async def test_memory_is_verified_after_a_slot_is_unbarred(
     prefix: str,
 ) -> None:
     seen: list[Bar] = []
     with LeaseTable.open(prefix) as table:
         table.bar_all(Bar.IDLE)
-        async with beating(table, check=lambda: seen.append(table.bar_of(0))):
+        async with running_heartbeat(table, check=lambda: seen.append(table.bar_of(0))):
             seen.clear()
             table.unbar(0)
             assert seen == []

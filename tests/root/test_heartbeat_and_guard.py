@@ -1,4 +1,4 @@
-"""The root's sign of life and the device process's guard together: a sound root never counts as dead."""
+"""Tests of the root's heartbeat and the write guard together: a healthy root never times out."""
 
 import itertools
 
@@ -13,13 +13,13 @@ from rt.smartdevice.guard import SafetyGuard
 
 
 @pytest.mark.parametrize("gap", [0.05, 0.15, 0.25, 0.35])
-async def test_lease_that_follows_a_short_one_counts_at_once(
+async def test_lease_after_a_short_one_is_valid_at_once(
     prefix: str, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, gap: float
 ) -> None:
-    looks = itertools.count()
+    calls = itertools.count()
 
     def now() -> int:
-        return round((1000 + trio.current_time()) * 1e9) + next(looks)
+        return round((1000 + trio.current_time()) * 1e9) + next(calls)
 
     for module in ("rt.buffer.lease", "rt.root.heartbeat"):
         monkeypatch.setattr(f"{module}.boottime_ns", now)

@@ -1,4 +1,4 @@
-"""The root of a robot, with a child that is quickly there: what stops it is said once, with the reason, and reaches its owner."""
+"""Tests of the root with simple children: each stop has one reason, and errors propagate."""
 
 import os
 import shutil
@@ -26,8 +26,8 @@ from rt.instance import Instance
 from rt.logs import place
 from rt.logs.hub import LogHub
 from rt.process import signals
-from rt.root import lifecycle as robot_module
-from rt.root import root
+from rt.root import directory as directory_module
+from rt.root import lifecycle, root
 from rt.root.lifecycle import Robot, run_robot
 from rt.supervisor.spec import ChildSpec
 
@@ -35,14 +35,14 @@ NEVER_READY = "time.sleep(1000)"
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def no_child_remains() -> Iterator[None]:
     yield
     assert_no_children()
 
 
 @pytest.fixture
 def instance() -> Iterator[Instance]:
-    # Sockets allow shorter paths than pytest makes.
+    # The paths of pytest are too long for sockets.
     with tempfile.TemporaryDirectory(prefix="rt-") as directory:
         found = Instance.locate("test", {"XDG_RUNTIME_DIR": directory})
         with found.acquire():
@@ -57,7 +57,7 @@ def options(tmp_path: Path, instance: Instance) -> Config:
     )
 
 
-def children(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+def use_children(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     specs = [
         ChildSpec(name="child", command=program(body)),
         ChildSpec(name=EXECUTOR, command=program(WELL_BEHAVED)),
@@ -66,91 +66,91 @@ def children(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setattr(root, "child_specs", lambda *_, **__: specs)
 
 
-def told(logs: list[Any], sentence: str) -> list[Any]:
-    return [entry for entry in logs if entry["event"] == sentence]
+def find(logs: list[Any], event: str) -> list[Any]:
+    return [entry for entry in logs if entry["event"] == event]
 
 
-async def test_an_error_beside_the_children_stops_them_with_its_reason_and_reaches_the_owner(
+async def test_error_of_the_robot_task_stops_the_children_and_propagates(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(_robot: Robot) -> None:
         raise ZeroDivisionError("on purpose")
 
-    children(monkeypatch, WELL_BEHAVED)
+    use_children(monkeypatch, WELL_BEHAVED)
     raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
         await run_robot(options, instance, robot_task=fail)
-    (stop,) = told(logs, "stopping all children")
-    assert stop["reason"] == "the robot failed by ZeroDivisionError: on purpose"
-    (event,) = told(logs, "the robot failed")
+    (stop,) = find(logs, "stopping all children")
+    assert stop["reason"] == "robot failed: ZeroDivisionError: on purpose"
+    (event,) = find(logs, "robot failed")
     assert event["log_level"] == "critical"
     assert event["exc_info"].subgroup(ZeroDivisionError)
 
 
-async def test_an_error_of_a_task_of_the_broker_does_so_too(
+async def test_error_of_a_broker_task_stops_the_children_and_propagates(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(robot: Robot) -> None:
-        robot.app.nursery.start_soon(stumble)
+        robot.app.nursery.start_soon(fail_later)
         await trio.sleep_forever()
 
-    async def stumble() -> None:
+    async def fail_later() -> None:
         raise ZeroDivisionError("on purpose")
 
-    children(monkeypatch, WELL_BEHAVED)
+    use_children(monkeypatch, WELL_BEHAVED)
     raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
         await run_robot(options, instance, robot_task=fail)
-    assert [entry["reason"] for entry in told(logs, "stopping all children")] == [
-        "the robot failed by ZeroDivisionError: on purpose"
+    assert [entry["reason"] for entry in find(logs, "stopping all children")] == [
+        "robot failed: ZeroDivisionError: on purpose"
     ]
-    assert len(told(logs, "the robot failed")) == 1
+    assert len(find(logs, "robot failed")) == 1
 
 
-async def test_an_error_of_the_log_itself_stops_the_robot_and_is_told_once(
+async def test_error_of_the_log_hub_stops_the_robot_and_is_logged_once(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_hub = Application.make_log_forwarder
     ready = trio.Event()
 
     async def failing(app: Application) -> LogHub:
-        async def stumble() -> None:
+        async def fail_later() -> None:
             await ready.wait()
             raise ZeroDivisionError("on purpose")
 
-        app.nursery.start_soon(stumble)
+        app.nursery.start_soon(fail_later)
         return await open_hub(app)
 
     async def stay(_robot: Robot) -> None:
         ready.set()
         await trio.sleep_forever()
 
-    children(monkeypatch, WELL_BEHAVED)
+    use_children(monkeypatch, WELL_BEHAVED)
     monkeypatch.setattr(Application, "make_log_forwarder", failing)
     raised = pytest.RaisesGroup(ZeroDivisionError, flatten_subgroups=True)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs, raised:
         await run_robot(options, instance, robot_task=stay)
-    assert len(told(logs, "stopping all children")) == 1
-    (event,) = told(logs, "the robot failed")
+    assert len(find(logs, "stopping all children")) == 1
+    (event,) = find(logs, "robot failed")
     assert event["exc_info"].subgroup(ZeroDivisionError)
 
 
-async def test_a_robot_that_is_stopped_while_it_starts_is_neither_ready_nor_incomplete(
+async def test_robot_that_is_stopped_during_its_start_is_never_ready(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    children(monkeypatch, NEVER_READY)
+    use_children(monkeypatch, NEVER_READY)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs:
         assert await run_robot(options, instance, early=[signal.SIGTERM]) == 0
-    assert [entry["reason"] for entry in told(logs, "stopping all children")] == [
+    assert [entry["reason"] for entry in find(logs, "stopping all children")] == [
         "received SIGTERM"
     ]
-    assert not told(logs, "the robot is incomplete")
-    assert not told(logs, "the robot is ready")
-    assert told(logs, "stopped")
+    assert not find(logs, "children failed to start")
+    assert not find(logs, "robot ready")
+    assert find(logs, "stopped")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_the_log_is_opened_or_closed_is_an_orderly_stop(
+def test_signal_while_the_log_opens_or_closes_is_an_orderly_stop(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     open_hub = Application.make_log_forwarder
@@ -168,7 +168,7 @@ def test_a_signal_while_the_log_is_opened_or_closed_is_an_orderly_stop(
         app.nursery.start_soon(at_the_end)
         return hub
 
-    children(monkeypatch, NEVER_READY)
+    use_children(monkeypatch, NEVER_READY)
     monkeypatch.setattr(Application, "make_log_forwarder", signalled)
     before = {each: signal.getsignal(each) for each in signals.stop_signals()}
     try:
@@ -181,17 +181,17 @@ def test_a_signal_while_the_log_is_opened_or_closed_is_an_orderly_stop(
         for each, handler in before.items():
             signal.signal(each, handler)
     assert early == [number, number]
-    assert [entry["reason"] for entry in told(logs, "stopping all children")] == [
+    assert [entry["reason"] for entry in find(logs, "stopping all children")] == [
         f"received {number.name}"
     ]
-    assert not told(logs, "application stopping")
+    assert not find(logs, "application stopping")
 
 
-async def test_mark_of_the_log_is_made_again_when_the_directory_is_removed(
+async def test_log_file_is_recorded_again_after_the_directory_is_removed(
     options: Config, instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = msgspec.structs.replace(options, log_file=str(tmp_path / "robot.log"))
-    monkeypatch.setattr(root, "DIRECTORY_INTERVAL", 0.05)
+    monkeypatch.setattr(directory_module, "INTERVAL", 0.05)
 
     async def remove(_robot: Robot) -> None:
         assert place.linked_log(instance.directory) == tmp_path / "robot.log"
@@ -200,28 +200,28 @@ async def test_mark_of_the_log_is_made_again_when_the_directory_is_removed(
             await trio.sleep(0.01)
         assert place.linked_log(instance.directory) == tmp_path / "robot.log"
 
-    children(monkeypatch, WELL_BEHAVED)
+    use_children(monkeypatch, WELL_BEHAVED)
     with trio.fail_after(30), structlog.testing.capture_logs():
         assert await run_robot(options, instance, robot_task=remove) == 0
 
 
-async def test_robot_without_a_log_file_makes_no_mark(
+async def test_robot_without_a_log_file_records_none(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(root, "DIRECTORY_INTERVAL", 0.05)
+    monkeypatch.setattr(directory_module, "INTERVAL", 0.05)
 
     async def remove(_robot: Robot) -> None:
         shutil.rmtree(instance.directory)
-        while not told(logs, "files of the robot were removed and are made again"):  # noqa: ASYNC110
+        while not find(logs, "restored removed files of the robot"):  # noqa: ASYNC110
             await trio.sleep(0.01)
         assert place.linked_log(instance.directory) is None
 
-    children(monkeypatch, WELL_BEHAVED)
+    use_children(monkeypatch, WELL_BEHAVED)
     with trio.fail_after(30), structlog.testing.capture_logs() as logs:
         assert await run_robot(options, instance, robot_task=remove) == 0
 
 
-async def test_idle_succeeds_over_a_silent_device_process_only_when_the_brake_has_acted(
+async def test_idle_needs_the_brake_if_the_device_process_is_silent(
     options: Config, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Connection] = []
@@ -245,7 +245,7 @@ async def test_idle_succeeds_over_a_silent_device_process_only_when_the_brake_ha
         await client.call.idle(address="executor-service")
         page.close()
 
-    monkeypatch.setattr(robot_module, "Connection", connect)
-    children(monkeypatch, WELL_BEHAVED)
+    monkeypatch.setattr(lifecycle, "Connection", connect)
+    use_children(monkeypatch, WELL_BEHAVED)
     with trio.fail_after(60), structlog.testing.capture_logs():
         assert await run_robot(options, instance, robot_task=idle) == 0

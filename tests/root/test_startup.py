@@ -1,4 +1,4 @@
-"""A process of rt starts soon, and who ends it before it has begun is told nothing."""
+"""Tests of the start of rt processes: few imports, and a quiet exit on an interrupt."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ import sys
 from rt.startup import importing
 with importing():
     import rt.root.entry
-import rt.{room}.process
+import rt.{package}.process
 print(*sys.modules)
 """
 BRAKE = """
@@ -70,7 +70,7 @@ sys.exit(rt.__main__.main())
 @pytest.mark.parametrize(
     ("module", "status"), [("rt.cli.main", -signal.SIGINT), ("rt.cli.config", 130)]
 )
-def test_an_interrupt_while_modules_are_imported_ends_quietly(module: str, status: int) -> None:
+def test_interrupt_during_imports_exits_quietly(module: str, status: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(rt.__file__).parent.parent)}
     command = [sys.executable, "-P", "-c", INTERRUPTED, module]
     done = subprocess.run(
@@ -91,7 +91,7 @@ def run(program: str) -> str:
     ).stdout
 
 
-def test_no_program_is_run_to_import_trio_and_threads_still_have_names() -> None:
+def test_import_of_trio_runs_no_program_and_threads_have_names() -> None:
     before, _, after = run(PROGRAM).partition("imported")
     assert "subprocess.Popen" not in before
     assert "thread a name" in after
@@ -99,7 +99,7 @@ def test_no_program_is_run_to_import_trio_and_threads_still_have_names() -> None
 
 
 @pytest.mark.parametrize("role", ["device", "executor"])
-def test_a_child_imports_nothing_of_parents_commands_and_other_children(role: str) -> None:
+def test_child_imports_nothing_of_parents_commands_and_other_children(role: str) -> None:
     others = {
         "device": [
             "rt.executor",
@@ -128,7 +128,7 @@ def test_a_child_imports_nothing_of_parents_commands_and_other_children(role: st
         "rt.terminal.table",
     ]
     imported = set(
-        run(CHILD.format(room={"device": "smartdevice", "executor": "executor"}[role])).split()
+        run(CHILD.format(package={"device": "smartdevice", "executor": "executor"}[role])).split()
     )
     assert {"trio", "zmq", "rt.app", "rt.remote.service"} <= imported
     assert imported.isdisjoint([*others[role], *of_parents, *of_the_root, *of_commands])
@@ -144,7 +144,5 @@ def test_brake_imports_only_the_standard_library_and_itself() -> None:
     )
 
 
-def test_no_garbage_is_looked_for_while_libraries_are_imported_and_never_among_what_they_made() -> (
-    None
-):
+def test_imports_run_no_garbage_collection_and_are_frozen() -> None:
     assert run(COLLECTIONS).split() == ["0", "True", "True"]

@@ -54,7 +54,7 @@ class Leaving:
         self._nursery.start_soon(self.client.run)
         await trio.testing.wait_all_tasks_blocked()
         self.board.take()
-        self.board.heard = b""
+        self.board.received = b""
 
     async def end(self) -> None:
         self.began = trio.current_time()

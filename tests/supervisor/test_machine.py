@@ -415,7 +415,7 @@ class SimulatedSystem(RuleBasedStateMachine):
 
     @invariant()
     def every_wait_is_bounded(self) -> None:
-        # A killed process exits by itself, and a ready one may run forever; all others have a timer.
+        # A killed process exits by itself, and a ready one may run forever.
         if self.machine.state in (State.STARTING, State.STOPPING, State.BACKOFF):
             assert self.timers
 

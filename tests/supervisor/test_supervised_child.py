@@ -177,7 +177,11 @@ async def test_descendants_of_a_stopped_child_are_killed() -> None:
 
 
 async def test_descendants_of_a_crashed_child_are_killed() -> None:
-    body = "print(f'group {sleeper().pid}'); print(f'session {sleeper(process_group=0).pid}'); sys.exit(3)"
+    body = """
+        print(f'group {sleeper().pid}')
+        print(f'session {sleeper(process_group=0).pid}')
+        sys.exit(3)
+    """
     watcher = Watcher()
     async with keeping(spec_of(body, restart="temporary"), watcher) as child:
         with trio.fail_after(30):
@@ -325,7 +329,9 @@ async def test_child_gets_settings_environment_and_lifeline(
         lifeline = socket.socket(fileno=int(sys.argv[1]))
         length = int.from_bytes(lifeline.recv(4), "little")
         env = os.environ
-        print(lifeline.recv(length).decode(), env["TEAM"], env["MORE"], env["RT_INSTANCE_DIR"], env.get("WATCHDOG_PID"), env.get("WATCHDOG_USEC"), flush=True)
+        settings = lifeline.recv(length).decode()
+        own = env["TEAM"], env["MORE"], env["RT_INSTANCE_DIR"]
+        print(settings, *own, env.get("WATCHDOG_PID"), env.get("WATCHDOG_USEC"), flush=True)
         os.write(int(env["RT_NOTIFY"].partition(":")[0]), b"READY=1")
         lifeline.recv(1)
         print("alone 1", flush=True)

@@ -31,7 +31,7 @@ GRACE = 10 * TIMEOUT
 
 
 def child(name: str, body: str = WELL_BEHAVED, **options: float) -> ChildSpec:
-    return ChildSpec(name=name, command=program(body), **options)  # type: ignore[arg-type]  # all of them are numbers
+    return ChildSpec(name=name, command=program(body), **options)  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager

@@ -211,7 +211,7 @@ class Robot:
         )
         self.nursery.start_soon(self._read_log, self.process)
         self.nursery.start_soon(self._read_errors, self.process)
-        await self.said("the robot is ready")
+        await self.said("robot ready")
 
     async def _read_log(self, process: trio.Process) -> None:
         rest = b""

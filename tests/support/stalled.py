@@ -1,7 +1,7 @@
-"""A serial port whose board takes bytes only when the test lets it: the driver says truly how many bytes it has not sent.
+"""A serial port whose board reads only when the test lets it, with a true count of unsent bytes.
 
-The driver of a pseudo-terminal says always that it has sent everything. Here it counts what was
-written to the port and not yet read at the board's end.
+The driver of a pseudo-terminal always reports that it has sent everything. Here the unsent bytes
+are those that were written to the port and not yet read at the board's end.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import pytest
 
 from rt.brake import output
 
-PATIENCE = 30.0
-SETTLED = 0.1
-"""For how long (s) a line takes nothing when it is full."""
+TIMEOUT = 30.0
+FULL_AFTER = 0.1
+"""How long a line accepts no data when it is full (s)."""
 
 
 @dataclass
@@ -26,35 +26,36 @@ class Board:
 
     Attributes:
         name: The path of the port.
-        unsent: How many bytes the driver has for the board.
-        heard: What the board has taken so far.
+        unsent: How many bytes the driver holds for the board.
+        received: What the board has read so far.
     """
 
     name: str
     fd: int
     unsent: int = 0
-    heard: bytes = b""
+    received: bytes = b""
 
     def stall(self, port: int) -> None:
-        """Fill the line: the board takes nothing until `take`."""
-        while select.select([], [port], [], SETTLED)[
-            1
-        ]:  # the kernel moves bytes from one of its buffers to the next
+        """Fill the line; the board reads nothing until `take`."""
+        # Repeated, because the kernel moves bytes from one of its buffers to the next.
+        while select.select([], [port], [], FULL_AFTER)[1]:
             for size in (512, 1):
                 with contextlib.suppress(BlockingIOError):
                     while True:
                         os.write(port, b"\xaa" * size)
 
     def take(self) -> bytes:
-        """Take what the driver has; all that was taken so far."""
-        self.heard += self.drop()
-        return self.heard
+        """Read what the driver holds; return all that was read so far."""
+        self.received += self.drop()
+        return self.received
 
     def drop(self) -> bytes:
-        """Take what the driver has, as if it had dropped it."""
+        """Read what the driver holds, as if the driver had dropped it."""
         dropped = b""
         while self.unsent:
-            assert select.select([self.fd], [], [], PATIENCE)[0], f"{self.unsent} bytes never come"
+            assert select.select([self.fd], [], [], TIMEOUT)[0], (
+                f"{self.unsent} bytes do not arrive"
+            )
             data = os.read(self.fd, 65536)
             self.unsent -= len(data)
             dropped += data
@@ -63,7 +64,7 @@ class Board:
 
 @contextlib.contextmanager
 def stalling_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
-    """A board, and the seam of `rt.brake.output` for its port."""
+    """Create a board, and patch `rt.brake.output` for its port."""
     board, port = os.openpty()
     tty.setraw(port)
     made = Board(os.ttyname(port), board)
@@ -80,7 +81,7 @@ def stalling_board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Board]:
 
     def drop_all(fd: int) -> None:
         if is_port(fd):
-            made.drop()  # a pseudo-terminal drops not always all
+            made.drop()  # a pseudo-terminal does not always drop everything
         else:
             drop(fd)
 

@@ -22,11 +22,15 @@ def notify(text):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
 def sleeper(**options):
-    return subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"], **options)
+    command = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
+    return subprocess.Popen(command, **options)
 """
 
 WELL_BEHAVED = "notify('READY=1'); time.sleep(1000)"
-STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); notify('READY=1'); print('ignoring', flush=True); time.sleep(1000)"
+STUBBORN = (
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN); notify('READY=1'); "
+    "print('ignoring', flush=True); time.sleep(1000)"
+)
 
 
 def program(body: str, *arguments: str) -> tuple[str, ...]:
@@ -65,7 +69,7 @@ class Watcher:
         return value
 
     async def number(self, prefix: str, count: int = 1) -> int:
-        """Wait for ``count`` lines that start with ``prefix``; return the number in the last one."""
+        """Wait for ``count`` lines with ``prefix``; return the number in the last one."""
 
         def found() -> list[str]:
             values = [

@@ -21,7 +21,7 @@ from rt.protocol.control import GamepadState
 pytestmark = pytest.mark.system
 
 FORWARD = GamepadState(0.0, 0.5, 0.0, 0.0, 0)
-MENDED = "files of the robot were removed and are made again"
+MENDED = "restored removed files of the robot"
 
 
 async def driving(robot: Robot) -> Device:
@@ -108,7 +108,7 @@ async def test_directory_that_cannot_be_made_again_costs_no_process(
     runtime = robot.instance.directory.parents[1]
     shutil.rmtree(runtime)
     runtime.write_text("a file where XDG_RUNTIME_DIR was")
-    await robot.said("commands and restarted processes do not reach the robot")
+    await robot.said("cannot restore the instance directory")
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
     runtime.unlink()
     runtime.mkdir(mode=0o700)
@@ -281,7 +281,7 @@ async def test_damage_to_the_memory_of_a_device_ends_with_its_mode(
     )
     board = await driving_board(robot, program)
     await robot.said("overwritten")
-    await robot.said("team code has overwritten the memory of a polar-bear", level="error")
+    await robot.said("team code has overwritten the buffer of a polar-bear", level="error")
     await robot.said("mode ended")
     stopped = await board.stops()
     await stays_still(board, stopped)

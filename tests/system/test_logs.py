@@ -133,8 +133,8 @@ async def test_the_teams_prints_are_seen_with_mode_and_time(
     robot.write("studentcode.py", TALKS)
     await robot.start()
     person, program = await watch("--since", "1h"), await watch("--since", "1h", "--json")
-    await person.shows("the robot is ready")
-    await program.shows("the robot is ready")
+    await person.shows("robot ready")
+    await program.shows("robot ready")
     await robot.call("teleop")
     line = await person.shows(" print | teleop ", " s | round True")
     assert "{" not in line
@@ -180,13 +180,13 @@ async def test_a_robot_that_is_restarted_is_followed_and_nothing_of_it_is_missed
 ) -> None:
     await robot.start()
     watcher = await watch("--since", "1h", "--json")
-    await watcher.shows("the robot is ready")
+    await watcher.shows("robot ready")
     assert await robot.stop() == 0
     await watcher.until(lambda watcher: "is gone" in watcher.errors)
     await robot.start()
     await watcher.until(lambda watcher: "is back" in watcher.errors)
     await watcher.until(
-        lambda watcher: [e["event"] for e in watcher.events].count("the robot is ready") == 2
+        lambda watcher: [e["event"] for e in watcher.events].count("robot ready") == 2
     )
     # The file is written a moment after the event is published, and in the end completely.
     assert await robot.stop() == 0
@@ -204,7 +204,7 @@ async def test_the_last_words_of_a_killed_executor_are_not_lost(
     robot.write("studentcode.py", DIES)
     await robot.start()
     watcher = await watch("--since", "1h", "--json")
-    await watcher.shows("the robot is ready")
+    await watcher.shows("robot ready")
     await robot.call("teleop")
     await robot.said("child is ready", child="executor", count=2)
     await watcher.until(
@@ -224,8 +224,8 @@ async def test_a_subscriber_that_does_not_read_costs_the_robot_nothing(
     robot.write("studentcode.py", FLOODS)
     await robot.start()
     asleep, awake = await watch("--since", "1h"), await watch("--since", "1h", "--json")
-    await asleep.shows("the robot is ready")
-    await awake.shows("the robot is ready")
+    await asleep.shows("robot ready")
+    await awake.shows("robot ready")
     asleep.process.send_signal(signal.SIGSTOP)
     await robot.call("teleop")
     await awake.until(lambda watcher: len(watcher.lines) > 4000)
