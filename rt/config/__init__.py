@@ -1,4 +1,7 @@
-"""Every option once, typed, and where each value came from: defaults < rt.toml < set_option < RT_* < flags."""
+"""The options of a robot, typed, and where each value comes from.
+
+Later sources override earlier ones: defaults, rt.toml, overrides, RT_* variables, flags.
+"""
 
 from rt.config.change import change_overrides, clear_overrides
 from rt.config.load import ENVIRONMENT, FILE_NAME, Loaded, apply_overrides, load

@@ -1,7 +1,7 @@
-"""Changes what an instance keeps of its options: for `set_option` from afar, and for `rt config set` at the robot.
+"""Changes of an instance's overrides, for remote `set_option` calls and for `rt config set`.
 
-The rule of this module: a change is made whole or not at all, is checked with all that it lies
-over, and nobody else changes anything meanwhile.
+Invariant: a change is atomic, is checked together with the options below it, and excludes
+concurrent changes.
 """
 
 import contextlib
@@ -25,25 +25,25 @@ def change_overrides(
     *,
     check: Callable[[overrides.OptionValues], object] = lambda _: None,
 ) -> overrides.OptionValues:
-    """Keep some options for the next start; None takes one back, or one entry of a map.
+    """Override some options from the next start on; None removes an override, or one map entry.
 
-    Blocks for as long as the disk takes.
+    Blocks while the disk is written.
 
     Args:
-        directory: The instance's; see `rt.config.overrides.state_directory`.
-        config: What the options lie over.
-        changes: Values by option, of a map those of some of its entries.
-        check: Raises if the changes may not be; called with all that would be kept, after the types
-            of values were checked.
+        directory: State directory of the instance; see `rt.config.overrides.state_directory`.
+        config: The options below the overrides.
+        changes: Values by option; for a map, the entries to change.
+        check: Called with the resulting overrides after their types were checked; raises to refuse
+            the change.
 
     Returns:
-        All that is kept now.
+        All overrides after the change.
 
     Raises:
-        ConfigError: A value is wrong, somebody else is changing options right now, or the file
-            cannot be written; nothing was changed.
+        ConfigError: A value is wrong, another process is changing the options, or the file cannot
+            be written; nothing was changed.
     """
-    with _turn(directory if changes else None):
+    with _locked(directory if changes else None):
         before = overrides.read(directory)
         now = _merged(before, changes)
         apply_overrides(config, now)
@@ -54,20 +54,20 @@ def change_overrides(
 
 
 def clear_overrides(directory: Path | None) -> None:
-    """Keep nothing any more, whatever the file holds.
+    """Remove all overrides, even if the file is damaged.
 
     Raises:
-        ConfigError: Somebody else is changing options right now, or the file cannot be removed;
-            nothing was changed.
+        ConfigError: Another process is changing the options, or the file cannot be removed; nothing
+            was changed.
     """
-    there = directory is not None and directory.is_dir()
-    with _turn(directory if there else None):
+    exists = directory is not None and directory.is_dir()
+    with _locked(directory if exists else None):
         overrides.write(directory, {})
 
 
 @contextlib.contextmanager
-def _turn(directory: Path | None) -> Iterator[None]:
-    """Be the only process that changes what a directory keeps."""
+def _locked(directory: Path | None) -> Iterator[None]:
+    """Exclude other processes from changing the overrides in a directory."""
     if directory is None:
         yield
         return
@@ -81,7 +81,7 @@ def _turn(directory: Path | None) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"somebody else is changing the options in {directory} right now: try again"
+                f"another process is changing the options in {directory}; try again"
             ) from None
         except OSError as error:
             raise overrides.write_error(directory, error) from None
@@ -91,7 +91,7 @@ def _turn(directory: Path | None) -> Iterator[None]:
 
 
 def _merged(before: overrides.OptionValues, changes: Mapping[str, Any]) -> overrides.OptionValues:
-    """What is kept after a change: maps entry by entry, and without what was taken back."""
+    """Return the overrides after a change; maps are merged entry by entry."""
     now = dict(before)
     for name, value in changes.items():
         if value is None:

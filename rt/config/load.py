@@ -1,8 +1,7 @@
-"""Where a value comes from: defaults < rt.toml < set_option < RT_* < flags.
+"""Loading of the options: defaults < rt.toml < overrides < RT_* < flags.
 
-Every value is checked where it enters, so that an error can name the place. Single values replace
-what lies below; maps are laid over it entry by entry, and an entry that is given again moves to the
-end.
+Every value is checked where it is read, so that an error can name the place. A single value
+replaces the one below it. Maps are merged entry by entry; a repeated entry moves to the end.
 """
 
 import os
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "rt.toml"
 
-_NEAR = 0.8  # all variables begin alike, so that even different ones are half alike
+_NEAR = 0.8  # higher than elsewhere, because all variables have a common prefix
 
 ENVIRONMENT: Mapping[str, str] = {
     "RT_CONFIG": "path of the rt.toml to read",
@@ -35,17 +34,18 @@ ENVIRONMENT: Mapping[str, str] = {
     "RT_KEY": "file with the key for it, as --key",
     "RT_BINARY": "executable that the system tests start instead of the source",
 }
-"""Variables beside those of the options, which begin with RT_ too."""
+"""Variables that begin with RT_ and set no option."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration and where it came from.
+    """A configuration with its sources.
 
     Attributes:
         config: The options.
-        origins: For each option where its value was given: "default", "rt.toml:12", "RT_PORT_BASE"
-            or "--port-base"; for a map, every place that gave entries, joined by ", ".
-        file: The rt.toml that was read, if one was.
+        origins: The origin of each option's value: "default", "rt.toml:12", "set_option",
+            "RT_PORT_BASE" or "--port-base"; for a map, all places that gave entries, joined by
+            ", ".
+        file: The rt.toml that was read, or None.
     """
 
     config: Config
@@ -61,19 +61,19 @@ def load(
     cwd: Path | None = None,
     with_overrides: bool = True,
 ) -> Loaded:
-    """Read every source and return the options of this robot.
+    """Read all sources and return the options of this robot.
 
     Args:
-        flags: Values of the command line by option name; None and () stand for a flag that was not
+        flags: Values of the command line by option name; None and () mean that a flag was not
             given.
-        env: The environment; the process's own when absent.
-        file: The rt.toml to read; when absent RT_CONFIG's, else the one of `cwd` if there is one.
-        cwd: Where rt.toml is looked for; the working directory when absent.
-        with_overrides: Whether what `set_option` keeps counts; see `rt.config.overrides`.
+        env: The environment; by default that of this process.
+        file: The rt.toml to read; by default that of RT_CONFIG, else the one in `cwd` if it exists.
+        cwd: Directory of rt.toml; by default the working directory.
+        with_overrides: Whether the overrides apply; see `rt.config.overrides`.
 
     Raises:
-        ConfigError: An unknown or bad value; the message is one sentence with its place, what is
-            allowed and the nearest name.
+        ConfigError: An option is unknown or its value is not allowed; the message names the place,
+            the allowed values and the nearest name.
     """
     variables = os.environ if env is None else env
     directory = Path.cwd() if cwd is None else cwd
@@ -82,7 +82,7 @@ def load(
     if document is not None:
         _read_document(layers, document, directory)
     if with_overrides:
-        _read_kept(layers, variables, flags or {})
+        _read_overrides(layers, variables, flags or {})
     _read_environment(layers, variables)
     for name, value in (flags or {}).items():
         if value is None or value == ():
@@ -95,7 +95,7 @@ def load(
 
 
 class _Layers:
-    """The values so far; what is put lies over them."""
+    """The values read so far; each new value overrides them."""
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
@@ -103,9 +103,10 @@ class _Layers:
         self._places: dict[str, str] = {}
 
     def put(self, option: Option, raw: object, place: str, *, text: bool) -> None:
+        """Check a value and add it."""
         if option.kind == "map":
             given = parse_pairs(option, raw, place)
-            self.lay(
+            self.merge(
                 option,
                 {
                     key: check_entry(option, key, each, place, text=True)
@@ -118,30 +119,31 @@ class _Layers:
             self._origins[option.name] = place
 
     def begin(self, name: str, value: Any) -> None:
-        """Begin with a value that has been checked, wherever it came from."""
+        """Begin with a value that was checked earlier."""
         self._values[name] = value
         self._origins[name] = overrides.ORIGIN
 
     def value(self, name: str) -> Any:
-        """The value of an option so far."""
+        """Return the current value of an option."""
         return self._values.get(name, OPTIONS[name].default)
 
     def put_override(self, option: Option, raw: object) -> None:
-        """Put a value that came in a call: of a map, a map."""
+        """Add an override; for a map, its entries."""
         if option.kind == "map" and isinstance(raw, Mapping):
             checked = {
                 key: check_entry(option, str(key), each, overrides.ORIGIN, text=False)
                 for key, each in raw.items()
             }
-            self.lay(option, checked, overrides.ORIGIN)
+            self.merge(option, checked, overrides.ORIGIN)
         else:
             self.put(option, raw, overrides.ORIGIN, text=False)
 
     def note_places(self, places: Mapping[str, str]) -> None:
-        """Note where the names of devices are given, each on a line of its own."""
+        """Record the line of each device name."""
         self._places |= places
 
-    def lay(self, option: Option, entries: Mapping[str, Any], place: str) -> None:
+    def merge(self, option: Option, entries: Mapping[str, Any], place: str) -> None:
+        """Add checked entries of a map."""
         below = self._values.get(option.name, option.default)
         self._values[option.name] = {
             **{key: each for key, each in below.items() if key not in entries},
@@ -150,20 +152,22 @@ class _Layers:
         origin = self._origins[option.name]
         self._origins[option.name] = f"{origin}, {place}" if below and origin != place else place
 
-    def _refuse_twins(self, config: Config) -> None:
+    def _refuse_duplicate_uids(self, config: Config) -> None:
         named: dict[int, str] = {}
         for name, uid in config.dev_name.items():
             other = named.setdefault(int(uid), name)
             if other != name:
                 place = self._places.get(name, self._origins["dev_name"])
                 raise ConfigError(
-                    f"{place}: dev_name gives {other} and {name} the same UID {uid}: remove one of them",
+                    f"{place}: dev_name gives {other} and {name} the same UID {uid};"
+                    " remove one of them",
                     option="dev_name",
                 )
 
     def finish(self, file: Path | None) -> Loaded:
+        """Check the options together and return them."""
         config = Config(**self._values)
-        self._refuse_twins(config)
+        self._refuse_duplicate_uids(config)
         try:
             config.resolved(Path("/"))
         except ConfigError as error:
@@ -174,13 +178,13 @@ class _Layers:
 
 
 def _document(file: Path | None, env: Mapping[str, str], cwd: Path) -> "Document | None":
-    asked = "--config" if file else "RT_CONFIG"
+    source = "--config" if file else "RT_CONFIG"
     if file is None and env.get("RT_CONFIG"):
         file = Path(env["RT_CONFIG"])
     if file is None and not (cwd / FILE_NAME).exists():
         return None
     if file is not None and not (cwd / file).is_file():
-        raise ConfigError(f"{asked}: there is no file {str(file)!r}", file=str(file))
+        raise ConfigError(f"{source}: file {str(file)!r} does not exist", file=str(file))
     from rt.config import toml
 
     return toml.read(cwd / (file or FILE_NAME), str(file or FILE_NAME))
@@ -193,9 +197,9 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
             raise ConfigError(
                 f"{place}: [component] tables are not supported by this version of rt", option=name
             )
-        if name not in OPTIONS and _like_uid(raw):
+        if name not in OPTIONS and _resembles_uid(raw):
             raise ConfigError(
-                f"{place}: unknown option {name!r}; a device's name belongs below a line [dev_name]",
+                f"{place}: unknown option {name!r}; put device names into the table [dev_name]",
                 option=name,
             )
         option = find_option(name, place)
@@ -204,7 +208,7 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
             _refuse_misplaced(option, raw, places)
             if option.name == "dev_name":
                 layers.note_places(places)
-            layers.lay(
+            layers.merge(
                 option,
                 {key: check_entry(option, key, raw[key], places[key], text=False) for key in raw},
                 place,
@@ -220,13 +224,13 @@ def _read_document(layers: _Layers, document: "Document", cwd: Path) -> None:
             layers.put(option, raw, place, text=False)
 
 
-def _read_kept(layers: "_Layers", env: Mapping[str, str], flags: Mapping[str, object]) -> None:
-    """Lay over what was set from afar for this instance, of which the name is known by now."""
+def _read_overrides(layers: _Layers, env: Mapping[str, str], flags: Mapping[str, object]) -> None:
+    """Add the overrides of the instance that rt.toml, the variables and the flags name."""
     name = flags.get("instance") or env.get("RT_INSTANCE") or layers.value("instance")
     try:
         check_value(OPTIONS["instance"], name, "instance", text=False)
     except ConfigError:
-        return  # told where the name was given
+        return  # reported when the source that gave the name is read
     directory = overrides.state_directory(str(name), env)
     values = overrides.read(directory)
     try:
@@ -234,15 +238,15 @@ def _read_kept(layers: "_Layers", env: Mapping[str, str], flags: Mapping[str, ob
             layers.put_override(find_option(option, overrides.ORIGIN), raw)
     except ConfigError as error:
         assert directory is not None
-        remedy = f"correct or remove {directory / overrides.FILE_NAME}, where it is kept, or take it back by `rt config unset`"
+        remedy = f"run `rt config unset`, or correct {directory / overrides.FILE_NAME}"
         raise ConfigError(f"{error.message}; {remedy}", **error.context) from None
 
 
 def apply_overrides(config: Config, values: Mapping[str, Any]) -> Config:
-    """The options that a robot has, with others set over them from afar; maps entry by entry.
+    """Return a robot's options with overrides applied; maps are merged entry by entry.
 
     Raises:
-        ConfigError: A name or a value is wrong, in the words of `load`.
+        ConfigError: A name or a value is wrong, with the message of `load`.
     """
     layers = _Layers()
     for name in OPTIONS:
@@ -252,20 +256,19 @@ def apply_overrides(config: Config, values: Mapping[str, Any]) -> Config:
     return layers.finish(None).config
 
 
-def _like_uid(raw: object) -> bool:
+def _resembles_uid(raw: object) -> bool:
     """Whether a value has the length of a UID whose device id is not 0."""
-    return (
-        re.fullmatch(r"[0-9]{19,27}", str(raw)) is not None if isinstance(raw, str | int) else False
-    )
+    return isinstance(raw, str | int) and re.fullmatch(r"[0-9]{19,27}", str(raw)) is not None
 
 
 def _refuse_misplaced(option: Option, raw: Mapping[str, object], places: Mapping[str, str]) -> None:
-    """Refuse an option that was written below a table's header, and so became an entry of the table."""
+    """Refuse an option below a table header, where TOML makes it an entry of the table."""
     for key in raw:
-        # A device may well be called as an option is: its UID tells it from the option.
-        if key in OPTIONS and not (option.name == "dev_name" and _like_uid(raw[key])):
+        # A device may have the name of an option; the UID tells them apart.
+        if key in OPTIONS and not (option.name == "dev_name" and _resembles_uid(raw[key])):
             raise ConfigError(
-                f"{places[key]}: {key} is an option, but stands below [{option.name}]: move it above the first [table]",
+                f"{places[key]}: {key} is an option, but is below [{option.name}];"
+                " move it above the first [table]",
                 option=key,
             )
 
@@ -281,7 +284,7 @@ def _read_environment(layers: _Layers, env: Mapping[str, str]) -> None:
             continue
         if variable not in by_variable:
             near = nearest(variable, [*by_variable, *ENVIRONMENT], cutoff=_NEAR)
-            hint = near or "; remove it; `rt config` lists the known ones"
+            hint = near or "; remove it, `rt config` lists the known ones"
             raise ConfigError(f"{variable}: unknown variable{hint}", variable=variable)
         option = by_variable[variable]
         raw: object = text

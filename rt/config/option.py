@@ -1,4 +1,4 @@
-"""What there is to say about one option, read off the type that `Config` gives it."""
+"""Descriptions of the options, derived from the annotations of `Config`."""
 
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -11,20 +11,19 @@ Kind = Literal["switch", "number", "text", "choice", "list", "map"]
 
 
 class Option(msgspec.Struct, frozen=True, kw_only=True):
-    """One option as a person meets it.
+    """Description of one option.
 
     Attributes:
-        name: Its name in rt.toml and in `Config`.
-        kind: How it is written: a list and a map may be given in parts.
-        type: The annotation that a value has to satisfy; for a map, that of one of its values.
-        default: Its value when nobody says anything.
-        meaning: What it is for, one line.
-        group: The heading that it stands under.
-        unit: The unit of a number, or nothing.
-        allowed: The values that it takes, of a map those of an entry, in words that follow "is
-            not".
-        choices: The words of a choice.
-        is_path: A relative one is meant from where it is written.
+        name: Name in rt.toml and in `Config`.
+        kind: How the value is written; a list and a map may be given in parts.
+        type: Annotation that a value must satisfy; for a map, that of an entry.
+        default: Default value.
+        meaning: Purpose, one line.
+        group: Heading that shows the option.
+        unit: Unit of a number, or "".
+        allowed: Allowed values, for a map those of an entry; the phrase follows "is not".
+        choices: Values of a choice.
+        is_path: Whether a relative value is relative to the directory of the file that sets it.
     """
 
     name: str
@@ -40,12 +39,12 @@ class Option(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def env(self) -> str:
-        """The environment variable that sets it."""
+        """Environment variable that sets the option."""
         return f"RT_{self.name.upper()}"
 
     @property
     def flag(self) -> str:
-        """The flag that sets it."""
+        """Command line flag that sets the option."""
         return f"--{self.name.replace('_', '-')}"
 
 
@@ -106,4 +105,4 @@ def _all() -> dict[str, Option]:
 
 
 OPTIONS = MappingProxyType(_all())
-"""Every option under its name, in the order in which they are shown."""
+"""All options by name, in the order in which they are shown."""

@@ -1,8 +1,8 @@
-"""Every option of rt, once: its name, type, default, bounds and meaning.
+"""All options of rt: names, types, defaults, bounds and meanings.
 
-The struct below is the only place that knows them. Validation, the environment's and the command
-line's names, `rt config` and the commented rt.toml of `rt init` are all derived from it. A type's
-`Meta` holds the bounds and, under `extra`, the heading that the option stands under and its unit.
+`Config` is the only definition. Validation, variables, flags, `rt config` and the commented rt.toml
+of `rt init` are derived from it. The `Meta` of a type holds the bounds and, under `extra`, the
+heading and the unit.
 """
 
 import re
@@ -16,9 +16,9 @@ from msgspec import Meta
 from rt.errors import ConfigError
 
 UID_END = 1 << 88
-"""A UID is a decimal number from 0 up to, but not including, this."""
+"""Exclusive upper bound of a UID, which is a decimal number from 0."""
 
-_IPC_PATH_BYTES = 107  # sockaddr_un.sun_path of Linux, less its closing zero byte
+_IPC_PATH_BYTES = 107  # sockaddr_un.sun_path of Linux without its final zero byte
 _ROBOT, _NETWORK, _DEVICES, _CODE, _LOG, _CALLS = (
     "Robot",
     "Network",
@@ -37,13 +37,13 @@ Uid = Annotated[
     Meta(pattern=r"^[0-9]{1,27}\Z", description="a UID, which is a number of at most 27 digits"),
 ]
 PortGlob = Annotated[
-    str, Meta(pattern=r"^/.", description="a glob of whole paths, as /dev/ttyACM*")
+    str, Meta(pattern=r"^/.", description="a glob of absolute paths, such as /dev/ttyACM*")
 ]
 UsbId = Annotated[
     str,
     Meta(
         pattern=r"^[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}\Z",
-        description="VENDOR:PRODUCT of four hexadecimal digits each, as 2341:8037",
+        description="VENDOR:PRODUCT of four hexadecimal digits each, such as 2341:8037",
     ),
 ]
 TimeLimit = Annotated[float, Meta(ge=0.001, le=3600, description="seconds, 0.001 to 3600")]
@@ -67,19 +67,22 @@ def _about(
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """All options of one robot. Times are in seconds; an address may hold {bind}, {dir} and {port0} to {port4}."""
+    """All options of one robot.
+
+    Times are in seconds. An address may contain {bind}, {dir} and {port0} to {port4}.
+    """
 
     instance: Annotated[
         str,
         _about(
             _ROBOT,
-            "name of this robot among those on one machine",
+            "name of this robot, unique on its machine",
             pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,31}\Z",
             allowed="1 to 32 of A-Z a-z 0-9 _ . - without a leading dot",
         ),
     ] = "default"
     debug: Annotated[
-        bool, _about(_ROBOT, "tracebacks of errors, and which task kept the event loop waiting")
+        bool, _about(_ROBOT, "log tracebacks of errors, and the tasks that block the event loop")
     ] = False
     health_check_interval: Annotated[
         float,
@@ -90,16 +93,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about(
             _NETWORK,
-            "host or address that the TCP and UDP listeners bind; 0.0.0.0 lets stations with a key in",
+            "host or address of the TCP and UDP listeners; 0.0.0.0 admits stations with a key",
             pattern=r"^[A-Za-z0-9._-]+\Z",
-            allowed="a host name or an IPv4 address, as 127.0.0.1 or 0.0.0.0",
+            allowed="a host name or an IPv4 address, such as 127.0.0.1 or 0.0.0.0",
         ),
     ] = "127.0.0.1"
     keys_dir: Annotated[
         str,
         _about(
             _NETWORK,
-            "directory of the keys of the robot and its driver's stations, see `rt keys`; auto is one outside of the project",
+            "directory of the keys, see `rt keys`; auto is a directory outside of the project",
             pattern=r"^.+$",
             allowed="auto, or a path",
             is_path=True,
@@ -107,11 +110,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
     insecure: Annotated[
         bool,
-        _about(_NETWORK, "open to everybody, without keys; counts only where bind opens the robot"),
+        _about(_NETWORK, "admit everybody without keys; matters only if bind opens the robot"),
     ] = False
-    port_base: Annotated[
-        int, _about(_NETWORK, "first of the five ports; moves them all at once", ge=1024, le=65531)
-    ] = 6000
+    port_base: Annotated[int, _about(_NETWORK, "first of the five ports", ge=1024, le=65531)] = 6000
     router_frontend: Annotated[
         tuple[ZmqAddress, ...], _about(_NETWORK, "addresses where clients call services")
     ] = (
@@ -125,7 +126,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about(
             _NETWORK,
-            "where the driver's station sends gamepads",
+            "address to which the driver's station sends gamepads",
             pattern=r"^udp://.+:.+$",
             allowed="udp://HOST:PORT",
         ),
@@ -134,7 +135,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about(
             _NETWORK,
-            "multicast group that device updates go to",
+            "multicast group to which device updates are sent",
             pattern=r"^udp://.+:.+$",
             allowed="udp://HOST:PORT",
         ),
@@ -144,24 +145,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0.1
 
     dev_catalog: Annotated[
-        str, _about(_DEVICES, "catalog file; empty for the one built in", is_path=True)
+        str, _about(_DEVICES, "catalog file; empty for the built-in catalog", is_path=True)
     ] = ""
     dev_name: Annotated[
         dict[str, Uid], _about(_DEVICES, "names of devices, each with its UID")
     ] = {}
     dev_ports: Annotated[
-        tuple[PortGlob, ...], _about(_DEVICES, "serial ports of Smart Devices, by their names")
+        tuple[PortGlob, ...], _about(_DEVICES, "serial ports of Smart Devices, by name")
     ] = ("/dev/ttyACM*",)
     dev_usb_ids: Annotated[
         tuple[UsbId, ...],
         _about(
             _DEVICES,
-            "USB devices whose serial ports are of Smart Devices too, whatever their names are",
+            "USB devices whose serial ports are used too, whatever their names are",
         ),
     ] = ("2341:8037",)
     dev_ports_denied: Annotated[
         tuple[PortGlob, ...],
-        _about(_DEVICES, "serial ports that are never opened; goes before the two above"),
+        _about(_DEVICES, "serial ports that are never opened; overrides the two options above"),
     ] = ()
     dev_baud_rate: Annotated[
         int, _about(_DEVICES, "serial speed", unit="baud", ge=50, le=4_000_000)
@@ -174,7 +175,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about(
             _DEVICES,
-            "where virtual Smart Devices connect",
+            "address to which virtual Smart Devices connect",
             pattern=r"^tcp://.+:.+$",
             allowed="tcp://HOST:PORT",
         ),
@@ -184,7 +185,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _about(
             _CODE,
-            "module or file of the team's code",
+            "module or file of the team code",
             pattern=r"^.+$",
             allowed="a module's name or a path",
             is_path=True,
@@ -194,14 +195,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, TimeLimit],
         _about(
             _CODE,
-            "time limit (of a main: the period) of each function, by a pattern of its name; the last match counts",
+            "time limit of each function (of a main: its period) by name pattern; last match wins",
         ),
     ] = msgspec.field(default_factory=lambda: {".*_setup": 1.0, ".*_main": 0.05})
     exec_cutoffs: Annotated[
         int,
         _about(
             _CODE,
-            "how often within 10 s code that is late or fails may be cut off from the devices until its mode ends",
+            "cut-offs of late or failing code from the devices within 10 s that end its mode",
             ge=1,
             le=1000,
         ),
@@ -210,7 +211,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         _about(
             _CODE,
-            "in teleop nothing moves while the gamepads are silent, or before their sticks were at rest",
+            "in teleop, nothing moves before the sticks were at rest or while gamepads are silent",
         ),
     ] = True
     thread_pool_workers: Annotated[
@@ -223,7 +224,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = "info"
     log_format: Annotated[
         Literal["auto", "json", "pretty"],
-        _about(_LOG, "format on stdout; auto is pretty on a terminal, else json"),
+        _about(_LOG, "format on stdout; auto is pretty on a terminal, otherwise json"),
     ] = "auto"
     log_frontend: Annotated[
         tuple[ZmqAddress, ...], _about(_LOG, "addresses where the log is published")
@@ -232,14 +233,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         "ipc://{dir}/log-frontend.sock",
     )
     log_backend: Annotated[
-        tuple[ZmqAddress, ...], _about(_LOG, "addresses where other processes hand in their log")
+        tuple[ZmqAddress, ...], _about(_LOG, "addresses where other processes submit log events")
     ] = ("ipc://{dir}/log-backend.sock",)
 
     log_file: Annotated[
         str,
         _about(
             _LOG,
-            "file that keeps the log; auto is one in the state directory, empty is none",
+            "log file; auto is a file in the state directory, empty is no file",
             is_path=True,
             allowed="auto, a path, or nothing",
         ),
@@ -248,7 +249,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int,
         _about(
             _LOG,
-            "length at which a new log file is begun",
+            "size at which a new log file is started",
             unit="bytes",
             ge=100_000,
             le=1_000_000_000,
@@ -269,9 +270,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=lambda: {"SNDTIMEO": 1000})
 
     def time_limit(self, function_name: str) -> float | None:
-        """Return the seconds that a function of the team's code may take (of a main: its period), None for no limit.
+        """Return the time limit of a function of team code in s, for a main its period, or None.
 
-        A pattern has to match the whole name; of several that do, the one given last counts.
+        A pattern must match the whole name; of several matches the last one counts.
         """
         for pattern, seconds in reversed(self.exec_timeout.items()):
             if re.fullmatch(pattern, function_name):
@@ -279,7 +280,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
     def addresses(self) -> Iterator[tuple[str, str]]:
-        """Yield the option and the address of everything that rt binds or sends to."""
+        """Yield option and address of everything that rt binds or sends to."""
         for option in ("router_frontend", "router_backend", "log_frontend", "log_backend"):
             for address in getattr(self, option):
                 yield option, address
@@ -287,14 +288,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             yield option, getattr(self, option)
 
     def resolved(self, directory: Path) -> "Config":
-        """Return the same options with every placeholder of the addresses filled in.
+        """Return the options with the placeholders of all addresses filled in.
 
         Args:
             directory: The instance directory.
 
         Raises:
-            ConfigError: A placeholder is unknown, a port out of 1..65535, or a socket's path longer
-                than the system allows.
+            ConfigError: A placeholder is unknown, a port is not in 1..65535, or the path of a
+                socket is longer than the system allows.
         """
         values: dict[str, str | int] = {
             "bind": self.bind,
@@ -317,7 +318,7 @@ def _fill(option: str, template: str, values: dict[str, str | int]) -> str:
     except (KeyError, ValueError, IndexError, AttributeError):
         known = ", ".join(f"{{{name}}}" for name in values)
         raise ConfigError(
-            f"{option}: {template!r} holds something else in braces than {known}",
+            f"{option}: unknown placeholder in {template!r}; allowed are {known}",
             option=option,
             value=template,
         ) from None
@@ -325,8 +326,8 @@ def _fill(option: str, template: str, values: dict[str, str | int]) -> str:
     if scheme == "ipc":
         if len(rest.encode()) > _IPC_PATH_BYTES:
             raise ConfigError(
-                f"{option}: the path of {address!r} is longer than the {_IPC_PATH_BYTES} bytes that a socket may have;"
-                " choose a shorter instance name or directory",
+                f"{option}: the path of {address!r} is longer than the {_IPC_PATH_BYTES} bytes"
+                " of a socket address; choose a shorter instance name or directory",
                 option=option,
                 value=address,
             )
@@ -334,7 +335,7 @@ def _fill(option: str, template: str, values: dict[str, str | int]) -> str:
         port = rest.rpartition(":")[2]
         if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
             raise ConfigError(
-                f"{option}: {address!r} does not end in a port of 1 to 65535",
+                f"{option}: {address!r} does not end in a port from 1 to 65535",
                 option=option,
                 value=address,
             )

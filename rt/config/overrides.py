@@ -1,12 +1,11 @@
-"""Options that were set from afar, or by `rt config set`: kept in a file of the instance, and laid over rt.toml at the next start.
+"""The overrides file of an instance: options set by remote `set_option` calls or `rt config set`.
 
-The file lies between rt.toml and the variables. It goes before rt.toml, which says how the robot is
-built, because it is the later word of whoever drives it. It stands back behind variables and flags,
-because those are given by somebody at the machine for one start: whatever was set from afar, the
-robot can be started without it.
+The overrides apply from the next start on. They override rt.toml, which describes how the robot is
+built. Variables and flags override them, so that somebody at the machine can start the robot
+without them, whatever was set remotely.
 
-The rule of this module: the file is always whole. It is written beside and put in its place,
-readable by its owner only.
+Invariant: the file is always complete and readable by its owner only. A new file is written next to
+it and then renamed.
 """
 
 import contextlib
@@ -22,23 +21,24 @@ from rt.errors import ConfigError
 from rt.ownership import planted_by, user
 
 ORIGIN = "set_option"
-"""What `rt config` shows as the origin of such a value."""
+"""Origin of an overridden value in `rt config`."""
 FILE_NAME = "options.json"
 MAX_BYTES = 256 << 10
-"""How long the file may be: some thousand names of devices."""
+"""Maximum size of the file: several thousand device names."""
 
 OptionValues = dict[str, Any]
-"""Values by option, of a map those of some of its entries; as in rt.toml."""
+"""Values by option, as in rt.toml; for a map, some of its entries."""
 
 
 def state_directory(instance: str, env: Mapping[str, str]) -> Path | None:
-    """Where an instance keeps what outlives it.
+    """Return the directory for persistent files of an instance.
 
-    It is ``NAME`` in systemd's ``$STATE_DIRECTORY``, else in ``$XDG_STATE_HOME/rt``, else in
-    ``~/.local/state/rt``, else in ``/var/lib/rt`` where we may write there.
+    It is named after the instance and is in systemd's ``$STATE_DIRECTORY``, else in
+    ``$XDG_STATE_HOME/rt``, else in ``~/.local/state/rt``, else in ``/var/lib/rt`` if that is
+    writable.
 
     Returns:
-        The directory, which may not exist yet; None where there is no place for it.
+        The directory, which may not exist yet, or None if none of these places is usable.
 
     Examples:
         >>> state_directory("default", {"HOME": "/home/team"})
@@ -59,10 +59,10 @@ def state_directory(instance: str, env: Mapping[str, str]) -> Path | None:
 
 
 def read(directory: Path | None) -> OptionValues:
-    """What is kept; empty where there is no file.
+    """Return the overrides; empty if there is no file.
 
     Raises:
-        ConfigError: The file cannot be read or holds something else; the message names the remedy.
+        ConfigError: The file cannot be read or contains something else.
     """
     if directory is None:
         return {}
@@ -76,41 +76,41 @@ def read(directory: Path | None) -> OptionValues:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise _bad(path, f"cannot be read: {error.strerror}") from None
+        raise _bad(path, f"cannot be read ({error.strerror})") from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise _bad(path, "does not hold options") from None
+        raise _bad(path, "does not contain options") from None
 
 
-def write(directory: Path | None, kept: OptionValues) -> None:
-    """Keep these options instead of what was kept before; none at all removes the file.
+def write(directory: Path | None, values: OptionValues) -> None:
+    """Replace the overrides; an empty mapping removes the file.
 
     Raises:
         ConfigError: There is no place for the file, it would be too long, or it cannot be written;
-            what was kept before stays.
+            the former overrides remain.
     """
     if directory is None:
         raise ConfigError(
-            "there is no place where options could be kept: set HOME or XDG_STATE_HOME for the robot"
+            "no state directory for the options; set HOME or XDG_STATE_HOME for the robot"
         )
     try:
-        data = msgspec.json.format(msgspec.json.encode(kept), indent=2) + b"\n"
+        data = msgspec.json.format(msgspec.json.encode(values), indent=2) + b"\n"
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"{ORIGIN}: {error.object!a} holds bytes that are no text: write it otherwise"
+            f"{ORIGIN}: {error.object!a} is not valid text; use characters that UTF-8 can encode"
         ) from None
     if len(data) > MAX_BYTES:
-        # What is longer would not be read at the next start, and the robot would not start.
+        # `read` would refuse a longer file, and the robot would not start.
         raise ConfigError(
-            f"{ORIGIN}: all that is set would be longer than {MAX_BYTES >> 10} KiB: set it in rt.toml"
+            f"{ORIGIN}: the options would be longer than {MAX_BYTES >> 10} KiB; use rt.toml"
         )
     path = directory / FILE_NAME
     if (uid := planted_by(path)) is not None:
         raise ConfigError(
-            f"{path} belongs to {user(uid)}: remove it; nothing was changed", file=str(path)
+            f"{path} belongs to {user(uid)}, nothing was changed; remove it", file=str(path)
         )
     fresh = directory / f".{FILE_NAME}.{secrets.token_hex(4)}"
     try:
-        if not kept:
+        if not values:
             path.unlink(missing_ok=True)
             return
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def write(directory: Path | None, kept: OptionValues) -> None:
             fd = os.open(
                 fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
-            with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor that was opened for us alone
+            with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -132,15 +132,15 @@ def write(directory: Path | None, kept: OptionValues) -> None:
 
 
 def write_error(directory: Path, error: OSError) -> ConfigError:
-    """The error of a file that cannot be written."""
+    """Return the error of a failed write."""
     path = directory / FILE_NAME
     return ConfigError(
-        f"{path} cannot be written: {error.strerror}; nothing was changed", file=str(path)
+        f"cannot write {path}: {error.strerror}; nothing was changed", file=str(path)
     )
 
 
 def _sync(directory: Path) -> None:
-    """Have the name of a file on the disk too, where the file system knows that."""
+    """Flush directory entries to the disk, if the file system supports it."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):
@@ -151,7 +151,7 @@ def _sync(directory: Path) -> None:
 
 def _bad(path: Path, fault: str) -> ConfigError:
     return ConfigError(
-        f"{path}, where options are kept that were set from afar or by `rt config set`, {fault}: remove it to start without"
-        " them, as by `rt config unset --all`",
+        f"{path} {fault}; run `rt config unset --all` or remove it to start without the options set"
+        " by `set_option` and `rt config set`",
         file=str(path),
     )

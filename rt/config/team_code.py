@@ -1,6 +1,6 @@
-"""Where the team's code is: what the option exec_module means, for whoever runs the code or looks at it.
+"""The file of the team code that the option exec_module names.
 
-The rule of this module: what cannot be a file, or may not be looked at, is none.
+Invariant: a name that cannot be a file, or whose directory is not accessible, counts as missing.
 """
 
 import os
@@ -11,29 +11,34 @@ from rt.errors import ExecutionError
 
 
 def find(exec_module: str, directory: Path) -> Path | None:
-    """The file of a module's name (``studentcode``, ``robot.drive``) or of a path, as it is meant from a directory, if there is one."""
+    """Return the file of a module name or a path relative to a directory, or None if missing.
+
+    Args:
+        exec_module: Module name (``studentcode``, ``robot.drive``) or path.
+        directory: Directory of the project.
+    """
     return next((each for each in _candidates(exec_module, directory) if is_file(each)), None)
 
 
 def locate(exec_module: str, directory: Path) -> Path:
-    """The same, resolved.
+    """Return the resolved path of the file that `find` finds.
 
     Raises:
-        ExecutionError: There is no such file.
+        ExecutionError: The file is missing.
     """
     path = find(exec_module, directory)
     if path is not None:
         return path.resolve()
     wanted = _candidates(exec_module, directory)[0]
     raise ExecutionError(
-        f"there is no team code at {wanted}: write it there (`rt init` makes an example) or set exec_module",
+        f"no team code at {wanted}; write it (`rt init` creates an example) or set exec_module",
         path=str(wanted),
     )
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; unlike `Path.is_file` it bears every name, and directories that are closed to us."""
-    return os.path.isfile(path)  # noqa: PTH113
+    """Whether a file exists; accepts every name and inaccessible directories, where it is False."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for some names
 
 
 def _candidates(exec_module: str, directory: Path) -> list[Path]:
@@ -44,13 +49,14 @@ def _candidates(exec_module: str, directory: Path) -> list[Path]:
 
 
 def removed_directory() -> str | None:
-    """The sentence about the working directory of this process if it was removed, else None."""
+    """Return an error message if the working directory of this process was removed, else None."""
     try:
-        os.getcwd()  # noqa: PTH109 - fails where the directory has no name any more
+        os.getcwd()  # noqa: PTH109 - fails if the directory was removed
     except FileNotFoundError:
         try:
-            name = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")  # noqa: PTH115 - not a path any more
+            link = os.readlink("/proc/self/cwd")  # noqa: PTH115 - no longer a path
+            name = link.removesuffix(" (deleted)")
         except OSError:
             name = "of the robot"
-        return f"the project folder {name} was removed: make it again and restart the robot in it"
+        return f"the project folder {name} was removed; create it and restart the robot in it"
     return None

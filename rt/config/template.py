@@ -1,6 +1,6 @@
-"""The commented rt.toml of `rt init`: every option at its default, each ready to be uncommented.
+"""The commented rt.toml of `rt init`, which shows every option with its default.
 
-Maps come last because in TOML everything after a table's header belongs to the table.
+Maps come last because everything after a table header belongs to that table in TOML.
 """
 
 import json
@@ -9,20 +9,20 @@ from collections.abc import Iterator
 
 from rt.config.option import OPTIONS, Option
 
-_WIDTH = 110
+_WIDTH = 97
 _HEAD = """\
 # Options of this robot. A line that begins with '#' shows the default; remove the '#' to change it.
-# `rt config set`, variables (RT_PORT_BASE=7000) and flags (--port-base 7000) go before what is
-# written here; `rt config` shows what counts.
+# `rt config set`, variables (RT_PORT_BASE=7000) and flags (--port-base 7000) override this file;
+# `rt config` shows the resulting values.
 """
 
 _TABLES = [
-    "## Everything below a line [name] belongs to that table: the options above have to stay above the first such line.",
+    "## Everything below a line [name] belongs to that table, so keep the options above before it.",
     "",
 ]
 EXAMPLE = {"left_motor": "56668397794435742564353"}
-"""A device and its name, for a start."""
-_EXAMPLE_ABOUT = "## `rt devices` shows the UIDs of your devices; this one is what `rt emulate-dev polar-bear@1` plays."
+"""Example of a device name."""
+_EXAMPLE_ABOUT = "## `rt devices` shows UIDs; `rt emulate-dev polar-bear@1` emulates this device."
 
 
 def template() -> str:
@@ -58,4 +58,4 @@ def _about(option: Option) -> Iterator[str]:
 def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)  # a JSON scalar is a TOML scalar, for text of plain characters
+    return json.dumps(value)  # scalars of plain characters are the same in JSON and TOML

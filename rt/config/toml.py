@@ -1,7 +1,7 @@
-"""rt.toml: its values, and the line on which each stands.
+"""The parser of rt.toml, which knows the line of each value.
 
-`tomllib` tells values without places, so the places are found in the text: a key's line is the one
-that assigns it under the table header that it belongs to.
+`tomllib` returns values without positions, so the lines are found in the text: the line of a key is
+the one that assigns it below the header of its table.
 """
 
 import re
@@ -27,12 +27,12 @@ Keys = tuple[str, ...]
 
 
 class Document:
-    """An rt.toml that was read.
+    """A parsed rt.toml.
 
     Attributes:
-        path: Where it was read from.
-        label: How messages name it.
-        values: Its content.
+        path: Path of the file.
+        label: Name of the file in messages.
+        values: Parsed content.
     """
 
     def __init__(self, path: Path, label: str, values: Mapping[str, Any], text: str) -> None:
@@ -42,7 +42,7 @@ class Document:
         self._lines = _places(text)
 
     def place(self, *keys: str) -> str:
-        """Return "rt.toml:12" for the value under these keys, or for the nearest table around it."""
+        """Return "rt.toml:12" for the value with these keys, or for the innermost known table."""
         for length in range(len(keys), 0, -1):
             line = self._lines.get(keys[:length])
             if line is not None:
@@ -54,13 +54,13 @@ def read(path: Path, label: str) -> Document:
     """Read an rt.toml.
 
     Raises:
-        ConfigError: It cannot be read, is not UTF-8, or is not TOML; the message names line and
-            column.
+        ConfigError: The file cannot be read, is not UTF-8, or is not TOML; the message names line
+            and column.
     """
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise ConfigError(f"{label}: cannot be read: {error.strerror}", file=str(path)) from None
+        raise ConfigError(f"{label}: cannot read it: {error.strerror}", file=str(path)) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(f"{label}:{line}: not UTF-8 text", file=str(path), line=line) from None
@@ -85,7 +85,7 @@ def read(path: Path, label: str) -> Document:
 
 
 def _places(text: str) -> dict[Keys, int]:
-    # What stands inside a string of several lines is no key.
+    # Text inside a multi-line string contains no keys.
     blank = _MULTI_LINE.sub(lambda match: '""' + "\n" * match[0].count("\n"), text)
     places: dict[Keys, int] = {}
     table: Keys = ()
@@ -107,7 +107,7 @@ def _note(places: dict[Keys, int], keys: Keys, line: int) -> None:
 
 
 def _split(dotted: str) -> Keys:
-    # The key is valid TOML here, so tomllib itself undoes the quotes and escapes.
+    # The key is valid TOML, so tomllib can resolve quotes and escapes.
     keys: list[str] = []
     value: Any = tomllib.loads(f"{dotted} = 0")
     while isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Slips in an rt.toml, in words that name the remedy; what `tomllib` says of them is for people who know TOML."""
+"""Explanations of syntax errors in rt.toml for people who do not know TOML."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +9,12 @@ _KEY = re.compile(r"\s*([^=#]+?)\s*=")
 _WORD = re.compile(r"[^\W\d][^\"'\[\]{},]*|[/.~].*")
 
 
-class _Slip:
-    """A line that is wrong.
+class _BadLine:
+    """A line with an error.
 
     Args:
-        lines: The file.
-        number: The number of the line, from 1.
+        lines: Lines of the file.
+        number: Number of the line, from 1.
     """
 
     def __init__(self, lines: Sequence[str], number: int) -> None:
@@ -25,8 +25,8 @@ class _Slip:
         self.name = before.strip()
         self.value = re.sub(r"\s+#.*", "", after).strip()
 
-    def twice(self, pattern: re.Pattern[str]) -> tuple[str, str]:
-        """What a pattern finds in this line, and on which lines that stands, as far as it stands before too."""
+    def duplicate(self, pattern: re.Pattern[str]) -> tuple[str, str]:
+        """Return the name that a pattern finds in this line, and the numbers of both lines."""
         found = pattern.match(self.line)
         name = found[1] if found else self.name
         for place in range(self.number - 1, 0, -1):
@@ -36,83 +36,84 @@ class _Slip:
         return name, ""
 
 
-def _table_twice(slip: _Slip) -> str:
-    name, places = slip.twice(_HEADER)
-    return f"[{name}] is there twice{places}: join them"
+def _duplicate_table(bad: _BadLine) -> str:
+    name, places = bad.duplicate(_HEADER)
+    return f"[{name}] is defined twice{places}; merge the two tables"
 
 
-def _key_twice(slip: _Slip) -> str:
-    name, places = slip.twice(_KEY)
-    return f"{name} is there twice{places}: remove one of them"
+def _duplicate_key(bad: _BadLine) -> str:
+    name, places = bad.duplicate(_KEY)
+    return f"{name} is defined twice{places}; remove one of them"
 
 
-def _bad_value(slip: _Slip) -> str:
-    if not slip.equals:
+def _bad_value(bad: _BadLine) -> str:
+    if not bad.equals:
         return ""
-    if slip.value.lower() in {"true", "false"}:
-        return f"{slip.value} is not a value: write {slip.value.lower()}, in small letters"
-    if not slip.value:
-        return f"the value of {slip.name} is missing"
-    return f"a text needs quotes: {_quoted(slip)}" if _WORD.fullmatch(slip.value) else ""
+    if bad.value.lower() in {"true", "false"}:
+        return f"{bad.value} is not a value; write {bad.value.lower()} in lower case"
+    if not bad.value:
+        return f"the value of {bad.name} is missing"
+    return f"text needs quotes; {_quoted(bad)}" if _WORD.fullmatch(bad.value) else ""
 
 
-def _bad_name(slip: _Slip) -> str:
-    if not slip.equals:
+def _bad_name(bad: _BadLine) -> str:
+    if not bad.equals:
         return (
             "write = instead of :"
-            if ":" in slip.line
+            if ":" in bad.line
             else "= and a value are missing after the name"
         )
-    words = slip.name.split()
+    words = bad.name.split()
     if len(words) > 1:
-        return f'a name with a space needs quotes: write "{slip.name}" = ..., or {"_".join(words)}'
-    return f'a name with other signs than letters, digits, _ and - needs quotes: write "{slip.name}" = ...'
-
-
-def _open_text(_slip: _Slip) -> str:
-    return "the closing quote is missing"
-
-
-def _too_much(slip: _Slip) -> str:
-    if not slip.equals or not slip.value[:1].isdigit():
-        return ""
+        return f'a name with a space needs quotes; write "{bad.name}" = ..., or {"_".join(words)}'
     return (
-        f"one value and nothing else may follow {slip.name} =; a text needs quotes: {_quoted(slip)}"
+        "a name with characters other than letters, digits, _ and - needs quotes;"
+        f' write "{bad.name}" = ...'
     )
 
 
-def _quoted(slip: _Slip) -> str:
-    return f'write {slip.name} = "{slip.value}"'
+def _unclosed_text(_bad: _BadLine) -> str:
+    return "the closing quote is missing"
 
 
-_SLIPS: Mapping[str, Callable[[_Slip], str]] = MappingProxyType(
+def _trailing_text(bad: _BadLine) -> str:
+    if not bad.equals or not bad.value[:1].isdigit():
+        return ""
+    return f"only one value may follow {bad.name} =; if it is text, {_quoted(bad)}"
+
+
+def _quoted(bad: _BadLine) -> str:
+    return f'write {bad.name} = "{bad.value}"'
+
+
+_EXPLANATIONS: Mapping[str, Callable[[_BadLine], str]] = MappingProxyType(
     {
-        "Cannot declare": _table_twice,
-        "Cannot overwrite": _key_twice,
-        "Cannot mutate": _key_twice,
+        "Cannot declare": _duplicate_table,
+        "Cannot overwrite": _duplicate_key,
+        "Cannot mutate": _duplicate_key,
         "Invalid value": _bad_value,
         "Expected '=' after a key": _bad_name,
         "Invalid initial character for a key part": _bad_name,
-        "Unterminated string": _open_text,
-        "Illegal character '\\n'": _open_text,
-        "Expected newline or end of document": _too_much,
+        "Unterminated string": _unclosed_text,
+        "Illegal character '\\n'": _unclosed_text,
+        "Expected newline or end of document": _trailing_text,
     }
 )
-"""What tomllib's sentences begin with, and what says the same in other words, or nothing if it does not know."""
+"""Beginnings of tomllib's messages, each with a function that returns an explanation or ""."""
 
 
 def explained(reason: str, lines: Sequence[str], number: int) -> str:
-    """What is wrong with a line.
+    """Return what is wrong with a line.
 
     Args:
-        reason: What tomllib says.
-        lines: The file.
-        number: The number of the line, from 1.
+        reason: Message of tomllib.
+        lines: Lines of the file.
+        number: Number of the line, from 1.
 
     Returns:
-        The reason in other words, or the same as the rest of a sentence where none are known.
+        An explanation, or the message of tomllib in lower case.
     """
-    for beginning, explain in _SLIPS.items():
-        if reason.startswith(beginning) and (sentence := explain(_Slip(lines, number))):
+    for beginning, explain in _EXPLANATIONS.items():
+        if reason.startswith(beginning) and (sentence := explain(_BadLine(lines, number))):
             return sentence
     return f"{reason[:1].lower()}{reason[1:]}"

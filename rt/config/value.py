@@ -1,7 +1,6 @@
-"""One value, checked where it enters: a typed one of rt.toml, or the text of a variable or a flag.
+"""Checks of single values: typed ones from rt.toml, and the text of variables and flags.
 
-Every error is one sentence: the place, the option and the value, what is allowed, and the nearest
-word where there are words.
+Each error names the place, the option, the value, what is allowed and the nearest choice.
 """
 
 import math
@@ -15,40 +14,38 @@ from rt.config.options import UID_END
 from rt.errors import ConfigError
 from rt.text import nearest, quote
 
-# One NAME:VALUE of a list; a name may hold commas and colons, as a pattern does.
+# One NAME:VALUE of a list; a name may contain commas and colons, such as a pattern.
 _PAIR = re.compile(r"\s*(?P<name>.+?)\s*:\s*(?P<value>[^:,\s]+)\s*(?:[,\n]|$)")
 PATTERN_MAX = 256
-"""Characters of a pattern of exec_timeout: the robot compiles it at each change of its options."""
+"""Maximum length of a pattern in exec_timeout; each change of the options compiles it."""
 
 _SHOWN_CHARACTERS = 100
 _NEAR = 0.6
 
 
 def find_option(name: str, place: str) -> Option:
-    """Return the option of that name.
+    """Return the option of a name.
 
     Raises:
-        ConfigError: There is none; the message names the nearest.
+        ConfigError: The option is unknown; the message names the nearest one.
     """
     if name in OPTIONS:
         return OPTIONS[name]
-    raise ConfigError(
-        f"{place}: unknown option {quote(name)}{nearest(name, OPTIONS, cutoff=_NEAR) or '; `rt config` lists them all'}",
-        option=name,
-    )
+    hint = nearest(name, OPTIONS, cutoff=_NEAR) or "; `rt config` lists all options"
+    raise ConfigError(f"{place}: unknown option {quote(name)}{hint}", option=name)
 
 
 def check_value(option: Option, raw: object, place: str, *, text: bool) -> Any:
-    """Return the checked value of an option that is no map.
+    """Return the checked value of an option that is not a map.
 
     Args:
-        option: Which one.
-        raw: What was given; one text will do for a list of one.
-        place: Where it was given.
-        text: True if it comes as text whatever its type is, as from the environment.
+        option: The option.
+        raw: The value; a single string is accepted for a list of one.
+        place: Place of the value.
+        text: Whether every type comes as text, as in the environment.
 
     Raises:
-        ConfigError: It is none of the allowed ones.
+        ConfigError: The value is not allowed.
     """
     if option.kind == "list" and isinstance(raw, str):
         raw = [raw]
@@ -59,20 +56,22 @@ def check_entry(option: Option, key: str, raw: object, place: str, *, text: bool
     """Return the checked value of one entry of a map.
 
     Raises:
-        ConfigError: The entry's name or its value is none of the allowed ones.
+        ConfigError: The name or the value of the entry is not allowed.
     """
     label = f"{option.name}.{key}"
     if option.name == "dev_name":
         if not key or key != key.strip() or not key.isprintable() or key.isdecimal():
             raise ConfigError(
-                f"{place}: {quote(key)} is no name for a device: it is a text of letters and signs without blanks at its ends, and no number",
+                f"{place}: invalid device name {quote(key)}; use printable characters,"
+                " not only digits, and no leading or trailing spaces",
                 option=option.name,
             )
         raw = str(raw) if type(raw) is int else raw
     value = _checked(option, raw, place, label, text=text)
     if option.name == "dev_name" and int(value) >= UID_END:
         raise ConfigError(
-            f"{place}: {label} = {_shown(raw)} is too large for a UID; `rt devices` shows the UIDs of devices",
+            f"{place}: {label} = {_shown(raw)} is too large for a UID;"
+            " `rt devices` shows the UIDs of devices",
             option=option.name,
         )
     if option.name == "exec_timeout":
@@ -81,31 +80,29 @@ def check_entry(option: Option, key: str, raw: object, place: str, *, text: bool
 
 
 def _check_pattern(pattern: str, place: str) -> None:
-    """Refuse a pattern of exec_timeout that cannot be compiled, or that takes long to compile."""
+    """Refuse a pattern of exec_timeout that cannot be compiled or is too long."""
     if len(pattern) > PATTERN_MAX:
         raise ConfigError(
-            f"{place}: exec_timeout has the pattern {quote(pattern)} of {len(pattern)} characters: at most {PATTERN_MAX} are"
-            " possible",
+            f"{place}: pattern {quote(pattern)} of exec_timeout has {len(pattern)} characters;"
+            f" at most {PATTERN_MAX} are allowed",
             option="exec_timeout",
         )
     try:
         re.compile(pattern)
-    except (
-        re.error,
-        OverflowError,
-        RecursionError,
-    ) as error:  # the last two: a huge count, and groups in groups
+    # OverflowError: a huge repeat count; RecursionError: deeply nested groups.
+    except (re.error, OverflowError, RecursionError) as error:
         raise ConfigError(
-            f"{place}: exec_timeout has the pattern {quote(pattern)}, which is no regular expression: {error}",
+            f"{place}: pattern {quote(pattern)} of exec_timeout is not a regular expression:"
+            f" {error}",
             option="exec_timeout",
         ) from None
 
 
 def parse_pairs(option: Option, raw: object, place: str) -> dict[str, str]:
-    """Return the entries of a map that is given as one or more texts, each NAME:VALUE or several between commas or lines.
+    """Return the entries of a map given as text, NAME:VALUE separated by commas or line breaks.
 
     Raises:
-        ConfigError: It is given in another form.
+        ConfigError: The text has another form.
     """
     found: dict[str, str] = {}
     for part in raw if isinstance(raw, list | tuple) else [raw]:
@@ -114,11 +111,9 @@ def parse_pairs(option: Option, raw: object, place: str) -> dict[str, str]:
             found[match["name"]] = match["value"]
             position = match.end()
         if not isinstance(part, str) or part[position:].strip():
-            form = f"NAME:VALUE, of which VALUE is {option.allowed}"
+            form = f"NAME:VALUE, where VALUE is {option.allowed}"
             if not place.startswith(("RT_", "--", "rt config")):
-                form = (
-                    f"a table: write a line [{option.name}], and below it NAME = VALUE; or {form}"
-                )
+                form = f"a table; write a line [{option.name}] and below it NAME = VALUE, or {form}"
             raise ConfigError(
                 f"{place}: {option.name} = {_shown(part)} is not {form}",
                 option=option.name,
@@ -143,7 +138,7 @@ def _bad(option: Option, raw: object, place: str, label: str) -> ConfigError:
     elif _number_in_quotes(option, raw, place):
         hint = "; write it without quotes"
     elif option.name == "bind" and isinstance(raw, str) and ":" in raw:
-        hint = "; leave out what is not the host: port_base says the ports"
+        hint = "; give the host only, port_base sets the ports"
     return ConfigError(
         f"{place}: {label} = {_shown(raw)} is not {option.allowed}{hint}", option=option.name
     )

@@ -102,14 +102,14 @@ class TestSet:
             (["log_level", "info", "error"], "log_level takes one value"),
             (["log_level.x", "info"], "log_level has no entries"),
             (["instance", "second"], "set instance in rt.toml, or by --instance"),
-            (["dev_name.12", "7"], "'12' is no name for a device"),
+            (["dev_name.12", "7"], "invalid device name '12'"),
             (["dev_name", "arm"], "is not NAME:VALUE"),
-            (["exec_module", "a\udcff.py"], "'a\\udcff.py' holds bytes that are no text"),
+            (["exec_module", "a\udcff.py"], "'a\\udcff.py' is not valid text"),
             (
                 ["dev_name", "arm:7", "leg:7"],
                 "set_option: dev_name gives arm and leg the same UID 7",
             ),
-            (["update_addr", "udp://x:{port9}"], "holds something else in braces"),
+            (["update_addr", "udp://x:{port9}"], "unknown placeholder in"),
         ],
     )
     def test_what_is_wrong_is_told_and_changes_nothing(
@@ -138,7 +138,7 @@ class TestSet:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             for words in (["set", "debug", "true"], ["unset", "debug"], ["unset", "--all"]):
-                assert "somebody else is changing the options" in rt("config", *words).err
+                assert "another process is changing the options" in rt("config", *words).err
         finally:
             os.close(fd)
         assert rt("config", "set", "debug", "true").status == 0

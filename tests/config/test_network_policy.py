@@ -1,4 +1,4 @@
-"""Which robots may start: those that strangers cannot drive."""
+"""Network policy: a robot that strangers could drive does not start."""
 
 from pathlib import Path
 
@@ -15,23 +15,23 @@ def resolved(**options: object) -> Config:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "[::1]"])
-def test_the_loopback_interface_is_this_machines_own(host: str) -> None:
+def test_loopback_addresses_are_local(host: str) -> None:
     assert not is_open(f"tcp://{host}:6000")
 
 
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "*", "[::]", "10.0.0.1", "robot", "localhost.example.org", "lo", ""]
 )
-def test_whatever_else_counts_as_the_network(host: str) -> None:
+def test_other_addresses_are_open_to_the_network(host: str) -> None:
     assert is_open(f"udp://{host}:6000")
 
 
-def test_by_default_nothing_is_open() -> None:
+def test_no_listener_is_open_by_default() -> None:
     assert open_listeners(resolved()) == []
     require_keys(resolved(), [])
 
 
-def test_bind_opens_what_knows_keys_and_nothing_else() -> None:
+def test_bind_opens_only_listeners_with_keys() -> None:
     assert [option for option, _ in open_listeners(resolved(bind="0.0.0.0"))] == [
         "router_frontend",
         "log_frontend",
@@ -39,7 +39,7 @@ def test_bind_opens_what_knows_keys_and_nothing_else() -> None:
     ]
 
 
-def test_a_robot_without_keys_is_refused_with_both_remedies() -> None:
+def test_open_robot_without_keys_is_refused_with_both_remedies() -> None:
     with pytest.raises(ConfigError, match=r"rt keys new NAME.*--insecure") as caught:
         require_keys(resolved(bind="10.0.0.1"), [])
     assert caught.value.EXIT_CODE == 78
@@ -50,8 +50,8 @@ def test_a_robot_without_keys_is_refused_with_both_remedies() -> None:
 @pytest.mark.parametrize(
     "option", [{"dev_vsd_addr": "tcp://{bind}:{port4}"}, {"router_backend": ("tcp://{bind}:7000",)}]
 )
-def test_what_knows_no_keys_stays_at_home(option: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(option))} = .* no key can protect it"):
+def test_listener_without_keys_must_be_local(option: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(option))} = .* keys cannot protect it"):
         require_keys(
             resolved(bind="0.0.0.0", log_frontend=(), router_frontend=(), **option), ["blue"]
         )

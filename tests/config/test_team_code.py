@@ -1,4 +1,4 @@
-"""Where the team's code is, by the name of a module or by a path."""
+"""The file of the team code, by module name and by path."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def test_code_is_found_by_module_or_by_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["studentcode", "a" * 300, "a\0b", "studentcode.py/x", "robot/"])
-def test_code_that_is_not_there_is_said_with_the_remedy(tmp_path: Path, name: str) -> None:
+def test_missing_code_is_an_error_with_a_remedy(tmp_path: Path, name: str) -> None:
     (tmp_path / "robot").mkdir()
     assert find(name, tmp_path) is None
-    with pytest.raises(ExecutionError, match=r": write it there \(`rt init`"):
+    with pytest.raises(ExecutionError, match=r"; write it \(`rt init`"):
         locate(name, tmp_path)

@@ -317,7 +317,7 @@ class TestFiles:
         )
 
     def test_code_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(ExecutionError, match="write it there"):
+        with pytest.raises(ExecutionError, match=r"no team code at .*; write it"):
             lint(request(tmp_path))
 
     def test_a_wrong_catalog_is_an_error(self, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def test_records_come_from_another_process(tmp_path: Path) -> None:
 
 
 async def test_code_that_is_not_there_is_an_error_of_the_call(tmp_path: Path) -> None:
-    with pytest.raises(ExecutionError, match="there is no team code at"):
+    with pytest.raises(ExecutionError, match="no team code at"):
         await run_lint(request(tmp_path), limit=PATIENCE)
 
 

@@ -195,7 +195,7 @@ class TestOptions:
         path.write_text("{")
         done = await robot.command("run")
         assert done.returncode == 78
-        assert "remove it to start without them" in done.stderr
+        assert "remove it to start without the options set" in done.stderr
 
 
 class TestStamps:
