@@ -1,7 +1,6 @@
-"""`python -m rt`, the command `rt` and the executable all begin here.
+"""The entry point of `python -m rt`, of the command `rt` and of the executable.
 
-A child of the supervisor is dispatched before the command line's own library is imported, and so is
-the question for the version: both have to be quick.
+Children and `--version` are handled before the command-line library is imported, to start fast.
 """
 
 import sys
@@ -16,14 +15,14 @@ from rt.startup import (
 
 
 def main() -> int:
-    """Run what the process's arguments ask for and return its exit status."""
+    """Run the command or the child that `sys.argv` names, and return the exit code."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["_child"]:
         restore_interrupts()
-        # What a CallableProcess passes to its function is for the programs of that function too.
+        # A function in a CallableProcess may pass its descriptors to its own programs.
         if arguments[1:2] != ["call"]:
             close_descriptors_on_exec()
-        if arguments[1:2] == ["brake"]:  # which imports nothing that the others do
+        if arguments[1:2] == ["brake"]:  # it imports only the standard library
             from rt.brake import process as brake
 
             return brake.main(arguments[2:])
@@ -33,7 +32,7 @@ def main() -> int:
         return entry.main(arguments[1:])
     if arguments == ["--version"]:
         try:
-            print(f"rt {rt.__version__}", flush=True)  # noqa: T201 - the answer of a command
+            print(f"rt {rt.__version__}", flush=True)  # noqa: T201 - the output of a command
         except OSError as error:
             from rt.terminal import failure
 

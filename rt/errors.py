@@ -1,20 +1,19 @@
-"""The few errors of rt.
+"""The errors of rt.
 
-Each is named by the state that it reports, carries one sentence for a person, and a context of
-plain values for a program: what is logged, and what travels as the second element of an error over
-RPC.
+Each is named after the state that it reports. It has a message for the user and a context of plain
+values for programs, which is logged and sent as the second element of an RPC error.
 """
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
-class RuntimeBaseException(Exception):  # noqa: N818 - the name that existing robot code catches
-    """The base of every error that rt raises on purpose.
+class RuntimeBaseException(Exception):  # noqa: N818 - existing robot code catches this name
+    """The base class of all errors that rt raises.
 
     Args:
-        message: One sentence that says what is wrong and, where there is one, the remedy.
-        context: Plain values (JSON types) that name the place.
+        message: What is wrong and, if possible, the remedy.
+        context: Plain values (JSON types) with details.
     """
 
     EXIT_CODE: ClassVar[int] = 1
@@ -29,59 +28,59 @@ class RuntimeBaseException(Exception):  # noqa: N818 - the name that existing ro
 
 
 class ConfigError(RuntimeBaseException):
-    """An option, a catalog or a file that rt was given is wrong (sysexits EX_CONFIG)."""
+    """An option, a catalog or another input file is invalid (sysexits EX_CONFIG)."""
 
     EXIT_CODE = 78
 
 
 class CatalogError(ConfigError):
-    """The device catalog is wrong; it is refused whole."""
+    """The device catalog is invalid; no part of it is used."""
 
 
 class InstanceBusyError(RuntimeBaseException):
-    """Another robot holds this instance or one of its addresses (sysexits EX_TEMPFAIL)."""
+    """Another robot uses this instance or one of its addresses (sysexits EX_TEMPFAIL)."""
 
     EXIT_CODE = 75
 
 
 class InstanceAbsentError(RuntimeBaseException):
-    """No robot of this instance runs."""
+    """No robot of this instance is running."""
 
 
 class LocalProtocolError(RuntimeBaseException):
-    """We tried to say what the protocol does not allow."""
+    """This process tried to violate the protocol."""
 
 
 class RemoteProtocolError(RuntimeBaseException):
-    """The peer said what the protocol does not allow."""
+    """The peer violated the protocol."""
 
 
 class RemoteCallError(RuntimeBaseException):
-    """A remote call failed: the service's own message and context, or that nobody answered."""
+    """A remote call failed: with an error of the service, or without an answer."""
 
 
 class DeviceError(RuntimeBaseException):
-    """A Smart Device cannot do what was asked of it."""
+    """A Smart Device cannot do what was requested."""
 
 
 class DeviceBufferError(RuntimeBaseException):
-    """A buffer cannot do what was asked of it."""
+    """A buffer cannot do what was requested."""
 
 
 class BufferBusyError(DeviceBufferError):
-    """Another process holds a buffer's lock for longer than the caller may wait."""
+    """Another process holds the lock of a buffer for longer than the caller may wait."""
 
 
 class ExecutionError(RuntimeBaseException):
-    """The team's code cannot be run."""
+    """Team code cannot be run."""
 
 
 class ProcessStateError(RuntimeBaseException, ValueError):
-    """A process was asked for what it cannot do yet, or no more."""
+    """A process is in the wrong state for the call."""
 
 
 class EmergencyStopException(RuntimeBaseException):
-    """The robot has to stop at once; the exit code of a process that raises it is 255."""
+    """The robot must stop at once; a process that raises this exits with code 255."""
 
     EXIT_CODE = 255
 
@@ -90,9 +89,9 @@ class EmergencyStopException(RuntimeBaseException):
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The errors that an error is made of: those within groups, however deep they are, or itself.
+    """Yield the errors in nested exception groups, or the error itself.
 
-    Nurseries wrap what their tasks raise in groups, one for each nursery that it passes.
+    Each nursery that an error passes wraps it in a group.
     """
     if isinstance(error, BaseExceptionGroup):
         for each in error.exceptions:

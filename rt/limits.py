@@ -1,4 +1,4 @@
-"""What a process may have of the system: raised where a robot needs more than the usual, and named where that is not allowed."""
+"""The resource limits of a process: raised for a robot, and named in errors about them."""
 
 import errno
 import os
@@ -9,20 +9,20 @@ from typing import Final, NamedTuple
 from rt.errors import ConfigError
 
 DESCRIPTORS: Final = 512
-"""File descriptors that each process of a robot needs: 100 of its own, and room for devices and connections."""
+"""File descriptors that each process of a robot needs, with those for devices and connections."""
 FILE_SIZE: Final = 32 << 20
-"""Bytes: the shared memory, and a file of the log."""
+"""Size of the largest file that a robot needs (bytes): the shared memory, or a log file."""
 ADDRESS_SPACE: Final = 512 << 20
-"""Bytes of address space that each process needs; an idle one uses half of them, mostly for stacks of threads."""
+"""Address space that each process needs (bytes); an idle one uses half, mostly for stacks."""
 PROCESSES: Final = 40
 """Processes and threads that a robot needs."""
 
 _MANY: Final = 4096
-"""A limit of processes from which on it is not counted how many there are."""
+"""A process limit from which on the existing processes are not counted."""
 
 
 class _Limit(NamedTuple):
-    """One limit: which, how a person calls it, what a robot needs, and how it is raised."""
+    """A resource limit, with its name, the required value and how to raise it."""
 
     number: int
     name: str
@@ -54,10 +54,10 @@ _LIMITS: Final = (
 
 
 def raise_limits() -> None:
-    """Raise the limits of this process, and of those that it starts, to what a robot needs.
+    """Raise the limits of this process and of its children to what a robot needs.
 
     Raises:
-        ConfigError: The system does not allow that; says which limit it is and how much is needed.
+        ConfigError: The system does not permit it; the message names the limit and the need.
     """
     for limit in _LIMITS:
         soft, hard = resource.getrlimit(limit.number)
@@ -78,9 +78,13 @@ def raise_limits() -> None:
 
 
 def allow_descriptors(most: int) -> int:
-    """Let this process have that many descriptors, or as many as the system allows; returns how many it may have now.
+    """Raise the descriptor limit of this process as far as the system permits.
 
-    The usual 1024 are too few for a robot: each device, buffer and connection takes some.
+    The usual limit of 1024 is too low for a robot, whose devices, buffers and connections each use
+    some.
+
+    Returns:
+        The limit now.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -91,13 +95,13 @@ def allow_descriptors(most: int) -> int:
 
 
 def explain(error: OSError) -> str:
-    """Why a system call failed, with the limit that is to be raised where it is one."""
+    """Return why a system call failed, with the limit to raise if there is one."""
     reason = error.strerror or str(error)
     match error.errno:
         case errno.EMFILE:
             return f"{reason}; this process may have {_soft(resource.RLIMIT_NOFILE)} (`ulimit -n`)"
         case errno.ENFILE:
-            return f"{reason}; the system has none left (`sysctl fs.file-max`)"
+            return f"{reason}; the limit of the system is reached (`sysctl fs.file-max`)"
         case errno.EAGAIN:
             return (
                 f"{reason}; the limit of processes is {_soft(resource.RLIMIT_NPROC)} (`ulimit -u`)"
@@ -105,15 +109,16 @@ def explain(error: OSError) -> str:
         case errno.EFBIG:
             return f"{reason}; raise the limit of file sizes (`ulimit -f`)"
         case errno.ENOMEM:
-            return f"{reason}; the system, or the memory limit of this service, has none left"
+            return f"{reason}; the memory of the system or of this service is exhausted"
     return reason
 
 
 def _too_low(limit: _Limit, hard: int, needed: int) -> ConfigError:
     allowed, wanted = hard // limit.divisor, -(-needed // limit.divisor)
     return ConfigError(
-        f"the limit of {limit.name} is {allowed}{limit.unit}, and a robot needs {wanted}{limit.unit}:"
-        f" raise it with `{limit.shell} {wanted}`, or {limit.service}= of a systemd service",
+        f"the limit of {limit.name} is {allowed}{limit.unit}, and a robot needs"
+        f" {wanted}{limit.unit}; raise it with `{limit.shell} {wanted}`, or {limit.service}= of a"
+        " systemd service",
         limit=allowed,
         needed=wanted,
     )
@@ -125,13 +130,13 @@ def _soft(number: int) -> str:
 
 
 def _tasks(uid: int) -> int:
-    """How many processes and threads a user has, from proc_pid_status(5)."""
+    """Return how many processes and threads a user has, from proc_pid_status(5)."""
     count = 0
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
                 lines = (entry / "status").read_text(errors="replace").splitlines()
-            except OSError:  # it has ended
+            except OSError:  # it has exited
                 continue
             fields = dict(line.split(":", 1) for line in lines if ":" in line)
             if fields.get("Uid", "").split()[:1] == [str(uid)]:

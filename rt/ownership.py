@@ -1,7 +1,7 @@
-"""Owners of files, and files that another user has placed in advance.
+"""The owners of files, and the detection of files that another user placed in advance.
 
-Invariant: root and the user that this process runs as are trusted. In a directory where every user
-may make files, as /tmp, what another user has made is never used in place of what rt expects there.
+Invariant: only root and the user of this process are trusted. In a directory in which every user
+may create files, such as /tmp, rt uses no file of another user.
 """
 
 import os
@@ -11,7 +11,11 @@ from pathlib import Path
 
 
 def foreign_owner(path: Path) -> int | None:
-    """The user that a file belongs to, a link itself, if that is neither root nor this user; None too if there is no file."""
+    """Return the owner of a file (of a link itself) if it is neither root nor this user.
+
+    Returns:
+        The uid, or None; also None if the file does not exist.
+    """
     try:
         uid = path.lstat().st_uid
     except OSError:
@@ -20,7 +24,11 @@ def foreign_owner(path: Path) -> int | None:
 
 
 def planted_by(path: Path) -> int | None:
-    """The other user who has made a file, or a directory or link on the way to it, where every user may make files; or None."""
+    """Return another user who created a path or a parent of it where every user may create files.
+
+    Returns:
+        The uid, or None.
+    """
     path = path.absolute()
     for each in (path, *path.parents[:-1]):
         uid = foreign_owner(each)
@@ -30,7 +38,7 @@ def planted_by(path: Path) -> int | None:
 
 
 def user(uid: int) -> str:
-    """A user for a sentence: the number, and the name if there is one."""
+    """Return a description of a user: the uid, and the name if there is one."""
     try:
         return f"user {uid} ({pwd.getpwuid(uid).pw_name})"
     except KeyError:

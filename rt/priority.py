@@ -1,15 +1,15 @@
-"""The priority of a process for the processor, as far as the system lets it be chosen.
+"""The scheduling priority of a process.
 
-The processes that stop motors run before others: with every core busy, an ordinary process may wait
-for several milliseconds each time that it is woken. They get a better nice value where that is
-permitted, and a short time slice, which needs no permission: from Linux 6.12 on a process with a
-shorter slice is scheduled earlier (sched_setattr(2), `sched_runtime` of SCHED_OTHER).
+The processes that stop motors have a high priority, because on a busy machine a normal process may
+wait for several milliseconds each time it is woken. They get a lower nice value if permitted, and a
+short time slice, which needs no permission: from Linux 6.12 on, a process with a shorter slice is
+scheduled earlier (sched_setattr(2), `sched_runtime` of SCHED_OTHER).
 
-In such a process a worker thread that computes keeps the event loop waiting for a fifth of a
-millisecond, instead of Python's 5 ms.
+They also have a short switch interval, so a worker thread that computes delays the event loop by
+0.2 ms instead of Python's 5 ms.
 
-Threads and processes that are started later inherit the nice value and the slice. So the processes
-that run other code become ordinary again.
+Threads and processes that are started later inherit the nice value and the slice. Therefore
+processes that run other code reset them.
 """
 
 import ctypes
@@ -18,16 +18,15 @@ import sys
 from typing import Final
 
 _NICE: Final = -3
-_SLICE_NS: Final = 100_000  # the shortest that the kernel grants
+_SLICE_NS: Final = 100_000  # the shortest that the kernel permits
 _DEFAULT_SLICE: Final = 0
-_SWITCH_INTERVAL: Final = (
-    0.0002  # s; the event loop asks for the interpreter anew after each system call
-)
+_SWITCH_INTERVAL: Final = 0.0002
+"""How long a thread keeps the GIL (s); the event loop needs it again after each system call."""
 _SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 
 
 class _Attributes(ctypes.Structure):
-    """`struct sched_attr`; source: sched_setattr(2)."""
+    """`struct sched_attr` of sched_setattr(2)."""
 
     _fields_ = (
         ("size", ctypes.c_uint32),
@@ -42,13 +41,21 @@ class _Attributes(ctypes.Structure):
 
 
 def set_high() -> bool:
-    """Let this thread, and those that it starts, run before other processes; whether the system has granted any of it."""
+    """Raise the priority of this thread and of those that it starts.
+
+    Returns:
+        Whether the system permitted any of it.
+    """
     sys.setswitchinterval(_SWITCH_INTERVAL)
     return _set(_NICE, _SLICE_NS) or _set(os.getpriority(os.PRIO_PROCESS, 0), _SLICE_NS)
 
 
 def set_normal() -> bool:
-    """Let this thread, and what it starts, run like any other process, unless it has a lower priority than that already."""
+    """Reset the priority of this thread to normal, unless it is lower.
+
+    Returns:
+        Whether the system permitted it.
+    """
     return _set(max(0, os.getpriority(os.PRIO_PROCESS, 0)), _DEFAULT_SLICE)
 
 

@@ -1,7 +1,6 @@
-"""Bounded text for messages: the known name nearest to a wrong one, and a short printable form of what a caller sent.
+"""Bounded text for messages: suggestions for mistyped names, and short forms of received values.
 
-Invariant: the cost is bounded however long a name is and however many names are known, because
-    callers choose the names.
+Invariant: the cost is bounded for names of any length and number, because callers choose the names.
 """
 
 import heapq
@@ -16,20 +15,20 @@ COMPARED_MAX = 40
 """Characters of a name that are compared."""
 
 WORDS_MAX = 256
-"""Known names of a similar length that are compared; the others are never suggested."""
+"""How many known names of a similar length are compared; the others are never suggested."""
 
 LISTED_MAX = 20
-"""Known names that a message lists."""
+"""How many known names a message lists."""
 
-_LOOKED_AT = 2048
-_FINALISTS = 4
+_MAX_NAMES = 2048
+_CANDIDATES = 4
 
 _reprs = reprlib.Repr()
 _reprs.maxstring = _reprs.maxother = WORD_MAX
 
 
 def closest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str | None:
-    """Return the most similar of `words`, or None if no similarity reaches `cutoff` (0..1); upper and lower case are equal.
+    """Return the most similar of `words`, ignoring case; None if no ratio reaches `cutoff` (0..1).
 
     >>> closest("left_moter", ["left_motor", "arm"])
     'left_motor'
@@ -41,15 +40,15 @@ def closest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str | No
     near: list[tuple[float, str]] = []
     similar = (
         each
-        for each in itertools.islice(words, _LOOKED_AT)
-        if _ceiling(len(compared), len(each)) >= cutoff
+        for each in itertools.islice(words, _MAX_NAMES)
+        if _max_ratio(len(compared), len(each)) >= cutoff
     )
     for each in itertools.islice(similar, WORDS_MAX):
         matcher.set_seq1(each[:COMPARED_MAX].lower())
         if (ratio := matcher.quick_ratio()) >= cutoff:
             near.append((ratio, each))
     best: tuple[float, str] | None = None
-    for _, each in heapq.nlargest(_FINALISTS, near):
+    for _, each in heapq.nlargest(_CANDIDATES, near):
         matcher.set_seq1(each[:COMPARED_MAX].lower())
         if (ratio := matcher.ratio()) >= cutoff and (best is None or ratio > best[0]):
             best = ratio, each
@@ -57,7 +56,7 @@ def closest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str | No
 
 
 def nearest(word: str, words: Iterable[str], *, cutoff: float = 0.5) -> str:
-    """Return "; did you mean ...?" for the most similar of `words`, or nothing when no similarity reaches `cutoff` (0..1)."""
+    """Return "; did you mean ...?" for the most similar of `words`, or "" if `closest` has none."""
     found = closest(word, words, cutoff=cutoff)
     return f"; did you mean {found}?" if found is not None else ""
 
@@ -74,19 +73,19 @@ def listed(words: Iterable[str]) -> str:
 
 
 def clip(text: str, most: int = WORD_MAX) -> str:
-    r"""Return a text without quotes, at most `most` characters of it, with the unprintable ones escaped.
+    r"""Return at most `most` characters of a text, unquoted, with unprintable ones escaped.
 
     >>> clip("pong"), clip("a" * 100, 5), clip("a\x1b[2J")
     ('pong', 'aaaaa...', 'a\\x1b[2J')
     """
-    kept = text[:most]
-    if not kept.isprintable():
-        kept = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in kept)
-    return kept if len(text) <= most else f"{kept}..."
+    clipped = text[:most]
+    if not clipped.isprintable():
+        clipped = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in clipped)
+    return clipped if len(text) <= most else f"{clipped}..."
 
 
 def quote(value: object) -> str:
-    """Return a short printable form of any plain value, as Python writes it.
+    """Return a short printable `repr` of any plain value.
 
     >>> quote("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
@@ -98,7 +97,7 @@ def quote(value: object) -> str:
     return clip(_reprs.repr(value), 4 * WORD_MAX)
 
 
-def _ceiling(one: int, other: int) -> float:
-    """The similarity that two texts of these lengths cannot exceed."""
+def _max_ratio(one: int, other: int) -> float:
+    """Return the largest possible similarity of two texts with these lengths."""
     other = min(other, COMPARED_MAX)
     return 2 * min(one, other) / (one + other) if one + other else 1.0

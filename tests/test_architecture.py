@@ -1,4 +1,4 @@
-"""The package table of ARCHITECTURE.md is complete, and its import column is true."""
+"""Tests of the package table in ARCHITECTURE.md."""
 
 import ast
 import re
@@ -11,20 +11,20 @@ ROW = re.compile(r"^\| `(\w+)(?:/)?` \|[^|]*\|([^|]*)\|$", re.MULTILINE)
 
 
 def packages() -> set[str]:
-    """The packages of rt, and the modules next to them."""
+    """Return the packages and the top-level modules of rt."""
     return {
         path.stem for path in (ROOT / "rt").iterdir() if path.is_dir() or path.suffix == ".py"
     } - {"__pycache__", "__init__", "__main__", "py"}
 
 
 def table() -> dict[str, set[str]]:
-    """The rows of ARCHITECTURE.md: package -> packages that it imports."""
+    """Return the table of ARCHITECTURE.md: package -> packages that it imports."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     return {name: set(imports.split()) for name, imports in ROW.findall(text)}
 
 
 def imports_of(package: str) -> set[str]:
-    """The packages of rt that a package imports, anywhere in its files."""
+    """Return the packages of rt that a package imports anywhere."""
     path = ROOT / "rt" / package
     files = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
     found: set[str] = set()
@@ -46,7 +46,7 @@ def test_every_package_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("package", sorted(packages()))
-def test_import_column_is_true(package: str) -> None:
+def test_import_column_is_correct(package: str) -> None:
     assert " ".join(sorted(table()[package])) == " ".join(sorted(imports_of(package)))
 
 

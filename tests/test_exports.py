@@ -1,4 +1,4 @@
-"""The public API of the package: every name can be imported, has documentation, and costs nothing unused."""
+"""Tests of the public API: each name is importable and documented, and is imported on demand."""
 
 import inspect
 import subprocess
@@ -16,7 +16,7 @@ def test_public_name_is_importable_and_documented(name: str) -> None:
     assert inspect.getdoc(found), f"rt.{name} has no docstring"
 
 
-def test_type_checkers_and_the_program_know_the_same_names() -> None:
+def test_names_for_type_checkers_match_the_names_at_run_time() -> None:
     assert {*rt._MODULES, "__version__"} == set(rt.__all__)
     assert set(rt.__all__) <= set(dir(rt))
 
@@ -30,7 +30,7 @@ def test_package_is_marked_as_typed() -> None:
     assert (Path(rt.__file__).parent / "py.typed").exists()
 
 
-def test_importing_the_package_imports_nothing_else_of_it() -> None:
+def test_import_of_the_package_imports_no_other_module() -> None:
     code = "import sys, rt; print([name for name in sys.modules if name.startswith('rt.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""What a robot needs of the system, and what it says where that is not allowed."""
+"""Tests of resource limits: what a robot raises, and its errors where it may not."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ LIMITS = [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_AS, res
         (1024, resource.RLIM_INFINITY, 4096, 4096),
     ],
 )
-def test_a_process_has_as_many_descriptors_as_it_needs_and_the_system_allows(
+def test_descriptor_limit_is_raised_as_far_as_permitted(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, most: int, allowed: int
 ) -> None:
     limits = [(soft, hard)]
@@ -32,11 +32,11 @@ def test_a_process_has_as_many_descriptors_as_it_needs_and_the_system_allows(
     assert limits[-1] == (allowed, hard)
 
 
-def test_a_limit_that_is_none_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlimited_descriptors_stay_unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     )
-    monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("it was lowered"))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("the limit was lowered"))
     assert allow_descriptors(4096) == 4096
 
 
@@ -49,15 +49,15 @@ def test_limits_are_raised_to_what_a_robot_needs(monkeypatch: pytest.MonkeyPatch
     assert {low[number][0] for number in low} == {limits.DESCRIPTORS, 1 << 40}
 
 
-def test_enough_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sufficient_limits_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
-    monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("it was changed"))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("a limit was changed"))
     limits.raise_limits()
 
 
 @pytest.mark.parametrize("number", LIMITS)
-def test_limit_that_is_too_low_is_named_with_the_number_that_is_needed(
+def test_limit_that_is_too_low_is_an_error_with_the_need(
     monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
@@ -69,13 +69,13 @@ def test_limit_that_is_too_low_is_named_with_the_number_that_is_needed(
     )
     with pytest.raises(
         ConfigError,
-        match=r"the limit of .* is 4.*, and a robot needs [0-9]+.*: raise it with `ulimit",
+        match=r"the limit of .* is 4.*, and a robot needs [0-9]+.*; raise it with `ulimit",
     ) as caught:
         limits.raise_limits()
     assert caught.value.EXIT_CODE == 78
 
 
-def test_limit_of_processes_counts_what_the_user_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_limit_includes_the_processes_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(limits, "_tasks", lambda uid: 70 if uid == 1000 else 0)
@@ -105,5 +105,5 @@ def test_own_processes_are_counted() -> None:
         (errno.ENOENT, "No such file"),
     ],
 )
-def test_failed_call_names_the_limit(code: int, words: str) -> None:
+def test_failed_system_call_names_the_limit(code: int, words: str) -> None:
     assert words in limits.explain(OSError(code, os.strerror(code)))

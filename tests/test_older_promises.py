@@ -1,4 +1,7 @@
-"""What the documentation of the older package promises of its names holds for those of rt, except where docs/migration.md says otherwise."""
+"""Tests that rt keeps the documented behaviour of the older package.
+
+docs/migration.md lists the exceptions.
+"""
 
 import ctypes
 import inspect
@@ -64,7 +67,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("path", "arguments"), CALLS.items(), ids=CALLS)
-def test_calls_are_written_as_before(
+def test_call_has_the_same_arguments(
     path: str, arguments: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> None:
     args, kwargs = arguments
@@ -72,13 +75,13 @@ def test_calls_are_written_as_before(
 
 
 def test_errors_have_a_message_and_a_context() -> None:
-    for kind in (DeviceBufferError, DeviceError):
-        error = kind("the motor is away", uid="1")
+    for error_type in (DeviceBufferError, DeviceError):
+        error = error_type("motor disconnected", uid="1")
         assert isinstance(error, RuntimeBaseException)
-        assert (str(error), error.context) == ("the motor is away", {"uid": "1"})
+        assert (str(error), error.context) == ("motor disconnected", {"uid": "1"})
 
 
-def test_a_parameter_is_made_with_few_words() -> None:
+def test_parameter_has_defaults() -> None:
     param = Parameter("param", ctypes.c_double, 0)
     assert tuple(param) == (
         "param",
@@ -94,7 +97,7 @@ def test_a_parameter_is_made_with_few_words() -> None:
     assert Parameter("param", ctypes.c_double * 2, 0).platform_type is ctypes.c_float * 2
 
 
-def test_what_does_not_exist_or_may_not_be_done_is_an_error(motor: DeviceBuffer) -> None:
+def test_unknown_parameters_and_forbidden_access_are_errors(motor: DeviceBuffer) -> None:
     for wrong in (
         lambda: motor.get("absent"),
         lambda: motor.get("pid_pos_kp"),
@@ -104,9 +107,9 @@ def test_what_does_not_exist_or_may_not_be_done_is_an_error(motor: DeviceBuffer)
     ):
         with pytest.raises(DeviceBufferError):
             wrong()
-    for kind in (motor.set, motor.write):
+    for method in (motor.set, motor.write):
         with pytest.raises(TypeError):
-            kind("duty_cycle", "fast")
+            method("duty_cycle", "fast")
 
 
 def test_transactions_are_reentrant(motor: DeviceBuffer) -> None:
@@ -115,7 +118,7 @@ def test_transactions_are_reentrant(motor: DeviceBuffer) -> None:
         assert motor.get("enc_pos") == 1.0
 
 
-def test_what_is_emitted_or_taken_is_so_once(motor: DeviceBuffer) -> None:
+def test_pending_data_is_returned_once(motor: DeviceBuffer) -> None:
     motor.read(["enc_pos"])
     motor.write("duty_cycle", 0.5)
     assert list(motor.emit_dev_rw()) == [DevRead(1 << 10), DevWrite(1, bytes.fromhex("0000003f"))]
@@ -130,7 +133,7 @@ def test_what_is_emitted_or_taken_is_so_once(motor: DeviceBuffer) -> None:
         assert not take()
 
 
-def test_a_subscription_is_emitted_as_often_as_it_is_asked_for(motor: DeviceBuffer) -> None:
+def test_subscription_can_be_emitted_repeatedly(motor: DeviceBuffer) -> None:
     motor.update(SubRes(1 << 10, 40, MOTOR))
     for _ in range(2):
         assert list(motor.emit_subscription()) == [DevData(1 << 10, bytes(4))]
@@ -138,7 +141,7 @@ def test_a_subscription_is_emitted_as_often_as_it_is_asked_for(motor: DeviceBuff
     assert motor.make_sub_req(motor.subscription, motor.interval) == SubReq(1 << 10, 40)
 
 
-def test_stamps_are_those_of_the_clock_on_the_wall(motor: DeviceBuffer) -> None:
+def test_timestamps_are_wall_clock_times(motor: DeviceBuffer) -> None:
     before = time.time()
     motor.update(DevData(1, bytes(4)))
     motor.write("duty_cycle", 1.0)
@@ -146,7 +149,7 @@ def test_stamps_are_those_of_the_clock_on_the_wall(motor: DeviceBuffer) -> None:
     assert before <= motor.last_update <= motor.last_write <= time.time()
 
 
-def test_a_store_is_a_mapping_of_what_is_open(store: BufferStore) -> None:
+def test_store_is_a_mapping_of_open_buffers(store: BufferStore) -> None:
     assert isinstance(store, Mapping)
     assert len(store) == 0
     with pytest.raises(DeviceBufferError):
@@ -168,30 +171,30 @@ def test_a_store_is_a_mapping_of_what_is_open(store: BufferStore) -> None:
     assert 5 not in store
 
 
-def test_buffers_of_one_name_are_one_and_leave_their_memory_until_it_is_unlinked(
+def test_memory_of_a_buffer_persists_until_it_is_unlinked(
     prefix: str,
 ) -> None:
-    kind = Buffer.make_type("lamp", [Parameter("lit", ctypes.c_bool, 0)])
+    lamp = Buffer.make_type("lamp", [Parameter("lit", ctypes.c_bool, 0)])
     name = f"{prefix}lamp"
-    with pytest.raises(DeviceBufferError), kind.open(name, create=False):
+    with pytest.raises(DeviceBufferError), lamp.open(name, create=False):
         pass
-    with kind.open(name) as one, kind.open(name, create=False) as two:
+    with lamp.open(name) as one, lamp.open(name, create=False) as two:
         one.valid = True
         one.set("lit", True)
         assert two.get("lit") is True
-    with kind.open(name, create=False) as again:
+    with lamp.open(name, create=False) as again:
         assert again.get("lit") is True
-    kind.unlink(name)
-    kind.unlink(name)
-    with pytest.raises(DeviceBufferError), kind.open(name, create=False):
+    lamp.unlink(name)
+    lamp.unlink(name)
+    with pytest.raises(DeviceBufferError), lamp.open(name, create=False):
         pass
 
 
-def test_a_null_device_stands_for_any_device() -> None:
-    nobody = NullDevice.private()
-    assert isinstance(nobody, DeviceBuffer)
-    assert not nobody.params
-    for emit in (nobody.emit_dev_rw, nobody.emit_dev_data, nobody.emit_subscription):
+def test_null_device_replaces_any_device() -> None:
+    null_device = NullDevice.private()
+    assert isinstance(null_device, DeviceBuffer)
+    assert not null_device.params
+    for emit in (null_device.emit_dev_rw, null_device.emit_dev_data, null_device.emit_subscription):
         assert not list(emit())
     with pytest.raises(DeviceBufferError):
-        nobody.get("anything")
+        null_device.get("anything")

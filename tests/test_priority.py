@@ -1,4 +1,4 @@
-"""The priority of processes, in processes of their own: it would stay with the one that runs the tests."""
+"""Tests of the priority, in processes of their own, because it cannot be restored."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-LOOK = """
+PROGRAM = """
 import os
 from rt import priority
 {}
@@ -17,44 +17,45 @@ for line in open("/proc/self/sched"):
 """
 
 
-def look(statements: str, nice: int = 0) -> list[int]:
-    command = [sys.executable, "-c", LOOK.format(statements)]
+def measure(statements: str, nice: int = 0) -> list[int]:
+    command = [sys.executable, "-c", PROGRAM.format(statements)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, preexec_fn=lambda: os.nice(nice)
     )
     return [int(line) for line in done.stdout.split()]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a better nice value")
-def test_a_process_that_runs_first_has_a_better_nice_value() -> None:
-    nice, *_ = look("assert priority.set_high()")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_high_priority_has_a_lower_nice_value() -> None:
+    nice, *_ = measure("assert priority.set_high()")
     assert nice < 0
 
 
-def test_a_process_that_runs_first_has_a_shorter_slice() -> None:
-    before = look("")
-    after = look("priority.set_high()")
+def test_high_priority_has_a_shorter_slice() -> None:
+    before = measure("")
+    after = measure("priority.set_high()")
     if len(before) < 2:
         pytest.skip("this kernel shows no slices")
     assert after[1] <= before[1]
 
 
-def test_thread_of_a_process_that_runs_first_gives_way_soon() -> None:
-    after = look("import sys; priority.set_high(); print(round(sys.getswitchinterval() * 1e6))")
+def test_high_priority_has_a_short_switch_interval() -> None:
+    after = measure("import sys; priority.set_high(); print(round(sys.getswitchinterval() * 1e6))")
     assert after[0] <= 500
 
 
-def test_what_such_a_process_starts_runs_ordinarily_when_it_says_so() -> None:
-    assert look("priority.set_high(); assert priority.set_normal()") == look("")
+def test_set_normal_resets_the_priority() -> None:
+    assert measure("priority.set_high(); assert priority.set_normal()") == measure("")
 
 
-def test_a_lower_priority_that_was_given_stays() -> None:
-    nice, *_ = look("priority.set_normal()", nice=7)
+def test_set_normal_keeps_a_lower_priority() -> None:
+    nice, *_ = measure("priority.set_normal()", nice=7)
     assert nice == 7 + os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def test_without_the_call_of_this_kernel_nothing_changes() -> None:
-    nice, *_ = look(
-        "os.uname = lambda: os.uname_result(('', '', '', '', 'toaster')); assert not priority.set_high()"
+def test_unsupported_machine_changes_nothing() -> None:
+    nice, *_ = measure(
+        "os.uname = lambda: os.uname_result(('', '', '', '', 'unknown'));"
+        " assert not priority.set_high()"
     )
     assert nice == os.getpriority(os.PRIO_PROCESS, 0)

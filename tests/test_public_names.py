@@ -1,4 +1,4 @@
-"""Every name that robot programs know from the older package is in the table of docs/migration.md, and is where that says."""
+"""Tests that docs/migration.md lists all public names of the older package correctly."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ CALLS: dict[str, str] = {
     "remote.SocketNode": "socket_type options bindings connections subscriptions",
     "EmergencyStopException": "EXIT_CODE",
 }
-"""How the older package calls and is called."""
+"""The names for remote calls in the older package, and their public members."""
 
 OLDER: dict[str, str] = CALLS | {
     "DeviceBufferError": "",
@@ -58,26 +58,26 @@ def older_names() -> list[str]:
 
 
 def table() -> dict[str, str]:
-    """What the older package calls things -> what rt calls them, from the map."""
+    """Return the table of docs/migration.md: older name -> name in rt."""
     section = MAP.read_text("utf-8")
     rows = re.findall(r"^\| `([^`]+)` \| `(rt\.[^`]+)` \|[^|]*\|$", section, re.MULTILINE)
-    assert len(rows) == len(dict(rows)), "a name stands twice"
+    assert len(rows) == len(dict(rows)), "duplicate name"
     return dict(rows)
 
 
 @pytest.mark.parametrize("name", older_names())
-def test_every_name_of_the_older_package_is_on_the_map(name: str) -> None:
+def test_older_name_is_in_the_table(name: str) -> None:
     assert name in table()
 
 
 @pytest.mark.parametrize(("name", "path"), table().items())
-def test_every_name_on_the_map_is_where_it_says(name: str, path: str) -> None:
+def test_name_in_the_table_exists(name: str, path: str) -> None:
     assert find(path) is not None
 
 
 @pytest.mark.parametrize(
     "path", ["rt.buffer.Bufer", "rt.bufer", "rt.buffer.Buffer.gett", "rt.buffer.BufferStore(share)"]
 )
-def test_a_name_that_is_not_there_is_not_found(path: str) -> None:
+def test_unknown_name_is_an_error(path: str) -> None:
     with pytest.raises((AttributeError, ImportError, KeyError)):
         find(path)

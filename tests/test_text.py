@@ -1,4 +1,4 @@
-"""Suggestions and quotations: right for what people mistype, bounded for what a hostile caller sends."""
+"""Tests of suggestions and short forms: correct for typos, bounded for hostile input."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ names = st.lists(st.text(max_size=text.COMPARED_MAX), max_size=20)
 
 
 class CountingMatcher(difflib.SequenceMatcher[str]):
-    """Counts the comparisons and the characters that go into them."""
+    """Counts the comparisons and their longest text."""
 
     compared = 0
     longest = 0
@@ -45,18 +45,18 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[CountingMatcher]]:
         ("x", None),
     ],
 )
-def test_the_most_similar_name_is_suggested(word: str, found: str | None) -> None:
+def test_most_similar_name_is_suggested(word: str, found: str | None) -> None:
     assert text.closest(word, ["right_motor", "left_motor", "Arm"]) == found
 
 
 @given(st.text(max_size=text.COMPARED_MAX), names)
-def test_a_suggestion_is_as_similar_as_any_known_name_is(word: str, known: list[str]) -> None:
+def test_suggestion_reaches_the_cutoff_if_a_known_name_does(word: str, known: list[str]) -> None:
     def similarity(name: str) -> float:
         return difflib.SequenceMatcher(None, name.lower(), word.lower()).ratio()
 
     found = text.closest(word, known, cutoff=0.7)
     if found is None:
-        # Lower case may be longer: a clipped name is less similar than the whole one.
+        # The lower-case form may be longer, so that it is compared only in part.
         assert all(similarity(each) < 0.7 or len(each.lower()) != len(each) for each in known)
     else:
         assert found in known
@@ -65,7 +65,7 @@ def test_a_suggestion_is_as_similar_as_any_known_name_is(word: str, known: list[
 @pytest.mark.parametrize(
     "word", ["x" * 900_000, "left_motor" * 90_000, "\U0001f600" * 100_000, "", "\x1b" * 5000]
 )
-def test_the_work_for_a_suggestion_is_bounded(word: str, counted: type[CountingMatcher]) -> None:
+def test_cost_of_a_suggestion_is_bounded(word: str, counted: type[CountingMatcher]) -> None:
     text.closest(word, [f"left_motor_{index}{'x' * (index % 50)}" for index in range(100_000)])
     assert counted.compared <= text.WORDS_MAX + 5
     assert counted.longest <= text.COMPARED_MAX
@@ -82,14 +82,14 @@ def test_the_work_for_a_suggestion_is_bounded(word: str, counted: type[CountingM
         2**64 - 1,
     ],
 )
-def test_a_quotation_is_short_and_printable(value: object) -> None:
+def test_quoted_value_is_short_and_printable(value: object) -> None:
     quoted = text.quote(value)
     assert len(quoted) <= 4 * text.WORD_MAX + 3
     assert quoted.isprintable()
 
 
 @given(st.text())
-def test_a_clipped_text_is_printable_and_keeps_a_short_printable_one(word: str) -> None:
+def test_clipped_text_is_printable_and_short_text_is_unchanged(word: str) -> None:
     clipped = text.clip(word)
     assert clipped.isprintable()
     assert len(clipped) <= 10 * text.WORD_MAX + 3
@@ -97,6 +97,6 @@ def test_a_clipped_text_is_printable_and_keeps_a_short_printable_one(word: str) 
         assert clipped == word
 
 
-def test_a_list_of_names_ends_with_the_number_of_the_others() -> None:
+def test_long_list_of_names_ends_with_the_number_of_the_others() -> None:
     assert text.listed(["a", "b"]) == "a, b"
     assert text.listed(map(str, range(1000))).endswith("18, 19 and 980 more")

@@ -13,7 +13,7 @@ import trio
 
 
 async def wait_for_bootloader_exit() -> None:
-    """Wait until the bootloader process exits; forever if there is none, as when run from source.
+    """Wait until the bootloader process exits; forever when run from source.
 
     Afterwards this process removes the unpacked files when it exits.
     """

@@ -122,7 +122,7 @@ class Listener:
         return {VARIABLE: os.fspath(self.path)}
 
     def started(self) -> None:
-        """Do nothing: there is no copy of the child's descriptors to close."""
+        """Do nothing: the child inherits no descriptors."""
 
     def rebind(self) -> bool:
         """Create the socket and its directory again if the file was removed.

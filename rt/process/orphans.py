@@ -124,7 +124,7 @@ async def open_process(command: Sequence[str], **options: Any) -> trio.Process:
 async def kill(leader: int | None = None) -> int:
     """Kill the rest of a child's session, and all orphans that belong to no running child.
 
-    The descendants of the orphans are killed too. Outside of `subreaper` there are no orphans.
+    The descendants of the orphans are killed too. Outside of `subreaper` this finds no orphans.
 
     Args:
         leader: A child that has exited and is not reaped, or None to kill orphans only.

@@ -57,7 +57,7 @@ _YIELD_EVERY = 32
 """How many lines are handled between two checkpoints."""
 
 OnLine = Callable[[str, str, str], None]
-"""Called with the child's name, ``log``, ``stdout`` or ``stderr``, and a line without line break."""
+"""Called with the child's name, ``log``, ``stdout`` or ``stderr``, and a line."""
 
 
 class LineSplitter:

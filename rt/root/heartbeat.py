@@ -4,9 +4,9 @@ While every slot is barred, the root stamps the table twice a second. While a le
 stamps every 20 ms, so that the device process notices within 100 ms that the root is stalled.
 
 Invariant: a root that was stalled for `LONGEST_DELAY` revokes every lease before it stamps again,
-so that nothing moves by itself. After 100 ms without a stamp the devices are disabled. After a shorter
-stall, or one in which the root waited for a processor, a mode may continue; each one counts as a
-cut-off of the mode (`rt.executor.lease`).
+so that nothing moves by itself. After 100 ms without a stamp the devices are disabled. After a
+shorter stall, or one in which the root waited for a processor, a mode may continue; each one counts
+as a cut-off of the mode (`rt.executor.lease`).
 """
 
 from collections.abc import Callable

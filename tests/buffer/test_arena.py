@@ -158,7 +158,7 @@ def test_memory_without_seals_is_an_error() -> None:
     [
         (errno.EMFILE, "ulimit -n"),
         (errno.EFBIG, "ulimit -f"),
-        (errno.ENOMEM, "has none left"),
+        (errno.ENOMEM, "is exhausted"),
         (errno.ENOSYS, "Function not implemented"),
     ],
 )
