@@ -1,12 +1,12 @@
-"""Log events: one line each, from any thread, and never a reason to wait.
+"""The log of a process: events, one line each, from any thread.
 
-An event is a short sentence and a context of plain values. A child writes its events as JSON lines
-to a pipe of its own, where the root reads them, adds whose they are (`attribution`) and prints them
-again; the root prints for a person on a terminal and as JSON elsewhere.
+An event is a short text and a context of plain values. A child writes its events as JSON lines to
+its log pipe. The root reads them, adds their origin (`attribution`) and writes them with its own:
+readable text on a terminal, JSON elsewhere.
 
-The rules of this room: a line that cannot be written at once is dropped and counted, and the count
-is said with the next line that can, since a log that blocks would stop the event loop, and with it
-what keeps motors safe; and whatever an event holds, to log it raises nothing.
+Invariant: logging never blocks and never raises, whatever an event contains. A line that cannot be
+written at once is dropped and counted, and the next line reports the count. A log that blocks would
+stop the event loop, and with it what keeps motors safe.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from rt.log.writer import LineWriter, dropped_lines, writer_to
 from rt.protocol import exception, logevent
 
 LEVELS = logevent.LEVELS
-"""The severities, least first, with the numbers that the standard library gives them."""
+"""The levels in ascending order, with the numbers of the standard library."""
 
 Logger = FilteringBoundLogger
-"""What `get_logger` gives."""
+"""The type that `get_logger` returns."""
 Event = MutableMapping[str, Any]
 Renderer = Callable[[Event], str]
 Listener = Callable[[Mapping[str, Any]], None]
-"""Is given each event, in whatever thread it is logged; it may not wait, raise, log or change the event."""
+"""Receives each event in its thread; must not block, raise, log or change the event."""
 
 _listeners: list[Listener] = []
 _bound: ContextVar[Mapping[str, Any] | None] = ContextVar("log context", default=None)
@@ -39,16 +39,14 @@ _source_throttle = SourceThrottle()
 
 
 class _Pipeline:
-    """What an event goes through: completed, given to the taps, and written if it is severe enough.
-
-    What comes from other processes takes the same way, but for its own context.
+    """Completes events, passes them to the listeners, and writes those of a sufficient level.
 
     Args:
-        context: What every event of this process carries.
-        level: The least severity that is written.
-        listener_level: The least severity that taps are given.
-        render: Makes lines for a person; None for JSON.
-        target: Where lines go.
+        context: Fields that every event of this process carries.
+        level: Lowest level that is written.
+        listener_level: Lowest level that listeners receive.
+        render: Formats an event as text; None for JSON.
+        target: Where lines are written.
     """
 
     def __init__(
@@ -71,11 +69,11 @@ class _Pipeline:
 
     @property
     def descriptor(self) -> int | None:
-        """Where lines are written, if that is a descriptor."""
+        """The file descriptor that lines are written to, or None for a stream in memory."""
         return self._writer.fd
 
     def log(self, level: str, fields: Event) -> None:
-        """Take an event of this process."""
+        """Handle an event of this process."""
         severity = LEVELS[level]
         if severity < self._least:
             return
@@ -85,26 +83,26 @@ class _Pipeline:
         event["timestamp"] = now()
         if "exc_info" in event:
             _add_exception(event)
-        if _source_throttle.waits:
+        if _source_throttle.has_suppressed:
             _source_throttle.flush()
         if source := _source.get():
-            _source_throttle.log(self._spread, source, event, severity)
+            _source_throttle.log(self._emit, source, event, severity)
         else:
-            self._spread(event, severity)
+            self._emit(event, severity)
 
     def relay(self, fields: Mapping[str, Any]) -> None:
-        """Take an event of another process."""
+        """Handle an event of another process."""
         event = {**self._instance, **fields}
         if event.get("level") not in LEVELS:
             event["level"] = "info"
         if not logevent.is_stamp(event.get("timestamp")):
             event["timestamp"] = now()
         event["event"] = str(event.get("event", ""))
-        if _source_throttle.waits:
+        if _source_throttle.has_suppressed:
             _source_throttle.flush()
-        self._spread(event, LEVELS[event["level"]])
+        self._emit(event, LEVELS[event["level"]])
 
-    def _spread(self, event: Event, severity: int) -> None:
+    def _emit(self, event: Event, severity: int) -> None:
         if severity >= self._listener_level:
             for listener in _listeners:
                 listener(event)
@@ -115,13 +113,13 @@ class _Pipeline:
         if self._render is not None:
             try:
                 return self._render(dict(event)).encode(errors="replace")
-            except Exception:  # noqa: BLE001 - whatever somebody put there that no person can be shown is shown as it is
+            except Exception:  # noqa: BLE001 - logging never raises; JSON accepts every value
                 return logevent.encode_line(event)
         return logevent.encode_line(event)
 
 
 class _Sink:
-    """Takes the events of structlog's loggers: a method for each level, the event as its keyword arguments."""
+    """Receives events from structlog loggers, as keyword arguments of a method per level."""
 
     def debug(self, /, **event: Any) -> None:
         _current().log("debug", event)
@@ -150,25 +148,25 @@ def _current() -> _Pipeline:
     return _pipeline
 
 
-def get_logger(least: str = "debug", /, **context: Any) -> Logger:
-    """A logger whose events carry ``context``; its methods are named by level and return at once.
+def get_logger(min_level: str = "debug", /, **context: Any) -> Logger:
+    """Return a logger whose events carry ``context``; its methods are named by level.
 
     Args:
-        least: The least severity that it takes, whatever the log is set up for.
+        min_level: Lowest level that the logger passes on, in addition to the level of the log.
         context: Plain values.
     """
     logger: Logger = structlog.get_logger(**context)
-    if least != "debug":
-        filtering = structlog.make_filtering_bound_logger(LEVELS[least])
+    if min_level != "debug":
+        filtering = structlog.make_filtering_bound_logger(LEVELS[min_level])
         logger = structlog.wrap_logger(None, wrapper_class=filtering, **context)
-    # Bound once and for all where the log is set up, which halves what a call takes; else each call
-    # looks for what is set up.
+    # Binding now halves the cost of a call. Before the log is configured, each call must look the
+    # configuration up.
     return logger.bind() if structlog.is_configured() else logger
 
 
 @contextlib.contextmanager
 def bound(**context: Any) -> Iterator[None]:
-    """Let every event that this task, and what it starts meanwhile, logs within the block carry ``context``."""
+    """Add ``context`` to the events that this task and tasks it starts log within the block."""
     token = _bound.set({**(_bound.get() or {}), **context})
     try:
         yield
@@ -177,23 +175,29 @@ def bound(**context: Any) -> Iterator[None]:
 
 
 def bind_source(source: str) -> None:
-    """Charge every event that this task, and what it starts, logs from now on to ``source``, whose events are bounded in rate.
+    """Limit the rate of the events that this task and tasks it starts log from now on.
+
+    All events of one source share the limits of `rt.log.source_throttle`.
 
     Args:
-        source: Who causes the events; empty for the robot itself, which is not bounded.
+        source: Name of the caller that causes the events; "" for the robot itself, which has no
+            limit.
     """
     if _source.get() != source:
         _source.set(source)
 
 
 def flush() -> None:
-    """Log the newest event of each class whose events were suppressed, as at the end of a process."""
+    """Log the newest suppressed event of each class; call this at the end of a process."""
     _source_throttle.flush(always=True)
 
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let a function see every event of this process within the block, those of ``configure``'s ``listener_level`` and above."""
+    """Pass the events of this process to a function within the block.
+
+    It receives the events of ``listener_level`` (see `configure`) and above.
+    """
     _listeners.append(listener)
     try:
         yield
@@ -209,16 +213,16 @@ def configure(
     listener_level: str | None = None,
     **context: Any,
 ) -> None:
-    """Set up how this process writes its log events; may be called again.
+    """Configure the log of this process; may be called again.
 
     Args:
-        level: The least severity that is written, one of ``LEVELS``.
-        fmt: ``json`` for one JSON object a line, ``pretty`` for a person.
-        stream: Where to write, a stream or the descriptor of a pipe; stdout by default.
-        listener_level: The least severity that taps are given; what is written by default.
-        context: Values that every event of this process carries, e.g. ``app="device"``.
+        level: Lowest level that is written, one of ``LEVELS``.
+        fmt: ``json`` for one JSON object per line, ``pretty`` for readable text.
+        stream: A stream, or the file descriptor of a pipe; by default stdout.
+        listener_level: Lowest level that listeners receive; by default ``level``.
+        context: Values that every event of this process carries, such as ``app="device"``.
     """
-    global _pipeline  # noqa: PLW0603 - as structlog itself, there is one log in a process
+    global _pipeline  # noqa: PLW0603 - a process has one log, as in structlog
     target = stream if stream is not None else sys.stdout
     render = (
         pretty(colors=not isinstance(target, int) and wants_colors(target))
@@ -226,7 +230,7 @@ def configure(
         else None
     )
     _pipeline = _Pipeline(context, LEVELS[level], LEVELS[listener_level or level], render, target)
-    # Levels are looked at in the pipeline, so that loggers which are there already heed a new one.
+    # The pipeline checks levels, so that a new level applies to existing loggers too.
     structlog.configure(
         processors=[],
         wrapper_class=structlog.make_filtering_bound_logger(0),
@@ -236,15 +240,15 @@ def configure(
 
 
 def descriptor() -> int | None:
-    """The file descriptor that this process's log is written to; None if it is written to a stream in memory."""
+    """Return the file descriptor of this process's log, or None for a stream in memory."""
     return _current().descriptor
 
 
 def relay(event: Mapping[str, Any]) -> None:
-    """Write an event that another process made: its time stamp, level and context are kept.
+    """Log an event of another process with its time stamp, level and context.
 
     Args:
-        event: At least ``event`` and ``level``; an unknown level is taken for info.
+        event: At least ``event`` and ``level``; an unknown level becomes info.
     """
     _current().relay(event)
 

@@ -1,8 +1,7 @@
-"""Whose an event is that another process made.
+"""Attribution of events from other processes.
 
-Invariant: the process that receives an event says whose it is, by the channel on which the event
-came; what the event says about that itself is replaced. No other process can log as the root, and
-none decides what belongs to the log itself.
+Invariant: the channel on which an event arrives determines its origin; what the event itself claims
+is replaced. No other process can log as the root or set the fields of the log itself.
 """
 
 import time
@@ -13,17 +12,17 @@ from typing import Any, Final
 from rt.protocol.logevent import CLOCK_MOVED, LEVELS, SEQUENCE, is_stamp
 
 EXTERNAL: Final = "external"
-"""The `app` of an event that a process handed in which named itself as a part of the robot, or did not name itself."""
+"""The `app` of a submitted event that names none, or a part of the robot."""
 
 PRINT: Final = "print"
-"""The `source` of what the team code prints."""
+"""The `source` of events that team code prints."""
 
 OLDEST: Final = 600.0
 NEWEST: Final = 1.0
-"""By how many seconds the time stamp of a child's event may be behind or ahead of the clock."""
+"""Maximum time (s) that the stamp of a child's event may be behind and ahead of the clock."""
 
 _OWN: Final = ("instance", "child", "pid", "stream", "via", SEQUENCE, CLOCK_MOVED)
-"""Fields that only the receiver sets."""
+"""Fields that only the receiver of an event sets."""
 _PARTS: Final = frozenset(
     {
         "root",
@@ -45,13 +44,13 @@ _PARTS: Final = frozenset(
 def from_child(
     event: Mapping[str, Any], child: str, pid: int | None = None, app: str = ""
 ) -> dict[str, Any]:
-    """An event that came on the log pipe of a child.
+    """Return an event from the log pipe of a child with its origin.
 
     Args:
-        event: What the child wrote.
-        child: The child's name.
-        pid: Its process, if known.
-        app: The part of the robot that it is; its name by default.
+        event: The event as the child wrote it.
+        child: Name of the child.
+        pid: Process id, if known.
+        app: Part of the robot; by default the name of the child.
     """
     own = _without_claims(event)
     if not _is_recent(own.get("timestamp"), OLDEST):
@@ -66,21 +65,21 @@ def from_child(
 def from_stream(
     line: str, child: str, stream: str, pid: int | None = None, app: str = ""
 ) -> dict[str, Any]:
-    """A line of text that a child wrote to stdout or stderr.
+    """Return an event for a line that a child wrote to stdout or stderr.
 
     Args:
-        line: The line, whatever it looks like.
-        child: The child's name.
+        line: Any text.
+        child: Name of the child.
         stream: ``stdout`` or ``stderr``.
-        pid: Its process, if known.
-        app: The part of the robot that it is; its name by default.
+        pid: Process id, if known.
+        app: Part of the robot; by default the name of the child.
     """
     event = {"event": line, "level": "info", "app": app or child, "child": child, "stream": stream}
     return event if pid is None else {**event, "pid": pid}
 
 
 def from_hub(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event that a process handed in at the log hub."""
+    """Return an event that a process submitted to the log hub with its origin."""
     own = _without_claims(
         {key: value for key, value in event.items() if key != "source" or value != PRINT}
     )
@@ -94,12 +93,12 @@ def from_hub(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_team_output(event: Mapping[str, Any]) -> bool:
-    """Whether an event is what team code, or a program that it started, printed."""
+    """Whether an event is output of team code or of a program that it started."""
     return event.get("source") == PRINT or ("stream" in event and is_from_team_process(event))
 
 
 def is_from_team_process(event: Mapping[str, Any]) -> bool:
-    """Whether an event came from a process that runs team code."""
+    """Whether an event is from a process that runs team code."""
     return event.get("app") == "executor" and "child" in event
 
 

@@ -1,4 +1,4 @@
-"""A budget of lines and bytes: how much of a flood is let through."""
+"""A rate limit of lines and bytes."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ from rt.log.throttle import Bucket
 
 
 class Rate(NamedTuple):
-    """A limit.
+    """A rate limit.
 
     Args:
-        burst: How much may come at once.
-        per_second: How much may come in each second after that.
+        burst: Amount that passes at once.
+        per_second: Amount that passes in each second after that.
     """
 
     burst: float
@@ -18,15 +18,15 @@ class Rate(NamedTuple):
 
 
 class Budget:
-    """Lets lines through within a limit of lines and one of bytes, and counts the others.
+    """Passes lines within a limit of lines and a limit of bytes, and counts the others.
 
     Args:
         lines: Limit of lines.
         size: Limit of bytes.
-        now: The present time in s.
+        now: Current time (s).
 
     Attributes:
-        suppressed: Lines that were not let through since this was last set to 0.
+        suppressed: Lines that did not pass since this was last set to 0.
     """
 
     def __init__(self, lines: Rate, size: Rate, now: float) -> None:
@@ -35,7 +35,7 @@ class Budget:
         self._bytes = Bucket(size.burst, 1 / size.per_second, now)
 
     def take(self, size: int, now: float) -> bool:
-        """Whether a line of so many bytes is let through."""
+        """Return whether a line of this size (bytes) passes, and charge it."""
         if self._lines.refill(now) >= 1 and self._bytes.refill(now) >= size:
             self._lines.tokens -= 1
             self._bytes.tokens -= size

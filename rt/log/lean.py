@@ -1,8 +1,8 @@
-"""structlog, without what it imports and rt does not use.
+"""An import of structlog without rich and asyncio, which rt does not use.
 
-It takes rich, for tracebacks, and asyncio, for its coroutines, wherever they are installed. That
-would cost each process of a robot more time at its start than all the rest of the log, and 5 MB; so
-the two are withheld while structlog is imported.
+structlog imports rich, for tracebacks, and asyncio, for its coroutines, if they are installed. This
+would take each process of a robot longer than the rest of the log, and 5 MB of memory. The two are
+hidden while structlog is imported.
 """
 
 import contextlib
@@ -13,26 +13,26 @@ from types import ModuleType
 from typing import Any
 
 
-class _Later(ModuleType):
-    """Stands for a module that is imported when somebody uses it."""
+class _LazyModule(ModuleType):
+    """A module that is imported when an attribute is read."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextlib.contextmanager
-def _withheld(modules: dict[str, ModuleType | None]) -> Iterator[None]:
-    """Let an import find these instead of modules that are not imported yet; None stands for one that is not installed."""
-    withheld = {name: module for name, module in modules.items() if name not in sys.modules}
-    sys.modules.update(withheld)  # type: ignore[arg-type]  # None is what the import system takes for a module that there is not
+def _replaced(modules: dict[str, ModuleType | None]) -> Iterator[None]:
+    """Replace modules that are not imported yet within the block; None makes an import fail."""
+    replaced = {name: module for name, module in modules.items() if name not in sys.modules}
+    sys.modules.update(replaced)  # type: ignore[arg-type]  # the import system accepts None
     try:
         yield
     finally:
-        for name in withheld:
+        for name in replaced:
             del sys.modules[name]
 
 
-with _withheld({"rich": None, "asyncio": _Later("asyncio")}):
+with _replaced({"rich": None, "asyncio": _LazyModule("asyncio")}):
     import structlog
     from structlog.typing import FilteringBoundLogger
 

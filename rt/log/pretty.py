@@ -1,9 +1,7 @@
-"""An event as a person reads it on a terminal.
+"""Rendering of events as text for a terminal.
 
-The rule of this module: whatever an event holds, and whoever made it, it is shown, and nothing in
-it moves the cursor, changes
-what the terminal does, or looks like another event: a line of text that continues an event is
-indented.
+Invariant: every event is shown, and nothing in it moves the cursor, changes the state of the
+terminal or looks like another event. Continuation lines are indented.
 """
 
 import os
@@ -24,7 +22,7 @@ _BIDIRECTIONAL = (
     *range(0x202A, 0x202F),
     *range(0x2066, 0x206A),
 )
-"""Line separators, and what changes the direction in which a terminal shows text."""
+"""Line separators, and characters that change the direction of text."""
 _BELOW = {
     **dict.fromkeys([*range(32), *range(127, 160), *_BIDIRECTIONAL], "\N{REPLACEMENT CHARACTER}"),
     ord("\n"): "\n",
@@ -34,12 +32,15 @@ _CONTROL = {**_BELOW, ord("\n"): "\n    "}
 
 
 def wants_colors(stream: TextIO) -> bool:
-    """Whether colours are shown on a stream: on a terminal that has them, unless somebody does not want any (https://no-color.org)."""
+    """Whether to use colours on a stream: a terminal with colours, and no NO_COLOR.
+
+    Source: https://no-color.org.
+    """
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def pretty(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
-    """A function that makes one or more lines for a person of an event, which it uses up."""
+    """Return a function that renders an event as one or more lines; it consumes the event."""
     console = structlog.dev.ConsoleRenderer(
         colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
     )
@@ -65,11 +66,11 @@ def pretty(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
         if event.get("reason") == str(event.get("event", "")).rpartition(" ")[2]:
             del event["reason"]
         fields = {str(key).translate(_CONTROL): show(value) for key, value in event.items()}
-        # What structlog itself puts under a message; another program's log may have anything there.
-        told = event.get("exception", event.get("exc_info"))
+        # structlog shows these below the event; other programs may have set them to any value.
+        raised = event.get("exception", event.get("exc_info"))
         below = {
             "stack": event.get("stack"),
-            "exception": None if told is None else exception.text(told),
+            "exception": None if raised is None else exception.text(raised),
         }
         fields |= {
             key: None if text is None else str(text).translate(_BELOW)
@@ -82,16 +83,16 @@ def pretty(*, colors: bool) -> Callable[[MutableMapping[str, Any]], str]:
 
 
 def _working_directory() -> str:
-    """The beginning of paths that are said relative to it, or nothing."""
+    """Return the prefix that is removed from paths, or ""."""
     try:
         here = os.getcwd()  # noqa: PTH109 - a prefix of text
-    except OSError:  # somebody has removed it
+    except OSError:  # the directory was removed
         return ""
     return "" if here == "/" else f"{here}/"
 
 
 def _since_start(event: MutableMapping[str, Any]) -> str:
-    """When the team's code printed something: the mode, and the time since that began."""
+    """Return the mode in which team code printed, and the time since its start, or ""."""
     mode, clock = event.get("mode"), event.get("clock")
     return f"{mode} {clock:.2f} s | " if mode and isinstance(clock, float) else ""
 
@@ -100,5 +101,5 @@ def _local_time(stamp: object) -> str:
     text = str(stamp)
     try:
         return datetime.fromisoformat(text).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    except (ValueError, OverflowError):  # whatever another program wrote there
+    except (ValueError, OverflowError):  # other programs may have written any text
         return text[11:23].translate(_CONTROL)

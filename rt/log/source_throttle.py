@@ -1,7 +1,7 @@
-"""A bound on the events that those who call from elsewhere cause, whatever they call.
+"""A rate limit for the events that each remote caller causes.
 
-Invariant: one source causes at most `BURST` events with one beginning at once, and one in each
-`INTERVAL` after that. What was suppressed is counted, and its newest event is logged.
+Invariant: one source causes at most `BURST` events of a class at once, and one per `INTERVAL` after
+that. Suppressed events are counted, and the newest is logged.
 """
 
 import threading
@@ -13,48 +13,55 @@ from rt.log.throttle import Throttle
 
 BURST: Final = 16
 INTERVAL: Final = 1.0
-BEGINNING: Final = 32
-"""Characters of an event that say what it is; what follows may be of the caller's making."""
+PREFIX: Final = 32
+"""Characters of an event that determine its class; the caller may control the rest."""
 
 Event = MutableMapping[str, Any]
-Spread = Callable[[Event, int], None]
+Emit = Callable[[Event, int], None]
 
 
 class SourceThrottle:
-    """Lets the events of each source through within a rate. For use by several threads.
+    """Logs the events of each source within a rate limit. Thread-safe.
 
     Args:
-        clock: Gives the time in s.
+        clock: Returns the time (s).
+
+    Attributes:
+        has_suppressed: Whether `flush` may have events to log.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._throttle = Throttle("source", burst=BURST, interval=INTERVAL, clock=clock)
         # A signal handler may log while this thread does.
         self._lock = threading.RLock()
-        self.waits = False
+        self.has_suppressed = False
 
-    def log(self, spread: Spread, source: str, event: Event, severity: int) -> None:
+    def log(self, emit: Emit, source: str, event: Event, severity: int) -> None:
         """Log an event, or count it as suppressed; see `Throttle.log`."""
 
-        def write(event: str, *, fields: Event, suppressed: int = 0, **_: object) -> None:  # noqa: ARG001 - a keyword
+        def write(
+            event: str,  # noqa: ARG001 - passed by keyword
+            *,
+            fields: Event,
+            suppressed: int = 0,
+            **_: object,
+        ) -> None:
             if suppressed:
                 fields["suppressed"] = suppressed + (
                     before if isinstance(before := fields.get("suppressed"), int) else 0
                 )
-            spread(fields, severity)
+            emit(fields, severity)
 
-        sentence = str(event["event"])
+        text = str(event["event"])
         with self._lock:
-            if not self._throttle.log(
-                write, sentence, sentence[:BEGINNING], source=source, fields=event
-            ):
-                self.waits = True
+            if not self._throttle.log(write, text, text[:PREFIX], source=source, fields=event):
+                self.has_suppressed = True
 
     def flush(self, *, always: bool = False) -> None:
-        """Log what was suppressed and is due, or all of it."""
+        """Log the suppressed events that are due, or all of them."""
         with self._lock:
             self._throttle.flush(always=always)
-            self.waits = self._throttle.has_suppressed
+            self.has_suppressed = self._throttle.has_suppressed
 
 
 __all__ = ["SourceThrottle"]

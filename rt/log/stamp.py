@@ -1,4 +1,4 @@
-"""The time stamp of an event."""
+"""Time stamps of events."""
 
 import time
 
@@ -6,11 +6,11 @@ _second: tuple[int, str] = (-1, "")
 
 
 def now() -> str:
-    """The present as ISO 8601 in UTC, with microseconds.
+    """Return the current time as ISO 8601 in UTC, with microseconds.
 
-    Events come in bursts: what is the same for all of one second is made once.
+    The part up to the seconds is cached, because events come in bursts.
     """
-    global _second  # noqa: PLW0603 - one value, replaced whole, so that threads need no lock
+    global _second  # noqa: PLW0603 - replaced atomically, so threads need no lock
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     second = _second
     if second[0] != seconds:

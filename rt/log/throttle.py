@@ -1,7 +1,7 @@
-"""A bound on how often events of one class are logged.
+"""A rate limit for log events of one class.
 
-Invariant: the first events are logged at once, a flood is logged at a steady low rate, and what was
-suppressed is counted and its newest event is logged in the end.
+Invariant: the first events are logged at once and a flood at a steady low rate. Suppressed events
+are counted, and the newest is logged in the end.
 """
 
 import math
@@ -14,19 +14,22 @@ INTERVAL: Final = 5.0
 TOTAL_BURST: Final = 512
 TOTAL_INTERVAL: Final = 1.0
 MAX_KEYS: Final = 2048
-"""The most token buckets that one throttle keeps."""
+"""Maximum number of token buckets of one throttle."""
 
 Write = Callable[..., object]
-"""A method of a logger: takes the event and its context."""
+"""A method of a logger, called with the event and its context."""
 
 
 class Bucket:
-    """A token bucket: one event costs a token, and tokens come back one by one.
+    """A token bucket: each event takes a token, and tokens return at a steady rate.
 
     Args:
-        burst: How many tokens the full bucket holds, at least 1.
-        interval: Time in which one token comes back, in s.
-        now: The present time, in s.
+        burst: Tokens in the full bucket, at least 1.
+        interval: Time in which one token returns, in s.
+        now: Current time, in s.
+
+    Attributes:
+        tokens: Tokens at the last refill, less those taken since.
     """
 
     __slots__ = ("_burst", "_interval", "_time", "tokens")
@@ -38,23 +41,23 @@ class Bucket:
         self._time = now
 
     def refill(self, now: float) -> float:
-        """Add the tokens that have come back by now, and return how many there are."""
+        """Add the tokens that have returned, and return the number of tokens."""
         self.tokens = min(self._burst, self.tokens + max(0.0, now - self._time) / self._interval)
         self._time = max(now, self._time)
         return self.tokens
 
     def due(self, now: float) -> float:
-        """When the bucket holds at least one token."""
+        """Return the time at which the bucket contains at least one token."""
         return now + max(0.0, 1 - self.refill(now)) * self._interval
 
     @property
     def full(self) -> bool:
-        """Whether all tokens were back at the last refill."""
+        """Whether the bucket was full at the last refill."""
         return self.tokens >= self._burst
 
 
 class _Suppressed:
-    """The events of one class that were not logged."""
+    """The suppressed events of one class."""
 
     __slots__ = ("buckets", "context", "count", "write")
 
@@ -66,22 +69,21 @@ class _Suppressed:
 
 
 class Throttle:
-    """Logs events within a rate, each class of events by itself.
+    """Logs events within a rate limit for each class of events.
 
-    The class of an event is its sentence with the value of each context field in `per`: a device
-    that floods the log does not suppress the events of another one. All events with one sentence
-    share a larger limit, so that a device that changes its name or its port each time is bounded
-    too.
+    The class of an event is its text together with the value of each context field in `per`, so
+    that a device that floods the log does not suppress the events of others. All events with one
+    text share a larger limit, which also bounds a device that keeps changing its name or port.
 
-    Not for use by several threads.
+    Not thread-safe.
 
     Args:
         per: Names of context fields, such as ``port`` and ``uid``.
-        burst: How many events of one class are logged at once.
+        burst: Events of one class that are logged at once.
         interval: Time between two events of one class after that, in s.
-        total_burst: The same for all events with one sentence.
-        total_interval: The same for all events with one sentence, in s.
-        clock: Gives the time in s.
+        total_burst: Events with one text that are logged at once.
+        total_interval: Time between two events with one text after that, in s.
+        clock: Returns the time, in s.
     """
 
     def __init__(
@@ -105,11 +107,10 @@ class Throttle:
 
         Args:
             write: A method of a logger, such as ``logger.warning``.
-            event: The sentence.
-            kind: What stands for the sentence in the class of the event, for sentences that vary;
-                the sentence if None.
-            context: Context fields; ``suppressed`` is added with the number of events that were
-                left out before this one.
+            event: Text of the event.
+            kind: Replaces the text in the class of the event, for texts that vary.
+            context: Context fields; ``suppressed`` is added with the number of events suppressed
+                before this one.
 
         Returns:
             Whether the event was logged.
@@ -139,12 +140,12 @@ class Throttle:
 
     @property
     def has_suppressed(self) -> bool:
-        """Whether an event is suppressed that `flush` will log."""
+        """Whether `flush` has an event to log, now or later."""
         return bool(self._suppressed)
 
     @property
     def due(self) -> float:
-        """When `flush` has an event to log; infinite while none is suppressed."""
+        """The time at which `flush` has an event to log; infinite if none is suppressed."""
         if not self._suppressed:
             return math.inf
         now = self._clock()
@@ -153,11 +154,12 @@ class Throttle:
         )
 
     def flush(self, *, always: bool = False) -> None:
-        """Log the newest suppressed event of each class whose next event is due; call this at an interval or at `due`.
+        """Log the newest suppressed event of each class whose next event is due.
+
+        Call this at an interval or at `due`.
 
         Args:
-            always: Whether to log those too whose next event is not due, as at the end of a
-                process.
+            always: Log the events that are not due too, as at the end of a process.
         """
         if not self._suppressed:
             return
@@ -181,7 +183,7 @@ class Throttle:
         return bucket
 
     def _forget(self, now: float) -> None:
-        """Forget the buckets that say nothing any more, or all if each of them says something."""
+        """Remove full buckets without suppressed events, or all if there are none."""
         for key, bucket in list(self._buckets.items()):
             bucket.refill(now)
             if bucket.full and key not in self._suppressed:

@@ -1,4 +1,4 @@
-"""Where the lines of a process go: to a file descriptor that never makes anybody wait, or to a stream in memory."""
+"""Writers of log lines: to a file descriptor without blocking, or to a stream in memory."""
 
 import fcntl
 import os
@@ -14,9 +14,9 @@ from rt.log.stamp import now
 from rt.protocol.logevent import CUT, MAX_LINE, encode_line
 
 Note = Callable[[int], bytes]
-"""Makes the line that says how many lines were dropped."""
+"""Returns the line that reports a number of dropped lines."""
 
-_ATOMIC = 4096  # a pipe that polls as writable takes this much at once
+_ATOMIC = 4096  # a pipe that polls as writable accepts this many bytes
 _writers: "weakref.WeakSet[LineWriter]" = weakref.WeakSet()
 
 
@@ -29,9 +29,9 @@ os.register_at_fork(after_in_child=_unlock_all)
 
 
 def dropped_lines(count: int) -> dict[str, Any]:
-    """The event that says how many lines were dropped."""
+    """Return the event that reports a number of dropped lines."""
     return {
-        "event": "log lines were dropped",
+        "event": "log lines dropped",
         "level": "warning",
         "dropped": count,
         "timestamp": now(),
@@ -43,17 +43,17 @@ def _note(count: int) -> bytes:
 
 
 class LineWriter:
-    """Writes whole lines to a file descriptor without ever blocking; the rest of one that is longer than `MAX_LINE` is left out.
+    """Writes whole lines to a file descriptor without blocking; cuts lines at `MAX_LINE` bytes.
 
     Args:
-        fd: Where lines go. A file, a pipe or a terminal is opened anew, so that making it
-            non-blocking changes nothing for others that write to the same place, but that what they
-            write to a file comes at its end, too. A socket, as the journal of systemd is, cannot
-            be: each of its writes is told not to wait.
-        note: Makes the line that says how many lines were dropped.
+        fd: File descriptor. A file, a pipe or a terminal is opened again, so that non-blocking mode
+            does not affect other writers; a file is set to append mode for all of them. A socket,
+            such as that of the systemd journal, cannot be opened again, so each write to it is
+            non-blocking.
+        note: Returns the line that reports a number of dropped lines.
 
     Attributes:
-        dropped: Lines that nobody took, since the last that somebody did.
+        dropped: Lines dropped since the last line that was written.
     """
 
     def __init__(self, fd: int, note: Note = _note) -> None:
@@ -71,30 +71,28 @@ class LineWriter:
                 self._socket = socket.socket(fileno=os.dup(fd))
                 return
             if stat.S_ISREG(kind):
-                # Else whoever writes there beside us, as an error of `rt run > FILE 2>&1`, would
-                # write over our lines.
+                # Otherwise other writers, such as stderr in `rt run > FILE 2>&1`, would overwrite
+                # our lines.
                 fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
             flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             self._fd = os.open(f"/proc/self/fd/{fd}", flags)
-        except (
-            OSError
-        ):  # of another user, or no /proc: asked before each write whether it would wait
+        except OSError:
+            # A file of another user, or no /proc: poll before each write.
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT)
 
     @property
     def fd(self) -> int:
-        """Where lines go."""
+        """The file descriptor that lines are written to."""
         return self._fd
 
     def unlock(self) -> None:
-        """Forget who is writing: a process that was forked meanwhile has no such thread."""
-        # The thread that holds it may come again: a finalizer that logs runs wherever garbage is
-        # looked for.
+        """Replace the lock; in a forked process its owner may not exist."""
+        # Reentrant, because a finalizer that logs can run at any allocation.
         self._lock = threading.RLock()
 
     def write(self, line: bytes) -> None:
-        """Write a line, or count it as dropped when nobody takes it, the disk is full or the other end has gone."""
+        """Write a line, or count it as dropped if the write would block or fails."""
         with self._lock:
             if self.dropped:
                 if not self._put(self._note(self.dropped)):
@@ -107,7 +105,7 @@ class LineWriter:
     def _put(self, line: bytes) -> bool:
         if len(line) > MAX_LINE:
             line = line[:MAX_LINE].decode(errors="ignore").encode() + CUT.encode()
-        # A line of which only a part was taken is ended first, so that this one is whole.
+        # End a partly written line first, so that this one is whole.
         data = b"\n%b\n" % line if self._torn else line + b"\n"
         written = self._write(data)
         if written:
@@ -134,7 +132,7 @@ class LineWriter:
 
 
 class StreamWriter:
-    """Writes lines to a stream in memory, as tests use."""
+    """Writes lines to a stream in memory, for tests."""
 
     fd = None
 
@@ -147,7 +145,7 @@ class StreamWriter:
 
 
 def writer_to(target: TextIO | int, note: Note) -> LineWriter | StreamWriter:
-    """A writer of lines to wherever a stream or a descriptor leads; ``note`` is that of `LineWriter`."""
+    """Return a writer for a stream or a file descriptor; see `LineWriter` for ``note``."""
     if isinstance(target, int):
         return LineWriter(target, note)
     try:

@@ -1,3 +1,5 @@
+"""Fixtures of the tests of the log."""
+
 from collections.abc import Iterator
 
 import pytest
@@ -5,7 +7,7 @@ import structlog
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """Leave the log of the test process as it was."""
+def restored_log() -> Iterator[None]:
+    """Restore the log of the test process."""
     yield
     structlog.reset_defaults()

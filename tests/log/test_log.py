@@ -1,3 +1,5 @@
+"""Events of a process and relayed events, as they are written and as listeners receive them."""
+
 import json
 from pathlib import Path
 
@@ -7,17 +9,17 @@ import trio
 from rt import log
 
 
-def test_an_event_is_one_json_line_with_its_context(tmp_path: Path) -> None:
+def test_event_is_one_json_line_with_its_context(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(level="info", fmt="json", stream=stream, app="device")
-        log.get_logger(port="/dev/ttyACM0").info("the device is connected", uid="5")
-        log.get_logger().debug("nobody reads this")
+        log.get_logger(port="/dev/ttyACM0").info("device connected", uid="5")
+        log.get_logger().debug("below the level")
     (line,) = path.read_text().splitlines()
     event = json.loads(line)
     assert event.pop("timestamp").endswith("Z")
     assert event == {
-        "event": "the device is connected",
+        "event": "device connected",
         "level": "info",
         "app": "device",
         "port": "/dev/ttyACM0",
@@ -25,7 +27,7 @@ def test_an_event_is_one_json_line_with_its_context(tmp_path: Path) -> None:
     }
 
 
-def test_an_exception_is_data_of_its_event(tmp_path: Path) -> None:
+def test_exception_is_data_of_its_event(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(stream=stream)
@@ -35,10 +37,10 @@ def test_an_exception_is_data_of_its_event(tmp_path: Path) -> None:
             log.get_logger().error("it failed", exc_info=True)
     raised = json.loads(path.read_text())["exception"]
     assert (raised["type"], raised["message"]) == ("ZeroDivisionError", "division by zero")
-    assert raised["frames"][-1]["func"] == "test_an_exception_is_data_of_its_event"
+    assert raised["frames"][-1]["func"] == "test_exception_is_data_of_its_event"
 
 
-def test_an_event_of_a_child_keeps_its_level_time_and_maker(tmp_path: Path) -> None:
+def test_relayed_event_keeps_its_level_time_and_app(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(stream=stream, app="root")
@@ -58,18 +60,18 @@ def test_an_event_of_a_child_keeps_its_level_time_and_maker(tmp_path: Path) -> N
     }
 
 
-def test_a_person_reads_the_time_the_level_and_the_sentence(tmp_path: Path) -> None:
+def test_pretty_line_contains_level_text_and_context(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(fmt="pretty", stream=stream)
-        log.get_logger().warning("the gamepad is silent", gamepad=0)
+        log.get_logger().warning("gamepad silent", gamepad=0)
     text = path.read_text()
     assert "warning" in text
-    assert "the gamepad is silent" in text
+    assert "gamepad silent" in text
     assert "gamepad=0" in text
 
 
-def test_not_a_number_is_valid_json(tmp_path: Path) -> None:
+def test_non_finite_numbers_are_valid_json(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(stream=stream)
@@ -79,12 +81,12 @@ def test_not_a_number_is_valid_json(tmp_path: Path) -> None:
     assert event["values"] == ["inf", 1.5]
 
 
-def test_a_person_is_spared_what_only_programs_need(tmp_path: Path) -> None:
+def test_pretty_line_omits_fields_for_programs(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(fmt="pretty", stream=stream, app="root")
         log.get_logger().info(
-            "child is ready", child="device", reason="ready", pid=5, names=["a", "b"]
+            "child ready", child="device", reason="ready", pid=5, names=["a", "b"]
         )
         log.relay(
             {
@@ -95,33 +97,33 @@ def test_a_person_is_spared_what_only_programs_need(tmp_path: Path) -> None:
                 "source": "print",
             }
         )
-    ready, said = path.read_text().splitlines()
+    ready, printed = path.read_text().splitlines()
     assert "child=device" in ready
     assert "a, b" in ready
     assert not any(word in ready for word in ("pid", "app=", "reason"))
-    assert said.endswith("print | hello team")
+    assert printed.endswith("print | hello team")
 
 
-def test_a_tap_sees_what_is_not_written_and_is_gone_after_its_block(tmp_path: Path) -> None:
+def test_listener_receives_its_levels_until_the_end_of_its_block(tmp_path: Path) -> None:
     seen: list[str] = []
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(level="warning", listener_level="info", stream=stream, app="root")
         with log.listening(lambda event: seen.append(event["event"])):
-            log.get_logger().debug("nobody wants this")
-            log.get_logger().info("only the tap")
+            log.get_logger().debug("below both levels")
+            log.get_logger().info("only the listener")
             log.relay({"event": "of a child", "level": "info"})
-            log.relay({"event": "too little", "level": "debug"})
+            log.relay({"event": "below both levels", "level": "debug"})
             log.get_logger().error("both")
         log.get_logger().error("only the file")
-    assert seen == ["only the tap", "of a child", "both"]
+    assert seen == ["only the listener", "of a child", "both"]
     assert [json.loads(line)["event"] for line in path.read_text().splitlines()] == [
         "both",
         "only the file",
     ]
 
 
-async def test_what_a_task_logs_carries_what_is_bound_to_it(tmp_path: Path) -> None:
+async def test_events_of_a_task_carry_its_bound_context(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(stream=stream)
@@ -140,7 +142,7 @@ async def test_what_a_task_logs_carries_what_is_bound_to_it(tmp_path: Path) -> N
     assert {event.get("action") for event in events} == {"wave", "turn", None}
 
 
-def test_a_relayed_event_of_no_known_level_or_time_is_one_of_now(tmp_path: Path) -> None:
+def test_relayed_event_without_valid_level_or_time_gets_both(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(stream=stream, app="root", pid=1, instance="red")
@@ -150,7 +152,7 @@ def test_a_relayed_event_of_no_known_level_or_time_is_one_of_now(tmp_path: Path)
     assert event == {"event": "5", "level": "info", "instance": "red", "self": "no trouble"}
 
 
-def test_a_person_reads_when_the_team_printed_and_where_an_error_came_from(tmp_path: Path) -> None:
+def test_pretty_line_shows_print_time_and_exception(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(fmt="pretty", stream=stream)

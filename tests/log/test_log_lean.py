@@ -1,4 +1,4 @@
-"""The log costs a process no library that it does not use."""
+"""The log imports no library that rt does not use."""
 
 import subprocess
 import sys
@@ -15,19 +15,19 @@ def run(code: str) -> str:
 
 
 @pytest.mark.parametrize("module", ROLES)
-def test_a_child_imports_neither_rich_nor_asyncio(module: str) -> None:
+def test_child_imports_neither_rich_nor_asyncio(module: str) -> None:
     assert (
         run(f"import sys, {module}; print({{'rich', 'asyncio'}} & set(sys.modules))") == "set()\n"
     )
 
 
-def test_who_wants_them_has_them_as_ever() -> None:
+def test_rich_and_asyncio_can_be_imported_later() -> None:
     assert run(
         "import rt.log, asyncio.subprocess, rich.console; print(asyncio.run, rich.console.Console)"
     )
 
 
-def test_the_coroutines_of_a_logger_work() -> None:
+def test_coroutines_of_a_logger_work() -> None:
     code = """
 from rt import log
 log.configure()

@@ -1,4 +1,4 @@
-"""Events as a person reads them: whatever they hold, they are shown."""
+"""Rendering of events as text: every event is shown, and none affects the terminal."""
 
 import io
 import json
@@ -34,10 +34,10 @@ NAMES = [
 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(), VALUES), st.text(), st.text())
-def test_whatever_an_event_holds_it_is_shown(
-    fields: dict[str, Any], sentence: str, level: str
+def test_every_event_is_shown_without_control_characters(
+    fields: dict[str, Any], event: str, level: str
 ) -> None:
-    text = log.pretty(colors=False)({**fields, "event": sentence, "level": level})
+    text = log.pretty(colors=False)({**fields, "event": event, "level": level})
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text if char not in "\n\t")
 
 
@@ -52,22 +52,22 @@ def test_whatever_an_event_holds_it_is_shown(
         {"timestamp": "yesterday, \x1b[2Jor so"},
     ],
 )
-def test_nothing_that_is_said_moves_the_cursor(fields: dict[str, Any]) -> None:
+def test_no_event_moves_the_cursor(fields: dict[str, Any]) -> None:
     text = log.pretty(colors=False)({"event": "gone\rover\x1b[2J", "level": "info", **fields})
     assert not any(char in text for char in "\x1b\r\x9b\x07")
 
 
-def test_another_programs_stack_and_traceback_stand_below(tmp_path: Path) -> None:
+def test_relayed_stack_and_traceback_are_shown_below_the_event(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(fmt="pretty", stream=stream)
         log.relay({"event": "odd", "level": "info", "stack": 5, "exc_info": "a traceback"})
-    _said, *below = path.read_text().splitlines()
+    _event, *below = path.read_text().splitlines()
     assert "5" in below
     assert below[-1] == "a traceback"
 
 
-def test_an_event_that_cannot_be_shown_to_a_person_is_shown_as_it_is(tmp_path: Path) -> None:
+def test_event_that_cannot_be_rendered_is_written_as_json(tmp_path: Path) -> None:
     class Odd:
         def __str__(self) -> str:
             return "odd"
@@ -77,11 +77,11 @@ def test_an_event_that_cannot_be_shown_to_a_person_is_shown_as_it_is(tmp_path: P
     path = tmp_path / "log"
     with path.open("w") as stream:
         log.configure(fmt="pretty", stream=stream)
-        log.get_logger().info("said", what=Odd())
+        log.get_logger().info("event", what=Odd())
     assert json.loads(path.read_text())["what"] == "odd"
 
 
-def test_a_working_directory_that_was_removed_matters_to_nobody(
+def test_removed_working_directory_does_not_affect_rendering(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"
@@ -97,15 +97,15 @@ def test_a_working_directory_that_was_removed_matters_to_nobody(
     ("environment", "wanted"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
 )
-def test_colours_are_for_terminals_that_have_them(
+def test_colours_are_used_only_on_terminals_that_want_them(
     environment: dict[str, str], wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    theirs, ours = os.openpty()
-    with open(theirs, "rb"), open(ours, "w") as terminal:  # noqa: PTH123 - they are descriptors
+    leader, follower = os.openpty()
+    with open(leader, "rb"), open(follower, "w") as terminal:  # noqa: PTH123 - descriptors
         assert log.wants_colors(terminal) is wanted
     assert not log.wants_colors(io.StringIO())
 
@@ -114,15 +114,15 @@ def test_colours_are_for_terminals_that_have_them(
     "fields",
     [{"event": "a\n12:40:06.566 root"}, {"source": "print"}, {"note": "a\n12:40:06.566 root"}],
 )
-def test_no_part_of_an_event_looks_like_another_one(fields: dict[str, Any]) -> None:
-    event = {"event": "said\n12:40:06.566 root", "level": "info", **fields}
+def test_no_part_of_an_event_looks_like_another_event(fields: dict[str, Any]) -> None:
+    event = {"event": "event\n12:40:06.566 root", "level": "info", **fields}
     _first, *others = log.pretty(colors=False)(event).splitlines()
     assert others
     assert all(line.startswith("    ") for line in others)
 
 
 @pytest.mark.parametrize("char", ["\u202e", "\u2066", "\u200f", "\u2028", "\x9b", "\x7f"])
-def test_no_character_changes_how_a_terminal_shows_the_rest(char: str) -> None:
+def test_no_character_changes_how_the_terminal_shows_other_text(char: str) -> None:
     text = log.pretty(colors=False)(
         {"event": f"a{char}b", "level": "info", "note": char, "source": "x"}
     )

@@ -1,3 +1,5 @@
+"""Time stamps of events."""
+
 import time
 from datetime import UTC, datetime
 
@@ -8,7 +10,7 @@ from rt.protocol.logevent import is_stamp
 
 
 @pytest.mark.parametrize("seconds", [0, 1_700_000_000, 1_699_999_999, 4_102_444_800])
-def test_a_stamp_is_the_time_of_the_clock_wherever_that_jumps(
+def test_stamp_follows_the_clock_when_it_jumps(
     seconds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = iter([seconds * 10**9, seconds * 10**9 + 999_999_999, (seconds + 1) * 10**9 + 5_000])

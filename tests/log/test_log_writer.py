@@ -1,4 +1,4 @@
-"""Lines that go to a file descriptor, and never make anybody wait."""
+"""Writing of lines to a file descriptor without blocking."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-def test_nobody_waits_for_a_reader_and_what_was_dropped_is_said(pipe: tuple[int, int]) -> None:
+def test_write_to_a_full_pipe_is_dropped_and_reported_later(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     writer = LineWriter(writing)
     for _ in range(200):
@@ -42,15 +42,15 @@ def test_nobody_waits_for_a_reader_and_what_was_dropped_is_said(pipe: tuple[int,
     assert writer.dropped == 0
 
 
-def test_a_finalizer_that_logs_while_its_own_thread_writes_does_not_wait_for_itself(
+def test_finalizer_that_logs_during_a_write_does_not_deadlock(
     pipe: tuple[int, int],
 ) -> None:
-    garbage = [b"a motor is gone"]
+    garbage = [b"motor disconnected"]
 
     def note(_count: int) -> bytes:
-        while garbage:  # is looked for wherever something is made
+        while garbage:  # as a finalizer that runs at an allocation
             writer.write(garbage.pop())
-        return b"some are missing"
+        return b"lines dropped"
 
     writer = LineWriter(pipe[1], note)
 
@@ -65,7 +65,7 @@ def test_a_finalizer_that_logs_while_its_own_thread_writes_does_not_wait_for_its
     assert writer.dropped
 
 
-def test_what_was_dropped_is_said_as_everything_else_is(pipe: tuple[int, int]) -> None:
+def test_note_about_dropped_lines_has_the_format_of_the_log(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     with open(writing, "w", closefd=False) as stream:
         log.configure(stream=stream, fmt="pretty", app="root")
@@ -74,29 +74,29 @@ def test_what_was_dropped_is_said_as_everything_else_is(pipe: tuple[int, int]) -
         os.read(reading, 1 << 20)
         log.get_logger().info("again")
     note, again = os.read(reading, 1 << 20).decode().splitlines()[-2:]
-    assert "[warning  ] log lines were dropped dropped=" in note
+    assert "[warning  ] log lines dropped dropped=" in note
     assert again.endswith("again")
 
 
-def test_a_line_of_which_a_pipe_took_a_part_spoils_no_other(pipe: tuple[int, int]) -> None:
+def test_partly_written_line_does_not_affect_the_next(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     writer = LineWriter(writing)
-    # Longer than what a pipe takes at once: only a part of it fits.
+    # Longer than the capacity of a pipe, so only a part fits.
     writer.write(b"y" * 100_000)
     os.read(reading, 1 << 20)
     writer.write(b"whole")
     assert os.read(reading, 1 << 20).decode().splitlines()[-1] == "whole"
 
 
-def test_a_reader_that_has_gone_ends_nobody(pipe: tuple[int, int]) -> None:
+def test_closed_reader_only_drops_lines(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.close(reading)
     writer = LineWriter(writing)
-    writer.write(b"into the void")
+    writer.write(b"a line")
     assert writer.dropped == 1
 
 
-def test_what_others_write_to_the_same_file_comes_after_our_lines(tmp_path: Path) -> None:
+def test_other_writers_of_a_file_append_after_our_lines(tmp_path: Path) -> None:
     with (tmp_path / "all.txt").open("wb", buffering=0) as file:
         file.write(b"before\n")
         LineWriter(file.fileno()).write(b"a line")
@@ -104,7 +104,7 @@ def test_what_others_write_to_the_same_file_comes_after_our_lines(tmp_path: Path
     assert (tmp_path / "all.txt").read_text() == "before\na line\nafter\n"
 
 
-def test_a_socket_that_nobody_reads_makes_nobody_wait() -> None:
+def test_write_to_a_full_socket_does_not_block() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         writer = LineWriter(ours.fileno())
@@ -123,14 +123,14 @@ def test_a_socket_that_nobody_reads_makes_nobody_wait() -> None:
         writer._socket.close()
 
 
-def test_an_oversized_line_is_cut_and_marked(tmp_path: Path) -> None:
+def test_oversized_line_is_cut_and_marked(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("w") as stream:
         LineWriter(stream.fileno()).write(b"z" * 100_000)
     assert path.read_text() == "z" * MAX_LINE + " [line cut here]\n"
 
 
-def test_a_process_that_is_forked_while_a_thread_writes_can_write_too(
+def test_process_forked_during_a_write_can_write(
     pipe: tuple[int, int],
 ) -> None:
     reading, writing = pipe

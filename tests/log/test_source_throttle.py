@@ -1,4 +1,4 @@
-"""Events that callers from elsewhere cause: at most some of each class, whatever they call."""
+"""The rate limit for events that remote callers cause."""
 
 import json
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ def test_other_sources_and_other_events_are_not_suppressed(clock: Clock, lines: 
     ]
 
 
-def test_text_of_the_caller_makes_no_new_class(clock: Clock, lines: Any) -> None:
+def test_text_from_the_caller_does_not_create_a_class(clock: Clock, lines: Any) -> None:
     as_source(
         "station blue",
         *(f"the function cannot be found or called: {number}" for number in range(500)),
@@ -79,7 +79,7 @@ def test_text_of_the_caller_makes_no_new_class(clock: Clock, lines: Any) -> None
     assert len(lines()) == BURST
 
 
-def test_suppressed_events_come_with_those_of_other_processes_and_at_the_end(
+def test_suppressed_events_are_logged_with_relayed_events_and_at_the_end(
     clock: Clock, lines: Any
 ) -> None:
     as_source("station blue", *["option set"] * (BURST + 2))
@@ -92,9 +92,7 @@ def test_suppressed_events_come_with_those_of_other_processes_and_at_the_end(
     assert lines()[-1]["event"] == "option set"
 
 
-def test_charge_ends_with_its_task_and_no_event_is_lost_that_says_suppressed_itself(
-    clock: Clock, lines: Any
-) -> None:
+def test_source_ends_with_its_task_and_suppressed_counts_add_up(clock: Clock, lines: Any) -> None:
     as_source("station blue", *["refused"] * (BURST + 3), suppressed=2)
     log.flush()
     assert lines()[-1]["suppressed"] == 4
@@ -109,22 +107,22 @@ def test_charge_ends_with_its_task_and_no_event_is_lost_that_says_suppressed_its
         max_size=200,
     )
 )
-def test_source_never_exceeds_its_rate(story: list[tuple[float, str, str]]) -> None:
+def test_source_never_exceeds_its_rate(steps: list[tuple[float, str, str]]) -> None:
     clock = Clock()
-    charges = SourceThrottle(clock)
+    limiter = SourceThrottle(clock)
     written: list[tuple[str, str]] = []
     counts: dict[tuple[str, str], int] = {}
-    for wait, source, event in story:
+    for wait, source, event in steps:
         clock.now += wait
-        charges.flush()
+        limiter.flush()
         fields = {"event": event, "source": source}
         counts[source, event] = counts.get((source, event), 0) + 1
-        charges.log(
+        limiter.log(
             lambda each, _: written.append((each["source"], each["event"])), source, fields, 20
         )
         elapsed = clock.now - 1000.0
         for key in counts:
             assert written.count(key) <= BURST + elapsed / INTERVAL
-    charges.flush(always=True)
+    limiter.flush(always=True)
     assert {*written} == counts.keys()
-    assert not charges.waits
+    assert not limiter.has_suppressed

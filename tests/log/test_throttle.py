@@ -1,4 +1,4 @@
-"""A throttle logs the first events, bounds a flood, counts what it suppresses and logs the newest event in the end."""
+"""The rate limit for log events: bursts, floods, counts of suppressed events, the newest event."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from rt.log.throttle import Throttle
 
 
 class Log:
-    """Takes what is logged, with the time."""
+    """Records events with the time."""
 
     def __init__(self) -> None:
         self.now = 0.0
