@@ -1,7 +1,7 @@
-"""The linter: what is wrong with the team's code, seen without running it.
+"""The linter: finds errors in team code without running it.
 
-`lint.lint` is pure but for reading the files; `child` runs it in a process of its own and `runner`
-bounds that process.
+`lint.lint` does no I/O except reading the files. `child` runs it in a process of its own, and
+`runner` bounds that process.
 """
 
 from rt.lint.record import Record

@@ -1,4 +1,4 @@
-"""Checks of actions: that they are started and awaited as they have to be, so that their code runs at all."""
+"""Checks of actions: that they are started and awaited correctly."""
 
 import ast
 from collections.abc import Iterator
@@ -10,43 +10,34 @@ from rt.lint.module import UNKNOWN, Function, Scope
 _ASYNCIO = frozenset(
     "asyncio." + name
     for name in (
-        *(
-            "sleep",
-            "gather",
-            "wait",
-            "wait_for",
-            "create_task",
-            "ensure_future",
-            "to_thread",
-            "timeout",
-            "shield",
-        ),
-        *("get_event_loop", "get_running_loop", "run"),
+        *("sleep", "gather", "wait", "wait_for", "create_task", "ensure_future"),
+        *("to_thread", "timeout", "shield", "get_event_loop", "get_running_loop", "run"),
     )
 )
 
 
 @check("RT301", "action-not-run", "error")
 def action_not_run(context: CheckContext) -> Iterator[Finding]:
-    """An action is called as a function, which does not run it."""
+    """An action is called like a function, which does not run it."""
     for node, scope in context.module.nodes():
         if not isinstance(node, ast.Expr) or not isinstance(node.value, ast.Call):
             continue
         action = _action(context, scope, node.value.func)
         if action is not None:
             name = ast.unparse(node.value.func)
-            beside = f"Actions.run({name}{', ...' if _arity(context, action)[1] else ''})"
+            start = f"Actions.run({name}{', ...' if _arity(context, action)[1] else ''})"
             yield (
                 node.value,
-                f"{name}() alone does not run the action: write `await {name}(...)`, or {beside} to go on at once"
+                f"{name}() alone does not run the action: write `await {name}(...)`, or {start}"
+                " to continue at once"
                 if scope.is_async
-                else f"{name}() does not run the action: write {beside}",
+                else f"{name}() does not run the action: write {start}",
             )
 
 
 @check("RT302", "action-already-called", "error")
 def action_already_called(context: CheckContext) -> Iterator[Finding]:
-    """Actions.run is given an action's call instead of the action."""
+    """Actions.run gets the call of an action instead of the action."""
     for scope, node in _run_arguments(context):
         if isinstance(node, ast.Call):
             action = _action(context, scope, node.func)
@@ -58,26 +49,26 @@ def action_already_called(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT303", "not-an-action", "error")
 def not_an_action(context: CheckContext) -> Iterator[Finding]:
-    """Actions.run is given something that is no ``async def``."""
+    """Actions.run gets something that is not an ``async def``."""
     for scope, node in _run_arguments(context):
         function = context.function(scope, node)
         if isinstance(node, ast.Lambda):
-            yield node, "Actions.run takes an action, an `async def`, and a lambda is none"
+            yield node, "Actions.run takes an action, an `async def`, not a lambda"
         elif function is not None and not function.decorator_list:
             if isinstance(function, ast.FunctionDef):
                 yield (
                     node,
-                    f"{function.name} is no action: write it as `async def {function.name}(...)`",
+                    f"{function.name} is not an action: write `async def {function.name}(...)`",
                 )
             elif _yields(function):
-                yield node, f"{function.name} is no action: it has a `yield`"
+                yield node, f"{function.name} is not an action: it has a `yield`"
         elif context.constant(scope, node) is not UNKNOWN:
             yield node, "Actions.run takes an action, the name of an `async def` without quotes"
 
 
 @check("RT304", "not-awaited", "error")
 def not_awaited(context: CheckContext) -> Iterator[Finding]:
-    """Actions.sleep is called without ``await``, so that nothing waits."""
+    """Actions.sleep is called without ``await`` and therefore does not wait."""
     for call in context.calls:
         if call.method.is_async and isinstance(context.module.parents.get(call.node), ast.Expr):
             name = f"{call.owner}.{call.name}"
@@ -92,7 +83,7 @@ def not_awaited(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT305", "nothing-to-await", "error")
 def nothing_to_await(context: CheckContext) -> Iterator[Finding]:
-    """What is awaited is no action."""
+    """The awaited expression is not an action."""
     synchronous = {
         call.node: f"{call.owner}.{call.name}" for call in context.calls if not call.method.is_async
     }
@@ -107,12 +98,12 @@ def nothing_to_await(context: CheckContext) -> Iterator[Finding]:
         else:
             function = context.function(scope, node.value.func)
             if isinstance(function, ast.FunctionDef) and _returns_nothing(function):
-                yield node, f"{function.name} cannot be awaited: it is no `async def`"
+                yield node, f"{function.name} cannot be awaited: it is not an `async def`"
 
 
 @check("RT306", "wrong-action-arguments", "error")
 def wrong_action_arguments(context: CheckContext) -> Iterator[Finding]:
-    """Actions.run is given another number of arguments than the action takes."""
+    """Actions.run gets a different number of arguments than the action takes."""
     for call in context.calls:
         if (
             call.name != "run"
@@ -135,7 +126,7 @@ def wrong_action_arguments(context: CheckContext) -> Iterator[Finding]:
                 )
                 yield (
                     call.node,
-                    f"{action.name} takes {takes} arguments, and Actions.run gives it {given}",
+                    f"{action.name} takes {takes} arguments, but Actions.run passes {given}",
                 )
 
 
@@ -161,7 +152,7 @@ def _run_arguments(context: CheckContext) -> Iterator[tuple[Scope, ast.expr]]:
 
 
 def _action(context: CheckContext, scope: Scope, node: ast.AST) -> ast.AsyncFunctionDef | None:
-    """The action that an expression certainly is; a decorator may make anything of one."""
+    """Return the action that an expression certainly is; a decorated function may be anything."""
     function = context.function(scope, node)
     if (
         isinstance(function, ast.AsyncFunctionDef)
@@ -173,7 +164,10 @@ def _action(context: CheckContext, scope: Scope, node: ast.AST) -> ast.AsyncFunc
 
 
 def _arity(context: CheckContext, function: Function) -> tuple[int, int | None]:
-    """The least and the most positional arguments of a function, of a method without the instance; None for any number."""
+    """Return the minimum and maximum number of positional arguments; None if there is no maximum.
+
+    The instance of a method does not count.
+    """
     arguments = function.args
     most = len(arguments.posonlyargs) + len(arguments.args) - context.is_method(function)
     least = most - len(arguments.defaults)
@@ -187,7 +181,7 @@ def _yields(function: Function) -> bool:
 
 @lru_cache(1024)
 def _returns_nothing(function: Function) -> bool:
-    """Whether a plain function certainly gives nothing that could be awaited."""
+    """Return whether a plain function certainly returns nothing that could be awaited."""
     return not function.decorator_list and not any(
         isinstance(node, ast.Yield | ast.YieldFrom)
         or (isinstance(node, ast.Return) and node.value is not None)
@@ -196,7 +190,7 @@ def _returns_nothing(function: Function) -> bool:
 
 
 def own_nodes(function: Function) -> Iterator[ast.AST]:
-    """The nodes of a function's body without those of definitions in it."""
+    """Yield the nodes of a function's body, without those of definitions in it."""
     todo: list[ast.AST] = list(function.body)
     while todo:
         node = todo.pop()

@@ -1,7 +1,7 @@
-"""What rt gives to the team's code, as the linter sees it: names, methods, arguments; and where the code calls them.
+"""The API of team code as tables for the linter, and the calls of it in a module.
 
-The executor's own definitions are in ``rt.executor.api``, which the linter does not import: it runs
-where nothing of the robot is. A test holds the two together.
+The tables are derived from the signatures in `rt.team.api`, so that the linter need not import the
+executor.
 """
 
 import ast
@@ -20,9 +20,9 @@ class Method(NamedTuple):
 
     Attributes:
         params: The names of its arguments.
-        required: How many of them have to be given.
-        rest: Whether any number more may follow.
-        is_async: Whether its call has to be awaited.
+        required: How many of them are required.
+        rest: Whether more arguments may follow.
+        is_async: Whether its call must be awaited.
     """
 
     params: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ def _values(owner: type) -> tuple[str, ...]:
 
 
 NAMES = tuple(team.NAMES)
-"""The names that the main module finds without an import, besides its own ``print`` and ``input``."""
+"""The names that the main module finds without an import, besides ``print`` and ``input``."""
 
 METHODS: Mapping[str, Mapping[str, Method]] = MappingProxyType(
     {
@@ -75,7 +75,7 @@ VALUES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """The attributes of each name that are not methods."""
 
 PREFIXES: Mapping[str, str] = MappingProxyType({"autonomous": "auto", "teleop": "teleop"})
-"""What the functions of a mode begin with, and the call that begins the mode."""
+"""Prefixes of the functions of a mode, and the remote method that begins the mode."""
 
 ENTRIES = tuple(f"{prefix}_{part}" for prefix in PREFIXES for part in ("setup", "main"))
 """The functions that the robot calls."""
@@ -84,16 +84,16 @@ _MAX_ALIASES = 8
 
 
 class Call(NamedTuple):
-    """A call of a method of rt's names.
+    """A call of a method of one of rt's names.
 
     Attributes:
         node: The call.
-        scope: Where it stands.
-        owner: ``Robot`` and so on.
-        name: The method's name; there is such a method.
-        method: Its arguments.
-        arguments: The expressions given, by the arguments' names, as far as that is certain.
-        certain: Whether these are all: nothing is given by ``*`` or ``**``.
+        scope: The scope of the call.
+        owner: The name, such as ``Robot``.
+        name: The name of the method, which exists.
+        method: The method.
+        arguments: The argument expressions by parameter, where that is certain.
+        certain: Whether these are all, that is, no ``*`` or ``**`` is used.
     """
 
     node: ast.Call
@@ -106,7 +106,7 @@ class Call(NamedTuple):
 
 
 def owner_of(module: Module, scope: Scope, node: ast.AST) -> str | None:
-    """Which of rt's names an expression is, perhaps by another name (``r = Robot``); None if it certainly is none of them."""
+    """Return which of rt's names an expression is, also under an alias (``r = Robot``), or None."""
     value, at = _resolve_alias(module, scope, node)
     if (
         isinstance(value, ast.Name)
@@ -118,7 +118,7 @@ def owner_of(module: Module, scope: Scope, node: ast.AST) -> str | None:
 
 
 def calls_of(module: Module) -> Iterator[Call]:
-    """Every call of a method that rt's names have, in the order of the text of each scope."""
+    """Yield every call of a method of rt's names, scope by scope in source order."""
     for node, scope in module.nodes():
         if not isinstance(node, ast.Call):
             continue
@@ -129,7 +129,7 @@ def calls_of(module: Module) -> Iterator[Call]:
 
 
 def _resolve_alias(module: Module, scope: Scope, node: ast.AST) -> tuple[ast.AST, Scope]:
-    """What a name is assigned once, and where that stands; the node itself where there is nothing behind it."""
+    """Return the value that a name is assigned once, and its scope; else the node itself."""
     for _ in range(_MAX_ALIASES):
         found = module.binding_scope(scope, node.id) if isinstance(node, ast.Name) else None
         value = (

@@ -1,8 +1,7 @@
-"""rt's own checks: how one is declared, and how all are run over a program.
+"""rt's own checks: how they are declared, and how all are run on a program.
 
-A check is a small function that yields a node and a sentence for each fault. It looks only, and
-what it cannot tell for certain it does not say. A check that crashes becomes a record and never
-ends the rest.
+A check is a function that yields a node and a message for each finding. It reports only what is
+certain. A check that crashes becomes a record and does not stop the others.
 """
 
 import ast
@@ -23,7 +22,7 @@ from rt.lint.request import LintRequest
 _CHECK_MODULES = ("names", "devices", "actions", "timing", "entry")
 
 Finding = tuple[ast.AST, str]
-"""Where, and what is wrong there."""
+"""The node that is wrong, and the message."""
 
 
 class Check(NamedTuple):
@@ -33,8 +32,8 @@ class Check(NamedTuple):
         id: Its stable number.
         symbol: Its stable name.
         type: "error" or "warning".
-        meaning: What it finds, one line.
-        function: What looks.
+        meaning: What it finds, in one line.
+        function: Yields the findings.
     """
 
     id: str
@@ -45,13 +44,13 @@ class Check(NamedTuple):
 
 
 class CheckContext:
-    """One module of a program, and what there is to check it against.
+    """A module of a program, and the configuration that it is checked against.
 
     Args:
         program: All modules.
-        module: The one that is looked at.
-        request: Names and time limits.
-        catalog: What devices there are.
+        module: The module to check.
+        request: Device names and time limits.
+        catalog: The known device types.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class CheckContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is the module that the robot runs."""
+        """Whether it is the main module, which the robot runs."""
         return self.module is self.program.main
 
     @cached_property
@@ -74,21 +73,21 @@ class CheckContext:
         return tuple(calls_of(self.module))
 
     def constant(self, scope: Scope, node: ast.AST | None) -> Any:
-        """What an expression certainly is, or ``UNKNOWN``."""
+        """Return the value that an expression certainly has, or ``UNKNOWN``."""
         return constant(self.program, self.module, scope, node)
 
     def text(self, scope: Scope, node: ast.AST | None) -> str | None:
-        """The text that an expression certainly is, or None."""
+        """Return the string that an expression certainly is, or None."""
         value = self.constant(scope, node) if node is not None else UNKNOWN
         return value if isinstance(value, str) else None
 
     def function(self, scope: Scope, node: ast.AST) -> Function | None:
-        """The function that an expression certainly is, of any module of the program, or None."""
+        """Return the function of the program that an expression certainly is, or None."""
         found = self.program.function(self.module, scope, node)
         return found[1] if found else None
 
     def is_method(self, function: Function) -> bool:
-        """Whether a function of the program is written in a class, so that its first argument is the instance."""
+        """Return whether a function is a method, so that its first argument is the instance."""
         return function in self.program.methods
 
 
@@ -100,17 +99,17 @@ def check(
 ) -> Callable[
     [Callable[[CheckContext], Iterator[Finding]]], Callable[[CheckContext], Iterator[Finding]]
 ]:
-    """Declare a check under a number and a name that stay; the first line of its documentation is what it finds.
+    """Declare a check with its stable number and name; the docstring's first line is its meaning.
 
     Raises:
-        ValueError: The number or the name is taken.
+        ValueError: The number or the name is already in use.
     """
 
     def register(
         function: Callable[[CheckContext], Iterator[Finding]],
     ) -> Callable[[CheckContext], Iterator[Finding]]:
         if number in _registered or symbol in {each.symbol for each in _registered.values()}:
-            raise ValueError(f"there is a check {number} or {symbol} already")
+            raise ValueError(f"check {number} or {symbol} already exists")
         meaning = (function.__doc__ or "").partition("\n")[0]
         _registered[number] = Check(number, symbol, type_, meaning, function)
         return function
@@ -119,27 +118,27 @@ def check(
 
 
 def checks() -> Mapping[str, Check]:
-    """Every check by its number."""
+    """Return every check by its number."""
     for name in _CHECK_MODULES:
         importlib.import_module(f"rt.lint.{name}")
     return MappingProxyType(dict(sorted(_registered.items())))
 
 
 def run(context: CheckContext) -> Iterator[Record]:
-    """Run all checks over a module."""
+    """Run all checks on a module."""
     for each in checks().values():
         try:
             for number, (node, sentence) in enumerate(each.function(context)):
                 if number >= MAX_FINDINGS:
                     break
                 yield _record(context.module, each, node, sentence)
-        except Exception as error:  # noqa: BLE001 - a fault of ours in one check is told, and the others run
+        except Exception as error:  # noqa: BLE001 - a bug in one check must not stop the others
             yield record(
                 "fatal",
                 context.module.source.path,
                 "check-failed",
                 "RT906",
-                f"the check {each.symbol} failed, which is a fault of rt: {type(error).__name__}: {error}",
+                f"bug in rt: check {each.symbol} failed: {type(error).__name__}: {error}",
                 module=context.module.name,
             )
 

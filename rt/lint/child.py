@@ -1,14 +1,14 @@
-"""The linter's process, `_child lint FD`: the request comes on the lifeline, the records go to stdout.
+"""The linter's process, `_child lint FD`: request from the lifeline in, answer to stdout out.
 
-It runs no code of the team's, but a hostile file may still cost time and memory. The memory has a
-limit here, and of the time this process gets what the robot leaves over; whoever started it counts
-the seconds.
+It runs no team code, but a hostile file may still cost time and memory. The process limits its own
+memory and runs at low priority; its parent limits the time.
 """
 
 import contextlib
 import os
 import resource
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -18,19 +18,19 @@ from rt.lint.request import LintRequest
 from rt.process.lifeline import Lifeline
 
 MAX_MEMORY = 768 << 20
-"""Bytes of address space: a file of the largest size takes a third of it."""
+"""Bytes of address space; a file of the maximum size needs a third of it."""
 _OOM_SCORE = b"1000"
 _NICE = 5
-_TOO_LARGE = "the program needs too much memory to be looked at: split it into smaller files"
+_TOO_LARGE = "the program needs too much memory to check: split it into smaller files"
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What the process says: records, or why there are none.
+    """The answer of the process: records, or an error.
 
     Attributes:
         records: The records.
-        error: Why the program could not be looked at at all, or empty.
-        context: Of that error.
+        error: Why the program could not be checked at all; else empty.
+        context: The context of the error.
     """
 
     records: list[Record] = []
@@ -39,11 +39,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def main(lifeline: Lifeline) -> int:
-    """Be the linter's process.
+    """Run the linter's process.
 
     Args:
-        lifeline: Carries the request; the kernel kills this process when whoever wants the answer
-            is gone.
+        lifeline: Carries the request; the kernel kills this process when the parent has exited.
 
     Returns:
         The exit code.
@@ -53,12 +52,12 @@ def main(lifeline: Lifeline) -> int:
     _limit_resources()
     sys.stdout.buffer.write(msgspec.msgpack.encode(answer(request)))
     sys.stdout.buffer.flush()
-    # What a large tree takes to be taken apart is time that nobody needs to wait for.
+    # Without freeing a large tree, which takes time.
     os._exit(0)
 
 
 def answer(request: LintRequest) -> Answer:
-    """Lint what is asked for; whatever comes of it is an answer."""
+    """Lint the request; every outcome is an answer."""
     try:
         from rt.lint.lint import lint
 
@@ -69,13 +68,13 @@ def answer(request: LintRequest) -> Answer:
         )
     except MemoryError:
         return Answer([failure_record(request, "too-large", "RT907", _TOO_LARGE)])
-    except Exception as error:  # noqa: BLE001 - a fault of ours is told as one
-        sentence = f"the linter failed, which is a fault of rt: {type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001 - a bug in the linter is a record too
+        sentence = f"bug in rt: the linter failed: {type(error).__name__}: {error}"
         return Answer([failure_record(request, "check-failed", "RT906", sentence)])
 
 
 def failure_record(request: LintRequest, symbol: str, message_id: str, sentence: str) -> Record:
-    """The record of a program that could not be looked at to the end."""
+    """Create the record of a program that could not be checked completely."""
     path = next(iter(request.files), request.exec_module)
     is_path = path.endswith(".py") or "/" in path
     return record(
@@ -91,5 +90,5 @@ def _limit_resources() -> None:
         most = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:  # noqa: PTH123 - a file of the kernel
-        file.write(_OOM_SCORE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_bytes(_OOM_SCORE)

@@ -1,6 +1,6 @@
-"""Constants: what an expression certainly is, as far as that can be told without running the program.
+"""Constants: the values that expressions certainly have, without running the program.
 
-The rule of this module: it takes a bounded number of steps, whatever the expression is.
+Invariant: the number of steps is bounded for every expression.
 """
 
 import ast
@@ -29,17 +29,19 @@ _SUMS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = MappingProxyType
 def constant(
     program: Program, module: Module, scope: Scope, node: ast.AST | None, steps: int = _MAX_STEPS
 ) -> Any:
-    """What an expression certainly is: a literal, a number or text calculated of such, or a name that is assigned once to one.
+    """Return the value that an expression certainly has.
+
+    Follows literals, sums of numbers or strings, and names that are assigned once.
 
     Args:
-        program: Where names of other modules are looked for.
-        module: Where the expression stands.
-        scope: Where in it.
+        program: Where names of other modules are looked up.
+        module: The module of the expression.
+        scope: The scope of the expression.
         node: The expression.
-        steps: How many are left.
+        steps: How many steps are left.
 
     Returns:
-        A bool, int, float, text, bytes or None, or ``UNKNOWN``.
+        A bool, int, float, str, bytes or None, or ``UNKNOWN``.
     """
     if steps <= 0 or node is None:
         return UNKNOWN

@@ -1,6 +1,6 @@
-"""Checks of reads and writes: device names, parameters and values against the catalog and ``dev_name``, and gamepads.
+"""Checks of reads and writes against the catalog and ``dev_name``, and of gamepads.
 
-The sentences are those that the same mistake gets when the program runs; here they come before.
+The messages are the same as those at run time.
 """
 
 import ast
@@ -21,7 +21,7 @@ _HUGE = 1 << 70
 
 @check("RT201", "unknown-device", "error")
 def unknown_device(context: CheckContext) -> Iterator[Finding]:
-    """A device's name is not in dev_name, or a UID is of no type in the catalog."""
+    """A device name is not in dev_name, or a UID has no type in the catalog."""
     for call in _calls_on(context, "Robot"):
         found = _peripheral(context, call)
         if isinstance(found, str):
@@ -30,7 +30,7 @@ def unknown_device(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT202", "unknown-parameter", "error")
 def unknown_parameter(context: CheckContext) -> Iterator[Finding]:
-    """A device has no parameter of that name; where the device is not certain: no device has."""
+    """A device has no parameter of that name; if the device is uncertain, no device has one."""
     for call in _calls_on(context, "Robot"):
         name = context.text(call.scope, call.arguments.get("param"))
         if name is None:
@@ -57,7 +57,7 @@ def unknown_parameter(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT203", "read-only-parameter", "error")
 def read_only_parameter(context: CheckContext) -> Iterator[Finding]:
-    """A parameter is written that can only be read."""
+    """A read-only parameter is written."""
     for call, param in _params(context, "write"):
         if not param.writeable:
             yield call.arguments["param"], f"{param.name} cannot be written, only read"
@@ -65,7 +65,7 @@ def read_only_parameter(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT204", "write-only-parameter", "error")
 def write_only_parameter(context: CheckContext) -> Iterator[Finding]:
-    """A parameter is read that can only be written."""
+    """A write-only parameter is read."""
     for call, param in _params(context, "get"):
         if not param.readable:
             yield call.arguments["param"], f"{param.name} cannot be read, only written"
@@ -73,23 +73,15 @@ def write_only_parameter(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT205", "wrong-value-type", "error")
 def wrong_value_type(context: CheckContext) -> Iterator[Finding]:
-    """A value is of a kind that its parameter does not take."""
+    """A value has the wrong type for its parameter."""
     for call, param, value in _values(context):
         if _checked(param, value) is UNKNOWN:
-            kind = (
-                "a list"
-                if not param.is_simple
-                else "a number"
-                if param.is_real
-                else "a whole number"
-            )
-            kind = "True or False" if param.default is False and param.is_simple else kind
-            yield call.arguments["value"], f"{param.name} takes {kind}, not {_short(value)}"
+            yield call.arguments["value"], f"{param.name} takes {_type(param)}, not {_short(value)}"
 
 
 @check("RT206", "value-out-of-range", "warning")
 def value_out_of_range(context: CheckContext) -> Iterator[Finding]:
-    """A number is beyond its parameter's limits: another one is written."""
+    """A number is beyond its parameter's limits and would be clamped."""
     for call, param, value in _values(context):
         written = _checked(param, value)
         if param.is_simple and written is not UNKNOWN and written != value:
@@ -113,7 +105,7 @@ def unknown_gamepad_parameter(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT208", "unknown-gamepad", "error")
 def unknown_gamepad(context: CheckContext) -> Iterator[Finding]:
-    """There is no gamepad of that number."""
+    """A gamepad number does not exist."""
     for call in _calls_on(context, "Gamepad"):
         node = call.arguments.get("gamepad")
         value = context.constant(call.scope, node)
@@ -122,17 +114,17 @@ def unknown_gamepad(context: CheckContext) -> Iterator[Finding]:
             and value is not UNKNOWN
             and (not isinstance(value, int) or not 0 <= value < GAMEPADS)
         ):
-            yield node, f"gamepads have the numbers 0 to {GAMEPADS - 1}, not {_short(value)}"
+            yield node, f"gamepad numbers are 0 to {GAMEPADS - 1}, not {_short(value)}"
 
 
 @check("RT209", "gamepad-read-once", "warning")
 def gamepad_read_once(context: CheckContext) -> Iterator[Finding]:
-    """A gamepad is read outside of all functions: once, before anybody drives."""
+    """A gamepad is read outside of all functions: only once, before the robot is driven."""
     for call in _calls_on(context, "Gamepad"):
         if call.scope is context.module.scope:
             yield (
                 call.node,
-                "this reads the gamepad once, before anybody drives: read it in teleop_main",
+                "this reads the gamepad only once, before teleop begins: read it in teleop_main",
             )
 
 
@@ -141,18 +133,18 @@ def _calls_on(context: CheckContext, owner: str) -> Iterator[Call]:
 
 
 def _peripheral(context: CheckContext, call: Call) -> Peripheral | str | None:
-    """The type of the device that a call names, or what is wrong with it, or None where that is not certain."""
+    """Return the type of a call's device, the error in it, or None if it is not certain."""
     value = context.constant(call.scope, call.arguments.get("device"))
     if value is UNKNOWN:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        return f"a device is called by its name or its UID, not {_short(value)}"
+        return f"name a device by its name or its UID, not {_short(value)}"
     try:
         uid = resolve_uid(value, context.names) if isinstance(value, str) else value
         return context.catalog.of_uid(uid)
     except DeviceError as error:
         return error.message
-    except (ValueError, OverflowError):  # a number that is too long to be shown
+    except (ValueError, OverflowError):  # a number with too many digits to print
         return "a UID is a number below 2**88"
 
 
@@ -172,7 +164,7 @@ def _params(context: CheckContext, method: str) -> Iterator[tuple[Call, Paramete
 
 
 def _values(context: CheckContext) -> Iterator[tuple[Call, Parameter, Any]]:
-    """Writes of a value that is certain to a parameter that can be written."""
+    """Yield the writes of a certain value to a writeable parameter."""
     for call, param in _params(context, "write"):
         value = context.constant(call.scope, call.arguments.get("value"))
         if (
@@ -185,13 +177,21 @@ def _values(context: CheckContext) -> Iterator[tuple[Call, Parameter, Any]]:
 
 
 def _checked(param: Parameter, value: Any) -> Any:
-    """What would be written, or ``UNKNOWN`` where that is an error."""
+    """Return what would be written, or ``UNKNOWN`` if that is an error."""
     if not param.is_simple:
         return UNKNOWN
     try:
         return param.checked(value)
     except (TypeError, ValueError, OverflowError):
         return UNKNOWN
+
+
+def _type(param: Parameter) -> str:
+    if not param.is_simple:
+        return "a list"
+    if param.default is False:
+        return "True or False"
+    return "a number" if param.is_real else "a whole number"
 
 
 def _range(param: Parameter) -> str:
@@ -201,7 +201,7 @@ def _range(param: Parameter) -> str:
     return (
         f"is at most {_short(most)}"
         if abs(least) >= _HUGE
-        else f"goes from {_short(least)} to {_short(most)}"
+        else f"ranges from {_short(least)} to {_short(most)}"
     )
 
 
@@ -211,6 +211,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return "a collection"
     if isinstance(value, int) and abs(value) >= _HUGE:
-        return "a number beyond all limits"
+        return "a huge number"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Checks of the four functions that the robot calls: that they are there, plain, and can be called without arguments."""
+"""Checks of the four functions that the robot calls: that they exist and can be called."""
 
 import ast
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ _SIMILAR = 0.85
 
 @check("RT501", "missing-main", "warning")
 def missing_main(context: CheckContext) -> Iterator[Finding]:
-    """A mode has a setup but no main, or the program has nothing that the robot would call."""
+    """A mode has a setup but no main, or the program has no function that the robot calls."""
     if not context.is_main or not _is_certain(context):
         return
     bound = context.module.scope.bindings
     misspelt = {wanted for wanted, _ in _misspelt(context)}
-    # A setup that starts actions may leave everything to them.
+    # A setup that starts actions may need no main.
     timed = context.program.timed
     starters = {
         timed.get(call.scope.function)
@@ -31,7 +31,7 @@ def missing_main(context: CheckContext) -> Iterator[Finding]:
         if setup in bound and main not in bound and main not in misspelt and setup not in starters:
             yield (
                 bound[setup][-1],
-                f"after {setup} `rt call {call}` does nothing: write `def {main}():` too",
+                f"`rt call {call}` does nothing after {setup}: add `def {main}():`",
             )
     if (
         not misspelt
@@ -39,7 +39,7 @@ def missing_main(context: CheckContext) -> Iterator[Finding]:
         and not any(name in bound for name in ENTRIES)
     ):
         sentence = (
-            "the robot has nothing to do: write `def teleop_main():` or `def autonomous_main():`"
+            "the robot has nothing to do: add `def teleop_main():` or `def autonomous_main():`"
         )
         yield context.module.source.tree, sentence
 
@@ -51,13 +51,13 @@ def async_entry(context: CheckContext) -> Iterator[Finding]:
         if isinstance(function, ast.AsyncFunctionDef):
             yield (
                 function,
-                f"{function.name} has to be a plain function: write `def {function.name}():`",
+                f"{function.name} must be a plain function: write `def {function.name}():`",
             )
 
 
 @check("RT503", "entry-with-arguments", "error")
 def entry_with_arguments(context: CheckContext) -> Iterator[Finding]:
-    """A setup or main has to be given arguments, but the robot gives it none."""
+    """A setup or main requires arguments, but the robot passes none."""
     for function in _entries(context):
         arguments = function.args
         positional = [*arguments.posonlyargs, *arguments.args]
@@ -69,23 +69,23 @@ def entry_with_arguments(context: CheckContext) -> Iterator[Finding]:
         ]
         if required:
             names = ", ".join(each.arg for each in required)
-            yield function, f"{function.name} is called without arguments: leave out {names}"
+            yield function, f"{function.name} is called without arguments: remove {names}"
 
 
 @check("RT504", "entry-is-generator", "error")
 def entry_is_generator(context: CheckContext) -> Iterator[Finding]:
-    """A setup or main has a ``yield``, so that calling it runs nothing of it."""
+    """A setup or main has a ``yield``, so that calling it runs none of it."""
     for function in _entries(context):
         if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function)):
             yield (
                 function,
-                f"{function.name} does nothing when it is called, since it has a `yield`: leave that out",
+                f"calling {function.name} runs nothing, because it has a `yield`: remove that",
             )
 
 
 @check("RT505", "misspelt-entry", "warning")
 def misspelt_entry(context: CheckContext) -> Iterator[Finding]:
-    """A function is named nearly as one that the robot would call and that is not there."""
+    """A function has nearly the name of a missing function that the robot calls."""
     if context.is_main and _is_certain(context):
         for wanted, function in _misspelt(context):
             yield function, f"the robot does not call {function.name}: did you mean {wanted}?"
@@ -113,12 +113,11 @@ def _misspelt(context: CheckContext) -> Iterator[tuple[str, Function]]:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
     for name, nodes in bound.items():
-        # What the program itself calls is not waiting for the robot to do so.
+        # A function that the program itself uses is not meant for the robot.
         if name not in ENTRIES and name not in used and isinstance(nodes[-1], ast.FunctionDef):
             wanted = name.lower().replace("auto_", "autonomous_")
             near = closest(wanted, missing, cutoff=_SIMILAR)
-            # autonomous_setup and autonomous_main are no misspellings of one another, nor is
-            # teleop_main2 meant to be called.
+            # teleop_main2 is not a misspelling of teleop_main.
             if near is not None and not name.startswith(near):
                 missing.remove(near)
                 yield near, nodes[-1]

@@ -1,7 +1,6 @@
-"""Files of the team's code: those that a module imports.
+"""Finds the files of team code that a module imports.
 
-The rule of this module: a file is the team's if it lies in the directory of the main one, and in no
-library's.
+Invariant: a file is team code if it is in the folder of the main module, and not in a library's.
 """
 
 import ast
@@ -16,7 +15,10 @@ _LIBRARIES = frozenset({"site-packages", "dist-packages"})
 
 
 def files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a module that is imported, its packages' first, each with its name, as far as they are the team's."""
+    """Yield the files of an imported module, outer packages first, each with its dotted name.
+
+    Files that are not team code are left out.
+    """
     parts = name.split(".")
     if parts[0] in sys.builtin_module_names or not {*parts}.isdisjoint({*_LIBRARIES, ""}):
         return
@@ -29,7 +31,7 @@ def files_of(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def imports(module: Module, package: str) -> Iterator[str]:
-    """The dotted names of everything that a module imports, each perhaps no module but a name in one."""
+    """Yield the dotted names of a module's imports; one may be a name in a module, not a module."""
     for node, _ in module.nodes():
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""pyflakes over a module, as records: unused and undefined names, and what else can be seen without running the code."""
+"""Runs pyflakes on a module and converts its messages to records."""
 
 import ast
 import contextlib
@@ -113,15 +113,15 @@ _ERRORS = frozenset(
         *("PercentFormatUnsupportedFormatCharacter", "PercentFormatStarRequiresSequence"),
     }
 )
-"""What fails when it runs; the rest is a warning."""
+"""The messages about code that fails when it runs; others are warnings."""
 
 
 def run(context: CheckContext, names: Collection[str]) -> Iterator[Record]:
-    """Run pyflakes over a module.
+    """Run pyflakes on a module.
 
     Args:
         context: The module; pyflakes does not change its tree.
-        names: What it finds without an import, beside Python's own names.
+        names: The names that the module finds without an import, besides Python's builtins.
     """
     module, source = context.module, context.module.source
     try:
@@ -130,7 +130,7 @@ def run(context: CheckContext, names: Collection[str]) -> Iterator[Record]:
                 source.tree, filename=source.path, builtins=set(names), withDoctest=False
             )
     except (RecursionError, MemoryError):
-        sentence = "this is nested too deeply to be looked at: write it as several statements"
+        sentence = "this is nested too deeply to check: split it into several statements"
         yield record("fatal", source.path, "too-deep", "RT904", sentence, module=source.name)
         return
     places = {
@@ -177,11 +177,11 @@ def run(context: CheckContext, names: Collection[str]) -> Iterator[Record]:
 
 
 def _is_harmless(context: CheckContext, message: messages.Message, node: ast.Name | None) -> bool:
-    """Whether something is certainly no fault, or not certainly one."""
+    """Return whether a message is certainly, or possibly, about correct code."""
     if isinstance(message, messages.UnusedImport):
         name = str(message.message_args[0]).rpartition(" as ")[2].rpartition(".")[2]
-        # A package imports for others, and the main module for the robot; of a star import another
-        # message tells.
+        # A package imports for others, and the main module for the robot; a star import has a
+        # message of its own.
         return (
             context.module.source.path.endswith("__init__.py")
             or name == "*"
@@ -190,19 +190,22 @@ def _is_harmless(context: CheckContext, message: messages.Message, node: ast.Nam
     if isinstance(message, messages.ImportStarUsage):
         return not _is_missing(context, *message.message_args)
     if isinstance(message, messages.UndefinedName) and node is not None:
-        is_handed = message.message_args[0] in NAMES and _is_unevaluated(context.module, node)
-        return is_handed or context.module.has_dynamic_names
+        is_annotation = message.message_args[0] in NAMES and _is_unevaluated(context.module, node)
+        return is_annotation or context.module.has_dynamic_names
     return False
 
 
 def _is_missing(context: CheckContext, name: str, modules: str) -> bool:
-    """Whether none of the modules of which all is imported has a name, as far as they are the team's."""
+    """Return whether no starred import has a name, as far as its modules are team code."""
     found = [context.program.modules.get(each) for each in modules.split(", ")]
     return all(each is not None and not {name, "*"} & each.scope.bindings.keys() for each in found)
 
 
 def _is_unevaluated(module: Module, node: ast.AST) -> bool:
-    """Whether a name stands in an annotation that Python never looks at: a local variable's, or any by a future import."""
+    """Return whether a name is in an annotation that Python never evaluates.
+
+    This is the annotation of a local variable, or any with ``from __future__ import annotations``.
+    """
     around = module.parents.get(node)
     while around is not None and not isinstance(around, ast.stmt | ast.arg):
         node, around = around, module.parents.get(around)
@@ -219,7 +222,10 @@ def _is_unevaluated(module: Module, node: ast.AST) -> bool:
 
 @contextlib.contextmanager
 def _deep_recursion() -> Iterator[None]:
-    """Let pyflakes follow a sum of a thousand terms: it recurses along expressions, in Python frames only."""
+    """Raise the recursion limit so that pyflakes can follow a sum of a thousand terms.
+
+    It recurses along expressions, in Python frames only.
+    """
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, _DEPTH))
     try:

@@ -1,6 +1,6 @@
-"""The linter: a program in, records out. Nothing of the program is run.
+"""The linter: takes a program and returns records. No part of the program is run.
 
-The rule of this module: whatever the program is, the answer is a list of records.
+Invariant: every program, also an invalid or hostile one, results in a list of records.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ from rt.lint.record import Record, record, sort_records
 from rt.lint.request import LintRequest
 
 _PYTHON = frozenset({"", ".py", ".pyw", ".pyi"})
-"""How names of files end that may be Python."""
+"""Suffixes of names that may be Python files."""
 _NOQA = re.compile(r"#\s*noqa(?::\s*(?P<ids>[A-Z]+[0-9]+(?:[,\s]+[A-Z]+[0-9]+)*))?", re.IGNORECASE)
 
 
 def lint(request: LintRequest) -> list[Record]:
-    """Lint the team's code: the main module, and those of its directory that it imports.
+    """Lint team code: the main module, and the modules of its folder that it imports.
 
-    Where the request names files, each is linted as a module of that program if the program imports
-    it, else as a program of its own.
+    If the request names files, each is linted as a module of the program that imports it, or else
+    as a program of its own.
 
     Raises:
-        ExecutionError: There is no such file.
-        ConfigError: The catalog is wrong, or a UID is none.
+        ExecutionError: A file does not exist.
+        ConfigError: The catalog or a UID is invalid.
     """
     directory = Path(request.directory).resolve()
     known = catalog.load(directory / request.dev_catalog if request.dev_catalog else None)
@@ -48,9 +48,10 @@ def lint(request: LintRequest) -> list[Record]:
 
 
 def _file_named(name: str, directory: Path) -> Path:
-    """The file that somebody names, by its path or as a module."""
+    """Return the file with a path or module name that a user gave."""
     path = directory / name
-    if os.path.isdir(path) and not is_file(path / "__init__.py"):  # noqa: PTH112 - it bears every name
+    # Not Path.is_dir, which raises for some names.
+    if os.path.isdir(path) and not is_file(path / "__init__.py"):  # noqa: PTH112
         raise ExecutionError(f"{name} is a directory: name a file in it", path=name)
     if path.suffix not in _PYTHON and is_file(path):
         remedy = (
@@ -62,13 +63,13 @@ def _file_named(name: str, directory: Path) -> Path:
     try:
         return locate(name, directory)
     except ExecutionError:
-        raise ExecutionError(f"there is no file {name}", path=name) from None
+        raise ExecutionError(f"no such file: {name}", path=name) from None
 
 
 def _records_of(
     files: Sequence[Path], directory: Path, request: LintRequest, known: catalog.Catalog
 ) -> Iterator[Record]:
-    """The records of some files, those that the robot's program imports as its modules."""
+    """Yield the records of some files, using the robot's program for those that it imports."""
     found: list[Record] = []
     program = None
     with contextlib.suppress(ExecutionError):
@@ -98,7 +99,7 @@ def _records(program: Program, request: LintRequest, known: catalog.Catalog) -> 
 def _flakes(context: CheckContext, names: set[str]) -> Iterator[Record]:
     try:
         yield from flakes.run(context, names)
-    except Exception as error:  # noqa: BLE001 - what pyflakes stumbles over is told, and rt's own checks count
+    except Exception as error:  # noqa: BLE001 - a bug in pyflakes must not stop rt's own checks
         sentence = f"pyflakes failed: {type(error).__name__}: {error}"
         yield record(
             "fatal",
@@ -111,7 +112,10 @@ def _flakes(context: CheckContext, names: set[str]) -> Iterator[Record]:
 
 
 def _suppressed(module: Module) -> dict[int, frozenset[str] | None]:
-    """The lines that end in ``# noqa``, each with the numbers that it is for; None for all."""
+    """Return the lines that end in ``# noqa``, with the numbers that each suppresses, or None.
+
+    None stands for all numbers.
+    """
     found = {}
     for number, line in enumerate(module.source.lines, start=1):
         match = _NOQA.search(line)

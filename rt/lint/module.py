@@ -1,8 +1,8 @@
-"""A module of the team's code with its scopes: who binds a name, and what a name stands for as long as that is certain.
+"""A module of team code with its scopes: which nodes bind a name, and what a name certainly is.
 
-The rule of this module: it never guesses. A name that is bound twice, or in a way that is not
-followed, stands for ``UNKNOWN``, and no check says anything about that. Nothing recurses along the
-code, so that no depth of it is too deep.
+Invariant: nothing is guessed. A name that is bound twice, or in a way that is not followed, is
+``UNKNOWN``, and no check reports anything about it.
+Invariant: nothing recurses along the code, so deep nesting is harmless.
 """
 
 import ast
@@ -14,22 +14,22 @@ from typing import Final
 from rt.lint.source import Source
 
 UNKNOWN: Final = object()
-"""What cannot be told without running the program."""
+"""The value of an expression that is not certain without running the program."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 class Scope:
-    """A module, class, function or lambda, and what is bound in it.
+    """A module, class, function or lambda, and the names bound in it.
 
     Attributes:
-        node: The node that makes it.
-        parent: The scope around it, or None.
+        node: The node that creates it.
+        parent: The enclosing scope, or None.
         name: Its qualified name; empty for the module.
-        bindings: For each name the nodes that bind it: definitions, imports, assignments, whatever
-            else.
-        nodes: The nodes in it, in the order of the text, without those of the scopes in it.
+        bindings: The nodes that bind each name: definitions, imports, assignments and others.
+        nodes: Its nodes in source order, without those of inner scopes.
+        global_names: The names that it declares ``global``.
     """
 
     def __init__(self, node: ast.AST, parent: "Scope | None") -> None:
@@ -43,16 +43,16 @@ class Scope:
 
     @property
     def function(self) -> Function | None:
-        """The function that it is, or None."""
+        """The function of the scope, or None."""
         return self.node if isinstance(self.node, Function) else None
 
     @property
     def is_async(self) -> bool:
-        """Whether code in it is that of an action."""
+        """Whether its code is that of an action."""
         return isinstance(self.node, ast.AsyncFunctionDef)
 
     def bind(self, name: str, node: ast.AST) -> None:
-        """Note that a node binds a name here, or in the scope that ``global`` and ``nonlocal`` name."""
+        """Record that a node binds a name, here or in the module if the name is ``global``."""
         scope = self
         if name in self.global_names:
             while scope.parent is not None:
@@ -61,14 +61,16 @@ class Scope:
 
 
 class Module:
-    """A module of which every node is known with its scope.
+    """A module with its scopes.
 
     Args:
         source: The module's text and tree.
 
     Attributes:
-        scope: That of the module.
-        scopes: All, the module's first.
+        scope: The module's own scope.
+        scopes: All scopes, the module's first.
+        inner: The scope that each definition creates.
+        parents: The parent of each node.
     """
 
     def __init__(self, source: Source) -> None:
@@ -82,12 +84,12 @@ class Module:
 
     @property
     def name(self) -> str:
-        """As it is imported."""
+        """The name by which it is imported."""
         return self.source.name
 
     @cached_property
     def has_dynamic_names(self) -> bool:
-        """Whether it may have names that nobody sees it make, by ``exec`` or ``globals``."""
+        """Whether it may create names that the linter cannot see, by ``exec`` or ``globals``."""
         read = {
             node.id
             for node, _ in self.nodes()
@@ -96,22 +98,22 @@ class Module:
         return not read.isdisjoint({"exec", "globals"})
 
     def nodes(self) -> Iterator[tuple[ast.AST, Scope]]:
-        """Every node with the scope that it stands in, scope by scope."""
+        """Yield every node with its scope, scope by scope."""
         for scope in self.scopes:
             for node in scope.nodes:
                 yield node, scope
 
     def scope_of(self, node: ast.AST) -> Scope:
-        """The scope that a node stands in; of a definition the one around it."""
+        """Return the scope that contains a node; for a definition, the enclosing one."""
         return self._scope_of.get(node, self.scope)
 
     def binding_scope(self, scope: Scope, name: str) -> Scope | None:
-        """The scope that binds a name as seen from a scope, or None when none of the module does."""
+        """Return the scope of this module that binds a name, as seen from a scope, or None."""
         if name in scope.global_names:
             scope = self.scope
         looked: Scope | None = scope
         while looked is not None:
-            # The names of a class are not seen from its methods.
+            # The names of a class are not visible in its methods.
             if name in looked.bindings and (
                 looked is scope or not isinstance(looked.node, ast.ClassDef)
             ):
@@ -120,19 +122,19 @@ class Module:
         return None
 
     def binding(self, scope: Scope, name: str) -> ast.AST | None:
-        """The one node that binds a name as seen from a scope; None if there is none or several."""
+        """Return the only node that binds a name, as seen from a scope; None if not certain."""
         found = self.binding_scope(scope, name)
         if found is None or len(found.bindings[name]) != 1:
             return None
         return found.bindings[name][0]
 
     def definition(self, scope: Scope, name: str) -> Function | None:
-        """The function that a name certainly is, or None."""
+        """Return the function that a name certainly is, or None."""
         found = self.binding(scope, name)
         return found if isinstance(found, Function) else None
 
     def class_of_self(self, argument: ast.arg) -> ast.ClassDef | None:
-        """The class of a method of which this is the first argument, or None."""
+        """Return the class of the method whose first argument this is, or None."""
         function = self.parents.get(self.parents.get(argument, argument))
         if not isinstance(function, Function) or function.decorator_list:
             return None
@@ -141,7 +143,10 @@ class Module:
         return cls if first == [argument] and isinstance(cls, ast.ClassDef) else None
 
     def origin(self, scope: Scope, node: ast.AST) -> str:
-        """The dotted name that an expression was imported as, e.g. ``time.sleep``; empty when it was not."""
+        """Return the dotted name that an expression was imported as, such as ``time.sleep``.
+
+        The name is empty if it was not imported.
+        """
         names: list[str] = []
         while isinstance(node, ast.Attribute):
             names.append(node.attr)
@@ -164,7 +169,7 @@ class Module:
         return ".".join(reversed(names))
 
     def _star(self, scope: Scope, name: str) -> ast.AST | None:
-        """The only ``from x import *`` that can have brought a name which nothing else binds, or None."""
+        """Return the only ``from x import *`` that can have bound an unbound name, or None."""
         stars = self.scope.bindings.get("*", [])
         return (
             stars[0]
@@ -195,7 +200,10 @@ class Module:
     def _enter(
         self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda, scope: Scope
     ) -> Iterator[tuple[ast.AST, Scope]]:
-        """What stands in a definition, last first: its body is a scope, its decorators and defaults belong to the one around."""
+        """Yield the children of a definition with their scopes, in reverse order.
+
+        The body belongs to a new scope; decorators and defaults belong to the enclosing one.
+        """
         inner = Scope(node, scope)
         self.scopes.append(inner)
         self.inner[node] = inner
@@ -212,7 +220,7 @@ class Module:
             for argument in named:
                 if argument is not None:
                     inner.bind(argument.arg, argument)
-        # Known before the first binding: a `global` may stand below it in a branch.
+        # Before the first binding, because a `global` may follow it in a branch.
         for child in body:
             _collect_globals(inner, child)
         inside = set(body)
@@ -240,7 +248,8 @@ def _collect_globals(scope: Scope, root: ast.AST) -> None:
             todo += node.body
 
 
-def _bind(scope: Scope, node: ast.AST) -> None:  # noqa: C901, PLR0912 - one line for each way of Python to bind a name
+# One case for each way to bind a name.
+def _bind(scope: Scope, node: ast.AST) -> None:  # noqa: C901, PLR0912
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             scope.bind(node.name, node)
@@ -274,7 +283,7 @@ def _bind(scope: Scope, node: ast.AST) -> None:  # noqa: C901, PLR0912 - one lin
 
 
 def _is_bound_by_parent(scope: Scope, name: str) -> bool:
-    """Whether a stored name is the target of the assignment before it, which bound it already with its value."""
+    """Return whether a stored name is the target of the preceding assignment, which bound it."""
     before = scope.nodes[-2] if len(scope.nodes) > 1 else None
     match before:
         case (
@@ -286,7 +295,7 @@ def _is_bound_by_parent(scope: Scope, name: str) -> bool:
 
 
 def _mark_uncertain(scope: Scope, name: str, node: ast.AST) -> None:
-    """A name of a function around is bound from within: what it stands for is not certain any more."""
+    """Mark a name of an enclosing function as uncertain, because an inner scope binds it."""
     outer = scope.parent
     while outer is not None and outer.parent is not None:
         if name in outer.bindings:
@@ -295,5 +304,5 @@ def _mark_uncertain(scope: Scope, name: str, node: ast.AST) -> None:
 
 
 def assigned(node: ast.AST | None) -> ast.expr | None:
-    """The value of a binding that is one plain assignment, or None."""
+    """Return the value of a binding that is a plain assignment, or None."""
     return node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None

@@ -1,4 +1,4 @@
-"""Checks of rt's names: that what is called is there, and takes what it is given."""
+"""Checks of rt's names: that their attributes exist and are called with valid arguments."""
 
 import ast
 import sys
@@ -10,14 +10,14 @@ from rt.lint.check import CheckContext, Finding, check
 from rt.lint.files import files_of
 
 _OTHER_NAMES = {"get_value": "get", "set_value": "write", "set": "write", "read": "get"}
-"""What methods are called in other robots' programs."""
+"""The names of methods in other robots' programs."""
 
 _BY_LOWER_CASE = {name.lower(): name for name in NAMES}
 
 
 @check("RT101", "unknown-method", "error")
 def unknown_method(context: CheckContext) -> Iterator[Finding]:
-    """One of rt's names is asked for something that it does not have."""
+    """One of rt's names has no such attribute."""
     for node, scope in context.module.nodes():
         if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Load):
             continue
@@ -35,7 +35,7 @@ def unknown_method(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT102", "wrong-arguments", "error")
 def wrong_arguments(context: CheckContext) -> Iterator[Finding]:
-    """A method of rt's is called with too few or too many arguments, or with one that it does not have."""
+    """A method of rt's names gets too few, too many or unknown arguments."""
     for call in context.calls:
         method, given = call.method, f"{call.owner}.{call.name}"
         for keyword in call.node.keywords:
@@ -44,7 +44,7 @@ def wrong_arguments(context: CheckContext) -> Iterator[Finding]:
                 yield call.node, f"{given} has no argument {keyword.arg}{hint}"
                 break
             if keyword.arg in method.params[: len(call.node.args)] and call.certain:
-                yield call.node, f"{given} is given {keyword.arg} twice"
+                yield call.node, f"{given} gets {keyword.arg} twice"
                 break
         else:
             positional = [each for each in call.node.args if not isinstance(each, ast.Starred)]
@@ -65,7 +65,7 @@ def wrong_arguments(context: CheckContext) -> Iterator[Finding]:
 
 @check("RT103", "input-call", "error")
 def input_call(context: CheckContext) -> Iterator[Finding]:
-    """``input`` is called, but a robot's program has no keyboard."""
+    """``input`` is called, but the robot has no keyboard."""
     for node, scope in context.module.nodes():
         if (
             isinstance(node, ast.Call)
@@ -73,12 +73,12 @@ def input_call(context: CheckContext) -> Iterator[Finding]:
             and node.func.id == "input"
             and context.module.binding_scope(scope, "input") is None
         ):
-            yield node, "input() cannot be used: a robot's program has no keyboard, use Gamepad"
+            yield node, "input() cannot be used: the robot has no keyboard; use Gamepad instead"
 
 
 @check("RT104", "method-not-called", "error")
 def method_not_called(context: CheckContext) -> Iterator[Finding]:
-    """A method of rt's is named where only its call makes sense."""
+    """A method of rt's names is used without a call where only its call makes sense."""
     for node, scope in context.module.nodes():
         if isinstance(node, ast.Attribute) and _is_used_as_value(
             context.module.parents.get(node), node
@@ -86,15 +86,13 @@ def method_not_called(context: CheckContext) -> Iterator[Finding]:
             owner = owner_of(context.module, scope, node.value)
             method = METHODS.get(owner, {}).get(node.attr) if owner else None
             if method:
-                yield (
-                    node,
-                    f"{owner}.{node.attr} is not called: write {_signature(f'{owner}.{node.attr}', method)}",
-                )
+                name = f"{owner}.{node.attr}"
+                yield node, f"{name} is not called: write {_signature(name, method)}"
 
 
 @check("RT105", "compared-with-text", "error")
 def compared_with_text(context: CheckContext) -> Iterator[Finding]:
-    """Field.mode or Field.alliance is compared with a text, which neither is ever equal to."""
+    """Field.mode or Field.alliance is compared with a string, which is never equal."""
     for node, scope in context.module.nodes():
         if not isinstance(node, ast.Compare) or not all(
             isinstance(op, ast.Eq | ast.NotEq) for op in node.ops
@@ -107,20 +105,17 @@ def compared_with_text(context: CheckContext) -> Iterator[Finding]:
                     isinstance(each, ast.Attribute)
                     and owner_of(context.module, scope, each.value) == "Field"
                 ):
-                    instead = {
-                        "alliance": "Alliance.BLUE or Alliance.GOLD",
-                        "mode": "a text by `Field.mode.name`",
+                    remedies = {
+                        "alliance": "compare it with Alliance.BLUE or Alliance.GOLD",
+                        "mode": "compare `Field.mode.name`",
                     }
-                    if each.attr in instead:
-                        yield (
-                            node,
-                            f"Field.{each.attr} is no text: compare it with {instead[each.attr]}",
-                        )
+                    if each.attr in remedies:
+                        yield node, f"Field.{each.attr} is not a string: {remedies[each.attr]}"
 
 
 @check("RT106", "not-installed", "warning")
 def not_installed(context: CheckContext) -> Iterator[Finding]:
-    """A module is imported that neither is in the team's directory nor is installed on this computer."""
+    """An imported module is neither in the folder of team code nor installed on this computer."""
     for node, _ in context.module.nodes():
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -130,18 +125,18 @@ def not_installed(context: CheckContext) -> Iterator[Finding]:
             continue
         if not isinstance(context.module.parents.get(node), ast.Try):
             if given_names(context, node):
-                continue  # which another check tells
+                continue  # another check reports it
             for top in dict.fromkeys(name.partition(".")[0] for name in names):
                 if not _is_found(context, top):
                     yield (
                         node,
-                        f"there is no module {top} here, and it is not installed on this computer",
+                        f"no module {top} in this folder, nor installed on this computer",
                     )
 
 
 @check("RT107", "import-of-given-name", "error")
 def import_of_given_name(context: CheckContext) -> Iterator[Finding]:
-    """One of rt's names is imported, as in other robots' programs, but is there without an import."""
+    """One of rt's names is imported, as in other robots' programs; no import is needed."""
     for node, _ in context.module.nodes():
         names = (
             []
@@ -153,13 +148,13 @@ def import_of_given_name(context: CheckContext) -> Iterator[Finding]:
             where = (
                 "delete this line"
                 if context.is_main
-                else "the main module has it; hand it over as an argument"
+                else "only the main module has it; pass it as an argument"
             )
-            yield node, f"{' and '.join(names)} {verb} there without an import: {where}"
+            yield node, f"{' and '.join(names)} {verb} available without an import: {where}"
 
 
 def given_names(context: CheckContext, node: ast.AST) -> list[str]:
-    """Those of rt's names that an import asks for, of a module that there is not."""
+    """Return the names of rt that an import asks of a module that does not exist."""
     match node:
         case ast.Import():
             tops = [alias.name.partition(".")[0] for alias in node.names]
@@ -177,12 +172,11 @@ def given_names(context: CheckContext, node: ast.AST) -> list[str]:
 
 
 def _is_found(context: CheckContext, top: str) -> bool:
-    """Whether a module can be imported, as far as that can be told without importing it."""
+    """Return whether a module can be imported, as far as that is known without importing it."""
     folder = context.program.folder
     if top in sys.stdlib_module_names or any(files_of(top, folder)) or (folder / top).is_dir():
         return True
-    # Not importlib.util.find_spec, which also finds what this process happens to have loaded under
-    # that name.
+    # Not importlib.util.find_spec, which also finds modules that only this process has loaded.
     return any(binding_scope.find_spec(top, None) is not None for binding_scope in sys.meta_path)
 
 
@@ -198,7 +192,7 @@ def _is_used_as_value(around: ast.AST | None, node: ast.Attribute) -> bool:
 
 
 def _suggestion(owner: str, name: str, there: tuple[str, ...]) -> str:
-    """What to write for a name that is not there, as the rest of a sentence."""
+    """Return what to write for an unknown attribute, as the rest of a message."""
     older = _OTHER_NAMES.get(name)
     if older in there:
         return f": write {_signature(f'{owner}.{older}', METHODS[owner][older])}"

@@ -1,7 +1,7 @@
-"""The team's program: its main module, and the modules of the team's directory that it imports.
+"""The robot's program: its main module, and the modules of its folder that it imports.
 
-The rule of this module: what is read is what the executor would load, and never more than
-``MAX_MODULES`` files of it.
+Invariant: the linter reads the files that the executor would load, and at most `MAX_MODULES` of
+them.
 """
 
 import ast
@@ -17,9 +17,9 @@ from rt.lint.record import Record
 from rt.lint.source import read
 
 MAX_MODULES = 64
-"""The most modules of a program that are looked at."""
+"""How many modules of a program are checked."""
 _DYNAMIC_WRITERS = frozenset({"exec", "globals", "vars", "setattr"})
-"""Names of Python's by which a program may assign to its names unseen."""
+"""Builtins by which a program may assign to names that the linter cannot see."""
 _HARMLESS_DECORATORS = frozenset({"dataclasses.dataclass"})
 """Decorators that leave a class's methods as they are."""
 
@@ -29,13 +29,13 @@ class Program:
 
     Args:
         main: The file that the robot runs.
-        root: What paths in records are relative to, where the files stand in it.
-        is_robots: Whether it is what the robot runs; else it is a file that is looked at by itself.
+        root: The directory that paths in records are relative to, if the files are in it.
+        is_robot_program: Whether the robot runs it; else it is a file that is checked by itself.
 
     Attributes:
-        modules: Those that could be read.
+        modules: The modules that could be read.
         broken: Records of those that could not.
-        files: The path in records of each file that was looked at.
+        files: The path in records of each file that was read.
     """
 
     def __init__(self, main: Path, root: Path, *, is_robot_program: bool = True) -> None:
@@ -51,18 +51,18 @@ class Program:
 
     @property
     def folder(self) -> Path:
-        """The directory of the main module, from which modules of the team's are imported."""
+        """The folder of the main module, from which it imports other modules of the team code."""
         return self._folder
 
     @property
     def main(self) -> Module | None:
-        """The module that the robot runs; None if it could not be read."""
+        """The main module, which the robot runs; None if it could not be read."""
         return self.modules.get(self._main)
 
     def function(
         self, module: Module, scope: Scope, node: ast.AST
     ) -> tuple[Module, Function] | None:
-        """The function or method that an expression certainly is, with its module, in whichever module it is written."""
+        """Return the function or method that an expression certainly is, and its module."""
         found = self.definition(module, scope, node)
         if found is None:
             return self._method(module, scope, node) if isinstance(node, ast.Attribute) else None
@@ -72,7 +72,7 @@ class Program:
     def definition(
         self, module: Module, scope: Scope, node: ast.AST
     ) -> tuple[Module, ast.AST] | None:
-        """The one node that binds what an expression names, with its module, in whichever module it is written."""
+        """Return the only node that binds what an expression names, with its module, or None."""
         if isinstance(node, ast.Name):
             found = module.binding(scope, node.id)
             if found is not None and not isinstance(found, ast.Import | ast.ImportFrom):
@@ -84,7 +84,7 @@ class Program:
     def assigned(
         self, module: Module, scope: Scope, node: ast.AST
     ) -> tuple[Module, ast.expr | None]:
-        """The value that a name of a module is assigned once, and that module; None if it is not certain."""
+        """Return the value that a name is assigned once, or None, and its module."""
         owner, name = module, node.id if isinstance(node, ast.Name) else ""
         value = (
             assigned(module.binding(scope, name))
@@ -144,11 +144,11 @@ class Program:
 
     @cached_property
     def timed(self) -> Mapping[Function, str]:
-        """The functions that run in the main thread within a time limit, each with the setup or main that leads to it.
+        """The functions that run under a time limit in the main thread, by function.
 
-        Those are the setups and mains, and every plain function that one of them certainly calls,
-        or such a function does. A function of a name like `arm_main` is one unless the program uses
-        it itself, say as that of a thread.
+        The values are the names of the setup or main that leads to each. They are the setups and
+        mains, and every plain function that they certainly call, directly or not. A function with a
+        name like `arm_main` is one unless the program uses it itself, for example in a thread.
         """
         found: dict[Function, str] = {}
         if self.main is None:
@@ -174,7 +174,7 @@ class Program:
         return found
 
     def _final_function(self, module: Module, name: str) -> tuple[Module, Function] | None:
-        """The function that a module's name stands for at the end, be it imported."""
+        """Return the function that a module's name is at the end, imported or not."""
         last = module.scope.bindings[name][-1]
         return (
             (module, last)
@@ -183,12 +183,15 @@ class Program:
         )
 
     def is_passed_on(self, name: str) -> bool:
-        """Whether the program itself hands one of rt's names to its other modules, say by ``arm.Robot = Robot``."""
+        """Return whether the program passes a name of rt on, as in ``arm.Robot = Robot``."""
         return name in self.assigned_attributes
 
     @cached_property
     def assigned_attributes(self) -> Mapping[str, frozenset[str]]:
-        """The attributes that are assigned anywhere, each with the modules whose names they are then, as in ``arm.SPEED = 1``."""
+        """The attributes that are assigned anywhere, with the modules that they are names of.
+
+        An example is ``arm.SPEED = 1``.
+        """
         found: dict[str, set[str]] = {}
         for module in self.modules.values():
             for node, scope in module.nodes():
@@ -198,7 +201,7 @@ class Program:
 
     @cached_property
     def methods(self) -> frozenset[Function]:
-        """The functions that are written in classes."""
+        """The functions that are defined in classes."""
         scopes = (scope for module in self.modules.values() for scope in module.scopes)
         return frozenset(
             scope.function
@@ -208,7 +211,7 @@ class Program:
 
     @cached_property
     def bases(self) -> frozenset[str]:
-        """The names of all classes that others inherit from."""
+        """The names of all base classes."""
         classes = (
             node
             for module in self.modules.values()
@@ -234,15 +237,15 @@ class Program:
 
     @cached_property
     def has_dynamic_writes(self) -> bool:
-        """Whether the program may assign to names or attributes that it does not write out."""
+        """Whether the program may assign to names or attributes that the linter cannot see."""
         return not _DYNAMIC_WRITERS.isdisjoint(self._used)
 
     def _may_be_reassigned(self, owner: Module, name: str) -> bool:
-        """Whether a module's name may get another value than by its one assignment there."""
+        """Return whether a module's name may be assigned outside of its module."""
         return self.has_dynamic_writes or owner.name in self.assigned_attributes.get(name, ())
 
     def _imported(self, module: Module, scope: Scope, node: ast.AST) -> tuple[Module | None, str]:
-        """The module of the team's that an expression's name comes from, and its name there."""
+        """Return the module that an expression was imported from, and its name there."""
         path, _, name = module.origin(scope, node).rpartition(".")
         owner = self.modules.get(path)
         return (owner, name) if owner is not module else (None, name)
@@ -269,7 +272,7 @@ class Program:
                         todo.append(found)
 
     def _resolve_stars(self, module: Module) -> None:
-        """Bind what ``from arm import *`` brings, where the team's own module tells that."""
+        """Bind the names that ``from arm import *`` imports from other modules of the team code."""
         bindings = module.scope.bindings
         closed = []
         for node in bindings.pop("*", []):

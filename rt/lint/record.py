@@ -1,7 +1,7 @@
-"""What the linter says: one record for each fault, in the shape of pylint's JSON, so that tools which know that know this.
+"""The linter's output: one record for each finding, in the format of pylint's JSON.
 
-The rule of this module: whatever stands in the team's code, a record can be sent. Text is cut to a
-length and cleaned of what no encoding carries.
+Invariant: every record can be encoded, whatever the team code contains. Text is cut to a maximum
+length, and characters that no encoding supports are escaped.
 """
 
 from collections.abc import Iterable
@@ -10,32 +10,32 @@ from typing import Literal
 import msgspec
 
 MAX_RECORDS = 500
-"""How many records there are at most; one more says how many were left out."""
+"""Maximum number of records; one more tells how many were left out."""
 MAX_FINDINGS = 200
-"""How many records of one kind there are of one module at most."""
+"""Maximum number of records of one check in one module."""
 MAX_CHARACTERS = 500
-"""How long a message may be."""
+"""Maximum length of a message."""
 
 Type = Literal["error", "warning", "fatal"]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, rename={"message_id": "message-id"}):
-    """One fault.
+    """One finding.
 
     Attributes:
-        type: "error" (the program fails or does not do what it says), "warning" (it may), "fatal"
-            (it could not be looked at).
-        module: The module's name, as it is imported.
-        obj: The function or class that the fault is in, e.g. ``teleop_main`` or ``Arm.lift``; empty
-            at the module's level.
+        type: "error" (the program fails or does the wrong thing), "warning" (it may), "fatal" (it
+            could not be checked).
+        module: The name by which the module is imported.
+        obj: The function or class with the finding, such as ``teleop_main`` or ``Arm.lift``; empty
+            at module level.
         line: From 1.
         column: From 0, in characters.
-        path: The file, relative to the robot's directory where it stands in that.
-        symbol: What is wrong, in a word: of rt's own checks e.g. ``unknown-device``, of pyflakes'
-            the name of its message class.
+        path: The file, relative to the robot's directory if it is in there.
+        symbol: The check's name, such as ``unknown-device``; for pyflakes the name of its message
+            class.
         message: One sentence.
-        message_id: ``message-id`` in JSON: RT001 and so on of rt's own checks, F401 and so on (as
-            flake8 and ruff have them) of pyflakes'.
+        message_id: ``message-id`` in JSON: RT001 and so on for rt's own checks, F401 and so on, as
+            in flake8 and ruff, for pyflakes.
     """
 
     type: Type
@@ -50,11 +50,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, rename={"message_id": "m
 
     @property
     def fails(self) -> bool:
-        """Whether the program should not be run as it is."""
+        """Whether the program should not be run."""
         return self.type != "warning"
 
     def text(self) -> str:
-        """The record as editors and terminals expect it; columns are counted from 1 there."""
+        """Format the record for editors and terminals, with columns from 1."""
         place = f"{self.path}:{self.line}:{self.column + 1}"
         return f"{place}: {self.type}: {self.message} [{self.symbol}]"
 
@@ -71,7 +71,7 @@ def record(
     line: int = 1,
     column: int = 0,
 ) -> Record:
-    """Make a record of which every text can be sent."""
+    """Create a record with texts that can be encoded."""
     return Record(
         type=type_,
         module=clean(module),
@@ -86,7 +86,7 @@ def record(
 
 
 def clean(text: str) -> str:
-    r"""The text on one line, without what UTF-8 cannot carry and not longer than ``MAX_CHARACTERS``.
+    r"""Return a text on one line, cut and escaped so that it can be encoded.
 
     Examples:
         >>> clean("no device" + chr(10) + "is named" + chr(0xD800))
@@ -105,25 +105,31 @@ def _escaped(character: str) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")
 
 
-def sort_records(records: Iterable[Record]) -> list[Record]:
-    """The records by file and place, each once and not more than ``MAX_RECORDS``; the program's own file stays first."""
+def sort_records(records: Iterable[Record], limit: int = MAX_RECORDS) -> list[Record]:
+    """Sort records by file and position, without duplicates, at most `MAX_RECORDS`.
+
+    The files keep the order of their first records, so the main module is first.
+
+    Args:
+        records: The records.
+        limit: How many are returned; one more tells how many were left out.
+    """
     unique = list(dict.fromkeys(records))
     files = {
         path: number for number, path in enumerate(dict.fromkeys(each.path for each in unique))
     }
     unique.sort(key=lambda each: (files[each.path], each.line, each.column, each.message_id))
-    if len(unique) <= MAX_RECORDS:
+    if len(unique) <= limit:
         return unique
-    # What fails must not be crowded out by what only may.
-    kept = sorted(unique, key=lambda each: not each.fails)[:MAX_RECORDS]
-    chosen = set(kept)
-    left = len(unique) - MAX_RECORDS
+    # Warnings must not displace errors.
+    chosen = set(sorted(unique, key=lambda each: not each.fails)[:limit])
+    left = len(unique) - limit
     last = record(
         "warning",
         unique[0].path,
         "too-many-records",
         "RT905",
-        f"{left} more records are not shown: correct these first",
+        f"{left} more records are not shown: fix these first",
         module=unique[0].module,
     )
     return [*(each for each in unique if each in chosen), last]

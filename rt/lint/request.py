@@ -1,4 +1,4 @@
-"""What is to be linted, and what the linter has to know of the robot: the message that goes to its process."""
+"""The request to the linter's process: what to lint, and the configuration of the robot."""
 
 from typing import Self
 
@@ -9,15 +9,15 @@ from rt.errors import ConfigError
 
 
 class LintRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The team's code, or one file, and what there is to check it against.
+    """A program or some files to lint, and the configuration to check them against.
 
     Attributes:
-        directory: Where modules and relative paths are looked for: the robot's.
-        exec_module: A module's name or a path to a file, as the option of that name.
-        dev_name: UIDs in decimal by the names that the team gave them.
-        dev_catalog: The catalog's file; empty for the one built in.
-        exec_timeout: Time limits by patterns of functions' names (s).
-        files: The files that records are wanted of; empty for all of the program.
+        directory: The robot's directory, where modules and relative paths are looked up.
+        exec_module: The option: a module's name or a path.
+        dev_name: UIDs as decimal strings, by device name.
+        dev_catalog: The catalog's file; empty for the built-in one.
+        exec_timeout: Time limits in s, by patterns of function names.
+        files: The files to lint; empty for the whole program.
     """
 
     directory: str
@@ -29,7 +29,7 @@ class LintRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, config: Config, directory: str, files: tuple[str, ...] = ()) -> Self:
-        """The request for a robot's code, or for some files."""
+        """Create the request for a robot's program, or for some files."""
         return cls(
             directory=directory,
             files=files,
@@ -40,31 +40,29 @@ class LintRequest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def time_limit(self, function: str) -> float | None:
-        """How long a function may take (s), None for no limit; see `rt.config.Config.time_limit`."""
+        """Return the time limit of a function in s, or None; see `rt.config.Config.time_limit`."""
         return Config(exec_timeout=self.exec_timeout).time_limit(function)
 
     def encode(self) -> bytes:
-        """The message (MessagePack).
+        """Encode the request as MessagePack.
 
         Raises:
-            ConfigError: A path holds bytes that are no text.
+            ConfigError: A path is not valid UTF-8.
         """
         try:
             return msgspec.msgpack.encode(self)
         except UnicodeEncodeError as error:
             path = ascii(error.object)
-            raise ConfigError(
-                f"{path} is a path with bytes that are no text: rename it", path=path
-            ) from None
+            raise ConfigError(f"path {path} is not valid UTF-8: rename it", path=path) from None
 
     @classmethod
     def decode(cls, message: bytes) -> Self:
-        """The request that a message carries.
+        """Decode a request.
 
         Raises:
-            ConfigError: It is none.
+            ConfigError: The message is invalid.
         """
         try:
             return msgspec.msgpack.decode(message, type=cls)
         except msgspec.MsgspecError as error:
-            raise ConfigError(f"what is to be linted is not said: {error}") from None
+            raise ConfigError(f"invalid lint request: {error}") from None

@@ -1,6 +1,6 @@
-"""Starts the linter's process and bounds it: nobody waits for longer than the limit, whatever the program is.
+"""Runs the linter in a process of its own, within limits of time and output.
 
-The rule of this module: the caller's event loop never waits, and no process outlives the call.
+Invariant: the caller's event loop is never blocked, and no process outlives the call.
 """
 
 import contextlib
@@ -20,10 +20,9 @@ from rt.process.spawn import child_command, spawn
 from rt.protocol import structs
 
 LIMIT = 5.0
-"""How long linting may take (s); the process is killed then."""
+"""How long linting may take, in s; then the process is killed."""
 _MAX_OUTPUT = 4 << 20
-_LATER = "the code is very long, or the computer is busy; try again, or split the file"
-_AGAIN = "try again; if it happens each time, it is a fault of rt"
+_RETRY = "try again; if it happens every time, it is a bug in rt"
 
 
 async def run_lint(
@@ -33,22 +32,20 @@ async def run_lint(
     instance_directory: Path | None = None,
     command: Sequence[str] | None = None,
 ) -> list[Record]:
-    """Lint in a process of its own.
-
-    A cancel kills the process.
+    """Lint in a process of its own; a cancel kills the process.
 
     Args:
-        request: What is to be linted.
-        limit: How long it may take, the process's start included (s).
-        instance_directory: The robot's that wants to know, so that the process is known as one of
-            that robot.
-        command: What to start instead of this executable; see `rt.process.spawn.spawn`.
+        request: What to lint.
+        limit: How long it may take, including the start of the process, in s.
+        instance_directory: The directory of the calling robot's instance, so that the process
+            counts as one of its processes.
+        command: The command to start instead of this executable; see `rt.process.spawn.spawn`.
 
     Returns:
-        The records; a process that had to be killed, or crashed, is one record.
+        The records. A process that was killed or has crashed is one record.
 
     Raises:
-        ExecutionError: There is nothing to lint, or no process could be made.
+        ExecutionError: There is nothing to lint, or the process cannot be started.
     """
     with trio.move_on_after(limit):
         code, output = await _run(
@@ -58,28 +55,22 @@ async def run_lint(
             answer: Answer = structs.decode(output, Answer)
         except RemoteProtocolError:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            return [
-                failure_record(
-                    request, "lint-crashed", "RT909", f"the linter's process ended {how}: {_AGAIN}"
-                )
-            ]
+            sentence = f"the linter process exited {how}: {_RETRY}"
+            return [failure_record(request, "lint-crashed", "RT909", sentence)]
         if answer.error:
             raise ExecutionError(answer.error, **answer.context)
         return answer.records
-    return [
-        failure_record(
-            request,
-            "lint-timeout",
-            "RT908",
-            f"linting took longer than {limit:g} s and was ended: {_LATER}",
-        )
-    ]
+    sentence = (
+        f"linting took longer than {limit:g} s: the code is very long, or the computer is busy;"
+        " try again, or split the file"
+    )
+    return [failure_record(request, "lint-timeout", "RT908", sentence)]
 
 
 async def _run(
     command: Sequence[str], message: bytes, instance_directory: Path | None
 ) -> tuple[int, bytes]:
-    """The exit code and the output of a process that is killed when this is cancelled."""
+    """Return the exit code and the output of a process; a cancel kills it."""
     env = {} if instance_directory is None else {ENV_DIRECTORY: os.fspath(instance_directory)}
     with contextlib.ExitStack() as stack:
         try:
@@ -87,7 +78,7 @@ async def _run(
                 command, stack, message=message, env=env, stderr=subprocess.DEVNULL, log_pipe=False
             )
         except OSError as error:
-            raise ExecutionError(f"cannot start the linter's process: {error.strerror}") from None
+            raise ExecutionError(f"cannot start the linter process: {error.strerror}") from None
         assert process.stdout is not None
         output = bytearray()
         try:
@@ -101,7 +92,7 @@ async def _run(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            with trio.CancelScope(shield=True):  # killed, so that this is soon over
+            with trio.CancelScope(shield=True):  # it was killed, so this does not take long
                 await process.wait()
         assert process.returncode is not None
         return process.returncode, bytes(output)

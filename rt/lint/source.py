@@ -1,6 +1,6 @@
-"""A file of the team's code as text and tree, or the record that says why there is none.
+"""A file of team code as text and syntax tree, or the record that says why it cannot be parsed.
 
-The rule of this module: whatever bytes a file holds, reading it ends soon and with one of the two.
+Invariant: reading a file ends soon and with one of the two, whatever bytes it contains.
 """
 
 import ast
@@ -15,17 +15,17 @@ from rt.lint import syntax
 from rt.lint.record import Record, record
 
 MAX_BYTES = 512 * 1024
-"""The largest file that is looked at: at a thousand lines a team's file has 40 KiB."""
+"""Maximum size of a file; a file of a thousand lines has about 40 KiB."""
 
 
 class Source(msgspec.Struct, frozen=True):
     """A file that was read and parsed.
 
     Attributes:
-        name: The module's name, as it is imported.
+        name: The name by which the module is imported.
         path: The file, as records name it.
-        lines: Its lines, without their ends.
-        tree: Its syntax.
+        lines: Its lines, without line ends.
+        tree: Its syntax tree.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Source(msgspec.Struct, frozen=True):
     tree: ast.Module
 
     def column(self, line: int, offset: int) -> int:
-        """The column in characters of an offset in bytes, which is how the parser counts."""
+        """Convert an offset in bytes, as the parser counts, to a column in characters."""
         if not 1 <= line <= len(self.lines) or self.lines[line - 1].isascii():
             return offset
         return len(
@@ -46,9 +46,9 @@ def read(file: Path, name: str, path: str) -> Source | Record:
     """Read and parse a file.
 
     Args:
-        file: Where it is.
-        name: Its module's name.
-        path: How records name it.
+        file: The file.
+        name: The name of its module.
+        path: The path in records.
     """
     try:
         with file.open("rb") as opened:
@@ -60,27 +60,31 @@ def read(file: Path, name: str, path: str) -> Source | Record:
     return parse(data, name, path)
 
 
-def parse(data: bytes, name: str, path: str) -> Source | Record:
-    """Parse the bytes of a file; what they say is not run."""
-    if len(data) > MAX_BYTES:
-        sentence = f"the file is longer than {MAX_BYTES >> 10} KiB: split it into modules"
+def parse(data: bytes, name: str, path: str, limit: int = MAX_BYTES) -> Source | Record:
+    """Parse the bytes of a file, without running it.
+
+    Args:
+        data: The bytes.
+        name: The name of its module.
+        path: The path in records.
+        limit: Maximum number of bytes.
+    """
+    if len(data) > limit:
+        sentence = f"the file is longer than {limit >> 10} KiB: split it into modules"
         return _unreadable("too-long", "RT903", sentence, name, path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the compiler warns of, pyflakes tells with its place
+        warnings.simplefilter("ignore")  # pyflakes reports them with their position
         try:
             text = _decoded(data)
             tree = ast.parse(text, path)
-            # What the parser lets pass, say `return` outside of a function, the executor's
-            # `compile` does not.
+            # The parser accepts, for example, `return` outside of a function; `compile` does not.
             compile(tree, path, "exec", dont_inherit=True)
         except SyntaxError as error:
             return _syntax(error, name, path)
         except (RecursionError, MemoryError):
-            sentence = (
-                "this is nested too deeply for Python to read: write it as several statements"
-            )
+            sentence = "this is nested too deeply for Python: split it into several statements"
             return _unreadable("too-deep", "RT904", sentence, name, path)
-        except Exception as error:  # noqa: BLE001 - the compiler of another Python may know more of them
+        except Exception as error:  # noqa: BLE001 - other versions of Python may raise other errors
             return _syntax(SyntaxError(f"{type(error).__name__}: {error}"), name, path)
     return Source(name, path, text.split("\n"), tree)
 
@@ -91,7 +95,7 @@ def _decoded(data: bytes) -> str:
     except SyntaxError as error:
         if not error.msg.startswith("invalid or missing encoding declaration"):
             raise
-        encoding = "utf-8"  # which it is not: decoding tells where
+        encoding = "utf-8"  # decoding then finds the position of the error
     try:
         text = data.decode(encoding)
         end = text.find("\0")
@@ -103,13 +107,12 @@ def _decoded(data: bytes) -> str:
 
 
 def _plain_ends(text: str) -> str:
-    # Lines end as they do for the parser, which knows no others: `splitlines` would count form
-    # feeds too.
+    # The parser knows only these line ends; `splitlines` would also split at form feeds.
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _syntax(error: SyntaxError, name: str, path: str) -> Record:
-    # The offset of a syntax error is in characters, from 1; 0 where it is not known.
+    # The offset of a syntax error is in characters, from 1; 0 if it is unknown.
     line, column = error.lineno or 1, max((error.offset or 1) - 1, 0)
     return record(
         "error",

@@ -1,12 +1,9 @@
-"""What Python says of code that it cannot parse, in words that name the remedy too.
-
-The rule of this module is that of ``wording``: what is not in here is clear as it is.
-"""
+"""Python's messages about syntax errors, with a remedy added where they have none."""
 
 import re
 
-NOT_TEXT = "there are bytes here that are no text: save the file with the encoding UTF-8"
-"""The sentence for bytes of another encoding, and for null characters."""
+NOT_TEXT = "these bytes are not text: save the file as UTF-8"
+"""The message for bytes of another encoding and for null characters."""
 
 _REMEDIES: tuple[tuple[str, str], ...] = (
     ("'await' outside", "write `async def` instead of `def` before the function's name"),
@@ -21,11 +18,11 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     ),
     (
         "unknown encoding",
-        "leave out the line with `coding`, and save the file with the encoding UTF-8",
+        "remove the line with `coding`, and save the file as UTF-8",
     ),
     (
         "encoding problem",
-        "leave out the line with `coding`, and save the file with the encoding UTF-8",
+        "remove the line with `coding`, and save the file as UTF-8",
     ),
 )
 _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -37,21 +34,21 @@ _FOREIGN: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"!(?!=)"), "write `not` instead of `!`"),
     (
         re.compile(r"^\s*(var|let|const|int|float|double|bool)\s+\w+\s*="),
-        "leave out the word before the name",
+        "remove the word before the name",
     ),
     (re.compile(r"^\s*function\b"), "write `def` instead of `function`"),
 )
-"""What other languages write."""
+"""Syntax of other languages."""
 _QUOTES = frozenset("\u201c\u201d\u201e\u2018\u2019\u201a\xab\xbb\xb4")
-"""What word processors write for quotes."""
+"""Characters that word processors use for quotes."""
 
 
 def sentence(said: str, line: str = "") -> str:
-    """Python's sentence about a syntax error, with the remedy where it has none.
+    """Return Python's message about a syntax error, with a remedy if it has none.
 
     Args:
-        said: The sentence.
-        line: The line that it is about.
+        said: Python's message.
+        line: The line with the error.
 
     Examples:
         >>> sentence("unexpected indent")
@@ -65,7 +62,7 @@ def sentence(said: str, line: str = "") -> str:
         is_quote = said.partition("'")[2][:1] in _QUOTES
         remedy = "write straight quotes, \" or '" if is_quote else "type it anew on the keyboard"
     elif ". " in said or "?" in said:
-        remedy = ""  # Python has a guess of its own, as "Perhaps you forgot a comma?"
+        remedy = ""  # Python suggests a remedy itself, such as "Perhaps you forgot a comma?"
     else:
         foreign = _FOREIGN if said in {"invalid syntax", "expected ':'"} else ()
         remedies = [each for pattern, each in foreign if pattern.search(line)]

@@ -1,4 +1,4 @@
-"""Checks of time: nothing may block main, which is called again and again, or the event loop that all actions share."""
+"""Checks of blocking code in main, which is called periodically, and in actions."""
 
 import ast
 from collections.abc import Iterator
@@ -10,68 +10,64 @@ from rt.lint.module import Scope
 _EXITS = frozenset({"sys.exit", "os._exit", "os.abort", "exit", "quit"})
 _ENDLESS_ITERATORS = frozenset({"itertools.count", "itertools.cycle"})
 _POLLED = frozenset({("Robot", "get"), ("Gamepad", "get"), ("Actions", "is_running")})
-"""What may change while a loop waits for it."""
+"""Calls whose result may change while a loop waits for it."""
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
 @check("RT401", "sleep-in-main", "warning")
 def sleep_in_main(context: CheckContext) -> Iterator[Finding]:
-    """time.sleep delays main; it has to be over before its period is."""
+    """time.sleep delays main, which must return within its period."""
     for node, scope, entry in _timed_sleeps(context):
         if entry.endswith("_main") and not _too_long(context, node, scope, entry):
-            sentence = f"time.sleep makes {_describe(scope, entry)} late: let an action wait with `await Actions.sleep(...)`"
-            yield node, sentence
+            late = f"time.sleep makes {_describe(scope, entry)} late"
+            yield node, f"{late}: wait in an action with `await Actions.sleep(...)`"
 
 
 @check("RT402", "sleep-too-long", "error")
 def sleep_too_long(context: CheckContext) -> Iterator[Finding]:
-    """time.sleep takes as long as the time limit of a setup or main: the call is interrupted."""
+    """time.sleep exceeds the time limit of a setup or main, so the call is interrupted."""
     for node, scope, entry in _timed_sleeps(context):
         if _too_long(context, node, scope, entry):
             limit = context.request.time_limit(entry)
             sentence = f"time.sleep takes longer than the {limit:g} s of {_describe(scope, entry)}"
-            yield node, f"{sentence}: let an action wait with `await Actions.sleep(...)`"
+            yield node, f"{sentence}: wait in an action with `await Actions.sleep(...)`"
 
 
 @check("RT403", "sleep-in-action", "warning")
 def sleep_in_action(context: CheckContext) -> Iterator[Finding]:
-    """time.sleep in an action stops every other action too, and soon the motors."""
+    """time.sleep in an action blocks every other action, and soon the motors are disabled."""
     for node, scope in _sleeps(context):
         if scope.is_async and not isinstance(context.module.parents.get(node), ast.Await):
-            yield (
-                node,
-                "time.sleep stops all actions and the robot's safety lets go of the motors: write `await Actions.sleep(...)`",
-            )
+            blocks = "time.sleep blocks all actions, and soon the motors are disabled"
+            yield node, f"{blocks}: write `await Actions.sleep(...)`"
 
 
 @check("RT404", "endless-loop", "error")
 def endless_loop(context: CheckContext) -> Iterator[Finding]:
-    """A loop in main never ends, so that main is interrupted at each call."""
+    """A loop in main never ends, so main is interrupted in each call."""
     for scope in context.module.scopes:
         entry = context.program.timed.get(scope.function) if scope.function else None
         if entry is not None and entry.endswith("_main") and not scope.is_async:
             for loop in _endless(context, scope):
-                yield (
-                    loop,
-                    f"this loop never ends, but {_describe(scope, entry)} is called again and again: leave the loop out",
-                )
+                called = f"{_describe(scope, entry)} is called repeatedly"
+                yield loop, f"this loop never ends, but {called}: remove the loop"
 
 
 @check("RT405", "endless-action", "error")
 def endless_action(context: CheckContext) -> Iterator[Finding]:
-    """A loop in an action never ends and never awaits, so that nothing else runs."""
+    """A loop in an action never ends and never awaits, so nothing else runs."""
     for scope in context.module.scopes:
         if scope.is_async:
             for loop in _endless(context, scope):
                 yield (
                     loop,
-                    "this loop never waits, so that nothing else runs: put `await Actions.sleep(...)` into it",
+                    "this loop never waits, so nothing else runs: add `await Actions.sleep(...)`",
                 )
 
 
 @check("RT406", "waiting-loop", "warning")
 def waiting_loop(context: CheckContext) -> Iterator[Finding]:
-    """A loop waits for a sensor, a gamepad, the clock or an action, though what waits is interrupted, or stops everything else."""
+    """A loop in a setup, main or action waits for a sensor, a gamepad, the clock or an action."""
     polled = {call.node for call in context.calls if (call.owner, call.name) in _POLLED}
     clocks = {call.node for call in context.calls if (call.owner, call.name) == ("Field", "clock")}
     for scope in context.module.scopes if polled or clocks else ():
@@ -89,24 +85,24 @@ def waiting_loop(context: CheckContext) -> Iterator[Finding]:
                 if not _is_left(context, scope, loop):
                     yield (
                         loop,
-                        "this loop waits and lets nothing else run: put `await Actions.sleep(...)` into it",
+                        "this loop blocks everything else: add `await Actions.sleep(...)`",
                     )
             elif entry is not None:
                 limit = context.request.time_limit(entry)
                 shown = f" after {limit:g} s" if limit is not None else ""
                 way = (
-                    "ask in each call with `if`"
+                    "check in each call with `if`"
                     if entry.endswith("_main")
-                    else "ask in main with `if`"
+                    else "check in main with `if`"
                 )
                 waiter = f"this loop waits, but {_describe(scope, entry)} is interrupted{shown}"
                 yield loop, f"{waiter}: {way}, or wait in an action with `await Actions.sleep(...)`"
 
 
 def _waits(context: CheckContext, loop: ast.While, polled: AbstractSet[ast.AST]) -> bool:
-    """Whether a loop ends only when the answer to a question to the robot changes."""
+    """Return whether a loop ends only when a polled value changes."""
     if any(each in polled for each in ast.walk(loop.test)):
-        # Another condition may well end it in time.
+        # Another condition may end it in time.
         return not (isinstance(loop.test, ast.BoolOp) and isinstance(loop.test.op, ast.And))
     if not isinstance(loop.test, ast.Constant) or not loop.test.value:
         return False
@@ -123,7 +119,7 @@ def _waits_long(
     loop: ast.While,
     clocks: AbstractSet[ast.AST],
 ) -> bool:
-    """Whether a loop waits for the clock, for longer than its function may take."""
+    """Return whether a loop waits for the clock for longer than its function may take."""
     match loop.test:
         case ast.Compare(ops=[ast.Lt() | ast.LtE()], left=left, comparators=[end]):
             seconds = context.constant(scope, end)
@@ -136,7 +132,7 @@ def _waits_long(
 def _is_polled(
     context: CheckContext, node: ast.AST, loop: ast.While, polled: AbstractSet[ast.AST]
 ) -> bool:
-    """Whether an exit of a loop is taken only on the answer to a question to the robot."""
+    """Return whether an exit of a loop depends on a polled value."""
     around = context.module.parents.get(node)
     while around is not None and around is not loop:
         if isinstance(around, ast.If) and any(each in polled for each in ast.walk(around.test)):
@@ -152,7 +148,7 @@ def _sleeps(context: CheckContext) -> Iterator[tuple[ast.Call, Scope]]:
 
 
 def _timed_sleeps(context: CheckContext) -> Iterator[tuple[ast.Call, Scope, str]]:
-    """Sleeps in a setup or main, or in a function that one calls, with the name of that."""
+    """Yield the sleeps in a setup or main, or in a function that it calls, with its name."""
     for node, scope in _sleeps(context):
         entry = context.program.timed.get(scope.function) if scope.function else None
         if entry is not None:
@@ -170,7 +166,7 @@ def _describe(scope: Scope, entry: str) -> str:
 
 
 def _endless(context: CheckContext, scope: Scope) -> Iterator[ast.AST]:
-    """The outermost loops of a function that nothing leaves."""
+    """Yield the outermost loops of a function that are never left."""
     inside: set[ast.AST] = set()
     for node in scope.nodes:
         around = context.module.parents.get(node)
@@ -195,8 +191,8 @@ def _is_endless(context: CheckContext, scope: Scope, node: ast.AST) -> bool:
 
 
 def _is_left(context: CheckContext, scope: Scope, loop: ast.AST) -> bool:
-    """Whether anything in a loop may end it or, in an action, waits in it."""
-    # Of the loops in it, a `break` in the body is their own; one in the `else` is not.
+    """Return whether anything in a loop may end it or, in an action, waits in it."""
+    # A `break` in the body of an inner loop ends only that loop; one in its `else` ends this one.
     assert isinstance(loop, ast.While | ast.For)
     todo: list[tuple[ast.AST, bool]] = [(child, True) for child in loop.body]
     while todo:
@@ -221,7 +217,10 @@ def _is_left(context: CheckContext, scope: Scope, loop: ast.AST) -> bool:
 
 
 def _is_tried(context: CheckContext, loop: ast.AST) -> bool:
-    """Whether an exception may be what ends a loop, as ``queue.Empty`` does: something around it in its function catches some."""
+    """Return whether an exception may end a loop, because an enclosing `try` catches some.
+
+    An example is a loop that ``queue.Empty`` ends.
+    """
     node, around = loop, context.module.parents.get(loop)
     while around is not None and not isinstance(around, _DEFINITIONS):
         if isinstance(around, ast.Try | ast.TryStar) and around.handlers and node in around.body:

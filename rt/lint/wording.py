@@ -1,7 +1,6 @@
-"""What pyflakes says of a fault, in words that name the remedy too.
+"""The messages of pyflakes, with a remedy added, for people who learn to program.
 
-The rule of this module: the team's code is read by people who learn to program. What is not in here
-is clear as it is.
+Messages that are clear without a remedy are not changed.
 """
 
 import ast
@@ -21,33 +20,33 @@ from rt.lint.module import Scope
 
 _REMEDIES: Mapping[str, str] = MappingProxyType(
     {
-        "UnusedImport": "leave the import out",
-        "FStringMissingPlaceholders": "put {...} into it, or leave out the f",
+        "UnusedImport": "remove the import",
+        "FStringMissingPlaceholders": "add {...}, or remove the f",
         "MultiValueRepeatedKeyLiteral": "only the last one counts",
         "MultiValueRepeatedKeyVariable": "only the last one counts",
-        "UnusedIndirectAssignment": "leave the line out",
-        "UnusedAnnotation": "leave the line out",
+        "UnusedIndirectAssignment": "remove the line",
+        "UnusedAnnotation": "remove the line",
         "ImportShadowedByLoopVar": "give one of them another name",
     }
 )
-"""What follows the sentence of pyflakes."""
+"""The remedy that follows a message of pyflakes, by message class."""
 
 _UNKNOWN = ": give it a value first, or correct its spelling"
 _CUTOFF = 0.75
 _MAX_NAMES = 1000
-"""Of so many names the nearest is looked for: there may be as many undefined ones as a hostile file likes."""
+"""How many names are compared to find the nearest one; a hostile file may define any number."""
 
 
 def message_of(
     context: CheckContext, message: messages.Message, scope: Scope, node: ast.Name | None
 ) -> str:
-    """The sentence for what pyflakes has found, with the remedy.
+    """Return the message for a finding of pyflakes, with a remedy.
 
     Args:
-        context: The module that it is in.
-        message: What pyflakes says.
-        scope: Where.
-        node: The name that it is about, if it is about one.
+        context: The module with the finding.
+        message: The message of pyflakes.
+        scope: The scope of the finding.
+        node: The name that it is about, if any.
     """
     if isinstance(message, messages.UndefinedName | messages.ImportStarUsage):
         name = str(message.message_args[0])
@@ -55,7 +54,10 @@ def message_of(
     if isinstance(message, messages.UndefinedLocal) and isinstance(message.message_args, tuple):
         name, line = message.message_args
         word = "global" if name in context.module.scope.bindings else "nonlocal"
-        return f"{name} is used before this function gives it a value: write `{word} {name}` as its first line to use the {name} of line {line}"
+        return (
+            f"{name} is used before this function gives it a value: write `{word} {name}` as its"
+            f" first line to use the {name} of line {line}"
+        )
     if isinstance(message, messages.UnusedVariable):
         return _unused(context, str(message.message_args[0]), scope)
     if isinstance(message, messages.RedefinedWhileUnused):
@@ -65,7 +67,10 @@ def message_of(
         )
     if isinstance(message, messages.ImportStarUsed):
         (name,) = message.message_args
-        return f"what `from {name} import *` brings cannot be told: name what you need, as `from {name} import NAME`"
+        return (
+            f"the names that `from {name} import *` imports are unknown: name what you need,"
+            f" as in `from {name} import NAME`"
+        )
     try:
         text = str(message.message % message.message_args)
     except (TypeError, ValueError):
@@ -75,13 +80,13 @@ def message_of(
 
 
 def _suggestion(context: CheckContext, name: str, scope: Scope, node: ast.Name | None) -> str:
-    """What an undefined name may have been meant to be, as the rest of a sentence."""
+    """Return what an undefined name may have been meant to be, as the rest of a message."""
     if name in NAMES and not context.is_main:
-        return ": only the robot's main module has it; hand it over as an argument"
+        return ": only the main module has it; pass it as an argument"
     if name == "self" and scope.function and context.is_method(scope.function):
-        return f": write `def {scope.function.name}(self):`, with what else it takes"
+        return f": write `def {scope.function.name}(self):`, with its other arguments"
     if name in _texts(context) and node and isinstance(context.module.parents.get(node), ast.Call):
-        return f": a device's or parameter's name is a text, write it in quotes: {name!r}"
+        return f": device and parameter names are strings, so write it in quotes: {name!r}"
     others = (each for each in islice(_names(context, scope), _MAX_NAMES) if each != name)
     return (
         _import_suggestion(context, name, node) or nearest(name, others, cutoff=_CUTOFF) or _UNKNOWN
@@ -104,12 +109,15 @@ def _unused(context: CheckContext, name: str, scope: Scope) -> str:
     bound = context.module.scope.bindings.get(name)
     line = getattr(bound[0], "lineno", 0) if bound else 0
     if scope is not context.module.scope and line:
-        return f"the {name} of line {line} keeps its value: to change it write `global {name}` as this function's first line"
-    return f"{name} is given a value that is never used: use it, or leave it out"
+        return (
+            f"the {name} of line {line} keeps its value: to change it, write `global {name}` as"
+            " the first line of this function"
+        )
+    return f"{name} is given a value that is never used: use it or remove it"
 
 
 def _texts(context: CheckContext) -> set[str]:
-    """What is written in quotes: names of devices and of parameters."""
+    """Return the names that are written in quotes: of devices and of parameters."""
     return {
         *context.names,
         *(param.name for each in context.catalog.values() for param in each.params),

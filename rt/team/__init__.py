@@ -1,4 +1,4 @@
-"""The API that team code sees, with types: `Robot`, `Gamepad`, `Actions`, `Field` and `Alliance`."""
+"""The API that team code sees, with types: Robot, Gamepad, Actions, Field and Alliance."""
 
 from rt.team.api import NAMES, Action, Actions, Alliance, Field, Gamepad, Mode, Robot
 

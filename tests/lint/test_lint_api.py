@@ -1,4 +1,4 @@
-"""The linter's tables are derived from rt.team.api, and the executor gives team code those names."""
+"""The linter's tables come from rt.team.api, and the executor gives team code those names."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +23,11 @@ async def given(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
     monkeypatch.setattr("threading.excepthook", None)
     token = trio.lowlevel.current_trio_token()
     reporter = Reporter()
+    keeper: Any = SimpleNamespace(restart=None)
     runner = ModeRunner(
         sync=SyncExecutor(reporter.report, str(tmp_path)),
         actions=AsyncExecutor(token, reporter.report),
-        make_keeper=lambda _on_end: SimpleNamespace(restart=None),  # type: ignore[arg-type, return-value]
+        make_keeper=lambda _on_end: keeper,
         token=token,
         store=BufferStore(catalog.load(), "", shared=False),
         device_names={},

@@ -1,4 +1,4 @@
-"""Each of rt's own checks: a program that it has to find something in, where, and one that it must leave alone."""
+"""rt's own checks, on programs with and without findings."""
 
 import textwrap
 from pathlib import Path
@@ -10,11 +10,11 @@ from support.lint_cases import HITS, LAST, MAIN, MISSES
 from rt.lint.check import checks
 
 
-def test_every_check_is_shown_to_find_and_to_leave_alone() -> None:
+def test_every_check_has_programs_with_and_without_findings() -> None:
     assert sorted(HITS) == sorted(MISSES) == list(checks())
 
 
-def test_numbers_and_names_are_each_of_one_check() -> None:
+def test_numbers_and_names_are_unique() -> None:
     assert len({each.symbol for each in checks().values()}) == len(checks())
     assert all(each.meaning.endswith(".") for each in checks().values())
 
@@ -23,7 +23,7 @@ def test_numbers_and_names_are_each_of_one_check() -> None:
     ("number", "program", "at"),
     [(number, program, at) for number, cases in HITS.items() for program, at in cases],
 )
-def test_a_fault_is_found_where_it_is(tmp_path: Path, number: str, program: str, at: str) -> None:
+def test_finding_has_its_position(tmp_path: Path, number: str, program: str, at: str) -> None:
     found = [each for each in linted(tmp_path, program) if each.message_id == number]
     assert len(found) == 1, program
     before = program[: program.rindex(at)] if at in LAST else program[: program.index(at)]
@@ -38,7 +38,7 @@ def test_a_fault_is_found_where_it_is(tmp_path: Path, number: str, program: str,
     ("number", "program"),
     [(number, program) for number, programs in MISSES.items() for program in programs],
 )
-def test_what_is_right_or_not_certain_is_left_alone(
+def test_correct_or_uncertain_code_has_no_finding(
     tmp_path: Path, number: str, program: str
 ) -> None:
     records = linted(tmp_path, program)
@@ -47,7 +47,7 @@ def test_what_is_right_or_not_certain_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("program", "sentence"),
+    ("program", "message"),
     [
         (
             'Robot.write("left_moter", "duty_cycle", 1)',
@@ -59,7 +59,7 @@ def test_what_is_right_or_not_certain_is_left_alone(
         ),
         (
             'Robot.write("motor", "duty_cycle", 1.5)',
-            "duty_cycle goes from -1 to 1: 1.5 is written as 1",
+            "duty_cycle ranges from -1 to 1: 1.5 is written as 1",
         ),
         ('Robot.write("motor", "duty_cycle", "x")', "duty_cycle takes a number, not 'x'"),
         ('Robot.wirte("motor", "duty_cycle", 1)', "Robot has no wirte; did you mean write?"),
@@ -67,7 +67,7 @@ def test_what_is_right_or_not_certain_is_left_alone(
             'Robot.write("motor", "duty_cycle")',
             "Robot.write(device, param, value) is called without value",
         ),
-        ('Gamepad.get("button_a", 9)', "gamepads have the numbers 0 to 3, not 9"),
+        ('Gamepad.get("button_a", 9)', "gamepad numbers are 0 to 3, not 9"),
         ('Robot.write("motor", "pid_pos_kp", -1)', "pid_pos_kp is at least 0: -1 is written as 0"),
         (
             'Robot.set_value("motor", 1)',
@@ -77,22 +77,22 @@ def test_what_is_right_or_not_certain_is_left_alone(
         ("print(Field.clock > 1)", "Field.clock is not called: write Field.clock()"),
         (
             "print(Field.mode == 'auto')",
-            "Field.mode is no text: compare it with a text by `Field.mode.name`",
+            "Field.mode is not a string: compare `Field.mode.name`",
         ),
         (
             "while True: pass",
-            "this loop never ends, but teleop_main is called again and again: leave the loop out",
+            "this loop never ends, but teleop_main is called repeatedly: remove the loop",
         ),
     ],
 )
-def test_a_sentence_says_what_is_wrong_and_what_to_do(
-    tmp_path: Path, program: str, sentence: str
+def test_message_says_what_is_wrong_and_what_to_do(
+    tmp_path: Path, program: str, message: str
 ) -> None:
     program = f"async def wave():\n    pass\n{MAIN}{program}"
-    assert [each.message for each in linted(tmp_path, program)] == [sentence]
+    assert [each.message for each in linted(tmp_path, program)] == [message]
 
 
-def test_a_record_names_the_function_that_it_is_in(tmp_path: Path) -> None:
+def test_record_names_its_function(tmp_path: Path) -> None:
     program = """
         class Arm:
             def lift(self):

@@ -1,4 +1,4 @@
-"""Whole programs: good ones are left alone, modules beside the main one are seen, and bad files are one record."""
+"""The linter on whole programs: their modules, invalid files, and the records."""
 
 import re
 import textwrap
@@ -10,18 +10,17 @@ from support.lint import NAMES, linted, request, uid_of, write
 import rt
 from rt.cli.init import STUDENT_CODE
 from rt.errors import CatalogError, ConfigError, ExecutionError
-from rt.lint import record as records_module
-from rt.lint import source as source_module
 from rt.lint.lint import lint
-from rt.lint.record import Record
+from rt.lint.record import Record, sort_records
 from rt.lint.request import LintRequest
+from rt.lint.source import MAX_BYTES
 
 ROOT = Path(rt.__file__).parents[1]
 HOSTILE = {"blocking_action": ["sleep-in-action"], "swallows_time_limit": ["endless-loop"]}
-"""The programs of the tests that do what the linter is there to find."""
+"""The programs of tests that have findings on purpose."""
 PROGRAMS = [
     *(ROOT / "tests" / "programs").glob("*.py"),
-    *(ROOT / "rt" / "cli" / "programs").glob("*.py"),
+    *(ROOT / "rt" / "demo" / "programs").glob("*.py"),
 ]
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
@@ -31,7 +30,7 @@ def symbols(records: list[Record]) -> list[str]:
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
-def test_the_programs_that_rt_comes_with_are_good(path: Path) -> None:
+def test_included_programs_have_no_unexpected_findings(path: Path) -> None:
     assert symbols(lint(request(path.parent, path.stem))) == HOSTILE.get(path.stem, [])
 
 
@@ -45,15 +44,16 @@ def test_the_programs_that_rt_comes_with_are_good(path: Path) -> None:
         *SNIPPETS,
     ],
 )
-def test_what_rt_gives_as_an_example_is_good(tmp_path: Path, text: str) -> None:
+def test_examples_have_no_findings(tmp_path: Path, text: str) -> None:
     assert linted(tmp_path, text) == []
 
 
 class TestModules:
-    def test_modules_of_the_teams_directory_are_checked_too(self, tmp_path: Path) -> None:
+    def test_modules_of_team_code_are_checked(self, tmp_path: Path) -> None:
         found = linted(
             tmp_path,
-            "import arm\nfrom gear import box\n\n\ndef teleop_main():\n    arm.lift()\n    box.turn()\n",
+            "import arm\nfrom gear import box\n\n\n"
+            "def teleop_main():\n    arm.lift()\n    box.turn()\n",
             arm="import os\n\n\ndef lift():\n    pass\n",
             **{
                 "gear/__init__": "",
@@ -78,7 +78,7 @@ class TestModules:
         )
         assert {each.path for each in found} == {"gear/axle.py", "gear/wheel.py"}
 
-    def test_libraries_and_modules_that_nobody_imports_are_left_alone(self, tmp_path: Path) -> None:
+    def test_libraries_and_unused_modules_are_not_checked(self, tmp_path: Path) -> None:
         write(
             tmp_path,
             {
@@ -90,7 +90,7 @@ class TestModules:
         program = "import sys\nimport json\n\nprint(sys, json)\n\n\ndef teleop_main():\n    pass\n"
         assert linted(tmp_path, program) == []
 
-    def test_a_package_may_import_for_others(self, tmp_path: Path) -> None:
+    def test_package_may_import_for_others(self, tmp_path: Path) -> None:
         files = {
             "gear/__init__": "from gear.box import turn\n",
             "gear/box": "def turn():\n    pass\n",
@@ -100,7 +100,7 @@ class TestModules:
             == []
         )
 
-    def test_modules_that_import_one_another_are_read_once(self, tmp_path: Path) -> None:
+    def test_circular_imports_are_read_once(self, tmp_path: Path) -> None:
         program = "import arm\n\n\ndef teleop_main():\n    print(arm)\n"
         assert (
             linted(
@@ -109,7 +109,7 @@ class TestModules:
             == []
         )
 
-    def test_constants_are_followed_from_one_module_to_the_other(self, tmp_path: Path) -> None:
+    def test_constants_are_followed_across_modules(self, tmp_path: Path) -> None:
         program = """
             import names
             from names import LEFT, SPEED as FAST
@@ -125,15 +125,18 @@ class TestModules:
         )
         assert [(each.symbol, each.line) for each in found] == [("unknown-device", 6)]
 
-    def test_what_a_star_import_brings_is_followed_too(self, tmp_path: Path) -> None:
-        program = "from names import *\nfrom time import *\n\n\ndef teleop_main():\n    Robot.get(LEFT, 'enc_pos')\n    sleep(1)\n"
+    def test_star_imports_are_followed(self, tmp_path: Path) -> None:
+        program = (
+            "from names import *\nfrom time import *\n\n\n"
+            "def teleop_main():\n    Robot.get(LEFT, 'enc_pos')\n    sleep(1)\n"
+        )
         found = linted(tmp_path, program, names="LEFT = 'no'\n")
         assert [(each.symbol, each.line) for each in found][2:] == [
             ("unknown-device", 6),
             ("sleep-too-long", 7),
         ]
 
-    def test_a_star_import_may_bring_other_things_of_rts_names(self, tmp_path: Path) -> None:
+    def test_star_import_may_replace_names_of_rt(self, tmp_path: Path) -> None:
         program = (
             "from names import *\n\n\ndef drive():\n    Robot.spin()\n\n\nteleop_setup = drive\n"
         )
@@ -154,8 +157,11 @@ class TestModules:
             "from drive import *",
         ],
     )
-    def test_a_main_may_be_imported(self, tmp_path: Path, line: str) -> None:
-        drive = "import time\n\n\ndef run():\n    time.sleep(1)\n\n\ndef teleop_main():\n    time.sleep(1)\n"
+    def test_main_may_be_imported(self, tmp_path: Path, line: str) -> None:
+        drive = (
+            "import time\n\n\ndef run():\n    time.sleep(1)\n\n\n"
+            "def teleop_main():\n    time.sleep(1)\n"
+        )
         found = [
             each
             for each in linted(tmp_path, f"{line}\n", drive=drive)
@@ -165,18 +171,21 @@ class TestModules:
             ("drive.py", "sleep-too-long", 5 if " as " in line else 9)
         ]
 
-    def test_what_another_module_assigns_is_not_certain(self, tmp_path: Path) -> None:
-        program = "import names\n\nnames.LEFT = 'motor'\n\n\ndef teleop_main():\n    Robot.get(names.LEFT, 'duty_cycle')\n"
+    def test_name_assigned_by_another_module_is_uncertain(self, tmp_path: Path) -> None:
+        program = (
+            "import names\n\nnames.LEFT = 'motor'\n\n\n"
+            "def teleop_main():\n    Robot.get(names.LEFT, 'duty_cycle')\n"
+        )
         assert linted(tmp_path, program, names="LEFT = 'no'\n") == []
 
-    def test_a_method_is_followed_from_one_module_to_the_other(self, tmp_path: Path) -> None:
+    def test_methods_are_followed_across_modules(self, tmp_path: Path) -> None:
         program = "import arms\n\narm = arms.Arm()\n\n\ndef teleop_main():\n    arm.wave()\n"
         (found,) = linted(
             tmp_path, program, arms="class Arm:\n    async def wave(self):\n        pass\n"
         )
         assert found.message == "arm.wave() does not run the action: write Actions.run(arm.wave)"
 
-    def test_a_sleep_is_found_through_modules(self, tmp_path: Path) -> None:
+    def test_sleep_is_found_across_modules(self, tmp_path: Path) -> None:
         program = "from waits import rest\n\n\ndef teleop_main():\n    rest()\n"
         found = linted(tmp_path, program, waits="import time\n\n\ndef rest():\n    time.sleep(1)\n")
         assert [(each.path, each.symbol, each.line) for each in found] == [
@@ -184,24 +193,24 @@ class TestModules:
         ]
         assert "teleop_main (which calls rest)" in found[0].message
 
-    def test_rts_names_are_those_of_the_main_module_only(self, tmp_path: Path) -> None:
+    def test_only_the_main_module_has_names_of_rt(self, tmp_path: Path) -> None:
         program = "import arm\n\n\ndef teleop_main():\n    arm.lift()\n"
         found = linted(
             tmp_path, program, arm="def lift():\n    Robot.write('arm', 'servo0', 1.0)\n"
         )
         assert [(each.symbol, each.path) for each in found] == [("UndefinedName", "arm.py")]
         assert found[0].message == (
-            "undefined name 'Robot': only the robot's main module has it; hand it over as an argument"
+            "undefined name 'Robot': only the main module has it; pass it as an argument"
         )
 
-    def test_a_module_may_be_given_rts_names(self, tmp_path: Path) -> None:
+    def test_main_module_may_pass_on_names_of_rt(self, tmp_path: Path) -> None:
         program = "import arm\n\narm.Robot = Robot\n\n\ndef teleop_main():\n    arm.lift()\n"
         assert (
             linted(tmp_path, program, arm="def lift():\n    Robot.write('arm', 'servo0', 1.0)\n")
             == []
         )
 
-    def test_one_file_of_the_program_can_be_asked_for(self, tmp_path: Path) -> None:
+    def test_one_file_can_be_requested(self, tmp_path: Path) -> None:
         write(
             tmp_path,
             {
@@ -219,7 +228,7 @@ class TestModules:
         write(tmp_path, {"studentcode.py": "speed = 1\n"})
         assert symbols(lint(request(tmp_path, "studentcode", "studentcode.py"))) == ["missing-main"]
 
-    def test_several_files_can_be_asked_for(self, tmp_path: Path) -> None:
+    def test_several_files_can_be_requested(self, tmp_path: Path) -> None:
         texts = {
             "studentcode": "import arm\nimport os\n\n\ndef teleop_main():\n    print(arm)\n",
             "arm": "import re\n",
@@ -231,26 +240,24 @@ class TestModules:
         found = lint(request(tmp_path, "studentcode", "other.py", "arm.py", "./other.py"))
         assert [each.path for each in found] == ["other.py", "arm.py"]
 
-    def test_a_name_of_no_file_is_told(self, tmp_path: Path) -> None:
+    def test_invalid_file_name_is_an_error(self, tmp_path: Path) -> None:
         write(
             tmp_path,
             {"studentcode.py": "", "parts/arm.py": "", "rt.toml": "", "parts/notes.txt": ""},
         )
-        for name, said in {
-            "absent.py": "there is no file absent.py",
-            "absent.toml": "there is no file absent.toml",
+        for name, message in {
+            "absent.py": "no such file: absent.py",
+            "absent.toml": "no such file: absent.toml",
             "rt.toml": "rt.toml is not Python: `rt doctor --only config` checks it",
             "./rt.toml": "rt.toml is not Python: `rt doctor --only config` checks it",
             "parts/notes.txt": "parts/notes.txt is not Python: name a file that ends in .py",
             "parts": "parts is a directory: name a file in it",
         }.items():
-            with pytest.raises(ExecutionError, match=said):
+            with pytest.raises(ExecutionError, match=message):
                 lint(request(tmp_path, "studentcode", name))
 
-    def test_a_path_that_is_no_text_is_told(self) -> None:
-        with pytest.raises(
-            ConfigError, match=r"'a\\udcff\.py' is a path with bytes that are no text: rename it"
-        ):
+    def test_path_that_is_not_utf_8_is_an_error(self) -> None:
+        with pytest.raises(ConfigError, match=r"path 'a\\udcff\.py' is not valid UTF-8: rename it"):
             LintRequest(directory="/", exec_module="studentcode", files=("a\udcff.py",)).encode()
 
 
@@ -269,7 +276,7 @@ class TestFiles:
             ("x = 1\n".encode("utf-16"), 1, 0),
         ],
     )
-    def test_a_syntax_error_is_one_record_with_its_place(
+    def test_syntax_error_is_one_record_with_its_position(
         self, tmp_path: Path, data: bytes, line: int, column: int
     ) -> None:
         (tmp_path / "studentcode.py").write_bytes(data)
@@ -281,19 +288,19 @@ class TestFiles:
             column,
         )
 
-    def test_files_of_other_encodings_and_line_ends_are_read(self, tmp_path: Path) -> None:
-        text = "# coding: latin-1\r\nimport os\r\n\x0c\r\ndef teleop_main():\r\n    print('ä'); x = 1\r\n"
+    def test_other_encodings_and_line_ends_are_read(self, tmp_path: Path) -> None:
+        text = (
+            "# coding: latin-1\r\nimport os\r\n\x0c\r\n"
+            "def teleop_main():\r\n    print('ä'); x = 1\r\n"
+        )
         (tmp_path / "studentcode.py").write_bytes(text.encode("latin-1"))
         assert [(each.symbol, each.line, each.column) for each in lint(request(tmp_path))] == [
             ("UnusedImport", 2, 0),
             ("UnusedVariable", 5, 16),
         ]
 
-    def test_a_file_that_is_too_long_is_one_record(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(source_module, "MAX_BYTES", 100)
-        assert symbols(linted(tmp_path, "x = 1\n" * 50)) == ["too-long"]
+    def test_file_that_is_too_long_is_one_record(self, tmp_path: Path) -> None:
+        assert symbols(linted(tmp_path, "x = 1\n" * (MAX_BYTES // 6 + 1))) == ["too-long"]
 
     @pytest.mark.parametrize(
         "text",
@@ -304,11 +311,11 @@ class TestFiles:
             "x" + ".y" * 50_000,
         ],
     )
-    def test_code_that_is_nested_too_deeply_is_one_record(self, tmp_path: Path, text: str) -> None:
+    def test_too_deeply_nested_code_is_one_record(self, tmp_path: Path, text: str) -> None:
         (found,) = linted(tmp_path, text)
         assert found.symbol in {"too-deep", "syntax-error"}
 
-    def test_a_long_sum_is_none_that_is_too_deep(self, tmp_path: Path) -> None:
+    def test_long_sum_is_not_too_deep(self, tmp_path: Path) -> None:
         assert (
             linted(
                 tmp_path, f"print({' + '.join(['1'] * 800)})\n\n\ndef teleop_main():\n    pass\n"
@@ -316,11 +323,11 @@ class TestFiles:
             == []
         )
 
-    def test_code_that_is_not_there_is_an_error(self, tmp_path: Path) -> None:
+    def test_missing_code_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(ExecutionError, match=r"no team code at .*; write it"):
             lint(request(tmp_path))
 
-    def test_a_wrong_catalog_is_an_error(self, tmp_path: Path) -> None:
+    def test_invalid_catalog_is_an_error(self, tmp_path: Path) -> None:
         write(tmp_path, {"mine.toml": "[thing]\ndevice_id = 1\n", "studentcode.py": ""})
         with pytest.raises(CatalogError):
             lint(
@@ -329,21 +336,27 @@ class TestFiles:
                 )
             )
 
-    def test_the_teams_catalog_counts(self, tmp_path: Path) -> None:
-        catalog = '[loud-horn]\ndevice_id = 0\nparams = [{ name = "on", type = "bool", writeable = true }]\n'
-        program = 'def teleop_main():\n    Robot.write("horn", "on", True)\n    Robot.write("horn", "switch0", True)\n'
+    def test_custom_catalog_is_used(self, tmp_path: Path) -> None:
+        catalog = (
+            "[loud-horn]\ndevice_id = 0\n"
+            'params = [{ name = "on", type = "bool", writeable = true }]\n'
+        )
+        program = (
+            'def teleop_main():\n    Robot.write("horn", "on", True)\n'
+            '    Robot.write("horn", "switch0", True)\n'
+        )
         write(tmp_path, {"mine.toml": catalog, "studentcode.py": program})
-        asked = LintRequest(
+        custom = LintRequest(
             directory=str(tmp_path),
             exec_module="studentcode",
             dev_catalog="mine.toml",
             dev_name={"horn": uid_of("limit-switch")},
         )
-        assert [(each.symbol, each.line) for each in lint(asked)] == [("unknown-parameter", 3)]
+        assert [(each.symbol, each.line) for each in lint(custom)] == [("unknown-parameter", 3)]
 
 
 class TestRecords:
-    def test_the_shape_is_that_of_pylint(self, tmp_path: Path) -> None:
+    def test_format_is_that_of_pylint(self, tmp_path: Path) -> None:
         (found,) = linted(tmp_path, "import os\n\n\ndef teleop_main():\n    pass\n")
         import msgspec
 
@@ -355,15 +368,12 @@ class TestRecords:
             "column": 0,
             "path": "studentcode.py",
             "symbol": "UnusedImport",
-            "message": "'os' imported but unused: leave the import out",
+            "message": "'os' imported but unused: remove the import",
             "message-id": "F401",
         }
-        assert (
-            found.text()
-            == "studentcode.py:1:1: warning: 'os' imported but unused: leave the import out [UnusedImport]"
-        )
+        assert found.text() == f"studentcode.py:1:1: warning: {found.message} [UnusedImport]"
 
-    def test_a_line_may_ask_to_be_left_alone(self, tmp_path: Path) -> None:
+    def test_noqa_suppresses_findings(self, tmp_path: Path) -> None:
         program = """
             import os  # noqa
             import sys  # noqa: F401
@@ -378,17 +388,15 @@ class TestRecords:
             ("UnusedImport", 5),
         ]
 
-    def test_there_are_only_so_many_and_errors_come_first(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(records_module, "MAX_RECORDS", 5)
+    def test_number_of_records_is_limited_and_errors_are_kept(self, tmp_path: Path) -> None:
         imports = "".join(f"import json as m{number}\n" for number in range(10))
-        found = linted(tmp_path, f"{imports}def teleop_main():\n    print(absent)\n")
+        program = f"{imports}def teleop_main():\n    print(absent)\n"
+        found = sort_records(linted(tmp_path, program), limit=5)
         assert len(found) == 6
         assert {"UndefinedName", "too-many-records"} < set(symbols(found))
-        assert found[-1].message == "6 more records are not shown: correct these first"
+        assert found[-1].message == "6 more records are not shown: fix these first"
 
-    def test_text_that_cannot_be_sent_is_written_otherwise(self, tmp_path: Path) -> None:
+    def test_text_that_cannot_be_encoded_is_escaped(self, tmp_path: Path) -> None:
         import msgspec
 
         found = linted(tmp_path, 'def teleop_main():\n    Robot.get("\\ud800\\n", "duty_cycle")\n')

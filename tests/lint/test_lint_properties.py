@@ -1,4 +1,4 @@
-"""Whatever the code is, the linter answers with records: text at random, and programs with anything changed in them."""
+"""The linter returns records for any code: random text, and programs with random changes."""
 
 import ast
 from pathlib import Path
@@ -77,13 +77,13 @@ many = settings(
 )
 
 
-def look(folder: Path, data: bytes) -> list[Record]:
+def check(folder: Path, data: bytes) -> list[Record]:
     path = folder / "studentcode.py"
     path.write_bytes(data)
-    asked = LintRequest(
+    lint_request = LintRequest(
         directory=str(folder), exec_module="studentcode", dev_name=NAMES, exec_timeout=LIMITS
     )
-    found = sort_records(_records(Program(path, folder), asked, KNOWN))
+    found = sort_records(_records(Program(path, folder), lint_request, KNOWN))
     assert not [each for each in found if each.symbol == "check-failed"], data
     assert all(each.line >= 1 and each.column >= 0 and each.message for each in found)
     msgspec.msgpack.encode(found)
@@ -101,13 +101,13 @@ def compiles(data: bytes) -> bool:
 @many
 @given(text=st.text())
 def test_any_text_gets_records(tmp_path: Path, text: str) -> None:
-    look(tmp_path, text.encode("utf-8", "surrogatepass"))
+    check(tmp_path, text.encode("utf-8", "surrogatepass"))
 
 
 @many
 @given(data=st.binary())
 def test_any_bytes_get_records(tmp_path: Path, data: bytes) -> None:
-    look(tmp_path, data)
+    check(tmp_path, data)
 
 
 @many
@@ -117,30 +117,28 @@ def test_any_bytes_get_records(tmp_path: Path, data: bytes) -> None:
     length=st.integers(0, 30),
     piece=st.sampled_from(PIECES),
 )
-def test_any_change_of_a_program_gets_records(
+def test_any_changed_program_gets_records(
     tmp_path: Path, program: str, cut: int, length: int, piece: str
 ) -> None:
     cut %= len(program) + 1
-    look(tmp_path, (program[:cut] + piece + program[cut + length :]).encode("utf-8"))
+    check(tmp_path, (program[:cut] + piece + program[cut + length :]).encode("utf-8"))
 
 
 @many
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=12))
-def test_any_row_of_pieces_gets_records(tmp_path: Path, pieces: list[str]) -> None:
-    look(tmp_path, "".join(pieces).encode("utf-8"))
+def test_any_sequence_of_tokens_gets_records(tmp_path: Path, pieces: list[str]) -> None:
+    check(tmp_path, "".join(pieces).encode("utf-8"))
 
 
 @many
 @given(first=st.sampled_from(PROGRAMS), second=st.sampled_from(PROGRAMS))
-def test_there_is_a_syntax_error_exactly_where_python_finds_one(
-    tmp_path: Path, first: str, second: str
-) -> None:
+def test_syntax_errors_are_those_of_python(tmp_path: Path, first: str, second: str) -> None:
     data = f"{first}\n{second}\n".encode()
-    assert ("syntax-error" in {each.symbol for each in look(tmp_path, data)}) == (
+    assert ("syntax-error" in {each.symbol for each in check(tmp_path, data)}) == (
         not compiles(data)
     )
 
 
-def test_the_standard_librarys_own_code_gets_records(tmp_path: Path) -> None:
+def test_code_of_the_standard_library_gets_records(tmp_path: Path) -> None:
     for path in (Path(ast.__file__), *sorted(Path(ast.__file__).parent.glob("[a-d]*.py"))[:20]):
-        look(tmp_path, path.read_bytes())
+        check(tmp_path, path.read_bytes())

@@ -1,4 +1,4 @@
-"""Calls that want to cost a service time: the largest that are allowed, and larger ones; and how long its event loop is held up."""
+"""Calls that cost a service time, up to and beyond the size limit, and the time they take."""
 
 import contextlib
 import math
@@ -29,7 +29,7 @@ MESSAGES = (512, 1024, 4096, 8192, 16_384, 65_536, rpc.MAX_MESSAGE)
 
 
 def values(size: int, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Values whose bytes come close to a size, each with what it is."""
+    """Yield values of nearly a size in bytes, each with a description."""
     yield "small integers", [1] * (size - 5)
     yield "large integers", [(1 << 64) - 1] * (size // 9)
     yield "empty arrays", [[]] * (size - 5)
@@ -56,10 +56,10 @@ def values(size: int, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
 def payloads(
     method: str, names: Sequence[str], sizes: Sequence[int] = MESSAGES
 ) -> Iterator[tuple[str, bytes]]:
-    """Requests of a method, each with what it is; also such that no encoder of rt makes."""
+    """Yield requests of a method, each with a description; some are invalid MessagePack."""
     for size in sizes:
-        room = size - 160
-        for what, value in values(room, names):
+        space = size - 160
+        for what, value in values(space, names):
             yield f"{size} bytes, {what}", _encoded(method, [value])
             if isinstance(value, list):
                 yield f"{size} bytes, {what} as arguments", _encoded(method, value)
@@ -70,21 +70,21 @@ def payloads(
         ):
             yield (
                 f"{size} bytes, nested {what}",
-                _raw(method, opening * (room // len(opening)) + b"\xc0"),
+                _raw(method, opening * (space // len(opening)) + b"\xc0"),
             )
         yield (
             f"{size} bytes, extension",
-            _raw(method, b"\xc9" + room.to_bytes(4, "big") + b"\x05" + bytes(room)),
+            _raw(method, b"\xc9" + space.to_bytes(4, "big") + b"\x05" + bytes(space)),
         )
-        yield f"{size} bytes, promised array", _raw(method, b"\xdd\xff\xff\xff\xff" + bytes(room))
-        yield f"{size} bytes, promised text", _raw(method, b"\xdb\xff\xff\xff\xff" + bytes(room))
-        yield f"{size} bytes, noise", _raw(method, b"\xc1" * room)
+        yield f"{size} bytes, promised array", _raw(method, b"\xdd\xff\xff\xff\xff" + bytes(space))
+        yield f"{size} bytes, promised text", _raw(method, b"\xdb\xff\xff\xff\xff" + bytes(space))
+        yield f"{size} bytes, noise", _raw(method, b"\xc1" * space)
     yield "not a number", _encoded(method, [float("nan"), float("inf")])
     yield "no arguments", _encoded(method, [])
 
 
 def unknown_methods() -> Iterator[tuple[str, bytes]]:
-    """Requests of methods that do not exist."""
+    """Yield requests of methods that do not exist."""
     for name in (
         "x" * 128,
         "\U0001f600" * 128,
@@ -107,7 +107,7 @@ def _raw(method: str, argument: bytes) -> bytes:
 
 
 class Wire:
-    """A node whose other end is the caller's own: a call is put in, answers are kept."""
+    """A fake node: calls are put in, and answers are kept."""
 
     def __init__(self) -> None:
         self.counters = Counters()
@@ -147,11 +147,11 @@ class Wire:
 
 
 class LongestStep(trio.abc.Instrument):
-    """Measures how long a task keeps all others waiting."""
+    """Measures the longest time for which a task blocks all others."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self._began = math.inf  # it is added in the middle of a step
+        self._began = math.inf  # it is added during a step
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio passes it by position
         self._began = time.perf_counter()
@@ -163,7 +163,7 @@ class LongestStep(trio.abc.Instrument):
 async def answered(
     service: Service, wire: Wire, payload: bytes
 ) -> tuple[float, list[rpc.Response]]:
-    """The longest step of a service in one call, and its answers."""
+    """Call a service; return its longest step in s and its answers."""
     step = LongestStep()
     wire.answers.clear()
     wire.lengths.clear()
@@ -171,7 +171,7 @@ async def answered(
     trio.lowlevel.add_instrument(step)
     try:
         await trio.testing.wait_all_tasks_blocked()
-        # A worker thread reports back to the loop, which counts as blocked meanwhile.
+        # While a worker thread runs, the loop counts as blocked.
         while service._running or service._urgent:
             await trio.sleep(0.001)
             await trio.testing.wait_all_tasks_blocked()
@@ -181,7 +181,7 @@ async def answered(
 
 
 class _StillDevice:
-    """Stands for a device that answers at once."""
+    """A fake device that answers at once."""
 
     async def ping(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -205,7 +205,7 @@ class _StillDevice:
 
 
 def device_handler(devices: int = 16, names: int = 100) -> tuple[Handler, list[str]]:
-    """A handler of devices that answer at once, and some of their names."""
+    """Return a handler of devices that answer at once, and some of their names."""
     known = {f"left_motor_{number}": (12 << 72) + number for number in range(names)}
     handler = DeviceHandler(known, lambda _visit: False)
     for number in range(devices):
@@ -214,7 +214,7 @@ def device_handler(devices: int = 16, names: int = 100) -> tuple[Handler, list[s
 
 
 class _OtherDriver:
-    """A driver who is in control, so that no call starts a process."""
+    """Another driver in control, so that no call starts a process."""
 
     is_live = False
     bar = Bar.DRIVER
@@ -228,7 +228,7 @@ class _OtherDriver:
 
 @contextlib.contextmanager
 def modes_handler(prefix: str) -> Iterator[tuple[Handler, list[str]]]:
-    """The handler of modes, which starts none of them, and names of functions."""
+    """Yield a dispatcher that starts no mode, and names of functions."""
     with contextlib.closing(WriteEvent()) as wakeup, LeaseTable.open(prefix) as leases:
         dispatcher = Dispatcher(
             cast(ExecutorPool, None),

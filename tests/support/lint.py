@@ -49,12 +49,12 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def linted(folder: Path, program: str, **modules: str) -> list[Record]:
-    """The records of a program, and of the modules beside it."""
+    """Return the records of a program and its modules."""
     write(
         folder,
         {"studentcode.py": program, **{f"{name}.py": text for name, text in modules.items()}},
     )
-    # A linter's process has nothing of tests on its path, as tests/support/robot.py.
+    # The path of a linter process does not contain the tests.
     tests = Path(__file__).parents[1]
     own = [
         each

@@ -1,11 +1,11 @@
-"""For each of rt's own checks programs that it finds something in, and programs that it leaves alone."""
+"""Programs for each of rt's own checks, with and without findings."""
 
 from support.lint import uid_of
 
 MAIN = "def teleop_main():\n    "
 ARM = "class Arm:\n    async def wave(self):\n        pass\n    def rest(self):\n        time.sleep(0.01)\n"
 
-# Number of the check -> programs with the text at which the fault begins.
+# Number of the check -> programs, each with the text at which the finding begins.
 HITS: dict[str, list[tuple[str, str]]] = {
     "RT101": [
         (MAIN + 'Robot.set("motor", "duty_cycle", 1.0)', "Robot.set"),
@@ -243,7 +243,7 @@ HITS: dict[str, list[tuple[str, str]]] = {
 }
 
 LAST = {"2", "4", "wave()"}
-"""Of these texts the last in the program is meant."""
+"""For these texts, the finding is at the last occurrence in the program."""
 
 MISSES: dict[str, list[str]] = {
     "RT101": [

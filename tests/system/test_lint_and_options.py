@@ -46,8 +46,8 @@ class TestCommand:
         done = await robot.command("lint")
         assert done.returncode == 1
         assert done.stdout.splitlines() == [
-            "studentcode.py:1:1: warning: 'os' imported but unused: leave the import out [UnusedImport]",
-            "studentcode.py:7:40: warning: duty_cycle goes from -1 to 1: 2 is written as 1 [value-out-of-range]",
+            "studentcode.py:1:1: warning: 'os' imported but unused: remove the import [UnusedImport]",
+            "studentcode.py:7:40: warning: duty_cycle ranges from -1 to 1: 2 is written as 1 [value-out-of-range]",
             "studentcode.py:11:17: error: there is no device 'mtor': did you mean motor? [unknown-device]",
             "studentcode.py:12:5: error: wave() does not run the action: write Actions.run(wave) [action-not-run]",
         ]
@@ -74,7 +74,7 @@ class TestCommand:
     async def test_a_file_that_is_not_there_is_one_sentence(self, robot: Robot) -> None:
         done = await robot.command("lint", "absent.py")
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith("rt: there is no file absent.py")
+        assert done.stderr.startswith("rt: no such file: absent.py")
         assert len(done.stderr.splitlines()) == 1
 
     async def test_the_checks_are_listed(self, robot: Robot) -> None:
