@@ -18,13 +18,13 @@ from rt.errors import DeviceError, RuntimeBaseException
 from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
 from rt.protocol.uid import DeviceUID
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))
 
 
 @pytest.fixture
 def store() -> BufferStore:
-    return BufferStore(KNOWN, "", shared=False)
+    return BufferStore(CATALOG, "", shared=False)
 
 
 @pytest.fixture

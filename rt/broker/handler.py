@@ -111,7 +111,7 @@ class Broker(Handler):
         refused. While another station has control, every update is refused; take_control takes it
         over.
         """
-        states = control.gamepads(update, buttons=len(self._gamepads.buttons))
+        states = control.check_gamepads(update, buttons=len(self._gamepads.buttons))
         self._gamepads.feed(states, stamp, sender_of(caller(), stamp.station if stamp else ""))
 
     @route(inline=True)

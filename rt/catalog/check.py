@@ -13,18 +13,18 @@ from typing import Any, Final
 
 import msgspec
 
-from rt.catalog.parameter import MOST_BYTES, Parameter
+from rt.catalog.parameter import MAX_BYTES, Parameter
 from rt.catalog.peripheral import DEFAULT_SUB_INTERVAL, Peripheral
-from rt.catalog.problem import NO_VALUE, Fault, Say, sayer, shown, typed
+from rt.catalog.problem import NO_VALUE, Problem, Report, convert, reporter, shown
 from rt.protocol.message import INTERVAL_MAX, VALUES_MAX
 
-MAX_PARAMS: Final = 16
+MAX_DEVICE_PARAMS: Final = 16
 """The most parameters of a Smart Device: its bitmaps are 16 bits wide."""
-MOST_PARAMS: Final = 64
+MAX_PARAMS: Final = 64
 """The most parameters of any peripheral: the bitmaps in its buffer are 64 bits wide."""
-LONGEST_NAME: Final = 64
-LEAST_INTERVAL: Final = 0.001
-LONGEST_INTERVAL: Final = INTERVAL_MAX / 1000
+MAX_NAME_LENGTH: Final = 64
+MIN_INTERVAL: Final = 0.001
+MAX_INTERVAL: Final = INTERVAL_MAX / 1000
 """Intervals travel as 16 bits of milliseconds; 0 would end a subscription (s)."""
 
 _PERIPHERAL_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -51,37 +51,39 @@ class _PeripheralSpec(msgspec.Struct):
     heartbeat_interval: float | None = None
 
 
-def check(tables: Mapping[str, object]) -> tuple[dict[str, Peripheral], list[Fault]]:
+def check(tables: Mapping[str, object]) -> tuple[dict[str, Peripheral], list[Problem]]:
     """The peripherals that tables describe, and everything that is wrong with them."""
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     peripherals: dict[str, Peripheral] = {}
     owners: dict[int, str] = {}
     for key, table in tables.items():
         name = str(key)
-        peripheral = _peripheral(name, table, faults)
+        peripheral = _peripheral(name, table, problems)
         if peripheral is None:
             continue
         device_id = peripheral.device_id
         if device_id is not None:
             owner = owners.setdefault(device_id, name)
             if owner != name:
-                sayer(faults, name)(
+                reporter(problems, name)(
                     "device_id", device_id, f"it is taken by [{owner}], and each type has its own"
                 )
         peripherals[name] = peripheral
-    return peripherals, faults
+    return peripherals, problems
 
 
-def check_own(own: Mapping[str, Peripheral], builtin: Mapping[str, Peripheral]) -> list[Fault]:
+def check_builtin_names(
+    own: Mapping[str, Peripheral], builtin: Mapping[str, Peripheral]
+) -> list[Problem]:
     """What is wrong with tables that have the names of peripherals that are rt's own, such as the gamepads."""
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     for name, wanted in builtin.items():
         given = own.get(name)
         if wanted.device_id is not None or given is None:
             continue
-        say = sayer(faults, name)
+        report = reporter(problems, name)
         if given.device_id is not None:
-            say(
+            report(
                 "device_id",
                 given.device_id,
                 f"{name} is rt's own and no Smart Device: give yours another name",
@@ -90,33 +92,33 @@ def check_own(own: Mapping[str, Peripheral], builtin: Mapping[str, Peripheral]) 
         kinds = {param.name: param.ctype for param in given.params}
         changed = {param.name: param.ctype for param in wanted.params}.items() ^ kinds.items()
         for param in sorted({param for param, _ in changed}):
-            say(
+            report(
                 "params",
                 NO_VALUE,
                 f"{param!r} is not as rt needs it: leave the table out, and rt's own {name} is used",
             )
-    return faults
+    return problems
 
 
-def _peripheral(name: str, table: object, faults: list[Fault]) -> Peripheral | None:
-    before = len(faults)
-    say = sayer(faults, name)
+def _peripheral(name: str, table: object, problems: list[Problem]) -> Peripheral | None:
+    before = len(problems)
+    report = reporter(problems, name)
     if not isinstance(table, Mapping):
-        say("", table, "it is no table, and a catalog consists of tables like [limit-switch]")
+        report("", table, "it is no table, and a catalog consists of tables like [limit-switch]")
         return None
-    if not _PERIPHERAL_NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        say(
+    if not _PERIPHERAL_NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
+        report(
             "",
             NO_VALUE,
-            f"the name of a peripheral is made of a-z, 0-9 and - between them, at most {LONGEST_NAME}",
+            f"the name of a peripheral is made of a-z, 0-9 and - between them, at most {MAX_NAME_LENGTH}",
         )
-    spec = typed(_PeripheralSpec, table, say)
+    spec = convert(_PeripheralSpec, table, report)
     if spec is None:
         return None
-    _check_head(spec, say)
+    _check_head(spec, report)
     # What has far too many parameters is not looked at one by one.
-    params = _params(name, spec, faults) if len(spec.params) <= MOST_PARAMS else []
-    if len(faults) > before:
+    params = _params(name, spec, problems) if len(spec.params) <= MAX_PARAMS else []
+    if len(problems) > before:
         return None
     return Peripheral(
         name=name,
@@ -128,100 +130,105 @@ def _peripheral(name: str, table: object, faults: list[Fault]) -> Peripheral | N
     )
 
 
-def _check_head(spec: _PeripheralSpec, say: Say) -> None:
+def _check_head(spec: _PeripheralSpec, report: Report) -> None:
     smart = spec.device_id is not None
     if spec.device_id is not None and not 0 <= spec.device_id <= 0xFFFF:
-        say("device_id", spec.device_id, "it has to be 0 to 65535 (16 bits)")
+        report("device_id", spec.device_id, "it has to be 0 to 65535 (16 bits)")
     for key in _INTERVALS:
         interval = getattr(spec, key)
         if interval is None:
             continue
-        if not LEAST_INTERVAL <= interval <= LONGEST_INTERVAL:
-            say(
+        if not MIN_INTERVAL <= interval <= MAX_INTERVAL:
+            report(
                 key,
                 interval,
-                f"it has to be {LEAST_INTERVAL} to {LONGEST_INTERVAL} s (16 bits of milliseconds)",
+                f"it has to be {MIN_INTERVAL} to {MAX_INTERVAL} s (16 bits of milliseconds)",
             )
         elif not smart:
-            say(key, interval, "only a Smart Device has intervals, and this table has no device_id")
-    most, kind = (MAX_PARAMS, "a Smart Device") if smart else (MOST_PARAMS, "a peripheral")
+            report(
+                key, interval, "only a Smart Device has intervals, and this table has no device_id"
+            )
+    most, kind = (MAX_DEVICE_PARAMS, "a Smart Device") if smart else (MAX_PARAMS, "a peripheral")
     if len(spec.params) > most:
-        say(
+        report(
             "params",
             NO_VALUE,
             f"it has {len(spec.params)} parameters, and {kind} has at most {most}",
         )
 
 
-def _params(table: str, spec: _PeripheralSpec, faults: list[Fault]) -> list[Parameter]:
+def _params(table: str, spec: _PeripheralSpec, problems: list[Problem]) -> list[Parameter]:
     params: list[Parameter] = []
     names: set[str] = set()
     ids: list[int | None] = []
     for number, raw in enumerate(spec.params):
         name = raw.get("name")
         label = name if isinstance(name, str) else None
-        say = sayer(
-            faults,
+        report = reporter(
+            problems,
             table,
             f"params[{number}]" + (f" {shown(label)}" if label is not None else ""),
             label,
         )
-        found = typed(_ParameterSpec, raw, say)
+        found = convert(_ParameterSpec, raw, report)
         if found is None:
             continue
         if found.name in names:
-            say("name", NO_VALUE, "the name stands twice in this table")
+            report("name", NO_VALUE, "the name stands twice in this table")
         names.add(found.name)
         ids.append(found.id)
         param = _param(
-            found, number if found.id is None else found.id, say, smart=spec.device_id is not None
+            found,
+            number if found.id is None else found.id,
+            report,
+            smart=spec.device_id is not None,
         )
         if param is not None:
             params.append(param)
     if len(ids) == len(spec.params):
-        _check_ids(ids, sayer(faults, table))
-    if sum(ctypes.sizeof(param.platform_type) for param in params) > MOST_BYTES:
-        sayer(faults, table)(
-            "params", NO_VALUE, f"their values take more than {MOST_BYTES} bytes together"
+        _check_ids(ids, reporter(problems, table))
+    if sum(ctypes.sizeof(param.platform_type) for param in params) > MAX_BYTES:
+        reporter(problems, table)(
+            "params", NO_VALUE, f"their values take more than {MAX_BYTES} bytes together"
         )
     return sorted(params, key=lambda param: param.id)
 
 
-def _check_ids(ids: Sequence[int | None], say: Say) -> None:
+def _check_ids(ids: Sequence[int | None], report: Report) -> None:
     given = [each for each in ids if each is not None]
     if not given:
         return
     if len(given) < len(ids):
-        say(
+        report(
             "params",
             NO_VALUE,
             "some have an id and some have none: give all of them one, or none for the order here",
         )
     elif len(set(given)) < len(given):
         twice = next(each for each in given if given.count(each) > 1)
-        say("params", NO_VALUE, f"id {twice} stands twice, and each parameter has its own")
+        report("params", NO_VALUE, f"id {twice} stands twice, and each parameter has its own")
     elif sorted(given) != list(range(len(given))):
         gap = next(each for each in range(len(given)) if each not in given)
-        say(
+        report(
             "params",
             NO_VALUE,
             f"id {gap} is missing: ids go from 0 to {len(given) - 1} without gaps",
         )
 
 
-def _param(spec: _ParameterSpec, number: int, say: Say, *, smart: bool) -> Parameter | None:
-    if not _PARAM_NAME.fullmatch(spec.name) or len(spec.name) > LONGEST_NAME:
-        say(
+def _param(spec: _ParameterSpec, number: int, report: Report, *, smart: bool) -> Parameter | None:
+    if not _PARAM_NAME.fullmatch(spec.name) or len(spec.name) > MAX_NAME_LENGTH:
+        report(
             "name",
             spec.name,
-            f"it has to be a-z, 0-9 and _, beginning with a letter, at most {LONGEST_NAME}",
+            f"it has to be a-z, 0-9 and _, beginning with a letter, at most {MAX_NAME_LENGTH}",
         )
     elif keyword.iskeyword(spec.name):
-        say("name", spec.name, "it is a word of Python's: choose another")
+        report("name", spec.name, "it is a word of Python's: choose another")
     if not spec.readable and not spec.writeable:
-        say("readable", spec.readable, "it is not writeable either, so nobody could use it")
+        report("readable", spec.readable, "it is not writeable either, so nobody could use it")
     if spec.subscribed and not spec.readable:
-        say(
+        report(
             "subscribed",
             spec.subscribed,
             "a parameter that is not readable cannot be subscribed to",
@@ -229,7 +236,7 @@ def _param(spec: _ParameterSpec, number: int, say: Say, *, smart: bool) -> Param
     try:
         ctype = Parameter.parse_ctype(spec.type)
     except ValueError as error:
-        say("type", NO_VALUE, str(error))
+        report("type", NO_VALUE, str(error))
         return None
     subscribed = spec.readable if spec.subscribed is None else spec.subscribed
     param = Parameter(
@@ -242,39 +249,39 @@ def _param(spec: _ParameterSpec, number: int, say: Say, *, smart: bool) -> Param
     )
     size = ctypes.sizeof(param.platform_type)
     if smart and size > VALUES_MAX:
-        say(
+        report(
             "type",
             spec.type,
             f"it takes {size} bytes, and a message to a Smart Device carries {VALUES_MAX}",
         )
-    lower, upper = (_limit(param, key, getattr(spec, key), say) for key in ("lower", "upper"))
+    lower, upper = (_limit(param, key, getattr(spec, key), report) for key in ("lower", "upper"))
     if lower is not None and upper is not None and lower > upper:
-        say("lower", lower, f"it is greater than upper = {upper}")
+        report("lower", lower, f"it is greater than upper = {upper}")
     return param._replace(
         lower=-math.inf if lower is None else lower,
         upper=math.inf if upper is None else upper,
     )
 
 
-def _limit(param: Parameter, key: str, value: float | None, say: Say) -> float | None:
+def _limit(param: Parameter, key: str, value: float | None, report: Report) -> float | None:
     """A limit in the parameter's own kind of number, or None: there is none, or it is wrong."""
     if value is None:
         return None
     if not param.is_simple or param.ctype is ctypes.c_bool:
-        say(
+        report(
             key,
             value,
             f"only numbers have limits, and the type is {'bool' if param.is_simple else 'an array'}",
         )
         return None
     if not -math.inf < value < math.inf:  # math.isfinite fails at integers beyond every float
-        say(key, value, "a limit is a finite number: leave it out for none")
+        report(key, value, "a limit is a finite number: leave it out for none")
         return None
     if not param.is_real and value != int(value):
-        say(key, value, "the limit of an integer is a whole number")
+        report(key, value, "the limit of an integer is a whole number")
         return None
     least, most = param.type_bounds
     if not least <= value <= most:
-        say(key, value, f"the type holds {least} to {most}")
+        report(key, value, f"the type holds {least} to {most}")
         return None
     return float(value) if param.is_real else int(value)

@@ -12,12 +12,12 @@ from typing import Final
 from rt.catalog import check
 from rt.catalog.line_map import line_of
 from rt.catalog.peripheral import Peripheral
-from rt.catalog.problem import Fault
+from rt.catalog.problem import Problem
 from rt.errors import CatalogError, DeviceError
 
-LARGEST_FILE: Final = 1 << 20
+MAX_FILE_SIZE: Final = 1 << 20
 """Bytes of a catalog file at most; the one that rt carries has 7000."""
-_MOST_FAULTS = 20
+_MAX_SHOWN = 20
 _SYNTAX_PLACE = re.compile(
     r"^(?P<reason>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)$",
     re.DOTALL,
@@ -77,7 +77,7 @@ def load(path: Path | None = None) -> Catalog:
         return builtin
     text = _read(path)
     own = parse(text, str(path))
-    _refuse(check.check_own(own, builtin), str(path), text)
+    _refuse(check.check_builtin_names(own, builtin), str(path), text)
     rest = {
         name: each for name, each in builtin.items() if each.device_id is None and name not in own
     }
@@ -133,8 +133,8 @@ def from_tables(tables: Mapping[str, object], source: str = "catalog", text: str
         ...
         rt.errors.CatalogError: catalog: [lamp] params[0] 'lit' type: 'bol' is not a type: did you mean 'bool'?
     """
-    peripherals, faults = check.check(tables)
-    _refuse(faults, source, text)
+    peripherals, problems = check.check(tables)
+    _refuse(problems, source, text)
     return Catalog(peripherals, source)
 
 
@@ -149,18 +149,20 @@ def builtin_path() -> Path:
     )
 
 
-def _refuse(faults: list[Fault], source: str, text: str) -> None:
-    if not faults:
+def _refuse(problems: list[Problem], source: str, text: str) -> None:
+    if not problems:
         return
     sentences = []
-    for fault in faults[:_MOST_FAULTS]:
-        line = line_of(text, fault.table, fault.param)
+    for problem in problems[:_MAX_SHOWN]:
+        line = line_of(text, problem.table, problem.param)
         sentences.append(
-            f"{source}: {fault.sentence}" if line is None else f"{source}:{line}: {fault.sentence}"
+            f"{source}: {problem.sentence}"
+            if line is None
+            else f"{source}:{line}: {problem.sentence}"
         )
-    if len(faults) > _MOST_FAULTS:
-        sentences.append(f"{source}: and {len(faults) - _MOST_FAULTS} more")
-    first = faults[0]
+    if len(problems) > _MAX_SHOWN:
+        sentences.append(f"{source}: and {len(problems) - _MAX_SHOWN} more")
+    first = problems[0]
     raise CatalogError(
         "\n".join(sentences),
         file=source,
@@ -180,15 +182,15 @@ def _read(path: Path) -> str:
             what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
             raise CatalogError(f"{path}: the catalog cannot be read: it is {what}", file=str(path))
         with path.open("rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+            data = file.read(MAX_FILE_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CatalogError(
             f"{path}: the catalog cannot be read: {reason}", file=str(path)
         ) from error
-    if len(data) > LARGEST_FILE:
+    if len(data) > MAX_FILE_SIZE:
         raise CatalogError(
-            f"{path}: it has more than {LARGEST_FILE} bytes and is no catalog", file=str(path)
+            f"{path}: it has more than {MAX_FILE_SIZE} bytes and is no catalog", file=str(path)
         )
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")

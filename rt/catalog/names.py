@@ -8,7 +8,7 @@ from rt.text import clip, closest, listed, quote
 
 UID_END: Final = 1 << 88
 """One more than the greatest UID."""
-OUTDATED: Final = "rt.toml is newer than the robot: start `rt run` again"
+RESTART_HINT: Final = "rt.toml is newer than the robot: start `rt run` again"
 """Why a name may be unknown that rt.toml has: a robot reads its options at its start only."""
 
 
@@ -56,7 +56,7 @@ def name_of(uid: int, names: Mapping[str, int]) -> str:
     return next((name for name, number in names.items() if number == uid), str(uid))
 
 
-def absent_device(uid: int, names: Mapping[str, int], connected: Iterable[int]) -> DeviceError:
+def not_connected(uid: int, names: Mapping[str, int], connected: Iterable[int]) -> DeviceError:
     """The error for a device that is not connected, with those that are."""
     called = {number: name for name, number in reversed(list(names.items()))}
     others = listed(called.get(number, str(number)) for number in sorted(connected)) or "none"

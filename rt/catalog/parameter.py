@@ -26,9 +26,9 @@ _SIMPLE: dict[str, Any] = {
 TYPE_NAMES = tuple(_SIMPLE)
 """The names of the simple types that a catalog may use."""
 
-MOST_BYTES = 1 << 16
+MAX_BYTES = 1 << 16
 """The most bytes of one value, and of all values of a peripheral: what shared memory is spent on."""
-MOST_DIMENSIONS = 8
+MAX_DIMENSIONS = 8
 
 _FORMATS: dict[Any, str] = {
     ctypes.c_bool: "?",
@@ -124,14 +124,14 @@ class Parameter(NamedTuple):
             raise ValueError(f"{type_specifier[:60]!r} is not a type: {hint}")
         ctype = _SIMPLE[match["base"]]
         sizes = re.findall(r"[0-9]+", match["sizes"])
-        if len(sizes) > MOST_DIMENSIONS:
-            raise ValueError(f"{type_specifier[:60]!r} has more than {MOST_DIMENSIONS} dimensions")
+        if len(sizes) > MAX_DIMENSIONS:
+            raise ValueError(f"{type_specifier[:60]!r} has more than {MAX_DIMENSIONS} dimensions")
         for digits in sizes:
-            size = int(digits) if len(digits) <= len(str(MOST_BYTES)) else MOST_BYTES + 1
+            size = int(digits) if len(digits) <= len(str(MAX_BYTES)) else MAX_BYTES + 1
             if size == 0:
                 raise ValueError(f"{type_specifier[:60]!r} is an array without elements")
-            if size * ctypes.sizeof(ctype) > MOST_BYTES:
-                raise ValueError(f"{type_specifier[:60]!r} takes more than {MOST_BYTES} bytes")
+            if size * ctypes.sizeof(ctype) > MAX_BYTES:
+                raise ValueError(f"{type_specifier[:60]!r} takes more than {MAX_BYTES} bytes")
             ctype = ctype * size
         return ctype
 

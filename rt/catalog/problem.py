@@ -14,11 +14,11 @@ NO_VALUE: Final = object()
 _SHOWN = 60
 
 S = TypeVar("S", bound=msgspec.Struct)
-Say = Callable[[str, object, str], None]
+Report = Callable[[str, object, str], None]
 """Notes a fault: the key, the value or ``NO_VALUE``, and what is allowed."""
 
 
-class Fault(msgspec.Struct, frozen=True):
+class Problem(msgspec.Struct, frozen=True):
     """One thing that is wrong in a catalog.
 
     Attributes:
@@ -34,7 +34,7 @@ class Fault(msgspec.Struct, frozen=True):
     sentence: str
 
 
-def typed(kind: type[S], table: Mapping[str, Any], say: Say) -> S | None:
+def convert(kind: type[S], table: Mapping[str, Any], report: Report) -> S | None:
     """The table as a struct, or None after every key that is unknown, missing or of the wrong kind has been said."""
     fields = _fields(kind)
     values: dict[str, Any] = {}
@@ -42,17 +42,17 @@ def typed(kind: type[S], table: Mapping[str, Any], say: Say) -> S | None:
     table = {str(key): value for key, value in table.items()}
     for key, value in table.items():
         if key not in fields:
-            say(key, NO_VALUE, f"there is no such key{_nearest(key, fields)}")
+            report(key, NO_VALUE, f"there is no such key{_nearest(key, fields)}")
             good = False
             continue
         try:
             values[key] = msgspec.convert(value, fields[key].type)
         except msgspec.ValidationError as error:
-            say(key, value, _expected(error))
+            report(key, value, _expected(error))
             good = False
     for field in fields.values():
         if field.required and field.name not in table:
-            say(field.name, NO_VALUE, "it is missing")
+            report(field.name, NO_VALUE, "it is missing")
             good = False
     return kind(**values) if good else None
 
@@ -93,16 +93,18 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f": use one of {', '.join(known)}" if near is None else f": did you mean {near!r}?"
 
 
-def sayer(faults: list[Fault], table: str, where: str = "", param: str | None = None) -> Say:
+def reporter(
+    problems: list[Problem], table: str, where: str = "", param: str | None = None
+) -> Report:
     """A function that notes faults of a table, or of the parameter that ``where`` names in messages."""
 
-    def say(field: str, value: object, allowed: str, /) -> None:
+    def report(field: str, value: object, allowed: str, /) -> None:
         key = _short(field)
         what = key if value is NO_VALUE else f"{key} = {shown(value)}".removeprefix(" = ")
         place = " ".join(part for part in (f"[{_short(table)}]", where, what) if part)
-        faults.append(Fault(table, param, field, f"{place}: {allowed}"))
+        problems.append(Problem(table, param, field, f"{place}: {allowed}"))
 
-    return say
+    return report
 
 
 def shown(value: object) -> str:

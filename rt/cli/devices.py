@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from rt.catalog.names import OUTDATED, absent_device
+from rt.catalog.names import RESTART_HINT, not_connected
 from rt.client import completers, connection
 from rt.client.device import Devices
 from rt.client.options import click_options
@@ -71,7 +71,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
             return table.device_rows(devices.store, names, chosen)
 
         def draw() -> Any:
-            note = OUTDATED if devices.is_outdated else ""
+            note = RESTART_HINT if devices.is_outdated else ""
             return table.device_table(rows(), names=expected, width=screen.width, note=note)
 
         if as_json:
@@ -90,7 +90,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
             ]
             for uid in chosen:
                 if uid not in connected:
-                    raise absent_device(uid, devices.names, connected)
+                    raise not_connected(uid, devices.names, connected)
         else:
             await run_until_signal(lambda: _watch(screen, devices, draw))
 

@@ -159,7 +159,7 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
         DeviceError: One is not of that form, its parameter does not exist or cannot be written, or
             the value does not fit it.
     """
-    from rt.textformat.value import NotationError, pack_value
+    from rt.textformat.value import TextFormatError, pack_value
 
     values: dict[str, Any] = {}
     for text in settings:
@@ -188,7 +188,7 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
                     f"{text!r}: the value has to be a number, true or false", setting=text
                 )
             pack_value(param, values[name], limited=True)
-        except NotationError as error:
+        except TextFormatError as error:
             raise DeviceError(f"{text!r}: {error}", setting=text) from None
         except json.JSONDecodeError:
             raise DeviceError(

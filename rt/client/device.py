@@ -14,7 +14,7 @@ import trio
 
 from rt.buffer import BufferStore, DeviceBuffer
 from rt.catalog import Peripheral, unknown_parameter
-from rt.catalog.names import OUTDATED, absent_device, name_of, resolve_uid
+from rt.catalog.names import RESTART_HINT, name_of, not_connected, resolve_uid
 from rt.client.connection import Connection
 from rt.config.load import FILE_NAME
 from rt.errors import (
@@ -163,7 +163,7 @@ class Devices:
         except DeviceError as error:
             if not self.is_outdated:
                 raise
-            raise DeviceError(f"{error.message} ({OUTDATED})", **error.context) from None
+            raise DeviceError(f"{error.message} ({RESTART_HINT})", **error.context) from None
 
     def of_type(self, text: str, uids: Iterable[int]) -> list[int] | None:
         """Those of some devices that are of a type; None if the text is no type, or a name that the team gave.
@@ -193,7 +193,7 @@ class Devices:
         wanted = list(dict.fromkeys(self._resolve(text, connected) for text in texts))
         for uid in wanted:
             if uid not in connected:
-                raise absent_device(uid, self.names, connected)
+                raise not_connected(uid, self.names, connected)
         if not connected:
             raise DeviceError("no device is connected: plug one in, or run rt emulate-dev")
         return [self._device(uid) for uid in wanted or connected]

@@ -14,7 +14,7 @@ import trio
 from rt import log
 from rt.buffer import Buffer, BufferStore
 from rt.catalog import Parameter
-from rt.catalog.names import OUTDATED, resolve_uid
+from rt.catalog.names import RESTART_HINT, resolve_uid
 from rt.errors import BufferBusyError, DeviceBufferError, DeviceError, ExecutionError
 from rt.executor.actions import AsyncExecutor
 from rt.executor.fork import is_forked
@@ -135,7 +135,7 @@ class Robot(api.Robot):
         except DeviceError as error:
             if not self._is_outdated():
                 raise
-            raise DeviceError(f"{error.message} ({OUTDATED})", **error.context) from None
+            raise DeviceError(f"{error.message} ({RESTART_HINT})", **error.context) from None
 
     def _connected(self, uid: int, device: str | int) -> Buffer | None:
         """Return the buffer of a connected device, or None."""

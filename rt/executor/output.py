@@ -19,7 +19,7 @@ from typing import Any, Final
 from rt import log
 from rt.executor.api import RunState
 from rt.log.budget import Budget, Rate
-from rt.protocol.logevent import CUT
+from rt.protocol.logevent import CUT_MARKER
 
 LINES: Final = Rate(1000, 400)
 BYTES: Final = Rate(1 << 20, 200e3)
@@ -149,7 +149,7 @@ class TeamOutput(io.TextIOBase):
             self._counted_at = now
             self._emit_suppressed()
         if len(line) > MAX_LINE:
-            line = line[:MAX_LINE] + CUT
+            line = line[:MAX_LINE] + CUT_MARKER
         clock = round(self._state.clock(), 3)
         self._log.info(line, source="print", mode=self._state.mode.name.lower(), clock=clock)
         return True

@@ -95,7 +95,7 @@ class _Pipeline:
         event = {**self._instance, **fields}
         if event.get("level") not in LEVELS:
             event["level"] = "info"
-        if not logevent.is_stamp(event.get("timestamp")):
+        if not logevent.is_timestamp(event.get("timestamp")):
             event["timestamp"] = now()
         event["event"] = str(event.get("event", ""))
         if _source_throttle.has_suppressed:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from rt.protocol.logevent import CLOCK_MOVED, LEVELS, SEQUENCE, is_stamp
+from rt.protocol.logevent import CLOCK_MOVED, LEVELS, SEQUENCE, is_timestamp
 
 EXTERNAL: Final = "external"
 """The `app` of a submitted event that names none, or a part of the robot."""
@@ -111,7 +111,7 @@ def _without_claims(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_recent(stamp: object, oldest: float = float("inf")) -> bool:
-    if not isinstance(stamp, str) or not is_stamp(stamp):
+    if not isinstance(stamp, str) or not is_timestamp(stamp):
         return False
     try:
         age = time.time() - datetime.fromisoformat(stamp).timestamp()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from rt.log.stamp import now
-from rt.protocol.logevent import CUT, MAX_LINE, encode_line
+from rt.protocol.logevent import CUT_MARKER, MAX_LINE, encode_line
 
 Note = Callable[[int], bytes]
 """Returns the line that reports a number of dropped lines."""
@@ -104,7 +104,7 @@ class LineWriter:
 
     def _put(self, line: bytes) -> bool:
         if len(line) > MAX_LINE:
-            line = line[:MAX_LINE].decode(errors="ignore").encode() + CUT.encode()
+            line = line[:MAX_LINE].decode(errors="ignore").encode() + CUT_MARKER.encode()
         # End a partly written line first, so that this one is whole.
         data = b"\n%b\n" % line if self._torn else line + b"\n"
         written = self._write(data)

@@ -19,7 +19,7 @@ from rt.instance import Instance
 from rt.logs.feed import ConnectionChange, LogFeed
 from rt.logs.past import BATCH, clock_moved_since, read_file
 from rt.logs.view import LogView, event_of, moment_of
-from rt.protocol.logevent import Numbers
+from rt.protocol.logevent import GapCounter
 from rt.terminal.output import Output
 
 ANSWER_TIMEOUT = 5.0
@@ -104,7 +104,7 @@ class Follower:
         self._file = file
         self._with_history = with_history
         self._feed = LogFeed(address, printer.view.levels, options=options)
-        self._numbers = Numbers()
+        self._gaps = GapCounter()
         self._turn = trio.Lock()
         self._known: set[tuple[str, ...]] = set()
         self._last = self._lost = datetime.now(UTC)
@@ -149,7 +149,7 @@ class Follower:
                 events.append(self._feed.event_nowait())
             except trio.WouldBlock:
                 break
-        missed = sum(self._numbers.take(event) for event in events)
+        missed = sum(self._gaps.count(event) for event in events)
         if moments := [moment for event in events if (moment := moment_of(event))]:
             self._last = max(moments)
         if not self._connected:  # of a robot that is back, before that was noticed
@@ -169,7 +169,7 @@ class Follower:
             again = self._connected_before
             self._connected = self._connected_before = True
             async with self._turn:
-                self._numbers.restart()
+                self._gaps.restart()
                 if again:
                     click.echo(f"rt: {self._name} is back", err=True)
                 await self._print_past(again=again)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rt.logs.file import numbered
-from rt.protocol.logevent import CUT
+from rt.protocol.logevent import CUT_MARKER
 
 MAX_LINE = 1 << 20
 """The longest line in bytes; of a longer one the rest is left out and the cut is marked."""
@@ -58,7 +58,7 @@ def _lines(file: BinaryIO, *, unfinished: bool) -> Iterator[bytes]:
         if line.endswith(b"\n"):
             yield line[:-1]
         elif len(line) == MAX_LINE:
-            yield line + CUT.encode()
+            yield line + CUT_MARKER.encode()
             while (rest := file.readline(MAX_LINE)) and not rest.endswith(b"\n"):
                 pass
         elif unfinished:

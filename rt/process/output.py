@@ -19,7 +19,7 @@ from rt.log import attribution
 from rt.log.budget import Budget, Rate
 from rt.log.throttle import Bucket, Throttle
 from rt.protocol.dump import DumpReader, Frame
-from rt.protocol.logevent import CUT, decode_line
+from rt.protocol.logevent import CUT_MARKER, decode_line
 
 MAX_LINE = 65536
 """The longest line (bytes). The rest of a longer one is dropped, and a mark is appended."""
@@ -92,7 +92,7 @@ class LineSplitter:
     def _take(self) -> str:
         text = self._line.decode("utf-8", "replace").removesuffix("\r")
         if self._overlong:
-            text += CUT
+            text += CUT_MARKER
         self._line.clear()
         self._overlong = False
         return text

@@ -5,7 +5,7 @@ Both are notifications of `rt.protocol.rpc`: `[2, "update_gamepads", [{"0": {"lx
 [{"<uid>": {"<param>": value}}]]`. A station whose gamepads are refused gets `[2, "refused", [by,
 you]]` back: the name of the station in control, and its own for `take_control`. The same structures
 are the arguments of methods of those names, so a handler annotates its argument with
-`GamepadUpdate` or `DeviceUpdate` and turns it with `gamepads` or `devices` into values with integer
+`GamepadUpdate` or `DeviceUpdate` and turns it with `check_gamepads` or `check_devices` into values with integer
 keys.
 
 The rule of this module: a gamepad moves motors, so a field that is not exactly what it must be
@@ -35,10 +35,10 @@ BUTTONS = 17
 
 UID_MAX = (1 << 88) - 1
 
-AXIS_MOST = 1.1
+AXIS_MAX = 1.1
 """How far a stick may be said to stand: some gamepads overshoot 1 by their calibration, and `clamped` takes that back."""
 
-Axis: TypeAlias = Annotated[float, msgspec.Meta(ge=-AXIS_MOST, le=AXIS_MOST)]
+Axis: TypeAlias = Annotated[float, msgspec.Meta(ge=-AXIS_MAX, le=AXIS_MAX)]
 
 
 class GamepadState(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -109,7 +109,7 @@ _Names: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=1, max_length=2
 _INDICES = {str(index): index for index in range(GAMEPADS)}
 
 
-def gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, GamepadState]:
+def check_gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, GamepadState]:
     """Check a gamepad update that came from outside.
 
     Args:
@@ -141,7 +141,7 @@ def gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, GamepadStat
     return states
 
 
-def devices(update: object) -> dict[int, dict[str, Value]]:
+def check_devices(update: object) -> dict[int, dict[str, Value]]:
     """Check a device update that came from outside.
 
     Args:
@@ -170,17 +170,20 @@ def encode_gamepads(update: Mapping[int, GamepadState], stamp: Stamp | None = No
     """
     raw = {str(index): state for index, state in update.items()}
     return _encode(
-        UPDATE_GAMEPADS, raw, lambda: gamepads(raw, buttons=32), *([] if stamp is None else [stamp])
+        UPDATE_GAMEPADS,
+        raw,
+        lambda: check_gamepads(raw, buttons=32),
+        *([] if stamp is None else [stamp]),
     )
 
 
 def decode_gamepads(datagram: bytes, *, buttons: int = BUTTONS) -> dict[int, GamepadState]:
-    """Index -> state of a control datagram; see `gamepads`.
+    """Index -> state of a control datagram; see `check_gamepads`.
 
     Raises:
         RemoteProtocolError: It is no such notification, or a field is wrong.
     """
-    return gamepads(_decode(UPDATE_GAMEPADS, datagram, most=2), buttons=buttons)
+    return check_gamepads(_decode(UPDATE_GAMEPADS, datagram, most=2), buttons=buttons)
 
 
 def encode_refused(refused: Refused, most: int) -> bytes:
@@ -223,16 +226,16 @@ def encode_devices(update: Mapping[int, Mapping[str, Value]]) -> bytes:
         LocalProtocolError: A UID or a value is out of range.
     """
     raw = {str(uid): dict(values) for uid, values in update.items()}
-    return _encode(UPDATE, raw, lambda: devices(raw))
+    return _encode(UPDATE, raw, lambda: check_devices(raw))
 
 
 def decode_devices(datagram: bytes) -> dict[int, dict[str, Value]]:
-    """UID -> parameter -> value of an update datagram; see `devices`.
+    """UID -> parameter -> value of an update datagram; see `check_devices`.
 
     Raises:
         RemoteProtocolError: It is no such notification, or a field is wrong.
     """
-    return devices(_decode(UPDATE, datagram))
+    return check_devices(_decode(UPDATE, datagram))
 
 
 def _encode(method: str, update: object, check: Callable[[], object], *more: object) -> bytes:
@@ -264,7 +267,7 @@ def _checked(index: str, state: GamepadState, buttons: int) -> GamepadState:
     # fails every comparison.
     for name in ("lx", "ly", "rx", "ry"):
         value = getattr(state, name)
-        if not -AXIS_MOST <= value <= AXIS_MOST:
+        if not -AXIS_MAX <= value <= AXIS_MAX:
             raise _bad(
                 UPDATE_GAMEPADS,
                 f"gamepad {index}: {name} is {value}, allowed is -1 to 1",

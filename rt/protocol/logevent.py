@@ -26,7 +26,7 @@ MAX_EVENT = 16384
 MAX_LINE = 32768
 """The longest line, in bytes without its end; an event that is longer is shortened as one that is published."""
 
-CUT = " [line cut here]"
+CUT_MARKER = " [line cut here]"
 """What stands at the end of a line of which the rest was left out."""
 
 SEQUENCE = "seq"
@@ -157,7 +157,7 @@ def decode(frames: Sequence[bytes]) -> dict[str, Any]:
         raise RemoteProtocolError(
             "no log event: it has no sentence, or another level", reason="event"
         )
-    if not is_stamp(event.get("timestamp", "1970-01-01T00:00:00Z")):
+    if not is_timestamp(event.get("timestamp", "1970-01-01T00:00:00Z")):
         raise RemoteProtocolError(
             "no log event: its timestamp is not ISO 8601 in UTC", reason="timestamp"
         )
@@ -165,7 +165,7 @@ def decode(frames: Sequence[bytes]) -> dict[str, Any]:
     return event
 
 
-def is_stamp(value: object) -> bool:
+def is_timestamp(value: object) -> bool:
     """Whether a value is a time stamp of an event: ISO 8601 in UTC."""
     return isinstance(value, str) and _STAMP.match(value) is not None
 
@@ -194,7 +194,7 @@ def _digits(value: int) -> str:
         return f"a number of {value.bit_length()} bits"
 
 
-class Numbers:
+class GapCounter:
     """Counts what a subscriber has missed, by the numbers that each level's events carry.
 
     Attributes:
@@ -205,7 +205,7 @@ class Numbers:
         self.missed = 0
         self._last: dict[str, int] = {}
 
-    def take(self, event: dict[str, Any]) -> int:
+    def count(self, event: dict[str, Any]) -> int:
         """Take the number off an event that came; how many were missed right before it."""
         number = event.pop(SEQUENCE, None)
         if not isinstance(number, int):

@@ -155,11 +155,11 @@ def encode(message: Envelope) -> bytes:
     return data
 
 
-ANNOUNCEMENT = encode(Notification(HELLO, [GONE]))
+HELLO_MESSAGE = encode(Notification(HELLO, [GONE]))
 """The hello of rt's own clients and services."""
 
 
-def understood(data: bytes) -> list[Any] | None:
+def parse_hello(data: bytes) -> list[Any] | None:
     """Return the names in the hello of a peer, which are empty in an empty payload, or None if it is no hello."""
     if not data:
         return []

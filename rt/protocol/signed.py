@@ -133,7 +133,7 @@ class ReplayWindow:
         """The greatest sequence so far, 0 for none."""
         return self._used[-1] if self._used else 0
 
-    def take(self, sequence: int) -> Literal["obeyed", "late", "replayed"]:
+    def record(self, sequence: int) -> Literal["obeyed", "late", "replayed"]:
         """Use a sequence: `obeyed` if it is the greatest so far, `late` if it is only new; both are remembered.
 
         One that is smaller than all that are remembered may have been used before and counts as
@@ -189,7 +189,7 @@ class Verifier:
     def _check_order(self, datagram: bytes, key: DatagramKey) -> Checked:
         _, _, session, sequence = _HEAD.unpack_from(datagram)
         window = self._windows.setdefault(key.id, ReplayWindow())
-        verdict: Verdict = window.take(sequence) if session == self._session else "session"
+        verdict: Verdict = window.record(sequence) if session == self._session else "session"
         if verdict == "obeyed":
             return Checked("obeyed", key.id, datagram[_HEAD.size : -TAG_BYTES], sequence=sequence)
         answer = _HEAD.pack(ANSWER, key.id, self._session, window.newest)
@@ -232,7 +232,7 @@ class Signer:
             _HEAD.pack(REQUEST, self._key.id, self.session, self.sequence) + payload, self._key
         )
 
-    def hear(self, datagram: bytes) -> bool:
+    def handle_answer(self, datagram: bytes) -> bool:
         """Heed an answer of the robot; False if it is none that concerns this key."""
         if len(datagram) != _HEAD.size + TAG_BYTES or not datagram.startswith(ANSWER):
             return False

@@ -205,7 +205,7 @@ class Client:
         now = trio.current_time()
         if self.node.routed and now - self._announced_at >= ANNOUNCE_INTERVAL:
             self._announced_at = now
-            await self.node.post(b"", rpc.ANNOUNCEMENT)
+            await self.node.post(b"", rpc.HELLO_MESSAGE)
 
     def _result(self, call: _OpenCall, place: dict[str, Any]) -> Any:
         if call.peer_lost:

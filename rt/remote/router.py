@@ -205,7 +205,7 @@ class Router:
         if source is back and sender in self._reserved:
             self._log_reserved(sender)
             return None
-        if (not payload or not recipient) and (wanted := rpc.understood(payload)) is not None:
+        if (not payload or not recipient) and (wanted := rpc.parse_hello(payload)) is not None:
             if self._peer_tracker is not None and rpc.GONE in wanted:
                 self._peer_tracker.announce(source, sender)
             self._answer_hello(sender, source, back)

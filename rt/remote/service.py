@@ -143,7 +143,7 @@ class Service:
     async def _announce(self) -> None:
         while True:
             try:
-                await self.node.send(b"", rpc.ANNOUNCEMENT)
+                await self.node.send(b"", rpc.HELLO_MESSAGE)
             except trio.TooSlowError:
                 await trio.sleep(ANNOUNCE_INTERVAL / 20)  # no router yet
             else:

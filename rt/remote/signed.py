@@ -251,7 +251,7 @@ class StationNode(DatagramNode):
         """
         while True:
             peer, datagram = await super().recv()
-            if self._signer is not None and self._signer.hear(datagram):
+            if self._signer is not None and self._signer.handle_answer(datagram):
                 continue
             notice = self._signer.read_notice(datagram) if self._signer else datagram
             if notice is None or not self._handle_notice(notice):

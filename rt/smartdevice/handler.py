@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import trio
 
-from rt.catalog.names import absent_device, resolve_uid
+from rt.catalog.names import not_connected, resolve_uid
 from rt.errors import DeviceError
 from rt.protocol.message import INTERVAL_MAX
 from rt.remote import Bounds, Handler, route
@@ -146,7 +146,7 @@ class DeviceHandler(Handler):
         number = resolve_uid(uid, self._names)
         client = self.devices.get(number)
         if client is None:
-            raise absent_device(number, self._names, self.devices)
+            raise not_connected(number, self._names, self.devices)
         return client
 
     def _select(self, uids: str | list[str] | None) -> list[SmartDeviceClient]:

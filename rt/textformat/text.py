@@ -13,7 +13,7 @@ from rt.catalog.peripheral import Peripheral
 from rt.errors import RemoteProtocolError
 from rt.protocol.frames import DELIMITER
 from rt.textformat.message import format_message, parse_message
-from rt.textformat.value import NotationError
+from rt.textformat.value import TextFormatError
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -30,7 +30,7 @@ def format_text(text: str, catalog: Catalog, names: Mapping[str, int] | None = N
         value = json.loads(text, object_pairs_hook=_no_twins)
     except json.JSONDecodeError as error:
         raise _at(error.pos + 1, f"this is not JSON: {error.msg}") from None
-    except NotationError as error:
+    except TextFormatError as error:
         raise _at(_twin(text, error.context["path"][0]) + 1, error.message) from None
     except (
         ValueError,
@@ -39,13 +39,13 @@ def format_text(text: str, catalog: Catalog, names: Mapping[str, int] | None = N
         raise _at(1, f"this is beyond what a message holds: {error}") from None
     try:
         return format_message(value, catalog, names)
-    except NotationError as error:
+    except TextFormatError as error:
         raise _at(_character(text, error.context["path"]) + 1, error.message) from None
 
 
 def parse_text(
     text: str, catalog: Catalog, device: Peripheral | None = None
-) -> Iterator[dict[str, Any] | NotationError]:
+) -> Iterator[dict[str, Any] | TextFormatError]:
     """The messages of the frames that are written in hexadecimal, in order; for one that is none, its error.
 
     A byte of 00 separates frames, and two in a row are nothing. Bytes may be parted by spaces and
@@ -53,7 +53,7 @@ def parse_text(
     """
     try:
         data = _bytes_of(text)
-    except NotationError as error:
+    except TextFormatError as error:
         yield error
         return
     position = 0
@@ -62,7 +62,7 @@ def parse_text(
             try:
                 yield parse_message(frame, catalog, device)
             except RemoteProtocolError as error:
-                yield NotationError(
+                yield TextFormatError(
                     f"byte {position}: {error.message}", **{**error.context, "byte": position}
                 )
         position += len(frame) + 1
@@ -76,13 +76,13 @@ def _bytes_of(text: str) -> bytes:
             pair = digits[place : place + 2]
             if not re.fullmatch("[0-9A-Fa-f]{2}", pair):
                 what = "half a byte" if re.fullmatch("[0-9A-Fa-f]", pair) else "not hexadecimal"
-                raise NotationError(
+                raise TextFormatError(
                     f"byte {len(data)}: {pair!r} is {what}: a byte is two digits of 0-9 and a-f",
                     byte=len(data),
                 )
             data += bytes.fromhex(pair)
     if not data:
-        raise NotationError(
+        raise TextFormatError(
             "byte 0: there is no byte: a frame is written as hexadecimal digits, two a byte", byte=0
         )
     return bytes(data)
@@ -93,7 +93,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         twin = next(name for name in names if names.count(name) > 1)
-        raise NotationError(f"{json.dumps(twin)} stands twice", path=[twin])
+        raise TextFormatError(f"{json.dumps(twin)} stands twice", path=[twin])
     return value
 
 
@@ -145,5 +145,5 @@ def _skip(text: str, position: int) -> int:
     return match.end() if match else position
 
 
-def _at(character: int, message: str) -> NotationError:
-    return NotationError(f"character {character}: {message}", character=character)
+def _at(character: int, message: str) -> TextFormatError:
+    return TextFormatError(f"character {character}: {message}", character=character)

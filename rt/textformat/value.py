@@ -24,7 +24,7 @@ HEX: Final = re.compile(r"([0-9A-Fa-f]{2})*")
 _FLOAT: Final = struct.Struct("<f")
 
 
-class NotationError(RuntimeBaseException):
+class TextFormatError(RuntimeBaseException):
     """A message is not written as one; ``path`` of the context leads to the place (names of fields, numbers of elements)."""
 
 
@@ -110,7 +110,7 @@ def unpack_value(param: Parameter, data: bytes, *, limited: bool) -> Any:
     value = _plain(param.platform_type.from_buffer_copy(data))
     try:
         exact = pack_value(param, value, limited=limited) == data
-    except NotationError:
+    except TextFormatError:
         exact = False
     return value if exact else data.hex()
 
@@ -139,13 +139,13 @@ def _range(lower: float, upper: float) -> str:
     return f", {most} or less" if lower == -math.inf else f", {least} to {most}"
 
 
-def _refused(param: Parameter, what: str, value: object) -> NotationError:
+def _refused(param: Parameter, what: str, value: object) -> TextFormatError:
     return wrong(("params", param.name), f"{param.name} has to be {what}, not {short(value)}")
 
 
-def wrong(path: tuple[str | int, ...], message: str) -> NotationError:
+def wrong(path: tuple[str | int, ...], message: str) -> TextFormatError:
     """The error for what a path leads to."""
-    return NotationError(message, path=list(path))
+    return TextFormatError(message, path=list(path))
 
 
 def short(value: object) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from bench.figures import Figure
-from support.robot import KNOWN, uid_of
+from support.robot import CATALOG, uid_of
 
 from rt.buffer import BufferStore
 from rt.protocol import frames
@@ -37,7 +37,7 @@ def median_of(operation: Callable[[], object]) -> float:
 def operations() -> list[Figure]:
     """Reading, writing, and taking in a report of five parameters."""
     prefix = f"rt-bench-{os.getpid()}-{secrets.token_hex(4)}."
-    with BufferStore(KNOWN, prefix) as store:
+    with BufferStore(CATALOG, prefix) as store:
         buffer = store.get_or_open(uid_of("polar-bear"))
         try:
             buffer.valid = True

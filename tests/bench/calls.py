@@ -12,7 +12,7 @@ import time
 import trio
 import zmq
 from bench.figures import MS, Figure, p99
-from support.robot import KNOWN, Robot
+from support.robot import CATALOG, Robot
 
 from rt.buffer import BufferStore
 from rt.errors import DeviceBufferError, RemoteCallError
@@ -138,11 +138,11 @@ async def gamepad_to_executor(robot: Robot, count: int) -> list[Figure]:
     times = []
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-        BufferStore(KNOWN, robot.shm_prefix()) as store,
+        BufferStore(CATALOG, robot.shm_prefix()) as store,
     ):
         sender.connect(("127.0.0.1", robot.port_base + 2))
         sender.send(control.encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)}))
-        await robot.said("gamepad connected")
+        await robot.logged("gamepad connected")
         # Looked at without the lock: a reader that takes it all the time is no reader that a robot
         # has.
         values = store.get_or_open(("gamepad", 0), create=False)._updates

@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.robot import KNOWN, uid_of  # noqa: E402 - found by the line above
+from support.robot import CATALOG, uid_of  # noqa: E402 - found by the line above
 
 from rt.buffer import BufferStore, DeviceBuffer  # noqa: E402
 from rt.protocol import frames  # noqa: E402
@@ -41,7 +41,7 @@ NUMBERS = 500
 _REPORTS = [
     frames.encode(
         DevData(
-            *KNOWN[KIND].pack(
+            *CATALOG[KIND].pack(
                 {
                     "duty_cycle": 0.5,
                     "enc_pos": float(number),
@@ -77,7 +77,7 @@ class Motor:
         data = self.line.recv(4096)
         for message in self._reader.feed(data):
             if isinstance(message, SubReq):
-                self.params = message.params & KNOWN[KIND].readable if message.interval else 0
+                self.params = message.params & CATALOG[KIND].readable if message.interval else 0
             if isinstance(message, Ping | SubReq):
                 self._send(frames.encode(SubRes(self.params, 40 if self.params else 0, self.uid)))
             elif isinstance(message, HbReq):
@@ -179,7 +179,7 @@ class Crowd:
 
 def main(port: int, count: int, prefix: str) -> None:
     """Be the devices until somebody says stop, or says nothing any more."""
-    with BufferStore(KNOWN, prefix, lock_timeout=0.01) as store:
+    with BufferStore(CATALOG, prefix, lock_timeout=0.01) as store:
         crowd = Crowd(port, count, store)
         os.set_blocking(0, False)
         rest = b""

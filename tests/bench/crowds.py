@@ -61,7 +61,7 @@ async def crowd_of(robot: Robot, count: int) -> AsyncIterator[Crowd]:
         stdout=subprocess.PIPE,
     )
     try:
-        await robot.said("device connected", count=count)
+        await robot.logged("device connected", count=count)
         yield Crowd(process)
     finally:
         process.kill()

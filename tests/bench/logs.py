@@ -11,7 +11,7 @@ from bench.figures import Figure, Work
 from support.robot import Robot
 
 from rt.logs.feed import LogFeed
-from rt.protocol.logevent import Numbers
+from rt.protocol.logevent import GapCounter
 
 CALLS = 20_000
 RATE = 10_000
@@ -73,7 +73,7 @@ async def many_lines(robot: Robot, seconds: int) -> list[Figure]:
     robot.write("studentcode.py", TALKER.format(burst=int(RATE * PERIOD)))
     await robot.start()
     work = Work(robot.root())
-    numbers = Numbers()
+    gaps = GapCounter()
     seen: list[int] = []
     began = ended = math.nan
     with LogFeed(
@@ -84,7 +84,7 @@ async def many_lines(robot: Robot, seconds: int) -> list[Figure]:
         with trio.move_on_after(seconds + 10):
             while len(seen) < RATE * seconds:
                 event: dict[str, Any] = await feed.event()
-                numbers.take(event)
+                gaps.count(event)
                 if event.get("source") == "print":
                     began = trio.current_time() if math.isnan(began) else began
                     ended = trio.current_time()
@@ -92,11 +92,11 @@ async def many_lines(robot: Robot, seconds: int) -> list[Figure]:
         share = work.share()
         await robot.call("idle")
     await robot.stop()
-    lost_before = seen[-1] + 1 - seen[0] - len(seen) - numbers.missed
+    lost_before = seen[-1] + 1 - seen[0] - len(seen) - gaps.missed
     return [
         Figure(
             "log lines to one subscriber, missed",
-            numbers.missed + lost_before,
+            gaps.missed + lost_before,
             "lines",
             0.0,
             len(seen),

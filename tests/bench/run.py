@@ -55,7 +55,7 @@ async def measure_on_robot(name: str) -> list[Figure]:
         try:
             figures = await function(robot, count)
         finally:
-            robot.sweep()
+            robot.clean_up()
         nursery.cancel_scope.cancel()
     return figures
 

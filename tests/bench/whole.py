@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 from bench.figures import MS, Figure, p99
-from support.robot import KNOWN, Device, Robot, uid_of
+from support.robot import CATALOG, Device, Robot, uid_of
 
 from rt.buffer import BufferStore
 from rt.emulator.lines import EmulatedDevice
@@ -48,7 +48,7 @@ class HandDevice:
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
         self._reader = frames.FrameReader()
-        self.device = EmulatedDevice(KNOWN["polar-bear"], uid_of("polar-bear"))
+        self.device = EmulatedDevice(CATALOG["polar-bear"], uid_of("polar-bear"))
         self.line = socket.create_connection(("127.0.0.1", robot.port_base + 4))
         self.line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.line.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -57,7 +57,7 @@ class HandDevice:
 
     async def connect(self) -> None:
         """Play it until the robot knows it."""
-        await self.meanwhile(self._robot.said("device connected", uid=str(self.device.uid)))
+        await self.meanwhile(self._robot.logged("device connected", uid=str(self.device.uid)))
         self.play(0.5)
 
     async def meanwhile(self, doing: Awaitable[object]) -> None:
@@ -105,7 +105,7 @@ async def writes(robot: Robot, count: int) -> list[float]:
             number = round(motor.device.peripheral.unpack(message.params, message.data)["enc_pos"])
             arrived[number] = motor.arrived
 
-    motor.device = EmulatedDevice(KNOWN["polar-bear"], motor.device.uid, on_message=take)
+    motor.device = EmulatedDevice(CATALOG["polar-bear"], motor.device.uid, on_message=take)
     motor.play(count * 0.05)
     await motor.meanwhile(robot.call("idle"))
     motor.line.close()
@@ -140,7 +140,7 @@ async def _data_to_reader(robot: Robot, count: int, interval: float) -> list[flo
     motor = HandDevice(robot)
     await motor.connect()
     latencies = []
-    with BufferStore(KNOWN, robot.shm_prefix(), lock_timeout=0.01) as store:
+    with BufferStore(CATALOG, robot.shm_prefix(), lock_timeout=0.01) as store:
         buffer = store.get_or_open(uid_of("polar-bear"), create=False)
         values = buffer._updates
         for number in range(1, count + 1):
@@ -219,7 +219,7 @@ async def kill_executor(robot: Robot, count: int) -> list[Figure]:
             for device, position in zip(devices, since, strict=True):
                 await device.disabled(position)
             disabled.append((time.perf_counter() - began) * MS)
-            await robot.said("child is ready", child="executor", count=run + 2)
+            await robot.logged("child is ready", child="executor", count=run + 2)
             ready.append(time.perf_counter() - began)
         nursery.cancel_scope.cancel()
     await robot.stop()
@@ -254,7 +254,7 @@ async def kill_device_process(robot: Robot, count: int) -> list[Figure]:
         await trio.sleep(2.2)
         began = time.perf_counter()
         os.kill(robot.child("device"), signal.SIGKILL)
-        await robot.said("child is ready", child="device", count=run + 2)
+        await robot.logged("child is ready", child="device", count=run + 2)
         await robot.connected(*devices, since=run + 1)
         times.append(time.perf_counter() - began)
     await robot.stop()
@@ -283,7 +283,7 @@ async def start_and_stop(robot: Robot, count: int) -> list[Figure]:
         await robot.start()
         began = time.perf_counter()
         os.kill(robot.root(), signal.SIGKILL)
-        await robot.until_gone()
+        await robot.wait_all_exited()
         gone.append(time.perf_counter() - began)
         await robot.wait()
     await robot.start()

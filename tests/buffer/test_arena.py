@@ -18,7 +18,7 @@ from rt.buffer.arena import SIZE, Arena, Mapping, locate
 from rt.errors import BufferBusyError, ConfigError, ExecutionError
 from rt.protocol.uid import DeviceUID
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))
 
 
@@ -79,7 +79,7 @@ def test_full_arena_is_an_error(arena: Arena) -> None:
     with pytest.raises(DeviceBufferError, match="restart the robot"):
         make(f"{arena.prefix}one", 64)
     with pytest.raises(DeviceBufferError, match="no room"):
-        BufferStore(KNOWN, arena.prefix).get_or_open(MOTOR)
+        BufferStore(CATALOG, arena.prefix).get_or_open(MOTOR)
 
 
 def test_full_directory_is_an_error(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,12 +118,12 @@ def test_process_killed_during_creation_blocks_no_other(arena: Arena, prefix: st
 
 def test_replaced_descriptor_keeps_existing_memory_usable(arena: Arena, tmp_path: Path) -> None:
     make(f"{arena.prefix}one")
-    with BufferStore(KNOWN, arena.prefix) as store:
+    with BufferStore(CATALOG, arena.prefix) as store:
         store.get_or_open(MOTOR).valid = True
         fd, other = os.dup(arena.fd), os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
         os.dup2(other, arena.fd)
         try:
-            with BufferStore(KNOWN, arena.prefix) as second:
+            with BufferStore(CATALOG, arena.prefix) as second:
                 assert second.get_or_open(MOTOR, create=False).valid
             with pytest.raises(DeviceBufferError, match="no memory"):
                 make(f"{arena.prefix}new")
@@ -194,7 +194,7 @@ def test_exceeded_limit_is_named(limit: str, value: int) -> None:
 
 
 def test_fork_cannot_use_inherited_buffers(arena: Arena) -> None:
-    with BufferStore(KNOWN, arena.prefix) as store, LeaseTable.open(arena.prefix) as leases:
+    with BufferStore(CATALOG, arena.prefix) as store, LeaseTable.open(arena.prefix) as leases:
         motor = store.get_or_open(MOTOR)
         pad = store.get_or_open(("gamepad", 0))
         motor.valid = pad.valid = True
@@ -270,7 +270,7 @@ sys.stdin.read()
 def test_event_loop_opens_buffers_without_waiting_for_the_arena(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with BufferStore(KNOWN, arena.prefix) as earlier:
+    with BufferStore(CATALOG, arena.prefix) as earlier:
         earlier.get_or_open(MOTOR).valid = True
     waits = []
 
@@ -279,7 +279,7 @@ def test_event_loop_opens_buffers_without_waiting_for_the_arena(
         return errno.ETIMEDOUT
 
     monkeypatch.setattr("rt.buffer.mutex._clock_lock", wait)
-    with lock_held(arena), BufferStore(KNOWN, arena.prefix) as store:
+    with lock_held(arena), BufferStore(CATALOG, arena.prefix) as store:
         for _ in range(2):
             with pytest.raises(
                 BufferBusyError, match="another process holds the lock of the robot's shared memory"
@@ -291,7 +291,7 @@ def test_event_loop_opens_buffers_without_waiting_for_the_arena(
         with pytest.raises(BufferBusyError):
             segment.unlink(f"{arena.prefix}lease")
     assert waits == []
-    with BufferStore(KNOWN, arena.prefix) as store:
+    with BufferStore(CATALOG, arena.prefix) as store:
         assert store.get_or_open(MOTOR + 1).lock_timeout == 0
         assert not store.get_or_open(("gamepad", 0)).valid
 
@@ -300,7 +300,7 @@ def test_locked_buffer_is_opened_without_waiting(
     arena: Arena, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rt.buffer.mutex._clock_lock", lambda *_: pytest.fail("it waits"))
-    with BufferStore(KNOWN, arena.prefix) as one, BufferStore(KNOWN, arena.prefix) as two:
+    with BufferStore(CATALOG, arena.prefix) as one, BufferStore(CATALOG, arena.prefix) as two:
         one.get_or_open(MOTOR).valid = True
         held, done = threading.Event(), threading.Event()
 
@@ -333,12 +333,12 @@ def test_lock_timeout_bounds_the_wait_for_the_arena(
 
     with (
         lock_held(arena),
-        BufferStore(KNOWN, arena.prefix, lock_timeout=0.001) as store,
+        BufferStore(CATALOG, arena.prefix, lock_timeout=0.001) as store,
         monkeypatch.context() as patch,
     ):
         patch.setattr("rt.buffer.mutex._clock_lock", wait)
         with pytest.raises(BufferBusyError):
             store.get_or_open(MOTOR)
     assert len(waits) == 1
-    with BufferStore(KNOWN, arena.prefix, lock_timeout=0.001) as store:
+    with BufferStore(CATALOG, arena.prefix, lock_timeout=0.001) as store:
         assert store.get_or_open(MOTOR).lock_timeout == 0.001

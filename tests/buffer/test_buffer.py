@@ -17,14 +17,14 @@ from rt.errors import BufferBusyError, DeviceBufferError, RemoteProtocolError
 from rt.protocol.message import DevData, DevRead, DevWrite, SubReq, SubRes
 from rt.protocol.uid import DeviceUID
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 0x0123456789ABCDEF))
 SWITCH = int(DeviceUID(0, 7, 1))
-DEVICES = [device for device in KNOWN.values() if device.device_id is not None]
+DEVICES = [device for device in CATALOG.values() if device.device_id is not None]
 
 
 def private(uid: int = MOTOR) -> DeviceBuffer:
-    buffer = BufferStore(KNOWN, "", shared=False, lock_timeout=0.01).get_or_open(uid)
+    buffer = BufferStore(CATALOG, "", shared=False, lock_timeout=0.01).get_or_open(uid)
     buffer.valid = True
     return buffer
 
@@ -161,7 +161,7 @@ def test_discarded_writes_are_counted() -> None:
 
 
 def test_arrays_are_read_and_set_as_lists() -> None:
-    field = BufferStore(KNOWN, "", shared=False).get_or_open(("field", 0))
+    field = BufferStore(CATALOG, "", shared=False).get_or_open(("field", 0))
     field.valid = True
     assert field.get("send_buf") == [0] * 4096
     field.set("send_buf", [7] * 4096)
@@ -186,7 +186,7 @@ async def test_first_pending_write_signals_the_write_event() -> None:
 
 
 def test_two_stores_see_one_buffer(prefix: str) -> None:
-    with BufferStore(KNOWN, prefix) as device, BufferStore(KNOWN, prefix) as team:
+    with BufferStore(CATALOG, prefix) as device, BufferStore(CATALOG, prefix) as team:
         with pytest.raises(DeviceBufferError, match="no buffer"):
             team.get_or_open(MOTOR, create=False)
         ours = device.get_or_open(MOTOR)
@@ -199,9 +199,9 @@ def test_two_stores_see_one_buffer(prefix: str) -> None:
 
 
 def test_restarted_owner_reopens_its_buffer(prefix: str) -> None:
-    with BufferStore(KNOWN, prefix) as store:
+    with BufferStore(CATALOG, prefix) as store:
         store.get_or_open(SWITCH).set("switch1", True)
-    with BufferStore(KNOWN, prefix) as store:
+    with BufferStore(CATALOG, prefix) as store:
         buffer = store.get_or_open(SWITCH)
         buffer.valid = True
         assert buffer.get("switch1") is True
@@ -212,15 +212,15 @@ def test_only_the_owner_replaces_a_buffer_of_another_layout(prefix: str) -> None
     with BufferStore(other, prefix) as store:
         store.get_or_open(SWITCH)
     with (
-        BufferStore(KNOWN, prefix) as reader,
+        BufferStore(CATALOG, prefix) as reader,
         pytest.raises(DeviceBufferError, match="another catalog entry"),
     ):
         reader.get_or_open(SWITCH, create=False)
-    with BufferStore(KNOWN, prefix) as owner:
+    with BufferStore(CATALOG, prefix) as owner:
         owner.get_or_open(SWITCH).valid = True
     segment.create(f"{prefix}battery@{4 << 72}", 7, lambda _: None)
     with (
-        BufferStore(KNOWN, prefix) as reader,
+        BufferStore(CATALOG, prefix) as reader,
         pytest.raises(DeviceBufferError, match="only 7 bytes"),
     ):
         reader.get_or_open(4 << 72, create=False)
@@ -229,13 +229,13 @@ def test_only_the_owner_replaces_a_buffer_of_another_layout(prefix: str) -> None
 def test_transaction_of_a_killed_process_is_rolled_back(
     prefix: str,
 ) -> None:
-    with BufferStore(KNOWN, prefix, lock_timeout=0.01) as store:
+    with BufferStore(CATALOG, prefix, lock_timeout=0.01) as store:
         buffer = store.get_or_open(MOTOR)
         buffer.valid = True
         buffer.set("enc_pos", 1.0)
         pid = os.fork()
         if pid == 0:
-            buffer = BufferStore(KNOWN, prefix, lock_timeout=0.01).get_or_open(MOTOR)
+            buffer = BufferStore(CATALOG, prefix, lock_timeout=0.01).get_or_open(MOTOR)
             with buffer.transaction():
                 buffer.set("enc_pos", 7.0)
                 buffer.write("deadband", 0.25)
@@ -249,13 +249,13 @@ def test_transaction_of_a_killed_process_is_rolled_back(
 
 
 def test_stopped_owner_of_the_lock_blocks_no_other_process(prefix: str) -> None:
-    with BufferStore(KNOWN, prefix, lock_timeout=0) as store:
+    with BufferStore(CATALOG, prefix, lock_timeout=0) as store:
         buffer = store.get_or_open(MOTOR)
         buffer.valid = True
         held, holding = os.pipe()
         pid = os.fork()
         if pid == 0:
-            buffer = BufferStore(KNOWN, prefix, lock_timeout=0).get_or_open(MOTOR)
+            buffer = BufferStore(CATALOG, prefix, lock_timeout=0).get_or_open(MOTOR)
             with buffer.transaction():
                 os.write(holding, b"x")
                 signal.pause()
@@ -273,21 +273,21 @@ def test_stopped_owner_of_the_lock_blocks_no_other_process(prefix: str) -> None:
 def test_missing_directory_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(segment, "DIRECTORY", tmp_path / "absent")
     with (
-        BufferStore(KNOWN, "rt-test.") as store,
+        BufferStore(CATALOG, "rt-test.") as store,
         pytest.raises(DeviceBufferError, match="cannot create"),
     ):
         store.get_or_open(MOTOR)
 
 
 def test_unknown_keys_are_key_errors() -> None:
-    store = BufferStore(KNOWN, "", shared=False)
+    store = BufferStore(CATALOG, "", shared=False)
     for key in (("toaster", 0), 99 << 72):
         with pytest.raises(KeyError):
             store.get_or_open(key)
 
 
 def test_types_can_be_created_without_a_catalog() -> None:
-    buffer = Buffer.make_type("plain", KNOWN["limit-switch"].params).private()
+    buffer = Buffer.make_type("plain", CATALOG["limit-switch"].params).private()
     buffer.set("switch0", True)
     buffer.valid = True
     assert buffer.get("switch0") is True
@@ -303,7 +303,7 @@ def test_age_is_that_of_the_last_value() -> None:
 def test_age_includes_the_time_of_suspends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pad = BufferStore(KNOWN, "", shared=False).get_or_open(("gamepad", 0))
+    pad = BufferStore(CATALOG, "", shared=False).get_or_open(("gamepad", 0))
     assert pad.age == math.inf
     pad.set("joystick_left_x", 1.0)
     woken = boottime_ns() + 3600 * 10**9

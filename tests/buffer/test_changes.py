@@ -16,7 +16,7 @@ from rt.errors import BufferBusyError, DeviceBufferError
 from rt.protocol.message import DevData, DevWrite
 from rt.protocol.uid import DeviceUID
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))
 SWITCH = int(DeviceUID(0, 7, 1))
 
@@ -27,8 +27,10 @@ class Sides:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.wakeups = Wakeups(slot=DEVICE_SLOT)
-        self.device = BufferStore(KNOWN, prefix, wakeups=self.wakeups)
-        self.reader = BufferStore(KNOWN, prefix, wakeups=Wakeups(self.wakeups.fds, slot=ROOT_SLOT))
+        self.device = BufferStore(CATALOG, prefix, wakeups=self.wakeups)
+        self.reader = BufferStore(
+            CATALOG, prefix, wakeups=Wakeups(self.wakeups.fds, slot=ROOT_SLOT)
+        )
 
     def pair(self, uid: int) -> tuple[DeviceBuffer, DeviceBuffer]:
         theirs = self.device.get_or_open(uid)
@@ -37,7 +39,9 @@ class Sides:
 
     def in_fork(self, uid: int) -> DeviceBuffer:
         """Open the device's buffer in a forked process."""
-        return BufferStore(KNOWN, self.prefix, wakeups=self.wakeups).get_or_open(uid, create=False)
+        return BufferStore(CATALOG, self.prefix, wakeups=self.wakeups).get_or_open(
+            uid, create=False
+        )
 
 
 @pytest.fixture

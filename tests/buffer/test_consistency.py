@@ -13,7 +13,7 @@ from rt.errors import BufferBusyError
 from rt.protocol.message import DevData
 from rt.protocol.uid import DeviceUID
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 MOTOR = int(DeviceUID(12, 7, 1))
 EQUAL = ("enc_pos", "enc_vel", "motor_current")
 """Parameters to which every writer writes the same value."""
@@ -22,7 +22,7 @@ BROKEN = 3
 
 
 def opened(prefix: str) -> DeviceBuffer:
-    return BufferStore(KNOWN, prefix, lock_timeout=0.01).get_or_open(MOTOR, create=False)
+    return BufferStore(CATALOG, prefix, lock_timeout=0.01).get_or_open(MOTOR, create=False)
 
 
 def is_consistent(values: dict[str, float]) -> bool:
@@ -86,7 +86,7 @@ def start(prefix: str, work: Callable[[DeviceBuffer, random.Random], None], seed
 
 def test_readers_never_see_part_of_a_killed_transaction(prefix: str) -> None:
     chance = random.Random(7)
-    with BufferStore(KNOWN, prefix, lock_timeout=10.0) as store:
+    with BufferStore(CATALOG, prefix, lock_timeout=10.0) as store:
         buffer = store.get_or_open(MOTOR)
         buffer.valid = True
         writers = [change_by_steps, change_by_steps, change_by_message, change_at_once]

@@ -16,7 +16,7 @@ from rt.buffer import Buffer, BufferStore, DeviceBuffer, layout
 from rt.catalog import Parameter, Peripheral
 from rt.protocol.message import DevData, DevWrite
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 LETTERS = dict(
     zip(
         (
@@ -39,7 +39,7 @@ LETTERS = dict(
 """The letters of the ``struct`` module, independent of the code under test."""
 
 peripherals = st.one_of(
-    st.sampled_from(list(KNOWN.values())),
+    st.sampled_from(list(CATALOG.values())),
     catalogs().map(lambda tables: next(iter(catalog.from_tables(tables).values()))),
 )
 
@@ -76,9 +76,9 @@ def test_parameters_have_the_offsets_of_struct(peripheral: Peripheral) -> None:
     assert layout.Block(peripheral.params).size == ctypes.sizeof(block)
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", CATALOG)
 def test_catalog_entries_are_in_wire_order(name: str) -> None:
-    peripheral = KNOWN[name]
+    peripheral = CATALOG[name]
     block: Any = layout.make_block("block", peripheral.params)
     ends = [
         getattr(block, param.name).offset + getattr(block, param.name).size
@@ -213,7 +213,7 @@ def test_hashes_differ_if_and_only_if_layouts_differ(one: Peripheral, two: Perip
 
 
 def test_header_begins_with_magic_version_and_size() -> None:
-    buffer_type = Buffer.make_type("limit-switch", KNOWN["limit-switch"].params)
+    buffer_type = Buffer.make_type("limit-switch", CATALOG["limit-switch"].params)
     assert [
         layout.Header.magic.offset,
         layout.Header.version.offset,

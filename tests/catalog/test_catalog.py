@@ -10,11 +10,11 @@ from rt import catalog
 from rt.catalog import OutOfRangeWarning, Parameter
 from rt.errors import DeviceError, RemoteProtocolError
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 
 
 def test_the_built_in_catalog_has_every_device_of_the_kit() -> None:
-    ids = {name: peripheral.device_id for name, peripheral in KNOWN.items()}
+    ids = {name: peripheral.device_id for name, peripheral in CATALOG.items()}
     assert ids == {
         "limit-switch": 0,
         "line-follower": 1,
@@ -33,15 +33,15 @@ def test_the_built_in_catalog_has_every_device_of_the_kit() -> None:
 
 
 def test_a_device_is_found_by_the_id_in_its_uid() -> None:
-    assert KNOWN.of_uid(12 << 72 | 5).name == "polar-bear"
+    assert CATALOG.of_uid(12 << 72 | 5).name == "polar-bear"
     with pytest.raises(DeviceError, match="device id 99"):
-        KNOWN.of_uid(99 << 72)
+        CATALOG.of_uid(99 << 72)
 
 
 def test_golden_values_pack_as_on_the_wire() -> None:
-    assert KNOWN["polar-bear"].pack({"duty_cycle": -0.5}) == (1, bytes.fromhex("000000bf"))
-    assert KNOWN["limit-switch"].pack({"switch2": False, "switch0": True}) == (0b101, b"\x01\x00")
-    assert KNOWN["rfid"].pack({"id": 0xDEADBEEF, "tag_detect": 1}) == (
+    assert CATALOG["polar-bear"].pack({"duty_cycle": -0.5}) == (1, bytes.fromhex("000000bf"))
+    assert CATALOG["limit-switch"].pack({"switch2": False, "switch0": True}) == (0b101, b"\x01\x00")
+    assert CATALOG["rfid"].pack({"id": 0xDEADBEEF, "tag_detect": 1}) == (
         0b11,
         bytes.fromhex("efbeadde01"),
     )
@@ -50,7 +50,7 @@ def test_golden_values_pack_as_on_the_wire() -> None:
 @given(st.data())
 def test_values_of_any_device_survive_the_wire(data: st.DataObject) -> None:
     peripheral = data.draw(
-        st.sampled_from([device for device in KNOWN.values() if device.device_id is not None])
+        st.sampled_from([device for device in CATALOG.values() if device.device_id is not None])
     )
     chosen = data.draw(st.lists(st.sampled_from(peripheral.params), unique=True))
     values = {param.name: data.draw(_values_of(param)) for param in chosen}
@@ -72,13 +72,13 @@ def _values_of(param: Parameter) -> st.SearchStrategy[float]:
 
 def test_values_of_the_wrong_length_are_malformed() -> None:
     with pytest.raises(RemoteProtocolError, match="take 4 bytes, not 3"):
-        KNOWN["polar-bear"].unpack(1, bytes(3))
+        CATALOG["polar-bear"].unpack(1, bytes(3))
     with pytest.raises(RemoteProtocolError, match="no parameters beyond 3"):
-        KNOWN["limit-switch"].unpack(0b1000, bytes(1))
+        CATALOG["limit-switch"].unpack(0b1000, bytes(1))
 
 
 def test_a_value_beyond_its_limits_is_clamped_and_only_clamp_warns_of_it() -> None:
-    duty = KNOWN["polar-bear"].param("duty_cycle")
+    duty = CATALOG["polar-bear"].param("duty_cycle")
     with pytest.warns(OutOfRangeWarning, match="duty_cycle = 1.5 is out of its range"):
         assert duty.clamp(1.5) == 1.0
     with warnings.catch_warnings(action="error"):
@@ -87,30 +87,30 @@ def test_a_value_beyond_its_limits_is_clamped_and_only_clamp_warns_of_it() -> No
 
 
 def test_an_integer_beyond_its_type_does_not_wrap_around() -> None:
-    mode = KNOWN["koala-bear"].param("drive_mode_a")
+    mode = CATALOG["koala-bear"].param("drive_mode_a")
     assert mode.checked(300) == 255
 
 
 def test_values_of_the_wrong_kind_are_refused() -> None:
-    duty = KNOWN["polar-bear"].param("duty_cycle")
+    duty = CATALOG["polar-bear"].param("duty_cycle")
     for check in (duty.checked, duty.clamp):
         with pytest.raises(ValueError, match="NaN"):
             check(math.nan)
     with pytest.raises(TypeError, match="takes a number"):
         duty.checked("fast")
     with pytest.raises(TypeError, match="True or False"):
-        KNOWN["team-flag"].param("led1").checked(2)
+        CATALOG["team-flag"].param("led1").checked(2)
     with pytest.raises(TypeError, match="an integer"):
-        KNOWN["koala-bear"].param("drive_mode_a").checked(1.5)
+        CATALOG["koala-bear"].param("drive_mode_a").checked(1.5)
 
 
 def test_an_unknown_parameter_is_answered_with_the_nearest() -> None:
     with pytest.raises(DeviceError, match="did you mean 'duty_cycle'"):
-        KNOWN["polar-bear"].param("duty_cycel")
+        CATALOG["polar-bear"].param("duty_cycel")
 
 
 def test_a_number_without_limits_still_fits_its_type() -> None:
-    position = KNOWN["polar-bear"].param("enc_pos")
+    position = CATALOG["polar-bear"].param("enc_pos")
     greatest = position.checked(math.inf)
     assert ctypes.c_float(greatest).value == greatest
     assert math.isfinite(greatest)
@@ -135,7 +135,7 @@ def test_arrays_travel_flat_and_come_back_in_their_shape() -> None:
 
 def test_a_number_beyond_a_float_is_not_packed() -> None:
     with pytest.raises(TypeError, match="does not fit"):
-        KNOWN["polar-bear"].pack({"enc_pos": 1e39})
+        CATALOG["polar-bear"].pack({"enc_pos": 1e39})
 
 
 def test_every_element_of_an_array_is_checked() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rt import catalog
-from rt.catalog.load import LARGEST_FILE, builtin_path
+from rt.catalog.load import MAX_FILE_SIZE, builtin_path
 from rt.errors import CatalogError
 
 LAMP = '[lamp]\ndevice_id = 77\nparams = [{ name = "lit", type = "bool", writeable = true }]\n'
@@ -106,5 +106,5 @@ def test_a_file_that_may_not_be_read_says_so(path: Path) -> None:
 
 def test_a_huge_file_is_no_catalog(path: Path) -> None:
     with path.open("wb") as file:
-        file.truncate(LARGEST_FILE + 1)
-    assert refused(path) == f"{path}: it has more than {LARGEST_FILE} bytes and is no catalog"
+        file.truncate(MAX_FILE_SIZE + 1)
+    assert refused(path) == f"{path}: it has more than {MAX_FILE_SIZE} bytes and is no catalog"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rt.catalog.names import UID_END, absent_device, name_of, resolve_uid
+from rt.catalog.names import UID_END, name_of, not_connected, resolve_uid
 from rt.errors import DeviceError
 from rt.text import clip
 
@@ -52,6 +52,6 @@ def test_without_names_it_is_said_where_they_come_from() -> None:
 
 
 def test_a_device_that_is_not_connected_is_told_with_those_that_are() -> None:
-    error = absent_device(12 << 72 | 1, NAMES, [9, 5])
+    error = not_connected(12 << 72 | 1, NAMES, [9, 5])
     assert error.message == "the device left_motor is not connected; connected: bumper, 9"
-    assert absent_device(9, {}, []).message == "the device 9 is not connected; connected: none"
+    assert not_connected(9, {}, []).message == "the device 9 is not connected; connected: none"

@@ -26,14 +26,14 @@ from rt.terminal import table
 from rt.terminal.output import Output, as_text, jsonable
 from rt.terminal.signals import run_until_signal
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 MOTOR = 12 << 72 | 1
 SWITCH = 5
 
 
 @pytest.fixture
 def store() -> BufferStore:
-    return BufferStore(KNOWN, "", shared=False)
+    return BufferStore(CATALOG, "", shared=False)
 
 
 @pytest.fixture

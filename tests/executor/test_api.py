@@ -10,13 +10,13 @@ from rt.executor.api import GAMEPAD_TIMEOUT, Field, Gamepad, Robot, RunState, re
 from rt.protocol.uid import DeviceUID
 from rt.team.api import Mode
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 MOTOR = int(DeviceUID(12, 1, 1))
 
 
 @pytest.fixture
 def store() -> BufferStore:
-    return BufferStore(KNOWN, "", shared=False, lock_timeout=0.01)
+    return BufferStore(CATALOG, "", shared=False, lock_timeout=0.01)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import structlog
 
 from rt.executor.api import RunState
 from rt.executor.output import LINES, MAX_LINE, MAX_PARTIAL, TeamOutput
-from rt.protocol.logevent import CUT
+from rt.protocol.logevent import CUT_MARKER
 from rt.team.api import Mode
 
 
@@ -170,7 +170,7 @@ def test_huge_print_is_cut_and_counted(logs: list[Any], output: TeamOutput, text
     prints = [entry for entry in logs if entry.get("source") == "print"]
     assert 1 <= len(prints) <= 2000
     assert len(prints) + sum(entry.get("suppressed", 0) for entry in logs) == lines
-    assert all(len(entry["event"]) <= MAX_LINE + len(CUT) for entry in logs)
+    assert all(len(entry["event"]) <= MAX_LINE + len(CUT_MARKER) for entry in logs)
     assert logs[0]["event"].startswith("x") or logs[0]["event"].startswith("\x00")
 
 

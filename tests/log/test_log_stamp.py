@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from rt.log import stamp
-from rt.protocol.logevent import is_stamp
+from rt.protocol.logevent import is_timestamp
 
 
 @pytest.mark.parametrize("seconds", [0, 1_700_000_000, 1_699_999_999, 4_102_444_800])
@@ -21,5 +21,5 @@ def test_stamp_follows_the_clock_when_it_jumps(
         seconds + 0.999999,
         seconds + 1.000005,
     ]
-    assert all(map(is_stamp, made))
+    assert all(map(is_timestamp, made))
     assert all(datetime.fromisoformat(each).tzinfo is UTC for each in made)

@@ -27,7 +27,7 @@ from rt.process.output import (
     Output,
     log_line,
 )
-from rt.protocol.logevent import CUT
+from rt.protocol.logevent import CUT_MARKER
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_invalid_utf8_is_replaced() -> None:
 def test_overlong_line_is_cut_and_marked_and_the_next_is_complete(size: int) -> None:
     data = b"x" * 300_000 + b"\nnext\n"
     assert split(*(data[at : at + size] for at in range(0, len(data), size))) == [
-        "x" * MAX_LINE + CUT,
+        "x" * MAX_LINE + CUT_MARKER,
         "next",
     ]
 

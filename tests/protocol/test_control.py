@@ -67,7 +67,7 @@ def test_a_stick_inside_the_circle_is_left_as_it_is() -> None:
 
 
 def test_a_stick_that_overshoots_is_heard_and_stands_at_its_end() -> None:
-    (state,) = control.gamepads({"0": {**AT_REST, "lx": 1.004, "ry": -1.004}}).values()
+    (state,) = control.check_gamepads({"0": {**AT_REST, "lx": 1.004, "ry": -1.004}}).values()
     assert state.clamped() == GamepadState(1.0, 0.0, 0.0, -1.0, 0)
 
 
@@ -107,14 +107,14 @@ def test_the_wire_is_what_the_specification_shows() -> None:
 )
 def test_a_wrong_field_refuses_the_update_and_is_named(update: Any, named: str) -> None:
     with pytest.raises(RemoteProtocolError, match=named):
-        control.gamepads(update)
+        control.check_gamepads(update)
 
 
 def test_how_many_buttons_exist_is_the_catalogs_business() -> None:
     state = {"0": {**AT_REST, "btn": 0b100}}
-    assert control.gamepads(state, buttons=3)[0].btn == 0b100
+    assert control.check_gamepads(state, buttons=3)[0].btn == 0b100
     with pytest.raises(RemoteProtocolError, match="there are 2 buttons"):
-        control.gamepads(state, buttons=2)
+        control.check_gamepads(state, buttons=2)
 
 
 def test_a_state_that_was_built_wrong_here_is_not_sent() -> None:
@@ -129,13 +129,13 @@ def test_a_state_that_was_built_wrong_here_is_not_sent() -> None:
 )
 def test_a_uid_that_is_no_decimal_number_of_88_bits_is_refused(uid: str) -> None:
     with pytest.raises(RemoteProtocolError, match="is no UID"):
-        control.devices({uid: {}})
+        control.check_devices({uid: {}})
 
 
 @pytest.mark.parametrize("value", [None, "1", b"1", [1], {}])
 def test_a_value_that_is_no_number_is_refused(value: Any) -> None:
     with pytest.raises(RemoteProtocolError):
-        control.devices({"1": {"switch": value}})
+        control.check_devices({"1": {"switch": value}})
 
 
 @pytest.mark.parametrize(

@@ -156,20 +156,20 @@ def test_a_topic_that_is_not_the_level_is_refused() -> None:
 
 
 def test_what_was_missed_is_counted_by_level() -> None:
-    numbers = logevent.Numbers()
+    gaps = logevent.GapCounter()
     came = [("info", 5), ("info", 6), ("error", 1), ("info", 9), ("error", 2)]
-    assert [numbers.take({"level": level, "seq": number}) for level, number in came] == [
+    assert [gaps.count({"level": level, "seq": number}) for level, number in came] == [
         0,
         0,
         0,
         2,
         0,
     ]
-    assert numbers.missed == 2
-    assert numbers.take({"level": "info", "seq": 1}) == 0  # started again
-    numbers.restart()
-    assert numbers.take({"level": "info", "seq": 100}) == 0
-    assert numbers.take({"level": "info"}) == 0
+    assert gaps.missed == 2
+    assert gaps.count({"level": "info", "seq": 1}) == 0  # started again
+    gaps.restart()
+    assert gaps.count({"level": "info", "seq": 100}) == 0
+    assert gaps.count({"level": "info"}) == 0
 
 
 class TestException:

@@ -27,7 +27,7 @@ SESSION = b"session1"
 def met(key: DatagramKey = BLUE, session: bytes = SESSION) -> tuple[Signer, Verifier]:
     """A station and a robot that know each other."""
     signer, verifier = Signer(key), Verifier(session)
-    assert signer.hear(verifier.check(signer.sign(b"hello"), KEYS).answer)
+    assert signer.handle_answer(verifier.check(signer.sign(b"hello"), KEYS).answer)
     return signer, verifier
 
 
@@ -65,7 +65,7 @@ def test_a_station_that_does_not_know_the_session_is_told() -> None:
     checked = verifier.check(signer.sign(b"x"), KEYS)
     assert (checked.verdict, checked.payload) == ("session", b"")
     assert signer.session == NO_SESSION
-    assert signer.hear(checked.answer)
+    assert signer.handle_answer(checked.answer)
     assert signer.session == SESSION
 
 
@@ -75,7 +75,7 @@ def test_what_was_recorded_before_a_restart_of_the_robot_moves_nothing() -> None
     assert all(verifier.check(each, KEYS).verdict == "obeyed" for each in recorded)
     restarted = Verifier(b"session2")
     assert {restarted.check(each, KEYS).verdict for each in recorded} == {"session"}
-    assert signer.hear(restarted.check(signer.sign(b""), KEYS).answer)
+    assert signer.handle_answer(restarted.check(signer.sign(b""), KEYS).answer)
     assert restarted.check(signer.sign(b"on"), KEYS).payload == b"on"
 
 
@@ -84,7 +84,7 @@ def test_a_station_that_was_restarted_goes_on_where_it_was() -> None:
     for _ in range(100):
         verifier.check(signer.sign(b""), KEYS)
     again = Signer(BLUE)
-    assert again.hear(verifier.check(again.sign(b""), KEYS).answer)
+    assert again.handle_answer(verifier.check(again.sign(b""), KEYS).answer)
     assert verifier.check(again.sign(b"on"), KEYS).payload == b"on"
 
 
@@ -133,7 +133,8 @@ def test_anything_may_come(noise: bytes) -> None:
         }
     signer = Signer(BLUE)
     assert not any(
-        signer.hear(datagram) for datagram in (noise, b"rta1" + noise, b"rta1" + BLUE.id + noise)
+        signer.handle_answer(datagram)
+        for datagram in (noise, b"rta1" + noise, b"rta1" + BLUE.id + noise)
     )
     assert signer.session == NO_SESSION
 
@@ -148,7 +149,7 @@ def test_no_sequence_is_obeyed_twice_or_after_a_newer_one(sequences: list[int]) 
     window = ReplayWindow(8)
     used: list[int] = []
     for sequence in sequences:
-        verdict = window.take(sequence)
+        verdict = window.record(sequence)
         if verdict == "obeyed":
             assert sequence > max(used, default=0)
         elif verdict == "late":
@@ -166,7 +167,7 @@ def test_an_old_answer_does_not_turn_the_sequence_back() -> None:
     old = verifier.check(Signer(BLUE).sign(b""), KEYS).answer
     for _ in range(10):
         verifier.check(signer.sign(b""), KEYS)
-    assert signer.hear(old)
+    assert signer.handle_answer(old)
     assert verifier.check(signer.sign(b"on"), KEYS).verdict == "obeyed"
 
 
@@ -195,7 +196,7 @@ def test_a_notice_has_the_form_that_is_written_down() -> None:
     notice = verifier.notice(BLUE, checked.sequence, b"why")
     assert notice == head + blake2b(head, key=BLUE.secret, digest_size=16).digest()
     assert len(notice) == len(b"why") + OVERHEAD
-    assert not signer.hear(notice)
+    assert not signer.handle_answer(notice)
     assert signer.read_notice(notice) == b"why"
 
 

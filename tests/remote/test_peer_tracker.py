@@ -454,7 +454,7 @@ async def test_announcement_ends_with_its_connection(tmp_path: Path) -> None:
             assert await here.client.call.quick() == 1
         assert tracker._understands(ADDRESS.encode())
         async with SocketNode(zmq.DEALER, "twin", connections=here.router.frontends) as node:
-            await node.send(b"", rpc.ANNOUNCEMENT)
+            await node.send(b"", rpc.HELLO_MESSAGE)
             assert await node.recv() == (b"", b"")
             assert tracker._understands(b"twin")
             async with SocketNode(zmq.DEALER, "twin", connections=here.router.frontends) as foreign:

@@ -84,7 +84,7 @@ async def test_invalid_and_replayed_datagrams_are_dropped_and_counted(
             nursery.start_soon(obey)
             signer = Signer(key.datagram)
             await air.send(b"", signer.sign(b"1"))
-            assert signer.hear((await air.recv())[1])
+            assert signer.handle_answer((await air.recv())[1])
             good = signer.sign(b"2")
             await air.send(b"", good)
             await verdict(robot, "obeyed")

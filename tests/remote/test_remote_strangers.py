@@ -95,7 +95,7 @@ async def test_response_of_another_service_is_ignored() -> None:
         nursery.start_soon(call, client)
         await trio.testing.wait_all_tasks_blocked()
         (peer, payload), announcement = wire.sent
-        assert announcement == (b"", rpc.ANNOUNCEMENT)
+        assert announcement == (b"", rpc.HELLO_MESSAGE)
         request = rpc.decode(payload)
         assert isinstance(request, rpc.Request)
         wire.put.send_nowait(

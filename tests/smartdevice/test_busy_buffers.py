@@ -20,7 +20,7 @@ from rt.errors import BufferBusyError, DeviceError
 from rt.protocol.message import SubRes
 from rt.smartdevice.discovery import PING_INTERVAL, open_buffer
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 MOTOR = 12 << 72
 
 
@@ -28,7 +28,7 @@ class BusyStore(BufferStore):
     """A store whose arena is used by another process until a given time."""
 
     def __init__(self, until: float) -> None:
-        super().__init__(KNOWN, "", shared=False)
+        super().__init__(CATALOG, "", shared=False)
         self._until = until
         self.tries = 0
 
@@ -84,7 +84,7 @@ def locked(buffer: DeviceBuffer) -> Iterator[None]:
 async def test_stale_buffer_is_invalidated_although_its_lock_is_held(
     arena: Arena,
 ) -> None:
-    with BufferStore(KNOWN, arena.prefix) as earlier:
+    with BufferStore(CATALOG, arena.prefix) as earlier:
         old = earlier.get_or_open(MOTOR)
         old.valid = True
         with locked(old):

@@ -29,7 +29,7 @@ async def teleop(robot: Robot) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(robot.drive, GamepadState(0.0, 0.5, 0.0, 0.0, 0))
         await robot.call("teleop")
-        await robot.said("mode began")
+        await robot.logged("mode began")
         await robot.call("idle")
         nursery.cancel_scope.cancel()
 
@@ -42,7 +42,7 @@ async def write(robot: Robot) -> None:
     done = await robot.command("write", "motor", "duty_cycle=0.5", "--seconds", "0.1")
     assert done.returncode == 0, done.stderr
     scope.cancel()
-    await robot.said("device disconnected", count=before + 1)
+    await robot.logged("device disconnected", count=before + 1)
 
 
 async def replug(robot: Robot) -> None:
@@ -52,7 +52,7 @@ async def replug(robot: Robot) -> None:
         scope = await robot.plug_pty(motor)
         await robot.connected(motor, since=count)
         scope.cancel()
-        await robot.said("device disconnected", count=count + 1)
+        await robot.logged("device disconnected", count=count + 1)
 
 
 def crash(name: str) -> Activity:
@@ -63,7 +63,7 @@ def crash(name: str) -> Activity:
             entry["event"] == "child is ready" and entry["child"] == name for entry in robot.log
         )
         os.kill(robot.child(name), signal.SIGKILL)
-        await robot.said("child is ready", child=name, count=before + 1)
+        await robot.logged("child is ready", child=name, count=before + 1)
 
     return kill
 

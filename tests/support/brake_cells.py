@@ -220,12 +220,12 @@ async def _run_once(cell: Cell) -> Outcome | None:
         try:
             async with open_board(robot) as board:
                 await robot.start()
-                await robot.said("device connected", uid=str(uid_of("polar-bear")))
+                await robot.logged("device connected", uid=str(uid_of("polar-bear")))
                 outcome = await _run(cell, robot, board, nursery)
                 await _end(robot)
             left = robot.processes()
         finally:
-            robot.sweep()
+            robot.clean_up()
         nursery.cancel_scope.cancel()
     assert left == [], f"the robot left processes behind: {left}"
     return outcome
@@ -296,7 +296,7 @@ async def _end(robot: Robot) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
     await robot.wait()
-    await robot.until_gone()
+    await robot.wait_all_exited()
 
 
 def describe(cell: Cell, outcome: Outcome, round_number: int) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from rt.lint.record import Record
 from rt.lint.request import LintRequest
 from rt.protocol.uid import DeviceUID
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 
 
 def uid_of(name: str, number: int = 1) -> str:
-    device_id = KNOWN[name].device_id
+    device_id = CATALOG[name].device_id
     assert device_id is not None
     return str(int(DeviceUID(device_id, 7, number)))
 

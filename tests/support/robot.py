@@ -34,7 +34,7 @@ from rt.protocol.uid import DeviceUID
 from rt.remote import Client, DatagramNode, SocketNode
 from rt.terminal import table
 
-KNOWN = catalog.load()
+CATALOG = catalog.load()
 BINARY = os.environ.get("RT_BINARY")
 COMMAND = (str(Path(BINARY).resolve()),) if BINARY else (sys.executable, "-P", "-m", "rt")
 PATIENCE = 40.0
@@ -70,7 +70,7 @@ METHODS = {
 
 
 def uid_of(name: str, number: int = 1) -> int:
-    device_id = KNOWN[name].device_id
+    device_id = CATALOG[name].device_id
     assert device_id is not None
     return int(DeviceUID(device_id, 7, number))
 
@@ -122,7 +122,7 @@ class Device:
         self.uid = uid_of(name, number)
         self.messages: list[Message] = []
         self._news = trio.Event()
-        self.emulated = EmulatedDevice(KNOWN[name], self.uid, on_message=self._take)
+        self.emulated = EmulatedDevice(CATALOG[name], self.uid, on_message=self._take)
 
     def _take(self, message: Message) -> None:
         self.messages.append(message)
@@ -211,7 +211,7 @@ class Robot:
         )
         self.nursery.start_soon(self._read_log, self.process)
         self.nursery.start_soon(self._read_errors, self.process)
-        await self.said("robot ready")
+        await self.logged("robot ready")
 
     async def _read_log(self, process: trio.Process) -> None:
         rest = b""
@@ -230,7 +230,7 @@ class Robot:
         async for chunk in process.stderr:
             self.errors += chunk
 
-    async def said(self, event: str, count: int = 1, **context: Any) -> dict[str, Any]:
+    async def logged(self, event: str, count: int = 1, **context: Any) -> dict[str, Any]:
         """Wait until the log has had such events so many times; the last one."""
         with trio.move_on_after(PATIENCE):
             while True:
@@ -247,7 +247,7 @@ class Robot:
             f"the robot never said {event!r} {context}:\n{lines}\n{self.errors.decode()}"
         )
 
-    async def said_one_of(self, *events: str) -> None:
+    async def logged_one_of(self, *events: str) -> None:
         """Wait until the log has had one of several events."""
         with trio.fail_after(PATIENCE):
             while not any(event in entry["event"] for entry in self.log for event in events):
@@ -286,7 +286,7 @@ class Robot:
 
     def devices(self) -> dict[int, dict[str, Any]]:
         """What `rt devices --json` tells of each device, by UID."""
-        with BufferStore(KNOWN, self.shm_prefix(), lock_timeout=LOCK_TIMEOUT) as store:
+        with BufferStore(CATALOG, self.shm_prefix(), lock_timeout=LOCK_TIMEOUT) as store:
             return {int(row["uid"]): row for row in table.device_rows(store, {})}
 
     def shm_prefix(self) -> str:
@@ -344,7 +344,7 @@ class Robot:
         unpacked = [str(path) for path in (self.folder / "tmp").glob("*")]
         return [*files, *unpacked, *map(str, self.processes())]
 
-    async def until_ended(self, pid: int) -> None:
+    async def wait_exited(self, pid: int) -> None:
         """Wait until a process has ended."""
         with trio.fail_after(PATIENCE), contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(pid)
@@ -353,11 +353,11 @@ class Robot:
             finally:
                 os.close(fd)
 
-    async def until_gone(self, *others: int) -> None:
+    async def wait_all_exited(self, *others: int) -> None:
         """Wait until no child of the robot is left, and none of the other processes."""
         with trio.fail_after(PATIENCE):
             for pid in [*others, *self.processes()]:
-                await self.until_ended(pid)
+                await self.wait_exited(pid)
 
     async def plug_tcp(self, device: Device) -> trio.CancelScope:
         """Connect a device over TCP; cancel the scope to unplug it."""
@@ -386,7 +386,7 @@ class Robot:
 
     async def connected(self, *devices: Device, since: int = 0) -> None:
         for device in devices:
-            await self.said("device connected", uid=str(device.uid), count=since + 1)
+            await self.logged("device connected", uid=str(device.uid), count=since + 1)
 
     async def drive(self, *states: GamepadState) -> None:
         """Be the driver's station: send states, again and again, until cancelled.
@@ -405,7 +405,7 @@ class Robot:
                     )
                     await trio.sleep(0.02)
 
-    def sweep(self) -> None:
+    def clean_up(self) -> None:
         """Remove everything of the robot, whatever state it is in."""
         if self.process is not None and self.process.returncode is None:
             self.process.kill()

@@ -57,7 +57,7 @@ async def attack(host: str, base: int, key: str) -> None:
         with trio.fail_after(20):
             while True:
                 await air.send(b"", signer.sign(b""))
-                if signer.hear((await air.recv())[1]):
+                if signer.handle_answer((await air.recv())[1]):
                     break
         neutral = encode_gamepads({0: GamepadState(0.0, 0.0, 0.0, 0.0, 0)})
         recorded = signer.sign(neutral)

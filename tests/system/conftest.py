@@ -47,7 +47,7 @@ async def _standing(nursery: trio.Nursery) -> AsyncIterator[Robot]:
             await robot.stop()
         left = robot.leftovers()
     finally:
-        robot.sweep()
+        robot.clean_up()
     assert left == [], f"the robot left {left}"
 
 

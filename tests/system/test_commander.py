@@ -61,7 +61,7 @@ def autonomous_setup():
     Actions.run(act)
 """,
     )
-    await robot.said("mode ended", mode="auto")
+    await robot.logged("mode ended", mode="auto")
     assert await robot.call("mode") == "idle"
     await comes_to_rest(robot, board)
     nursery.cancel_scope.cancel()
@@ -122,7 +122,7 @@ async def test_a_mode_without_a_function_that_runs_ends_and_its_motors_stop(
     board = await with_motor(robot, program)
     await robot.call(method, *arguments)
     await board.settles(lambda: bool(board.pulses))
-    await robot.said("mode ended")
+    await robot.logged("mode ended")
     assert await robot.call("mode") == "idle"
     await comes_to_rest(robot, board)
     nursery.cancel_scope.cancel()
@@ -233,7 +233,9 @@ async def test_what_ends_with_an_error_stops_what_it_moved(
     await board.settles(lambda: bool(board.pulses))
     await comes_to_rest(robot, board)
     if "exit" not in code:
-        entry = await robot.said("ZeroDivisionError" if "1 / 0" in program else "ValueError: drive")
+        entry = await robot.logged(
+            "ZeroDivisionError" if "1 / 0" in program else "ValueError: drive"
+        )
         assert entry["file"].endswith("studentcode.py")
         assert entry["line"] > 0
     nursery.cancel_scope.cancel()
@@ -272,7 +274,7 @@ def autonomous_main():
     await robot.connected(other)
     await robot.call("auto")
     await other.moves()
-    await robot.said("ZeroDivisionError")
+    await robot.logged("ZeroDivisionError")
     stopped = await other.stops()
     await board.settles(lambda: len(board.pulses) >= 2 and board.moving)
     await stays_still(other, stopped)
@@ -297,7 +299,7 @@ def autonomous_main():
     {DRIVE}
 """,
     )
-    await robot.said("ValueError: act")
+    await robot.logged("ValueError: act")
     await board.settles(lambda: len(board.pulses) >= 2)
     assert board.pulses[0][1] is not None
     assert await robot.call("mode") == "auto"
@@ -319,7 +321,7 @@ def autonomous_setup():
 """
         + ("" if main == "setup alone" else "def autonomous_main():\n    pass\n"),
     )
-    await robot.said("mode ended", mode="auto")
+    await robot.logged("mode ended", mode="auto")
     await comes_to_rest(robot, board)
     nursery.cancel_scope.cancel()
 
@@ -427,7 +429,7 @@ async def test_code_that_is_cut_off_again_and_again_comes_to_rest(
             await trio.sleep(0.02)
     stopped = await board.stops()
     if await robot.call("mode") == "idle":
-        ended = await robot.said("mode ended", mode="auto")
+        ended = await robot.logged("mode ended", mode="auto")
         assert "start the mode again" in ended["reason"]
         await stays_still(board, stopped)
     assert len(board.pulses) <= CUTOFFS + 1
@@ -479,7 +481,7 @@ async def test_a_commander_that_is_stopped_again_and_again_ends_its_mode(
             await trio.sleep(2 * SHORT_STOP)
     stopped = await board.stops()
     assert len(board.pulses) <= CUTOFFS
-    await robot.said("mode ended", mode="auto")
+    await robot.logged("mode ended", mode="auto")
     await stays_still(board, stopped)
     nursery.cancel_scope.cancel()
 
@@ -628,7 +630,7 @@ async def test_nothing_of_one_run_drives_in_the_next(
     robot.write("studentcode.py", QUIET)
     await robot.call("teleop")
     stopped = await board.stops()
-    await robot.said("quiet", count=10)
+    await robot.logged("quiet", count=10)
     await stays_still(board, stopped)
     assert set(written(board)) <= {0.5}, "a fork wrote"
     nursery.cancel_scope.cancel()
@@ -756,7 +758,7 @@ def hang():
             pass
 """
     board = await driving(robot, hang + HANGS[trick].replace("DRIVE", DRIVE))
-    await robot.said_one_of("does not return", "kept from running")
+    await robot.logged_one_of("does not return", "kept from running")
     await comes_to_rest(robot, board)
     assert await robot.call("mode") in {"auto", "idle"}
     await robot.call("idle")
@@ -840,8 +842,8 @@ def autonomous_main():
     executor = robot.child("executor")
     os.kill(robot.root(), signal.SIGKILL)
     stopped = await board.stops()
-    await robot.until_ended(executor)
-    await robot.until_gone()
+    await robot.wait_exited(executor)
+    await robot.wait_all_exited()
     await stays_still(board, stopped)
     await robot.wait()
     await robot.start()  # what a killed robot leaves is removed by the next one

@@ -34,7 +34,7 @@ async def test_the_files_of_init_make_a_robot_that_runs(robot: Robot) -> None:
     for mode in ("auto", "teleop"):
         await robot.call(mode)
         assert await robot.call("mode") == mode
-    await robot.said("teleop begins")
+    await robot.logged("teleop begins")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ async def test_emulated_devices_join_a_robot(robot: Robot) -> None:
         stdout=subprocess.DEVNULL,
     )
     try:
-        await robot.said("device connected", count=2)
+        await robot.logged("device connected", count=2)
         with trio.fail_after(PATIENCE):
             while True:
                 rows = {row["type"]: row for row in robot.devices().values()}

@@ -26,7 +26,7 @@ async def test_an_action_that_blocks_is_named_with_its_line(robot: Robot) -> Non
         await robot.start("--debug")
         await robot.call("teleop")
         while True:
-            event = await robot.said(
+            event = await robot.logged(
                 "task blocked the event loop", child="executor", level="warning"
             )
             if "studentcode.py" in str(event["where"]):

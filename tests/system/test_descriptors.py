@@ -63,7 +63,7 @@ async def test_no_program_inherits_a_descriptor_of_a_robot(
     await robot.connected(motor)
     await robot.call("teleop")
     await motor.written(duty_cycle=0.5)
-    await robot.said("child is ready", child="standby")
+    await robot.logged("child is ready", child="standby")
     assert robot.process is not None
     roles = {role: pid for pid, arguments in commands(robot).items() for role in arguments}
     assert {"brake", "device", "executor"} <= set(roles)
@@ -79,7 +79,7 @@ async def test_programs_of_the_teams_code_inherit_the_standard_streams_alone(
     robot.write("studentcode.py", CODE)
     await robot.start()
     await robot.call("teleop")
-    await robot.said("listed")
+    await robot.logged("listed")
     listed = (robot.folder / "empty" / "listed").read_text().split()
     assert listed == ["0", "1", "2", "3"] * 4, "ls itself opens one"
     nursery.cancel_scope.cancel()

@@ -286,7 +286,7 @@ class TestNames:
         assert remedy in (await robot.command("devices")).stdout
         robot.write("studentcode.py", 'def autonomous_main():\n    Robot.get("claw", "x")\n')
         await robot.call("auto")
-        await robot.said(remedy)
+        await robot.logged(remedy)
 
     async def test_type_that_is_misspelt_is_suggested(self, robot: Robot, switch: Device) -> None:
         await robot.connected(switch)

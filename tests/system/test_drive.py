@@ -68,7 +68,7 @@ async def test_a_silent_station_lets_the_motor_rest(robot: Robot) -> None:
         since = await motor.written(duty_cycle=0.5)
         driver.cancel_scope.cancel()
     await motor.written(duty_cycle=0.0, since=since)
-    await robot.said("gamepad reads neutral")
+    await robot.logged("gamepad reads neutral")
 
 
 async def test_mode_that_ends_after_its_setup_is_the_reason_that_devices_are_disabled(
@@ -82,7 +82,7 @@ async def test_mode_that_ends_after_its_setup_is_the_reason_that_devices_are_dis
     await robot.plug_tcp(motor)
     await robot.connected(motor)
     await robot.call("auto")
-    entry = await robot.said("all devices disabled")
+    entry = await robot.logged("all devices disabled")
     assert (entry["reason"], entry["writer"]) == ("the mode has ended", "team code")
     assert await robot.stop() == 0
 
@@ -111,7 +111,7 @@ def autonomous_setup():
         for step in range(1, 5):
             await motor.written(duty_cycle=step / 10)
         driver.cancel_scope.cancel()
-    assert (await robot.said("stick "))["event"] == "stick 0.0"
+    assert (await robot.logged("stick "))["event"] == "stick 0.0"
     since = len(motor.messages)
     await robot.call("idle")
     await motor.disabled(since)
@@ -121,7 +121,7 @@ async def test_functions_can_be_executed_one_by_one(robot: Robot) -> None:
     robot.write("studentcode.py", "def add(a, b):\n    print('sum', a + b)\n")
     await robot.start()
     await robot.call("execute", [{"func": "add", "args": [20, 22]}], True)
-    assert (await robot.said("sum"))["event"] == "sum 42"
+    assert (await robot.logged("sum"))["event"] == "sum 42"
     assert await robot.call("mode") == "idle"
 
 
@@ -163,7 +163,7 @@ async def test_a_caller_executes_functions_of_the_team_and_nothing_else(robot: R
         assert done.returncode == 1
         assert said in done.stderr
     await robot.call("execute", [{"func": "lift", "args": [3]}], True)
-    assert (await robot.said("lifted"))["event"] == "lifted arm 3"
+    assert (await robot.logged("lifted"))["event"] == "lifted arm 3"
     assert not any(mark.exists() for mark in marks)
 
 
@@ -178,7 +178,7 @@ async def test_code_that_cannot_run_is_refused_with_file_and_line(robot: Robot) 
     assert "must be a plain function" in done.stderr
     robot.write("studentcode.py", "def teleop_setup():\n    pass\n")
     await robot.call("teleop")
-    await robot.said(
+    await robot.logged(
         "mode ended",
         mode="teleop",
         reason="all functions of team code have ended",

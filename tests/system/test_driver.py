@@ -128,10 +128,10 @@ async def test_motion_stops_half_a_second_after_the_station_dies_and_resumes_aft
             await station.push(board)
             late.append(await board.stops() - station.sent_at - SILENCE)
             position = len(board.messages)
-            await robot.said("driver silent", count=number)
+            await robot.logged("driver silent", count=number)
             # The station is back, with its stick where it was.
             await station.hold(PUSHED)
-            await robot.said(WAITING, count=number)
+            await robot.logged(WAITING, count=number)
             assert board.duty_cycles(position) == []
             assert not board.moving
         await station.push(board)
@@ -159,7 +159,7 @@ async def test_short_gaps_of_a_station_stop_nothing(robot: Robot) -> None:
         # A loaded machine may have sent too late, or let the team's code wait.
         assert not silent or longest > 0.8 * SILENCE
         assert not stopped or silent or any("disabled" in entry["event"] for entry in robot.log)
-    await robot.said("driver silent")
+    await robot.logged("driver silent")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ async def test_what_is_no_update_of_the_driver_is_silence(robot: Robot, silence:
             nursery.start_soon((other if silence == "refused ones" else station).repeat, datagram)
         # On a busy machine another station may take control in the moment in which the silence is
         # noted.
-        await robot.said_one_of("driver silent", "gamepad reads neutral")
+        await robot.logged_one_of("driver silent", "gamepad reads neutral")
         stopped = await board.stops()
         await trio.sleep(1.0)
         assert board.moved_since(stopped) == 0.0
@@ -223,7 +223,7 @@ async def test_a_control_that_is_held_when_teleop_begins_moves_nothing(
         await station.hold(HELD[held], 5)
         await robot.call("teleop")
         await station.hold(HELD[held])
-        await robot.said(WAITING)
+        await robot.logged(WAITING)
         assert board.duty_cycles() == []
         await station.hold(NEUTRAL, 5)
         with trio.fail_after(PATIENCE):
@@ -238,7 +238,7 @@ async def test_a_stick_that_is_deflected_when_teleop_begins_moves_nothing(robot:
         await station.hold(PUSHED, 5)
         await robot.call("teleop")
         await station.hold(PUSHED)
-        await robot.said(WAITING)
+        await robot.logged(WAITING)
         assert board.duty_cycles() == []
         await station.push(board)
 
@@ -262,7 +262,7 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
         await first.push(board)
         nursery.start_soon(first.hold, PUSHED, 1_000_000)
         await second.hold(PULLED)
-        refused = await robot.said("gamepad update refused")
+        refused = await robot.logged("gamepad update refused")
         since = len(board.messages)
         await second.hold(PULLED)
         assert set(board.duty_cycles()) == {0.5}
@@ -278,7 +278,7 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
 
             done = await robot.command("call", "take_control")
             assert done.returncode == 0, done.stderr
-            await robot.said("control taken over", station=refused["station"])
+            await robot.logged("control taken over", station=refused["station"])
             pulling.cancel_scope.cancel()
         since = await board.disabled(since)
         await second.hold(PULLED)
@@ -327,7 +327,7 @@ async def test_two_stations_do_not_mix_however_they_send(
             await send_second(NEUTRAL)
             await send_second(PULLED)
             await trio.sleep(0.01)
-        await robot.said("gamepad update refused")
+        await robot.logged("gamepad update refused")
         assert set(board.duty_cycles()) == {0.5}
         report = await robot.call("commander")
         assert len(report["refused"]) == 1
@@ -381,10 +381,10 @@ async def test_the_caller_of_a_mode_is_told_what_its_driver_lacks(
     async with Station.of(robot) as station, trio.open_nursery() as nursery:
         if driver == "held":
             nursery.start_soon(station.hold, PUSHED, 1_000_000)
-            await robot.said(WAITING)
+            await robot.logged(WAITING)
         elif driver == "silent":
             await station.hold(NEUTRAL, 1)
-            await robot.said("driver silent")
+            await robot.logged("driver silent")
         done = await robot.command("call", method, *arguments)
         assert done.returncode == 0, done.stderr
         assert HINTS[driver] in done.stdout + done.stderr
@@ -472,7 +472,7 @@ async def test_only_teleop_needs_a_gamepad(robot: Robot) -> None:
     await robot.call("teleop")
     async with Station.of(robot) as station:
         await station.hold(PUSHED)
-    await robot.said("driver silent")
+    await robot.logged("driver silent")
     assert board.duty_cycles() == []
     await robot.call("auto")
     await board.written(duty_cycle=-0.5)

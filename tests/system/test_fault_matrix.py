@@ -18,7 +18,7 @@ from typing import Any
 import click
 import pytest
 import trio
-from support.robot import KNOWN, PATIENCE, Robot, uid_of
+from support.robot import CATALOG, PATIENCE, Robot, uid_of
 
 from rt.buffer import BufferStore, DeviceBuffer, segment
 
@@ -147,7 +147,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 @contextlib.contextmanager
 def watching(robot: Robot) -> Iterator[Watch]:
-    with BufferStore(KNOWN, robot.shm_prefix()) as store:
+    with BufferStore(CATALOG, robot.shm_prefix()) as store:
         yield Watch(robot, store)
 
 
@@ -209,7 +209,7 @@ async def test_a_robot_outlives_a_fault_of_all_its_devices(
         async with emulated(robot, line):
             await watch.all_live(PATIENCE)
             await robot.call("teleop")
-            await robot.said("health", process="device", count=health_count(robot) + 2)
+            await robot.logged("health", process="device", count=health_count(robot) + 2)
             before = watch.resources()
         writes, bad, connects = map(watch.total, ("writes_sent", "bad_frames", "connects"))
         async with emulated(robot, line, "--fault", fault):
@@ -265,7 +265,7 @@ async def settled(robot: Robot, watch: Watch, before: tuple[int, int, int]) -> N
     """Wait until no more is open, running and shared than before."""
     with trio.move_on_after(RECOVERY):
         while True:
-            await robot.said("health", process="device", count=health_count(robot) + 2)
+            await robot.logged("health", process="device", count=health_count(robot) + 2)
             if all(now <= then for now, then in zip(watch.resources(), before, strict=True)):
                 return
     raise AssertionError(

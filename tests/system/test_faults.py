@@ -38,7 +38,7 @@ async def test_a_killed_executor_disables_every_device_and_comes_back_idle(
     os.kill(robot.child("executor"), signal.SIGKILL)
     await motor.disabled(since[0])
     await switch.disabled(since[1])
-    await robot.said("child is ready", child="executor", count=2)
+    await robot.logged("child is ready", child="executor", count=2)
     assert await robot.call("mode") == "idle"
     await robot.call("teleop")
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
@@ -50,7 +50,7 @@ async def test_a_killed_device_process_finds_every_device_again(
 ) -> None:
     motor, switch = await driving(robot, plug)
     os.kill(robot.child("device"), signal.SIGKILL)
-    await robot.said("child is ready", child="device", count=2)
+    await robot.logged("child is ready", child="device", count=2)
     await robot.connected(motor, switch, since=1)
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
     nursery.cancel_scope.cancel()
@@ -64,7 +64,7 @@ async def test_a_killed_root_takes_everything_with_it_and_every_device_is_disabl
     os.kill(robot.root(), signal.SIGKILL)
     await motor.disabled(since[0])
     await switch.disabled(since[1])
-    await robot.until_gone()
+    await robot.wait_all_exited()
     await robot.wait()
 
     await robot.start()
@@ -83,7 +83,7 @@ async def test_a_killed_outer_process_of_the_executable_takes_everything_with_it
     root = robot.root()
     robot.process.kill()
     await motor.disabled(since)
-    await robot.until_gone(root)
+    await robot.wait_all_exited(root)
     assert robot.leftovers() == []
     nursery.cancel_scope.cancel()
 

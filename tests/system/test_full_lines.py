@@ -110,7 +110,7 @@ async def lose_the_brake(robot: Robot) -> None:
 async def lose_the_device_process_while_it_stops(robot: Robot) -> None:
     device = robot.child("device")
     await stop(robot)
-    await robot.said("device process stopping")
+    await robot.logged("device process stopping")
     kill(device)
 
 
@@ -134,7 +134,7 @@ async def test_board_is_disabled_over_a_full_line_whatever_ends_the_robot(
     await line.opened()
     line.fill()
     await end(robot)
-    await robot.until_gone()
+    await robot.wait_all_exited()
     await robot.wait()
     assert line.is_free()
     assert DISABLE_FRAME in line.last_heard()

@@ -83,7 +83,7 @@ async def test_robot_outlives_its_directory(
     children = robot.child("device"), robot.child("executor")
     holder = robot.instance.holder()
     act(robot.instance.directory)
-    await robot.said(MENDED)
+    await robot.logged(MENDED)
     assert robot.instance.holder() == holder
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
     assert await robot.call("mode") == "teleop"
@@ -91,7 +91,7 @@ async def test_robot_outlives_its_directory(
     assert (robot.child("device"), robot.child("executor")) == children
     for count, child in enumerate(("executor", "device"), start=1):
         os.kill(robot.child(child), signal.SIGKILL)
-        await robot.said("child is ready", child=child, count=2)
+        await robot.logged("child is ready", child=child, count=2)
         await robot.connected(motor, since=count - 1)
         await until_called(robot, "teleop")
         await motor.written(duty_cycle=0.5, since=len(motor.messages))
@@ -108,11 +108,11 @@ async def test_directory_that_cannot_be_made_again_costs_no_process(
     runtime = robot.instance.directory.parents[1]
     shutil.rmtree(runtime)
     runtime.write_text("a file where XDG_RUNTIME_DIR was")
-    await robot.said("cannot restore the instance directory")
+    await robot.logged("cannot restore the instance directory")
     await motor.written(duty_cycle=0.5, since=len(motor.messages))
     runtime.unlink()
     runtime.mkdir(mode=0o700)
-    await robot.said(MENDED)
+    await robot.logged(MENDED)
     assert await robot.call("mode") == "teleop"
     assert not [
         entry for entry in robot.log if entry["event"] in {"child is backoff", "child is killing"}
@@ -133,7 +133,7 @@ async def test_shared_memory_survives_restarts_without_any_name(
     assert not named_memory(robot)
     for child in ("executor", "device"):
         os.kill(robot.child(child), signal.SIGKILL)
-        await robot.said("child is ready", child=child, count=2)
+        await robot.logged("child is ready", child=child, count=2)
         await until_called(robot, "teleop")
         await motor.written(duty_cycle=0.5, since=len(motor.messages))
     assert robot.devices()[motor.uid]["connected"]
@@ -201,7 +201,7 @@ def autonomous_main():
 async def damaged(robot: Robot, statement: str) -> Board:
     """A robot whose program damages its shared memory while a motor moves."""
     board = await driving_board(robot, DAMAGES.replace("ATTACK", statement))
-    await robot.said("memory ")
+    await robot.logged("memory ")
     return board
 
 
@@ -210,7 +210,7 @@ async def test_team_code_cannot_take_the_shared_memory_away(
     robot: Robot, nursery: trio.Nursery, statement: str
 ) -> None:
     board = await damaged(robot, HARMLESS[statement])
-    await robot.said("done")
+    await robot.logged("done")
     await robot.call("list_uids")
     assert await robot.call("mode") == "auto"
     await board.moves()
@@ -229,7 +229,7 @@ async def test_team_code_that_loses_its_shared_memory_ends_alone(
 ) -> None:
     board = await damaged(robot, CRASHES[statement])
     stopped = await board.stops()
-    await robot.said("mode ended", reason="the process that ran team code has exited")
+    await robot.logged("mode ended", reason="the process that ran team code has exited")
     await stays_still(board, stopped)
     robot.write("studentcode.py", f"def autonomous_main():\n    {DRIVE}\n")
     await robot.call("auto")
@@ -242,7 +242,7 @@ async def test_team_code_that_erases_the_shared_memory_ends_the_robot_in_order(
     robot: Robot, nursery: trio.Nursery, statement: str
 ) -> None:
     board = await damaged(robot, ENDS[statement])
-    await robot.said("team code has overwritten the robot's shared memory", level="critical")
+    await robot.logged("team code has overwritten the robot's shared memory", level="critical")
     stopped = await board.stops()
     assert await robot.wait() == 1
     await stays_still(board, stopped)
@@ -280,9 +280,9 @@ async def test_damage_to_the_memory_of_a_device_ends_with_its_mode(
         "ATTACK", OVERWRITES[statement]
     )
     board = await driving_board(robot, program)
-    await robot.said("overwritten")
-    await robot.said("team code has overwritten the buffer of a polar-bear", level="error")
-    await robot.said("mode ended")
+    await robot.logged("overwritten")
+    await robot.logged("team code has overwritten the buffer of a polar-bear", level="error")
+    await robot.logged("mode ended")
     stopped = await board.stops()
     await stays_still(board, stopped)
     robot.write("studentcode.py", f"def autonomous_main():\n    {DRIVE}\n")
@@ -298,7 +298,7 @@ async def helpers(robot: Robot) -> list[int]:
     program = Path(__file__).parents[1] / "programs" / "leaves_processes.py"
     robot.write("studentcode.py", program.read_text())
     await driving(robot)
-    await robot.said("helper", count=5)
+    await robot.logged("helper", count=5)
     found = [
         int(entry["event"].split()[1])
         for entry in robot.log
@@ -341,7 +341,7 @@ async def test_no_process_of_team_code_outlives_its_executor(
         os.kill(
             robot.child("executor"), signal.SIGKILL if way == "kill executor" else signal.SIGSTOP
         )
-        await robot.said("child is ready", child="executor", count=2)
+        await robot.logged("child is ready", child="executor", count=2)
     await gone(pids)
     nursery.cancel_scope.cancel()
 
@@ -403,7 +403,7 @@ async def test_removed_project_folder_is_named(robot: Robot, nursery: trio.Nurse
         await robot.call("teleop")
     with contextlib.suppress(ProcessLookupError):  # the one of the last mode, which ends
         os.kill(robot.child("executor"), signal.SIGKILL)
-    entry = await robot.said(f"the project folder {folder} was removed", child="executor")
+    entry = await robot.logged(f"the project folder {folder} was removed", child="executor")
     assert "exception" not in entry
     assert not any("Traceback" in str(entry) for entry in robot.log)
     assert motor.writes(since) == 0

@@ -44,12 +44,12 @@ async def test_main_that_swallows_its_time_limit_loses_the_motors(
 ) -> None:
     motor = await started(robot, "swallows_time_limit.py")
     since = await motor.disabled(await motor.written(duty_cycle=0.5))
-    await robot.said("does not return")
+    await robot.logged("does not return")
     assert motor.writes(since) == 0
     # It cannot be stopped either, so its process ends, and a new one is ready and idle.
     done = await robot.command("call", "idle")
     assert done.returncode in {0, 1}
-    await robot.said("child is ready", child="executor", count=2)
+    await robot.logged("child is ready", child="executor", count=2)
     assert await robot.call("mode") == "idle"
     nursery.cancel_scope.cancel()
 
@@ -60,11 +60,11 @@ async def test_a_stray_thread_ends_with_its_mode(robot: Robot, nursery: trio.Nur
     since = len(motor.messages)
     await robot.call("idle")
     since = await motor.disabled(since)
-    await robot.until_ended(before)
+    await robot.wait_exited(before)
     # Nor does it drive under the next program.
     robot.write("studentcode.py", "def teleop_main():\n    print('next')\n")
     await robot.call("teleop")
-    await robot.said("next", count=5)
+    await robot.logged("next", count=5)
     assert motor.writes(since) == 0
     assert motor.emulated.values["duty_cycle"] == 0.0
     nursery.cancel_scope.cancel()
@@ -83,7 +83,7 @@ async def test_an_error_in_main_disables_and_says_where(
 ) -> None:
     motor = await started(robot, "error_after_a_while.py")
     await motor.disabled(await motor.written(duty_cycle=0.5))
-    entry = await robot.said("ZeroDivisionError")
+    entry = await robot.logged("ZeroDivisionError")
     assert entry["line"] == 11
     assert Path(entry["file"]).name == "studentcode.py"
     nursery.cancel_scope.cancel()
@@ -93,7 +93,7 @@ async def test_children_of_the_teams_code_end_with_the_robot(
     robot: Robot, nursery: trio.Nursery
 ) -> None:
     await started(robot, "starts_processes.py")
-    await robot.said("started processes")
+    await robot.logged("started processes")
     assert await robot.stop() == 0
     assert robot.leftovers() == []
     nursery.cancel_scope.cancel()
@@ -104,7 +104,7 @@ async def test_code_that_ends_its_process_is_started_again_idle(
 ) -> None:
     motor = await started(robot, "exits.py")
     await motor.disabled(await motor.written(duty_cycle=0.5))
-    await robot.said("child is ready", child="executor", count=2)
+    await robot.logged("child is ready", child="executor", count=2)
     assert await robot.call("mode") == "idle"
     nursery.cancel_scope.cancel()
 
@@ -123,7 +123,7 @@ async def test_idle_wins_over_a_mode_that_is_about_to_begin(
 
     async with trio.open_nursery() as calls:
         calls.start_soon(begin)
-        await robot.said("loading")
+        await robot.logged("loading")
         await robot.call("idle")
     assert "did not begin: idle was requested" in answers[0]
     assert not [entry for entry in robot.log if entry["event"] == "mode began"]
@@ -137,7 +137,7 @@ async def test_an_action_that_swallows_its_cancel_cannot_hold_the_robot(
     since = len(motor.messages)
     await robot.command("call", "idle")
     await motor.disabled(since)
-    await robot.said("child is ready", child="executor", count=2)
+    await robot.logged("child is ready", child="executor", count=2)
     assert await robot.call("mode") == "idle"
     nursery.cancel_scope.cancel()
 
@@ -189,7 +189,7 @@ async def test_overwritten_shared_memory_ends_the_robot_in_order(
 ) -> None:
     motor = await runs(robot, OVERWRITES.replace("FILL", repr(fill)), "teleop")
     since = await motor.written(duty_cycle=0.5)
-    await robot.said("team code has overwritten the robot's shared memory", level="critical")
+    await robot.logged("team code has overwritten the robot's shared memory", level="critical")
     await motor.disabled(since)
     assert await robot.wait() == 1
     assert "Traceback" not in robot.errors.decode()
@@ -257,7 +257,7 @@ async def test_team_code_that_forges_the_roots_words_does_not_drive_on(
     robot: Robot, nursery: trio.Nursery, ask: Callable[[Robot], Awaitable[None]]
 ) -> None:
     motor = await runs(robot, FORGES, "auto")
-    await robot.said_one_of("forges", "team code has overwritten the robot's shared memory")
+    await robot.logged_one_of("forges", "team code has overwritten the robot's shared memory")
     root = robot.root()
     await ask(robot)
     last = max(
@@ -270,7 +270,7 @@ async def test_team_code_that_forges_the_roots_words_does_not_drive_on(
         os.kill(root, signal.SIGCONT)
         os.kill(root, signal.SIGTERM)
     await robot.wait()
-    await robot.until_gone()
+    await robot.wait_all_exited()
     nursery.cancel_scope.cancel()
 
 
@@ -348,7 +348,7 @@ async def test_team_code_that_takes_what_is_not_its_own_does_not_drive_on(
     robot: Robot, nursery: trio.Nursery, taken: str, stop: str
 ) -> None:
     motor = await runs(robot, TAKEN[taken] + TAKES, "auto", "--no-teleop-needs-gamepad")
-    await robot.said("taken")
+    await robot.logged("taken")
     since = await motor.written(duty_cycle=0.5)
     await robot.call(stop)
     since = await motor.disabled(since)

@@ -127,7 +127,7 @@ class TestCall:
                 while not any(map(is_linter, robot.processes())):  # noqa: ASYNC110 - a process that begins rings no bell
                     await trio.sleep(0.02)
             os.kill(robot.root(), signal.SIGKILL)
-            await robot.until_gone()
+            await robot.wait_all_exited()
         await robot.wait()
         await robot.start()
 
@@ -228,11 +228,11 @@ class TestStamps:
                 nursery.start_soon(drive)
                 await device.written(duty_cycle=0.75)
                 nursery.cancel_scope.cancel()
-            await robot.said("gamepad reads neutral")
+            await robot.logged("gamepad reads neutral")
             neutral = await device.written(len(device.messages) - 1, duty_cycle=0.0)
             for datagram in recorded:
                 await node.send(b"", datagram)
-            await robot.said("call failed", method="update_gamepads")
+            await robot.logged("call failed", method="update_gamepads")
             fresh = Stamp(station="driver", seq=len(recorded), time=trio.current_time())
             await node.send(b"", control.encode_gamepads({0: released}, fresh))
             end = await device.written(neutral, duty_cycle=0.25)

@@ -206,7 +206,7 @@ async def test_the_last_words_of_a_killed_executor_are_not_lost(
     watcher = await watch("--since", "1h", "--json")
     await watcher.shows("robot ready")
     await robot.call("teleop")
-    await robot.said("child is ready", child="executor", count=2)
+    await robot.logged("child is ready", child="executor", count=2)
     await watcher.until(
         lambda watcher: [e["event"] for e in watcher.events].count("child is ready") >= 4
     )
@@ -283,7 +283,7 @@ async def test_it_ends_when_nobody_reads_it_any_more(robot: Robot, nursery: trio
 
 async def test_a_log_file_on_a_full_disk_is_said_once(robot: Robot, nursery: trio.Nursery) -> None:
     await robot.start("--log-file", "/dev/full")
-    await robot.said("takes no lines")
+    await robot.logged("takes no lines")
     assert await robot.call("mode") == "idle"
     assert await robot.stop() == 0
     assert len([entry for entry in robot.log if "takes no lines" in entry["event"]]) == 1

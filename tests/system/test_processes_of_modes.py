@@ -38,7 +38,7 @@ async def settled(robot: Robot) -> dict[str, dict[str, Any]]:
 
 async def pids(robot: Robot, count: int) -> list[int]:
     """Wait for the processes that have loaded the code so far."""
-    await robot.said("pid ", count=count)
+    await robot.logged("pid ", count=count)
     return [
         int(entry["event"].split()[1]) for entry in robot.log if entry["event"].startswith("pid ")
     ]
@@ -56,7 +56,7 @@ async def test_every_mode_runs_in_another_process(robot: Robot, nursery: trio.Nu
     assert found["executor"]["pid"] not in used
     assert found["executor"]["restarts"] == 0, "planned restarts repair nothing"
     for pid in used:
-        await robot.until_ended(pid)
+        await robot.wait_exited(pid)
     nursery.cancel_scope.cancel()
 
 
@@ -70,7 +70,7 @@ async def test_a_crash_in_a_mode_is_told_as_one(robot: Robot, nursery: trio.Nurs
     assert found["executor"]["restarts"] == 1
     assert found["executor"]["last_exit"]["reason"] == "ended by SIGKILL"
     assert await robot.call("mode") == "idle"
-    await robot.said("mode ended", reason="the process that ran team code has exited")
+    await robot.logged("mode ended", reason="the process that ran team code has exited")
     nursery.cancel_scope.cancel()
 
 
@@ -84,7 +84,7 @@ async def test_code_that_ends_its_process_again_and_again_can_be_started_again(
     await robot.start()
     for count in range(1, 6):
         await robot.call("auto")
-        await robot.said("mode ended", count=count)
+        await robot.logged("mode ended", count=count)
     robot.write("studentcode.py", CODE)
     await robot.call("auto")
     assert await robot.call("mode") == "auto"
@@ -104,7 +104,7 @@ async def test_program_in_the_background_ends_with_its_own_mode(
     await robot.start()
     for count in range(1, 5):
         await robot.call("auto")
-        await robot.said("begun", count=count)
+        await robot.logged("begun", count=count)
         with trio.fail_after(PATIENCE):
             while True:  # until the process of the mode before has been swept
                 found = await children(robot)
@@ -113,8 +113,8 @@ async def test_program_in_the_background_ends_with_its_own_mode(
                 await trio.sleep(0.02)
         *earlier, latest = map(int, (robot.folder / "empty" / "programs").read_text().split())
         for pid in earlier:
-            await robot.until_ended(pid)
+            await robot.wait_exited(pid)
         os.kill(latest, 0)
     await robot.call("idle")
-    await robot.until_ended(latest)
+    await robot.wait_exited(latest)
     nursery.cancel_scope.cancel()

@@ -61,7 +61,7 @@ async def test_each_has_its_own_devices_calls_gamepads_updates_and_end(
         assert robot.process is not None
         robot.process.send_signal(signal.SIGKILL)
         await robot.wait()
-        await robot.until_gone()
+        await robot.wait_all_exited()
         await robot.start()
         assert await neighbour.call("mode") == "teleop"
         assert theirs.emulated.values["duty_cycle"] == -0.25
@@ -88,14 +88,14 @@ async def test_emulated_devices_connect_to_the_robot_that_is_named(
 
     await neighbour.start()
     async with emulating(robot, "--instance", neighbour.name, "polar-bear@2"):
-        await neighbour.said("device connected", uid=str(12 << 72 | 2))
+        await neighbour.logged("device connected", uid=str(12 << 72 | 2))
     async with emulating(
         robot, "--instance", neighbour.name, "--port-base", str(robot.port_base), "polar-bear@3"
     ):
-        await robot.said("device connected", uid=str(12 << 72 | 3))
+        await robot.logged("device connected", uid=str(12 << 72 | 3))
     robot.write("rt.toml", f"port_base = {neighbour.port_base}\n")
     async with emulating(robot, "polar-bear@4"):
-        await robot.said("device connected", uid=str(12 << 72 | 4))
+        await robot.logged("device connected", uid=str(12 << 72 | 4))
     connected = [entry["uid"] for entry in robot.log if entry["event"] == "device connected"]
     assert connected == [str(12 << 72 | 3), str(12 << 72 | 4)]
     assert await robot.stop() == 0

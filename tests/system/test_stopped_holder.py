@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import trio
-from support.robot import KNOWN, Device, Robot
+from support.robot import CATALOG, Device, Robot
 
 from rt.buffer import BufferStore
 from rt.protocol.control import GamepadState
@@ -18,7 +18,7 @@ def stop_with_lock_of(robot: Robot, device: Device) -> int:
     """A process that has taken the lock of a device's buffer and is stopped."""
     pid = os.fork()
     if pid == 0:
-        with BufferStore(KNOWN, robot.shm_prefix(), lock_timeout=10.0) as store:
+        with BufferStore(CATALOG, robot.shm_prefix(), lock_timeout=10.0) as store:
             with store.get_or_open(device.uid, create=False).transaction():
                 os.kill(os.getpid(), signal.SIGSTOP)
             os._exit(0)

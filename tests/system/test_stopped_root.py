@@ -66,7 +66,7 @@ async def test_code_that_writes_again_later_moves_nothing(
     robot: Robot, nursery: trio.Nursery, program: str
 ) -> None:
     board = await driving(robot, program)
-    await robot.said("waits")
+    await robot.logged("waits")
     await trio.sleep(0.3)
     os.kill(robot.root(), signal.SIGSTOP)
     stopped = time.monotonic()

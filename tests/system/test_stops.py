@@ -88,7 +88,7 @@ async def in_state(robot: Robot, nursery: trio.Nursery, state: str) -> Board:
     elif state == "loads code that does not return":
         robot.write("studentcode.py", IMPORTS)
         nursery.start_soon(robot.command, "call", "teleop")
-        await robot.said("loading")
+        await robot.logged("loading")
     elif state == "has nothing to do":
         await robot.call("idle")
     return board

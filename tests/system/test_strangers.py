@@ -29,8 +29,8 @@ async def opened(robot: Robot, *stations: str) -> Device:
         done = await robot.command("keys", "new", name)
         assert done.returncode == 0, done.stderr
     await robot.start("--bind", "0.0.0.0")
-    await robot.said("open to the network for stations with a key", stations=sorted(stations))
-    await robot.said("device updates go to the network")
+    await robot.logged("open to the network for stations with a key", stations=sorted(stations))
+    await robot.logged("device updates go to the network")
     await robot.plug_tcp(motor)
     await robot.connected(motor)
     return motor
@@ -75,7 +75,7 @@ async def test_a_stranger_gets_no_call_no_log_no_gamepad_and_no_device(
         report = await counted(robot, "unknown", 50)
     assert report["datagrams"]["obeyed"] == 0
     assert motor.emulated.values["duty_cycle"] == 0.0
-    await robot.said("control datagram dropped")
+    await robot.logged("control datagram dropped")
 
 
 async def test_a_station_drives_with_its_key_until_it_is_revoked(
@@ -90,7 +90,7 @@ async def test_a_station_drives_with_its_key_until_it_is_revoked(
         since = await motor.written(duty_cycle=0.5)
         done = await robot.command("keys", "revoke", "blue")
         assert done.returncode == 0, done.stderr
-        await robot.said("keys revoked", stations=["blue"])
+        await robot.logged("keys revoked", stations=["blue"])
         # It goes on sending, and is a silent one to the robot.
         since = await motor.written(duty_cycle=0.0, since=since)
         await counted(robot, "unknown", 20)
@@ -113,7 +113,7 @@ async def test_a_second_station_commands_nothing_until_it_takes_control(
     async with remote.driving(robot, "0.5", "blue.rtkey"):
         await motor.written(duty_cycle=0.5)
         async with remote.driving(robot, "-0.5", "red.rtkey"):
-            await robot.said("gamepad update refused", station="red", commander="blue")
+            await robot.logged("gamepad update refused", station="red", commander="blue")
             for method, arguments in (
                 ("teleop", ()),
                 ("auto", ()),
@@ -134,7 +134,7 @@ async def test_a_second_station_commands_nothing_until_it_takes_control(
             since = len(motor.messages)
             done = await remote.call(robot, "take_control", key="red.rtkey")
             assert done.returncode == 0, done.stderr
-            await robot.said("control taken over", station="red", former="blue")
+            await robot.logged("control taken over", station="red", former="blue")
             await motor.written(duty_cycle=-0.5, since=since)
             assert (await robot.call("stations"))["commander"] == "red"
             done = await remote.call(robot, "teleop", key="blue.rtkey")
@@ -202,7 +202,7 @@ async def test_an_open_robot_without_keys_does_not_start_and_names_both_remedies
 
 async def test_an_insecure_robot_says_so_and_takes_everybody(robot: Robot) -> None:
     await robot.start("--bind", "0.0.0.0", "--insecure")
-    said = await robot.said("open to the network without keys (insecure)")
+    said = await robot.logged("open to the network without keys (insecure)")
     assert said["level"] == "warning"
     done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "mode")
     assert (done.returncode, done.stdout) == (0, '"idle"\n'), done.stderr

@@ -59,7 +59,7 @@ async def test_no_line_of_the_team_code_is_an_event_of_the_root(
     robot.write("studentcode.py", FORGER)
     await robot.start()
     await robot.call("auto")
-    await robot.said("the end")
+    await robot.logged("the end")
     forged = await everything(robot, "forged", 6)
     for event in forged:
         assert (event["app"], event["child"]) == ("executor", "executor")
@@ -68,7 +68,7 @@ async def test_no_line_of_the_team_code_is_an_event_of_the_root(
     texts = [event for event in forged if event["event"].startswith("{")]
     assert len(texts) == 6
     assert {event["level"] for event in texts} == {"info"}
-    title = await robot.said("title")
+    title = await robot.logged("title")
     assert title["stream"] == "stdout"
     assert robot.process is not None
     nursery.cancel_scope.cancel()
@@ -131,10 +131,10 @@ async def test_events_of_the_robot_survive_any_flood_of_the_team_code(
     robot.write("studentcode.py", FLOODER + FLOODS[way])
     await robot.start("--log-file", str(path), "--log-file-size", "100000", "--log-file-count", "3")
     await robot.call("auto")
-    await robot.said("begin")
-    await robot.said("used its share")
+    await robot.logged("begin")
+    await robot.logged("used its share")
     await robot.call("idle")
-    await robot.said("mode ended")
+    await robot.logged("mode ended")
     assert await robot.stop() == 0
     kept = [
         json.loads(line)
@@ -154,11 +154,11 @@ async def test_events_of_the_robot_survive_a_flood_of_prints(
     robot.write("studentcode.py", FLOOD)
     await robot.start("--log-file", str(path), "--log-file-size", "100000", "--log-file-count", "3")
     await robot.call("auto")
-    await robot.said("begin")
-    await robot.said("used its share")
-    await robot.said("were suppressed", count=2)
+    await robot.logged("begin")
+    await robot.logged("used its share")
+    await robot.logged("were suppressed", count=2)
     await robot.call("idle")
-    await robot.said("mode ended")
+    await robot.logged("mode ended")
     assert await robot.stop() == 0
     kept = [
         json.loads(line)
@@ -173,7 +173,7 @@ async def test_events_of_the_robot_survive_a_flood_of_prints(
 
 async def everything(robot: Robot, part: str, least: int) -> list[dict[str, Any]]:
     """The events that contain a text, when there are so many."""
-    await robot.said(part, count=least)
+    await robot.logged(part, count=least)
     return [event for event in robot.log if part in event["event"]]
 
 
@@ -213,7 +213,7 @@ async def test_code_that_holds_the_interpreter_is_named(
         await robot.command("call", "auto")
 
     nursery.start_soon(call)
-    event = await robot.said("holds the GIL")
+    event = await robot.logged("holds the GIL")
     assert (event["func"], event["line"], event["level"], event["app"]) == (
         func,
         line,
@@ -281,13 +281,13 @@ async def test_team_code_sees_true_values_after_a_board_has_forgotten_its_subscr
         await robot.plug_pty(device)
         await robot.connected(device)
     await robot.call("auto")
-    await robot.said("sees False")
+    await robot.logged("sees False")
     heard = {device: len(device.messages) for device in (switch, motor)}
     for device in heard:
         FAULTS[fault](device.emulated)
     for device, name, value in ((switch, "switch0", True), (motor, "enc_pos", 5.0)):
         await device.until(lambda message: isinstance(message, SubReq), heard[device])
         device.emulated.values[name] = device.emulated._fixed[name] = value
-    await robot.said("sees True 5.0")
+    await robot.logged("sees True 5.0")
     await robot.call("idle")
     nursery.cancel_scope.cancel()

@@ -107,13 +107,13 @@ async def test_another_user_of_the_computer_drives_nothing(robot: Robot) -> None
         flood.kill()
         flood.communicate()
     assert motor.emulated.values["duty_cycle"] == 0.0
-    await robot.said("control datagram dropped", reason="stranger")
-    await robot.said("virtual device refused")
+    await robot.logged("control datagram dropped", reason="stranger")
+    await robot.logged("virtual device refused")
     call = 'strangers.call(int(sys.argv[1]), b"00")'
     assert (
         await trio.to_thread.run_sync(lambda: run_stranger(call, str(robot.port_base))) == "closed"
     )
-    await robot.said("connection refused", uid=UID)
+    await robot.logged("connection refused", uid=UID)
     # A robot that was flooded still obeys its own user over the same ports.
     done = await robot.command("call", "--robot", f"tcp://127.0.0.1:{robot.port_base}", "mode")
     assert done.stdout == '"teleop"\n', done.stderr
@@ -146,7 +146,7 @@ async def test_many_sockets_of_another_user_take_little_time_of_the_root(robot: 
         flood.communicate()
     # A list of all these sockets takes 8 ms.
     assert took / report["datagrams"]["stranger"] < 2e-3
-    await robot.said("control datagram dropped", reason="stranger")
+    await robot.logged("control datagram dropped", reason="stranger")
 
 
 FALSE_ROBOT = """
@@ -271,7 +271,7 @@ async def test_hostile_station_reads_no_secret_and_hides_nothing(robot: Robot) -
         assert await hostile.call.set_option({"health_check_interval": 50.0}) == {
             "health_check_interval": 50.0
         }
-        await robot.said("options were set from afar", by="red")
+        await robot.logged("options were set from afar", by="red")
         # The honest station has the same name, and was never taken over.
         assert await honest.call.get_option("port_base") == robot.port_base
     said += map(str, robot.log)
@@ -360,7 +360,7 @@ async def test_another_user_commands_nothing(robot: Robot) -> None:
     ]
     arguments = str(robot.port_base), json.dumps(payloads)
     assert await trio.to_thread.run_sync(lambda: run_stranger(COMMANDS, *arguments)) == "True"
-    await robot.said("connection refused", uid=UID)
+    await robot.logged("connection refused", uid=UID)
     assert await robot.call("mode") == "idle"
     assert (await robot.call("commander"))["commander"] is None
     assert await robot.call("set_option", {}) == {}
@@ -383,7 +383,7 @@ async def test_device_of_another_user_does_not_keep_a_true_one_out(robot: Robot,
         lambda: run_stranger(CLAIM, str(robot.port_base + 4), claim)
     )
     assert said == "b''"
-    await robot.said("virtual device refused")
+    await robot.logged("virtual device refused")
     assert await robot.call("list_uids") == []
     await robot.plug_pty(true)
     await robot.connected(true)

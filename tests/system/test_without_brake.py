@@ -107,7 +107,7 @@ async def driven(
     robot.write("studentcode.py", PROGRAM)
     async with open_board(robot) as board:
         await robot.start()
-        await robot.said("device connected", uid=str(uid_of("polar-bear")))
+        await robot.logged("device connected", uid=str(uid_of("polar-bear")))
         await robot.call("auto")
         assert await board.moves(5)
         nursery.start_soon(starvation.watch)
@@ -139,7 +139,7 @@ async def test_brake_that_is_killed_ten_times_in_a_row_still_stops_the_board(
                 outcomes.append(((board.ends(fault)[0] - fault) / 1e6, starvation.longest * 1e3))
                 if outcomes[-1][0] <= BOUNDS["kill"] + outcomes[-1][1]:
                     return
-            await robot.said("child is ready", child="device", count=len(outcomes) + 1)
+            await robot.logged("child is ready", child="device", count=len(outcomes) + 1)
             await robot.call("auto")
             await board.moves(sum(speed != 0 for _, speed in board.changes) + 5)
     raise AssertionError(
@@ -158,7 +158,7 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
             moved = (board.changes[-1][0] - began) / 1e9
             assert brakes(robot) > 1 or moved <= GRACE + SLACK + starvation.longest
             assert await robot.call("mode") == "idle"
-            reason = (await robot.said("every mode and command is ended"))["reason"]
+            reason = (await robot.logged("every mode and command is ended"))["reason"]
 
             async def refused(method: str) -> None:
                 with pytest.raises(
@@ -186,7 +186,7 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
                 shown,
             ):
                 await while_no_brake_is_ready(robot, check)
-        await robot.said("devices may move again")
+        await robot.logged("devices may move again")
         assert is_watching(str((await brake_status(robot))["status"]))
         doctor = await robot.command("doctor", "--only", "brake")
         assert doctor.returncode == 0, doctor.stdout
@@ -198,7 +198,7 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
 async def test_rt_write_without_a_brake_ends(robot: Robot) -> None:
     async with open_board(robot) as board, trio.open_nursery() as nursery:
         await robot.start()
-        await robot.said("device connected", uid=str(uid_of("polar-bear")))
+        await robot.logged("device connected", uid=str(uid_of("polar-bear")))
         results: list[subprocess.CompletedProcess[str]] = []
 
         async def write() -> None:
@@ -221,12 +221,12 @@ async def test_line_that_a_dead_brake_did_not_read_is_opened_again(robot: Robot)
     kill(brake, signal.SIGSTOP)
     try:
         async with open_board(robot) as board:
-            await robot.said("device connected", uid=str(uid_of("polar-bear")))
+            await robot.logged("device connected", uid=str(uid_of("polar-bear")))
             await robot.call("auto")
             assert await board.moves(5)
             async with brakeless(robot):
                 kill(robot.child("device"))
-                await robot.said("device connected", count=2, uid=str(uid_of("polar-bear")))
+                await robot.logged("device connected", count=2, uid=str(uid_of("polar-bear")))
                 await board.still()
     finally:
         kill(brake, signal.SIGCONT)

@@ -183,7 +183,7 @@ async def test_a_mode_that_begins_ends_the_command(
     robot.write("studentcode.py", PROGRAM)
     errors = await ended_by(robot, motor, lambda: robot.call(*mode))
     assert errors == "rt: motor was disabled: a mode has begun, and the team's code drives now\n"
-    await robot.said("disabled", reason="a mode has begun")
+    await robot.logged("disabled", reason="a mode has begun")
     await motor.written(len(motor.messages), duty_cycle=0.75)
 
 

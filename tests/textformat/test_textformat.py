@@ -27,10 +27,10 @@ from rt.protocol.message import (
 )
 from rt.textformat.message import FIELDS, TYPES, find_device, format_message, parse_message
 from rt.textformat.text import format_text, parse_text
-from rt.textformat.value import NotationError, short_float
+from rt.textformat.value import TextFormatError, short_float
 
-KNOWN = catalog.load()
-DEVICES = [peripheral for peripheral in KNOWN.values() if peripheral.device_id is not None]
+CATALOG = catalog.load()
+DEVICES = [peripheral for peripheral in CATALOG.values() if peripheral.device_id is not None]
 ODD = catalog.parse(
     """
 [odd-one]
@@ -138,8 +138,8 @@ def frame_of(message: Message) -> bytes:
     return frames.encode(message)[:-1]
 
 
-def fault_of(text: str, known: catalog.Catalog = KNOWN) -> NotationError:
-    with pytest.raises(NotationError) as caught:
+def fault_of(text: str, known: catalog.Catalog = CATALOG) -> TextFormatError:
+    with pytest.raises(TextFormatError) as caught:
         format_text(text, known)
     return caught.value
 
@@ -151,9 +151,9 @@ def written(device: str, **values: Any) -> dict[str, Any]:
 class TestInverse:
     @pytest.mark.parametrize(("wire", "value"), GOLDEN.items())
     def test_golden_frames_are_matched_both_ways(self, wire: str, value: dict[str, Any]) -> None:
-        device = KNOWN[value["device"]] if "device" in value else None
-        assert format_message(value, KNOWN).hex() == wire
-        assert parse_message(bytes.fromhex(wire), KNOWN, device) == value
+        device = CATALOG[value["device"]] if "device" in value else None
+        assert format_message(value, CATALOG).hex() == wire
+        assert parse_message(bytes.fromhex(wire), CATALOG, device) == value
 
     def test_every_message_of_the_protocol_is_known(self) -> None:
         assert {value["type"] for value in GOLDEN.values()} == set(TYPES)
@@ -163,8 +163,8 @@ class TestInverse:
     @given(without_device)
     def test_a_frame_comes_back_from_its_json(self, message: Message) -> None:
         frame = frame_of(message)
-        text = json.dumps(parse_message(frame, KNOWN), allow_nan=False)
-        assert format_text(text, KNOWN) == frame
+        text = json.dumps(parse_message(frame, CATALOG), allow_nan=False)
+        assert format_text(text, CATALOG) == frame
 
     @settings(deadline=None)
     @given(with_device)
@@ -173,16 +173,16 @@ class TestInverse:
     ) -> None:
         device, message = case
         frame = frame_of(message)
-        value = parse_message(frame, KNOWN, device)
+        value = parse_message(frame, CATALOG, device)
         assert value["device"] == device.name
-        assert format_text(json.dumps(value, allow_nan=False), KNOWN) == frame
+        assert format_text(json.dumps(value, allow_nan=False), CATALOG) == frame
 
     @settings(deadline=None)
     @given(with_device)
     def test_json_comes_back_from_its_frame(self, case: tuple[Peripheral, Message]) -> None:
         device, message = case
-        value = parse_message(frame_of(message), KNOWN, device)
-        assert parse_message(format_message(value, KNOWN), KNOWN, device) == value
+        value = parse_message(frame_of(message), CATALOG, device)
+        assert parse_message(format_message(value, CATALOG), CATALOG, device) == value
 
     @settings(deadline=None)
     @given(st.integers(-99_999, 99_999), st.integers(-20, 20))
@@ -194,7 +194,10 @@ class TestInverse:
             "device": "potentiometer",
             "params": {"pot0": float(f"{digits}e{exponent}")},
         }
-        assert parse_message(format_message(value, KNOWN), KNOWN, KNOWN["potentiometer"]) == value
+        assert (
+            parse_message(format_message(value, CATALOG), CATALOG, CATALOG["potentiometer"])
+            == value
+        )
 
     @settings(deadline=None)
     @given(st.floats(width=32, allow_nan=False))
@@ -228,9 +231,9 @@ class TestInverse:
     def test_what_no_value_stands_for_is_its_bytes(
         self, device: str, message: Message, shown: dict[str, Any]
     ) -> None:
-        value = parse_message(frame_of(message), KNOWN, KNOWN[device])
+        value = parse_message(frame_of(message), CATALOG, CATALOG[device])
         assert value["params"] == shown
-        assert format_message(value, KNOWN) == frame_of(message)
+        assert format_message(value, CATALOG) == frame_of(message)
 
 
 class TestMistakes:
@@ -373,16 +376,16 @@ class TestMistakes:
     )
     def test_no_text_does_more_than_be_refused(self, text: str) -> None:
         assert fault_of(text).message.startswith("character ")
-        assert all(isinstance(item, dict | NotationError) for item in parse_text(text, KNOWN))
+        assert all(isinstance(item, dict | TextFormatError) for item in parse_text(text, CATALOG))
 
     def test_a_device_is_found_by_type_uid_and_the_teams_name(self) -> None:
         names = {"left_motor": 12 << 72 | 1}
         for text in ("polar-bear", str(12 << 72 | 9), "left_motor"):
-            assert find_device(text, KNOWN, names).name == "polar-bear"
+            assert find_device(text, CATALOG, names).name == "polar-bear"
         with pytest.raises(DeviceError, match="did you mean left_motor"):
-            find_device("left_moter", KNOWN, names)
+            find_device("left_moter", CATALOG, names)
         with pytest.raises(DeviceError, match="device id 300"):
-            find_device(str(300 << 72), KNOWN)
+            find_device(str(300 << 72), CATALOG)
 
 
 class TestHexadecimal:
@@ -397,16 +400,16 @@ class TestHexadecimal:
         ],
     )
     def test_bytes_may_be_parted_and_framed(self, text: str) -> None:
-        assert list(parse_text(text, KNOWN)) == [{"type": "HB_REQ", "id": 3}]
+        assert list(parse_text(text, CATALOG)) == [{"type": "HB_REQ", "id": 3}]
 
     def test_several_frames_are_several_messages_and_a_bad_one_is_told_with_its_byte(self) -> None:
-        good, other, bad, last = parse_text("0210021000 02160216 00 0210021100 0317010216", KNOWN)
+        good, other, bad, last = parse_text("0210021000 02160216 00 0210021100 0317010216", CATALOG)
         assert (good, other, last) == (
             {"type": "PING"},
             {"type": "DEV_DISABLE"},
             {"type": "HB_REQ", "id": 0},
         )
-        assert isinstance(bad, NotationError)
+        assert isinstance(bad, TextFormatError)
         assert bad.context["byte"] == 10
         assert bad.message.startswith("byte 10: ")
         assert "checksum" in bad.message
@@ -416,8 +419,8 @@ class TestHexadecimal:
         [("02 1", 1), ("0210zz10", 2), ("0x", 0), ("", 0), ("02 é0", 1), ("+1", 0), ("02_10", 1)],
     )
     def test_what_is_not_hexadecimal_is_told_with_its_byte(self, text: str, byte: int) -> None:
-        (fault,) = parse_text(text, KNOWN)
-        assert isinstance(fault, NotationError)
+        (fault,) = parse_text(text, CATALOG)
+        assert isinstance(fault, TextFormatError)
         assert fault.context["byte"] == byte
 
     @pytest.mark.parametrize(
@@ -425,4 +428,4 @@ class TestHexadecimal:
     )
     def test_a_frame_that_is_none_of_the_device_is_refused(self, message: Message) -> None:
         with pytest.raises(RemoteProtocolError):
-            parse_message(frame_of(message), KNOWN, KNOWN["limit-switch"])
+            parse_message(frame_of(message), CATALOG, CATALOG["limit-switch"])
