@@ -94,10 +94,10 @@ class Program:
         missing = [spec.func for spec in specs if spec.func not in names]
         if missing and not (partial and present):
             shown = [clip(name) for name in dict.fromkeys(missing)][:_SHOWN_MAX]
-            sentence = (
+            message = (
                 f"{path} has no function {' and no '.join(shown)}{self._suggestion(module, shown)}"
             )
-            raise ExecutionError(sentence, path=str(path), wanted=shown)
+            raise ExecutionError(message, path=str(path), wanted=shown)
         for name in missing:
             if name.endswith("_main"):
                 prefix = name.removesuffix("_main")

@@ -59,20 +59,20 @@ class Reporter:
         if isinstance(error, TimeLimitError):
             key: tuple[object, ...] = (TimeLimitError, name, bool(error.waited))
             level = "warning"
-            sentence = (
+            message = (
                 f"{name} took too long and was interrupted: it must return within"
                 f" {error.limit:g} s; {WAIT}"
             )
             extra: dict[str, Any] = {"limit": error.limit}
             if error.waited:
-                sentence = (
+                message = (
                     f"the computer is busy: {name} waited for a processor, took too long and was"
                     " interrupted; end other programs on this computer"
                 )
                 extra["waited"] = round(error.waited, 3)
         else:
-            sentence = _sentence(error)
-            key = (type(error), sentence, place, line)
+            message = _message(error)
+            key = (type(error), message, place, line)
             level, extra = "error", {"traceback": trace(error, self.path)}
         with self._lock:
             occurrence = self._occurrences.get(key)
@@ -83,9 +83,9 @@ class Reporter:
                 return
             if len(self._occurrences) >= MAX_ERRORS:
                 self._occurrences.clear()
-            self._occurrences[key] = _Occurrence(level, {**context, "error": sentence})
+            self._occurrences[key] = _Occurrence(level, {**context, "error": message})
             # Errors with a different text each time share one limit.
-            self._throttle.log(getattr(self._log, level), sentence, "error", **context, **extra)
+            self._throttle.log(getattr(self._log, level), message, "error", **context, **extra)
 
     def flush(self) -> None:
         """Log what was counted, and forget all errors."""
@@ -116,7 +116,7 @@ def _errors(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _sentence(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, RuntimeBaseException):
         return error.message
     try:

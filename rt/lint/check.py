@@ -128,10 +128,10 @@ def run(context: CheckContext) -> Iterator[Record]:
     """Run all checks on a module."""
     for each in checks().values():
         try:
-            for number, (node, sentence) in enumerate(each.function(context)):
+            for number, (node, message) in enumerate(each.function(context)):
                 if number >= MAX_FINDINGS:
                     break
-                yield _record(context.module, each, node, sentence)
+                yield _record(context.module, each, node, message)
         except Exception as error:  # noqa: BLE001 - a bug in one check must not stop the others
             yield record(
                 "fatal",
@@ -143,7 +143,7 @@ def run(context: CheckContext) -> Iterator[Record]:
             )
 
 
-def _record(module: Module, found: Check, node: ast.AST, sentence: str) -> Record:
+def _record(module: Module, found: Check, node: ast.AST, message: str) -> Record:
     line = getattr(node, "lineno", 1)
     scope = module.inner[node] if isinstance(node, Function) else module.scope_of(node)
     return record(
@@ -151,7 +151,7 @@ def _record(module: Module, found: Check, node: ast.AST, sentence: str) -> Recor
         module.source.path,
         found.symbol,
         found.id,
-        sentence,
+        message,
         module=module.name,
         obj=scope.name,
         line=line,

@@ -69,16 +69,16 @@ def answer(request: LintRequest) -> Answer:
     except MemoryError:
         return Answer([failure_record(request, "too-large", "RT907", _TOO_LARGE)])
     except Exception as error:  # noqa: BLE001 - a bug in the linter is a record too
-        sentence = f"bug in rt: the linter failed: {type(error).__name__}: {error}"
-        return Answer([failure_record(request, "check-failed", "RT906", sentence)])
+        message = f"bug in rt: the linter failed: {type(error).__name__}: {error}"
+        return Answer([failure_record(request, "check-failed", "RT906", message)])
 
 
-def failure_record(request: LintRequest, symbol: str, message_id: str, sentence: str) -> Record:
+def failure_record(request: LintRequest, symbol: str, message_id: str, message: str) -> Record:
     """Create the record of a program that could not be checked completely."""
     path = next(iter(request.files), request.exec_module)
     is_path = path.endswith(".py") or "/" in path
     return record(
-        "fatal", path if is_path else f"{path.replace('.', '/')}.py", symbol, message_id, sentence
+        "fatal", path if is_path else f"{path.replace('.', '/')}.py", symbol, message_id, message
     )
 
 

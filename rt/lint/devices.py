@@ -85,10 +85,10 @@ def value_out_of_range(context: CheckContext) -> Iterator[Finding]:
     for call, param, value in _values(context):
         written = _checked(param, value)
         if param.is_simple and written is not UNKNOWN and written != value:
-            sentence = (
+            message = (
                 f"{param.name} {_range(param)}: {_short(value)} is written as {_short(written)}"
             )
-            yield call.arguments["value"], sentence
+            yield call.arguments["value"], message
 
 
 @check("RT207", "unknown-gamepad-parameter", "error")

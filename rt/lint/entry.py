@@ -38,10 +38,10 @@ def missing_main(context: CheckContext) -> Iterator[Finding]:
         and context.program.is_robot_program
         and not any(name in bound for name in ENTRIES)
     ):
-        sentence = (
+        message = (
             "the robot has nothing to do: add `def teleop_main():` or `def autonomous_main():`"
         )
-        yield context.module.source.tree, sentence
+        yield context.module.source.tree, message
 
 
 @check("RT502", "async-entry", "error")

@@ -73,6 +73,7 @@ CODES: Mapping[str, str] = MappingProxyType(
 _OTHER = "F999"
 _IMPORT_MESSAGES = (messages.UnusedImport, messages.ImportStarUsed)
 _DEPTH = 20_000
+_TOO_DEEP = "this is nested too deeply to check: split it into several statements"
 _ERRORS = frozenset(
     {
         *(
@@ -130,8 +131,7 @@ def run(context: CheckContext, names: Collection[str]) -> Iterator[Record]:
                 source.tree, filename=source.path, builtins=set(names), withDoctest=False
             )
     except (RecursionError, MemoryError):
-        sentence = "this is nested too deeply to check: split it into several statements"
-        yield record("fatal", source.path, "too-deep", "RT904", sentence, module=source.name)
+        yield record("fatal", source.path, "too-deep", "RT904", _TOO_DEEP, module=source.name)
         return
     places = {
         (getattr(node, "lineno", 0), getattr(node, "col_offset", -1)): scope

@@ -100,13 +100,13 @@ def _flakes(context: CheckContext, names: set[str]) -> Iterator[Record]:
     try:
         yield from flakes.run(context, names)
     except Exception as error:  # noqa: BLE001 - a bug in pyflakes must not stop rt's own checks
-        sentence = f"pyflakes failed: {type(error).__name__}: {error}"
+        message = f"pyflakes failed: {type(error).__name__}: {error}"
         yield record(
             "fatal",
             context.module.source.path,
             "check-failed",
             "RT906",
-            sentence,
+            message,
             module=context.module.name,
         )
 

@@ -55,16 +55,16 @@ async def run_lint(
             answer: Answer = structs.decode(output, Answer)
         except RemoteProtocolError:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            sentence = f"the linter process exited {how}: {_RETRY}"
-            return [failure_record(request, "lint-crashed", "RT909", sentence)]
+            message = f"the linter process exited {how}: {_RETRY}"
+            return [failure_record(request, "lint-crashed", "RT909", message)]
         if answer.error:
             raise ExecutionError(answer.error, **answer.context)
         return answer.records
-    sentence = (
+    message = (
         f"linting took longer than {limit:g} s: the code is very long, or the computer is busy;"
         " try again, or split the file"
     )
-    return [failure_record(request, "lint-timeout", "RT908", sentence)]
+    return [failure_record(request, "lint-timeout", "RT908", message)]
 
 
 async def _run(

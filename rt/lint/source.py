@@ -70,8 +70,8 @@ def parse(data: bytes, name: str, path: str, limit: int = MAX_BYTES) -> Source |
         limit: Maximum number of bytes.
     """
     if len(data) > limit:
-        sentence = f"the file is longer than {limit >> 10} KiB: split it into modules"
-        return _unreadable("too-long", "RT903", sentence, name, path)
+        message = f"the file is longer than {limit >> 10} KiB: split it into modules"
+        return _unreadable("too-long", "RT903", message, name, path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pyflakes reports them with their position
         try:
@@ -82,8 +82,8 @@ def parse(data: bytes, name: str, path: str, limit: int = MAX_BYTES) -> Source |
         except SyntaxError as error:
             return _syntax(error, name, path)
         except (RecursionError, MemoryError):
-            sentence = "this is nested too deeply for Python: split it into several statements"
-            return _unreadable("too-deep", "RT904", sentence, name, path)
+            message = "this is nested too deeply for Python: split it into several statements"
+            return _unreadable("too-deep", "RT904", message, name, path)
         except Exception as error:  # noqa: BLE001 - other versions of Python may raise other errors
             return _syntax(SyntaxError(f"{type(error).__name__}: {error}"), name, path)
     return Source(name, path, text.split("\n"), tree)
@@ -119,7 +119,7 @@ def _syntax(error: SyntaxError, name: str, path: str) -> Record:
         path,
         "syntax-error",
         "RT901",
-        syntax.sentence(error.msg, error.text or ""),
+        syntax.explain(error.msg, error.text or ""),
         module=name,
         line=line,
         column=column,

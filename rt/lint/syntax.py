@@ -43,29 +43,29 @@ _QUOTES = frozenset("\u201c\u201d\u201e\u2018\u2019\u201a\xab\xbb\xb4")
 """Characters that word processors use for quotes."""
 
 
-def sentence(said: str, line: str = "") -> str:
+def explain(message: str, line: str = "") -> str:
     """Return Python's message about a syntax error, with a remedy if it has none.
 
     Args:
-        said: Python's message.
+        message: Python's message.
         line: The line with the error.
 
     Examples:
-        >>> sentence("unexpected indent")
+        >>> explain("unexpected indent")
         'unexpected indent: begin the line exactly below the one above'
-        >>> sentence("expected ':'")
+        >>> explain("expected ':'")
         "expected ':'"
-        >>> sentence("invalid syntax", "if x && y:")
+        >>> explain("invalid syntax", "if x && y:")
         'invalid syntax: write `and` instead of `&&`'
     """
-    if said.startswith("invalid character"):
-        is_quote = said.partition("'")[2][:1] in _QUOTES
+    if message.startswith("invalid character"):
+        is_quote = message.partition("'")[2][:1] in _QUOTES
         remedy = "write straight quotes, \" or '" if is_quote else "type it anew on the keyboard"
-    elif ". " in said or "?" in said:
+    elif ". " in message or "?" in message:
         remedy = ""  # Python suggests a remedy itself, such as "Perhaps you forgot a comma?"
     else:
-        foreign = _FOREIGN if said in {"invalid syntax", "expected ':'"} else ()
+        foreign = _FOREIGN if message in {"invalid syntax", "expected ':'"} else ()
         remedies = [each for pattern, each in foreign if pattern.search(line)]
-        remedies += [each for start, each in _REMEDIES if said.startswith(start)]
+        remedies += [each for start, each in _REMEDIES if message.startswith(start)]
         remedy = next(iter(remedies), "")
-    return f"{said}: {remedy}" if remedy else said
+    return f"{message}: {remedy}" if remedy else message

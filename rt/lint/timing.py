@@ -29,8 +29,8 @@ def sleep_too_long(context: CheckContext) -> Iterator[Finding]:
     for node, scope, entry in _timed_sleeps(context):
         if _too_long(context, node, scope, entry):
             limit = context.request.time_limit(entry)
-            sentence = f"time.sleep takes longer than the {limit:g} s of {_describe(scope, entry)}"
-            yield node, f"{sentence}: wait in an action with `await Actions.sleep(...)`"
+            late = f"time.sleep takes longer than the {limit:g} s of {_describe(scope, entry)}"
+            yield node, f"{late}: wait in an action with `await Actions.sleep(...)`"
 
 
 @check("RT403", "sleep-in-action", "warning")

@@ -96,7 +96,7 @@ def test_code_that_does_not_return_loses_the_lease(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("share", "event"),
     [
-        (0.0, NOT_RETURNING),
+        (0.0, "team code does not return: every device is disabled until it does"),
         (0.3, NOT_RETURNING),
         (
             0.7,

@@ -153,7 +153,7 @@ class LongestStep(trio.abc.Instrument):
         self.seconds = 0.0
         self._began = math.inf  # it is added during a step
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002 - trio passes it by position
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
         self._began = time.perf_counter()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:  # noqa: ARG002
