@@ -1,1 +1,1 @@
-"""The log of a whole robot: the hub that publishes it, the file that keeps it, and how commands read both."""
+"""The log of a robot: the hub that publishes it, its files, and how commands read both."""

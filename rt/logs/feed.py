@@ -1,4 +1,4 @@
-"""What a subscriber sees of a hub: its events, and whether it is there."""
+"""A subscription to a log hub: its events and the state of the connection."""
 
 import enum
 from collections.abc import Collection, Mapping
@@ -16,7 +16,14 @@ from rt.transport.zmq_socket import Socket
 
 
 class ConnectionChange(enum.Enum):
-    """What became of the connection: it stands, it broke, nobody listens there, or the hub does not let this one in."""
+    """A change of the connection.
+
+    Attributes:
+        CONNECTED: The connection is established.
+        LOST: The connection was lost.
+        REFUSED: No process listens at the address.
+        DENIED: The hub does not admit this subscriber.
+    """
 
     CONNECTED = "connected"
     LOST = "lost"
@@ -33,20 +40,20 @@ _CHANGES: dict[int, ConnectionChange] = {
 }
 
 
-# Who only listens would never notice that a radio is out of reach.
-_ALIVE: Mapping[int, int | bytes] = {zmq.HEARTBEAT_IVL: 2000, zmq.HEARTBEAT_TIMEOUT: 4000}
+# A subscriber sends nothing, so without heartbeats it would never notice a lost radio link.
+_HEARTBEATS: Mapping[int, int | bytes] = {zmq.HEARTBEAT_IVL: 2000, zmq.HEARTBEAT_TIMEOUT: 4000}
 
 
 class LogFeed:
-    """A subscription to a hub; it connects again by itself. A context manager.
+    """A subscription to a hub, which reconnects automatically. A context manager.
 
     Args:
-        address: Where the hub publishes.
-        levels: Those of which events are wanted.
-        options: ZMQ options, e.g. for security.
+        address: Address at which the hub publishes.
+        levels: Levels of the wanted events.
+        options: ZMQ options, such as those for security.
 
     Attributes:
-        counters: What came.
+        counters: Counters of received messages.
     """
 
     def __init__(
@@ -58,9 +65,9 @@ class LogFeed:
     ) -> None:
         self._address = address
         self._levels = levels
-        alive = _ALIVE if address.startswith("tcp:") else {}
+        heartbeats = _HEARTBEATS if address.startswith("tcp:") else {}
         self._options = {
-            **alive,
+            **heartbeats,
             zmq.RCVHWM: QUEUE_EVENTS,
             zmq.MAXMSGSIZE: logevent.MAX_EVENT,
             **(options or {}),
@@ -91,7 +98,10 @@ class LogFeed:
         self._socket.close()
 
     async def event(self) -> dict[str, Any]:
-        """Wait for the next event; what is none is counted and passed over. A checkpoint; a cancel loses nothing."""
+        """Return the next event; skip and count malformed messages.
+
+        A checkpoint; no event is lost if cancelled.
+        """
         assert self._socket is not None
         while True:
             frames = await self._socket.recv()
@@ -99,7 +109,7 @@ class LogFeed:
                 return event
 
     def event_nowait(self) -> dict[str, Any]:
-        """The next event that has already come.
+        """Return the next event that was already received.
 
         Raises:
             trio.WouldBlock: There is none.
@@ -110,7 +120,7 @@ class LogFeed:
                 return event
 
     async def change(self) -> ConnectionChange:
-        """Wait until something becomes of the connection."""
+        """Return the next change of the connection. A checkpoint."""
         assert self._monitor is not None
         while True:
             change = _CHANGES.get(parse_event(await self._monitor.recv())[0])

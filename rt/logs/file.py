@@ -1,11 +1,11 @@
-"""The file in which a robot keeps its log: lines that are appended, in a few files of bounded size.
+"""The log files of a robot: appended lines in a few files of bounded size.
 
-The newest lines are in the file itself, older ones in NAME.1, NAME.2 and so on. The rules of this
-module: whatever the disk does costs lines and nothing else; a line is in the file whole or is known
-to be lost; and the files never take more room than they may. All of it may wait for the disk: it
-belongs into a worker thread.
+The newest lines are in the file itself, older ones in NAME.1, NAME.2 and so on. All functions may
+block on the disk; call them in a worker thread.
 
-Invariant: only the robot's user and root can read the files, those of earlier versions included.
+Invariant: a disk error costs lines and nothing else. A line is completely in a file or known to be
+lost. The files never exceed their maximum size. Only the robot's user and root can read them,
+including those of earlier versions.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ DIRECTORY_MODE = 0o700
 
 
 class LogFile:
-    """Appends lines to a file and starts a new one when it has become too long.
+    """Appends lines to a file, and rotates it when it is full.
 
     Args:
-        path: The newest file. Its directory is made if need be.
-        max_bytes: How long a file becomes.
-        count: How many files there are at most, the newest included.
+        path: The newest file; its directory is created if it is missing.
+        max_bytes: Maximum size of a file.
+        count: Maximum number of files, including the newest.
 
     Attributes:
-        error: Why the last write did not write everything, or None.
+        error: Why the last write was incomplete, or None.
     """
 
     def __init__(self, path: Path, max_bytes: int, count: int) -> None:
@@ -46,17 +46,21 @@ class LogFile:
         self._lock = threading.Lock()
 
     @property
-    def max_bytes_in_all(self) -> int:
-        """How much room all files together take at most."""
+    def total_max_bytes(self) -> int:
+        """Maximum size of all files together."""
         return self._max_bytes * self._count
 
     def write(self, lines: Sequence[bytes]) -> int:
-        """Append lines, which have no ends; returns how many are in the file, the others are lost and `error` says why."""
+        """Append lines without line ends.
+
+        Returns:
+            The number of lines written; the others are lost, and `error` has the reason.
+        """
         with self._lock:
             self.error = None
             done = 0
             try:
-                self._find()
+                self._ensure_open()
                 while done < len(lines):
                     data, taken = self._fitting(lines, done)
                     if not taken:
@@ -76,7 +80,7 @@ class LogFile:
             self._close()
 
     def _fitting(self, lines: Sequence[bytes], start: int) -> tuple[bytes, int]:
-        """As many lines as the file has room for, at least one if it is empty, and how many they are."""
+        """Return the lines that fit into the file (one if it is empty), and their number."""
         end = start
         size = self._size
         while end < len(lines):
@@ -87,9 +91,9 @@ class LogFile:
         return b"".join(line + b"\n" for line in lines[start:end]), end - start
 
     def _append(self, data: bytes) -> int:
-        """Append bytes and return how many of them are in the file."""
+        """Append bytes and return how many of them were written."""
         written = 0
-        if self._torn:  # a line of which only a part was taken is ended first
+        if self._torn:  # end a partly written line first
             self._size += os.write(self._fd, b"\n")
             self._torn = False
         try:
@@ -101,8 +105,8 @@ class LogFile:
         self._torn = written > 0 and data[written - 1 : written] != b"\n"
         return written
 
-    def _find(self) -> None:
-        """Make sure that what is open is the file of that name: somebody may have removed or renamed it."""
+    def _ensure_open(self) -> None:
+        """Open the file, again if it was removed or renamed."""
         if self._fd >= 0:
             try:
                 if os.path.samestat(os.fstat(self._fd), self.path.stat()):
@@ -119,7 +123,7 @@ class LogFile:
             self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, FILE_MODE
         )
         try:
-            _refuse_planted(self.path)  # it may have been made just before it was opened
+            _refuse_planted(self.path)  # it may have been planted just before it was opened
         except BaseException:
             self._close()
             raise
@@ -127,7 +131,7 @@ class LogFile:
         info = os.fstat(self._fd)
         self._regular = stat.S_ISREG(info.st_mode)
         self._size = info.st_size if self._regular else 0
-        # The end of a robot whose power was cut.
+        # The last line is incomplete after a power cut.
         self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
         if self._regular:
             self._remove_surplus()
@@ -145,7 +149,7 @@ class LogFile:
         self._open()
 
     def _remove_surplus(self) -> None:
-        """Remove the files that an earlier, larger count has left."""
+        """Remove files left by an earlier, larger count."""
         number = self._count
         while (path := numbered(self.path, number)).exists():
             path.unlink()
@@ -158,10 +162,12 @@ class LogFile:
 
 
 def _refuse_planted(path: Path) -> None:
-    """Refuse a file that another user has placed where the log is to be, as in /tmp: that user could read the log, or redirect it.
+    """Refuse a file that another user has placed at the path of the log, for example in /tmp.
+
+    That user could read or redirect the log.
 
     Raises:
-        PermissionError: It belongs to another user; says to whom.
+        PermissionError: The file belongs to another user.
     """
     uid = planted_by(path)
     if uid is not None:
@@ -171,7 +177,7 @@ def _refuse_planted(path: Path) -> None:
 
 
 def _make_directory(path: Path) -> None:
-    """Make a directory and its parents; other users may not enter those that are made."""
+    """Create a directory and its parents, accessible to this user only."""
     with contextlib.suppress(FileExistsError):
         if not path.parent.exists():
             _make_directory(path.parent)
@@ -179,8 +185,8 @@ def _make_directory(path: Path) -> None:
 
 
 def _close_file_to_others(path: Path) -> None:
-    """Take the rights of other users from an older file, if it is there."""
-    # Another user could put a link or a FIFO in its place, where the directory lets them.
+    """Remove the permissions of other users from a rotated file, if it exists."""
+    # In a shared directory another user could replace it by a link or a FIFO.
     with contextlib.suppress(OSError):
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
@@ -190,17 +196,17 @@ def _close_file_to_others(path: Path) -> None:
 
 
 def _close_to_others(fd: int) -> None:
-    """Take the rights of other users from a file of this user; devices and files of other users stay as they are."""
+    """Remove the permissions of other users from a regular file of this user."""
     info = os.fstat(fd)
     if (
         stat.S_ISREG(info.st_mode)
         and info.st_uid == os.geteuid()
         and stat.S_IMODE(info.st_mode) & ~FILE_MODE
     ):
-        with contextlib.suppress(OSError):  # a file system may know no modes
+        with contextlib.suppress(OSError):  # some file systems have no modes
             os.fchmod(fd, FILE_MODE)
 
 
 def numbered(path: Path, number: int) -> Path:
-    """The path of an older file; 0 is the newest."""
+    """Return the path of a rotated file; 0 is the newest."""
     return path.with_name(f"{path.name}.{number}") if number else path

@@ -1,10 +1,10 @@
-"""Keeps the log of the root in its file, without ever letting the root wait for the disk.
+"""The task that writes the events of the root to the log file.
 
-The rules of this module: a line is written as soon as it comes, many that come at once are written
-together, and a disk that is full, slow or gone costs lines, which are counted, said once, and said
-again when it is over. What team code prints, what its process logs and what other programs hand in
-have shares of the file (`SHARES`): more is left out and counted, so that a flood does not push out
-what the robot itself has logged in the last hour.
+Invariant: the root never waits for the disk. A disk that is full, slow or missing costs lines; they
+are counted, and the failure and its end are logged once each. Output of team code, events of its
+process and events of other programs have shares of the files (`SHARES`). Lines beyond a share are
+left out and counted, so that a flood does not displace what the robot itself logged in the last
+hour.
 """
 
 import time
@@ -23,27 +23,30 @@ from rt.logs.queue import LogQueue
 from rt.protocol.logevent import encode_line
 
 WRITE_INTERVAL = 0.05
-"""Least time between two writes (s)."""
+"""Minimum time between two writes (s)."""
 RETRY_INTERVAL = 1.0
-"""Time after a write that failed until the next (s)."""
+"""Time between a failed write and the next (s)."""
 CLOSE_TIMEOUT = 1.0
-"""How long the last lines may take (s)."""
+"""Maximum time for the last write (s)."""
 SHARES = {"team prints": (0.2, 0.3), "team process": (0.05, 0.07), "other programs": (0.03, 0.04)}
-"""Which part of all log files each source may fill at once, and in each hour after that: 69 % in any hour, the rest is the robot's."""
+"""Share of all log files that each source may fill at once, and in each hour after that.
+
+Together they are at most 69 % in any hour; the rest is for the robot itself.
+"""
 SHARE_INTERVAL = 10.0
-"""Least time between two events about what was left out (s)."""
+"""Minimum time between two reports of lines left out (s)."""
 
 
 class LogFileWriter:
-    """Writes the events of this process into a file.
+    """Writes the events of this process to a file.
 
     Args:
-        file: Where they go.
-        retry_interval: Time after a write that failed until the next (s).
+        file: The file.
+        retry_interval: Time between a failed write and the next (s).
 
     Attributes:
         path: The newest file.
-        lost: Lines that were lost so far.
+        lost: Number of lost lines.
     """
 
     def __init__(self, file: LogFile, retry_interval: float = RETRY_INTERVAL) -> None:
@@ -54,17 +57,17 @@ class LogFileWriter:
         self._queue: LogQueue[bytes] = LogQueue()
         self._threads = trio.CapacityLimiter(1)
         self._failing = False
-        self._unsaid = 0
-        room = file.max_bytes_in_all
+        self._unreported = 0
+        total = file.total_max_bytes
         self._shares = {
-            name: _Share(burst * room, hourly * room) for name, (burst, hourly) in SHARES.items()
+            name: _Share(burst * total, hourly * total) for name, (burst, hourly) in SHARES.items()
         }
-        self._share_said = -SHARE_INTERVAL
+        self._last_report = -SHARE_INTERVAL
         self._log = log.get_logger()
 
     @classmethod
     def of(cls, config: Config) -> "LogFileWriter | None":
-        """The keeper that the options ask for, or None."""
+        """Return the writer for the log file of the options, or None without a log file."""
         path = log_path(config.log_file, config.instance)
         return (
             None
@@ -73,13 +76,13 @@ class LogFileWriter:
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write until cancelled, and then what is left, for which there are `CLOSE_TIMEOUT` seconds."""
+        """Write until cancelled, then write the rest within `CLOSE_TIMEOUT`."""
         with log.listening(self._listen_to_events):
             task_status.started()
             try:
                 while True:
                     await self._write(await self._queue.take())
-                    self._say_left_out()
+                    self._report_left_out()
                     await trio.sleep(self._retry_interval if self._failing else WRITE_INTERVAL)
             finally:
                 with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
@@ -92,51 +95,43 @@ class LogFileWriter:
         if share is None or share.take(len(line) + 1):
             self._queue.put(line, len(line))
 
-    def _say_left_out(self) -> None:
-        """Say what was left out because a source has used its share, if it is time."""
+    def _report_left_out(self) -> None:
+        """Log how many lines exceeded the shares, at most once per `SHARE_INTERVAL`."""
         left_out = {name: share.left_out for name, share in self._shares.items() if share.left_out}
-        if not left_out or time.monotonic() - self._share_said < SHARE_INTERVAL:
+        if not left_out or time.monotonic() - self._last_report < SHARE_INTERVAL:
             return
-        self._share_said = time.monotonic()
+        self._last_report = time.monotonic()
         for name, count in left_out.items():
             self._shares[name].left_out = 0
-            self._log.warning(
-                "lines are left out of the log file: their source has used its share of it",
-                lines=count,
-                writer=name,
-            )
+            self._log.warning("log file share exceeded", left_out=count, writer=name)
 
     async def _write(self, lines: list[bytes]) -> None:
-        # A disk may hang for good: then the thread is left behind. What is next in the file waits
-        # for it, this task does not.
+        # If the disk hangs, a cancel abandons the thread.
         written = await trio.to_thread.run_sync(
             self._file.write, lines, abandon_on_cancel=True, limiter=self._threads
         )
         lost = len(lines) - written + self._queue.dropped
         self._queue.dropped = 0
         self.lost += lost
-        self._unsaid += lost
+        self._unreported += lost
         error = self._file.error
         if error is not None and not self._failing:
             self._failing = True
-            self._log.warning(
-                f"the log file takes no lines, the robot goes on without: {error.strerror}",
-                file=str(self.path),
-            )
-        elif error is None and self._unsaid:
+            self._log.warning("log file not writable", file=str(self.path), reason=error.strerror)
+        elif error is None and self._unreported:
             self._failing = False
-            self._log.warning(
-                "lines are missing in the log file", file=str(self.path), lost=self._unsaid
-            )
-            self._unsaid = 0
+            self._log.warning("log file lines lost", file=str(self.path), lost=self._unreported)
+            self._unreported = 0
 
 
 class _Share:
-    """How much of the log files one source may fill; any thread may ask, since a wrong count of some lines does no harm.
+    """The share of the log files that one source may fill.
+
+    Threads use it without a lock; a count that is slightly wrong does no harm.
 
     Args:
-        burst: How much it may fill at once (bytes).
-        hourly: How much it may fill in each hour after that (bytes).
+        burst: Amount that it may fill at once (bytes).
+        hourly: Amount that it may fill in each hour after that (bytes).
     """
 
     def __init__(self, burst: float, hourly: float) -> None:
@@ -144,7 +139,7 @@ class _Share:
         self._bucket = Bucket(burst, 3600 / hourly, time.monotonic())
 
     def take(self, size: int) -> bool:
-        """Whether a line of so many bytes may be written."""
+        """Return whether a line of this size (bytes) may be written, and charge it."""
         if self._bucket.refill(time.monotonic()) < size:
             self.left_out += 1
             return False
@@ -153,7 +148,7 @@ class _Share:
 
 
 def _source(event: Mapping[str, Any]) -> str:
-    """Whose share an event takes; the robot's own have none."""
+    """Return the share that an event belongs to, or "" for an event of the robot itself."""
     if attribution.is_team_output(event):
         return "team prints"
     if attribution.is_from_team_process(event):

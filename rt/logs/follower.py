@@ -1,6 +1,9 @@
-"""Follows the log of a robot: prints what it says, waits for it when it is gone, and fills the gap when it is back.
+"""A follower of a robot's log, for `rt logs`.
 
-The rule of this module: nothing is told twice, and whatever was missed is said, on stderr.
+It prints live events and waits while the robot is disconnected; then it prints the events of the
+gap from the log file.
+
+Invariant: no event is printed twice, and missed events are reported on stderr.
 """
 
 import math
@@ -17,22 +20,25 @@ import trio
 from rt.errors import InstanceAbsentError, RuntimeBaseException
 from rt.instance import Instance
 from rt.logs.feed import ConnectionChange, LogFeed
-from rt.logs.past import BATCH, clock_moved_since, read_file
+from rt.logs.read import BATCH, clock_moved_since, read_batches
 from rt.logs.view import LogView, event_of, moment_of
 from rt.protocol.logevent import GapCounter
 from rt.terminal.output import Output
 
 ANSWER_TIMEOUT = 5.0
-"""How long a robot at an address may take to answer (s)."""
+"""Maximum time that a robot takes to answer (s)."""
 SETTLE_TIME = 0.2
-"""How long the newest lines may take into the file (s), before the file is read up to where the live log goes on."""
+"""Time for the newest lines to reach the file (s), before it is read up to the live log."""
 RECENT = 10_000
-"""So many lines from the end of the file may come live as well: more than wait anywhere. Their stamps do not tell, clocks are set."""
-_CHUNK = 4096  # bytes that a pipe which is writable takes without waiting
+"""Lines at the end of the file that may also arrive live, more than any queue holds.
+
+Time stamps cannot tell them apart, because the clock may be set.
+"""
+_CHUNK = 4096  # bytes that a writable pipe accepts without blocking
 
 
 class Printer:
-    """Prints the events that are wanted, many at once where many come."""
+    """Prints the wanted events, in chunks if there are many."""
 
     def __init__(self, view: LogView) -> None:
         self.view = view
@@ -42,7 +48,7 @@ class Printer:
         """Print events.
 
         Raises:
-            BrokenPipeError: Nobody reads any more.
+            BrokenPipeError: The reader of the output has closed it.
         """
         chunk: list[str] = []
         size = 0
@@ -50,7 +56,9 @@ class Printer:
             if not self.view.wants(event):
                 continue
             text = self.view.show(event)
-            length = len(text) * 3 + 1  # more than it has in UTF-8 but for rare characters
+            length = (
+                len(text) * 3 + 1
+            )  # upper bound of its UTF-8 length, except for rare characters
             if chunk and size + length > _CHUNK:
                 await self._output.line("\n".join(chunk))
                 chunk, size = [], 0
@@ -64,28 +72,28 @@ class Printer:
         async for lines in batches:
             await self.events(event_of(line) for line in lines if line.strip())
 
-    async def past(self, path: Path, *, older: bool = True) -> AbstractContextManager[None]:
-        """A block within which the events of a log are printed, of which those before the clock was set are older than they say."""
+    async def history(self, path: Path, *, older: bool = True) -> AbstractContextManager[None]:
+        """Return a block for printing a log in which the clock may have been set."""
         return self.view.clock_offset(
             await clock_moved_since(path, older=older) if self.view.dated else 0.0
         )
 
     async def file(self, path: Path, *, older: bool, unfinished: bool = False) -> None:
-        """Print what stands in a log; as `read_file`."""
-        with await self.past(path, older=older):
-            await self.lines(read_file(path, older=older, unfinished=unfinished))
+        """Print the events of a log; the arguments are those of `read`."""
+        with await self.history(path, older=older):
+            await self.lines(read_batches(path, older=older, unfinished=unfinished))
 
 
 class Follower:
-    """Prints what a robot says from now on, and what it said while nobody was connected.
+    """Prints the live events of a robot, and those logged while it was disconnected.
 
     Args:
-        printer: Where events go.
-        address: Where the robot publishes.
-        instance: The robot, if it is one of this computer.
+        printer: Prints the events.
+        address: Address at which the robot publishes its log.
+        instance: The robot, if it runs on this computer.
         file: Its log file.
-        wants_past: Whether what the file has is printed first.
-        options: ZMQ options of the subscription, as a station's key.
+        with_history: Whether to print the events in the file first.
+        options: ZMQ options of the subscription, such as a station's key.
     """
 
     def __init__(
@@ -105,7 +113,7 @@ class Follower:
         self._with_history = with_history
         self._feed = LogFeed(address, printer.view.levels, options=options)
         self._gaps = GapCounter()
-        self._turn = trio.Lock()
+        self._printing = trio.Lock()
         self._known: set[tuple[str, ...]] = set()
         self._last = self._lost = datetime.now(UTC)
         self._early: set[tuple[str, ...]] = set()
@@ -117,8 +125,8 @@ class Follower:
         """Print until cancelled.
 
         Raises:
-            InstanceAbsentError: There is no robot, at the start.
-            RuntimeBaseException: It does not let us in.
+            InstanceAbsentError: No robot answers at the start.
+            RuntimeBaseException: The robot does not admit this command.
         """
         with self._feed:
             with trio.move_on_after(ANSWER_TIMEOUT) as first:
@@ -129,7 +137,8 @@ class Follower:
                     await self._handle(change)
             if first.cancelled_caught:
                 raise InstanceAbsentError(
-                    f"{self._name} does not answer: is {self._address} right, and is it reachable?"
+                    f"{self._name} does not answer at {self._address}; check the address and the"
+                    " network"
                 )
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._print_live)
@@ -139,11 +148,11 @@ class Follower:
     async def _print_live(self) -> None:
         while True:
             events = [await self._feed.event()]
-            async with self._turn:
+            async with self._printing:
                 await self._print(events)
 
     async def _print(self, events: list[dict[str, Any]]) -> int:
-        """Print events that came, and with them those that have come too by now; how many that were."""
+        """Print events together with those received since; return how many were printed."""
         while len(events) < BATCH:
             try:
                 events.append(self._feed.event_nowait())
@@ -152,7 +161,7 @@ class Follower:
         missed = sum(self._gaps.count(event) for event in events)
         if moments := [moment for event in events if (moment := moment_of(event))]:
             self._last = max(moments)
-        if not self._connected:  # of a robot that is back, before that was noticed
+        if not self._connected:  # the robot is back, but `change` has not returned yet
             self._early.update(map(_key, events))
         count = len(events)
         await self._printer.events(
@@ -160,7 +169,7 @@ class Follower:
         )
         if missed:
             click.echo(
-                f"rt: {missed} lines were missed: they came faster than they were read", err=True
+                f"rt: {missed} lines missed because they came faster than they were read", err=True
             )
         return count
 
@@ -168,44 +177,46 @@ class Follower:
         if change is ConnectionChange.CONNECTED:
             again = self._connected_before
             self._connected = self._connected_before = True
-            async with self._turn:
+            async with self._printing:
                 self._gaps.restart()
                 if again:
-                    click.echo(f"rt: {self._name} is back", err=True)
-                await self._print_past(again=again)
+                    click.echo(f"rt: connected to {self._name} again", err=True)
+                await self._print_history(again=again)
         elif change is ConnectionChange.LOST and self._connected:
-            async with self._turn:
+            async with self._printing:
                 while await self._print([]):
                     pass
                 self._connected = False
                 self._lost = self._last
                 click.echo(
-                    f"rt: {self._name} is gone; this goes on when it is back, Ctrl-C ends it",
+                    f"rt: disconnected from {self._name}; waiting for it to return, Ctrl-C stops",
                     err=True,
                 )
         elif change is ConnectionChange.DENIED:
             raise RuntimeBaseException(
-                f"{self._name} does not let this command in: `rt logs --robot tcp://HOST:PORT --key FILE` shows it a key"
+                f"{self._name} does not admit this command; use a key with"
+                " `rt logs --robot tcp://HOST:PORT --key FILE`"
             )
         elif change is ConnectionChange.REFUSED and not self._connected_before:
             if self._instance is not None:
-                self._instance.require()  # a robot that is just starting is waited for
+                self._instance.require()  # wait for a robot that is starting
                 await trio.lowlevel.checkpoint()
                 return
             raise InstanceAbsentError(
-                f"no robot answers at {self._address}: start one there with `rt run`, and let others in with its option bind"
+                f"no robot answers at {self._address}; start one there with `rt run`, and open it"
+                " to the network with its option bind"
             )
 
-    async def _print_past(self, *, again: bool) -> None:
-        """Print what the file has from before the connection stood; what comes live as well is printed once."""
+    async def _print_history(self, *, again: bool) -> None:
+        """Print the events in the file from before the connection, without those received live."""
         if self._file is None or not (again or self._with_history):
             return
         since = self._lost + timedelta(microseconds=1) if again else None
         recent: deque[tuple[str, ...]] = deque(maxlen=RECENT)
         await trio.sleep(SETTLE_TIME)
-        # What was missed since it was gone is after --since in any case.
-        with nullcontext() if again else await self._printer.past(self._file):
-            async for lines in read_file(self._file):
+        # Events of a gap are newer than --since in any case.
+        with nullcontext() if again else await self._printer.history(self._file):
+            async for lines in read_batches(self._file):
                 events = [event_of(line) for line in lines]
                 if since is not None:
                     events = [

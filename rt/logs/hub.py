@@ -1,9 +1,9 @@
-"""The log on the network: a hub that publishes what its process logs, with what other processes hand in.
+"""The log hub, which publishes the events of its process and those that other processes submit.
 
-Each event goes out as two frames, its level as the topic and a notification. The rules of this
-module: a log call never waits for the network; a subscriber that does not keep up misses events and
-nobody else does; and whatever is missed is known, since each event carries the number that it has
-among those of its level.
+Each event is published as two frames: its level, which is the topic, and a notification.
+
+Invariant: a log call never waits for the network. A subscriber that is too slow misses events
+without affecting others, and notices it, because the events of each level are numbered.
 """
 
 import threading
@@ -19,34 +19,35 @@ from rt.access.authenticator import Authenticator
 from rt.errors import RemoteProtocolError
 from rt.log import attribution
 from rt.log.budget import Budget, Rate
+from rt.log.throttle import Throttle
 from rt.logs.queue import LogQueue
 from rt.protocol import logevent
 from rt.transport.zmq_socket import Socket
 
 SUBSCRIBER_EVENTS = 4000
-"""Events that wait for one subscriber; what comes beyond them, that subscriber misses."""
+"""Capacity of the queue for one subscriber, in events; the subscriber misses events beyond it."""
 QUEUE_EVENTS = 20_000
-"""Events that a subscriber lets wait on its own side."""
+"""Capacity of the queue on the side of a subscriber, in events."""
 INWARD_EVENTS = Rate(2000, 200)
 INWARD_BYTES = Rate(1 << 20, 256e3)
-"""How many events, and how many bytes of them, other processes may hand in at once and in each second after that."""
+"""Limits of the events that other processes submit, in events and in bytes."""
 WARNING_INTERVAL = 5.0
-"""Time between two events about the same trouble of the hub (s); what happens between them is counted."""
+"""Minimum time between two warnings about the same problem (s)."""
 HELLO_TIMEOUT = 1.0
-"""How long a publisher waits for the hub when it starts (s); until there is one, its events are lost."""
+"""Time that a publisher waits for the hub when it starts (s); without a hub its events are lost."""
 
-_BREATH = 64  # events after which other tasks get their turn
+_CHECKPOINT_EVENTS = 64  # events that are sent between two checkpoints
 _SUBSCRIPTION_BYTES = 4096
 
 
 class LogCounters(msgspec.Struct):
-    """What a hub or a publisher has done.
+    """Counters of a hub or a publisher.
 
     Attributes:
-        published: Events that were handed to the transport.
-        received: Events that other processes handed in.
-        malformed: Messages of other processes that were no events.
-        dropped: Events for which there was no room in the queue.
+        published: Events passed to the transport.
+        received: Events submitted by other processes.
+        malformed: Submitted messages that are not events.
+        dropped: Events that did not fit into the queue.
     """
 
     published: int = 0
@@ -56,41 +57,38 @@ class LogCounters(msgspec.Struct):
 
 
 class _LogSink:
-    """Takes the events of this process and sends them on a socket."""
+    """Sends the events of this process on a socket."""
 
     def __init__(self, counters: LogCounters) -> None:
         self._counters = counters
         self._queue: LogQueue[tuple[bytes, bytes]] = LogQueue()
         self._numbers = dict.fromkeys(logevent.LEVELS, 0)
-        # The thread that holds it may come again: a finalizer may log, and so may an object that is
-        # asked for its text.
+        # Reentrant, because a finalizer or the `__repr__` of a value may log.
         self._lock = threading.RLock()
 
     def listener(self, event: Mapping[str, Any]) -> None:
-        """Take an event, in any thread."""
+        """Queue an event, in any thread."""
         with self._lock:
             level = event["level"]
-            # Also one that finds no room has its number: that is how a subscriber learns of it.
+            # An event that does not fit is numbered too, so that subscribers notice the gap.
             number = self._numbers[level] = self._numbers[level] + 1
             frames = logevent.encode({**event, logevent.SEQUENCE: number})
             self._queue.put(frames, len(frames[1]))
 
     async def run(self, socket: Socket) -> None:
-        """Send until cancelled, and then what is left."""
+        """Send until cancelled, then send the rest."""
         last = -WARNING_INTERVAL
         try:
             while True:
                 for count, frames in enumerate(await self._queue.take(), 1):
                     self._send(socket, frames)
-                    if count % _BREATH == 0:
+                    if count % _CHECKPOINT_EVENTS == 0:
                         await trio.lowlevel.checkpoint()
                 if self._queue.dropped and trio.current_time() - last >= WARNING_INTERVAL:
                     last = trio.current_time()
                     dropped, self._queue.dropped = self._queue.dropped, 0
                     self._counters.dropped += dropped
-                    log.get_logger().warning(
-                        "log events were not published: too many came at once", dropped=dropped
-                    )
+                    log.get_logger().warning("log events not published", dropped=dropped)
         finally:
             for frames in self._queue.take_nowait():
                 self._send(socket, frames)
@@ -98,24 +96,23 @@ class _LogSink:
     def _send(self, socket: Socket, frames: tuple[bytes, bytes]) -> None:
         try:
             socket.send_nowait(frames)
-        except trio.WouldBlock:  # a PUB always can; said for the day on which it cannot
+        except trio.WouldBlock:  # does not happen with a PUB
             self._counters.dropped += 1
         else:
             self._counters.published += 1
 
 
 class LogHub:
-    """Publishes the events of this process and those that others hand in, which become events of this process.
+    """Publishes the events of this process and of others, which become events of this process.
 
     Args:
-        frontend: Addresses where events are published.
-        backend: Addresses where other processes hand events in, by PUB; none means that nobody can.
-        gate: Through which it publishes: what of the frontend lies on the network is for stations
-            with a key.
+        frontend: Addresses at which events are published.
+        backend: Addresses at which other processes submit events with a PUB socket.
+        authenticator: Binds the sockets; stations need a key for a frontend on the network.
 
     Attributes:
-        counters: What it has done.
-        endpoints: The real addresses of the frontend, once it runs.
+        counters: Counters.
+        endpoints: Bound addresses of the frontend, once it runs.
     """
 
     def __init__(
@@ -133,10 +130,10 @@ class LogHub:
         self._log = log.get_logger()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Publish until cancelled; what was logged before the cancel is still sent.
+        """Publish until cancelled; events logged before the cancel are still sent.
 
         Raises:
-            InstanceBusyError: Somebody else holds one of the addresses.
+            InstanceBusyError: Another process holds one of the addresses.
         """
         sink = _LogSink(self.counters)
         outwards: dict[int, int | bytes] = {
@@ -155,46 +152,39 @@ class LogHub:
                 self._authenticator.bind(inlet, self._backend, accepts_keys=False)
             async with trio.open_nursery() as nursery:
                 with log.listening(sink.listener):
-                    nursery.start_soon(self._fan_in, inlet)
+                    nursery.start_soon(self._receive, inlet)
                     task_status.started()
                     await sink.run(public)
 
-    async def _fan_in(self, inlet: Socket) -> None:
-        last, unsaid = -WARNING_INTERVAL, 0
-        told = -WARNING_INTERVAL
+    async def _receive(self, inlet: Socket) -> None:
+        refusals = Throttle(burst=1, interval=WARNING_INTERVAL, clock=trio.current_time)
+        last_warning = -WARNING_INTERVAL
         budget = Budget(INWARD_EVENTS, INWARD_BYTES, trio.current_time())
         while True:
             frames = await inlet.recv()
+            refusals.flush()
             try:
                 event = logevent.decode(frames)
             except RemoteProtocolError as error:
                 self.counters.malformed += 1
-                unsaid += 1
-                if trio.current_time() - last >= WARNING_INTERVAL:
-                    self._log.warning(
-                        "a message for the log was refused", reason=error.message, count=unsaid
-                    )
-                    last, unsaid = trio.current_time(), 0
+                refusals.log(self._log.warning, "submitted log event refused", reason=error.message)
                 continue
             self.counters.received += 1
             if budget.take(len(frames[-1]), trio.current_time()):
                 log.relay(attribution.from_hub(event))
-            elif trio.current_time() - told >= WARNING_INTERVAL:
-                self._log.warning(
-                    "log events of other processes were suppressed: too many come",
-                    suppressed=budget.suppressed,
-                )
-                told, budget.suppressed = trio.current_time(), 0
+            elif trio.current_time() - last_warning >= WARNING_INTERVAL:
+                self._log.warning("submitted log events suppressed", suppressed=budget.suppressed)
+                last_warning, budget.suppressed = trio.current_time(), 0
 
 
 class LogPublisher:
-    """Hands the events of this process in at a hub of another process.
+    """Submits the events of this process to the hub of another process.
 
     Args:
-        address: Where the hub takes events in.
+        address: Address at which the hub accepts events.
 
     Attributes:
-        counters: What it has done.
+        counters: Counters.
     """
 
     def __init__(self, address: str) -> None:
@@ -202,9 +192,9 @@ class LogPublisher:
         self._address = address
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Hand events in until cancelled; started when the hub listens, or after `HELLO_TIMEOUT` without one."""
+        """Submit events until cancelled; started when the hub listens, or after `HELLO_TIMEOUT`."""
         sink = _LogSink(self.counters)
-        # An XPUB is a PUB that hears who subscribes: before the hub has, everything would be lost.
+        # An XPUB is a PUB that receives subscriptions; events before that of the hub would be lost.
         with Socket(zmq.XPUB, options={zmq.SNDHWM: SUBSCRIBER_EVENTS}) as socket:
             socket.connect(self._address)
             with log.listening(sink.listener):

@@ -1,4 +1,4 @@
-"""Where a robot keeps its log."""
+"""Paths of log files."""
 
 import contextlib
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 from rt.instance.directory import Instance
 
 AUTO = "auto"
-"""What an option says that leaves the place to rt."""
-_MARK = "log"
+"""Value of the option ``log_file`` for a file in `log_directory`."""
+_LINK = "log"
 
 
 def log_directory(env: Mapping[str, str] | None = None) -> Path:
-    """The directory for the logs of all robots of this user; makes nothing.
+    """Return the directory for the logs of all robots of this user; do not create it.
 
     It is ``$XDG_STATE_HOME/rt``, else ``/var/log/rt`` for root, else ``~/.local/state/rt``.
     """
@@ -28,12 +28,12 @@ def log_directory(env: Mapping[str, str] | None = None) -> Path:
 
 
 def log_path(option: str, instance: str, env: Mapping[str, str] | None = None) -> Path | None:
-    """The file that keeps the log of a robot, or None if it keeps none.
+    """Return the log file of a robot, or None if it writes none.
 
     Args:
-        option: The option ``log_file``: ``auto``, a path, or nothing.
-        instance: The name of the robot.
-        env: The environment.
+        option: Value of the option ``log_file``: ``auto``, a path, or "".
+        instance: Name of the robot.
+        env: The environment; by default that of this process.
     """
     if option == AUTO:
         return log_directory(env) / f"{instance}.log"
@@ -41,24 +41,24 @@ def log_path(option: str, instance: str, env: Mapping[str, str] | None = None) -
 
 
 def link_log(directory: Path, file: Path) -> None:
-    """Let commands find the file of a robot that runs, whatever options they have themselves.
+    """Link the log file in the instance directory, where commands with other options find it.
 
     Args:
         directory: The instance directory.
         file: The newest file.
     """
     with contextlib.suppress(FileExistsError):
-        (directory / _MARK).symlink_to(file)
+        (directory / _LINK).symlink_to(file)
 
 
 def linked_log(directory: Path) -> Path | None:
-    """The file that the robot of an instance directory keeps its log in, or None if it keeps none.
+    """Return the log file that is linked in an instance directory, or None.
 
     Raises:
-        ConfigError: The directory belongs to another user, or is a link.
+        ConfigError: The directory belongs to another user or is a link.
     """
     Instance(directory.name, directory).verify()
     try:
-        return (directory / _MARK).readlink()
+        return (directory / _LINK).readlink()
     except OSError:
         return None

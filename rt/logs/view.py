@@ -1,4 +1,4 @@
-"""Log events for a person or a program: which ones are wanted, and how they look."""
+"""Selection and rendering of log events for people and programs."""
 
 import contextlib
 import re
@@ -16,15 +16,15 @@ _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?")
 
 
 def parse_since(text: str, now: datetime) -> datetime:
-    """The moment that a person means.
+    """Parse a point in time.
 
     Args:
-        text: How long ago, as 30s, 10m, 2h or 1d; or a local time, as 14:05; or a date with or
-            without a time, ISO 8601.
-        now: The present, with a time zone.
+        text: An age such as 30s, 10m, 2h or 1d, a local time such as 14:05, or a date with or
+            without a time (ISO 8601).
+        now: Current time, with a time zone.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: The text has another form.
 
     Examples:
         >>> noon = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -37,7 +37,7 @@ def parse_since(text: str, now: datetime) -> datetime:
         return _since(text.strip(), now)
     except ValueError:
         raise ValueError(
-            f"{text!r} is not a time: write 30s, 10m, 2h, 1d, 14:05 or 2026-01-31T14:05"
+            f"{text!r} is not a time; write 30s, 10m, 2h, 1d, 14:05 or 2026-01-31T14:05"
         ) from None
 
 
@@ -58,7 +58,7 @@ def _since(text: str, now: datetime) -> datetime:
 
 
 def moment_of(event: dict[str, Any]) -> datetime | None:
-    """When an event was logged, or None if it does not say so."""
+    """Return the time of an event, or None if it has no valid time stamp."""
     try:
         moment = datetime.fromisoformat(event["timestamp"])
     except (KeyError, TypeError, ValueError):
@@ -67,7 +67,7 @@ def moment_of(event: dict[str, Any]) -> datetime | None:
 
 
 def event_of(line: bytes | str) -> dict[str, Any]:
-    """The event of a line; a line that is none is an event with the line as its sentence, as the root has it."""
+    """Return the event of a line; any other text becomes an event with this text."""
     event = decode_line(line)
     if event is not None:
         return event
@@ -76,24 +76,24 @@ def event_of(line: bytes | str) -> dict[str, Any]:
 
 
 def clock_moved(event: dict[str, Any]) -> float:
-    """By how much the clock was set when an event was logged (s): 0 of nearly all."""
+    """Return by how much the clock was set at an event (s), usually 0."""
     moved = event.get(CLOCK_MOVED, 0.0)
     return float(moved) if isinstance(moved, float | int) and abs(moved) < _AGES else 0.0
 
 
 class LogView:
-    """Chooses and shows events.
+    """Selects and renders events.
 
     Args:
-        level: The least severity that is shown.
-        apps: The processes of which events are shown; of all if empty.
-        since: The moment from which on events are shown; from the first one if None.
-        as_json: Whether an event is shown as the JSON object that it is.
-        colors: Whether a terminal shows colours.
+        level: Lowest level that is shown.
+        apps: Processes whose events are shown; all if empty.
+        since: Time of the oldest event that is shown; None for no limit.
+        as_json: Whether to render events as JSON objects.
+        colors: Whether to use colours.
 
     Attributes:
-        levels: Those that are shown.
-        dated: Whether it matters when an event was logged.
+        levels: Levels that are shown.
+        dated: Whether the time of an event matters.
     """
 
     def __init__(
@@ -109,15 +109,15 @@ class LogView:
         self.dated = since is not None
         self._apps = tuple(apps)
         self._since = None if since is None else since.timestamp()
-        self._behind: float | None = None
+        self._clock_moved: float | None = None
         self._as_json = as_json
         self._pretty = log.pretty(colors=colors)
         self._day = datetime.now(UTC).astimezone().date()
 
     def wants(self, event: dict[str, Any]) -> bool:
-        """Whether an event is shown; to be asked once of each."""
-        if self._behind is not None and CLOCK_MOVED in event:
-            self._behind -= clock_moved(event)
+        """Return whether an event is shown; call this once for each event."""
+        if self._clock_moved is not None and CLOCK_MOVED in event:
+            self._clock_moved -= clock_moved(event)
         if event["level"] not in self.levels and event["level"] in LEVELS:
             return False
         if (
@@ -129,29 +129,33 @@ class LogView:
         if self._since is None:
             return True
         moment = moment_of(event)
-        return moment is None or moment.timestamp() + (self._behind or 0.0) >= self._since
+        return moment is None or moment.timestamp() + (self._clock_moved or 0.0) >= self._since
 
     @contextlib.contextmanager
     def clock_offset(self, moved: float) -> Iterator[None]:
-        """Take what comes within the block for lines of a log during which the clock was set, altogether by so much (s)."""
-        self._behind = moved
+        """Correct the times of the events in the block.
+
+        Args:
+            moved: By how much the clock was set in total (s) during the log that they are from.
+        """
+        self._clock_moved = moved
         try:
             yield
         finally:
-            self._behind = None
+            self._clock_moved = None
 
     def show(self, event: dict[str, Any]) -> str:
-        """An event as one or more lines; uses the event up."""
+        """Return an event as one or more lines; consumes the event."""
         if self._as_json:
             return encode_line(event).decode()
         return self._heading(event) + self._pretty(event)
 
     def _heading(self, event: dict[str, Any]) -> str:
-        """The day, where it is another than that of the last event: lines tell the time only."""
+        """Return a line with the day if it has changed, because events show only the time."""
         moment = moment_of(event)
         try:
             day = self._day if moment is None else moment.astimezone().date()
-        except OverflowError:  # the end of all days
+        except OverflowError:  # out of the range of dates
             return ""
         if day == self._day:
             return ""

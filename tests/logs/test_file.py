@@ -1,4 +1,4 @@
-"""The files of a log on real disks: bounded, whole lines, and nothing lost without a number."""
+"""Log files on real disks: bounded size, complete lines, counted losses."""
 
 import errno
 import json
@@ -43,7 +43,7 @@ def lines_of(path: Path) -> list[bytes]:
     return list(read.read(path))
 
 
-def test_lines_are_appended_also_by_the_next_robot(path: Path) -> None:
+def test_next_robot_appends_to_the_same_file(path: Path) -> None:
     for word in (b"one", b"two"):
         file = LogFile(path, 1000, 3)
         assert file.write([word, word]) == 2
@@ -96,9 +96,8 @@ def test_device_keeps_its_mode(tmp_path: Path) -> None:
 
 def test_other_user_reads_no_log() -> None:
     require_another_user()
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # pytest's own directory is closed to other users anyway
+    # Other users cannot enter pytest's own directory.
+    with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         path = Path(folder) / "robot.log"
         file = LogFile(path, 1000, 3)
@@ -115,9 +114,7 @@ def test_other_user_reads_no_log() -> None:
     ),
     st.integers(1, 4),
 )
-def test_the_newest_lines_are_there_in_order_and_the_room_is_bounded(
-    lines: list[bytes], count: int
-) -> None:
+def test_newest_lines_are_in_order_and_the_size_is_bounded(lines: list[bytes], count: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "robot.log"
         file = LogFile(path, 100, count)
@@ -132,7 +129,7 @@ def test_the_newest_lines_are_there_in_order_and_the_room_is_bounded(
         assert kept or not lines
 
 
-def test_file_that_is_planted_while_it_is_opened_gets_no_line(
+def test_file_planted_while_it_is_opened_receives_no_line(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owners = iter([None, 12345])
@@ -147,14 +144,14 @@ def test_file_that_is_planted_while_it_is_opened_gets_no_line(
     file.close()
 
 
-def test_a_line_longer_than_a_file_has_a_file_of_its_own(path: Path) -> None:
+def test_line_longer_than_a_file_gets_its_own_file(path: Path) -> None:
     file = LogFile(path, 100, 3)
     assert file.write([b"a", b"x" * 500, b"b"]) == 3
     file.close()
     assert lines_of(path) == [b"a", b"x" * 500, b"b"]
 
 
-def test_fewer_files_than_before_leave_none_too_many(path: Path) -> None:
+def test_smaller_count_removes_surplus_files(path: Path) -> None:
     file = LogFile(path, 100, 5)
     for number in range(10):
         file.write([b"%d" % number * 80])
@@ -166,7 +163,7 @@ def test_fewer_files_than_before_leave_none_too_many(path: Path) -> None:
     assert len(list(path.parent.iterdir())) == 2
 
 
-def test_a_file_that_was_removed_or_renamed_is_begun_anew(path: Path) -> None:
+def test_removed_or_renamed_file_is_created_again(path: Path) -> None:
     file = LogFile(path, 1000, 3)
     file.write([b"one"])
     path.unlink()
@@ -177,7 +174,7 @@ def test_a_file_that_was_removed_or_renamed_is_begun_anew(path: Path) -> None:
     assert path.read_bytes() == b"three\n"
 
 
-def test_the_torn_line_of_a_power_cut_spoils_no_other(path: Path) -> None:
+def test_incomplete_line_of_a_power_cut_does_not_affect_the_next(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b'{"event": "whole"}\n{"event": "to')
     file = LogFile(path, 1000, 3)
@@ -186,7 +183,7 @@ def test_the_torn_line_of_a_power_cut_spoils_no_other(path: Path) -> None:
     assert lines_of(path) == [b'{"event": "whole"}', b'{"event": "to', b'{"event": "next"}']
 
 
-def test_a_full_disk_costs_lines_and_no_more(small_disk: Path) -> None:
+def test_full_disk_costs_only_lines(small_disk: Path) -> None:
     path = small_disk / "robot.log"
     ballast = small_disk / "ballast"
     file = LogFile(path, 1_000_000, 3)
@@ -206,10 +203,10 @@ def test_a_full_disk_costs_lines_and_no_more(small_disk: Path) -> None:
     assert kept[0] == b"before"
     assert kept[1 : done + 1] == lines[:done]
     assert kept[-1] == b"after"
-    assert len(kept) <= done + 3  # the line that was torn is one of its own
+    assert len(kept) <= done + 3  # the partly written line is one more
 
 
-def test_a_limit_on_the_length_of_files_is_as_a_full_disk(path: Path) -> None:
+def test_file_size_limit_acts_like_a_full_disk(path: Path) -> None:
     file = LogFile(path, 1_000_000, 3)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -224,7 +221,7 @@ def test_a_limit_on_the_length_of_files_is_as_a_full_disk(path: Path) -> None:
     assert lines_of(path)[-1] == b"after"
 
 
-def test_a_device_without_room_takes_nothing_and_is_not_renamed() -> None:
+def test_full_device_is_an_error_and_is_not_renamed() -> None:
     file = LogFile(Path("/dev/full"), 100, 3)
     assert file.write([b"x" * 99, b"y" * 99]) == 0
     assert file.error is not None
@@ -233,25 +230,25 @@ def test_a_device_without_room_takes_nothing_and_is_not_renamed() -> None:
 
 
 @pytest.mark.parametrize("path", ["/proc/none/robot.log", "/dev/null/robot.log", "/"])
-def test_a_place_that_cannot_be_written_is_an_error_of_the_write(path: str) -> None:
+def test_unwritable_path_is_an_error_of_the_write(path: str) -> None:
     file = LogFile(Path(path), 100, 3)
     assert file.write([b"x"]) == 0
     assert file.error is not None
 
 
-def test_a_line_that_is_not_whole_yet_is_not_read(path: Path) -> None:
+def test_incomplete_line_is_not_read(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"event": "whole"}) + "\n" + '{"event": "ha')
     assert lines_of(path) == [b'{"event": "whole"}']
 
 
-def test_state_is_kept_where_the_user_says_or_the_system_has_its_place() -> None:
+def test_log_directory_follows_the_environment() -> None:
     assert log_directory({"XDG_STATE_HOME": "/s"}) == Path("/s/rt")
     ours = Path("/var/log/rt") if os.geteuid() == 0 else Path("/home/me/.local/state/rt")
     assert log_directory({"HOME": "/home/me", "XDG_STATE_HOME": "relative"}) == ours
 
 
-def test_each_robot_has_a_file_of_its_own() -> None:
+def test_each_robot_has_its_own_file() -> None:
     env = {"XDG_STATE_HOME": "/s"}
     assert log_path("auto", "red", env) == Path("/s/rt/red.log")
     assert log_path("auto", "blue", env) == Path("/s/rt/blue.log")
@@ -259,7 +256,7 @@ def test_each_robot_has_a_file_of_its_own() -> None:
     assert log_path("", "red", env) is None
 
 
-def test_the_file_of_a_robot_that_runs_is_found_by_its_directory(tmp_path: Path) -> None:
+def test_log_file_of_a_running_robot_is_linked_in_its_directory(tmp_path: Path) -> None:
     assert linked_log(tmp_path) is None
     link_log(tmp_path, Path("/elsewhere/x.log"))
     assert linked_log(tmp_path) == Path("/elsewhere/x.log")

@@ -1,4 +1,4 @@
-"""The root's log in its file: nobody waits for the disk, and what is lost is said."""
+"""The task that writes the log file: the root never waits, and losses are reported."""
 
 import functools
 import io
@@ -22,7 +22,7 @@ DEADLINE = 10.0
 
 
 @pytest.fixture(autouse=True)
-def said() -> Iterator[io.StringIO]:
+def output() -> Iterator[io.StringIO]:
     stream = io.StringIO()
     log.configure(stream=stream, app="root")
     yield stream
@@ -35,11 +35,11 @@ def events(path: Path) -> list[dict[str, Any]]:
 
 async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - a file rings no bell
+        while not condition():  # noqa: ASYNC110 - a file sends no events
             await trio.sleep(0.01)
 
 
-async def test_every_event_is_a_line_also_the_last_one(tmp_path: Path) -> None:
+async def test_every_event_is_written_including_the_last(tmp_path: Path) -> None:
     path = tmp_path / "robot.log"
     async with trio.open_nursery() as nursery:
         await nursery.start(LogFileWriter(LogFile(path, 100_000, 2)).run)
@@ -52,8 +52,8 @@ async def test_every_event_is_a_line_also_the_last_one(tmp_path: Path) -> None:
     assert [event["event"] for event in events(path)] == ["first", *["many"] * 50, "last"]
 
 
-async def test_trouble_is_said_once_and_its_end_with_what_is_missing(
-    tmp_path: Path, said: io.StringIO
+async def test_failure_is_logged_once_and_its_end_with_the_lost_lines(
+    tmp_path: Path, output: io.StringIO
 ) -> None:
     class Disk(LogFile):
         full = True
@@ -65,23 +65,23 @@ async def test_trouble_is_said_once_and_its_end_with_what_is_missing(
             return super().write(lines)
 
     disk = Disk(tmp_path / "robot.log", 100_000, 2)
-    keeper = LogFileWriter(disk, retry_interval=0.01)
+    writer = LogFileWriter(disk, retry_interval=0.01)
     async with trio.open_nursery() as nursery:
-        await nursery.start(keeper.run)
+        await nursery.start(writer.run)
         for lost in range(3):
             log.get_logger().info("lost")
-            await until(functools.partial(lambda least: keeper.lost >= least, lost + 1))
+            await until(functools.partial(lambda least: writer.lost >= least, lost + 1))
         disk.full = False
         log.get_logger().info("kept")
-        await until(lambda: "are missing" in said.getvalue())
+        await until(lambda: "log file lines lost" in output.getvalue())
         nursery.cancel_scope.cancel()
-    assert said.getvalue().count("takes no lines") == 1
+    assert output.getvalue().count("log file not writable") == 1
     kept = events(disk.path)
     assert "kept" in [event["event"] for event in kept]
-    assert kept[-1]["lost"] == keeper.lost >= 3
+    assert kept[-1]["lost"] == writer.lost >= 3
 
 
-async def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path) -> None:
+async def test_hanging_disk_blocks_neither_logging_nor_cancellation(tmp_path: Path) -> None:
     release = threading.Event()
     hangs = threading.Event()
 
@@ -94,7 +94,7 @@ async def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path) -> None:
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
             await nursery.start(LogFileWriter(Disk(tmp_path / "robot.log", 100_000, 2)).run)
-            log.get_logger().info("into the depth")
+            log.get_logger().info("first")
             await until(hangs.is_set)
             for _ in range(1000):
                 log.get_logger().info("x" * 10_000)
@@ -102,15 +102,15 @@ async def test_a_disk_that_hangs_makes_nobody_wait(tmp_path: Path) -> None:
     release.set()
 
 
-def test_no_file_is_kept_if_none_is_wanted(tmp_path: Path) -> None:
+def test_empty_log_file_means_no_writer(tmp_path: Path) -> None:
     assert LogFileWriter.of(Config(log_file="")) is None
 
 
-async def test_flood_of_prints_does_not_push_out_the_events_of_the_robot(
-    tmp_path: Path, said: io.StringIO, monkeypatch: pytest.MonkeyPatch
+async def test_flood_of_prints_does_not_displace_events_of_the_robot(
+    tmp_path: Path, output: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = LogFile(tmp_path / "robot.log", 20_000, 5)
-    keeper = LogFileWriter(file)
+    writer = LogFileWriter(file)
     flood = [
         {
             "event": "spam",
@@ -130,7 +130,7 @@ async def test_flood_of_prints_does_not_push_out_the_events_of_the_robot(
         {"event": "spam", "level": "info", "app": "camera", "via": "hub"},
     ]
     async with trio.open_nursery() as nursery:
-        await nursery.start(keeper.run)
+        await nursery.start(writer.run)
         log.get_logger().info("first")
         for number in range(3000):
             for event in flood:
@@ -139,7 +139,7 @@ async def test_flood_of_prints_does_not_push_out_the_events_of_the_robot(
                 log.get_logger().info("own", number=number)
                 await trio.lowlevel.checkpoint()
         log.get_logger().info("last")
-        await until(lambda: "used its share" in said.getvalue())
+        await until(lambda: "log file share exceeded" in output.getvalue())
         nursery.cancel_scope.cancel()
     paths = [file.path, *(tmp_path / f"robot.log.{number}" for number in range(1, 5))]
     kept = [event for path in paths if path.exists() for event in events(path)]
@@ -152,6 +152,10 @@ async def test_flood_of_prints_does_not_push_out_the_events_of_the_robot(
         "executor",
         "camera",
     }
-    told = [event for event in kept if "used its share" in event["event"]]
-    assert {event["writer"] for event in told} <= {"team prints", "team process", "other programs"}
-    assert sum(path.stat().st_size for path in paths if path.exists()) < 0.4 * file.max_bytes_in_all
+    reports = [event for event in kept if event["event"] == "log file share exceeded"]
+    assert {event["writer"] for event in reports} <= {
+        "team prints",
+        "team process",
+        "other programs",
+    }
+    assert sum(path.stat().st_size for path in paths if path.exists()) < 0.4 * file.total_max_bytes

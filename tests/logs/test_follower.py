@@ -1,4 +1,4 @@
-"""A log is followed from its file into what comes live: everything once."""
+"""The follower of a log: events in the file and live events are printed once."""
 
 import io
 import json
@@ -26,17 +26,17 @@ OLD = {
 }  # before the clock was set
 
 
-async def test_what_is_in_the_file_and_comes_live_is_printed_once(
+async def test_event_in_the_file_and_received_live_is_printed_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.configure(stream=io.StringIO(), app="root")
     path, address = tmp_path / "robot.log", f"ipc://{tmp_path}/hub"
-    # Of a program of another kind, in the file already.
+    # Already in the file, from another program.
     odd = {**ODD, "timestamp": now()}
     path.write_bytes(encode_line(odd) + b"\nno event\n")
     follower = Follower(Printer(LogView(as_json=True)), address, file=path, with_history=True)
 
-    told: list[str] = []
+    printed: list[str] = []
 
     try:
         async with trio.open_nursery() as nursery:
@@ -47,15 +47,15 @@ async def test_what_is_in_the_file_and_comes_live_is_printed_once(
             nursery.start_soon(follower.run)
             number = 0
             with trio.fail_after(40):
-                while "said 20" not in told:  # some of them while the file is read
-                    log.get_logger().info(f"said {number}")
+                while "live 20" not in printed:  # some of them while the file is read
+                    log.get_logger().info(f"live {number}")
                     number += 1
                     await trio.sleep(0.02)
-                    told += [
+                    printed += [
                         json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()
                     ]
             nursery.cancel_scope.cancel()
     finally:
         structlog.reset_defaults()
-    assert told[:4] == ["odd", "no event", "before", "old"]
-    assert told[4:] == [f"said {each}" for each in range(len(told) - 4)]
+    assert printed[:4] == ["odd", "no event", "before", "old"]
+    assert printed[4:] == [f"live {each}" for each in range(len(printed) - 4)]

@@ -1,4 +1,4 @@
-"""The hub on real sockets: events go out, come in from others, and nobody waits for anybody."""
+"""The log hub on real sockets: published events, submitted events, slow subscribers, limits."""
 
 import io
 import threading
@@ -45,28 +45,30 @@ def back(tmp_path: Path) -> str:
 
 
 async def connected(feed: LogFeed) -> None:
-    """Wait until a feed gets events: its subscription reaches the hub a moment after the connection."""
+    """Wait until a feed receives events, a moment after it is connected."""
     while await feed.change() is not ConnectionChange.CONNECTED:
         pass
     while True:
-        log.get_logger().info("is somebody there?")
+        log.get_logger().info("probe")
         with trio.move_on_after(0.05):
             await feed.event()
             break
-    log.get_logger().info("good")
-    while (await feed.event())["event"] != "good":
+    log.get_logger().info("connected")
+    while (await feed.event())["event"] != "connected":
         pass
 
 
-async def test_an_event_is_published_under_its_level(nursery: trio.Nursery, front: str) -> None:
+async def test_event_is_published_with_its_level_as_topic(
+    nursery: trio.Nursery, front: str
+) -> None:
     await nursery.start(LogHub([front]).run)
     with Socket(zmq.SUB) as socket, trio.fail_after(DEADLINE):
         socket.subscribe(b"warning")
         socket.connect(front)
         frames: list[bytes] = []
         while not frames:
-            log.get_logger().info("nobody wants this")
-            log.get_logger().warning("the gamepad is silent", gamepad=0)
+            log.get_logger().info("another level")
+            log.get_logger().warning("gamepad silent", gamepad=0)
             with trio.move_on_after(0.05):
                 frames = await socket.recv()
     assert frames[0] == b"warning"
@@ -74,7 +76,7 @@ async def test_an_event_is_published_under_its_level(nursery: trio.Nursery, fron
     assert (
         event.items()
         >= {
-            "event": "the gamepad is silent",
+            "event": "gamepad silent",
             "level": "warning",
             "app": "root",
             "gamepad": 0,
@@ -82,18 +84,18 @@ async def test_an_event_is_published_under_its_level(nursery: trio.Nursery, fron
     )
 
 
-async def test_events_of_any_thread_come_in_order_and_are_numbered(
+async def test_events_of_a_thread_arrive_in_order_and_are_numbered(
     nursery: trio.Nursery, front: str
 ) -> None:
     await nursery.start(LogHub([front]).run)
 
-    def talk() -> None:
+    def log_many() -> None:
         for number in range(500):
             log.get_logger().error("from a thread", number=number)
 
     with LogFeed(front, ["error", "info"]) as feed, trio.fail_after(DEADLINE):
         await connected(feed)
-        thread = threading.Thread(target=talk)
+        thread = threading.Thread(target=log_many)
         thread.start()
         gaps = logevent.GapCounter()
         for expected in range(500):
@@ -103,9 +105,7 @@ async def test_events_of_any_thread_come_in_order_and_are_numbered(
         thread.join()
 
 
-async def test_what_is_logged_right_before_the_end_is_still_published(
-    nursery: trio.Nursery, front: str
-) -> None:
+async def test_last_event_before_a_cancel_is_published(nursery: trio.Nursery, front: str) -> None:
     with LogFeed(front, ["info"]) as feed, trio.fail_after(DEADLINE):
         async with trio.open_nursery() as inner:
             await inner.start(LogHub([front]).run)
@@ -116,9 +116,7 @@ async def test_what_is_logged_right_before_the_end_is_still_published(
         assert await feed.change() is ConnectionChange.LOST
 
 
-async def test_another_process_hands_its_events_in(
-    nursery: trio.Nursery, front: str, back: str
-) -> None:
+async def test_another_process_submits_events(nursery: trio.Nursery, front: str, back: str) -> None:
     hub = LogHub([front], [back])
     await nursery.start(hub.run)
     with LogFeed(front, ["info"]) as feed, Socket(zmq.PUB) as other, trio.fail_after(DEADLINE):
@@ -144,7 +142,7 @@ async def test_another_process_hands_its_events_in(
 
 
 @pytest.mark.parametrize("app", ["root", "Device", " executor ", 7, None])
-async def test_no_other_process_hands_events_in_as_a_part_of_the_robot(
+async def test_submitted_event_cannot_claim_to_be_from_the_robot(
     nursery: trio.Nursery, front: str, back: str, app: object
 ) -> None:
     hub = LogHub([front], [back])
@@ -200,7 +198,7 @@ async def test_flood_of_another_process_is_bounded(
     assert any("suppressed" in event for event in events)
 
 
-async def test_a_publisher_loses_nothing_once_it_has_started(
+async def test_started_publisher_loses_no_event(
     nursery: trio.Nursery, front: str, back: str
 ) -> None:
     seen: list[str] = []
@@ -210,22 +208,22 @@ async def test_a_publisher_loses_nothing_once_it_has_started(
         publisher = LogPublisher(back)
         await nursery.start(publisher.run)
         with log.listening(lambda event: seen.append(event["event"])):
-            # The hub of this test is in the publisher's own process, so that what comes in goes out
+            # The hub and the publisher are in one process, so each submitted event is submitted
             # again.
-            log.get_logger().debug("round and round")
-            while seen.count("round and round") < 5:  # noqa: ASYNC110 - a socket of libzmq's own thread rings no bell
+            log.get_logger().debug("again")
+            while seen.count("again") < 5:  # noqa: ASYNC110 - a thread of libzmq sends no events
                 await trio.sleep(0.01)
     nursery.cancel_scope.cancel()
 
 
-async def test_a_publisher_without_a_hub_goes_on(
+async def test_publisher_without_a_hub_starts(
     nursery: trio.Nursery, back: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     await nursery.start(LogPublisher(back).run)
-    log.get_logger().info("nobody hears this")
+    log.get_logger().info("lost")
 
 
-async def test_what_is_no_event_is_refused_counted_and_said_once(
+async def test_malformed_events_are_refused_counted_and_logged_once(
     nursery: trio.Nursery, front: str, back: str, stream: io.StringIO
 ) -> None:
     hub = LogHub([front], [back])
@@ -246,13 +244,11 @@ async def test_what_is_no_event_is_refused_counted_and_said_once(
             other.send_nowait(logevent.encode({"event": "still here", "level": "info"}))
             await trio.sleep(0.01)
     text = stream.getvalue()
-    assert text.count("was refused") == 1
+    assert text.count("submitted log event refused") == 1
     assert "still here" in text
 
 
-async def test_a_subscriber_that_does_not_read_costs_only_itself(
-    nursery: trio.Nursery, front: str
-) -> None:
+async def test_slow_subscriber_does_not_affect_another(nursery: trio.Nursery, front: str) -> None:
     await nursery.start(LogHub([front]).run)
     with (
         LogFeed(front, ["info"]) as good,
@@ -280,7 +276,7 @@ async def test_a_subscriber_that_does_not_read_costs_only_itself(
         assert gaps.missed > 0
 
 
-async def test_what_finds_no_room_is_said_and_a_subscriber_knows(
+async def test_dropped_events_are_reported_and_noticed_by_subscribers(
     nursery: trio.Nursery, front: str, stream: io.StringIO
 ) -> None:
     hub = LogHub([front])
@@ -288,7 +284,7 @@ async def test_what_finds_no_room_is_said_and_a_subscriber_knows(
     with LogFeed(front, ["info"]) as feed, trio.fail_after(DEADLINE):
         await connected(feed)
         gaps = logevent.GapCounter()
-        for _ in range(500):  # at once: the hub has no turn to send
+        for _ in range(500):  # without a checkpoint, so the hub cannot send
             log.get_logger().info("x" * 4000, more="y" * 11_000)
         event: dict[str, Any] = {}
         while event.get("event") != "the end":
@@ -297,10 +293,10 @@ async def test_what_finds_no_room_is_said_and_a_subscriber_knows(
             gaps.count(event)
     assert hub.counters.dropped > 0
     assert gaps.missed == hub.counters.dropped
-    assert stream.getvalue().count("log events were not published") == 1
+    assert stream.getvalue().count("log events not published") == 1
 
 
-async def test_a_robot_out_of_reach_is_noticed(nursery: trio.Nursery) -> None:
+async def test_unreachable_robot_is_noticed(nursery: trio.Nursery) -> None:
     hub = LogHub(["tcp://127.0.0.1:*"])
     await nursery.start(hub.run)
     port = int(hub.endpoints[0].rpartition(":")[2])
@@ -311,7 +307,7 @@ async def test_a_robot_out_of_reach_is_noticed(nursery: trio.Nursery) -> None:
             if not reachable:
                 break
             await target.send_all(data)
-        await trio.sleep_forever()  # neither end hears of anything any more
+        await trio.sleep_forever()  # keeps the connection open without data
 
     async def radio(near: trio.SocketStream) -> None:
         far = await trio.open_tcp_stream("127.0.0.1", port)
@@ -330,29 +326,27 @@ async def test_a_robot_out_of_reach_is_noticed(nursery: trio.Nursery) -> None:
             pass
 
 
-async def test_an_object_that_logs_when_it_is_asked_for_its_text_stops_nobody(
-    nursery: trio.Nursery,
-) -> None:
-    outlet = log_hub._LogSink(log_hub.LogCounters())
+async def test_value_whose_repr_logs_does_not_deadlock(nursery: trio.Nursery) -> None:
+    sink = log_hub._LogSink(log_hub.LogCounters())
 
     class Odd:
         def __repr__(self) -> str:
-            outlet.listener({"event": "asked", "level": "info"})
+            sink.listener({"event": "inner", "level": "info"})
             return "odd"
 
     thread = threading.Thread(
-        target=outlet.listener, args=[{"event": "said", "level": "info", "it": Odd()}], daemon=True
+        target=sink.listener, args=[{"event": "outer", "level": "info", "it": Odd()}], daemon=True
     )
     thread.start()
     await trio.to_thread.run_sync(thread.join, 30)
     assert not thread.is_alive()
-    assert [logevent.decode(frames)["event"] for frames in outlet._queue.take_nowait()] == [
-        "asked",
-        "said",
+    assert [logevent.decode(frames)["event"] for frames in sink._queue.take_nowait()] == [
+        "inner",
+        "outer",
     ]
 
 
-async def test_a_queue_that_is_full_drops_and_counts(nursery: trio.Nursery) -> None:
+async def test_full_queue_drops_and_counts(nursery: trio.Nursery) -> None:
     queue: LogQueue[int] = LogQueue(max_bytes=100)
     assert [queue.put(number, 30) for number in range(5)] == [True, True, True, False, False]
     assert queue.dropped == 2
@@ -361,7 +355,7 @@ async def test_a_queue_that_is_full_drops_and_counts(nursery: trio.Nursery) -> N
     assert await queue.take() == [9]
 
 
-async def test_a_queue_wakes_for_a_thread(nursery: trio.Nursery) -> None:
+async def test_put_from_a_thread_wakes_the_task(nursery: trio.Nursery) -> None:
     queue: LogQueue[int] = LogQueue()
     taken: list[int] = []
 
@@ -380,7 +374,7 @@ async def test_a_queue_wakes_for_a_thread(nursery: trio.Nursery) -> None:
     assert taken == list(range(1000))
 
 
-async def test_a_stranger_at_the_address_is_told(nursery: trio.Nursery, front: str) -> None:
+async def test_missing_hub_is_reported_as_refused(nursery: trio.Nursery, front: str) -> None:
     with LogFeed(front, ["info"]) as feed, trio.fail_after(DEADLINE):
         assert await feed.change() is ConnectionChange.REFUSED
 
@@ -394,11 +388,11 @@ class Listener(Handler):
         self.seen.append(event)
 
     @route(inline=True)
-    def debug(self, event: dict[str, Any]) -> None:  # noqa: ARG002 - is not to be called
-        raise AssertionError("below the level that is wanted")
+    def debug(self, event: dict[str, Any]) -> None:  # noqa: ARG002 - must not be called
+        raise AssertionError("below the level of the log")
 
 
-async def test_a_handlers_methods_are_named_by_level(tmp_path: Path) -> None:
+async def test_methods_of_a_handler_are_named_by_level(tmp_path: Path) -> None:
     config = Config(
         log_frontend=(f"ipc://{tmp_path}/f.sock",), log_backend=(f"ipc://{tmp_path}/b.sock",)
     )
@@ -409,8 +403,8 @@ async def test_a_handlers_methods_are_named_by_level(tmp_path: Path) -> None:
         await app.make_log_publisher()
         with trio.fail_after(DEADLINE):
             while not listener.seen:
-                log.get_logger().debug("too little")
-                log.get_logger().error("nobody handles this level")
-                log.relay({"event": "the gamepad is silent", "level": "warning", "app": "broker"})
+                log.get_logger().debug("below the level")
+                log.get_logger().error("no method for this level")
+                log.relay({"event": "gamepad silent", "level": "warning", "app": "broker"})
                 await trio.sleep(0.01)
-    assert listener.seen[0]["event"] == "the gamepad is silent"
+    assert listener.seen[0]["event"] == "gamepad silent"

@@ -1,4 +1,4 @@
-"""A log is read while a robot writes it: each line once, and none is missed."""
+"""Reading of a log that a robot is writing: each line once, none missed."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ from rt.logs import read as log_read
 from rt.logs.file import LogFile
 
 
-def test_a_file_that_gets_another_name_while_it_is_read_is_read_once_and_whole(
+def test_file_renamed_while_it_is_read_is_read_once_and_completely(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "robot.log"
@@ -26,7 +26,7 @@ def test_a_file_that_gets_another_name_while_it_is_read_is_read_once_and_whole(
     assert [*read, *reading] == written
 
 
-def test_a_file_that_gets_another_name_while_it_is_looked_for_is_met_once(
+def test_file_renamed_while_files_are_opened_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "robot.log"
@@ -42,7 +42,7 @@ def test_a_file_that_gets_another_name_while_it_is_looked_for_is_met_once(
     assert list(log_read.read(path)) == [b"old", b"new"]
 
 
-def test_without_older_files_there_is_one(tmp_path: Path) -> None:
+def test_older_files_and_incomplete_lines_are_optional(tmp_path: Path) -> None:
     path = tmp_path / "robot.log"
     path.write_bytes(b"new\nnot whole")
     path.with_name("robot.log.1").write_bytes(b"old\n")
@@ -53,7 +53,7 @@ def test_without_older_files_there_is_one(tmp_path: Path) -> None:
     assert list(log_read.read(tmp_path)) == []
 
 
-def test_a_line_without_an_end_takes_a_bounded_room(tmp_path: Path) -> None:
+def test_endless_line_takes_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "robot.log"
     path.write_bytes(b"x" * (3 * log_read.MAX_LINE) + b"\nnext\n")
     first, after = log_read.read(path)
@@ -61,10 +61,10 @@ def test_a_line_without_an_end_takes_a_bounded_room(tmp_path: Path) -> None:
     assert after == b"next"
 
 
-def test_what_comes_through_a_pipe_is_read_too(tmp_path: Path) -> None:
+def test_pipe_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    writer = threading.Thread(target=path.write_bytes, args=[b"said\n"])
+    writer = threading.Thread(target=path.write_bytes, args=[b"line\n"])
     writer.start()
-    assert list(log_read.read(path, older=False)) == [b"said"]
+    assert list(log_read.read(path, older=False)) == [b"line"]
     writer.join()

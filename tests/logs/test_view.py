@@ -1,4 +1,4 @@
-"""Events as `rt logs` shows them."""
+"""Selection and rendering of events as in `rt logs`."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ def event(**fields: Any) -> dict[str, Any]:
     return {"event": "hello", "level": "info", "timestamp": stamp, "app": "device", **fields}
 
 
-def test_a_level_shows_itself_and_what_is_worse() -> None:
+def test_level_includes_higher_levels() -> None:
     view = LogView(level="warning")
     assert [
         level for level in ("debug", "info", "warning", "error") if view.wants(event(level=level))
@@ -29,7 +29,7 @@ def test_a_level_shows_itself_and_what_is_worse() -> None:
     assert view.levels == ["warning", "error", "critical"]
 
 
-def test_an_app_shows_its_own_events_and_what_is_said_about_it() -> None:
+def test_app_includes_its_events_and_those_about_it() -> None:
     view = LogView(apps=["executor"])
     assert view.wants(event(app="executor"))
     assert view.wants(event(app="root", child="executor"))
@@ -37,7 +37,7 @@ def test_an_app_shows_its_own_events_and_what_is_said_about_it() -> None:
     assert not view.wants(event(app=["executor"], child={"executor": 1}))
 
 
-def test_since_shows_what_is_newer_and_what_has_no_time() -> None:
+def test_since_includes_newer_events_and_those_without_a_time() -> None:
     view = LogView(since=datetime.now(UTC) - timedelta(minutes=1))
     assert view.wants(event())
     assert not view.wants(event(timestamp="2020-01-01T00:00:00Z"))
@@ -45,7 +45,7 @@ def test_since_shows_what_is_newer_and_what_has_no_time() -> None:
     assert view.wants(event(timestamp="9999-12-31T23:59:59-01:00"))
 
 
-def test_since_counts_from_now_where_the_clock_was_set_meanwhile() -> None:
+def test_since_corrects_times_before_the_clock_was_set() -> None:
     now = datetime.now(UTC)
     year = timedelta(days=365)
     log = [
@@ -69,11 +69,11 @@ def test_since_counts_from_now_where_the_clock_was_set_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("moved", ["soon", None, [1], 1e300, float("nan")])
-def test_a_clock_that_moved_by_no_time_has_not_moved(moved: object) -> None:
+def test_invalid_clock_movement_counts_as_zero(moved: object) -> None:
     assert clock_moved(event(clock_moved=moved)) == 0.0
 
 
-def test_a_print_of_the_team_tells_its_mode_and_the_time_since_its_start() -> None:
+def test_print_shows_its_mode_and_the_time_since_its_start() -> None:
     text = LogView().show(
         event(event="fast", source="print", mode="teleop", clock=3.256, app="executor")
     )
@@ -85,7 +85,7 @@ def test_json_is_the_event_itself() -> None:
     assert json.loads(LogView(as_json=True).show(dict(shown))) == shown
 
 
-def test_another_day_is_said_once() -> None:
+def test_new_day_is_shown_once() -> None:
     view = LogView()
     old = {"timestamp": "2020-01-01T12:00:00Z"}
     assert "\n" not in view.show(event())
@@ -100,7 +100,7 @@ def test_any_time_can_be_shown(stamp: str) -> None:
     assert "hello" in LogView().show(event(timestamp=stamp))
 
 
-def test_an_exception_is_shown_as_lines() -> None:
+def test_exception_is_shown_as_lines() -> None:
     raised = {
         "type": "ValueError",
         "message": "no",
@@ -141,17 +141,17 @@ def test_any_event_can_be_shown(fields: dict[str, Any]) -> None:
         ("999999999d", None),
     ],
 )
-def test_a_time_is_understood(text: str, ago: float | None) -> None:
+def test_age_and_date_are_parsed(text: str, ago: float | None) -> None:
     moment = parse_since(text, NOW)
     assert moment.year == 1 if ago is None else moment == NOW - timedelta(seconds=ago)
 
 
-def test_a_time_of_the_day_is_the_last_one() -> None:
+def test_time_of_day_means_the_most_recent_one() -> None:
     for hour in range(24):
         assert timedelta(0) <= NOW - parse_since(f"{hour}:30", NOW) < timedelta(days=1)
 
 
 @pytest.mark.parametrize("text", ["", "soon", "10", "25:00", "10x", "-5m", "2026-13-01"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a time: write 30s"):
+def test_invalid_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time; write 30s"):
         parse_since(text, NOW)

@@ -182,15 +182,15 @@ async def test_a_robot_that_is_restarted_is_followed_and_nothing_of_it_is_missed
     watcher = await watch("--since", "1h", "--json")
     await watcher.shows("robot ready")
     assert await robot.stop() == 0
-    await watcher.until(lambda watcher: "is gone" in watcher.errors)
+    await watcher.until(lambda watcher: "disconnected from" in watcher.errors)
     await robot.start()
-    await watcher.until(lambda watcher: "is back" in watcher.errors)
+    await watcher.until(lambda watcher: "connected to the robot" in watcher.errors)
     await watcher.until(
         lambda watcher: [e["event"] for e in watcher.events].count("robot ready") == 2
     )
     # The file is written a moment after the event is published, and in the end completely.
     assert await robot.stop() == 0
-    await watcher.until(lambda watcher: watcher.errors.count("is gone") == 2)
+    await watcher.until(lambda watcher: watcher.errors.count("disconnected from") == 2)
     shown = [(event["timestamp"], event["event"]) for event in watcher.events]
     assert sorted(shown) == sorted((event["timestamp"], event["event"]) for event in kept(robot))
     assert len(set(shown)) == len(shown)
@@ -235,7 +235,7 @@ async def test_a_subscriber_that_does_not_read_costs_the_robot_nothing(
     assert awake.errors == ""
     assert await robot.stop() == 0
     asleep.process.send_signal(signal.SIGCONT)
-    await asleep.until(lambda watcher: "is gone" in watcher.errors)
+    await asleep.until(lambda watcher: "disconnected from" in watcher.errors)
     assert await asleep.end() == 0
     nursery.cancel_scope.cancel()
 
@@ -283,10 +283,10 @@ async def test_it_ends_when_nobody_reads_it_any_more(robot: Robot, nursery: trio
 
 async def test_a_log_file_on_a_full_disk_is_said_once(robot: Robot, nursery: trio.Nursery) -> None:
     await robot.start("--log-file", "/dev/full")
-    await robot.logged("takes no lines")
+    await robot.logged("log file not writable")
     assert await robot.call("mode") == "idle"
     assert await robot.stop() == 0
-    assert len([entry for entry in robot.log if "takes no lines" in entry["event"]]) == 1
+    assert len([entry for entry in robot.log if "log file not writable" in entry["event"]]) == 1
     nursery.cancel_scope.cancel()
 
 

@@ -132,7 +132,7 @@ async def test_events_of_the_robot_survive_any_flood_of_the_team_code(
     await robot.start("--log-file", str(path), "--log-file-size", "100000", "--log-file-count", "3")
     await robot.call("auto")
     await robot.logged("begin")
-    await robot.logged("used its share")
+    await robot.logged("log file share exceeded")
     await robot.call("idle")
     await robot.logged("mode ended")
     assert await robot.stop() == 0
@@ -155,7 +155,7 @@ async def test_events_of_the_robot_survive_a_flood_of_prints(
     await robot.start("--log-file", str(path), "--log-file-size", "100000", "--log-file-count", "3")
     await robot.call("auto")
     await robot.logged("begin")
-    await robot.logged("used its share")
+    await robot.logged("log file share exceeded")
     await robot.logged("were suppressed", count=2)
     await robot.call("idle")
     await robot.logged("mode ended")
