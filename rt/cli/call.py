@@ -1,4 +1,4 @@
-"""`rt call METHOD [ARGS]`: one remote call; the service is found by the method's name."""
+"""The `rt call METHOD [ARGS]` command: one remote call to the service that has the method."""
 
 import contextlib
 import json
@@ -18,13 +18,14 @@ from rt.terminal.number import Number
 HELP = """\
 Call a method of the running robot and print its result as JSON.
 
-ARGS are JSON values; what is no JSON, or where a method takes text and no number, is taken as text. METHOD may carry its service, as in device.ping.
+ARGS are JSON values. An argument that is not JSON is passed as text, and so is a number where the
+method takes text. METHOD may include its service, as in device.ping.
 
 \b
 rt call --list             the methods of all services
 rt call read --help        one method and its arguments, from the running robot
 rt call teleop
-rt call commander          the station in control of the gamepads; take_control takes it over
+rt call commander          which station has control; `rt call take_control` takes control
 rt call ping left_motor
 rt call heartbeat left_motor
 """
@@ -34,13 +35,13 @@ _STOP_METHODS = {
     "estop": "executor-service",
     "disable": "device-service",
 }
-"""Methods that stop a robot, and whose they are: they are not looked for first, since a process that hangs would delay that."""
+"""Services of the methods that stop a robot. No lookup, because a hung process would delay it."""
 
 _ESTOP_TIMEOUT = 2.0
-_ESTOPPED = "emergency stop: the robot has ended; start it again with rt run"
+_ESTOPPED = "emergency stop: the robot has ended; start it again with `rt run`"
 _STARTED = {
-    name: f"ok: {what} has begun; `rt logs --since 10s` shows what the code says, and its errors"
-    for name, what in (("auto", "auto"), ("teleop", "teleop"), ("execute", "it"))
+    name: f"ok: {what} started; `rt logs --since 10s` shows the output of the code and its errors"
+    for name, what in (("auto", "auto"), ("teleop", "teleop"), ("execute", "execution"))
 }
 
 
@@ -48,7 +49,7 @@ _STARTED = {
 @click.argument("method", default="", shell_complete=completers.methods)
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.option(
-    "--service", metavar="NAME", help="Service to call, when several have a method of that name."
+    "--service", metavar="NAME", help="Service to call, if several have a method of that name."
 )
 @click.option(
     "--timeout",
@@ -59,14 +60,17 @@ _STARTED = {
     help="Time to wait for the answer.",
 )
 @click.option(
-    "--list", "listing", is_flag=True, help="List the methods of all services, as without METHOD."
+    "--list",
+    "listing",
+    is_flag=True,
+    help="List the methods of all services. This is the default without METHOD.",
 )
 @click.option(
     "-h",
     "--help",
     "helping",
     is_flag=True,
-    help="Show this message, or with METHOD what that takes.",
+    help="Show this message, or the arguments of METHOD.",
 )
 @target_options
 @click_options("instance", load=False)
@@ -122,14 +126,12 @@ def command(  # noqa: PLR0917 - click passes them by name
         _print(short, connection.run(target.config, call, remote=remote))
         if target.problem:
             robot = f"robot {target.config.instance!r}" if remote is None else "robot"
-            click.echo(
-                f"rt: {target.problem}; {short} was sent to the {robot} all the same", err=True
-            )
+            click.echo(f"rt: {target.problem}; {short} was sent to the {robot} anyway", err=True)
 
 
 @contextlib.contextmanager
 def _simplified_errors() -> Iterator[None]:
-    """Have an error of a service told in plain words."""
+    """Rewrite type errors of a service in plain words."""
     try:
         yield
     except RemoteCallError as error:
@@ -139,10 +141,10 @@ def _simplified_errors() -> Iterator[None]:
 
 
 async def _describe(robot: connection.Connection, wanted: str | None) -> dict[str, dict[str, Any]]:
-    """The methods of one service, or of all that answer."""
+    """Return the methods of one service, or of all services that answer."""
     if wanted is None:
         return await robot.describe()
-    # That it is not there is said at once, and by the one who knows which are: the router.
+    # Unlike `describe`, this call raises the router's error if the service does not exist.
     return {
         wanted: await robot.client.issue_call(
             "describe", address=wanted, timeout=connection.DESCRIBE_TIMEOUT
@@ -160,7 +162,7 @@ def _print(method: str, result: Any) -> None:
 
 
 async def _estop(robot: connection.Connection, address: str, values: list[Any]) -> None:
-    """Call the emergency stop; that the robot has ended is an answer too."""
+    """Call the emergency stop. The end of the robot counts as an answer."""
     try:
         await robot.client.issue_call("estop", *values, address=address, timeout=_ESTOP_TIMEOUT)
     except RemoteCallError:

@@ -1,4 +1,4 @@
-"""`rt devices`: the devices of the running robot and their values."""
+"""The `rt devices` command: the devices of the running robot and their values."""
 
 import contextlib
 import json
@@ -22,20 +22,22 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 REFRESH_INTERVAL = 0.1
-"""Time between two looks at the devices on a terminal (s)."""
+"""Interval between updates of the table on a terminal (s)."""
 PRINT_INTERVAL = 1.0
-"""The same where the table is printed below the last (s)."""
+"""Interval between two tables in a file or pipe (s)."""
 
 HELP = """\
-Show the Smart Devices of the running robot and their values: all, or those that are named by name, UID or type.
+Show the Smart Devices of the running robot and their values.
 
-A device without a name is shown with its UID, which is what rt.toml names it by. --json tells more: the port of each device, how often each parameter came in and was sent, the age of the values, and the subscription. What came by on each line is counted:
+UID is a name, a UID or a type; the default is all devices. A device without a name is shown with
+its UID, which gives it a name in rt.toml. --json adds the port of each device, how often each
+parameter was received and sent, the age of the values, and the subscription. The counters are:
 
 \b
 received   frames from the device
-bad        of these, frames that could not be read
+bad        received frames that were invalid
 written    writes that were sent to the device
-dropped    writes that were not sent, as no mode was running or newer values had come
+dropped    writes that were not sent, because no mode ran or newer values replaced them
 
 \b
 rt devices
@@ -46,9 +48,11 @@ rt devices left_motor --json | jq '.[0].values'
 
 @click.command(help=HELP)
 @click.argument("wanted", nargs=-1, metavar="[UID]...", shell_complete=completers.devices)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list and exit.")
 @click.option(
-    "--watch/--once", default=None, help="Go on until Ctrl-C, or print once. [watch on a terminal]"
+    "--watch/--once",
+    default=None,
+    help="Update the table until Ctrl-C, or print it once. [watch on a terminal]",
 )
 @click_options("instance", "dev_name", "dev_catalog")
 def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool | None) -> None:
@@ -61,9 +65,11 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
         names = {uid: name for name, uid in devices.names.items()}
         chosen: dict[int, str] = {}
         for text in wanted:
-            alike = devices.of_type(text, devices.store.devices())
+            of_type = devices.of_type(text, devices.store.devices())
             chosen |= (
-                {devices.resolve(text): text} if alike is None else {uid: str(uid) for uid in alike}
+                {devices.resolve(text): text}
+                if of_type is None
+                else {uid: str(uid) for uid in of_type}
             )
         expected = {uid: names.get(uid, text) for uid, text in chosen.items()} if chosen else names
 
@@ -98,7 +104,7 @@ def command(loaded: Loaded, wanted: tuple[str, ...], as_json: bool, watch: bool 
 
 
 async def _ports(devices: Devices) -> dict[str, str]:
-    """The ports of the connected devices by UID; empty while the device process cannot be asked."""
+    """Return the ports of the connected devices by UID, or nothing without an answer."""
     with contextlib.suppress(RemoteCallError):
         return {uid: port for port, uid in (await devices.call("ports")).items() if uid is not None}
     return {}
@@ -107,7 +113,7 @@ async def _ports(devices: Devices) -> dict[str, str]:
 async def _watch(screen: "Console", devices: Devices, draw: Any) -> None:
     from rich.live import Live
 
-    if not screen.is_terminal:  # what cannot be drawn over is printed again
+    if not screen.is_terminal:  # a file or pipe cannot be redrawn
         while True:
             devices.require()
             screen.print(draw())

@@ -1,4 +1,4 @@
-"""`rt emulate-dev`: Smart Devices that are not there."""
+"""The `rt emulate-dev` command: emulated Smart Devices over TCP or on pseudo-terminals."""
 
 import contextlib
 import functools
@@ -29,33 +29,35 @@ if TYPE_CHECKING:
 
 _SEED_BITS = 32
 _ASK_TIMEOUT = 5.0
-"""How long a robot may take to say where its virtual devices connect (s): it may just have been started."""
+"""Time limit for asking a robot, which may just be starting, where virtual devices connect (s)."""
 
 HELP = """\
-Emulate Smart Devices that connect to a robot over TCP until Ctrl-C, or on serial ports.
+Emulate Smart Devices, over TCP or on serial ports, until Ctrl-C.
 
-UID is a number, a name of dev_name, or NAME, NAME@N or NAME@A..B for devices of the catalog; JSON holds values to start with. A
-sensor that is given a value keeps it.
+UID is a number, a name in dev_name, or NAME, NAME@N or NAME@A..B for devices of the catalog. JSON
+holds the initial values; a sensor with an initial value keeps it.
 
 \b
 rt emulate-dev left_motor polar-bear@1..64 'limit-switch:{"switch0": true}'
 
-They connect to the robot that runs as --instance, whatever its ports are; --port-base or --dev-vsd-addr name another address.
+The devices connect to the robot that runs as --instance. --port-base or --dev-vsd-addr select
+another address.
 
-With --pty there is a line PATH NAME UID for each port on stdout. A robot opens those that dev_ports matches:
+With --pty each port is printed on stdout as a line PATH NAME UID. A robot opens the ports that
+dev_ports matches:
 
 \b
 rt emulate-dev --wave --pty-dir /tmp/ports potentiometer@1..8
 rt run --dev-ports '/tmp/ports/*'
 
-Faults are those of bad cables and bad boards; the same seed gives the same faults again:
+--fault simulates bad cables and boards. The same seed repeats the same faults. KIND is one of:
 
 \b
-drop        the fraction of frames that is lost, both ways [0.1]
-corrupt     the fraction of frames of which bytes are changed, inserted or cut off, both ways [0.1]
-delay       each frame is up to so many seconds late, both ways [0.1]
-disconnect  the line ends about every so many seconds and comes back [2]
-freeze      about every so many seconds the device is deaf and mute for 3 s [5]
+drop        lose this fraction of the frames in both directions [0.1]
+corrupt     change, insert or remove bytes in this fraction of the frames in both directions [0.1]
+delay       delay each frame by up to this time (s) in both directions [0.1]
+disconnect  disconnect the device at about this interval (s) and connect it again [2]
+freeze      stop receiving and sending for 3 s at about this interval (s) [5]
 """
 
 
@@ -67,29 +69,29 @@ freeze      about every so many seconds the device is deaf and mute for 3 s [5]
     metavar="UID[:JSON]...",
     shell_complete=completers.device_types,
 )
-@click.option("--wave", is_flag=True, help="Move every sensor that was given no value.")
+@click.option("--wave", is_flag=True, help="Move every sensor without an initial value.")
 @click.option(
     "--fault",
     "fault_texts",
     multiple=True,
     metavar="KIND[=VALUE]",
-    help="Let something go wrong (repeatable).",
+    help="Inject a fault (repeatable).",
 )
 @click.option(
     "--seed",
     type=Number(0, whole=True),
     metavar="N",
-    help="What the faults are decided by. [random]",
+    help="Seed of the random faults. [random]",
 )
 @click.option(
-    "--pty", "on_pty", is_flag=True, help="Be on serial ports, pseudo-terminals, and not on TCP."
+    "--pty", "on_pty", is_flag=True, help="Use serial ports (pseudo-terminals) instead of TCP."
 )
 @click.option(
     "--pty-dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Put links to the ports there, named by device; with it --pty is meant.",
+    help="Create links to the ports in DIR, named after the devices. Implies --pty.",
 )
 @click_options("instance", "port_base", "dev_vsd_addr", "dev_catalog", "dev_name", "log_level")
 def command(
@@ -102,7 +104,7 @@ def command(
     on_pty: bool,
     folder: Path | None,
 ) -> None:
-    """Emulate Smart Devices that connect to a robot over TCP until Ctrl-C, or on serial ports."""
+    """Emulate Smart Devices, over TCP or on serial ports, until Ctrl-C."""
     from rt.emulator.faults import parse_faults
 
     config = loaded.config.resolved(Instance.locate(loaded.config.instance).directory)
@@ -129,24 +131,24 @@ def command(
         play = functools.partial(_serve, emulated, faults_of, _paths(folder, emulated, names))
     else:
         play = functools.partial(_connect, emulated, faults_of, address)
-    # Told to end or not, no link to a port stays behind.
+    # A signal cancels the run, so the links to the ports are removed.
     trio.run(run_until_signal, play)
 
 
 def _is_given(loaded: Loaded) -> bool:
-    """Whether a flag or a variable says where the devices connect; rt.toml may be that of another robot."""
+    """Return whether a flag or a variable gives the address. rt.toml may be of another robot."""
     origins = (loaded.origins[name] for name in ("port_base", "dev_vsd_addr"))
     return any(origin.startswith(("--", "RT_")) for origin in origins)
 
 
 def _robot_address(config: Config) -> str:
-    """Where virtual devices connect to the robot of an instance; if it does not run, what the options say.
+    """Return where virtual devices connect to the robot, or the configured address if none runs.
 
     Args:
-        config: The options, addresses not yet resolved.
+        config: The options, with unresolved addresses.
 
     Raises:
-        DeviceError: The robot does not answer, or it does not run and another robot has that
+        DeviceError: The robot does not answer, or it does not run and another robot uses the
             address.
     """
     instance = Instance.locate(config.instance)
@@ -154,8 +156,8 @@ def _robot_address(config: Config) -> str:
         address = _ask_address(config)
         if not address:
             raise DeviceError(
-                f"the robot {config.instance!r} does not say where devices connect: try again in a moment, or name its"
-                " --port-base",
+                f"robot {config.instance!r} did not report where devices connect;"
+                " try again in a moment, or use --port-base",
                 instance=config.instance,
             )
         return address
@@ -164,15 +166,15 @@ def _robot_address(config: Config) -> str:
         theirs = _ask_address(msgspec.structs.replace(config, instance=other))
         if theirs and urlsplit(theirs).port == urlsplit(address).port:
             raise DeviceError(
-                f"no robot runs as {config.instance!r}, and {address} is the address of {other!r}: use"
-                f" --instance {other}, or start {config.instance!r} first, or name its --port-base",
+                f"no robot runs as {config.instance!r}, and {address} is the address of {other!r};"
+                f" use --instance {other}, start {config.instance!r} first, or use --port-base",
                 address=address,
             )
     return address
 
 
 def _ask_address(config: Config) -> str:
-    """What the robot of an instance says; nothing if it does not answer."""
+    """Return the address that a robot reports, or an empty text if it does not answer."""
     from rt.client import connection
 
     async def ask(robot: connection.Connection) -> str:
@@ -184,16 +186,16 @@ def _ask_address(config: Config) -> str:
             )
         return ""
 
-    with contextlib.suppress(InstanceAbsentError):  # it has ended meanwhile
+    with contextlib.suppress(InstanceAbsentError):  # the robot has just ended
         return str(connection.run(config, ask))
     return ""
 
 
 def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[EmulatedDevice]":
-    """The devices that the arguments name.
+    """Return the devices that the arguments name.
 
     Raises:
-        DeviceError: An argument names none, or one that another has named.
+        DeviceError: An argument names no device, or a device is named twice.
     """
     from rt.emulator.lines import EmulatedDevice
     from rt.emulator.simulation import SimState
@@ -208,7 +210,8 @@ def _devices(specs: Sequence[str], config: Config, *, wave: bool) -> "list[Emula
             peripheral = known.of_uid(uid)
             if uid in emulated:
                 raise DeviceError(
-                    f"{spec!r} gives {label(peripheral.name, uid)} twice: a robot knows a device by its UID, so use another NAME@N",
+                    f"{spec!r}: {label(peripheral.name, uid)} is given twice;"
+                    " each device needs its own UID, such as NAME@N",
                     spec=spec,
                 )
             emulated[uid] = EmulatedDevice(peripheral, uid, values, sim_state=sim_state, wave=wave)
@@ -222,7 +225,7 @@ def _make_faults(faults: "Sequence[Fault]", seed: int, uid: int) -> "Faults":
 
 
 def label(name: str, uid: int) -> str:
-    """What a person calls a device of the catalog: NAME@N, or with the whole UID if NAME@N does not name it."""
+    """Return the label of a device: NAME@N, or NAME-UID if NAME@N cannot express the UID."""
     number = uid & ((1 << 72) - 1)
     return f"{name}@{number}" if number < 1 << 64 else f"{name}-{uid}"
 
@@ -230,10 +233,10 @@ def label(name: str, uid: int) -> str:
 def _paths(
     folder: Path | None, emulated: "Sequence[EmulatedDevice]", names: dict[int, str]
 ) -> "dict[EmulatedDevice, Path | None]":
-    """Where the links to the ports are put; the folder is made, and what is left of an emulator that was killed is removed.
+    """Return the paths of the links to the ports. Create the folder and remove stale links.
 
     Raises:
-        DeviceError: The folder cannot be made, or something else is where a link should be.
+        DeviceError: The folder cannot be created or belongs to another user, or a path is taken.
     """
     if folder is None:
         return dict.fromkeys(emulated)
@@ -243,7 +246,7 @@ def _paths(
         raise DeviceError(f"--pty-dir {folder}: {error.strerror}", path=str(folder)) from error
     if (uid := planted_by(folder)) is not None:
         raise DeviceError(
-            f"--pty-dir {folder} belongs to {user(uid)}: use another directory", path=str(folder)
+            f"--pty-dir {folder} belongs to {user(uid)}; use another directory", path=str(folder)
         )
     paths: dict[EmulatedDevice, Path | None] = {}
     for device in emulated:
@@ -253,7 +256,8 @@ def _paths(
             path.unlink()
         if path.is_symlink() or path.exists() or path in paths.values():
             raise DeviceError(
-                f"--pty-dir {folder}: {path.name} is there already; end the other emulator, or use another directory",
+                f"--pty-dir {folder}: {path.name} already exists;"
+                " end the other emulator, or use another directory",
                 path=str(path),
             )
         paths[device] = path
@@ -265,7 +269,7 @@ async def _connect(
     faults_of: "Callable[[int], Faults] | None",
     vsd_address: str,
 ) -> None:
-    """Play devices over TCP until cancelled."""
+    """Emulate devices over TCP until cancelled."""
     from rt.emulator.lines import connect_emulated
     from rt.emulator.scheduler import Scheduler
 
@@ -283,7 +287,7 @@ async def _connect(
                 on_connect=_connection_reporter(device, vsd_address, faults),
             )
             nursery.start_soon(connect, device, host, address.port or 0)
-        click.echo("Ctrl-C unplugs them")
+        click.echo("Ctrl-C disconnects the devices")
 
 
 async def _serve(
@@ -291,10 +295,10 @@ async def _serve(
     faults_of: "Callable[[int], Faults] | None",
     paths: "dict[EmulatedDevice, Path | None]",
 ) -> None:
-    """Play devices on pseudo-terminals until cancelled.
+    """Emulate devices on pseudo-terminals until cancelled.
 
     Raises:
-        DeviceError: There are no more terminals, or a link to one cannot be made.
+        DeviceError: No pseudo-terminal is free, or a link cannot be created.
     """
     from rt.emulator.lines import serve_pty
     from rt.emulator.scheduler import Scheduler
@@ -310,15 +314,16 @@ async def _serve(
             try:
                 await nursery.start(serve, device, paths[device])
             except OSError as error:
+                name = label(device.peripheral.name, device.uid)
                 raise DeviceError(
-                    f"{label(device.peripheral.name, device.uid)} gets no serial port: {error.strerror or error}",
+                    f"cannot create a serial port for {name}: {error.strerror or error}",
                     uid=str(device.uid),
                 ) from error
-        click.echo("Ctrl-C unplugs them", err=True)
+        click.echo("Ctrl-C disconnects the devices", err=True)
 
 
 def _port_reporter(device: "EmulatedDevice") -> Callable[[str], None]:
-    """What says on stdout where a device's port is, each time that it changes."""
+    """Return a callback that prints the path of a device's port whenever it changes."""
     last = ""
 
     def report(port: str) -> None:
@@ -333,7 +338,10 @@ def _port_reporter(device: "EmulatedDevice") -> Callable[[str], None]:
 def _connection_reporter(
     device: "EmulatedDevice", address: str, faults: "Faults | None"
 ) -> Callable[[bool], None]:
-    """What says on stdout that a device is connected or not, each time that it changes; but not that a fault did as it was told."""
+    """Return a callback that prints each change of a device's connection.
+
+    Disconnections by an injected fault are not printed.
+    """
     last: bool | None = None
     is_expected = faults is not None and faults.disconnects
 

@@ -13,7 +13,10 @@ from rt.textformat.text import format_text
 HELP = """\
 Print the frame of each Smart Device message as hexadecimal, COBS-encoded.
 
-Each argument is one message as JSON; without arguments, or where one is -, each line of stdin is. Parameters have names and values with a "device" (a type of the catalog, a name of dev_name or a UID) and ids without. Intervals are in ms. What is wrong is told with the character, counted from 1; the others are printed.
+Each argument is one message as JSON; without arguments, or where one is -, each line of stdin is.
+Parameters have names and values with a "device" (a type of the catalog, a name of dev_name or a
+UID) and ids without. Intervals are in ms. What is wrong is told with the character, counted from 1;
+the others are printed.
 
 \b
 rt format-msg '{"type": "PING"}'

@@ -15,8 +15,8 @@ from rt.errors import ConfigError
 HELP = """\
 Say who may drive this robot from another computer.
 
-Each driver's station has a key of its own: one file, which is made here and carried there. A robot that runs heeds a new key, and
-a revoked one, within a second.
+Each driver's station has a key of its own: one file, which is made here and carried there. A robot
+that runs heeds a new key, and a revoked one, within a second.
 
 \b
 rt keys new blue --output ~/blue.rtkey            writes the file: move it to the station

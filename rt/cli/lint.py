@@ -14,9 +14,10 @@ from rt.config import Loaded
 HELP = """\
 Check the team's code, or some files of it, without running it.
 
-Prints a line for each fault, as path:line:column: severity: message [symbol]. What Python itself would say is found by
-pyflakes; what rt would say when the code runs (devices, parameters, values, actions, time limits) by rt's own checks. Modules
-of the team's directory that the program imports are checked too. A line that ends in `# noqa`, or `# noqa: RT401`, is left out.
+Prints a line for each fault, as path:line:column: severity: message [symbol]. What Python itself
+would say is found by pyflakes; what rt would say when the code runs (devices, parameters, values,
+actions, time limits) by rt's own checks. Modules of the team's directory that the program imports
+are checked too. A line that ends in `# noqa`, or `# noqa: RT401`, is left out.
 
 \b
 Exit status:

@@ -1,7 +1,7 @@
-"""`rt logs`: what the running robot says, what it has said, or what stands in a file.
+"""The `rt logs` command: the log of a robot, live, from the past or from a file.
 
-The rule of this module: it ends at once and without a complaint on Ctrl-C, on a stop, and when
-nobody reads it any more.
+Invariant: the command ends at once and without an error on Ctrl-C, on SIGTERM and SIGHUP, and when
+the reader of its output closes the pipe.
 """
 
 import os
@@ -33,14 +33,15 @@ from rt.terminal.signals import run_until_signal
 from rt.transport.address import get_connection
 
 HELP = """\
-Watch what the running robot says, until Ctrl-C; a robot that is restarted is followed.
+Show the log of the running robot until Ctrl-C. The command continues when the robot restarts.
 
-SOURCE is the address of another computer's robot, a file, or - for stdin. Without one it is the running robot of this computer.
+SOURCE is the log address of a robot, a file, or - for stdin. The default is the running robot on
+this computer.
 
 \b
 rt logs
 rt logs --level warning --app executor
-rt logs --since 10m             also what was said in the last ten minutes
+rt logs --since 10m             begin with the last ten minutes
 rt logs --since 9:30 --no-follow
 rt logs --robot tcp://robot.local:6000 --key blue.rtkey
 rt logs tcp://robot.local:6001
@@ -61,23 +62,23 @@ def _since(_context: click.Context, _param: click.Parameter, value: str | None) 
     "--level",
     type=click.Choice(list(LEVELS)),
     default="debug",
-    help="Least severity. [all that there is]",
+    help="Lowest level to show. [debug]",
 )
 @click.option(
     "--app",
     "apps",
     multiple=True,
     metavar="NAME",
-    help="Only of this process, as executor (repeatable).",
+    help="Show only events of this process, such as executor (repeatable).",
 )
 @click.option(
     "--since",
     callback=_since,
     metavar="WHEN",
-    help="Also what was said since: 30s, 10m, 2h or 1d ago, 14:05, a date.",
+    help="Begin with past events: from 30s, 10m, 2h or 1d ago, from 14:05, or from a date.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON object.")
-@click.option("--no-follow", "past", is_flag=True, help="Print what the robot's file has, and end.")
+@click.option("--no-follow", is_flag=True, help="Print the robot's log file and exit.")
 @target_options
 @click_options("instance")
 def command(  # noqa: PLR0917 - click passes them by name
@@ -87,10 +88,10 @@ def command(  # noqa: PLR0917 - click passes them by name
     apps: tuple[str, ...],
     since: datetime | None,
     as_json: bool,
-    past: bool,
+    no_follow: bool,
     remote: RemoteTarget | None,
 ) -> None:
-    """Watch what the running robot says, or what it has said."""
+    """Show the log of the running robot, or a log file."""
     log.configure(level="error", fmt="pretty", stream=sys.stderr)
     colors = log.wants_colors(sys.stdout)
     printer = Printer(LogView(level=level, apps=apps, since=since, as_json=as_json, colors=colors))
@@ -101,11 +102,16 @@ def command(  # noqa: PLR0917 - click passes them by name
             await _show_remote(printer, remote, source)
         elif source is None:
             instance = Instance.locate(config.instance)
-            # A robot goes by its own options, which need not be those that are found here.
+            # The robot may have other options than this directory's rt.toml.
             file = linked_log(instance.directory) or log_path(config.log_file, config.instance)
             address = get_connection(config.resolved(instance.directory).log_frontend)
             await _show_robot(
-                printer, instance, address, file, with_history=since is not None, only_past=past
+                printer,
+                instance,
+                address,
+                file,
+                with_history=since is not None,
+                follow=not no_follow,
             )
         elif source == "-":
             await printer.lines(_stdin())
@@ -127,25 +133,25 @@ async def _show_robot(
     file: Path | None,
     *,
     with_history: bool,
-    only_past: bool,
+    follow: bool,
 ) -> None:
-    if only_past or (with_history and instance.holder() is None):
+    if not follow or (with_history and instance.holder() is None):
         if file is None or not await trio.Path(file).exists():
             why = (
                 f"{file} does not exist; `rt run` writes it"
                 if file
                 else "the option log_file is empty"
             )
-            raise ConfigError(f"there is no log file of {instance.name!r}: {why}")
+            raise ConfigError(f"robot {instance.name!r} has no log file: {why}")
         if (uid := planted_by(file)) is not None:
             raise ConfigError(
-                f"{file} belongs to {user(uid)}: it is no log of your robot; remove it",
+                f"{file} belongs to {user(uid)} and is not a log of your robot; remove it",
                 file=str(file),
             )
         await printer.file(file, older=True)
-        if not only_past:
+        if follow:
             click.echo(
-                f"rt: no robot runs as {instance.name!r}: this was its file {file}", err=True
+                f"rt: no robot runs as {instance.name!r}; this was its log file {file}", err=True
             )
         return
     instance.require()
@@ -157,7 +163,7 @@ async def _show_remote(printer: Printer, remote: RemoteTarget, source: str | Non
     from rt.access.probe import probe
 
     if source is not None:
-        raise ConfigError(f"--robot names the robot already: leave {source} away")
+        raise ConfigError(f"--robot and SOURCE {source} exclude each other")
     await probe(remote.log_address, remote.bundle, socket_type=zmq.SUB)
     await Follower(
         printer, remote.log_address, options=curve_options(remote.bundle) if remote.bundle else None
@@ -169,35 +175,40 @@ def _readable(source: str) -> Path:
     try:
         path.stat()
     except OSError as error:
-        raise ConfigError(f"{source} cannot be read: {error.strerror}", file=source) from None
-    if path.is_dir() or not os.access(path, os.R_OK):
-        raise ConfigError(f"{source} cannot be read: it is a directory, or not for us", file=source)
+        raise ConfigError(f"cannot read {source}: {error.strerror}", file=source) from None
+    if path.is_dir():
+        raise ConfigError(f"cannot read {source}: it is a directory", file=source)
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"cannot read {source}: permission denied", file=source)
     return path
 
 
 async def _stdin() -> AsyncIterator[list[str]]:
-    cutter = LineSplitter(MAX_LINE)
+    splitter = LineSplitter(MAX_LINE)
     while data := await trio.to_thread.run_sync(os.read, 0, 65536, abandon_on_cancel=True):
-        yield list(cutter.feed(data))
-    if (last := cutter.finish()) is not None:
+        yield list(splitter.feed(data))
+    if (last := splitter.finish()) is not None:
         yield [last]
 
 
 async def _until_closed(function: Any) -> None:
-    """Run a function, and end with `BrokenPipeError` as soon as nobody reads stdout any more, also while nothing is printed."""
+    """Run a function until it returns or the reader of stdout closes the pipe.
+
+    Raises:
+        BrokenPipeError: The reader closed the pipe, also while nothing is printed.
+    """
     try:
-        watch = stat.S_ISFIFO(os.fstat(1).st_mode)
+        is_pipe = stat.S_ISFIFO(os.fstat(1).st_mode)
     except OSError:
-        watch = False
+        is_pipe = False
     async with trio.open_nursery() as nursery:
-        if watch:
+        if is_pipe:
             nursery.start_soon(_watch_stdout)
         await function()
         nursery.cancel_scope.cancel()
 
 
 async def _watch_stdout() -> None:
-    await trio.lowlevel.wait_readable(
-        1
-    )  # of the writing end of a pipe this says that the other one is closed
+    # The writing end of a pipe is readable when the reading end is closed.
+    await trio.lowlevel.wait_readable(1)
     raise BrokenPipeError

@@ -17,7 +17,10 @@ from rt.textformat.text import parse_text
 HELP = """\
 Print the Smart Device message of each frame as one line of JSON.
 
-Each argument holds frames as hexadecimal, parted by 00; without arguments, or where one is -, each line of stdin does. Spaces and 0x may stand between bytes. Without --device parameters are ids, and their values bytes. What is wrong is told with the byte, counted from 0; the others are printed. rt format-msg is the way back.
+Each argument holds frames as hexadecimal, parted by 00; without arguments, or where one is -, each
+line of stdin does. Spaces and 0x may stand between bytes. Without --device parameters are ids, and
+their values bytes. What is wrong is told with the byte, counted from 0; the others are printed. rt
+format-msg is the way back.
 
 \b
 rt parse-msg 02100210

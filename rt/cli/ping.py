@@ -23,7 +23,8 @@ ANSWER_MARGIN = 2.0
 """How much longer than its device the device service may take to answer (s)."""
 
 HELP = f"""\
-Send heartbeat requests to devices, all of them if none is named, and print how long each takes to answer, until Ctrl-C; then statistics of each device. The exit status is 1 if one never answered.
+Send heartbeat requests to devices, all of them if none is named, and print how long each takes to
+answer, until Ctrl-C; then statistics of each device. The exit status is 1 if one never answered.
 
 {UID_HELP}
 

@@ -15,7 +15,8 @@ from rt.terminal.number import Number
 from rt.terminal.output import as_text
 
 HELP = f"""\
-Ask a device for the values of parameters, all readable ones if none is named, and print them when it has answered.
+Ask a device for the values of parameters, all readable ones if none is named, and print them when
+it has answered.
 
 {UID_HELP}
 

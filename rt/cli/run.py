@@ -13,8 +13,9 @@ from rt.root import lifecycle
 HELP = """\
 Run the robot that is described here.
 
-Options come from rt.toml in this directory, RT_* variables and the flags below; the team's code from exec_module. The robot
-starts idle: `rt call teleop` lets it drive, `rt call idle` stops it. Ctrl-C or SIGTERM ends it in order, a second one at once.
+Options come from rt.toml in this directory, RT_* variables and the flags below; the team's code
+from exec_module. The robot starts idle: `rt call teleop` lets it drive, `rt call idle` stops it.
+Ctrl-C or SIGTERM ends it in order, a second one at once.
 
 \b
 Exit status:

@@ -31,7 +31,9 @@ SUBSCRIBE_TIMEOUT = 3.0
 """How long the device may take to grant a subscription (s)."""
 
 HELP = f"""\
-Subscribe to parameters of a device and print what arrives, a line each time, until Ctrl-C. Without PARAM they are those that the catalog subscribes to. In the end the device is given back the subscription that it had before.
+Subscribe to parameters of a device and print what arrives, a line each time, until Ctrl-C. Without
+PARAM they are those that the catalog subscribes to. In the end the device is given back the
+subscription that it had before.
 
 {UID_HELP}
 

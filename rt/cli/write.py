@@ -1,11 +1,11 @@
-"""`rt write UID PARAM=VALUE...`: drive a device from the command line, for as long as the command lives.
+"""The `rt write UID PARAM=VALUE...` command: drive a device until the command ends.
 
-The rule of this module: what it writes moves a device only under a lease of its own, which ends
-with the command however that happens; then the device process disables what it moved. A device that
-leaves is not driven again when it comes back.
+Invariant: the command's writes reach the device only under the command's own lease. The lease ends
+with the command, however it ends, and then the device process disables the device. A device that
+disconnects is not driven again when it returns.
 
-One commander at a time drives: the command is refused while a mode runs, and ends when one begins,
-since a motor that two write to jerks. Of two commands, the second is refused at the same device.
+A device has one writer at a time, because a motor with two jerks: the command is refused while a
+mode runs, and ends when one starts. A second `rt write` for the same device is refused.
 """
 
 import contextlib
@@ -34,31 +34,37 @@ from rt.terminal.signals import run_until_signal
 from rt.text import listed
 
 RENEW_INTERVAL: Final = 0.02
-"""Time between two renewals of the lease (s)."""
+"""Interval between lease renewals (s)."""
 SEND_TIMEOUT: Final = 2.0
-"""How long the device process may take to send the values, and to disable the device in the end (s)."""
+"""Time limit for sending the values, and for disabling the device at the end (s)."""
 MODE_END_LIMIT: Final = 2.0
-"""How long the process of a mode that is over may take to end (s)."""
+"""Time limit for the process of an ended mode to exit (s)."""
 BRAKE_NOT_READY: Final = (
-    "the robot lets nothing move, because its brake, which disables devices when a process ends, is not ready:"
+    "the brake, which disables devices when a process dies, is not ready;"
     " wait until `rt call status` shows it as ready, or see `rt logs`"
 )
-"""Why this command moves nothing while there is no brake."""
+"""Why the command is refused without a brake."""
 _CHECK_INTERVAL: Final = 1.0
 _POLL_INTERVAL: Final = 0.01
 _END_REASONS: Final = {
-    Bar.MODE: "a mode has begun, and the team's code drives now",
+    Bar.MODE: "a mode started, and now the team's code drives",
     Bar.BRAKE: BRAKE_NOT_READY,
     Bar.ESTOP: "emergency stop",
-    Bar.STOPPING: "the robot is being stopped",
-    Bar.DAMAGED: "team code has overwritten the robot's shared memory",
-    Bar.STALLED: "the robot's main process stood still",
+    Bar.STOPPING: "the robot is stopping",
+    Bar.DAMAGED: "team code overwrote the robot's shared memory",
+    Bar.STALLED: "the robot's main process stalled",
 }
 
 HELP = f"""\
-Write parameters of a device and let it act on them until Ctrl-C; then it is disabled. VALUE is a number, true or false.
+Drive a device from the command line.
 
-{UID_HELP} While a mode runs the team's code drives, and this is refused; it ends when a mode begins.
+Writes the parameters and keeps the device enabled until Ctrl-C, then disables it. VALUE is a
+number, true or false.
+
+{UID_HELP}
+
+The command is refused while a mode runs, because the team's code drives then, and ends when a mode
+starts.
 
 \b
 rt write left_motor duty_cycle=0.25
@@ -80,7 +86,7 @@ rt write left_motor duty_cycle=-1 deadband=0.05 --seconds 2
     type=Number(above=0),
     default=math.inf,
     metavar="SECONDS",
-    help="End by itself after so long. [until Ctrl-C]",
+    help="Stop after this time. [until Ctrl-C]",
 )
 @click_options("instance")
 def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float) -> None:
@@ -91,8 +97,8 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
         device = await devices.find_one(uid)
         values = parse_settings(device, settings)
         wakeups, write_event = robot.app.wakeups, robot.app.write_event
-        assert wakeups is not None, "a visitor has bells"
-        assert write_event is not None, "a visitor has the doorbell"
+        assert wakeups is not None, "a session has wakeups"
+        assert write_event is not None, "a session has the write event"
         lease = robot.app.make_lease_table().lease(wakeups.slot)
         end = "Ctrl-C disables it" if seconds == math.inf else f"it is disabled after {seconds:g} s"
         driver = _Driver(device, lease, write_event, end)
@@ -109,7 +115,7 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
             click.echo(f"{device.name} is disabled")
         else:
             raise DeviceError(
-                f"{device.name} was not seen to be disabled within {SEND_TIMEOUT:g} s: see `rt devices`",
+                f"{device.name} was not disabled within {SEND_TIMEOUT:g} s; see `rt devices`",
                 uid=str(device.uid),
             )
 
@@ -118,10 +124,10 @@ def command(loaded: Loaded, uid: str, settings: tuple[str, ...], seconds: float)
 
 @contextlib.contextmanager
 def _claimed(directory: Path, device: Device) -> Iterator[None]:
-    """Be the only command that writes to a device, for as long as this process lives at most.
+    """Claim a device for this command. The claim ends with the process at the latest.
 
     Raises:
-        DeviceError: Another command writes to it.
+        DeviceError: Another command drives the device.
     """
     with (directory / f"write-{device.uid}.lock").open("a+") as file:
         try:
@@ -130,7 +136,8 @@ def _claimed(directory: Path, device: Device) -> Iterator[None]:
             file.seek(0)
             pid = file.read().strip()
             raise DeviceError(
-                f"another `rt write`{f', process {pid},' if pid else ''} drives {device.name}: end it first",
+                f"another `rt write`{f' (process {pid})' if pid else ''} drives {device.name};"
+                " end it first",
                 uid=str(device.uid),
             ) from None
         file.truncate(0)
@@ -140,24 +147,25 @@ def _claimed(directory: Path, device: Device) -> Iterator[None]:
 
 
 async def _require_idle(robot: connection.Connection) -> None:
-    """Refuse to write while a mode runs.
+    """Check that no mode runs.
 
     Raises:
-        DeviceError: One does.
+        DeviceError: A mode runs.
     """
     mode = await robot.client.issue_call("mode", address="executor-service", timeout=SEND_TIMEOUT)
     if mode != "idle":
         raise DeviceError(
-            f"the robot is in {mode}, and the team's code drives: `rt call idle` first", mode=mode
+            f"the robot is in {mode}, and the team's code drives; run `rt call idle` first",
+            mode=mode,
         )
 
 
 def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
-    """The values by parameter that ``PARAM=VALUE`` texts give.
+    """Return the values by parameter from ``PARAM=VALUE`` texts.
 
     Raises:
-        DeviceError: One is not of that form, its parameter does not exist or cannot be written, or
-            the value does not fit it.
+        DeviceError: A text has another form, or its parameter does not exist, is not writeable or
+            does not accept the value.
     """
     from rt.textformat.value import TextFormatError, pack_value
 
@@ -165,43 +173,49 @@ def parse_settings(device: Device, settings: Sequence[str]) -> dict[str, Any]:
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
-            raise DeviceError(f"{text!r} has to be PARAM=VALUE, as duty_cycle=0.5", setting=text)
+            raise DeviceError(
+                f"invalid setting {text!r}; use PARAM=VALUE, such as duty_cycle=0.5", setting=text
+            )
         param = next((each for each in device.peripheral.params if each.name == name), None)
         if param is None:
             raise unknown_parameter(device.peripheral, name)
         try:
             if not param.writeable:
                 writeable = [each.name for each in device.peripheral.params if each.writeable]
-                kind = device.peripheral.name
+                type_name = device.peripheral.name
                 hint = (
-                    f"; these can be written: {listed(writeable)}"
+                    f"; writeable parameters: {listed(writeable)}"
                     if writeable
-                    else f": no parameter of {kind} can be written"
+                    else f"; {type_name} has no writeable parameter"
                 )
-                shown = kind if device.name == str(device.uid) else device.name
-                raise DeviceError(
-                    f"{shown}.{name} cannot be written, only read{hint}", setting=text
-                )
+                owner = type_name if device.name == str(device.uid) else device.name
+                raise DeviceError(f"{owner}.{name} is read-only{hint}", setting=text)
             values[name] = json.loads(value)
             if isinstance(values[name], str):
                 raise DeviceError(
-                    f"{text!r}: the value has to be a number, true or false", setting=text
+                    f"{text!r}: the value must be a number, true or false", setting=text
                 )
             pack_value(param, values[name], limited=True)
         except TextFormatError as error:
             raise DeviceError(f"{text!r}: {error}", setting=text) from None
         except json.JSONDecodeError:
             raise DeviceError(
-                f"{text!r}: the value has to be a number, true or false", setting=text
+                f"{text!r}: the value must be a number, true or false", setting=text
             ) from None
     return values
 
 
 class _Driver:
-    """Drives one device under a lease; ``end`` says to a person when that ends.
+    """The writer of one device under a lease.
+
+    Args:
+        device: The device.
+        lease: The lease of this command.
+        write_event: The event that wakes up the device process.
+        end: What ends the drive, for the message to the user.
 
     Attributes:
-        disabled: Whether the device was seen to be disabled in the end.
+        disabled: Whether the device was disabled at the end.
     """
 
     def __init__(
@@ -219,29 +233,33 @@ class _Driver:
         watch: Callable[[], Awaitable[None]],
         check: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
-        """Write values and hold the lease until ``watch`` returns, or a cancel; then see that the device is disabled.
+        """Write values and hold the lease until ``watch`` returns or the call is cancelled.
+
+        At the end, wait up to `SEND_TIMEOUT` until the device is disabled, also when cancelled.
 
         Args:
-            values: By parameter.
-            watch: Waits for the end.
-            check: Raises if nothing may be written now; called before the lease begins, and again
-                before the values are written, since a mode may have begun meanwhile.
+            values: Values by parameter.
+            watch: Returns when the drive is to end.
+            check: Raises if writing is not allowed. It is called before the lease begins, and again
+                before the values are written, because a mode may have started in between.
+
+        Raises:
+            DeviceError: The lease cannot begin, or ended; or the device was disabled or is gone.
         """
         await check()
         disables = self._device.buffer.counters.disables
         begun = False
         with trio.move_on_after(MODE_END_LIMIT):
-            while not (begun := self._lease.begin()) and self._lease.bar is Bar.MODE:  # noqa: ASYNC110 - a bar rings no bell
+            lease = self._lease
+            while not (begun := lease.begin()) and lease.bar is Bar.MODE:  # noqa: ASYNC110
                 await trio.sleep(_POLL_INTERVAL)
         if not begun:
             if self._lease.bar is Bar.BRAKE:
                 raise DeviceError(BRAKE_NOT_READY)
             if self._lease.bar is Bar.MODE:
                 raise DeviceError(_END_REASONS[Bar.MODE])
-            why = "by an emergency stop" if self._lease.bar is Bar.ESTOP else "just now"
-            raise DeviceError(
-                f"the robot was stopped {why}: nothing moves until it is started again"
-            )
+            how = " by an emergency stop" if self._lease.bar is Bar.ESTOP else ""
+            raise DeviceError(f"the robot was stopped{how}; start it again to move devices")
         self._write_event.signal()
         try:
             async with trio.open_nursery() as nursery:
@@ -254,22 +272,23 @@ class _Driver:
         finally:
             before = self._device.buffer.counters.disables
             if not self._lease.held:
-                before = disables  # the lease has ended already, and the device may have been disabled for that
+                before = disables  # the lease has ended, so the device may already be disabled
             self._lease.release()
             self._write_event.signal()
             with trio.move_on_after(SEND_TIMEOUT, shield=True):
-                while self._device.buffer.valid and self._device.buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
+                buffer = self._device.buffer
+                while buffer.valid and buffer.counters.disables == before:  # noqa: ASYNC110
                     await trio.sleep(_POLL_INTERVAL)
                 self.disabled = True
 
     async def _watch_disables(self, before: int) -> None:
-        """Wait until the device is disabled while the lease is held.
+        """Wait until the device is disabled or the lease ends.
 
         Raises:
-            DeviceError: It was: this command drives it no more.
+            DeviceError: The device was disabled while the lease was held.
         """
         buffer = self._device.buffer
-        while self._lease.held and buffer.counters.disables == before:  # noqa: ASYNC110 - counters ring no bell
+        while self._lease.held and buffer.counters.disables == before:  # noqa: ASYNC110 - no event
             await trio.sleep(_CHECK_INTERVAL)
         if self._lease.held and buffer.valid:
             raise DeviceError(
@@ -278,47 +297,52 @@ class _Driver:
             )
 
     async def _keep_lease(self) -> None:
-        """Renew the lease, for ever.
+        """Renew the lease until cancelled.
 
         Raises:
-            DeviceError: It has ended, so that the device is disabled; it does not start again by
-                itself.
+            DeviceError: The lease has ended, and the device is disabled. The lease is not begun
+                again.
         """
         while True:
             await trio.sleep(RENEW_INTERVAL)
             if not self._lease.renew():
                 why = (
-                    _END_REASONS.get(self._lease.cause, "the robot was told to stop")
+                    _END_REASONS.get(self._lease.cause, "the robot was stopped")
                     if self._lease.revoked
-                    else f"this command did not run for {TIMEOUT:g} s; start it again to continue"
+                    else f"this command did not run for {TIMEOUT:g} s; run it again to continue"
                 )
                 raise DeviceError(
                     f"{self._device.name} was disabled: {why}", uid=str(self._device.uid)
                 )
 
     async def _write(self, values: dict[str, Any]) -> None:
-        """Write the values and wait until they are on the line.
+        """Write the values and wait until they are sent.
 
         Raises:
-            DeviceError: The device has left, or the values were not sent in time.
+            DeviceError: The device disconnected, or the values were not sent in time.
         """
         buffer = self._device.buffer
         before = buffer.sent
         with trio.move_on_after(SEND_TIMEOUT):
-            while not self._written(values):  # noqa: ASYNC110 - a lock of another process rings no bell
+            while not self._written(values):  # noqa: ASYNC110 - locks signal no event
                 await trio.sleep(_POLL_INTERVAL)
-            while any(buffer.sent[name] == before[name] for name in values):  # noqa: ASYNC110 - counters ring no bell
+            while any(buffer.sent[name] == before[name] for name in values):  # noqa: ASYNC110
                 await trio.sleep(_POLL_INTERVAL)
             shown = ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
-            click.echo(f"{self._device.name}: {shown} is sent; {self._end}")
+            click.echo(f"{self._device.name}: sent {shown}; {self._end}")
             return
         raise DeviceError(
-            f"{self._device.name} was not sent its values within {SEND_TIMEOUT:g} s: is the robot's log quiet?",
+            f"{self._device.name}: values not sent within {SEND_TIMEOUT:g} s;"
+            " see `rt logs --since 1m`",
             uid=str(self._device.uid),
         )
 
     def _written(self, values: dict[str, Any]) -> bool:
-        """Write all values at once, so that they travel in one message; False if another process holds the lock."""
+        """Write all values in one transaction, so that one message carries them.
+
+        Returns:
+            False if another process holds the lock.
+        """
         buffer = self._device.buffer
         try:
             with buffer.transaction():
@@ -332,10 +356,10 @@ class _Driver:
 
 
 async def _watch(devices: Devices, device: Device) -> None:
-    """Wait for ever, as long as the robot and the device are there.
+    """Wait until the device disconnects or the robot ends.
 
     Raises:
-        DeviceError: The device has left.
+        DeviceError: The device disconnected.
         InstanceAbsentError: The robot has ended.
     """
     while True:

@@ -1,1 +1,1 @@
-"""How a command reaches a robot: its options, the connection, and the names of devices and methods."""
+"""The client side of commands: flags, connections, device and method names, completions."""

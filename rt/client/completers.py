@@ -1,7 +1,7 @@
-"""What the Tab key offers where a verb takes a name: of methods, devices, parameters, robots, options.
+"""Shell completions of methods, devices, parameters, robots and options.
 
-The rule of this module: an answer comes soon or not at all, and never as a message. What only the
-robot knows, it is asked; without a robot there is none.
+Invariant: a completer returns within `TIMEOUT`, raises nothing and prints nothing. Names that only
+the robot knows are requested from it; without a running robot there are no completions.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from rt.client.connection import Connection
 
 TIMEOUT = 1.0
-"""How long the robot may take to say its names (s)."""
+"""Time limit for the answer of the robot (s)."""
 
 Items = list[CompletionItem[Any]]
-Candidates = Callable[[click.Context, click.Parameter, str], Items]
+Completer = Callable[[click.Context, click.Parameter, str], Items]
 
 
 def methods(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
-    """The methods of the running robot, and with their service where several have one of that name."""
+    """Return the methods of the running robot; with their service if INCOMPLETE has a dot."""
 
     async def ask(robot: "Connection") -> dict[str, str]:
         found: dict[str, str] = {}
@@ -43,7 +43,7 @@ def methods(context: click.Context, _parameter: click.Parameter, incomplete: str
 
 
 def devices(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
-    """The Smart Devices that are connected, by the names that the team gave them or else by their UIDs."""
+    """Return the names of the connected Smart Devices, or the UIDs of those without a name."""
 
     async def ask(robot: "Connection") -> dict[str, str]:
         call = robot.client.issue_call
@@ -60,14 +60,14 @@ def devices(context: click.Context, _parameter: click.Parameter, incomplete: str
 
 
 def readable(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
-    """The parameters that can be read of the device that was named before, but for those that were named too."""
+    """Return the readable parameters of the given device that are not yet in the command line."""
     named = context.params.get(parameter.name or "") or ()
     found = _ask(context, lambda robot: _params(robot, context, "{}", "readable"))
     return [item for item in _items(found, incomplete) if item.value not in named]
 
 
 def writeable(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
-    """The parameters that can be written of the device that was named before, as ``NAME=``."""
+    """Return the writeable parameters of the given device, as ``NAME=``."""
     return _items(
         _ask(context, lambda robot: _params(robot, context, "{}=", "writeable")), incomplete
     )
@@ -85,14 +85,14 @@ async def _params(
 
 
 def instances(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
-    """The robots that run on this machine."""
+    """Return the robots that run on this machine."""
     from rt.instance import running
 
     return _items(dict.fromkeys(running(), ""), incomplete)
 
 
 def device_types(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
-    """The types of the catalog, and the names that ./rt.toml gives."""
+    """Return the Smart Device types of the catalog and the names of dev_name."""
     with contextlib.suppress(RuntimeBaseException):
         from rt.client.offline import offline_devices
 
@@ -107,12 +107,12 @@ def device_types(_context: click.Context, _parameter: click.Parameter, incomplet
 
 
 def options(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
-    """The options of rt.toml."""
+    """Return the names of the options."""
     return _items({option.name: option.meaning for option in config.OPTIONS.values()}, incomplete)
 
 
-def choices(option: config.Option) -> "Candidates | None":
-    """What an option's flag may be given, if that is known before it is."""
+def choices(option: config.Option) -> "Completer | None":
+    """Return the completer of an option's values, or None if they are not limited."""
     if option.name == "instance":
         return instances
     if not option.choices:
@@ -123,7 +123,7 @@ def choices(option: config.Option) -> "Candidates | None":
 
 
 def values(context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
-    """What the option that was named before may be set to, if there is a choice."""
+    """Return the values of the given option if it is a switch or a choice."""
     option = config.OPTIONS.get(context.params.get("name") or "")
     words = (
         ("true", "false")
@@ -136,7 +136,7 @@ def values(context: click.Context, _parameter: click.Parameter, incomplete: str)
 
 
 def checks(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> Items:
-    """The checks of the doctor."""
+    """Return the checks of `rt doctor`."""
     from rt import doctor
 
     return _items({each.id: each.meaning for each in doctor.checks().values()}, incomplete)
@@ -153,7 +153,7 @@ def _items(found: dict[str, str], incomplete: str) -> Items:
 def _ask(
     context: click.Context, function: Callable[["Connection"], Awaitable[dict[str, str]]]
 ) -> dict[str, str]:
-    """What the robot says, or nothing: if there is none, or if it takes its time."""
+    """Return what a function gets from the robot, or nothing without an answer in time."""
     from rt.instance import Instance
 
     with contextlib.suppress(Exception):

@@ -1,4 +1,4 @@
-"""How a verb reaches the running robot: a client over the router's ipc socket, named apart from all others."""
+"""Connections of commands to a robot: through the ipc socket of its router, or over the network."""
 
 import contextlib
 import os
@@ -29,23 +29,24 @@ _PROBE_TIMEOUT = 1.0
 
 
 class Access(Enum):
-    """What a verb needs of the robot."""
+    """What a command needs of the robot."""
 
     CALLS = auto()
     """Calls."""
     BUFFERS = auto()
-    """Calls, and the values of buffers."""
+    """Calls, and reading buffers."""
     SESSION = auto()
-    """All that, and a seat, which writing and waiting for changes need."""
+    """Calls, buffers and a slot, which writing and waiting for changes need."""
 
 
 class Connection:
-    """A verb's way to the robot.
+    """A connection of a command to a robot.
 
     Attributes:
-        client: Makes calls.
-        app: Makes buffers; closed with the link.
-        instance: The robot; of one on another machine, what it would be here.
+        client: The RPC client.
+        app: The application that opens buffers; closed with the connection.
+        instance: The instance of the robot. For a robot on another machine, the instance that the
+            options name on this machine.
     """
 
     def __init__(
@@ -61,14 +62,14 @@ class Connection:
         self._is_running = is_running
 
     async def wait_until_ended(self, limit: float) -> bool:
-        """Wait for the end of the robot, ``limit`` s at most; whether it has come."""
+        """Wait for the end of the robot, at most ``limit`` s, and return whether it has ended."""
         with trio.move_on_after(limit):
-            while await self._is_running():  # noqa: ASYNC110 - the end of another process rings no bell
+            while await self._is_running():  # noqa: ASYNC110 - no event from another process
                 await trio.sleep(_CHECK_INTERVAL)
         return not await self._is_running()
 
     async def describe(self) -> dict[str, dict[str, Any]]:
-        """The methods of each service that answers."""
+        """Return the methods of each service that answers."""
         found: dict[str, dict[str, Any]] = {}
 
         async def ask(service: str) -> None:
@@ -87,17 +88,17 @@ class Connection:
 async def connect(
     instance: str | None = None, *, address: str | None = None, key: Path | None = None
 ) -> AsyncIterator[Connection]:
-    """Connect to a running robot; a program of your own uses it like the command `rt call`.
+    """Connect to a running robot, as `rt call` does.
 
     Args:
-        instance: The name of a robot of this machine; by default RT_INSTANCE, or ``default``.
+        instance: The name of a robot on this machine. The default is RT_INSTANCE, or ``default``.
         address: ``tcp://HOST:PORT`` of the router of a robot on another machine, in place of
             `instance`.
-        key: The file with this station's key for that robot, or None if it needs none.
+        key: The file with this station's key for that robot, or None for a robot without keys.
 
     Raises:
         InstanceAbsentError: No robot runs as this instance.
-        RemoteCallError: The robot at the address does not answer or refuses this station.
+        RemoteCallError: The robot at the address does not answer, or refuses this station.
         ConfigError: The address or the key is invalid.
 
     Examples:
@@ -119,15 +120,15 @@ async def connect(
 
 @contextlib.asynccontextmanager
 async def open_local(config: Config, *, access: Access = Access.CALLS) -> AsyncIterator[Connection]:
-    """Connect to the robot of an instance.
+    """Connect to a robot on this machine.
 
     Args:
-        config: The options; says which instance.
+        config: The options, which name the instance.
         access: What the caller needs of the robot.
 
     Raises:
         InstanceAbsentError: No robot runs as that instance.
-        DeviceBufferError: There is no free seat.
+        DeviceBufferError: All slots are taken.
     """
     instance = Instance.locate(config.instance)
     instance.require()
@@ -165,8 +166,8 @@ async def open_remote(config: Config, remote: RemoteTarget) -> AsyncIterator[Con
     """Connect to a robot on another machine.
 
     Raises:
-        RemoteCallError: It is not there, or does not let us in; says why at once.
-        ConfigError: The address is none.
+        RemoteCallError: The robot does not answer, or refuses this station. The error says why.
+        ConfigError: The address is invalid.
     """
     await probe(remote.address, remote.bundle)
     async with Application(_name(), config) as app:
@@ -200,13 +201,13 @@ def run(
     access: Access = Access.CALLS,
     remote: RemoteTarget | None = None,
 ) -> Any:
-    """Run an async function with a link to the robot and return its result.
+    """Run an async function with a connection to the robot and return its result.
 
     Args:
-        config: The options; says which instance.
-        function: What to run.
+        config: The options, which name the instance.
+        function: The function, called with the connection.
         access: See `open_local`.
-        remote: The robot of another machine instead of one of this.
+        remote: The robot on another machine, or None for one on this machine.
     """
     log.configure(level="error", fmt="pretty")
 

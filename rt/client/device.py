@@ -1,6 +1,6 @@
-"""A Smart Device of the running robot, as a verb needs it: found by what a person calls it, and known to be there.
+"""The Smart Devices of a running robot, found by UID, name or type.
 
-Names and catalog are those that the robot itself goes by, so that they are right in any directory.
+Names and catalog are the robot's own, so a command works in any directory.
 """
 
 import contextlib
@@ -28,22 +28,25 @@ from rt.protocol.uid import DeviceUID
 from rt.terminal.output import jsonable, short
 
 ASK_TIMEOUT = 2.0
-"""How long a service may take to answer what needs no device (s)."""
+"""Time limit for calls that involve no device (s)."""
 LOCK_TIMEOUT = 0.01
-"""How long a buffer's lock may be waited for (s); a verb's event loop has little else to do."""
+"""Time limit for a buffer's lock (s). A command's event loop may block for it."""
 SERVICE = "device-service"
 
-UID_HELP = """UID is a UID, a name that dev_name of the running robot gives it, or a type, as polar-bear, if one device of it is connected."""
-"""What a verb's help says of the devices that it takes."""
+UID_HELP = (
+    "UID is a UID, a name in dev_name of the running robot, or a type such as polar-bear, if one"
+    " device of the type is connected."
+)
+"""The explanation of UID in the help of commands."""
 
 
 class Device(NamedTuple):
-    """A Smart Device that is connected.
+    """A connected Smart Device.
 
     Attributes:
-        uid: Its UID.
-        name: What a person calls it: the team's name, or else the UID.
-        buffer: Its values.
+        uid: The UID.
+        name: The name in dev_name, or the UID.
+        buffer: The buffer of its values.
     """
 
     uid: int
@@ -52,33 +55,34 @@ class Device(NamedTuple):
 
     @property
     def peripheral(self) -> Peripheral:
-        """What kind of device it is."""
+        """The type of the device in the catalog."""
         return self.buffer.peripheral
 
     def readable(self, params: Sequence[str]) -> list[str]:
-        """Check names of parameters that are to be read; all readable ones if none is given.
+        """Check names of parameters to read, and return them without duplicates.
+
+        Args:
+            params: Names of parameters; all readable ones if empty.
 
         Raises:
-            DeviceError: One does not exist, with the nearest, or cannot be read.
+            DeviceError: A parameter does not exist or is not readable.
         """
         known = {param.name: param.readable for param in self.peripheral.params}
         for name in params:
             if name not in known:
                 raise unknown_parameter(self.peripheral, name)
             if not known[name]:
-                raise DeviceError(
-                    f"{self.name}.{name} cannot be read, only written", device=self.name, param=name
-                )
+                raise DeviceError(f"{self.name}.{name} is write-only", device=self.name, param=name)
         chosen = list(dict.fromkeys(params)) or [name for name in known if known[name]]
         if not chosen:
-            raise DeviceError(f"{self.name} has no parameter that can be read", device=self.name)
+            raise DeviceError(f"{self.name} has no readable parameter", device=self.name)
         return chosen
 
     def values(self, params: Iterable[str]) -> dict[str, Any]:
-        """The newest values of parameters, all of one moment; nothing while another process holds the lock.
+        """Return a consistent snapshot of parameters; empty if another process holds the lock.
 
         Raises:
-            DeviceError: The device is not connected any more.
+            DeviceError: The device disconnected.
         """
         try:
             values = self.buffer.snapshot()
@@ -89,18 +93,18 @@ class Device(NamedTuple):
         return {name: short(values[name]) for name in params}
 
     async def wait_for_values(self, params: Iterable[str]) -> dict[str, Any]:
-        """The same, as soon as no other process holds the lock."""
+        """Return `values`, waiting until no other process holds the lock."""
         names = list(params)
-        while not (values := self.values(names)):  # noqa: ASYNC110 - a lock of another process rings no bell
+        while not (values := self.values(names)):  # noqa: ASYNC110 - locks signal no event
             await trio.sleep(LOCK_TIMEOUT)
         return values
 
     def raise_disconnected(self) -> NoReturn:
-        """Raise the error of a device that has left."""
-        raise DeviceError(f"the device {self.name} was disconnected", uid=str(self.uid))
+        """Raise the error of a disconnected device."""
+        raise DeviceError(f"device {self.name} was disconnected", uid=str(self.uid))
 
     def row(self, values: dict[str, Any]) -> dict[str, Any]:
-        """What is told of values as JSON."""
+        """Return values with their time and device, ready for JSON."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.buffer.last_update))
         return {
             "time": f"{stamp}.{int(self.buffer.last_update % 1 * 1000):03}Z",
@@ -115,8 +119,7 @@ class Devices:
     """The Smart Devices of a running robot.
 
     Args:
-        robot: The way to it, whose configuration has the robot's own names and catalog (see
-            `use_robot_options`).
+        robot: The connection, with the robot's own names and catalog (see `use_robot_options`).
     """
 
     def __init__(self, robot: Connection) -> None:
@@ -127,67 +130,74 @@ class Devices:
 
     @classmethod
     async def of(cls, robot: Connection) -> "Devices":
-        """The devices of a robot, with its own names for them."""
+        """Return the devices of a robot, with the robot's own names and catalog."""
         await use_robot_options(robot)
         return cls(robot)
 
-    async def call(self, method: str, *args: Any, timeout: float = ASK_TIMEOUT) -> Any:  # noqa: ASYNC109 - passed on
+    async def call(self, method: str, *args: Any, timeout: float = ASK_TIMEOUT) -> Any:  # noqa: ASYNC109
         """Call a method of the device service; raises like `rt.remote.Client.issue_call`."""
         return await self._robot.client.issue_call(method, *args, address=SERVICE, timeout=timeout)
 
     def require(self) -> None:
-        """Make sure that the robot still runs, and that it is the same: another one has shared memory of its own.
+        """Check that the same robot still runs. A restarted robot has other shared memory.
 
         Raises:
-            InstanceAbsentError: It has ended.
+            InstanceAbsentError: The robot has ended.
         """
         holder = self._robot.instance.holder()
         if holder is None or holder != self._holder:
-            raise InstanceAbsentError(f"the robot {self._robot.instance.name!r} has ended")
+            raise InstanceAbsentError(f"robot {self._robot.instance.name!r} has ended")
 
     @property
     def is_outdated(self) -> bool:
-        """Whether rt.toml was changed after the robot started, which reads it at its start only."""
+        """Whether rt.toml changed after the start of the robot, which reads it only then."""
         return self._holder is not None and self._holder.options_changed_since_start(FILE_NAME)
 
     def resolve(self, text: str) -> int:
-        """The UID that a number or a name stands for.
+        """Return the UID for a number or a name.
 
         Raises:
-            DeviceError: It is neither, with the nearest, and with the remedy if rt.toml is newer
-                than the robot.
+            DeviceError: The text is neither. The error names the nearest name, and the remedy if
+                rt.toml is newer than the robot.
         """
-        kinds = [kind.name for kind in self.store.catalog.values() if kind.device_id is not None]
+        types = [each.name for each in self.store.catalog.values() if each.device_id is not None]
         try:
-            return resolve_uid(text, self.names, kinds)
+            return resolve_uid(text, self.names, types)
         except DeviceError as error:
             if not self.is_outdated:
                 raise
             raise DeviceError(f"{error.message} ({RESTART_HINT})", **error.context) from None
 
     def of_type(self, text: str, uids: Iterable[int]) -> list[int] | None:
-        """Those of some devices that are of a type; None if the text is no type, or a name that the team gave.
+        """Return the devices of a type.
+
+        Args:
+            text: The type.
+            uids: The devices to choose from.
+
+        Returns:
+            The UIDs, or None if the text is not a type, or also a name in dev_name.
 
         Raises:
-            DeviceError: There is none.
+            DeviceError: No device is of the type.
         """
-        kind = None if text in self.names else self.store.catalog.get(text)
-        if kind is None or kind.device_id is None:
+        peripheral = None if text in self.names else self.store.catalog.get(text)
+        if peripheral is None or peripheral.device_id is None:
             return None
-        alike = [uid for uid in uids if DeviceUID.from_int(uid).device_id == kind.device_id]
-        if not alike:
+        found = [uid for uid in uids if DeviceUID.from_int(uid).device_id == peripheral.device_id]
+        if not found:
             raise DeviceError(
-                f"no device of type {text} is connected; `rt devices` shows those that are",
+                f"no device of type {text} is connected; `rt devices` lists the connected devices",
                 uid=text,
             )
-        return alike
+        return found
 
     async def find(self, texts: Sequence[str]) -> list[Device]:
-        """The connected devices that a person means by UIDs, names or types; all if none is given.
+        """Return the connected devices for UIDs, names or types; all of them if none is given.
 
         Raises:
-            DeviceError: A name is unknown, with the nearest that is known, or a device is not
-                connected, with those that are.
+            DeviceError: A name is unknown, or a device is not connected. The error names the
+                nearest name, or the connected devices.
         """
         connected = [int(uid) for uid in await self.call("list_uids")]
         wanted = list(dict.fromkeys(self._resolve(text, connected) for text in texts))
@@ -195,23 +205,23 @@ class Devices:
             if uid not in connected:
                 raise not_connected(uid, self.names, connected)
         if not connected:
-            raise DeviceError("no device is connected: plug one in, or run rt emulate-dev")
+            raise DeviceError("no device is connected; plug one in, or run `rt emulate-dev`")
         return [self._device(uid) for uid in wanted or connected]
 
     async def find_one(self, text: str) -> Device:
-        """The connected device that a person means; raises like `find`."""
+        """Return one connected device. Raises like `find`."""
         return (await self.find([text]))[0]
 
     def _resolve(self, text: str, connected: Sequence[int]) -> int:
-        alike = self.of_type(text, connected)
-        if alike is None:
+        found = self.of_type(text, connected)
+        if found is None:
             return self.resolve(text)
-        if len(alike) > 1:
-            which = " or ".join(name_of(uid, self.names) for uid in alike)
+        if len(found) > 1:
+            which = " or ".join(name_of(uid, self.names) for uid in found)
             raise DeviceError(
-                f"{len(alike)} devices of type {text} are connected: name one, {which}", uid=text
+                f"{len(found)} devices of type {text} are connected; use {which}", uid=text
             )
-        return alike[0]
+        return found[0]
 
     def _device(self, uid: int) -> Device:
         try:
@@ -224,7 +234,7 @@ class Devices:
 
 
 async def use_robot_options(robot: Connection) -> None:
-    """Go by the names and the catalog that the robot itself goes by; by one's own if it does not tell them."""
+    """Take over the names and the catalog of the robot. Without its answer, keep our own."""
     with contextlib.suppress(RemoteCallError, KeyError, TypeError):
         options = await robot.client.issue_call(
             "get_option", address="broker-service", timeout=ASK_TIMEOUT
@@ -237,6 +247,6 @@ async def use_robot_options(robot: Connection) -> None:
 
 
 def _robot_path(robot: Connection, catalog: str) -> str:
-    """A path as the robot means it: a relative one from the robot's working directory."""
+    """Return a path that is relative to the robot's working directory as a path for us."""
     holder: Any = robot.instance.holder() if catalog else None
     return catalog if holder is None else str(Path(f"/proc/{holder.pid}/cwd") / catalog)

@@ -1,4 +1,4 @@
-"""What `rt call` knows of methods: which service has one, how it is told to a person, and its arguments from words."""
+"""Methods for `rt call`: finding the service, describing methods, parsing arguments."""
 
 import json
 import re
@@ -11,19 +11,19 @@ from rt.errors import RemoteCallError
 from rt.text import clip, quote
 
 Methods = Mapping[str, Mapping[str, Any]]
-"""Name -> what `describe` tells of a method."""
+"""The descriptions of methods, as returned by `describe`, by name."""
 
 
 def service_name(text: str) -> str:
-    """The identity of a service that a person calls `device` or `device-service`."""
+    """Return the name of a service that the user calls `device` or `device-service`."""
     return text if text.endswith("-service") else f"{text}-service"
 
 
 def find(services: Mapping[str, Methods], method: str, service: str | None) -> str:
-    """The one service that has a method.
+    """Return the only service that has a method.
 
     Raises:
-        RemoteCallError: None has it, with the nearest that there is, or several have it.
+        RemoteCallError: No service has it (the error names the nearest method), or several have it.
     """
     having = [name for name, methods in services.items() if method in methods]
     if len(having) == 1:
@@ -31,26 +31,27 @@ def find(services: Mapping[str, Methods], method: str, service: str | None) -> s
     if having:
         choices = " or ".join(f"{name.removesuffix('-service')}.{method}" for name in having)
         raise RemoteCallError(
-            f"{' and '.join(having)} have a method {method!r}: write {choices}, or use --service"
+            f"{' and '.join(having)} have a method {method!r}; use {choices}, or --service"
         )
     known = {name for methods in services.values() for name in methods}
     if service is not None:
         raise RemoteCallError(
-            f"{service} has no method {quote(method)}{nearest(method, known)}; it has {_names(known)}"
+            f"{service} has no method {quote(method)}{nearest(method, known)};"
+            f" its methods: {_names(known)}"
         )
     silent = [name for name in connection.SERVICES if name not in services]
     if silent:
-        # It may be a method of a service that is absent: another method is no correction of it.
+        # A silent service may have the method, so another method would be a wrong suggestion.
         raise RemoteCallError(
-            f"no service that answers has a method {quote(method)}; {' and '.join(silent)} did not answer: "
-            "try again in a moment, `rt logs` says why"
+            f"no method {quote(method)} found, but {' and '.join(silent)} did not answer;"
+            " try again in a moment, or see `rt logs`"
         )
-    hint = nearest(method, known) or "; `rt call --list` tells them"
+    hint = nearest(method, known) or "; see `rt call --list`"
     raise RemoteCallError(f"no service has a method {quote(method)}{hint}")
 
 
 def listing(services: Mapping[str, Methods]) -> Iterable[str]:
-    """All methods with signature and first line of their documentation."""
+    """Return all methods with their signatures and the first lines of their documentation."""
     for service, methods in services.items():
         yield service
         for info in methods.values():
@@ -61,7 +62,7 @@ def listing(services: Mapping[str, Methods]) -> Iterable[str]:
 
 
 def explain(service: str, name: str, info: Mapping[str, Any]) -> Iterable[str]:
-    """One method as a person reads it: how it is called, its arguments with types and defaults, its documentation."""
+    """Return the help of a method: usage, documentation, arguments with types and defaults."""
     words = " ".join(metavar(argument) for argument in info["arguments"])
     yield f"Usage: rt call {name} {words}".rstrip()
     yield ""
@@ -72,7 +73,7 @@ def explain(service: str, name: str, info: Mapping[str, Any]) -> Iterable[str]:
         yield from (f"  {line}".rstrip() for line in info["doc"].splitlines())
     if info["arguments"]:
         yield ""
-        yield "Arguments, as JSON or as plain words:"
+        yield "Arguments (JSON or text):"
         width = max(len(argument["name"]) for argument in info["arguments"])
         for argument in info["arguments"]:
             default = f"  [default: {argument['default']}]" if argument["default"] else ""
@@ -80,7 +81,7 @@ def explain(service: str, name: str, info: Mapping[str, Any]) -> Iterable[str]:
 
 
 def metavar(argument: Mapping[str, Any]) -> str:
-    """An argument in a usage line, e.g. `UID` or `[PARAMS]`."""
+    """Return an argument as it appears in a usage line, such as `UID` or `[PARAMS]`."""
     name = argument["name"].upper()
     if name.startswith("*"):
         return f"[{name[1:]}]..."
@@ -88,11 +89,13 @@ def metavar(argument: Mapping[str, Any]) -> str:
 
 
 def values(name: str, info: Mapping[str, Any], texts: Sequence[str]) -> list[Any]:
-    """Arguments as a method takes them: JSON, but what may be a text and no number stays text.
+    """Return the arguments of a call from the words of a command line.
+
+    A word is parsed as JSON. It stays text if it is not JSON, or is a number where the method takes
+    text and no number.
 
     Raises:
-        RemoteCallError: One looks like JSON and is none where no text is allowed; names the
-            argument, and what is allowed.
+        RemoteCallError: A word is not valid for its argument.
     """
     arguments = list(info["arguments"])
     if arguments and arguments[-1]["name"].startswith("*"):
@@ -111,8 +114,8 @@ def _argument(method: str, argument: Mapping[str, Any] | None, text: str) -> Any
         about = {"method": method, "argument": argument["name"]}
         if text[:1] in {"[", "{", '"'} and not _is_json(text):
             raise RemoteCallError(
-                f"{method}: argument {argument['name']} came as {clip(text)}, which is no JSON; allowed is {argument['type']}"
-                f"{_quoted_hint(text)}",
+                f"{method}: argument {argument['name']} is not valid JSON: {clip(text)};"
+                f" expected {argument['type']}{_quoted_hint(text)}",
                 **about,
             )
         for kind, (noun, example) in _CONTAINERS.items():
@@ -121,8 +124,8 @@ def _argument(method: str, argument: Mapping[str, Any] | None, text: str) -> Any
                     _OBJECTS_EXAMPLE if kind == "array" and not _holds_texts(schema) else example
                 )
                 raise RemoteCallError(
-                    f"{method}: argument {argument['name']} is {noun}, not {clip(text)}: write it as JSON, as {shown};"
-                    f" `rt call {method} --help` tells more",
+                    f"{method}: argument {argument['name']} must be {noun}, not {clip(text)};"
+                    f" write JSON, such as {shown}, and see `rt call {method} --help`",
                     **about,
                 )
     return value
@@ -133,16 +136,14 @@ _CONTAINERS = {"array": ("a list", "'[\"duty_cycle\"]'"), "object": ("a map", "'
 
 
 def _quoted_hint(text: str) -> str:
-    """What a text is with quotes around its words, if that is JSON, as the rest of a sentence."""
+    """Return a hint with quotes around the words of a text, if that makes it valid JSON."""
     quoted = re.sub(
         r"(?<![\w\"])(?!true\b|false\b|null\b)[A-Za-z_]\w*(?![\w\"])",
         lambda match: f'"{match[0]}"',
         text[:_QUOTED_MAX],
     )
     return (
-        f"; texts in it need quotes: write '{quoted}'"
-        if len(text) <= _QUOTED_MAX and _is_json(quoted)
-        else ""
+        f"; quote the strings: '{quoted}'" if len(text) <= _QUOTED_MAX and _is_json(quoted) else ""
     )
 
 
@@ -150,22 +151,22 @@ _QUOTED_MAX = 200
 
 
 def require_count(name: str, info: Mapping[str, Any], count: int) -> None:
-    """Refuse more arguments than a method takes.
+    """Check that a call has no more arguments than the method takes.
 
     Raises:
-        RemoteCallError: There are more.
+        RemoteCallError: The call has too many arguments.
     """
     words = [metavar(argument) for argument in info["arguments"]]
     if count > len(words) and not any(word.endswith("...") for word in words):
-        takes = f"takes {' '.join(words)}, and no more" if words else "takes no arguments"
+        takes = f"takes only {' '.join(words)}" if words else "takes no arguments"
         raise RemoteCallError(f"{name} {takes}", method=name)
 
 
 def simplify_type_error(message: str) -> str:
-    """What a service says of a value of a wrong type, without the words of the library that found it.
+    """Return a service's message about a value of a wrong type without msgspec's vocabulary.
 
-    >>> in_plain_words("argument uid came as 5: Expected `str | null`, got `int` - at `$[0]`")
-    'argument uid came as 5: text or nothing is needed, not a whole number, at [0]'
+    >>> simplify_type_error("argument uid came as 5: Expected `str | null`, got `int` - at `$[0]`")
+    'argument uid came as 5: expected text or nothing, not a whole number, at [0]'
     """
     return _EXPECTED.sub(_plain, message)
 
@@ -191,7 +192,8 @@ def _plain(match: re.Match[str]) -> str:
         for text in (kinds, got)
     )
     at = (place or "").removeprefix("$").removeprefix(".")
-    return f"{wanted}{bound or ''} is needed{f', not {came}' if came else ''}{f', at {at}' if at else ''}"
+    not_came = f", not {came}" if came else ""
+    return f"expected {wanted}{bound or ''}{not_came}{f', at {at}' if at else ''}"
 
 
 def _takes_number(schema: Mapping[str, Any]) -> bool:
@@ -206,7 +208,7 @@ def _allows(schema: Mapping[str, Any], kind: str) -> bool:
 
 
 def _holds_texts(schema: Mapping[str, Any]) -> bool:
-    """Whether the arrays that a schema allows may hold texts; so it is if it does not say what they hold."""
+    """Return whether a schema allows arrays of texts. A schema without items allows them."""
     choices = (schema, *schema.get("anyOf", ()), *schema.get("oneOf", ()))
     items = [each["items"] for each in choices if isinstance(each.get("items"), Mapping)]
     return not items or any(_allows(each, "string") for each in items)
@@ -225,7 +227,7 @@ def _is_json(text: str) -> bool:
 
 
 def _value(text: str) -> Any:
-    # A UID is a text of digits on the wire: numbers beyond what MessagePack carries stay text.
+    # Integers beyond 64 bits, such as UIDs, stay text, because MessagePack cannot carry them.
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The devices that the options describe, for verbs that need no robot: types of the catalog, and names that the team gave."""
+"""The device types and names that the options give, for commands that need no robot."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from rt.config import Config
 
 
 def offline_devices(config: Config) -> tuple[Catalog, dict[str, int]]:
-    """The catalog of the options, and UIDs by the names that the team gave them.
+    """Return the catalog of the options, and the UIDs of dev_name by name.
 
     Raises:
-        CatalogError: The catalog is wrong.
+        CatalogError: The catalog is invalid.
     """
     known = catalog.load(Path(config.dev_catalog) if config.dev_catalog else None)
     return known, {name: int(uid) for name, uid in config.dev_name.items()}

@@ -1,7 +1,7 @@
-"""Flags made from the options: a verb names those that it heeds and is given the loaded configuration.
+"""Command-line flags for the options.
 
-Values are handed to `rt.config` as text, so that a bad flag is told in the same words as a bad line
-of rt.toml.
+A command names its options and receives the loaded configuration. Values go to `rt.config` as text,
+so an invalid flag and an invalid line of rt.toml have the same error message.
 """
 
 import functools
@@ -17,7 +17,7 @@ from rt.client import completers
 from rt.errors import ConfigError
 
 DEBUG = "rt.debug"
-"""Where the context keeps whether tracebacks are wanted."""
+"""Key of the click context's `meta` for whether to print tracebacks."""
 
 _EVERY_VERB = ("instance", "debug")
 _OPTION_METAVARS = {"dev_name": "NAME:UID", "instance": "NAME"}
@@ -34,26 +34,29 @@ Function = Callable[..., Any]
 
 
 class Loader(Protocol):
-    """Loads the configuration when it is called."""
+    """A function that loads the configuration."""
 
     def __call__(self, *, with_overrides: bool = True, only_flags: bool = False) -> config.Loaded:
-        """Load it, perhaps without what is kept of options that were set, or from the flags and RT_INSTANCE alone."""
+        """Load the configuration.
+
+        Args:
+            with_overrides: Whether the options set by `rt config set` and `set_option` count.
+            only_flags: Whether only the flags and RT_INSTANCE count.
+        """
 
 
 def click_options(
     *names: str, load: bool = True, ignore_file: bool = False
 ) -> Callable[[Function], Function]:
-    """Give a verb `--config` and the flags of some options, and hand it the loaded configuration.
+    """Add `--config` and the flags of options to a command.
 
-    The verb's function is called with `loaded`, a `rt.config.Loaded`, in place of the flags.
+    The command receives `loaded`, a `rt.config.Loaded`, in place of the flags.
 
     Args:
-        names: The options that the verb heeds, all of them when none is named; `instance` and
-            `debug` are always there.
-        ignore_file: Whether rt.toml is left alone: only variables and flags count, and there is no
-            `--config`.
-        load: False to hand over `loaded` as a function that loads when it is called, with
-            `with_overrides=False` without what is kept.
+        names: The options that the command uses; all of them if none is named. `instance` and
+            `debug` are always included.
+        ignore_file: Whether to ignore rt.toml, use only variables and flags, and omit `--config`.
+        load: Whether to load the configuration before the call. If False, `loaded` is a `Loader`.
     """
     chosen = [name for name in config.OPTIONS if not names or name in {*names, *_EVERY_VERB}]
     unknown = set(names) - set(chosen)
@@ -106,7 +109,7 @@ def click_options(
 
 
 def _usable_instance() -> dict[str, str]:
-    """RT_INSTANCE, as an environment, if it names an instance."""
+    """Return an environment with RT_INSTANCE, or an empty one if it is not a valid name."""
     option = config.OPTIONS["instance"]
     env = {option.env: os.environ[option.env]} if option.env in os.environ else {}
     try:
@@ -123,6 +126,7 @@ def _flag(option: config.Option) -> Callable[[Function], Function]:
             f"{option.flag}/--no-{option.flag[2:]}", option.name, default=None, help=f"{text}."
         )
     repeatable = option.kind in {"list", "map"}
+    default = f"{_default(option)} {option.unit}".strip()
     return click.option(
         option.flag,
         option.name,
@@ -132,7 +136,7 @@ def _flag(option: config.Option) -> Callable[[Function], Function]:
         metavar=_OPTION_METAVARS.get(option.name)
         or "|".join(option.choices)
         or _TYPE_METAVARS[option.kind],
-        help=f"{text}{' (repeatable)' if repeatable else ''}. [{f'{_default(option)} {option.unit}'.strip()}]",
+        help=f"{text}{' (repeatable)' if repeatable else ''}. [{default}]",
     )
 
 
@@ -141,7 +145,7 @@ def _default(option: config.Option) -> str:
 
 
 def text_of(value: object) -> str:
-    """Return an option's value as a person writes it."""
+    """Return an option's value as a user writes it."""
     match value:
         case bool():
             return str(value).lower()

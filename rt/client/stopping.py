@@ -1,4 +1,4 @@
-"""Which robot a command to stop is for: it is sent also if the options are wrong, and what is wrong is said afterwards."""
+"""The target of a command that stops a robot, found even if the options are invalid."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ _FLAG = "--instance"
 
 
 class StopTarget(NamedTuple):
-    """What a command to stop goes by.
+    """The target of a command that stops a robot.
 
     Attributes:
-        config: The options.
-        trouble: What is wrong with them, in a sentence without its end; empty if nothing is.
+        config: The options, which name the robot.
+        problem: What is wrong with the user's options, reported after the call, or empty.
     """
 
     config: Config
@@ -25,17 +25,17 @@ class StopTarget(NamedTuple):
 
 
 def find_target(load: Loader, *, is_here: bool) -> StopTarget:
-    """The options by which a robot is found.
+    """Return the robot to stop.
 
-    Without usable options it is the robot of the flags or of RT_INSTANCE. If no robot of that name
-    runs here, it is the only one that does, unless the name came from a flag.
+    If the options are invalid, only the flags and RT_INSTANCE count. If no robot of that name runs
+    and exactly one other does, it is the target, unless a flag gave the name.
 
     Args:
         load: Loads the options.
         is_here: Whether the robot runs on this computer.
 
     Raises:
-        ConfigError: A flag is wrong.
+        ConfigError: A flag is invalid.
     """
     problem = ""
     try:

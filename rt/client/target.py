@@ -1,4 +1,4 @@
-"""`--robot` and `--key`: a verb that reaches a robot on another machine."""
+"""The flags `--robot` and `--key`, for commands that reach a robot on another machine."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class RemoteTarget(msgspec.Struct, frozen=True):
 
     Attributes:
         address: `tcp://HOST:PORT` of its router.
-        bundle: The key for it, or None for a robot that needs none.
+        bundle: The key for the robot, or None for a robot without keys.
     """
 
     address: str
@@ -27,12 +27,12 @@ class RemoteTarget(msgspec.Struct, frozen=True):
 
     @property
     def log_address(self) -> str:
-        """Where it publishes its log: one port above the router's, as `port_base` lays them."""
+        """The address of its log: the router's port + 1, as in the layout of `port_base`."""
         host, _, port = self.address.rpartition(":")
         return f"{host}:{int(port) + 1}"
 
     def options(self) -> dict[str, int | bytes]:
-        """The ZMQ options, by name, of a socket that connects to it."""
+        """Return the ZMQ options, by name, of a socket that connects to the robot."""
         from rt.access.authenticator import curve_options
 
         return (
@@ -49,7 +49,10 @@ def _name(option: int) -> str:
 
 
 def target_options(function: Function) -> Function:
-    """Give a verb `--robot` and `--key`, and hand it `remote`: an `RemoteTarget`, or None for the robot of this machine."""
+    """Add `--robot` and `--key` to a command.
+
+    The command receives `remote`: a `RemoteTarget`, or None for a robot on this machine.
+    """
 
     @functools.wraps(function)
     def command(*args: Any, robot: str | None, key: Path | None, **arguments: Any) -> Any:
@@ -59,7 +62,7 @@ def target_options(function: Function) -> Function:
             and click.get_current_context().get_parameter_source("key") is _COMMAND_LINE
         ):
             raise ConfigError(
-                "--key is of use with --robot tcp://HOST:PORT only: this machine's robot needs no key"
+                "--key requires --robot tcp://HOST:PORT; a robot on this machine needs no key"
             )
         remote = RemoteTarget(robot, Bundle.load(key) if key else None) if robot else None
         return function(*args, remote=remote, **arguments)
@@ -69,13 +72,13 @@ def target_options(function: Function) -> Function:
         envvar="RT_KEY",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Key of this station for --robot, as `rt keys new` made it. [RT_KEY]",
+        help="Key file of this station for --robot, made by `rt keys new`. [RT_KEY]",
     )(command)
     return click.option(
         "--robot",
         envvar="RT_ROBOT",
         metavar="ADDRESS",
-        help="A robot on another machine, as tcp://robot.local:6000. [RT_ROBOT]",
+        help="A robot on another machine, such as tcp://robot.local:6000. [RT_ROBOT]",
     )(decorated)
 
 

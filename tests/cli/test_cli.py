@@ -311,7 +311,7 @@ class TestLogs:
         file = tmp_path / "robot.log"
         result = command("logs", "--no-follow", RT_LOG_FILE=str(file))
         message = (
-            f"rt: there is no log file of 'default': {file} does not exist; `rt run` writes it\n"
+            f"rt: robot 'default' has no log file: {file} does not exist; `rt run` writes it\n"
         )
         assert (result.returncode, result.stderr) == (78, message)
 

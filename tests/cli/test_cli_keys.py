@@ -124,7 +124,7 @@ def test_a_mistyped_station_is_answered_with_the_nearest(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--key", "blue.rtkey"], "--key is of use with --robot tcp://HOST:PORT only"),
+        (["--key", "blue.rtkey"], "--key requires --robot tcp://HOST:PORT"),
         (["--robot", "tcp://127.0.0.1:1", "--key", "absent.rtkey"], "absent.rtkey does not exist"),
         (["--robot", "robot"], "invalid robot address robot; use tcp://HOST:PORT"),
         (["--robot", "tcp://127.0.0.1:1"], "nothing listens at tcp://127.0.0.1:1"),

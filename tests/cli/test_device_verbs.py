@@ -57,9 +57,7 @@ class TestDevice:
     def test_an_unknown_parameter_is_told_with_the_nearest(self, motor: Device) -> None:
         with pytest.raises(DeviceError, match="did you mean 'enc_pos'"):
             motor.readable(("enc_vel", "enc_po"))
-        with pytest.raises(
-            DeviceError, match=r"left_motor\.pid_pos_kp cannot be read, only written"
-        ):
+        with pytest.raises(DeviceError, match=r"left_motor\.pid_pos_kp is write-only"):
             motor.readable(("pid_pos_kp",))
 
     def test_values_have_no_more_digits_than_the_device_sent(self, motor: Device) -> None:
@@ -139,7 +137,7 @@ class TestTypes:
     async def test_several_of_a_type_or_none_are_told(self, devices: Devices) -> None:
         with pytest.raises(
             DeviceError,
-            match="2 devices of type limit-switch are connected: name one, servo-motor or 6",
+            match="2 devices of type limit-switch are connected; use servo-motor or 6",
         ):
             await devices.find_one("limit-switch")
         with pytest.raises(DeviceError, match="no device of type rfid is connected; `rt devices`"):

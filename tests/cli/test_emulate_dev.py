@@ -129,7 +129,7 @@ async def test_ports_in_a_folder_are_named_by_device_and_gone_in_the_end(
         assert [path for path, *_ in rows] == [str(folder / name) for name in names]
         assert await ask(str(folder / "left"), Ping()) == SubRes(0, 0, 12 << 72 | 3)
         async with emulator(tmp_path, "--pty-dir", str(folder), "polar-bear@4") as rival:
-            assert "polar-bear@4 is there already" in (await rival.lines(1, "stderr"))[0]
+            assert "polar-bear@4 already exists" in (await rival.lines(1, "stderr"))[0]
         assert await running.stop(signum) == 0
     assert list(folder.iterdir()) == []
 
@@ -170,7 +170,7 @@ async def test_a_device_over_tcp_says_when_it_is_connected(tmp_path: Path) -> No
             stream = await listener.accept()
             says = f"encoder {3 << 72 | 9}"
             assert sorted(await running.lines(2)) == [
-                "Ctrl-C unplugs them",
+                "Ctrl-C disconnects the devices",
                 f"{says} connected to tcp://127.0.0.1:{port}",
             ]
             await stream.aclose()
@@ -188,7 +188,7 @@ async def test_a_device_over_tcp_says_when_it_is_connected(tmp_path: Path) -> No
         ),
         (["--fault", "drop", "--fault", "drop=1", "rfid"], "drop is given twice"),
         (["--seed", "-1", "rfid"], "--seed"),
-        (["rfid@1..3", "rfid@2"], "gives rfid@2 twice"),
+        (["rfid@1..3", "rfid@2"], "rfid@2 is given twice"),
         (["--dev-name", "left_motor:7", "left_moter"], "did you mean left_motor?"),
         (["polar-bare"], "did you mean polar-bear?"),
         (["--pty-dir", "file", "rfid"], "file"),

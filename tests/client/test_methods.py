@@ -55,7 +55,7 @@ def test_a_text_stays_a_text_where_the_method_takes_no_number() -> None:
 @pytest.mark.parametrize("text", ["[1,", '{"a": }', '"open'])
 def test_json_that_is_broken_is_told_with_the_argument_and_what_is_allowed(text: str) -> None:
     with pytest.raises(
-        RemoteCallError, match=r"m: argument block came as .* is no JSON; allowed is bool"
+        RemoteCallError, match=r"m: argument block is not valid JSON: .*; expected bool"
     ) as caught:
         methods.values("m", method(BLOCK), [text])
     assert caught.value.context == {"method": "m", "argument": "block"}
@@ -77,20 +77,20 @@ TABLE = argument("gamepads", {"type": "object"}, "dict[int, GamepadState]")
         (
             PARAMS,
             "duty_cycle",
-            r"m: argument params is a list, not duty_cycle: write it as JSON, as '\[",
+            r"m: argument params must be a list, not duty_cycle; write JSON, such as '\[",
         ),
         (
             OBJECTS,
             "wave",
-            r"argument requests is a list, not wave: write it as JSON, as '\[\{\"func\": ",
+            r"argument requests must be a list, not wave; write JSON, such as '\[\{\"func\": ",
         ),
-        (TABLE, "lx", "argument gamepads is a map, not lx: write it as JSON"),
+        (TABLE, "lx", "argument gamepads must be a map, not lx; write JSON"),
         (
             PARAMS,
             "[duty_cycle, enc_vel]",
-            r"""texts in it need quotes: write '\["duty_cycle", "enc_vel"\]'""",
+            r"""quote the strings: '\["duty_cycle", "enc_vel"\]'""",
         ),
-        (TABLE, "{lx: 0.5}", r"""texts in it need quotes: write '\{"lx": 0\.5\}'"""),
+        (TABLE, "{lx: 0.5}", r"""quote the strings: '\{"lx": 0\.5\}'"""),
     ],
 )
 def test_a_list_or_map_that_is_none_is_told_with_an_example(
@@ -102,7 +102,7 @@ def test_a_list_or_map_that_is_none_is_told_with_an_example(
 
 def test_more_arguments_than_a_method_takes_are_told() -> None:
     many = [UID, MANY]
-    for taken, said in (([], "m takes no arguments"), (many, r"m takes UID \[UIDS\], and no more")):
+    for taken, said in (([], "m takes no arguments"), (many, r"m takes only UID \[UIDS\]")):
         methods.require_count("m", method(*taken), len(taken))
         with pytest.raises(RemoteCallError, match=said):
             methods.require_count("m", method(*taken), len(taken) + 1)
@@ -114,11 +114,11 @@ def test_more_arguments_than_a_method_takes_are_told() -> None:
     [
         (
             "came as 5: Expected `float` <= 1.1 - at `$.lx`",
-            "came as 5: a number <= 1.1 is needed, at lx",
+            "came as 5: expected a number <= 1.1, at lx",
         ),
-        ("Expected `array | null`, got `str`", "a list or nothing is needed, not text"),
-        ("Expected `object`, got `str` - at `$[0]`", "a map is needed, not text, at [0]"),
-        ("Expected `str` of length <= 10", "text of length <= 10 is needed"),
+        ("Expected `array | null`, got `str`", "expected a list or nothing, not text"),
+        ("Expected `object`, got `str` - at `$[0]`", "expected a map, not text, at [0]"),
+        ("Expected `str` of length <= 10", "expected text of length <= 10"),
         ("there is no device 'x'", "there is no device 'x'"),
     ],
 )
@@ -138,20 +138,20 @@ def test_whatever_a_person_types_is_an_argument_or_one_error(
 def test_a_method_is_found_by_its_name_or_its_service() -> None:
     assert methods.find(SERVICES, "ping", None) == "device-service"
     with pytest.raises(
-        RemoteCallError, match=r"write broker\.describe or device\.describe or executor\.describe"
+        RemoteCallError, match=r"use broker\.describe or device\.describe or executor\.describe"
     ):
         methods.find(SERVICES, "describe", None)
     with pytest.raises(RemoteCallError, match="no service has a method 'pin'; did you mean ping"):
         methods.find(SERVICES, "pin", None)
-    with pytest.raises(RemoteCallError, match="`rt call --list` tells them"):
+    with pytest.raises(RemoteCallError, match="see `rt call --list`"):
         methods.find(SERVICES, "zzz", None)
     only = {"device-service": SERVICES["device-service"]}
     with pytest.raises(
-        RemoteCallError, match="device-service has no method 'zzz'; it has describe, ping"
+        RemoteCallError, match="device-service has no method 'zzz'; its methods: describe, ping"
     ):
         methods.find(only, "zzz", "device-service")
     with pytest.raises(
-        RemoteCallError, match="broker-service and executor-service did not answer: try"
+        RemoteCallError, match="broker-service and executor-service did not answer; try"
     ) as caught:
         methods.find(only, "pin", None)
     assert "did you mean" not in caught.value.message

@@ -77,7 +77,7 @@ async def test_a_call_that_cannot_be_made_says_at_once_what_to_do(robot: Robot) 
     )
     said = await refused("execute", '[{"func": 5}]')
     assert (
-        "argument requests came as [{'func': 5}]: text is needed, not a whole number, at [0].func"
+        "argument requests came as [{'func': 5}]: expected text, not a whole number, at [0].func"
         in said
     )
     assert "teleop takes no arguments" in await refused("teleop", "1", "2", "3")

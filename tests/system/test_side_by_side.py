@@ -82,7 +82,7 @@ async def test_emulated_devices_connect_to_the_robot_that_is_named(
     assert done.returncode == 1
     address = f"tcp://127.0.0.1:{robot.port_base + 4}"
     assert (
-        f"no robot runs as {neighbour.name!r}, and {address} is the address of {robot.name!r}: use"
+        f"no robot runs as {neighbour.name!r}, and {address} is the address of {robot.name!r};"
         in done.stderr
     )
 

@@ -169,7 +169,7 @@ async def test_mode_without_a_brake_ends_and_nothing_moves_until_one_is_ready(
             async def write_refused() -> None:
                 written = await robot.command("write", "motor", "duty_cycle=0.5")
                 assert written.returncode != 0
-                assert "its brake" in written.stderr
+                assert "the brake" in written.stderr
 
             async def shown() -> None:
                 status = str((await brake_status(robot))["status"])

@@ -82,7 +82,7 @@ async def test_a_motor_runs_while_the_command_lives_and_is_disabled_when_it_ends
     robot: Robot, motor: Device, signum: signal.Signals
 ) -> None:
     async with writing(robot, "motor", "duty_cycle=0.5") as command:
-        assert await command.line() == "motor: duty_cycle=0.5 is sent; Ctrl-C disables it\n"
+        assert await command.line() == "motor: sent duty_cycle=0.5; Ctrl-C disables it\n"
         await motor.written(duty_cycle=0.5)
         since = len(motor.messages)
         assert not motor.emulated.disabled
@@ -100,7 +100,7 @@ async def test_it_ends_by_itself_after_the_time_that_is_given(robot: Robot, moto
         "write", "motor", "duty_cycle=-1", "deadband=0.25", "--seconds", "0.2"
     )
     assert done.stdout.splitlines() == [
-        "motor: duty_cycle=-1, deadband=0.25 is sent; it is disabled after 0.2 s",
+        "motor: sent duty_cycle=-1, deadband=0.25; it is disabled after 0.2 s",
         "motor is disabled",
     ], done.stderr
     await motor.written(duty_cycle=-1.0, deadband=0.25)
@@ -116,7 +116,7 @@ async def test_a_motor_that_is_unplugged_is_not_driven_again_when_it_is_back(rob
         await command.line()
         unplug.cancel()
         assert await command.process.wait() == 1
-        assert await command.errors() == "rt: the device motor was disconnected\n"
+        assert await command.errors() == "rt: device motor was disconnected\n"
     since = len(motor.messages)
     await robot.plug_tcp(motor)
     await robot.connected(motor, since=1)
@@ -151,7 +151,7 @@ async def test_a_mode_refuses_the_command_at_every_device(
         assert (done.returncode, done.stdout) == (1, "")
         assert (
             done.stderr
-            == f"rt: the robot is in {name}, and the team's code drives: `rt call idle` first\n"
+            == f"rt: the robot is in {name}, and the team's code drives; run `rt call idle` first\n"
         )
     await motor.written(since, duty_cycle=0.75)
     assert not any(isinstance(message, DevDisable) for message in motor.messages[since:])
@@ -182,7 +182,7 @@ async def test_a_mode_that_begins_ends_the_command(
 ) -> None:
     robot.write("studentcode.py", PROGRAM)
     errors = await ended_by(robot, motor, lambda: robot.call(*mode))
-    assert errors == "rt: motor was disabled: a mode has begun, and the team's code drives now\n"
+    assert errors == "rt: motor was disabled: a mode started, and now the team's code drives\n"
     await robot.logged("disabled", reason="a mode has begun")
     await motor.written(len(motor.messages), duty_cycle=0.75)
 
@@ -209,8 +209,8 @@ async def test_of_two_commands_at_one_device_the_second_is_refused(
         for name in ("motor", str(motor.uid)):
             done = await robot.command("write", name, "duty_cycle=-0.5")
             assert (done.returncode, done.stdout) == (1, "")
-            assert "another `rt write`, process " in done.stderr
-            assert "drives motor: end it first" in done.stderr
+            assert "another `rt write` (process " in done.stderr
+            assert "drives motor; end it first" in done.stderr
         done = await robot.command("write", str(other.uid), "duty_cycle=0.25", "--seconds", "0.1")
         assert done.stdout.endswith("is disabled\n")
         await other.written(duty_cycle=0.25)
@@ -224,11 +224,11 @@ async def test_of_two_commands_at_one_device_the_second_is_refused(
 MISTAKES = {
     ("motr", "duty_cycle=1"): "did you mean motor?",
     ("motor", "duty=1"): "rt: polar-bear has no parameter 'duty': did you mean 'duty_cycle'?",
-    ("motor", "duty_cycle"): "has to be PARAM=VALUE",
+    ("motor", "duty_cycle"): "use PARAM=VALUE",
     ("motor", "duty_cycle=fast"): "a number, true or false",
     ("motor", "duty_cycle=NaN"): "has to be a number",
     ("motor", "duty_cycle=1.5"): "-1 to 1",
-    ("motor", "enc_vel=1"): "cannot be written, only read; these can be written: duty_cycle, ",
+    ("motor", "enc_vel=1"): "is read-only; writeable parameters: duty_cycle, ",
     ("switch", "switch0=true"): "is not connected",
 }
 
