@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import called
 from support.lines import Lines
-from support.supervised import assert_no_children, gone
+from support.supervised import assert_no_children, wait_until_exited
 
 from rt.errors import ConfigError, ProcessStateError
 from rt.process.call import CallableProcess, CallSettings, import_path
@@ -226,8 +226,8 @@ async def test_process_is_killed_when_its_parent_is_killed(function: str) -> Non
         child = os.getpgid(pid)
         process.kill()
         await process.wait()
-        await gone(child)
-        await gone(pid)
+        await wait_until_exited(child)
+        await wait_until_exited(pid)
     await process.stdout.aclose()
 
 

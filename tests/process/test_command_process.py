@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from support.lines import Lines
-from support.supervised import PRELUDE, assert_no_children, gone, open_fds
+from support.supervised import PRELUDE, assert_no_children, open_fds, wait_until_exited
 
 from rt.errors import ProcessStateError
 from rt.process.command import CommandProcess
@@ -64,7 +64,7 @@ async def test_return_code_is_known_without_a_wait() -> None:
     with trio.fail_after(20):
         await process.start()
         assert process.pid is not None
-        await gone(process.pid)
+        await wait_until_exited(process.pid)
         assert process.returncode == 7
         process.terminate()
         assert await process.wait() == 7
@@ -105,7 +105,7 @@ async def test_terminate_and_kill_signal_the_whole_group() -> None:
                 nursery.start_soon(process.wait)
                 pid = int(await lines.said("child"))
                 end(process)
-            await gone(pid)
+            await wait_until_exited(pid)
         assert process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
 
 
@@ -114,7 +114,7 @@ async def test_rest_of_the_session_is_killed() -> None:
     with trio.fail_after(20):
         await process.start()
         assert await process.wait() == 0
-        await gone(int(await lines.said("child")))
+        await wait_until_exited(int(await lines.said("child")))
 
 
 async def test_end_of_the_block_kills_the_process() -> None:

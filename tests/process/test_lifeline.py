@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from support.supervised import gone
+from support.supervised import wait_until_exited
 
 from rt.errors import LocalProtocolError, RemoteProtocolError
 from rt.process.lifeline import Lifeline, open_lifeline
@@ -82,8 +82,8 @@ async def test_kernel_kills_the_group_when_the_parent_dies(armed_by: str, state:
             child, grandchild = map(int, pids)
             try:
                 parent.kill()
-                await gone(child)
-                await gone(grandchild)
+                await wait_until_exited(child)
+                await wait_until_exited(grandchild)
             except trio.Cancelled:
                 os.killpg(child, signal.SIGKILL)
                 raise

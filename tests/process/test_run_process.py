@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from support import called
 from support.lines import Lines
-from support.supervised import PRELUDE, STUBBORN, assert_no_children, gone
+from support.supervised import PRELUDE, STUBBORN, assert_no_children, wait_until_exited
 from trio.testing import MockClock
 
 from rt.errors import EmergencyStopException
@@ -161,7 +161,7 @@ async def test_forked_process_is_killed_too() -> None:
             nursery.start_soon(run_process, process)
             pid = int(await lines.said("grandchild"))
             nursery.cancel_scope.cancel()
-        await gone(pid)
+        await wait_until_exited(pid)
 
 
 async def test_exit_code_255_raises_an_emergency_stop() -> None:
@@ -270,5 +270,5 @@ async def test_command_is_killed_when_its_parent_is_killed() -> None:
         parent.kill()
         await parent.wait()
         for pid in pids:
-            await gone(pid)
+            await wait_until_exited(pid)
     await parent.stdout.aclose()

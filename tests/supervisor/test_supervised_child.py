@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import trio
 from structlog.testing import capture_logs
-from support.supervised import STUBBORN, WELL_BEHAVED, Watcher, gone, is_state, keeping, program
+from support.supervised import (
+    STUBBORN,
+    WELL_BEHAVED,
+    Watcher,
+    is_state,
+    program,
+    running_child,
+    wait_until_exited,
+)
 
 from rt.process.lifeline import LIFELINE
 from rt.process.output import TAIL
@@ -26,7 +34,7 @@ def spec_of(body: str, **options: Any) -> ChildSpec:
 
 async def test_child_is_ready_when_it_notifies() -> None:
     watcher = Watcher()
-    async with keeping(
+    async with running_child(
         spec_of("notify('READY=1\\nSTATUS=two motors'); time.sleep(1000)"), watcher
     ) as child:
         with trio.fail_after(30):
@@ -38,7 +46,7 @@ async def test_child_is_ready_when_it_notifies() -> None:
 
 
 async def test_program_without_notify_is_ready_when_it_runs() -> None:
-    async with keeping(
+    async with running_child(
         ChildSpec(name="kid", command=("sleep", "1000"), notify=False), Watcher()
     ) as child:
         with trio.fail_after(30):
@@ -47,7 +55,7 @@ async def test_program_without_notify_is_ready_when_it_runs() -> None:
 
 async def test_child_that_is_not_ready_in_time_is_restarted() -> None:
     watcher = Watcher()
-    async with keeping(spec_of("time.sleep(1000)", ready_timeout=0.2), watcher) as child:
+    async with running_child(spec_of("time.sleep(1000)", ready_timeout=0.2), watcher) as child:
         with trio.fail_after(30):
             status = await child.until(
                 lambda status: status.restarts == 1 and status.state is State.STARTING
@@ -60,7 +68,7 @@ async def test_crashed_child_is_restarted_and_its_exit_is_reported() -> None:
     body = (
         "notify('READY=1'); print('so far so good'); sys.stdout.flush(); sys.exit('out of cheese')"
     )
-    async with keeping(spec_of(body), Watcher()) as child:
+    async with running_child(spec_of(body), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(lambda status: status.restarts >= 1)
     assert status.last_exit is not None
@@ -71,7 +79,7 @@ async def test_crashed_child_is_restarted_and_its_exit_is_reported() -> None:
 
 
 async def test_killed_child_is_restarted() -> None:
-    async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
+    async with running_child(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.READY))
             assert status.pid is not None
@@ -92,7 +100,7 @@ async def test_child_that_never_starts_does_not_flood_the_log() -> None:
         max_restarts=3,
     )
     with capture_logs() as logs:
-        async with keeping(spec, Watcher()) as child:
+        async with running_child(spec, Watcher()) as child:
             with trio.fail_after(30):
                 await child.until(lambda status: status.restarts >= 200)
     logged = [entry for entry in logs if entry["event"] == "child is backoff"]
@@ -101,7 +109,7 @@ async def test_child_that_never_starts_does_not_flood_the_log() -> None:
 
 
 async def test_emergency_stop_is_reported() -> None:
-    async with keeping(spec_of("sys.exit(255)", restart="temporary"), Watcher()) as child:
+    async with running_child(spec_of("sys.exit(255)", restart="temporary"), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.FAILED))
     assert status.last_exit is not None
@@ -111,7 +119,7 @@ async def test_emergency_stop_is_reported() -> None:
 
 async def test_child_that_ignores_sigterm_is_killed_after_the_stop_timeout() -> None:
     watcher = Watcher()
-    async with keeping(spec_of(STUBBORN, stop_timeout=0.2), watcher) as child:
+    async with running_child(spec_of(STUBBORN, stop_timeout=0.2), watcher) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.READY))
             child.feed(Stop("enough"))
@@ -121,7 +129,7 @@ async def test_child_that_ignores_sigterm_is_killed_after_the_stop_timeout() -> 
 
 
 async def test_stopped_process_handles_sigterm() -> None:
-    async with keeping(spec_of(WELL_BEHAVED, stop_timeout=60.0), Watcher()) as child:
+    async with running_child(spec_of(WELL_BEHAVED, stop_timeout=60.0), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.READY))
             assert status.pid is not None
@@ -133,7 +141,7 @@ async def test_stopped_process_handles_sigterm() -> None:
 
 async def test_silent_child_leaves_a_traceback_and_is_restarted() -> None:
     body = "import faulthandler; faulthandler.enable(); notify('READY=1'); time.sleep(1000)"
-    async with keeping(spec_of(body, watchdog=0.2), Watcher()) as child:
+    async with running_child(spec_of(body, watchdog=0.2), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(lambda status: status.restarts == 1)
     assert status.last_exit is not None
@@ -152,7 +160,7 @@ async def test_child_that_sends_watchdog_notices_is_not_restarted() -> None:
         time.sleep(1000)
     """
     watcher = Watcher()
-    async with keeping(spec_of(body, watchdog=0.8), watcher) as child:
+    async with running_child(spec_of(body, watchdog=0.8), watcher) as child:
         with trio.fail_after(30):
             await watcher.number("lived ")
         assert child.status.restarts == 0
@@ -166,14 +174,14 @@ async def test_descendants_of_a_stopped_child_are_killed() -> None:
         time.sleep(1000)
     """
     watcher = Watcher()
-    async with keeping(spec_of(body), watcher) as child:
+    async with running_child(spec_of(body), watcher) as child:
         with trio.fail_after(30):
             group, session = await watcher.number("group "), await watcher.number("session ")
             await child.until(is_state(State.READY))
             child.feed(Stop("enough"))
             await child.until(is_state(State.STOPPED))
-            await gone(group)
-            await gone(session)
+            await wait_until_exited(group)
+            await wait_until_exited(session)
 
 
 async def test_descendants_of_a_crashed_child_are_killed() -> None:
@@ -183,17 +191,17 @@ async def test_descendants_of_a_crashed_child_are_killed() -> None:
         sys.exit(3)
     """
     watcher = Watcher()
-    async with keeping(spec_of(body, restart="temporary"), watcher) as child:
+    async with running_child(spec_of(body, restart="temporary"), watcher) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.FAILED))
-            await gone(await watcher.number("group "))
-            await gone(await watcher.number("session "))
+            await wait_until_exited(await watcher.number("group "))
+            await wait_until_exited(await watcher.number("session "))
 
 
 async def test_child_that_exits_without_a_free_descriptor_is_restarted() -> None:
     watcher = Watcher()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    async with keeping(spec_of(WELL_BEHAVED, backoff=0.05), watcher) as child:
+    async with running_child(spec_of(WELL_BEHAVED, backoff=0.05), watcher) as child:
         with trio.fail_after(20):
             pid = (await child.until(is_state(State.READY))).pid
             assert pid is not None
@@ -210,19 +218,19 @@ async def test_child_that_exits_without_a_free_descriptor_is_restarted() -> None
 async def test_process_that_holds_the_pipes_delays_the_exit_briefly() -> None:
     body = "print(f'away {sleeper(start_new_session=True).pid}', flush=True); sys.exit(3)"
     watcher = Watcher()
-    async with keeping(spec_of(body, restart="temporary"), watcher) as child:
+    async with running_child(spec_of(body, restart="temporary"), watcher) as child:
         with trio.fail_after(30):
             remote = await watcher.number("away ")
             try:
                 await child.until(is_state(State.FAILED))
             finally:
                 os.kill(remote, signal.SIGKILL)
-            await gone(remote)
+            await wait_until_exited(remote)
 
 
 async def test_missing_program_is_not_tried_again() -> None:
     spec = ChildSpec(name="kid", command=("/nonexistent/program",))
-    async with keeping(spec, Watcher()) as child:
+    async with running_child(spec, Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.FAILED))
     assert status.reason == "cannot be started: No such file or directory: /nonexistent/program"
@@ -232,21 +240,21 @@ async def test_missing_program_is_not_tried_again() -> None:
 async def test_file_that_is_not_executable_is_not_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "program"
     path.touch(mode=0o600)
-    async with keeping(ChildSpec(name="kid", command=(str(path),)), Watcher()) as child:
+    async with running_child(ChildSpec(name="kid", command=(str(path),)), Watcher()) as child:
         with trio.fail_after(30):
             status = await child.until(is_state(State.FAILED))
     assert status.reason == f"cannot be started: Permission denied: {path}"
 
 
 async def test_invalid_command_is_not_tried_again() -> None:
-    async with keeping(ChildSpec(name="kid", command=("nul\0",)), Watcher()) as child:
+    async with running_child(ChildSpec(name="kid", command=("nul\0",)), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.FAILED))
 
 
 async def test_failed_child_can_be_started_manually(tmp_path: Path) -> None:
     path = tmp_path / "program"
-    async with keeping(
+    async with running_child(
         ChildSpec(name="kid", command=(str(path),), notify=False), Watcher()
     ) as child:
         with trio.fail_after(30):
@@ -258,7 +266,9 @@ async def test_failed_child_can_be_started_manually(tmp_path: Path) -> None:
 
 async def test_stop_wins_over_a_pending_restart() -> None:
     watcher = Watcher()
-    async with keeping(spec_of("sys.exit(1)", backoff=60.0, backoff_cap=60.0), watcher) as child:
+    async with running_child(
+        spec_of("sys.exit(1)", backoff=60.0, backoff_cap=60.0), watcher
+    ) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.BACKOFF))
             child.feed(Stop("enough"))
@@ -267,7 +277,7 @@ async def test_stop_wins_over_a_pending_restart() -> None:
 
 
 async def test_stop_wins_over_a_requested_restart() -> None:
-    async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
+    async with running_child(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.READY))
             child.feed(Restart("new code"))
@@ -280,7 +290,7 @@ async def test_stop_wins_over_a_requested_restart() -> None:
 
 
 async def test_stop_reaches_a_process_that_is_being_started() -> None:
-    async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
+    async with running_child(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.SPAWNING))
             child.feed(Stop("changed our mind"))
@@ -288,7 +298,7 @@ async def test_stop_reaches_a_process_that_is_being_started() -> None:
 
 
 async def test_restart_starts_a_new_process() -> None:
-    async with keeping(spec_of(WELL_BEHAVED), Watcher()) as child:
+    async with running_child(spec_of(WELL_BEHAVED), Watcher()) as child:
         with trio.fail_after(30):
             first = await child.until(is_state(State.READY))
             child.feed(Restart("new code"))
@@ -306,7 +316,7 @@ async def test_flood_of_output_is_read_and_its_tail_is_kept() -> None:
     """
     watcher = Watcher()
     turns = 0
-    async with keeping(spec_of(body, restart="temporary"), watcher) as child:
+    async with running_child(spec_of(body, restart="temporary"), watcher) as child:
         with trio.fail_after(30):
             await watcher.until(lambda: watcher.lines)
             while not child.status.settled:
@@ -344,7 +354,7 @@ async def test_child_gets_settings_environment_and_lifeline(
         env={"MORE": "1"},
         restart="temporary",
     )
-    async with keeping(spec, watcher) as child:
+    async with running_child(spec, watcher) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.READY))
             _, _, line = await watcher.until(lambda: watcher.lines and watcher.lines[0])
@@ -362,13 +372,13 @@ async def test_cancelled_child_leaves_no_process() -> None:
     watcher = Watcher()
     body = "print(f'pid {os.getpid()}', flush=True); " + STUBBORN
     with trio.fail_after(30):
-        async with keeping(spec_of(body), watcher) as child:
+        async with running_child(spec_of(body), watcher) as child:
             async with trio.open_nursery() as nursery:
                 pid = await watcher.number("pid ")
                 assert child._nursery is not None
                 child._nursery.cancel_scope.cancel()
                 nursery.start_soon(child.finished.wait)
-            await gone(pid)
+            await wait_until_exited(pid)
 
 
 async def test_removed_socket_does_not_trigger_the_watchdog() -> None:
@@ -379,7 +389,7 @@ async def test_removed_socket_does_not_trigger_the_watchdog() -> None:
         try: notify('WATCHDOG=1')
         except OSError: pass
     """
-    async with keeping(spec_of(body, watchdog=0.4), Watcher()) as child:
+    async with running_child(spec_of(body, watchdog=0.4), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.READY))
             (child._directory / "notify-kid.sock").unlink()
@@ -395,7 +405,7 @@ async def test_pause_of_the_parent_does_not_trigger_the_watchdog() -> None:
         time.sleep(0.1)
         notify('WATCHDOG=1')
     """
-    async with keeping(spec_of(body, watchdog=0.5), Watcher()) as child:
+    async with running_child(spec_of(body, watchdog=0.5), Watcher()) as child:
         with trio.fail_after(30):
             await child.until(is_state(State.READY))
             time.sleep(0.9)  # noqa: ASYNC251 - blocks the event loop

@@ -93,7 +93,7 @@ def place() -> Iterator[Path]:
 
 
 @contextlib.asynccontextmanager
-async def keeping(spec: ChildSpec, watcher: Watcher) -> AsyncIterator[Child]:
+async def running_child(spec: ChildSpec, watcher: Watcher) -> AsyncIterator[Child]:
     """Run one child and kill it in the end; no process and no descriptor may remain."""
     with place() as directory:
         before = open_fds()
@@ -140,7 +140,7 @@ def is_state(state: State) -> Callable[[ChildStatus], bool]:
     return lambda status: status.state is state
 
 
-async def gone(pid: int) -> None:
+async def wait_until_exited(pid: int) -> None:
     """Wait until a process has exited; it need not be a child."""
     try:
         fd = os.pidfd_open(pid)

@@ -8,7 +8,7 @@ import pytest
 import trio
 from support.lines import Lines
 from support.robot import COMMAND, PATIENCE
-from support.supervised import assert_no_children, gone
+from support.supervised import assert_no_children, wait_until_exited
 
 from rt.process.call import CallSettings
 from rt.process.command import CommandProcess
@@ -108,5 +108,5 @@ async def test_it_ends_with_its_lifeline(tmp_path: Path) -> None:
             nursery.start_soon(child.wait)
             pid = int(await lines.said("staying"))
             child._stack.close()
-            await gone(pid)
+            await wait_until_exited(pid)
     assert child.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
