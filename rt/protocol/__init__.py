@@ -1,5 +1,5 @@
-"""What travels: frames, messages, call envelopes and datagrams as bytes in, values out.
+"""Wire formats: Smart Device frames and messages, RPC envelopes, log events and datagrams.
 
-The modules of this room are pure. They know neither tasks nor sockets nor files, so that each can
-be shown right with bytes alone; the rooms above wrap them in thin shells of I/O.
+Invariant: the modules of this package do no I/O, so tests need only bytes. Other packages add
+    sockets, files and tasks.
 """

@@ -1,16 +1,15 @@
-"""What control and update datagrams carry: gamepads towards the robot, device values away from it.
+"""Control datagrams (gamepads to the robot) and update datagrams (device values from it).
 
 Both are notifications of `rt.protocol.rpc`: `[2, "update_gamepads", [{"0": {"lx": .., "ly": ..,
-"rx": .., "ry": .., "btn": ..}}]]` (perhaps with a `Stamp` as a second argument) and `[2, "update",
-[{"<uid>": {"<param>": value}}]]`. A station whose gamepads are refused gets `[2, "refused", [by,
-you]]` back: the name of the station in control, and its own for `take_control`. The same structures
-are the arguments of methods of those names, so a handler annotates its argument with
-`GamepadUpdate` or `DeviceUpdate` and turns it with `check_gamepads` or `check_devices` into values with integer
-keys.
+"rx": .., "ry": .., "btn": ..}}]]`, with an optional `Stamp` as second argument, and `[2, "update",
+[{"<uid>": {"<param>": value}}]]`. The robot answers a station whose gamepads it refuses with
+`[2, "refused", [by, you]]`: the name of the station in control, and the refused station's own name
+for `take_control`. Remote methods of the same names take the same structures: a handler annotates
+its argument with `GamepadUpdate` or `DeviceUpdate` and converts it with `check_gamepads` or
+`check_devices` to values with integer keys.
 
-The rule of this module: a gamepad moves motors, so a field that is not exactly what it must be
-refuses the whole update with an error that names the field. Nothing is guessed, and nothing is
-silently brought into range but a stick's overshoot.
+Invariant: a gamepad moves motors, so one invalid field refuses the whole update, with an error that
+    names the field. No value is guessed or clamped, except that a stick may overshoot its range.
 """
 
 import math
@@ -36,13 +35,13 @@ BUTTONS = 17
 UID_MAX = (1 << 88) - 1
 
 AXIS_MAX = 1.1
-"""How far a stick may be said to stand: some gamepads overshoot 1 by their calibration, and `clamped` takes that back."""
+"""The largest value of an axis: some gamepads overshoot 1, which `clamped` corrects."""
 
 Axis: TypeAlias = Annotated[float, msgspec.Meta(ge=-AXIS_MAX, le=AXIS_MAX)]
 
 
 class GamepadState(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One gamepad at one moment; every field has to be said.
+    """The state of one gamepad; all fields are required.
 
     Attributes:
         lx: Left stick, horizontal, -1 to 1, 0 at rest.
@@ -59,21 +58,20 @@ class GamepadState(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=
     btn: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 
     def clamped(self) -> "GamepadState":
-        """The same gamepad with each stick inside the unit circle, its direction kept."""
+        """Return the state with each stick moved into the unit circle, in the same direction."""
         lx, ly = _into_circle(self.lx, self.ly)
         rx, ry = _into_circle(self.rx, self.ry)
         return GamepadState(lx, ly, rx, ry, self.btn)
 
 
 class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a driver's station may say of an update beside it, as the second argument, so that a late one is known as such.
+    """The optional second argument of an update, by which the robot detects late updates.
 
     Attributes:
-        station: Which run of which station it is: chosen at random when the station starts. Without
-            one a station that starts anew is heard after a second only, and of what it sends a
-            recording may be taken for news.
-        seq: The number of the update; each is greater than the one before.
-        time: When the update was made, by the station's monotonic clock (s).
+        station: A random identifier of one run of a station. Without it, the robot ignores a
+            restarted station for a second, and cannot distinguish a recording from new updates.
+        seq: The number of the update, greater than that of the previous one.
+        time: When the update was made, on the station's monotonic clock (s).
     """
 
     station: Annotated[str, msgspec.Meta(max_length=32)] = ""
@@ -82,11 +80,11 @@ class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """What a station is told whose gamepads are refused since another one has control.
+    """The refusal that a station receives while another one has control.
 
     Attributes:
-        by: The name of the station in control; shortened where the whole does not fit.
-        you: The name of the refused station, for `take_control`; empty where it does not fit.
+        by: The name of the station in control, shortened if it does not fit.
+        you: The name of the refused station, for `take_control`; empty if it does not fit.
     """
 
     by: str
@@ -94,30 +92,30 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 NEUTRAL = GamepadState(0.0, 0.0, 0.0, 0.0, 0)
-"""A gamepad that nobody touches."""
+"""A gamepad at rest."""
 
 Value: TypeAlias = bool | int | float
 """A parameter's value in an update."""
 
 GamepadUpdate: TypeAlias = dict[Literal["0", "1", "2", "3"], GamepadState]
-"""As it travels: index -> state; an index that is absent says nothing about that gamepad."""
+"""The wire format: index -> state. The state of a missing gamepad is unchanged."""
 
 DeviceUpdate: TypeAlias = dict[str, dict[str, Value]]
-"""As it travels: UID in decimal -> parameter -> value; a parameter that is absent has not changed."""
+"""The wire format: decimal UID -> parameter -> value. A missing parameter is unchanged."""
 
 _Names: TypeAlias = Annotated[list[str], msgspec.Meta(min_length=1, max_length=2)]
 _INDICES = {str(index): index for index in range(GAMEPADS)}
 
 
 def check_gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, GamepadState]:
-    """Check a gamepad update that came from outside.
+    """Validate a received gamepad update.
 
     Args:
         update: The argument of `update_gamepads`: decoded MessagePack, or a `GamepadUpdate`.
-        buttons: Number of buttons that exist, 0 to 32; a higher bit of `btn` is refused.
+        buttons: Number of buttons, 0 to 32; higher bits of `btn` are refused.
 
     Returns:
-        Index (0 to 3) -> state, sticks as they came; see `GamepadState.clamped`.
+        Index (0 to 3) -> state. The sticks are not clamped; see `GamepadState.clamped`.
 
     Raises:
         RemoteProtocolError: A field is missing, unknown, of another type, not finite or out of
@@ -130,7 +128,7 @@ def check_gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, Gamep
         if not isinstance(key, str) or key not in _INDICES:
             raise _bad(
                 UPDATE_GAMEPADS,
-                f"there is no gamepad {quote(key)}, only '0' to '{GAMEPADS - 1}'",
+                f"no gamepad {quote(key)}; expected '0' to '{GAMEPADS - 1}'",
                 "$",
             )
         try:
@@ -142,18 +140,18 @@ def check_gamepads(update: object, *, buttons: int = BUTTONS) -> dict[int, Gamep
 
 
 def check_devices(update: object) -> dict[int, dict[str, Value]]:
-    """Check a device update that came from outside.
+    """Validate a received device update.
 
     Args:
         update: The argument of `update`: decoded MessagePack, or a `DeviceUpdate`.
 
     Returns:
-        UID (88 bits) -> parameter name -> value. Every connected device is in it, with no parameter
-        when none changed.
+        UID (88 bits) -> parameter name -> value. An update contains every connected device, also
+        those without changed parameters.
 
     Raises:
-        RemoteProtocolError: A UID is no decimal number of 88 bits, or a value no bool, int or
-            float; the message names it.
+        RemoteProtocolError: A UID is not a decimal number of 88 bits, or a value is not a bool, int
+            or float; the message names it.
     """
     try:
         checked = msgspec.convert(update, DeviceUpdate)
@@ -163,7 +161,7 @@ def check_devices(update: object) -> dict[int, dict[str, Value]]:
 
 
 def encode_gamepads(update: Mapping[int, GamepadState], stamp: Stamp | None = None) -> bytes:
-    """The datagram that says the state of one or more gamepads, and perhaps when.
+    """Return the datagram with the states of gamepads and an optional stamp.
 
     Raises:
         LocalProtocolError: An index or a field is out of range.
@@ -178,21 +176,21 @@ def encode_gamepads(update: Mapping[int, GamepadState], stamp: Stamp | None = No
 
 
 def decode_gamepads(datagram: bytes, *, buttons: int = BUTTONS) -> dict[int, GamepadState]:
-    """Index -> state of a control datagram; see `check_gamepads`.
+    """Return index -> state of a control datagram; see `check_gamepads`.
 
     Raises:
-        RemoteProtocolError: It is no such notification, or a field is wrong.
+        RemoteProtocolError: It is not such a notification, or a field is invalid.
     """
     return check_gamepads(_decode(UPDATE_GAMEPADS, datagram, most=2), buttons=buttons)
 
 
 def encode_refused(refused: Refused, most: int) -> bytes:
-    """The datagram that tells a station that its gamepads are refused.
+    """Return the datagram that refuses the gamepads of a station.
 
     Args:
-        refused: What to tell.
-        most: Length (bytes) of the datagram at most. Names are left out or shortened to fit;
-            without any room for one, the result is empty.
+        refused: The names to send.
+        most: The maximum length of the datagram (bytes). Names are omitted or shortened to fit; if
+            not even one character fits, the result is empty.
     """
     payload = rpc.encode(rpc.Notification(REFUSED, [refused.by, refused.you]))
     if len(payload) <= most:
@@ -205,14 +203,14 @@ def encode_refused(refused: Refused, most: int) -> bytes:
 
 
 def decode_refused(datagram: bytes) -> Refused:
-    """What a datagram says that tells a station that its gamepads are refused.
+    """Return the names in a refusal.
 
     Raises:
-        RemoteProtocolError: The datagram is of another form.
+        RemoteProtocolError: The datagram is not a refusal.
     """
     message = rpc.decode(datagram)
     if not isinstance(message, rpc.Notification) or message.method != REFUSED:
-        raise _bad(REFUSED, "expected one notification of this name", "$")
+        raise _bad(REFUSED, "expected a notification of this name", "$")
     try:
         return Refused(*msgspec.convert(message.params, _Names))
     except msgspec.ValidationError as error:
@@ -220,7 +218,7 @@ def decode_refused(datagram: bytes) -> Refused:
 
 
 def encode_devices(update: Mapping[int, Mapping[str, Value]]) -> bytes:
-    """The datagram that says the values of devices.
+    """Return the datagram with the values of devices.
 
     Raises:
         LocalProtocolError: A UID or a value is out of range.
@@ -230,16 +228,16 @@ def encode_devices(update: Mapping[int, Mapping[str, Value]]) -> bytes:
 
 
 def decode_devices(datagram: bytes) -> dict[int, dict[str, Value]]:
-    """UID -> parameter -> value of an update datagram; see `check_devices`.
+    """Return UID -> parameter -> value of an update datagram; see `check_devices`.
 
     Raises:
-        RemoteProtocolError: It is no such notification, or a field is wrong.
+        RemoteProtocolError: It is not such a notification, or a field is invalid.
     """
     return check_devices(_decode(UPDATE, datagram))
 
 
 def _encode(method: str, update: object, check: Callable[[], object], *more: object) -> bytes:
-    # What we may not receive we may not send; the check of the receiver is the check of the sender.
+    # The sender applies the checks of the receiver.
     try:
         check()
     except RemoteProtocolError as error:
@@ -254,33 +252,32 @@ def _decode(method: str, datagram: bytes, most: int = 1) -> Any:
         or message.method != method
         or not 1 <= len(message.params) <= most
     ):
-        raise _bad(method, "expected one notification of this name with one argument", "$")
+        raise _bad(method, "expected a notification of this name with one argument", "$")
     return message.params[0]
 
 
-def _bad(method: str, fault: str, field: str) -> RemoteProtocolError:
-    return RemoteProtocolError(f"{method}: {fault}", reason="field", field=field)
+def _bad(method: str, problem: str, field: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"{method}: {problem}", reason="field", field=field)
 
 
 def _checked(index: str, state: GamepadState, buttons: int) -> GamepadState:
-    # A state that was built here has passed no decoder, so the ranges are looked at again; NaN
-    # fails every comparison.
+    # A state that was constructed directly has passed no decoder. NaN fails every comparison.
     for name in ("lx", "ly", "rx", "ry"):
         value = getattr(state, name)
         if not -AXIS_MAX <= value <= AXIS_MAX:
             raise _bad(
                 UPDATE_GAMEPADS,
-                f"gamepad {index}: {name} is {value}, allowed is -1 to 1",
+                f"gamepad {index}: {name} is {value}, expected -1 to 1",
                 f"{index}.{name}",
             )
     if not 0 <= state.btn < 1 << buttons:
-        fault = f"gamepad {index}: btn is {state.btn:#x}, there are {buttons} buttons"
-        raise _bad(UPDATE_GAMEPADS, fault, f"{index}.btn")
+        problem = f"gamepad {index}: btn is {state.btn:#x}, but there are {buttons} buttons"
+        raise _bad(UPDATE_GAMEPADS, problem, f"{index}.btn")
     return state
 
 
 def _uid(text: str) -> int:
-    # The digits of other scripts and leading zeros would let one device have two names.
+    # Other digits of Unicode and leading zeros would allow two names for one device.
     if (
         text.isascii()
         and text.isdecimal()
@@ -289,7 +286,7 @@ def _uid(text: str) -> int:
         and uid <= UID_MAX
     ):
         return uid
-    raise _bad(UPDATE, f"{text[:40]!r} is no UID (a decimal number of 88 bits)", "$")
+    raise _bad(UPDATE, f"{text[:40]!r} is not a UID (a decimal number of 88 bits)", "$")
 
 
 def _into_circle(x: float, y: float) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""The traceback dump that Python's `faulthandler` writes after a timeout, read line by line. Pure.
+"""A parser for the traceback dump that Python's `faulthandler` writes after a timeout.
 
 Source of the format: Python/traceback.c, ``_Py_DumpTracebackThreads``: a line with the timeout,
-then each thread with its frames, innermost first. The dump has no end mark.
+then each thread with its frames, innermost first. The dump has no end marker.
 """
 
 import re
@@ -11,11 +11,11 @@ _START: Final = re.compile(r"Timeout \(\d+:\d\d:\d\d(\.\d+)?\)!")
 _THREAD: Final = re.compile(r"(Current thread|Thread) 0x[0-9a-f]+.*\(most recent call first\):")
 _FRAME: Final = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<func>.*)')
 _OTHER: Final = ("", "  ...", "  <no Python frame>", "  <tstate is freed>")
-_MOST_LINES: Final = 5000
+_MAX_LINES: Final = 5000
 
 
 class Frame(NamedTuple):
-    """A frame of a thread: its file, its line (0 if unknown) and its function."""
+    """A stack frame: file, line (0 if unknown) and function."""
 
     file: str
     line: int
@@ -23,7 +23,7 @@ class Frame(NamedTuple):
 
 
 class DumpReader:
-    """Takes the lines of a dump out of a stream of lines.
+    """Extracts the lines of a dump from a stream of lines.
 
     Attributes:
         active: Whether a dump has begun.
@@ -35,12 +35,12 @@ class DumpReader:
         self._lines = 0
 
     def feed(self, line: str) -> bool:
-        """Take a line; False if it is not part of a dump."""
+        """Process a line, and return whether it is part of a dump."""
         if _START.fullmatch(line):
             self.finish()
             self.active = True
             return True
-        if not self.active or self._lines >= _MOST_LINES:
+        if not self.active or self._lines >= _MAX_LINES:
             return False
         if _THREAD.fullmatch(line):
             self._threads.append([])
@@ -56,7 +56,7 @@ class DumpReader:
         return True
 
     def finish(self) -> list[list[Frame]]:
-        """The frames of each thread, innermost first, of the dump that has ended; the main thread comes last."""
+        """End the dump, and return the frames of each thread, innermost first, main thread last."""
         threads, self._threads = self._threads, []
         self.active, self._lines = False, 0
         return threads

@@ -1,7 +1,7 @@
-"""Exceptions as data: what a log event carries of one, and how a person reads it.
+"""Exceptions as plain, bounded data for log events, and that data as text.
 
-The data is plain and bounded: type, message, the innermost frames, causes and the parts of a group.
-The same data is text again in `text`, so that a terminal, a file and another machine tell the same.
+The data contains the type, the message, the innermost frames, causes and the parts of a group.
+Terminals, files and other machines render it with `text`.
 """
 
 import reprlib
@@ -10,52 +10,52 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_FRAMES = 20
-"""The most frames that are kept, those nearest to the error."""
+"""The maximum number of frames; the innermost are kept."""
 MAX_MESSAGE = 2000
-"""The most characters of an error's message."""
+"""The maximum length of a message in characters."""
 MAX_DEPTH = 4
-"""How far causes and groups are followed."""
+"""The maximum depth of causes and groups."""
 MAX_PARTS = 8
-"""The most parts of a group."""
+"""The maximum number of parts of a group."""
 
 
 def data(error: BaseException, depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """What there is to tell of an exception, in plain values; never fails."""
+    """Return an exception as plain values; never raises."""
     kind = type(error)
     name = (
         kind.__qualname__
         if kind.__module__ in {"builtins", "__main__"}
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    told: dict[str, Any] = {"type": name, "message": message(error), "frames": _frames(error)}
+    result: dict[str, Any] = {"type": name, "message": message(error), "frames": _frames(error)}
     if depth:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is not None:
-            told["cause"] = data(cause, depth - 1)
+            result["cause"] = data(cause, depth - 1)
         if isinstance(error, BaseExceptionGroup):
-            told["errors"] = [data(each, depth - 1) for each in error.exceptions[:MAX_PARTS]]
-    return told
+            result["errors"] = [data(each, depth - 1) for each in error.exceptions[:MAX_PARTS]]
+    return result
 
 
-def text(told: Any, indent: str = "") -> str:
-    """An exception's data as a person reads it, the cause first; what is no such data is shown as it is."""
-    if not isinstance(told, Mapping):
-        return str(told)
-    return "\n".join(_lines(told, indent))
+def text(exception: Any, indent: str = "") -> str:
+    """Return the data of an exception as readable text, causes first; anything else as a string."""
+    if not isinstance(exception, Mapping):
+        return str(exception)
+    return "\n".join(_lines(exception, indent))
 
 
-def _lines(told: Mapping[str, Any], indent: str) -> Iterator[str]:
-    if isinstance(cause := told.get("cause"), Mapping):
+def _lines(exception: Mapping[str, Any], indent: str) -> Iterator[str]:
+    if isinstance(cause := exception.get("cause"), Mapping):
         yield from _lines(cause, indent)
         yield f"{indent}which led to:"
-    frames = told.get("frames")
+    frames = exception.get("frames")
     for frame in frames if isinstance(frames, list) else []:
         if isinstance(frame, Mapping):
             yield f"{indent}  {frame.get('file')}:{frame.get('line')} in {frame.get('func')}"
             if frame.get("code"):
                 yield f"{indent}    {frame['code']}"
-    yield f"{indent}{told.get('type')}: {told.get('message')}"
-    parts = told.get("errors")
+    yield f"{indent}{exception.get('type')}: {exception.get('message')}"
+    parts = exception.get("errors")
     for number, part in enumerate(parts if isinstance(parts, list) else [], 1):
         yield f"{indent}part {number}:"
         yield text(part, f"{indent}    ")
@@ -64,7 +64,7 @@ def _lines(told: Mapping[str, Any], indent: str) -> Iterator[str]:
 def _frames(error: BaseException) -> list[dict[str, Any]]:
     try:
         frames = traceback.extract_tb(error.__traceback__, limit=-MAX_FRAMES)
-    except Exception:  # noqa: BLE001 - a source that cannot be looked at is no reason to lose the event
+    except Exception:  # noqa: BLE001 - unreadable source code must not cost the event
         return []
     return [
         {
@@ -78,8 +78,8 @@ def _frames(error: BaseException) -> list[dict[str, Any]]:
 
 
 def message(error: BaseException) -> str:
-    """The text of an error, bounded; its type where the text cannot be made. Never fails."""
+    """Return the bounded message of an error, or its type if `str` fails; never raises."""
     try:
         return str(error)[:MAX_MESSAGE]
-    except Exception:  # noqa: BLE001 - an error of the team's own whose text cannot be made
+    except Exception:  # noqa: BLE001 - `__str__` of team code
         return reprlib.repr(type(error))

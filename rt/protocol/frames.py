@@ -1,12 +1,11 @@
-"""Smart Device messages to bytes and back: COBS frames with a length and a checksum.
+"""Encoding and decoding of Smart Device messages: COBS frames with a length and a checksum.
 
 A message is type (1 byte), payload length (1 byte), payload, checksum (1 byte, the XOR of all bytes
-before it), COBS-encoded and followed by one zero byte. Values are little-endian. The format is that
-of existing firmware and matched to the byte.
+before it), COBS-encoded and followed by one zero byte. Values are little-endian. The format is
+byte-compatible with existing firmware.
 
-The rule of this module: bytes from outside never do more than yield messages and errors.
-`FrameReader` keeps at most one frame's worth of bytes, whatever arrives, and finds its way back at
-the next delimiter.
+Invariant: received bytes only ever yield messages and errors. `FrameReader` keeps at most one
+    frame's worth of bytes and resynchronizes at the next delimiter.
 """
 
 import struct
@@ -36,7 +35,7 @@ from rt.protocol.message import (
 DELIMITER: Final = b"\0"
 MAX_PAYLOAD: Final = 255
 MAX_FRAME: Final = MAX_PAYLOAD + 3 + 2
-"""The longest frame without its delimiter: header, payload, checksum and the overhead of COBS, in bytes."""
+"""The longest frame (bytes) without delimiter: header, payload, checksum and COBS overhead."""
 
 _U8: Final = struct.Struct("<B")
 _U16: Final = struct.Struct("<H")
@@ -45,22 +44,23 @@ _SUB_RES: Final = struct.Struct("<HHHBQ")
 
 
 def encode(message: Message) -> bytes:
-    """Make the bytes that travel: the frame and its delimiter.
+    """Return the frame of a message, with its delimiter.
 
     Raises:
-        LocalProtocolError: A field does not fit its place on the wire.
+        LocalProtocolError: A field is out of range, or the payload is too long.
     """
     kind, writer = _WRITERS[type(message)]
     try:
         payload = writer(message)
     except struct.error as error:
         raise LocalProtocolError(
-            f"{type(message).__name__} cannot be sent: a field does not fit its place ({error})",
+            f"{type(message).__name__} cannot be sent: a field is out of range ({error})",
             message=repr(message),
         ) from error
     if len(payload) > MAX_PAYLOAD:
         raise LocalProtocolError(
-            f"{type(message).__name__} cannot be sent: its payload has {len(payload)} bytes, at most {MAX_PAYLOAD} fit",
+            f"{type(message).__name__} cannot be sent: its payload has {len(payload)} bytes, "
+            f"at most {MAX_PAYLOAD} fit",
             message=repr(message),
         )
     body = bytes((kind, len(payload))) + payload
@@ -69,11 +69,11 @@ def encode(message: Message) -> bytes:
 
 
 def decode(frame: bytes) -> Message:
-    """Read one frame, without its delimiter.
+    """Return the message of one frame without its delimiter.
 
     Raises:
-        RemoteProtocolError: It is not a message. The context holds `reason` and `code`, the
-            `ErrorCode` that says so to the peer.
+        RemoteProtocolError: The frame is malformed. The context holds `reason` and `code`, the
+            `ErrorCode` to send to the peer.
     """
     try:
         body = cobs.decode(frame)
@@ -81,29 +81,29 @@ def decode(frame: bytes) -> Message:
         raise _malformed("it is not COBS-encoded", ErrorCode.UNEXPECTED_DELIMITER) from error
     size = len(body)
     if size < 3 or body[1] != size - 3:
-        raise _malformed("it is not as long as it says", ErrorCode.UNEXPECTED_DELIMITER)
+        raise _malformed("its length field is wrong", ErrorCode.UNEXPECTED_DELIMITER)
     if _xor(body):
         raise _malformed("its checksum is wrong", ErrorCode.BAD_CHECKSUM)
     if body[0] == 0x15 and size >= 5:
-        # Nearly every frame that arrives is DEV_DATA, so it does not go through the table.
+        # Nearly every received frame is DEV_DATA, so this case bypasses the table.
         return DevData(body[2] | body[3] << 8, body[4:-1])
     reader = _READERS.get(body[0])
     if reader is None:
-        raise _malformed(f"there is no message type 0x{body[0]:02x}", ErrorCode.INVALID_TYPE)
+        raise _malformed(f"unknown message type 0x{body[0]:02x}", ErrorCode.INVALID_TYPE)
     try:
         return reader(body[2:-1])
     except struct.error as error:
         name = MessageType(body[0]).name
         raise _malformed(
-            f"a payload of {size - 3} bytes is none of {name}", ErrorCode.GENERIC_ERROR
+            f"{size - 3} bytes are not a payload of {name}", ErrorCode.GENERIC_ERROR
         ) from error
 
 
 class FrameReader:
-    """Cuts a stream of bytes into messages, with bounded memory.
+    """Splits a stream of bytes into messages, with bounded memory.
 
-    Bytes may be cut anywhere between two calls. An empty frame is nothing. A frame that is too long
-    is one error as soon as it is known to be, and everything up to the next delimiter goes with it.
+    The stream may be split anywhere between two calls. Empty frames are ignored. A frame that is
+    too long yields one error immediately, and the bytes up to the next delimiter are skipped.
     """
 
     __slots__ = ("_skipping", "_tail")
@@ -113,7 +113,7 @@ class FrameReader:
         self._skipping = False
 
     def feed(self, data: bytes) -> list[Message | RemoteProtocolError]:
-        """Take the next bytes of the stream and return, in order, what they complete. Never raises."""
+        """Process bytes, and return the completed messages and errors in order; never raises."""
         *frames, tail = (
             (self._tail + data).split(DELIMITER) if self._tail else data.split(DELIMITER)
         )
@@ -122,19 +122,19 @@ class FrameReader:
             if self._skipping:
                 self._skipping = False
             elif frame:
-                found.append(_attempt(frame))
+                found.append(_decode_or_error(frame))
         if self._skipping:
             tail = b""
         elif len(tail) > MAX_FRAME:
-            found.append(_attempt(tail))
+            found.append(_decode_or_error(tail))
             self._skipping = True
             tail = b""
         self._tail = tail
         return found
 
 
-def _attempt(frame: bytes) -> Message | RemoteProtocolError:
-    """Read a frame; an error is a value here, freed of the traceback that would keep the stream's bytes alive."""
+def _decode_or_error(frame: bytes) -> Message | RemoteProtocolError:
+    """Return the message of a frame, or its error without traceback (which keeps bytes alive)."""
     if len(frame) > MAX_FRAME:
         return _malformed(f"it is longer than {MAX_FRAME} bytes", ErrorCode.BUFFER_OVERFLOW)
     try:
@@ -146,9 +146,7 @@ def _attempt(frame: bytes) -> Message | RemoteProtocolError:
 
 
 def _malformed(reason: str, code: ErrorCode) -> RemoteProtocolError:
-    return RemoteProtocolError(
-        f"a frame from a device is malformed: {reason}", reason=reason, code=code
-    )
+    return RemoteProtocolError(f"malformed frame from a device: {reason}", reason=reason, code=code)
 
 
 def _write_sub_res(message: SubRes) -> bytes:
@@ -195,18 +193,21 @@ _PAYLOADS: Final[dict[type[Message], tuple[Callable[[Any], bytes], Callable[[byt
     HbRes: (lambda message: _U8.pack(message.id), lambda payload: HbRes(*_U8.unpack(payload))),
     Error: (lambda message: _U8.pack(message.code), lambda payload: Error(*_U8.unpack(payload))),
 }
-"""How the payload of each message is written, and read."""
+"""The functions that encode and decode the payload of each message."""
 
 _WRITERS: Final = {kind: (number, _PAYLOADS[kind][0]) for number, kind in MESSAGES.items()}
 _READERS: Final = {int(number): _PAYLOADS[kind][1] for number, kind in MESSAGES.items()}
 
 
 _FOLDS: Final = tuple(tuple(8 << step for step in reversed(range(steps))) for steps in range(10))
-"""By how many bits a run is folded, by the number of steps: the last one leaves a byte."""
+"""The shifts (bits) that fold an integer to its lowest byte, by the number of steps."""
 
 
 def _xor(data: bytes) -> int:
-    """XOR of all bytes, at most 512; the run is folded as one integer, which is several times faster than a loop over its bytes."""
+    """Return the XOR of all bytes, at most 512.
+
+    Folding them as one integer is several times faster than a loop.
+    """
     folded = int.from_bytes(data, "little")
     for width in _FOLDS[(len(data) - 1).bit_length()]:
         folded ^= folded >> width

@@ -1,9 +1,8 @@
-"""The messages of the Smart Device protocol as values.
+"""The messages of the Smart Device protocol, one frozen struct each.
 
-One frozen struct a message, with the fields that travel and nothing else. A bitmap stays the
-integer that it is on the wire (bit i stands for parameter id i) and parameter values stay packed
-bytes, because their layout is the catalog's business. `rt.protocol.frames` turns these to bytes and
-back.
+A bitmap remains the integer of the wire format (bit i stands for parameter id i), and parameter
+values remain packed bytes, because their layout depends on the catalog. `rt.protocol.frames`
+encodes and decodes messages.
 """
 
 import enum
@@ -15,10 +14,10 @@ PARAMS_MAX = 0xFFFF
 """All 16 bits of a parameter bitmap."""
 
 INTERVAL_MAX = 0xFFFF
-"""The longest subscription interval that fits its field, in milliseconds."""
+"""The longest subscription interval (ms)."""
 
 VALUES_MAX = 253
-"""The most bytes of values in one message: the longest payload less its bitmap."""
+"""The maximum bytes of values in one message: the longest payload without its bitmap."""
 
 
 class MessageType(enum.IntEnum):
@@ -37,7 +36,7 @@ class MessageType(enum.IntEnum):
 
 
 class ErrorCode(enum.IntEnum):
-    """What an `Error` message says. Firmware may send other codes; they are carried as plain integers."""
+    """The code of an `Error` message. Other codes from firmware stay plain integers."""
 
     OK = 0x00
     BACKOFF = 0xFA
@@ -49,14 +48,14 @@ class ErrorCode(enum.IntEnum):
 
 
 class Ping(msgspec.Struct, frozen=True, gc=False):
-    """Asks a device who it is; it answers `SubRes`."""
+    """A request for the identity of a device, which answers with `SubRes`."""
 
 
 class SubReq(msgspec.Struct, frozen=True, gc=False):
-    """Asks a device to send parameters on its own.
+    """A subscription request: the device sends parameters at an interval.
 
     Attributes:
-        params: Bitmap of the wanted parameters, 16 bits.
+        params: Bitmap of the requested parameters, 16 bits.
         interval: Time between two `DevData`, in ms, 0 to 65535; 0 ends the subscription.
     """
 
@@ -65,10 +64,10 @@ class SubReq(msgspec.Struct, frozen=True, gc=False):
 
 
 class SubRes(msgspec.Struct, frozen=True, gc=False):
-    """Tells which subscription a device granted, and who it is.
+    """The granted subscription and the identity of a device.
 
     Attributes:
-        params: Bitmap of the subscribed parameters; write-only ones were dropped.
+        params: Bitmap of the subscribed parameters, without write-only ones.
         interval: Granted interval in ms, 40 to 250, or 0 for none.
         uid: 88 bits: device id (16) << 72 | year (8) << 64 | random (64).
     """
@@ -79,23 +78,23 @@ class SubRes(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def device_id(self) -> int:
-        """The kind of device: the top 16 bits of the UID, a key of the catalog."""
+        """The type of the device: the top 16 bits of the UID, as in the catalog."""
         return self.uid >> 72
 
 
 class DevRead(msgspec.Struct, frozen=True, gc=False):
-    """Asks a device for the parameters of a bitmap, once."""
+    """A request for the current values of parameters."""
 
     params: int
 
 
 class DevWrite(msgspec.Struct, frozen=True, gc=False):
-    """Sets parameters of a device.
+    """New values for parameters of a device.
 
     Attributes:
         params: Bitmap of the parameters that follow.
-        data: Their values, packed without padding in ascending parameter id, at most `VALUES_MAX`
-            bytes.
+        data: Their values, packed without padding in ascending order of parameter ids, at most
+            `VALUES_MAX` bytes.
     """
 
     params: int
@@ -103,30 +102,30 @@ class DevWrite(msgspec.Struct, frozen=True, gc=False):
 
 
 class DevData(msgspec.Struct, frozen=True, gc=False):
-    """Carries parameters of a device, in the same form as `DevWrite`."""
+    """Values of parameters of a device, in the format of `DevWrite`."""
 
     params: int
     data: bytes
 
 
 class DevDisable(msgspec.Struct, frozen=True, gc=False):
-    """Makes a device stop acting. It keeps answering."""
+    """A command that stops all actuators of a device. The device continues to answer."""
 
 
 class HbReq(msgspec.Struct, frozen=True, gc=False):
-    """Asks the other side for a sign of life with the same id, 0 to 255."""
+    """A heartbeat request; the peer answers with the same id, 0 to 255."""
 
     id: int
 
 
 class HbRes(msgspec.Struct, frozen=True, gc=False):
-    """The sign of life that an `HbReq` asked for."""
+    """The answer to `HbReq`."""
 
     id: int
 
 
 class Error(msgspec.Struct, frozen=True, gc=False):
-    """Tells the other side what went wrong, most often an `ErrorCode`."""
+    """An error report to the peer; the code is usually an `ErrorCode`."""
 
     code: int
 
@@ -147,4 +146,4 @@ MESSAGES: Final[dict[MessageType, type[Message]]] = {
     MessageType.HB_RES: HbRes,
     MessageType.ERROR: Error,
 }
-"""Every message by its first byte."""
+"""The messages by their first byte."""

@@ -1,36 +1,35 @@
-"""The datagrams of sd_notify: how a process says that it is ready, alive or about to stop.
+"""The datagrams of sd_notify: how a process reports that it is ready, alive or stopping.
 
-Pure: bytes to a `Notice` and back. One datagram is a list of ``KEY=VALUE`` lines; the format and
-the meaning of the keys are those of sd_notify(3), so that any program in any language may be a
-child, and systemd may be our parent.
+A datagram is a list of ``KEY=VALUE`` lines. Format and keys are those of sd_notify(3), so that any
+program can be a child of rt, and rt can be a child of systemd.
 
-The rule of this module: a datagram comes from a program that we do not control, so `parse` never
-raises. What it does not understand it leaves out, and what it keeps is bounded.
+Invariant: `parse` never raises, because a datagram comes from a program that rt does not control.
+    It ignores what it does not understand, and its results are bounded.
 """
 
 import msgspec
 
 MAX_DATAGRAM = 4096
-"""The longest datagram that is looked at, in bytes; what is beyond is cut off."""
+"""The longest datagram (bytes); the rest is ignored."""
 
 MAX_STATUS = 256
-"""The longest status text that is kept, in characters."""
+"""The longest status (characters)."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """What one datagram says.
+    """The contents of one datagram.
 
     Attributes:
-        ready: The process has started up (``READY=1``).
-        stopping: It has begun to end by itself (``STOPPING=1``).
-        watchdog: It is alive (``WATCHDOG=1``).
-        trouble: It asks to be treated as if its watchdog had run out (``WATCHDOG=trigger``).
-        status: One line for a person about what it does (``STATUS=``), or None.
-        errno: The number of the error that it fails with (``ERRNO=``), or None.
-        mainpid: The process that does the work when it is not the one that was started
-            (``MAINPID=``), or None.
-        extend: It needs this many more seconds to start or to stop (``EXTEND_TIMEOUT_USEC=``), or
+        ready: The process has started (``READY=1``).
+        stopping: It is shutting down (``STOPPING=1``).
+        watchdog: It pets its watchdog (``WATCHDOG=1``).
+        trouble: It requests the handling of an expired watchdog (``WATCHDOG=trigger``).
+        status: A line for people about its state (``STATUS=``), or None.
+        errno: The error number with which it fails (``ERRNO=``), or None.
+        mainpid: The main process, if that is not the process that was started (``MAINPID=``), or
             None.
+        extend: The additional time (s) that it needs to start or to stop
+            (``EXTEND_TIMEOUT_USEC=``), or None.
     """
 
     ready: bool = False
@@ -44,14 +43,14 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse(datagram: bytes) -> Notice:
-    """Read a datagram.
+    """Parse a datagram.
 
     Args:
-        datagram: At most `MAX_DATAGRAM` bytes are looked at; invalid UTF-8 is replaced.
+        datagram: At most `MAX_DATAGRAM` bytes are parsed; invalid UTF-8 is replaced.
 
     Returns:
-        What it says; of a key that occurs twice, the last one counts. A datagram without anything
-        that is understood is an empty notice.
+        The contents. The last line of a repeated key counts. Without any known line the notice is
+        empty.
     """
     fields: dict[str, str] = {}
     for line in datagram[:MAX_DATAGRAM].decode("utf-8", "replace").split("\n"):
@@ -83,10 +82,10 @@ def format(  # noqa: A001 - the counterpart of parse; it is called as notify.for
     mainpid: int | None = None,
     extend: float | None = None,
 ) -> bytes:
-    """Write a datagram; the arguments are the attributes of `Notice`.
+    """Return a datagram; the arguments are the attributes of `Notice`.
 
-    A status is cut to `MAX_STATUS` characters and its line breaks become spaces, because a line
-    break begins the next key.
+    A status is truncated to `MAX_STATUS` characters, and its line breaks become spaces, because a
+    line break ends a value.
     """
     lines: list[str] = []
     if ready:
@@ -107,7 +106,7 @@ def format(  # noqa: A001 - the counterpart of parse; it is called as notify.for
 
 
 def _natural(text: str | None) -> int | None:
-    # int() alone would take "1_0", "-1", "²" and a million digits.
+    # int() alone would accept "1_0", "-1", "²" and a million digits.
     if text is None or not text.isascii() or not text.isdigit() or len(text) > 18:
         return None
     return int(text)

@@ -1,26 +1,25 @@
-"""The envelope of every remote call, log event and control datagram: MessagePack-RPC.
+"""The MessagePack-RPC envelope of remote calls, log events and control datagrams.
 
 A request is `[0, id, method, params]`, a response `[1, id, error or nil, result]`, a notification
 `[2, method, params]`; params is an array, an error is `[message, context]`. One message fills one
 ZMQ frame or one datagram.
 
-Methods whose names begin with `$` belong to the protocol itself. They travel as notifications,
-nobody has to send them, and whoever does not know one ignores it:
+Methods whose names begin with `$` belong to the protocol itself. They are optional notifications,
+and a peer ignores those that it does not know:
 
-- `[2, "$cancel", [id]]`, from a caller to a service: nobody waits for the answer to request `id`
-  any more. The service stops the method, unless that was marked as urgent, and answers the request
-  with an error if it had no answer yet.
-- `[2, "$hello", [name, ...]]`, from any peer to its router, addressed with the empty identity: the
-  peer understands these notifications and wants them (`$gone` is the only one). It is a hello too:
-  a router answers it, like an empty payload, with an empty payload. A router sends nothing unasked
-  to a peer that has not said so over its present connection.
-- `[2, "$gone", [identity, ...]]`, from a router (whose identity is empty): these peers have gone,
-  and with them whoever waited for answers, or should have given them. A router tells its services
-  of every peer, and other peers of services. What was said in the name of another peer is ignored.
+- `[2, "$cancel", [id]]`, from a caller to a service: the caller does not wait for the answer to
+  request `id`. The service cancels the method, unless it is urgent, and answers with an error if it
+  has not answered yet.
+- `[2, "$hello", [name, ...]]`, from a peer to its router, addressed with the empty identity: the
+  peer wants these notifications (`$gone` is the only one). The router answers, as it does to an
+  empty payload, with an empty payload. It sends these notifications only to peers that have sent a
+  hello over their present connection.
+- `[2, "$gone", [identity, ...]]`, from a router (whose identity is empty): these peers have
+  disconnected, and neither wait for answers nor send any. Services learn of every peer, and other
+  peers of services. A `$gone` from another peer is ignored.
 
-The rule of this module: what is not exactly one of the three is refused whole with
-`RemoteProtocolError`, whatever the bytes are, so that a receiver has one thing to catch, count and
-go on from.
+Invariant: bytes that are not exactly one of the three messages are refused with
+    `RemoteProtocolError`, so that a receiver has one error to handle.
 """
 
 from collections.abc import Mapping
@@ -31,25 +30,25 @@ import msgspec
 from rt.errors import LocalProtocolError, RemoteProtocolError
 
 MAX_MESSAGE = 1 << 20
-"""The longest message in bytes, both ways (1 MiB)."""
+"""The longest message in either direction (bytes), 1 MiB."""
 
 ID_MAX = 0xFFFF_FFFF
-"""Identifiers are unsigned 32-bit integers and wrap around."""
+"""The largest id of a request; ids are unsigned 32-bit integers and wrap around."""
 
 METHOD_MAX = 128
-"""The longest name of a method in characters."""
+"""The longest name of a method (characters)."""
 
 HEAD_MAX = 4 * METHOD_MAX + 32
-"""All that comes before the arguments of a call lies within so many bytes."""
+"""The maximum length (bytes) of a call up to its arguments."""
 
 CallId: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=ID_MAX)]
 Method: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=METHOD_MAX)]
 ErrorValue: TypeAlias = tuple[str, dict[str, Any]]
-"""What went wrong in one sentence, and plain values that name the place."""
+"""A message of one sentence, and a context of plain values."""
 
 
 class Request(msgspec.Struct, array_like=True, tag=0, frozen=True, forbid_unknown_fields=True):
-    """A call that wants an answer.
+    """A call with an answer.
 
     Attributes:
         id: Chosen by the caller, unique among its open calls, 0 to 2**32 - 1.
@@ -64,12 +63,12 @@ class Request(msgspec.Struct, array_like=True, tag=0, frozen=True, forbid_unknow
 
 
 class Response(msgspec.Struct, array_like=True, tag=1, frozen=True, forbid_unknown_fields=True):
-    """The answer to the request of the same `id`.
+    """The answer to a request.
 
     Attributes:
-        id: Of the request.
-        error: None when the call succeeded, else `(message, context)`.
-        result: What the method returned; of no meaning beside an error.
+        id: The id of the request.
+        error: None if the call succeeded, else `(message, context)`.
+        result: What the method returned; meaningless if there is an error.
     """
 
     id: CallId
@@ -78,7 +77,7 @@ class Response(msgspec.Struct, array_like=True, tag=1, frozen=True, forbid_unkno
 
 
 class Notification(msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_unknown_fields=True):
-    """A call that wants no answer.
+    """A call without an answer.
 
     Attributes:
         method: Name of the method, 1 to 128 characters.
@@ -90,25 +89,24 @@ class Notification(msgspec.Struct, array_like=True, tag=2, frozen=True, forbid_u
 
 
 PARAMS_MAX = 1024
-"""The most arguments of a call that `decode_raw` reads."""
+"""The maximum number of arguments that `decode_raw` accepts."""
 
 RawParams: TypeAlias = Annotated[list[msgspec.Raw], msgspec.Meta(max_length=PARAMS_MAX)]
 
 Envelope: TypeAlias = Request | Response | Notification
 
 CANCEL = "$cancel"
-"""Says that nobody waits for the answer to a request any more; its one argument is the id."""
+"""Cancels a request; its argument is the id."""
 
 GONE = "$gone"
-"""Says which peers of a router have gone; its arguments are their identities (bin)."""
-
+"""Reports peers of a router that have disconnected; its arguments are their identities (bin)."""
 
 HELLO = "$hello"
-"""Says which notifications of the protocol a peer understands; its arguments are their names."""
+"""Requests notifications of the protocol; its arguments are their names."""
 
 
 def _refuse_extension(code: int, _data: memoryview) -> NoReturn:
-    raise ValueError(f"extension type {code} is not used here")
+    raise ValueError(f"extension type {code} is not allowed")
 
 
 class _RawRequest(msgspec.Struct, array_like=True, tag=0, frozen=True, forbid_unknown_fields=True):
@@ -136,10 +134,10 @@ _raw_decoder: msgspec.msgpack.Decoder[_RawRequest | _RawNotification] = msgspec.
 
 
 def encode(message: Envelope) -> bytes:
-    """Turn a message to bytes.
+    """Encode a message.
 
     Raises:
-        LocalProtocolError: A value has no form on the wire (an object, an integer beyond 64 bits, a
+        LocalProtocolError: A value cannot be encoded (an object, an integer beyond 64 bits, a
             structure that contains itself), or the message is longer than `MAX_MESSAGE`.
     """
     try:
@@ -148,7 +146,8 @@ def encode(message: Envelope) -> bytes:
         raise LocalProtocolError(f"a value cannot be sent: {error}", reason="value") from error
     if len(data) > MAX_MESSAGE:
         raise LocalProtocolError(
-            f"a message of {len(data)} bytes is longer than the {MAX_MESSAGE} that a call may carry; send it in parts",
+            f"message too long: {len(data)} bytes, at most {MAX_MESSAGE} are allowed; "
+            "send it in parts",
             reason="size",
             size=len(data),
         )
@@ -156,11 +155,11 @@ def encode(message: Envelope) -> bytes:
 
 
 HELLO_MESSAGE = encode(Notification(HELLO, [GONE]))
-"""The hello of rt's own clients and services."""
+"""The hello of rt's clients and services."""
 
 
 def parse_hello(data: bytes) -> list[Any] | None:
-    """Return the names in the hello of a peer, which are empty in an empty payload, or None if it is no hello."""
+    """Return the names in a hello (none in an empty payload), or None if it is not a hello."""
     if not data:
         return []
     head = peek(data)
@@ -176,10 +175,10 @@ def parse_hello(data: bytes) -> list[Any] | None:
 
 
 def peek(data: bytes) -> Request | Notification | None:
-    """Return a request or notification without its arguments, or None for anything else; the cost does not depend on them.
+    """Return a request or notification without its arguments, or None for anything else.
 
-    It serves to refuse a message that is too long to be decoded, and tells nothing of the bytes
-    behind the method's name.
+    The cost does not depend on the arguments, so a message can be refused before it is decoded. The
+    bytes after the method's name are not checked.
     """
     head = data[:HEAD_MAX]
     try:
@@ -228,18 +227,18 @@ def _read_sized(head: bytes, at: int, width: int) -> tuple[int, int]:
 
 
 def decode_raw(data: bytes) -> Request | Notification:
-    """Turn the bytes of a call to a value whose arguments are `msgspec.Raw`, to be decoded as the types that they have to be.
+    """Decode a call, and leave its arguments as `msgspec.Raw` for `decode_argument`.
 
-    Nothing is built of the arguments, so that the cost is small whatever they are.
+    No objects are created from the arguments, so the cost is small whatever they are.
 
     Raises:
-        RemoteProtocolError: It is no call, or one of more than `PARAMS_MAX` arguments.
+        RemoteProtocolError: It is not a call, or has more than `PARAMS_MAX` arguments.
     """
     try:
         raw = _raw_decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise RemoteProtocolError(f"no call: {error}", reason="bytes") from error
-    # A part of a larger buffer, which it would keep.
+        raise RemoteProtocolError(f"not a call: {error}", reason="bytes") from error
+    # A copy, because each is a view that keeps the whole buffer alive.
     params: list[Any] = [each.copy() for each in raw.params]
     if isinstance(raw, _RawRequest):
         return Request(raw.id, raw.method, params)
@@ -247,34 +246,33 @@ def decode_raw(data: bytes) -> Request | Notification:
 
 
 def decode_argument(data: msgspec.Raw, annotation: Any) -> Any:
-    """Turn one argument of `decode_raw` to a value of a type.
+    """Decode one argument of `decode_raw` as a type.
 
     Raises:
-        msgspec.ValidationError: It is of another type.
-        RemoteProtocolError: The bytes are no MessagePack.
+        msgspec.ValidationError: The argument has another type.
+        RemoteProtocolError: The bytes are not MessagePack.
     """
     try:
         return msgspec.msgpack.decode(data, type=annotation, ext_hook=_refuse_extension)
     except msgspec.ValidationError:
         raise
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise RemoteProtocolError(f"no MessagePack: {error}", reason="bytes") from error
+        raise RemoteProtocolError(f"not MessagePack: {error}", reason="bytes") from error
 
 
 def decode(data: bytes | bytearray | memoryview) -> Envelope:
-    """Turn the bytes of one message to a value.
+    """Decode one message.
 
-    Maps may have keys of any hashable type, arrays as keys become tuples; every other array becomes
-    a list.
+    Keys of maps may have any hashable type. Arrays become lists, and tuples where they are keys.
 
     Raises:
-        RemoteProtocolError: Anything else than one whole message of at most `MAX_MESSAGE` bytes;
-            the context has a `reason`: `size`, `envelope` (MessagePack, but none of the three) or
-            `bytes` (no MessagePack).
+        RemoteProtocolError: The bytes are not exactly one message of at most `MAX_MESSAGE` bytes.
+            The context has a `reason`: `size`, `envelope` (MessagePack, but not one of the three
+            messages) or `bytes` (not MessagePack).
     """
     if len(data) > MAX_MESSAGE:
         raise RemoteProtocolError(
-            f"a message of {len(data)} bytes came, {MAX_MESSAGE} are allowed",
+            f"message too long: {len(data)} bytes, at most {MAX_MESSAGE} are allowed",
             reason="size",
             size=len(data),
         )
@@ -282,9 +280,9 @@ def decode(data: bytes | bytearray | memoryview) -> Envelope:
         return _decoder.decode(data)
     except msgspec.ValidationError as error:
         raise RemoteProtocolError(
-            f"no message of the call protocol: {error}", reason="envelope"
+            f"not a message of the RPC protocol: {error}", reason="envelope"
         ) from error
-    # Depth ends in RecursionError, bad text in UnicodeDecodeError, an extension in the hook's
-    # ValueError.
+    # Excessive depth raises RecursionError, invalid text UnicodeDecodeError, and the hook for
+    # extensions ValueError.
     except (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise RemoteProtocolError(f"no MessagePack: {error}", reason="bytes") from error
+        raise RemoteProtocolError(f"not MessagePack: {error}", reason="bytes") from error

@@ -1,43 +1,44 @@
-"""Control datagrams that prove who sent them: the form in which a driver's station sends gamepads over a network.
+"""Signed control datagrams: the format in which a driver's station sends gamepads over a network.
 
-A signed datagram, in bytes, integers unsigned and big endian:
+Integers are unsigned and big-endian. A signed datagram:
 
-    offset  length  what 0       4       "rtc1"; no message of the call protocol begins with "r" 4
-    8       id of the station's datagram key 12      8       session: 8 bytes that the robot chose
-    when it started, zeros while the station does not know them 20      8       sequence: greater
-    than in every earlier datagram of this station in this session, gaps allowed 28      n
-    payload: the notification that would be sent without keys, see `rt.protocol.control` 28+n    16
-    tag: BLAKE2b of all bytes before it, digest of 16 bytes, keyed with the station's datagram key
-    (32 bytes)
+    offset  length  field
+    0       4       "rtc1"; no RPC message begins with "r"
+    4       8       id of the station's datagram key
+    12      8       session: chosen by the robot when it started; zeros if the station does not
+                    know it yet
+    20      8       sequence: greater than in every earlier datagram of this station in this
+                    session; gaps are allowed
+    28      n       payload: the notification, see `rt.protocol.control`
+    28+n    16      tag: BLAKE2b of all bytes before it, digest of 16 bytes, keyed with the
+                    station's datagram key (32 bytes)
 
-A station that names another session than the robot's, or a sequence that the robot has passed, gets
-an answer:
+The robot answers a station that sends another session, or a sequence that is not new:
 
-    offset  length  what
+    offset  length  field
     0       4       "rta1"
     4       8       id of the station's datagram key
     12      8       session of the robot
-    20      8       the greatest sequence that the robot has obeyed in this session, 0 for none
-    28      16      tag, made as above
+    20      8       the greatest sequence that the robot has accepted in this session, 0 for none
+    28      16      tag, computed as above
 
-What the robot has to tell a station about a datagram that it obeyed goes back to where that came
-from, never longer than it:
+The robot sends a notice about an accepted datagram to its source address. A notice is never longer
+than the datagram:
 
-    offset  length  what
+    offset  length  field
     0       4       "rtn1"
     4       8       id of the station's datagram key
     12      8       session of the robot
-    20      8       sequence of the datagram that this is about
+    20      8       sequence of the datagram
     28      n       payload: a notification, see `rt.protocol.control`
-    28+n    16      tag, made as above
+    28+n    16      tag, computed as above
 
-So a station sends with session 0 and sequence 1, takes session and sequence from the answer (if its
-tag is right), and goes on counting from there; whenever the robot was restarted, it hears the new
-session. Neither side needs a clock or a file.
+A station starts with session 0 and sequence 1, and continues with the session and sequence of the
+answer (if its tag is correct). After a restart of the robot, it learns the new session in the same
+way. Neither side needs a clock or a file.
 
-The rule of this module: the tag is looked at first, and nothing that it does not cover changes
-anything; a datagram is obeyed at most once, in one session only, and never after a newer one of the
-same station.
+Invariant: the tag is verified first, and unverified bytes change no state. A datagram is accepted
+    at most once, only in its session, and never after a newer one of the same station.
 """
 
 import hmac
@@ -61,11 +62,11 @@ TAG_BYTES = 16
 NO_SESSION = bytes(SESSION_BYTES)
 SEQUENCE_MAX = (1 << 64) - 1
 WINDOW = 64
-"""Sequences of a station that are remembered, to tell a datagram that came again from one that came late."""
+"""The number of stored sequences per station, to distinguish replayed from late datagrams."""
 
 _HEAD = struct.Struct(">4s8s8sQ")
 OVERHEAD = _HEAD.size + TAG_BYTES
-"""Bytes by which a signed datagram or notice is longer than its payload."""
+"""The bytes that signing adds to a payload."""
 
 Verdict: TypeAlias = Literal[
     "obeyed",
@@ -79,14 +80,18 @@ Verdict: TypeAlias = Literal[
     "late",
     "replayed",
 ]
-"""`obeyed`, of these without a signature `obeyed_unsigned`; or why not: `unsigned` (another form), `stranger` (unsigned, from another user of this computer), `malformed` (too short), `unknown` (no such key, or revoked), `forged` (wrong
-tag), `session` (of an earlier start of the robot, or not known yet), `late` (a newer one was
-faster), `replayed` (it was here).
+"""The verdict on a datagram.
+
+It is `obeyed` (accepted) or `obeyed_unsigned` (accepted without signature), or says why it
+was refused: `unsigned` (not in this format), `stranger` (unsigned, from another user of this
+computer), `malformed` (too short), `unknown` (no such key, or revoked), `forged` (wrong tag),
+`session` (not the present session of the robot), `late` (a newer one arrived first), `replayed`
+(received before).
 """
 
 
 class DatagramKey(msgspec.Struct, frozen=True):
-    """What a station signs with and the robot verifies with.
+    """The shared key of a station and the robot.
 
     Attributes:
         id: 8 bytes, not secret.
@@ -99,19 +104,19 @@ class DatagramKey(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if len(self.id) != ID_BYTES or len(self.secret) != SECRET_BYTES:
             raise ValueError(
-                f"a datagram key is an id of {ID_BYTES} bytes and a secret of {SECRET_BYTES}"
+                f"a datagram key has an id of {ID_BYTES} bytes and a secret of {SECRET_BYTES}"
             )
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What became of a datagram.
+    """The result of verifying a datagram.
 
     Attributes:
         verdict: See `Verdict`.
-        key_id: Whose it is, empty unless the tag was right.
-        payload: What to obey, empty unless the verdict is `obeyed`.
-        answer: What to send back to where it came from, empty for nothing.
-        sequence: Of an obeyed datagram.
+        key_id: The id of its key; empty unless the tag is correct.
+        payload: The payload; empty unless the verdict is `obeyed`.
+        answer: The datagram to send to its source address; empty for none.
+        sequence: The sequence of an accepted datagram.
     """
 
     verdict: Verdict
@@ -122,7 +127,7 @@ class Checked(msgspec.Struct, frozen=True):
 
 
 class ReplayWindow:
-    """The sequences that a station has used in one session; remembers the greatest `size` of them."""
+    """The greatest `size` sequences that a station has used in one session."""
 
     def __init__(self, size: int = WINDOW) -> None:
         self._size = size
@@ -134,10 +139,10 @@ class ReplayWindow:
         return self._used[-1] if self._used else 0
 
     def record(self, sequence: int) -> Literal["obeyed", "late", "replayed"]:
-        """Use a sequence: `obeyed` if it is the greatest so far, `late` if it is only new; both are remembered.
+        """Record a sequence: `obeyed` if it is the greatest, `late` if it is new, else `replayed`.
 
-        One that is smaller than all that are remembered may have been used before and counts as
-        `replayed`; so does 0.
+        A sequence smaller than all stored ones may have been used before and counts as `replayed`;
+        so does 0.
         """
         newest = self.newest
         if sequence > newest:
@@ -156,24 +161,24 @@ class ReplayWindow:
 
 
 class Verifier:
-    """The robot's side: decides which datagrams are obeyed.
+    """The robot's side: verifies datagrams.
 
     Args:
-        session: 8 bytes that no earlier start of the robot has used: random ones, not all zero.
+        session: 8 random bytes, not all zero, new at each start of the robot.
     """
 
     def __init__(self, session: bytes) -> None:
         if len(session) != SESSION_BYTES or session == NO_SESSION:
-            raise ValueError(f"a session is {SESSION_BYTES} bytes, not all zero")
+            raise ValueError(f"a session has {SESSION_BYTES} bytes, not all zero")
         self._session = session
         self._windows: dict[bytes, ReplayWindow] = {}
 
     def check(self, datagram: bytes, keys: Mapping[bytes, DatagramKey]) -> Checked:
-        """Decide what to do with a datagram, whatever its bytes are.
+        """Verify a datagram, which may contain any bytes.
 
         Args:
-            datagram: As it came.
-            keys: The keys that count at this moment, by their ids.
+            datagram: The received bytes.
+            keys: The keys that are valid now, by id.
         """
         if not datagram.startswith(REQUEST):
             return Checked("unsigned")
@@ -196,21 +201,21 @@ class Verifier:
         return Checked(verdict, key.id, answer=_tagged(answer, key))
 
     def notice(self, key: DatagramKey, sequence: int, payload: bytes) -> bytes:
-        """A notice to a station about a datagram that was obeyed.
+        """Return a notice to a station about an accepted datagram.
 
         Args:
-            key: The station's.
-            sequence: The datagram's.
-            payload: What to say.
+            key: The key of the station.
+            sequence: The sequence of the datagram.
+            payload: The notification.
         """
         return _tagged(_HEAD.pack(NOTICE, key.id, self._session, sequence) + payload, key)
 
 
 class Signer:
-    """The station's side: signs what it sends and heeds the robot's answers.
+    """The station's side: signs datagrams and handles answers and notices.
 
     Args:
-        key: The station's.
+        key: The key of the station.
     """
 
     def __init__(self, key: DatagramKey) -> None:
@@ -220,20 +225,20 @@ class Signer:
         self._noticed = 0
 
     def sign(self, payload: bytes) -> bytes:
-        """The datagram that carries a payload; each one has the next sequence.
+        """Return the datagram with a payload and the next sequence.
 
         Raises:
-            LocalProtocolError: All sequences of the session are used up.
+            LocalProtocolError: The session has no sequences left.
         """
         if self.sequence >= SEQUENCE_MAX:
-            raise LocalProtocolError("the sequence cannot grow any more; restart the robot")
+            raise LocalProtocolError("the session has no sequences left; restart the robot")
         self.sequence += 1
         return _tagged(
             _HEAD.pack(REQUEST, self._key.id, self.session, self.sequence) + payload, self._key
         )
 
     def handle_answer(self, datagram: bytes) -> bool:
-        """Heed an answer of the robot; False if it is none that concerns this key."""
+        """Adopt session and sequence of an answer; return False if it is not one for this key."""
         if len(datagram) != _HEAD.size + TAG_BYTES or not datagram.startswith(ANSWER):
             return False
         _, key_id, session, newest = _HEAD.unpack_from(datagram)
@@ -241,12 +246,15 @@ class Signer:
             return False
         if session != self.session:
             self.session, self.sequence, self._noticed = session, newest, 0
-        # An old answer of this session may come again: the sequence only grows.
+        # An old answer of this session may be replayed: the sequence only increases.
         self.sequence = max(self.sequence, newest)
         return True
 
     def read_notice(self, datagram: bytes) -> bytes | None:
-        """The payload of a notice about a datagram of this session that is newer than the one of the last notice, or None."""
+        """Return the payload of a notice, or None if the datagram is not a valid and new notice.
+
+        A new notice is about a later datagram of this session than the last notice.
+        """
         if len(datagram) < _HEAD.size + TAG_BYTES or not datagram.startswith(NOTICE):
             return None
         _, key_id, session, sequence = _HEAD.unpack_from(datagram)

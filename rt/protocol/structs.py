@@ -1,4 +1,4 @@
-"""Messages that are one msgspec struct each, as MessagePack: between processes of one robot, beside RPC."""
+"""MessagePack encoding of single structs, for messages between processes of one robot."""
 
 from typing import Any, TypeVar
 
@@ -10,18 +10,21 @@ _T = TypeVar("_T")
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """The bytes of a struct. Values of other types become their `repr`, and what UTF-8 cannot hold its escape."""
+    """Return the bytes of a struct.
+
+    Values of unsupported types become their `repr`, and lone surrogates become escapes.
+    """
     try:
         return msgspec.msgpack.encode(message, enc_hook=repr)
     except UnicodeEncodeError:
         return msgspec.msgpack.encode(_escaped(msgspec.to_builtins(message, enc_hook=repr)))
 
 
-def decode(data: bytes, type: type[_T] | Any) -> _T:  # noqa: A002 - msgspec's name for it
-    """The struct that a message carries.
+def decode(data: bytes, type: type[_T] | Any) -> _T:  # noqa: A002 - as in msgspec
+    """Return the struct in a message.
 
     Raises:
-        RemoteProtocolError: It is none of that type, it holds text that is not UTF-8, or it is
+        RemoteProtocolError: The message is not of that type, contains text that is not UTF-8, or is
             nested too deeply.
     """
     try:
@@ -32,7 +35,7 @@ def decode(data: bytes, type: type[_T] | Any) -> _T:  # noqa: A002 - msgspec's n
 
 
 def _escaped(value: Any) -> Any:
-    """A builtin value in which each lone surrogate is its escape."""
+    """Return a builtin value with lone surrogates escaped."""
     match value:
         case str():
             return value.encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""The unique id of a Smart Device: 88 bits, on the wire and as an integer.
+"""The unique identifier of a Smart Device: 88 bits, as a C structure and as an integer.
 
 Source: the Smart Device protocol (device id u16 << 72 | year u8 << 64 | random u64).
 """
@@ -11,7 +11,7 @@ _DEVICE = 72
 
 
 class BaseStructure(ctypes.Structure):
-    """A C structure that shows its fields when printed."""
+    """A C structure whose `repr` shows its fields."""
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={getattr(self, name)!r}" for name, *_ in self._fields_)
@@ -24,7 +24,7 @@ class DeviceUID(BaseStructure):
     Attributes:
         device_id: The type of the device, as in the catalog.
         year: The season the device was made for; 0 is spring 2016.
-        random: A number that differs between devices of one type.
+        random: A random number.
 
     Examples:
         >>> uid = DeviceUID(0xffff, 0xee, 0xc0debeef_deadbeef)
@@ -53,7 +53,7 @@ class DeviceUID(BaseStructure):
 
     @classmethod
     def from_int(cls, uid: int) -> Self:
-        """The identifier that an integer stands for.
+        """Return the identifier for an integer.
 
         Raises:
             ValueError: The integer is negative or has more than 88 bits.

@@ -1,6 +1,6 @@
-"""The greeting with which each end of a ZMTP 3 connection begins (RFC 23), as far as rt reads it before libzmq does.
+"""The greeting of a ZMTP 3 connection (RFC 23), as far as rt parses it before libzmq does.
 
-offset  length  what
+offset  length  field
 0       10      signature: 0xFF, 8 bytes, 0x7F
 10      2       version: major, minor
 12      20      mechanism, padded with zeros: NULL, PLAIN or CURVE
@@ -11,12 +11,12 @@ offset  length  what
 GREETING_BYTES = 64
 SIGNATURE_BYTES = 10
 OPENING = b"\xff" + bytes(8) + b"\x7f\x03"
-"""The first bytes of every greeting of version 3. An end that has read them sends the rest of its own greeting."""
+"""The first bytes of a greeting of version 3; a peer that has read them sends its own rest."""
 CURVE = "CURVE"
 
 
 def greeting(mechanism: str, *, as_server: bool) -> bytes:
-    """A greeting of version 3.0.
+    """Return a greeting of version 3.0.
 
     Examples:
         >>> len(greeting("NULL", as_server=False))
@@ -26,14 +26,14 @@ def greeting(mechanism: str, *, as_server: bool) -> bytes:
 
 
 def is_opening(data: bytes) -> bool:
-    """Whether some first bytes may begin a greeting of version 3 or later."""
+    """Return whether bytes can be the beginning of a greeting of version 3 or later."""
     if data[:1] not in {b"", b"\xff"} or (len(data) >= SIGNATURE_BYTES and data[9:10] != b"\x7f"):
         return False
     return len(data) <= SIGNATURE_BYTES or data[10] >= OPENING[10]
 
 
 def mechanism_of(greeting: bytes) -> str:
-    """The mechanism that a whole greeting names; empty where it is no text.
+    """Return the mechanism in a complete greeting, or an empty text if it is not ASCII.
 
     Examples:
         >>> mechanism_of(greeting("CURVE", as_server=True))

@@ -54,8 +54,8 @@ def test_the_methods_are_described_with_their_types(broker: Broker) -> None:
 @pytest.mark.parametrize(
     ("update", "said"),
     [
-        ({"4": NEUTRAL}, "there is no gamepad '4', only '0' to '3'"),
-        ({"-1": NEUTRAL}, "there is no gamepad '-1'"),
+        ({"4": NEUTRAL}, "no gamepad '4'; expected '0' to '3'"),
+        ({"-1": NEUTRAL}, "no gamepad '-1'"),
         ({"0": {**NEUTRAL, "btn": 1 << 17}}, "there are 17 buttons"),
         ({"0": {**NEUTRAL, "btn": -1}}, "btn"),
         ({"0": {**NEUTRAL, "lx": 1.5}}, "lx"),

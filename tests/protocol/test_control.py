@@ -1,4 +1,4 @@
-"""Gamepads in, device values out: strict, and with errors that name the field."""
+"""Tests of control and update datagrams: strict validation, and errors that name the field."""
 
 import math
 from typing import Any
@@ -22,11 +22,11 @@ AT_REST = {"lx": 0.0, "ly": 0.0, "rx": 0.0, "ry": 0.0, "btn": 0}
 
 
 @given(st.dictionaries(st.integers(0, 3), states))
-def test_gamepads_survive_the_trip(update: dict[int, GamepadState]) -> None:
+def test_gamepads_round_trip(update: dict[int, GamepadState]) -> None:
     assert control.decode_gamepads(control.encode_gamepads(update)) == update
 
 
-def test_a_stamp_goes_beside_the_gamepads() -> None:
+def test_stamp_is_the_second_argument() -> None:
     stamp = Stamp(station="driver", seq=1, time=2.5)
     datagram = control.encode_gamepads({0: NEUTRAL}, stamp)
     message = rpc.decode(datagram)
@@ -38,19 +38,19 @@ def test_a_stamp_goes_beside_the_gamepads() -> None:
 
 
 @given(st.dictionaries(uids, st.dictionaries(names, values, max_size=4), max_size=4))
-def test_device_values_survive_the_trip(update: dict[int, dict[str, control.Value]]) -> None:
+def test_device_values_round_trip(update: dict[int, dict[str, control.Value]]) -> None:
     assert control.decode_devices(control.encode_devices(update)) == update
 
 
 @given(st.binary(max_size=100))
-def test_random_datagrams_are_refused_with_one_error(data: bytes) -> None:
+def test_random_datagrams_raise_one_error(data: bytes) -> None:
     for decode in (control.decode_gamepads, control.decode_devices):
         with pytest.raises(RemoteProtocolError):
             decode(data)
 
 
 @given(states)
-def test_clamping_keeps_the_direction_and_reaches_the_circle(state: GamepadState) -> None:
+def test_clamping_keeps_the_direction(state: GamepadState) -> None:
     clamped = state.clamped()
     for x, y, cx, cy in (
         (state.lx, state.ly, clamped.lx, clamped.ly),
@@ -61,17 +61,17 @@ def test_clamping_keeps_the_direction_and_reaches_the_circle(state: GamepadState
     assert clamped.btn == state.btn
 
 
-def test_a_stick_inside_the_circle_is_left_as_it_is() -> None:
+def test_stick_inside_the_circle_is_not_changed() -> None:
     state = GamepadState(0.3, -0.4, 0.0, 1.0, 5)
     assert state.clamped() == state
 
 
-def test_a_stick_that_overshoots_is_heard_and_stands_at_its_end() -> None:
+def test_overshooting_stick_is_accepted_and_clamped() -> None:
     (state,) = control.check_gamepads({"0": {**AT_REST, "lx": 1.004, "ry": -1.004}}).values()
     assert state.clamped() == GamepadState(1.0, 0.0, 0.0, -1.0, 0)
 
 
-def test_the_wire_is_what_the_specification_shows() -> None:
+def test_wire_format_matches_the_specification() -> None:
     wire = msgspec.msgpack.encode([2, "update_gamepads", [{"0": {**AT_REST, "ly": 1, "btn": 3}}]])
     assert control.decode_gamepads(wire) == {0: GamepadState(0.0, 1.0, 0.0, 0.0, 3)}
     assert msgspec.msgpack.decode(control.encode_gamepads({2: NEUTRAL})) == [
@@ -105,19 +105,19 @@ def test_the_wire_is_what_the_specification_shows() -> None:
         ({"3": {key: value for key, value in AT_REST.items() if key != "ry"}}, "gamepad 3.*ry"),
     ],
 )
-def test_a_wrong_field_refuses_the_update_and_is_named(update: Any, named: str) -> None:
+def test_invalid_field_refuses_the_update_and_is_named(update: Any, named: str) -> None:
     with pytest.raises(RemoteProtocolError, match=named):
         control.check_gamepads(update)
 
 
-def test_how_many_buttons_exist_is_the_catalogs_business() -> None:
+def test_number_of_buttons_is_a_parameter() -> None:
     state = {"0": {**AT_REST, "btn": 0b100}}
     assert control.check_gamepads(state, buttons=3)[0].btn == 0b100
     with pytest.raises(RemoteProtocolError, match="there are 2 buttons"):
         control.check_gamepads(state, buttons=2)
 
 
-def test_a_state_that_was_built_wrong_here_is_not_sent() -> None:
+def test_invalid_state_is_not_sent() -> None:
     with pytest.raises(LocalProtocolError, match="lx is nan"):
         control.encode_gamepads({0: GamepadState(float("nan"), 0.0, 0.0, 0.0, 0)})
     with pytest.raises(LocalProtocolError, match="no gamepad '4'"):
@@ -127,13 +127,13 @@ def test_a_state_that_was_built_wrong_here_is_not_sent() -> None:
 @pytest.mark.parametrize(
     "uid", ["", "-1", "01", "1.0", "0x10", "\u0661", str(2**88), "9" * 5000, " 1"]
 )
-def test_a_uid_that_is_no_decimal_number_of_88_bits_is_refused(uid: str) -> None:
-    with pytest.raises(RemoteProtocolError, match="is no UID"):
+def test_invalid_uid_is_refused(uid: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="is not a UID"):
         control.check_devices({uid: {}})
 
 
 @pytest.mark.parametrize("value", [None, "1", b"1", [1], {}])
-def test_a_value_that_is_no_number_is_refused(value: Any) -> None:
+def test_value_that_is_not_a_number_is_refused(value: Any) -> None:
     with pytest.raises(RemoteProtocolError):
         control.check_devices({"1": {"switch": value}})
 
@@ -146,15 +146,13 @@ def test_a_value_that_is_no_number_is_refused(value: Any) -> None:
         rpc.Notification("update_gamepads", []),
     ],
 )
-def test_another_message_is_no_control_datagram(message: rpc.Envelope) -> None:
-    with pytest.raises(RemoteProtocolError, match="expected one notification"):
+def test_other_messages_are_refused(message: rpc.Envelope) -> None:
+    with pytest.raises(RemoteProtocolError, match="expected a notification"):
         control.decode_gamepads(rpc.encode(message))
 
 
 @given(st.text(max_size=80), st.text(max_size=80), st.integers(0, 300))
-def test_a_refusal_survives_the_trip_and_is_no_longer_than_allowed(
-    by: str, you: str, most: int
-) -> None:
+def test_refusal_round_trips_within_the_length_limit(by: str, you: str, most: int) -> None:
     datagram = control.encode_refused(control.Refused(by, you), most)
     assert len(datagram) <= most
     if not datagram:
@@ -167,10 +165,10 @@ def test_a_refusal_survives_the_trip_and_is_no_longer_than_allowed(
         assert refused == control.Refused(by, you)
 
 
-def test_a_refusal_fits_into_the_shortest_gamepad_update() -> None:
+def test_refusal_is_no_longer_than_the_shortest_update() -> None:
     request = control.encode_gamepads({0: NEUTRAL})
-    whole = control.Refused("0123456789abcdef@10.0.0.1", "fedcba9876543210@10.0.0.2")
-    assert control.decode_refused(control.encode_refused(whole, len(request))) == whole
+    refused = control.Refused("0123456789abcdef@10.0.0.1", "fedcba9876543210@10.0.0.2")
+    assert control.decode_refused(control.encode_refused(refused, len(request))) == refused
 
 
 @pytest.mark.parametrize(
@@ -185,6 +183,6 @@ def test_a_refusal_fits_into_the_shortest_gamepad_update() -> None:
         rpc.encode(rpc.Request(1, "refused", ["a"])),
     ],
 )
-def test_what_is_no_refusal_is_refused(datagram: bytes) -> None:
+def test_invalid_refusal_raises_an_error(datagram: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         control.decode_refused(datagram)

@@ -1,4 +1,4 @@
-"""The dump of faulthandler is read whatever comes between its lines."""
+"""Tests of the parser for the dumps of faulthandler."""
 
 import faulthandler
 import tempfile
@@ -28,7 +28,7 @@ THREADS = [
 ]
 
 
-def test_dump_is_read_by_thread_and_frame() -> None:
+def test_dump_is_parsed_by_thread_and_frame() -> None:
     reader = DumpReader()
     assert not reader.feed("hello")
     for line in DUMP.splitlines():
@@ -58,28 +58,28 @@ def test_endless_dump_is_bounded() -> None:
 
 
 @given(st.lists(st.sampled_from(DUMP.splitlines()) | st.text(max_size=30), max_size=40))
-def test_any_lines_are_taken_without_an_error(lines: list[str]) -> None:
+def test_no_lines_raise_an_error(lines: list[str]) -> None:
     reader = DumpReader()
     for line in lines:
         reader.feed(line)
     reader.finish()
 
 
-def test_real_dump_names_the_function_that_waits() -> None:
-    began, over = threading.Event(), threading.Event()
+def test_real_dump_names_the_waiting_function() -> None:
+    started, done = threading.Event(), threading.Event()
 
     def wait_here(wait: Callable[[], object]) -> None:
-        began.set()
+        started.set()
         wait()
 
-    thread = threading.Thread(target=wait_here, args=(over.wait,))
+    thread = threading.Thread(target=wait_here, args=(done.wait,))
     thread.start()
-    assert began.wait(30)
+    assert started.wait(30)
     with tempfile.TemporaryFile("w+") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         text = file.read()
-    over.set()
+    done.set()
     thread.join()
     reader = DumpReader()
     assert reader.feed("Timeout (0:00:01)!")
@@ -87,4 +87,4 @@ def test_real_dump_names_the_function_that_waits() -> None:
         assert reader.feed(line)
     names = [{frame.func for frame in frames} for frames in reader.finish()]
     assert any("wait_here" in each for each in names)
-    assert any("test_real_dump_names_the_function_that_waits" in each for each in names)
+    assert any("test_real_dump_names_the_waiting_function" in each for each in names)

@@ -1,4 +1,4 @@
-"""Frames match the firmware to the byte, and noise costs no more than itself."""
+"""Tests of frames: byte-compatible with firmware, and resistant to noise."""
 
 import random
 from typing import cast
@@ -40,7 +40,7 @@ GOLDEN: dict[str, Message] = {
 }
 
 
-def reason_of(frame: bytes) -> ErrorCode:
+def error_of(frame: bytes) -> ErrorCode:
     with pytest.raises(RemoteProtocolError) as caught:
         frames.decode(frame)
     assert caught.value.context["reason"]
@@ -48,7 +48,7 @@ def reason_of(frame: bytes) -> ErrorCode:
 
 
 @pytest.mark.parametrize(("wire", "message"), GOLDEN.items())
-def test_golden_frames_are_matched_to_the_byte(wire: str, message: Message) -> None:
+def test_golden_frames_match_byte_by_byte(wire: str, message: Message) -> None:
     frame = bytes.fromhex(wire)
     assert frames.encode(message) == frame + frames.DELIMITER
     assert frames.decode(frame) == message
@@ -75,17 +75,17 @@ def test_decode_is_the_inverse_of_encode(message: Message) -> None:
         DevWrite(0, bytes(254)),
     ],
 )
-def test_a_field_that_does_not_fit_is_our_own_error(message: Message) -> None:
+def test_field_out_of_range_is_a_local_error(message: Message) -> None:
     with pytest.raises(LocalProtocolError, match="cannot be sent"):
         frames.encode(message)
 
 
 def test_each_malformation_has_its_error_code() -> None:
-    assert reason_of(b"\x05\x01") == ErrorCode.UNEXPECTED_DELIMITER
-    assert reason_of(cast("bytes", cobs.encode(b"\x10\x00"))) == ErrorCode.UNEXPECTED_DELIMITER
-    assert reason_of(frame_of(b"\x17\x02\x00")) == ErrorCode.UNEXPECTED_DELIMITER
-    assert reason_of(frame_of(b"\x10\x00", checksum=0x11)) == ErrorCode.BAD_CHECKSUM
-    assert reason_of(frame_of(b"\x42\x00")) == ErrorCode.INVALID_TYPE
+    assert error_of(b"\x05\x01") == ErrorCode.UNEXPECTED_DELIMITER
+    assert error_of(cast("bytes", cobs.encode(b"\x10\x00"))) == ErrorCode.UNEXPECTED_DELIMITER
+    assert error_of(frame_of(b"\x17\x02\x00")) == ErrorCode.UNEXPECTED_DELIMITER
+    assert error_of(frame_of(b"\x10\x00", checksum=0x11)) == ErrorCode.BAD_CHECKSUM
+    assert error_of(frame_of(b"\x42\x00")) == ErrorCode.INVALID_TYPE
 
 
 @pytest.mark.parametrize(
@@ -100,35 +100,35 @@ def test_each_malformation_has_its_error_code() -> None:
         b"\x17\x00",
     ],
 )
-def test_a_payload_of_the_wrong_length_is_malformed(body: bytes) -> None:
-    assert reason_of(frame_of(body)) == ErrorCode.GENERIC_ERROR
+def test_payload_of_wrong_length_is_malformed(body: bytes) -> None:
+    assert error_of(frame_of(body)) == ErrorCode.GENERIC_ERROR
 
 
-def test_an_unknown_error_code_still_arrives() -> None:
+def test_unknown_error_code_is_received() -> None:
     assert frames.decode(frames.encode(Error(0x42))[:-1]) == Error(0x42)
 
 
-def test_empty_frames_are_nothing() -> None:
+def test_empty_frames_are_ignored() -> None:
     assert read(b"\0\0\0" + frames.encode(Ping()) + b"\0\0") == [Ping()]
 
 
-def test_a_frame_of_300_bytes_is_one_error() -> None:
+def test_too_long_frame_is_one_error() -> None:
     assert read(b"\x01" * 300 + b"\0" + frames.encode(Ping())) == [
         ErrorCode.BUFFER_OVERFLOW,
         Ping(),
     ]
 
 
-def test_random_bytes_end_nothing_and_are_errors() -> None:
-    dice = random.Random(2026)
+def test_random_bytes_are_errors_and_reading_continues() -> None:
+    rng = random.Random(2026)
     reader = frames.FrameReader()
     for _ in range(200):
-        for item in reader.feed(dice.randbytes(1000)):
+        for item in reader.feed(rng.randbytes(1000)):
             assert isinstance(item, RemoteProtocolError)
     assert reader.feed(b"\0" + frames.encode(Ping()))[-1] == Ping()
 
 
-def test_errors_in_a_stream_hold_on_to_nothing() -> None:
+def test_errors_keep_no_other_object_alive() -> None:
     (error,) = frames.FrameReader().feed(b"\x05\x01\0")
     assert isinstance(error, RemoteProtocolError)
     assert error.__traceback__ is None

@@ -1,4 +1,4 @@
-"""sd_notify datagrams: what is said comes through, and what is not understood does no harm."""
+"""Tests of sd_notify datagrams."""
 
 import pytest
 from hypothesis import given
@@ -37,7 +37,7 @@ NOTICES = st.builds(
         (b"STATUS=one\nSTATUS=two", Notice(status="two")),
     ],
 )
-def test_what_a_program_says_is_understood(datagram: bytes, notice: Notice) -> None:
+def test_known_lines_are_parsed(datagram: bytes, notice: Notice) -> None:
     assert notify.parse(datagram) == notice
 
 
@@ -55,26 +55,26 @@ def test_what_a_program_says_is_understood(datagram: bytes, notice: Notice) -> N
         b"MAINPID=" + b"9" * 5000,
     ],
 )
-def test_what_is_not_understood_says_nothing(datagram: bytes) -> None:
+def test_unknown_lines_are_ignored(datagram: bytes) -> None:
     assert notify.parse(datagram) == Notice()
 
 
-def test_a_status_of_any_length_and_encoding_is_kept_in_part() -> None:
+def test_long_status_in_any_encoding_is_truncated() -> None:
     assert notify.parse(
         b"STATUS=\xff" + b"x" * 5000
     ).status == "\N{REPLACEMENT CHARACTER}" + "x" * (MAX_STATUS - 1)
 
 
-def test_a_line_break_in_a_status_says_nothing_else() -> None:
+def test_line_break_in_a_status_adds_no_line() -> None:
     assert notify.parse(notify.format(status="calm\nREADY=1")) == Notice(status="calm READY=1")
 
 
 @given(NOTICES)
-def test_what_is_written_is_read_again(notice: Notice) -> None:
+def test_notice_round_trips(notice: Notice) -> None:
     fields = {name: getattr(notice, name) for name in notice.__struct_fields__}
     assert notify.parse(notify.format(**fields)) == notice
 
 
 @given(st.binary(max_size=200))
-def test_no_datagram_is_an_error(datagram: bytes) -> None:
+def test_no_datagram_raises_an_error(datagram: bytes) -> None:
     notify.parse(datagram)

@@ -1,4 +1,4 @@
-"""The envelope: what it carries, and that nothing else gets through."""
+"""Tests of the RPC envelope."""
 
 import contextlib
 from typing import Any
@@ -41,7 +41,7 @@ envelopes: st.SearchStrategy[rpc.Envelope] = st.one_of(
 
 
 @given(envelopes)
-def test_a_message_survives_the_trip(message: rpc.Envelope) -> None:
+def test_message_round_trips(message: rpc.Envelope) -> None:
     assert rpc.decode(rpc.encode(message)) == message
 
 
@@ -53,15 +53,13 @@ def test_a_message_survives_the_trip(message: rpc.Envelope) -> None:
 @example(b"\x94\x00\x01\xa1m\x91\x81\x91\x81\x01\x01\x01")
 @example(b"\x94\x00\x01\xa1\xff\x90")
 @example(b"\x94\x00\x01\xa1m\x91\xd4\x05\x01")
-def test_random_bytes_are_refused_with_one_error_or_are_a_message(data: bytes) -> None:
+def test_random_bytes_are_a_message_or_one_error(data: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
         assert isinstance(rpc.decode(data), rpc.Request | rpc.Response | rpc.Notification)
 
 
 @given(envelopes, st.data())
-def test_a_changed_byte_never_raises_anything_else(
-    message: rpc.Envelope, data: st.DataObject
-) -> None:
+def test_changed_byte_raises_no_other_error(message: rpc.Envelope, data: st.DataObject) -> None:
     raw = bytearray(rpc.encode(message))
     raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(RemoteProtocolError):
@@ -77,9 +75,7 @@ def test_a_changed_byte_never_raises_anything_else(
         (rpc.Notification("update", [{}]), [2, "update", [{}]]),
     ],
 )
-def test_the_wire_is_the_array_that_the_specification_shows(
-    message: rpc.Envelope, wire: list[Any]
-) -> None:
+def test_wire_format_matches_the_specification(message: rpc.Envelope, wire: list[Any]) -> None:
     assert msgspec.msgpack.decode(rpc.encode(message)) == wire
 
 
@@ -107,18 +103,18 @@ def test_the_wire_is_the_array_that_the_specification_shows(
         [2, "m", None],
     ],
 )
-def test_what_is_not_one_of_the_three_is_refused_as_an_envelope(wire: Any) -> None:
+def test_other_messages_are_refused_as_an_envelope(wire: Any) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         rpc.decode(msgspec.msgpack.encode(wire))
     assert caught.value.context["reason"] == "envelope"
 
 
-def test_bytes_after_a_message_refuse_it() -> None:
+def test_message_with_trailing_bytes_is_refused() -> None:
     with pytest.raises(RemoteProtocolError):
         rpc.decode(rpc.encode(rpc.Notification("m", [])) + b"\0")
 
 
-def test_a_message_beyond_the_limit_is_neither_sent_nor_read() -> None:
+def test_too_long_message_is_neither_sent_nor_received() -> None:
     with pytest.raises(LocalProtocolError, match="send it in parts"):
         rpc.encode(rpc.Notification("m", [bytes(rpc.MAX_MESSAGE)]))
     with pytest.raises(RemoteProtocolError) as caught:
@@ -126,29 +122,31 @@ def test_a_message_beyond_the_limit_is_neither_sent_nor_read() -> None:
     assert caught.value.context["reason"] == "size"
 
 
-def test_a_message_of_exactly_the_limit_passes() -> None:
-    room = rpc.MAX_MESSAGE - len(rpc.encode(rpc.Notification("m", [bytes(70_000)]))) + 70_000
-    data = rpc.encode(rpc.Notification("m", [bytes(room)]))
+def test_message_of_the_maximum_length_is_accepted() -> None:
+    size = rpc.MAX_MESSAGE - len(rpc.encode(rpc.Notification("m", [bytes(70_000)]))) + 70_000
+    data = rpc.encode(rpc.Notification("m", [bytes(size)]))
     assert len(data) == rpc.MAX_MESSAGE
     assert isinstance(rpc.decode(data), rpc.Notification)
 
 
-def _endless() -> list[Any]:
+def _recursive() -> list[Any]:
     loop: list[Any] = []
     loop.append(loop)
     return loop
 
 
 @pytest.mark.parametrize(
-    "value", [object(), 2**64, "\ud800", _endless()], ids=["object", "big", "surrogate", "endless"]
+    "value",
+    [object(), 2**64, "\ud800", _recursive()],
+    ids=["object", "big", "surrogate", "recursive"],
 )
-def test_a_value_without_a_form_on_the_wire_is_our_own_fault(value: Any) -> None:
+def test_value_that_cannot_be_encoded_is_a_local_error(value: Any) -> None:
     with pytest.raises(LocalProtocolError, match="cannot be sent"):
         rpc.encode(rpc.Notification("m", [value]))
 
 
 @given(envelopes)
-def test_the_head_of_a_call_is_the_call_without_its_arguments(message: rpc.Envelope) -> None:
+def test_peek_returns_the_call_without_its_arguments(message: rpc.Envelope) -> None:
     if isinstance(message, rpc.Response):
         assert rpc.peek(rpc.encode(message)) is None
     else:
@@ -156,10 +154,10 @@ def test_the_head_of_a_call_is_the_call_without_its_arguments(message: rpc.Envel
 
 
 @given(ids, methods)
-def test_the_head_is_read_from_its_first_bytes_whatever_follows(call_id: int, method: str) -> None:
-    whole = rpc.encode(rpc.Request(call_id, method, []))
-    assert rpc.peek(whole[:-1] + b"\xc1" * 100) == rpc.Request(call_id, method, [])
-    assert len(whole) <= rpc.HEAD_MAX
+def test_peek_ignores_the_bytes_of_the_arguments(call_id: int, method: str) -> None:
+    call = rpc.encode(rpc.Request(call_id, method, []))
+    assert rpc.peek(call[:-1] + b"\xc1" * 100) == rpc.Request(call_id, method, [])
+    assert len(call) <= rpc.HEAD_MAX
 
 
 @pytest.mark.parametrize(
@@ -172,7 +170,7 @@ def test_the_head_is_read_from_its_first_bytes_whatever_follows(call_id: int, me
         (b"\x94\x00\xcf\x00\x00\x00\x00\x00\x00\x00\x07\xa4ping", 7),
     ],
 )
-def test_a_head_in_any_form_of_messagepack_is_read(head: bytes, call_id: int) -> None:
+def test_peek_reads_every_form_of_messagepack(head: bytes, call_id: int) -> None:
     assert rpc.decode(head + b"\x90") == rpc.peek(head) == rpc.Request(call_id, "ping", [])
 
 
@@ -183,6 +181,6 @@ def test_a_head_in_any_form_of_messagepack_is_read(head: bytes, call_id: int) ->
 @example(b"\x93\x02\xa0\x90")
 @example(b"\x93\x02\xa1\xff\x90")
 @example(b"\x94\x00\xff\xa1m\x90")
-def test_no_bytes_make_reading_a_head_fail(data: bytes) -> None:
+def test_peek_raises_no_error(data: bytes) -> None:
     head = rpc.peek(data)
     assert head is None or 1 <= len(head.method) <= rpc.METHOD_MAX

@@ -1,4 +1,4 @@
-"""Signed control datagrams: what is obeyed, what is not, and that nothing unsigned changes anything."""
+"""Tests of signed control datagrams: only verified, new datagrams are accepted."""
 
 from hashlib import blake2b
 
@@ -24,14 +24,14 @@ KEYS = {BLUE.id: BLUE, RED.id: RED}
 SESSION = b"session1"
 
 
-def met(key: DatagramKey = BLUE, session: bytes = SESSION) -> tuple[Signer, Verifier]:
-    """A station and a robot that know each other."""
+def make_pair(key: DatagramKey = BLUE, session: bytes = SESSION) -> tuple[Signer, Verifier]:
+    """Return a station and a robot with a common session."""
     signer, verifier = Signer(key), Verifier(session)
     assert signer.handle_answer(verifier.check(signer.sign(b"hello"), KEYS).answer)
     return signer, verifier
 
 
-def test_a_datagram_has_the_form_that_is_written_down() -> None:
+def test_datagram_matches_the_specification() -> None:
     signer = Signer(BLUE)
     signer.session = SESSION
     head = b"rtc1" + BLUE.id + SESSION + (1).to_bytes(8, "big") + b"payload"
@@ -39,8 +39,8 @@ def test_a_datagram_has_the_form_that_is_written_down() -> None:
     assert signer.sign(b"payload") == head + tag
 
 
-def test_an_answer_has_the_form_that_is_written_down() -> None:
-    signer, verifier = met()
+def test_answer_matches_the_specification() -> None:
+    signer, verifier = make_pair()
     verifier.check(signer.sign(b""), KEYS)
     head = b"rta1" + BLUE.id + SESSION + (1).to_bytes(8, "big")
     assert verifier.check(Signer(BLUE).sign(b""), KEYS).answer == (
@@ -49,8 +49,8 @@ def test_an_answer_has_the_form_that_is_written_down() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_a_station_that_knows_the_session_is_obeyed(payload: bytes) -> None:
-    signer, verifier = met()
+def test_station_with_the_session_is_accepted(payload: bytes) -> None:
+    signer, verifier = make_pair()
     checked = verifier.check(signer.sign(payload), KEYS)
     assert (checked.verdict, checked.payload, checked.key_id, checked.answer) == (
         "obeyed",
@@ -60,7 +60,7 @@ def test_a_station_that_knows_the_session_is_obeyed(payload: bytes) -> None:
     )
 
 
-def test_a_station_that_does_not_know_the_session_is_told() -> None:
+def test_station_without_the_session_gets_an_answer() -> None:
     signer, verifier = Signer(BLUE), Verifier(SESSION)
     checked = verifier.check(signer.sign(b"x"), KEYS)
     assert (checked.verdict, checked.payload) == ("session", b"")
@@ -69,8 +69,8 @@ def test_a_station_that_does_not_know_the_session_is_told() -> None:
     assert signer.session == SESSION
 
 
-def test_what_was_recorded_before_a_restart_of_the_robot_moves_nothing() -> None:
-    signer, verifier = met()
+def test_datagrams_recorded_before_a_restart_are_refused() -> None:
+    signer, verifier = make_pair()
     recorded = [signer.sign(b"forward") for _ in range(5)]
     assert all(verifier.check(each, KEYS).verdict == "obeyed" for each in recorded)
     restarted = Verifier(b"session2")
@@ -79,8 +79,8 @@ def test_what_was_recorded_before_a_restart_of_the_robot_moves_nothing() -> None
     assert restarted.check(signer.sign(b"on"), KEYS).payload == b"on"
 
 
-def test_a_station_that_was_restarted_goes_on_where_it_was() -> None:
-    signer, verifier = met()
+def test_restarted_station_continues_the_sequence() -> None:
+    signer, verifier = make_pair()
     for _ in range(100):
         verifier.check(signer.sign(b""), KEYS)
     again = Signer(BLUE)
@@ -89,8 +89,8 @@ def test_a_station_that_was_restarted_goes_on_where_it_was() -> None:
 
 
 @given(st.data())
-def test_whatever_one_changes_in_a_datagram_it_is_not_obeyed(data: st.DataObject) -> None:
-    signer, verifier = met()
+def test_datagram_with_a_changed_byte_is_refused(data: st.DataObject) -> None:
+    signer, verifier = make_pair()
     datagram = bytearray(signer.sign(data.draw(st.binary(max_size=40))))
     position = data.draw(st.integers(0, len(datagram) - 1))
     datagram[position] ^= data.draw(st.integers(1, 255))
@@ -100,8 +100,8 @@ def test_whatever_one_changes_in_a_datagram_it_is_not_obeyed(data: st.DataObject
 
 
 @given(st.data())
-def test_a_forged_datagram_does_not_use_up_a_sequence(data: st.DataObject) -> None:
-    signer, verifier = met()
+def test_forged_datagram_consumes_no_sequence(data: st.DataObject) -> None:
+    signer, verifier = make_pair()
     good = signer.sign(b"on")
     forged = good[:20] + data.draw(st.binary(min_size=8, max_size=8)) + good[28:]
     if forged != good:
@@ -109,20 +109,20 @@ def test_a_forged_datagram_does_not_use_up_a_sequence(data: st.DataObject) -> No
     assert verifier.check(good, KEYS).verdict == "obeyed"
 
 
-def test_a_station_cannot_speak_for_another() -> None:
-    signer, verifier = met()
+def test_station_cannot_impersonate_another() -> None:
+    signer, verifier = make_pair()
     datagram = signer.sign(b"on")
     stolen = datagram[:4] + RED.id + datagram[12:]
     assert verifier.check(stolen, KEYS).verdict == "forged"
 
 
-def test_a_key_that_was_revoked_is_unknown() -> None:
-    signer, verifier = met()
+def test_revoked_key_is_unknown() -> None:
+    signer, verifier = make_pair()
     assert verifier.check(signer.sign(b"on"), {RED.id: RED}).verdict == "unknown"
 
 
 @given(st.binary(max_size=100))
-def test_anything_may_come(noise: bytes) -> None:
+def test_random_bytes_raise_no_error(noise: bytes) -> None:
     verifier = Verifier(SESSION)
     for datagram in (noise, b"rtc1" + noise, b"rtc1" + BLUE.id + noise):
         assert verifier.check(datagram, KEYS).verdict in {
@@ -139,13 +139,13 @@ def test_anything_may_come(noise: bytes) -> None:
     assert signer.session == NO_SESSION
 
 
-def test_a_message_of_the_call_protocol_is_never_taken_for_a_signed_one() -> None:
+def test_rpc_message_is_unsigned() -> None:
     plain = rpc.encode(rpc.Notification("update_gamepads", [{}]))
     assert Verifier(SESSION).check(plain, KEYS).verdict == "unsigned"
 
 
 @given(st.lists(st.integers(0, 300), max_size=200))
-def test_no_sequence_is_obeyed_twice_or_after_a_newer_one(sequences: list[int]) -> None:
+def test_sequence_is_accepted_once_and_in_order(sequences: list[int]) -> None:
     window = ReplayWindow(8)
     used: list[int] = []
     for sequence in sequences:
@@ -162,8 +162,8 @@ def test_no_sequence_is_obeyed_twice_or_after_a_newer_one(sequences: list[int]) 
         assert window.newest == max(used, default=0)
 
 
-def test_an_old_answer_does_not_turn_the_sequence_back() -> None:
-    signer, verifier = met()
+def test_old_answer_does_not_decrease_the_sequence() -> None:
+    signer, verifier = make_pair()
     old = verifier.check(Signer(BLUE).sign(b""), KEYS).answer
     for _ in range(10):
         verifier.check(signer.sign(b""), KEYS)
@@ -171,15 +171,15 @@ def test_an_old_answer_does_not_turn_the_sequence_back() -> None:
     assert verifier.check(signer.sign(b"on"), KEYS).verdict == "obeyed"
 
 
-def test_the_last_sequence_is_the_last() -> None:
-    signer, verifier = met()
+def test_signing_after_the_last_sequence_is_an_error() -> None:
+    signer, verifier = make_pair()
     signer.sequence = SEQUENCE_MAX - 1
     assert verifier.check(signer.sign(b"on"), KEYS).verdict == "obeyed"
     with pytest.raises(LocalProtocolError, match="restart the robot"):
         signer.sign(b"on")
 
 
-def test_keys_and_sessions_have_their_lengths() -> None:
+def test_keys_and_sessions_of_wrong_length_are_refused() -> None:
     with pytest.raises(ValueError, match="8 bytes"):
         DatagramKey(b"short", bytes(32))
     with pytest.raises(ValueError, match="secret of 32"):
@@ -189,8 +189,8 @@ def test_keys_and_sessions_have_their_lengths() -> None:
             Verifier(session)
 
 
-def test_a_notice_has_the_form_that_is_written_down() -> None:
-    signer, verifier = met()
+def test_notice_matches_the_specification() -> None:
+    signer, verifier = make_pair()
     checked = verifier.check(signer.sign(b"x"), KEYS)
     head = b"rtn1" + BLUE.id + SESSION + checked.sequence.to_bytes(8, "big") + b"why"
     notice = verifier.notice(BLUE, checked.sequence, b"why")
@@ -200,15 +200,15 @@ def test_a_notice_has_the_form_that_is_written_down() -> None:
     assert signer.read_notice(notice) == b"why"
 
 
-def test_a_notice_counts_once_and_only_from_the_robot_of_this_session() -> None:
-    signer, verifier = met()
+def test_notice_is_accepted_once_in_its_session() -> None:
+    signer, verifier = make_pair()
     first, second = (verifier.check(signer.sign(b"x"), KEYS).sequence for _ in range(2))
     old, new = verifier.notice(BLUE, first, b"old"), verifier.notice(BLUE, second, b"new")
     wrong = (
         *(b"", b"rtn1", new[:-1], new[:-1] + bytes([new[-1] ^ 1]), new.replace(b"new", b"bad")),
         verifier.notice(RED, second, b"of another station"),
-        Verifier(b"session2").notice(BLUE, second, b"of another start"),
-        verifier.notice(BLUE, second + 10, b"about what was never sent"),
+        Verifier(b"session2").notice(BLUE, second, b"of another session"),
+        verifier.notice(BLUE, second + 10, b"about a datagram not sent"),
         signer.sign(b"a request"),
     )
     assert [signer.read_notice(each) for each in wrong] == [None] * len(wrong)

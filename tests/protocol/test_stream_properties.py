@@ -1,9 +1,9 @@
-"""What noise on a line may cost, exactly.
+"""Tests of what noise on a line costs.
 
-The rule: a frame is what stands between two delimiters, or between the begin of the stream and the
-first. Whatever stands there is a message or one error, and says nothing of any other; so a frame is
-lost only when noise is glued to it, with no delimiter in between. That is why whoever sends after a
-cut write sends a delimiter first.
+A frame is the bytes between two delimiters, or between the start of the stream and the first
+delimiter. Each frame is a message or one error and does not affect other frames. So a frame is lost
+only if noise is attached to it without a delimiter between them. Therefore a sender sends a
+delimiter first after an interrupted write.
 """
 
 import functools
@@ -35,11 +35,11 @@ from rt.protocol.message import (
 
 cuts = st.lists(st.integers(0, 10_000), max_size=6)
 SIZES = {0x10: 0, 0x11: 4, 0x12: 15, 0x13: 2, 0x16: 0, 0x17: 1, 0x18: 1, 0xFF: 1}
-"""The length of a payload by type, as the protocol has it; 0x14 and 0x15 have at least 2 bytes."""
+"""The length of a payload by type; those of 0x14 and 0x15 have at least 2 bytes."""
 
 
-def meaning(frame: bytes) -> Found:
-    """What a frame means, worked out once more from the protocol, a byte at a time."""
+def reference_decode(frame: bytes) -> Found:
+    """Decode a frame with an independent implementation of the protocol."""
     if len(frame) > 260:
         return ErrorCode.BUFFER_OVERFLOW
     body = _unstuffed(frame)
@@ -83,10 +83,10 @@ def _message(kind: int, payload: bytes) -> Message:
     return readers[kind]()
 
 
-def meanings(stream: bytes) -> list[Found]:
+def reference_read(stream: bytes) -> list[Found]:
     *whole, rest = stream.split(b"\0")
     unfinished = [ErrorCode.BUFFER_OVERFLOW] if len(rest) > 260 else []
-    return [meaning(frame) for frame in whole if frame] + unfinished
+    return [reference_decode(frame) for frame in whole if frame] + unfinished
 
 
 def is_subsequence(wanted: list[Message], found: list[Found]) -> bool:
@@ -95,19 +95,17 @@ def is_subsequence(wanted: list[Message], found: list[Found]) -> bool:
 
 
 @given(messages)
-def test_every_message_survives_the_wire_and_means_what_the_protocol_says(message: Message) -> None:
+def test_message_round_trips_and_matches_the_reference(message: Message) -> None:
     wire = frames.encode(message)
     assert wire.find(b"\0") == len(wire) - 1
     assert len(wire) <= frames.MAX_FRAME + 1
-    assert frames.decode(wire[:-1]) == message == meaning(wire[:-1])
+    assert frames.decode(wire[:-1]) == message == reference_decode(wire[:-1])
     assert read(wire) == [message]
 
 
 @pytest.mark.parametrize("kind", [DevWrite, DevData])
 @pytest.mark.parametrize("byte", [0x00, 0x01, 0xFF])
-def test_values_of_every_length_survive_the_wire(
-    kind: type[DevWrite] | type[DevData], byte: int
-) -> None:
+def test_values_of_every_length_round_trip(kind: type[DevWrite] | type[DevData], byte: int) -> None:
     sent = [kind(0xFFFF, bytes([byte]) * size) for size in range(254)]
     assert [frames.decode(frames.encode(message)[:-1]) for message in sent] == sent
     assert feed([b"".join(map(frames.encode, sent))]) == sent
@@ -116,28 +114,24 @@ def test_values_of_every_length_survive_the_wire(
     )
 
 
-def test_every_byte_of_a_heartbeat_and_an_error_survives_the_wire() -> None:
+def test_every_heartbeat_and_error_round_trips() -> None:
     sent = [kind(number) for kind in (HbReq, HbRes, Error) for number in range(256)]
     assert feed([b"".join(map(frames.encode, sent))]) == sent
 
 
 @given(st.lists(messages, max_size=8), cuts)
-def test_a_clean_stream_gives_what_was_sent_however_it_is_cut(
-    sent: list[Message], places: list[int]
-) -> None:
+def test_clean_stream_is_independent_of_chunks(sent: list[Message], places: list[int]) -> None:
     assert read(b"".join(map(frames.encode, sent)), places) == sent
 
 
 @given(st.lists(st.one_of(messages.map(frames.encode), noise, st.just(b"\0")), max_size=10), cuts)
-def test_a_dirty_stream_gives_each_message_and_each_error_once_however_it_is_cut(
-    pieces: list[bytes], places: list[int]
-) -> None:
+def test_noisy_stream_is_independent_of_chunks(pieces: list[bytes], places: list[int]) -> None:
     stream = b"".join(pieces)
-    assert read(stream, places) == meanings(stream)
+    assert read(stream, places) == reference_read(stream)
 
 
 @given(st.lists(st.one_of(messages, noise), max_size=10), cuts)
-def test_no_frame_is_lost_unless_noise_is_glued_to_it(
+def test_frame_is_lost_only_with_attached_noise(
     pieces: list[Message | bytes], places: list[int]
 ) -> None:
     stream, intact = b"", []
@@ -152,10 +146,10 @@ def test_no_frame_is_lost_unless_noise_is_glued_to_it(
 
 
 @given(st.lists(messages), noise, st.booleans(), st.lists(messages, min_size=1), cuts)
-def test_noise_costs_at_most_the_one_frame_that_it_is_glued_to(
+def test_noise_costs_at_most_the_attached_frame(
     before: list[Message], dirt: bytes, delimiter: bool, after: list[Message], places: list[int]
 ) -> None:
-    glued = dirt and not dirt.endswith(b"\0") and not delimiter
+    attached = dirt and not dirt.endswith(b"\0") and not delimiter
     stream = (
         b"".join(map(frames.encode, before))
         + dirt
@@ -164,24 +158,24 @@ def test_noise_costs_at_most_the_one_frame_that_it_is_glued_to(
     )
     found = read(stream, places)
     assert found[: len(before)] == before
-    kept = after[1:] if glued else after
-    assert found[len(found) - len(kept) :] == kept
+    intact = after[1:] if attached else after
+    assert found[len(found) - len(intact) :] == intact
     broken = [part for part in dirt.split(b"\0") if part]
-    assert len(found) - len(before) - len(kept) <= max(len(broken), 1 if glued else 0)
+    assert len(found) - len(before) - len(intact) <= max(len(broken), 1 if attached else 0)
 
 
 @given(noise.filter(lambda dirt: b"\0" not in dirt), noise.filter(lambda dirt: b"\0" not in dirt))
-def test_a_bad_frame_is_one_error(one: bytes, two: bytes) -> None:
+def test_invalid_frame_is_one_error(one: bytes, two: bytes) -> None:
     stream = one + b"\0\0" + two + b"\0"
-    assert read(stream) == [meaning(part) for part in (one, two) if part]
+    assert read(stream) == [reference_decode(part) for part in (one, two) if part]
 
 
 BAD = {
     "not COBS": (b"\x05\x01", ErrorCode.UNEXPECTED_DELIMITER),
     "shorter than any message": (frame_of(b"\x10"), ErrorCode.UNEXPECTED_DELIMITER),
     "cut off": (frames.encode(DevRead(0xFFFF))[:-2], ErrorCode.UNEXPECTED_DELIMITER),
-    "longer than it says": (frame_of(b"\x10\x00\x00"), ErrorCode.UNEXPECTED_DELIMITER),
-    "shorter than it says": (frame_of(b"\x17\x02\x00"), ErrorCode.UNEXPECTED_DELIMITER),
+    "longer than its length field": (frame_of(b"\x10\x00\x00"), ErrorCode.UNEXPECTED_DELIMITER),
+    "shorter than its length field": (frame_of(b"\x17\x02\x00"), ErrorCode.UNEXPECTED_DELIMITER),
     "a wrong checksum": (frame_of(b"\x10\x00", checksum=0x11), ErrorCode.BAD_CHECKSUM),
     "values and a wrong checksum": (
         frame_of(b"\x15\x03\x01\x00\x01", checksum=0),
@@ -194,7 +188,7 @@ BAD = {
         frame_of(b"\x42\x00", checksum=0),
         ErrorCode.BAD_CHECKSUM,
     ),
-    "a payload that is none of its type": (frame_of(b"\x16\x01\x01"), ErrorCode.GENERIC_ERROR),
+    "a payload of another type": (frame_of(b"\x16\x01\x01"), ErrorCode.GENERIC_ERROR),
     "the longest payload, of the wrong type": (
         frame_of(b"\x10\xff" + b"\1" * 255),
         ErrorCode.GENERIC_ERROR,
@@ -204,23 +198,19 @@ BAD = {
 
 
 @pytest.mark.parametrize(("frame", "code"), BAD.values(), ids=BAD)
-def test_a_bad_frame_between_good_ones_is_reported_once_with_its_code(
-    frame: bytes, code: ErrorCode
-) -> None:
+def test_invalid_frame_between_valid_ones_has_its_code(frame: bytes, code: ErrorCode) -> None:
     good = frames.encode(Ping())
     assert read(good + frame + b"\0" + good) == [Ping(), code, Ping()]
 
 
 @given(noise, st.integers(1, 40), u8)
-def test_a_frame_is_found_after_any_amount_of_the_same_noise(
-    dirt: bytes, times: int, number: int
-) -> None:
+def test_frame_is_found_after_repeated_noise(dirt: bytes, times: int, number: int) -> None:
     stream = dirt * times + b"\0" + frames.encode(HbReq(number))
     assert feed(split(stream, range(0, len(stream), 97)))[-1] == HbReq(number)
 
 
 @pytest.mark.parametrize("chunk", [1, 61, 259, 260, 261, 4096, 65536])
-def test_endless_garbage_is_one_error_a_delimiter_and_takes_no_memory(chunk: int) -> None:
+def test_endless_garbage_is_one_error_in_bounded_memory(chunk: int) -> None:
     reader = frames.FrameReader()
     garbage = b"\x55" * chunk
     tracemalloc.start()

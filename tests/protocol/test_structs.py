@@ -1,4 +1,4 @@
-"""Messages of one struct, from processes that may send anything."""
+"""Tests of messages that are one struct."""
 
 import contextlib
 from typing import Any
@@ -14,7 +14,7 @@ from rt.protocol import structs
 TEXT = st.text(st.characters(codec="utf-8"))
 
 
-class Said(msgspec.Struct):
+class Record(msgspec.Struct):
     """A message."""
 
     text: str
@@ -24,7 +24,7 @@ class Said(msgspec.Struct):
 @given(data=st.binary(max_size=60))
 def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
-        structs.decode(data, Said)
+        structs.decode(data, Record)
 
 
 @pytest.mark.parametrize(
@@ -38,19 +38,19 @@ def test_any_bytes_are_a_message_or_a_protocol_error(data: bytes) -> None:
     ],
     ids=["empty", "not UTF-8", "deep", "extension", "another type"],
 )
-def test_what_is_no_message_is_a_protocol_error(data: bytes) -> None:
+def test_invalid_message_is_a_protocol_error(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
-        structs.decode(data, Said)
+        structs.decode(data, Record)
 
 
 @given(text=TEXT, context=st.dictionaries(TEXT, TEXT | st.lists(TEXT)))
-def test_text_survives(text: str, context: dict[str, Any]) -> None:
-    assert structs.decode(structs.encode(Said(text, context)), Said) == Said(text, context)
+def test_text_round_trips(text: str, context: dict[str, Any]) -> None:
+    assert structs.decode(structs.encode(Record(text, context)), Record) == Record(text, context)
 
 
 def test_lone_surrogates_and_objects_become_text() -> None:
-    said: Said = structs.decode(
-        structs.encode(Said("a\ud800", {"b\udfff": [{"c": "\udc80"}], "d": Said})), Said
+    record: Record = structs.decode(
+        structs.encode(Record("a\ud800", {"b\udfff": [{"c": "\udc80"}], "d": Record})), Record
     )
-    assert said.text == r"a\ud800"
-    assert said.context == {r"b\udfff": [{"c": r"\udc80"}], "d": repr(Said)}
+    assert record.text == r"a\ud800"
+    assert record.context == {r"b\udfff": [{"c": r"\udc80"}], "d": repr(Record)}
