@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,26 @@ def test_a_process_that_runs_first_has_a_shorter_slice() -> None:
     if len(before) < 2:
         pytest.skip("this kernel shows no slices")
     assert after[1] <= before[1]
+
+
+AUTOGROUP = Path("/proc/self/autogroup")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have a better nice value")
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel has no autogroups")
+@pytest.mark.parametrize(("leads", "nice"), [(True, -10), (False, 0)])
+def test_session_of_a_safe_process_runs_first_if_the_process_leads_it(leads: bool, nice: int) -> None:
+    """The nice value of the session, after a process of it has asked; the process that looks leads the session otherwise."""
+    show = f"print(open({str(AUTOGROUP)!r}).read().split()[-1])"
+    ask = "from rt import priority; priority.run_first(safe=True)"
+    program = (
+        f"{ask}\n{show}"
+        if leads
+        else f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ask!r}])\n{show}"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, start_new_session=True)
+    assert int(done.stdout) == nice
 
 
 def test_thread_of_a_process_that_runs_first_gives_way_soon() -> None:

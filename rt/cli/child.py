@@ -34,7 +34,10 @@ def main(arguments: list[str]) -> int:
             )
             return _USAGE
     log_pipe = adopt_log_pipe()
-    (priority.run_first if role == "device" else priority.run_ordinarily)()
+    if role == "device":
+        priority.run_first(safe=True)
+    else:
+        priority.run_ordinarily()
     if role == "lint":
         from rt.lint import child as lint
 
