@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 from support.board import PARAM, Board
+from support.driving import comes_to_rest
 from support.robot import PATIENCE, WAITING, Plug, Robot
 
 from rt.broker.driver import SILENCE
@@ -243,7 +244,6 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
         nursery.start_soon(first.hold, PUSHED, 1_000_000)
         await second.hold(PULLED)
         refused = await robot.said("gamepad update refused")
-        since = len(board.messages)
         await second.hold(PULLED)
         assert set(board.duty_cycles()) == {0.5}
 
@@ -258,7 +258,8 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
             assert done.returncode == 0, done.stderr
             await robot.said("control taken over", station=refused["station"])
             pulling.cancel_scope.cancel()
-        since = await board.disabled(since)
+        await comes_to_rest(robot, board)
+        since = len(board.messages)
         await second.hold(PULLED)
         assert board.duty_cycles(since) == [], "the second station's stick was not at rest"
         since = len(board.messages)
