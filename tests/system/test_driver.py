@@ -257,9 +257,9 @@ async def test_a_second_station_is_refused_until_it_takes_over(robot: Robot) -> 
             done = await robot.command("call", "take_control")
             assert done.returncode == 0, done.stderr
             await robot.said("control taken over", station=refused["station"])
+            await comes_to_rest(robot, board)
+            since = len(board.messages)
             pulling.cancel_scope.cancel()
-        await comes_to_rest(robot, board)
-        since = len(board.messages)
         await second.hold(PULLED)
         assert board.duty_cycles(since) == [], "the second station's stick was not at rest"
         since = len(board.messages)
