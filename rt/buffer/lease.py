@@ -192,6 +192,11 @@ class Lease:
         return self._table.cause_of(self._index)
 
     @property
+    def root_alive(self) -> bool:
+        """Whether the root has given a sign of life lately: without one, no lease counts."""
+        return self._table.root_alive()
+
+    @property
     def held(self) -> bool:
         """Whether this process holds a lease that could be renewed now."""
         table, index = self._table, self._index

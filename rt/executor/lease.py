@@ -55,7 +55,7 @@ _BUSY: Final = (
 )
 _AGAIN: Final = "the team's code moves devices again"
 _LATE: Final = "the event loop beside the team's code came late: every device was disabled"
-_ROOT_LATE: Final = "the robot's main process was late: every device was disabled"
+_ROOT_LATE: Final = "the robot's main process does not respond: every device is disabled until it does"
 _STOOD_STILL: Final = "the process was stopped or something kept it from running: every device was disabled"
 _STARVED: Final = "the computer is busy, and the process waited for the processor: every device was disabled"
 
@@ -97,6 +97,7 @@ class LeaseKeeper:
         self._main_delay: Callable[[], float] = lambda: 0.0
         self._main_grant = -math.inf
         self._main_waited = 0.0
+        self._root_late = False
         self._is_cut_off = False
         self._until = -math.inf
         self._beaten = -math.inf
@@ -242,11 +243,15 @@ class LeaseKeeper:
             self._holding = False
             if not self._lease.revoked:
                 late = f"{_STARVED}, {waited:.1f} s" if waited >= (now - before) / 2 else _LATE
-                self._count(late if now - before >= TIMEOUT else _ROOT_LATE)
+                self._root_late = now - before < TIMEOUT
+                self._count(_ROOT_LATE if self._root_late else late)
             elif self._lease.cause not in DRIVER_BARS:
                 self._end(_ENDED.get(self._lease.cause, STOPPED))
             if self._closed:
                 return
+        if self._root_late and not self._lease.root_alive:
+            return
+        self._root_late = False
         if self._lease.begin():
             self._holding = True
             self._doorbell.ring()

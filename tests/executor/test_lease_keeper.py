@@ -46,11 +46,13 @@ class Bench:
         self.table.beat()
         return bool(self.table.fresh())
 
-    def run(self, seconds: float, *, step: float = 0.02, main: bool = True) -> None:
-        """Let time pass with both threads at work, or with a main that does not return."""
+    def run(self, seconds: float, *, step: float = 0.02, main: bool = True, root: bool = True) -> None:
+        """Let time pass with both threads and the root at work, with a main that does not return, or with a silent root."""
         end = self.now + seconds
         while self.now < end:
             self.now += step
+            if root:
+                self.table.beat()
             if main:
                 self.keeper.grant(self.now + 0.08)
             self.keeper.beat()
@@ -290,6 +292,21 @@ def test_a_root_that_is_late_again_and_again_ends_the_mode(bench: Bench) -> None
         bench.keeper.beat()
     assert bench.ended
     assert not bench.moves
+
+
+def test_nothing_moves_again_in_the_log_while_the_root_is_silent(bench: Bench) -> None:
+    bench.run(1)
+    (holder,) = bench.table.holders()
+    with structlog.testing.capture_logs() as logs:
+        bench.keeper._log = structlog.get_logger()
+        bench.run(0.2, root=False)
+        bench.table.lapse(holder)
+        bench.run(1, root=False)
+        late = "the robot's main process does not respond: every device is disabled until it does"
+        assert [entry["event"] for entry in logs] == [late]
+        bench.run(0.1)
+    assert bench.moves
+    assert [entry["event"] for entry in logs] == [late, "the team's code moves devices again"]
 
 
 async def test_lease_of_a_mode_that_is_over_is_left_to_the_root(bench: Bench) -> None:
