@@ -129,8 +129,10 @@ def test_what_a_killed_robot_left_is_swept(instance: Instance, holder: "subproce
     assert instance.holder() is None
     with instance.acquire() as swept:
         assert not instance.path("router.sock").exists()
-        assert len(swept) == 1
-        assert "router.sock" in swept[0]
+        assert [sentence.split(",")[0] for sentence in swept[:1]] == ["the last robot"]
+        assert "was killed" in swept[0]
+        assert len(swept) == 2
+        assert "router.sock" in swept[1]
 
 
 @pytest.mark.parametrize("patience", [0.0, 1.0])

@@ -54,10 +54,12 @@ def command(as_json: bool, only: tuple[str, ...], listing: bool, loaded: Callabl
 
 def _scene(loaded: Callable[[], Loaded]) -> "Scene":
     from rt.doctor import Scene
+    from rt.doctor.running import running_config
 
     directory = Path.cwd()
     try:
         found = loaded()
     except ConfigError as error:
         return Scene(config=Config(), problem=str(error), directory=directory)
-    return Scene(config=found.config, origins=found.origins, directory=directory)
+    running = running_config(found.config.instance)
+    return Scene(config=found.config, origins=found.origins, directory=directory, running=running)

@@ -44,6 +44,7 @@ async def run_robot(
     beside: Beside | None = None,
     name: str = "rt run",
     early: Sequence[int] = (),
+    notices: Sequence[str] = (),
 ) -> int:
     """Run a robot until a signal, an emergency stop, or the end of ``beside``.
 
@@ -54,6 +55,7 @@ async def run_robot(
         beside: Runs when all children are ready; the robot stops when it returns.
         name: What this robot is called in the log.
         early: Signals that came before this.
+        notices: What there is to say about the last robot and the machine, for the log and its file.
 
     Returns:
         The exit code: 0 for an orderly stop, 255 for an emergency stop.
@@ -71,6 +73,8 @@ async def run_robot(
             if (keeper := LogKeeper.of(config)) is not None:
                 await logs.nursery.start(keeper.run)
                 log_place.mark(instance.directory, keeper.path)
+            for sentence in notices:
+                log.get_logger().warning(sentence)
             logs.nursery.start_soon(watch_clock)
             doorbell = Doorbell()
             stack.callback(doorbell.close)
@@ -177,12 +181,13 @@ def start(
     catalog.load(Path(resolved.dev_catalog) if resolved.dev_catalog else None)
     refuse_strangers(resolved)
     with signals.kept(*signals.stopping()) as early, instance.acquire() as swept:
-        for sentence in (*swept, *filter(None, [key_place(resolved.keys_dir, resolved.instance).hint])):
-            log.get_logger().warning(sentence)
+        notices = [*swept, *filter(None, [key_place(resolved.keys_dir, resolved.instance).hint])]
         priority.run_first()
         with _rival_named(resolved):
             return trio.run(
-                lambda: run_robot(resolved, instance, emulated=emulated, beside=beside, name=name, early=early)
+                lambda: run_robot(
+                    resolved, instance, emulated=emulated, beside=beside, name=name, early=early, notices=notices
+                )
             )
 
 

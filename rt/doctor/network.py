@@ -25,7 +25,7 @@ def addresses(scene: Scene) -> Result:
     from rt.instance import Instance
 
     here = Instance.locate(scene.config.instance)
-    settings = scene.config.resolved(here.directory)
+    settings = scene.effective.resolved(here.directory)
     bound = [(option, address) for option, address in settings.addresses() if option != _SENT_TO]
     taken = [_Taken(option, address, why) for option, address in bound if (why := _refusal(address))]
     if not taken:
@@ -43,14 +43,14 @@ def keys(scene: Scene) -> Result:
     from rt.instance import Instance
     from rt.keys import Keyring, key_place
 
-    settings = scene.config.resolved(Instance.locate(scene.config.instance).directory)
+    settings = scene.effective.resolved(Instance.locate(scene.config.instance).directory)
     network = opened(settings)
     if not network:
-        return ok("the robot listens to this machine only")
+        return ok(f"{scene.whose} listens to this machine only")
     addresses = ", ".join(address for _, address in network)
     if settings.insecure:
         return warn(
-            f"whoever reaches {addresses} can drive the robot (insecure)",
+            f"whoever reaches {addresses} can drive {scene.whose} (insecure)",
             "take `insecure` away, and give each driver's station a key with `rt keys new NAME`",
         )
     place = key_place(settings.keys_dir, settings.instance, folder=scene.directory)
@@ -75,7 +75,7 @@ def keys(scene: Scene) -> Result:
 def multicast(scene: Scene) -> Result:
     """A device update that is sent to its group arrives on this machine."""
     address = next(
-        address for option, address in scene.config.resolved(scene.directory).addresses() if option == _SENT_TO
+        address for option, address in scene.effective.resolved(scene.directory).addresses() if option == _SENT_TO
     )
     host, _, port = address.removeprefix("udp://").rpartition(":")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver, socket.socket(type=socket.SOCK_DGRAM) as sender:

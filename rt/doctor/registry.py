@@ -28,12 +28,24 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         origins: Where each value was given.
         problem: Why the options could not be loaded, or nothing.
         directory: The working directory of the robot.
+        running: The options of the robot that runs as this instance, which may have been started with others; None if none runs.
     """
 
     config: Config
     origins: Mapping[str, str] = {}
     problem: str = ""
     directory: Path
+    running: Config | None = None
+
+    @property
+    def effective(self) -> Config:
+        """The options of the robot that runs, or else those of this directory."""
+        return self.running or self.config
+
+    @property
+    def whose(self) -> str:
+        """The robot, for a sentence about its `effective` options."""
+        return "the robot that runs" if self.running and self.running != self.config else "the robot"
 
 
 class Result(msgspec.Struct, frozen=True):

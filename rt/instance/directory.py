@@ -283,6 +283,9 @@ class Instance:
     def _sweep(self, left: Holder | None) -> list[str]:
         timeout = leftovers.OWN_LEAVE_TIMEOUT if left is None else leftovers.LEAVE_TIMEOUT
         swept: list[str] = []
+        if left is not None and left.pid:
+            since = f", started {left.started}," if left.started else ""
+            swept.append(f"the last robot, process {left.pid}{since} was killed: its log ends without a reason")
         if pids := leftovers.end_processes(self.directory, timeout):
             swept.append(f"ended {len(pids)} processes of a robot that was killed: {', '.join(map(str, pids))}")
         if files := leftovers.empty(self.directory, keep="pid"):

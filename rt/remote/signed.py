@@ -36,6 +36,7 @@ COMPLAINT_INTERVAL = 1.0
 REFUSAL_LIFE = 2.0
 """Time (s) for which a refusal holds at the station; the robot repeats it every second while it refuses."""
 
+_REMEDIES = {"unsigned": {"remedy": "give the station its key: this robot is open to the network"}}
 _ALWAYS_SAID = {"unsigned", "stranger", "malformed", "unknown", "forged", "replayed"}
 """What a station that means well does not send; it may be `late`, or not know the session yet."""
 
@@ -181,6 +182,7 @@ class VerifyingNode:
             peer=peer.decode(),
             station=self._keyring.station_of_datagram(checked.key_id),
             unsaid=self._unsaid,
+            **_REMEDIES.get(checked.verdict, {}),
         )
         self._said_at, self._unsaid = now, 0
 
